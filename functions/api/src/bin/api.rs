@@ -1,0 +1,190 @@
+//! The function `api`: starts jobs and tells how they go, behind API Gateway with IAM authorization.
+//!
+//! - `POST /jobs/{name}/executions` with `{"customer": …, "accounts": […]?, "options": {…}?}` and, best, the header
+//!   `Idempotency-Key`: `202` with the execution's ID; `{name}` is `fleet-morning-check`, or `fleet%2Fmorning-check`.
+//! - `GET /executions/{id}`: `200` with status, output or error.
+//!
+//! A failure is `{"error": <name>, "message": …}` with the names of `ErrorName`.
+
+use std::process::ExitCode;
+
+use aws_lambda_events::apigw::{ApiGatewayV2httpRequest, ApiGatewayV2httpResponse};
+use aws_lambda_events::encodings::Body;
+use aws_sdk_sfn::Client;
+use aws_sdk_sfn::operation::describe_execution::DescribeExecutionOutput;
+use aws_sdk_sfn::primitives::{DateTime, DateTimeFormat};
+use http::{HeaderMap, HeaderValue, header};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use stepward::context::sha256;
+use stepward::error::{ErrorName, StepError};
+use stepward::runtime::{Event, run};
+use stepward::{session, settings};
+
+struct Api {
+    states: Client,
+    /// What the ARN of each state machine begins with, `arn:…:stateMachine:stepward-`.
+    state_machines: String,
+}
+
+/// What starts a job.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Start {
+    customer: String,
+    #[serde(default)]
+    accounts: Vec<String>,
+    #[serde(default)]
+    options: Map<String, Value>,
+}
+
+async fn answer(api: &Api, event: &Event) -> Result<ApiGatewayV2httpResponse, StepError> {
+    let request: ApiGatewayV2httpRequest = event.read()?;
+    let route = request.route_key.as_deref().unwrap_or_default();
+    let parameter = |name: &str| request.path_parameters.get(name).map(String::as_str).unwrap_or_default();
+    let answered = match route {
+        "POST /jobs/{name}/executions" => api.start(parameter("name"), &request).await.map(|body| (202, body)),
+        "GET /executions/{id}" => api.describe(parameter("id")).await.map(|body| (200, body)),
+        _ => Err(ErrorName::NotFound.because(format!("there is no route {route:?}"))),
+    };
+    let (status, body) = answered.unwrap_or_else(|error| {
+        tracing::warn!(error.name = %error.name, route, "{error}");
+        (status_code(error.name), json!({ "error": error.name, "message": error.to_string() }))
+    });
+    let mut response = ApiGatewayV2httpResponse::default();
+    response.status_code = status;
+    response.headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    response.body = Some(Body::Text(body.to_string()));
+    Ok(response)
+}
+
+fn status_code(name: ErrorName) -> i64 {
+    match name {
+        ErrorName::InvalidInput => 400,
+        ErrorName::AccessDenied | ErrorName::TrustBroken => 403,
+        ErrorName::NotFound => 404,
+        ErrorName::Conflict => 409,
+        ErrorName::Throttled => 429,
+        ErrorName::Internal => 500,
+        ErrorName::StepFailed => 502,
+        ErrorName::TimedOut => 504,
+    }
+}
+
+impl Api {
+    async fn start(&self, job: &str, request: &ApiGatewayV2httpRequest) -> Result<Value, StepError> {
+        let body = request.body.as_deref().unwrap_or_default();
+        let start: Start = Event::from_text(body).read()?;
+        let job = state_machine(job)?;
+        let caller = request.request_context.authorizer.as_ref().and_then(|a| a.iam.as_ref()?.user_arn.as_deref());
+        let caller = caller
+            .ok_or_else(|| ErrorName::AccessDenied.because("the request is not signed; sign it with Signature Version 4"))?;
+        let name = match request.headers.get("idempotency-key").map(HeaderValue::to_str) {
+            None => format!("api-{}", request.request_context.request_id.as_deref().map(sha256).unwrap_or_default()),
+            Some(Ok(key)) if (1..=256).contains(&key.len()) => {
+                // Bound to the caller: one cannot meet another's execution by guessing the key.
+                format!("api-{}", sha256(&json!([caller, job, key]).to_string()))
+            }
+            Some(_) => {
+                return Err(ErrorName::InvalidInput.because("Idempotency-Key must be 1 to 256 visible ASCII characters"));
+            }
+        };
+        let input = json!({
+            "customer": start.customer, "accounts": start.accounts, "options": start.options, "started_by": caller,
+        });
+        let started = self
+            .states
+            .start_execution()
+            .state_machine_arn(format!("{}{job}", self.state_machines))
+            .name(&name)
+            .input(input.to_string())
+            .send()
+            .await
+            .map_err(StepError::from);
+        match started {
+            Ok(_) => {}
+            Err(error) if error.has_code("ExecutionAlreadyExists") => self.check_same(&job, &name, &input).await?,
+            Err(error) if error.name == ErrorName::NotFound => {
+                return Err(ErrorName::NotFound.because(format!("there is no job {job:?}; `stepward job list` shows all")));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(json!({ "id": format!("{job}:{name}"), "job": job, "status": "RUNNING" }))
+    }
+
+    /// Step Functions answers a used name with an error once the execution is over; to the caller that is still the
+    /// execution that the key has started, unless the request is another.
+    async fn check_same(&self, job: &str, name: &str, input: &Value) -> Result<(), StepError> {
+        let known = self.find(job, name).await?;
+        let known: Value = known.input.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        if known == *input {
+            return Ok(());
+        }
+        Err(ErrorName::Conflict.because("this Idempotency-Key has started an execution with other input; use a new one"))
+    }
+
+    async fn describe(&self, id: &str) -> Result<Value, StepError> {
+        let malformed = || ErrorName::InvalidInput.because(format!("{id:?} is not the ID of an execution, as in job:name"));
+        let (job, name) = id.split_once(':').or_else(|| id.split_once("%3A")).ok_or_else(malformed)?;
+        if !legal(job) || !legal(name) {
+            return Err(malformed());
+        }
+        let found = self.find(job, name).await?;
+        let mut body = json!({
+            "id": format!("{job}:{name}"),
+            "job": job,
+            "status": found.status.as_str(),
+            "started_at": time(&found.start_date),
+        });
+        let finished = [
+            ("stopped_at", found.stop_date.as_ref().map(|at| json!(time(at)))),
+            ("error", found.error.map(Value::from)),
+            ("message", found.cause.map(Value::from)),
+            // A failed execution has no output on AWS.
+            ("output", found.output.filter(|_| found.status.as_str() == "SUCCEEDED").and_then(|o| serde_json::from_str(&o).ok())),
+        ];
+        for (field, value) in finished {
+            if let Some(value) = value {
+                body[field] = value;
+            }
+        }
+        Ok(body)
+    }
+
+    async fn find(&self, job: &str, name: &str) -> Result<DescribeExecutionOutput, StepError> {
+        let arn = format!("{}{job}:{name}", self.state_machines.replacen(":stateMachine:", ":execution:", 1));
+        self.states.describe_execution().execution_arn(arn).send().await.map_err(|error| match StepError::from(error) {
+            error if error.name == ErrorName::NotFound => {
+                ErrorName::NotFound.because(format!("there is no execution {job}:{name}"))
+            }
+            error => error,
+        })
+    }
+}
+
+/// The state machine's name of a job: `fleet/morning-check` → `fleet-morning-check`.
+fn state_machine(job: &str) -> Result<String, StepError> {
+    let name = job.replace("%2F", "/").replace("%2f", "/").replace('/', "-");
+    if legal(&name) {
+        return Ok(name);
+    }
+    Err(ErrorName::InvalidInput.because(format!("{job:?} is not a job's name, as in fleet-morning-check")))
+}
+
+fn legal(name: &str) -> bool {
+    (1..=80).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+fn time(at: &DateTime) -> Option<String> {
+    at.fmt(DateTimeFormat::DateTime).ok()
+}
+
+fn main() -> ExitCode {
+    run(
+        async || {
+            let states = Client::new(&session::aws_config(None).await);
+            Ok(Api { states, state_machines: settings::state_machines()? })
+        },
+        async |api: &Api, event| answer(api, &event.payload).await,
+    )
+}

@@ -1,0 +1,142 @@
+//! The function `cancel`: stops what an execution left running at AWS when it was stopped, timed out or failed.
+//!
+//! `EventBridge` calls it with the execution's end. The execution's history tells which steps were called and what they
+//! answered: a step whose last answer was `pending`, or that never answered, is called once more with `cancel`.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+
+use aws_lambda_events::eventbridge::EventBridgeEvent;
+use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_sfn::types::HistoryEvent;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use stepward::error::{ErrorName, StepError};
+use stepward::runtime::{Event, run};
+use stepward::session;
+
+struct Clients {
+    states: aws_sdk_sfn::Client,
+    lambda: aws_sdk_lambda::Client,
+}
+
+/// The part of "Step Functions Execution Status Change" that is needed.
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/eventbridge-integration.html>
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ended {
+    execution_arn: String,
+}
+
+/// One call of a step, as the history has it.
+#[derive(Clone, Debug, PartialEq)]
+struct Call {
+    function: String,
+    payload: Value,
+}
+
+async fn cancel(clients: &Clients, event: &Event) -> Result<Value, StepError> {
+    let event: EventBridgeEvent<Ended> = event.read()?;
+    let request = clients.states.get_execution_history().execution_arn(event.detail.execution_arn);
+    let mut pages = request.include_execution_data(true).into_paginator().items().send();
+    let mut history = Vec::new();
+    while let Some(event) = pages.next().await {
+        history.push(event?);
+    }
+    let open = open_calls(&history);
+    let mut failed = Vec::new();
+    for call in &open {
+        if let Err(error) = stop(clients, call).await {
+            failed.push(format!("{}: {error}", call.function));
+        }
+    }
+    if failed.is_empty() {
+        return Ok(json!({ "cancelled": open.len() }));
+    }
+    // Lambda calls again, twice; a step that is stopped already stays so.
+    let (count, why) = (failed.len(), failed.join("; "));
+    Err(ErrorName::StepFailed.because(format!("{count} of {} steps could not be stopped: {why}", open.len())))
+}
+
+async fn stop(clients: &Clients, call: &Call) -> Result<(), StepError> {
+    let payload = Blob::new(call.payload.to_string());
+    let answer = clients.lambda.invoke().function_name(&call.function).payload(payload).send().await?;
+    if answer.function_error.is_none() {
+        return Ok(());
+    }
+    let said = answer.payload.map(Blob::into_inner).unwrap_or_default();
+    let said: Value = serde_json::from_slice(&said).unwrap_or_default();
+    let text = |field: &str| said[field].as_str().unwrap_or("unknown").to_owned();
+    match text("errorType").as_str() {
+        // What the step started is gone or over: nothing is left behind.
+        "NotFound" | "Conflict" | "InvalidInput" => Ok(()),
+        name => Err(ErrorName::StepFailed.because(format!("{name}: {}", text("errorMessage")))),
+    }
+}
+
+/// Calls of steps that may have left something running, ready to be sent again with `cancel`.
+fn open_calls(history: &[HistoryEvent]) -> Vec<Call> {
+    // Which scheduled call an event belongs to: its own, or that of the event before it.
+    let mut scheduled_by: HashMap<i64, i64> = HashMap::new();
+    let mut calls: HashMap<i64, Call> = HashMap::new();
+    // The last call for one step, account and item, and whether it is over.
+    let mut last: Vec<(String, i64, bool)> = Vec::new();
+    for event in history {
+        let scheduled = scheduled_by.get(&event.previous_event_id).copied();
+        if let Some(call) = event.task_scheduled_event_details.as_ref().and_then(|task| call(&task.parameters)) {
+            let key = identity(&call);
+            last.retain(|(known, ..)| *known != key);
+            last.push((key, event.id, false));
+            calls.insert(event.id, call);
+            scheduled_by.insert(event.id, event.id);
+        } else if let Some(scheduled) = scheduled {
+            scheduled_by.insert(event.id, scheduled);
+            let succeeded = event.task_succeeded_event_details.as_ref();
+            if let Some(answer) = succeeded.and_then(|task| answer(task.output.as_deref())) {
+                let pending = answer["status"] == "pending";
+                if let Some(call) = calls.get_mut(&scheduled).filter(|_| pending) {
+                    call.payload["resume"] = answer["resume"].clone();
+                }
+                last.iter_mut().filter(|(_, id, _)| *id == scheduled).for_each(|(.., over)| *over = !pending);
+            } else if event.task_failed_event_details.is_some() {
+                // The step answered with an error by name. Only one that died on the way may have left something.
+                let name = event.task_failed_event_details.as_ref().and_then(|task| task.error.as_deref());
+                let named = name.is_some_and(|name| ErrorName::ALL.iter().any(|known| known.to_string() == name));
+                last.iter_mut().filter(|(_, id, _)| *id == scheduled).for_each(|(.., over)| *over = named);
+            }
+        }
+    }
+    let open = last.into_iter().filter(|(.., over)| !over).filter_map(|(_, id, _)| calls.remove(&id));
+    open.map(|mut call| {
+        call.payload["cancel"] = json!(true);
+        call
+    })
+    .collect()
+}
+
+/// A call of a step: a Lambda task whose payload is an envelope.
+fn call(parameters: &str) -> Option<Call> {
+    let parameters: Value = serde_json::from_str(parameters).ok()?;
+    let payload = parameters.get("Payload")?;
+    payload.get("target")?;
+    Some(Call { function: parameters["FunctionName"].as_str()?.to_owned(), payload: payload.clone() })
+}
+
+fn answer(output: Option<&str>) -> Option<Value> {
+    serde_json::from_str::<Value>(output?).ok()?.get_mut("Payload").map(Value::take)
+}
+
+fn identity(call: &Call) -> String {
+    let execution = &call.payload["execution"];
+    json!([call.function, call.payload["target"], execution["step"], execution["item"]]).to_string()
+}
+
+fn main() -> ExitCode {
+    run(
+        async || {
+            let config = session::aws_config(None).await;
+            Ok(Clients { states: aws_sdk_sfn::Client::new(&config), lambda: aws_sdk_lambda::Client::new(&config) })
+        },
+        async |clients: &Clients, event| cancel(clients, &event.payload).await,
+    )
+}

@@ -1,0 +1,281 @@
+//! The step `athena-query`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use aws_sdk_athena::Client;
+use aws_sdk_athena::types::{
+    QueryExecution, QueryExecutionContext, QueryExecutionState, ResultConfiguration, ResultSetMetadata, Row,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use stepward::input::require;
+use stepward::permissions::{arn, literal, s3_arn};
+use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+
+/// Between two looks at the query. Short ones take 1 to 3 seconds.
+const POLL: Duration = Duration::from_secs(2);
+/// What one GetQueryResults page holds at most.
+/// <https://docs.aws.amazon.com/athena/latest/APIReference/API_GetQueryResults.html>
+const PAGE: i32 = 1000;
+
+/// Run an SQL query in Athena and show its first rows.
+///
+/// Athena charges for the bytes that the query scans. The whole result stays in S3 where Athena wrote it; the step gives
+/// its location and up to `max_rows` rows with the columns' types. A query that Athena reports as failed is `StepFailed`
+/// with Athena's reason. A repeated call finds the query that it has started instead of starting another, and stopping the
+/// job stops the query.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Query {
+    /// The SQL statement, up to 262,144 bytes.
+    query: String,
+    /// The database in which names in the statement are looked up.
+    database: String,
+    /// The bucket for the result, which is then written below `stepward/`. Give this or `output_location`, unless the
+    /// workgroup has a location of its own.
+    bucket: Option<String>,
+    /// Where the result goes, as in `s3://bucket/prefix/`.
+    output_location: Option<String>,
+    /// The workgroup, which can set limits and the result's location.
+    #[serde(default = "primary")]
+    workgroup: String,
+    /// The data catalog.
+    #[serde(default = "aws_data_catalog")]
+    catalog: String,
+    /// How many rows to show, 0 to 10,000.
+    #[serde(default = "fifty")]
+    max_rows: usize,
+}
+
+fn primary() -> String {
+    "primary".into()
+}
+
+fn aws_data_catalog() -> String {
+    "AwsDataCatalog".into()
+}
+
+fn fifty() -> usize {
+    50
+}
+
+/// A finished query.
+#[derive(Debug, JsonSchema, Serialize)]
+struct Answered {
+    /// The columns, in order.
+    columns: Vec<Column>,
+    /// The first rows; `null` is SQL's NULL.
+    rows: Vec<Vec<Option<String>>>,
+    /// Whether the result has more rows than `rows`.
+    truncated: bool,
+    /// Athena's ID of the query.
+    query_execution_id: String,
+    /// The whole result in S3.
+    output_location: Option<String>,
+    /// The query in the AWS console.
+    console_url: String,
+    /// Bytes that the query scanned.
+    bytes_scanned: i64,
+    /// Seconds that the query took, queueing included.
+    seconds: f64,
+}
+
+/// A column of the result.
+#[derive(Debug, JsonSchema, Serialize)]
+struct Column {
+    /// Its name.
+    name: String,
+    /// Its SQL type.
+    r#type: String,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Started {
+    query_execution_id: String,
+}
+
+impl Query {
+    fn location(&self) -> Option<String> {
+        let of_bucket = || self.bucket.as_ref().map(|bucket| format!("s3://{bucket}/stepward/"));
+        self.output_location.clone().or_else(of_bucket)
+    }
+
+    /// Starts the query, or finds it: Athena answers the same token with the same query.
+    async fn start(&self, ctx: &Context) -> Result<String, StepError> {
+        let names = QueryExecutionContext::builder().database(&self.database).catalog(&self.catalog).build();
+        let result = self.location().map(|location| ResultConfiguration::builder().output_location(location).build());
+        let request = ctx
+            .client(Client::new)
+            .start_query_execution()
+            .query_string(&self.query)
+            .query_execution_context(names)
+            .set_result_configuration(result)
+            .work_group(&self.workgroup)
+            .client_request_token(ctx.client_token("query"));
+        let answer = request.send().await?;
+        answer
+            .query_execution_id
+            .ok_or_else(|| ErrorName::Internal.because("Athena started the query but gave no ID; try again"))
+    }
+
+    async fn answered(&self, ctx: &Context, id: String, query: QueryExecution) -> Result<Answered, StepError> {
+        let mut pages =
+            ctx.client(Client::new).get_query_results().query_execution_id(&id).max_results(PAGE).into_paginator().send();
+        let mut columns = Vec::new();
+        let mut rows = Vec::new();
+        let mut first = true;
+        // One row beyond tells that there are more.
+        while rows.len() <= self.max_rows
+            && let Some(page) = pages.next().await
+        {
+            let Some(result) = page?.result_set else { break };
+            if first {
+                columns = result.result_set_metadata.map(columns_of).unwrap_or_default();
+            }
+            let page_rows = result.rows.unwrap_or_default().into_iter().map(values);
+            // A SELECT's first row repeats the column names; other statements' does not.
+            let header = |row: &Vec<Option<String>>| {
+                row.len() == columns.len() && row.iter().zip(&columns).all(|(v, c)| v.as_deref() == Some(&c.name))
+            };
+            rows.extend(page_rows.enumerate().filter(|(n, row)| !(first && *n == 0 && header(row))).map(|(_, row)| row));
+            first = false;
+        }
+        let truncated = rows.len() > self.max_rows;
+        rows.truncate(self.max_rows);
+        let statistics = query.statistics.as_ref();
+        let milliseconds = statistics.and_then(|s| s.total_execution_time_in_millis).unwrap_or_default();
+        // A query takes hours at most; a double holds that to the millisecond.
+        #[expect(clippy::cast_precision_loss)]
+        let seconds = milliseconds as f64 / 1000.0;
+        Ok(Answered {
+            columns,
+            rows,
+            truncated,
+            output_location: query.result_configuration.and_then(|result| result.output_location),
+            console_url: ctx.console("athena/home", &format!("/query-editor/history/{id}")),
+            query_execution_id: id,
+            bytes_scanned: query.statistics.and_then(|s| s.data_scanned_in_bytes).unwrap_or_default(),
+            seconds,
+        })
+    }
+}
+
+impl Step for Query {
+    const NAME: &'static str = "athena-query";
+    const RUNDECK: &'static [&'static str] = &[];
+    const EXAMPLE: &'static str = r#"{
+        "query": "SELECT status, count(*) AS backups FROM backups GROUP BY status",
+        "database": "operations",
+        "bucket": "stepward-results-222222222222"
+    }"#;
+    // Athena ends DML queries after 30 minutes by default.
+    // https://docs.aws.amazon.com/athena/latest/ug/service-limits.html
+    const TIMEOUT: Duration = Duration::from_secs(35 * 60);
+    type Output = Answered;
+
+    fn validate(&self) -> Result<(), StepError> {
+        require(!self.query.trim().is_empty() && self.query.len() <= 262_144, || {
+            format!("query must have 1 to 262,144 bytes, not {}", self.query.len())
+        })?;
+        require(!self.database.is_empty(), || "database is empty; `default` is Athena's own".into())?;
+        require(!self.workgroup.is_empty() && !self.workgroup.contains('/'), || "workgroup is not a name".into())?;
+        require(self.max_rows <= 10_000, || {
+            format!("max_rows is {} and at most 10,000; the whole result is in S3", self.max_rows)
+        })?;
+        require(self.bucket.is_none() || self.output_location.is_none(), || {
+            "give bucket or output_location, not both".into()
+        })?;
+        require(self.location().is_some() || self.workgroup != "primary", || {
+            "give bucket or output_location: where Athena writes the result (or a workgroup that has a location)".into()
+        })?;
+        let bucket = self.location().map(|uri| bucket_of(&uri).map(str::to_owned));
+        require(bucket != Some(None), || "output_location must be an S3 URI, as in s3://bucket/prefix/".into())
+    }
+
+    fn permissions(&self) -> Permissions {
+        let workgroup = arn("athena", &format!("workgroup/{}", literal(&self.workgroup)));
+        let location = self.location();
+        let result = location.as_deref().and_then(bucket_of).map_or_else(|| "*".into(), literal);
+        Permissions::default()
+            .allow(
+                &[
+                    "athena:StartQueryExecution",
+                    "athena:GetQueryExecution",
+                    "athena:GetQueryResults",
+                    "athena:StopQueryExecution",
+                ],
+                [workgroup],
+            )
+            // Athena reads tables and data with the caller's permissions. Which tables, only the statement tells.
+            .allow(&["glue:GetDatabase", "glue:GetTable", "glue:GetTables", "glue:GetPartition", "glue:GetPartitions"], ["*"])
+            .allow(&["s3:GetBucketLocation", "s3:ListBucket", "s3:GetObject"], ["*"])
+            .allow(
+                &["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
+                [s3_arn(&format!("{result}/*"))],
+            )
+    }
+
+    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Answered>, StepError> {
+        let id = match resume {
+            Some(resume) => resume.state::<Started>()?.query_execution_id,
+            None => {
+                let id = self.start(ctx).await?;
+                ctx.log(format_args!("Athena query {id} started"));
+                id
+            }
+        };
+        let answer = ctx.client(Client::new).get_query_execution().query_execution_id(&id).send().await?;
+        let query = answer
+            .query_execution
+            .ok_or_else(|| ErrorName::Internal.because(format!("Athena answered nothing about query {id}; try again")))?;
+        let status = query.status.as_ref();
+        let reason = status.and_then(|status| status.state_change_reason()).unwrap_or("Athena gave no reason");
+        match status.and_then(|status| status.state()) {
+            Some(QueryExecutionState::Succeeded) => {
+                let answered = self.answered(ctx, id, query).await?;
+                ctx.log(format_args!("{} rows shown, {} bytes scanned", answered.rows.len(), answered.bytes_scanned));
+                Ok(Progress::Done(answered))
+            }
+            Some(QueryExecutionState::Failed) => {
+                Err(ErrorName::StepFailed.because(format!("Athena query {id} failed: {reason}")))
+            }
+            Some(QueryExecutionState::Cancelled) => {
+                Err(ErrorName::StepFailed.because(format!("Athena query {id} was cancelled by somebody: {reason}")))
+            }
+            other => {
+                let state = other.map_or("QUEUED", QueryExecutionState::as_str).to_lowercase();
+                Progress::pending(&Started { query_execution_id: id.clone() }, POLL, format!("query {id} is {state}"))
+            }
+        }
+    }
+
+    async fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
+        let id = match resume {
+            Some(resume) => resume.state::<Started>()?.query_execution_id,
+            // The answer with the ID was lost; the token finds the query.
+            None => self.start(ctx).await?,
+        };
+        ctx.client(Client::new).stop_query_execution().query_execution_id(&id).send().await?;
+        ctx.log(format_args!("Athena query {id} stopped"));
+        Ok(())
+    }
+}
+
+fn bucket_of(uri: &str) -> Option<&str> {
+    let bucket = uri.strip_prefix("s3://")?.split('/').next()?;
+    (3..=63).contains(&bucket.len()).then_some(bucket)
+}
+
+fn columns_of(metadata: ResultSetMetadata) -> Vec<Column> {
+    let columns = metadata.column_info.unwrap_or_default().into_iter();
+    columns.map(|column| Column { name: column.name, r#type: column.r#type }).collect()
+}
+
+fn values(row: Row) -> Vec<Option<String>> {
+    row.data.unwrap_or_default().into_iter().map(|datum| datum.var_char_value).collect()
+}
+
+fn main() -> ExitCode {
+    stepward::serve::<Query>()
+}

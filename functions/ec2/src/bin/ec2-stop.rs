@@ -1,0 +1,77 @@
+//! The step `ec2-stop`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use aws_sdk_ec2::types::InstanceStateName;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use stepward::input::{List, require};
+use stepward::{Context, Permissions, Progress, Resume, Step, StepError};
+use stepward_ec2::{Changed, Goal, Selection, bring};
+
+/// Stop EC2 instances and finish once all are stopped.
+///
+/// Instances that are stopped already are success, and those that are still starting are waited for. A stopped instance
+/// keeps its EBS volumes, which go on costing money, and loses what is on instance store volumes and in memory, unless it
+/// hibernates; its public IPv4 address changes at the next start unless it is an Elastic IP address.
+///
+/// When the job is stopped, instances that are stopping go on stopping.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Stop {
+    /// Instances to stop, 1 to 50 IDs.
+    #[serde(default)]
+    instance_ids: List,
+    /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them. None found is success.
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+    /// Stop without giving the operating system time to flush caches and file systems. Data can be lost: for instances
+    /// that do not stop otherwise.
+    #[serde(default)]
+    force: bool,
+    /// Save memory to the root volume and go on from there at the next start. Only instances launched with hibernation
+    /// enabled can; `Conflict` for others.
+    #[serde(default)]
+    hibernate: bool,
+}
+
+impl Stop {
+    fn selection(&self) -> Selection<'_> {
+        Selection { ids: &self.instance_ids, tags: &self.tags }
+    }
+}
+
+impl Step for Stop {
+    const NAME: &'static str = "ec2-stop";
+    const RUNDECK: &'static [&'static str] = &["aws-vm-stop", "aws-vm-stop-step"];
+    const EXAMPLE: &'static str = r#"{ "tags": { "environment": "test" } }"#;
+    type Output = Changed;
+    // Windows instances can take this long to shut down.
+    const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+    fn validate(&self) -> Result<(), StepError> {
+        self.selection().validate()?;
+        require(!(self.force && self.hibernate), || "give force or hibernate, not both".into())
+    }
+
+    fn permissions(&self) -> Permissions {
+        self.selection().permissions(&["ec2:StopInstances"])
+    }
+
+    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
+        let goal =
+            Goal { reached: InstanceStateName::Stopped, act_on: InstanceStateName::Running, doing: "Stopping" };
+        let (force, hibernate) = (self.force, self.hibernate);
+        bring(ctx, self.selection(), resume, &goal, |ec2, ids| async move {
+            let request = ec2.stop_instances().set_instance_ids(Some(ids)).force(force).hibernate(hibernate);
+            Ok(request.send().await?.stopping_instances.unwrap_or_default())
+        })
+        .await
+    }
+}
+
+fn main() -> ExitCode {
+    stepward::serve::<Stop>()
+}

@@ -1,0 +1,233 @@
+//! The step `s3-list`.
+
+use std::process::ExitCode;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use stepward::input::require;
+use stepward::permissions::{literal, s3_arn};
+use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+
+/// Entries kept in the output; beyond, only count and size go on.
+const MAX_ENTRIES: usize = 100_000;
+/// Entries written to the log, one line each.
+const MAX_LINES: usize = 1_000;
+
+/// List buckets, or the objects below an S3 URI, as `aws s3 ls` does.
+///
+/// Without `uri` it lists the account's buckets. With one it lists what begins with it: objects and, unless `recursive`,
+/// the "folders" up to the next slash. Times are UTC. A prefix below which there is nothing is `NotFound`, as `aws s3 ls`
+/// ends with an error there; an empty bucket is not.
+///
+/// The log has the first 1,000 lines in the form of `aws s3 ls`, the output up to 100,000 entries; count and size are
+/// always of all.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct S3List {
+    /// What to list, as in `s3://bucket/prefix`; all buckets when absent. The prefix need not end at a slash.
+    uri: Option<String>,
+    /// List every object below the prefix, with its whole key.
+    #[serde(default)]
+    recursive: bool,
+    /// Show sizes as in `1.2 MiB`.
+    #[serde(default)]
+    human_readable: bool,
+    /// End the log with the number of objects and their total size.
+    #[serde(default)]
+    summarize: bool,
+    /// Keys that one request asks for, 1 to 1,000.
+    #[serde(default = "thousand")]
+    page_size: i32,
+}
+
+fn thousand() -> i32 {
+    1000
+}
+
+/// What was found.
+#[derive(Debug, Default, JsonSchema, Serialize)]
+struct Listing {
+    /// The account's buckets, where no URI was given.
+    buckets: Vec<Bucket>,
+    /// Prefixes up to the next slash, where not recursive.
+    prefixes: Vec<String>,
+    /// Objects, by key.
+    objects: Vec<Object>,
+    /// Number of all objects.
+    object_count: u64,
+    /// Size of all objects, in bytes.
+    total_bytes: u64,
+    /// Whether there were more entries than the output holds.
+    truncated: bool,
+}
+
+/// A bucket.
+#[derive(Debug, JsonSchema, Serialize)]
+struct Bucket {
+    /// Its name.
+    name: String,
+    /// When it was created, RFC 3339.
+    created_at: String,
+}
+
+/// An object.
+#[derive(Debug, JsonSchema, Serialize)]
+struct Object {
+    /// Its whole key.
+    key: String,
+    /// Its size, in bytes.
+    bytes: u64,
+    /// When it was last written, RFC 3339.
+    last_modified: String,
+    /// Its storage class.
+    storage_class: Option<String>,
+}
+
+impl S3List {
+    /// Bucket and prefix. `aws s3 ls` takes the URI without `s3://` too.
+    fn place(&self) -> Option<(&str, &str)> {
+        let uri = self.uri.as_deref()?;
+        let path = uri.strip_prefix("s3://").unwrap_or(uri);
+        Some(path.split_once('/').unwrap_or((path, "")))
+    }
+
+    async fn buckets(&self, ctx: &Context) -> Result<Listing, StepError> {
+        let mut pages = ctx.client(Client::new).list_buckets().max_buckets(self.page_size).into_paginator().send();
+        let mut listing = Listing::default();
+        while let Some(page) = pages.next().await {
+            for bucket in page?.buckets.unwrap_or_default() {
+                let (name, created_at) = (bucket.name.unwrap_or_default(), time(bucket.creation_date)?);
+                ctx.log(format_args!("{} {name}", column(&created_at)));
+                listing.buckets.push(Bucket { name, created_at });
+            }
+        }
+        Ok(listing)
+    }
+
+    async fn objects(&self, ctx: &Context, bucket: &str, prefix: &str) -> Result<Listing, StepError> {
+        let request = ctx.client(Client::new).list_objects_v2().bucket(bucket).prefix(prefix).max_keys(self.page_size);
+        let request = if self.recursive { request } else { request.delimiter("/") };
+        let mut pages = request.into_paginator().send();
+        let mut listing = Listing::default();
+        let mut lines = 0;
+        let mut say = |line: String| {
+            lines += 1;
+            match lines {
+                ..=MAX_LINES => ctx.log(line),
+                n if n == MAX_LINES + 1 => ctx.log("… the output has the rest"),
+                _ => {}
+            }
+        };
+        while let Some(page) = pages.next().await {
+            let page = page?;
+            for found in page.common_prefixes.unwrap_or_default().into_iter().filter_map(|found| found.prefix) {
+                say(format!("{:>30} {}/", "PRE", last(found.trim_end_matches('/'))));
+                if listing.room() {
+                    listing.prefixes.push(found);
+                }
+            }
+            for object in page.contents.unwrap_or_default() {
+                let (key, bytes) = (object.key.unwrap_or_default(), object.size.unwrap_or_default().unsigned_abs());
+                let last_modified = time(object.last_modified)?;
+                let name = if self.recursive { &key } else { last(&key) };
+                say(format!("{} {:>10} {name}", column(&last_modified), self.size(bytes)));
+                listing.object_count += 1;
+                listing.total_bytes += bytes;
+                if listing.room() {
+                    let storage_class = object.storage_class.map(|class| class.to_string());
+                    listing.objects.push(Object { key, bytes, last_modified, storage_class });
+                }
+            }
+        }
+        if listing.object_count == 0 && listing.prefixes.is_empty() && !prefix.is_empty() {
+            return Err(ErrorName::NotFound.because(format!("nothing in bucket {bucket} begins with {prefix:?}")));
+        }
+        if self.summarize {
+            ctx.log(format_args!("Total Objects: {}", listing.object_count));
+            ctx.log(format_args!("   Total Size: {}", self.size(listing.total_bytes)));
+        }
+        Ok(listing)
+    }
+
+    fn size(&self, bytes: u64) -> String {
+        if self.human_readable { human_readable(bytes) } else { bytes.to_string() }
+    }
+}
+
+impl Listing {
+    fn room(&mut self) -> bool {
+        self.truncated |= self.objects.len() + self.prefixes.len() >= MAX_ENTRIES;
+        !self.truncated
+    }
+}
+
+impl Step for S3List {
+    const NAME: &'static str = "s3-list";
+    const RUNDECK: &'static [&'static str] = &["aws-cli-s3-ls-step"];
+    const EXAMPLE: &'static str = r#"{ "uri": "s3://stepward-data-222222222222/backups/", "recursive": true }"#;
+    type Output = Listing;
+
+    fn validate(&self) -> Result<(), StepError> {
+        require((1..=1000).contains(&self.page_size), || format!("page_size is {}, not 1 to 1,000", self.page_size))?;
+        // https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+        let bucket = self.place().map(|(bucket, _)| bucket);
+        require(bucket.is_none_or(|name| (3..=63).contains(&name.len()) && name.bytes().all(legal)), || {
+            format!("uri {:?} names no bucket, as in s3://bucket/prefix", self.uri.as_deref().unwrap_or_default())
+        })
+    }
+
+    fn permissions(&self) -> Permissions {
+        match self.place() {
+            Some((bucket, _)) => Permissions::default().allow(&["s3:ListBucket"], [s3_arn(&literal(bucket))]),
+            None => Permissions::default().allow(&["s3:ListAllMyBuckets"], ["*"]),
+        }
+    }
+
+    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Listing>, StepError> {
+        let listing = match self.place() {
+            Some((bucket, prefix)) => self.objects(ctx, bucket, prefix).await?,
+            None => self.buckets(ctx).await?,
+        };
+        Ok(Progress::Done(listing))
+    }
+}
+
+/// The part after the last slash.
+fn last(key: &str) -> &str {
+    key.rsplit('/').next().unwrap_or(key)
+}
+
+fn time(time: Option<DateTime>) -> Result<String, StepError> {
+    let text = time.map(|time| time.fmt(DateTimeFormat::DateTime)).transpose();
+    text.map(Option::unwrap_or_default)
+        .map_err(|error| ErrorName::Internal.because(format!("S3 answered a time that cannot be read: {error}")))
+}
+
+/// `2026-01-31T06:00:00Z` → `2026-01-31 06:00:00`
+fn column(time: &str) -> String {
+    time.get(..19).unwrap_or(time).replace('T', " ")
+}
+
+/// Sizes as the AWS CLI writes them: powers of 1,024, one decimal.
+fn human_readable(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} {}", if bytes == 1 { "Byte" } else { "Bytes" });
+    }
+    // A listing's sizes are shown with one decimal; a double is exact enough for that.
+    #[expect(clippy::cast_precision_loss)]
+    let mut size = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while size.round() >= 1024.0 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    format!("{size:.1} {}", UNITS[unit])
+}
+
+fn main() -> ExitCode {
+    stepward::serve::<S3List>()
+}

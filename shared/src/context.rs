@@ -1,0 +1,142 @@
+//! What a running step has at hand.
+
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_config::SdkConfig;
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+
+use crate::customer::{Configuration, Provider, hex};
+use crate::envelope::Execution;
+use crate::error::StepError;
+use crate::permissions::Place;
+use crate::session::{Attribution, Session};
+use crate::trust::{self, Proof};
+
+/// Log lines that one call keeps, in bytes; what goes beyond is in CloudWatch Logs only.
+const LOG_LIMIT: usize = 1024 * 1024;
+
+/// What a running step has at hand: the account it works in, clients for it, and a voice.
+#[derive(Debug)]
+pub struct Context {
+    /// Where the step works.
+    pub place: Place,
+    /// The execution that it belongs to.
+    pub execution: Execution,
+    pub(crate) customer: String,
+    pub(crate) account: String,
+    session: Arc<Session>,
+    prober: Option<Prober>,
+    lines: Mutex<Lines>,
+}
+
+/// What the trust proof needs; only a deployed step has it.
+#[derive(Debug)]
+pub(crate) struct Prober {
+    pub(crate) sts: aws_sdk_sts::Client,
+    pub(crate) record: Configuration,
+    pub(crate) attribution: Attribution,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    kept: Vec<String>,
+    bytes: usize,
+    dropped: usize,
+}
+
+impl Context {
+    pub(crate) fn new(
+        (customer, account): (&str, &str),
+        place: Place,
+        execution: Execution,
+        session: Arc<Session>,
+        prober: Option<Prober>,
+    ) -> Self {
+        let (customer, account) = (customer.to_owned(), account.to_owned());
+        Self { place, execution, customer, account, session, prober, lines: Mutex::default() }
+    }
+
+    /// A client for the account, as in `ctx.client(aws_sdk_ec2::Client::new)`; kept with the credentials.
+    pub fn client<C: Clone + Send + Sync + 'static>(&self, make: impl FnOnce(&SdkConfig) -> C) -> C {
+        self.session.client(make)
+    }
+
+    /// Says something to the operator: a line in the step's answer and in CloudWatch Logs. Secrets are masked.
+    pub fn log(&self, line: impl Display) {
+        let line = self.mask(&line.to_string());
+        tracing::info!("{line}");
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.bytes + line.len() > LOG_LIMIT {
+            lines.dropped += 1;
+        } else {
+            lines.bytes += line.len();
+            lines.kept.push(line);
+        }
+    }
+
+    pub(crate) fn take_log(&self) -> Vec<String> {
+        let mut lines = std::mem::take(&mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner));
+        if lines.dropped > 0 {
+            lines.kept.push(format!("… {} more lines are in CloudWatch Logs", lines.dropped));
+        }
+        lines.kept
+    }
+
+    /// The text with every secret of this session masked.
+    pub(crate) fn mask(&self, text: &str) -> String {
+        self.session.secrets.iter().map(SecretString::expose_secret).filter(|secret| !secret.is_empty()).fold(
+            text.to_owned(),
+            |text, secret| if text.contains(secret) { text.replace(secret, "***") } else { text },
+        )
+    }
+
+    /// A client token: the same for every call for the same step of the same execution, another for any other.
+    /// 64 characters, which every AWS API with client tokens takes.
+    #[must_use]
+    pub fn client_token(&self, purpose: &str) -> String {
+        let Execution { id, job, step, item, .. } = &self.execution;
+        let item = item.as_deref().unwrap_or_default();
+        let parts = [&self.customer, &self.account, &self.place.region, id, job, step, item, purpose];
+        // JSON, because it keeps ("ab", "c") and ("a", "bc") apart.
+        sha256(&serde_json::json!(parts).to_string())
+    }
+
+    /// A link into the AWS console, as in `ctx.console("ec2/home", "Instances:instanceId=i-1")`.
+    #[must_use]
+    pub fn console(&self, page: &str, fragment: &str) -> String {
+        let Place { partition, region, .. } = &self.place;
+        let domain = match partition.as_str() {
+            "aws-cn" => "console.amazonaws.cn",
+            "aws-us-gov" => "console.amazonaws-us-gov.com",
+            _ => "console.aws.amazon.com",
+        };
+        format!("https://{region}.{domain}/{page}?region={region}#{fragment}")
+    }
+
+    /// Proves that the account's role keeps strangers out. `None` for a provider that assumes no role.
+    ///
+    /// # Errors
+    /// What [`trust::prove`] answers.
+    pub async fn prove_trust(&self) -> Result<Option<Proof>, StepError> {
+        match &self.prober {
+            Some(Prober { sts, record, attribution }) if record.provider() == Provider::AssumeRole => {
+                trust::prove(sts, &record.account, attribution).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> i64 {
+    OffsetDateTime::now_utc().unix_timestamp()
+}
+
+/// SHA-256 in hex digits.
+#[must_use]
+pub fn sha256(text: &str) -> String {
+    hex(&Sha256::digest(text))
+}

@@ -1,0 +1,227 @@
+//! From Lambda's event to the step and back.
+
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt;
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tracing::Instrument;
+
+use crate::context::{Context, Prober, now};
+use crate::envelope::{Answer, Envelope, Resume, read};
+use crate::error::{ErrorName, StepError};
+use crate::manifest::Manifest;
+use crate::permissions::Place;
+use crate::session::{Attribution, Broker, check_trust};
+use crate::step::{Progress, Step};
+use crate::{artifact, logging, settings};
+
+/// Kept free before Lambda's own limit, to answer by name rather than be killed.
+const ANSWER_MARGIN: Duration = Duration::from_secs(2);
+
+/// An event as it came: text, or why it is not JSON. `lambda_runtime` would answer bad JSON with a Rust type's name.
+#[derive(Debug)]
+pub struct Event(Result<Box<RawValue>, String>);
+
+impl<'de> Deserialize<'de> for Event {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Box::<RawValue>::deserialize(deserializer).map_err(|error| error.to_string())))
+    }
+}
+
+impl Event {
+    /// An event of this text.
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        Self(RawValue::from_string(text.to_owned()).map_err(|error| error.to_string()))
+    }
+
+    /// The event's text.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is not JSON.
+    pub fn text(&self) -> Result<&str, StepError> {
+        let raw = self.0.as_ref();
+        raw.map(|raw| raw.get())
+            .map_err(|error| ErrorName::InvalidInput.because(format!("the input is not JSON: {error}")))
+    }
+
+    /// The event as a type of Stepward's own functions. Steps read an [`Envelope`] instead.
+    ///
+    /// # Errors
+    /// `InvalidInput` naming the field.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, StepError> {
+        let value = serde_json::from_str(self.text()?)
+            .map_err(|error| ErrorName::InvalidInput.because(format!("the input is not JSON: {error}")))?;
+        read("the input", &value)
+    }
+}
+
+/// A step's `main`: runs it on Lambda, or prints its manifest when called as `<step> describe`.
+#[must_use]
+pub fn serve<S: Step>() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("describe") {
+        return match Manifest::of::<S>().map(|manifest| json!(manifest)) {
+            Ok(manifest) => {
+                println!("{manifest:#}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    run(Broker::load, async |broker: &Broker, event| handle::<S>(broker, &event).await)
+}
+
+/// Runs a function on Lambda until Lambda ends it. `load` makes, once, what `handler` gets with every event.
+pub fn run<T, A: Serialize>(
+    load: impl AsyncFnOnce() -> Result<T, StepError>,
+    handler: impl AsyncFn(&T, LambdaEvent<Event>) -> Result<A, StepError>,
+) -> ExitCode {
+    logging::init();
+    // One event at a time: one thread, which starts faster than several.
+    let served = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| {
+        runtime.block_on(async {
+            let loaded = load().await;
+            lambda_runtime::run(service_fn(async |event: LambdaEvent<Event>| {
+                let answer = match &loaded {
+                    Ok(loaded) => AssertUnwindSafe(handler(loaded, event)).catch_unwind().await.unwrap_or_else(|_| {
+                        Err(ErrorName::Internal.because(
+                            "the step failed in a way that nobody foresaw; the log of this time has the place, please report it",
+                        ))
+                    }),
+                    Err(error) => Err(error.clone()),
+                };
+                answer.map_err(|error| {
+                    tracing::error!(error.name = %error.name, "{error}");
+                    Diagnostic::from(error)
+                })
+            }))
+            .await
+        })
+    });
+    match served {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            tracing::error!("the Lambda Runtime API failed: {error}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            tracing::error!("no Tokio runtime: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn handle<S: Step>(broker: &Broker, event: &LambdaEvent<Event>) -> Result<Answer, StepError> {
+    let envelope = Envelope::parse(event.payload.text()?)?;
+    let params = if envelope.params.is_null() { json!({}) } else { envelope.params.clone() };
+    let step: S = read("params", &params)?;
+    step.validate()?;
+    let target = &envelope.target;
+    let span = tracing::info_span!(
+        "step",
+        step = S::NAME,
+        customer = target.customer,
+        account = target.account,
+        execution = envelope.execution.id,
+        job = envelope.execution.job,
+        request_id = event.context.request_id,
+    );
+    let deadline = event.context.deadline();
+    let left = deadline.duration_since(SystemTime::now()).unwrap_or_default().saturating_sub(ANSWER_MARGIN);
+    let limit = tokio::time::Instant::now() + left;
+    let work = work(broker, &step, &envelope, limit).instrument(span);
+    let place = format!("{}/{}", target.customer, target.account);
+    let in_time = tokio::time::timeout_at(limit, work).await.unwrap_or_else(|_| {
+        Err(ErrorName::TimedOut.because(
+            "the step was not over before Lambda's limit; what it started goes on, and a retry finds it instead of starting again",
+        ))
+    });
+    in_time.map_err(|error| error.at(place))
+}
+
+async fn work<S: Step>(
+    broker: &Broker,
+    step: &S,
+    envelope: &Envelope,
+    limit: tokio::time::Instant,
+) -> Result<Answer, StepError> {
+    let target = &envelope.target;
+    let record = broker.configuration(&target.customer, &target.account).await?;
+    if !S::PROVES_TRUST {
+        check_trust(&record)?;
+    }
+    let region = record.region(target.region.as_deref())?;
+    let place =
+        Place { partition: record.partition(&region), region, account_id: record.account.account_id.clone() };
+    let attribution = Attribution::new(&target.customer, &envelope.execution);
+    let policy = step.permissions().session_policy(&place)?;
+    let session = broker.session(&record, &place, policy, &attribution).await?;
+    let prober = Prober { sts: broker.sts.clone(), record, attribution };
+    let who = (target.customer.as_str(), target.account.as_str());
+    let ctx = Context::new(who, place, envelope.execution.clone(), session, Some(prober));
+
+    let answer = if envelope.cancel {
+        step.cancel(&ctx, envelope.resume.clone()).await?;
+        Progress::Done(json!({ "cancelled": true }))
+    } else {
+        linger(step, &ctx, envelope.resume.clone(), limit).await?
+    };
+    let log = artifact::claim_check(&broker.config, &ctx, "log", json!(ctx.take_log())).await?;
+    Ok(match answer {
+        Progress::Done(output) => {
+            Answer::Done { output: artifact::claim_check(&broker.config, &ctx, "output", output).await?, log }
+        }
+        Progress::Pending { state, retry_after, progress } => {
+            let since = envelope.resume.as_ref().map_or_else(now, |resume| resume.since);
+            let retry_after = retry_after.as_secs().max(1);
+            Answer::Pending { resume: Resume::new(since, state), retry_after, progress: ctx.mask(&progress), log }
+        }
+    })
+}
+
+/// Runs the step, and waits with it for a short while rather than going through the state machine for every look.
+async fn linger<S: Step>(
+    step: &S,
+    ctx: &Context,
+    mut resume: Option<Resume>,
+    limit: tokio::time::Instant,
+) -> Result<Progress<Value>, StepError> {
+    let since = resume.as_ref().map_or_else(now, |resume| resume.since);
+    let until = limit.min(tokio::time::Instant::now() + settings::linger());
+    loop {
+        match step.run(ctx, resume.take()).await? {
+            Progress::Done(output) => {
+                let text = serde_json::to_string(&output)
+                    .map_err(|error| ErrorName::Internal.because(format!("the output is not JSON: {error}")))?;
+                let output = serde_json::from_str(&ctx.mask(&text))
+                    .map_err(|error| ErrorName::Internal.because(format!("the output is not JSON: {error}")))?;
+                return Ok(Progress::Done(output));
+            }
+            Progress::Pending { state, retry_after, progress } => {
+                let resumed = Resume::new(since, state.clone());
+                if Duration::from_secs(now().saturating_sub(since).unsigned_abs()) > S::TIMEOUT {
+                    step.cancel(ctx, Some(resumed)).await?;
+                    let minutes = S::TIMEOUT.as_secs() / 60;
+                    return Err(ErrorName::TimedOut.because(format!(
+                        "{} was not over after {minutes} minutes and was given up at: {progress}",
+                        S::NAME
+                    )));
+                }
+                if tokio::time::Instant::now() + retry_after >= until {
+                    return Ok(Progress::Pending { state, retry_after, progress });
+                }
+                tokio::time::sleep(retry_after).await;
+                resume = Some(resumed);
+            }
+        }
+    }
+}

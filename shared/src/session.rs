@@ -1,0 +1,371 @@
+//! From "customer acme, account prod" to credentials for that account.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::customer::{AccessKey, Configuration, Provider, Trust};
+use crate::envelope::Execution;
+use crate::error::{ErrorName, StepError};
+use crate::permissions::Place;
+use crate::store::Store;
+use crate::trust::role_of;
+use crate::{keys, settings};
+
+/// How long a warm process goes on with a customer's record: a suspension takes effect within this time.
+const RECORD_LIFE: Duration = Duration::from_secs(30);
+/// How long STS lets credentials live that one role gets with another's: one hour.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles.html#iam-term-role-chaining>
+const SESSION_SECONDS: i32 = 3600;
+/// Credentials are used only while they outlive the longest Lambda invocation (15 minutes), with a minute to spare.
+const SESSION_LIFE: Duration = Duration::from_secs(3600 - 16 * 60);
+/// Records and sessions that a warm process keeps at most.
+const CACHE_SIZE: usize = 64;
+
+/// What one process needs of Stepward's own account, made once.
+#[derive(Debug)]
+pub struct Broker {
+    /// The function's own credentials: the broker role.
+    pub config: SdkConfig,
+    /// STS in the broker's Region.
+    pub sts: aws_sdk_sts::Client,
+    store: Store,
+    records: Cache<(String, String), Configuration>,
+    sessions: Cache<SessionKey, Arc<Session>>,
+}
+
+/// Credentials for one account, Region and policy, with the clients made from them.
+pub struct Session {
+    /// What clients are made from.
+    pub config: SdkConfig,
+    /// What must not be shown.
+    pub secrets: Vec<SecretString>,
+    clients: Mutex<HashMap<TypeId, Box<dyn Any + Send + Sync>>>,
+}
+
+/// Who a session is for, as the customer's CloudTrail shows it.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Attribution {
+    /// Role session name: customer and execution.
+    pub session_name: String,
+    /// Source identity: who started the job.
+    pub source_identity: String,
+}
+
+/// Two sessions are the same only if nothing differs that AWS would check or record.
+///
+/// The execution is part of it, although that costs a warm process one AssumeRole for each execution: otherwise a
+/// customer's CloudTrail would show one person's actions under another's name.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct SessionKey {
+    customer: String,
+    account: String,
+    version: u64,
+    region: String,
+    policy: String,
+    attribution: Attribution,
+}
+
+impl Broker {
+    /// The broker of this process.
+    ///
+    /// # Errors
+    /// `Internal` when a setting is missing.
+    pub async fn load() -> Result<Self, StepError> {
+        let config = aws_config(None).await;
+        let store = Store::new(aws_sdk_dynamodb::Client::new(&config), settings::table()?);
+        let sts = aws_sdk_sts::Client::new(&config);
+        Ok(Self { config, sts, store, records: Cache::new(RECORD_LIFE), sessions: Cache::new(SESSION_LIFE) })
+    }
+
+    /// The customer's record, at most [`RECORD_LIFE`] old.
+    ///
+    /// # Errors
+    /// `NotFound` or `Conflict` (suspended), or why DynamoDB failed.
+    pub async fn configuration(&self, customer: &str, account: &str) -> Result<Configuration, StepError> {
+        let key = (customer.to_owned(), account.to_owned());
+        if let Some(found) = self.records.get(&key) {
+            return Ok(found);
+        }
+        let found = self.store.configuration(customer, account).await?;
+        self.records.put(key, found.clone());
+        Ok(found)
+    }
+
+    /// Credentials for the account, cut to the policy.
+    ///
+    /// # Errors
+    /// `AccessDenied` when the role refuses, `TrustBroken` when the credentials are of another account, or why AWS failed.
+    pub async fn session(
+        &self,
+        record: &Configuration,
+        place: &Place,
+        policy: String,
+        attribution: &Attribution,
+    ) -> Result<Arc<Session>, StepError> {
+        let account = &record.account;
+        let key = SessionKey {
+            customer: account.customer.clone(),
+            account: account.name.clone(),
+            version: account.version,
+            region: place.region.clone(),
+            policy,
+            attribution: attribution.clone(),
+        };
+        if let Some(session) = self.sessions.get(&key) {
+            return Ok(session);
+        }
+        let opened = self.open(record, place, &key.policy, attribution).await.inspect_err(|_| {
+            // The record may be older than the customer's last change: the retry reads it anew.
+            self.records.remove(&(account.customer.clone(), account.name.clone()));
+        })?;
+        let session = Arc::new(opened);
+        self.sessions.put(key, session.clone());
+        Ok(session)
+    }
+
+    async fn open(
+        &self,
+        record: &Configuration,
+        place: &Place,
+        policy: &str,
+        attribution: &Attribution,
+    ) -> Result<Session, StepError> {
+        let account = &record.account;
+        let with = |credentials: SharedCredentialsProvider, secrets: Vec<SecretString>| {
+            let config = self.config.to_builder().region(Region::new(place.region.clone()));
+            let identities = aws_config::identity::IdentityCache::lazy().build();
+            Session::new(config.credentials_provider(credentials).identity_cache(identities).build(), secrets)
+        };
+        let session = match record.provider() {
+            Provider::AssumeRole => {
+                let role = role_of(account)?;
+                let mut external_id = &account.external_id;
+                let assumed = assume(&self.sts, role, &account.account_id, Some(external_id.expose()), attribution, policy);
+                let credentials = match (assumed.await, &account.next_external_id) {
+                    (Err(error), Some(next)) if error.name == ErrorName::AccessDenied => {
+                        external_id = next;
+                        let id = Some(next.expose());
+                        assume(&self.sts, role, &account.account_id, id, attribution, policy).await
+                    }
+                    (answer, _) => answer,
+                }?;
+                let token = credentials.session_token().unwrap_or_default();
+                let secrets = [external_id.expose(), credentials.secret_access_key(), token].map(SecretString::from);
+                // The account is in the answer itself, so that no further call has to ask for it.
+                return Ok(with(SharedCredentialsProvider::new(credentials), secrets.into()));
+            }
+            Provider::Ec2 => {
+                let imds = aws_config::imds::credentials::ImdsCredentialsProvider::builder().build();
+                with(available(imds, "the EC2 instance profile").await?, Vec::new())
+            }
+            Provider::Ecs => {
+                let ecs = aws_config::ecs::EcsCredentialsProvider::builder().build();
+                with(available(ecs, "the ECS task role").await?, Vec::new())
+            }
+            Provider::ExecutionRole => with(self.own_credentials()?, Vec::new()),
+            Provider::AccessKey => {
+                let AccessKey { id, secret_path } = account.access_key.as_ref().ok_or_else(|| {
+                    ErrorName::InvalidInput.because("the account has no access key; remove it and add it again with one")
+                })?;
+                let secret = keys::secret(&self.config, secret_path).await?;
+                let credentials = Credentials::new(id, secret.expose_secret(), None, None, "stepward key storage");
+                with(SharedCredentialsProvider::new(credentials), vec![secret])
+            }
+        };
+        in_account(&aws_sdk_sts::Client::new(&session.config), &account.account_id).await?;
+        Ok(session)
+    }
+
+    fn own_credentials(&self) -> Result<SharedCredentialsProvider, StepError> {
+        self.config.credentials_provider().ok_or_else(|| ErrorName::Internal.because("this function has no role"))
+    }
+}
+
+/// The SDK's configuration for a program's own credentials; `region` overrides the environment's.
+///
+/// One HTTP client serves all that is made from it, so that connections and root certificates are shared.
+pub async fn aws_config(region: Option<String>) -> SdkConfig {
+    let http = aws_smithy_http_client::Builder::new().tls_provider(Tls::Rustls(CryptoMode::AwsLc)).build_https();
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(3))
+        .operation_attempt_timeout(Duration::from_secs(15))
+        .operation_timeout(Duration::from_secs(40))
+        .build();
+    #[expect(clippy::disallowed_methods, reason = "the one place that the lint sends everybody to")]
+    let loader = aws_config::defaults(BehaviorVersion::latest());
+    // Standard mode waits with jitter between attempts.
+    // https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
+    let retries = RetryConfig::standard().with_max_attempts(3);
+    let loader = loader.http_client(http).timeout_config(timeouts).retry_config(retries);
+    match region {
+        Some(region) => loader.region(Region::new(region)).load().await,
+        None => loader.load().await,
+    }
+}
+
+/// One AssumeRole.
+///
+/// # Errors
+/// `AccessDenied` when the role refuses, `TrustBroken` when the session is in another account than the one on record.
+pub(crate) async fn assume(
+    sts: &aws_sdk_sts::Client,
+    role_arn: &str,
+    account_id: &str,
+    external_id: Option<&str>,
+    attribution: &Attribution,
+    policy: &str,
+) -> Result<Credentials, StepError> {
+    let answer = sts
+        .assume_role()
+        .role_arn(role_arn)
+        .set_external_id(external_id.map(str::to_owned))
+        .role_session_name(&attribution.session_name)
+        .source_identity(&attribution.source_identity)
+        .policy(policy)
+        .duration_seconds(SESSION_SECONDS)
+        .send()
+        .await
+        .map_err(|error| match StepError::from(error) {
+            error if error.name == ErrorName::AccessDenied => StepError {
+                message: "the customer's role refuses Stepward: its trust policy must name the broker's ARN and the external \
+                          ID on record, and allow sts:AssumeRole and sts:SetSourceIdentity; `stepward account check` \
+                          tells which part is wrong"
+                    .into(),
+                ..error
+            },
+            error => error,
+        })?;
+    let landed = answer.assumed_role_user.as_ref().and_then(|user| user.arn.split(':').nth(4)).unwrap_or_default();
+    check_landed(landed, account_id)?;
+    let given = answer
+        .credentials
+        .ok_or_else(|| ErrorName::Internal.because("STS accepted the role but gave no credentials; try again"))?;
+    let expiry = given.expiration.try_into().ok();
+    Ok(Credentials::new(given.access_key_id, given.secret_access_key, Some(given.session_token), expiry, "stepward"))
+}
+
+async fn in_account(sts: &aws_sdk_sts::Client, account_id: &str) -> Result<(), StepError> {
+    let identity = sts.get_caller_identity().send().await?;
+    check_landed(identity.account.as_deref().unwrap_or_default(), account_id)
+}
+
+fn check_landed(landed: &str, account_id: &str) -> Result<(), StepError> {
+    if landed == account_id {
+        return Ok(());
+    }
+    Err(ErrorName::TrustBroken.because(format!(
+        "the credentials are for account {landed}, but this account's record says {account_id}; nothing was done"
+    )))
+}
+
+async fn available(
+    provider: impl ProvideCredentials + 'static,
+    source: &str,
+) -> Result<SharedCredentialsProvider, StepError> {
+    let asked = tokio::time::timeout(Duration::from_secs(5), provider.provide_credentials()).await;
+    match asked {
+        Ok(Ok(_)) => Ok(SharedCredentialsProvider::new(provider)),
+        Ok(Err(_)) | Err(_) => Err(ErrorName::AccessDenied.because(format!(
+            "{source} gives no credentials here; the provider works only where the step runs on EC2 or ECS with a role"
+        ))),
+    }
+}
+
+/// Refuses to run on a role whose trust policy is not known to keep strangers out.
+///
+/// # Errors
+/// `TrustBroken`.
+pub(crate) fn check_trust(record: &Configuration) -> Result<(), StepError> {
+    let (customer, account) = (&record.account.customer, &record.account.name);
+    let state = match record.account.trust {
+        _ if record.provider() != Provider::AssumeRole => return Ok(()),
+        Trust::Proven | Trust::Overridden => return Ok(()),
+        Trust::Open => "lets somebody in without the right external ID: mend its trust policy, then run",
+        Trust::Unproven => "has not been proven to keep strangers out: run",
+    };
+    Err(ErrorName::TrustBroken
+        .because(format!("the customer's role {state} `stepward account check {customer} {account}`")))
+}
+
+impl Attribution {
+    /// Who acts for whom, within what STS takes: 2 to 64 letters, digits and `_+=,.@-`.
+    /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
+    #[must_use]
+    pub fn new(customer: &str, execution: &Execution) -> Self {
+        // Of an ARN only what names the person: the path after `user/` or `assumed-role/`.
+        let person = execution.started_by.split_once('/').map_or(execution.started_by.as_str(), |(_, name)| name);
+        Self {
+            session_name: sts_name(&format!("{customer}@{}", execution.id)),
+            source_identity: sts_name(person),
+        }
+    }
+}
+
+fn sts_name(text: &str) -> String {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
+    let name: String = text.chars().map(|c| if legal(c) { c } else { '-' }).take(64).collect();
+    if name.len() < 2 { format!("{name}-stepward") } else { name }
+}
+
+impl Session {
+    /// A session with these credentials.
+    #[must_use]
+    pub fn new(config: SdkConfig, secrets: Vec<SecretString>) -> Self {
+        Self { config, secrets, clients: Mutex::default() }
+    }
+
+    /// The client of a service, made once for a session.
+    pub fn client<C: Clone + Send + Sync + 'static>(&self, make: impl FnOnce(&SdkConfig) -> C) -> C {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = clients.entry(TypeId::of::<C>()).or_insert_with(|| Box::new(make(&self.config)));
+        client.downcast_ref::<C>().cloned().unwrap_or_else(|| unreachable!("entries are keyed by their type"))
+    }
+}
+
+/// Values that a warm process keeps for a while.
+#[derive(Debug)]
+struct Cache<K, V> {
+    life: Duration,
+    entries: Mutex<HashMap<K, (Instant, V)>>,
+}
+
+impl<K: Eq + Hash, V: Clone> Cache<K, V> {
+    fn new(life: Duration) -> Self {
+        Self { life, entries: Mutex::default() }
+    }
+
+    fn get(&self, key: &K) -> Option<V> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(key).filter(|(since, _)| since.elapsed() < self.life).map(|(_, value)| value.clone())
+    }
+
+    fn put(&self, key: K, value: V) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|_, (since, _)| since.elapsed() < self.life);
+        if entries.len() >= CACHE_SIZE {
+            entries.clear();
+        }
+        entries.insert(key, (Instant::now(), value));
+    }
+
+    fn remove(&self, key: &K) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}

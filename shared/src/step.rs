@@ -1,0 +1,87 @@
+//! The one trait that a step implements.
+
+use std::future::Future;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::context::Context;
+use crate::envelope::Resume;
+use crate::error::{ErrorName, StepError};
+use crate::permissions::Permissions;
+
+/// A plugin step: its fields are the parameters, its doc comment is the documentation, its file is all of it.
+pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
+    /// The step's name: also its file's, and the end of its function's.
+    const NAME: &'static str;
+    /// The Rundeck provider types that this step stands for.
+    const RUNDECK: &'static [&'static str];
+    /// Parameters that work, as JSON: shown on the step's page, and parsed by a test.
+    const EXAMPLE: &'static str;
+    /// How long the step may stay `pending`, over all its calls.
+    const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+    /// Whether the step may run before the role's trust has been proven. Only the step that proves it may.
+    const PROVES_TRUST: bool = false;
+    /// What the step answers.
+    type Output: Serialize + JsonSchema + Send;
+
+    /// Checks what the types of the parameters cannot. Runs before any call to AWS.
+    ///
+    /// # Errors
+    /// `InvalidInput` naming the parameter.
+    fn validate(&self) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    /// What the step does in the customer's account with these parameters: it can do nothing else there.
+    fn permissions(&self) -> Permissions;
+
+    /// Starts the action once and answers [`Progress::Pending`] until it is over. After a lost answer it is called
+    /// again without `resume`: it looks before it acts, or sends the same client token.
+    fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> impl Future<Output = Result<Progress<Self::Output>, StepError>> + Send;
+
+    /// Stops what `run` has started, when the job was stopped or the step's limit is over. Without `resume` the last
+    /// answer was lost on the way. Steps whose action is best left to end by itself leave this as it is.
+    fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> impl Future<Output = Result<(), StepError>> + Send {
+        let _ = (ctx, resume);
+        async { Ok(()) }
+    }
+}
+
+/// What a step's `run` answers.
+#[derive(Debug)]
+pub enum Progress<T> {
+    /// The action is over, and well.
+    Done(T),
+    /// The action goes on at AWS.
+    Pending {
+        /// What the next call needs to know; see [`Resume::state`].
+        state: Value,
+        /// How long to wait before the next call.
+        retry_after: Duration,
+        /// How far it is, for a person: "2 of 3 instances running".
+        progress: String,
+    },
+}
+
+impl<T> Progress<T> {
+    /// A pending answer.
+    ///
+    /// # Errors
+    /// `Internal` when the state is not JSON.
+    pub fn pending<S: Serialize>(
+        state: &S,
+        retry_after: Duration,
+        progress: impl Into<String>,
+    ) -> Result<Self, StepError> {
+        let state = serde_json::to_value(state).map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+        Ok(Self::Pending { state, retry_after, progress: progress.into() })
+    }
+}
