@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tracing::Instrument;
 
 use crate::context::{Context, Prober, now};
-use crate::envelope::{Answer, Envelope, Resume, read};
+use crate::envelope::{Answer, Called, Envelope, Outcome, Resume, read};
 use crate::error::{ErrorName, StepError};
 use crate::manifest::Manifest;
 use crate::permissions::Place;
@@ -92,7 +92,7 @@ pub fn run<T, A: Serialize>(
             let loaded = load().await;
             lambda_runtime::run(service_fn(async |event: LambdaEvent<Event>| {
                 let answer = match &loaded {
-                    Ok(loaded) => AssertUnwindSafe(handler(loaded, event)).catch_unwind().await.unwrap_or_else(|_| {
+                    Ok(loaded) => AssertUnwindSafe(handler(loaded, event).boxed_local()).catch_unwind().await.unwrap_or_else(|_| {
                         Err(ErrorName::Internal.because(
                             "the step failed in a way that nobody foresaw; the log of this time has the place, please report it",
                         ))
@@ -176,16 +176,24 @@ async fn work<S: Step>(
         linger(step, &ctx, envelope.resume.clone(), limit).await?
     };
     let log = artifact::claim_check(&broker.config, &ctx, "log", json!(ctx.take_log())).await?;
-    Ok(match answer {
+    let outcome = match answer {
         Progress::Done(output) => {
-            Answer::Done { output: artifact::claim_check(&broker.config, &ctx, "output", output).await?, log }
+            Outcome::Done { output: artifact::claim_check(&broker.config, &ctx, "output", output).await?, log }
         }
         Progress::Pending { state, retry_after, progress } => {
             let since = envelope.resume.as_ref().map_or_else(now, |resume| resume.since);
             let retry_after = retry_after.as_secs().max(1);
-            Answer::Pending { resume: Resume::new(since, state), retry_after, progress: ctx.mask(&progress), log }
+            Outcome::Pending { resume: Resume::new(since, state), retry_after, progress: ctx.mask(&progress), log }
         }
-    })
+    };
+    let step = Called {
+        name: S::NAME,
+        customer: target.customer.clone(),
+        account: target.account.clone(),
+        id: envelope.execution.step.clone(),
+        item: envelope.execution.item.clone(),
+    };
+    Ok(Answer { step, outcome })
 }
 
 /// Runs the step, and waits with it for a short while rather than going through the state machine for every look.
@@ -198,7 +206,8 @@ async fn linger<S: Step>(
     let since = resume.as_ref().map_or_else(now, |resume| resume.since);
     let until = limit.min(tokio::time::Instant::now() + settings::linger());
     loop {
-        match step.run(ctx, resume.take()).await? {
+        // Boxed, because a step's future is deep: its type alone can be more than the compiler follows.
+        match step.run(ctx, resume.take()).boxed().await? {
             Progress::Done(output) => {
                 let text = serde_json::to_string(&output)
                     .map_err(|error| ErrorName::Internal.because(format!("the output is not JSON: {error}")))?;

@@ -369,3 +369,171 @@ impl std::fmt::Debug for Session {
         f.debug_struct("Session").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_sts::operation::assume_role::{AssumeRoleError, AssumeRoleOutput};
+    use aws_sdk_sts::types::{AssumedRoleUser, Credentials as Given};
+    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_types::error::ErrorMetadata;
+
+    use super::*;
+    use crate::customer::{Account, Customer, Defaults, ExternalId, Status};
+
+    fn record(customer: &str) -> Configuration {
+        let text = "2026-01-01T00:00:00Z";
+        Configuration {
+            customer: Customer {
+                name: customer.into(),
+                status: Status::Active,
+                default_region: None,
+                provider: None,
+                created_at: text.into(),
+                version: 1,
+            },
+            account: Account {
+                customer: customer.into(),
+                name: "prod".into(),
+                account_id: "222222222222".into(),
+                provider: None,
+                role_arn: Some("arn:aws:iam::222222222222:role/stepward/Stepward".into()),
+                external_id: ExternalId::generate().unwrap(),
+                next_external_id: None,
+                regions: vec!["eu-west-1".into()],
+                default_region: None,
+                access_key: None,
+                trust: Trust::Proven,
+                version: 1,
+            },
+            defaults: Defaults::default(),
+        }
+    }
+
+    fn place() -> Place {
+        Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() }
+    }
+
+    fn attribution(execution: &str, started_by: &str) -> Attribution {
+        let execution = Execution {
+            id: execution.into(),
+            job: "j".into(),
+            step: "s".into(),
+            item: None,
+            started_by: started_by.into(),
+        };
+        Attribution::new("acme", &execution)
+    }
+
+    fn given(account: &str) -> AssumeRoleOutput {
+        let time = aws_smithy_types::DateTime::from_secs(4_000_000_000);
+        let keys = Given::builder().access_key_id("AKIA").secret_access_key("hidden").session_token("t").expiration(time);
+        let arn = format!("arn:aws:sts::{account}:assumed-role/Stepward/s");
+        let user = AssumedRoleUser::builder().assumed_role_id("r:s").arn(arn).build().unwrap();
+        AssumeRoleOutput::builder().credentials(keys.build().unwrap()).assumed_role_user(user).build()
+    }
+
+    fn accepts() -> Rule {
+        mock!(aws_sdk_sts::Client::assume_role).then_output(|| given("222222222222"))
+    }
+
+    fn refuses() -> Rule {
+        mock!(aws_sdk_sts::Client::assume_role)
+            .then_error(|| AssumeRoleError::generic(ErrorMetadata::builder().code("AccessDenied").build()))
+    }
+
+    fn broker(rules: &[&Rule]) -> Broker {
+        let config = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build();
+        let store = Store::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, Vec::<&Rule>::new()), "table");
+        let sts = mock_client!(aws_sdk_sts, RuleMode::Sequential, rules);
+        Broker { config, sts, store, records: Cache::new(RECORD_LIFE), sessions: Cache::new(SESSION_LIFE) }
+    }
+
+    async fn open(broker: &Broker, record: &Configuration, policy: &str, execution: &str) -> Result<(), StepError> {
+        broker.session(record, &place(), policy.into(), &attribution(execution, "ann")).await.map(|_| ())
+    }
+
+    #[tokio::test]
+    async fn assume_role_carries_external_id_policy_session_name_and_source_identity() {
+        let record = record("acme");
+        let external_id = record.account.external_id.expose().to_owned();
+        let rule = mock!(aws_sdk_sts::Client::assume_role)
+            .match_requests(move |request| {
+                request.role_arn() == Some("arn:aws:iam::222222222222:role/stepward/Stepward")
+                    && request.external_id() == Some(external_id.as_str())
+                    && request.policy() == Some("POLICY")
+                    && request.role_session_name() == Some("acme@e1")
+                    && request.source_identity() == Some("ann")
+            })
+            .then_output(|| given("222222222222"));
+        open(&broker(&[&rule]), &record, "POLICY", "e1").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn credentials_are_reused_only_where_nothing_differs() {
+        let rules: Vec<_> = (0..6).map(|_| accepts()).collect();
+        let broker = broker(&rules.iter().collect::<Vec<_>>());
+        let calls = || rules.iter().map(Rule::num_calls).sum::<usize>();
+        let acme = record("acme");
+        open(&broker, &acme, "p", "e1").await.unwrap();
+        open(&broker, &acme, "p", "e1").await.unwrap();
+        assert_eq!(calls(), 1, "the same again");
+        open(&broker, &acme, "other", "e1").await.unwrap();
+        assert_eq!(calls(), 2, "another policy");
+        open(&broker, &acme, "p", "e2").await.unwrap();
+        assert_eq!(calls(), 3, "another execution");
+        open(&broker, &record("globex"), "p", "e1").await.unwrap();
+        assert_eq!(calls(), 4, "another customer, even with the same role");
+        let mut changed = record("acme");
+        changed.account.version += 1;
+        open(&broker, &changed, "p", "e1").await.unwrap();
+        assert_eq!(calls(), 5, "a changed record");
+    }
+
+    #[tokio::test]
+    async fn credentials_for_another_account_are_not_used() {
+        let rule = mock!(aws_sdk_sts::Client::assume_role).then_output(|| given("333333333333"));
+        let error = open(&broker(&[&rule]), &record("acme"), "p", "e1").await.unwrap_err();
+        assert_eq!(error.name, ErrorName::TrustBroken);
+    }
+
+    #[tokio::test]
+    async fn during_a_rotation_the_next_external_id_is_tried_after_the_first() {
+        let mut rotating = record("acme");
+        let next = ExternalId::generate().unwrap();
+        rotating.account.next_external_id = Some(next.clone());
+        let takes_next = mock!(aws_sdk_sts::Client::assume_role)
+            .match_requests(move |request| request.external_id() == Some(next.expose()))
+            .then_output(|| given("222222222222"));
+        open(&broker(&[&refuses(), &takes_next]), &rotating, "p", "e1").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_refusal_says_what_the_trust_policy_needs_and_nothing_secret() {
+        let record = record("acme");
+        let error = open(&broker(&[&refuses()]), &record, "p", "e1").await.unwrap_err();
+        assert_eq!(error.name, ErrorName::AccessDenied);
+        let text = error.to_string();
+        assert!(text.contains("stepward account check"));
+        assert!(!text.contains(record.account.external_id.expose()) && !text.contains("arn:aws:iam"), "{text}");
+    }
+
+    #[test]
+    fn a_role_that_is_not_proven_is_not_used() {
+        for (trust, runs) in
+            [(Trust::Unproven, false), (Trust::Open, false), (Trust::Proven, true), (Trust::Overridden, true)]
+        {
+            let mut record = record("acme");
+            record.account.trust = trust;
+            assert_eq!(check_trust(&record).is_ok(), runs, "{trust:?}");
+        }
+    }
+
+    #[test]
+    fn names_for_sts_are_within_what_it_takes() {
+        let who = attribution("arn:aws:states:execution/ä", "arn:aws:sts::111111111111:assumed-role/Operators/ann");
+        assert_eq!(who.source_identity, "Operators-ann");
+        assert_eq!(who.session_name, "acme@arn-aws-states-execution--");
+        assert_eq!(attribution(&"x".repeat(80), "a").session_name.len(), 64);
+        assert_eq!(attribution("e", "a").source_identity, "a-stepward");
+    }
+}

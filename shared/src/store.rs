@@ -524,3 +524,137 @@ fn no_account(customer: &str, name: &str) -> StepError {
 fn now() -> Result<String, StepError> {
     OffsetDateTime::now_utc().format(&Rfc3339).map_err(|error| ErrorName::Internal.because(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_dynamodb::operation::batch_get_item::{BatchGetItemError, BatchGetItemOutput};
+    use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsOutput;
+    use aws_sdk_dynamodb::types::CancellationReason;
+    use aws_sdk_dynamodb::types::error::TransactionCanceledException;
+    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_types::error::ErrorMetadata;
+
+    use super::*;
+
+    fn customer(status: Status) -> Customer {
+        Customer {
+            name: "acme".into(),
+            status,
+            default_region: None,
+            provider: None,
+            created_at: "2026-01-01T00:00:00Z".into(),
+            version: 3,
+        }
+    }
+
+    fn account() -> Account {
+        Account {
+            customer: "acme".into(),
+            name: "prod".into(),
+            account_id: "222222222222".into(),
+            provider: None,
+            role_arn: None,
+            external_id: ExternalId::generate().unwrap(),
+            next_external_id: None,
+            regions: vec!["eu-west-1".into()],
+            default_region: None,
+            access_key: None,
+            trust: Trust::Proven,
+            version: 7,
+        }
+    }
+
+    fn answers(items: Vec<Item>) -> Rule {
+        let items = move || BatchGetItemOutput::builder().responses("table", items.clone()).build();
+        mock!(aws_sdk_dynamodb::Client::batch_get_item).then_output(items)
+    }
+
+    fn store(rules: &[&Rule]) -> Store {
+        Store::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules), "table")
+    }
+
+    fn records(status: Status) -> Vec<Item> {
+        let account = account();
+        vec![
+            item(account_key("acme", "prod"), &account).unwrap(),
+            item(customer_key("acme"), &customer(status)).unwrap(),
+        ]
+    }
+
+    const ROLE: &str = "arn:aws:iam::222222222222:role/stepward/Stepward";
+
+    #[tokio::test]
+    async fn one_call_reads_all_that_a_step_needs() {
+        let answer = answers(records(Status::Active));
+        let found = store(&[&answer]).configuration("acme", "prod").await.unwrap();
+        assert_eq!((found.customer.version, found.account.account_id.as_str()), (3, "222222222222"));
+        assert_eq!(found.region(None).unwrap(), "eu-west-1");
+        assert_eq!(found.region(Some("us-east-1")).unwrap_err().name, ErrorName::InvalidInput);
+        assert_eq!(answer.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn who_is_unknown_or_suspended_is_refused_by_name() {
+        let refused = async |items| store(&[&answers(items)]).configuration("acme", "prod").await.unwrap_err();
+        assert_eq!(refused(vec![]).await.name, ErrorName::NotFound);
+        let error = refused(records(Status::Active).split_off(1)).await;
+        assert_eq!((error.name, error.message.contains("no account prod")), (ErrorName::NotFound, true));
+        assert_eq!(refused(records(Status::Suspended)).await.name, ErrorName::Conflict);
+    }
+
+    #[tokio::test]
+    async fn a_throttled_table_is_throttled_and_not_unknown() {
+        let throttled = mock!(aws_sdk_dynamodb::Client::batch_get_item).then_error(|| {
+            let meta = ErrorMetadata::builder().code("ProvisionedThroughputExceededException").build();
+            BatchGetItemError::generic(meta)
+        });
+        let error = store(&[&throttled]).configuration("acme", "prod").await.unwrap_err();
+        assert_eq!(error.name, ErrorName::Throttled);
+    }
+
+    #[tokio::test]
+    async fn a_new_role_replaces_the_record_at_its_version_claims_the_role_and_is_audited() {
+        let write = mock!(aws_sdk_dynamodb::Client::transact_write_items)
+            .match_requests(|request| {
+                let puts: Vec<_> = request.transact_items().iter().filter_map(|item| item.put()).collect();
+                let [account, claim, audit] = puts[..] else { return false };
+                let pk = |put: &Put| put.item()["pk"].as_s().unwrap().clone();
+                account.condition_expression() == Some("#version = :version")
+                    && account.expression_attribute_values().unwrap()[":version"].as_n().unwrap() == "7"
+                    && account.item()["version"].as_n().unwrap() == "8"
+                    && account.item()["trust"].as_s().unwrap() == "unproven"
+                    && pk(claim) == format!("ROLE#{ROLE}")
+                    && claim.condition_expression().unwrap().contains("attribute_not_exists(pk)")
+                    && pk(audit) == "AUDIT#acme"
+                    && audit.item()["who"].as_s().unwrap() == "ann"
+            })
+            .then_output(|| TransactWriteItemsOutput::builder().build());
+        let after = store(&[&write]).set_role("ann", &account(), ROLE).await.unwrap();
+        assert_eq!((after.version, after.trust), (8, Trust::Unproven));
+    }
+
+    #[tokio::test]
+    async fn a_failed_condition_is_a_conflict_that_says_which() {
+        for (reasons, says) in [
+            (["ConditionalCheckFailed", "None"], "changed by somebody else"),
+            (["None", "ConditionalCheckFailed"], "registered for another account"),
+            (["TransactionConflict", "None"], "changed by somebody else"),
+        ] {
+            let cancelled = mock!(aws_sdk_dynamodb::Client::transact_write_items).then_error(move || {
+                let reasons = reasons.map(|code| CancellationReason::builder().code(code).build());
+                let error = TransactionCanceledException::builder().set_cancellation_reasons(Some(reasons.to_vec()));
+                TransactWriteItemsError::TransactionCanceledException(error.build())
+            });
+            let error = store(&[&cancelled]).set_role("ann", &account(), ROLE).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::Conflict);
+            assert!(error.message.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_audit_tells_external_ids_apart_and_keeps_them() {
+        let account = account();
+        let kept = safe(&account).to_string();
+        assert!(kept.contains("sha256:") && !kept.contains(account.external_id.expose()));
+    }
+}

@@ -25,6 +25,12 @@ pub fn context_with_secrets(secrets: &[&str]) -> Context {
     with_session(Session::new(SdkConfig::builder().build(), secrets))
 }
 
+/// What the step has said so far.
+#[must_use]
+pub fn log(ctx: &Context) -> Vec<String> {
+    ctx.take_log()
+}
+
 fn with_session(session: Session) -> Context {
     let place =
         Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };

@@ -6,6 +6,7 @@ use aws_sdk_dynamodb::Client;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stepward::error::{ErrorName, StepError};
+use stepward::input::List;
 use stepward::runtime::{Event, run};
 use stepward::store::Store;
 use stepward::{session, settings};
@@ -18,7 +19,7 @@ struct Request {
     customer: String,
     /// Only these accounts; all when absent or empty.
     #[serde(default)]
-    accounts: Vec<String>,
+    accounts: List,
     /// As in a step's envelope; not looked at.
     #[serde(default, rename = "execution")]
     _execution: Value,
@@ -42,7 +43,7 @@ async fn accounts(store: &Store, event: &Event) -> Result<Response, StepError> {
     let customer = store.customer(&request.customer).await?;
     customer.check_active()?;
     let mut accounts = store.accounts(&customer.name).await?;
-    for asked in &request.accounts {
+    for asked in request.accounts.iter() {
         if !accounts.iter().any(|account| account.name == *asked) {
             return Err(ErrorName::NotFound.because(format!(
                 "customer {0} has no account {asked}; `stepward customer show {0}` shows all",

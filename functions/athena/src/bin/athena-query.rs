@@ -198,17 +198,22 @@ impl Step for Query {
         let location = self.location();
         let result = location.as_deref().and_then(bucket_of).map_or_else(|| "*".into(), literal);
         Permissions::default()
+            .allow(&["athena:StartQueryExecution"], [workgroup])
+            // A query's ID does not tell its workgroup, so the local cloud checks these against `*`. IDs cannot be guessed.
+            .allow(&["athena:GetQueryExecution", "athena:GetQueryResults", "athena:StopQueryExecution"], ["*"])
+            // Athena reads tables and data with the caller's permissions. Which tables, only the statement tells.
             .allow(
                 &[
-                    "athena:StartQueryExecution",
-                    "athena:GetQueryExecution",
-                    "athena:GetQueryResults",
-                    "athena:StopQueryExecution",
+                    "glue:GetDatabase",
+                    "glue:GetDatabases",
+                    "glue:GetTable",
+                    "glue:GetTables",
+                    "glue:GetPartition",
+                    "glue:GetPartitions",
+                    "glue:BatchGetPartition",
                 ],
-                [workgroup],
+                ["*"],
             )
-            // Athena reads tables and data with the caller's permissions. Which tables, only the statement tells.
-            .allow(&["glue:GetDatabase", "glue:GetTable", "glue:GetTables", "glue:GetPartition", "glue:GetPartitions"], ["*"])
             .allow(&["s3:GetBucketLocation", "s3:ListBucket", "s3:GetObject"], ["*"])
             .allow(
                 &["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
@@ -278,4 +283,128 @@ fn values(row: Row) -> Vec<Option<String>> {
 
 fn main() -> ExitCode {
     stepward::serve::<Query>()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_athena::operation::get_query_execution::GetQueryExecutionOutput;
+    use aws_sdk_athena::operation::get_query_results::GetQueryResultsOutput;
+    use aws_sdk_athena::operation::start_query_execution::{StartQueryExecutionError, StartQueryExecutionOutput};
+    use aws_sdk_athena::operation::stop_query_execution::StopQueryExecutionOutput;
+    use aws_sdk_athena::types::{ColumnInfo, Datum, QueryExecutionStatus, ResultSet};
+    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_types::error::ErrorMetadata;
+    use serde_json::json;
+    use stepward::testing;
+
+    use super::*;
+
+    fn query(params: serde_json::Value) -> Query {
+        serde_json::from_value(params).unwrap()
+    }
+
+    fn example() -> Query {
+        query(json!({ "query": "SELECT status FROM backups", "database": "operations", "bucket": "results", "max_rows": 2 }))
+    }
+
+    fn starts() -> Rule {
+        mock!(Client::start_query_execution)
+            .match_requests(|request| {
+                let location = request.result_configuration().and_then(|result| result.output_location());
+                request.query_string() == Some("SELECT status FROM backups")
+                    && request.query_execution_context().and_then(|names| names.database()) == Some("operations")
+                    && location == Some("s3://results/stepward/")
+                    && request.client_request_token().is_some_and(|token| token.len() == 64)
+            })
+            .then_output(|| StartQueryExecutionOutput::builder().query_execution_id("q-1").build())
+    }
+
+    fn state(state: QueryExecutionState) -> GetQueryExecutionOutput {
+        let status = QueryExecutionStatus::builder().state(state).state_change_reason("TABLE_NOT_FOUND: backups").build();
+        GetQueryExecutionOutput::builder().query_execution(QueryExecution::builder().status(status).build()).build()
+    }
+
+    fn results(values: &[Option<&str>]) -> GetQueryResultsOutput {
+        let row = |value: &Option<&str>| {
+            Row::builder().data(Datum::builder().set_var_char_value(value.map(str::to_owned)).build()).build()
+        };
+        let column = ColumnInfo::builder().name("status").r#type("varchar").build().unwrap();
+        let metadata = ResultSetMetadata::builder().column_info(column).build();
+        let set = ResultSet::builder().set_rows(Some(values.iter().map(row).collect())).result_set_metadata(metadata);
+        GetQueryResultsOutput::builder().result_set(set.build()).build()
+    }
+
+    #[tokio::test]
+    async fn starts_once_waits_and_shows_the_first_rows() {
+        let start = starts();
+        let look = mock!(Client::get_query_execution)
+            .match_requests(|request| request.query_execution_id() == Some("q-1"))
+            .sequence()
+            .output(|| state(QueryExecutionState::Running))
+            .output(|| state(QueryExecutionState::Succeeded))
+            .build();
+        let read = mock!(Client::get_query_results)
+            .then_output(|| results(&[Some("status"), Some("ok"), None, Some("failed")]));
+        let ctx = testing::context(mock_client!(aws_sdk_athena, RuleMode::MatchAny, [&start, &look, &read]));
+
+        let Progress::Pending { state, progress, .. } = example().run(&ctx, None).await.unwrap() else { panic!() };
+        assert_eq!(progress, "query q-1 is running");
+        let resume = serde_json::from_value(json!({ "since": 0, "state": state })).unwrap();
+        let Progress::Done(answered) = example().run(&ctx, Some(resume)).await.unwrap() else { panic!() };
+
+        assert_eq!(answered.rows, [[Some("ok".to_owned())], [None]]);
+        assert_eq!((answered.columns[0].name.as_str(), answered.columns[0].r#type.as_str()), ("status", "varchar"));
+        assert!(answered.truncated);
+        assert_eq!(start.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_failed_query_gives_athenas_reason() {
+        let look = mock!(Client::get_query_execution).then_output(|| state(QueryExecutionState::Failed));
+        let ctx = testing::context(mock_client!(aws_sdk_athena, RuleMode::MatchAny, [&starts(), &look]));
+        let error = example().run(&ctx, None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::StepFailed);
+        assert!(error.message.contains("TABLE_NOT_FOUND: backups"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_throttled_start_has_its_name() {
+        let start = mock!(Client::start_query_execution).then_error(|| {
+            StartQueryExecutionError::generic(ErrorMetadata::builder().code("ThrottlingException").build())
+        });
+        let ctx = testing::context(mock_client!(aws_sdk_athena, [&start]));
+        assert_eq!(example().run(&ctx, None).await.unwrap_err().name, ErrorName::Throttled);
+    }
+
+    #[tokio::test]
+    async fn a_stopped_job_stops_the_query_also_when_its_id_was_lost() {
+        let stop = mock!(Client::stop_query_execution)
+            .match_requests(|request| request.query_execution_id() == Some("q-1"))
+            .then_output(|| StopQueryExecutionOutput::builder().build());
+        let ctx = testing::context(mock_client!(aws_sdk_athena, RuleMode::MatchAny, [&starts(), &stop]));
+        let resume = serde_json::from_value(json!({ "since": 0, "state": { "query_execution_id": "q-1" } })).unwrap();
+        example().cancel(&ctx, Some(resume)).await.unwrap();
+        example().cancel(&ctx, None).await.unwrap();
+        assert_eq!(stop.num_calls(), 2);
+    }
+
+    #[test]
+    fn bad_parameters_are_refused_before_any_call() {
+        let good = json!({ "query": "SELECT 1", "database": "d", "bucket": "results" });
+        query(good.clone()).validate().unwrap();
+        for (field, value) in [
+            ("query", json!(" ")),
+            ("database", json!("")),
+            ("output_location", json!("s3://other/")),
+            ("bucket", json!(null)),
+            ("max_rows", json!(10_001)),
+            ("workgroup", json!("a/b")),
+        ] {
+            let mut params = good.clone();
+            params[field] = value;
+            assert_eq!(query(params).validate().unwrap_err().name, ErrorName::InvalidInput, "{field}");
+        }
+        let location = json!({ "query": "SELECT 1", "database": "d", "output_location": "results" });
+        assert!(query(location).validate().is_err());
+    }
 }

@@ -75,3 +75,80 @@ impl Step for Stop {
 fn main() -> ExitCode {
     stepward::serve::<Stop>()
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ec2::Client;
+    use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
+    use aws_sdk_ec2::operation::stop_instances::{StopInstancesError, StopInstancesOutput};
+    use aws_sdk_ec2::types::{Instance, InstanceState, InstanceStateChange, Reservation};
+    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_smithy_types::error::ErrorMetadata;
+    use serde_json::json;
+    use stepward::{ErrorName, testing};
+
+    use super::*;
+
+    const ID: &str = "i-0123456789abcdef0";
+
+    fn step(params: serde_json::Value) -> Stop {
+        serde_json::from_value(params).unwrap()
+    }
+
+    fn seen(state: InstanceStateName) -> DescribeInstancesOutput {
+        let state = InstanceState::builder().name(state).build();
+        let instance = Instance::builder().instance_id(ID).state(state).build();
+        DescribeInstancesOutput::builder().reservations(Reservation::builder().instances(instance).build()).build()
+    }
+
+    fn stopping() -> StopInstancesOutput {
+        let state = InstanceState::builder().name(InstanceStateName::Stopping).build();
+        let change = InstanceStateChange::builder().instance_id(ID).current_state(state).build();
+        StopInstancesOutput::builder().stopping_instances(change).build()
+    }
+
+    fn resumed(answer: Progress<Changed>) -> Resume {
+        let Progress::Pending { state, .. } = answer else { panic!("not pending: {answer:?}") };
+        serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
+    }
+
+    #[tokio::test]
+    async fn waits_for_a_starting_instance_then_stops_it_once() {
+        let look = mock!(Client::describe_instances)
+            .sequence()
+            .output(|| seen(InstanceStateName::Pending))
+            .output(|| seen(InstanceStateName::Running))
+            .output(|| seen(InstanceStateName::Stopping))
+            .output(|| seen(InstanceStateName::Stopped))
+            .build();
+        let stop = mock!(Client::stop_instances)
+            .match_requests(|request| request.instance_ids() == [ID] && request.force() == Some(true))
+            .then_output(stopping);
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
+        let step = step(json!({ "instance_ids": ID, "force": true }));
+        let mut resume = None;
+        for _ in 0..3 {
+            resume = Some(resumed(step.run(&ctx, resume).await.unwrap()));
+        }
+        let Progress::Done(output) = step.run(&ctx, resume).await.unwrap() else { panic!("not done") };
+        assert_eq!(output.instances[0].state, "stopped");
+        assert_eq!(stop.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_instance_that_cannot_hibernate_is_a_conflict() {
+        let look = mock!(Client::describe_instances).then_output(|| seen(InstanceStateName::Running));
+        let stop = mock!(Client::stop_instances).match_requests(|request| request.hibernate() == Some(true)).then_error(
+            || StopInstancesError::generic(ErrorMetadata::builder().code("UnsupportedOperation").message("no").build()),
+        );
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
+        let error = step(json!({ "instance_ids": ID, "hibernate": true })).run(&ctx, None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::Conflict);
+    }
+
+    #[test]
+    fn force_and_hibernate_exclude_each_other() {
+        let error = step(json!({ "instance_ids": ID, "force": true, "hibernate": true })).validate().unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidInput);
+    }
+}

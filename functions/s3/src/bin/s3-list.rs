@@ -231,3 +231,112 @@ fn human_readable(bytes: u64) -> String {
 fn main() -> ExitCode {
     stepward::serve::<S3List>()
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::operation::list_buckets::ListBucketsOutput;
+    use aws_sdk_s3::operation::list_objects_v2::{ListObjectsV2Error, ListObjectsV2Output};
+    use aws_sdk_s3::types::{CommonPrefix, Object as S3Object};
+    use aws_smithy_mocks::{mock, mock_client};
+    use aws_smithy_types::error::ErrorMetadata;
+    use serde_json::json;
+    use stepward::testing;
+
+    use super::*;
+
+    fn step(params: serde_json::Value) -> S3List {
+        let step: S3List = serde_json::from_value(params).unwrap();
+        step.validate().unwrap();
+        step
+    }
+
+    fn object(key: &str, size: i64) -> S3Object {
+        S3Object::builder().key(key).size(size).last_modified(DateTime::from_secs(1_769_839_200)).build()
+    }
+
+    async fn run(step: S3List, client: Client) -> (Result<Listing, StepError>, Vec<String>) {
+        let ctx = testing::context(client);
+        let answer = step.run(&ctx, None).await.map(|progress| match progress {
+            Progress::Done(listing) => listing,
+            Progress::Pending { .. } => panic!("a listing is never pending"),
+        });
+        (answer, testing::log(&ctx))
+    }
+
+    #[tokio::test]
+    async fn lists_page_after_page_as_the_cli_shows_it() {
+        let first = mock!(Client::list_objects_v2)
+            .match_requests(|request| {
+                (request.bucket(), request.prefix(), request.delimiter(), request.max_keys(), request.continuation_token())
+                    == (Some("data"), Some("logs/"), Some("/"), Some(1000), None)
+            })
+            .then_output(|| {
+                let page = ListObjectsV2Output::builder().is_truncated(true).next_continuation_token("more");
+                page.common_prefixes(CommonPrefix::builder().prefix("logs/2026/").build()).build()
+            });
+        let second = mock!(Client::list_objects_v2)
+            .match_requests(|request| request.continuation_token() == Some("more"))
+            .then_output(|| ListObjectsV2Output::builder().contents(object("logs/today.txt", 1536)).build());
+        let client = mock_client!(aws_sdk_s3, [&first, &second]);
+        let params = json!({ "uri": "s3://data/logs/", "human_readable": true, "summarize": true });
+        let (listing, log) = run(step(params), client).await;
+        let listing = listing.unwrap();
+        assert_eq!((listing.object_count, listing.total_bytes, listing.prefixes), (1, 1536, vec!["logs/2026/".to_owned()]));
+        assert_eq!(log, [
+            "                           PRE 2026/",
+            "2026-01-31 06:00:00    1.5 KiB today.txt",
+            "Total Objects: 1",
+            "   Total Size: 1.5 KiB",
+        ]);
+    }
+
+    #[tokio::test]
+    async fn recursive_lists_whole_keys() {
+        let page = mock!(Client::list_objects_v2)
+            .match_requests(|request| request.delimiter().is_none() && request.prefix() == Some(""))
+            .then_output(|| ListObjectsV2Output::builder().contents(object("a/b c/d", 1)).build());
+        let (_, log) = run(step(json!({ "uri": "data", "recursive": true })), mock_client!(aws_sdk_s3, [&page])).await;
+        assert_eq!(log, ["2026-01-31 06:00:00          1 a/b c/d"]);
+    }
+
+    #[tokio::test]
+    async fn without_a_uri_it_lists_buckets() {
+        let page = mock!(Client::list_buckets).then_output(|| {
+            let bucket = aws_sdk_s3::types::Bucket::builder().name("data").creation_date(DateTime::from_secs(0)).build();
+            ListBucketsOutput::builder().buckets(bucket).build()
+        });
+        let (listing, log) = run(step(json!({})), mock_client!(aws_sdk_s3, [&page])).await;
+        assert_eq!(listing.unwrap().buckets[0].name, "data");
+        assert_eq!(log, ["1970-01-01 00:00:00 data"]);
+    }
+
+    #[tokio::test]
+    async fn an_empty_prefix_is_not_found_and_an_empty_bucket_is_fine() {
+        for (uri, fine) in [("s3://data", true), ("s3://data/none", false)] {
+            let page = mock!(Client::list_objects_v2).then_output(|| ListObjectsV2Output::builder().build());
+            let (listing, _) = run(step(json!({ "uri": uri })), mock_client!(aws_sdk_s3, [&page])).await;
+            assert_eq!(listing.map_err(|error| error.name).err(), (!fine).then_some(ErrorName::NotFound));
+        }
+        let gone = mock!(Client::list_objects_v2)
+            .then_error(|| ListObjectsV2Error::generic(ErrorMetadata::builder().code("NoSuchBucket").build()));
+        let (listing, _) = run(step(json!({ "uri": "s3://gone" })), mock_client!(aws_sdk_s3, [&gone])).await;
+        assert_eq!(listing.unwrap_err().name, ErrorName::NotFound);
+    }
+
+    #[test]
+    fn sizes_read_as_the_cli_writes_them() {
+        for (bytes, text) in
+            [(0, "0 Bytes"), (1, "1 Byte"), (1023, "1023 Bytes"), (1024, "1.0 KiB"), (1_048_575, "1.0 MiB"), (1 << 40, "1.0 TiB")]
+        {
+            assert_eq!(human_readable(bytes), text);
+        }
+    }
+
+    #[test]
+    fn what_names_no_bucket_is_refused() {
+        for uri in ["s3://", "s3://A", "s3://*/x", "/tmp/x"] {
+            let step: S3List = serde_json::from_value(json!({ "uri": uri })).unwrap();
+            assert_eq!(step.validate().unwrap_err().name, ErrorName::InvalidInput, "{uri}");
+        }
+    }
+}
