@@ -1,5 +1,6 @@
 //! From Lambda's event to the step and back.
 
+use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -67,10 +68,10 @@ impl Event {
 pub fn serve<S: Step>() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("describe") {
         return match Manifest::of::<S>().map(|manifest| json!(manifest)) {
-            Ok(manifest) => {
-                println!("{manifest:#}");
-                ExitCode::SUCCESS
-            }
+            Ok(manifest) => match writeln!(std::io::stdout(), "{manifest:#}") {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            },
             Err(error) => {
                 eprintln!("{error}");
                 ExitCode::FAILURE

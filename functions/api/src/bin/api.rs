@@ -188,3 +188,141 @@ fn main() -> ExitCode {
         async |api: &Api, event| answer(api, &event.payload).await,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_sfn::operation::describe_execution::DescribeExecutionError;
+    use aws_sdk_sfn::operation::start_execution::{StartExecutionError, StartExecutionOutput};
+    use aws_sdk_sfn::types::ExecutionStatus;
+    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_types::error::ErrorMetadata;
+
+    use super::*;
+
+    const CALLER: &str = "arn:aws:iam::111111111111:user/ann";
+
+    fn api(rules: &[&Rule]) -> Api {
+        let states = mock_client!(aws_sdk_sfn, RuleMode::MatchAny, rules);
+        Api { states, state_machines: "arn:aws:states:eu-west-1:111111111111:stateMachine:stepward-".into() }
+    }
+
+    fn post(job: &str, body: &Value, key: Option<&str>) -> Event {
+        let mut request = json!({
+            "version": "2.0",
+            "routeKey": "POST /jobs/{name}/executions",
+            "rawPath": format!("/jobs/{job}/executions"),
+            "headers": {},
+            "pathParameters": { "name": job },
+            "requestContext": {
+                "requestId": "r-1",
+                "authorizer": { "iam": { "userArn": CALLER } },
+                "http": { "method": "POST", "path": "/", "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "t" },
+                "timeEpoch": 0,
+            },
+            "body": body.to_string(),
+            "isBase64Encoded": false,
+        });
+        if let Some(key) = key {
+            request["headers"]["idempotency-key"] = json!(key);
+        }
+        Event::from_text(&request.to_string())
+    }
+
+    async fn ask(api: &Api, event: &Event) -> (i64, Value) {
+        let response = answer(api, event).await.unwrap();
+        let Some(Body::Text(body)) = response.body else { panic!("no body") };
+        (response.status_code, serde_json::from_str(&body).unwrap())
+    }
+
+    fn starts() -> Rule {
+        mock!(Client::start_execution)
+            .match_requests(|request| {
+                let input: Value = serde_json::from_str(request.input().unwrap()).unwrap();
+                request.state_machine_arn()
+                    == Some("arn:aws:states:eu-west-1:111111111111:stateMachine:stepward-fleet-morning-check")
+                    && input["customer"] == "acme"
+                    && input["started_by"] == CALLER
+            })
+            .then_output(|| {
+                let at = DateTime::from_secs(0);
+                StartExecutionOutput::builder().execution_arn("arn").start_date(at).build().unwrap()
+            })
+    }
+
+    fn exists() -> Rule {
+        mock!(Client::start_execution).then_error(|| {
+            StartExecutionError::generic(ErrorMetadata::builder().code("ExecutionAlreadyExists").build())
+        })
+    }
+
+    fn known(input: &'static str) -> Rule {
+        mock!(Client::describe_execution).then_output(move || {
+            DescribeExecutionOutput::builder()
+                .execution_arn("arn")
+                .state_machine_arn("arn")
+                .status(ExecutionStatus::Succeeded)
+                .start_date(DateTime::from_secs(0))
+                .input(input)
+                .output(r#"{"failed":0}"#)
+                .build()
+                .unwrap()
+        })
+    }
+
+    #[tokio::test]
+    async fn a_job_starts_in_the_name_of_whoever_signed() {
+        for job in ["fleet-morning-check", "fleet%2Fmorning-check", "fleet/morning-check"] {
+            let (status, body) = ask(&api(&[&starts()]), &post(job, &json!({ "customer": "acme" }), Some("k"))).await;
+            assert_eq!((status, &body["status"]), (202, &json!("RUNNING")), "{body}");
+            assert!(body["id"].as_str().unwrap().starts_with("fleet-morning-check:api-"), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_same_key_is_the_same_execution_and_another_input_a_conflict() {
+        let body = json!({ "customer": "acme" });
+        let same = r#"{"customer":"acme","accounts":[],"options":{},"started_by":"arn:aws:iam::111111111111:user/ann"}"#;
+        let first = ask(&api(&[&starts()]), &post("fleet-morning-check", &body, Some("k"))).await;
+        let again = ask(&api(&[&exists(), &known(same)]), &post("fleet-morning-check", &body, Some("k"))).await;
+        assert_eq!(first, again);
+        let other = ask(&api(&[&exists(), &known("{}")]), &post("fleet-morning-check", &body, Some("k"))).await;
+        assert_eq!((other.0, &other.1["error"]), (409, &json!("Conflict")));
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_has_its_name_and_status() {
+        let gone = mock!(Client::start_execution).then_error(|| {
+            StartExecutionError::generic(ErrorMetadata::builder().code("StateMachineDoesNotExist").build())
+        });
+        let good = json!({ "customer": "acme" });
+        for (event, status, name) in [
+            (post("nothing", &good, None), 404, "NotFound"),
+            (post("a b", &good, None), 400, "InvalidInput"),
+            (post("nothing", &json!({}), None), 400, "InvalidInput"),
+            (post("nothing", &json!({ "customer": "acme", "started_by": "root" }), None), 400, "InvalidInput"),
+            (post("nothing", &json!([]), None), 400, "InvalidInput"),
+            (post("nothing", &good, Some("")), 400, "InvalidInput"),
+        ] {
+            let (seen, body) = ask(&api(&[&gone]), &event).await;
+            assert_eq!((seen, &body["error"]), (status, &json!(name)), "{body}");
+        }
+    }
+
+    fn get(id: &str) -> Event {
+        let mut request: Value = serde_json::from_str(post("x", &json!({}), None).text().unwrap()).unwrap();
+        request["routeKey"] = json!("GET /executions/{id}");
+        request["pathParameters"] = json!({ "id": id });
+        Event::from_text(&request.to_string())
+    }
+
+    #[tokio::test]
+    async fn an_execution_is_shown_with_its_output() {
+        let (status, body) = ask(&api(&[&known("{}")]), &get("fleet-morning-check:api-1")).await;
+        assert_eq!((status, &body["status"], &body["output"]["failed"]), (200, &json!("SUCCEEDED"), &json!(0)));
+        let missing = mock!(Client::describe_execution).then_error(|| {
+            DescribeExecutionError::generic(ErrorMetadata::builder().code("ExecutionDoesNotExist").build())
+        });
+        assert_eq!(ask(&api(&[&missing]), &get("fleet-morning-check:no")).await.0, 404);
+        assert_eq!(ask(&api(&[]), &get("arn:aws:states:x")).await.0, 400);
+    }
+}

@@ -140,3 +140,105 @@ fn main() -> ExitCode {
         async |clients: &Clients, event| cancel(clients, &event.payload).await,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_sfn::primitives::DateTime;
+    use aws_sdk_sfn::types::{
+        HistoryEventType, TaskFailedEventDetails, TaskScheduledEventDetails, TaskSucceededEventDetails,
+    };
+
+    use super::*;
+
+    /// The envelope of a call, as Step Functions keeps it among the parameters of a scheduled task.
+    fn envelope(step: &str, account: &str) -> Value {
+        json!({
+            "target": { "customer": "acme", "account": account },
+            "params": { "query": "SELECT 1" },
+            "execution": { "id": "e1", "job": "j", "step": step, "item": account, "started_by": "ann" },
+        })
+    }
+
+    fn event(id: i64, previous: i64, kind: HistoryEventType) -> aws_sdk_sfn::types::builders::HistoryEventBuilder {
+        let at = DateTime::from_secs(id);
+        HistoryEvent::builder().id(id).previous_event_id(previous).r#type(kind).timestamp(at)
+    }
+
+    fn scheduled(id: i64, function: &str, payload: &Value) -> HistoryEvent {
+        let parameters = json!({ "FunctionName": function, "Payload": payload }).to_string();
+        let task = TaskScheduledEventDetails::builder().resource_type("lambda").resource("invoke").region("eu-west-1");
+        let task = task.parameters(parameters).build().unwrap();
+        event(id, id - 1, HistoryEventType::TaskScheduled).task_scheduled_event_details(task).build().unwrap()
+    }
+
+    fn answered(id: i64, previous: i64, payload: &Value) -> HistoryEvent {
+        let task = TaskSucceededEventDetails::builder().resource_type("lambda").resource("invoke");
+        let task = task.output(json!({ "Payload": payload }).to_string()).build().unwrap();
+        event(id, previous, HistoryEventType::TaskSucceeded).task_succeeded_event_details(task).build().unwrap()
+    }
+
+    fn failed(id: i64, previous: i64, error: &str) -> HistoryEvent {
+        let task = TaskFailedEventDetails::builder().resource_type("lambda").resource("invoke").error(error);
+        let task = task.build().unwrap();
+        event(id, previous, HistoryEventType::TaskFailed).task_failed_event_details(task).build().unwrap()
+    }
+
+    fn started(id: i64, previous: i64) -> HistoryEvent {
+        event(id, previous, HistoryEventType::TaskStarted).build().unwrap()
+    }
+
+    #[test]
+    fn a_pending_step_is_cancelled_with_what_it_answered_last() {
+        let query = envelope("query", "prod");
+        let open = open_calls(&[
+            scheduled(1, "stepward-athena-query", &query),
+            started(2, 1),
+            answered(3, 2, &json!({ "status": "pending", "resume": { "since": 1, "state": "first" } })),
+            scheduled(4, "stepward-athena-query", &query),
+            started(5, 4),
+            answered(6, 5, &json!({ "status": "pending", "resume": { "since": 1, "state": "second" } })),
+        ]);
+        assert_eq!(open.len(), 1);
+        assert_eq!(open[0].function, "stepward-athena-query");
+        assert_eq!(open[0].payload["resume"]["state"], "second");
+        assert_eq!((&open[0].payload["cancel"], &open[0].payload["params"]), (&json!(true), &query["params"]));
+    }
+
+    #[test]
+    fn a_call_without_an_answer_and_one_that_died_are_cancelled_too() {
+        let open = open_calls(&[
+            scheduled(1, "f", &envelope("query", "prod")),
+            started(2, 1),
+            scheduled(10, "f", &envelope("query", "test")),
+            failed(12, 10, "Lambda.Unknown"),
+        ]);
+        assert_eq!(open.len(), 2);
+        assert!(open.iter().all(|call| call.payload["resume"].is_null()));
+    }
+
+    #[test]
+    fn what_is_over_is_left_alone() {
+        let open = open_calls(&[
+            scheduled(1, "f", &envelope("query", "prod")),
+            answered(2, 1, &json!({ "status": "done", "output": {} })),
+            scheduled(10, "f", &envelope("query", "test")),
+            failed(12, 10, "StepFailed"),
+            // The runner's own functions are no steps.
+            scheduled(20, "stepward-accounts", &json!({ "customer": "acme" })),
+        ]);
+        assert_eq!(open, []);
+    }
+
+    #[test]
+    fn branches_of_a_map_are_told_apart_by_the_events_before() {
+        let open = open_calls(&[
+            scheduled(1, "f", &envelope("query", "prod")),
+            scheduled(2, "f", &envelope("query", "test")),
+            started(3, 1),
+            started(4, 2),
+            answered(5, 4, &json!({ "status": "done" })),
+        ]);
+        assert_eq!(open.len(), 1);
+        assert_eq!(open[0].payload["target"]["account"], "prod");
+    }
+}

@@ -1,0 +1,150 @@
+//! The job as a customer's operator runs it.
+
+use serde_json::json;
+use stepward_cli::jobs::Outcome;
+
+use crate::world::{customer_role, in_the_world, is_open, made_role};
+
+#[test]
+fn the_morning_check_starts_the_instances_and_reports_the_failed_backup() {
+    in_the_world(async |world| {
+        let acme = world.customer().await;
+        assert_eq!(acme.instance_states().await, ["stopped", "stopped"]);
+
+        let finished = world.morning_check(&acme.customer).await;
+
+        assert_eq!(finished.outcome, Outcome::Succeeded, "{finished:?}");
+        assert_eq!(acme.instance_states().await, ["running", "running"]);
+        let summary = &finished.output;
+        assert_eq!((&summary["succeeded"], &summary["failed"]), (&json!(1), &json!(0)));
+        let account = &summary["accounts"][0];
+        assert_eq!(account["start_instances"]["instances"].as_array().unwrap().len(), 2, "{account}");
+        assert_eq!(account["start_instances"]["instances"][0]["previous_state"], "stopped");
+        assert_eq!(account["query"]["rows"], json!([["crm", "failed", null]]), "{account}");
+    });
+}
+
+#[test]
+fn two_customers_run_side_by_side_and_each_sees_its_own() {
+    in_the_world(async |world| {
+        let (acme, globex) = tokio::join!(world.customer(), world.customer());
+        let (one, two) = tokio::join!(world.morning_check(&acme.customer), world.morning_check(&globex.customer));
+        for (owned, finished) in [(&acme, one), (&globex, two)] {
+            assert_eq!(finished.outcome, Outcome::Succeeded, "{finished:?}");
+            assert_eq!(finished.output["accounts"][0]["account_id"], json!(owned.owner.account));
+            let location = finished.output["accounts"][0]["query"]["output_location"].as_str().unwrap();
+            assert!(location.contains(&owned.owner.account), "{location}");
+        }
+    });
+}
+
+#[test]
+fn an_account_that_fails_is_named_and_stops_no_other() {
+    in_the_world(async |world| {
+        let acme = world.customer().await;
+        let (_, other_id) = world.new_names();
+        world.account(&acme.customer, "broken", &other_id).await;
+
+        let finished = world.morning_check(&acme.customer).await;
+
+        assert_eq!(finished.outcome, Outcome::Partial, "{finished:?}");
+        let accounts = finished.output["accounts"].as_array().unwrap();
+        let outcome = |name: &str| accounts.iter().find(|account| account["account"] == name).unwrap();
+        assert_eq!(outcome("prod")["outcome"], "succeeded");
+        let broken = outcome("broken");
+        assert_eq!((&broken["failed_step"], &broken["error"]), (&json!("validate-credentials"), &json!("InvalidInput")));
+        let message = broken["message"].as_str().unwrap();
+        assert!(message.contains("no role is set") && message.contains("stepward account set-role"), "{message}");
+        assert_eq!(acme.instance_states().await, ["running", "running"]);
+    });
+}
+
+#[test]
+fn only_the_named_accounts_are_visited() {
+    in_the_world(async |world| {
+        let acme = world.customer().await;
+        let (_, other_id) = world.new_names();
+        world.account(&acme.customer, "other", &other_id).await;
+        let input = json!({ "customer": acme.customer, "accounts": ["prod"], "started_by": "test" });
+        let finished = world.run("fleet/morning-check", &input).await;
+        assert_eq!((finished.outcome, finished.output["accounts"].as_array().unwrap().len()), (Outcome::Succeeded, 1));
+    });
+}
+
+#[test]
+fn a_customer_that_is_unknown_or_suspended_ends_the_job_by_name() {
+    in_the_world(async |world| {
+        let finished = world.morning_check("nobody").await;
+        assert_eq!((finished.outcome, finished.error.as_deref()), (Outcome::Failed, Some("NotFound")), "{finished:?}");
+
+        let acme = world.customer().await;
+        let record = world.store.customer(&acme.customer).await.unwrap();
+        world.store.set_status("test", &record, stepward::customer::Status::Suspended).await.unwrap();
+        let finished = world.morning_check(&acme.customer).await;
+        assert_eq!(finished.error.as_deref(), Some("Conflict"));
+        assert!(finished.cause.unwrap().contains("suspended"));
+        assert_eq!(acme.instance_states().await, ["stopped", "stopped"]);
+    });
+}
+
+#[test]
+fn a_role_without_the_external_id_condition_is_found_and_refused() {
+    in_the_world(async |world| {
+        let (customer, account_id) = world.new_names();
+        world.store.add_customer("test", &customer, None, None).await.unwrap();
+        let initech = world.account(&customer, "prod", &account_id).await;
+        initech.data().await;
+        let mut role = customer_role(world, &initech).await;
+        role.template = world.file("infra/demo/open-role.yaml");
+        role.parameters.retain(|name, _| name == "BrokerRoleArn");
+
+        let checked = world.onboard(&initech, &role).await.unwrap();
+        assert!(is_open(&checked) && !checked.passed());
+
+        let finished = world.morning_check(&customer).await;
+        assert_eq!(finished.error.as_deref(), Some("TrustBroken"), "{finished:?}");
+        assert_eq!(initech.instance_states().await, ["stopped", "stopped"]);
+        // Not only the job: no step runs on such a role.
+        let start = initech.envelope(&json!({ "tags": { "stepward:morning-check": "start" } }));
+        let (name, message) = world.call("ec2-start", &start).await.unwrap_err();
+        assert_eq!(name, "TrustBroken");
+        assert!(message.contains("stepward account check"), "{message}");
+    });
+}
+
+#[test]
+fn a_mended_role_is_proven_and_runs() {
+    in_the_world(async |world| {
+        let (customer, account_id) = world.new_names();
+        world.store.add_customer("test", &customer, None, None).await.unwrap();
+        let owned = world.account(&customer, "prod", &account_id).await;
+        owned.data().await;
+        let everything = json!([{ "Effect": "Allow", "Action": "*", "Resource": "*" }]);
+        assert!(is_open(&world.onboard(&owned, &made_role(world, None, &everything)).await.unwrap()));
+        let id = world.record(&owned).await.external_id.expose().to_owned();
+        assert!(world.onboard(&owned, &made_role(world, Some(&id), &everything)).await.unwrap().passed());
+        assert_eq!(world.morning_check(&customer).await.outcome, Outcome::Succeeded);
+    });
+}
+
+#[test]
+fn a_rotation_ends_when_the_new_external_id_is_proven_and_steps_run_all_the_while() {
+    in_the_world(async |world| {
+        let acme = world.customer().await;
+        let before = world.record(&acme).await;
+        let rotating = world.store.rotate("test", &before).await.unwrap();
+        let (old, new) = (before.external_id.expose(), rotating.next_external_id.as_ref().unwrap().expose());
+        let runs = async || world.morning_check(&acme.customer).await.outcome;
+        assert_eq!(runs().await, Outcome::Succeeded, "the old one is still valid");
+
+        // The customer changes the trust policy to the new one only, before Stepward has proven it.
+        let mut role = customer_role(world, &acme).await;
+        role.parameters.insert("ExternalId".into(), new.to_owned());
+        let checked = world.onboard(&acme, &role).await.unwrap();
+        assert!(checked.rotated && checked.passed(), "{checked:?}");
+        let after = world.record(&acme).await;
+        assert_eq!(after.external_id.expose(), new);
+        assert!(after.next_external_id.is_none() && old != new);
+        assert_eq!(runs().await, Outcome::Succeeded);
+    });
+}

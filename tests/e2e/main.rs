@@ -1,0 +1,11 @@
+//! The real template on a local cloud of its own, with IAM enforced: deployed by the operator's own code, with the real
+//! functions, customers onboarded as they would be.
+//!
+//! All tests share one local cloud, each with customers of its own. A test that cannot have it fails.
+
+mod boundary;
+mod jobs;
+mod records;
+mod secrets;
+mod ways_in;
+mod world;

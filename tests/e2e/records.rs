@@ -1,0 +1,63 @@
+//! The table under changes at the same time.
+
+use stepward::ErrorName;
+
+use crate::world::in_the_world;
+
+#[test]
+fn of_two_set_role_at_once_one_wins_and_one_is_a_conflict() {
+    in_the_world(async |world| {
+        let (customer, account_id) = world.new_names();
+        world.store.add_customer("test", &customer, None, None).await.unwrap();
+        let owned = world.account(&customer, "prod", &account_id).await;
+        let record = world.record(&owned).await;
+        let role = |name: &str| format!("arn:aws:iam::{account_id}:role/stepward/{name}");
+        let (one, two) = (role("one"), role("two"));
+        let (first, second) =
+            tokio::join!(world.store.set_role("ann", &record, &one), world.store.set_role("bob", &record, &two));
+        let (won, lost) = if first.is_ok() { (first, second) } else { (second, first) };
+        assert_eq!(lost.unwrap_err().name, ErrorName::Conflict);
+        assert_eq!(world.record(&owned).await.role_arn, won.unwrap().role_arn);
+    });
+}
+
+#[test]
+fn a_removed_accounts_role_can_be_registered_again() {
+    in_the_world(async |world| {
+        let acme = world.customer().await;
+        let record = world.record(&acme).await;
+        let role = record.role_arn.clone().unwrap();
+        world.store.remove_account("test", &record).await.unwrap();
+        let again = world.account(&acme.customer, "again", &acme.owner.account).await;
+        let record = world.record(&again).await;
+        assert_eq!(world.store.set_role("test", &record, &role).await.unwrap().role_arn, Some(role));
+    });
+}
+
+#[test]
+fn a_removed_customer_leaves_no_account_behind_and_its_audit_stays() {
+    in_the_world(async |world| {
+        let acme = world.customer().await;
+        let record = world.store.customer(&acme.customer).await.unwrap();
+        world.store.remove_customer("ann", &record).await.unwrap();
+        assert!(world.store.accounts(&acme.customer).await.unwrap().is_empty());
+        assert_eq!(world.store.customer(&acme.customer).await.unwrap_err().name, ErrorName::NotFound);
+        let audit = world
+            .operator
+            .dynamodb()
+            .query()
+            .table_name(world.deployment.output("TableName").unwrap())
+            .key_condition_expression("pk = :pk")
+            .expression_attribute_values(":pk", format_audit(&acme.customer))
+            .send()
+            .await
+            .unwrap();
+        let actions: Vec<_> = audit.items().iter().map(|item| item["action"].as_s().unwrap().as_str()).collect();
+        assert_eq!(actions.last(), Some(&"remove customer"), "{actions:?}");
+        assert!(actions.contains(&"add account") && actions.contains(&"set role"), "{actions:?}");
+    });
+}
+
+fn format_audit(customer: &str) -> aws_sdk_dynamodb::types::AttributeValue {
+    aws_sdk_dynamodb::types::AttributeValue::S(format!("AUDIT#{customer}"))
+}

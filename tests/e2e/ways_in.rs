@@ -1,0 +1,155 @@
+//! The three ways in: an execution (what every other test does), the schedule, the HTTP API.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use serde_json::{Value, json};
+use stepward_cli::deploy::stack::{self, Template};
+use stepward_cli::local::{OPERATOR, SECRET};
+use stepward_cli::output::Progress;
+
+use crate::world::{REGION, STACK, World, in_the_world};
+
+#[test]
+fn the_schedule_is_off_until_it_is_switched_on_and_then_runs_the_job() {
+    in_the_world(async |world| {
+        let acme = world.customer().await;
+        let executions = async || {
+            let machine = format!("{}fleet-morning-check", world.deployment.output("StateMachinePrefix").unwrap());
+            let listed = world.operator.sfn().list_executions().state_machine_arn(machine).send().await.unwrap();
+            let mut found = Vec::new();
+            for execution in listed.executions() {
+                let arn = execution.execution_arn();
+                let known = world.operator.sfn().describe_execution().execution_arn(arn).send().await.unwrap();
+                let input: Value = serde_json::from_str(known.input().unwrap()).unwrap();
+                if input["started_by"] == "schedule/morning-check" {
+                    found.push((input["customer"].as_str().unwrap().to_owned(), known.status().to_string()));
+                }
+            }
+            found
+        };
+        assert_eq!(executions().await, [], "nothing has run by schedule");
+
+        let switch = async |state: &str| {
+            let parameters = [
+                ("MorningCheckScheduleState", state),
+                ("MorningCheckScheduleExpression", "rate(1 minute)"),
+                ("MorningCheckCustomer", &acme.customer),
+            ];
+            let parameters: BTreeMap<_, _> = parameters.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+            let template = Template::Body(world.file("infra/template.yaml"));
+            stack::apply(&world.operator, STACK, &template, &parameters, &Progress::hidden()).await.unwrap();
+        };
+        switch("ENABLED").await;
+        let done = vec![(acme.customer.clone(), "SUCCEEDED".to_owned())];
+        let mut seen = Vec::new();
+        for _ in 0..150 {
+            seen = executions().await;
+            if seen == done {
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        switch("DISABLED").await;
+        assert_eq!(seen, done);
+        assert_eq!(acme.instance_states().await, ["running", "running"]);
+    });
+}
+
+#[test]
+fn the_api_starts_a_job_once_for_a_key_and_tells_how_it_went() {
+    in_the_world(async |world| {
+        let acme = world.customer().await;
+        let body = json!({ "customer": acme.customer }).to_string();
+        let post = |key: &str, body: &str| {
+            http(world, "POST", "/jobs/fleet-morning-check/executions", &[("idempotency-key", key)], body, Some(SECRET))
+        };
+        let (status, started) = post("key-1", &body);
+        assert_eq!(status, 202, "{started}");
+        let id = started["id"].as_str().unwrap().to_owned();
+
+        let mut shown = Value::Null;
+        for _ in 0..100 {
+            shown = http(world, "GET", &format!("/executions/{id}"), &[], "", Some(SECRET)).1;
+            if shown["status"] != "RUNNING" {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        assert_eq!((&shown["status"], &shown["output"]["succeeded"]), (&json!("SUCCEEDED"), &json!(1)), "{shown}");
+        assert!(!shown.to_string().contains(world.record(&acme).await.external_id.expose()));
+
+        assert_eq!(post("key-1", &body), (202, started), "the same key starts nothing again");
+        let (status, conflict) = post("key-1", &json!({ "customer": "other" }).to_string());
+        assert_eq!((status, &conflict["error"]), (409, &json!("Conflict")));
+        let (status, unknown) = http(world, "GET", "/executions/fleet-morning-check:none", &[], "", Some(SECRET));
+        assert_eq!((status, &unknown["error"]), (404, &json!("NotFound")));
+        let (status, refused) = post("key-2", r#"{"customer":"acme","role_arn":"x"}"#);
+        assert_eq!((status, &refused["error"]), (400, &json!("InvalidInput")));
+    });
+}
+
+#[test]
+fn the_api_answers_nobody_who_does_not_sign() {
+    in_the_world(async |world| {
+        let path = "/jobs/fleet-morning-check/executions";
+        // The local cloud looks for an unsigned request's API in another account, and answers that there is none.
+        let (status, _) = http(world, "POST", path, &[], r#"{"customer":"acme"}"#, None);
+        assert!([403, 404].contains(&status), "{status}");
+        let (status, _) = http(world, "POST", path, &[], r#"{"customer":"acme"}"#, Some("wrong"));
+        assert_eq!(status, 403);
+    });
+}
+
+/// One request to the deployed API, signed with the operator's key and this secret.
+fn http(
+    world: &World,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+    secret: Option<&str>,
+) -> (u16, Value) {
+    let api = world.deployment.output("ApiUrl").unwrap();
+    let id = api.split("//").nth(1).and_then(|host| host.split('.').next()).unwrap();
+    let port = world.local.port;
+    // Where the local cloud serves what is `https://<id>.execute-api.…` on AWS.
+    let uri = format!("http://127.0.0.1:{port}/_aws/execute-api/{id}/$default{path}");
+    let host = format!("127.0.0.1:{port}");
+    let mut sent: Vec<(String, String)> = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    sent.push(("host".into(), host));
+    sent.push(("content-type".into(), "application/json".into()));
+    if let Some(secret) = secret {
+        let identity = Credentials::new(OPERATOR, secret, None, None, "test").into();
+        let parameters = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(REGION)
+            .name("execute-api")
+            .time(SystemTime::now())
+            .settings(SigningSettings::default())
+            .build()
+            .unwrap()
+            .into();
+        let plain = sent.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let request = SignableRequest::new(method, &uri, plain, SignableBody::Bytes(body.as_bytes())).unwrap();
+        let (instructions, _) = sign(request, &parameters).unwrap().into_parts();
+        sent.extend(instructions.headers().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+    let path = uri.split_once(&format!(":{port}")).unwrap().1;
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let lines: String = sent.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    write!(stream, "{method} {path} HTTP/1.1\r\n{lines}content-length: {length}\r\nconnection: close\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+    let json = body.find('{').zip(body.rfind('}')).and_then(|(from, to)| serde_json::from_str(&body[from..=to]).ok());
+    (status, json.unwrap_or_default())
+}

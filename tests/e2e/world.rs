@@ -1,0 +1,252 @@
+//! The local cloud that the tests share, and how a test gets customers in it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{LazyLock, atomic::AtomicU32, atomic::Ordering};
+use std::time::Duration;
+
+use aws_sdk_ec2::types::{InstanceType, ResourceType, Tag, TagSpecification};
+use aws_sdk_lambda::primitives::Blob;
+use serde_json::{Value, json};
+use stepward::customer::{Account, Trust};
+use stepward::store::{NewAccount, Store};
+use stepward_cli::cloud::Cloud;
+use stepward_cli::deploy::stack::{self, Template};
+use stepward_cli::deploy::{Deployment, deploy};
+use stepward_cli::jobs::{self, Finished};
+use stepward_cli::local::{LocalCloud, OPERATOR};
+use stepward_cli::onboarding::{self, Checked};
+use stepward_cli::output::Progress;
+use stepward_cli::package::{Build, binaries, release};
+use stepward_cli::workspace::{Function, Workspace};
+
+pub(crate) const REGION: &str = "eu-west-1";
+pub(crate) const STACK: &str = "stepward";
+/// The longest that anything here takes, with both cores busy.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// A deployed Stepward.
+pub(crate) struct World {
+    pub(crate) operator: Cloud,
+    pub(crate) deployment: Deployment,
+    pub(crate) store: Store,
+    pub(crate) local: LocalCloud,
+    workspace: Workspace,
+    runtime: tokio::runtime::Runtime,
+}
+
+static WORLD: LazyLock<World> = LazyLock::new(World::start);
+
+/// Runs a test in the shared world, within a limit.
+pub(crate) fn in_the_world<F: Future<Output = ()>>(test: impl FnOnce(&'static World) -> F) {
+    let world = &*WORLD;
+    world.runtime.block_on(async { tokio::time::timeout(LIMIT, test(world)).await.expect("over within the limit") });
+}
+
+/// An account of a customer, with the credentials of its owner.
+pub(crate) struct Owned {
+    pub(crate) customer: String,
+    pub(crate) account: String,
+    pub(crate) owner: Cloud,
+}
+
+impl World {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let workspace = Workspace::find().unwrap();
+        let dir = workspace.local_cloud().join(format!("e2e-{}", std::process::id()));
+        let local = LocalCloud::start_private(&dir).unwrap_or_else(|error| panic!("no local cloud: {error}"));
+        let operator = Cloud::local(local.port, OPERATOR, Some(REGION));
+        let progress = Progress::hidden();
+        let release = release(&workspace, Build::Local, &progress).unwrap();
+        let deployed = deploy(&operator, STACK, &release, &BTreeMap::new(), &progress);
+        let deployment = runtime.block_on(deployed).unwrap_or_else(|error| panic!("not deployed: {error}"));
+        let store = onboarding::store(&operator, &deployment).unwrap();
+        Self { operator, deployment, store, local, workspace, runtime }
+    }
+
+    /// An account ID and a customer's name that no other test has.
+    pub(crate) fn new_names(&self) -> (String, String) {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        (format!("customer-{number}"), format!("9000{number:08}"))
+    }
+
+    /// A customer with one account that has data, instances and the role that customers launch.
+    pub(crate) async fn customer(&self) -> Owned {
+        let (customer, account_id) = self.new_names();
+        self.store.add_customer("test", &customer, None, None).await.unwrap();
+        let owned = self.account(&customer, "prod", &account_id).await;
+        owned.data().await;
+        self.onboard(&owned, &customer_role(self, &owned).await).await.unwrap();
+        owned
+    }
+
+    /// An account of a customer, without a role.
+    pub(crate) async fn account(&self, customer: &str, account: &str, account_id: &str) -> Owned {
+        let new = NewAccount {
+            customer: customer.into(),
+            name: account.into(),
+            account_id: account_id.into(),
+            provider: None,
+            regions: vec![REGION.into()],
+            default_region: None,
+            access_key: None,
+        };
+        self.store.add_account("test", new).await.unwrap();
+        Owned { customer: customer.into(), account: account.into(), owner: self.operator.other_account(account_id) }
+    }
+
+    /// What a customer does to let Stepward in: launch a template, send the role's ARN; then `account set-role`.
+    pub(crate) async fn onboard(&self, owned: &Owned, role: &Role) -> Result<Checked, String> {
+        let template = Template::Body(role.template.clone());
+        stack::apply(&owned.owner, "Stepward", &template, &role.parameters, &Progress::hidden()).await.unwrap();
+        let made = stack::describe(&owned.owner, "Stepward").await.unwrap().expect("the stack is there");
+        let arn = stack::outputs(&made)["RoleArn"].clone();
+        onboarding::set_role(&self.operator, &self.deployment, &owned.customer, &owned.account, &arn)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    pub(crate) async fn record(&self, owned: &Owned) -> Account {
+        self.store.account(&owned.customer, &owned.account).await.unwrap()
+    }
+
+    pub(crate) fn file(&self, path: &str) -> String {
+        String::from_utf8(self.workspace.read(path).unwrap()).unwrap()
+    }
+
+    pub(crate) fn broker(&self) -> &str {
+        self.deployment.output("BrokerRoleArn").unwrap()
+    }
+
+    /// Starts a job and waits for its end.
+    pub(crate) async fn run(&self, job: &str, input: &Value) -> Finished {
+        jobs::run(&self.operator, &self.deployment, job, input).await.unwrap()
+    }
+
+    pub(crate) async fn morning_check(&self, customer: &str) -> Finished {
+        self.run("fleet/morning-check", &json!({ "customer": customer, "started_by": "test" })).await
+    }
+
+    /// Calls a function as a state machine would: the answer, or the error's name and message.
+    pub(crate) async fn call(&self, function: &str, payload: &Value) -> Result<Value, (String, String)> {
+        let lambda = aws_sdk_lambda::Client::new(&self.operator.config);
+        let name = format!("{STACK}-{function}");
+        let payload = Blob::new(payload.to_string());
+        let answer = lambda.invoke().function_name(name).payload(payload).send().await.unwrap();
+        let body: Value = serde_json::from_slice(answer.payload().unwrap().as_ref()).unwrap();
+        if answer.function_error().is_none() {
+            return Ok(body);
+        }
+        let text = |field: &str| body[field].as_str().unwrap_or_default().to_owned();
+        Err((text("errorType"), text("errorMessage")))
+    }
+}
+
+/// A template that makes a role, with its parameters.
+pub(crate) struct Role {
+    pub(crate) template: String,
+    pub(crate) parameters: BTreeMap<String, String>,
+}
+
+/// The role that customers launch, allowing everything that it can.
+pub(crate) async fn customer_role(world: &World, owned: &Owned) -> Role {
+    let external_id = world.record(owned).await.external_id.expose().to_owned();
+    let parameters = [
+        ("BrokerRoleArn", world.broker()),
+        ("ExternalId", &external_id),
+        ("AllowEc2StartStop", "yes"),
+        ("AllowAthena", "yes"),
+        ("AllowS3List", "yes"),
+    ];
+    let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Role { template: world.file("infra/customer-role.yaml"), parameters: parameters.into() }
+}
+
+/// A role of a test's own making: these statements, and a trust policy with this external ID, or without a condition.
+pub(crate) fn made_role(world: &World, external_id: Option<&str>, statements: &Value) -> Role {
+    let mut trust = json!({
+        "Effect": "Allow",
+        "Principal": { "AWS": world.broker() },
+        "Action": ["sts:AssumeRole", "sts:SetSourceIdentity"],
+    });
+    if let Some(id) = external_id {
+        trust["Condition"] = json!({ "StringEquals": { "sts:ExternalId": id } });
+    }
+    let policy = |statements: &Value| json!({ "Version": "2012-10-17", "Statement": statements });
+    let role = json!({
+        "Type": "AWS::IAM::Role",
+        "Properties": {
+            "Path": "/stepward/",
+            "RoleName": "Stepward",
+            "AssumeRolePolicyDocument": policy(&trust),
+            "Policies": [{ "PolicyName": "steps", "PolicyDocument": policy(statements) }],
+        },
+    });
+    let outputs = json!({ "RoleArn": { "Value": { "Fn::GetAtt": ["Role", "Arn"] } } });
+    let template = json!({ "Resources": { "Role": role }, "Outputs": outputs }).to_string();
+    Role { template, parameters: BTreeMap::new() }
+}
+
+impl Owned {
+    /// What the account has before Stepward comes: buckets, a table over CSV files, two stopped instances.
+    pub(crate) async fn data(&self) {
+        let template = include_str!("../../infra/demo/customer-data.yaml");
+        let progress = Progress::hidden();
+        stack::apply(&self.owner, "data", &Template::Body(template.into()), &BTreeMap::new(), &progress).await.unwrap();
+        let csv = "night,name,status,size_gb,finished_at\n\
+                   2026-01-30,crm,succeeded,12.5,2026-01-30 02:10:00\n\
+                   2026-01-31,crm,failed,0.0,\n\
+                   2026-01-31,mail,succeeded,80.1,2026-01-31 03:00:00\n";
+        let bucket = format!("stepward-data-{}", self.owner.account);
+        let put = self.owner.s3().put_object().bucket(bucket).key("backups/2026-01.csv");
+        put.body(csv.as_bytes().to_vec().into()).send().await.unwrap();
+        let ids = self.run_instances(2).await;
+        self.owner.ec2().stop_instances().set_instance_ids(Some(ids)).send().await.unwrap();
+    }
+
+    /// Instances that the morning check starts.
+    pub(crate) async fn run_instances(&self, count: i32) -> Vec<String> {
+        let tag = Tag::builder().key("stepward:morning-check").value("start").build();
+        let tags = TagSpecification::builder().resource_type(ResourceType::Instance).tags(tag).build();
+        let request = self.owner.ec2().run_instances().image_id("ami-12345678").instance_type(InstanceType::T3Micro);
+        let made = request.min_count(count).max_count(count).tag_specifications(tags).send().await.unwrap();
+        made.instances().iter().map(|instance| instance.instance_id().unwrap().to_owned()).collect()
+    }
+
+    /// The states of all instances, as the owner sees them.
+    pub(crate) async fn instance_states(&self) -> Vec<String> {
+        let seen = self.owner.ec2().describe_instances().send().await.unwrap();
+        let instances = seen.reservations().iter().flat_map(|reservation| reservation.instances());
+        instances.map(|instance| instance.state().unwrap().name().unwrap().to_string()).collect()
+    }
+
+    /// An envelope for this account.
+    pub(crate) fn envelope(&self, params: &Value) -> Value {
+        json!({
+            "target": { "customer": self.customer, "account": self.account },
+            "params": params,
+            "execution": { "id": "e2e", "job": "test/direct", "step": "one", "started_by": "test" },
+        })
+    }
+}
+
+pub(crate) fn is_open(checked: &Checked) -> bool {
+    checked.account.trust == Trust::Open
+}
+
+impl World {
+    /// Runs the command line against this world.
+    pub(crate) fn stepward(&self, arguments: &[&str], json: bool) -> std::process::Output {
+        let function = Function { name: "stepward".into(), package: "stepward-cli".into() };
+        let progress = Progress::hidden();
+        let binaries = binaries(&self.workspace, std::slice::from_ref(&function), Build::Local, &progress).unwrap();
+        let mut command = std::process::Command::new(&binaries["stepward"]);
+        command.args(["--local", "--region", REGION, "--port", &self.local.port.to_string()]).args(arguments);
+        if json {
+            command.arg("--json");
+        }
+        command.current_dir(&self.workspace.root).output().unwrap()
+    }
+}
