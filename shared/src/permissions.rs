@@ -21,8 +21,6 @@ struct Statement {
     effect: &'static str,
     action: Vec<String>,
     resource: Vec<String>,
-    #[serde(skip_serializing_if = "Value::is_null")]
-    condition: Value,
 }
 
 /// Where a step's resources live; fills the variables of the ARNs that it declares.
@@ -39,23 +37,11 @@ pub struct Place {
 impl Permissions {
     /// Adds actions on resources: ARNs made by [`arn`] or [`s3_arn`], or `*` where the action takes no resource.
     #[must_use]
-    pub fn allow<R: Into<String>>(self, actions: &[&str], resources: impl IntoIterator<Item = R>) -> Self {
-        self.allow_if(Value::Null, actions, resources)
-    }
-
-    /// As [`allow`](Self::allow), under an IAM condition block.
-    #[must_use]
-    pub fn allow_if<R: Into<String>>(
-        mut self,
-        condition: Value,
-        actions: &[&str],
-        resources: impl IntoIterator<Item = R>,
-    ) -> Self {
+    pub fn allow<R: Into<String>>(mut self, actions: &[&str], resources: impl IntoIterator<Item = R>) -> Self {
         self.0.push(Statement {
             effect: "Allow",
             action: actions.iter().map(ToString::to_string).collect(),
             resource: resources.into_iter().map(Into::into).collect(),
-            condition,
         });
         self
     }

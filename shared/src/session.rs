@@ -44,6 +44,15 @@ pub struct Broker {
     sessions: Cache<SessionKey, Arc<Session>>,
 }
 
+/// How old a customer's record may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Freshness {
+    /// As it is in the table now.
+    Now,
+    /// What a warm process may have kept.
+    Recent,
+}
+
 /// Credentials for one account, Region and policy, with the clients made from them.
 pub struct Session {
     /// What clients are made from.
@@ -88,13 +97,20 @@ impl Broker {
         Ok(Self { config, sts, store, records: Cache::new(RECORD_LIFE), sessions: Cache::new(SESSION_LIFE) })
     }
 
-    /// The customer's record, at most [`RECORD_LIFE`] old.
+    /// The customer's record: as it is now, or at most [`RECORD_LIFE`] old.
     ///
     /// # Errors
     /// `NotFound` or `Conflict` (suspended), or why DynamoDB failed.
-    pub async fn configuration(&self, customer: &str, account: &str) -> Result<Configuration, StepError> {
+    pub async fn configuration(
+        &self,
+        customer: &str,
+        account: &str,
+        freshness: Freshness,
+    ) -> Result<Configuration, StepError> {
         let key = (customer.to_owned(), account.to_owned());
-        if let Some(found) = self.records.get(&key) {
+        if freshness == Freshness::Recent
+            && let Some(found) = self.records.get(&key)
+        {
             return Ok(found);
         }
         let found = self.store.configuration(customer, account).await?;
@@ -125,11 +141,7 @@ impl Broker {
         if let Some(session) = self.sessions.get(&key) {
             return Ok(session);
         }
-        let opened = self.open(record, place, &key.policy, attribution).await.inspect_err(|_| {
-            // The record may be older than the customer's last change: the retry reads it anew.
-            self.records.remove(&(account.customer.clone(), account.name.clone()));
-        })?;
-        let session = Arc::new(opened);
+        let session = Arc::new(self.open(record, place, &key.policy, attribution).await?);
         self.sessions.put(key, session.clone());
         Ok(session)
     }
@@ -357,10 +369,6 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
             entries.clear();
         }
         entries.insert(key, (Instant::now(), value));
-    }
-
-    fn remove(&self, key: &K) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 }
 

@@ -32,9 +32,10 @@ fn no_external_id_or_role_reaches_a_log_an_output_or_a_history() {
         let mut logs = Vec::new();
         let client = Logs::new(&world.operator.config);
         for group in [format!("/{STACK}/steps"), format!("/aws/vendedlogs/states/{STACK}")] {
-            let mut events = client.filter_log_events().log_group_name(group).into_paginator().items().send();
-            while let Some(event) = events.next().await {
-                logs.push(event.unwrap().message.unwrap_or_default());
+            let mut pages = client.filter_log_events().log_group_name(group).into_paginator().send();
+            while let Some(page) = pages.next().await {
+                let events = page.unwrap().events.unwrap_or_default();
+                logs.extend(events.into_iter().filter_map(|event| event.message));
             }
         }
         let ours = |log: &&String| log.contains(&acme.customer) || log.contains(&failing.customer);

@@ -59,7 +59,8 @@ impl World {
         let operator = Cloud::local(local.port, OPERATOR, Some(REGION));
         let progress = Progress::hidden();
         let release = release(&workspace, Build::Local, &progress).unwrap();
-        let deployed = deploy(&operator, STACK, &release, &BTreeMap::new(), &progress);
+        let parameters = BTreeMap::new();
+        let deployed = deploy(&operator, STACK, &release, &parameters, &progress);
         let deployment = runtime.block_on(deployed).unwrap_or_else(|error| panic!("not deployed: {error}"));
         let store = onboarding::store(&operator, &deployment).unwrap();
         Self { operator, deployment, store, local, workspace, runtime }

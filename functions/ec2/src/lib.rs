@@ -8,7 +8,6 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Filter, Instance, InstanceStateChange, InstanceStateName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 use stepward::input::require;
 use stepward::permissions::arn;
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, StepError};
@@ -95,15 +94,14 @@ impl Selection<'_> {
     }
 
     /// Permission to describe all instances (EC2 knows no narrower one) and to do `actions` to the chosen ones.
+    ///
+    /// By tags that is every instance: which ones carry them shows only later, and a condition on `aws:ResourceTag` in a
+    /// session policy is something that the local cloud does not evaluate.
     #[must_use]
     pub fn permissions(&self, actions: &[&str]) -> Permissions {
-        let describe = Permissions::default().allow(&["ec2:DescribeInstances"], ["*"]);
-        if self.tags.is_empty() {
-            return describe.allow(actions, self.ids.iter().map(|id| arn("ec2", &format!("instance/{id}"))));
-        }
-        let tags: Map<_, _> =
-            self.tags.iter().map(|(key, value)| (format!("aws:ResourceTag/{key}"), json!(value))).collect();
-        describe.allow_if(json!({ "StringEquals": Value::Object(tags) }), actions, [arn("ec2", "instance/*")])
+        let all = self.tags.keys().take(1).map(|_| arn("ec2", "instance/*"));
+        let chosen = self.ids.iter().map(|id| arn("ec2", &format!("instance/{id}")));
+        Permissions::default().allow(&["ec2:DescribeInstances"], ["*"]).allow(actions, chosen.chain(all))
     }
 
     /// The chosen instances as they are now. By tags, terminated ones are left out.

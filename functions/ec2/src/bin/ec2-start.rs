@@ -213,12 +213,12 @@ mod tests {
     }
 
     #[test]
-    fn the_session_can_start_only_what_was_chosen() {
+    fn the_session_can_start_instances_only_and_by_id_only_those() {
         let place =
             Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
         let by_id = step(json!({ "instance_ids": ID })).permissions().session_policy(&place).unwrap();
         assert!(by_id.contains(&format!("arn:aws:ec2:eu-west-1:222222222222:instance/{ID}")));
         let by_tag = step(json!({ "tags": { "team": "ops" } })).permissions().session_policy(&place).unwrap();
-        assert!(by_tag.contains(r#""Condition":{"StringEquals":{"aws:ResourceTag/team":"ops"}}"#));
+        assert!(by_tag.contains(r#""Action":["ec2:StartInstances"],"Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/*"]"#));
     }
 }
