@@ -151,8 +151,9 @@ impl ExternalId {
     /// `Internal` when the operating system gives no randomness.
     pub fn generate() -> Result<Self, StepError> {
         let mut bytes = [0_u8; 20];
-        getrandom::fill(&mut bytes)
-            .map_err(|error| ErrorName::Internal.because(format!("no randomness from the operating system: {error}")))?;
+        getrandom::fill(&mut bytes).map_err(|error| {
+            ErrorName::Internal.because(format!("no randomness from the operating system: {error}"))
+        })?;
         Ok(Self(hex(&bytes).into()))
     }
 
@@ -219,10 +220,8 @@ impl Configuration {
         if allowed.iter().any(|a| a == region) {
             return Ok(region.to_owned());
         }
-        Err(ErrorName::InvalidInput.because(format!(
-            "Region {region:?} is not allowed for this account; allowed: {}",
-            allowed.join(", ")
-        )))
+        Err(ErrorName::InvalidInput
+            .because(format!("Region {region:?} is not allowed for this account; allowed: {}", allowed.join(", "))))
     }
 
     /// The partition of the account: the role ARN's, else the Region's.
@@ -256,9 +255,8 @@ pub fn check_name(what: &str, name: &str) -> Result<(), StepError> {
     if fits {
         return Ok(());
     }
-    Err(ErrorName::InvalidInput.because(format!(
-        "{what} {name:?} is not a name: 1 to 30 lower-case letters, digits and inner hyphens"
-    )))
+    Err(ErrorName::InvalidInput
+        .because(format!("{what} {name:?} is not a name: 1 to 30 lower-case letters, digits and inner hyphens")))
 }
 
 /// Checks an AWS account ID.
@@ -279,7 +277,9 @@ pub fn check_account_id(id: &str) -> Result<(), StepError> {
 pub fn check_region(region: &str) -> Result<(), StepError> {
     let parts: Vec<_> = region.split('-').collect();
     let fits = (3..=5).contains(&parts.len())
-        && parts.iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
+        && parts
+            .iter()
+            .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
         && parts.last().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
     if fits {
         return Ok(());
@@ -318,9 +318,8 @@ pub fn check_role_arn(arn: &str, account_id: &str) -> Result<(), StepError> {
         )));
     }
     if account != account_id {
-        return Err(ErrorName::InvalidInput.because(format!(
-            "the role is in account {account}, but this account's record says {account_id}"
-        )));
+        return Err(ErrorName::InvalidInput
+            .because(format!("the role is in account {account}, but this account's record says {account_id}")));
     }
     Ok(())
 }
@@ -364,6 +363,10 @@ mod tests {
             assert!(check_name("customer", bad).is_err(), "{bad}");
         }
         assert!(check_account_id("222222222222").is_ok() && check_account_id("22222222222a").is_err());
-        assert!(check_region("us-gov-west-1").is_ok() && check_region("eu-west").is_err() && check_region("EU-west-1").is_err());
+        assert!(
+            check_region("us-gov-west-1").is_ok()
+                && check_region("eu-west").is_err()
+                && check_region("EU-west-1").is_err()
+        );
     }
 }

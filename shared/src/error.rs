@@ -248,7 +248,9 @@ fn denied(operation: &str, said: &str) -> String {
         .filter(|action| action.contains(':'))
         .unwrap_or(operation);
     if said.contains("session policy") {
-        format!("AWS denied {action}: this step does not declare it among its permissions, which is a fault of the step")
+        format!(
+            "AWS denied {action}: this step does not declare it among its permissions, which is a fault of the step"
+        )
     } else if said.contains("explicit deny") {
         format!("AWS denied {action}: a policy of the account or its organization denies it explicitly")
     } else {

@@ -208,8 +208,7 @@ async fn enter<S: Step>(
         check_trust(&record)?;
     }
     let region = record.region(target.region.as_deref())?;
-    let place =
-        Place { partition: record.partition(&region), region, account_id: record.account.account_id.clone() };
+    let place = Place { partition: record.partition(&region), region, account_id: record.account.account_id.clone() };
     let attribution = Attribution::new(&target.customer, &envelope.execution);
     let policy = step.permissions().session_policy(&place)?;
     let session = broker.session(&record, &place, policy, &attribution).await?;

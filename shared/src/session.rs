@@ -163,7 +163,8 @@ impl Broker {
             Provider::AssumeRole => {
                 let role = role_of(account)?;
                 let mut external_id = &account.external_id;
-                let assumed = assume(&self.sts, role, &account.account_id, Some(external_id.expose()), attribution, policy);
+                let assumed =
+                    assume(&self.sts, role, &account.account_id, Some(external_id.expose()), attribution, policy);
                 let credentials = match (assumed.await, &account.next_external_id) {
                     (Err(error), Some(next)) if error.name == ErrorName::AccessDenied => {
                         external_id = next;
@@ -188,7 +189,8 @@ impl Broker {
             Provider::ExecutionRole => with(self.own_credentials()?, Vec::new()),
             Provider::AccessKey => {
                 let AccessKey { id, secret_path } = account.access_key.as_ref().ok_or_else(|| {
-                    ErrorName::InvalidInput.because("the account has no access key; remove it and add it again with one")
+                    ErrorName::InvalidInput
+                        .because("the account has no access key; remove it and add it again with one")
                 })?;
                 let secret = keys::secret(&self.config, secret_path).await?;
                 let credentials = Credentials::new(id, secret.expose_secret(), None, None, "stepward key storage");
@@ -317,10 +319,7 @@ impl Attribution {
     pub fn new(customer: &str, execution: &Execution) -> Self {
         // Of an ARN only what names the person: the path after `user/` or `assumed-role/`.
         let person = execution.started_by.split_once('/').map_or(execution.started_by.as_str(), |(_, name)| name);
-        Self {
-            session_name: sts_name(&format!("{customer}@{}", execution.id)),
-            source_identity: sts_name(person),
-        }
+        Self { session_name: sts_name(&format!("{customer}@{}", execution.id)), source_identity: sts_name(person) }
     }
 }
 
@@ -434,7 +433,8 @@ mod tests {
 
     fn given(account: &str) -> AssumeRoleOutput {
         let time = aws_smithy_types::DateTime::from_secs(4_000_000_000);
-        let keys = Given::builder().access_key_id("AKIA").secret_access_key("hidden").session_token("t").expiration(time);
+        let keys =
+            Given::builder().access_key_id("AKIA").secret_access_key("hidden").session_token("t").expiration(time);
         let arn = format!("arn:aws:sts::{account}:assumed-role/Stepward/s");
         let user = AssumedRoleUser::builder().assumed_role_id("r:s").arn(arn).build().unwrap();
         AssumeRoleOutput::builder().credentials(keys.build().unwrap()).assumed_role_user(user).build()

@@ -206,10 +206,14 @@ impl Store {
             return Err(ErrorName::InvalidInput.because("an account needs at least one Region"));
         }
         if let Some(region) = new.default_region.as_ref().filter(|region| !new.regions.contains(region)) {
-            return Err(ErrorName::InvalidInput.because(format!("the default Region {region} is not among the Regions")));
+            return Err(
+                ErrorName::InvalidInput.because(format!("the default Region {region} is not among the Regions"))
+            );
         }
         if new.provider == Some(Provider::AccessKey) && new.access_key.is_none() {
-            return Err(ErrorName::InvalidInput.because("the access-key provider needs an access key ID and a key path"));
+            return Err(
+                ErrorName::InvalidInput.because("the access-key provider needs an access key ID and a key path")
+            );
         }
         self.customer(&new.customer).await?;
         let account = Account {
@@ -504,7 +508,8 @@ fn item<T: Serialize>(key: Item, record: &T) -> Result<Item, StepError> {
 
 fn parse<T: DeserializeOwned>(item: Item) -> Result<T, StepError> {
     serde_dynamo::from_item(item).map_err(|error| {
-        ErrorName::Internal.because(format!("a record in the table could not be read ({error}); was it edited by hand?"))
+        ErrorName::Internal
+            .because(format!("a record in the table could not be read ({error}); was it edited by hand?"))
     })
 }
 

@@ -32,8 +32,7 @@ pub fn log(ctx: &Context) -> Vec<String> {
 }
 
 fn with_session(session: Session) -> Context {
-    let place =
-        Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
+    let place = Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
     let execution = Execution {
         id: "execution-1".into(),
         job: "fleet/morning-check".into(),

@@ -51,19 +51,24 @@ pub async fn prove(
 ) -> Result<Proof, StepError> {
     let role = role_of(account)?;
     let wrong = ExternalId::generate()?;
-    let probe = async |external_id: Option<&str>| {
-        match assume(sts, role, &account.account_id, external_id, attribution, DENY_ALL).await {
-            Ok(_) => Verdict::Accepted,
-            Err(error) if error.name == ErrorName::AccessDenied => Verdict::Refused,
-            Err(error) => Verdict::Unknown(error.to_string()),
-        }
+    let probe = async |external_id: Option<&str>| match assume(
+        sts,
+        role,
+        &account.account_id,
+        external_id,
+        attribution,
+        DENY_ALL,
+    )
+    .await
+    {
+        Ok(_) => Verdict::Accepted,
+        Err(error) if error.name == ErrorName::AccessDenied => Verdict::Refused,
+        Err(error) => Verdict::Unknown(error.to_string()),
     };
-    let (without_external_id, wrong_external_id, right_external_id, next_external_id) = tokio::join!(
-        probe(None),
-        probe(Some(wrong.expose())),
-        probe(Some(account.external_id.expose())),
-        async { Some(probe(Some(account.next_external_id.as_ref()?.expose())).await) },
-    );
+    let (without_external_id, wrong_external_id, right_external_id, next_external_id) =
+        tokio::join!(probe(None), probe(Some(wrong.expose())), probe(Some(account.external_id.expose())), async {
+            Some(probe(Some(account.next_external_id.as_ref()?.expose())).await)
+        },);
     Ok(Proof { without_external_id, wrong_external_id, right_external_id, next_external_id })
 }
 
@@ -100,8 +105,9 @@ impl Proof {
         let all = strangers.map(|(_, verdict)| verdict).into_iter().chain(own.into_iter().flatten());
         for verdict in all {
             if let Verdict::Unknown(why) = verdict {
-                return Err(ErrorName::TimedOut
-                    .because(format!("the trust policy could not be proven, try again: a probe got no clear answer: {why}")));
+                return Err(ErrorName::TimedOut.because(format!(
+                    "the trust policy could not be proven, try again: a probe got no clear answer: {why}"
+                )));
             }
         }
         if own.into_iter().flatten().any(|verdict| *verdict == Verdict::Accepted) {

@@ -181,7 +181,8 @@ fn an_action_that_the_step_did_not_declare_is_denied_although_the_role_allows_it
         rogue(world).await;
         let owned = generous(world).await;
         let ids = owned.run_instances(1).await;
-        let (name, message) = world.call("rogue-step", &owned.envelope(&json!({ "do": "undeclared" }))).await.unwrap_err();
+        let (name, message) =
+            world.call("rogue-step", &owned.envelope(&json!({ "do": "undeclared" }))).await.unwrap_err();
         assert_eq!(name, "AccessDenied", "{message}");
         assert_eq!(owned.instance_states().await, ["running"], "{ids:?} were not touched");
         // The same role runs what is declared.
@@ -195,7 +196,8 @@ fn the_broker_itself_can_do_nothing_in_a_customers_account() {
     in_the_world(async |world| {
         rogue(world).await;
         let owned = generous(world).await;
-        let (name, message) = world.call("rogue-step", &owned.envelope(&json!({ "do": "as-broker" }))).await.unwrap_err();
+        let (name, message) =
+            world.call("rogue-step", &owned.envelope(&json!({ "do": "as-broker" }))).await.unwrap_err();
         assert_eq!(name, "AccessDenied", "{message}");
     });
 }

@@ -52,7 +52,10 @@ fn an_account_that_fails_is_named_and_stops_no_other() {
         let outcome = |name: &str| accounts.iter().find(|account| account["account"] == name).unwrap();
         assert_eq!(outcome("prod")["outcome"], "succeeded");
         let broken = outcome("broken");
-        assert_eq!((&broken["failed_step"], &broken["error"]), (&json!("validate-credentials"), &json!("InvalidInput")));
+        assert_eq!(
+            (&broken["failed_step"], &broken["error"]),
+            (&json!("validate-credentials"), &json!("InvalidInput"))
+        );
         let message = broken["message"].as_str().unwrap();
         assert!(message.contains("no role is set") && message.contains("stepward account set-role"), "{message}");
         assert_eq!(acme.instance_states().await, ["running", "running"]);

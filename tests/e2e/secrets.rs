@@ -14,8 +14,12 @@ fn no_external_id_or_role_reaches_a_log_an_output_or_a_history() {
         // Failures talk more than successes: one of each kind that knows a secret.
         let failing = world.customer().await;
         let record = world.record(&failing).await;
-        let other = made_role(world, Some(ExternalId::generate().unwrap().expose()), &json!([{
-            "Effect": "Allow", "Action": "ec2:DescribeInstances", "Resource": "*" }]));
+        let other = made_role(
+            world,
+            Some(ExternalId::generate().unwrap().expose()),
+            &json!([{
+            "Effect": "Allow", "Action": "ec2:DescribeInstances", "Resource": "*" }]),
+        );
         world.onboard(&failing, &other).await.unwrap();
         let failed = world.morning_check(&failing.customer).await;
         assert!(failed.error.is_some(), "{failed:?}");
@@ -51,7 +55,8 @@ fn no_external_id_or_role_reaches_a_log_an_output_or_a_history() {
         let role = logs.iter().find(|log| log.contains("role/stepward/") || log.contains("assumed-role/"));
         assert_eq!(role, None, "a role ARN in a log");
         // What STS gives out: key IDs begin so, and secrets stand behind these names.
-        let secret = written.iter().find(|text| text.contains("ASIA") || text.to_lowercase().contains("secretaccesskey"));
+        let secret =
+            written.iter().find(|text| text.contains("ASIA") || text.to_lowercase().contains("secretaccesskey"));
         assert_eq!(secret, None, "credentials");
     });
 }

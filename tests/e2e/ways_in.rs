@@ -105,14 +105,7 @@ fn the_api_answers_nobody_who_does_not_sign() {
 }
 
 /// One request to the deployed API, signed with the operator's key or not at all.
-fn http(
-    world: &World,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-    signed: bool,
-) -> (u16, Value) {
+fn http(world: &World, method: &str, path: &str, headers: &[(&str, &str)], body: &str, signed: bool) -> (u16, Value) {
     let api = world.deployment.output("ApiUrl").unwrap();
     let id = api.split("//").nth(1).and_then(|host| host.split('.').next()).unwrap();
     let port = world.local.port;
@@ -143,7 +136,8 @@ fn http(
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let lines: String = sent.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let length = body.len();
-    write!(stream, "{method} {path} HTTP/1.1\r\n{lines}content-length: {length}\r\nconnection: close\r\n\r\n{body}").unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\n{lines}content-length: {length}\r\nconnection: close\r\n\r\n{body}")
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let status = answer.split(' ').nth(1).unwrap().parse().unwrap();

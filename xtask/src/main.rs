@@ -1,2 +1,62 @@
-//! Generators and benches.
-fn main() {}
+//! Generators and benches for people who work on Stepward: `cargo xtask --help`.
+
+mod cold_start;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use stepward_tests::{build, catalog};
+
+/// Generators and benches for people who work on Stepward.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+enum Task {
+    /// Write what is generated from the steps' binaries: cli/catalog.json.
+    Generate,
+    /// Measure.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// From process start to first response, for each step, beside functions without Stepward.
+    ///
+    /// Builds every step, an empty function (a), functions that make the step's last AWS call with the Rust SDK alone (b),
+    /// and takes Python functions that make it with boto3 (c). All run here, one after the other in turn, against a Runtime
+    /// API and a small AWS on loopback; the median counts. The first release build takes half an hour.
+    ColdStart {
+        /// How often each is started.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+        runs: u16,
+        /// Cargo's profile; `dev` to try the bench.
+        #[arg(long, default_value = "release")]
+        profile: String,
+        /// A Python interpreter that has boto3; the local cloud's where there is one.
+        #[arg(long)]
+        python: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Task::parse() {
+        Task::Generate => generate(),
+        Task::Bench(Bench::ColdStart { runs, profile, python }) => cold_start::bench(runs, &profile, python),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn generate() -> Result<(), String> {
+    let text = catalog::text()?;
+    let path = build::root().join(catalog::PATH);
+    std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    println!("wrote {}", catalog::PATH);
+    Ok(())
+}

@@ -78,7 +78,10 @@ impl Selection<'_> {
             "give either instance_ids (1 to 50 instance IDs) or tags (1 or more), not both and not none".into()
         })?;
         require(self.ids.len() <= MAX_INSTANCES, || {
-            format!("instance_ids has {} entries and at most {MAX_INSTANCES} are taken; use tags, or a Map", self.ids.len())
+            format!(
+                "instance_ids has {} entries and at most {MAX_INSTANCES} are taken; use tags, or a Map",
+                self.ids.len()
+            )
         })?;
         for id in self.ids {
             let digits = id.strip_prefix("i-").unwrap_or_default();
@@ -113,7 +116,8 @@ impl Selection<'_> {
         if self.tags.is_empty() {
             request = request.set_instance_ids(Some(self.ids.to_vec()));
         } else {
-            request = request.filters(filter("instance-state-name".into(), &["pending", "running", "stopping", "stopped"]));
+            request =
+                request.filters(filter("instance-state-name".into(), &["pending", "running", "stopping", "stopped"]));
             for (key, value) in self.tags {
                 request = request.filters(filter(format!("tag:{key}"), &[value.as_str()]));
             }
@@ -121,7 +125,9 @@ impl Selection<'_> {
         let mut pages = request.into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            found.extend(page?.reservations.unwrap_or_default().into_iter().flat_map(|r| r.instances.unwrap_or_default()));
+            found.extend(
+                page?.reservations.unwrap_or_default().into_iter().flat_map(|r| r.instances.unwrap_or_default()),
+            );
         }
         Ok(found)
     }
@@ -201,13 +207,16 @@ fn check(instance: &Instance, watch: &Watch, goal: &Goal) -> Result<(), StepErro
     let asked = watch.asked.contains(&id);
     if matches!(now, InstanceStateName::Terminated | InstanceStateName::ShuttingDown) {
         let name = if asked { ErrorName::StepFailed } else { ErrorName::Conflict };
-        return Err(name.because(format!("{id} is {now}: a terminated instance cannot change; take it out of instance_ids")));
+        return Err(
+            name.because(format!("{id} is {now}: a terminated instance cannot change; take it out of instance_ids"))
+        );
     }
     // EC2 tells only here why it could not do what it was asked, as in Server.InsufficientInstanceCapacity.
     // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html
     let reason = instance.state_reason.as_ref();
     let code = reason.and_then(|reason| reason.code()).unwrap_or_default();
-    let by_wish = ["", "Client.UserInitiatedShutdown", "Client.UserInitiatedHibernate", "Client.InstanceInitiatedShutdown"];
+    let by_wish =
+        ["", "Client.UserInitiatedShutdown", "Client.UserInitiatedHibernate", "Client.InstanceInitiatedShutdown"];
     if asked && now == goal.act_on && now == InstanceStateName::Stopped && !by_wish.contains(&code) {
         let message = reason.and_then(|reason| reason.message()).unwrap_or(code);
         return Err(ErrorName::StepFailed.because(format!("{id} is {now} again: {message}")));

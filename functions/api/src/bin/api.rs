@@ -77,8 +77,9 @@ impl Api {
         let start: Start = Event::from_text(body).read()?;
         let job = state_machine(job)?;
         let caller = request.request_context.authorizer.as_ref().and_then(|a| a.iam.as_ref()?.user_arn.as_deref());
-        let caller = caller
-            .ok_or_else(|| ErrorName::AccessDenied.because("the request is not signed; sign it with Signature Version 4"))?;
+        let caller = caller.ok_or_else(|| {
+            ErrorName::AccessDenied.because("the request is not signed; sign it with Signature Version 4")
+        })?;
         let name = match request.headers.get("idempotency-key").map(HeaderValue::to_str) {
             None => format!("api-{}", request.request_context.request_id.as_deref().map(sha256).unwrap_or_default()),
             Some(Ok(key)) if (1..=256).contains(&key.len()) => {
@@ -86,7 +87,9 @@ impl Api {
                 format!("api-{}", sha256(&json!([caller, job, key]).to_string()))
             }
             Some(_) => {
-                return Err(ErrorName::InvalidInput.because("Idempotency-Key must be 1 to 256 visible ASCII characters"));
+                return Err(
+                    ErrorName::InvalidInput.because("Idempotency-Key must be 1 to 256 visible ASCII characters")
+                );
             }
         };
         let input = json!({
@@ -105,7 +108,9 @@ impl Api {
             Ok(_) => {}
             Err(error) if error.has_code("ExecutionAlreadyExists") => self.check_same(&job, &name, &input).await?,
             Err(error) if error.name == ErrorName::NotFound => {
-                return Err(ErrorName::NotFound.because(format!("there is no job {job:?}; `stepward job list` shows all")));
+                return Err(
+                    ErrorName::NotFound.because(format!("there is no job {job:?}; `stepward job list` shows all"))
+                );
             }
             Err(error) => return Err(error),
         }
@@ -120,11 +125,13 @@ impl Api {
         if known == *input {
             return Ok(());
         }
-        Err(ErrorName::Conflict.because("this Idempotency-Key has started an execution with other input; use a new one"))
+        Err(ErrorName::Conflict
+            .because("this Idempotency-Key has started an execution with other input; use a new one"))
     }
 
     async fn describe(&self, id: &str) -> Result<Value, StepError> {
-        let malformed = || ErrorName::InvalidInput.because(format!("{id:?} is not the ID of an execution, as in job:name"));
+        let malformed =
+            || ErrorName::InvalidInput.because(format!("{id:?} is not the ID of an execution, as in job:name"));
         let (job, name) = id.split_once(':').or_else(|| id.split_once("%3A")).ok_or_else(malformed)?;
         if !legal(job) || !legal(name) {
             return Err(malformed());
@@ -141,7 +148,13 @@ impl Api {
             ("error", found.error.map(Value::from)),
             ("message", found.cause.map(Value::from)),
             // A failed execution has no output on AWS.
-            ("output", found.output.filter(|_| found.status.as_str() == "SUCCEEDED").and_then(|o| serde_json::from_str(&o).ok())),
+            (
+                "output",
+                found
+                    .output
+                    .filter(|_| found.status.as_str() == "SUCCEEDED")
+                    .and_then(|o| serde_json::from_str(&o).ok()),
+            ),
         ];
         for (field, value) in finished {
             if let Some(value) = value {
@@ -281,7 +294,8 @@ mod tests {
     #[tokio::test]
     async fn the_same_key_is_the_same_execution_and_another_input_a_conflict() {
         let body = json!({ "customer": "acme" });
-        let same = r#"{"customer":"acme","accounts":[],"options":{},"started_by":"arn:aws:iam::111111111111:user/ann"}"#;
+        let same =
+            r#"{"customer":"acme","accounts":[],"options":{},"started_by":"arn:aws:iam::111111111111:user/ann"}"#;
         let first = ask(&api(&[&starts()]), &post("fleet-morning-check", &body, Some("k"))).await;
         let again = ask(&api(&[&exists(), &known(same)]), &post("fleet-morning-check", &body, Some("k"))).await;
         assert_eq!(first, again);

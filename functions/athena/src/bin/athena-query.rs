@@ -120,8 +120,13 @@ impl Query {
     }
 
     async fn answered(&self, ctx: &Context, id: String, query: QueryExecution) -> Result<Answered, StepError> {
-        let mut pages =
-            ctx.client(Client::new).get_query_results().query_execution_id(&id).max_results(PAGE).into_paginator().send();
+        let mut pages = ctx
+            .client(Client::new)
+            .get_query_results()
+            .query_execution_id(&id)
+            .max_results(PAGE)
+            .into_paginator()
+            .send();
         let mut columns = Vec::new();
         let mut rows = Vec::new();
         let mut first = true;
@@ -138,7 +143,9 @@ impl Query {
             let header = |row: &Vec<Option<String>>| {
                 row.len() == columns.len() && row.iter().zip(&columns).all(|(v, c)| v.as_deref() == Some(&c.name))
             };
-            rows.extend(page_rows.enumerate().filter(|(n, row)| !(first && *n == 0 && header(row))).map(|(_, row)| row));
+            rows.extend(
+                page_rows.enumerate().filter(|(n, row)| !(first && *n == 0 && header(row))).map(|(_, row)| row),
+            );
             first = false;
         }
         let truncated = rows.len() > self.max_rows;
@@ -231,9 +238,9 @@ impl Step for Query {
             }
         };
         let answer = ctx.client(Client::new).get_query_execution().query_execution_id(&id).send().await?;
-        let query = answer
-            .query_execution
-            .ok_or_else(|| ErrorName::Internal.because(format!("Athena answered nothing about query {id}; try again")))?;
+        let query = answer.query_execution.ok_or_else(|| {
+            ErrorName::Internal.because(format!("Athena answered nothing about query {id}; try again"))
+        })?;
         let status = query.status.as_ref();
         let reason = status.and_then(|status| status.state_change_reason()).unwrap_or("Athena gave no reason");
         match status.and_then(|status| status.state()) {
@@ -304,7 +311,9 @@ mod tests {
     }
 
     fn example() -> Query {
-        query(json!({ "query": "SELECT status FROM backups", "database": "operations", "bucket": "results", "max_rows": 2 }))
+        query(
+            json!({ "query": "SELECT status FROM backups", "database": "operations", "bucket": "results", "max_rows": 2 }),
+        )
     }
 
     fn starts() -> Rule {
@@ -320,7 +329,8 @@ mod tests {
     }
 
     fn state(state: QueryExecutionState) -> GetQueryExecutionOutput {
-        let status = QueryExecutionStatus::builder().state(state).state_change_reason("TABLE_NOT_FOUND: backups").build();
+        let status =
+            QueryExecutionStatus::builder().state(state).state_change_reason("TABLE_NOT_FOUND: backups").build();
         GetQueryExecutionOutput::builder().query_execution(QueryExecution::builder().status(status).build()).build()
     }
 

@@ -52,8 +52,7 @@ impl Step for Start {
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
-        let goal =
-            Goal { reached: InstanceStateName::Running, act_on: InstanceStateName::Stopped, doing: "Starting" };
+        let goal = Goal { reached: InstanceStateName::Running, act_on: InstanceStateName::Stopped, doing: "Starting" };
         bring(ctx, self.selection(), resume, &goal, |ec2, ids| async move {
             let answer = ec2.start_instances().set_instance_ids(Some(ids)).send().await?;
             Ok(answer.starting_instances.unwrap_or_default())
@@ -161,7 +160,8 @@ mod tests {
     #[tokio::test]
     async fn an_instance_that_falls_back_fails_with_ec2s_reason() {
         let back = || {
-            let reason = StateReason::builder().code("Server.InsufficientInstanceCapacity").message("no capacity").build();
+            let reason =
+                StateReason::builder().code("Server.InsufficientInstanceCapacity").message("no capacity").build();
             let state = InstanceState::builder().name(InstanceStateName::Stopped).build();
             Instance::builder().instance_id(ID).state(state).state_reason(reason).build()
         };
@@ -190,7 +190,8 @@ mod tests {
             let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
             assert_eq!(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap_err().name, name);
         }
-        let look = mock!(Client::describe_instances).then_output(|| seen([instance(ID, InstanceStateName::Terminated)]));
+        let look =
+            mock!(Client::describe_instances).then_output(|| seen([instance(ID, InstanceStateName::Terminated)]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
         assert_eq!(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap_err().name, ErrorName::Conflict);
     }
@@ -214,11 +215,12 @@ mod tests {
 
     #[test]
     fn the_session_can_start_instances_only_and_by_id_only_those() {
-        let place =
-            Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
+        let place = Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
         let by_id = step(json!({ "instance_ids": ID })).permissions().session_policy(&place).unwrap();
         assert!(by_id.contains(&format!("arn:aws:ec2:eu-west-1:222222222222:instance/{ID}")));
         let by_tag = step(json!({ "tags": { "team": "ops" } })).permissions().session_policy(&place).unwrap();
-        assert!(by_tag.contains(r#""Action":["ec2:StartInstances"],"Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/*"]"#));
+        assert!(by_tag.contains(
+            r#""Action":["ec2:StartInstances"],"Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/*"]"#
+        ));
     }
 }

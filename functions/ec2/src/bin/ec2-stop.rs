@@ -61,8 +61,7 @@ impl Step for Stop {
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
-        let goal =
-            Goal { reached: InstanceStateName::Stopped, act_on: InstanceStateName::Running, doing: "Stopping" };
+        let goal = Goal { reached: InstanceStateName::Stopped, act_on: InstanceStateName::Running, doing: "Stopping" };
         let (force, hibernate) = (self.force, self.hibernate);
         bring(ctx, self.selection(), resume, &goal, |ec2, ids| async move {
             let request = ec2.stop_instances().set_instance_ids(Some(ids)).force(force).hibernate(hibernate);
@@ -138,9 +137,11 @@ mod tests {
     #[tokio::test]
     async fn an_instance_that_cannot_hibernate_is_a_conflict() {
         let look = mock!(Client::describe_instances).then_output(|| seen(InstanceStateName::Running));
-        let stop = mock!(Client::stop_instances).match_requests(|request| request.hibernate() == Some(true)).then_error(
-            || StopInstancesError::generic(ErrorMetadata::builder().code("UnsupportedOperation").message("no").build()),
-        );
+        let stop = mock!(Client::stop_instances)
+            .match_requests(|request| request.hibernate() == Some(true))
+            .then_error(|| {
+                StopInstancesError::generic(ErrorMetadata::builder().code("UnsupportedOperation").message("no").build())
+            });
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
         let error = step(json!({ "instance_ids": ID, "hibernate": true })).run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);

@@ -267,8 +267,13 @@ mod tests {
     async fn lists_page_after_page_as_the_cli_shows_it() {
         let first = mock!(Client::list_objects_v2)
             .match_requests(|request| {
-                (request.bucket(), request.prefix(), request.delimiter(), request.max_keys(), request.continuation_token())
-                    == (Some("data"), Some("logs/"), Some("/"), Some(1000), None)
+                (
+                    request.bucket(),
+                    request.prefix(),
+                    request.delimiter(),
+                    request.max_keys(),
+                    request.continuation_token(),
+                ) == (Some("data"), Some("logs/"), Some("/"), Some(1000), None)
             })
             .then_output(|| {
                 let page = ListObjectsV2Output::builder().is_truncated(true).next_continuation_token("more");
@@ -281,13 +286,19 @@ mod tests {
         let params = json!({ "uri": "s3://data/logs/", "human_readable": true, "summarize": true });
         let (listing, log) = run(step(params), client).await;
         let listing = listing.unwrap();
-        assert_eq!((listing.object_count, listing.total_bytes, listing.prefixes), (1, 1536, vec!["logs/2026/".to_owned()]));
-        assert_eq!(log, [
-            "                           PRE 2026/",
-            "2026-01-31 06:00:00    1.5 KiB today.txt",
-            "Total Objects: 1",
-            "   Total Size: 1.5 KiB",
-        ]);
+        assert_eq!(
+            (listing.object_count, listing.total_bytes, listing.prefixes),
+            (1, 1536, vec!["logs/2026/".to_owned()])
+        );
+        assert_eq!(
+            log,
+            [
+                "                           PRE 2026/",
+                "2026-01-31 06:00:00    1.5 KiB today.txt",
+                "Total Objects: 1",
+                "   Total Size: 1.5 KiB",
+            ]
+        );
     }
 
     #[tokio::test]
@@ -302,7 +313,8 @@ mod tests {
     #[tokio::test]
     async fn without_a_uri_it_lists_buckets() {
         let page = mock!(Client::list_buckets).then_output(|| {
-            let bucket = aws_sdk_s3::types::Bucket::builder().name("data").creation_date(DateTime::from_secs(0)).build();
+            let bucket =
+                aws_sdk_s3::types::Bucket::builder().name("data").creation_date(DateTime::from_secs(0)).build();
             ListBucketsOutput::builder().buckets(bucket).build()
         });
         let (listing, log) = run(step(json!({})), mock_client!(aws_sdk_s3, [&page])).await;
@@ -325,9 +337,14 @@ mod tests {
 
     #[test]
     fn sizes_read_as_the_cli_writes_them() {
-        for (bytes, text) in
-            [(0, "0 Bytes"), (1, "1 Byte"), (1023, "1023 Bytes"), (1024, "1.0 KiB"), (1_048_575, "1.0 MiB"), (1 << 40, "1.0 TiB")]
-        {
+        for (bytes, text) in [
+            (0, "0 Bytes"),
+            (1, "1 Byte"),
+            (1023, "1023 Bytes"),
+            (1024, "1.0 KiB"),
+            (1_048_575, "1.0 MiB"),
+            (1 << 40, "1.0 TiB"),
+        ] {
             assert_eq!(human_readable(bytes), text);
         }
     }

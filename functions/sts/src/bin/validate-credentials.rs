@@ -57,7 +57,9 @@ impl Step for ValidateCredentials {
         match &trust {
             Some(proof) => {
                 proof.verdict()?;
-                ctx.log("The role refuses callers without the external ID and with a wrong one, and takes the right one");
+                ctx.log(
+                    "The role refuses callers without the external ID and with a wrong one, and takes the right one",
+                );
             }
             None => ctx.log("This credential provider assumes no role, so there is no trust policy to prove"),
         }

@@ -1,0 +1,363 @@
+//! What an operator can type.
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, Subcommand};
+use stepward::customer::Provider;
+
+/// Runs runbook jobs across many AWS accounts, with no server
+#[derive(Debug, Parser)]
+#[command(
+    name = "stepward",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  stepward demo                                      see all of it on this machine, without AWS
+  stepward --local job run fleet/morning-check --customer acme
+  stepward deploy                                    deploy to AWS, with your usual credentials
+
+Exit codes: 0 done; 1 failed; 2 nothing was done, the command or its surroundings are wrong; 3 a job failed in some accounts."
+)]
+pub struct Cli {
+    /// Which cloud, which stack, which form of output.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// Speak to the local cloud instead of AWS
+    #[arg(long, global = true, env = "STEPWARD_LOCAL", value_parser = FalseyValueParser::new())]
+    pub local: bool,
+    /// The local cloud's port
+    #[arg(long, global = true, env = "STEPWARD_LOCAL_PORT", default_value_t = crate::local::DEFAULT_PORT)]
+    pub port: u16,
+    /// The CloudFormation stack
+    #[arg(long, global = true, env = "STEPWARD_STACK", default_value = "stepward")]
+    pub stack: String,
+    /// The Region that Stepward is deployed in; on AWS by default your profile's
+    #[arg(long, global = true)]
+    pub region: Option<String>,
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show all of it on this machine: build, deploy, onboard three customers, run a job
+    #[command(after_help = "Examples:
+  stepward demo              the first time it compiles, for some minutes; after that it takes seconds
+  stepward local down        ends the local cloud that it leaves running")]
+    Demo,
+    /// Start, stop, look at or empty the local cloud
+    #[command(subcommand)]
+    Local(Local),
+    /// Build, upload and deploy through CloudFormation
+    Deploy(Deploy),
+    /// List, run, watch and stop jobs
+    #[command(subcommand)]
+    Job(Job),
+    /// Add, list, show, suspend, resume and remove customers
+    #[command(subcommand)]
+    Customer(Customer),
+    /// Add customers' accounts, set and prove their roles
+    #[command(subcommand)]
+    Account(Account),
+    /// List the steps, or show the page of one
+    #[command(after_help = "Examples:
+  stepward steps
+  stepward steps ec2-start
+  stepward --json steps ec2-start")]
+    Steps {
+        /// The step whose page to show
+        name: Option<String>,
+    },
+}
+
+/// `stepward local …`
+#[derive(Debug, Subcommand)]
+pub enum Local {
+    /// Start it; one that runs already is as good
+    #[command(after_help = "Examples:
+  stepward local up
+  stepward local up --port 4600
+  AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_ACCESS_KEY_ID=111111111111 AWS_SECRET_ACCESS_KEY=test aws s3 ls")]
+    Up,
+    /// End it, with everything in it
+    #[command(after_help = "Example:\n  stepward local down")]
+    Down,
+    /// Say whether it runs
+    #[command(after_help = "Example:\n  stepward local status --json")]
+    Status,
+    /// Empty it: all accounts, all services
+    #[command(after_help = "Example:\n  stepward local reset")]
+    Reset,
+}
+
+/// `stepward deploy`
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  stepward deploy
+  stepward deploy --arm64 --parameter LogRetentionDays=30
+  stepward deploy --parameter MorningCheckScheduleState=ENABLED --parameter MorningCheckCustomer=acme
+  stepward --local deploy
+
+A parameter that is not given keeps the value that the stack has.")]
+pub struct Deploy {
+    /// A parameter of infra/template.yaml; may be given several times
+    #[arg(long = "parameter", short = 'p', value_name = "KEY=VALUE")]
+    pub parameters: Vec<String>,
+    /// Build for Graviton processors; `x86_64` otherwise
+    #[arg(long)]
+    pub arm64: bool,
+}
+
+/// `stepward job …`
+#[derive(Debug, Subcommand)]
+pub enum Job {
+    /// The jobs of the stack
+    #[command(after_help = "Example:\n  stepward job list")]
+    List,
+    /// Start a job and watch it to its end
+    #[command(after_help = "Examples:
+  stepward job run fleet/morning-check --customer acme
+  stepward job run fleet/morning-check --customer acme --account prod --option database=operations
+  stepward job run fleet/morning-check --customer acme --option 'tags={\"team\":\"web\"}' --no-wait
+
+Ctrl-C stops the watching, not the job. Exit codes: 0 succeeded; 1 failed, stopped or out of time; 2 could not be asked;
+3 failed in some accounts.")]
+    Run(RunJob),
+    /// Watch an execution to its end
+    #[command(after_help = "Examples:
+  stepward job watch fleet-morning-check-20250301T060000-5f00ba
+  stepward job watch arn:aws:states:eu-west-1:111111111111:execution:stepward-fleet-morning-check:nightly")]
+    Watch {
+        /// The execution: its name or its ARN
+        id: String,
+    },
+    /// Stop an execution, and what its steps have started
+    #[command(after_help = "Example:
+  stepward job stop fleet-morning-check-20250301T060000-5f00ba --cause 'wrong customer'")]
+    Stop {
+        /// The execution: its name or its ARN
+        id: String,
+        /// Why; kept in the execution's history
+        #[arg(long)]
+        cause: Option<String>,
+    },
+}
+
+/// `stepward job run`
+#[derive(Args, Debug)]
+pub struct RunJob {
+    /// The job, as in fleet/morning-check
+    pub job: String,
+    /// The customer whose accounts it runs in
+    #[arg(long)]
+    pub customer: String,
+    /// One of the customer's accounts; may be given several times; all when absent
+    #[arg(long = "account")]
+    pub accounts: Vec<String>,
+    /// An option of the job, JSON or text; may be given several times
+    #[arg(long = "option", short = 'o', value_name = "KEY=VALUE")]
+    pub options: Vec<String>,
+    /// Name of the execution; one that has run already is not started twice
+    #[arg(long, value_name = "EXECUTION_NAME")]
+    pub name: Option<String>,
+    /// Print the execution's ID and leave
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `stepward customer …`
+#[derive(Debug, Subcommand)]
+pub enum Customer {
+    /// Add a customer
+    #[command(after_help = "Examples:
+  stepward customer add acme
+  stepward customer add acme --default-region eu-west-1")]
+    Add {
+        /// Lower-case letters, digits and hyphens
+        name: String,
+        /// The Region for steps that name none
+        #[arg(long)]
+        default_region: Option<String>,
+        /// Where credentials for the customer's accounts come from
+        #[arg(long, value_parser = provider, value_name = "PROVIDER")]
+        provider: Option<Provider>,
+    },
+    /// All customers
+    #[command(after_help = "Example:\n  stepward customer list --json")]
+    List,
+    /// One customer, with its accounts
+    #[command(after_help = "Example:\n  stepward customer show acme")]
+    Show {
+        /// The customer
+        name: String,
+    },
+    /// Let no job run for a customer
+    #[command(after_help = "Example:\n  stepward customer suspend acme")]
+    Suspend {
+        /// The customer
+        name: String,
+    },
+    /// Let jobs run again
+    #[command(after_help = "Example:\n  stepward customer resume acme")]
+    Resume {
+        /// The customer
+        name: String,
+    },
+    /// Remove a customer and all its accounts; the roles in those accounts stay
+    #[command(after_help = "Example:\n  stepward customer remove acme --yes")]
+    Remove {
+        /// The customer
+        name: String,
+        /// Really
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// A customer's account.
+#[derive(Args, Clone, Debug)]
+pub struct Place {
+    /// The customer
+    pub customer: String,
+    /// The account's name within the customer, as in prod
+    pub account: String,
+}
+
+/// `stepward account …`
+#[derive(Debug, Subcommand)]
+pub enum Account {
+    /// Add an account; prints what the customer needs to let Stepward in
+    #[command(after_help = "Examples:
+  stepward account add acme prod --account-id 222222222222 --regions eu-west-1
+  stepward account add acme prod --account-id 222222222222 --regions eu-west-1,us-east-1 --default-region us-east-1")]
+    Add(AddAccount),
+    /// Set the role that the customer has made, and prove it
+    #[command(after_help = "Example:
+  stepward account set-role acme prod arn:aws:iam::222222222222:role/stepward/Stepward")]
+    SetRole {
+        /// Which account
+        #[command(flatten)]
+        place: Place,
+        /// The role's ARN, below the path /stepward/
+        role_arn: String,
+    },
+    /// Prove again that the role lets Stepward in, and nobody else; ends a rotation
+    #[command(after_help = "Example:\n  stepward account check acme prod")]
+    Check {
+        /// Which account
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make the next external ID; both are valid until `account check` has proven the new one
+    #[command(after_help = "Example:
+  stepward account rotate acme prod      the customer changes the role's trust policy as printed, then:
+  stepward account check acme prod       the new external ID is now the only one")]
+    Rotate {
+        /// Which account
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Show an account, with the external ID that the customer needs
+    #[command(after_help = "Example:\n  stepward account show acme prod")]
+    Show {
+        /// Which account
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Remove an account; the role in it stays
+    #[command(after_help = "Example:\n  stepward account remove acme prod --yes")]
+    Remove {
+        /// Which account
+        #[command(flatten)]
+        place: Place,
+        /// Really
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Run jobs although the role lets strangers in; kept in the audit trail
+    #[command(after_help = "Example:\n  stepward account override-trust acme prod --yes")]
+    OverrideTrust {
+        /// Which account
+        #[command(flatten)]
+        place: Place,
+        /// Really
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// `stepward account add`
+#[derive(Args, Debug)]
+pub struct AddAccount {
+    /// Which account
+    #[command(flatten)]
+    pub place: Place,
+    /// The 12-digit AWS account ID
+    #[arg(long)]
+    pub account_id: String,
+    /// The Regions that steps may work in, with commas between them
+    #[arg(long, value_delimiter = ',', required = true, value_name = "REGION,…")]
+    pub regions: Vec<String>,
+    /// The Region for steps that name none: one of --regions
+    #[arg(long)]
+    pub default_region: Option<String>,
+    /// Where credentials come from: assume-role (the default), ec2, ecs, execution-role, access-key
+    #[arg(long, value_parser = provider, value_name = "PROVIDER")]
+    pub provider: Option<Provider>,
+    /// For access-key: the access key's ID
+    #[arg(long, requires = "secret_path")]
+    pub access_key_id: Option<String>,
+    /// For access-key: where the secret is stored, as in keys/acme/prod
+    #[arg(long, requires = "access_key_id")]
+    pub secret_path: Option<String>,
+}
+
+fn provider(text: &str) -> Result<Provider, String> {
+    serde_json::from_value(text.into())
+        .map_err(|_| "one of assume-role, ec2, ecs, execution-role, access-key is wanted".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed_and_each_has_an_example() {
+        fn check(command: &clap::Command) {
+            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+                let leaf = sub.get_subcommands().next().is_none();
+                assert!(!leaf || sub.get_after_help().is_some(), "{} has no example", sub.get_name());
+                assert!(sub.get_about().is_some(), "{} has no help", sub.get_name());
+                check(sub);
+            }
+        }
+        Cli::command().debug_assert();
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn the_cloud_can_be_named_before_and_behind_the_command() {
+        for line in ["stepward --local job list", "stepward job list --local"] {
+            assert!(Cli::try_parse_from(line.split(' ')).unwrap().global.local, "{line}");
+        }
+        let line =
+            "stepward account add acme prod --account-id 222222222222 --regions eu-west-1,us-east-1 --provider ec2";
+        let Command::Account(Account::Add(add)) = Cli::try_parse_from(line.split(' ')).unwrap().command else {
+            panic!("not account add");
+        };
+        assert_eq!((add.regions.len(), add.provider), (2, Some(Provider::Ec2)));
+        assert!(Cli::try_parse_from(line.replace("ec2", "magic").split(' ')).is_err());
+    }
+}

@@ -1,0 +1,126 @@
+//! The bucket that CloudFormation reads code from, and what goes into it.
+
+use std::collections::HashSet;
+
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{
+    BucketLocationConstraint, CreateBucketConfiguration, PublicAccessBlockConfiguration, ServerSideEncryption,
+    ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule,
+};
+use serde_json::json;
+
+use crate::cloud::Cloud;
+use crate::error::{Context, Error, Result};
+use crate::output::Progress;
+use crate::package::Release;
+
+/// The code bucket of an account and Region: private, encrypted, TLS only; made when it is not there.
+pub(super) async fn code_bucket(cloud: &Cloud) -> Result<String> {
+    let bucket = format!("stepward-code-{}-{}", cloud.account, cloud.region);
+    let s3 = cloud.s3();
+    let head = s3.head_bucket().bucket(&bucket).expected_bucket_owner(&cloud.account).send().await;
+    match head {
+        Ok(_) => return Ok(bucket),
+        Err(error)
+            if error
+                .as_service_error()
+                .is_some_and(aws_sdk_s3::operation::head_bucket::HeadBucketError::is_not_found) => {}
+        // S3 answers HEAD without a reason.
+        Err(error) if error.raw_response().is_some_and(|answer| answer.status().as_u16() == 403) => {
+            return Err(Error::new(format!("bucket {bucket} cannot be used from {}", cloud.name()))
+                .next("if it belongs to this account, let your role use it; if another account took the name, tell AWS Support"));
+        }
+        Err(error) => return Err(cloud.error(error)),
+    }
+    // us-east-1 is the one Region that must not be named: it is where buckets go that name none.
+    let place = (cloud.region != "us-east-1").then(|| {
+        CreateBucketConfiguration::builder()
+            .location_constraint(BucketLocationConstraint::from(cloud.region.as_str()))
+            .build()
+    });
+    s3.create_bucket()
+        .bucket(&bucket)
+        .set_create_bucket_configuration(place)
+        .send()
+        .await
+        .map_err(|error| cloud.error(error))?;
+    secure(cloud, &bucket).await?;
+    Ok(bucket)
+}
+
+async fn secure(cloud: &Cloud, bucket: &str) -> Result<()> {
+    let s3 = cloud.s3();
+    let closed = PublicAccessBlockConfiguration::builder()
+        .block_public_acls(true)
+        .block_public_policy(true)
+        .ignore_public_acls(true)
+        .restrict_public_buckets(true)
+        .build();
+    s3.put_public_access_block()
+        .bucket(bucket)
+        .public_access_block_configuration(closed)
+        .send()
+        .await
+        .map_err(|error| cloud.error(error))?;
+    let aes = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::Aes256).build();
+    let rule = ServerSideEncryptionRule::builder()
+        .apply_server_side_encryption_by_default(aes.doing("the bucket's encryption")?)
+        .build();
+    let encryption = ServerSideEncryptionConfiguration::builder().rules(rule).build();
+    s3.put_bucket_encryption()
+        .bucket(bucket)
+        .server_side_encryption_configuration(encryption.doing("the bucket's encryption")?)
+        .send()
+        .await
+        .map_err(|error| cloud.error(error))?;
+    // The local cloud speaks no TLS.
+    if cloud.local.is_none() {
+        let arn = format!("arn:{}:s3:::{bucket}", cloud.partition);
+        let policy = json!({ "Version": "2012-10-17", "Statement": [{
+            "Sid": "TlsOnly", "Effect": "Deny", "Principal": "*", "Action": "s3:*",
+            "Resource": [arn, format!("{arn}/*")],
+            "Condition": { "Bool": { "aws:SecureTransport": "false" } },
+        }] });
+        s3.put_bucket_policy()
+            .bucket(bucket)
+            .policy(policy.to_string())
+            .send()
+            .await
+            .map_err(|error| cloud.error(error))?;
+    }
+    Ok(())
+}
+
+/// Uploads the files of a release that are not there yet. A key below a release never changes its content.
+pub(super) async fn release(cloud: &Cloud, bucket: &str, release: &Release, progress: &Progress) -> Result<()> {
+    let s3 = cloud.s3();
+    let prefix = format!("{}/", release.prefix());
+    let mut there = HashSet::new();
+    let mut pages = s3.list_objects_v2().bucket(bucket).prefix(&prefix).into_paginator().send();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| cloud.error(error))?;
+        there.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key));
+    }
+    let missing: Vec<_> = release.files.iter().filter(|(key, _)| !there.contains(&format!("{prefix}{key}"))).collect();
+    for (number, (key, content)) in missing.iter().enumerate() {
+        progress.now(format!("uploading {key} ({} of {})", number + 1, missing.len()));
+        let body = ByteStream::from_path(&content.path).await.doing(content.path.display())?;
+        s3.put_object()
+            .bucket(bucket)
+            .key(format!("{prefix}{key}"))
+            .body(body)
+            .send()
+            .await
+            .map_err(|error| cloud.error(error))?;
+    }
+    Ok(())
+}
+
+/// An object's address, in the form that CloudFormation takes as a template's.
+pub(super) fn url(cloud: &Cloud, bucket: &str, key: &str) -> String {
+    if let Some(port) = cloud.local {
+        return format!("{}/{bucket}/{key}", crate::local::endpoint(port));
+    }
+    let suffix = if cloud.partition == "aws-cn" { ".cn" } else { "" };
+    format!("https://s3.{}.amazonaws.com{suffix}/{bucket}/{key}", cloud.region)
+}

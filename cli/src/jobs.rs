@@ -1,0 +1,327 @@
+//! Jobs of a deployed stack: list, start, watch, stop.
+
+pub mod progress;
+mod summary;
+mod view;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_sdk_sfn::operation::describe_execution::DescribeExecutionError;
+use aws_sdk_sfn::operation::start_execution::StartExecutionError;
+use aws_sdk_sfn::types::{ExecutionStatus, HistoryEvent};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use tokio::time::{Instant, sleep};
+
+use crate::cloud::Cloud;
+use crate::deploy::Deployment;
+use crate::error::{Context, Error, Result};
+use progress::JobProgress;
+pub use summary::summary;
+pub use view::View;
+
+/// A job limits itself; this is for one that was made without a limit.
+const WATCH: Duration = Duration::from_hours(24);
+
+/// A job of the stack.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Job {
+    /// As operators call it: `fleet/morning-check`, or `fleet-morning-check` where the source is not at hand.
+    pub name: String,
+    /// Its state machine.
+    pub state_machine_arn: String,
+}
+
+/// What a job is started with.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Input {
+    /// Whose accounts.
+    pub customer: String,
+    /// Which of them; all when empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<String>,
+    /// The job's options.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub options: Map<String, Value>,
+    /// Who starts it.
+    pub started_by: String,
+}
+
+/// How an execution ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finished {
+    /// The execution.
+    pub execution_arn: String,
+    /// The status that Step Functions gave it.
+    pub status: String,
+    /// What it comes to.
+    pub outcome: Outcome,
+    /// Its output; of a failed execution, the summary in its cause.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub output: Value,
+    /// The error's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What the error says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+}
+
+/// What an execution comes to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// All of it succeeded.
+    Succeeded,
+    /// Some accounts failed.
+    Partial,
+    /// It failed, was stopped, or ran out of time.
+    Failed,
+}
+
+impl Outcome {
+    /// The exit code of `job run` and `job watch`.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Succeeded => 0,
+            Self::Failed => 1,
+            Self::Partial => 3,
+        }
+    }
+}
+
+/// The jobs of the stack, by name. `sources` are the names that the checkout knows.
+pub async fn list(cloud: &Cloud, deployment: &Deployment, sources: &[String]) -> Result<Vec<Job>> {
+    let client = cloud.cloudformation();
+    let mut pages = client.list_stack_resources().stack_name(&deployment.stack).into_paginator().items().send();
+    let prefix = deployment.output("StateMachinePrefix")?;
+    let mut jobs = Vec::new();
+    while let Some(resource) = pages.next().await {
+        let resource = resource.map_err(|error| cloud.error(error))?;
+        let (Some("AWS::StepFunctions::StateMachine"), Some(arn)) =
+            (resource.resource_type(), resource.physical_resource_id())
+        else {
+            continue;
+        };
+        let slug = arn.strip_prefix(prefix).unwrap_or(arn);
+        let name = sources.iter().find(|source| source.replace('/', "-") == slug).map_or(slug, String::as_str);
+        jobs.push(Job { name: name.to_owned(), state_machine_arn: arn.to_owned() });
+    }
+    jobs.sort();
+    Ok(jobs)
+}
+
+/// Starts a job; the execution's ARN.
+pub async fn start(
+    cloud: &Cloud,
+    deployment: &Deployment,
+    job: &str,
+    input: &impl Serialize,
+    name: Option<&str>,
+) -> Result<String> {
+    let slug = job.replace('/', "-");
+    let state_machine = format!("{}{slug}", deployment.output("StateMachinePrefix")?);
+    let name = name.map_or_else(|| new_name(&slug), |name| Ok(name.to_owned()))?;
+    let sent = cloud
+        .sfn()
+        .start_execution()
+        .state_machine_arn(state_machine)
+        .name(&name)
+        .input(serde_json::to_string(input).doing("the job's input")?)
+        .send()
+        .await;
+    match sent {
+        Ok(started) => Ok(started.execution_arn),
+        Err(error) => Err(match error.as_service_error() {
+            Some(StartExecutionError::StateMachineDoesNotExist(_)) => {
+                let known: Vec<_> = list(cloud, deployment, &[]).await?.into_iter().map(|job| job.name).collect();
+                Error::not_asked(format!("stack {} on {} has no job {job}", deployment.stack, cloud.name()))
+                    .next(format!("it has {}; `{} job list` shows them", known.join(", "), cloud.command()))
+            }
+            Some(StartExecutionError::ExecutionAlreadyExists(_)) => {
+                Error::not_asked(format!("there has been an execution {name} of {job} with another input"))
+                    .next(format!("give another --name, or look at that one: `{} job watch {name}`", cloud.command()))
+            }
+            _ => cloud.error(error).nothing_done(),
+        }),
+    }
+}
+
+/// Job, time and randomness: unique, and found again by eye.
+fn new_name(slug: &str) -> Result<String> {
+    let now = OffsetDateTime::now_utc();
+    let (hour, minute, second) = now.to_hms();
+    let time = format!("{}{:02}{:02}T{hour:02}{minute:02}{second:02}", now.year(), u8::from(now.month()), now.day());
+    let mut random = [0_u8; 3];
+    getrandom::fill(&mut random).doing("randomness from the operating system")?;
+    // Step Functions takes 80 characters.
+    let slug = &slug[..slug.len().min(50)];
+    Ok(format!("{slug}-{time}-{}", crate::hex(&random)))
+}
+
+/// Finds an execution by its ARN or by its name.
+pub async fn find(cloud: &Cloud, deployment: &Deployment, id: &str) -> Result<String> {
+    if id.starts_with("arn:") {
+        return Ok(id.to_owned());
+    }
+    let mut found = Vec::new();
+    for job in list(cloud, deployment, &[]).await? {
+        let arn = format!("{}:{id}", job.state_machine_arn.replacen(":stateMachine:", ":execution:", 1));
+        match cloud.sfn().describe_execution().execution_arn(&arn).send().await {
+            Ok(_) => found.push(arn),
+            Err(error) if is_missing(error.as_service_error()) => {}
+            Err(error) => return Err(cloud.error(error).nothing_done()),
+        }
+    }
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(Error::not_asked(format!(
+            "no job of stack {} on {} has an execution {id}",
+            deployment.stack,
+            cloud.name()
+        ))
+        .next("give the ID that `job run` printed")),
+        _ => Err(Error::not_asked(format!("several jobs have an execution {id}"))
+            .next(format!("give one of these: {}", found.join(", ")))),
+    }
+}
+
+fn is_missing(error: Option<&DescribeExecutionError>) -> bool {
+    matches!(error, Some(DescribeExecutionError::ExecutionDoesNotExist(_) | DescribeExecutionError::InvalidArn(_)))
+}
+
+/// Follows an execution to its end, showing what happens. Dropping the future stops the watching, not the job.
+pub async fn watch(cloud: &Cloud, execution: &str, view: &View) -> Result<Finished> {
+    let end = Instant::now() + WATCH;
+    let mut job = JobProgress::default();
+    while !job.has_ended() {
+        for event in events_after(cloud, execution, job.last_event()).await? {
+            if let Some(change) = job.apply(&event) {
+                view.change(&change);
+            }
+        }
+        view.show(&job, OffsetDateTime::now_utc());
+        if Instant::now() >= end {
+            return Err(Error::not_asked(format!("{execution} still runs after {} h", WATCH.as_secs() / 3600))
+                .next("watch it again, or stop it with `job stop`"));
+        }
+        if !job.has_ended() {
+            sleep(cloud.pause()).await;
+        }
+    }
+    view.end();
+    result(cloud, execution).await
+}
+
+/// The events behind one that is known, oldest first. Newest are asked for first, so that a long history is not read
+/// again at every look.
+async fn events_after(cloud: &Cloud, execution: &str, known: i64) -> Result<Vec<HistoryEvent>> {
+    let client = cloud.sfn();
+    let history = client.get_execution_history().execution_arn(execution).reverse_order(true).max_results(200);
+    let mut events = history.into_paginator().items().send();
+    let mut new = Vec::new();
+    while let Some(event) = events.next().await {
+        let event = event.map_err(|error| cloud.error(error).nothing_done())?;
+        if event.id() <= known {
+            break;
+        }
+        new.push(event);
+    }
+    new.reverse();
+    Ok(new)
+}
+
+/// How an execution ended.
+pub async fn result(cloud: &Cloud, execution: &str) -> Result<Finished> {
+    let found = cloud.sfn().describe_execution().execution_arn(execution).send().await;
+    let found = found.map_err(|error| cloud.error(error).nothing_done())?;
+    let succeeded = *found.status() == ExecutionStatus::Succeeded;
+    // A job that failed in every account puts its summary into the cause.
+    let text = if succeeded { found.output() } else { found.cause() };
+    let output: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let outcome = match (succeeded, output["outcome"].as_str()) {
+        (false, _) | (_, Some("failed")) => Outcome::Failed,
+        (true, Some("partial")) => Outcome::Partial,
+        (true, _) => Outcome::Succeeded,
+    };
+    let cause = found.cause().filter(|_| output.is_null()).map(|cause| message_of(cause).unwrap_or(cause.to_owned()));
+    Ok(Finished {
+        execution_arn: execution.to_owned(),
+        status: found.status().as_str().to_owned(),
+        outcome,
+        output,
+        error: found.error().map(str::to_owned),
+        cause,
+    })
+}
+
+/// The message in what Lambda says of a failed function.
+fn message_of(cause: &str) -> Option<String> {
+    let parsed: Value = serde_json::from_str(cause).ok()?;
+    parsed["errorMessage"].as_str().map(str::to_owned)
+}
+
+/// Starts a job and waits for its end, showing nothing: for programs.
+pub async fn run(cloud: &Cloud, deployment: &Deployment, job: &str, input: &impl Serialize) -> Result<Finished> {
+    let execution = start(cloud, deployment, job, input, None).await?;
+    watch(cloud, &execution, &View::hidden()).await
+}
+
+/// Stops an execution; the `cancel` function then stops what its steps had started.
+pub async fn stop(cloud: &Cloud, execution: &str, cause: Option<&str>) -> Result<()> {
+    let cause = cause.map_or_else(|| format!("stopped by {}", cloud.caller), str::to_owned);
+    let stop = cloud.sfn().stop_execution().execution_arn(execution).error("Stopped").cause(cause);
+    stop.send().await.map(|_| ()).map_err(|error| cloud.error(error).nothing_done())
+}
+
+/// Reads `key=value` options: a value that is JSON is taken as such, any other as text.
+pub fn options(given: &[String]) -> Result<Map<String, Value>> {
+    let mut options = Map::new();
+    for (key, value) in pairs("--option", given)? {
+        let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
+        options.insert(key, value);
+    }
+    Ok(options)
+}
+
+/// Reads `key=value` arguments.
+pub fn pairs(flag: &str, given: &[String]) -> Result<BTreeMap<String, String>> {
+    let pair = |text: &String| {
+        let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty())?;
+        Some((key.to_owned(), value.to_owned()))
+    };
+    let wrong =
+        |text: &str| Error::not_asked(format!("{flag} {text}: no value")).next(format!("write {flag} KEY=VALUE"));
+    given.iter().map(|text| pair(text).ok_or_else(|| wrong(text))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_option_is_json_where_it_can_be() {
+        let given = ["n=3", "text=hello world", "tags={\"a\":\"b\"}", "sql=SELECT 1 = 1"].map(str::to_owned);
+        let read = Value::Object(options(&given).unwrap());
+        assert_eq!(read, json!({ "n": 3, "text": "hello world", "tags": { "a": "b" }, "sql": "SELECT 1 = 1" }));
+        assert!(options(&["novalue".to_owned()]).unwrap_err().to_string().contains("KEY=VALUE"));
+        assert!(options(&["=x".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn an_execution_name_fits_step_functions() {
+        let name = new_name(&"x".repeat(70)).unwrap();
+        assert!(name.len() <= 80, "{name}");
+        assert_ne!(new_name("a").unwrap(), new_name("a").unwrap());
+    }
+
+    #[test]
+    fn outcomes_have_their_exit_codes() {
+        assert_eq!([Outcome::Succeeded, Outcome::Failed, Outcome::Partial].map(Outcome::code), [0, 1, 3]);
+    }
+}

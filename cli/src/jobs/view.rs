@@ -1,0 +1,120 @@
+//! How a running job is shown: a line for each account on a terminal, a line for each change elsewhere.
+
+use std::io::{IsTerminal, stderr};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use time::OffsetDateTime;
+
+use super::progress::{Change, JobProgress, Row, State, StepRun};
+use crate::output::span;
+
+/// Shows a job while it runs.
+#[derive(Debug)]
+pub struct View {
+    to: To,
+}
+
+#[derive(Debug)]
+enum To {
+    Terminal { lines: MultiProgress, bars: Mutex<Vec<ProgressBar>> },
+    Lines,
+    Nowhere,
+}
+
+impl View {
+    /// On standard error.
+    #[must_use]
+    pub fn new() -> Self {
+        let terminal = stderr().is_terminal();
+        Self {
+            to: if terminal { To::Terminal { lines: MultiProgress::new(), bars: Mutex::default() } } else { To::Lines },
+        }
+    }
+
+    /// Shows nothing.
+    #[must_use]
+    pub fn hidden() -> Self {
+        Self { to: To::Nowhere }
+    }
+
+    pub(super) fn change(&self, change: &Change) {
+        if matches!(self.to, To::Lines) {
+            let label = if change.label.is_empty() { "job" } else { &change.label };
+            eprintln!("  {label:<16} {}", step_text(&change.step, change.step.ended.unwrap_or(change.step.began)));
+        }
+    }
+
+    pub(super) fn show(&self, job: &JobProgress, now: OffsetDateTime) {
+        let To::Terminal { lines, bars } = &self.to else { return };
+        let Ok(mut bars) = bars.lock() else { return };
+        let width = job.rows.iter().map(|row| row.label.len()).max().unwrap_or(0);
+        for (number, row) in job.rows.iter().enumerate() {
+            if bars.len() == number {
+                let bar = lines.add(ProgressBar::new_spinner());
+                if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+                    bar.set_style(style);
+                }
+                bar.enable_steady_tick(Duration::from_millis(120));
+                bars.push(bar);
+            }
+            bars[number].set_message(row_text(row, width, now));
+        }
+    }
+
+    /// Leaves on the screen what was last shown.
+    pub(super) fn end(&self) {
+        if let To::Terminal { bars, .. } = &self.to
+            && let Ok(bars) = bars.lock()
+        {
+            bars.iter().for_each(ProgressBar::abandon);
+        }
+    }
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn row_text(row: &Row, width: usize, now: OffsetDateTime) -> String {
+    let label = if row.label.is_empty() { "job" } else { &row.label };
+    let steps: Vec<_> = row.steps.iter().map(|step| step_text(step, now)).collect();
+    format!("{label:<width$}  {}", steps.join(" · "), width = width.max(3))
+}
+
+fn step_text(step: &StepRun, now: OffsetDateTime) -> String {
+    let took = step.ended.unwrap_or(now) - step.began;
+    let took = span(Duration::try_from(took).unwrap_or_default());
+    let says = step.says.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
+    let (mark, time) = match step.state {
+        State::Done => ("✔", format!(" {took}")),
+        State::Failed => ("✘", format!(" {took}")),
+        // At its beginning there is nothing to tell of its time.
+        State::Running | State::Pending if step.began == now => ("…", String::new()),
+        State::Running | State::Pending => ("…", format!(" {took}")),
+    };
+    format!("{mark} {}{time}{says}", step.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pending_step_says_for_how_long_and_what() {
+        let began = OffsetDateTime::UNIX_EPOCH;
+        let step = StepRun {
+            name: "Start".into(),
+            state: State::Pending,
+            began,
+            ended: None,
+            says: Some("1 of 2 running".into()),
+        };
+        assert_eq!(step_text(&step, began + Duration::from_secs(12)), "… Start 12 s: 1 of 2 running");
+        let done = StepRun { state: State::Done, ended: Some(began + Duration::from_millis(400)), says: None, ..step };
+        assert_eq!(step_text(&done, began + Duration::from_secs(99)), "✔ Start 0.4 s");
+    }
+}

@@ -1,0 +1,98 @@
+//! Builds binaries of this workspace with Cargo: tests and benches run what a deployment runs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+/// A binary of a package.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Binary {
+    /// The binary's name; for a step, the step's.
+    pub name: String,
+    /// The package that it belongs to.
+    pub package: String,
+}
+
+/// Where the root `Cargo.toml` is.
+#[must_use]
+pub fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// Every step: the binaries of the crates below `functions/`, except the runner's own in `functions/api`.
+pub fn steps() -> Result<Vec<Binary>, String> {
+    let functions = root().join("functions");
+    binaries(|dir| dir.parent() == Some(&functions) && !dir.ends_with("api"))
+}
+
+/// The binaries of the packages whose directory is chosen, in Cargo's order. Cargo is asked, so that no list of them is
+/// kept by hand.
+pub fn binaries(chosen: impl Fn(&Path) -> bool) -> Result<Vec<Binary>, String> {
+    let metadata = json_lines(cargo(&["metadata", "--no-deps", "--format-version", "1"]))?;
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut found = Vec::new();
+    for package in metadata.iter().flat_map(|metadata| list(&metadata["packages"])) {
+        if Path::new(&text(&package["manifest_path"])).parent().is_some_and(&chosen) {
+            let targets =
+                list(&package["targets"]).into_iter().filter(|target| list(&target["kind"]).contains(&"bin".into()));
+            found.extend(targets.map(|target| Binary { name: text(&target["name"]), package: text(&package["name"]) }));
+        }
+    }
+    Ok(found)
+}
+
+/// Builds binaries with a profile; where each of them is, by name. Cargo shows its progress on standard error.
+pub fn build(binaries: &[Binary], profile: &str, target_dir: &Path) -> Result<BTreeMap<String, PathBuf>, String> {
+    let mut command = cargo(&["build", "--message-format", "json-render-diagnostics", "--profile", profile]);
+    command.arg("--target-dir").arg(target_dir);
+    for Binary { name, package } in binaries {
+        command.args(["--package", package, "--bin", name]);
+    }
+    let built: BTreeMap<_, _> = json_lines(command)?
+        .iter()
+        .filter_map(|message| Some((message["target"]["name"].as_str()?, message["executable"].as_str()?)))
+        .map(|(name, executable)| (name.to_owned(), PathBuf::from(executable)))
+        .collect();
+    match binaries.iter().find(|binary| !built.contains_key(&binary.name)) {
+        Some(missing) => Err(format!("cargo built no binary {} of {}", missing.name, missing.package)),
+        None => Ok(built),
+    }
+}
+
+/// Profile and target directory that the running program was built with, so that what it builds is built only once.
+pub fn of_this_program() -> Result<(String, PathBuf), String> {
+    let program = std::env::current_exe().map_err(|error| format!("where this program is: {error}"))?;
+    let dir = program.ancestors().skip(1).find(|dir| !dir.ends_with("deps"));
+    let profile = dir.and_then(Path::file_name).and_then(|name| name.to_str());
+    match (profile, dir.and_then(Path::parent)) {
+        // https://doc.rust-lang.org/cargo/reference/build-cache.html
+        (Some("debug"), Some(target)) => Ok(("dev".into(), target.into())),
+        (Some(profile), Some(target)) => Ok((profile.into(), target.into())),
+        _ => Err(format!("{} is not in a target directory; run it with cargo", program.display())),
+    }
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(arguments).current_dir(root()).stdin(Stdio::null()).stderr(Stdio::inherit());
+    // What the Cargo that runs this program told it. Build scripts that watch these variables would run again.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn json_lines(mut command: Command) -> Result<Vec<Value>, String> {
+    let answer = command.output().map_err(|error| format!("cargo cannot be run: {error}"))?;
+    if !answer.status.success() {
+        return Err(format!("`{command:?}` ended with {}; what cargo said above tells why", answer.status));
+    }
+    let lines = answer.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).map_err(|error| format!("cargo's answer: {error}"))).collect()
+}

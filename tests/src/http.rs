@@ -1,0 +1,80 @@
+//! An HTTP server on loopback, as small as a Runtime API and an AWS need.
+
+#![expect(clippy::expect_used, reason = "without a server there is no test; the message says so")]
+
+use std::io::Write;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tiny_http::{Request, StatusCode};
+
+/// A server on a free port; one request after the other.
+pub(crate) struct Server {
+    server: Arc<tiny_http::Server>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One request, read whole, with the means to answer it.
+pub(crate) struct Call {
+    /// `GET`, `POST` …
+    pub(crate) method: String,
+    /// What stands before the `?`.
+    pub(crate) path: String,
+    /// What stands behind the `?`.
+    pub(crate) query: String,
+    /// The body.
+    pub(crate) body: Vec<u8>,
+    request: Request,
+}
+
+impl Server {
+    pub(crate) fn start(mut handle: impl FnMut(Call) + Send + 'static) -> Self {
+        let server = Arc::new(tiny_http::Server::http("127.0.0.1:0").expect("a free port on loopback"));
+        let requests = Arc::clone(&server);
+        let thread =
+            std::thread::spawn(move || requests.incoming_requests().filter_map(Call::read).for_each(&mut handle));
+        Self { server, thread: Some(thread) }
+    }
+
+    /// Address and port.
+    pub(crate) fn address(&self) -> String {
+        self.server.server_addr().to_string()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.server.unblock();
+        // A panic there has been printed, and its test has failed for want of an answer.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl Call {
+    /// `None` when the client is gone before its request is whole.
+    fn read(mut request: Request) -> Option<Self> {
+        let mut body = Vec::new();
+        request.as_reader().read_to_end(&mut body).ok()?;
+        let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
+        Some(Self { method: request.method().to_string(), path: path.into(), query: query.into(), body, request })
+    }
+
+    pub(crate) fn header(&self, name: &'static str) -> Option<&str> {
+        self.request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
+    }
+
+    /// Answers in one write: `tiny_http`'s own answers take several, and those wait for each other's acknowledgement
+    /// (Nagle's algorithm), which would spoil every measurement.
+    pub(crate) fn answer(self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
+        let reason = StatusCode(status).default_reason_phrase();
+        let mut answer = format!("HTTP/1.1 {status} {reason}\r\nContent-Length: {}\r\n", body.len()).into_bytes();
+        for (name, value) in headers {
+            answer.extend(format!("{name}: {value}\r\n").bytes());
+        }
+        answer.extend(b"\r\n");
+        answer.extend(body);
+        let mut writer = self.request.into_writer();
+        // The client may be gone, killed by its test.
+        let _ = writer.write_all(&answer).and_then(|()| writer.flush());
+    }
+}

@@ -1,0 +1,50 @@
+//! S3, path style: <https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html>
+
+use serde_json::{Value, json};
+
+use super::query::{decoded, escaped, pairs};
+use super::state::{Answer, Failure, State};
+use super::{ARTIFACTS, Request};
+use crate::http::Call;
+
+/// Operation and parameters of a request.
+pub(super) fn understand(call: &Call) -> (String, Value) {
+    let path = decoded(call.path.trim_start_matches('/'));
+    let (bucket, key) = path.split_once('/').unwrap_or((&path, ""));
+    let operation = match (call.method.as_str(), bucket, key) {
+        ("GET", "", _) => "ListBuckets",
+        ("GET", _, "") => "ListObjectsV2",
+        ("PUT", _, key) if !key.is_empty() => "PutObject",
+        _ => "Unknown",
+    };
+    (operation.into(), json!({ "Bucket": bucket, "Key": key, "Query": pairs(&call.query) }))
+}
+
+pub(super) fn answer(state: &mut State, request: &Request, body: &[u8]) -> Answer {
+    let bucket = request.text("Bucket");
+    match request.operation.as_str() {
+        "PutObject" if bucket == ARTIFACTS => {
+            state.objects.insert(format!("{bucket}/{}", request.text("Key")), body.to_vec());
+            Ok(String::new())
+        }
+        "ListObjectsV2" => {
+            let prefix = escaped(request.parameters["Query"]["prefix"].as_str().unwrap_or_default());
+            Ok(format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+                 <Name>{bucket}</Name><Prefix>{prefix}</Prefix><KeyCount>1</KeyCount><MaxKeys>1000</MaxKeys>\
+                 <IsTruncated>false</IsTruncated><Contents><Key>{prefix}today.csv</Key>\
+                 <LastModified>2026-01-31T06:00:00.000Z</LastModified><ETag>\"d41d8cd98f00b204e9800998ecf8427e\"</ETag>\
+                 <Size>1536</Size><StorageClass>STANDARD</StorageClass></Contents></ListBucketResult>"
+            ))
+        }
+        _ => Err(Failure::new(404, "NoSuchBucket", "The specified bucket does not exist")),
+    }
+}
+
+pub(super) fn failure(Failure { code, message, .. }: &Failure, id: &str) -> String {
+    let message = escaped(message);
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>{message}</Message>\
+         <RequestId>{id}</RequestId></Error>"
+    )
+}

@@ -1,0 +1,157 @@
+//! What the small AWS knows, and who may do what in it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{BROKER_ACCOUNT, Keys, Request, ec2};
+use crate::http::Call;
+
+pub(super) struct State {
+    pub(super) broker: Keys,
+    /// Sessions by access key ID.
+    pub(super) sessions: HashMap<String, Session>,
+    /// What the trust policy of each role asks for.
+    pub(super) roles: HashMap<String, Option<String>>,
+    /// Records of the table by `pk` and `sk`, as plain JSON.
+    pub(super) records: HashMap<(String, String), Value>,
+    pub(super) instances: Vec<ec2::Instance>,
+    pub(super) objects: HashMap<String, Vec<u8>>,
+    pub(super) faults: Vec<(String, Fault)>,
+    /// Requests that are never answered.
+    pub(super) held: Vec<Call>,
+    pub(super) requests: Vec<Request>,
+}
+
+pub(super) struct Session {
+    pub(super) keys: Keys,
+    pub(super) account: String,
+    pub(super) arn: String,
+    /// `None`: everything.
+    pub(super) policy: Option<Value>,
+}
+
+/// Who signed a request.
+#[derive(Clone, Debug)]
+pub(super) enum Caller {
+    Broker,
+    /// A session, by its access key ID.
+    Session(String),
+}
+
+#[derive(Clone)]
+pub(super) enum Fault {
+    Refuse { times: usize, failure: Failure },
+    Hang,
+    Slow(Duration),
+}
+
+/// An error as AWS answers it.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) status: u16,
+    pub(super) code: String,
+    pub(super) message: String,
+}
+
+pub(super) type Answer = Result<String, Failure>;
+
+impl Failure {
+    pub(super) fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
+        Self { status, code: code.into(), message: message.into() }
+    }
+}
+
+impl State {
+    pub(super) fn open(&mut self, account: &str, arn: &str, policy: Option<Value>) -> Keys {
+        let keys = Keys::new(&format!("ASIA{:016}", self.sessions.len()));
+        let session = Session { keys: keys.clone(), account: account.into(), arn: arn.into(), policy };
+        self.sessions.insert(keys.id.clone(), session);
+        keys
+    }
+
+    /// Who signed a request with this access key ID and sent this token.
+    pub(super) fn caller(&self, key_id: &str, token: Option<&str>) -> Result<Caller, Failure> {
+        let session = self.sessions.get(key_id);
+        let known = session.map(|session| &session.keys).or((key_id == self.broker.id).then_some(&self.broker));
+        match known {
+            Some(keys) if token == Some(&keys.token) => {
+                Ok(session.map_or(Caller::Broker, |_| Caller::Session(key_id.into())))
+            }
+            _ => {
+                Err(Failure::new(403, "InvalidClientTokenId", "The security token included in the request is invalid."))
+            }
+        }
+    }
+
+    pub(super) fn account(&self, caller: &Caller) -> &str {
+        match caller {
+            Caller::Broker => BROKER_ACCOUNT,
+            Caller::Session(id) => self.sessions.get(id).map_or("", |session| &session.account),
+        }
+    }
+
+    pub(super) fn arn(&self, caller: &Caller) -> String {
+        match caller {
+            Caller::Broker => format!("arn:aws:sts::{BROKER_ACCOUNT}:assumed-role/stepward-broker/stepward-test"),
+            Caller::Session(id) => self.sessions.get(id).map_or_else(String::new, |session| session.arn.clone()),
+        }
+    }
+
+    /// Takes the next fault of an operation.
+    pub(super) fn fault(&mut self, operation: &str) -> Option<Fault> {
+        let place = self.faults.iter().position(|(of, _)| of == operation)?;
+        let fault = self.faults[place].1.clone();
+        if let (_, Fault::Refuse { times, .. }) = &mut self.faults[place] {
+            *times -= 1;
+            if *times == 0 {
+                self.faults.remove(place);
+            }
+        }
+        Some(fault)
+    }
+
+    /// Whether the caller may do this: the broker what its role has, a session what its session policy allows.
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html> (the form of the message)
+    pub(super) fn authorize(&self, caller: &Caller, request: &Request) -> Result<(), Failure> {
+        // The permission is not always called as the operation is.
+        let action = match request.name().as_str() {
+            "s3:ListObjectsV2" => "s3:ListBucket".to_owned(),
+            "s3:ListBuckets" => "s3:ListAllMyBuckets".to_owned(),
+            name => name.to_owned(),
+        };
+        let (allowed, kind) = match caller {
+            _ if action == "sts:GetCallerIdentity" => return Ok(()),
+            Caller::Broker => {
+                let own = ["dynamodb:BatchGetItem", "s3:PutObject", "sts:AssumeRole"];
+                (own.contains(&action.as_str()), "identity-based")
+            }
+            Caller::Session(id) => {
+                let policy = self.sessions.get(id).and_then(|session| session.policy.as_ref());
+                (policy.is_none_or(|policy| allows(policy, &action)), "session")
+            }
+        };
+        if allowed {
+            return Ok(());
+        }
+        let message = format!(
+            "User: {} is not authorized to perform: {action} because no {kind} policy allows the {action} action",
+            self.arn(caller)
+        );
+        let (code, message) = match request.service.as_str() {
+            "ec2" => ("UnauthorizedOperation", format!("You are not authorized to perform this operation. {message}")),
+            "dynamodb" | "athena" => ("AccessDeniedException", message),
+            _ => ("AccessDenied", message),
+        };
+        Err(Failure::new(403, code, message))
+    }
+}
+
+fn allows(policy: &Value, action: &str) -> bool {
+    let statements = policy["Statement"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let names = |actions: &Value| {
+        actions == action || actions.as_array().is_some_and(|actions| actions.iter().any(|name| name == action))
+    };
+    statements.iter().any(|statement| statement["Effect"] == "Allow" && names(&statement["Action"]))
+}

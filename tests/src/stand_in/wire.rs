@@ -1,0 +1,79 @@
+//! From an HTTP request to a service and back.
+
+use std::sync::Mutex;
+
+use serde_json::json;
+
+use super::state::{Failure, Fault, State};
+use super::{Request, athena, dynamodb, ec2, lock, query, s3, sts};
+use crate::http::Call;
+
+pub(super) fn handle(state: &Mutex<State>, call: Call) {
+    let Some((key_id, service)) = call.header("Authorization").and_then(scope) else {
+        return call.answer(403, &[], b"unsigned");
+    };
+    let (operation, parameters) = match service.as_str() {
+        "dynamodb" | "athena" => {
+            let target = call.header("X-Amz-Target").and_then(|target| target.split('.').nth(1)).unwrap_or_default();
+            (target.to_owned(), serde_json::from_slice(&call.body).unwrap_or_default())
+        }
+        "s3" => s3::understand(&call),
+        _ => query::understand(&call.body),
+    };
+    let mut request = Request { service, operation, parameters, account: String::new() };
+    let fault = lock(state).fault(&request.name());
+    if let Some(Fault::Slow(delay)) = fault {
+        std::thread::sleep(delay);
+    }
+    let mut state = lock(state);
+    let caller = state.caller(&key_id, call.header("X-Amz-Security-Token"));
+    if let Ok(caller) = &caller {
+        state.account(caller).clone_into(&mut request.account);
+    }
+    state.requests.push(request.clone());
+    let id = format!("00000000-0000-4000-8000-{:012}", state.requests.len());
+    let answer = match fault {
+        Some(Fault::Hang) => return state.held.push(call),
+        Some(Fault::Refuse { failure, .. }) => Err(failure),
+        _ => caller.and_then(|caller| {
+            state.authorize(&caller, &request)?;
+            match request.service.as_str() {
+                "dynamodb" => dynamodb::answer(&state, &request),
+                "sts" => sts::answer(&mut state, &caller, &request),
+                "ec2" => ec2::answer(&mut state, &caller, &request),
+                "athena" => athena::answer(&request),
+                "s3" => s3::answer(&mut state, &request, &call.body),
+                other => Err(Failure::new(400, "InvalidAction", format!("there is no {other} here"))),
+            }
+        }),
+    };
+    drop(state);
+    let (status, body) = match answer {
+        Ok(body) => (200, body),
+        Err(failure) => {
+            let body = match request.service.as_str() {
+                "dynamodb" | "athena" => json!({ "__type": failure.code, "message": failure.message }).to_string(),
+                "ec2" => ec2::failure(&failure, &id),
+                "s3" => s3::failure(&failure, &id),
+                _ => sts::failure(&failure, &id),
+            };
+            (failure.status, body)
+        }
+    };
+    let kind = match request.service.as_str() {
+        "dynamodb" => "application/x-amz-json-1.0",
+        "athena" => "application/x-amz-json-1.1",
+        _ => "text/xml",
+    };
+    let id_header = if request.service == "s3" { "x-amz-request-id" } else { "x-amzn-RequestId" };
+    call.answer(status, &[("Content-Type", kind), (id_header, &id)], body.as_bytes());
+}
+
+/// Access key ID and service of a signature.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-authentication-methods.html>
+fn scope(authorization: &str) -> Option<(String, String)> {
+    let scope = authorization.split_once("Credential=")?.1.split(',').next()?;
+    let parts: Vec<_> = scope.split('/').collect();
+    let [key_id, _date, _region, service, "aws4_request"] = parts[..] else { return None };
+    Some((key_id.into(), service.into()))
+}

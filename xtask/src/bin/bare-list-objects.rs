@@ -1,0 +1,18 @@
+//! S3's `ListObjectsV2` with the SDK's defaults, and nothing else.
+
+use aws_config::BehaviorVersion;
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use serde_json::{Value, json};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    #[expect(clippy::disallowed_methods, reason = "what others do, to compare with")]
+    let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
+    let client = aws_sdk_s3::Client::new(&config);
+    run(service_fn(async |event: LambdaEvent<Value>| {
+        let text = |field: &str| event.payload[field].as_str().unwrap_or_default();
+        let answer = client.list_objects_v2().bucket(text("bucket")).prefix(text("prefix")).send().await?;
+        Ok::<_, Error>(json!({ "objects": answer.contents().len() }))
+    }))
+    .await
+}
