@@ -1,5 +1,6 @@
 //! Uploads a release and deploys it through CloudFormation: one path for the local cloud and for AWS.
 
+mod events;
 pub mod stack;
 mod upload;
 

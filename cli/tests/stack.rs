@@ -3,13 +3,14 @@
 use serde_json::json;
 use stepward_cli::cloud::Cloud;
 use stepward_cli::deploy::stack::{self, Outcome, Parameters, Template};
+use stepward_cli::error::Result;
 use stepward_cli::local::{LocalCloud, OPERATOR};
 use stepward_cli::output::Progress;
 use stepward_cli::workspace::Workspace;
 
-fn local_cloud(name: &str) -> LocalCloud {
-    let dir = Workspace::find().unwrap().local_cloud().join(format!("test-{name}-{}", std::process::id()));
-    LocalCloud::start_private(&dir).unwrap()
+fn local_cloud(name: &str) -> Result<LocalCloud> {
+    let dir = Workspace::find()?.local_cloud().join(format!("test-{name}-{}", std::process::id()));
+    LocalCloud::start_private(&dir)
 }
 
 fn buckets(names: &[&str]) -> Template {
@@ -26,7 +27,7 @@ async fn apply(cloud: &Cloud, template: &Template) -> Result<Outcome, String> {
 
 #[tokio::test]
 async fn a_failed_stack_names_the_first_failed_resource_and_what_to_do() {
-    let local = local_cloud("failed-stack");
+    let local = local_cloud("failed-stack").unwrap();
     let other = Cloud::local(local.port, "999999999999", None);
     apply(&other, &buckets(&["taken-by-somebody-else"])).await.unwrap();
     let cloud = Cloud::local(local.port, OPERATOR, None);
@@ -40,7 +41,7 @@ async fn a_failed_stack_names_the_first_failed_resource_and_what_to_do() {
 
 #[tokio::test]
 async fn a_template_that_changes_nothing_is_success() {
-    let local = local_cloud("same-stack");
+    let local = local_cloud("same-stack").unwrap();
     let cloud = Cloud::local(local.port, OPERATOR, None);
     assert_eq!(apply(&cloud, &buckets(&["one"])).await, Ok(Outcome::Changed));
     assert_eq!(apply(&cloud, &buckets(&["one"])).await, Ok(Outcome::Unchanged));

@@ -123,7 +123,7 @@ impl Context {
     pub async fn prove_trust(&self) -> Result<Option<Proof>, StepError> {
         match &self.prober {
             Some(Prober { sts, record, attribution }) if record.provider() == Provider::AssumeRole => {
-                trust::prove(sts, &record.account, attribution).await.map(Some)
+                Box::pin(trust::prove(sts, &record.account, attribution)).await.map(Some)
             }
             _ => Ok(None),
         }

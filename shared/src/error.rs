@@ -66,8 +66,8 @@ pub struct StepError {
     pub name: ErrorName,
     /// What happened and what to do next, for a person.
     pub message: String,
-    /// The AWS call that failed.
-    pub aws: Option<AwsFailure>,
+    /// The AWS call that failed. Boxed, because every `Result` here is as large as its error.
+    pub aws: Option<Box<AwsFailure>>,
     /// Customer and account that the step worked for.
     pub place: Option<String>,
 }
@@ -111,7 +111,7 @@ impl fmt::Display for StepError {
             write!(f, "[{place}] ")?;
         }
         f.write_str(&self.message)?;
-        if let Some(AwsFailure { operation, code, request_id }) = &self.aws {
+        if let Some(AwsFailure { operation, code, request_id }) = self.aws.as_deref() {
             write!(f, " ({operation}: {code}")?;
             if let Some(id) = request_id {
                 write!(f, ", request {id}")?;
@@ -162,7 +162,7 @@ where
                 format!("{operation} could not be sent or its answer not read: {}", without_role_arns(&causes(other))),
             ),
         };
-        Self { name, message, aws: Some(AwsFailure { operation, code, request_id }), place: None }
+        Self { name, message, aws: Some(Box::new(AwsFailure { operation, code, request_id })), place: None }
     }
 }
 

@@ -82,6 +82,7 @@ pub fn serve<S: Step>() -> ExitCode {
 }
 
 /// Runs a function on Lambda until Lambda ends it. `load` makes, once, what `handler` gets with every event.
+#[expect(clippy::needless_pass_by_value, reason = "a function's `main` gives its handler away")]
 pub fn run<T, A: Serialize>(
     load: impl AsyncFnOnce() -> Result<T, StepError>,
     handler: impl AsyncFn(&T, LambdaEvent<Event>) -> Result<A, StepError>,
@@ -101,7 +102,10 @@ pub fn run<T, A: Serialize>(
                     Err(error) => Err(error.clone()),
                 };
                 answer.map_err(|error| {
-                    tracing::error!(error.name = %error.name, "{error}");
+                    // A step has logged its own already, with its fields.
+                    if error.place.is_none() {
+                        tracing::error!(error.name = %error.name, "{error}");
+                    }
                     Diagnostic::from(error)
                 })
             }))
@@ -139,14 +143,18 @@ async fn handle<S: Step>(broker: &Broker, event: &LambdaEvent<Event>) -> Result<
     let deadline = event.context.deadline();
     let left = deadline.duration_since(SystemTime::now()).unwrap_or_default().saturating_sub(ANSWER_MARGIN);
     let limit = tokio::time::Instant::now() + left;
-    let work = work(broker, &step, &envelope, limit).instrument(span);
+    let work = work(broker, &step, &envelope, limit).instrument(span.clone());
     let place = format!("{}/{}", target.customer, target.account);
     let in_time = tokio::time::timeout_at(limit, work).await.unwrap_or_else(|_| {
         Err(ErrorName::TimedOut.because(
             "the step was not over before Lambda's limit; what it started goes on, and a retry finds it instead of starting again",
         ))
     });
-    in_time.map_err(|error| error.at(place))
+    in_time.map_err(|error| {
+        let error = error.at(place);
+        span.in_scope(|| tracing::error!(error.name = %error.name, "{error}"));
+        error
+    })
 }
 
 async fn work<S: Step>(

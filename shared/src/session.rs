@@ -28,7 +28,7 @@ const RECORD_LIFE: Duration = Duration::from_secs(30);
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles.html#iam-term-role-chaining>
 const SESSION_SECONDS: i32 = 3600;
 /// Credentials are used only while they outlive the longest Lambda invocation (15 minutes), with a minute to spare.
-const SESSION_LIFE: Duration = Duration::from_secs(3600 - 16 * 60);
+const SESSION_LIFE: Duration = Duration::from_mins(60 - 16);
 /// Records and sessions that a warm process keeps at most.
 const CACHE_SIZE: usize = 64;
 

@@ -22,7 +22,7 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// Parameters that work, as JSON: shown on the step's page, and parsed by a test.
     const EXAMPLE: &'static str;
     /// How long the step may stay `pending`, over all its calls.
-    const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+    const TIMEOUT: Duration = Duration::from_mins(30);
     /// Whether the step may run before the role's trust has been proven. Only the step that proves it may.
     const PROVES_TRUST: bool = false;
     /// What the step answers.

@@ -513,6 +513,7 @@ fn parse<T: DeserializeOwned>(item: Item) -> Result<T, StepError> {
     })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn incomplete(error: aws_sdk_dynamodb::error::BuildError) -> StepError {
     ErrorName::Internal.because(error.to_string())
 }

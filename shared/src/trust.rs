@@ -31,7 +31,7 @@ pub struct Proof {
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// AccessDenied.
+    /// `AccessDenied`.
     Refused,
     /// Credentials.
     Accepted,

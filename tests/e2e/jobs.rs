@@ -151,3 +151,33 @@ fn a_rotation_ends_when_the_new_external_id_is_proven_and_steps_run_all_the_whil
         assert_eq!(runs().await, Outcome::Succeeded);
     });
 }
+
+#[test]
+fn a_cancelled_query_is_stopped_at_athena_also_when_its_id_was_lost() {
+    in_the_world(async |world| {
+        let acme = world.customer().await;
+        let slow = "SELECT count(*) FROM range(20000000) a, range(20) b WHERE (a.range * 7 + b.range) % 13 = 1";
+        let bucket = format!("stepward-results-{}", acme.owner.account);
+        let mut envelope = acme.envelope(&json!({ "query": slow, "database": "operations", "bucket": bucket }));
+        envelope["cancel"] = json!(true);
+        let answer = world.call("athena-query", &envelope).await.unwrap();
+        let said = answer["log"][0].as_str().unwrap();
+        let id = said.strip_prefix("Athena query ").and_then(|rest| rest.strip_suffix(" stopped")).expect(said);
+        let athena = aws_sdk_athena::Client::new(&acme.owner.config);
+        let query = athena.get_query_execution().query_execution_id(id).send().await.unwrap().query_execution.unwrap();
+        assert_eq!(query.status().unwrap().state().unwrap().as_str(), "CANCELLED");
+    });
+}
+
+#[test]
+fn the_end_of_an_execution_is_looked_through_for_what_still_runs() {
+    in_the_world(async |world| {
+        let finished = world.morning_check("nobody").await;
+        let event = json!({
+            "source": "aws.states",
+            "detail-type": "Step Functions Execution Status Change",
+            "detail": { "executionArn": finished.execution_arn, "status": "FAILED" },
+        });
+        assert_eq!(world.call("cancel", &event).await.unwrap(), json!({ "cancelled": 0 }));
+    });
+}

@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use aws_sdk_cloudformation::types::{
-    Capability, ChangeSetStatus, ChangeSetType, Parameter, ResourceStatus, Stack, StackEvent, StackStatus,
-};
+use aws_sdk_cloudformation::types::{Capability, ChangeSetStatus, ChangeSetType, Parameter, Stack, StackStatus};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
+use super::events::{Events, failed, failure, line, reason_of};
 use crate::cloud::Cloud;
 use crate::error::{Error, Result};
 use crate::output::Progress;
@@ -213,6 +212,7 @@ async fn is_ready(cloud: &Cloud, name: &str, change_set: &str) -> Result<bool> {
                 return Ok(false);
             }
             Some(ChangeSetStatus::Failed) => {
+                let reason = reason_of(cloud, name, Some(change_set), reason.to_owned()).await;
                 return Err(Error::new(format!("{} refused the change of stack {name}: {reason}", cloud.name()))
                     .next("mend the template or the parameters that the message names"));
             }
@@ -246,7 +246,9 @@ async fn follow(cloud: &Cloud, name: &str, events: &mut Events, progress: &Progr
         match status.as_ref().map(StackStatus::as_str) {
             Some("CREATE_COMPLETE" | "UPDATE_COMPLETE" | "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS") => return Ok(()),
             Some(status) if !status.ends_with("_IN_PROGRESS") => {
-                return Err(failed(cloud, name, status, first_failure));
+                let reason = first_failure.unwrap_or_else(|| "CloudFormation named no resource".into());
+                let reason = reason_of(cloud, name, None, reason).await;
+                return Err(failed(cloud, name, status, &reason));
             }
             Some(_) if Instant::now() < end => sleep(cloud.pause()).await,
             Some(status) => {
@@ -255,66 +257,6 @@ async fn follow(cloud: &Cloud, name: &str, events: &mut Events, progress: &Progr
             }
             None => return Err(Error::new(format!("stack {name} was deleted meanwhile")).next("deploy again")),
         }
-    }
-}
-
-fn failed(cloud: &Cloud, name: &str, status: &str, first: Option<String>) -> Error {
-    let reason = first.unwrap_or_else(|| "CloudFormation named no resource".into());
-    let next = if status.starts_with("ROLLBACK") || status.starts_with("CREATE") {
-        format!("mend that, delete the stack (`aws cloudformation delete-stack --stack-name {name}`) and deploy again")
-    } else if status == "UPDATE_ROLLBACK_COMPLETE" {
-        "the stack is as it was before; mend that and deploy again".into()
-    } else {
-        format!("see the stack's events in the CloudFormation console; its status is {status}")
-    };
-    Error::new(format!("stack {name} on {} ended as {status}: {reason}", cloud.name())).next(next)
-}
-
-/// What one event says, as one line.
-fn line(event: &StackEvent) -> String {
-    let status = event.resource_status().map(ResourceStatus::as_str).unwrap_or_default();
-    let reason = event.resource_status_reason().filter(|reason| !reason.is_empty());
-    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-    format!("{:<20} {}{reason}", status, event.logical_resource_id().unwrap_or_default())
-}
-
-/// The reason for a rollback is the first failure; what follows was only cancelled because of it.
-fn failure(event: &StackEvent) -> Option<String> {
-    let status = event.resource_status()?.as_str();
-    let reason = event.resource_status_reason().filter(|reason| !reason.is_empty()).unwrap_or("no reason given");
-    (status.ends_with("_FAILED") && !reason.contains("cancelled")).then(|| {
-        let (name, kind) = (event.logical_resource_id().unwrap_or_default(), event.resource_type().unwrap_or_default());
-        format!("{name} ({kind}): {reason}")
-    })
-}
-
-/// The events of a stack that have not been seen yet.
-struct Events {
-    seen: HashSet<String>,
-}
-
-impl Events {
-    async fn after_those_of_now(cloud: &Cloud, name: &str) -> Result<Self> {
-        let mut events = Self { seen: HashSet::new() };
-        events.unseen(cloud, name).await?;
-        Ok(events)
-    }
-
-    /// Oldest first. CloudFormation answers newest first, so pages are read until one that is known.
-    async fn unseen(&mut self, cloud: &Cloud, name: &str) -> Result<Vec<StackEvent>> {
-        let client = cloud.cloudformation();
-        let mut pages = client.describe_stack_events().stack_name(name).into_paginator().send();
-        let mut new = Vec::new();
-        'pages: while let Some(page) = pages.next().await {
-            for event in page.map_err(|error| cloud.error(error))?.stack_events.unwrap_or_default() {
-                if !self.seen.insert(event.event_id().unwrap_or_default().to_owned()) {
-                    break 'pages;
-                }
-                new.push(event);
-            }
-        }
-        new.reverse();
-        Ok(new)
     }
 }
 
@@ -334,20 +276,5 @@ mod tests {
         assert_eq!(change_set_type("s", Some(&stack(StackStatus::UpdateComplete))).unwrap(), ChangeSetType::Update);
         let said = change_set_type("s", Some(&stack(StackStatus::UpdateInProgress))).unwrap_err().to_string();
         assert!(said.contains("somebody else"), "{said}");
-    }
-
-    #[test]
-    fn what_was_only_cancelled_is_not_the_reason() {
-        let event = |reason: &str| {
-            let event = StackEvent::builder()
-                .stack_id("s")
-                .event_id("e")
-                .stack_name("s")
-                .timestamp(std::time::UNIX_EPOCH.into());
-            let event = event.resource_status(ResourceStatus::CreateFailed).logical_resource_id("Api");
-            event.resource_status_reason(reason).build()
-        };
-        assert_eq!(failure(&event("Resource creation cancelled")), None);
-        assert!(failure(&event("no such key")).unwrap().contains("Api"));
     }
 }

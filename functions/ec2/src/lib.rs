@@ -170,14 +170,14 @@ where
     }
     for instance in &found {
         check(instance, &watch, goal)?;
-        watch.set_state(instance.instance_id(), state(instance));
+        watch.set_state(instance.instance_id(), &state(instance));
     }
     let to_ask: Vec<_> = watch.in_state(&goal.act_on).filter(|id| !watch.asked.contains(id)).collect();
     if !to_ask.is_empty() {
         ctx.log(format_args!("{} {}", goal.doing, to_ask.join(", ")));
         for change in act(ec2, to_ask.clone()).await? {
             let now = change.current_state.and_then(|state| state.name);
-            watch.set_state(change.instance_id.as_deref(), now.unwrap_or_else(|| goal.act_on.clone()));
+            watch.set_state(change.instance_id.as_deref(), now.as_ref().unwrap_or(&goal.act_on));
         }
         watch.asked.extend(to_ask);
     }
@@ -190,7 +190,7 @@ where
 }
 
 impl Watch {
-    fn set_state(&mut self, id: Option<&str>, state: InstanceStateName) {
+    fn set_state(&mut self, id: Option<&str>, state: &InstanceStateName) {
         if let Some(instance) = self.instances.iter_mut().find(|instance| Some(instance.instance_id.as_str()) == id) {
             state.as_str().clone_into(&mut instance.state);
         }

@@ -73,7 +73,9 @@ fn status_code(name: ErrorName) -> i64 {
 
 impl Api {
     async fn start(&self, job: &str, request: &ApiGatewayV2httpRequest) -> Result<Value, StepError> {
-        let body = request.body.as_deref().unwrap_or_default();
+        let body = request.body.as_deref().filter(|_| !request.is_base64_encoded).ok_or_else(|| {
+            ErrorName::InvalidInput.because("there is no JSON body; send one with Content-Type: application/json")
+        })?;
         let start: Start = Event::from_text(body).read()?;
         let job = state_machine(job)?;
         let caller = request.request_context.authorizer.as_ref().and_then(|a| a.iam.as_ref()?.user_arn.as_deref());

@@ -15,7 +15,7 @@ use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepErro
 
 /// Between two looks at the query. Short ones take 1 to 3 seconds.
 const POLL: Duration = Duration::from_secs(2);
-/// What one GetQueryResults page holds at most.
+/// What one page of results holds at most.
 /// <https://docs.aws.amazon.com/athena/latest/APIReference/API_GetQueryResults.html>
 const PAGE: i32 = 1000;
 
@@ -27,6 +27,7 @@ const PAGE: i32 = 1000;
 /// job stops the query.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the parameter's name")]
 struct Query {
     /// The SQL statement, up to 262,144 bytes.
     query: String,
@@ -178,7 +179,7 @@ impl Step for Query {
     }"#;
     // Athena ends DML queries after 30 minutes by default.
     // https://docs.aws.amazon.com/athena/latest/ug/service-limits.html
-    const TIMEOUT: Duration = Duration::from_secs(35 * 60);
+    const TIMEOUT: Duration = Duration::from_mins(35);
     type Output = Answered;
 
     fn validate(&self) -> Result<(), StepError> {
@@ -229,13 +230,12 @@ impl Step for Query {
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Answered>, StepError> {
-        let id = match resume {
-            Some(resume) => resume.state::<Started>()?.query_execution_id,
-            None => {
-                let id = self.start(ctx).await?;
-                ctx.log(format_args!("Athena query {id} started"));
-                id
-            }
+        let id = if let Some(resume) = resume {
+            resume.state::<Started>()?.query_execution_id
+        } else {
+            let id = self.start(ctx).await?;
+            ctx.log(format_args!("Athena query {id} started"));
+            id
         };
         let answer = ctx.client(Client::new).get_query_execution().query_execution_id(&id).send().await?;
         let query = answer.query_execution.ok_or_else(|| {
@@ -335,12 +335,12 @@ mod tests {
     }
 
     fn results(values: &[Option<&str>]) -> GetQueryResultsOutput {
-        let row = |value: &Option<&str>| {
+        let row = |value: Option<&str>| {
             Row::builder().data(Datum::builder().set_var_char_value(value.map(str::to_owned)).build()).build()
         };
         let column = ColumnInfo::builder().name("status").r#type("varchar").build().unwrap();
         let metadata = ResultSetMetadata::builder().column_info(column).build();
-        let set = ResultSet::builder().set_rows(Some(values.iter().map(row).collect())).result_set_metadata(metadata);
+        let set = ResultSet::builder().set_rows(Some(values.iter().copied().map(row).collect())).result_set_metadata(metadata);
         GetQueryResultsOutput::builder().result_set(set.build()).build()
     }
 

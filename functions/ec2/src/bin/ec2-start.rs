@@ -40,7 +40,7 @@ impl Step for Start {
     const NAME: &'static str = "ec2-start";
     const RUNDECK: &'static [&'static str] = &["aws-vm-start", "aws-vm-start-step"];
     const EXAMPLE: &'static str = r#"{ "instance_ids": ["i-0123456789abcdef0"] }"#;
-    const TIMEOUT: Duration = Duration::from_secs(15 * 60);
+    const TIMEOUT: Duration = Duration::from_mins(15);
     type Output = Changed;
 
     fn validate(&self) -> Result<(), StepError> {

@@ -49,7 +49,7 @@ impl Step for Stop {
     const EXAMPLE: &'static str = r#"{ "tags": { "environment": "test" } }"#;
     type Output = Changed;
     // Windows instances can take this long to shut down.
-    const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+    const TIMEOUT: Duration = Duration::from_mins(30);
 
     fn validate(&self) -> Result<(), StepError> {
         self.selection().validate()?;
@@ -124,12 +124,12 @@ mod tests {
             .match_requests(|request| request.instance_ids() == [ID] && request.force() == Some(true))
             .then_output(stopping);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
-        let step = step(json!({ "instance_ids": ID, "force": true }));
+        let forced = step(json!({ "instance_ids": ID, "force": true }));
         let mut resume = None;
         for _ in 0..3 {
-            resume = Some(resumed(step.run(&ctx, resume).await.unwrap()));
+            resume = Some(resumed(forced.run(&ctx, resume).await.unwrap()));
         }
-        let Progress::Done(output) = step.run(&ctx, resume).await.unwrap() else { panic!("not done") };
+        let Progress::Done(output) = forced.run(&ctx, resume).await.unwrap() else { panic!("not done") };
         assert_eq!(output.instances[0].state, "stopped");
         assert_eq!(stop.num_calls(), 1);
     }
