@@ -1,5 +1,12 @@
 //! Tests that walk over every step and every job, without AWS. Nothing here is a list kept by hand.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what the tests share fails a test as the tests do"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;

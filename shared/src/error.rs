@@ -145,7 +145,12 @@ where
                 let code = answer.err().code().unwrap_or("no error code").to_owned();
                 let said = without_role_arns(answer.err().message().unwrap_or("AWS gave no reason"));
                 let name = classify(&code, status);
-                let message = if name == ErrorName::AccessDenied { denied(&operation, &said) } else { said };
+                let message = match name {
+                    ErrorName::AccessDenied => denied(&operation, &said),
+                    ErrorName::Throttled => format!("AWS asked to slow down, run it again later: {said}"),
+                    ErrorName::Internal => format!("a fault at AWS, run it again later: {said}"),
+                    _ => said,
+                };
                 (name, code, message)
             }
             SdkError::TimeoutError(_) => {

@@ -18,7 +18,7 @@ use crate::envelope::{Answer, Called, Envelope, Outcome, Resume, read};
 use crate::error::{ErrorName, StepError};
 use crate::manifest::Manifest;
 use crate::permissions::Place;
-use crate::session::{Attribution, Broker, Freshness, check_trust};
+use crate::session::{Attribution, Broker, check_trust};
 use crate::step::{Progress, Step};
 use crate::{artifact, logging, settings};
 
@@ -164,24 +164,30 @@ async fn work<S: Step>(
     limit: tokio::time::Instant,
 ) -> Result<Answer, StepError> {
     let target = &envelope.target;
-    // A proof is of the record as it is.
-    let freshness = if S::PROVES_TRUST { Freshness::Now } else { Freshness::Recent };
-    let ctx = match enter(broker, step, envelope, freshness).await {
+    if S::PROVES_TRUST {
+        // A proof is of the record as it is.
+        broker.forget_record(target);
+    }
+    let kept = broker.keeps_record(target);
+    let ctx = match enter(broker, step, envelope).await {
         // What a kept record does not allow, the present one may.
         Err(error)
-            if freshness == Freshness::Recent
+            if kept
                 && matches!(error.name, ErrorName::AccessDenied | ErrorName::TrustBroken | ErrorName::InvalidInput) =>
         {
-            enter(broker, step, envelope, Freshness::Now).await
+            broker.forget_record(target);
+            enter(broker, step, envelope).await
         }
         entered => entered,
     }?;
     let answer = if envelope.cancel {
-        step.cancel(&ctx, envelope.resume.clone()).await?;
-        Progress::Done(json!({ "cancelled": true }))
+        let cancelled = step.cancel(&ctx, envelope.resume.clone()).boxed().await;
+        cancelled.map(|()| Progress::Done(json!({ "cancelled": true })))
     } else {
-        linger(step, &ctx, envelope.resume.clone(), limit).await?
+        linger(step, &ctx, envelope.resume.clone(), limit).await
     };
+    // A step's own error may quote what it knows.
+    let answer = answer.map_err(|error| StepError { message: ctx.mask(&error.message), ..error })?;
     let log = artifact::claim_check(&broker.config, &ctx, "log", json!(ctx.take_log())).await?;
     let outcome = match answer {
         Progress::Done(output) => {
@@ -204,14 +210,9 @@ async fn work<S: Step>(
 }
 
 /// Everything between the envelope and the step: the customer's record, the role's trust, credentials cut to the step.
-async fn enter<S: Step>(
-    broker: &Broker,
-    step: &S,
-    envelope: &Envelope,
-    freshness: Freshness,
-) -> Result<Context, StepError> {
+async fn enter<S: Step>(broker: &Broker, step: &S, envelope: &Envelope) -> Result<Context, StepError> {
     let target = &envelope.target;
-    let record = broker.configuration(&target.customer, &target.account, freshness).await?;
+    let record = broker.configuration(&target.customer, &target.account).await?;
     if !S::PROVES_TRUST {
         check_trust(&record)?;
     }

@@ -15,7 +15,7 @@ use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::customer::{AccessKey, Configuration, Provider, Trust};
-use crate::envelope::Execution;
+use crate::envelope::{Execution, Target};
 use crate::error::{ErrorName, StepError};
 use crate::permissions::Place;
 use crate::store::Store;
@@ -40,17 +40,10 @@ pub struct Broker {
     /// STS in the broker's Region.
     pub sts: aws_sdk_sts::Client,
     store: Store,
+    /// The function's own secret key and session token: no step may show those either.
+    secrets: Vec<SecretString>,
     records: Cache<(String, String), Configuration>,
     sessions: Cache<SessionKey, Arc<Session>>,
-}
-
-/// How old a customer's record may be.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Freshness {
-    /// As it is in the table now.
-    Now,
-    /// What a warm process may have kept.
-    Recent,
 }
 
 /// Credentials for one account, Region and policy, with the clients made from them.
@@ -94,28 +87,37 @@ impl Broker {
         let config = aws_config(None).await;
         let store = Store::new(aws_sdk_dynamodb::Client::new(&config), settings::table()?);
         let sts = aws_sdk_sts::Client::new(&config);
-        Ok(Self { config, sts, store, records: Cache::new(RECORD_LIFE), sessions: Cache::new(SESSION_LIFE) })
+        let own = match config.credentials_provider() {
+            Some(provider) => provider.provide_credentials().await.ok(),
+            None => None,
+        };
+        let secrets = own.as_ref().map(secrets_of).unwrap_or_default();
+        Ok(Self { config, sts, store, secrets, records: Cache::new(RECORD_LIFE), sessions: Cache::new(SESSION_LIFE) })
     }
 
-    /// The customer's record: as it is now, or at most [`RECORD_LIFE`] old.
+    /// The customer's record, at most [`RECORD_LIFE`] old.
     ///
     /// # Errors
     /// `NotFound` or `Conflict` (suspended), or why DynamoDB failed.
-    pub async fn configuration(
-        &self,
-        customer: &str,
-        account: &str,
-        freshness: Freshness,
-    ) -> Result<Configuration, StepError> {
+    pub async fn configuration(&self, customer: &str, account: &str) -> Result<Configuration, StepError> {
         let key = (customer.to_owned(), account.to_owned());
-        if freshness == Freshness::Recent
-            && let Some(found) = self.records.get(&key)
-        {
+        if let Some(found) = self.records.get(&key) {
             return Ok(found);
         }
         let found = self.store.configuration(customer, account).await?;
         self.records.put(key, found.clone());
         Ok(found)
+    }
+
+    /// Whether the customer's record would come from an earlier call.
+    #[must_use]
+    pub fn keeps_record(&self, target: &Target) -> bool {
+        self.records.get(&(target.customer.clone(), target.account.clone())).is_some()
+    }
+
+    /// Reads the customer's record anew at the next call.
+    pub fn forget_record(&self, target: &Target) {
+        self.records.remove(&(target.customer.clone(), target.account.clone()));
     }
 
     /// Credentials for the account, cut to the policy.
@@ -154,7 +156,8 @@ impl Broker {
         attribution: &Attribution,
     ) -> Result<Session, StepError> {
         let account = &record.account;
-        let with = |credentials: SharedCredentialsProvider, secrets: Vec<SecretString>| {
+        let with = |credentials: SharedCredentialsProvider, mut secrets: Vec<SecretString>| {
+            secrets.extend(self.secrets.iter().cloned());
             let config = self.config.to_builder().region(Region::new(place.region.clone()));
             let identities = aws_config::identity::IdentityCache::lazy().build();
             Session::new(config.credentials_provider(credentials).identity_cache(identities).build(), secrets)
@@ -173,10 +176,10 @@ impl Broker {
                     }
                     (answer, _) => answer,
                 }?;
-                let token = credentials.session_token().unwrap_or_default();
-                let secrets = [external_id.expose(), credentials.secret_access_key(), token].map(SecretString::from);
+                let mut secrets = secrets_of(&credentials);
+                secrets.push(external_id.expose().into());
                 // The account is in the answer itself, so that no further call has to ask for it.
-                return Ok(with(SharedCredentialsProvider::new(credentials), secrets.into()));
+                return Ok(with(SharedCredentialsProvider::new(credentials), secrets));
             }
             Provider::Ec2 => {
                 let imds = aws_config::imds::credentials::ImdsCredentialsProvider::builder().build();
@@ -267,6 +270,10 @@ pub(crate) async fn assume(
         .ok_or_else(|| ErrorName::Internal.because("STS accepted the role but gave no credentials; try again"))?;
     let expiry = given.expiration.try_into().ok();
     Ok(Credentials::new(given.access_key_id, given.secret_access_key, Some(given.session_token), expiry, "stepward"))
+}
+
+fn secrets_of(credentials: &Credentials) -> Vec<SecretString> {
+    [Some(credentials.secret_access_key()), credentials.session_token()].into_iter().flatten().map(Into::into).collect()
 }
 
 async fn in_account(sts: &aws_sdk_sts::Client, account_id: &str) -> Result<(), StepError> {
@@ -369,6 +376,10 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         }
         entries.insert(key, (Instant::now(), value));
     }
+
+    fn remove(&self, key: &K) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
 }
 
 impl std::fmt::Debug for Session {
@@ -453,7 +464,14 @@ mod tests {
         let config = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build();
         let store = Store::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, Vec::<&Rule>::new()), "table");
         let sts = mock_client!(aws_sdk_sts, RuleMode::Sequential, rules);
-        Broker { config, sts, store, records: Cache::new(RECORD_LIFE), sessions: Cache::new(SESSION_LIFE) }
+        Broker {
+            config,
+            sts,
+            store,
+            secrets: Vec::new(),
+            records: Cache::new(RECORD_LIFE),
+            sessions: Cache::new(SESSION_LIFE),
+        }
     }
 
     async fn open(broker: &Broker, record: &Configuration, policy: &str, execution: &str) -> Result<(), StepError> {

@@ -74,9 +74,9 @@ fn a_role_that_one_customer_has_cannot_be_registered_for_another() {
 fn even_an_unclaimed_role_of_another_customer_does_not_open() {
     in_the_world(async |world| {
         // The thief is first to register the role; the owner's trust policy asks for the owner's external ID.
-        let (owner, account_id) = world.new_names();
-        world.store.add_customer("test", &owner, None, None).await.unwrap();
-        let owned = world.account(&owner, "prod", &account_id).await;
+        let (victim, account_id) = world.new_names();
+        world.store.add_customer("test", &victim, None, None).await.unwrap();
+        let owned = world.account(&victim, "prod", &account_id).await;
         let (thief, _) = world.new_names();
         world.store.add_customer("test", &thief, None, None).await.unwrap();
         let stolen = world.account(&thief, "prod", &account_id).await;

@@ -3,6 +3,13 @@
 //!
 //! All tests share one local cloud, each with customers of its own. A test that cannot have it fails.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what the tests share fails a test as the tests do"
+)]
+
 mod boundary;
 mod jobs;
 mod records;

@@ -134,7 +134,8 @@ fn http(world: &World, method: &str, path: &str, headers: &[(&str, &str)], body:
     let path = uri.split_once(&format!(":{port}")).unwrap().1;
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let lines: String = sent.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let lines: Vec<_> = sent.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let lines = lines.concat();
     let length = body.len();
     write!(stream, "{method} {path} HTTP/1.1\r\n{lines}content-length: {length}\r\nconnection: close\r\n\r\n{body}")
         .unwrap();

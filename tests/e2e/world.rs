@@ -23,7 +23,7 @@ use stepward_cli::workspace::{Function, Workspace};
 pub(crate) const REGION: &str = "eu-west-1";
 pub(crate) const STACK: &str = "stepward";
 /// The longest that anything here takes, with both cores busy.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_mins(4);
 
 /// A deployed Stepward.
 pub(crate) struct World {
@@ -67,6 +67,7 @@ impl World {
     }
 
     /// An account ID and a customer's name that no other test has.
+    #[expect(clippy::unused_self, reason = "they are names in this world")]
     pub(crate) fn new_names(&self) -> (String, String) {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -219,7 +220,7 @@ impl Owned {
     /// The states of all instances, as the owner sees them.
     pub(crate) async fn instance_states(&self) -> Vec<String> {
         let seen = self.owner.ec2().describe_instances().send().await.unwrap();
-        let instances = seen.reservations().iter().flat_map(|reservation| reservation.instances());
+        let instances = seen.reservations().iter().flat_map(aws_sdk_ec2::types::Reservation::instances);
         instances.map(|instance| instance.state().unwrap().name().unwrap().to_string()).collect()
     }
 

@@ -10,7 +10,7 @@ use stepward_tests::{build, catalog};
 
 /// Generators and benches for people who work on Stepward.
 #[derive(Parser)]
-#[command(name = "cargo xtask")]
+#[command(bin_name = "cargo xtask")]
 enum Task {
     /// Write what is generated from the steps' binaries: cli/catalog.json.
     Generate,

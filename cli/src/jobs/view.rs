@@ -81,7 +81,12 @@ impl Default for View {
 
 fn row_text(row: &Row, width: usize, now: OffsetDateTime) -> String {
     let label = if row.label.is_empty() { "job" } else { &row.label };
-    let steps: Vec<_> = row.steps.iter().map(|step| step_text(step, now)).collect();
+    // A terminal is narrow: the step under way is to be seen, and what it says.
+    let text = |step: &StepRun| match step.state {
+        State::Done => format!("✔ {}", step.name),
+        _ => step_text(step, now),
+    };
+    let steps: Vec<_> = row.steps.iter().map(text).collect();
     format!("{label:<width$}  {}", steps.join(" · "), width = width.max(3))
 }
 

@@ -6,9 +6,8 @@ What MiniStack alone does not do:
   it: MiniStack and the Lambda processes that it started.
 - Its execution history says which event came before which, and what happens inside a Map, as that of AWS does:
   https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html
-- A condition on aws:ResourceTag sees the tags of EC2 instances, and counts in a session policy too:
-  https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-resourcetag
-The last two lean on names that are private to MiniStack 1.5.33; with another version they fail at start, not silently.
+The last leans on names that are private to MiniStack 1.5.33; with another version it fails at start, not silently.
+What MiniStack decides by IAM is left as it is: tests of the boundary rest on it.
 """
 
 import contextvars
@@ -35,21 +34,8 @@ if sys.argv[2] == "attached":
 del sys.argv[1:]
 
 from ministack.app import main  # noqa: E402
-from ministack.core import iam_evaluator  # noqa: E402
-from ministack.core.responses import get_account_id, get_region  # noqa: E402
-from ministack.services import ec2, tagging  # noqa: E402
 from ministack.services import stepfunctions as sfn  # noqa: E402
 
-
-def instance_tags():
-    for instance in list(ec2._instances):
-        yield f"arn:aws:ec2:{get_region()}:{get_account_id()}:instance/{instance}", ec2._tags.get(instance, [])
-
-
-# Tags are looked up only where this says that they matter; MiniStack's own asks it about the role's policies alone.
-assert iam_evaluator._names_condition_key and "sqs" in tagging._RESOURCE_TAG_COLLECTORS
-iam_evaluator._names_condition_key = lambda policies, prefix: True
-tagging._RESOURCE_TAG_COLLECTORS["ec2"] = instance_tags
 
 # MiniStack runs every item of a Map in a copy of its context, so these follow the branches by themselves.
 before = contextvars.ContextVar("before", default=0)

@@ -340,7 +340,9 @@ mod tests {
         };
         let column = ColumnInfo::builder().name("status").r#type("varchar").build().unwrap();
         let metadata = ResultSetMetadata::builder().column_info(column).build();
-        let set = ResultSet::builder().set_rows(Some(values.iter().copied().map(row).collect())).result_set_metadata(metadata);
+        let set = ResultSet::builder()
+            .set_rows(Some(values.iter().copied().map(row).collect()))
+            .result_set_metadata(metadata);
         GetQueryResultsOutput::builder().result_set(set.build()).build()
     }
 
