@@ -396,36 +396,8 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
 
     use super::*;
-    use crate::customer::{Account, Customer, Defaults, ExternalId, Status};
-
-    fn record(customer: &str) -> Configuration {
-        let text = "2026-01-01T00:00:00Z";
-        Configuration {
-            customer: Customer {
-                name: customer.into(),
-                status: Status::Active,
-                default_region: None,
-                provider: None,
-                created_at: text.into(),
-                version: 1,
-            },
-            account: Account {
-                customer: customer.into(),
-                name: "prod".into(),
-                account_id: "222222222222".into(),
-                provider: None,
-                role_arn: Some("arn:aws:iam::222222222222:role/stepward/Stepward".into()),
-                external_id: ExternalId::generate().unwrap(),
-                next_external_id: None,
-                regions: vec!["eu-west-1".into()],
-                default_region: None,
-                access_key: None,
-                trust: Trust::Proven,
-                version: 1,
-            },
-            defaults: Defaults::default(),
-        }
-    }
+    use crate::customer::ExternalId;
+    use crate::testing::record;
 
     fn place() -> Place {
         Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() }

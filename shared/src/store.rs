@@ -541,33 +541,10 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
 
     use super::*;
-
-    fn customer(status: Status) -> Customer {
-        Customer {
-            name: "acme".into(),
-            status,
-            default_region: None,
-            provider: None,
-            created_at: "2026-01-01T00:00:00Z".into(),
-            version: 3,
-        }
-    }
+    use crate::testing::record;
 
     fn account() -> Account {
-        Account {
-            customer: "acme".into(),
-            name: "prod".into(),
-            account_id: "222222222222".into(),
-            provider: None,
-            role_arn: None,
-            external_id: ExternalId::generate().unwrap(),
-            next_external_id: None,
-            regions: vec!["eu-west-1".into()],
-            default_region: None,
-            access_key: None,
-            trust: Trust::Proven,
-            version: 7,
-        }
+        record("acme").account
     }
 
     fn answers(items: Vec<Item>) -> Rule {
@@ -580,10 +557,11 @@ mod tests {
     }
 
     fn records(status: Status) -> Vec<Item> {
-        let account = account();
+        let record = record("acme");
+        let customer = Customer { status, ..record.customer };
         vec![
-            item(account_key("acme", "prod"), &account).unwrap(),
-            item(customer_key("acme"), &customer(status)).unwrap(),
+            item(account_key("acme", "prod"), &record.account).unwrap(),
+            item(customer_key("acme"), &customer).unwrap(),
         ]
     }
 
@@ -593,7 +571,7 @@ mod tests {
     async fn one_call_reads_all_that_a_step_needs() {
         let answer = answers(records(Status::Active));
         let found = store(&[&answer]).configuration("acme", "prod").await.unwrap();
-        assert_eq!((found.customer.version, found.account.account_id.as_str()), (3, "222222222222"));
+        assert_eq!((found.customer.name.as_str(), found.account.account_id.as_str()), ("acme", "222222222222"));
         assert_eq!(found.region(None).unwrap(), "eu-west-1");
         assert_eq!(found.region(Some("us-east-1")).unwrap_err().name, ErrorName::InvalidInput);
         assert_eq!(answer.num_calls(), 1);
@@ -626,8 +604,8 @@ mod tests {
                 let [account, claim, audit] = puts[..] else { return false };
                 let pk = |put: &Put| put.item()["pk"].as_s().unwrap().clone();
                 account.condition_expression() == Some("#version = :version")
-                    && account.expression_attribute_values().unwrap()[":version"].as_n().unwrap() == "7"
-                    && account.item()["version"].as_n().unwrap() == "8"
+                    && account.expression_attribute_values().unwrap()[":version"].as_n().unwrap() == "1"
+                    && account.item()["version"].as_n().unwrap() == "2"
                     && account.item()["trust"].as_s().unwrap() == "unproven"
                     && pk(claim) == format!("ROLE#{ROLE}")
                     && claim.condition_expression().unwrap().contains("attribute_not_exists(pk)")
@@ -636,7 +614,7 @@ mod tests {
             })
             .then_output(|| TransactWriteItemsOutput::builder().build());
         let after = store(&[&write]).set_role("ann", &account(), ROLE).await.unwrap();
-        assert_eq!((after.version, after.trust), (8, Trust::Unproven));
+        assert_eq!((after.version, after.trust), (2, Trust::Unproven));
     }
 
     #[tokio::test]

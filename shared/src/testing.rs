@@ -6,6 +6,8 @@ use aws_config::SdkConfig;
 use secrecy::SecretString;
 
 use crate::context::Context;
+#[cfg(test)]
+use crate::customer::{Account, Configuration, Customer, Defaults, ExternalId, Status, Trust};
 use crate::envelope::Execution;
 use crate::permissions::Place;
 use crate::session::Session;
@@ -29,6 +31,36 @@ pub fn context_with_secrets(secrets: &[&str]) -> Context {
 #[must_use]
 pub fn log(ctx: &Context) -> Vec<String> {
     ctx.take_log()
+}
+
+/// The record of account `prod` (222222222222) of a customer, with a proven role.
+#[cfg(test)]
+pub(crate) fn record(customer: &str) -> Configuration {
+    Configuration {
+        customer: Customer {
+            name: customer.into(),
+            status: Status::Active,
+            default_region: None,
+            provider: None,
+            created_at: "2026-01-01T00:00:00Z".into(),
+            version: 1,
+        },
+        account: Account {
+            customer: customer.into(),
+            name: "prod".into(),
+            account_id: "222222222222".into(),
+            provider: None,
+            role_arn: Some("arn:aws:iam::222222222222:role/stepward/Stepward".into()),
+            external_id: ExternalId::generate().unwrap(),
+            next_external_id: None,
+            regions: vec!["eu-west-1".into()],
+            default_region: None,
+            access_key: None,
+            trust: Trust::Proven,
+            version: 1,
+        },
+        defaults: Defaults::default(),
+    }
 }
 
 fn with_session(session: Session) -> Context {

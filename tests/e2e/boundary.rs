@@ -28,9 +28,7 @@ fn sts_refuses_the_broker_without_the_external_id_and_with_a_wrong_one() {
 #[test]
 fn a_role_that_asks_for_another_external_id_is_access_denied() {
     in_the_world(async |world| {
-        let (customer, account_id) = world.new_names();
-        world.store.add_customer("test", &customer, None, None).await.unwrap();
-        let owned = world.account(&customer, "prod", &account_id).await;
+        let owned = world.customer_without_role().await;
         let mut role = customer_role(world, &owned).await;
         role.parameters.insert("ExternalId".into(), "an-external-id-of-somebody-else".into());
         let checked = world.onboard(&owned, &role).await.unwrap();
@@ -74,12 +72,10 @@ fn a_role_that_one_customer_has_cannot_be_registered_for_another() {
 fn even_an_unclaimed_role_of_another_customer_does_not_open() {
     in_the_world(async |world| {
         // The thief is first to register the role; the owner's trust policy asks for the owner's external ID.
-        let (victim, account_id) = world.new_names();
-        world.store.add_customer("test", &victim, None, None).await.unwrap();
-        let owned = world.account(&victim, "prod", &account_id).await;
+        let owned = world.customer_without_role().await;
         let (thief, _) = world.new_names();
         world.store.add_customer("test", &thief, None, None).await.unwrap();
-        let stolen = world.account(&thief, "prod", &account_id).await;
+        let stolen = world.account(&thief, "prod", &owned.owner.account).await;
         let checked = world.onboard(&stolen, &customer_role(world, &owned).await).await.unwrap();
         assert_eq!(checked.finished.error.as_deref(), Some("AccessDenied"), "{checked:?}");
         let (name, _) = world.call(START, &stolen.envelope(&start_params())).await.unwrap_err();
@@ -166,9 +162,7 @@ fn zipped(binary: &str) -> Vec<u8> {
 }
 
 async fn generous(world: &World) -> Owned {
-    let (customer, account_id) = world.new_names();
-    world.store.add_customer("test", &customer, None, None).await.unwrap();
-    let owned = world.account(&customer, "prod", &account_id).await;
+    let owned = world.customer_without_role().await;
     let id = world.record(&owned).await.external_id.expose().to_owned();
     let everything = json!([{ "Effect": "Allow", "Action": "*", "Resource": "*" }]);
     assert!(world.onboard(&owned, &made_role(world, Some(&id), &everything)).await.unwrap().passed());
@@ -205,9 +199,7 @@ fn the_broker_itself_can_do_nothing_in_a_customers_account() {
 #[test]
 fn an_action_that_the_role_lacks_is_access_denied_and_named() {
     in_the_world(async |world| {
-        let (customer, account_id) = world.new_names();
-        world.store.add_customer("test", &customer, None, None).await.unwrap();
-        let owned = world.account(&customer, "prod", &account_id).await;
+        let owned = world.customer_without_role().await;
         owned.data().await;
         let id = world.record(&owned).await.external_id.expose().to_owned();
         for (allowed, missing) in
@@ -218,7 +210,7 @@ fn an_action_that_the_role_lacks_is_access_denied_and_named() {
             let (name, message) = world.call(START, &owned.envelope(&start_params())).await.unwrap_err();
             assert_eq!(name, "AccessDenied");
             assert!(message.contains(missing), "{message}");
-            assert!(message.contains(&format!("[{customer}/prod]")) && !message.contains("arn:"), "{message}");
+            assert!(message.contains(&format!("[{}/prod]", owned.customer)) && !message.contains("arn:"), "{message}");
         }
         assert_eq!(owned.instance_states().await, ["stopped", "stopped"]);
     });

@@ -93,9 +93,7 @@ fn a_customer_that_is_unknown_or_suspended_ends_the_job_by_name() {
 #[test]
 fn a_role_without_the_external_id_condition_is_found_and_refused() {
     in_the_world(async |world| {
-        let (customer, account_id) = world.new_names();
-        world.store.add_customer("test", &customer, None, None).await.unwrap();
-        let initech = world.account(&customer, "prod", &account_id).await;
+        let initech = world.customer_without_role().await;
         initech.data().await;
         let mut role = customer_role(world, &initech).await;
         role.template = world.file("infra/demo/open-role.yaml");
@@ -104,7 +102,7 @@ fn a_role_without_the_external_id_condition_is_found_and_refused() {
         let checked = world.onboard(&initech, &role).await.unwrap();
         assert!(is_open(&checked) && !checked.passed());
 
-        let finished = world.morning_check(&customer).await;
+        let finished = world.morning_check(&initech.customer).await;
         assert_eq!(finished.error.as_deref(), Some("TrustBroken"), "{finished:?}");
         assert_eq!(initech.instance_states().await, ["stopped", "stopped"]);
         // Not only the job: no step runs on such a role.
@@ -118,15 +116,13 @@ fn a_role_without_the_external_id_condition_is_found_and_refused() {
 #[test]
 fn a_mended_role_is_proven_and_runs() {
     in_the_world(async |world| {
-        let (customer, account_id) = world.new_names();
-        world.store.add_customer("test", &customer, None, None).await.unwrap();
-        let owned = world.account(&customer, "prod", &account_id).await;
+        let owned = world.customer_without_role().await;
         owned.data().await;
         let everything = json!([{ "Effect": "Allow", "Action": "*", "Resource": "*" }]);
         assert!(is_open(&world.onboard(&owned, &made_role(world, None, &everything)).await.unwrap()));
         let id = world.record(&owned).await.external_id.expose().to_owned();
         assert!(world.onboard(&owned, &made_role(world, Some(&id), &everything)).await.unwrap().passed());
-        assert_eq!(world.morning_check(&customer).await.outcome, Outcome::Succeeded);
+        assert_eq!(world.morning_check(&owned.customer).await.outcome, Outcome::Succeeded);
     });
 }
 

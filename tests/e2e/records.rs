@@ -7,11 +7,9 @@ use crate::world::in_the_world;
 #[test]
 fn of_two_set_role_at_once_one_wins_and_one_is_a_conflict() {
     in_the_world(async |world| {
-        let (customer, account_id) = world.new_names();
-        world.store.add_customer("test", &customer, None, None).await.unwrap();
-        let owned = world.account(&customer, "prod", &account_id).await;
+        let owned = world.customer_without_role().await;
         let record = world.record(&owned).await;
-        let role = |name: &str| format!("arn:aws:iam::{account_id}:role/stepward/{name}");
+        let role = |name: &str| format!("arn:aws:iam::{}:role/stepward/{name}", owned.owner.account);
         let (one, two) = (role("one"), role("two"));
         let (first, second) =
             tokio::join!(world.store.set_role("ann", &record, &one), world.store.set_role("bob", &record, &two));

@@ -76,12 +76,17 @@ impl World {
 
     /// A customer with one account that has data, instances and the role that customers launch.
     pub(crate) async fn customer(&self) -> Owned {
-        let (customer, account_id) = self.new_names();
-        self.store.add_customer("test", &customer, None, None).await.unwrap();
-        let owned = self.account(&customer, "prod", &account_id).await;
+        let owned = self.customer_without_role().await;
         owned.data().await;
         self.onboard(&owned, &customer_role(self, &owned).await).await.unwrap();
         owned
+    }
+
+    /// A new customer with one account, `prod`, where no role has been made.
+    pub(crate) async fn customer_without_role(&self) -> Owned {
+        let (customer, account_id) = self.new_names();
+        self.store.add_customer("test", &customer, None, None).await.unwrap();
+        self.account(&customer, "prod", &account_id).await
     }
 
     /// An account of a customer, without a role.
