@@ -110,7 +110,8 @@ async fn run(cloud: &Cloud, deployment: &Deployment, account: &DemoAccount) -> R
 }
 
 fn further(port: u16) -> String {
-    let local = if port == crate::local::DEFAULT_PORT { "--local".into() } else { format!("--local --port {port}") };
+    let port = if port == crate::local::DEFAULT_PORT { String::new() } else { format!("--port {port} ") };
+    let local = format!("{port}--local");
     format!(
         "acme and globex were checked, initech was refused as TrustBroken: its role would let anybody in.
 The local cloud goes on running. To go on:
@@ -119,6 +120,6 @@ The local cloud goes on running. To go on:
   cargo run -- {local} account rotate acme prod
   cargo run -- {local} customer suspend globex
   cargo run -- steps ec2-start
-  cargo run -- {local} local down"
+  cargo run -- {port}local down"
     )
 }
