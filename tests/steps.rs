@@ -408,13 +408,15 @@ fn sts_gets_external_id_policy_session_name_and_source_identity() {
     assert_eq!(call.text("RoleArn"), format!("arn:aws:iam::{ACME}:role/stepward/Stepward"));
     assert_eq!(call.text("ExternalId"), "the-one-on-record");
     assert_eq!(call.text("RoleSessionName"), "acme@e1");
-    assert_eq!(call.text("SourceIdentity"), "Operators-ann");
+    assert_eq!(call.text("SourceIdentity"), "ann");
     assert_eq!(call.text("DurationSeconds"), "3600");
     let policy: Value = serde_json::from_str(call.text("Policy")).unwrap();
     let instance = format!("arn:aws:ec2:eu-west-1:{ACME}:instance/{ACMES}");
     let statements = json!([
         { "Effect": "Allow", "Action": ["ec2:DescribeInstances"], "Resource": ["*"] },
         { "Effect": "Allow", "Action": ["ec2:StartInstances"], "Resource": [instance] },
+        { "Effect": "Allow", "Action": ["kms:CreateGrant"], "Resource": ["*"],
+          "Condition": { "Bool": { "kms:GrantIsForAWSResource": "true" } } },
     ]);
     assert_eq!(policy, json!({ "Version": "2012-10-17", "Statement": statements }));
 }

@@ -37,7 +37,7 @@ pub struct Global {
     #[arg(long, global = true, env = "STEPWARD_LOCAL_PORT", default_value_t = crate::local::DEFAULT_PORT)]
     pub port: u16,
     /// The CloudFormation stack
-    #[arg(long, global = true, env = "STEPWARD_STACK", default_value = "stepward")]
+    #[arg(long, global = true, env = "STEPWARD_STACK", default_value = STACK)]
     pub stack: String,
     /// The Region that Stepward is deployed in; on AWS by default your profile's
     #[arg(long, global = true)]
@@ -45,6 +45,20 @@ pub struct Global {
     /// Print JSON, for programs
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+/// The stack where none is named.
+const STACK: &str = "stepward";
+
+impl Global {
+    /// Stack and Region as they have to be repeated in a command that is proposed: pasted as it is, it must not reach
+    /// another deployment.
+    #[must_use]
+    pub fn repeated(&self) -> String {
+        let stack = (self.stack != STACK).then(|| format!(" --stack {}", self.stack));
+        let region = self.region.as_ref().map(|region| format!(" --region {region}"));
+        stack.into_iter().chain(region).collect()
+    }
 }
 
 /// The commands.

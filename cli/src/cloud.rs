@@ -32,6 +32,8 @@ pub struct Cloud {
     pub caller: String,
     /// The local cloud's port; none for AWS.
     pub local: Option<u16>,
+    /// Options that a proposed command must have too, as in ` --stack staging`.
+    pub options: String,
 }
 
 impl Cloud {
@@ -54,6 +56,7 @@ impl Cloud {
             partition: "aws".into(),
             caller: format!("arn:aws:iam::{account}:root"),
             local: Some(port),
+            options: String::new(),
         }
     }
 
@@ -92,6 +95,7 @@ impl Cloud {
             partition: String::new(),
             caller: String::new(),
             local: None,
+            options: String::new(),
         };
         let me = cloud.sts().get_caller_identity().send().await.map_err(|error| cloud.error(error))?;
         cloud.account = me.account.unwrap_or_default();
@@ -116,13 +120,14 @@ impl Cloud {
         }
     }
 
-    /// How commands that are proposed begin, so that they speak to this cloud too.
+    /// How commands that are proposed begin, so that they speak to this cloud and stack too.
     #[must_use]
     pub fn command(&self) -> String {
+        let options = &self.options;
         match self.local {
-            Some(local::DEFAULT_PORT) => "stepward --local".into(),
-            Some(port) => format!("stepward --local --port {port}"),
-            None => "stepward".into(),
+            Some(local::DEFAULT_PORT) => format!("stepward --local{options}"),
+            Some(port) => format!("stepward --local --port {port}{options}"),
+            None => format!("stepward{options}"),
         }
     }
 

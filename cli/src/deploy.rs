@@ -31,7 +31,7 @@ impl Deployment {
         let found = stack::describe(cloud, stack).await?.filter(stack::is_usable);
         let found = found.ok_or_else(|| {
             Error::not_asked(format!("there is no deployed stack {stack} on {}", cloud.name()))
-                .next(format!("`{} --stack {stack} deploy` deploys it; --stack names another", cloud.command()))
+                .next(format!("`{} deploy` deploys it; --stack names another", cloud.command()))
         })?;
         Ok(Self {
             stack: stack.to_owned(),

@@ -54,10 +54,9 @@ async fn run(global: &Global, command: Command) -> Result<u8> {
 
 /// The local cloud only when it is asked for: an operator must never hit the wrong one by accident.
 async fn cloud(global: &Global) -> Result<Cloud> {
-    if global.local {
-        return Ok(Cloud::local(global.port, OPERATOR, global.region.as_deref()));
-    }
-    Cloud::aws(global.region.as_deref()).await
+    let region = global.region.as_deref();
+    let cloud = if global.local { Cloud::local(global.port, OPERATOR, region) } else { Cloud::aws(region).await? };
+    Ok(Cloud { options: global.repeated(), ..cloud })
 }
 
 fn local(port: u16, command: &args::Local, format: Format) -> Result<u8> {

@@ -8,9 +8,9 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
-use crate::customer::{Configuration, Provider, hex};
+use crate::customer::{Configuration, Provider, Trust, hex};
 use crate::envelope::Execution;
-use crate::error::StepError;
+use crate::error::{StepError, without_role_arns};
 use crate::permissions::Place;
 use crate::session::{Attribution, Session};
 use crate::trust::{self, Proof};
@@ -64,9 +64,9 @@ impl Context {
         self.session.client(make)
     }
 
-    /// Says something to the operator: a line in the step's answer and in CloudWatch Logs. Secrets are masked.
+    /// Says something to the operator: a line in the step's answer and in CloudWatch Logs, without secrets and role ARNs.
     pub fn log(&self, line: impl Display) {
-        let line = self.mask(&line.to_string());
+        let line = without_role_arns(&self.mask(&line.to_string()));
         tracing::info!("{line}");
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.bytes + line.len() > LOG_LIMIT {
@@ -114,6 +114,12 @@ impl Context {
             _ => "console.aws.amazon.com",
         };
         format!("https://{region}.{domain}/{page}?region={region}#{fragment}")
+    }
+
+    /// Whether an operator has decided to run in this account although its role lets strangers in.
+    #[must_use]
+    pub fn trust_is_overridden(&self) -> bool {
+        self.prober.as_ref().is_some_and(|prober| prober.record.account.trust == Trust::Overridden)
     }
 
     /// Proves that the account's role keeps strangers out. `None` for a provider that assumes no role.

@@ -91,13 +91,6 @@ impl StepError {
         self
     }
 
-    /// Adds what to do next to the message.
-    #[must_use]
-    pub fn hint(mut self, hint: &str) -> Self {
-        self.message = format!("{}. {hint}", self.message.trim_end_matches('.'));
-        self
-    }
-
     /// Whether AWS answered with this error code.
     #[must_use]
     pub fn has_code(&self, code: &str) -> bool {
@@ -244,9 +237,10 @@ fn classify(code: &str, status: u16) -> ErrorName {
     }
 }
 
-/// What to say when AWS refused. AWS's own sentence holds role ARNs and is not repeated; the action in it is, because
+/// What to say when AWS refused `operation` and `said` so. AWS's own sentence holds role ARNs and is not repeated; the action in it is, because
 /// one call can need several actions, and AWS names the one that was missing.
-fn denied(operation: &str, said: &str) -> String {
+#[must_use]
+pub fn denied(operation: &str, said: &str) -> String {
     let action = said
         .split_once("authorized to perform: ")
         .and_then(|(_, rest)| rest.split([' ', ',']).next())
@@ -275,7 +269,7 @@ fn operation_of(type_name: &str) -> String {
 }
 
 /// AWS's messages quote role and session ARNs; those never reach a log.
-fn without_role_arns(message: &str) -> String {
+pub(crate) fn without_role_arns(message: &str) -> String {
     message
         .split(' ')
         .map(|word| {

@@ -21,6 +21,8 @@ struct Statement {
     effect: &'static str,
     action: Vec<String>,
     resource: Vec<String>,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    condition: Value,
 }
 
 /// Where a step's resources live; fills the variables of the ARNs that it declares.
@@ -37,11 +39,23 @@ pub struct Place {
 impl Permissions {
     /// Adds actions on resources: ARNs made by [`arn`] or [`s3_arn`], or `*` where the action takes no resource.
     #[must_use]
-    pub fn allow<R: Into<String>>(mut self, actions: &[&str], resources: impl IntoIterator<Item = R>) -> Self {
+    pub fn allow<R: Into<String>>(self, actions: &[&str], resources: impl IntoIterator<Item = R>) -> Self {
+        self.allow_if(Value::Null, actions, resources)
+    }
+
+    /// As [`allow`](Self::allow), under an IAM condition block.
+    #[must_use]
+    pub fn allow_if<R: Into<String>>(
+        mut self,
+        condition: Value,
+        actions: &[&str],
+        resources: impl IntoIterator<Item = R>,
+    ) -> Self {
         self.0.push(Statement {
             effect: "Allow",
             action: actions.iter().map(ToString::to_string).collect(),
             resource: resources.into_iter().map(Into::into).collect(),
+            condition,
         });
         self
     }
@@ -56,16 +70,16 @@ impl Permissions {
     /// # Errors
     /// `Internal` where even the actions alone are longer than [`SESSION_POLICY_LIMIT`].
     pub fn session_policy(&self, place: &Place) -> Result<String, StepError> {
-        let whole = place.fill(&policy(&json!(self.0)));
+        let whole = place.fill(&policy(&self.0));
         if whole.chars().count() <= SESSION_POLICY_LIMIT {
             return Ok(whole);
         }
-        let actions: Vec<_> = self.actions().collect();
-        let narrow = policy(&json!([{ "Effect": "Allow", "Action": actions, "Resource": "*" }]));
-        if narrow.chars().count() <= SESSION_POLICY_LIMIT {
-            return Ok(narrow);
+        let anywhere = |statement: &Statement| Statement { resource: vec!["*".into()], ..statement.clone() };
+        let actions = policy(&self.0.iter().map(anywhere).collect::<Vec<_>>());
+        let length = actions.chars().count();
+        if length <= SESSION_POLICY_LIMIT {
+            return Ok(actions);
         }
-        let length = narrow.chars().count();
         Err(ErrorName::Internal.because(format!(
             "the step declares more actions than a session policy holds ({length} of {SESSION_POLICY_LIMIT} characters)"
         )))
@@ -105,7 +119,7 @@ pub fn literal(value: &str) -> String {
     })
 }
 
-fn policy(statements: &Value) -> String {
+fn policy(statements: &[Statement]) -> String {
     json!({ "Version": "2012-10-17", "Statement": statements }).to_string()
 }
 

@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use crate::context::{Context, Prober, now};
 use crate::envelope::{Answer, Called, Envelope, Outcome, Resume, read};
-use crate::error::{ErrorName, StepError};
+use crate::error::{ErrorName, StepError, without_role_arns};
 use crate::manifest::Manifest;
 use crate::permissions::Place;
 use crate::session::{Attribution, Broker, check_trust};
@@ -186,8 +186,9 @@ async fn work<S: Step>(
     } else {
         linger(step, &ctx, envelope.resume.clone(), limit).await
     };
-    // A step's own error may quote what it knows.
-    let answer = answer.map_err(|error| StepError { message: ctx.mask(&error.message), ..error })?;
+    // A step's own error may quote what it knows, and AWS's reasons quote the session.
+    let answer =
+        answer.map_err(|error| StepError { message: without_role_arns(&ctx.mask(&error.message)), ..error })?;
     let log = artifact::claim_check(&broker.config, &ctx, "log", json!(ctx.take_log())).await?;
     let outcome = match answer {
         Progress::Done(output) => {
@@ -213,8 +214,12 @@ async fn work<S: Step>(
 async fn enter<S: Step>(broker: &Broker, step: &S, envelope: &Envelope) -> Result<Context, StepError> {
     let target = &envelope.target;
     let record = broker.configuration(&target.customer, &target.account).await?;
-    if !S::PROVES_TRUST {
-        check_trust(&record)?;
+    // What was started must be stoppable, whatever has happened to the customer since.
+    if !envelope.cancel {
+        record.customer.check_active()?;
+        if !S::PROVES_TRUST {
+            check_trust(&record)?;
+        }
     }
     let region = record.region(target.region.as_deref())?;
     let place = Place { partition: record.partition(&region), region, account_id: record.account.account_id.clone() };

@@ -60,8 +60,8 @@ pub struct Session {
 pub struct Attribution {
     /// Role session name: customer and execution.
     pub session_name: String,
-    /// Source identity: who started the job.
-    pub source_identity: String,
+    /// Source identity: who started the job. Only the trust proof also asks without one.
+    pub source_identity: Option<String>,
 }
 
 /// Two sessions are the same only if nothing differs that AWS would check or record.
@@ -98,7 +98,7 @@ impl Broker {
     /// The customer's record, at most [`RECORD_LIFE`] old.
     ///
     /// # Errors
-    /// `NotFound` or `Conflict` (suspended), or why DynamoDB failed.
+    /// `NotFound`, or why DynamoDB failed.
     pub async fn configuration(&self, customer: &str, account: &str) -> Result<Configuration, StepError> {
         let key = (customer.to_owned(), account.to_owned());
         if let Some(found) = self.records.get(&key) {
@@ -248,7 +248,7 @@ pub(crate) async fn assume(
         .role_arn(role_arn)
         .set_external_id(external_id.map(str::to_owned))
         .role_session_name(&attribution.session_name)
-        .source_identity(&attribution.source_identity)
+        .set_source_identity(attribution.source_identity.clone())
         .policy(policy)
         .duration_seconds(SESSION_SECONDS)
         .send()
@@ -324,15 +324,23 @@ impl Attribution {
     /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
     #[must_use]
     pub fn new(customer: &str, execution: &Execution) -> Self {
-        // Of an ARN only what names the person: the path after `user/` or `assumed-role/`.
-        let person = execution.started_by.split_once('/').map_or(execution.started_by.as_str(), |(_, name)| name);
-        Self { session_name: sts_name(&format!("{customer}@{}", execution.id)), source_identity: sts_name(person) }
+        // Of an ARN only what names the person: its last part.
+        let by = execution.started_by.as_str();
+        let person = if by.starts_with("arn:") { by.rsplit(['/', ':']).next().unwrap_or(by) } else { by };
+        // Of a long execution name the end, which has what tells it from others.
+        let room = STS_NAME.saturating_sub(customer.len() + 1);
+        let skip = execution.id.chars().count().saturating_sub(room);
+        let execution: String = execution.id.chars().skip(skip).collect();
+        Self { session_name: sts_name(&format!("{customer}@{execution}")), source_identity: Some(sts_name(person)) }
     }
 }
 
+/// The longest session name and source identity, in characters.
+const STS_NAME: usize = 64;
+
 fn sts_name(text: &str) -> String {
     let legal = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
-    let name: String = text.chars().map(|c| if legal(c) { c } else { '-' }).take(64).collect();
+    let name: String = text.chars().map(|c| if legal(c) { c } else { '-' }).take(STS_NAME).collect();
     if name.len() < 2 { format!("{name}-stepward") } else { name }
 }
 
@@ -529,9 +537,11 @@ mod tests {
     #[test]
     fn names_for_sts_are_within_what_it_takes() {
         let who = attribution("arn:aws:states:execution/ä", "arn:aws:sts::111111111111:assumed-role/Operators/ann");
-        assert_eq!(who.source_identity, "Operators-ann");
+        assert_eq!(who.source_identity.as_deref(), Some("ann"));
         assert_eq!(who.session_name, "acme@arn-aws-states-execution--");
-        assert_eq!(attribution(&"x".repeat(80), "a").session_name.len(), 64);
-        assert_eq!(attribution("e", "a").source_identity, "a-stepward");
+        let long = attribution(&format!("{}-5f00ba", "x".repeat(80)), "schedule/morning-check");
+        assert_eq!((long.session_name.len(), long.session_name.ends_with("-5f00ba")), (64, true));
+        assert_eq!(long.source_identity.as_deref(), Some("schedule-morning-check"));
+        assert_eq!(attribution("e", "a").source_identity.as_deref(), Some("a-stepward"));
     }
 }

@@ -67,7 +67,7 @@ impl Store {
     /// Everything that a step needs to know of an account, in one call.
     ///
     /// # Errors
-    /// `NotFound` for an unknown customer or account, `Conflict` for a suspended customer, or why DynamoDB failed.
+    /// `NotFound` for an unknown customer or account, or why DynamoDB failed.
     pub async fn configuration(&self, customer: &str, account: &str) -> Result<Configuration, StepError> {
         check_name("customer", customer)?;
         check_name("account", account)?;
@@ -86,7 +86,6 @@ impl Store {
             wanted.map(|key| found.iter().find(|item| key.iter().all(|(name, value)| item.get(name) == Some(value))));
         let customer: Customer = parse(found_customer.ok_or_else(|| no_customer(customer))?.clone())?;
         let account = parse(found_account.ok_or_else(|| no_account(&customer.name, account))?.clone())?;
-        customer.check_active()?;
         let defaults = defaults.cloned().map(parse).transpose()?.unwrap_or_default();
         Ok(Configuration { customer, account, defaults })
     }
@@ -556,12 +555,11 @@ mod tests {
         Store::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, rules), "table")
     }
 
-    fn records(status: Status) -> Vec<Item> {
+    fn records() -> Vec<Item> {
         let record = record("acme");
-        let customer = Customer { status, ..record.customer };
         vec![
             item(account_key("acme", "prod"), &record.account).unwrap(),
-            item(customer_key("acme"), &customer).unwrap(),
+            item(customer_key("acme"), &record.customer).unwrap(),
         ]
     }
 
@@ -569,7 +567,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_call_reads_all_that_a_step_needs() {
-        let answer = answers(records(Status::Active));
+        let answer = answers(records());
         let found = store(&[&answer]).configuration("acme", "prod").await.unwrap();
         assert_eq!((found.customer.name.as_str(), found.account.account_id.as_str()), ("acme", "222222222222"));
         assert_eq!(found.region(None).unwrap(), "eu-west-1");
@@ -578,12 +576,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_unknown_or_suspended_is_refused_by_name() {
+    async fn who_is_unknown_is_refused_by_name() {
         let refused = async |items| store(&[&answers(items)]).configuration("acme", "prod").await.unwrap_err();
         assert_eq!(refused(vec![]).await.name, ErrorName::NotFound);
-        let error = refused(records(Status::Active).split_off(1)).await;
+        let error = refused(records().split_off(1)).await;
         assert_eq!((error.name, error.message.contains("no account prod")), (ErrorName::NotFound, true));
-        assert_eq!(refused(records(Status::Suspended)).await.name, ErrorName::Conflict);
     }
 
     #[tokio::test]

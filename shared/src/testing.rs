@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use aws_config::SdkConfig;
-use secrecy::SecretString;
 
 use crate::context::Context;
 #[cfg(test)]
@@ -18,13 +17,6 @@ pub fn context<C: Clone + Send + Sync + 'static>(client: C) -> Context {
     let session = Session::new(SdkConfig::builder().build(), Vec::new());
     session.client(|_| client);
     with_session(session)
-}
-
-/// A context that knows these secrets, to test that they are masked.
-#[must_use]
-pub fn context_with_secrets(secrets: &[&str]) -> Context {
-    let secrets = secrets.iter().map(|secret| SecretString::from(*secret)).collect();
-    with_session(Session::new(SdkConfig::builder().build(), secrets))
 }
 
 /// What the step has said so far.

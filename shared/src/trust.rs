@@ -51,7 +51,8 @@ pub async fn prove(
 ) -> Result<Proof, StepError> {
     let role = role_of(account)?;
     let wrong = ExternalId::generate()?;
-    let probe = async |external_id: Option<&str>| match assume(
+    let anonymous = Attribution { source_identity: None, ..attribution.clone() };
+    let probe = async |external_id: Option<&str>, attribution: &Attribution| match assume(
         sts,
         role,
         &account.account_id,
@@ -65,10 +66,21 @@ pub async fn prove(
         Err(error) if error.name == ErrorName::AccessDenied => Verdict::Refused,
         Err(error) => Verdict::Unknown(error.to_string()),
     };
-    let (without_external_id, wrong_external_id, right_external_id, next_external_id) =
-        tokio::join!(probe(None), probe(Some(wrong.expose())), probe(Some(account.external_id.expose())), async {
-            Some(probe(Some(account.next_external_id.as_ref()?.expose())).await)
-        },);
+    // A trust policy can ask for the external ID in one statement and let in whoever sets no source identity by another.
+    let stranger = async |external_id: Option<&str>| match tokio::join!(
+        probe(external_id, attribution),
+        probe(external_id, &anonymous)
+    ) {
+        (Verdict::Accepted, _) | (_, Verdict::Accepted) => Verdict::Accepted,
+        (Verdict::Refused, other) | (other, Verdict::Refused) => other,
+        (unknown, _) => unknown,
+    };
+    let (without_external_id, wrong_external_id, right_external_id, next_external_id) = tokio::join!(
+        stranger(None),
+        stranger(Some(wrong.expose())),
+        probe(Some(account.external_id.expose()), attribution),
+        async { Some(probe(Some(account.next_external_id.as_ref()?.expose()), attribution).await) },
+    );
     Ok(Proof { without_external_id, wrong_external_id, right_external_id, next_external_id })
 }
 

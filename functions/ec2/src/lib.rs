@@ -219,7 +219,13 @@ fn check(instance: &Instance, watch: &Watch, goal: &Goal) -> Result<(), StepErro
         ["", "Client.UserInitiatedShutdown", "Client.UserInitiatedHibernate", "Client.InstanceInitiatedShutdown"];
     if asked && now == goal.act_on && now == InstanceStateName::Stopped && !by_wish.contains(&code) {
         let message = reason.and_then(|reason| reason.message()).unwrap_or(code);
-        return Err(ErrorName::StepFailed.because(format!("{id} is {now} again: {message}")));
+        // EC2 says no more than this when it may not use the key of an encrypted volume.
+        let advice = if code == "Client.InternalError" {
+            "; with an encrypted volume: allow kms:CreateGrant for its key in the customer's role"
+        } else {
+            ""
+        };
+        return Err(ErrorName::StepFailed.because(format!("{id} is {now} again: {message}{advice}")));
     }
     Ok(())
 }

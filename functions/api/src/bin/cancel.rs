@@ -1,12 +1,15 @@
-//! The function `cancel`: stops what an execution left running at AWS when it was stopped, timed out or failed.
+//! The function `cancel`: stops what an execution left running at AWS, however it ended.
 //!
 //! `EventBridge` calls it with the execution's end. The execution's history tells which steps were called and what they
 //! answered: a step whose last answer was `pending`, or that never answered, is called once more with `cancel`.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use aws_lambda_events::eventbridge::EventBridgeEvent;
+use aws_sdk_lambda::config::retry::RetryConfig;
+use aws_sdk_lambda::config::timeout::TimeoutConfig;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_sfn::types::HistoryEvent;
 use serde::Deserialize;
@@ -67,11 +70,7 @@ async fn stop(clients: &Clients, call: &Call) -> Result<(), StepError> {
     let said = answer.payload.map(Blob::into_inner).unwrap_or_default();
     let said: Value = serde_json::from_slice(&said).unwrap_or_default();
     let text = |field: &str| said[field].as_str().unwrap_or("unknown").to_owned();
-    match text("errorType").as_str() {
-        // What the step started is gone or over: nothing is left behind.
-        "NotFound" | "Conflict" | "InvalidInput" => Ok(()),
-        name => Err(ErrorName::StepFailed.because(format!("{name}: {}", text("errorMessage")))),
-    }
+    Err(ErrorName::StepFailed.because(format!("{}: {}", text("errorType"), text("errorMessage"))))
 }
 
 /// Calls of steps that may have left something running, ready to be sent again with `cancel`.
@@ -99,10 +98,10 @@ fn open_calls(history: &[HistoryEvent]) -> Vec<Call> {
                 }
                 last.iter_mut().filter(|(_, id, _)| *id == scheduled).for_each(|(.., over)| *over = !pending);
             } else if event.task_failed_event_details.is_some() {
-                // The step answered with an error by name. Only one that died on the way may have left something.
                 let name = event.task_failed_event_details.as_ref().and_then(|task| task.error.as_deref());
-                let named = name.is_some_and(|name| ErrorName::ALL.iter().any(|known| known.to_string() == name));
-                last.iter_mut().filter(|(_, id, _)| *id == scheduled).for_each(|(.., over)| *over = named);
+                let resumed = calls.get(&scheduled).is_some_and(|call| !call.payload["resume"].is_null());
+                let ended = is_over(name.unwrap_or_default(), resumed);
+                last.iter_mut().filter(|(_, id, _)| *id == scheduled).for_each(|(.., over)| *over = ended);
             }
         }
     }
@@ -112,6 +111,17 @@ fn open_calls(history: &[HistoryEvent]) -> Vec<Call> {
         call
     })
     .collect()
+}
+
+/// Whether a call that failed so has left nothing running. `resumed` calls had started something before.
+fn is_over(error: &str, resumed: bool) -> bool {
+    match error {
+        "StepFailed" | "InvalidInput" => true,
+        // Refused before it could act, unless an earlier call had acted.
+        "AccessDenied" | "TrustBroken" | "NotFound" | "Conflict" => !resumed,
+        // A lost answer says nothing of what was started, and a process that died even less.
+        _ => false,
+    }
 }
 
 /// A call of a step: a Lambda task whose payload is an envelope.
@@ -135,7 +145,14 @@ fn main() -> ExitCode {
     run(
         async || {
             let config = session::aws_config(None).await;
-            Ok(Clients { states: aws_sdk_sfn::Client::new(&config), lambda: aws_sdk_lambda::Client::new(&config) })
+            // A step may take as long as its function's limit, and must not be called twice meanwhile: no retries here,
+            // Lambda calls this function again instead.
+            let patient = TimeoutConfig::builder().operation_timeout(Duration::from_secs(90)).build();
+            let lambda = aws_sdk_lambda::config::Builder::from(&config)
+                .timeout_config(patient)
+                .retry_config(RetryConfig::disabled())
+                .build();
+            Ok(Clients { states: aws_sdk_sfn::Client::new(&config), lambda: aws_sdk_lambda::Client::from_conf(lambda) })
         },
         async |clients: &Clients, event| cancel(clients, &event.payload).await,
     )
@@ -214,6 +231,22 @@ mod tests {
         ]);
         assert_eq!(open.len(), 2);
         assert!(open.iter().all(|call| call.payload["resume"].is_null()));
+    }
+
+    #[test]
+    fn a_poll_that_failed_says_nothing_of_the_query() {
+        let mut polled = envelope("query", "prod");
+        polled["resume"] = json!({ "since": 1, "state": "started" });
+        for (payload, error, open) in [
+            (&polled, "Throttled", 1),
+            (&polled, "AccessDenied", 1),
+            (&polled, "StepFailed", 0),
+            (&envelope("query", "prod"), "TimedOut", 1),
+            (&envelope("query", "prod"), "AccessDenied", 0),
+        ] {
+            let history = [scheduled(1, "f", payload), started(2, 1), failed(3, 2, error)];
+            assert_eq!(open_calls(&history).len(), open, "{error}");
+        }
     }
 
     #[test]

@@ -4,20 +4,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use aws_sdk_athena::Client;
-use aws_sdk_athena::types::{
-    QueryExecution, QueryExecutionContext, QueryExecutionState, ResultConfiguration, ResultSetMetadata, Row,
-};
+use aws_sdk_athena::types::{QueryExecution, QueryExecutionContext, QueryExecutionState, ResultConfiguration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stepward::error::denied;
 use stepward::input::require;
 use stepward::permissions::{arn, literal, s3_arn};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward_athena::{Column, Table, first_rows};
 
 /// Between two looks at the query. Short ones take 1 to 3 seconds.
 const POLL: Duration = Duration::from_secs(2);
-/// What one page of results holds at most.
-/// <https://docs.aws.amazon.com/athena/latest/APIReference/API_GetQueryResults.html>
-const PAGE: i32 = 1000;
 
 /// Run an SQL query in Athena and show its first rows.
 ///
@@ -36,7 +33,7 @@ struct Query {
     /// The bucket for the result, which is then written below `stepward/`. Give this or `output_location`, unless the
     /// workgroup has a location of its own.
     bucket: Option<String>,
-    /// Where the result goes, as in `s3://bucket/prefix/`.
+    /// Where the result goes, as in `s3://bucket/prefix/`. The bucket must belong to the account.
     output_location: Option<String>,
     /// The workgroup, which can set limits and the result's location.
     #[serde(default = "primary")]
@@ -82,15 +79,6 @@ struct Answered {
     seconds: f64,
 }
 
-/// A column of the result.
-#[derive(Debug, JsonSchema, Serialize)]
-struct Column {
-    /// Its name.
-    name: String,
-    /// Its SQL type.
-    r#type: String,
-}
-
 #[derive(Debug, Deserialize, Serialize)]
 struct Started {
     query_execution_id: String,
@@ -105,7 +93,11 @@ impl Query {
     /// Starts the query, or finds it: Athena answers the same token with the same query.
     async fn start(&self, ctx: &Context) -> Result<String, StepError> {
         let names = QueryExecutionContext::builder().database(&self.database).catalog(&self.catalog).build();
-        let result = self.location().map(|location| ResultConfiguration::builder().output_location(location).build());
+        // The bucket must be the customer's own: a name that is free can be taken by anybody, who would get the results.
+        let owner = &ctx.place.account_id;
+        let result = self.location().map(|location| {
+            ResultConfiguration::builder().output_location(location).expected_bucket_owner(owner).build()
+        });
         let request = ctx
             .client(Client::new)
             .start_query_execution()
@@ -121,36 +113,7 @@ impl Query {
     }
 
     async fn answered(&self, ctx: &Context, id: String, query: QueryExecution) -> Result<Answered, StepError> {
-        let mut pages = ctx
-            .client(Client::new)
-            .get_query_results()
-            .query_execution_id(&id)
-            .max_results(PAGE)
-            .into_paginator()
-            .send();
-        let mut columns = Vec::new();
-        let mut rows = Vec::new();
-        let mut first = true;
-        // One row beyond tells that there are more.
-        while rows.len() <= self.max_rows
-            && let Some(page) = pages.next().await
-        {
-            let Some(result) = page?.result_set else { break };
-            if first {
-                columns = result.result_set_metadata.map(columns_of).unwrap_or_default();
-            }
-            let page_rows = result.rows.unwrap_or_default().into_iter().map(values);
-            // A SELECT's first row repeats the column names; other statements' does not.
-            let header = |row: &Vec<Option<String>>| {
-                row.len() == columns.len() && row.iter().zip(&columns).all(|(v, c)| v.as_deref() == Some(&c.name))
-            };
-            rows.extend(
-                page_rows.enumerate().filter(|(n, row)| !(first && *n == 0 && header(row))).map(|(_, row)| row),
-            );
-            first = false;
-        }
-        let truncated = rows.len() > self.max_rows;
-        rows.truncate(self.max_rows);
+        let Table { columns, rows, truncated } = first_rows(&ctx.client(Client::new), &id, self.max_rows).await?;
         let statistics = query.statistics.as_ref();
         let milliseconds = statistics.and_then(|s| s.total_execution_time_in_millis).unwrap_or_default();
         // A query takes hours at most; a double holds that to the millisecond.
@@ -187,7 +150,11 @@ impl Step for Query {
             format!("query must have 1 to 262,144 bytes, not {}", self.query.len())
         })?;
         require(!self.database.is_empty(), || "database is empty; `default` is Athena's own".into())?;
-        require(!self.workgroup.is_empty() && !self.workgroup.contains('/'), || "workgroup is not a name".into())?;
+        // https://docs.aws.amazon.com/athena/latest/APIReference/API_CreateWorkGroup.html (Name)
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        require((1..=128).contains(&self.workgroup.len()) && self.workgroup.bytes().all(legal), || {
+            "workgroup is not a name: 1 to 128 letters, digits and . _ -".into()
+        })?;
         require(self.max_rows <= 10_000, || {
             format!("max_rows is {} and at most 10,000; the whole result is in S3", self.max_rows)
         })?;
@@ -249,6 +216,10 @@ impl Step for Query {
                 ctx.log(format_args!("{} rows shown, {} bytes scanned", answered.rows.len(), answered.bytes_scanned));
                 Ok(Progress::Done(answered))
             }
+            // Athena reads tables and data with the caller's permissions, and tells only here which one was missing.
+            Some(QueryExecutionState::Failed) if reason.contains("not authorized to perform") => {
+                Err(ErrorName::AccessDenied.because(denied("athena:StartQueryExecution", reason)))
+            }
             Some(QueryExecutionState::Failed) => {
                 Err(ErrorName::StepFailed.because(format!("Athena query {id} failed: {reason}")))
             }
@@ -268,7 +239,17 @@ impl Step for Query {
             // The answer with the ID was lost; the token finds the query.
             None => self.start(ctx).await?,
         };
-        ctx.client(Client::new).stop_query_execution().query_execution_id(&id).send().await?;
+        let athena = ctx.client(Client::new);
+        let query = athena.get_query_execution().query_execution_id(&id).send().await?.query_execution;
+        let state = query.as_ref().and_then(|query| query.status()?.state());
+        if matches!(
+            state,
+            Some(QueryExecutionState::Succeeded | QueryExecutionState::Failed | QueryExecutionState::Cancelled)
+        ) {
+            ctx.log(format_args!("Athena query {id} had ended already"));
+            return Ok(());
+        }
+        athena.stop_query_execution().query_execution_id(&id).send().await?;
         ctx.log(format_args!("Athena query {id} stopped"));
         Ok(())
     }
@@ -277,15 +258,6 @@ impl Step for Query {
 fn bucket_of(uri: &str) -> Option<&str> {
     let bucket = uri.strip_prefix("s3://")?.split('/').next()?;
     (3..=63).contains(&bucket.len()).then_some(bucket)
-}
-
-fn columns_of(metadata: ResultSetMetadata) -> Vec<Column> {
-    let columns = metadata.column_info.unwrap_or_default().into_iter();
-    columns.map(|column| Column { name: column.name, r#type: column.r#type }).collect()
-}
-
-fn values(row: Row) -> Vec<Option<String>> {
-    row.data.unwrap_or_default().into_iter().map(|datum| datum.var_char_value).collect()
 }
 
 fn main() -> ExitCode {
@@ -298,7 +270,7 @@ mod tests {
     use aws_sdk_athena::operation::get_query_results::GetQueryResultsOutput;
     use aws_sdk_athena::operation::start_query_execution::{StartQueryExecutionError, StartQueryExecutionOutput};
     use aws_sdk_athena::operation::stop_query_execution::StopQueryExecutionOutput;
-    use aws_sdk_athena::types::{ColumnInfo, Datum, QueryExecutionStatus, ResultSet};
+    use aws_sdk_athena::types::{ColumnInfo, Datum, QueryExecutionStatus, ResultSet, ResultSetMetadata, Row};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
@@ -319,18 +291,22 @@ mod tests {
     fn starts() -> Rule {
         mock!(Client::start_query_execution)
             .match_requests(|request| {
-                let location = request.result_configuration().and_then(|result| result.output_location());
+                let result = request.result_configuration().unwrap();
                 request.query_string() == Some("SELECT status FROM backups")
                     && request.query_execution_context().and_then(|names| names.database()) == Some("operations")
-                    && location == Some("s3://results/stepward/")
+                    && result.output_location() == Some("s3://results/stepward/")
+                    && result.expected_bucket_owner() == Some("222222222222")
                     && request.client_request_token().is_some_and(|token| token.len() == 64)
             })
             .then_output(|| StartQueryExecutionOutput::builder().query_execution_id("q-1").build())
     }
 
     fn state(state: QueryExecutionState) -> GetQueryExecutionOutput {
-        let status =
-            QueryExecutionStatus::builder().state(state).state_change_reason("TABLE_NOT_FOUND: backups").build();
+        ended(state, "TABLE_NOT_FOUND: backups")
+    }
+
+    fn ended(state: QueryExecutionState, reason: &str) -> GetQueryExecutionOutput {
+        let status = QueryExecutionStatus::builder().state(state).state_change_reason(reason).build();
         GetQueryExecutionOutput::builder().query_execution(QueryExecution::builder().status(status).build()).build()
     }
 
@@ -380,6 +356,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_permission_that_the_query_lacked_is_access_denied_and_named() {
+        let look = mock!(Client::get_query_execution).then_output(|| {
+            let said =
+                "User: arn:aws:sts::222222222222:assumed-role/Stepward/x is not authorized to perform: glue:GetTable";
+            ended(QueryExecutionState::Failed, said)
+        });
+        let ctx = testing::context(mock_client!(aws_sdk_athena, RuleMode::MatchAny, [&starts(), &look]));
+        let error = example().run(&ctx, None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::AccessDenied);
+        assert!(error.message.contains("glue:GetTable") && !error.message.contains("assumed-role"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_query_that_has_ended_is_not_stopped() {
+        let look = mock!(Client::get_query_execution).then_output(|| state(QueryExecutionState::Succeeded));
+        let ctx = testing::context(mock_client!(aws_sdk_athena, RuleMode::MatchAny, [&look]));
+        let resume = serde_json::from_value(json!({ "since": 0, "state": { "query_execution_id": "q-1" } })).unwrap();
+        example().cancel(&ctx, Some(resume)).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_throttled_start_has_its_name() {
         let start = mock!(Client::start_query_execution).then_error(|| {
             StartQueryExecutionError::generic(ErrorMetadata::builder().code("ThrottlingException").build())
@@ -393,7 +390,8 @@ mod tests {
         let stop = mock!(Client::stop_query_execution)
             .match_requests(|request| request.query_execution_id() == Some("q-1"))
             .then_output(|| StopQueryExecutionOutput::builder().build());
-        let ctx = testing::context(mock_client!(aws_sdk_athena, RuleMode::MatchAny, [&starts(), &stop]));
+        let look = mock!(Client::get_query_execution).then_output(|| state(QueryExecutionState::Running));
+        let ctx = testing::context(mock_client!(aws_sdk_athena, RuleMode::MatchAny, [&starts(), &look, &stop]));
         let resume = serde_json::from_value(json!({ "since": 0, "state": { "query_execution_id": "q-1" } })).unwrap();
         example().cancel(&ctx, Some(resume)).await.unwrap();
         example().cancel(&ctx, None).await.unwrap();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_sdk_ec2::types::InstanceStateName;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 use stepward::input::List;
 use stepward::{Context, Permissions, Progress, Resume, Step, StepError};
 use stepward_ec2::{Changed, Goal, Selection, bring};
@@ -48,7 +49,10 @@ impl Step for Start {
     }
 
     fn permissions(&self) -> Permissions {
-        self.selection().permissions(&["ec2:StartInstances"])
+        // EC2 unlocks volumes with a customer managed key in the caller's name.
+        // https://docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html
+        let for_aws = json!({ "Bool": { "kms:GrantIsForAWSResource": "true" } });
+        self.selection().permissions(&["ec2:StartInstances"]).allow_if(for_aws, &["kms:CreateGrant"], ["*"])
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
@@ -73,7 +77,6 @@ mod tests {
     use aws_sdk_ec2::types::{Instance, InstanceState, InstanceStateChange, Reservation, StateReason};
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
-    use serde_json::json;
     use stepward::permissions::Place;
     use stepward::{ErrorName, testing};
 
