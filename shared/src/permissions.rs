@@ -148,7 +148,7 @@ mod tests {
         let many = (0..50).map(|n| arn("ec2", &format!("instance/i-{n:017}")));
         let policy = Permissions::default().allow(&["ec2:StartInstances"], many).session_policy(&place()).unwrap();
         assert!(policy.len() <= SESSION_POLICY_LIMIT);
-        assert!(policy.contains(r#""Action":["ec2:StartInstances"],"Resource":"*""#));
+        assert!(policy.contains(r#""Action":["ec2:StartInstances"],"Resource":["*"]"#));
     }
 
     #[test]
