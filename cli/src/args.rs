@@ -206,6 +206,18 @@ pub enum Customer {
         #[arg(long, value_parser = provider, value_name = "PROVIDER")]
         provider: Option<Provider>,
     },
+    /// Show or set what holds for customers that have no defaults of their own
+    #[command(after_help = "Examples:
+  stepward customer defaults
+  stepward customer defaults --default-region eu-west-1")]
+    Defaults {
+        /// The Region for steps that name none, where an account allows it
+        #[arg(long)]
+        default_region: Option<String>,
+        /// Where credentials come from
+        #[arg(long, value_parser = provider, value_name = "PROVIDER")]
+        provider: Option<Provider>,
+    },
     /// All customers
     #[command(after_help = "Example:\n  stepward customer list --json")]
     List,

@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 use serde_json::json;
-use stepward::customer::{AccessKey, Account, Customer, Provider, Status, Trust};
+use stepward::customer::{AccessKey, Account, Customer, Defaults, Provider, Status, Trust};
 use stepward::error::StepError;
 use stepward::store::{NewAccount, Store};
 
 use crate::args;
 use crate::cloud::Cloud;
-use crate::deploy::Deployment;
+use crate::deploy::{Deployment, LINK_DAYS};
 use crate::error::{Error, FAILED, Result};
 use crate::onboarding::{self, Checked, Invitation, invitation};
 use crate::output::{Format, print, table};
@@ -65,6 +65,7 @@ impl<'a> Office<'a> {
             C::Add { name, default_region, provider } => {
                 self.said(self.store.add_customer(who, &name, default_region, provider).await)?
             }
+            C::Defaults { default_region, provider } => return self.defaults(default_region, provider).await,
             C::List => {
                 let all = self.said(self.store.customers().await)?;
                 self.format.show(&all, || customers(&all))?;
@@ -87,6 +88,22 @@ impl<'a> Office<'a> {
             }
         };
         self.format.show(&customer, || customers(std::slice::from_ref(&customer)))?;
+        Ok(0)
+    }
+
+    async fn defaults(&self, default_region: Option<String>, provider: Option<Provider>) -> Result<u8> {
+        let mut defaults = self.said(self.store.defaults().await)?;
+        if default_region.is_some() || provider.is_some() {
+            let Defaults { default_region: region_before, provider: provider_before } = defaults;
+            defaults =
+                Defaults { default_region: default_region.or(region_before), provider: provider.or(provider_before) };
+            self.said(self.store.set_defaults(&self.cloud.caller, &defaults).await)?;
+        }
+        self.format.show(&defaults, || {
+            let region = defaults.default_region.clone().unwrap_or_else(|| "the account's first".into());
+            let provider = defaults.provider.unwrap_or_default().to_string();
+            table(&["default region", "provider"], [[region, provider]])
+        })?;
         Ok(0)
     }
 
@@ -126,13 +143,14 @@ impl<'a> Office<'a> {
             A::Rotate { place } => {
                 let account = self.find(&place).await?;
                 let account = self.said(self.store.rotate(who, &account).await)?;
-                let invitation = invitation(self.cloud, self.deployment, &account)?;
+                let invitation = invitation(self.cloud, self.deployment, &account).await?;
                 self.format.show(&invitation, || rotation(&invitation, &self.cloud.command()))?;
                 Ok(0)
             }
             A::Show { place } => {
                 let account = self.find(&place).await?;
-                let (shown, invitation) = (Shown::from(&account), invitation(self.cloud, self.deployment, &account)?);
+                let (shown, invitation) =
+                    (Shown::from(&account), invitation(self.cloud, self.deployment, &account).await?);
                 self.format.show(&json!({ "account": shown, "onboarding": invitation }), || {
                     format!("{}\n\n{}", account_table(&[Shown::from(&account)]), facts(&invitation))
                 })?;
@@ -174,7 +192,7 @@ impl<'a> Office<'a> {
             access_key: add.access_key_id.zip(add.secret_path).map(|(id, secret_path)| AccessKey { id, secret_path }),
         };
         let account = self.said(self.store.add_account(&self.cloud.caller, new).await)?;
-        let invitation = invitation(self.cloud, self.deployment, &account)?;
+        let invitation = invitation(self.cloud, self.deployment, &account).await?;
         self.format.show(&invitation, || welcome(&invitation, &self.cloud.command()))?;
         Ok(0)
     }
@@ -268,7 +286,8 @@ fn welcome(invitation: &Invitation, command: &str) -> String {
         |link| {
             format!(
                 "Whoever owns the account opens this link while signed in to {account_id}, and creates the stack:\n{link}\n\
-                 (An account that may not read this bucket: send infra/customer-role.yaml, to be uploaded by hand.)"
+                 (It opens for {LINK_DAYS} days, or until your own credentials end. After that `account show` prints a new \
+                 one; infra/customer-role.yaml can also be sent and uploaded by hand.)"
             )
         },
     );

@@ -5,12 +5,19 @@ pub mod stack;
 mod upload;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aws_sdk_s3::presigning::PresigningConfig;
 
 use crate::cloud::Cloud;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::output::Progress;
 use crate::package::{CUSTOMER_ROLE, Release, TEMPLATE};
 use stack::{Outcome, Parameters, Template};
+
+/// The longest that a signed address lives.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-presigned-url.html>
+pub const LINK_DAYS: u64 = 7;
 
 /// A deployed stack, as its own outputs and parameters describe it.
 #[derive(Clone, Debug)]
@@ -49,11 +56,16 @@ impl Deployment {
         })
     }
 
-    /// Where the template that customers launch has been uploaded.
-    #[must_use]
-    pub fn customer_role_url(&self, cloud: &Cloud) -> Option<String> {
-        let (bucket, prefix) = (self.parameters.get("CodeBucket")?, self.parameters.get("CodePrefix")?);
-        Some(upload::url(cloud, bucket, &format!("{prefix}/{CUSTOMER_ROLE}")))
+    /// Where a customer can fetch the template to launch. The code bucket is private, so the address is signed: it opens
+    /// for [`LINK_DAYS`] days, or as long as the credentials that signed it live.
+    pub async fn customer_role_url(&self, cloud: &Cloud) -> Result<String> {
+        let missing = || Error::not_asked(format!("stack {} was not deployed by this program", self.stack));
+        let bucket = self.parameters.get("CodeBucket").ok_or_else(missing)?;
+        let prefix = self.parameters.get("CodePrefix").ok_or_else(missing)?;
+        let lives = PresigningConfig::expires_in(Duration::from_hours(24 * LINK_DAYS)).doing("the launch link")?;
+        let object = cloud.s3().get_object().bucket(bucket).key(format!("{prefix}/{CUSTOMER_ROLE}"));
+        let signed = object.presigned(lives).await.map_err(|error| cloud.error(error))?;
+        Ok(signed.uri().to_owned())
     }
 }
 

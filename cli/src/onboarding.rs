@@ -42,19 +42,24 @@ pub fn store(cloud: &Cloud, deployment: &Deployment) -> Result<Store> {
 }
 
 /// What the owner of this account needs.
-pub fn invitation(cloud: &Cloud, deployment: &Deployment, account: &Account) -> Result<Invitation> {
+pub async fn invitation(cloud: &Cloud, deployment: &Deployment, account: &Account) -> Result<Invitation> {
     let broker = deployment.output("BrokerRoleArn")?;
     let ids = [Some(&account.external_id), account.next_external_id.as_ref()];
     let ids: Vec<_> = ids.into_iter().flatten().map(|id| id.expose().to_owned()).collect();
     let region = account.default_region.as_ref().or(account.regions.first()).unwrap_or(&cloud.region);
-    let template = deployment.customer_role_url(cloud).filter(|_| cloud.local.is_none());
+    let launch_link = if cloud.local.is_none() {
+        let template = deployment.customer_role_url(cloud).await?;
+        Some(launch_link(&cloud.partition, region, &template, broker, &ids))
+    } else {
+        None
+    };
     Ok(Invitation {
         customer: account.customer.clone(),
         account: account.name.clone(),
         account_id: account.account_id.clone(),
         broker_role_arn: broker.to_owned(),
         trust_policy: trust_policy(broker, &ids),
-        launch_link: template.map(|url| launch_link(&cloud.partition, region, &url, broker, &ids)),
+        launch_link,
         external_ids: ids,
     })
 }

@@ -12,6 +12,7 @@
 
 mod boundary;
 mod jobs;
+mod providers;
 mod records;
 mod secrets;
 mod ways_in;

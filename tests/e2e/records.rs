@@ -1,8 +1,10 @@
 //! The table under changes at the same time.
 
 use stepward::ErrorName;
+use stepward::customer::Defaults;
+use stepward::store::NewAccount;
 
-use crate::world::in_the_world;
+use crate::world::{REGION, in_the_world};
 
 #[test]
 fn of_two_set_role_at_once_one_wins_and_one_is_a_conflict() {
@@ -58,4 +60,26 @@ fn a_removed_customer_leaves_no_account_behind_and_its_audit_stays() {
 
 fn format_audit(customer: &str) -> aws_sdk_dynamodb::types::AttributeValue {
     aws_sdk_dynamodb::types::AttributeValue::S(format!("AUDIT#{customer}"))
+}
+
+#[test]
+fn an_account_without_a_default_region_inherits_the_systems() {
+    in_the_world(async |world| {
+        let defaults = Defaults { default_region: Some(REGION.into()), provider: None };
+        world.store.set_defaults("ann", &defaults).await.unwrap();
+        let owned = world.customer_without_role().await;
+        let new = NewAccount {
+            customer: owned.customer.clone(),
+            name: "far".into(),
+            account_id: owned.owner.account.clone(),
+            provider: None,
+            regions: vec!["us-east-1".into(), REGION.into()],
+            default_region: None,
+            access_key: None,
+        };
+        world.store.add_account("ann", new).await.unwrap();
+        let found = world.store.configuration(&owned.customer, "far").await.unwrap();
+        assert_eq!(found.region(None).unwrap(), REGION);
+        assert_eq!(found.region(Some("us-east-1")).unwrap(), "us-east-1");
+    });
 }

@@ -104,6 +104,19 @@ fn the_api_answers_nobody_who_does_not_sign() {
     });
 }
 
+#[test]
+fn the_template_behind_a_launch_link_opens_without_credentials_and_only_by_the_link() {
+    in_the_world(async |world| {
+        let link = world.deployment.customer_role_url(&world.operator).await.unwrap();
+        let host = [("host".to_owned(), format!("127.0.0.1:{}", world.local.port))];
+        let (status, body) = send("GET", &link, &host, "");
+        assert_eq!(status, 200, "{body}");
+        assert!(body.contains("What a customer launches"), "{body}");
+        let (unsigned, _) = link.split_once('?').unwrap();
+        assert_eq!(send("GET", unsigned, &host, "").0, 403);
+    });
+}
+
 /// One request to the deployed API, signed with the operator's key or not at all.
 fn http(world: &World, method: &str, path: &str, headers: &[(&str, &str)], body: &str, signed: bool) -> (u16, Value) {
     let api = world.deployment.output("ApiUrl").unwrap();
@@ -131,18 +144,22 @@ fn http(world: &World, method: &str, path: &str, headers: &[(&str, &str)], body:
         let (instructions, _) = sign(request, &parameters).unwrap().into_parts();
         sent.extend(instructions.headers().map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
-    let path = uri.split_once(&format!(":{port}")).unwrap().1;
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let (status, body) = send(method, &uri, &sent, body);
+    let json = body.find('{').zip(body.rfind('}')).and_then(|(from, to)| serde_json::from_str(&body[from..=to]).ok());
+    (status, json.unwrap_or_default())
+}
+
+/// One HTTP request to the local cloud: status and body.
+fn send(method: &str, uri: &str, headers: &[(String, String)], body: &str) -> (u16, String) {
+    let (host, path) = uri.strip_prefix("http://").and_then(|rest| rest.split_once('/')).unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let lines: Vec<_> = sent.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let lines = lines.concat();
-    let length = body.len();
-    write!(stream, "{method} {path} HTTP/1.1\r\n{lines}content-length: {length}\r\nconnection: close\r\n\r\n{body}")
+    let lines: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let (lines, length) = (lines.concat(), body.len());
+    write!(stream, "{method} /{path} HTTP/1.1\r\n{lines}content-length: {length}\r\nconnection: close\r\n\r\n{body}")
         .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
-    let json = body.find('{').zip(body.rfind('}')).and_then(|(from, to)| serde_json::from_str(&body[from..=to]).ok());
-    (status, json.unwrap_or_default())
+    (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }

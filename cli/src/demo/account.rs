@@ -205,7 +205,7 @@ async fn launch_role(
     account: &DemoAccount,
     record: &Account,
 ) -> Result<String> {
-    let invitation = onboarding::invitation(ours, deployment, record)?;
+    let invitation = onboarding::invitation(ours, deployment, record).await?;
     let mut parameters = Parameters::from([("BrokerRoleArn".to_owned(), invitation.broker_role_arn)]);
     let template = if account.asks_for_external_id {
         parameters.insert("ExternalId".into(), invitation.external_ids.join(","));
