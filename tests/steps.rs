@@ -217,6 +217,8 @@ fn unknown_and_suspended_customers_and_unknown_accounts_are_refused_with_what_to
     let suspended = start("acme", "prod", ACMES);
     refused(&process.call(&suspended), "Conflict", &["suspended", "stepward customer resume acme"]);
     assert!(scene.aws.calls("sts:AssumeRole").is_empty());
+    scene.aws.set_customer("acme", "status", "active");
+    done(&process.call(&suspended));
 }
 
 #[test]

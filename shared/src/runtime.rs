@@ -171,10 +171,7 @@ async fn work<S: Step>(
     let kept = broker.keeps_record(target);
     let ctx = match enter(broker, step, envelope).await {
         // What a kept record does not allow, the present one may.
-        Err(error)
-            if kept
-                && matches!(error.name, ErrorName::AccessDenied | ErrorName::TrustBroken | ErrorName::InvalidInput) =>
-        {
+        Err(error) if kept && depends_on_record(error.name) => {
             broker.forget_record(target);
             enter(broker, step, envelope).await
         }
@@ -208,6 +205,11 @@ async fn work<S: Step>(
         item: envelope.execution.item.clone(),
     };
     Ok(Answer { step, outcome })
+}
+
+/// Whether another record of the customer could have made a difference; throttling, say, would only meet again.
+fn depends_on_record(name: ErrorName) -> bool {
+    matches!(name, ErrorName::AccessDenied | ErrorName::Conflict | ErrorName::InvalidInput | ErrorName::TrustBroken)
 }
 
 /// Everything between the envelope and the step: the customer's record, the role's trust, credentials cut to the step.
