@@ -386,4 +386,14 @@ mod tests {
         assert_eq!((add.regions.len(), add.provider), (2, Some(Provider::Ec2)));
         assert!(Cli::try_parse_from(line.replace("ec2", "magic").split(' ')).is_err());
     }
+
+    #[test]
+    fn a_proposed_command_names_the_same_stack_and_region() {
+        let repeated = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap().global.repeated();
+        assert_eq!(
+            repeated("stepward customer list --stack staging --region eu-west-1"),
+            " --stack staging --region eu-west-1"
+        );
+        assert_eq!(repeated("stepward customer list --stack stepward"), "");
+    }
 }
