@@ -86,25 +86,8 @@ impl Resume {
 
 /// What a step answers.
 #[derive(Debug, Serialize)]
-pub(crate) struct Answer {
-    pub(crate) step: Called,
-    #[serde(flatten)]
-    pub(crate) outcome: Outcome,
-}
-
-/// Which call an answer is to, so that an execution's history can be read by itself.
-#[derive(Debug, Serialize)]
-pub(crate) struct Called {
-    pub(crate) name: &'static str,
-    pub(crate) customer: String,
-    pub(crate) account: String,
-    pub(crate) id: String,
-    pub(crate) item: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
-pub(crate) enum Outcome {
+pub(crate) enum Answer {
     Done { output: Value, log: Value },
     Pending { resume: Resume, retry_after: u64, progress: String, log: Value },
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tracing::Instrument;
 
 use crate::context::{Context, Prober, now};
-use crate::envelope::{Answer, Called, Envelope, Outcome, Resume, read};
+use crate::envelope::{Answer, Envelope, Resume, read};
 use crate::error::{ErrorName, StepError, without_role_arns};
 use crate::manifest::Manifest;
 use crate::permissions::Place;
@@ -187,24 +187,16 @@ async fn work<S: Step>(
     let answer =
         answer.map_err(|error| StepError { message: without_role_arns(&ctx.mask(&error.message)), ..error })?;
     let log = artifact::claim_check(&broker.config, &ctx, "log", json!(ctx.take_log())).await?;
-    let outcome = match answer {
+    Ok(match answer {
         Progress::Done(output) => {
-            Outcome::Done { output: artifact::claim_check(&broker.config, &ctx, "output", output).await?, log }
+            Answer::Done { output: artifact::claim_check(&broker.config, &ctx, "output", output).await?, log }
         }
         Progress::Pending { state, retry_after, progress } => {
             let since = envelope.resume.as_ref().map_or_else(now, |resume| resume.since);
             let retry_after = retry_after.as_secs().max(1);
-            Outcome::Pending { resume: Resume::new(since, state), retry_after, progress: ctx.mask(&progress), log }
+            Answer::Pending { resume: Resume::new(since, state), retry_after, progress: ctx.mask(&progress), log }
         }
-    };
-    let step = Called {
-        name: S::NAME,
-        customer: target.customer.clone(),
-        account: target.account.clone(),
-        id: envelope.execution.step.clone(),
-        item: envelope.execution.item.clone(),
-    };
-    Ok(Answer { step, outcome })
+    })
 }
 
 /// Whether another record of the customer could have made a difference; throttling, say, would only meet again.

@@ -95,7 +95,7 @@ impl Broker {
         Ok(Self { config, sts, store, secrets, records: Cache::new(RECORD_LIFE), sessions: Cache::new(SESSION_LIFE) })
     }
 
-    /// The customer's record, at most [`RECORD_LIFE`] old.
+    /// The customer's record, at most 30 seconds old.
     ///
     /// # Errors
     /// `NotFound`, or why DynamoDB failed.
