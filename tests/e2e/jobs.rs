@@ -177,3 +177,19 @@ fn the_end_of_an_execution_is_looked_through_for_what_still_runs() {
         assert_eq!(world.call("cancel", &event).await.unwrap(), json!({ "cancelled": 0 }));
     });
 }
+
+#[test]
+fn a_customers_bucket_is_listed_as_the_cli_shows_it() {
+    in_the_world(async |world| {
+        let acme = world.customer().await;
+        let params = json!({ "uri": format!("s3://stepward-data-{}/backups", acme.owner.account), "summarize": true });
+        let answer = world.call("s3-list", &acme.envelope(&params)).await.unwrap();
+        assert_eq!(answer["output"]["prefixes"], json!(["backups/"]));
+        assert!(answer["log"][0].as_str().unwrap().ends_with("PRE backups/"), "{answer}");
+        let params = json!({ "uri": format!("s3://stepward-data-{}/", acme.owner.account), "recursive": true });
+        let answer = world.call("s3-list", &acme.envelope(&params)).await.unwrap();
+        assert_eq!(answer["output"]["objects"][0]["key"], "backups/2026-01.csv");
+        let buckets = world.call("s3-list", &acme.envelope(&json!({}))).await.unwrap();
+        assert_eq!(buckets["output"]["buckets"].as_array().unwrap().len(), 2, "its own two, and no other's: {buckets}");
+    });
+}

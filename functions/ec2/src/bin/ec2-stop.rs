@@ -18,6 +18,9 @@ use stepward_ec2::{Changed, Goal, Selection, bring};
 /// hibernates; its public IPv4 address changes at the next start unless it is an Elastic IP address.
 ///
 /// When the job is stopped, instances that are stopping go on stopping.
+///
+/// Proven on the local cloud, where instances stop at once and nothing hibernates; waiting, `force` and `hibernate` rest on
+/// unit tests of what is sent.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Stop {

@@ -17,8 +17,10 @@ use stepward::{Context, ErrorName, Progress, Resume, Step, StepError};
 /// `Conflict` for the record, `AccessDenied` when the role refuses Stepward, `TrustBroken` when it lets strangers in or
 /// the credentials belong to another account, `TimedOut` when a probe got no clear answer.
 ///
-/// It changes nothing, and needs no permission in the account. The probes show in the account's CloudTrail as two refused
+/// It changes nothing, and needs no permission in the account. The probes show in the account's CloudTrail as four refused
 /// AssumeRole calls.
+///
+/// Proven on the local cloud with IAM enforced; it does not ask for `sts:SetSourceIdentity` as AWS does.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ValidateCredentials {}
