@@ -50,12 +50,15 @@ impl Step for ValidateCredentials {
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Validated>, StepError> {
-        let identity = ctx.client(Client::new).get_caller_identity().send().await?;
+        let sts = ctx.client(Client::new);
+        // Neither needs the other's answer.
+        let (identity, trust) = tokio::join!(sts.get_caller_identity().send(), ctx.prove_trust());
+        let identity = identity?;
         let (Some(account_id), Some(arn)) = (identity.account, identity.arn) else {
             return Err(ErrorName::Internal.because("GetCallerIdentity answered without account or ARN; try again"));
         };
         ctx.log(format_args!("Reached account {account_id}"));
-        let trust = ctx.prove_trust().await?;
+        let trust = trust?;
         match &trust {
             Some(proof) => match proof.verdict() {
                 Ok(()) => ctx.log(
