@@ -99,7 +99,7 @@ fn percent_encoded(text: &str) -> String {
             encoded.push(char::from(byte));
         } else {
             encoded.push('%');
-            encoded.push_str(&crate::hex(&[byte]).to_uppercase());
+            encoded.push_str(&stepward::customer::hex(&[byte]).to_uppercase());
         }
         encoded
     })

@@ -11,10 +11,10 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Error, Result};
-use crate::hex;
 use crate::local::venv;
 use crate::output::Progress;
 use crate::workspace::{Function, Workspace};
+use stepward::customer::hex;
 use zips::{sha256, zipped};
 
 /// What the functions are built for.

@@ -324,7 +324,9 @@ pub fn check_role_arn(arn: &str, account_id: &str) -> Result<(), StepError> {
     Ok(())
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
+/// Bytes as hex digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
