@@ -239,6 +239,22 @@ pub enum Customer {
         /// The customer
         name: String,
     },
+    /// Print a CloudFormation template of a role that may do exactly what some steps need
+    #[command(after_help = "Examples:
+  stepward customer role-template --steps ec2-start,rds-status > stepward-role.json
+  stepward customer role-template --jobs fleet/morning-check > stepward-role.json
+
+The customer launches it in the account, with the broker's ARN and the external ID that `stepward account show` prints, as in
+  aws cloudformation deploy --stack-name Stepward --template-file stepward-role.json --capabilities CAPABILITY_NAMED_IAM \\
+    --parameter-overrides BrokerRoleArn=… ExternalId=…")]
+    RoleTemplate {
+        /// Steps, with commas between them
+        #[arg(long, value_delimiter = ',', required_unless_present = "jobs", value_name = "STEP,…")]
+        steps: Vec<String>,
+        /// Jobs whose steps are meant, with commas between them
+        #[arg(long, value_delimiter = ',', value_name = "JOB,…")]
+        jobs: Vec<String>,
+    },
     /// Remove a customer and all its accounts; the roles in those accounts stay
     #[command(after_help = "Example:\n  stepward customer remove acme --yes")]
     Remove {

@@ -11,5 +11,6 @@ pub mod local;
 pub mod onboarding;
 pub mod output;
 pub mod package;
+pub mod role_template;
 pub mod steps;
 pub mod workspace;

@@ -4,13 +4,15 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_config::SdkConfig;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use crate::customer::{Configuration, Provider, Trust, hex};
 use crate::envelope::Execution;
-use crate::error::{StepError, without_role_arns};
+use crate::error::{ErrorName, StepError, without_role_arns};
+use crate::keys;
 use crate::permissions::Place;
 use crate::session::{Attribution, Session};
 use crate::trust::{self, Proof};
@@ -28,6 +30,10 @@ pub struct Context {
     pub(crate) customer: String,
     pub(crate) account: String,
     session: Arc<Session>,
+    /// Where else the step works.
+    peer: Option<Box<Context>>,
+    /// Everything that must not be shown.
+    pub(crate) secrets: Vec<SecretString>,
     prober: Option<Prober>,
     lines: Mutex<Lines>,
 }
@@ -56,7 +62,30 @@ impl Context {
         prober: Option<Prober>,
     ) -> Self {
         let (customer, account) = (customer.to_owned(), account.to_owned());
-        Self { place, execution, customer, account, session, prober, lines: Mutex::default() }
+        let secrets = session.secrets.clone();
+        Self { place, execution, customer, account, session, peer: None, secrets, prober, lines: Mutex::default() }
+    }
+
+    /// With a second place to work in.
+    pub(crate) fn with_peer(mut self, peer: Option<Self>) -> Self {
+        self.secrets.extend(peer.iter().flat_map(|peer| peer.secrets.iter().cloned()));
+        self.peer = peer.map(Box::new);
+        self
+    }
+
+    /// With secrets from key storage.
+    pub(crate) fn with_secrets(mut self, secrets: impl IntoIterator<Item = SecretString>) -> Self {
+        self.secrets.extend(secrets);
+        self
+    }
+
+    /// The second place that the step works in: the one that its [`Step::peer`](crate::Step::peer) names. What it is to
+    /// say, it says here and not there.
+    ///
+    /// # Errors
+    /// `Internal` where it names none.
+    pub fn peer(&self) -> Result<&Self, StepError> {
+        self.peer.as_deref().ok_or_else(|| ErrorName::Internal.because("the step names no second place to work in"))
     }
 
     /// A client for the account, as in `ctx.client(aws_sdk_ec2::Client::new)`; kept with the credentials.
@@ -85,12 +114,14 @@ impl Context {
         lines.kept
     }
 
-    /// The text with every secret of this session masked.
+    /// The text with every secret masked.
     pub(crate) fn mask(&self, text: &str) -> String {
-        self.session.secrets.iter().map(SecretString::expose_secret).filter(|secret| !secret.is_empty()).fold(
-            text.to_owned(),
-            |text, secret| if text.contains(secret) { text.replace(secret, "***") } else { text },
-        )
+        keys::mask(&self.secrets, text)
+    }
+
+    /// The value with every secret in it masked.
+    pub(crate) fn mask_in(&self, value: Value) -> Value {
+        keys::mask_in(&self.secrets, value)
     }
 
     /// A client token: the same for every call for the same step of the same execution, another for any other.

@@ -263,7 +263,13 @@ pub fn denied(operation: &str, said: &str) -> String {
 /// every call; a test pins the form.
 fn operation_of(type_name: &str) -> String {
     let service = type_name.strip_prefix("aws_sdk_").and_then(|rest| rest.split("::").next()).unwrap_or("aws");
-    let service = if service == "sfn" { "states" } else { service };
+    // IAM calls some services by other names than their crates.
+    let service = match service {
+        "cloudwatchlogs" => "logs",
+        "elasticloadbalancingv2" => "elasticloadbalancing",
+        "sfn" => "states",
+        service => service,
+    };
     let operation = type_name.rsplit("::").next().unwrap_or(type_name);
     format!("{service}:{}", operation.strip_suffix("Error").unwrap_or(operation))
 }

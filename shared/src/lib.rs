@@ -27,4 +27,4 @@ pub use envelope::Resume;
 pub use error::{ErrorName, StepError};
 pub use permissions::Permissions;
 pub use runtime::serve;
-pub use step::{Progress, Step};
+pub use step::{Peer, Progress, Step};

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{ErrorName, StepError};
+use crate::permissions::{Permissions, Place, Statement};
 use crate::step::Step;
 
 /// Everything that is known of a step without running it.
@@ -18,14 +19,23 @@ pub struct Manifest {
     pub title: String,
     /// The rest of its documentation.
     pub description: String,
+    /// What it was proven against, and what that cannot show: the last paragraph of its documentation.
+    pub proven: String,
     /// JSON Schema of the parameters.
     pub parameters: Value,
     /// JSON Schema of the output.
     pub output: Value,
-    /// Parameters that work.
-    pub example: Value,
-    /// The IAM statements that the example needs.
-    pub permissions: Value,
+    /// Parameters that work, the plainest first.
+    pub examples: Vec<Value>,
+    /// What errors mean with this step in particular.
+    pub errors: Vec<(ErrorName, String)>,
+    /// What it needs, whatever its parameters.
+    pub permissions: Vec<Statement>,
+    /// What it needs in a second account or Region, where it works in one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peer_permissions: Vec<Statement>,
+    /// Characters of the longest session policy of the examples.
+    pub session_policy_characters: usize,
     /// Seconds that it may stay `pending`.
     pub timeout_seconds: u64,
 }
@@ -34,28 +44,44 @@ impl Manifest {
     /// The manifest of a step.
     ///
     /// # Errors
-    /// `Internal` when the step's own example does not fit its parameters.
+    /// `Internal` when one of the step's own examples does not fit its parameters.
     pub fn of<S: Step>() -> Result<Self, StepError> {
         let fault = |error: &dyn std::fmt::Display| {
-            ErrorName::Internal.because(format!("the example of {} does not fit: {error}", S::NAME))
+            ErrorName::Internal.because(format!("an example of {} does not fit: {error}", S::NAME))
         };
-        let example: Value = serde_json::from_str(S::EXAMPLE).map_err(|error| fault(&error))?;
-        let step: S = crate::envelope::read("example", &example)?;
-        step.validate().map_err(|error| fault(&error))?;
+        let place =
+            Place { partition: "aws".into(), region: "ap-southeast-2".into(), account_id: "222222222222".into() };
+        let (mut here, mut there) = (Permissions::default(), Permissions::default());
+        let (mut examples, mut longest) = (Vec::new(), 0);
+        for text in S::EXAMPLES {
+            let example: Value = serde_json::from_str(text).map_err(|error| fault(&error))?;
+            let step: S = crate::envelope::read("example", &example)?;
+            step.validate().map_err(|error| fault(&error))?;
+            examples.push(example);
+            let peer = step.peer().map(|peer| peer.permissions).unwrap_or_default();
+            for (all, own) in [(&mut here, step.permissions()), (&mut there, peer)] {
+                longest = longest.max(own.session_policy(&place)?.chars().count());
+                *all = std::mem::take(all).and(own);
+            }
+        }
         let mut parameters = schema::<S>();
         let documentation = parameters.as_object_mut().and_then(|schema| schema.remove("description"));
         let documentation = documentation.as_ref().and_then(Value::as_str).unwrap_or_default();
-        let (title, description) = documentation.split_once("\n\n").unwrap_or((documentation, ""));
-        let permissions = serde_json::to_value(step.permissions()).map_err(|error| fault(&error))?;
+        let (title, rest) = documentation.split_once("\n\n").unwrap_or((documentation, ""));
+        let (description, proven) = rest.rsplit_once("\n\n").unwrap_or(("", rest));
         Ok(Self {
             name: S::NAME.into(),
             rundeck: S::RUNDECK.iter().map(ToString::to_string).collect(),
             title: title.replace('\n', " "),
             description: description.into(),
+            proven: proven.into(),
             parameters,
             output: schema::<S::Output>(),
-            example,
-            permissions,
+            examples,
+            errors: S::ERRORS.iter().map(|(name, text)| (*name, (*text).to_owned())).collect(),
+            permissions: here.of_any_parameters(),
+            peer_permissions: there.of_any_parameters(),
+            session_policy_characters: longest,
             timeout_seconds: S::TIMEOUT.as_secs(),
         })
     }

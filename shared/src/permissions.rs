@@ -1,7 +1,7 @@
 //! What a step may do in a customer's account, as data: shown on its page, written into the customer's role, and sent
 //! with every AssumeRole as the session policy.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::{ErrorName, StepError};
@@ -10,19 +10,27 @@ use crate::error::{ErrorName, StepError};
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html> (`Policy`)
 pub const SESSION_POLICY_LIMIT: usize = 2048;
 
+/// What [`literal`] puts around a value that comes from a parameter. Private use characters: no name at AWS has any.
+const FROM_PARAMETER: [char; 2] = ['\u{e000}', '\u{e001}'];
+
 /// Actions on resources, in the order declared.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Permissions(Vec<Statement>);
 
-/// One `Allow` of a policy.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Statement {
-    effect: &'static str,
-    action: Vec<String>,
-    resource: Vec<String>,
-    #[serde(skip_serializing_if = "Value::is_null")]
-    condition: Value,
+/// Actions on resources, under a condition: one `Allow` of a policy.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Statement {
+    /// The actions, as in `ec2:StartInstances`.
+    pub actions: Vec<String>,
+    /// ARNs with `$partition`, `$region` and `$account` for where the step works; or `*`.
+    pub resources: Vec<String>,
+    /// An IAM condition block; null for none.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub condition: Value,
+    /// Why the resource is `*` although AWS could narrow the actions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Where a step's resources live; fills the variables of the ARNs that it declares.
@@ -46,23 +54,54 @@ impl Permissions {
     /// As [`allow`](Self::allow), under an IAM condition block.
     #[must_use]
     pub fn allow_if<R: Into<String>>(
-        mut self,
+        self,
         condition: Value,
         actions: &[&str],
         resources: impl IntoIterator<Item = R>,
     ) -> Self {
-        self.0.push(Statement {
-            effect: "Allow",
-            action: actions.iter().map(ToString::to_string).collect(),
-            resource: resources.into_iter().map(Into::into).collect(),
-            condition,
-        });
+        self.with(actions, resources, condition, None)
+    }
+
+    /// As [`allow`](Self::allow) on `*`, for actions that AWS could narrow and the step cannot: the reason is on its page.
+    #[must_use]
+    pub fn allow_on_all(self, actions: &[&str], reason: &str) -> Self {
+        self.with(actions, ["*"], Value::Null, Some(reason.to_owned()))
+    }
+
+    fn with<R: Into<String>>(
+        mut self,
+        actions: &[&str],
+        resources: impl IntoIterator<Item = R>,
+        condition: Value,
+        reason: Option<String>,
+    ) -> Self {
+        let actions = actions.iter().map(ToString::to_string).collect();
+        let resources = resources.into_iter().map(Into::into).collect();
+        self.0.push(Statement { actions, resources, condition, reason });
         self
     }
 
-    /// Every action declared, in order.
-    pub fn actions(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().flat_map(|statement| &statement.action).map(String::as_str)
+    /// The permissions of both.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// What any parameters may need: `*` in the place of every value that came from one, each statement once.
+    #[must_use]
+    pub fn of_any_parameters(&self) -> Vec<Statement> {
+        let mut all: Vec<Statement> = Vec::new();
+        for statement in &self.0 {
+            let mut resources: Vec<String> = statement.resources.iter().map(|resource| widened(resource)).collect();
+            resources.sort();
+            resources.dedup();
+            let statement = Statement { resources, ..statement.clone() };
+            if !all.contains(&statement) {
+                all.push(statement);
+            }
+        }
+        all
     }
 
     /// The inline policy for AssumeRole: resources first, the actions alone (on `*`) where the whole is too long.
@@ -70,11 +109,11 @@ impl Permissions {
     /// # Errors
     /// `Internal` where even the actions alone are longer than [`SESSION_POLICY_LIMIT`].
     pub fn session_policy(&self, place: &Place) -> Result<String, StepError> {
-        let whole = place.fill(&policy(&self.0));
+        let whole = place.fill(&policy(&self.0)).replace(FROM_PARAMETER, "");
         if whole.chars().count() <= SESSION_POLICY_LIMIT {
             return Ok(whole);
         }
-        let anywhere = |statement: &Statement| Statement { resource: vec!["*".into()], ..statement.clone() };
+        let anywhere = |statement: &Statement| Statement { resources: vec!["*".into()], ..statement.clone() };
         let actions = policy(&self.0.iter().map(anywhere).collect::<Vec<_>>());
         let length = actions.chars().count();
         if length <= SESSION_POLICY_LIMIT {
@@ -106,21 +145,45 @@ pub fn s3_arn(path: &str) -> String {
     format!("arn:$partition:s3:::{path}")
 }
 
-/// A value from a parameter, with what IAM reads as a pattern written so that it means itself.
+/// A value from a parameter, with what IAM reads as a pattern written so that it means itself. Every part of an ARN
+/// that comes from a parameter is made by this: the session gets the value, the customer's role `*` in its place.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html> (special characters)
 #[must_use]
 pub fn literal(value: &str) -> String {
-    value.chars().fold(String::with_capacity(value.len()), |mut text, c| {
+    let [begin, end] = FROM_PARAMETER;
+    let mut text = String::with_capacity(value.len() + begin.len_utf8() + end.len_utf8());
+    text.push(begin);
+    for c in value.chars().filter(|c| !FROM_PARAMETER.contains(c)) {
         match c {
             '*' | '?' | '$' => text.extend(["${", c.encode_utf8(&mut [0; 4]), "}"]),
             _ => text.push(c),
         }
-        text
-    })
+    }
+    text.push(end);
+    text
+}
+
+/// A resource with `*` in the place of what came from parameters.
+fn widened(resource: &str) -> String {
+    let [begin, end] = FROM_PARAMETER;
+    let mut parts = resource.split(begin);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push('*');
+        text.push_str(part.split_once(end).map_or("", |(_, rest)| rest));
+    }
+    text
 }
 
 fn policy(statements: &[Statement]) -> String {
-    json!({ "Version": "2012-10-17", "Statement": statements }).to_string()
+    let allow = |statement: &Statement| {
+        let mut allow = json!({ "Effect": "Allow", "Action": statement.actions, "Resource": statement.resources });
+        if !statement.condition.is_null() {
+            allow["Condition"] = statement.condition.clone();
+        }
+        allow
+    };
+    json!({ "Version": "2012-10-17", "Statement": statements.iter().map(allow).collect::<Vec<_>>() }).to_string()
 }
 
 #[cfg(test)]
@@ -161,7 +224,23 @@ mod tests {
 
     #[test]
     fn a_parameter_cannot_widen_a_resource() {
-        assert_eq!(literal("reports/*"), "reports/${*}");
-        assert_eq!(literal("${aws:username}?"), "${$}{aws:username}${?}");
+        for (value, means) in
+            [("reports/*", "reports/${*}"), ("${aws:username}?", "${$}{aws:username}${?}"), ("a\u{e001}b", "ab")]
+        {
+            let policy = Permissions::default().allow(&["s3:GetObject"], [s3_arn(&format!("b/{}", literal(value)))]);
+            let text = policy.session_policy(&place()).unwrap();
+            assert!(text.contains(&format!("\"arn:aws:s3:::b/{means}\"")), "{text}");
+        }
+    }
+
+    #[test]
+    fn for_any_parameters_a_star_stands_where_a_value_was() {
+        let one = |id: &str| {
+            Permissions::default().allow(&["ec2:StartInstances"], [arn("ec2", &format!("instance/{}", literal(id)))])
+        };
+        let bucket = s3_arn(&format!("{}/{}/x", literal("b"), literal("k*")));
+        let any = one("i-1").and(one("i-2")).allow(&["s3:GetObject"], [bucket]).of_any_parameters();
+        let resources: Vec<_> = any.iter().flat_map(|statement| &statement.resources).collect();
+        assert_eq!(resources, ["arn:$partition:ec2:$region:$account:instance/*", "arn:$partition:s3:::*/*/x"]);
     }
 }

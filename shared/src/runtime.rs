@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -14,13 +15,13 @@ use serde_json::{Value, json};
 use tracing::Instrument;
 
 use crate::context::{Context, Prober, now};
-use crate::envelope::{Answer, Envelope, Resume, read};
+use crate::envelope::{Answer, Envelope, Resume, Target, read};
 use crate::error::{ErrorName, StepError, without_role_arns};
 use crate::manifest::Manifest;
-use crate::permissions::Place;
+use crate::permissions::{Permissions, Place};
 use crate::session::{Attribution, Broker, check_trust};
-use crate::step::{Progress, Step};
-use crate::{artifact, logging, settings};
+use crate::step::{Peer, Progress, Step};
+use crate::{artifact, keys, logging};
 
 /// Kept free before Lambda's own limit, to answer by name rather than be killed.
 const ANSWER_MARGIN: Duration = Duration::from_secs(2);
@@ -126,10 +127,17 @@ pub fn run<T, A: Serialize>(
 }
 
 async fn handle<S: Step>(broker: &Broker, event: &LambdaEvent<Event>) -> Result<Answer, StepError> {
-    let envelope = Envelope::parse(event.payload.text()?)?;
-    let params = if envelope.params.is_null() { json!({}) } else { envelope.params.clone() };
-    let step: S = read("params", &params)?;
-    step.validate()?;
+    answer::<S>(broker, event.payload.text()?, event.context.deadline(), &event.context.request_id).await
+}
+
+/// Answers an envelope: everything of a step's function but Lambda itself.
+pub(crate) async fn answer<S: Step>(
+    broker: &Broker,
+    event: &str,
+    deadline: SystemTime,
+    request_id: &str,
+) -> Result<Answer, StepError> {
+    let envelope = Envelope::parse(event)?;
     let target = &envelope.target;
     let span = tracing::info_span!(
         "step",
@@ -138,12 +146,11 @@ async fn handle<S: Step>(broker: &Broker, event: &LambdaEvent<Event>) -> Result<
         account = target.account,
         execution = envelope.execution.id,
         job = envelope.execution.job,
-        request_id = event.context.request_id,
+        request_id,
     );
-    let deadline = event.context.deadline();
     let left = deadline.duration_since(SystemTime::now()).unwrap_or_default().saturating_sub(ANSWER_MARGIN);
     let limit = tokio::time::Instant::now() + left;
-    let work = work(broker, &step, &envelope, limit).instrument(span.clone());
+    let work = work::<S>(broker, &envelope, limit).instrument(span.clone());
     let place = format!("{}/{}", target.customer, target.account);
     let in_time = tokio::time::timeout_at(limit, work).await.unwrap_or_else(|_| {
         Err(ErrorName::TimedOut.because(
@@ -157,35 +164,58 @@ async fn handle<S: Step>(broker: &Broker, event: &LambdaEvent<Event>) -> Result<
     })
 }
 
-async fn work<S: Step>(
+async fn work<S: Step>(broker: &Broker, envelope: &Envelope, limit: tokio::time::Instant) -> Result<Answer, StepError> {
+    let mut secrets = Vec::new();
+    let worked = with_parameters::<S>(broker, envelope, limit, &mut secrets).await;
+    // An error may quote a parameter, and AWS's reasons quote the session.
+    worked.map_err(|error| StepError { message: without_role_arns(&keys::mask(&secrets, &error.message)), ..error })
+}
+
+/// Reads the parameters, with the secrets that they refer to, and runs the step with them.
+async fn with_parameters<S: Step>(
     broker: &Broker,
-    step: &S,
     envelope: &Envelope,
     limit: tokio::time::Instant,
+    secrets: &mut Vec<SecretString>,
 ) -> Result<Answer, StepError> {
     let target = &envelope.target;
+    let mut params = if envelope.params.is_null() { json!({}) } else { envelope.params.clone() };
+    if keys::any_in(&params) {
+        // Nobody's secrets are read for a customer who is unknown or suspended.
+        let record = broker.configuration(&target.customer, &target.account).await?;
+        if !envelope.cancel {
+            record.customer.check_active()?;
+        }
+        let mut found = Vec::new();
+        let resolved = keys::resolve(&broker.config, &target.customer, &mut params, &mut found).await;
+        secrets.extend(found.iter().flat_map(keys::to_mask));
+        resolved?;
+    }
+    let step: S = read("params", &params)?;
+    step.validate()?;
     if S::PROVES_TRUST {
         // A proof is of the record as it is.
         broker.forget_record(target);
     }
     let kept = broker.keeps_record(target);
-    let ctx = match enter(broker, step, envelope).await {
+    let ctx = match enter(broker, &step, envelope, secrets).await {
         // What a kept record does not allow, the present one may.
         Err(error) if kept && depends_on_record(error.name) => {
             broker.forget_record(target);
-            enter(broker, step, envelope).await
+            if let Some(peer) = peer_of(&step, target) {
+                broker.forget_record(&peer);
+            }
+            enter(broker, &step, envelope, secrets).await
         }
         entered => entered,
     }?;
+    secrets.clone_from(&ctx.secrets);
     let answer = if envelope.cancel {
         let cancelled = step.cancel(&ctx, envelope.resume.clone()).boxed().await;
         cancelled.map(|()| Progress::Done(json!({ "cancelled": true })))
     } else {
-        linger(step, &ctx, envelope.resume.clone(), limit).await
-    };
-    // A step's own error may quote what it knows, and AWS's reasons quote the session.
-    let answer =
-        answer.map_err(|error| StepError { message: without_role_arns(&ctx.mask(&error.message)), ..error })?;
+        linger(&step, &ctx, envelope.resume.clone(), limit.min(tokio::time::Instant::now() + broker.linger)).await
+    }?;
     let log = artifact::claim_check(&broker.config, &ctx, "log", json!(ctx.take_log())).await?;
     Ok(match answer {
         Progress::Done(output) => {
@@ -194,7 +224,8 @@ async fn work<S: Step>(
         Progress::Pending { state, retry_after, progress } => {
             let since = envelope.resume.as_ref().map_or_else(now, |resume| resume.since);
             let retry_after = retry_after.as_secs().max(1);
-            Answer::Pending { resume: Resume::new(since, state), retry_after, progress: ctx.mask(&progress), log }
+            let resume = Resume::new(since, ctx.mask_in(state));
+            Answer::Pending { resume, retry_after, progress: ctx.mask(&progress), log }
         }
     })
 }
@@ -204,9 +235,40 @@ fn depends_on_record(name: ErrorName) -> bool {
     matches!(name, ErrorName::AccessDenied | ErrorName::Conflict | ErrorName::InvalidInput | ErrorName::TrustBroken)
 }
 
-/// Everything between the envelope and the step: the customer's record, the role's trust, credentials cut to the step.
-async fn enter<S: Step>(broker: &Broker, step: &S, envelope: &Envelope) -> Result<Context, StepError> {
-    let target = &envelope.target;
+/// Where the step's second place is: for the same customer, whatever the parameters say.
+fn peer_of<S: Step>(step: &S, target: &Target) -> Option<Target> {
+    let peer = step.peer()?;
+    let region = if peer.account.is_none() { peer.region.or_else(|| target.region.clone()) } else { peer.region };
+    let account = peer.account.unwrap_or_else(|| target.account.clone());
+    Some(Target { customer: target.customer.clone(), account, region })
+}
+
+/// Everything between the envelope and the step: the customer's records, the roles' trust, credentials cut to the step.
+async fn enter<S: Step>(
+    broker: &Broker,
+    step: &S,
+    envelope: &Envelope,
+    secrets: &[SecretString],
+) -> Result<Context, StepError> {
+    let peer = match (step.peer(), peer_of(step, &envelope.target)) {
+        (Some(Peer { permissions, .. }), Some(target)) => {
+            let there = enter_place::<S>(broker, envelope, &target, &permissions, secrets).await;
+            let at = |error: StepError| error.at(format!("{}/{}", target.customer, target.account));
+            Some(there.map_err(at)?)
+        }
+        _ => None,
+    };
+    let here = enter_place::<S>(broker, envelope, &envelope.target, &step.permissions(), secrets).await?;
+    Ok(here.with_peer(peer).with_secrets(secrets.iter().cloned()))
+}
+
+async fn enter_place<S: Step>(
+    broker: &Broker,
+    envelope: &Envelope,
+    target: &Target,
+    permissions: &Permissions,
+    secrets: &[SecretString],
+) -> Result<Context, StepError> {
     let record = broker.configuration(&target.customer, &target.account).await?;
     // What was started must be stoppable, whatever has happened to the customer since.
     if !envelope.cancel {
@@ -218,7 +280,12 @@ async fn enter<S: Step>(broker: &Broker, step: &S, envelope: &Envelope) -> Resul
     let region = record.region(target.region.as_deref())?;
     let place = Place { partition: record.partition(&region), region, account_id: record.account.account_id.clone() };
     let attribution = Attribution::new(&target.customer, &envelope.execution);
-    let policy = step.permissions().session_policy(&place)?;
+    let policy = permissions.session_policy(&place)?;
+    // CloudTrail keeps the policies of sessions.
+    if keys::mask(secrets, &policy) != policy {
+        return Err(ErrorName::InvalidInput
+            .because("a key stands where a parameter names a resource; names are shown in logs, so give it as it is"));
+    }
     let session = broker.session(&record, &place, policy, &attribution).await?;
     let prober = Prober { sts: broker.sts.clone(), record, attribution };
     let who = (target.customer.as_str(), target.account.as_str());
@@ -230,19 +297,16 @@ async fn linger<S: Step>(
     step: &S,
     ctx: &Context,
     mut resume: Option<Resume>,
-    limit: tokio::time::Instant,
+    until: tokio::time::Instant,
 ) -> Result<Progress<Value>, StepError> {
     let since = resume.as_ref().map_or_else(now, |resume| resume.since);
-    let until = limit.min(tokio::time::Instant::now() + settings::linger());
     loop {
         // Boxed, because a step's future is deep: its type alone can be more than the compiler follows.
         match step.run(ctx, resume.take()).boxed().await? {
             Progress::Done(output) => {
-                let text = serde_json::to_string(&output)
+                let output = serde_json::to_value(&output)
                     .map_err(|error| ErrorName::Internal.because(format!("the output is not JSON: {error}")))?;
-                let output = serde_json::from_str(&ctx.mask(&text))
-                    .map_err(|error| ErrorName::Internal.because(format!("the output is not JSON: {error}")))?;
-                return Ok(Progress::Done(output));
+                return Ok(Progress::Done(ctx.mask_in(output)));
             }
             Progress::Pending { state, retry_after, progress } => {
                 let resumed = Resume::new(since, state.clone());

@@ -39,6 +39,8 @@ pub struct Broker {
     pub config: SdkConfig,
     /// STS in the broker's Region.
     pub sts: aws_sdk_sts::Client,
+    /// How long a step is waited with before it answers `pending`.
+    pub linger: Duration,
     store: Store,
     /// The function's own secret key and session token: no step may show those either.
     secrets: Vec<SecretString>,
@@ -84,15 +86,20 @@ impl Broker {
     /// # Errors
     /// `Internal` when a setting is missing.
     pub async fn load() -> Result<Self, StepError> {
-        let config = aws_config(None).await;
-        let store = Store::new(aws_sdk_dynamodb::Client::new(&config), settings::table()?);
+        Ok(Self::new(aws_config(None).await, settings::table()?, settings::linger()).await)
+    }
+
+    /// A broker with these credentials and this table.
+    pub async fn new(config: SdkConfig, table: String, linger: Duration) -> Self {
+        let store = Store::new(aws_sdk_dynamodb::Client::new(&config), table);
         let sts = aws_sdk_sts::Client::new(&config);
         let own = match config.credentials_provider() {
             Some(provider) => provider.provide_credentials().await.ok(),
             None => None,
         };
         let secrets = own.as_ref().map(secrets_of).unwrap_or_default();
-        Ok(Self { config, sts, store, secrets, records: Cache::new(RECORD_LIFE), sessions: Cache::new(SESSION_LIFE) })
+        let (records, sessions) = (Cache::new(RECORD_LIFE), Cache::new(SESSION_LIFE));
+        Self { config, sts, linger, store, secrets, records, sessions }
     }
 
     /// The customer's record, at most 30 seconds old.
@@ -447,6 +454,7 @@ mod tests {
         Broker {
             config,
             sts,
+            linger: Duration::ZERO,
             store,
             secrets: Vec::new(),
             records: Cache::new(RECORD_LIFE),

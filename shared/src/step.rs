@@ -19,8 +19,11 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     const NAME: &'static str;
     /// The Rundeck provider types that this step stands for.
     const RUNDECK: &'static [&'static str];
-    /// Parameters that work, as JSON: shown on the step's page, and parsed by a test.
-    const EXAMPLE: &'static str;
+    /// Parameters that work, as JSON, for the step's page; the first is the plainest. Together they use every permission
+    /// that the step can ever need: the customer's role is made from them.
+    const EXAMPLES: &'static [&'static str];
+    /// What errors mean with this step in particular, for its page.
+    const ERRORS: &'static [(ErrorName, &'static str)];
     /// How long the step may stay `pending`, over all its calls.
     const TIMEOUT: Duration = Duration::from_mins(30);
     /// Whether the step may run before the role's trust has been proven. Only the step that proves it may.
@@ -39,6 +42,12 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// What the step does in the customer's account with these parameters: it can do nothing else there.
     fn permissions(&self) -> Permissions;
 
+    /// Another account of the same customer, or another Region, that the step works in beside its target: see
+    /// [`Context::peer`].
+    fn peer(&self) -> Option<Peer> {
+        None
+    }
+
     /// Starts the action once and answers [`Progress::Pending`] until it is over. After a lost answer it is called
     /// again without `resume`: it looks before it acts, or sends the same client token.
     fn run(
@@ -53,6 +62,17 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
         let _ = (ctx, resume);
         async { Ok(()) }
     }
+}
+
+/// A second place that a step works in, for the same customer.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The account's name; the target's own account when absent.
+    pub account: Option<String>,
+    /// The Region; the account's default when absent.
+    pub region: Option<String>,
+    /// What the step does there.
+    pub permissions: Permissions,
 }
 
 /// What a step's `run` answers.

@@ -28,6 +28,8 @@ use crate::customer::{
     check_name, check_region, check_role_arn, hex,
 };
 use crate::error::{ErrorName, StepError};
+use crate::input::require;
+use crate::keys::KeyPath;
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -213,6 +215,15 @@ impl Store {
             return Err(
                 ErrorName::InvalidInput.because("the access-key provider needs an access key ID and a key path")
             );
+        }
+        if let Some(AccessKey { secret_path, .. }) = &new.access_key {
+            let key = KeyPath::parse(secret_path)?;
+            require(key.customer == new.customer, || {
+                format!(
+                    "the key {secret_path} belongs to {}; this account's is below keys/{}/",
+                    key.customer, new.customer
+                )
+            })?;
         }
         self.customer(&new.customer).await?;
         let account = Account {

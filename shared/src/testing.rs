@@ -1,15 +1,20 @@
 //! What unit tests of steps need: a context for a made-up account whose clients a test provides.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
+use serde_json::Value;
 
 use crate::context::Context;
 #[cfg(test)]
 use crate::customer::{Account, Configuration, Customer, Defaults, ExternalId, Status, Trust};
 use crate::envelope::Execution;
+use crate::error::{ErrorName, StepError};
 use crate::permissions::Place;
-use crate::session::Session;
+use crate::runtime;
+use crate::session::{Broker, Session};
+use crate::step::Step;
 
 /// A context for account `prod` (222222222222) of `acme` in `eu-west-1` whose client is the given one, usually made by
 /// `aws_smithy_mocks::mock_client!`.
@@ -17,6 +22,16 @@ pub fn context<C: Clone + Send + Sync + 'static>(client: C) -> Context {
     let session = Session::new(SdkConfig::builder().build(), Vec::new());
     session.client(|_| client);
     with_session(session)
+}
+
+/// What a deployed step's function answers to an envelope, with everything that it goes through but Lambda itself.
+///
+/// # Errors
+/// What the step fails with.
+pub async fn call<S: Step>(broker: &Broker, envelope: &Value) -> Result<Value, StepError> {
+    let deadline = SystemTime::now() + Duration::from_mins(1);
+    let answer = runtime::answer::<S>(broker, &envelope.to_string(), deadline, "test").await?;
+    serde_json::to_value(answer).map_err(|error| ErrorName::Internal.because(error.to_string()))
 }
 
 /// What the step has said so far.

@@ -9,9 +9,19 @@ use crate::world::{Owned, REGION, World, in_the_world};
 
 async fn account(world: &World, account_id: &str, provider: Provider, access_key: Option<AccessKey>) -> Owned {
     let (customer, _) = world.new_names();
-    world.store.add_customer("test", &customer, None, None).await.unwrap();
+    account_of(world, &customer, account_id, provider, access_key).await
+}
+
+async fn account_of(
+    world: &World,
+    customer: &str,
+    account_id: &str,
+    provider: Provider,
+    access_key: Option<AccessKey>,
+) -> Owned {
+    world.store.add_customer("test", customer, None, None).await.unwrap();
     let new = NewAccount {
-        customer: customer.clone(),
+        customer: customer.into(),
         name: "prod".into(),
         account_id: account_id.into(),
         provider: Some(provider),
@@ -20,7 +30,7 @@ async fn account(world: &World, account_id: &str, provider: Provider, access_key
         access_key,
     };
     world.store.add_account("test", new).await.unwrap();
-    Owned { customer, account: "prod".into(), owner: world.operator.other_account(account_id) }
+    Owned { customer: customer.into(), account: "prod".into(), owner: world.operator.other_account(account_id) }
 }
 
 async fn validate(world: &World, owned: &Owned) -> Result<Value, (String, String)> {
@@ -36,7 +46,7 @@ fn an_access_keys_secret_comes_from_key_storage_at_use() {
         let made = secrets.create_secret().name(format!("stepward/{path}")).secret_string(SECRET);
         made.send().await.unwrap();
         let key = AccessKey { id: account_id.clone(), secret_path: path };
-        let owned = account(world, &account_id, Provider::AccessKey, Some(key)).await;
+        let owned = account_of(world, &customer, &account_id, Provider::AccessKey, Some(key)).await;
         let answer = validate(world, &owned).await.unwrap();
         assert_eq!(answer["output"]["account_id"], json!(account_id));
         assert_eq!(answer["output"]["trust"], Value::Null, "there is no role to prove");
@@ -46,8 +56,9 @@ fn an_access_keys_secret_comes_from_key_storage_at_use() {
         world.call("ec2-stop", &stop).await.unwrap();
         assert_eq!(owned.instance_states().await, ["stopped"]);
 
-        let lost = AccessKey { id: account_id.clone(), secret_path: "keys/none".into() };
-        let owned = account(world, &account_id, Provider::AccessKey, Some(lost)).await;
+        let (other, _) = world.new_names();
+        let lost = AccessKey { id: account_id.clone(), secret_path: format!("keys/{other}/none") };
+        let owned = account_of(world, &other, &account_id, Provider::AccessKey, Some(lost)).await;
         assert_eq!(validate(world, &owned).await.unwrap_err().0, "NotFound");
     });
 }

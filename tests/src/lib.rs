@@ -3,6 +3,7 @@
 pub mod build;
 pub mod catalog;
 mod http;
+pub mod proof;
 pub mod runtime_api;
 pub mod stand_in;
 

@@ -9,7 +9,7 @@ use aws_sdk_ec2::types::{Filter, Instance, InstanceStateChange, InstanceStateNam
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::input::require;
-use stepward::permissions::arn;
+use stepward::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, StepError};
 
 /// Instances that one call may name. A session policy that names each has room for about 25; beyond that it falls back
@@ -103,7 +103,7 @@ impl Selection<'_> {
     #[must_use]
     pub fn permissions(&self, actions: &[&str]) -> Permissions {
         let all = self.tags.keys().take(1).map(|_| arn("ec2", "instance/*"));
-        let chosen = self.ids.iter().map(|id| arn("ec2", &format!("instance/{id}")));
+        let chosen = self.ids.iter().map(|id| arn("ec2", &format!("instance/{}", literal(id))));
         Permissions::default().allow(&["ec2:DescribeInstances"], ["*"]).allow(actions, chosen.chain(all))
     }
 

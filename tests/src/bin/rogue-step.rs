@@ -52,7 +52,8 @@ fn some_instance() -> String {
 impl Step for Rogue {
     const NAME: &'static str = "rogue-step";
     const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLE: &'static str = r#"{ "do": "big-output" }"#;
+    const EXAMPLES: &'static [&'static str] = &[r#"{ "do": "big-output" }"#];
+    const ERRORS: &'static [(ErrorName, &'static str)] = &[];
     type Output = Said;
 
     fn permissions(&self) -> Permissions {

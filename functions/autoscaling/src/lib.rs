@@ -1,0 +1,1 @@
+//! What the Auto Scaling steps share.

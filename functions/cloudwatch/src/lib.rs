@@ -1,0 +1,1 @@
+//! What the CloudWatch Logs steps share.

@@ -1,0 +1,1 @@
+//! What the ECS steps share.

@@ -1,0 +1,1 @@
+//! What the Elastic Load Balancing steps share.

@@ -1,0 +1,1 @@
+//! What the Lambda steps share.

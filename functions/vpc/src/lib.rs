@@ -1,0 +1,1 @@
+//! What the VPC steps share.
