@@ -1,0 +1,277 @@
+//! The step `rds-start-instance`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward_rds::{AVAILABLE, Changed, Database, Identifier, LONGEST, bring};
+
+/// Start a stopped RDS instance and finish once it is available.
+///
+/// An instance that is available already is success. One in between, as in `stopping` or `modifying`, is waited for and
+/// then started. From the start on the instance costs its hourly price again. It keeps its DNS name; a public IP
+/// address is another one than before, and the zones of a Multi-AZ instance may have changed places. Starting takes
+/// minutes, longer when the database recovers first.
+///
+/// The instances of a cluster are started together, with `rds-start-cluster`: an instance of Aurora alone is a
+/// `Conflict`. Limits: <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_StopInstance.html>. A status that
+/// does not lead to `available`, such as `storage-full` or `incompatible-parameters`, ends the step with what the
+/// status means and what to do. When the job is stopped, an instance that is starting goes on starting. A repeated call
+/// asks for nothing twice.
+///
+/// Proven on the local cloud, where instances have no database behind them and start at once from any status; waiting
+/// and what RDS refuses rest on unit tests.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Start {
+    /// The instance's name, 1 to 63 letters, digits and hyphens; capitals do not matter.
+    instance: Identifier,
+}
+
+impl Step for Start {
+    const NAME: &'static str = "rds-start-instance";
+    const RUNDECK: &'static [&'static str] = &[];
+    const EXAMPLES: &'static [&'static str] = &[r#"{ "instance": "orders" }"#];
+    const ERRORS: &'static [(ErrorName, &'static str)] = &[
+        (ErrorName::NotFound, "The account has no instance of this name in the Region."),
+        (ErrorName::Conflict, "The instance's status does not lead to `available`, or it belongs to a cluster."),
+        (ErrorName::StepFailed, "RDS has begun to start the instance and could not."),
+    ];
+    const TIMEOUT: Duration = Duration::from_hours(1);
+    type Output = Changed;
+
+    fn validate(&self) -> Result<(), StepError> {
+        self.instance.validate("instance", LONGEST)
+    }
+
+    fn permissions(&self) -> Permissions {
+        Database::Instance(&self.instance).permissions("rds:StartDBInstance")
+    }
+
+    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
+        bring(ctx, Database::Instance(&self.instance), resume, &AVAILABLE, |rds| async move {
+            rds.start_db_instance().db_instance_identifier(&*self.instance).send().await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn main() -> ExitCode {
+    stepward::serve::<Start>()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_rds::Client;
+    use aws_sdk_rds::operation::describe_db_instances::{DescribeDBInstancesError, DescribeDbInstancesOutput};
+    use aws_sdk_rds::operation::start_db_instance::{StartDBInstanceError, StartDbInstanceOutput};
+    use aws_sdk_rds::types::DbInstance;
+    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_types::error::ErrorMetadata;
+    use serde_json::{Value, json};
+    use stepward::testing;
+    use stepward_tests::proof::prove;
+
+    use super::*;
+
+    fn step(params: Value) -> Start {
+        serde_json::from_value(params).unwrap()
+    }
+
+    fn orders() -> Start {
+        step(json!({ "instance": "Orders" }))
+    }
+
+    /// RDS shows the instance with one status after the other.
+    fn looks(statuses: &[&'static str]) -> Rule {
+        let mut rule = mock!(Client::describe_db_instances)
+            .match_requests(|r| r.db_instance_identifier() == Some("orders"))
+            .sequence();
+        for &status in statuses {
+            rule = rule.output(move || seen(DbInstance::builder().db_instance_status(status).build()));
+        }
+        rule.build()
+    }
+
+    fn seen(instance: DbInstance) -> DescribeDbInstancesOutput {
+        DescribeDbInstancesOutput::builder().db_instances(instance).build()
+    }
+
+    fn refused_look(code: &str) -> DescribeDBInstancesError {
+        DescribeDBInstancesError::generic(ErrorMetadata::builder().code(code).message("RDS says no").build())
+    }
+
+    fn starts() -> Rule {
+        mock!(Client::start_db_instance)
+            .match_requests(|r| r.db_instance_identifier() == Some("orders"))
+            .then_output(|| StartDbInstanceOutput::builder().build())
+    }
+
+    fn start_refused(code: &'static str) -> Rule {
+        mock!(Client::start_db_instance).then_error(move || {
+            StartDBInstanceError::generic(ErrorMetadata::builder().code(code).message("RDS says no").build())
+        })
+    }
+
+    fn context(rules: &[&Rule]) -> Context {
+        testing::context(mock_client!(aws_sdk_rds, RuleMode::MatchAny, rules))
+    }
+
+    /// What the state machine does with a pending answer: wait, then call again with it.
+    fn resumed(answer: Progress<Changed>, says: &str) -> Resume {
+        let Progress::Pending { state, progress, .. } = answer else { panic!("not pending: {answer:?}") };
+        assert_eq!(progress, says);
+        serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
+    }
+
+    fn done(answer: Progress<Changed>) -> Changed {
+        let Progress::Done(changed) = answer else { panic!("not done: {answer:?}") };
+        changed
+    }
+
+    #[tokio::test]
+    async fn done_starts_the_instance_and_ends_when_it_is_available() {
+        let (look, start) = (looks(&["stopped", "starting", "available"]), starts());
+        let ctx = context(&[&look, &start]);
+
+        let resume = resumed(orders().run(&ctx, None).await.unwrap(), "orders is stopped; RDS was asked");
+        let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is starting; RDS was asked");
+        let changed = done(orders().run(&ctx, Some(resume)).await.unwrap());
+
+        assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), ("stopped", "available"));
+        assert!(changed.console_url.ends_with("#database:id=orders;is-cluster=false"), "{}", changed.console_url);
+        assert_eq!(start.num_calls(), 1);
+        assert_eq!(testing::log(&ctx), ["Starting orders", "orders is available"]);
+    }
+
+    #[tokio::test]
+    async fn already_available_is_success_and_rds_is_asked_for_nothing() {
+        for status in ["available", "storage-optimization"] {
+            let changed = done(orders().run(&context(&[&looks(&[status])]), None).await.unwrap());
+            assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), (status, status));
+        }
+    }
+
+    #[tokio::test]
+    async fn not_found_is_an_instance_that_rds_does_not_know() {
+        let look = mock!(Client::describe_db_instances).then_error(|| refused_look("DBInstanceNotFound"));
+        let error = orders().run(&context(&[&look]), None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::NotFound);
+    }
+
+    #[test]
+    fn invalid_names_are_refused_before_any_call() {
+        let long = "a".repeat(64);
+        for name in ["", "1-orders", "orders-", "or--ders", "*", "orders/*", "arn:aws:rds:eu-west-1:1:db:orders", &long]
+        {
+            let error = step(json!({ "instance": name })).validate().unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput, "{name}");
+        }
+        orders().validate().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttled_looks_are_repeated_and_the_step_goes_on() {
+        let look = mock!(Client::describe_db_instances)
+            .sequence()
+            .error(|| refused_look("Throttling"))
+            .output(|| seen(DbInstance::builder().db_instance_status("available").build()))
+            .build();
+        done(orders().run(&context(&[&look]), None).await.unwrap());
+        assert_eq!(look.num_calls(), 2);
+    }
+
+    #[tokio::test]
+    async fn pending_while_the_instance_is_busy_and_then_starts_it_once() {
+        let (look, start) = (looks(&["modifying", "stopped", "stopped", "available"]), starts());
+        let ctx = context(&[&look, &start]);
+        let resume = resumed(orders().run(&ctx, None).await.unwrap(), "orders is modifying");
+        let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is stopped; RDS was asked");
+        // RDS shows the old status for a moment.
+        let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is stopped; RDS was asked");
+        done(orders().run(&ctx, Some(resume)).await.unwrap());
+        assert_eq!(start.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn pending_after_a_lost_answer_asks_for_nothing_again() {
+        let look = looks(&["starting"]);
+        resumed(orders().run(&context(&[&look]), None).await.unwrap(), "orders is starting");
+
+        // The SDK's own retry is refused because the first request got through.
+        let (look, start) = (looks(&["stopped", "starting"]), start_refused("InvalidDBInstanceState"));
+        resumed(orders().run(&context(&[&look, &start]), None).await.unwrap(), "orders is starting");
+    }
+
+    #[tokio::test]
+    async fn failed_when_the_instance_does_not_get_there() {
+        for (statuses, says) in [
+            (["stopped", "starting", "incompatible-parameters"], "parameter group"),
+            (["stopped", "starting", "stopped"], "orders is stopped again"),
+        ] {
+            let (look, start) = (looks(&statuses), starts());
+            let ctx = context(&[&look, &start]);
+            let resume = resumed(orders().run(&ctx, None).await.unwrap(), "orders is stopped; RDS was asked");
+            let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is starting; RDS was asked");
+            let error = orders().run(&ctx, Some(resume)).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::StepFailed);
+            assert!(error.message.contains(says), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_status_that_leads_nowhere_is_a_conflict_with_advice() {
+        for status in ["storage-full", "failed", "deleting", "incompatible-parameters", "incompatible-something-new"] {
+            let error = orders().run(&context(&[&looks(&[status])]), None).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::Conflict, "{status}");
+            assert!(
+                error.message.starts_with(&format!("orders is {status} and does not become available: ")),
+                "{error}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_instance_of_a_cluster_is_a_conflict_and_rds_is_not_asked() {
+        let look = mock!(Client::describe_db_instances).then_output(|| {
+            seen(DbInstance::builder().db_instance_status("stopped").db_cluster_identifier("shop").build())
+        });
+        let error = orders().run(&context(&[&look]), None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::Conflict);
+        assert!(error.message.contains("cluster shop") && error.message.contains("rds-start-cluster"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_rds_refuses_because_of_a_state_is_a_conflict() {
+        for code in ["InvalidDBInstanceState", "InvalidDBClusterStateFault", "InvalidSubnet"] {
+            let (look, start) = (looks(&["stopped", "stopped"]), start_refused(code));
+            let error = orders().run(&context(&[&look, &start]), None).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::Conflict, "{code}");
+            assert!(
+                error.message.starts_with("RDS says no; ") && error.message.contains("USER_StopInstance"),
+                "{error}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_instance_whose_key_can_be_used_again_is_started() {
+        let (look, start) = (looks(&["inaccessible-encryption-credentials-recoverable"]), starts());
+        orders().run(&context(&[&look, &start]), None).await.unwrap();
+        assert_eq!(start.num_calls(), 1);
+    }
+
+    #[test]
+    fn permissions_are_those_that_the_local_cloud_asks_for() {
+        prove::<Start>(&[], async |scene| {
+            let (rds, name) = (scene.client(Client::new), scene.name("orders"));
+            let made = rds.create_db_instance().db_instance_identifier(&name).engine("postgres");
+            made.db_instance_class("db.t3.micro").allocated_storage(20).send().await.unwrap();
+            rds.stop_db_instance().db_instance_identifier(&name).send().await.unwrap();
+            json!({ "instance": name })
+        });
+    }
+}
