@@ -83,6 +83,9 @@ pub enum Command {
     /// Add customers' accounts, set and prove their roles
     #[command(subcommand)]
     Account(Account),
+    /// Store, list and remove the secrets that steps take from `keys/…` paths
+    #[command(subcommand)]
+    Keys(Keys),
     /// List the steps, or show the page of one
     #[command(after_help = "Examples:
   stepward steps
@@ -260,6 +263,37 @@ The customer launches it in the account, with the broker's ARN and the external 
     Remove {
         /// The customer
         name: String,
+        /// Really
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// `stepward keys …`
+#[derive(Debug, Subcommand)]
+pub enum Keys {
+    /// Store a secret; its value is asked for, or read from standard input
+    #[command(after_help = "Examples:
+  stepward keys set keys/acme/database-password
+  stepward keys set keys/acme/deploy-token < token.txt
+
+A step for acme takes \"keys/acme/database-password\" in place of any text parameter, and shows *** wherever it would be seen.
+One line break at the end of the value is not part of it.")]
+    Set {
+        /// Where: keys/<customer>/<name>
+        path: String,
+    },
+    /// The keys there are, never their values
+    #[command(after_help = "Examples:\n  stepward keys list\n  stepward keys list acme --json")]
+    List {
+        /// Only this customer's
+        customer: Option<String>,
+    },
+    /// Remove a secret; Secrets Manager can bring it back for 30 days
+    #[command(after_help = "Example:\n  stepward keys remove keys/acme/deploy-token --yes")]
+    Remove {
+        /// Which: keys/<customer>/<name>
+        path: String,
         /// Really
         #[arg(long)]
         yes: bool,

@@ -238,7 +238,7 @@ impl<'a> Office<'a> {
 }
 
 /// What cannot be undone is done only when asked for twice.
-fn really(yes: bool, what: &str, command: &str) -> Result<()> {
+pub(crate) fn really(yes: bool, what: &str, command: &str) -> Result<()> {
     if yes {
         return Ok(());
     }

@@ -7,6 +7,7 @@ pub mod demo;
 pub mod deploy;
 pub mod error;
 pub mod jobs;
+pub mod keys;
 pub mod local;
 pub mod onboarding;
 pub mod output;

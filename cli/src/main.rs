@@ -13,7 +13,7 @@ use stepward_cli::local::{LocalCloud, OPERATOR};
 use stepward_cli::output::{Format, Progress, span, table};
 use stepward_cli::package::{self, Build};
 use stepward_cli::workspace::Workspace;
-use stepward_cli::{demo, role_template, steps};
+use stepward_cli::{demo, keys, role_template, steps};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -47,6 +47,11 @@ async fn run(global: &Global, command: Command) -> Result<u8> {
             let cloud = cloud(global).await?;
             let deployment = Deployment::find(&cloud, &global.stack).await?;
             Office::open(&cloud, &deployment, format)?.customer(command).await
+        }
+        Command::Keys(command) => {
+            let cloud = cloud(global).await?;
+            let deployment = Deployment::find(&cloud, &global.stack).await?;
+            keys::command(&cloud, &deployment, command, format).await
         }
         Command::Account(command) => {
             let cloud = cloud(global).await?;
@@ -102,8 +107,18 @@ fn local(port: u16, command: &args::Local, format: Format) -> Result<u8> {
 }
 
 async fn deploy(global: &Global, args: &args::Deploy, format: Format) -> Result<u8> {
-    let parameters = jobs::pairs("--parameter", &args.parameters)?;
-    let workspace = Workspace::find()?;
+    let mut parameters = jobs::pairs("--parameter", &args.parameters)?;
+    let whole = Workspace::find()?;
+    // Always given: the demo leaves a stack that has a part of them, and would keep its value.
+    let steps = parameters.entry("Steps".into()).or_insert_with(|| "all".into());
+    let workspace = match steps.as_str() {
+        "all" => whole,
+        "jobs" => package::for_jobs(&whole)?,
+        other => {
+            return Err(Error::not_asked(format!("--parameter Steps={other} is not a choice"))
+                .next("give `all`, or `jobs` for the steps that the jobs here call"));
+        }
+    };
     // Before anything is built: wrong credentials show at once.
     let cloud = cloud(global).await?;
     let build = match (global.local, args.arm64) {

@@ -167,7 +167,7 @@ where
 /// The one table from AWS's error codes to our names. Codes are documented per service under "Common errors", and for
 /// EC2 in <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html>.
 fn classify(code: &str, status: u16) -> ErrorName {
-    const DENIED: [&str; 12] = [
+    const DENIED: [&str; 13] = [
         "AccessDenied",
         "AccessDeniedException",
         "AuthFailure",
@@ -175,27 +175,45 @@ fn classify(code: &str, status: u16) -> ErrorName {
         "ExpiredTokenException",
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
+        "KMSAccessDeniedException",
         "OptInRequired",
         "SignatureDoesNotMatch",
         "UnauthorizedAccess",
         "UnauthorizedOperation",
         "UnrecognizedClientException",
     ];
-    const CONFLICT: [&str; 14] = [
-        "BucketAlreadyExists",
+    const CONFLICT: [&str; 12] = [
         "BucketNotEmpty",
         "ConcurrentModificationException",
         "ConditionalCheckFailedException",
         "ConflictException",
-        "ExecutionAlreadyExists",
-        "IncorrectInstanceState",
-        "IncorrectState",
         "OperationNotPermitted",
         "PreconditionFailed",
         "ResourceConflictException",
-        "ResourceInUseException",
+        "ResourceContention",
+        "ScalingActivityInProgress",
         "TransactionCanceledException",
         "UnsupportedOperation",
+        "VolumeInUse",
+    ];
+    // How services end the codes of what exists, is used, or is in a state that forbids the action.
+    const CONFLICT_ENDS: [&str; 9] = [
+        "AlreadyExists",
+        "AlreadyExistsException",
+        "AlreadyExistsFault",
+        ".Duplicate",
+        ".InUse",
+        "InUseException",
+        "State",
+        "StateFault",
+        "StateTransition",
+    ];
+    // EC2 limits how many snapshots are made at once.
+    const TOO_MANY: [&str; 4] = [
+        "ConcurrentSnapshotLimitExceeded",
+        "PendingSnapshotLimitExceeded",
+        "SnapshotCreationPerVolumeRateExceeded",
+        "TooManyRequests",
     ];
     const NOT_FOUND: [&str; 6] = [
         "ExecutionDoesNotExist",
@@ -205,13 +223,13 @@ fn classify(code: &str, status: u16) -> ErrorName {
         "NoSuchUpload",
         "StateMachineDoesNotExist",
     ];
-    if THROTTLING_ERRORS.contains(&code) || code == "TooManyRequests" {
+    if THROTTLING_ERRORS.contains(&code) || TOO_MANY.contains(&code) {
         ErrorName::Throttled
     } else if TRANSIENT_ERRORS.contains(&code) {
         ErrorName::TimedOut
     } else if DENIED.contains(&code) {
         ErrorName::AccessDenied
-    } else if CONFLICT.contains(&code) || code.ends_with("AlreadyExists") {
+    } else if CONFLICT.contains(&code) || CONFLICT_ENDS.iter().any(|end| code.ends_with(end)) {
         ErrorName::Conflict
     } else if NOT_FOUND.contains(&code)
         || code.contains("NotFound")
@@ -223,7 +241,7 @@ fn classify(code: &str, status: u16) -> ErrorName {
         || code.starts_with("Missing")
         || code.starts_with("Validation")
         || code.ends_with("ValidationException")
-        || code == "UnknownParameter"
+        || ["RequestTooLargeException", "UnknownParameter"].contains(&code)
     {
         ErrorName::InvalidInput
     } else {
@@ -312,6 +330,17 @@ mod tests {
             ("InvalidInstanceID.Malformed", 400, ErrorName::InvalidInput),
             ("NoSuchBucket", 404, ErrorName::NotFound),
             ("IncorrectInstanceState", 400, ErrorName::Conflict),
+            ("InvalidDBInstanceState", 400, ErrorName::Conflict),
+            ("InvalidDBClusterStateFault", 400, ErrorName::Conflict),
+            ("InvalidStateTransition", 400, ErrorName::Conflict),
+            ("InvalidAMIName.Duplicate", 400, ErrorName::Conflict),
+            ("ResourceAlreadyExistsException", 400, ErrorName::Conflict),
+            ("ScalingActivityInProgress", 400, ErrorName::Conflict),
+            ("DBInstanceNotFound", 404, ErrorName::NotFound),
+            ("MalformedQueryException", 400, ErrorName::InvalidInput),
+            ("RequestTooLargeException", 413, ErrorName::InvalidInput),
+            ("KMSAccessDeniedException", 502, ErrorName::AccessDenied),
+            ("SnapshotCreationPerVolumeRateExceeded", 400, ErrorName::Throttled),
             ("InsufficientInstanceCapacity", 400, ErrorName::StepFailed),
             ("RequestTimeout", 400, ErrorName::TimedOut),
             ("SomethingNew", 500, ErrorName::Internal),

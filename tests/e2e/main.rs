@@ -12,6 +12,7 @@
 
 mod boundary;
 mod jobs;
+mod keys;
 mod providers;
 mod records;
 mod secrets;

@@ -1,10 +1,9 @@
 //! What is secret stays so: in logs, outputs, histories and what `--json` prints.
 
-use aws_sdk_cloudwatchlogs::Client as Logs;
 use serde_json::json;
 use stepward::customer::ExternalId;
 
-use crate::world::{STACK, in_the_world, made_role};
+use crate::world::{in_the_world, made_role};
 
 #[test]
 fn no_external_id_or_role_reaches_a_log_an_output_or_a_history() {
@@ -33,15 +32,7 @@ fn no_external_id_or_role_reaches_a_log_an_output_or_a_history() {
             }
         }
         let histories = written.len();
-        let mut logs = Vec::new();
-        let client = Logs::new(&world.operator.config);
-        for group in [format!("/{STACK}/steps"), format!("/aws/vendedlogs/states/{STACK}")] {
-            let mut pages = client.filter_log_events().log_group_name(group).into_paginator().send();
-            while let Some(page) = pages.next().await {
-                let events = page.unwrap().events.unwrap_or_default();
-                logs.extend(events.into_iter().filter_map(|event| event.message));
-            }
-        }
+        let logs = world.logs().await;
         let ours = |log: &&String| log.contains(&acme.customer) || log.contains(&failing.customer);
         assert!(histories > 20 && logs.iter().filter(ours).count() > 5, "there is something to look through");
         assert!(logs.iter().any(|log| log.contains("Starting i-")), "what steps say reaches the log");

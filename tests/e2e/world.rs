@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io::Write;
+use std::process::Stdio;
 use std::sync::{LazyLock, atomic::AtomicU32, atomic::Ordering};
 use std::time::Duration;
 
@@ -127,6 +129,20 @@ impl World {
         self.deployment.output("BrokerRoleArn").unwrap()
     }
 
+    /// Everything that functions and state machines have logged.
+    pub(crate) async fn logs(&self) -> Vec<String> {
+        let mut logs = Vec::new();
+        let client = aws_sdk_cloudwatchlogs::Client::new(&self.operator.config);
+        for group in [format!("/{STACK}/steps"), format!("/aws/vendedlogs/states/{STACK}")] {
+            let mut pages = client.filter_log_events().log_group_name(group).into_paginator().send();
+            while let Some(page) = pages.next().await {
+                let events = page.unwrap().events.unwrap_or_default();
+                logs.extend(events.into_iter().filter_map(|event| event.message));
+            }
+        }
+        logs
+    }
+
     /// Starts a job and waits for its end.
     pub(crate) async fn run(&self, job: &str, input: &Value) -> Finished {
         jobs::run(&self.operator, &self.deployment, job, input).await.unwrap()
@@ -246,6 +262,11 @@ pub(crate) fn is_open(checked: &Checked) -> bool {
 impl World {
     /// Runs the command line against this world.
     pub(crate) fn stepward(&self, arguments: &[&str], json: bool) -> std::process::Output {
+        self.stepward_reading("", arguments, json)
+    }
+
+    /// Runs the command line against this world, with this on its standard input.
+    pub(crate) fn stepward_reading(&self, input: &str, arguments: &[&str], json: bool) -> std::process::Output {
         let function = Function { name: "stepward".into(), package: "stepward-cli".into() };
         let progress = Progress::hidden();
         let binaries = binaries(&self.workspace, std::slice::from_ref(&function), Build::Local, &progress).unwrap();
@@ -254,6 +275,9 @@ impl World {
         if json {
             command.arg("--json");
         }
-        command.current_dir(&self.workspace.root).output().unwrap()
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.current_dir(&self.workspace.root).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
     }
 }

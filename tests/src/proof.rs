@@ -29,7 +29,7 @@ const ACCOUNT: (&str, &str) = ("prod", "222222222222");
 const PEER: (&str, &str) = ("peer", "333333333333");
 const TABLE: &str = "stepward";
 /// What one run of a step may take; the local cloud does most things at once.
-const RUN: Duration = Duration::from_secs(60);
+const RUN: Duration = Duration::from_mins(1);
 /// Between two calls of a pending step. What it says to wait is meant for AWS.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -182,7 +182,9 @@ impl Proof {
     async fn set_role(&self, without: Option<&str>) {
         let mut manifest = self.manifest.clone();
         for statements in [&mut manifest.permissions, &mut manifest.peer_permissions] {
-            statements.iter_mut().for_each(|one| one.actions.retain(|action| Some(action.as_str()) != without));
+            for statement in statements.iter_mut() {
+                statement.actions.retain(|action| Some(action.as_str()) != without);
+            }
             statements.retain(|one| !one.actions.is_empty());
         }
         if manifest.permissions.is_empty() && manifest.peer_permissions.is_empty() {
@@ -191,8 +193,7 @@ impl Proof {
             manifest.permissions = vec![serde_json::from_value(nothing).expect("a statement")];
         }
         let template = role_template::template(&[manifest]).unwrap_or_else(|error| panic!("{error}"));
-        for cloud in [&self.scene.owner, &self.scene.peer] {
-            let id = if std::ptr::eq(cloud, &self.scene.owner) { ACCOUNT.1 } else { PEER.1 };
+        for (cloud, id) in [(&self.scene.owner, ACCOUNT.1), (&self.scene.peer, PEER.1)] {
             let parameters = [("BrokerRoleArn", self.broker_arn.as_str()), ("ExternalId", &self.external_ids[id])];
             apply(cloud, "Stepward", &template, &parameters).await;
         }
