@@ -1,11 +1,6 @@
 //! Tests that walk over every step and every job, without AWS. Nothing here is a list kept by hand.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "what the tests share fails a test as the tests do"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "what the tests share fails a test as the tests do")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,18 +10,32 @@ use std::sync::LazyLock;
 use serde_json::Value;
 use stepward::error::ErrorName;
 use stepward::manifest::Manifest;
-use stepward::permissions::SESSION_POLICY_LIMIT;
+use stepward::permissions::{SESSION_POLICY_LIMIT, Statement};
+use stepward_cli::steps::Catalog;
 use stepward_tests::build::root;
-use stepward_tests::{build, catalog};
-
-fn steps() -> Vec<Manifest> {
-    serde_json::from_str(&said()).expect("the catalog is a list of manifests")
-}
+use stepward_tests::proofs::Proofs;
+use stepward_tests::{build, catalog, generated, iam, proofs};
 
 /// What the steps say of themselves, built and asked once.
-fn said() -> String {
-    static SAID: LazyLock<Result<String, String>> = LazyLock::new(catalog::text);
-    SAID.clone().unwrap_or_else(|error| panic!("{error}"))
+fn catalog() -> &'static Catalog {
+    static SAID: LazyLock<Result<Catalog, String>> = LazyLock::new(catalog::catalog);
+    SAID.as_ref().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn steps() -> impl Iterator<Item = &'static Manifest> {
+    catalog().values().flatten()
+}
+
+/// Every statement of every step's permissions, with the step's name.
+fn statements() -> impl Iterator<Item = (&'static str, &'static Statement)> {
+    let of = |step: &'static Manifest| step.permissions.iter().chain(&step.peer_permissions);
+    steps().flat_map(move |step| of(step).map(|statement| (step.name.as_str(), statement)))
+}
+
+/// Fails with everything that was found, not only the first.
+fn none<T: std::fmt::Display>(faults: impl IntoIterator<Item = T>) {
+    let faults: Vec<_> = faults.into_iter().map(|fault| fault.to_string()).collect();
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
 
 /// Files below a directory that end so.
@@ -45,52 +54,136 @@ fn files(dir: &Path, end: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_catalog_is_what_the_steps_say_of_themselves() {
-    let kept = std::fs::read_to_string(root().join(catalog::PATH)).unwrap();
-    assert!(kept == said(), "{} is not what the steps say; `{}` mends it", catalog::PATH, catalog::MENDED_BY);
+fn what_is_generated_is_what_the_steps_and_jobs_say() {
+    let stale = generated::stale(catalog()).unwrap();
+    let said = |(path, text): (String, Option<String>)| {
+        let what = if text.is_some() { "is not what the steps and jobs say" } else { "is of no step" };
+        format!("{path} {what}; `{}` mends it", generated::MENDED_BY)
+    };
+    none(stale.into_iter().map(said));
 }
 
 #[test]
 fn every_step_is_called_after_its_file() {
-    let binaries: BTreeSet<_> = build::steps().unwrap().into_iter().map(|binary| binary.name).collect();
-    let named: BTreeSet<_> = steps().into_iter().map(|step| step.name).collect();
-    assert_eq!(binaries, named);
+    let files: BTreeSet<_> = build::steps().unwrap().into_iter().map(|binary| binary.name).collect();
+    let named: BTreeSet<_> = steps().map(|step| step.name.clone()).collect();
+    assert_eq!(files, named);
 }
 
 #[test]
-fn every_parameter_and_output_is_documented_and_no_other_is_taken() {
+fn every_step_has_every_proof_or_a_reason_why_not() {
+    none(proofs::read().unwrap().iter().flat_map(Proofs::faults));
+}
+
+/// A job that is imported from Rundeck must get one step for a plugin, and always the same.
+#[test]
+fn every_rundeck_plugin_is_stood_for_by_one_step() {
+    let mut by_type: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for step in steps() {
-        assert!(step.title.ends_with('.') && !step.description.is_empty(), "{}: title and description", step.name);
-        assert_eq!(step.parameters["additionalProperties"], Value::Bool(false), "{}: a closed schema", step.name);
-        for schema in [&step.parameters, &step.output] {
-            for (name, about) in schema["properties"].as_object().into_iter().flatten() {
-                let text = about["description"].as_str().unwrap_or_default();
-                assert!(text.ends_with('.'), "{}: {name} says {text:?}", step.name);
+        step.rundeck.iter().for_each(|plugin| by_type.entry(plugin).or_default().push(step.name.as_str()));
+    }
+    by_type.retain(|_, steps| steps.len() > 1);
+    none(by_type.iter().map(|(plugin, steps)| format!("{plugin} is claimed by {}", steps.join(" and "))));
+}
+
+#[test]
+fn every_page_is_complete() {
+    let mut faults = Vec::new();
+    for step in steps() {
+        let mut check = |is_right: bool, what: &str| {
+            if !is_right {
+                faults.push(format!("{}: {what}", step.name));
             }
+        };
+        let is_title = step.title.ends_with('.') && step.title.chars().count() <= 256;
+        check(is_title, "the first line is the title: one sentence of at most 256 characters");
+        check(!step.description.is_empty(), "the page says nothing but the title");
+        check(
+            step.proven.starts_with("Proven ") && step.proven.ends_with('.'),
+            "its last paragraph is not \"Proven …\"",
+        );
+        check(!step.examples.is_empty(), "no example");
+        for (name, text) in &step.errors {
+            check(text.ends_with('.'), &format!("what {name} means is no sentence: {text:?}"));
+        }
+        check(!step.permissions.is_empty(), "no permissions");
+        check(step.session_policy_characters <= SESSION_POLICY_LIMIT, "the session policy is too long");
+        check(step.parameters["additionalProperties"] == false, "takes parameters that it does not know");
+        for schema in [&step.parameters, &step.output] {
+            undocumented(schema, "", &mut |field| check(false, &format!("{field} is not documented by a sentence")));
         }
     }
+    none(faults);
 }
 
-#[test]
-fn every_step_declares_permissions_that_fit_a_session_policy() {
-    for step in steps() {
-        let statements = step.permissions.as_array().unwrap();
-        let actions = statements.iter().flat_map(|statement| statement["Action"].as_array().unwrap());
-        let actions: Vec<_> = actions.map(|action| action.as_str().unwrap()).collect();
-        assert!(!actions.is_empty(), "{}: no permissions", step.name);
-        assert!(actions.iter().all(|action| !action.contains('*')), "{}: a wildcard action", step.name);
-        let length = step.permissions.to_string().len();
-        assert!(length <= SESSION_POLICY_LIMIT, "{}: {length} characters", step.name);
+/// Calls back with every property in a schema that has no description, also of definitions and within lists. What an
+/// enum's variant holds has the variant's.
+fn undocumented(schema: &Value, path: &str, found: &mut impl FnMut(&str)) {
+    let is_told = |about: &Value| about["description"].as_str().is_some_and(|text| text.ends_with('.'));
+    let is_variant = path.ends_with(".oneOf.") && is_told(schema);
+    for (name, about) in schema["properties"].as_object().into_iter().flatten() {
+        if !is_variant && !is_told(about) {
+            found(&format!("{path}{name}"));
+        }
+    }
+    let within = match schema {
+        Value::Object(fields) => fields.iter().map(|(name, within)| (format!("{path}{name}."), within)).collect(),
+        Value::Array(list) => list.iter().map(|within| (path.to_owned(), within)).collect(),
+        _ => Vec::new(),
+    };
+    for (path, within) in within {
+        undocumented(within, &path, found);
     }
 }
 
+/// Objects within parameters take no unknown fields either: a typing error must not pass in silence.
 #[test]
-fn every_step_has_its_function_in_the_template() {
-    let template = std::fs::read_to_string(root().join("infra/template.yaml")).unwrap();
-    for step in steps() {
-        let name = format!("FunctionName: !Sub \"${{AWS::StackName}}-{}\"\n", step.name);
-        assert!(template.contains(&name), "infra/template.yaml has no function for {}", step.name);
+fn every_object_in_parameters_is_closed() {
+    fn open(schema: &Value, path: &str, found: &mut Vec<String>) {
+        if schema["properties"].is_object() && schema["additionalProperties"] != false {
+            found.push(path.to_owned());
+        }
+        let Value::Object(fields) = schema else { return };
+        fields.iter().for_each(|(name, within)| open(within, &format!("{path}/{name}"), found));
     }
+    let mut found = Vec::new();
+    steps().for_each(|step| open(&step.parameters, &step.name, &mut found));
+    none(found.iter().map(|place| format!("{place} is open: #[serde(deny_unknown_fields)]")));
+}
+
+#[test]
+fn every_action_exists_and_is_on_what_aws_lets_it_be_narrowed_to() {
+    /// Conditions that narrow an action on `*` as well as a resource would: to a use by AWS, or for one service.
+    const NARROWING: [&str; 2] = ["iam:PassedToService", "kms:GrantIsForAWSResource"];
+    let known = iam::actions().unwrap();
+    let services: BTreeSet<_> = known.keys().map(|action| iam::service(action)).collect();
+    let mut faults = BTreeSet::new();
+    for (step, Statement { actions, resources, condition, reason }) in statements() {
+        let is_on_all = resources.iter().any(|resource| resource == "*");
+        let condition = condition.to_string();
+        let is_excused = reason.is_some() || NARROWING.iter().any(|key| condition.contains(&format!("\"{key}\"")));
+        if reason.as_ref().is_some_and(|reason| !reason.ends_with('.')) {
+            faults.insert(format!("{step}: the reason for `*` is no sentence: {reason:?}"));
+        }
+        for action in actions {
+            let fault = match known.get(action) {
+                _ if !services.contains(iam::service(action)) => {
+                    format!("{} is not in {}; `{}` adds it", iam::service(action), iam::PATH, iam::MENDED_BY)
+                }
+                None => format!("{step}: AWS has no action {action}"),
+                Some(types) if types.is_empty() && !is_on_all => {
+                    format!("{step}: {action} works on `*` only, not on {}", resources.join(", "))
+                }
+                Some(types) if !types.is_empty() && is_on_all && !is_excused => format!(
+                    "{step}: {action} is on `*`, and can be narrowed to {}; or `allow_on_all` gives the reason",
+                    types.join(", ")
+                ),
+                Some(_) => continue,
+            };
+            faults.insert(fault);
+        }
+    }
+    none(faults);
 }
 
 /// Every state of a state machine, those within a Map or Parallel included.

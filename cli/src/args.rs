@@ -125,7 +125,7 @@ pub enum Local {
   stepward deploy --parameter MorningCheckScheduleState=ENABLED --parameter MorningCheckCustomer=acme
   stepward --local deploy
 
-A parameter that is not given keeps the value that the stack has.")]
+A parameter that is not given keeps the value that the stack has, but for Steps: all, unless --parameter Steps=jobs is given.")]
 pub struct Deploy {
     /// A parameter of infra/template.yaml; may be given several times
     #[arg(long = "parameter", short = 'p', value_name = "KEY=VALUE")]
@@ -280,7 +280,7 @@ pub enum Keys {
 A step for acme takes \"keys/acme/database-password\" in place of any text parameter, and shows *** wherever it would be seen.
 One line break at the end of the value is not part of it.")]
     Set {
-        /// Where: keys/<customer>/<name>
+        /// Where: keys/CUSTOMER/NAME
         path: String,
     },
     /// The keys there are, never their values
@@ -292,7 +292,7 @@ One line break at the end of the value is not part of it.")]
     /// Remove a secret; Secrets Manager can bring it back for 30 days
     #[command(after_help = "Example:\n  stepward keys remove keys/acme/deploy-token --yes")]
     Remove {
-        /// Which: keys/<customer>/<name>
+        /// Which: keys/CUSTOMER/NAME
         path: String,
         /// Really
         #[arg(long)]

@@ -27,7 +27,8 @@ pub async fn command(port: u16, stack: &str) -> Result<u8> {
 }
 
 async fn demo(port: u16, stack: &str, progress: &Progress) -> Result<()> {
-    let workspace = Workspace::find()?;
+    // Only what the jobs call: the other steps would take their time to compile, and run nowhere here.
+    let workspace = package::for_jobs(&Workspace::find()?)?;
     let release = build(&workspace, progress).await?;
 
     let stage = Stage::begin(progress, "Start the local cloud");
@@ -36,7 +37,8 @@ async fn demo(port: u16, stack: &str, progress: &Progress) -> Result<()> {
 
     let cloud = Cloud::local(port, OPERATOR, None);
     let stage = Stage::begin(progress, "Deploy infra/template.yaml");
-    let deployment = deploy::deploy(&cloud, stack, &release, &BTreeMap::new(), progress).await?;
+    let parameters = BTreeMap::from([("Steps".into(), "jobs".into())]);
+    let deployment = deploy::deploy(&cloud, stack, &release, &parameters, progress).await?;
     let what = if deployment.changed { "deployed to" } else { "is already in" };
     stage.end(format!("stack {stack} {what} account {OPERATOR}"));
 

@@ -123,6 +123,23 @@ pub fn jobs(workspace: &Workspace) -> Result<Vec<Job>> {
     Ok(jobs)
 }
 
+/// The same checkout with those functions only that its jobs need: the steps that they call, and the runner's own.
+pub fn for_jobs(workspace: &Workspace) -> Result<Workspace> {
+    let mut sources = String::new();
+    for job in jobs(workspace)? {
+        let path = workspace.root.join(&job.path);
+        sources += &std::fs::read_to_string(&path).doing(path.display())?;
+    }
+    let is_needed = |function: &&Function| function.is_the_runners() || calls(&sources, &function.name);
+    let functions = workspace.functions.iter().filter(is_needed).cloned().collect();
+    Ok(Workspace { functions, ..workspace.clone() })
+}
+
+/// Whether a state machine's source calls a function.
+pub(crate) fn calls(source: &str, function: &str) -> bool {
+    source.contains(&format!("\"${{StackName}}-{function}\""))
+}
+
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let read = std::fs::read_dir(dir).doing(dir.display())?;
     let mut paths = read.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>().doing(dir.display())?;
@@ -248,6 +265,22 @@ mod tests {
     fn files(list: &[(&str, &str)]) -> BTreeMap<String, Content> {
         let content = |sha: &str| Content { path: PathBuf::new(), sha256: sha.into() };
         list.iter().map(|(key, sha)| ((*key).to_owned(), content(sha))).collect()
+    }
+
+    #[test]
+    fn a_job_calls_the_functions_that_its_source_names() {
+        let source = r#"{ "FunctionName": "${StackName}-ec2-start" }"#;
+        assert!(calls(source, "ec2-start") && !calls(source, "ec2") && !calls(source, "start"));
+    }
+
+    #[test]
+    fn the_jobs_need_the_runners_own_functions_and_not_every_step() {
+        let whole = Workspace::at(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()).unwrap();
+        let needed: Vec<_> = for_jobs(&whole).unwrap().functions.into_iter().map(|function| function.name).collect();
+        for name in ["accounts", "api", "cancel", "validate-credentials"] {
+            assert!(needed.iter().any(|needed| needed == name), "{name} is not among {needed:?}");
+        }
+        assert!(needed.len() < whole.functions.len());
     }
 
     #[test]

@@ -24,13 +24,8 @@ pub fn command(names: &[String], jobs: &[String]) -> Result<()> {
     }
     wanted.sort();
     wanted.dedup();
-    let steps = wanted.iter().map(|name| find(name)).collect::<Result<Vec<_>>>()?;
+    let steps = wanted.iter().map(|name| steps::find(name)).collect::<Result<Vec<_>>>()?;
     print(&serde_json::to_string_pretty(&template(&steps)?).doing("the template")?)
-}
-
-fn find(name: &str) -> Result<Manifest> {
-    let unknown = || Error::not_asked(format!("there is no step {name}")).next("`stepward steps` lists all");
-    steps::catalog()?.into_iter().find(|step| step.name == name).ok_or_else(unknown)
 }
 
 /// The steps that jobs call, by name.
@@ -45,7 +40,7 @@ fn steps_of(workspace: &Workspace, names: &[String]) -> Result<Vec<String>> {
         })?;
         let text = String::from_utf8(workspace.read(&job.path.to_string_lossy())?).doing(job.path.display())?;
         // The runner's own functions work in no customer's account.
-        found.extend(all.iter().filter(|step| text.contains(&format!("${{StackName}}-{step}\""))).cloned());
+        found.extend(all.iter().filter(|step| package::calls(&text, step)).cloned());
     }
     Ok(found)
 }
@@ -192,7 +187,7 @@ mod tests {
     use super::*;
 
     fn of(names: &[&str]) -> Value {
-        let steps: Vec<_> = names.iter().map(|name| find(name).unwrap()).collect();
+        let steps: Vec<_> = names.iter().map(|name| steps::find(name).unwrap()).collect();
         template(&steps).unwrap()
     }
 

@@ -47,6 +47,14 @@ struct Target {
     name: String,
 }
 
+impl Function {
+    /// Whether it is one of the runner's own; the others are steps.
+    #[must_use]
+    pub fn is_the_runners(&self) -> bool {
+        self.package == "stepward-api"
+    }
+}
+
 impl Workspace {
     /// Finds the checkout around the current directory, else the one that this program was built from.
     pub fn find() -> Result<Self> {

@@ -182,11 +182,12 @@ fn classify(code: &str, status: u16) -> ErrorName {
         "UnauthorizedOperation",
         "UnrecognizedClientException",
     ];
-    const CONFLICT: [&str; 12] = [
+    const CONFLICT: [&str; 13] = [
         "BucketNotEmpty",
         "ConcurrentModificationException",
         "ConditionalCheckFailedException",
         "ConflictException",
+        "OperationAbortedException",
         "OperationNotPermitted",
         "PreconditionFailed",
         "ResourceConflictException",

@@ -15,6 +15,14 @@ pub struct Binary {
     pub package: String,
 }
 
+impl Binary {
+    /// The folder below `functions/`: its package is called after it.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        self.package.strip_prefix("stepward-").unwrap_or(&self.package)
+    }
+}
+
 /// Where the root `Cargo.toml` is.
 #[must_use]
 pub fn root() -> &'static Path {
@@ -47,19 +55,34 @@ pub fn binaries(chosen: impl Fn(&Path) -> bool) -> Result<Vec<Binary>, String> {
 
 /// Builds binaries with a profile; where each of them is, by name. Cargo shows its progress on standard error.
 pub fn build(binaries: &[Binary], profile: &str, target_dir: &Path) -> Result<BTreeMap<String, PathBuf>, String> {
-    let mut command = cargo(&["build", "--message-format", "json-render-diagnostics", "--profile", profile]);
-    command.arg("--target-dir").arg(target_dir);
+    made(cargo(&["build"]), |_| true, binaries, profile, target_dir)
+}
+
+/// Builds the unit tests of binaries; where the program that runs them is, by the binary's name.
+pub fn build_tests(binaries: &[Binary], profile: &str, target_dir: &Path) -> Result<BTreeMap<String, PathBuf>, String> {
+    made(cargo(&["test", "--no-run"]), |message| message["profile"]["test"] == true, binaries, profile, target_dir)
+}
+
+fn made(
+    mut command: Command,
+    is_meant: impl Fn(&Value) -> bool,
+    binaries: &[Binary],
+    profile: &str,
+    target_dir: &Path,
+) -> Result<BTreeMap<String, PathBuf>, String> {
+    command.args(["--message-format", "json-render-diagnostics", "--profile", profile, "--target-dir"]).arg(target_dir);
     for Binary { name, package } in binaries {
         command.args(["--package", package, "--bin", name]);
     }
-    let built: BTreeMap<_, _> = json_lines(command)?
+    let made: BTreeMap<_, _> = json_lines(command)?
         .iter()
+        .filter(|message| is_meant(message))
         .filter_map(|message| Some((message["target"]["name"].as_str()?, message["executable"].as_str()?)))
         .map(|(name, executable)| (name.to_owned(), PathBuf::from(executable)))
         .collect();
-    match binaries.iter().find(|binary| !built.contains_key(&binary.name)) {
-        Some(missing) => Err(format!("cargo built no binary {} of {}", missing.name, missing.package)),
-        None => Ok(built),
+    match binaries.iter().find(|binary| !made.contains_key(&binary.name)) {
+        Some(missing) => Err(format!("cargo built nothing for {} of {}", missing.name, missing.package)),
+        None => Ok(made),
     }
 }
 

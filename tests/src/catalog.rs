@@ -3,25 +3,27 @@
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
+use stepward::manifest::Manifest;
+use stepward_cli::steps::Catalog;
 
 use crate::build::{build, of_this_program, steps};
 
-/// The committed catalog, from the root.
-pub const PATH: &str = "cli/catalog.json";
-/// What writes it.
-pub const MENDED_BY: &str = "cargo xtask generate";
-
-/// The catalog as it should be: every step's manifest, by name.
-pub fn text() -> Result<String, String> {
+/// Every step's manifest. Builds the steps' binaries and asks each.
+pub fn catalog() -> Result<Catalog, String> {
     let (profile, target_dir) = of_this_program()?;
+    let steps = steps()?;
+    let built = build(&steps, &profile, &target_dir)?;
+    let mut catalog = Catalog::new();
     // In the order of their names.
-    let built = build(&steps()?, &profile, &target_dir)?;
-    let manifests = built.values().map(|binary| describe(binary)).collect::<Result<Vec<_>, _>>()?;
-    serde_json::to_string_pretty(&manifests).map(|text| text + "\n").map_err(|error| error.to_string())
+    for (name, binary) in &built {
+        let step = steps.iter().find(|step| step.name == *name);
+        let service = step.ok_or_else(|| format!("cargo built {name}, which is no step"))?.service();
+        catalog.entry(service.to_owned()).or_default().push(describe(binary)?);
+    }
+    Ok(catalog)
 }
 
-fn describe(binary: &Path) -> Result<Value, String> {
+fn describe(binary: &Path) -> Result<Manifest, String> {
     let name = binary.display();
     let answer = Command::new(binary).arg("describe").output().map_err(|error| format!("{name}: {error}"))?;
     if !answer.status.success() {

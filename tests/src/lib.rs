@@ -2,10 +2,14 @@
 
 pub mod build;
 pub mod catalog;
+pub mod generated;
 mod http;
+pub mod iam;
 pub mod proof;
+pub mod proofs;
 pub mod runtime_api;
 pub mod stand_in;
+mod template;
 
 use serde_json::{Value, json};
 

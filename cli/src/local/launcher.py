@@ -6,18 +6,24 @@ What MiniStack alone does not do:
   it: MiniStack and the Lambda processes that it started.
 - Its execution history says which event came before which, and what happens inside a Map, as that of AWS does:
   https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html
-The last leans on names that are private to MiniStack 1.5.33; with another version it fails at start, not silently.
-What MiniStack decides by IAM is left as it is: tests of the boundary rest on it.
+- Logs Insights: saved queries, the list of queries, and comments in a query are our own addition, written from
+  https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_Operations.html
+- EC2: an instance starts from an image that was registered from a snapshot, as from any invented image ID; and
+  RunInstances called again with the same client token answers the same instances.
+All but the first two lean on names that are private to MiniStack 1.5.33; with another version it fails at start, not
+silently. What MiniStack decides by IAM is left as it is: tests of the boundary rest on it.
 """
 
 import contextvars
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import threading
+import time
 
 lock = open(sys.argv[1], "w")
 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -37,8 +43,13 @@ if sys.argv[2] == "attached":
 del sys.argv[1:]
 
 from ministack.app import main  # noqa: E402
+from ministack.core.responses import AccountRegionScopedDict, error_response_json, json_response, new_uuid  # noqa: E402
+from ministack.services import cloudwatch_logs as logs  # noqa: E402
+from ministack.services import ec2  # noqa: E402
 from ministack.services import stepfunctions as sfn  # noqa: E402
 
+
+# --- Step Functions ---
 
 # MiniStack runs every item of a Map in a copy of its context, so these follow the branches by themselves.
 before = contextvars.ContextVar("before", default=0)
@@ -89,5 +100,137 @@ def execute_recorded_task(state_def, raw_input, execution, ctx):
 sfn._add_event = add_linked_event
 sfn._run_sub_machine = run_recorded_sub_machine
 sfn._execute_task = execute_recorded_task
+
+
+# --- Logs Insights ---
+
+definitions = AccountRegionScopedDict()
+queries = logs._queries
+
+handle_logs_request = logs.handle_request
+start_query = logs._start_query
+reset_logs = logs.reset
+
+
+def put_query_definition(data):
+    name, text = data.get("name"), data.get("queryString")
+    if not name or not text:
+        return error_response_json("InvalidParameterException", "name and queryString are required.", 400)
+    key = data.get("queryDefinitionId")
+    if key and key not in definitions:
+        return query_definition_not_found(key)
+    key = key or new_uuid()
+    definitions[key] = {
+        "queryDefinitionId": key,
+        "queryLanguage": data.get("queryLanguage", "CWLI"),
+        "name": name,
+        "queryString": text,
+        "logGroupNames": data.get("logGroupNames", []),
+        "lastModified": int(time.time() * 1000),
+    }
+    return json_response({"queryDefinitionId": key})
+
+
+def describe_query_definitions(data):
+    prefix = data.get("queryDefinitionNamePrefix", "")
+    found = [definition for definition in definitions.values() if definition["name"].startswith(prefix)]
+    return page("queryDefinitions", sorted(found, key=lambda definition: definition["name"]), data)
+
+
+def delete_query_definition(data):
+    if definitions.pop(data.get("queryDefinitionId"), None) is None:
+        return query_definition_not_found(data.get("queryDefinitionId"))
+    return json_response({"success": True})
+
+
+def query_definition_not_found(key):
+    return error_response_json("ResourceNotFoundException", f"The query definition does not exist: {key}", 400)
+
+
+def describe_queries(data):
+    status, group = data.get("status"), data.get("logGroupName")
+    shown = ["queryId", "queryString", "status", "createTime", "logGroupName"]
+    found = [
+        {field: query[field] for field in shown}
+        for query in queries.values()
+        if status in (None, query["status"]) and group in (None, query["logGroupName"])
+    ]
+    return page("queries", found, data)
+
+
+def page(name, items, data):
+    start = int(data.get("nextToken", 0))
+    end = start + int(data.get("maxResults", 1000))
+    return json_response({name: items[start:end], **({"nextToken": str(end)} if end < len(items) else {})})
+
+
+def start_dated_query(data):
+    # MiniStack knows no comments and no time of creation.
+    text = data.get("queryString", "")
+    status, headers, body = start_query({**data, "queryString": re.sub(r"(?m)^\s*#.*\n?", "", text)})
+    if status == 200:
+        query = queries[json.loads(body)["queryId"]]
+        query.update(queryString=text, createTime=int(time.time() * 1000))
+    return status, headers, body
+
+
+async def handle_more_logs_requests(method, path, headers, body, query_params):
+    added = {
+        "PutQueryDefinition": put_query_definition,
+        "DescribeQueryDefinitions": describe_query_definitions,
+        "DeleteQueryDefinition": delete_query_definition,
+        "DescribeQueries": describe_queries,
+    }.get(headers.get("x-amz-target", "").rpartition(".")[2])
+    if added:
+        return added(json.loads(body or "{}"))
+    return await handle_logs_request(method, path, headers, body, query_params)
+
+
+def reset_more_logs():
+    definitions.clear()
+    reset_logs()
+
+
+logs.handle_request = handle_more_logs_requests
+logs._start_query = start_dated_query
+logs.reset = reset_more_logs
+
+
+# --- EC2 ---
+
+launches = AccountRegionScopedDict()
+launching = threading.Lock()
+parameter = ec2._p
+
+registered_image = ec2._registered_image
+run_instances = ec2._ACTION_MAP["RunInstances"]
+reset_ec2 = ec2.reset
+
+
+def image_to_boot(image_id):
+    # MiniStack boots an image with a location as a container; any that it does not find starts with nothing behind it.
+    image = registered_image(image_id)
+    return image if image and image["ImageLocation"] else None
+
+
+def run_instances_once(parameters):
+    token = parameter(parameters, "ClientToken")
+    with launching:
+        answer = launches.get(token) if token else None
+        if answer is None:
+            answer = run_instances(parameters)
+            if token and answer[0] == 200:
+                launches[token] = answer
+    return answer
+
+
+def reset_launches():
+    launches.clear()
+    reset_ec2()
+
+
+ec2._registered_image = image_to_boot
+ec2._ACTION_MAP["RunInstances"] = run_instances_once
+ec2.reset = reset_launches
 
 main()

@@ -1,1 +1,493 @@
-//! What the CloudWatch Logs steps share.
+//! What the CloudWatch Logs steps share: names of log groups, and a query from its start to its rows.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_cloudwatchlogs::config::retry::RetryConfig;
+use aws_sdk_cloudwatchlogs::error::ProvideErrorMetadata;
+use aws_sdk_cloudwatchlogs::primitives::{DateTime, DateTimeFormat};
+use aws_sdk_cloudwatchlogs::types::{QueryInfo, QueryLanguage, QueryStatistics, QueryStatus, ResultField};
+use aws_sdk_cloudwatchlogs::{Client, Config};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use stepward::input::require;
+use stepward::permissions::{arn, literal};
+use stepward::{Context, ErrorName, Permissions, Progress, Resume, StepError};
+
+/// Between two looks at a query. Most take a few seconds.
+const POLL: Duration = Duration::from_secs(2);
+/// CloudWatch Logs ends a query after 60 minutes.
+/// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_StartQuery.html>
+pub const TIMEOUT: Duration = Duration::from_mins(65);
+/// What one query can search. (The same page.)
+pub const MAX_GROUPS: usize = 50;
+/// The longest query, in characters. (The same page.)
+const MAX_TEXT: usize = 10_000;
+/// The longest query that a person can give: room is left for the line by which [`find`] knows it.
+pub const MAX_QUERY: usize = MAX_TEXT - 100;
+/// The most rows that a query step answers.
+pub const MAX_ROWS: u16 = 10_000;
+
+/// What `past_range` counts.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
+pub enum TimeUnit {
+    /// 60 seconds.
+    Minutes,
+    /// 60 minutes.
+    Hours,
+    /// 24 hours.
+    Days,
+    /// 7 days.
+    Weeks,
+}
+
+/// A whole number; digits in a string are taken for one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Count(pub u64);
+
+/// A query to start.
+#[derive(Debug)]
+pub struct Query {
+    /// Its text.
+    pub text: String,
+    /// The language of the text.
+    pub language: QueryLanguage,
+    /// Names or ARNs; none where the text tells them.
+    pub log_groups: Vec<String>,
+    /// How far back from now it searches, in seconds.
+    pub seconds: i64,
+    /// How many rows at most.
+    pub limit: u16,
+}
+
+/// A query that was started.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Started {
+    query_id: String,
+    from: i64,
+    to: i64,
+}
+
+/// A finished query.
+#[derive(Debug, JsonSchema, Serialize)]
+pub struct Answered {
+    /// The names of the columns, in order. `@ptr`, CloudWatch Logs' own pointer to the log event, is left out.
+    columns: Vec<String>,
+    /// The rows; `null` where a row lacks the column.
+    rows: Vec<Vec<Option<String>>>,
+    /// Whether there are as many rows as `limit` allows, so that there may be more.
+    limit_reached: bool,
+    /// CloudWatch Logs' ID of the query.
+    query_id: String,
+    /// The begin of the time that was searched, as in `2026-01-31T08:00:00Z`.
+    start_time: String,
+    /// The end of the time that was searched.
+    end_time: String,
+    /// What the query has read.
+    statistics: Statistics,
+    /// Logs Insights in the AWS console; its history shows the query.
+    console_url: String,
+}
+
+/// What a query has read.
+#[derive(Debug, Default, JsonSchema, Serialize)]
+struct Statistics {
+    /// Log events that the query chose.
+    records_matched: u64,
+    /// Log events that the query looked at.
+    records_scanned: u64,
+    /// Bytes of these log events; CloudWatch Logs charges for them.
+    bytes_scanned: u64,
+}
+
+/// A log group as a parameter gives it: a name, or an ARN, which may end in `:*`.
+struct Group<'a> {
+    /// Region and account of an ARN.
+    place: Option<(&'a str, &'a str)>,
+    name: &'a str,
+}
+
+impl<'a> Group<'a> {
+    fn of(text: &'a str) -> Self {
+        match text.splitn(7, ':').collect::<Vec<_>>()[..] {
+            ["arn", _, "logs", region, account, "log-group", name] => {
+                Self { place: Some((region, account)), name: name.strip_suffix(":*").unwrap_or(name) }
+            }
+            _ => Self { place: None, name: text },
+        }
+    }
+
+    /// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_CreateLogGroup.html> (`logGroupName`)
+    fn is_legal(&self) -> bool {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-/#".contains(&b);
+        let digits = |account: &str| account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+        (1..=512).contains(&self.name.len())
+            && self.name.bytes().all(legal)
+            && self.place.is_none_or(|(region, account)| !region.is_empty() && digits(account))
+    }
+
+    /// As policies name it. Actions other than those on tags are checked against the form with `:*`.
+    /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/iam-access-control-overview-cwl.html>
+    fn arns(&self) -> [String; 2] {
+        let name = literal(self.name);
+        let arn = match self.place {
+            None => arn("logs", &format!("log-group:{name}")),
+            Some((region, account)) => {
+                format!("arn:$partition:logs:{}:{}:log-group:{name}", literal(region), literal(account))
+            }
+        };
+        [format!("{arn}:*"), arn]
+    }
+}
+
+/// The ARNs of a log group that is given by its name or ARN, for [`Permissions`].
+#[must_use]
+pub fn group_arns(group: &str) -> [String; 2] {
+    Group::of(group).arns()
+}
+
+/// Checks the name of a log group.
+///
+/// # Errors
+/// `InvalidInput` naming the parameter.
+pub fn check_group_name(parameter: &str, name: &str) -> Result<(), StepError> {
+    let group = Group::of(name);
+    require(group.place.is_none() && group.is_legal(), || {
+        format!("{parameter} is `{name}`, not a log group's name: 1 to 512 letters, digits and . _ - / #")
+    })
+}
+
+/// Checks what both query steps take.
+///
+/// # Errors
+/// `InvalidInput` naming the parameter.
+pub fn check(log_groups: &[String], unit: TimeUnit, past: Count, limit: u16) -> Result<(), StepError> {
+    require(log_groups.len() <= MAX_GROUPS, || {
+        format!("log_groups has {} log groups; a query searches at most {MAX_GROUPS}", log_groups.len())
+    })?;
+    for group in log_groups {
+        require(Group::of(group).is_legal(), || {
+            format!("log_groups has `{group}`, which is neither a log group's name nor its ARN")
+        })?;
+    }
+    require(past.0 > 0, || "past_range is 0; it must be 1 or more".into())?;
+    require(unit.seconds(past).is_some_and(|seconds| seconds <= now()), || {
+        format!("past_range is {} {unit:?}, which begins before 1970", past.0)
+    })?;
+    require((1..=MAX_ROWS).contains(&limit), || format!("limit is {limit}, not 1 to {MAX_ROWS}"))
+}
+
+/// What a query needs on these log groups; on all where only the query tells which.
+#[must_use]
+pub fn permissions(log_groups: &[String]) -> Permissions {
+    let start = Permissions::default();
+    let start = if log_groups.is_empty() {
+        start.allow_on_all(&["logs:StartQuery"], "The log groups stand in the saved query.")
+    } else {
+        start.allow(&["logs:StartQuery"], log_groups.iter().flat_map(|group| group_arns(group)))
+    };
+    start
+        .allow(&["logs:DescribeQueries", "logs:StopQuery"], ["*"])
+        .allow_on_all(&["logs:GetQueryResults"], "A query's ID, which nobody can guess, does not tell its log groups.")
+}
+
+/// The query that an earlier call of this step has started and whose ID was lost, when it runs or has succeeded.
+///
+/// # Errors
+/// Why CloudWatch Logs failed.
+pub async fn find(ctx: &Context) -> Result<Option<Started>, StepError> {
+    let usable = [QueryStatus::Scheduled, QueryStatus::Running, QueryStatus::Complete];
+    let found = marked(ctx, &usable).await?.into_iter().find_map(|query| started(&mark(ctx), query));
+    if let Some(query) = &found {
+        ctx.log(format_args!("CloudWatch Logs query {} was started by an earlier call", query.query_id));
+    }
+    Ok(found)
+}
+
+/// Starts a query. Its last line is a comment by which [`find`] knows it.
+///
+/// # Errors
+/// Why CloudWatch Logs did not take it.
+pub async fn start(ctx: &Context, query: &Query) -> Result<Started, StepError> {
+    let to = now();
+    let from = to - query.seconds;
+    // Comments are documented for Logs Insights QL alone.
+    // https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/CWL_QuerySyntax.html
+    let text = match query.language {
+        QueryLanguage::Cwli => format!("{}\n{}{from} {to}", query.text, mark(ctx)),
+        _ => query.text.clone(),
+    };
+    require(text.chars().count() <= MAX_TEXT, || format!("the query has more than {MAX_QUERY} characters"))?;
+    let request = ctx
+        .client(Client::new)
+        .start_query()
+        .query_string(text)
+        .query_language(query.language.clone())
+        .start_time(from)
+        .end_time(to)
+        .limit(query.limit.into());
+    let request = match &query.log_groups[..] {
+        [] => request,
+        // A name alone could go either way; IAM on the local cloud reads it here.
+        [one] if Group::of(one).place.is_none() => request.log_group_name(one),
+        many => many
+            .iter()
+            .fold(request, |request, group| request.log_group_identifiers(group.strip_suffix(":*").unwrap_or(group))),
+    };
+    // Sent once: after a lost answer, the SDK's own retry would start a second query.
+    let once = Config::builder().retry_config(RetryConfig::disabled());
+    let answer = match request.customize().config_override(once).send().await {
+        Ok(answer) => answer,
+        Err(error) if error.raw_response().is_some_and(|answer| answer.status().is_client_error()) => {
+            return Err(error.into());
+        }
+        // It may have started all the same.
+        Err(error) => return find(ctx).await?.ok_or_else(|| error.into()),
+    };
+    let query_id = answer
+        .query_id
+        .ok_or_else(|| ErrorName::Internal.because("CloudWatch Logs started the query but gave no ID; try again"))?;
+    ctx.log(format_args!("CloudWatch Logs query {query_id} started, from {} to {}", moment(from), moment(to)));
+    Ok(Started { query_id, from, to })
+}
+
+/// Looks at a query: pending while it runs, its rows when it is complete.
+///
+/// # Errors
+/// `StepFailed` when the query ended otherwise.
+pub async fn look(ctx: &Context, query: Started, limit: u16) -> Result<Progress<Answered>, StepError> {
+    let logs = ctx.client(Client::new);
+    let id = &query.query_id;
+    let answer = logs.get_query_results().query_id(id).send().await?;
+    let statistics = answer.statistics.as_ref().map(Statistics::from).unwrap_or_default();
+    let failed = |what: &str| Err(ErrorName::StepFailed.because(format!("CloudWatch Logs query {id} {what}")));
+    match &answer.status {
+        Some(QueryStatus::Complete) => {}
+        Some(QueryStatus::Failed) => {
+            return failed("failed, and CloudWatch Logs gives no reason; try a shorter time or fewer log groups");
+        }
+        Some(QueryStatus::Cancelled) => return failed("was stopped by somebody; run the step again"),
+        Some(QueryStatus::Timeout) => {
+            return failed("ran into CloudWatch Logs' limit of 60 minutes; search a shorter time or fewer log groups");
+        }
+        Some(QueryStatus::UnknownValue) => {
+            return failed("is in an unknown state, says CloudWatch Logs; look at its history, then run it again");
+        }
+        other => {
+            let state = other.as_ref().map_or("scheduled".into(), |state| state.as_str().to_lowercase());
+            let progress = format!("query {id} is {state}, {} log events read", statistics.records_scanned);
+            return Progress::pending(&query, POLL, progress);
+        }
+    }
+    let (mut results, mut next) = (answer.results.unwrap_or_default(), answer.next_token);
+    while let Some(token) = next.filter(|_| results.len() < limit.into()) {
+        let page = logs.get_query_results().query_id(id).next_token(token).send().await?;
+        results.extend(page.results.unwrap_or_default());
+        next = page.next_token;
+    }
+    let (columns, rows) = table(results);
+    let Statistics { records_matched, records_scanned, bytes_scanned } = statistics;
+    ctx.log(format_args!(
+        "{} rows, from {records_matched} of {records_scanned} log events, {bytes_scanned} bytes scanned",
+        rows.len()
+    ));
+    Ok(Progress::Done(Answered {
+        columns,
+        limit_reached: rows.len() >= limit.into(),
+        rows,
+        start_time: moment(query.from),
+        end_time: moment(query.to),
+        query_id: query.query_id,
+        statistics,
+        console_url: ctx.console("cloudwatch/home", "logsV2:logs-insights"),
+    }))
+}
+
+/// Stops what the step has started.
+///
+/// # Errors
+/// Why CloudWatch Logs failed.
+pub async fn stop(ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
+    let ids = if let Some(resume) = resume {
+        vec![resume.state::<Started>()?.query_id]
+    } else {
+        // The answer with the ID was lost.
+        let running = marked(ctx, &[QueryStatus::Scheduled, QueryStatus::Running]).await?;
+        running.into_iter().filter_map(|query| query.query_id).collect()
+    };
+    if ids.is_empty() {
+        ctx.log("No query of this step is running");
+    }
+    for id in ids {
+        match ctx.client(Client::new).stop_query().query_id(&id).send().await {
+            Ok(answer) if answer.success => ctx.log(format_args!("CloudWatch Logs query {id} stopped")),
+            // Which is an error to CloudWatch Logs.
+            // https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_StopQuery.html
+            Err(error) if error.code() != Some("InvalidParameterException") => return Err(error.into()),
+            _ => ctx.log(format_args!("CloudWatch Logs query {id} had ended already")),
+        }
+    }
+    Ok(())
+}
+
+impl TimeUnit {
+    /// So many of them in seconds, if they can be counted.
+    #[must_use]
+    pub fn seconds(self, count: Count) -> Option<i64> {
+        let one = match self {
+            Self::Minutes => 60,
+            Self::Hours => 60 * 60,
+            Self::Days => 24 * 60 * 60,
+            Self::Weeks => 7 * 24 * 60 * 60,
+        };
+        i64::try_from(count.0).ok()?.checked_mul(one)
+    }
+}
+
+impl From<&QueryStatistics> for Statistics {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers, sent as doubles")]
+    fn from(read: &QueryStatistics) -> Self {
+        Self {
+            records_matched: read.records_matched as u64,
+            records_scanned: read.records_scanned as u64,
+            bytes_scanned: read.bytes_scanned as u64,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+
+        impl Visitor<'_> for Number {
+            type Value = Count;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number, 0 or more")
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Count, E> {
+                Ok(Count(number))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Count, E> {
+                text.trim().parse().map(Count).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+
+        deserializer.deserialize_any(Number)
+    }
+}
+
+impl JsonSchema for Count {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Count".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["integer", "string"], "minimum": 1, "pattern": "^[0-9]+$" })
+    }
+}
+
+/// How the comment begins that this step, in this execution, puts under its query. The range follows.
+fn mark(ctx: &Context) -> String {
+    format!("# stepward {} ", &ctx.client_token("query")[..12])
+}
+
+/// The queries of these states that carry this step's mark. `StartQuery` takes no client token.
+async fn marked(ctx: &Context, states: &[QueryStatus]) -> Result<Vec<QueryInfo>, StepError> {
+    let (logs, mark) = (ctx.client(Client::new), mark(ctx));
+    let is_ours = |query: &QueryInfo| {
+        query.query_string().is_some_and(|text| text.contains(&mark))
+            && query.status().is_some_and(|status| states.contains(status))
+    };
+    let (mut found, mut next) = (Vec::new(), None);
+    loop {
+        let page = logs.describe_queries().max_results(1000).set_next_token(next).send().await?;
+        found.extend(page.queries.unwrap_or_default().into_iter().filter(is_ours));
+        next = page.next_token;
+        if next.is_none() {
+            return Ok(found);
+        }
+    }
+}
+
+/// What the mark under a query tells of it.
+fn started(mark: &str, query: QueryInfo) -> Option<Started> {
+    let (_, range) = query.query_string.as_deref()?.rsplit_once(mark)?;
+    let mut range = range.split_whitespace().map(str::parse);
+    let (from, to) = (range.next()?.ok()?, range.next()?.ok()?);
+    Some(Started { query_id: query.query_id?, from, to })
+}
+
+fn table(results: Vec<Vec<ResultField>>) -> (Vec<String>, Vec<Vec<Option<String>>>) {
+    let mut columns: Vec<String> = Vec::new();
+    let mut rows = Vec::with_capacity(results.len());
+    for result in results {
+        let mut row = vec![None; columns.len()];
+        for ResultField { field, value, .. } in result {
+            let Some(field) = field.filter(|field| field != "@ptr") else { continue };
+            let column = columns.iter().position(|column| *column == field).unwrap_or_else(|| {
+                columns.push(field);
+                row.push(None);
+                columns.len() - 1
+            });
+            row[column] = value;
+        }
+        rows.push(row);
+    }
+    for row in &mut rows {
+        row.resize(columns.len(), None);
+    }
+    (columns, rows)
+}
+
+fn now() -> i64 {
+    DateTime::from(SystemTime::now()).secs()
+}
+
+fn moment(seconds: i64) -> String {
+    DateTime::from_secs(seconds).fmt(DateTimeFormat::DateTime).unwrap_or_else(|_| seconds.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_every_column_that_any_row_has_and_no_pointers() {
+        let row = |fields: &[(&str, &str)]| {
+            fields.iter().map(|(field, value)| ResultField::builder().field(*field).value(*value).build()).collect()
+        };
+        let (columns, rows) = table(vec![row(&[("a", "1"), ("@ptr", "x")]), row(&[("b", "2"), ("a", "3")])]);
+        assert_eq!(columns, ["a", "b"]);
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(rows, [[text("1"), None], [text("3"), text("2")]]);
+    }
+
+    #[test]
+    fn a_count_is_a_number_or_its_digits() {
+        for text in ["15", "\"15\"", "\" 15 \""] {
+            assert_eq!(serde_json::from_str::<Count>(text).unwrap(), Count(15));
+        }
+        for text in ["-1", "\"-1\"", "1.5", "\"\"", "\"an hour\"", "null"] {
+            assert!(serde_json::from_str::<Count>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_log_group_of_another_account_is_named_by_its_arn() {
+        let [all, plain] = group_arns("arn:aws:logs:eu-west-1:333333333333:log-group:/aws/x:*");
+        let statements = Permissions::default().allow(&["logs:StartQuery"], [all.clone(), plain]).of_any_parameters();
+        assert_eq!(
+            statements[0].resources,
+            ["arn:$partition:logs:*:*:log-group:*", "arn:$partition:logs:*:*:log-group:*:*"]
+        );
+        assert!(all.contains("333333333333"));
+    }
+}

@@ -17,9 +17,9 @@ const MAX_LINES: usize = 1_000;
 
 /// List buckets, or the objects below an S3 URI, as `aws s3 ls` does.
 ///
-/// Without `uri` it lists the account's buckets. With one it lists what begins with it: objects and, unless `recursive`,
-/// the "folders" up to the next slash. Times are UTC. A prefix below which there is nothing is `NotFound`, as `aws s3 ls`
-/// ends with an error there; an empty bucket is not.
+/// Without `uri` it lists the account's buckets. With one it lists what begins with it: objects and, unless
+/// `recursive`, the "folders" up to the next slash. Times are UTC. A prefix below which there is nothing is `NotFound`,
+/// as `aws s3 ls` ends with an error there; an empty bucket is not.
 ///
 /// The log has the first 1,000 lines in the form of `aws s3 ls`, the output up to 100,000 entries; count and size are
 /// always of all.
@@ -168,7 +168,10 @@ impl Listing {
 impl Step for S3List {
     const NAME: &'static str = "s3-list";
     const RUNDECK: &'static [&'static str] = &["aws-cli-s3-ls-step"];
-    const EXAMPLE: &'static str = r#"{ "uri": "s3://stepward-data-222222222222/backups/", "recursive": true }"#;
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{ "uri": "s3://stepward-data-222222222222/backups/", "recursive": true }"#, "{}"];
+    const ERRORS: &'static [(ErrorName, &'static str)] =
+        &[(ErrorName::NotFound, "There is no such bucket, or nothing below the prefix.")];
     type Output = Listing;
 
     fn validate(&self) -> Result<(), StepError> {
@@ -243,6 +246,7 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
     use stepward::testing;
+    use stepward_tests::proof::prove;
 
     use super::*;
 
@@ -266,7 +270,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lists_page_after_page_as_the_cli_shows_it() {
+    async fn done_lists_page_after_page_as_the_cli_shows_it() {
         let first = mock!(Client::list_objects_v2)
             .match_requests(|request| {
                 (
@@ -304,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn recursive_lists_whole_keys() {
+    async fn done_recursively_lists_whole_keys() {
         let page = mock!(Client::list_objects_v2)
             .match_requests(|request| request.delimiter().is_none() && request.prefix() == Some(""))
             .then_output(|| ListObjectsV2Output::builder().contents(object("a/b c/d", 1)).build());
@@ -313,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_uri_it_lists_buckets() {
+    async fn done_without_a_uri_lists_buckets() {
         let page = mock!(Client::list_buckets).then_output(|| {
             let bucket =
                 aws_sdk_s3::types::Bucket::builder().name("data").creation_date(DateTime::from_secs(0)).build();
@@ -325,7 +329,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_empty_prefix_is_not_found_and_an_empty_bucket_is_fine() {
+    async fn not_found_is_an_empty_prefix_or_a_missing_bucket_and_an_empty_bucket_is_fine() {
         for (uri, fine) in [("s3://data", true), ("s3://data/none", false)] {
             let page = mock!(Client::list_objects_v2).then_output(|| ListObjectsV2Output::builder().build());
             let (listing, _) = run(step(json!({ "uri": uri })), mock_client!(aws_sdk_s3, [&page])).await;
@@ -352,10 +356,61 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_bucket_is_refused() {
-        for uri in ["s3://", "s3://A", "s3://*/x", "/tmp/x"] {
-            let step: S3List = serde_json::from_value(json!({ "uri": uri })).unwrap();
-            assert_eq!(step.validate().unwrap_err().name, ErrorName::InvalidInput, "{uri}");
+    fn invalid_parameters_are_refused_before_any_call() {
+        for params in [
+            json!({ "uri": "s3://" }),
+            json!({ "uri": "s3://A" }),
+            json!({ "uri": "s3://*/x" }),
+            json!({ "uri": "/tmp/x" }),
+            json!({ "page_size": 0 }),
+            json!({ "page_size": 1001 }),
+        ] {
+            let step: S3List = serde_json::from_value(params.clone()).unwrap();
+            assert_eq!(step.validate().unwrap_err().name, ErrorName::InvalidInput, "{params}");
         }
+    }
+
+    // no proof of already: a listing changes nothing, so there is no state to be in already.
+    // no proof of pending: a listing is over when its last page is read.
+
+    #[tokio::test(start_paused = true)]
+    async fn throttled_pages_are_tried_again_by_the_sdk() {
+        let page = mock!(Client::list_objects_v2)
+            .sequence()
+            .error(|| ListObjectsV2Error::generic(ErrorMetadata::builder().code("SlowDown").build()))
+            .output(|| ListObjectsV2Output::builder().contents(object("a", 1)).build())
+            .build();
+        let (listing, _) = run(step(json!({ "uri": "s3://data" })), mock_client!(aws_sdk_s3, [&page])).await;
+        assert_eq!((listing.unwrap().object_count, page.num_calls()), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn failed_on_a_later_page_is_an_error_and_no_half_listing() {
+        let first = mock!(Client::list_objects_v2).then_output(|| {
+            let page = ListObjectsV2Output::builder().is_truncated(true).next_continuation_token("more");
+            page.contents(object("a", 1)).build()
+        });
+        let second = mock!(Client::list_objects_v2)
+            .then_error(|| ListObjectsV2Error::generic(ErrorMetadata::builder().code("AccessDenied").build()));
+        let client = mock_client!(aws_sdk_s3, [&first, &second]);
+        let (listing, _) = run(step(json!({ "uri": "s3://data" })), client).await;
+        assert_eq!(listing.unwrap_err().name, ErrorName::AccessDenied);
+    }
+
+    #[test]
+    fn permissions_are_those_that_the_local_cloud_asks_for_objects() {
+        let idle = [("s3:ListAllMyBuckets", "Only a listing without a URI lists buckets; it has a proof of its own.")];
+        prove::<S3List>(&idle, async |scene| {
+            let bucket = scene.name("data");
+            let make = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });
+            scene.make(&json!({ "Resources": { "Data": make } })).await;
+            json!({ "uri": format!("s3://{bucket}") })
+        });
+    }
+
+    #[test]
+    fn permissions_are_those_that_the_local_cloud_asks_for_buckets() {
+        let idle = [("s3:ListBucket", "Only a listing with a URI lists objects; it has a proof of its own.")];
+        prove::<S3List>(&idle, async |_| json!({}));
     }
 }

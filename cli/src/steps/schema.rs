@@ -1,0 +1,218 @@
+//! JSON Schemas as rows of a table.
+
+use serde_json::Value;
+
+/// A field of a schema, also one within another: `instances[].state`.
+#[derive(Debug)]
+pub(super) struct Field {
+    pub(super) name: String,
+    /// Its type, in words.
+    pub(super) kind: String,
+    pub(super) required: bool,
+    pub(super) nullable: bool,
+    /// Its default; null where it has none.
+    pub(super) default: Value,
+    /// Its documentation on one line, with that of the values it can have.
+    pub(super) text: String,
+}
+
+/// The fields of a schema in order, each followed by those within it.
+pub(super) fn fields(schema: &Value) -> Vec<Field> {
+    let mut found = Vec::new();
+    gather(schema, schema, "", &mut Vec::new(), &mut found);
+    found
+}
+
+fn gather<'a>(root: &'a Value, object: &'a Value, prefix: &str, around: &mut Vec<&'a Value>, found: &mut Vec<Field>) {
+    // A type that holds itself is told once.
+    if around.iter().any(|other| std::ptr::eq(*other, object)) {
+        return;
+    }
+    around.push(object);
+    let required: Vec<_> = list(&object["required"]).filter_map(Value::as_str).collect();
+    for (name, about) in object["properties"].as_object().into_iter().flatten() {
+        let path = format!("{prefix}{name}");
+        found.push(Field {
+            name: path.clone(),
+            kind: kind(root, about),
+            required: required.contains(&name.as_str()),
+            nullable: is_nullable(about),
+            default: about["default"].clone(),
+            // The only field of an enum's variant has its documentation at the variant.
+            text: Some(text(root, about)).filter(|text| !text.is_empty()).unwrap_or_else(|| text(root, object)),
+        });
+        let (within, suffix) = innermost(root, about);
+        gather(root, within, &format!("{path}{suffix}."), around, found);
+    }
+    for choice in choices(object) {
+        gather(root, resolved(root, choice), prefix, around, found);
+    }
+    around.pop();
+}
+
+/// What a list or a map is of, and how a path says so.
+fn innermost<'a>(root: &'a Value, about: &'a Value) -> (&'a Value, String) {
+    let about = resolved(root, about);
+    let (of, suffix) = match (&about["items"], &about["additionalProperties"]) {
+        (of @ Value::Object(_), _) => (of, "[]"),
+        (_, of @ Value::Object(_)) => (of, ".*"),
+        _ => return (about, String::new()),
+    };
+    let (within, further) = innermost(root, of);
+    (within, format!("{suffix}{further}"))
+}
+
+/// A schema behind its reference; that of an optional value is the value's.
+fn resolved<'a>(root: &'a Value, about: &'a Value) -> &'a Value {
+    if let Some(path) = about["$ref"].as_str() {
+        let target = path.strip_prefix('#').and_then(|path| root.pointer(path));
+        return target.map_or(about, |target| resolved(root, target));
+    }
+    let mut choices = choices(about);
+    match (choices.next(), choices.next()) {
+        (Some(only), None) => resolved(root, only),
+        _ => about,
+    }
+}
+
+/// The type in words: `list of strings`, `"tcp" or "udp"`. That it may be null is told apart.
+fn kind(root: &Value, about: &Value) -> String {
+    let about = resolved(root, about);
+    let values = values(about).into_iter().map(|(value, _)| format!("`{value}`"));
+    let choices = choices(about).filter(|choice| self::values(choice).is_empty()).map(|choice| kind(root, choice));
+    let known: Vec<_> = values.chain(choices).collect();
+    if !known.is_empty() {
+        return or(known);
+    }
+    let types = match &about["type"] {
+        Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
+        kind => kind.as_str().map(|kind| vec![kind]).unwrap_or_default(),
+    };
+    let types = types.into_iter().filter(|kind| *kind != "null").map(|kind| match kind {
+        "array" => format!("list of {}", many(root, &about["items"])),
+        "object" if about["additionalProperties"].is_object() => {
+            format!("map of {}", many(root, &about["additionalProperties"]))
+        }
+        kind => kind.to_owned(),
+    });
+    let types = or(types.collect());
+    if types.is_empty() { "any JSON".into() } else { types }
+}
+
+fn many(root: &Value, about: &Value) -> String {
+    match kind(root, about) {
+        of if of == "any JSON" => "any JSON".into(),
+        of if of.starts_with("list of ") => of.replacen("list", "lists", 1),
+        of if of.starts_with("map of ") => of.replacen("map", "maps", 1),
+        of if of.starts_with('`') => of,
+        of => format!("{of}s"),
+    }
+}
+
+fn is_nullable(about: &Value) -> bool {
+    let null = Value::from("null");
+    about["type"] == null
+        || list(&about["type"]).any(|kind| *kind == null)
+        || list(&about["anyOf"]).any(|choice| choice["type"] == null)
+}
+
+/// The only values that are taken, each with its documentation.
+fn values(about: &Value) -> Vec<(&Value, &str)> {
+    let text = about["description"].as_str().unwrap_or_default();
+    let only = about.get("const").map(|value| (value, text));
+    let several = list(&about["enum"]).filter(|value| !value.is_null()).map(|value| (value, ""));
+    only.into_iter().chain(several).chain(choices(about).flat_map(values)).collect()
+}
+
+/// The schemas of which a value fits one.
+fn choices(about: &Value) -> impl Iterator<Item = &Value> {
+    list(&about["anyOf"]).chain(list(&about["oneOf"])).filter(|choice| choice["type"] != "null")
+}
+
+fn text(root: &Value, about: &Value) -> String {
+    let resolved = resolved(root, about);
+    let own = about["description"].as_str().or(resolved["description"].as_str()).unwrap_or_default();
+    let told = values(resolved).into_iter().filter(|(_, text)| !text.is_empty());
+    let told = told.map(|(value, text)| format!("`{value}`: {text}"));
+    let all: Vec<_> = [own.to_owned()].into_iter().chain(told).collect();
+    all.join(" ").replace('\n', " ")
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn or(mut words: Vec<String>) -> String {
+    words.dedup();
+    match words.as_slice() {
+        [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+        words => words.concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn types_are_told_in_words() {
+        let root = json!({ "$defs": {
+            "Protocol": { "oneOf": [{ "const": "tcp", "description": "Streams." }, { "const": "udp" }] },
+            "Port": { "type": "object", "properties": { "number": { "type": "integer" } } } } });
+        for (schema, words) in [
+            (json!({ "type": "string" }), "string"),
+            (json!({ "type": ["string", "null"] }), "string"),
+            (json!({ "type": ["string", "array"], "items": { "type": "string" } }), "string or list of strings"),
+            (
+                json!({ "type": "array", "items": { "type": "array", "items": { "type": "integer" } } }),
+                "list of lists of integers",
+            ),
+            (json!({ "type": "object", "additionalProperties": { "type": "string" } }), "map of strings"),
+            (json!({ "$ref": "#/$defs/Protocol" }), "`\"tcp\"` or `\"udp\"`"),
+            (json!({ "anyOf": [{ "$ref": "#/$defs/Port" }, { "type": "null" }] }), "object"),
+            (json!({ "anyOf": [{ "type": "string" }, { "type": "integer" }] }), "string or integer"),
+            (json!({ "oneOf": [{ "enum": ["a", "b"] }, { "type": "object" }] }), "`\"a\"`, `\"b\"` or object"),
+            (json!({ "enum": ["a", "b", "c", null] }), "`\"a\"`, `\"b\"` or `\"c\"`"),
+            (json!(true), "any JSON"),
+        ] {
+            assert_eq!(kind(&root, &schema), words, "{schema}");
+        }
+    }
+
+    #[test]
+    fn fields_within_fields_have_a_path() {
+        let schema = json!({
+            "required": ["ports"],
+            "properties": {
+                "ports": { "type": "array", "items": { "$ref": "#/$defs/Port" }, "description": "Which\nports." },
+                "by_name": { "type": "object", "additionalProperties": { "$ref": "#/$defs/Port" } },
+            },
+            "$defs": { "Port": { "type": "object", "properties": {
+                "protocol": { "oneOf": [{ "const": "tcp", "description": "Streams." }], "description": "How." },
+                "state": { "oneOf": [{ "const": "open" }, { "properties": { "unknown": {} }, "description": "Why." }] },
+                "inner": { "anyOf": [{ "$ref": "#/$defs/Port" }, { "type": "null" }] },
+            } } },
+        });
+        let fields = fields(&schema);
+        let names: Vec<_> = fields.iter().map(|field| field.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "ports",
+                "ports[].protocol",
+                "ports[].state",
+                "ports[].state.unknown",
+                "ports[].inner",
+                "by_name",
+                "by_name.*.protocol",
+                "by_name.*.state",
+                "by_name.*.state.unknown",
+                "by_name.*.inner"
+            ]
+        );
+        assert_eq!((fields[0].required, fields[0].text.as_str()), (true, "Which ports."));
+        assert_eq!(fields[1].text, "How. `\"tcp\"`: Streams.");
+    }
+}
