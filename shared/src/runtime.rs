@@ -154,7 +154,7 @@ pub(crate) async fn answer<S: Step>(
     let place = format!("{}/{}", target.customer, target.account);
     let in_time = tokio::time::timeout_at(limit, work).await.unwrap_or_else(|_| {
         Err(ErrorName::TimedOut.because(
-            "the step was not over before Lambda's limit; what it started goes on, and a retry finds it instead of starting again",
+            "the step was not over before Lambda's limit; what it started may go on, and its page says what a retry does",
         ))
     });
     in_time.map_err(|error| {

@@ -10,8 +10,10 @@ What MiniStack alone does not do:
   https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_Operations.html
 - EC2: an instance starts from an image that was registered from a snapshot, as from any invented image ID; and
   RunInstances called again with the same client token answers the same instances.
+- IAM: a request to make a function, to log the traffic of a resource, or to accept or delete a peering connection is
+  checked against the ARN of that, as on AWS, where MiniStack asks for "*", which no narrowed permission allows.
 All but the first two lean on names that are private to MiniStack 1.5.33; with another version it fails at start, not
-silently. What MiniStack decides by IAM is left as it is: tests of the boundary rest on it.
+silently. Beyond those four resources, what MiniStack decides by IAM is left as it is: tests of the boundary rest on it.
 """
 
 import contextvars
@@ -43,6 +45,7 @@ if sys.argv[2] == "attached":
 del sys.argv[1:]
 
 from ministack.app import main  # noqa: E402
+from ministack.core import iam_actions  # noqa: E402
 from ministack.core.responses import AccountRegionScopedDict, error_response_json, json_response, new_uuid  # noqa: E402
 from ministack.services import cloudwatch_logs as logs  # noqa: E402
 from ministack.services import ec2  # noqa: E402
@@ -232,5 +235,29 @@ def reset_launches():
 ec2._registered_image = image_to_boot
 ec2._ACTION_MAP["RunInstances"] = run_instances_once
 ec2.reset = reset_launches
+
+
+# IAM: https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
+resource_of = iam_actions.extract_resource_arn
+query_parameter = iam_actions._query_param
+LOGGED = {"VPC": "vpc", "Subnet": "subnet", "NetworkInterface": "network-interface"}
+
+
+def resource_as_on_aws(service, method, path, headers, body, params, region, account):
+    found = resource_of(service, method, path, headers, body, params, region, account)
+    if found != "*":
+        return found
+    name = None
+    if service == "lambda" and method == "POST" and path.rstrip("/").endswith("/functions"):
+        name = "function:" + json.loads(body or b"{}").get("FunctionName", "*")
+    elif service == "ec2" and query_parameter(params, "VpcPeeringConnectionId"):
+        name = "vpc-peering-connection/" + query_parameter(params, "VpcPeeringConnectionId")
+    elif service == "ec2" and query_parameter(params, "Action") == "CreateFlowLogs":
+        kind = LOGGED.get(query_parameter(params, "ResourceType"), "*")
+        name = f"{kind}/{query_parameter(params, 'ResourceId.1')}"
+    return f"arn:aws:{service}:{region}:{account}:{name}" if name else found
+
+
+iam_actions.extract_resource_arn = resource_as_on_aws
 
 main()
