@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use stepward::customer::Trust;
 use stepward::trust::{Proof, Verdict};
 
-use crate::world::{Owned, STACK, World, customer_role, in_the_world, made_role};
+use crate::world::{Owned, STACK, World, customer_role, in_the_world, made_role, zipped};
 
 const START: &str = "ec2-start";
 
@@ -134,6 +134,7 @@ async fn rogue(world: &World) {
     use aws_sdk_lambda::types::{Environment, FunctionCode, Runtime};
     let lambda = aws_sdk_lambda::Client::new(&world.operator.config);
     let like = lambda.get_function_configuration().function_name(format!("{STACK}-ec2-start")).send().await.unwrap();
+    let bootstrap = std::fs::read(env!("CARGO_BIN_EXE_rogue-step")).unwrap();
     let variables = like.environment().and_then(|environment| environment.variables()).cloned();
     let created = lambda
         .create_function()
@@ -143,22 +144,13 @@ async fn rogue(world: &World) {
         .role(world.broker())
         .timeout(60)
         .environment(Environment::builder().set_variables(variables).build())
-        .code(FunctionCode::builder().zip_file(zipped(env!("CARGO_BIN_EXE_rogue-step")).into()).build())
+        .code(FunctionCode::builder().zip_file(zipped("bootstrap", &bootstrap).into()).build())
         .send()
         .await;
     if let Err(error) = created {
         let error = error.into_service_error();
         assert!(error.is_resource_conflict_exception(), "{error}");
     }
-}
-
-fn zipped(binary: &str) -> Vec<u8> {
-    use std::io::Write;
-    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let options = zip::write::SimpleFileOptions::default().unix_permissions(0o755);
-    zip.start_file("bootstrap", options.compression_method(zip::CompressionMethod::Stored)).unwrap();
-    zip.write_all(&std::fs::read(binary).unwrap()).unwrap();
-    zip.finish().unwrap().into_inner()
 }
 
 async fn generous(world: &World) -> Owned {

@@ -1,13 +1,11 @@
 //! Secrets by `keys/…` paths: stored by the operator, read by steps for their own customer only, shown nowhere.
 
-use std::io::Write;
-
 use aws_sdk_lambda::types::{FunctionCode, Runtime};
 use serde_json::{Value, json};
 use stepward_cli::role_template;
 use stepward_cli::steps;
 
-use crate::world::{Owned, Role, World, in_the_world};
+use crate::world::{Owned, Role, World, in_the_world, zipped};
 
 const SECRET: &str = "correct horse battery staple";
 /// Says whether it got the secret, and gives it away in its answer and in its log.
@@ -28,17 +26,10 @@ async fn customer(world: &World) -> Owned {
     assert!(world.onboard(&owned, &Role { template, parameters: parameters.into() }).await.unwrap().passed());
     let lambda = aws_sdk_lambda::Client::new(&owned.owner.config);
     let create = lambda.create_function().function_name("gossip").runtime(Runtime::Python312).handler("index.handler");
-    let code = FunctionCode::builder().zip_file(zipped("index.py", GOSSIP).into()).build();
+    let code = FunctionCode::builder().zip_file(zipped("index.py", GOSSIP.as_bytes()).into()).build();
     let role = format!("arn:aws:iam::{}:role/gossip", owned.owner.account);
     create.role(role).code(code).send().await.unwrap();
     owned
-}
-
-fn zipped(name: &str, text: &str) -> Vec<u8> {
-    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
-    zip.write_all(text.as_bytes()).unwrap();
-    zip.finish().unwrap().into_inner()
 }
 
 fn tell(owned: &Owned, key: &str) -> Value {

@@ -1,29 +1,79 @@
-//! One state machine that chains steps of every service, as a job of many steps does.
+//! One state machine that chains steps of every service, as a long job does.
 
-use aws_sdk_sfn::types::ExecutionStatus;
+use aws_sdk_ecs::types::ContainerDefinition;
+use aws_sdk_elasticloadbalancingv2::types as elb;
+use aws_sdk_lambda::types::{FunctionCode, Runtime};
 use serde_json::{Value, json};
+use stepward_cli::jobs::Outcome;
 use stepward_cli::{role_template, steps};
 
-use crate::world::{Owned, REGION, Role, STACK, World, in_the_world};
+use crate::world::{Owned, REGION, Role, STACK, World, in_the_world, zipped};
 
-/// A step of the job: its function, and its parameters as JSONata, in which `$done` has the outputs so far by step.
-struct Link {
-    step: &'static str,
-    params: String,
-}
+/// The steps of the job, in order, with their parameters as JSONata: `$input` is the job's, `$done` has what the steps
+/// before have answered.
+const STEPS: [(&str, &str); 23] = [
+    ("validate-credentials", "{}"),
+    ("ec2-start", "{ 'instance_ids': $input.instances }"),
+    ("ec2-capture-snapshot", "{ 'instance_id': $input.instances[0], 'snapshot_name': 'before the night' }"),
+    (
+        "ec2-create-from-snapshot",
+        "{ 'snapshot_id': $done.`ec2-capture-snapshot`.snapshots[0].snapshot_id, 'instance_type': 't3.micro', \
+         'name': 'copy' }",
+    ),
+    ("ec2-restart", "{ 'instance_ids': $input.instances[0], 'settle_seconds': 1 }"),
+    ("ec2-stop", "{ 'instance_ids': $input.instances }"),
+    ("ec2-terminate", "{ 'instance_ids': $done.`ec2-create-from-snapshot`.instance_id, 'expected_count': 1 }"),
+    ("autoscaling-update-group", "{ 'group_name': 'web', 'desired_capacity': 2, 'wait_for_capacity': true }"),
+    ("ecs-stop-task", "{ 'cluster': 'batch', 'task': $input.task, 'reason': 'the night is over' }"),
+    ("ecs-stopped-task-errors", "{ 'cluster': 'batch' }"),
+    ("elb-unhealthy-targets", "{ 'load_balancer': 'shop' }"),
+    ("rds-status", "{ 'instance': 'orders' }"),
+    ("rds-capture-snapshot", "{ 'instance': 'orders', 'snapshot_name': 'orders-night' }"),
+    ("rds-stop-instance", "{ 'instance': 'orders' }"),
+    ("rds-start-instance", "{ 'instance': 'orders' }"),
+    ("lambda-invoke", "{ 'function_name': 'count', 'payload': { 'days': 7 } }"),
+    (
+        "lambda-run-code",
+        "{ 'execution_role_arn': $input.role, 'runtime': 'Python', 'payload': $done.`lambda-invoke`.payload, \
+         'code': 'def lambda_handler(event, context):\\n    return event + 1\\n' }",
+    ),
+    ("cloudwatch-create-log-stream", "{ 'log_group_name': '/shop', 'log_stream_name': 'night' }"),
+    (
+        "cloudwatch-query-logs",
+        "{ 'log_groups': '/shop', 'query_string': 'fields @message', 'time_unit': 'Hours', 'past_range': 1 }",
+    ),
+    (
+        "cloudwatch-run-saved-query",
+        "{ 'query_path': 'operations', 'query_name': 'all', 'time_unit': 'Hours', 'past_range': 1 }",
+    ),
+    (
+        "athena-query",
+        "{ 'query': 'SELECT count(*) AS backups FROM backups', 'database': 'operations', 'bucket': $input.results }",
+    ),
+    ("s3-list", "{ 'uri': 's3://' & $input.results & '/stepward/' }"),
+    (
+        "vpc-create-flow-logs",
+        "{ 'resource_ids': $input.vpc, 'resource_type': 'VPC', 'traffic_type': 'Reject', 'log_group_name': '/shop', \
+         'role_arn': $input.role }",
+    ),
+];
 
 /// The state machine that calls these one after the other, each until it is done.
-fn machine(links: &[Link]) -> Value {
+fn machine() -> Value {
     let mut states = json!({
-        "Begin": { "Type": "Pass", "Assign": { "input": "{% $states.input %}", "done": {}, "answer": {} }, "Next": links[0].step },
+        "Begin": {
+            "Type": "Pass",
+            "Assign": { "input": "{% $states.input %}", "done": {}, "answer": {} },
+            "Next": STEPS[0].0,
+        },
         "End": { "Type": "Pass", "Output": "{% $done %}", "End": true },
     });
-    for (index, Link { step, params }) in links.iter().enumerate() {
-        let next = links.get(index + 1).map_or("End", |link| link.step);
+    for (index, (step, params)) in STEPS.iter().enumerate() {
+        let next = STEPS.get(index + 1).map_or("End", |(step, _)| *step);
         let (over, wait) = (format!("{step}: over?"), format!("{step}: wait"));
         let payload = format!(
-            "{{% $merge([{{ 'target': $input.target, 'params': {params}, 'execution': {{ 'id': $states.context.Execution.Name, \
-             'job': 'test/long', 'step': '{step}', 'started_by': 'test' }} }}, \
+            "{{% $merge([{{ 'target': $input.target, 'params': {params}, 'execution': {{ \
+             'id': $states.context.Execution.Name, 'job': 'test/long', 'step': '{step}', 'started_by': 'test' }} }}, \
              $exists($answer.resume) ? {{ 'resume': $answer.resume }} : {{}}]) %}}"
         );
         states[*step] = json!({
@@ -34,7 +84,7 @@ fn machine(links: &[Link]) -> Value {
             "Assign": { "answer": "{% $states.result.Payload %}" },
             "Next": over,
         });
-        states[over] = json!({
+        states[&over] = json!({
             "Type": "Choice",
             "Choices": [{
                 "Condition": "{% $answer.status = 'done' %}",
@@ -43,7 +93,104 @@ fn machine(links: &[Link]) -> Value {
             }],
             "Default": wait,
         });
-        states[wait] = json!({ "Type": "Wait", "Seconds": 1, "Next": step });
+        states[&wait] = json!({ "Type": "Wait", "Seconds": 1, "Next": step });
     }
     json!({ "QueryLanguage": "JSONata", "TimeoutSeconds": 200, "StartAt": "Begin", "States": states })
+}
+
+/// A customer who has something for each of these steps; what the job is started with.
+async fn customer(world: &World) -> (Owned, Value) {
+    let owned = world.customer_without_role().await;
+    owned.data().await;
+    let config = &owned.owner.config;
+    let all: Vec<_> = STEPS.iter().map(|(step, _)| steps::find(step).unwrap()).collect();
+    let template = role_template::template(&all).unwrap().to_string();
+    let parameters = [
+        ("BrokerRoleArn".to_owned(), world.broker().to_owned()),
+        ("ExternalId".to_owned(), world.record(&owned).await.external_id.expose().to_owned()),
+    ];
+    assert!(world.onboard(&owned, &Role { template, parameters: parameters.into() }).await.unwrap().passed());
+
+    let instances = owned.run_instances(2).await;
+    let scaling = aws_sdk_autoscaling::Client::new(config);
+    let launch = scaling.create_launch_configuration().launch_configuration_name("web").instance_type("t3.micro");
+    launch.image_id("ami-12345678").send().await.unwrap();
+    let group = scaling.create_auto_scaling_group().auto_scaling_group_name("web").launch_configuration_name("web");
+    let group = group.availability_zones(format!("{REGION}a")).min_size(1).max_size(3).desired_capacity(1);
+    group.send().await.unwrap();
+
+    let ecs = aws_sdk_ecs::Client::new(config);
+    ecs.create_cluster().cluster_name("batch").send().await.unwrap();
+    let app = ContainerDefinition::builder().name("app").image("app").memory(64).build();
+    ecs.register_task_definition().family("batch").container_definitions(app).send().await.unwrap();
+    let task = ecs.run_task().cluster("batch").task_definition("batch").send().await.unwrap();
+
+    let balancing = aws_sdk_elasticloadbalancingv2::Client::new(config);
+    let balancer = balancing.create_load_balancer().name("shop").send().await.unwrap();
+    let targets = balancing.create_target_group().name("web").target_type(elb::TargetTypeEnum::Ip).vpc_id("vpc-1");
+    let targets = targets.protocol(elb::ProtocolEnum::Http).port(80).send().await.unwrap();
+    let targets = targets.target_groups()[0].target_group_arn().unwrap();
+    let target = elb::TargetDescription::builder().id("10.0.0.1").port(80).build();
+    balancing.register_targets().target_group_arn(targets).targets(target).send().await.unwrap();
+    let forward = elb::Action::builder().r#type(elb::ActionTypeEnum::Forward).target_group_arn(targets).build();
+    let listener = balancing.create_listener().protocol(elb::ProtocolEnum::Http).port(80).default_actions(forward);
+    let balancer = balancer.load_balancers()[0].load_balancer_arn().unwrap();
+    listener.load_balancer_arn(balancer).send().await.unwrap();
+
+    let rds = aws_sdk_rds::Client::new(config);
+    let database = rds.create_db_instance().db_instance_identifier("orders").db_instance_class("db.t3.micro");
+    let database = database.engine("postgres").allocated_storage(20).master_username("owner");
+    database.master_user_password("correct-horse").send().await.unwrap();
+
+    let lambda = aws_sdk_lambda::Client::new(config);
+    let code = zipped("index.py", b"def handler(event, context):\n    return event['days'] + 1\n");
+    let function = lambda.create_function().function_name("count").runtime(Runtime::Python312).handler("index.handler");
+    let role = format!("arn:aws:iam::{}:role/functions", owned.owner.account);
+    let function = function.role(&role).code(FunctionCode::builder().zip_file(code.into()).build());
+    function.send().await.unwrap();
+
+    let logs = aws_sdk_cloudwatchlogs::Client::new(config);
+    logs.create_log_group().log_group_name("/shop").send().await.unwrap();
+    let saved = logs.put_query_definition().name("operations/all").query_string("fields @message");
+    saved.log_group_names("/shop").send().await.unwrap();
+
+    let vpcs = owned.owner.ec2().describe_vpcs().send().await.unwrap();
+    let input = json!({
+        "target": { "customer": owned.customer, "account": "prod" },
+        "instances": instances,
+        "task": task.tasks()[0].task_arn(),
+        "role": role,
+        "results": format!("stepward-results-{}", owned.owner.account),
+        "vpc": vpcs.vpcs()[0].vpc_id(),
+    });
+    (owned, input)
+}
+
+#[test]
+fn a_job_of_twenty_three_steps_over_every_service_runs_to_its_end() {
+    in_the_world(async |world| {
+        let (owned, input) = customer(world).await;
+        let sfn = world.operator.sfn();
+        let machines = world.deployment.output("StateMachinePrefix").unwrap();
+        let like = sfn.describe_state_machine().state_machine_arn(format!("{machines}account-check"));
+        let role = like.send().await.unwrap().role_arn;
+        let made = sfn.create_state_machine().name(format!("{STACK}-test-long")).role_arn(role);
+        made.definition(machine().to_string()).send().await.unwrap();
+
+        let finished = world.run("test/long", &input).await;
+
+        assert_eq!(finished.outcome, Outcome::Succeeded, "{finished:?}");
+        let done = &finished.output;
+        assert_eq!(done.as_object().unwrap().len(), STEPS.len(), "{done}");
+        // What only the account's owner can tell.
+        let mut states = owned.instance_states().await;
+        states.sort();
+        assert_eq!(states, ["stopped", "stopped", "stopped", "stopped", "terminated"]);
+        assert_eq!(done["lambda-invoke"]["payload"], 8);
+        assert_eq!(done["lambda-run-code"]["invokeResponsePayloadString"], "9");
+        assert_eq!(done["lambda-run-code"]["functionWasDeleted"], true);
+        assert_eq!(done["athena-query"]["rows"], json!([["3"]]));
+        let flow_logs = owned.owner.ec2().describe_flow_logs().send().await.unwrap();
+        assert_eq!(flow_logs.flow_logs().len(), 1);
+    });
 }

@@ -13,6 +13,7 @@
 mod boundary;
 mod jobs;
 mod keys;
+mod long_job;
 mod providers;
 mod records;
 mod secrets;

@@ -255,6 +255,15 @@ impl Owned {
     }
 }
 
+/// A zip of one file that can be run.
+pub(crate) fn zipped(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().unix_permissions(0o755);
+    zip.start_file(name, options.compression_method(zip::CompressionMethod::Stored)).unwrap();
+    zip.write_all(content).unwrap();
+    zip.finish().unwrap().into_inner()
+}
+
 pub(crate) fn is_open(checked: &Checked) -> bool {
     checked.account.trust == Trust::Open
 }
