@@ -182,11 +182,13 @@ fn classify(code: &str, status: u16) -> ErrorName {
         "UnauthorizedOperation",
         "UnrecognizedClientException",
     ];
-    const CONFLICT: [&str; 13] = [
+    const CONFLICT: [&str; 15] = [
         "BucketNotEmpty",
         "ConcurrentModificationException",
         "ConditionalCheckFailedException",
         "ConflictException",
+        "IdempotentParameterMismatch",
+        "IdempotentParameterMismatchException",
         "OperationAbortedException",
         "OperationNotPermitted",
         "PreconditionFailed",
@@ -237,6 +239,9 @@ fn classify(code: &str, status: u16) -> ErrorName {
         || code == "InvalidInstanceID.Malformed" && status == 404
     {
         ErrorName::NotFound
+    } else if code.starts_with("Insufficient") {
+        // AWS is short of something, which EC2 answers with 500: nothing that a retry a moment later would mend.
+        ErrorName::StepFailed
     } else if code.starts_with("Invalid")
         || code.starts_with("Malformed")
         || code.starts_with("Missing")
@@ -342,7 +347,7 @@ mod tests {
             ("RequestTooLargeException", 413, ErrorName::InvalidInput),
             ("KMSAccessDeniedException", 502, ErrorName::AccessDenied),
             ("SnapshotCreationPerVolumeRateExceeded", 400, ErrorName::Throttled),
-            ("InsufficientInstanceCapacity", 400, ErrorName::StepFailed),
+            ("InsufficientInstanceCapacity", 500, ErrorName::StepFailed),
             ("RequestTimeout", 400, ErrorName::TimedOut),
             ("SomethingNew", 500, ErrorName::Internal),
         ] {

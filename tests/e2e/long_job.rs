@@ -1,5 +1,6 @@
 //! One state machine that chains steps of every service, as a long job does.
 
+use aws_sdk_ec2::types::Filter;
 use aws_sdk_ecs::types::ContainerDefinition;
 use aws_sdk_elasticloadbalancingv2::types as elb;
 use aws_sdk_lambda::types::{FunctionCode, Runtime};
@@ -14,7 +15,7 @@ use crate::world::{Owned, REGION, Role, STACK, World, in_the_world, zipped};
 const STEPS: [(&str, &str); 23] = [
     ("validate-credentials", "{}"),
     ("ec2-start", "{ 'instance_ids': $input.instances }"),
-    ("ec2-capture-snapshot", "{ 'instance_id': $input.instances[0], 'snapshot_name': 'before the night' }"),
+    ("ec2-capture-snapshot", "{ 'volume_id': $input.volume, 'snapshot_name': 'before the night' }"),
     (
         "ec2-create-from-snapshot",
         "{ 'snapshot_id': $done.`ec2-capture-snapshot`.snapshots[0].snapshot_id, 'instance_type': 't3.micro', \
@@ -155,12 +156,15 @@ async fn customer(world: &World) -> (Owned, Value) {
     saved.log_group_names("/shop").send().await.unwrap();
 
     let vpcs = owned.owner.ec2().describe_vpcs().send().await.unwrap();
+    let attached = Filter::builder().name("attachment.instance-id").values(&instances[0]).build();
+    let volumes = owned.owner.ec2().describe_volumes().filters(attached).send().await.unwrap();
     let input = json!({
         "target": { "customer": owned.customer, "account": "prod" },
         "instances": instances,
         "task": task.tasks()[0].task_arn(),
         "role": role,
         "results": format!("stepward-results-{}", owned.owner.account),
+        "volume": volumes.volumes()[0].volume_id(),
         "vpc": vpcs.vpcs()[0].vpc_id(),
     });
     (owned, input)

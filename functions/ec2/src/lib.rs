@@ -1,253 +1,160 @@
-//! What the EC2 steps share: choosing instances, and bringing them to a state.
+//! What the EC2 steps share.
+
+pub mod from_snapshot;
+pub mod instances;
+pub mod testing;
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::time::Duration;
 
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{Filter, Instance, InstanceStateChange, InstanceStateName};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use aws_sdk_ec2::types::{Filter, InstanceStateName, ResourceType, SummaryStatus, Tag, TagSpecification};
+use serde_json::json;
 use stepward::input::require;
-use stepward::permissions::{arn, literal};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, StepError};
+use stepward::{Permissions, StepError};
 
-/// Instances that one call may name. A session policy that names each has room for about 25; beyond that it falls back
-/// to the action alone.
-const MAX_INSTANCES: usize = 50;
-/// Between two looks at the instances' states. EC2 takes 10 to 90 seconds for most changes.
-const POLL: Duration = Duration::from_secs(5);
-
-/// Which instances a step is for: by ID, or by tags.
-#[derive(Clone, Copy, Debug)]
-pub struct Selection<'a> {
-    /// Instance IDs.
-    pub ids: &'a [String],
-    /// Tags that an instance must carry, all of them.
-    pub tags: &'a BTreeMap<String, String>,
+/// The tag that everything a step makes carries, with the step's client token: a call repeated after a lost answer
+/// finds by it what the first one made.
+pub const TOKEN_TAG: &str = "stepward:token";
+/// An EC2 filter: one of the values must fit.
+#[must_use]
+pub fn filter<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) -> Filter {
+    Filter::builder().name(name).set_values(Some(values.into_iter().map(str::to_owned).collect())).build()
 }
 
-/// What became of the instances.
-#[derive(Debug, Deserialize, JsonSchema, Serialize)]
-pub struct Changed {
-    /// Every instance that the step was for, also those that were right already.
-    pub instances: Vec<ChangedInstance>,
-    /// The instances in the AWS console.
-    pub console_url: String,
-}
-
-/// What became of one instance.
-#[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
-pub struct ChangedInstance {
-    /// The instance's ID.
-    pub instance_id: String,
-    /// Its `Name` tag.
-    pub name: Option<String>,
-    /// Its state before the step.
-    pub previous_state: String,
-    /// Its state now.
-    pub state: String,
-}
-
-/// A state that instances rest in, and the one from which EC2 can be asked for it.
-#[derive(Clone, Debug)]
-pub struct Goal {
-    /// Instances in this state are done.
-    pub reached: InstanceStateName,
-    /// Instances in this state are acted upon; those in between are waited for.
-    pub act_on: InstanceStateName,
-    /// What the step does to them, for the log: "Starting".
-    pub doing: &'static str,
-}
-
-/// What is kept between two calls.
-#[derive(Debug, Deserialize, Serialize)]
-struct Watch {
-    instances: Vec<ChangedInstance>,
-    /// Instances that EC2 was asked to change.
-    asked: Vec<String>,
-}
-
-impl Selection<'_> {
-    /// Checks IDs and tags.
-    ///
-    /// # Errors
-    /// `InvalidInput`.
-    pub fn validate(&self) -> Result<(), StepError> {
-        require(self.ids.is_empty() != self.tags.is_empty(), || {
-            "give either instance_ids (1 to 50 instance IDs) or tags (1 or more), not both and not none".into()
-        })?;
-        require(self.ids.len() <= MAX_INSTANCES, || {
-            format!(
-                "instance_ids has {} entries and at most {MAX_INSTANCES} are taken; use tags, or a Map",
-                self.ids.len()
-            )
-        })?;
-        for id in self.ids {
-            let digits = id.strip_prefix("i-").unwrap_or_default();
-            let fits = matches!(digits.len(), 8 | 17) && digits.bytes().all(|b| b.is_ascii_hexdigit());
-            require(fits, || format!("instance_ids: {id:?} is not an instance ID, as in i-0123456789abcdef0"))?;
-        }
-        for (key, value) in self.tags {
-            // In an EC2 filter these are wildcards, which would choose more than the tags say.
-            let plain = !key.is_empty() && !format!("{key}{value}").contains(['*', '?']);
-            require(plain, || format!("tags: {key:?}: {value:?} must be a key and a value without * and ?"))?;
-        }
-        Ok(())
-    }
-
-    /// Permission to describe all instances (EC2 knows no narrower one) and to do `actions` to the chosen ones.
-    ///
-    /// By tags that is every instance: which ones carry them shows only later, and a condition on `aws:ResourceTag` in a
-    /// session policy is something that the local cloud does not evaluate.
-    #[must_use]
-    pub fn permissions(&self, actions: &[&str]) -> Permissions {
-        let all = self.tags.keys().take(1).map(|_| arn("ec2", "instance/*"));
-        let chosen = self.ids.iter().map(|id| arn("ec2", &format!("instance/{}", literal(id))));
-        Permissions::default().allow(&["ec2:DescribeInstances"], ["*"]).allow(actions, chosen.chain(all))
-    }
-
-    /// The chosen instances as they are now. By tags, terminated ones are left out.
-    async fn find(&self, ec2: &Client) -> Result<Vec<Instance>, StepError> {
-        let filter = |name: String, values: &[&str]| {
-            Filter::builder().name(name).set_values(Some(values.iter().map(ToString::to_string).collect())).build()
-        };
-        let mut request = ec2.describe_instances();
-        if self.tags.is_empty() {
-            request = request.set_instance_ids(Some(self.ids.to_vec()));
-        } else {
-            request =
-                request.filters(filter("instance-state-name".into(), &["pending", "running", "stopping", "stopped"]));
-            for (key, value) in self.tags {
-                request = request.filters(filter(format!("tag:{key}"), &[value.as_str()]));
-            }
-        }
-        let mut pages = request.into_paginator().send();
-        let mut found = Vec::new();
-        while let Some(page) = pages.next().await {
-            found.extend(
-                page?.reservations.unwrap_or_default().into_iter().flat_map(|r| r.instances.unwrap_or_default()),
-            );
-        }
-        Ok(found)
-    }
-}
-
-/// Brings the chosen instances to a state: looks, asks EC2 for those that need it, and looks again until all are there.
-///
-/// Because every call looks before it acts, a repeated one asks for nothing twice.
+/// Checks that a parameter is an ID of EC2, as in `require_id("volume_id", "a volume ID", "vol", …)`.
 ///
 /// # Errors
-/// `NotFound` for an unknown ID, `Conflict` for a terminated instance, `StepFailed` with EC2's reason when an instance
-/// went back, or why EC2 refused.
-pub async fn bring<F, Fut>(
-    ctx: &Context,
-    selection: Selection<'_>,
-    resume: Option<Resume>,
-    goal: &Goal,
-    act: F,
-) -> Result<Progress<Changed>, StepError>
-where
-    F: Fn(Client, Vec<String>) -> Fut + Send,
-    Fut: Future<Output = Result<Vec<InstanceStateChange>, StepError>> + Send,
-{
-    let ec2 = ctx.client(Client::new);
-    let (found, mut watch) = match resume {
-        None => {
-            let found = selection.find(&ec2).await?;
-            let instances = found.iter().map(first_seen).collect();
-            (found, Watch { instances, asked: Vec::new() })
-        }
-        Some(resume) => {
-            let watch: Watch = resume.state()?;
-            let ids: Vec<_> = watch.instances.iter().map(|instance| instance.instance_id.clone()).collect();
-            (Selection { ids: &ids, tags: &BTreeMap::new() }.find(&ec2).await?, watch)
-        }
-    };
-    if watch.instances.is_empty() {
-        ctx.log("No instance carries these tags; there is nothing to do");
-        return Ok(done(ctx, watch));
-    }
-    for instance in &found {
-        check(instance, &watch, goal)?;
-        watch.set_state(instance.instance_id(), &state(instance));
-    }
-    let to_ask: Vec<_> = watch.in_state(&goal.act_on).filter(|id| !watch.asked.contains(id)).collect();
-    if !to_ask.is_empty() {
-        ctx.log(format_args!("{} {}", goal.doing, to_ask.join(", ")));
-        for change in act(ec2, to_ask.clone()).await? {
-            let now = change.current_state.and_then(|state| state.name);
-            watch.set_state(change.instance_id.as_deref(), now.as_ref().unwrap_or(&goal.act_on));
-        }
-        watch.asked.extend(to_ask);
-    }
-    let (all, there) = (watch.instances.len(), watch.in_state(&goal.reached).count());
-    if there == all {
-        ctx.log(format_args!("{there} of {all} instances {}", goal.reached));
-        return Ok(done(ctx, watch));
-    }
-    Progress::pending(&watch, POLL, format!("{there} of {all} instances {}", goal.reached))
+/// `InvalidInput` naming the parameter.
+pub fn require_id(parameter: &str, kind: &str, prefix: &str, id: &str) -> Result<(), StepError> {
+    let digits = id.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')).unwrap_or_default();
+    let fits = matches!(digits.len(), 8 | 17) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    require(fits, || format!("{parameter}: {id:?} is not {kind}, as in {prefix}-0123456789abcdef0"))
 }
 
-impl Watch {
-    fn set_state(&mut self, id: Option<&str>, state: &InstanceStateName) {
-        if let Some(instance) = self.instances.iter_mut().find(|instance| Some(instance.instance_id.as_str()) == id) {
-            state.as_str().clone_into(&mut instance.state);
-        }
-    }
-
-    fn in_state(&self, state: &InstanceStateName) -> impl Iterator<Item = String> {
-        self.instances.iter().filter(move |i| i.state == state.as_str()).map(|i| i.instance_id.clone())
-    }
-}
-
-fn check(instance: &Instance, watch: &Watch, goal: &Goal) -> Result<(), StepError> {
-    let id = instance.instance_id.clone().unwrap_or_default();
-    let now = state(instance);
-    let asked = watch.asked.contains(&id);
-    if matches!(now, InstanceStateName::Terminated | InstanceStateName::ShuttingDown) {
-        let name = if asked { ErrorName::StepFailed } else { ErrorName::Conflict };
-        return Err(
-            name.because(format!("{id} is {now}: a terminated instance cannot change; take it out of instance_ids"))
-        );
-    }
-    // EC2 tells only here why it could not do what it was asked, as in Server.InsufficientInstanceCapacity.
-    // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html
-    let reason = instance.state_reason.as_ref();
-    let code = reason.and_then(|reason| reason.code()).unwrap_or_default();
-    let by_wish =
-        ["", "Client.UserInitiatedShutdown", "Client.UserInitiatedHibernate", "Client.InstanceInitiatedShutdown"];
-    if asked && now == goal.act_on && now == InstanceStateName::Stopped && !by_wish.contains(&code) {
-        let message = reason.and_then(|reason| reason.message()).unwrap_or(code);
-        // EC2 says no more than this when it may not use the key of an encrypted volume.
-        let advice = if code == "Client.InternalError" {
-            "; with an encrypted volume: allow kms:CreateGrant for its key in the customer's role"
-        } else {
-            ""
-        };
-        return Err(ErrorName::StepFailed.because(format!("{id} is {now} again: {message}{advice}")));
+/// Checks a name and tags for what a step makes.
+///
+/// # Errors
+/// `InvalidInput` naming the parameter.
+pub fn validate_tags(parameter: &str, name: &str, tags: &BTreeMap<String, String>) -> Result<(), StepError> {
+    // It is a tag's value (256 characters) and a description (255).
+    let characters = name.chars().count();
+    require((1..=255).contains(&characters) && !name.chars().any(char::is_control), || {
+        format!("{parameter} must have 1 to 255 characters and no control characters")
+    })?;
+    // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html (tag restrictions): 50, two of which are
+    // ours.
+    require(tags.len() <= 48, || format!("tags has {} entries and at most 48 are taken", tags.len()))?;
+    for (key, value) in tags {
+        let free = key != "Name" && key != TOKEN_TAG && !key.to_ascii_lowercase().starts_with("aws:");
+        require(free, || format!("tags: {key:?} cannot be set here; `Name` is {parameter}"))?;
+        let fits = (1..=128).contains(&key.chars().count()) && value.chars().count() <= 256;
+        require(fits, || format!("tags: {key:?} must have 1 to 128 characters, and its value 0 to 256"))?;
     }
     Ok(())
 }
 
-fn first_seen(instance: &Instance) -> ChangedInstance {
-    let name = instance.tags().iter().find(|tag| tag.key() == Some("Name")).and_then(|tag| tag.value.clone());
-    let state = state(instance).to_string();
-    ChangedInstance {
-        instance_id: instance.instance_id.clone().unwrap_or_default(),
-        name,
-        previous_state: state.clone(),
-        state,
+/// The tags for what a step makes: its name, the operator's own, and [`TOKEN_TAG`].
+#[must_use]
+pub fn tagged(kind: ResourceType, name: &str, tags: &BTreeMap<String, String>, token: &str) -> TagSpecification {
+    let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
+    let own = tags.iter().map(|(key, value)| tag(key, value));
+    let all = [tag("Name", name), tag(TOKEN_TAG, token)].into_iter().chain(own).collect();
+    TagSpecification::builder().resource_type(kind).set_tags(Some(all)).build()
+}
+
+/// A name as the description of what a step makes: EC2 takes no characters beyond ASCII there.
+#[must_use]
+pub fn description(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()
+}
+
+/// The ARN of an image or a snapshot. At AWS it has no account, on the local cloud it has one.
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html> (resource types)
+#[must_use]
+pub fn shared_arn(resource: &str) -> String {
+    format!("arn:$partition:ec2:$region:*:{resource}")
+}
+
+/// What EC2 does in the caller's name with the key of an encrypted volume that it makes.
+/// <https://docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html>
+#[must_use]
+pub fn encrypted_volumes() -> Permissions {
+    let through_ec2 = json!({ "StringLike": { "kms:ViaService": "ec2.*" } });
+    let actions = [
+        "kms:Decrypt",
+        "kms:DescribeKey",
+        "kms:GenerateDataKeyWithoutPlaintext",
+        "kms:ReEncryptFrom",
+        "kms:ReEncryptTo",
+    ];
+    unlocked_volumes().allow_if(through_ec2, &actions, ["arn:$partition:kms:$region:*:key/*"])
+}
+
+/// What EC2 does in the caller's name with the key of an encrypted volume that there is: it lets an instance use it.
+#[must_use]
+pub fn unlocked_volumes() -> Permissions {
+    let for_aws = json!({ "Bool": { "kms:GrantIsForAWSResource": "true" } });
+    Permissions::default().allow_if(for_aws, &["kms:CreateGrant"], ["*"])
+}
+
+/// An instance's state, and what EC2's status checks say of it.
+#[derive(Debug)]
+pub struct Health {
+    /// The instance's ID.
+    pub instance_id: String,
+    /// Its state.
+    pub state: InstanceStateName,
+    /// Whether it runs and both of its status checks pass.
+    pub ok: bool,
+    /// The checks' results, for a person: "system ok, instance initializing".
+    pub checks: String,
+}
+
+/// The state and status checks of instances. EC2 makes the checks every minute.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/monitoring-system-instance-status-check.html>
+///
+/// # Errors
+/// `NotFound` for an unknown ID.
+pub async fn health(ec2: &Client, ids: Vec<String>) -> Result<Vec<Health>, StepError> {
+    let request = ec2.describe_instance_status().set_instance_ids(Some(ids)).include_all_instances(true);
+    let mut pages = request.into_paginator().send();
+    let mut all = Vec::new();
+    while let Some(page) = pages.next().await {
+        for status in page?.instance_statuses.unwrap_or_default() {
+            let state = status.instance_state.and_then(|state| state.name).unwrap_or(InstanceStateName::Pending);
+            let [system, instance] = [status.system_status, status.instance_status]
+                .map(|check| check.and_then(|check| check.status).unwrap_or(SummaryStatus::InsufficientData));
+            let ok = state == InstanceStateName::Running
+                && [&system, &instance].iter().all(|check| matches!(check, SummaryStatus::Ok));
+            let instance_id = status.instance_id.unwrap_or_default();
+            all.push(Health { instance_id, state, ok, checks: format!("system {system}, instance {instance}") });
+        }
     }
+    Ok(all)
 }
 
-fn state(instance: &Instance) -> InstanceStateName {
-    let name = instance.state.as_ref().and_then(|state| state.name.clone());
-    name.unwrap_or(InstanceStateName::Pending)
-}
+#[cfg(test)]
+mod tests {
+    use stepward::ErrorName;
 
-fn done(ctx: &Context, watch: Watch) -> Progress<Changed> {
-    let ids: Vec<_> = watch.instances.iter().map(|instance| instance.instance_id.as_str()).collect();
-    let console_url = ctx.console("ec2/home", &format!("Instances:instanceId={}", ids.join(",")));
-    Progress::Done(Changed { instances: watch.instances, console_url })
+    use super::*;
+
+    #[test]
+    fn a_description_is_ascii() {
+        assert_eq!(description("Prüfung 1"), "Pr?fung 1");
+    }
+
+    #[test]
+    fn an_id_is_of_its_kind_and_nothing_more() {
+        for good in ["vol-0123456789abcdef0", "vol-1a2b3c4d"] {
+            require_id("volume_id", "a volume ID", "vol", good).unwrap();
+        }
+        for bad in ["", "vol-", "vol", "vol-*", "i-1a2b3c4d", "vol-1a2b3c4", "vol-1a2b3c4g", "xvol-1a2b3c4d"] {
+            let error = require_id("volume_id", "a volume ID", "vol", bad).unwrap_err();
+            assert!(
+                error.name == ErrorName::InvalidInput && error.message.starts_with("volume_id: "),
+                "{bad}: {error}"
+            );
+        }
+    }
 }

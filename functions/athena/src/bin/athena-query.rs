@@ -97,7 +97,7 @@ impl Query {
     /// Starts the query, or finds it: Athena answers the same token with the same query.
     async fn start(&self, ctx: &Context) -> Result<String, StepError> {
         let names = QueryExecutionContext::builder().database(&self.database).catalog(&self.catalog).build();
-        // The bucket must be the customer's own: a name that is free can be taken by anybody, who would get the results.
+        // The bucket must be the customer's own: a free name can be taken by anybody, who would get the results.
         let owner = &ctx.place.account_id;
         let result = self.location().map(|location| {
             ResultConfiguration::builder().output_location(location).expected_bucket_owner(owner).build()

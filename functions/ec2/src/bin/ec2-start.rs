@@ -7,22 +7,22 @@ use std::time::Duration;
 use aws_sdk_ec2::types::InstanceStateName;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::json;
 use stepward::input::List;
-use stepward::{Context, Permissions, Progress, Resume, Step, StepError};
-use stepward_ec2::{Changed, Goal, Selection, bring};
+use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward_ec2::instances::{Changed, Goal, Selection, bring};
+use stepward_ec2::unlocked_volumes;
 
 /// Start EC2 instances and finish once all are running.
 ///
-/// Instances that run already are success, and those that are still stopping are waited for. Running instances cost money
-/// until they are stopped. `running` means that EC2 has started them; whether the operating system and its services are
-/// up, EC2's status checks tell later.
+/// Instances that run already are success, and those that are still stopping are waited for. Running instances cost
+/// money until they are stopped. `running` means that EC2 has started them; whether the operating system and its
+/// services are up, EC2's status checks tell later.
 ///
-/// An instance that falls back to `stopped` fails the step with EC2's reason (no capacity of its type, say); a terminated
-/// one is a `Conflict`. When the job is stopped, instances that are starting go on starting.
+/// An instance that falls back to `stopped` fails the step with EC2's reason (no capacity of its type, say); a
+/// terminated one is a `Conflict`. When the job is stopped, instances that are starting go on starting.
 ///
-/// Proven on the local cloud, where instances start at once; waiting, falling back and the grant for encrypted volumes rest
-/// on a stand-in for EC2 and on unit tests.
+/// Proven on the local cloud, where instances start at once; waiting, falling back and the grant for encrypted volumes
+/// rest on a stand-in for EC2 and on unit tests.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Start {
@@ -43,7 +43,13 @@ impl Start {
 impl Step for Start {
     const NAME: &'static str = "ec2-start";
     const RUNDECK: &'static [&'static str] = &["aws-vm-start", "aws-vm-start-step"];
-    const EXAMPLE: &'static str = r#"{ "instance_ids": ["i-0123456789abcdef0"] }"#;
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{ "instance_ids": ["i-0123456789abcdef0"] }"#, r#"{ "tags": { "environment": "test" } }"#];
+    const ERRORS: &'static [(ErrorName, &'static str)] = &[
+        (ErrorName::NotFound, "One of the instance IDs does not exist in the account and Region."),
+        (ErrorName::Conflict, "An instance is terminated, or its state forbids to start it."),
+        (ErrorName::StepFailed, "An instance fell back to `stopped`; the message has EC2's reason."),
+    ];
     const TIMEOUT: Duration = Duration::from_mins(15);
     type Output = Changed;
 
@@ -52,14 +58,12 @@ impl Step for Start {
     }
 
     fn permissions(&self) -> Permissions {
-        // EC2 unlocks volumes with a customer managed key in the caller's name.
-        // https://docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html
-        let for_aws = json!({ "Bool": { "kms:GrantIsForAWSResource": "true" } });
-        self.selection().permissions(&["ec2:StartInstances"]).allow_if(for_aws, &["kms:CreateGrant"], ["*"])
+        self.selection().permissions(&["ec2:StartInstances"]).and(unlocked_volumes())
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
-        let goal = Goal { reached: InstanceStateName::Running, act_on: InstanceStateName::Stopped, doing: "Starting" };
+        let goal =
+            Goal { reached: InstanceStateName::Running, act_on: vec![InstanceStateName::Stopped], doing: "Starting" };
         bring(ctx, self.selection(), resume, &goal, |ec2, ids| async move {
             let answer = ec2.start_instances().set_instance_ids(Some(ids)).send().await?;
             Ok(answer.starting_instances.unwrap_or_default())
@@ -75,13 +79,15 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use aws_sdk_ec2::Client;
-    use aws_sdk_ec2::operation::describe_instances::{DescribeInstancesError, DescribeInstancesOutput};
-    use aws_sdk_ec2::operation::start_instances::StartInstancesOutput;
-    use aws_sdk_ec2::types::{Instance, InstanceState, InstanceStateChange, Reservation, StateReason};
+    use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
+    use aws_sdk_ec2::operation::start_instances::{StartInstancesError, StartInstancesOutput};
+    use aws_sdk_ec2::types::{Instance, InstanceType, StateReason};
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
-    use aws_smithy_types::error::ErrorMetadata;
+    use serde_json::json;
     use stepward::permissions::Place;
-    use stepward::{ErrorName, testing};
+    use stepward::testing;
+    use stepward_ec2::testing::{change, done, instance, pending, refusal, seen};
+    use stepward_tests::proof::prove;
 
     use super::*;
 
@@ -92,118 +98,68 @@ mod tests {
         serde_json::from_value(params).unwrap()
     }
 
-    fn instance(id: &str, state: InstanceStateName) -> Instance {
-        Instance::builder().instance_id(id).state(InstanceState::builder().name(state).build()).build()
+    fn starting() -> StartInstancesOutput {
+        StartInstancesOutput::builder().starting_instances(change(ID, InstanceStateName::Pending)).build()
     }
 
-    fn seen(instances: impl IntoIterator<Item = Instance>) -> DescribeInstancesOutput {
-        let reservation = Reservation::builder().set_instances(Some(instances.into_iter().collect())).build();
-        DescribeInstancesOutput::builder().reservations(reservation).build()
-    }
-
-    fn starting(id: &str) -> StartInstancesOutput {
-        let pending = InstanceState::builder().name(InstanceStateName::Pending).build();
-        let change = InstanceStateChange::builder().instance_id(id).current_state(pending).build();
-        StartInstancesOutput::builder().starting_instances(change).build()
-    }
-
-    fn refused(code: &'static str) -> DescribeInstancesError {
-        DescribeInstancesError::generic(ErrorMetadata::builder().code(code).message("no").build())
-    }
-
-    /// What the state machine does with a pending answer: wait, then call again with it.
-    fn resumed(answer: Progress<Changed>) -> Resume {
-        let Progress::Pending { state, retry_after, progress } = answer else { panic!("not pending: {answer:?}") };
-        assert_eq!((retry_after, progress.as_str()), (Duration::from_secs(5), "1 of 2 instances running"));
-        serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
+    fn fallen_back(code: &str, message: &str) -> Instance {
+        let reason = StateReason::builder().code(code).message(message).build();
+        Instance::builder()
+            .instance_id(ID)
+            .state(instance(ID, InstanceStateName::Stopped).state.unwrap())
+            .state_reason(reason)
+            .build()
     }
 
     #[tokio::test]
-    async fn starts_what_is_stopped_and_is_pending_until_all_run() {
-        let look = mock!(Client::describe_instances)
-            .match_requests(|request| request.instance_ids() == [ID, OTHER])
-            .sequence()
-            .output(|| seen([instance(ID, InstanceStateName::Stopped), instance(OTHER, InstanceStateName::Running)]))
-            .output(|| seen([instance(ID, InstanceStateName::Pending), instance(OTHER, InstanceStateName::Running)]))
-            .output(|| seen([instance(ID, InstanceStateName::Running), instance(OTHER, InstanceStateName::Running)]))
-            .build();
-        let start = mock!(Client::start_instances)
-            .match_requests(|request| request.instance_ids() == [ID])
-            .then_output(|| starting(ID));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &start]));
-        let step = step(json!({ "instance_ids": [ID, OTHER] }));
-
-        let resume = resumed(step.run(&ctx, None).await.unwrap());
-        let resume = resumed(step.run(&ctx, Some(resume)).await.unwrap());
-        let Progress::Done(output) = step.run(&ctx, Some(resume)).await.unwrap() else { panic!("not done") };
-
-        let states = output.instances.iter().map(|i| (i.previous_state.as_str(), i.state.as_str()));
-        assert_eq!(states.collect::<Vec<_>>(), [("stopped", "running"), ("running", "running")]);
-        assert_eq!(start.num_calls(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_call_repeated_after_a_lost_answer_starts_nothing_again() {
-        let look = mock!(Client::describe_instances).then_output(|| seen([instance(ID, InstanceStateName::Pending)]));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
-        let answer = step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap();
-        assert!(matches!(answer, Progress::Pending { .. }));
-    }
-
-    #[tokio::test]
-    async fn chooses_by_tags_and_is_content_with_none() {
+    async fn done_chosen_by_tags_what_is_stopped_is_started() {
         let look = mock!(Client::describe_instances)
             .match_requests(|request| {
                 let filters: Vec<_> = request.filters().iter().map(|f| (f.name().unwrap(), f.values())).collect();
-                filters[0].0 == "instance-state-name" && filters[1] == ("tag:team", &["ops".to_owned()][..])
+                let tag = ("tag:team", &["ops".to_owned()][..]);
+                request.instance_ids().is_empty() && filters[0].0 == "instance-state-name" && filters[1..] == [tag]
             })
-            .then_output(|| seen([]));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        let answer = step(json!({ "tags": { "team": "ops" } })).run(&ctx, None).await.unwrap();
-        assert!(matches!(answer, Progress::Done(output) if output.instances.is_empty()));
-    }
-
-    #[tokio::test]
-    async fn an_instance_that_falls_back_fails_with_ec2s_reason() {
-        let back = || {
-            let reason =
-                StateReason::builder().code("Server.InsufficientInstanceCapacity").message("no capacity").build();
-            let state = InstanceState::builder().name(InstanceStateName::Stopped).build();
-            Instance::builder().instance_id(ID).state(state).state_reason(reason).build()
-        };
-        let look = mock!(Client::describe_instances)
-            .sequence()
-            .output(|| seen([instance(ID, InstanceStateName::Stopped), instance(OTHER, InstanceStateName::Running)]))
-            .output(move || seen([back()]))
-            .build();
-        let start = mock!(Client::start_instances).then_output(|| starting(ID));
+            .then_output(|| seen([instance(ID, InstanceStateName::Stopped)]));
+        let start =
+            mock!(Client::start_instances).match_requests(|request| request.instance_ids() == [ID]).then_output(|| {
+                StartInstancesOutput::builder().starting_instances(change(ID, InstanceStateName::Running)).build()
+            });
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &start]));
-        let step = step(json!({ "instance_ids": [ID, OTHER] }));
-        let resume = resumed(step.run(&ctx, None).await.unwrap());
-        let error = step.run(&ctx, Some(resume)).await.unwrap_err();
-        assert_eq!(error.name, ErrorName::StepFailed);
-        assert!(error.message.contains("no capacity"), "{error}");
+        let output = done(step(json!({ "tags": { "team": "ops" } })).run(&ctx, None).await.unwrap());
+        let [one] = &output.instances[..] else { panic!("one instance") };
+        assert_eq!((one.previous_state.as_str(), one.state.as_str()), ("stopped", "running"));
+        assert!(output.console_url.ends_with(&format!("#Instances:instanceId={ID}")), "{}", output.console_url);
+        assert_eq!(testing::log(&ctx), [format!("Starting {ID}"), "1 of 1 instances running".into()]);
     }
 
     #[tokio::test]
-    async fn what_ec2_refuses_has_a_name() {
-        for (code, name) in [
-            ("InvalidInstanceID.NotFound", ErrorName::NotFound),
-            ("UnauthorizedOperation", ErrorName::AccessDenied),
-            ("RequestLimitExceeded", ErrorName::Throttled),
-        ] {
-            let look = mock!(Client::describe_instances).then_error(move || refused(code));
-            let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-            assert_eq!(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap_err().name, name);
-        }
-        let look =
-            mock!(Client::describe_instances).then_output(|| seen([instance(ID, InstanceStateName::Terminated)]));
+    async fn already_running_instances_are_left_alone() {
+        let look = mock!(Client::describe_instances)
+            .match_requests(|request| request.instance_ids() == [ID])
+            .then_output(|| seen([instance(ID, InstanceStateName::Running)]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        assert_eq!(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap_err().name, ErrorName::Conflict);
+        let output = done(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap());
+        assert_eq!(output.instances[0].previous_state, "running");
+    }
+
+    #[tokio::test]
+    async fn already_none_with_these_tags_is_success() {
+        let look = mock!(Client::describe_instances).then_output(|| seen([]));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+        let output = done(step(json!({ "tags": { "team": "ops" } })).run(&ctx, None).await.unwrap());
+        assert!(output.instances.is_empty());
+    }
+
+    #[tokio::test]
+    async fn not_found_is_an_unknown_id() {
+        let look = mock!(Client::describe_instances)
+            .then_error(|| DescribeInstancesError::generic(refusal("InvalidInstanceID.NotFound", "does not exist")));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+        assert_eq!(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap_err().name, ErrorName::NotFound);
     }
 
     #[test]
-    fn bad_parameters_are_refused_before_any_call() {
+    fn invalid_parameters_are_refused_before_any_call() {
         let too_many: Vec<_> = (0..51).map(|n| format!("i-{n:017x}")).collect();
         for params in [
             json!({}),
@@ -219,8 +175,100 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn throttled_at_first_it_starts_the_instance_all_the_same() {
+        let look = mock!(Client::describe_instances)
+            .sequence()
+            .error(|| DescribeInstancesError::generic(refusal("RequestLimitExceeded", "slow down")))
+            .output(|| seen([instance(ID, InstanceStateName::Stopped)]))
+            .build();
+        let start = mock!(Client::start_instances)
+            .sequence()
+            .error(|| StartInstancesError::generic(refusal("RequestLimitExceeded", "slow down")))
+            .output(starting)
+            .build();
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &start]));
+        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap());
+        assert_eq!((progress.as_str(), start.num_calls()), ("0 of 1 instances running", 2));
+    }
+
+    #[tokio::test]
+    async fn pending_until_all_run_and_nothing_is_started_twice() {
+        let look = mock!(Client::describe_instances)
+            .match_requests(|request| request.instance_ids() == [ID, OTHER])
+            .sequence()
+            .output(|| seen([instance(ID, InstanceStateName::Stopped), instance(OTHER, InstanceStateName::Running)]))
+            .output(|| seen([instance(ID, InstanceStateName::Pending), instance(OTHER, InstanceStateName::Running)]))
+            .output(|| seen([instance(ID, InstanceStateName::Running), instance(OTHER, InstanceStateName::Running)]))
+            .build();
+        let start = mock!(Client::start_instances)
+            .match_requests(|request| request.instance_ids() == [ID])
+            .then_output(starting);
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &start]));
+        let step = step(json!({ "instance_ids": [ID, OTHER] }));
+
+        let (resume, after, progress) = pending(step.run(&ctx, None).await.unwrap());
+        assert_eq!((after, progress.as_str()), (Duration::from_secs(5), "1 of 2 instances running"));
+        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await.unwrap());
+        let output = done(step.run(&ctx, Some(resume)).await.unwrap());
+
+        let states = output.instances.iter().map(|i| (i.previous_state.as_str(), i.state.as_str()));
+        assert_eq!(states.collect::<Vec<_>>(), [("stopped", "running"), ("running", "running")]);
+        assert_eq!(start.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn pending_again_after_a_lost_answer_and_nothing_is_started_twice() {
+        let look = mock!(Client::describe_instances).then_output(|| seen([instance(ID, InstanceStateName::Pending)]));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
+        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap());
+        assert_eq!(progress, "0 of 1 instances running");
+    }
+
+    #[tokio::test]
+    async fn failed_an_instance_that_falls_back_gives_ec2s_reason() {
+        for (code, message, tells) in [
+            ("Server.InsufficientInstanceCapacity", "no capacity", "no capacity"),
+            ("Client.InternalError", "Client error on launch", "allow kms:CreateGrant"),
+        ] {
+            let look = mock!(Client::describe_instances)
+                .sequence()
+                .output(|| seen([instance(ID, InstanceStateName::Stopped)]))
+                .output(move || seen([fallen_back(code, message)]))
+                .build();
+            let start = mock!(Client::start_instances).then_output(starting);
+            let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &start]));
+            let step = step(json!({ "instance_ids": ID }));
+            let (resume, ..) = pending(step.run(&ctx, None).await.unwrap());
+            let error = step.run(&ctx, Some(resume)).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::StepFailed);
+            assert!(error.message.contains(tells), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn failed_a_terminated_instance_is_a_conflict() {
+        let look =
+            mock!(Client::describe_instances).then_output(|| seen([instance(ID, InstanceStateName::Terminated)]));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+        assert_eq!(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap_err().name, ErrorName::Conflict);
+    }
+
     #[test]
-    fn the_session_can_start_instances_only_and_by_id_only_those() {
+    fn permissions_are_those_that_the_local_cloud_asks_for() {
+        let idle = [("kms:CreateGrant", "The local cloud encrypts no volumes.")];
+        prove::<Start>(&idle, async |scene| {
+            let ec2 = scene.client(Client::new);
+            let launch = ec2.run_instances().instance_type(InstanceType::T3Micro).min_count(1).max_count(1);
+            let launched = launch.image_id("ami-0abcdef1234567890").send().await.unwrap();
+            let id = launched.instances()[0].instance_id().unwrap().to_owned();
+            ec2.stop_instances().instance_ids(&id).send().await.unwrap();
+            json!({ "instance_ids": [id] })
+        });
+    }
+
+    #[test]
+    fn permissions_of_the_session_are_to_start_instances_only_and_by_id_only_those() {
         let place = Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
         let by_id = step(json!({ "instance_ids": ID })).permissions().session_policy(&place).unwrap();
         assert!(by_id.contains(&format!("arn:aws:ec2:eu-west-1:222222222222:instance/{ID}")));

@@ -8,19 +8,19 @@ use aws_sdk_ec2::types::InstanceStateName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::input::{List, require};
-use stepward::{Context, Permissions, Progress, Resume, Step, StepError};
-use stepward_ec2::{Changed, Goal, Selection, bring};
+use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward_ec2::instances::{Changed, Goal, Selection, bring};
 
 /// Stop EC2 instances and finish once all are stopped.
 ///
 /// Instances that are stopped already are success, and those that are still starting are waited for. A stopped instance
-/// keeps its EBS volumes, which go on costing money, and loses what is on instance store volumes and in memory, unless it
-/// hibernates; its public IPv4 address changes at the next start unless it is an Elastic IP address.
+/// keeps its EBS volumes, which go on costing money, and loses what is on instance store volumes and in memory, unless
+/// it hibernates; its public IPv4 address changes at the next start unless it is an Elastic IP address.
 ///
 /// When the job is stopped, instances that are stopping go on stopping.
 ///
-/// Proven on the local cloud, where instances stop at once and nothing hibernates; waiting, `force` and `hibernate` rest on
-/// unit tests of what is sent.
+/// Proven on the local cloud, where instances stop at once and nothing hibernates; waiting, `force` and `hibernate`
+/// rest on unit tests of what is sent.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Stop {
@@ -49,7 +49,12 @@ impl Stop {
 impl Step for Stop {
     const NAME: &'static str = "ec2-stop";
     const RUNDECK: &'static [&'static str] = &["aws-vm-stop", "aws-vm-stop-step"];
-    const EXAMPLE: &'static str = r#"{ "tags": { "environment": "test" } }"#;
+    const EXAMPLES: &'static [&'static str] =
+        &[r#"{ "tags": { "environment": "test" } }"#, r#"{ "instance_ids": ["i-0123456789abcdef0"], "force": true }"#];
+    const ERRORS: &'static [(ErrorName, &'static str)] = &[
+        (ErrorName::NotFound, "One of the instance IDs does not exist in the account and Region."),
+        (ErrorName::Conflict, "An instance is terminated, or cannot hibernate."),
+    ];
     type Output = Changed;
     // Windows instances can take this long to shut down.
     const TIMEOUT: Duration = Duration::from_mins(30);
@@ -64,7 +69,8 @@ impl Step for Stop {
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
-        let goal = Goal { reached: InstanceStateName::Stopped, act_on: InstanceStateName::Running, doing: "Stopping" };
+        let goal =
+            Goal { reached: InstanceStateName::Stopped, act_on: vec![InstanceStateName::Running], doing: "Stopping" };
         let (force, hibernate) = (self.force, self.hibernate);
         bring(ctx, self.selection(), resume, &goal, |ec2, ids| async move {
             let request = ec2.stop_instances().set_instance_ids(Some(ids)).force(force).hibernate(hibernate);
@@ -81,13 +87,14 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use aws_sdk_ec2::Client;
-    use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
+    use aws_sdk_ec2::operation::describe_instances::{DescribeInstancesError, DescribeInstancesOutput};
     use aws_sdk_ec2::operation::stop_instances::{StopInstancesError, StopInstancesOutput};
-    use aws_sdk_ec2::types::{Instance, InstanceState, InstanceStateChange, Reservation};
+    use aws_sdk_ec2::types::InstanceType;
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
-    use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
-    use stepward::{ErrorName, testing};
+    use stepward::testing;
+    use stepward_ec2::testing::{change, done, instance, pending, refusal, seen};
+    use stepward_tests::proof::prove;
 
     use super::*;
 
@@ -97,62 +104,146 @@ mod tests {
         serde_json::from_value(params).unwrap()
     }
 
-    fn seen(state: InstanceStateName) -> DescribeInstancesOutput {
-        let state = InstanceState::builder().name(state).build();
-        let instance = Instance::builder().instance_id(ID).state(state).build();
-        DescribeInstancesOutput::builder().reservations(Reservation::builder().instances(instance).build()).build()
+    fn one(state: InstanceStateName) -> DescribeInstancesOutput {
+        seen([instance(ID, state)])
     }
 
     fn stopping() -> StopInstancesOutput {
-        let state = InstanceState::builder().name(InstanceStateName::Stopping).build();
-        let change = InstanceStateChange::builder().instance_id(ID).current_state(state).build();
-        StopInstancesOutput::builder().stopping_instances(change).build()
-    }
-
-    fn resumed(answer: Progress<Changed>) -> Resume {
-        let Progress::Pending { state, .. } = answer else { panic!("not pending: {answer:?}") };
-        serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
+        StopInstancesOutput::builder().stopping_instances(change(ID, InstanceStateName::Stopping)).build()
     }
 
     #[tokio::test]
-    async fn waits_for_a_starting_instance_then_stops_it_once() {
+    async fn done_instances_stop_as_asked() {
+        for (more, force, hibernate) in [
+            (json!({}), Some(false), Some(false)),
+            (json!({ "force": true }), Some(true), Some(false)),
+            (json!({ "hibernate": true }), Some(false), Some(true)),
+        ] {
+            let look = mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Running));
+            let stop = mock!(Client::stop_instances)
+                .match_requests(move |request| {
+                    request.instance_ids() == [ID] && (request.force(), request.hibernate()) == (force, hibernate)
+                })
+                .then_output(|| {
+                    StopInstancesOutput::builder().stopping_instances(change(ID, InstanceStateName::Stopped)).build()
+                });
+            let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
+            let mut params = more;
+            params["instance_ids"] = json!(ID);
+            let output = done(step(params).run(&ctx, None).await.unwrap());
+            assert_eq!((output.instances[0].state.as_str(), stop.num_calls()), ("stopped", 1));
+        }
+    }
+
+    #[tokio::test]
+    async fn already_stopped_instances_are_left_alone() {
+        let look = mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Stopped));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+        let output = done(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap());
+        assert_eq!(output.instances[0].previous_state, "stopped");
+    }
+
+    #[tokio::test]
+    async fn not_found_is_an_unknown_id() {
+        let look = mock!(Client::describe_instances)
+            .then_error(|| DescribeInstancesError::generic(refusal("InvalidInstanceID.NotFound", "does not exist")));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+        assert_eq!(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap_err().name, ErrorName::NotFound);
+    }
+
+    #[test]
+    fn invalid_parameters_are_refused_before_any_call() {
+        for params in [
+            json!({}),
+            json!({ "instance_ids": "vol-0123456789abcdef0" }),
+            json!({ "instance_ids": ID, "tags": { "team": "ops" } }),
+            json!({ "tags": { "team": "o?s" } }),
+            json!({ "instance_ids": ID, "force": true, "hibernate": true }),
+        ] {
+            let error = step(params.clone()).validate().unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput, "{params}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttled_at_first_it_stops_the_instance_all_the_same() {
         let look = mock!(Client::describe_instances)
             .sequence()
-            .output(|| seen(InstanceStateName::Pending))
-            .output(|| seen(InstanceStateName::Running))
-            .output(|| seen(InstanceStateName::Stopping))
-            .output(|| seen(InstanceStateName::Stopped))
+            .error(|| DescribeInstancesError::generic(refusal("RequestLimitExceeded", "slow down")))
+            .output(|| one(InstanceStateName::Running))
             .build();
         let stop = mock!(Client::stop_instances)
-            .match_requests(|request| request.instance_ids() == [ID] && request.force() == Some(true))
-            .then_output(stopping);
+            .sequence()
+            .error(|| StopInstancesError::generic(refusal("RequestLimitExceeded", "slow down")))
+            .output(stopping)
+            .build();
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
-        let forced = step(json!({ "instance_ids": ID, "force": true }));
-        let mut resume = None;
+        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap());
+        assert_eq!((progress.as_str(), stop.num_calls()), ("0 of 1 instances stopped", 2));
+    }
+
+    #[tokio::test]
+    async fn pending_while_it_starts_and_stops_and_it_is_stopped_once() {
+        let look = mock!(Client::describe_instances)
+            .sequence()
+            .output(|| one(InstanceStateName::Pending))
+            .output(|| one(InstanceStateName::Running))
+            .output(|| one(InstanceStateName::Stopping))
+            .output(|| one(InstanceStateName::Stopped))
+            .build();
+        let stop = mock!(Client::stop_instances).then_output(stopping);
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
+        let wanted = step(json!({ "instance_ids": ID }));
+        let mut state = None;
         for _ in 0..3 {
-            resume = Some(resumed(forced.run(&ctx, resume).await.unwrap()));
+            state = Some(pending(wanted.run(&ctx, state).await.unwrap()).0);
         }
-        let Progress::Done(output) = forced.run(&ctx, resume).await.unwrap() else { panic!("not done") };
+        let output = done(wanted.run(&ctx, state).await.unwrap());
         assert_eq!(output.instances[0].state, "stopped");
         assert_eq!(stop.num_calls(), 1);
     }
 
     #[tokio::test]
-    async fn an_instance_that_cannot_hibernate_is_a_conflict() {
-        let look = mock!(Client::describe_instances).then_output(|| seen(InstanceStateName::Running));
+    async fn pending_again_after_a_lost_answer_and_nothing_is_stopped_twice() {
+        let look = mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Stopping));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap());
+        assert_eq!(progress, "0 of 1 instances stopped");
+    }
+
+    #[tokio::test]
+    async fn failed_an_instance_that_cannot_hibernate_is_a_conflict() {
+        let look = mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Running));
         let stop = mock!(Client::stop_instances)
-            .match_requests(|request| request.hibernate() == Some(true))
-            .then_error(|| {
-                StopInstancesError::generic(ErrorMetadata::builder().code("UnsupportedOperation").message("no").build())
-            });
+            .then_error(|| StopInstancesError::generic(refusal("UnsupportedOperation", "not hibernation-enabled")));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
         let error = step(json!({ "instance_ids": ID, "hibernate": true })).run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
+        assert!(error.message.contains("hibernation"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn failed_an_instance_that_somebody_terminates_meanwhile_is_named() {
+        let look = mock!(Client::describe_instances)
+            .sequence()
+            .output(|| one(InstanceStateName::Running))
+            .output(|| one(InstanceStateName::Terminated))
+            .build();
+        let stop = mock!(Client::stop_instances).then_output(stopping);
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
+        let wanted = step(json!({ "instance_ids": ID }));
+        let (resume, ..) = pending(wanted.run(&ctx, None).await.unwrap());
+        let error = wanted.run(&ctx, Some(resume)).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::StepFailed);
+        assert!(error.message.contains(ID), "{error}");
     }
 
     #[test]
-    fn force_and_hibernate_exclude_each_other() {
-        let error = step(json!({ "instance_ids": ID, "force": true, "hibernate": true })).validate().unwrap_err();
-        assert_eq!(error.name, ErrorName::InvalidInput);
+    fn permissions_are_those_that_the_local_cloud_asks_for() {
+        prove::<Stop>(&[], async |scene| {
+            let launch = scene.client(Client::new).run_instances().instance_type(InstanceType::T3Micro);
+            let launched = launch.min_count(1).max_count(1).image_id("ami-0abcdef1234567890").send().await.unwrap();
+            json!({ "instance_ids": [launched.instances()[0].instance_id().unwrap()] })
+        });
     }
 }
