@@ -10,6 +10,7 @@ use crate::args;
 use crate::cloud::Cloud;
 use crate::deploy::{Deployment, LINK_DAYS};
 use crate::error::{Error, FAILED, Result};
+use crate::keys;
 use crate::onboarding::{self, Checked, Invitation, invitation};
 use crate::output::{Format, print, table};
 use crate::role_template;
@@ -82,6 +83,13 @@ impl<'a> Office<'a> {
                 let names: Vec<_> = accounts.iter().map(|account| account.name.as_str()).collect();
                 let what = format!("this would remove customer {name} and its accounts ({})", names.join(", "));
                 really(yes, &what, &format!("{} customer remove {name}", self.cloud.command()))?;
+                // A customer of the same name could use them one day.
+                let keys = keys::list(self.cloud, self.deployment, Some(&name)).await?;
+                if !keys.is_empty() {
+                    let paths: Vec<_> = keys.iter().map(|key| key.path.as_str()).collect();
+                    return Err(Error::not_asked(format!("{name} has keys: {}", paths.join(", ")))
+                        .next(format!("`{} keys remove PATH --yes` removes one", self.cloud.command())));
+                }
                 self.said(self.store.remove_customer(who, &customer).await)?;
                 self.format.show(&json!({ "removed": name }), || {
                     format!("Removed customer {name}. The roles in its accounts are its own to delete.")

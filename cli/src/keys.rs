@@ -8,7 +8,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::json;
-use stepward::keys::{KeyPath, PREFIX, SHORTEST};
+use stepward::keys::{KeyPath, SHORTEST};
 
 use crate::args;
 use crate::cloud::Cloud;
@@ -44,13 +44,13 @@ pub async fn command(cloud: &Cloud, deployment: &Deployment, command: args::Keys
             // A typing error would make a key that no job can use.
             let store = onboarding::store(cloud, deployment)?;
             store.customer(key.customer).await.map_err(|error| cloud.explain(&error))?;
-            set(cloud, key, &value(&path)?).await?;
+            set(cloud, &key.secret_name(&deployment.stack), key.customer, &value(&path)?).await?;
             format.show(&json!({ "set": path }), || {
                 format!("Stored {path}. Steps for {} take it in place of any text parameter.", key.customer)
             })?;
         }
         args::Keys::List { customer } => {
-            let keys = list(cloud, customer.as_deref()).await?;
+            let keys = list(cloud, deployment, customer.as_deref()).await?;
             let shown = |text: &Option<String>| text.clone().unwrap_or_default();
             let row = |key: &Key| [key.path.clone(), shown(&key.changed_at), shown(&key.last_read)];
             format.show(&keys, || table(&["key", "changed", "last read"], keys.iter().map(row)))?;
@@ -59,7 +59,7 @@ pub async fn command(cloud: &Cloud, deployment: &Deployment, command: args::Keys
             let key = parse(&path)?;
             let what = format!("this would remove {path}; steps that use it would fail");
             really(yes, &what, &format!("{} keys remove {path}", cloud.command()))?;
-            remove(cloud, key).await?;
+            remove(cloud, &key.secret_name(&deployment.stack)).await?;
             format.show(&json!({ "removed": path }), || {
                 format!("Removed {path}. `{} keys set {path}` stores a new value.", cloud.command())
             })?;
@@ -87,7 +87,7 @@ fn value(path: &str) -> Result<SecretString> {
         text
     } else {
         let mut text = String::new();
-        std::io::stdin().take(LARGEST + 2).read_to_string(&mut text).doing("reading the value from standard input")?;
+        std::io::stdin().take(LARGEST + 3).read_to_string(&mut text).doing("reading the value from standard input")?;
         text
     };
     let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
@@ -101,26 +101,35 @@ fn value(path: &str) -> Result<SecretString> {
     Ok(text.into())
 }
 
-async fn set(cloud: &Cloud, key: KeyPath<'_>, value: &SecretString) -> Result<()> {
+async fn set(cloud: &Cloud, name: &str, customer: &str, value: &SecretString) -> Result<()> {
     let client = client(cloud);
-    let (name, text) = (key.secret_name(), value.expose_secret());
-    let customer = Tag::builder().key("stepward:customer").value(key.customer).build();
-    let created = client.create_secret().name(&name).secret_string(text).tags(customer).send().await;
+    let text = value.expose_secret();
+    let customer = Tag::builder().key("stepward:customer").value(customer).build();
+    let created = client.create_secret().name(name).secret_string(text).tags(customer).send().await;
     let Err(error) = created else { return Ok(()) };
-    // One that was removed has its name still, until its recovery window is over.
-    match error.code() {
-        Some("ResourceExistsException") => {}
-        Some("InvalidRequestException") => {
-            client.restore_secret().secret_id(&name).send().await.map_err(|error| cloud.error(error))?;
-        }
-        _ => return Err(cloud.error(error)),
+    if !matches!(error.code(), Some("ResourceExistsException" | "InvalidRequestException")) {
+        return Err(cloud.error(error));
     }
-    client.put_secret_value().secret_id(&name).secret_string(text).send().await.map_err(|error| cloud.error(error))?;
-    Ok(())
+    let put = || client.put_secret_value().secret_id(name).secret_string(text).send();
+    match put().await {
+        // One that was removed has its name still, until its recovery window is over.
+        Err(error) if error.code() == Some("InvalidRequestException") => {
+            client.restore_secret().secret_id(name).send().await.map_err(|error| cloud.error(error))?;
+            if let Err(error) = put().await {
+                // The old value is not to be read again.
+                remove(cloud, name).await.map_err(|error| error.during("removing the old value again"))?;
+                return Err(cloud.error(error));
+            }
+            Ok(())
+        }
+        put => put.map(|_| ()).map_err(|error| cloud.error(error)),
+    }
 }
 
-async fn list(cloud: &Cloud, customer: Option<&str>) -> Result<Vec<Key>> {
-    let below = format!("{PREFIX}keys/{}", customer.map(|name| format!("{name}/")).unwrap_or_default());
+/// The stored keys, of all customers or of one, by path.
+pub(crate) async fn list(cloud: &Cloud, deployment: &Deployment, customer: Option<&str>) -> Result<Vec<Key>> {
+    let prefix = format!("{}/", deployment.stack);
+    let below = format!("{prefix}keys/{}", customer.map(|name| format!("{name}/")).unwrap_or_default());
     let filter = Filter::builder().key(FilterNameStringType::Name).values(&below).build();
     let mut pages = client(cloud).list_secrets().filters(filter).into_paginator().send();
     let mut keys = Vec::new();
@@ -128,7 +137,7 @@ async fn list(cloud: &Cloud, customer: Option<&str>) -> Result<Vec<Key>> {
         for secret in page.map_err(|error| cloud.error(error))?.secret_list.unwrap_or_default() {
             // The filter looks at words of the name too.
             let name = secret.name.unwrap_or_default();
-            if let Some(path) = name.strip_prefix(PREFIX).filter(|_| name.starts_with(&below)) {
+            if let Some(path) = name.strip_prefix(&prefix).filter(|_| name.starts_with(&below)) {
                 let time = |time: Option<aws_smithy_types::DateTime>| time.map(|time| time.to_string());
                 let (changed_at, last_read) = (time(secret.last_changed_date), time(secret.last_accessed_date));
                 keys.push(Key { path: path.to_owned(), changed_at, last_read });
@@ -139,8 +148,8 @@ async fn list(cloud: &Cloud, customer: Option<&str>) -> Result<Vec<Key>> {
     Ok(keys)
 }
 
-async fn remove(cloud: &Cloud, key: KeyPath<'_>) -> Result<()> {
-    let request = client(cloud).delete_secret().secret_id(key.secret_name()).recovery_window_in_days(RECOVERY_DAYS);
+async fn remove(cloud: &Cloud, name: &str) -> Result<()> {
+    let request = client(cloud).delete_secret().secret_id(name).recovery_window_in_days(RECOVERY_DAYS);
     request.send().await.map_err(|error| {
         let missing = error.code() == Some("ResourceNotFoundException");
         let error = cloud.error(error);

@@ -4,7 +4,6 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_config::SdkConfig;
-use secrecy::SecretString;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -12,7 +11,7 @@ use time::OffsetDateTime;
 use crate::customer::{Configuration, Provider, Trust, hex};
 use crate::envelope::Execution;
 use crate::error::{ErrorName, StepError, without_role_arns};
-use crate::keys;
+use crate::mask::Secrets;
 use crate::permissions::Place;
 use crate::session::{Attribution, Session};
 use crate::trust::{self, Proof};
@@ -33,7 +32,7 @@ pub struct Context {
     /// Where else the step works.
     peer: Option<Box<Context>>,
     /// Everything that must not be shown.
-    pub(crate) secrets: Vec<SecretString>,
+    pub(crate) secrets: Secrets,
     prober: Option<Prober>,
     lines: Mutex<Lines>,
 }
@@ -62,20 +61,22 @@ impl Context {
         prober: Option<Prober>,
     ) -> Self {
         let (customer, account) = (customer.to_owned(), account.to_owned());
-        let secrets = session.secrets.clone();
+        let secrets = session.secrets.iter().collect();
         Self { place, execution, customer, account, session, peer: None, secrets, prober, lines: Mutex::default() }
     }
 
     /// With a second place to work in.
     pub(crate) fn with_peer(mut self, peer: Option<Self>) -> Self {
-        self.secrets.extend(peer.iter().flat_map(|peer| peer.secrets.iter().cloned()));
+        if let Some(peer) = &peer {
+            self.secrets.join(&peer.secrets);
+        }
         self.peer = peer.map(Box::new);
         self
     }
 
     /// With secrets from key storage.
-    pub(crate) fn with_secrets(mut self, secrets: impl IntoIterator<Item = SecretString>) -> Self {
-        self.secrets.extend(secrets);
+    pub(crate) fn with_secrets(mut self, secrets: &Secrets) -> Self {
+        self.secrets.join(secrets);
         self
     }
 
@@ -116,12 +117,12 @@ impl Context {
 
     /// The text with every secret masked.
     pub(crate) fn mask(&self, text: &str) -> String {
-        keys::mask(&self.secrets, text)
+        self.secrets.mask(text)
     }
 
     /// The value with every secret in it masked.
     pub(crate) fn mask_in(&self, value: Value) -> Value {
-        keys::mask_in(&self.secrets, value)
+        self.secrets.mask_in(value)
     }
 
     /// A client token: the same for every call for the same step of the same execution, another for any other.

@@ -1,8 +1,11 @@
 //! Key storage: `keys/…` paths that stand for secrets.
 //!
-//! A path `keys/<customer>/<name>` is the Secrets Manager secret `stepward/keys/<customer>/<name>`. Any string of a step's
+//! A path `keys/<customer>/<name>` is the Secrets Manager secret `<stack>/keys/<customer>/<name>`. Any string of a step's
 //! parameters may be one. It is read when the step runs and nowhere else, and only for the customer whose name it has: no
 //! envelope can bring one customer's secret into another's account.
+//!
+//! Whoever chooses a parameter's whole value, then, chooses a key of the job's customer: a job should not pass on as a
+//! parameter what strangers wrote, such as a tag's value, to a function of theirs.
 
 use aws_config::SdkConfig;
 use futures_util::FutureExt;
@@ -12,9 +15,9 @@ use serde_json::Value;
 
 use crate::customer::check_name;
 use crate::error::{ErrorName, StepError};
+use crate::mask::Secrets;
+use crate::session::Broker;
 
-/// What a secret's name in Secrets Manager begins with.
-pub const PREFIX: &str = "stepward/";
 /// The shortest secret, in bytes: a shorter one could not be masked without masking half of every log.
 pub const SHORTEST: usize = 8;
 /// The longest path, in bytes. Secrets Manager takes names of 512 characters.
@@ -48,16 +51,17 @@ impl<'a> KeyPath<'a> {
                 Ok(Self { path, customer })
             }
             _ => Err(ErrorName::InvalidInput.because(format!(
-                "{path:?} is not a key path: keys/<customer>/<name>, as in keys/acme/database-password, of letters, digits, \
-                 `.`, `_` and `-`, {LONGEST_PATH} characters at most"
+                "{:?} is not a key path: keys/<customer>/<name>, as in keys/acme/database-password, of letters, digits, \
+                 `.`, `_` and `-`, {LONGEST_PATH} characters at most",
+                path.chars().take(LONGEST_PATH).collect::<String>()
             ))),
         }
     }
 
-    /// The secret's name in Secrets Manager.
+    /// The secret's name in Secrets Manager. Deployments beside each other have keys of their own.
     #[must_use]
-    pub fn secret_name(&self) -> String {
-        format!("{PREFIX}{}", self.path)
+    pub fn secret_name(&self, stack: &str) -> String {
+        format!("{stack}/{}", self.path)
     }
 }
 
@@ -65,10 +69,10 @@ impl<'a> KeyPath<'a> {
 ///
 /// # Errors
 /// `InvalidInput` for a path that is none, `NotFound` where there is no such secret, or why AWS refused.
-pub async fn secret(config: &SdkConfig, path: &str) -> Result<SecretString, StepError> {
+pub async fn secret(config: &SdkConfig, stack: &str, path: &str) -> Result<SecretString, StepError> {
     let key = KeyPath::parse(path)?;
     let client = aws_sdk_secretsmanager::Client::new(config);
-    let answer = client.get_secret_value().secret_id(key.secret_name()).send().await.map_err(|error| {
+    let answer = client.get_secret_value().secret_id(key.secret_name(stack)).send().await.map_err(|error| {
         let error = StepError::from(error);
         match error.name {
             ErrorName::NotFound => StepError {
@@ -79,6 +83,10 @@ pub async fn secret(config: &SdkConfig, path: &str) -> Result<SecretString, Step
             ErrorName::InvalidInput if error.has_code("InvalidRequestException") => StepError {
                 name: ErrorName::NotFound,
                 message: format!("the key {path} was removed; store it anew with `stepward keys set {path}`"),
+                ..error
+            },
+            ErrorName::AccessDenied => StepError {
+                message: format!("the broker may not read the key {path}; is it encrypted with a KMS key of its own?"),
                 ..error
             },
             _ => error,
@@ -112,33 +120,27 @@ pub fn any_in(params: &Value) -> bool {
 /// # Errors
 /// As [`secret`]; `AccessDenied` for a key of another customer.
 pub(crate) fn resolve<'a>(
-    config: &'a SdkConfig,
+    broker: &'a Broker,
     customer: &'a str,
     params: &'a mut Value,
-    secrets: &'a mut Vec<SecretString>,
+    secrets: &'a mut Secrets,
 ) -> BoxFuture<'a, Result<(), StepError>> {
     async move {
         match params {
             Value::String(text) if text.starts_with("keys/") => {
-                let key = KeyPath::parse(text)?;
-                if key.customer != customer {
-                    return Err(ErrorName::AccessDenied.because(format!(
-                        "the key {text} belongs to {}, and a job for {customer} may use keys/{customer}/… only",
-                        key.customer
-                    )));
-                }
-                let secret = secret(config, text).await?;
+                check_owner(text, customer)?;
+                let secret = secret(&broker.config, &broker.stack, text).await?;
                 secret.expose_secret().clone_into(text);
-                secrets.push(secret);
+                secrets.add(secret.expose_secret());
             }
             Value::Array(items) => {
                 for item in items {
-                    resolve(config, customer, item, secrets).await?;
+                    resolve(broker, customer, item, secrets).await?;
                 }
             }
             Value::Object(fields) => {
                 for field in fields.values_mut() {
-                    resolve(config, customer, field, secrets).await?;
+                    resolve(broker, customer, field, secrets).await?;
                 }
             }
             _ => {}
@@ -148,32 +150,17 @@ pub(crate) fn resolve<'a>(
     .boxed()
 }
 
-/// What to mask for a secret: the whole of it, and the lines of one that has several, because logs are lines.
-pub(crate) fn to_mask(secret: &SecretString) -> Vec<SecretString> {
-    let text = secret.expose_secret();
-    let lines = text.lines().map(str::trim).filter(|line| line.len() >= SHORTEST && *line != text);
-    std::iter::once(text).chain(lines).map(SecretString::from).collect()
-}
-
-/// The text with every secret masked.
-pub(crate) fn mask(secrets: &[SecretString], text: &str) -> String {
-    secrets
-        .iter()
-        .map(SecretString::expose_secret)
-        .filter(|secret| !secret.is_empty())
-        .fold(text.to_owned(), |text, secret| if text.contains(secret) { text.replace(secret, "***") } else { text })
-}
-
-/// The value with every secret in its strings and field names masked.
-pub(crate) fn mask_in(secrets: &[SecretString], value: Value) -> Value {
-    match value {
-        Value::String(text) => Value::String(mask(secrets, &text)),
-        Value::Array(items) => items.into_iter().map(|item| mask_in(secrets, item)).collect(),
-        Value::Object(fields) => {
-            fields.into_iter().map(|(name, value)| (mask(secrets, &name), mask_in(secrets, value))).collect()
-        }
-        other => other,
+/// Refuses a key of another customer.
+///
+/// # Errors
+/// `AccessDenied`, or `InvalidInput` for a path that is none.
+pub(crate) fn check_owner(path: &str, customer: &str) -> Result<(), StepError> {
+    let key = KeyPath::parse(path)?;
+    if key.customer == customer {
+        return Ok(());
     }
+    Err(ErrorName::AccessDenied
+        .because(format!("the key {path} belongs to {}, and {customer} may use keys/{customer}/… only", key.customer)))
 }
 
 #[cfg(test)]
@@ -185,7 +172,7 @@ mod tests {
     #[test]
     fn a_path_names_its_customer() {
         let key = KeyPath::parse("keys/acme/db/password.v2").unwrap();
-        assert_eq!((key.customer, key.secret_name().as_str()), ("acme", "stepward/keys/acme/db/password.v2"));
+        assert_eq!((key.customer, key.secret_name("stepward").as_str()), ("acme", "stepward/keys/acme/db/password.v2"));
         for wrong in
             ["keys/", "keys/acme", "keys/acme/", "keys//x", "keys/acme/../globex/x", "key/acme/x", "keys/acme/a b"]
         {
@@ -200,20 +187,13 @@ mod tests {
         assert!(!any_in(&json!({ "keys/acme/x": "a", "b": ["s3://keys/acme/x"] })));
     }
 
-    #[tokio::test]
-    async fn another_customers_key_is_refused_before_it_is_read() {
-        let config = SdkConfig::builder().build();
-        let (mut params, mut secrets) = (json!({ "a": ["keys/globex/x"] }), Vec::new());
-        let error = resolve(&config, "acme", &mut params, &mut secrets).await.unwrap_err();
-        assert_eq!(error.name, ErrorName::AccessDenied);
-        assert!(error.message.contains("keys/acme/…"), "{error}");
-    }
-
     #[test]
-    fn secrets_are_masked_in_names_values_and_line_by_line() {
-        let secrets = to_mask(&"first line of it\nsecond \"line\"".into());
-        let masked = mask_in(&secrets, json!({ "first line of it": ["x second \"line\" y", 5] }));
-        assert_eq!(masked, json!({ "***": ["x *** y", 5] }));
-        assert_eq!(mask(&secrets, "first line of it\nsecond \"line\"!"), "***!");
+    fn another_customers_key_is_refused() {
+        check_owner("keys/acme/x", "acme").unwrap();
+        for other in ["keys/globex/x", "keys/acme-2/x"] {
+            let error = check_owner(other, "acme").unwrap_err();
+            assert_eq!(error.name, ErrorName::AccessDenied);
+            assert!(error.message.contains("keys/acme/…"), "{error}");
+        }
     }
 }

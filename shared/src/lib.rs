@@ -13,6 +13,7 @@ pub mod input;
 pub mod keys;
 pub mod logging;
 pub mod manifest;
+pub mod mask;
 pub mod permissions;
 pub mod runtime;
 pub mod session;

@@ -104,20 +104,22 @@ impl Permissions {
         all
     }
 
-    /// The inline policy for AssumeRole: resources first, the actions alone (on `*`) where the whole is too long.
+    /// The inline policy for AssumeRole: on the resources that the parameters name; where that is too long, on any of
+    /// their kind in the account and Region; and where even that is, the actions alone, on `*`.
     ///
     /// # Errors
     /// `Internal` where even the actions alone are longer than [`SESSION_POLICY_LIMIT`].
     pub fn session_policy(&self, place: &Place) -> Result<String, StepError> {
-        let whole = place.fill(&policy(&self.0)).replace(FROM_PARAMETER, "");
-        if whole.chars().count() <= SESSION_POLICY_LIMIT {
-            return Ok(whole);
-        }
+        let of_a_kind = self.of_any_parameters();
         let anywhere = |statement: &Statement| Statement { resources: vec!["*".into()], ..statement.clone() };
-        let actions = policy(&self.0.iter().map(anywhere).collect::<Vec<_>>());
-        let length = actions.chars().count();
-        if length <= SESSION_POLICY_LIMIT {
-            return Ok(actions);
+        let anywhere: Vec<_> = of_a_kind.iter().map(anywhere).collect();
+        let mut length = 0;
+        for statements in [&self.0, &of_a_kind, &anywhere] {
+            let policy = place.fill(&policy(statements)).replace(FROM_PARAMETER, "");
+            length = policy.chars().count();
+            if length <= SESSION_POLICY_LIMIT {
+                return Ok(policy);
+            }
         }
         Err(ErrorName::Internal.because(format!(
             "the step declares more actions than a session policy holds ({length} of {SESSION_POLICY_LIMIT} characters)"
@@ -207,11 +209,14 @@ mod tests {
     }
 
     #[test]
-    fn too_many_resources_leave_the_actions() {
-        let many = (0..50).map(|n| arn("ec2", &format!("instance/i-{n:017}")));
-        let policy = Permissions::default().allow(&["ec2:StartInstances"], many).session_policy(&place()).unwrap();
-        assert!(policy.len() <= SESSION_POLICY_LIMIT);
-        assert!(policy.contains(r#""Action":["ec2:StartInstances"],"Resource":["*"]"#));
+    fn too_many_resources_leave_all_of_their_kind_and_then_the_actions() {
+        let many = || (0..50).map(|n| arn("ec2", &format!("instance/{}", literal(&format!("i-{n:017}")))));
+        let policy = Permissions::default().allow(&["ec2:StartInstances"], many()).session_policy(&place()).unwrap();
+        let kind = r#""Action":["ec2:StartInstances"],"Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/*"]"#;
+        assert!(policy.contains(kind), "{policy}");
+        let kinds = (0..50).map(|n| arn("ec2", &format!("kind-{n}/{}", literal("x"))));
+        let policy = Permissions::default().allow(&["ec2:StartInstances"], kinds).session_policy(&place()).unwrap();
+        assert!(policy.contains(r#""Action":["ec2:StartInstances"],"Resource":["*"]"#), "{policy}");
     }
 
     #[test]

@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
-use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -18,6 +17,7 @@ use crate::context::{Context, Prober, now};
 use crate::envelope::{Answer, Envelope, Resume, Target, read};
 use crate::error::{ErrorName, StepError, without_role_arns};
 use crate::manifest::Manifest;
+use crate::mask::Secrets;
 use crate::permissions::{Permissions, Place};
 use crate::session::{Attribution, Broker, check_trust};
 use crate::step::{Peer, Progress, Step};
@@ -165,51 +165,38 @@ pub(crate) async fn answer<S: Step>(
 }
 
 async fn work<S: Step>(broker: &Broker, envelope: &Envelope, limit: tokio::time::Instant) -> Result<Answer, StepError> {
-    let mut secrets = Vec::new();
-    let worked = with_parameters::<S>(broker, envelope, limit, &mut secrets).await;
+    let mut secrets = Secrets::default();
+    let worked = work_with::<S>(broker, envelope, limit, &mut secrets).await;
     // An error may quote a parameter, and AWS's reasons quote the session.
-    worked.map_err(|error| StepError { message: without_role_arns(&keys::mask(&secrets, &error.message)), ..error })
+    worked.map_err(|error| StepError {
+        message: without_role_arns(&secrets.mask(&error.message)),
+        place: error.place.map(|place| secrets.mask(&place)),
+        ..error
+    })
 }
 
-/// Reads the parameters, with the secrets that they refer to, and runs the step with them.
-async fn with_parameters<S: Step>(
+/// Works, and leaves in `secrets` what must not be shown.
+async fn work_with<S: Step>(
     broker: &Broker,
     envelope: &Envelope,
     limit: tokio::time::Instant,
-    secrets: &mut Vec<SecretString>,
+    secrets: &mut Secrets,
 ) -> Result<Answer, StepError> {
-    let target = &envelope.target;
-    let mut params = if envelope.params.is_null() { json!({}) } else { envelope.params.clone() };
-    if keys::any_in(&params) {
-        // Nobody's secrets are read for a customer who is unknown or suspended.
-        let record = broker.configuration(&target.customer, &target.account).await?;
-        if !envelope.cancel {
-            record.customer.check_active()?;
-        }
-        let mut found = Vec::new();
-        let resolved = keys::resolve(&broker.config, &target.customer, &mut params, &mut found).await;
-        secrets.extend(found.iter().flat_map(keys::to_mask));
-        resolved?;
-    }
-    let step: S = read("params", &params)?;
-    step.validate()?;
+    let customer = &envelope.target.customer;
     if S::PROVES_TRUST {
         // A proof is of the record as it is.
-        broker.forget_record(target);
+        broker.forget_records(customer);
     }
-    let kept = broker.keeps_record(target);
-    let ctx = match enter(broker, &step, envelope, secrets).await {
+    let kept = broker.keeps_records(customer);
+    let (step, ctx) = match enter::<S>(broker, envelope, secrets).await {
         // What a kept record does not allow, the present one may.
         Err(error) if kept && depends_on_record(error.name) => {
-            broker.forget_record(target);
-            if let Some(peer) = peer_of(&step, target) {
-                broker.forget_record(&peer);
-            }
-            enter(broker, &step, envelope, secrets).await
+            broker.forget_records(customer);
+            enter(broker, envelope, secrets).await
         }
         entered => entered,
     }?;
-    secrets.clone_from(&ctx.secrets);
+    secrets.join(&ctx.secrets);
     let answer = if envelope.cancel {
         let cancelled = step.cancel(&ctx, envelope.resume.clone()).boxed().await;
         cancelled.map(|()| Progress::Done(json!({ "cancelled": true })))
@@ -224,8 +211,12 @@ async fn with_parameters<S: Step>(
         Progress::Pending { state, retry_after, progress } => {
             let since = envelope.resume.as_ref().map_or_else(now, |resume| resume.since);
             let retry_after = retry_after.as_secs().max(1);
-            let resume = Resume::new(since, ctx.mask_in(state));
-            Answer::Pending { resume, retry_after, progress: ctx.mask(&progress), log }
+            if ctx.mask_in(state.clone()) != state {
+                return Err(ErrorName::Internal.because(
+                    "the step would keep a secret between two calls, where histories show it; please report it",
+                ));
+            }
+            Answer::Pending { resume: Resume::new(since, state), retry_after, progress: ctx.mask(&progress), log }
         }
     })
 }
@@ -243,23 +234,59 @@ fn peer_of<S: Step>(step: &S, target: &Target) -> Option<Target> {
     Some(Target { customer: target.customer.clone(), account, region })
 }
 
-/// Everything between the envelope and the step: the customer's records, the roles' trust, credentials cut to the step.
+/// The step with its parameters: secrets in the places of their paths.
+async fn parameters<S: Step>(broker: &Broker, envelope: &Envelope, secrets: &mut Secrets) -> Result<S, StepError> {
+    let target = &envelope.target;
+    let given = if envelope.params.is_null() { json!({}) } else { envelope.params.clone() };
+    let mut params = given.clone();
+    if keys::any_in(&given) {
+        // Nobody's secrets are read for a customer who is unknown or suspended.
+        let record = broker.configuration(&target.customer, &target.account).await?;
+        if !envelope.cancel {
+            record.customer.check_active()?;
+        }
+        match keys::resolve(broker, &target.customer, &mut params, secrets).await {
+            // What was started must be stoppable, also when the key is gone.
+            Err(error) if envelope.cancel && error.name != ErrorName::AccessDenied => return read("params", &given),
+            resolved => resolved?,
+        }
+    }
+    let step: S = read("params", &params)?;
+    step.validate()?;
+    if params != given {
+        // Histories, logs and CloudTrail show names, so a secret can be none. With its path in its place everything that
+        // the step does and where must be the same.
+        let in_a_name = || {
+            ErrorName::InvalidInput.because(
+                "a key stands where a parameter names or chooses something; that is shown, so give it as it is",
+            )
+        };
+        let named: S = read("params", &given).map_err(|_| in_a_name())?;
+        if named.permissions() != step.permissions() || named.peer() != step.peer() {
+            return Err(in_a_name());
+        }
+    }
+    Ok(step)
+}
+
+/// Everything between the envelope and the step: its parameters, the customer's records, the roles' trust, credentials
+/// cut to the step.
 async fn enter<S: Step>(
     broker: &Broker,
-    step: &S,
     envelope: &Envelope,
-    secrets: &[SecretString],
-) -> Result<Context, StepError> {
-    let peer = match (step.peer(), peer_of(step, &envelope.target)) {
+    secrets: &mut Secrets,
+) -> Result<(S, Context), StepError> {
+    let step: S = parameters(broker, envelope, secrets).await?;
+    let peer = match (step.peer(), peer_of(&step, &envelope.target)) {
         (Some(Peer { permissions, .. }), Some(target)) => {
-            let there = enter_place::<S>(broker, envelope, &target, &permissions, secrets).await;
+            let there = enter_place::<S>(broker, envelope, &target, &permissions).await;
             let at = |error: StepError| error.at(format!("{}/{}", target.customer, target.account));
-            Some(there.map_err(at)?)
+            Some(there.map_err(at)?.with_secrets(secrets))
         }
         _ => None,
     };
-    let here = enter_place::<S>(broker, envelope, &envelope.target, &step.permissions(), secrets).await?;
-    Ok(here.with_peer(peer).with_secrets(secrets.iter().cloned()))
+    let here = enter_place::<S>(broker, envelope, &envelope.target, &step.permissions()).await?;
+    Ok((step, here.with_peer(peer).with_secrets(secrets)))
 }
 
 async fn enter_place<S: Step>(
@@ -267,7 +294,6 @@ async fn enter_place<S: Step>(
     envelope: &Envelope,
     target: &Target,
     permissions: &Permissions,
-    secrets: &[SecretString],
 ) -> Result<Context, StepError> {
     let record = broker.configuration(&target.customer, &target.account).await?;
     // What was started must be stoppable, whatever has happened to the customer since.
@@ -281,11 +307,6 @@ async fn enter_place<S: Step>(
     let place = Place { partition: record.partition(&region), region, account_id: record.account.account_id.clone() };
     let attribution = Attribution::new(&target.customer, &envelope.execution);
     let policy = permissions.session_policy(&place)?;
-    // CloudTrail keeps the policies of sessions.
-    if keys::mask(secrets, &policy) != policy {
-        return Err(ErrorName::InvalidInput
-            .because("a key stands where a parameter names a resource; names are shown in logs, so give it as it is"));
-    }
     let session = broker.session(&record, &place, policy, &attribution).await?;
     let prober = Prober { sts: broker.sts.clone(), record, attribution };
     let who = (target.customer.as_str(), target.account.as_str());

@@ -15,7 +15,7 @@ use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::customer::{AccessKey, Configuration, Provider, Trust};
-use crate::envelope::{Execution, Target};
+use crate::envelope::Execution;
 use crate::error::{ErrorName, StepError};
 use crate::permissions::Place;
 use crate::store::Store;
@@ -39,6 +39,8 @@ pub struct Broker {
     pub config: SdkConfig,
     /// STS in the broker's Region.
     pub sts: aws_sdk_sts::Client,
+    /// The name of the stack that this is.
+    pub stack: String,
     /// How long a step is waited with before it answers `pending`.
     pub linger: Duration,
     store: Store,
@@ -86,11 +88,11 @@ impl Broker {
     /// # Errors
     /// `Internal` when a setting is missing.
     pub async fn load() -> Result<Self, StepError> {
-        Ok(Self::new(aws_config(None).await, settings::table()?, settings::linger()).await)
+        Ok(Self::new(aws_config(None).await, settings::stack()?, settings::table()?, settings::linger()).await)
     }
 
     /// A broker with these credentials and this table.
-    pub async fn new(config: SdkConfig, table: String, linger: Duration) -> Self {
+    pub async fn new(config: SdkConfig, stack: String, table: String, linger: Duration) -> Self {
         let store = Store::new(aws_sdk_dynamodb::Client::new(&config), table);
         let sts = aws_sdk_sts::Client::new(&config);
         let own = match config.credentials_provider() {
@@ -99,7 +101,7 @@ impl Broker {
         };
         let secrets = own.as_ref().map(secrets_of).unwrap_or_default();
         let (records, sessions) = (Cache::new(RECORD_LIFE), Cache::new(SESSION_LIFE));
-        Self { config, sts, linger, store, secrets, records, sessions }
+        Self { config, sts, stack, linger, store, secrets, records, sessions }
     }
 
     /// The customer's record, at most 30 seconds old.
@@ -116,15 +118,15 @@ impl Broker {
         Ok(found)
     }
 
-    /// Whether the customer's record would come from an earlier call.
+    /// Whether a record of the customer would come from an earlier call.
     #[must_use]
-    pub fn keeps_record(&self, target: &Target) -> bool {
-        self.records.get(&(target.customer.clone(), target.account.clone())).is_some()
+    pub fn keeps_records(&self, customer: &str) -> bool {
+        self.records.any(|(of, _)| of == customer)
     }
 
-    /// Reads the customer's record anew at the next call.
-    pub fn forget_record(&self, target: &Target) {
-        self.records.remove(&(target.customer.clone(), target.account.clone()));
+    /// Reads the customer's records anew at the next call.
+    pub fn forget_records(&self, customer: &str) {
+        self.records.remove(|(of, _)| of == customer);
     }
 
     /// Credentials for the account, cut to the policy.
@@ -202,7 +204,8 @@ impl Broker {
                     ErrorName::InvalidInput
                         .because("the account has no access key; remove it and add it again with one")
                 })?;
-                let secret = keys::secret(&self.config, secret_path).await?;
+                keys::check_owner(secret_path, &account.customer)?;
+                let secret = keys::secret(&self.config, &self.stack, secret_path).await?;
                 let credentials = Credentials::new(id, secret.expose_secret(), None, None, "stepward key storage");
                 with(SharedCredentialsProvider::new(credentials), vec![secret])
             }
@@ -392,8 +395,13 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         entries.insert(key, (Instant::now(), value));
     }
 
-    fn remove(&self, key: &K) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    fn any(&self, chosen: impl Fn(&K) -> bool) -> bool {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().any(|(key, (since, _))| chosen(key) && since.elapsed() < self.life)
+    }
+
+    fn remove(&self, chosen: impl Fn(&K) -> bool) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !chosen(key));
     }
 }
 
@@ -454,6 +462,7 @@ mod tests {
         Broker {
             config,
             sts,
+            stack: "stepward".into(),
             linger: Duration::ZERO,
             store,
             secrets: Vec::new(),

@@ -23,6 +23,14 @@ pub fn artifacts_bucket() -> Result<String, StepError> {
     required("STEPWARD_ARTIFACTS_BUCKET")
 }
 
+/// The name of the stack, below which keys are stored: `STEPWARD_STACK`.
+///
+/// # Errors
+/// `Internal` when it is not set.
+pub fn stack() -> Result<String, StepError> {
+    required("STEPWARD_STACK")
+}
+
 /// What the ARN of each of this deployment's state machines begins with: `STEPWARD_STATE_MACHINES`.
 ///
 /// # Errors

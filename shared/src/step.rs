@@ -65,7 +65,7 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
 }
 
 /// A second place that a step works in, for the same customer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Peer {
     /// The account's name; the target's own account when absent.
     pub account: Option<String>,

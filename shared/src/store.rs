@@ -28,8 +28,7 @@ use crate::customer::{
     check_name, check_region, check_role_arn, hex,
 };
 use crate::error::{ErrorName, StepError};
-use crate::input::require;
-use crate::keys::KeyPath;
+use crate::keys::check_owner;
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -217,13 +216,7 @@ impl Store {
             );
         }
         if let Some(AccessKey { secret_path, .. }) = &new.access_key {
-            let key = KeyPath::parse(secret_path)?;
-            require(key.customer == new.customer, || {
-                format!(
-                    "the key {secret_path} belongs to {}; this account's is below keys/{}/",
-                    key.customer, new.customer
-                )
-            })?;
+            check_owner(secret_path, &new.customer)?;
         }
         self.customer(&new.customer).await?;
         let account = Account {

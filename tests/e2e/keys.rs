@@ -27,8 +27,7 @@ async fn customer(world: &World) -> Owned {
     let lambda = aws_sdk_lambda::Client::new(&owned.owner.config);
     let create = lambda.create_function().function_name("gossip").runtime(Runtime::Python312).handler("index.handler");
     let code = FunctionCode::builder().zip_file(zipped("index.py", GOSSIP.as_bytes()).into()).build();
-    let role = format!("arn:aws:iam::{}:role/gossip", owned.owner.account);
-    create.role(role).code(code).send().await.unwrap();
+    create.role(owned.function_role().await).code(code).send().await.unwrap();
     owned
 }
 
@@ -79,6 +78,8 @@ fn a_key_of_another_customer_a_lost_one_and_a_removed_one_are_refused() {
         assert_eq!(name, "NotFound", "{message}");
         assert!(message.contains(&format!("stepward keys set {lost}")), "{message}");
 
+        let kept = world.stepward(&["customer", "remove", &globex.customer, "--yes"], false);
+        assert!(kept.status.code() == Some(2) && text(&kept).contains(&path), "{}", text(&kept));
         assert_eq!(world.stepward(&["keys", "remove", &path], false).status.code(), Some(2), "only with --yes");
         assert!(world.stepward(&["keys", "remove", &path, "--yes"], false).status.success());
         let (name, message) = world.call("lambda-invoke", &tell(&globex, &path)).await.unwrap_err();

@@ -146,7 +146,7 @@ async fn customer(world: &World) -> (Owned, Value) {
     let lambda = aws_sdk_lambda::Client::new(config);
     let code = zipped("index.py", b"def handler(event, context):\n    return event['days'] + 1\n");
     let function = lambda.create_function().function_name("count").runtime(Runtime::Python312).handler("index.handler");
-    let role = format!("arn:aws:iam::{}:role/functions", owned.owner.account);
+    let role = owned.function_role().await;
     let function = function.role(&role).code(FunctionCode::builder().zip_file(code.into()).build());
     function.send().await.unwrap();
 

@@ -238,6 +238,20 @@ impl Owned {
         made.instances().iter().map(|instance| instance.instance_id().unwrap().to_owned()).collect()
     }
 
+    /// A role that functions of the account can have; its ARN.
+    pub(crate) async fn function_role(&self) -> String {
+        let trust = json!({ "Version": "2012-10-17", "Statement": [{
+            "Effect": "Allow",
+            "Principal": { "Service": "lambda.amazonaws.com" },
+            "Action": "sts:AssumeRole",
+        }] });
+        let role = json!({ "Type": "AWS::IAM::Role", "Properties": {
+            "RoleName": "functions", "AssumeRolePolicyDocument": trust } });
+        let template = Template::Body(json!({ "Resources": { "Role": role } }).to_string());
+        stack::apply(&self.owner, "functions", &template, &BTreeMap::new(), &Progress::hidden()).await.unwrap();
+        format!("arn:aws:iam::{}:role/functions", self.owner.account)
+    }
+
     /// The states of all instances, as the owner sees them.
     pub(crate) async fn instance_states(&self) -> Vec<String> {
         let seen = self.owner.ec2().describe_instances().send().await.unwrap();

@@ -82,7 +82,10 @@ impl StandIn {
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
         let mut all = self.environment_of(&self.state().broker);
-        all.extend([("STEPWARD_TABLE", TABLE), ("STEPWARD_ARTIFACTS_BUCKET", ARTIFACTS)].map(owned));
+        all.extend(
+            [("STEPWARD_STACK", "stepward"), ("STEPWARD_TABLE", TABLE), ("STEPWARD_ARTIFACTS_BUCKET", ARTIFACTS)]
+                .map(owned),
+        );
         all
     }
 
