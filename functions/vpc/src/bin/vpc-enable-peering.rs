@@ -754,6 +754,7 @@ mod tests {
         let idle = [
             ("ec2:CreateTags", "The local cloud does not check tags that come with a request."),
             ("ec2:DeleteVpcPeeringConnection", "Only a failure and a stopped job delete."),
+            ("ec2:AcceptVpcPeeringConnection", "In the target's account only a request of the other side is accepted."),
         ];
         prove::<EnablePeering>(&idle, async |scene| {
             let vpc =
