@@ -162,6 +162,10 @@ fn every_action_exists_and_is_on_what_aws_lets_it_be_narrowed_to() {
         let is_on_all = resources.iter().any(|resource| resource == "*");
         let condition = condition.to_string();
         let is_excused = reason.is_some() || NARROWING.iter().any(|key| condition.contains(&format!("\"{key}\"")));
+        // Only resources are filled in for an account and widened for a role.
+        if condition.contains(['$', '\u{e000}']) {
+            faults.insert(format!("{step}: a condition holds a variable or a parameter's value: {condition}"));
+        }
         if reason.as_ref().is_some_and(|reason| !reason.ends_with('.')) {
             faults.insert(format!("{step}: the reason for `*` is no sentence: {reason:?}"));
         }

@@ -417,7 +417,7 @@ fn sts_gets_external_id_policy_session_name_and_source_identity() {
     let statements = json!([
         { "Effect": "Allow", "Action": ["ec2:DescribeInstances"], "Resource": ["*"] },
         { "Effect": "Allow", "Action": ["ec2:StartInstances"], "Resource": [instance] },
-        { "Effect": "Allow", "Action": ["kms:CreateGrant"], "Resource": ["*"],
+        { "Effect": "Allow", "Action": ["kms:CreateGrant"], "Resource": ["arn:aws:kms:eu-west-1:*:key/*"],
           "Condition": { "Bool": { "kms:GrantIsForAWSResource": "true" } } },
     ]);
     assert_eq!(policy, json!({ "Version": "2012-10-17", "Statement": statements }));

@@ -1,9 +1,12 @@
 //! What goes into a step and what comes out of it.
 
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::context::now;
 use crate::error::{ErrorName, StepError};
 
 /// The largest envelope a step takes, in bytes: what Step Functions passes between states.
@@ -71,6 +74,17 @@ pub struct Resume {
 impl Resume {
     pub(crate) fn new(since: i64, state: Value) -> Self {
         Self { since, state }
+    }
+
+    /// How long to wait until the next look at something that AWS does by itself: at first `shortest`, later a twentieth
+    /// of what was waited already, 5 minutes at most.
+    ///
+    /// Every look is some nine events of the execution's history, which all accounts of a job share and which ends at
+    /// 25,000. <https://docs.aws.amazon.com/step-functions/latest/dg/bp-history-limit.html>
+    #[must_use]
+    pub fn patience(resume: Option<&Self>, shortest: Duration) -> Duration {
+        let waited = resume.map_or(0, |resume| now().saturating_sub(resume.since).unsigned_abs());
+        shortest.max(Duration::from_secs((waited / 20).min(300)))
     }
 
     /// The state that the step put into `Pending`.
@@ -169,6 +183,14 @@ mod tests {
         assert!(refused(&GOOD.replace("\"prod\"", "7")).contains("field `target.account`: invalid type: integer `7`"));
         assert!(refused(&GOOD.replace("\"ann\"", "\" \"")).contains("execution.started_by is empty"));
         assert!(refused(&format!("{GOOD}{}", " ".repeat(10_000_000))).contains("at most 262144"));
+    }
+
+    #[test]
+    fn waiting_grows_with_what_was_waited() {
+        let shortest = Duration::from_secs(15);
+        let after = |minutes: i64| Resume::patience(Some(&Resume::new(now() - minutes * 60, Value::Null)), shortest);
+        assert_eq!(Resume::patience(None, shortest), shortest);
+        assert_eq!((after(1), after(20), after(12 * 60)), (shortest, Duration::from_mins(1), Duration::from_mins(5)));
     }
 
     #[test]

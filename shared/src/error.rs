@@ -167,7 +167,7 @@ where
 /// The one table from AWS's error codes to our names. Codes are documented per service under "Common errors", and for
 /// EC2 in <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html>.
 fn classify(code: &str, status: u16) -> ErrorName {
-    const DENIED: [&str; 13] = [
+    const DENIED: [&str; 12] = [
         "AccessDenied",
         "AccessDeniedException",
         "AuthFailure",
@@ -175,14 +175,13 @@ fn classify(code: &str, status: u16) -> ErrorName {
         "ExpiredTokenException",
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
-        "KMSAccessDeniedException",
         "OptInRequired",
         "SignatureDoesNotMatch",
         "UnauthorizedAccess",
         "UnauthorizedOperation",
         "UnrecognizedClientException",
     ];
-    const CONFLICT: [&str; 15] = [
+    const CONFLICT: [&str; 16] = [
         "BucketNotEmpty",
         "ConcurrentModificationException",
         "ConditionalCheckFailedException",
@@ -196,6 +195,7 @@ fn classify(code: &str, status: u16) -> ErrorName {
         "ResourceContention",
         "ScalingActivityInProgress",
         "TransactionCanceledException",
+        "UnsupportedHibernationConfiguration",
         "UnsupportedOperation",
         "VolumeInUse",
     ];
@@ -270,6 +270,12 @@ pub fn denied(operation: &str, said: &str) -> String {
         .and_then(|(_, rest)| rest.split([' ', ',']).next())
         .filter(|action| action.contains(':'))
         .unwrap_or(operation);
+    // One call can need an action on several resources. A role is not named: the message goes to logs.
+    let resource = said.split_once("on resource: ").and_then(|(_, rest)| rest.split([' ', ',']).next());
+    let action = match resource.filter(|resource| resource.starts_with("arn:") && !resource.contains("role/")) {
+        Some(resource) => &format!("{action} on {resource}"),
+        None => action,
+    };
     if said.contains("session policy") {
         format!(
             "AWS denied {action}: this step does not declare it among its permissions, which is a fault of the step"
@@ -345,7 +351,6 @@ mod tests {
             ("DBInstanceNotFound", 404, ErrorName::NotFound),
             ("MalformedQueryException", 400, ErrorName::InvalidInput),
             ("RequestTooLargeException", 413, ErrorName::InvalidInput),
-            ("KMSAccessDeniedException", 502, ErrorName::AccessDenied),
             ("SnapshotCreationPerVolumeRateExceeded", 400, ErrorName::Throttled),
             ("InsufficientInstanceCapacity", 500, ErrorName::StepFailed),
             ("RequestTimeout", 400, ErrorName::TimedOut),
@@ -362,7 +367,8 @@ mod tests {
              on resource: arn:aws:ec2:eu-west-1:222222222222:instance/i-1 because no session policy allows it",
         );
         assert!(!said.contains("assumed-role"));
-        assert!(denied("ec2:DescribeInstances", &said).contains("ec2:StartInstances"));
+        let tells = denied("ec2:DescribeInstances", &said);
+        assert!(tells.contains("ec2:StartInstances on arn:aws:ec2:eu-west-1:222222222222:instance/i-1"), "{tells}");
         assert!(denied("ec2:DescribeInstances", "no").contains("ec2:DescribeInstances"));
     }
 

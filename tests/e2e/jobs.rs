@@ -3,7 +3,7 @@
 use serde_json::json;
 use stepward_cli::jobs::Outcome;
 
-use crate::world::{customer_role, in_the_world, is_open, made_role};
+use crate::world::{customer_role, cut_role, in_the_world, is_open, made_role};
 
 #[test]
 fn the_morning_check_starts_the_instances_and_reports_the_failed_backup() {
@@ -21,6 +21,21 @@ fn the_morning_check_starts_the_instances_and_reports_the_failed_backup() {
         assert_eq!(account["start_instances"]["instances"].as_array().unwrap().len(), 2, "{account}");
         assert_eq!(account["start_instances"]["instances"][0]["previous_state"], "stopped");
         assert_eq!(account["query"]["rows"], json!([["crm", "failed", null]]), "{account}");
+    });
+}
+
+#[test]
+fn the_role_that_is_made_for_a_job_is_enough_for_it() {
+    in_the_world(async |world| {
+        let owned = world.customer_without_role().await;
+        owned.data().await;
+        let role = cut_role(world, &owned, &["--jobs", "fleet/morning-check"]).await;
+        assert!(world.onboard(&owned, &role).await.unwrap().passed());
+        assert_eq!(world.morning_check(&owned.customer).await.outcome, Outcome::Succeeded);
+        // And for nothing else.
+        let stop = owned.envelope(&json!({ "tags": { "stepward:morning-check": "start" } }));
+        let (name, message) = world.call("ec2-stop", &stop).await.unwrap_err();
+        assert!(name == "AccessDenied" && message.contains("ec2:StopInstances"), "{message}");
     });
 }
 

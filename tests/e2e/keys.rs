@@ -2,10 +2,8 @@
 
 use aws_sdk_lambda::types::{FunctionCode, Runtime};
 use serde_json::{Value, json};
-use stepward_cli::role_template;
-use stepward_cli::steps;
 
-use crate::world::{Owned, Role, World, in_the_world, zipped};
+use crate::world::{Owned, World, cut_role, in_the_world, zipped};
 
 const SECRET: &str = "correct horse battery staple";
 /// Says whether it got the secret, and gives it away in its answer and in its log.
@@ -15,15 +13,11 @@ def handler(event, context):
     return {'right': event['password'] == 'correct horse battery staple', 'said': 'it is ' + event['password']}
 ";
 
-/// A customer with the role that `lambda-invoke` needs and a function that gives secrets away.
+/// A customer with the role that the Lambda steps need and a function that gives secrets away.
 async fn customer(world: &World) -> Owned {
     let owned = world.customer_without_role().await;
-    let parameters = [
-        ("BrokerRoleArn".to_owned(), world.broker().to_owned()),
-        ("ExternalId".to_owned(), world.record(&owned).await.external_id.expose().to_owned()),
-    ];
-    let template = role_template::template(&[steps::find("lambda-invoke").unwrap()]).unwrap().to_string();
-    assert!(world.onboard(&owned, &Role { template, parameters: parameters.into() }).await.unwrap().passed());
+    let role = cut_role(world, &owned, &["--steps", "lambda-invoke,lambda-run-code"]).await;
+    assert!(world.onboard(&owned, &role).await.unwrap().passed());
     let lambda = aws_sdk_lambda::Client::new(&owned.owner.config);
     let create = lambda.create_function().function_name("gossip").runtime(Runtime::Python312).handler("index.handler");
     let code = FunctionCode::builder().zip_file(zipped("index.py", GOSSIP.as_bytes()).into()).build();
@@ -77,6 +71,13 @@ fn a_key_of_another_customer_a_lost_one_and_a_removed_one_are_refused() {
         let (name, message) = world.call("lambda-invoke", &tell(&acme, &lost)).await.unwrap_err();
         assert_eq!(name, "NotFound", "{message}");
         assert!(message.contains(&format!("stepward keys set {lost}")), "{message}");
+
+        // What a step has started can be stopped also when the key is gone.
+        let role = format!("arn:aws:iam::{}:role/functions", acme.owner.account);
+        let code = json!({ "execution_role_arn": role, "runtime": "Python", "code": "x = 1", "payload": lost });
+        let mut cancel = acme.envelope(&code);
+        cancel["cancel"] = json!(true);
+        world.call("lambda-run-code", &cancel).await.unwrap();
 
         let kept = world.stepward(&["customer", "remove", &globex.customer, "--yes"], false);
         assert!(kept.status.code() == Some(2) && text(&kept).contains(&path), "{}", text(&kept));

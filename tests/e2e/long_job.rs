@@ -6,9 +6,8 @@ use aws_sdk_elasticloadbalancingv2::types as elb;
 use aws_sdk_lambda::types::{FunctionCode, Runtime};
 use serde_json::{Value, json};
 use stepward_cli::jobs::Outcome;
-use stepward_cli::{role_template, steps};
 
-use crate::world::{Owned, REGION, Role, STACK, World, in_the_world, zipped};
+use crate::world::{Owned, REGION, STACK, World, cut_role, in_the_world, zipped};
 
 /// The steps of the job, in order, with their parameters as JSONata: `$input` is the job's, `$done` has what the steps
 /// before have answered.
@@ -104,13 +103,9 @@ async fn customer(world: &World) -> (Owned, Value) {
     let owned = world.customer_without_role().await;
     owned.data().await;
     let config = &owned.owner.config;
-    let all: Vec<_> = STEPS.iter().map(|(step, _)| steps::find(step).unwrap()).collect();
-    let template = role_template::template(&all).unwrap().to_string();
-    let parameters = [
-        ("BrokerRoleArn".to_owned(), world.broker().to_owned()),
-        ("ExternalId".to_owned(), world.record(&owned).await.external_id.expose().to_owned()),
-    ];
-    assert!(world.onboard(&owned, &Role { template, parameters: parameters.into() }).await.unwrap().passed());
+    let all: Vec<_> = STEPS.iter().map(|(step, _)| *step).collect();
+    let role = cut_role(world, &owned, &["--steps", &all.join(",")]).await;
+    assert!(world.onboard(&owned, &role).await.unwrap().passed());
 
     let instances = owned.run_instances(2).await;
     let scaling = aws_sdk_autoscaling::Client::new(config);

@@ -187,6 +187,17 @@ pub(crate) async fn customer_role(world: &World, owned: &Owned) -> Role {
     Role { template: world.file("infra/customer-role.yaml"), parameters: parameters.into() }
 }
 
+/// The role that `stepward customer role-template` makes for these steps or jobs.
+pub(crate) async fn cut_role(world: &World, owned: &Owned, what: &[&str]) -> Role {
+    let printed = world.stepward(&[&["customer", "role-template"], what].concat(), false);
+    assert!(printed.status.success(), "{printed:?}");
+    let parameters = [
+        ("BrokerRoleArn".to_owned(), world.broker().to_owned()),
+        ("ExternalId".to_owned(), world.record(owned).await.external_id.expose().to_owned()),
+    ];
+    Role { template: String::from_utf8(printed.stdout).unwrap(), parameters: parameters.into() }
+}
+
 /// A role of a test's own making: these statements, and a trust policy with this external ID, or without a condition.
 pub(crate) fn made_role(world: &World, external_id: Option<&str>, statements: &Value) -> Role {
     let mut trust = json!({

@@ -27,9 +27,9 @@ enum Task {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// From process start to first response, for each step, beside functions without Stepward.
+    /// From process start to first response, for a step or two of a service, beside functions without Stepward.
     ///
-    /// Builds every step, an empty function (a), functions that make the step's last AWS call with the Rust SDK alone (b),
+    /// Builds these steps, an empty function (a), functions that make the step's last AWS call with the Rust SDK alone (b),
     /// and takes Python functions that make it with boto3 (c). All run here, one after the other in turn, against a Runtime
     /// API and a small AWS on loopback; the median counts. The first release build takes half an hour.
     ColdStart {

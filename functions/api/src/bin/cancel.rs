@@ -1,7 +1,8 @@
 //! The function `cancel`: stops what an execution left running at AWS, however it ended.
 //!
 //! `EventBridge` calls it with the execution's end. The execution's history tells which steps were called and what they
-//! answered: a step whose last answer was `pending`, or that never answered, is called once more with `cancel`.
+//! answered: a step whose last answer was `pending`, or that never answered, is called once more with `cancel`. Ending an
+//! execution does not end its functions: what never answered is looked for again once it can run no longer.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -12,11 +13,17 @@ use aws_sdk_lambda::config::retry::RetryConfig;
 use aws_sdk_lambda::config::timeout::TimeoutConfig;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_sfn::types::HistoryEvent;
+use futures_util::{StreamExt, future, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stepward::error::{ErrorName, StepError};
 use stepward::runtime::{Event, run};
 use stepward::session;
+
+/// The longest that a step's function runs: its limit in `infra/template.yaml`.
+const STEP_LIMIT: Duration = Duration::from_mins(1);
+/// How many steps are stopped at once.
+const AT_ONCE: usize = 16;
 
 struct Clients {
     states: aws_sdk_sfn::Client,
@@ -36,6 +43,8 @@ struct Ended {
 struct Call {
     function: String,
     payload: Value,
+    /// Whether it has answered: otherwise its function may run still.
+    answered: bool,
 }
 
 async fn cancel(clients: &Clients, event: &Event) -> Result<Value, StepError> {
@@ -47,11 +56,10 @@ async fn cancel(clients: &Clients, event: &Event) -> Result<Value, StepError> {
         history.push(event?);
     }
     let open = open_calls(&history);
-    let mut failed = Vec::new();
-    for call in &open {
-        if let Err(error) = stop(clients, call).await {
-            failed.push(format!("{}: {error}", call.function));
-        }
+    let mut failed = stop_all(clients, &open).await;
+    if open.iter().any(|call| !call.answered) {
+        tokio::time::sleep(STEP_LIMIT).await;
+        failed.extend(stop_all(clients, open.iter().filter(|call| !call.answered)).await);
     }
     if failed.is_empty() {
         return Ok(json!({ "cancelled": open.len() }));
@@ -59,6 +67,14 @@ async fn cancel(clients: &Clients, event: &Event) -> Result<Value, StepError> {
     // Lambda calls again, twice; a step that is stopped already stays so.
     let (count, why) = (failed.len(), failed.join("; "));
     Err(ErrorName::StepFailed.because(format!("{count} of {} steps could not be stopped: {why}", open.len())))
+}
+
+/// Stops what these calls have started, side by side; what went wrong.
+async fn stop_all<'a>(clients: &Clients, calls: impl IntoIterator<Item = &'a Call>) -> Vec<String> {
+    let stops = calls
+        .into_iter()
+        .map(async |call| stop(clients, call).await.map_err(|error| format!("{}: {error}", call.function)).err());
+    stream::iter(stops).buffer_unordered(AT_ONCE).filter_map(future::ready).collect().await
 }
 
 async fn stop(clients: &Clients, call: &Call) -> Result<(), StepError> {
@@ -90,6 +106,10 @@ fn open_calls(history: &[HistoryEvent]) -> Vec<Call> {
             scheduled_by.insert(event.id, event.id);
         } else if let Some(scheduled) = scheduled {
             scheduled_by.insert(event.id, scheduled);
+            let ended = event.task_succeeded_event_details.is_some() || event.task_failed_event_details.is_some();
+            if let Some(call) = calls.get_mut(&scheduled) {
+                call.answered |= ended;
+            }
             let succeeded = event.task_succeeded_event_details.as_ref();
             if let Some(answer) = succeeded.and_then(|task| answer(task.output.as_deref())) {
                 let pending = answer["status"] == "pending";
@@ -129,7 +149,7 @@ fn call(parameters: &str) -> Option<Call> {
     let parameters: Value = serde_json::from_str(parameters).ok()?;
     let payload = parameters.get("Payload")?;
     payload.get("target")?;
-    Some(Call { function: parameters["FunctionName"].as_str()?.to_owned(), payload: payload.clone() })
+    Some(Call { function: parameters["FunctionName"].as_str()?.to_owned(), payload: payload.clone(), answered: false })
 }
 
 fn answer(output: Option<&str>) -> Option<Value> {
@@ -231,6 +251,8 @@ mod tests {
         ]);
         assert_eq!(open.len(), 2);
         assert!(open.iter().all(|call| call.payload["resume"].is_null()));
+        // Only the first one's function may run still.
+        assert_eq!(open.iter().map(|call| call.answered).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]
