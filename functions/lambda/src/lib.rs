@@ -99,22 +99,28 @@ impl ClassifyRetry for OnlyThrottled {
 
 fn unanswered(error: SdkError<InvokeError, HttpResponse>) -> StepError {
     let answered = matches!(error, SdkError::ConstructionFailure(_) | SdkError::ServiceError(_));
-    // Lambda answers 502 also where the function's own network, file system, key or snapshot keeps it from starting.
-    // https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors
-    let code = error.code().unwrap_or_default();
-    let set_up = code.ends_with("Exception") && !code.starts_with("Service") && !code.starts_with("Internal");
+    let status = error.raw_response().map_or(0, |answer| answer.status().as_u16());
+    let set_up = could_not_start(error.code().unwrap_or_default(), status);
     let said = error.message().unwrap_or("AWS gave no reason").to_owned();
     let error = StepError::from(error);
-    let lost = !answered || error.name == ErrorName::Internal && !set_up;
-    if lost {
-        let message = "no answer came back, so that nobody knows whether the function ran or still runs".into();
-        return StepError { name: ErrorName::TimedOut, message, ..error };
-    }
-    if error.name == ErrorName::Internal {
+    if set_up && error.name != ErrorName::Throttled {
         let message = format!("Lambda could not start the function: {said}");
         return StepError { name: ErrorName::StepFailed, message, ..error };
     }
+    if !answered || error.name == ErrorName::Internal {
+        let message = "no answer came back, so that nobody knows whether the function ran or still runs".into();
+        return StepError { name: ErrorName::TimedOut, message, ..error };
+    }
     error
+}
+
+/// Whether the function's own role, network, key, snapshot or file system kept Lambda from starting it: Lambda answers
+/// 502 then, and other statuses for file systems. What such a code denies or does not find is nothing of the caller's.
+/// <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors>
+fn could_not_start(code: &str, status: u16) -> bool {
+    let at_lambda = code.starts_with("Service") || code.starts_with("Internal");
+    let file_system = code.starts_with("EFS") || code.starts_with("S3Files");
+    code.ends_with("Exception") && (file_system || status >= 500 && !at_lambda)
 }
 
 fn beginning(text: &str) -> String {
@@ -171,6 +177,11 @@ mod tests {
             (502, "", ErrorName::TimedOut),
             (502, "KMSDisabledException", ErrorName::StepFailed),
             (502, "EC2AccessDeniedException", ErrorName::StepFailed),
+            (502, "KMSAccessDeniedException", ErrorName::StepFailed),
+            (502, "KMSNotFoundException", ErrorName::StepFailed),
+            (502, "InvalidSubnetIDException", ErrorName::StepFailed),
+            (403, "EFSMountFailureException", ErrorName::StepFailed),
+            (403, "AccessDeniedException", ErrorName::AccessDenied),
             (404, "ResourceNotFoundException", ErrorName::NotFound),
             (409, "ResourceConflictException", ErrorName::Conflict),
         ] {
@@ -178,6 +189,8 @@ mod tests {
                 mock!(Client::invoke).sequence().http_response(move || refusal(status, code)).repeatedly().build();
             let error = once(&rule).await.unwrap_err();
             assert_eq!((error.name, rule.num_calls()), (name, 1), "{code}: {error}");
+            let says = error.message == "Lambda could not start the function: no";
+            assert_eq!(says, name == ErrorName::StepFailed, "{code}: {error}");
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::operation::create_function::builders::CreateFunctionFluentBuilder;
 use aws_sdk_lambda::types::{FunctionConfiguration, LoggingConfig, State};
+use serde::{Deserialize, Serialize};
 use stepward::error::denied;
 use stepward::input::require;
 use stepward::permissions::Place;
@@ -25,12 +26,28 @@ pub struct OwnFunction {
     lambda: Client,
 }
 
+/// How far the step is, between two calls.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// There is no function yet: Lambda could not assume the role, so often.
+    Create {
+        /// How often.
+        refused: u32,
+    },
+    /// The function exists. Attempts before this one were throttled, and did not run the code.
+    Invoke {
+        /// The number of the next one.
+        attempt: u32,
+    },
+}
+
 /// Whether the code of a function may be run now.
 #[derive(Debug, PartialEq)]
 pub enum Claim {
     /// By this call, and no other.
     Ours,
-    /// Later; the function is in this state.
+    /// Later; the function is this now.
     NotReady(String),
     /// Never, and why.
     Never(String),
@@ -57,7 +74,8 @@ impl OwnFunction {
         match request.send().await.map_err(StepError::from) {
             Ok(_) => ctx.log(format_args!("Function {name} created")),
             Err(error) if error.has_code("ResourceConflictException") => {
-                self.find().await?.ok_or(error)?;
+                // If it does not show yet, or any more, the next call finds out: failing here could leave it behind.
+                self.find().await?;
                 ctx.log(format_args!("Function {name} was created by an earlier call"));
             }
             Err(error) => return Err(error),
@@ -110,7 +128,12 @@ impl OwnFunction {
         let alias = self.lambda.create_alias().function_name(name).name(format!("run-{attempt}"));
         match alias.function_version("$LATEST").send().await.map_err(StepError::from) {
             Ok(_) => Ok(Claim::Ours),
+            // The same code says that the function is not ready, or that something else is being done to it.
+            // https://docs.aws.amazon.com/lambda/latest/api/API_CreateAlias.html#API_CreateAlias_Errors
             Err(error) if error.has_code("ResourceConflictException") => {
+                if !error.message.contains("already exist") {
+                    return Ok(Claim::NotReady(format!("not ready: {}", error.message)));
+                }
                 let call = "by a call whose answer was lost";
                 Ok(Claim::Never(format!("function {name} was invoked, or about to be, {call}: {unknown}")))
             }

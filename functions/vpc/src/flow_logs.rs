@@ -1,8 +1,12 @@
 //! Flow logs: what they can be of, and what AWS says when it refuses some.
 
-use aws_sdk_ec2::types::{FlowLogsResourceType, UnsuccessfulItem};
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_ec2::operation::create_flow_logs::CreateFlowLogsOutput;
+use aws_sdk_ec2::types::{FlowLog, FlowLogsResourceType, UnsuccessfulItem};
+use serde::{Deserialize, Serialize};
 use stepward::input::require;
-use stepward::{ErrorName, StepError};
+use stepward::{Context, ErrorName, StepError};
 
 /// A kind of resource that can have flow logs.
 #[derive(Debug)]
@@ -85,9 +89,53 @@ pub fn check_bucket(arn: &str) -> Result<(), StepError> {
     })
 }
 
+/// The flow logs that this step has created.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub struct Created {
+    /// Their IDs.
+    pub flow_log_ids: Vec<String>,
+    /// Resources that had one already, as AWS said when it was asked for another.
+    #[serde(default)]
+    pub existing: BTreeSet<String>,
+}
+
+impl Created {
+    /// What came of asking for a flow log of each of these resources.
+    ///
+    /// # Errors
+    /// `StepFailed`, or `NotFound`, naming each resource that AWS refused.
+    pub fn of(answer: CreateFlowLogsOutput, asked: &[String], ctx: &Context) -> Result<Self, StepError> {
+        let flow_log_ids = answer.flow_log_ids.unwrap_or_default();
+        // What an earlier call created, whose answer was lost, does not show everywhere at once.
+        // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html (`FlowLogAlreadyExists`)
+        let exists =
+            |item: &UnsuccessfulItem| item.error().and_then(|error| error.code()) == Some("FlowLogAlreadyExists");
+        let (existing, refused): (Vec<_>, Vec<_>) =
+            answer.unsuccessful.unwrap_or_default().into_iter().partition(exists);
+        if !refused.is_empty() {
+            return Err(refusal(&refused, asked.len(), &flow_log_ids));
+        }
+        let existing: BTreeSet<_> = existing.into_iter().filter_map(|item| item.resource_id).collect();
+        let new: Vec<_> = asked.iter().filter(|id| !existing.contains(*id)).map(String::as_str).collect();
+        if !new.is_empty() {
+            ctx.log(format_args!("Created {} for {}", flow_log_ids.join(", "), new.join(", ")));
+        }
+        Ok(Self { flow_log_ids, existing })
+    }
+
+    /// How many of all flow logs show, for a person, and what may keep others from showing.
+    #[must_use]
+    pub fn progress(&self, found: &BTreeMap<String, FlowLog>, all: usize) -> String {
+        let text = format!("{} of {all} flow logs show", found.len());
+        let mut hidden = self.existing.iter().filter(|id| !found.contains_key(*id));
+        hidden.next().map_or(text.clone(), |id| {
+            format!("{text}; AWS says that {id} has one to this destination already: see which traffic it is of")
+        })
+    }
+}
+
 /// Names each resource that AWS refused, and what was created for the others.
-#[must_use]
-pub fn refusal(refused: &[UnsuccessfulItem], asked: usize, created: &[String]) -> StepError {
+fn refusal(refused: &[UnsuccessfulItem], asked: usize, created: &[String]) -> StepError {
     let part = |item: &UnsuccessfulItem| {
         let error = item.error.as_ref();
         let code = error.and_then(|error| error.code()).unwrap_or_default().to_owned();

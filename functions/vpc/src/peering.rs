@@ -11,7 +11,7 @@ use stepward::{Context, ErrorName, StepError};
 use crate::routes::Vpc;
 
 /// The tag by which a repeated call knows the connection that it requested: AWS takes no client token for it.
-const TOKEN: &str = "stepward:token";
+pub const TOKEN: &str = "stepward:token";
 
 /// What is kept between two calls.
 #[derive(Debug, Deserialize, Serialize)]
@@ -20,6 +20,9 @@ pub struct Requested {
     pub vpc_peering_connection_id: String,
     /// Whether this step requested it.
     pub created: bool,
+    /// The routes that this step has added.
+    #[serde(default)]
+    pub added: Vec<String>,
 }
 
 /// A connection between two VPCs.
@@ -114,7 +117,7 @@ pub async fn request([here, there]: &[Vpc<'_>; 2]) -> Result<Requested, StepErro
     })?;
     let (account, region) = (&peer.account_id, &peer.region);
     here.ctx.log(format_args!("Requested {id}: {} with {} of account {account} in {region}", here.id, there.id));
-    Ok(Requested { vpc_peering_connection_id: id, created: true })
+    Ok(Requested { vpc_peering_connection_id: id, created: true, added: Vec::new() })
 }
 
 /// Accepts a connection on the side that did not request it. Where that is refused, a request of this step is deleted.
@@ -147,11 +150,47 @@ pub async fn accept([here, there]: &[Vpc<'_>; 2], connection: &Connection) -> Re
     Err(error)
 }
 
+/// Deletes the request if it is this step's and not active yet.
+///
+/// # Errors
+/// `Conflict` while AWS does not delete it yet, or what AWS answers.
+pub async fn undo(sides: &[Vpc<'_>; 2], requested: Option<Requested>) -> Result<(), StepError> {
+    let ctx = sides[0].ctx;
+    let known = requested.as_ref().map(|requested| requested.vpc_peering_connection_id.as_str());
+    let Some(connection) = look(sides, known).await? else {
+        ctx.log("There is no peering connection to delete");
+        return Ok(());
+    };
+    let created = connection.created || requested.is_some_and(|requested| requested.created);
+    let Connection { id, status, .. } = &connection;
+    if !created || !connection.is_waiting() {
+        ctx.log(format_args!("Peering connection {id} is {status} and stays"));
+        return Ok(());
+    }
+    match delete(ctx, id).await {
+        Ok(()) => {
+            ctx.log(format_args!("Deleted the request {id}, which was {status}"));
+            Ok(())
+        }
+        // AWS deletes one that waits to be accepted, or is active. What stops jobs comes again a minute later.
+        // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteVpcPeeringConnection.html
+        Err(mut error) if error.has_code("InvalidStateTransition") => {
+            error.message = format!(
+                "AWS does not delete the request {id} while it is {status}; it is tried again in a minute, and if it \
+                 is left after that, delete it: {}",
+                error.message
+            );
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Deletes a connection.
 ///
 /// # Errors
 /// What AWS answers.
-pub async fn delete(ctx: &Context, id: &str) -> Result<(), StepError> {
+async fn delete(ctx: &Context, id: &str) -> Result<(), StepError> {
     ctx.client(Client::new).delete_vpc_peering_connection().vpc_peering_connection_id(id).send().await?;
     Ok(())
 }

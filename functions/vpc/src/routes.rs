@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{Filter, Route, RouteTable, VpcCidrBlockStateCode};
+use aws_sdk_ec2::types::{Filter, Route, RouteOrigin, RouteTable, VpcCidrBlockStateCode};
 use schemars::JsonSchema;
 use serde::Serialize;
 use stepward::{Context, ErrorName, StepError};
@@ -86,7 +86,7 @@ pub struct PeeringRoute {
     pub route_table_id: String,
     /// The IPv4 block that it leads to.
     pub destination: String,
-    /// Whether this call added it; it was there already otherwise.
+    /// Whether this step added it; it was there already otherwise.
     pub created: bool,
 }
 
@@ -123,7 +123,11 @@ pub async fn plan(
 /// The route to a block, which is missing or leads through the connection already.
 fn route(vpc: &str, table: &RouteTable, block: &str, connection: Option<&str>) -> Result<PeeringRoute, StepError> {
     let route_table_id = table.route_table_id.clone().unwrap_or_default();
-    let present = table.routes().iter().find(|route| route.destination_cidr_block() == Some(block));
+    // What a virtual private gateway propagates gives way to a static route to the same block beside it.
+    // https://docs.aws.amazon.com/vpc/latest/userguide/route-tables-priority.html
+    let propagated = |route: &Route| route.origin() == Some(&RouteOrigin::EnableVgwRoutePropagation);
+    let mut fixed = table.routes().iter().filter(|route| !propagated(route));
+    let present = fixed.find(|route| route.destination_cidr_block() == Some(block));
     if let Some(present) = present
         && (connection.is_none() || present.vpc_peering_connection_id() != connection)
     {
@@ -134,6 +138,44 @@ fn route(vpc: &str, table: &RouteTable, block: &str, connection: Option<&str>) -
     }
     let created = present.is_none();
     Ok(PeeringRoute { vpc_id: vpc.to_owned(), route_table_id, destination: block.to_owned(), created })
+}
+
+/// Adds the routes that are missing through an active connection, and notes them in `added`, which an earlier call may
+/// have begun. `Some`, with the reason, where a route can only be added later.
+///
+/// # Errors
+/// What AWS answers.
+pub async fn add(
+    sides: &[Vpc<'_>; 2],
+    connection: &str,
+    routes: &mut [PeeringRoute],
+    added: &mut Vec<String>,
+) -> Result<Option<String>, StepError> {
+    let [here, there] = sides;
+    for route in routes {
+        let name = format!("{} to {}", route.destination, route.route_table_id);
+        let known = added.contains(&name);
+        if known || !route.created {
+            route.created = known;
+            continue;
+        }
+        let side = if route.vpc_id == here.id { here } else { there };
+        let request = side.ctx.client(Client::new).create_route().route_table_id(&route.route_table_id);
+        let request = request.destination_cidr_block(&route.destination).vpc_peering_connection_id(connection);
+        match request.send().await.map_err(StepError::from) {
+            Ok(_) => here.ctx.log(format_args!("Added a route to {name}")),
+            // Active is what one side says; the other's account or Region learns of it later. And a request that the
+            // SDK sent again after a lost answer may find its own route, which does not show everywhere at once.
+            Err(error)
+                if error.has_code("InvalidVpcPeeringConnectionID.NotFound") || error.has_code("RouteAlreadyExists") =>
+            {
+                return Ok(Some(format!("the route to {name} in {}: {}", side.place(), error.message)));
+            }
+            Err(error) => return Err(error),
+        }
+        added.push(name);
+    }
+    Ok(None)
 }
 
 /// Where a route leads, for a person.

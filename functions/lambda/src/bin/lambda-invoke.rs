@@ -28,15 +28,20 @@ const TOKEN: &str = "stepward_token";
 /// makes the step `StepFailed`, with the error's type and message and the log's last lines.
 ///
 /// The step waits for 45 seconds. A function may run for up to 15 minutes: one that has not answered by then ends the
-/// step as `TimedOut`, may still run, and its result is lost. Invoke such functions as `Event`: Lambda puts the payload
-/// into a queue, the step is done at once, and Lambda calls the function, up to two more times if it fails. The step
-/// does not hear of the result; give the function a destination for it. Stopping the job stops no function that runs.
+/// step as `StepFailed`, may still run, and its result is lost. Invoke what takes long as `Event`: Lambda puts the
+/// payload into a queue, the step is done at once, and Lambda calls the function, up to two more times if it fails. The
+/// step does not hear of the result; give the function a destination for it. Stopping the job stops no function that
+/// runs.
 ///
-/// The function may be invoked more than once for one step, as an invocation can be neither looked up nor taken back:
-/// if an answer is lost or does not come in time, the job calls the step again, and that invokes it again. So that a
-/// function can tell, each `Request` has `custom.stepward_token` in its client context: 64 characters that are the same
-/// for every call for the same step of the same execution. An `Event` has no client context; put something into its
-/// payload to know a repeated one by. What Lambda refuses because of throttling did not run, and is sent again.
+/// A `Request` whose answer does not come is not sent again, as an invocation can be neither looked up nor taken back:
+/// it is `StepFailed`, which state machines do not retry by themselves. A job whose function may well run twice matches
+/// `StepFailed` in a `Retry` of its own; that retries a function that failed, too.
+///
+/// The function may be invoked more than once for one step all the same: when the answer of the step itself is lost,
+/// and when Lambda does not confirm an `Event`, which is `TimedOut`, the job calls the step again. So that a function
+/// can tell, each `Request` has `custom.stepward_token` in its client context: 64 characters that are the same for
+/// every call for the same step of the same execution. An `Event` has no client context; put something into its payload
+/// to know a repeated one by. What Lambda refuses because of throttling did not run, and is sent again.
 ///
 /// Lambda takes payloads of up to 6 MB, and of 1 MB for `Event`; a job carries less, 256 KiB in all. Lambda charges for
 /// each invocation and its duration.
@@ -153,8 +158,12 @@ impl Step for Invoke {
         (ErrorName::InvalidInput, "The ARN is of another account or Region, or Lambda refuses the parameters."),
         (ErrorName::NotFound, "The account has no such function, version or alias in the Region."),
         (ErrorName::Conflict, "The function is being created or changed; run the job again later."),
-        (ErrorName::StepFailed, "The function failed, or Lambda could not start it; the message has the reason."),
-        (ErrorName::TimedOut, "No answer came within 45 seconds: the function may have run, or may still run."),
+        (
+            ErrorName::StepFailed,
+            "The function failed, Lambda could not start it, or no answer came within 45 seconds: then it may have \
+             run, or may still run. The message says which.",
+        ),
+        (ErrorName::TimedOut, "Lambda did not confirm an `Event`; it may be in the queue all the same."),
     ];
     type Output = Invoked;
 
@@ -216,12 +225,18 @@ impl Step for Invoke {
                 .log_type(LogType::Tail)
                 .client_context(self.client_context(&ctx.client_token("invoke"))),
         };
-        let answer = invoke(request, WAIT).await.map_err(|error| {
-            let advice = match error.name {
-                ErrorName::TimedOut => "; look at its log, and invoke it as Event if it takes longer than 45 seconds",
+        let answer = invoke(request, WAIT).await.map_err(|mut error| {
+            let advice = match (error.name, self.invocation_type) {
+                (ErrorName::TimedOut, Invocation::Request) => {
+                    // State machines retry `TimedOut`: a slow function would be invoked twice.
+                    error.name = ErrorName::StepFailed;
+                    "; look at its log, and invoke it as Event if it takes longer than 45 seconds"
+                }
+                (ErrorName::TimedOut, Invocation::Event) => "; the event may be in Lambda's queue all the same",
                 _ => "",
             };
-            StepError { message: format!("function {name}: {}{advice}", error.message), ..error }
+            error.message = format!("function {name}: {}{advice}", error.message);
+            error
         })?;
         if let Some(failure) = answer.failure() {
             return Err(ErrorName::StepFailed.because(format!("function {name} failed: {failure}")));
@@ -257,6 +272,8 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
     use stepward::testing;
     use stepward_tests::proof::prove;
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -455,8 +472,33 @@ mod tests {
             .repeatedly()
             .build();
         let error = run(&step(json!({ "function_name": "f" })), &rule).await.unwrap_err();
-        assert_eq!((error.name, rule.num_calls()), (ErrorName::TimedOut, 1));
-        assert!(error.message.contains("nobody knows whether") && error.message.contains("Event"), "{error}");
+        assert_eq!((error.name, rule.num_calls()), (ErrorName::StepFailed, 1));
+        assert!(error.message.contains("nobody knows whether") && error.message.contains("as Event"), "{error}");
+
+        // Lambda itself may deliver an event twice: a retry changes nothing for its function.
+        let error = run(&step(json!({ "function_name": "f", "invocation_type": "Event" })), &rule).await.unwrap_err();
+        assert_eq!((error.name, rule.num_calls()), (ErrorName::TimedOut, 2));
+        assert!(error.message.contains("in Lambda's queue"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn failed_by_an_answer_that_does_not_come_is_nothing_that_state_machines_retry() {
+        // It takes the request and hangs up.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let mut asked = 0;
+            while let Ok(Ok((stream, _))) = timeout(Duration::from_secs(1), listener.accept()).await {
+                asked += 1;
+                stream.readable().await.unwrap();
+            }
+            asked
+        });
+        let config = aws_sdk_lambda::Config::builder().with_test_defaults_v2().endpoint_url(url).build();
+        let ctx = testing::context(Client::from_conf(config));
+        let error = step(json!({ "function_name": "f" })).run(&ctx, None).await.unwrap_err();
+        assert_eq!((error.name, server.await.unwrap()), (ErrorName::StepFailed, 1));
+        assert!(error.message.contains("nobody knows whether"), "{error}");
     }
 
     #[test]

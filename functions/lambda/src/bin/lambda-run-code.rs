@@ -15,7 +15,7 @@ use stepward::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError, settings};
 use stepward_lambda::code::{Handler, Language, zipped};
 use stepward_lambda::invoke;
-use stepward_lambda::own::{Claim, LOG_GROUP, OwnFunction, Role, check_tags};
+use stepward_lambda::own::{Claim, LOG_GROUP, OwnFunction, Phase, Role, check_tags};
 
 /// Between two looks at a new function, which takes a few seconds.
 const POLL: Duration = Duration::from_secs(2);
@@ -38,7 +38,9 @@ const START_UP: Duration = Duration::from_secs(12);
 /// only one call can create. If the answer is lost after that, a retry finds the mark, or the function gone: it does
 /// not run the code again and ends as `StepFailed`, as nobody knows then how the code ended; its log may tell. To know
 /// a function that is gone from one that never was, the step goes through the state machine between creating and
-/// invoking it, which takes some 10 seconds. Only an invocation that Lambda throttles is tried again, as `run-2`.
+/// invoking it, which takes some 10 seconds. Only an invocation that Lambda throttles is tried again, as `run-2`. An
+/// execution that is redriven has the same name: if it begins this step anew, it creates the function and runs the code
+/// again, also after such an end, unless the function was kept.
 ///
 /// The function is called `stepward-run-` and 20 hex digits and is tagged `stepward:token`. With `delete_after` false
 /// it stays, and costs nothing while nobody invokes it. If AWS does not delete it, the output or the error says so.
@@ -113,15 +115,6 @@ struct Ran {
     invoke_function_error: String,
     /// The last 4 KB of the code's log.
     invoke_execution_log: String,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Phase {
-    /// There is no function yet: Lambda could not assume the role, so often.
-    Create { refused: u32 },
-    /// The function exists. Attempts before this one were throttled, and did not run the code.
-    Invoke { attempt: u32 },
 }
 
 impl RunCode {
@@ -550,6 +543,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn already_created_but_not_shown_yet_is_run_later_and_not_left_behind() {
+        let exists = mock!(Client::create_function)
+            .then_error(|| CreateFunctionError::generic(error("ResourceConflictException", "Function already exist")));
+        let missing = || GetFunctionError::generic(error("ResourceNotFoundException", "no such function"));
+        let look = mock!(Client::get_function).sequence().error(missing).output(|| found(State::Active)).build();
+        let (mark, run, delete) = (marks("run-1"), runs(), deletes());
+        let ctx = context(&[&exists, &look, &mark, &run, &delete]);
+        let (state, retry_after, _) = pending(step(params()).run(&ctx, None).await.unwrap());
+        assert_eq!((&state, retry_after), (&json!({ "invoke": { "attempt": 1 } }), settings::linger()));
+        assert!(done(step(params()).run(&ctx, Some(resume(&state))).await.unwrap()).function_was_deleted);
+        assert_eq!([&exists, &run, &delete].map(Rule::num_calls), [1, 1, 1]);
+    }
+
+    #[tokio::test]
     async fn not_found_again_after_it_was_created_is_an_unknown_outcome_and_runs_nothing() {
         let (look, create, run) = (gone(), creates(), runs());
         let error = step(params()).run(&context(&[&look, &create, &run]), Some(created())).await.unwrap_err();
@@ -648,6 +655,28 @@ mod tests {
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(error.message.contains("is unknown") && error.message.contains("is deleted"), "{error}");
         assert_eq!([&run, &delete].map(Rule::num_calls), [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn pending_while_lambda_is_busy_with_the_function_and_then_run_once() {
+        for said in [
+            "The operation cannot be performed at this time. The function is currently in the following state: Pending",
+            "The operation cannot be performed at this time. An update is in progress for resource: arn:aws:lambda:…",
+        ] {
+            let mark = mock!(Client::create_alias)
+                .sequence()
+                .error(move || CreateAliasError::generic(error("ResourceConflictException", said)))
+                .output(|| CreateAliasOutput::builder().build())
+                .build();
+            let (look, run, delete) = (is(State::Active), runs(), deletes());
+            let ctx = context(&[&look, &mark, &run, &delete]);
+            let (state, retry_after, progress) = pending(step(params()).run(&ctx, Some(created())).await.unwrap());
+            assert_eq!((&state, retry_after), (&json!({ "invoke": { "attempt": 1 } }), POLL));
+            assert_eq!(progress, format!("function {} is not ready: {said}", name()));
+            assert_eq!([&run, &delete].map(Rule::num_calls), [0, 0]);
+            done(step(params()).run(&ctx, Some(resume(&state))).await.unwrap());
+            assert_eq!([&mark, &run, &delete].map(Rule::num_calls), [2, 1, 1]);
+        }
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use serde_json::json;
 use stepward::input::{List, require};
 use stepward::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
-use stepward_vpc::flow_logs::{Kind, check_bucket, check_log_group, refusal, role};
+use stepward_vpc::flow_logs::{Created, Kind, check_bucket, check_log_group, role};
 use stepward_vpc::is_id;
 
 /// Resources that one call takes.
@@ -92,12 +92,6 @@ struct ResourceFlowLog {
     console_url: String,
 }
 
-/// The flow logs that this step has created.
-#[derive(Debug, Default, Deserialize, Serialize)]
-struct Created {
-    flow_log_ids: Vec<String>,
-}
-
 impl CreateFlowLogs {
     fn kind(&self) -> Option<&'static Kind> {
         Kind::of(&self.resource_type)
@@ -155,14 +149,7 @@ impl CreateFlowLogs {
             .set_log_group_name(self.log_group_name.clone())
             .set_log_destination(self.s3_arn.clone())
             .set_deliver_logs_permission_arn(self.role_arn.clone());
-        let answer = request.send().await?;
-        let (flow_log_ids, refused) =
-            (answer.flow_log_ids.unwrap_or_default(), answer.unsuccessful.unwrap_or_default());
-        if refused.is_empty() {
-            ctx.log(format_args!("Created {} for {}", flow_log_ids.join(", "), missing.join(", ")));
-            return Ok(Created { flow_log_ids });
-        }
-        Err(refusal(&refused, missing.len(), &flow_log_ids))
+        Created::of(request.send().await?, &missing, ctx)
     }
 
     fn done(&self, ctx: &Context, mut found: BTreeMap<String, FlowLog>, created: &Created) -> FlowLogs {
@@ -209,6 +196,7 @@ impl Step for CreateFlowLogs {
             ErrorName::StepFailed,
             "AWS refused some resources; the message names each, and what was created for the others.",
         ),
+        (ErrorName::TimedOut, "A flow log did not show: one of other traffic may go to the same destination already."),
     ];
     const TIMEOUT: Duration = Duration::from_mins(5);
     type Output = FlowLogs;
@@ -286,9 +274,9 @@ impl Step for CreateFlowLogs {
                 created
             }
         };
-        let (all, there) = (self.resource_ids.len(), found.len());
-        if there < all {
-            return Progress::pending(&created, POLL, format!("{there} of {all} flow logs show"));
+        let all = self.resource_ids.len();
+        if found.len() < all {
+            return Progress::pending(&created, POLL, created.progress(&found, all));
         }
         Ok(Progress::Done(self.done(ctx, found, &created)))
     }
@@ -564,6 +552,40 @@ mod tests {
                  rest. {OTHER}: Access Denied for LogDestination: stepward-logs"
             )
         );
+    }
+
+    #[tokio::test]
+    async fn failed_parts_are_not_those_that_an_earlier_call_created_whose_answer_was_lost() {
+        let both = || vec![log("fl-1", ID), log("fl-2", OTHER)];
+        let exists = |id| refused(id, "FlowLogAlreadyExists", "Error. There is an existing Flow Log");
+        for new in [None, Some("fl-2")] {
+            let create = mock!(Client::create_flow_logs).then_output(move || {
+                let answer = CreateFlowLogsOutput::builder().unsuccessful(exists(ID));
+                match new {
+                    Some(id) => answer.flow_log_ids(id).build(),
+                    None => answer.unsuccessful(exists(OTHER)).build(),
+                }
+            });
+            let ctx = context(&[&looks([vec![], vec![], both()]), &create]);
+            let answer = to_group().run(&ctx, None).await.unwrap();
+            let Progress::Pending { state, retry_after, progress } = answer else { panic!("not pending") };
+            let hint = format!("AWS says that {ID} has one to this destination already: see which traffic it is of");
+            assert_eq!((retry_after, progress), (POLL, format!("0 of 2 flow logs show; {hint}")));
+            let log = new.map(|id| format!("Created {id} for {OTHER}"));
+            assert_eq!(testing::log(&ctx), log.into_iter().collect::<Vec<_>>());
+            let resume = serde_json::from_value(json!({ "since": 0, "state": state })).unwrap();
+            let output = done(to_group().run(&ctx, Some(resume)).await.unwrap());
+            assert_eq!(output, [row(ID, "fl-1", false), row(OTHER, "fl-2", new.is_some())]);
+            assert_eq!(create.num_calls(), 1);
+        }
+        // What is refused for another reason is told alone.
+        let create = mock!(Client::create_flow_logs).then_output(move || {
+            let denied = refused(OTHER, "400", "Access Denied for LogDestination");
+            CreateFlowLogsOutput::builder().unsuccessful(exists(ID)).unsuccessful(denied).build()
+        });
+        let error = to_group().run(&context(&[&looks([vec![]]), &create]), None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::StepFailed);
+        assert!(error.message.starts_with("AWS refused 1 of 2") && !error.message.contains(ID), "{error}");
     }
 
     #[test]

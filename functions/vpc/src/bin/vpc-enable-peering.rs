@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::VpcPeeringConnectionStateReasonCode as Status;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,8 +11,8 @@ use stepward::input::{List, require};
 use stepward::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Peer, Permissions, Progress, Resume, Step, StepError};
 use stepward_vpc::is_id;
-use stepward_vpc::peering::{Connection, Requested, accept, delete, look, request};
-use stepward_vpc::routes::{PeeringRoute, Vpc, plan};
+use stepward_vpc::peering::{Connection, Requested, TOKEN, accept, look, request, undo};
+use stepward_vpc::routes::{PeeringRoute, Vpc, add, plan};
 
 /// Route tables that one list takes; with more, a session policy could not name them.
 const MAX_TABLES: usize = 20;
@@ -35,12 +34,13 @@ const CONNECTIONS: &str = "vpc-peering-connection/*";
 ///
 /// **What is refused first.** VPCs whose blocks overlap can't be peered, and a route to the same block that leads
 /// elsewhere (also a dead one of an earlier connection) is not replaced: both are a `Conflict` before anything is
-/// created.
+/// created. A route that a virtual private gateway propagates is none: the new one takes its traffic.
 ///
 /// **When it fails.** A request that can't be accepted is deleted again; one that AWS has failed, rejected or let
 /// expire needs no deleting. An active connection is never deleted: where a route can't be added, the error names the
-/// connection that stays, and the step run again adds the rest. When the job is stopped, a request of this step that is
-/// not active yet is deleted.
+/// connection that stays, and the step run again adds the rest. A side that does not know yet that the connection is
+/// active is waited for. When the job is stopped, a request of this step that is not active yet is deleted, once AWS
+/// takes that. Only connections that carry the tag `stepward:token` can be deleted by this step.
 ///
 /// Proven on the local cloud in two accounts, where a request waits at once and is active as soon as it is accepted.
 /// What takes time, fails or overlaps at AWS rests on unit tests, and so do deleting and what AWS asks for tags.
@@ -111,13 +111,15 @@ impl EnablePeering {
             let progress = format!("{} is requested", requested.vpc_peering_connection_id);
             return Progress::pending(&requested, POLL, progress);
         };
-        if let Some(requested) = &requested {
+        let added = if let Some(requested) = requested {
             connection.created |= requested.created;
+            requested.added
         } else {
             ctx.log(format_args!("Found peering connection {}, {}", connection.id, connection.status));
-        }
+            Vec::new()
+        };
         match &connection.status {
-            Status::Active => return self.finish(sides, connection).await.map(Progress::Done),
+            Status::Active => return self.finish(sides, connection, added).await,
             Status::PendingAcceptance if !self.accept => {
                 return Ok(Progress::Done(peered(ctx, connection, Vec::new())));
             }
@@ -138,46 +140,29 @@ impl EnablePeering {
         }
         let progress = format!("{} is {}", connection.id, connection.status);
         let (vpc_peering_connection_id, created) = (connection.id, connection.created);
-        Progress::pending(&Requested { vpc_peering_connection_id, created }, POLL, progress)
-    }
-
-    /// Deletes the request if it is this step's and not active yet.
-    async fn undo(&self, sides: [Vpc<'_>; 2], resume: Option<Resume>) -> Result<(), StepError> {
-        let ctx = sides[0].ctx;
-        let requested = resume.map(|resume| resume.state::<Requested>()).transpose()?;
-        let known = requested.as_ref().map(|requested| requested.vpc_peering_connection_id.as_str());
-        let Some(connection) = look(&sides, known).await? else {
-            ctx.log("There is no peering connection to delete");
-            return Ok(());
-        };
-        let created = connection.created || requested.is_some_and(|requested| requested.created);
-        let Connection { id, status, .. } = &connection;
-        if created && connection.is_waiting() {
-            delete(ctx, id).await?;
-            ctx.log(format_args!("Deleted the request {id}, which was {status}"));
-        } else {
-            ctx.log(format_args!("Peering connection {id} is {status} and stays"));
-        }
-        Ok(())
+        Progress::pending(&Requested { vpc_peering_connection_id, created, added }, POLL, progress)
     }
 
     /// Adds the routes, now that the connection is active.
-    async fn finish(&self, sides: [Vpc<'_>; 2], connection: Connection) -> Result<Peered, StepError> {
+    async fn finish(
+        &self,
+        sides: [Vpc<'_>; 2],
+        connection: Connection,
+        mut added: Vec<String>,
+    ) -> Result<Progress<Peered>, StepError> {
         let (id, ctx) = (&connection.id, sides[0].ctx);
         let stays = |mut error: StepError| {
             error.message =
                 format!("{}; {id} is active and stays, and the step run again adds the rest", error.message);
             error
         };
-        let routes = if self.add_routes { plan(sides, true, Some(id)).await.map_err(stays)? } else { Vec::new() };
-        for route in routes.iter().filter(|route| route.created) {
-            let side = if route.vpc_id == self.vpc_id { ctx } else { sides[1].ctx };
-            let request = side.client(Client::new).create_route().route_table_id(&route.route_table_id);
-            let request = request.destination_cidr_block(&route.destination).vpc_peering_connection_id(id);
-            request.send().await.map_err(|error| stays(error.into()))?;
-            ctx.log(format_args!("Added a route to {} to {}", route.destination, route.route_table_id));
+        let mut routes = if self.add_routes { plan(sides, true, Some(id)).await.map_err(stays)? } else { Vec::new() };
+        if let Some(waits) = add(&sides, id, &mut routes, &mut added).await.map_err(stays)? {
+            let progress = format!("{id} is active and stays; still to be added is {waits}");
+            let (vpc_peering_connection_id, created) = (connection.id, connection.created);
+            return Progress::pending(&Requested { vpc_peering_connection_id, created, added }, POLL, progress);
         }
-        Ok(peered(ctx, connection, routes))
+        Ok(Progress::Done(peered(ctx, connection, routes)))
     }
 }
 
@@ -235,6 +220,7 @@ impl Step for EnablePeering {
             ErrorName::StepFailed,
             "The connection failed, expired, or was rejected or deleted; the message has AWS's reason.",
         ),
+        (ErrorName::TimedOut, "The connection did not become active in time, or a side did not take its routes."),
     ];
     const TIMEOUT: Duration = Duration::from_mins(15);
     type Output = Peered;
@@ -270,11 +256,12 @@ impl Step for EnablePeering {
 
     fn permissions(&self) -> Permissions {
         let on_create = json!({ "StringEquals": { "ec2:CreateAction": "CreateVpcPeeringConnection" } });
+        let own = json!({ "StringLike": { format!("aws:ResourceTag/{TOKEN}"): "*" } });
         on_one_side(self, &self.vpc_id, &self.route_table_ids)
             .allow(&["ec2:DescribeVpcPeeringConnections"], ["*"])
             .allow(&["ec2:CreateVpcPeeringConnection"], with_connections(&self.vpc_id))
             .allow_if(on_create, &["ec2:CreateTags"], [arn("ec2", CONNECTIONS)])
-            .allow(&["ec2:DeleteVpcPeeringConnection"], [arn("ec2", CONNECTIONS)])
+            .allow_if(own, &["ec2:DeleteVpcPeeringConnection"], [arn("ec2", CONNECTIONS)])
     }
 
     fn peer(&self) -> Option<Peer> {
@@ -287,7 +274,7 @@ impl Step for EnablePeering {
     }
 
     async fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
-        self.undo(self.sides(ctx)?, resume).await
+        undo(&self.sides(ctx)?, resume.map(|resume| resume.state()).transpose()?).await
     }
 }
 
@@ -297,20 +284,23 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_ec2::Client;
     use aws_sdk_ec2::operation::accept_vpc_peering_connection::{
         AcceptVpcPeeringConnectionError, AcceptVpcPeeringConnectionOutput,
     };
     use aws_sdk_ec2::operation::create_route::{CreateRouteError, CreateRouteOutput};
     use aws_sdk_ec2::operation::create_vpc_peering_connection::CreateVpcPeeringConnectionOutput;
-    use aws_sdk_ec2::operation::delete_vpc_peering_connection::DeleteVpcPeeringConnectionOutput;
+    use aws_sdk_ec2::operation::delete_vpc_peering_connection::{
+        DeleteVpcPeeringConnectionError, DeleteVpcPeeringConnectionOutput,
+    };
     use aws_sdk_ec2::operation::describe_route_tables::DescribeRouteTablesOutput;
     use aws_sdk_ec2::operation::describe_vpc_peering_connections::{
         DescribeVpcPeeringConnectionsError, DescribeVpcPeeringConnectionsOutput,
     };
     use aws_sdk_ec2::operation::describe_vpcs::{DescribeVpcsError, DescribeVpcsOutput};
     use aws_sdk_ec2::types::{
-        Route, RouteTable, Tag, Vpc as AwsVpc, VpcCidrBlockAssociation, VpcCidrBlockState, VpcCidrBlockStateCode,
-        VpcPeeringConnection, VpcPeeringConnectionStateReason, VpcPeeringConnectionVpcInfo,
+        Route, RouteOrigin, RouteTable, Tag, Vpc as AwsVpc, VpcCidrBlockAssociation, VpcCidrBlockState,
+        VpcCidrBlockStateCode, VpcPeeringConnection, VpcPeeringConnectionStateReason, VpcPeeringConnectionVpcInfo,
     };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
@@ -644,6 +634,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn pending_while_the_other_side_lags_behind_and_each_route_is_added_once() {
+        let out = adds_route("rtb-1", "10.1.0.0/16");
+        let back = mock!(Client::create_route)
+            .sequence()
+            .error(|| CreateRouteError::generic(meta("InvalidVpcPeeringConnectionID.NotFound")))
+            .error(|| CreateRouteError::generic(meta("RouteAlreadyExists")))
+            .build();
+        // The route that the SDK had added shows in the third look.
+        let with = |id, route| table(THEIRS, id, route);
+        let (none, shown) = (with("rtb-2", None), with("rtb-2", Some(("10.0.0.0/16", PCX))));
+        let look = becomes(&[Status::Active, Status::Active, Status::Active]);
+        let state = json!({ "vpc_peering_connection_id": PCX, "created": true });
+        let mut resume = Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap());
+        // Our side's table shows the new route late, too.
+        let here = [&look, &our_vpc(), &table(OURS, "rtb-1", None), &out];
+        for code in ["InvalidVpcPeeringConnectionID.NotFound", "RouteAlreadyExists"] {
+            let two = two(&here, &[&their_vpc(), &none, &back]);
+            let place = "account 333333333333, eu-central-1";
+            let waits = format!("the route to 10.0.0.0/16 to rtb-2 in {place}: AWS says {code}");
+            let expected = format!("{PCX} is active and stays; still to be added is {waits}");
+            resume = Some(resumed(advance(&example(), &two, resume).await.unwrap(), &expected));
+        }
+        let output = done(advance(&example(), &two(&here, &[&their_vpc(), &shown]), resume).await.unwrap());
+        let created: Vec<_> = output.routes.iter().map(|r| (r.route_table_id.as_str(), r.created)).collect();
+        assert_eq!(created, [("rtb-1", true), ("rtb-2", false)]);
+        assert_eq!((out.num_calls(), back.num_calls()), (1, 2));
+    }
+
+    #[tokio::test]
     async fn failed_connections_give_the_reason_of_aws() {
         for status in [Status::Failed, Status::Rejected, Status::Expired, Status::Deleted] {
             let state = json!({ "vpc_peering_connection_id": PCX, "created": true });
@@ -701,6 +720,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_route_that_a_gateway_propagates_is_no_conflict_and_gets_a_static_one_beside_it() {
+        let tables = mock!(Client::describe_route_tables).then_output(|| {
+            let route = Route::builder().destination_cidr_block("10.1.0.0/16").gateway_id("vgw-1");
+            let route = route.origin(RouteOrigin::EnableVgwRoutePropagation).build();
+            let table = RouteTable::builder().route_table_id("rtb-1").vpc_id(OURS).routes(route).build();
+            DescribeRouteTablesOutput::builder().route_tables(table).build()
+        });
+        let (out, back) = (adds_route("rtb-1", "10.1.0.0/16"), adds_route("rtb-2", "10.0.0.0/16"));
+        let here = [&found(Some(Status::Active), true), &our_vpc(), &tables, &out];
+        let there = [&their_vpc(), &table(THEIRS, "rtb-2", None), &back];
+        let output = done(advance(&example(), &two(&here, &there), None).await.unwrap());
+        assert!(output.routes.iter().all(|route| route.created), "{output:?}");
+        assert_eq!((out.num_calls(), back.num_calls()), (1, 1));
+    }
+
+    #[tokio::test]
     async fn a_route_table_of_another_vpc_is_a_conflict() {
         let other = mock!(Client::describe_route_tables)
             .match_requests(|request| request.route_table_ids() == ["rtb-00000001"])
@@ -719,16 +754,34 @@ mod tests {
     async fn cancel_deletes_only_its_own_request_that_is_not_active() {
         for (status, ours, deleted) in [
             (Some(Status::PendingAcceptance), true, 1),
-            (Some(Status::InitiatingRequest), true, 1),
             (Some(Status::PendingAcceptance), false, 0),
             (Some(Status::Active), true, 0),
             (None, true, 0),
         ] {
             let (look, delete) = (found(status, ours), deletes());
             let (step, two) = (example(), two(&[&look, &delete], &[]));
-            step.undo(sides(&step, &two), None).await.unwrap();
+            undo(&sides(&step, &two), None).await.unwrap();
             assert_eq!(delete.num_calls(), deleted);
         }
+    }
+
+    #[tokio::test]
+    async fn cancel_fails_while_aws_does_not_delete_the_request_and_does_so_when_it_comes_again() {
+        let look = becomes(&[Status::InitiatingRequest, Status::PendingAcceptance]);
+        let delete = mock!(Client::delete_vpc_peering_connection)
+            .match_requests(|request| request.vpc_peering_connection_id() == Some(PCX))
+            .sequence()
+            .error(|| DeleteVpcPeeringConnectionError::generic(meta("InvalidStateTransition")))
+            .output(|| DeleteVpcPeeringConnectionOutput::builder().build())
+            .build();
+        let (step, two) = (example(), two(&[&look, &delete], &[]));
+        let requested =
+            || serde_json::from_value(json!({ "vpc_peering_connection_id": PCX, "created": true })).unwrap();
+        let error = undo(&sides(&step, &two), Some(requested())).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::Conflict);
+        assert!(error.message.contains(PCX) && error.message.contains("initiating-request"), "{error}");
+        undo(&sides(&step, &two), Some(requested())).await.unwrap();
+        assert_eq!(delete.num_calls(), 2);
     }
 
     #[test]
@@ -744,6 +797,8 @@ mod tests {
         let here = step.permissions().session_policy(&place("222222222222")).unwrap();
         assert!(here.contains(&format!("222222222222:vpc/{OURS}")) && !here.contains(THEIRS), "{here}");
         assert!(here.contains("route-table/rtb-00000001") && !here.contains("route-table/*"), "{here}");
+        let delete = here.split_once("ec2:DeleteVpcPeeringConnection").unwrap().1.split("Effect").next().unwrap();
+        assert!(delete.contains(r#""Condition":{"StringLike":{"aws:ResourceTag/stepward:token":"*"}}"#), "{here}");
         let there = step.peer().unwrap().permissions.session_policy(&place("333333333333")).unwrap();
         assert!(there.contains(&format!("333333333333:vpc/{THEIRS}")) && !there.contains(OURS), "{there}");
         assert!(!there.contains("CreateVpcPeeringConnection") && there.contains("route-table/*"), "{there}");
