@@ -15,6 +15,7 @@ pub mod logging;
 pub mod manifest;
 pub mod mask;
 pub mod permissions;
+pub mod resend;
 pub mod runtime;
 pub mod session;
 pub mod settings;

@@ -151,12 +151,12 @@ def query_definition_not_found(key):
 
 
 def describe_queries(data):
-    status, group = data.get("status"), data.get("logGroupName")
-    shown = ["queryId", "queryString", "status", "createTime", "logGroupName"]
+    filters = ["status", "logGroupName", "queryLanguage"]
+    shown = ["queryId", "queryString", "createTime", *filters]
     found = [
         {field: query[field] for field in shown}
         for query in queries.values()
-        if status in (None, query["status"]) and group in (None, query["logGroupName"])
+        if all(data.get(field) in (None, query[field]) for field in filters)
     ]
     return page("queries", found, data)
 
@@ -168,12 +168,13 @@ def page(name, items, data):
 
 
 def start_dated_query(data):
-    # MiniStack knows no comments and no time of creation.
+    # MiniStack knows no comments, no languages and no time of creation.
     text = data.get("queryString", "")
     status, headers, body = start_query({**data, "queryString": re.sub(r"(?m)^\s*#.*\n?", "", text)})
     if status == 200:
         query = queries[json.loads(body)["queryId"]]
-        query.update(queryString=text, createTime=int(time.time() * 1000))
+        language = data.get("queryLanguage", "CWLI")
+        query.update(queryString=text, queryLanguage=language, createTime=int(time.time() * 1000))
     return status, headers, body
 
 

@@ -5,6 +5,7 @@ use std::fmt;
 use aws_sdk_autoscaling::types::{AutoScalingGroup, Instance, LifecycleState};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stepward::{ErrorName, StepError};
 
 /// A group's sizes.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
@@ -54,14 +55,19 @@ pub fn settled(group: &AutoScalingGroup, desired: i32) -> bool {
     units == desired || units > desired && units - lightest < desired
 }
 
-/// Whether an instance comes or goes right now.
+fn has_too_few(group: &AutoScalingGroup, desired: i32) -> bool {
+    in_service(group).sum::<i32>() < desired
+}
+
+/// Whether an instance is on its way that brings the group nearer to this capacity: one that comes when there are too
+/// few, else one that goes. An instance that a lifecycle hook keeps from going says nothing of those that are missing,
+/// and one that is retained goes nowhere.
+/// <https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-lifecycle.html>
 #[must_use]
-pub fn in_transit(group: &AutoScalingGroup) -> bool {
-    group
-        .instances()
-        .iter()
-        .filter_map(Instance::lifecycle_state)
-        .any(|state| ["Pending", "Terminating"].iter().any(|moving| state.as_str().starts_with(moving)))
+pub fn in_transit(group: &AutoScalingGroup, desired: i32) -> bool {
+    let needed = if has_too_few(group, desired) { "Pending" } else { "Terminating" };
+    let mut states = group.instances().iter().filter_map(Instance::lifecycle_state);
+    states.any(|state| state.as_str().starts_with(needed) && *state != LifecycleState::TerminatingRetained)
 }
 
 /// The process that the group needs to reach this capacity, if it is suspended.
@@ -71,8 +77,24 @@ pub fn suspended(group: &AutoScalingGroup, desired: i32) -> Option<&'static str>
     if settled(group, desired) {
         return None;
     }
-    let needed = if in_service(group).sum::<i32>() < desired { "Launch" } else { "Terminate" };
+    let needed = if has_too_few(group, desired) { "Launch" } else { "Terminate" };
     group.suspended_processes().iter().any(|process| process.process_name() == Some(needed)).then_some(needed)
+}
+
+/// The error as it is, but for one that comes as a fault of AWS and is a state of the account.
+/// <https://docs.aws.amazon.com/autoscaling/ec2/userguide/autoscaling-service-linked-role.html>
+#[must_use]
+pub fn explained(error: StepError) -> StepError {
+    if !error.has_code("ServiceLinkedRoleFailure") {
+        return error;
+    }
+    let message = format!(
+        "{}; nothing was changed, because Auto Scaling cannot use its service-linked role in the account: it is not \
+         ready yet, or was deleted. Run this again in a minute; if it stays so, look for the group's role in IAM \
+         (AWSServiceRoleForAutoScaling, unless it has another) and create it anew",
+        error.message
+    );
+    StepError { name: ErrorName::Conflict, message, ..error }
 }
 
 #[cfg(test)]
@@ -94,5 +116,22 @@ mod tests {
         assert!(!settled(&weighing(&["4", "4", "2"]), 8));
         assert!(settled(&weighing(&[]), 0));
         assert!(!settled(&weighing(&["1"]), 0));
+    }
+
+    #[test]
+    fn only_what_brings_the_group_nearer_to_its_capacity_is_on_its_way() {
+        use LifecycleState::{InService, PendingWait, TerminatingRetained, TerminatingWait};
+        for (state, desired, expected) in [
+            (PendingWait, 2, true),
+            (PendingWait, 0, false),
+            (TerminatingWait, 2, false),
+            (TerminatingWait, 0, true),
+            (TerminatingRetained, 0, false),
+            (InService, 3, false),
+        ] {
+            let instances = [InService, state.clone()].map(|state| Instance::builder().lifecycle_state(state).build());
+            let group = AutoScalingGroup::builder().set_instances(Some(instances.into())).build();
+            assert_eq!(in_transit(&group, desired), expected, "{state} {desired}");
+        }
     }
 }

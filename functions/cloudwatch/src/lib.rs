@@ -1,5 +1,6 @@
 //! What the CloudWatch Logs steps share: names of log groups, and a query from its start to its rows.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -12,11 +13,13 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use stepward::input::require;
-use stepward::permissions::{arn, literal};
+use stepward::permissions::{Place, arn, literal};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, StepError};
 
-/// Between two looks at a query. Most take a few seconds.
+/// Between two looks at a query, at first. Most take a few seconds.
 const POLL: Duration = Duration::from_secs(2);
+/// How long to wait before each look for a query to stop: the call that the job's end has cut off may just start it.
+const PATIENCE: [Duration; 3] = [Duration::ZERO, Duration::from_secs(5), Duration::from_secs(10)];
 /// CloudWatch Logs ends a query after 60 minutes.
 /// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_StartQuery.html>
 pub const TIMEOUT: Duration = Duration::from_mins(65);
@@ -178,6 +181,21 @@ pub fn check(log_groups: &[String], unit: TimeUnit, past: Count, limit: u16) -> 
     require((1..=MAX_ROWS).contains(&limit), || format!("limit is {limit}, not 1 to {MAX_ROWS}"))
 }
 
+/// Checks that log groups given by ARNs can be searched from where the step works. They may be another account's, which
+/// shares them with this one, but not another Region's.
+/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-Unified-Cross-Account.html>
+///
+/// # Errors
+/// `InvalidInput` naming the log group.
+pub fn check_place(place: &Place, log_groups: &[String]) -> Result<(), StepError> {
+    let here = format!("arn:{}:logs:{}:", place.partition, place.region);
+    let elsewhere = log_groups.iter().find(|group| group.starts_with("arn:") && !group.starts_with(&here));
+    elsewhere.map_or(Ok(()), |group| {
+        Err(ErrorName::InvalidInput
+            .because(format!("log_groups: {group} is not in Region {}, where this step works", place.region)))
+    })
+}
+
 /// What a query needs on these log groups; on all where only the query tells which.
 #[must_use]
 pub fn permissions(log_groups: &[String]) -> Permissions {
@@ -252,11 +270,22 @@ pub async fn start(ctx: &Context, query: &Query) -> Result<Started, StepError> {
     Ok(Started { query_id, from, to })
 }
 
+/// How long to wait before the next look at a query.
+#[must_use]
+pub fn patience(resume: Option<&Resume>) -> Duration {
+    Resume::patience(resume, POLL)
+}
+
 /// Looks at a query: pending while it runs, its rows when it is complete.
 ///
 /// # Errors
 /// `StepFailed` when the query ended otherwise.
-pub async fn look(ctx: &Context, query: Started, limit: u16) -> Result<Progress<Answered>, StepError> {
+pub async fn look(
+    ctx: &Context,
+    query: Started,
+    limit: u16,
+    patience: Duration,
+) -> Result<Progress<Answered>, StepError> {
     let logs = ctx.client(Client::new);
     let id = &query.query_id;
     let answer = logs.get_query_results().query_id(id).send().await?;
@@ -277,7 +306,7 @@ pub async fn look(ctx: &Context, query: Started, limit: u16) -> Result<Progress<
         other => {
             let state = other.as_ref().map_or("scheduled".into(), |state| state.as_str().to_lowercase());
             let progress = format!("query {id} is {state}, {} log events read", statistics.records_scanned);
-            return Progress::pending(&query, POLL, progress);
+            return Progress::pending(&query, patience, progress);
         }
     }
     let (mut results, mut next) = (answer.results.unwrap_or_default(), answer.next_token);
@@ -307,28 +336,44 @@ pub async fn look(ctx: &Context, query: Started, limit: u16) -> Result<Progress<
 /// Stops what the step has started.
 ///
 /// # Errors
-/// Why CloudWatch Logs failed.
+/// Why CloudWatch Logs could not stop one of the queries, when all were tried.
 pub async fn stop(ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
-    let ids = if let Some(resume) = resume {
-        vec![resume.state::<Started>()?.query_id]
-    } else {
+    let ids = match resume {
+        Some(resume) => vec![resume.state::<Started>()?.query_id],
         // The answer with the ID was lost.
-        let running = marked(ctx, &[QueryStatus::Scheduled, QueryStatus::Running]).await?;
-        running.into_iter().filter_map(|query| query.query_id).collect()
+        None => running(ctx).await?,
     };
     if ids.is_empty() {
-        ctx.log("No query of this step is running");
+        ctx.log("No query with this step's mark runs; one in PPL or SQL has no mark, and ends by itself");
     }
+    let mut failure = Ok(());
     for id in ids {
         match ctx.client(Client::new).stop_query().query_id(&id).send().await {
             Ok(answer) if answer.success => ctx.log(format_args!("CloudWatch Logs query {id} stopped")),
             // Which is an error to CloudWatch Logs.
             // https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_StopQuery.html
-            Err(error) if error.code() != Some("InvalidParameterException") => return Err(error.into()),
+            Err(error) if error.code() != Some("InvalidParameterException") => {
+                let error = StepError::from(error);
+                ctx.log(format_args!("CloudWatch Logs query {id} was not stopped: {error}"));
+                failure = failure.and(Err(error));
+            }
             _ => ctx.log(format_args!("CloudWatch Logs query {id} had ended already")),
         }
     }
-    Ok(())
+    failure
+}
+
+/// The IDs of this step's queries that run, as soon as there are any.
+async fn running(ctx: &Context) -> Result<Vec<String>, StepError> {
+    for wait in PATIENCE {
+        tokio::time::sleep(wait).await;
+        let found = marked(ctx, &[QueryStatus::Scheduled, QueryStatus::Running]).await?;
+        let ids: BTreeSet<_> = found.into_iter().filter_map(|query| query.query_id).collect();
+        if !ids.is_empty() {
+            return Ok(ids.into_iter().collect());
+        }
+    }
+    Ok(Vec::new())
 }
 
 impl TimeUnit {
@@ -399,22 +444,25 @@ fn mark(ctx: &Context) -> String {
     format!("# stepward {} ", &ctx.client_token("query")[..12])
 }
 
-/// The queries of these states that carry this step's mark. `StartQuery` takes no client token.
+/// The queries of these states that carry this step's mark. `StartQuery` takes no client token. States are asked for in
+/// the order in which a query has them, so that none is missed that gets on in between; it may be there twice.
 async fn marked(ctx: &Context, states: &[QueryStatus]) -> Result<Vec<QueryInfo>, StepError> {
     let (logs, mark) = (ctx.client(Client::new), mark(ctx));
-    let is_ours = |query: &QueryInfo| {
-        query.query_string().is_some_and(|text| text.contains(&mark))
-            && query.status().is_some_and(|status| states.contains(status))
-    };
-    let (mut found, mut next) = (Vec::new(), None);
-    loop {
-        let page = logs.describe_queries().max_results(1000).set_next_token(next).send().await?;
-        found.extend(page.queries.unwrap_or_default().into_iter().filter(is_ours));
-        next = page.next_token;
-        if next.is_none() {
-            return Ok(found);
+    let is_ours = |query: &QueryInfo| query.query_string().is_some_and(|text| text.contains(&mark));
+    let mut found = Vec::new();
+    for state in states {
+        let mut next = None;
+        loop {
+            let request = logs.describe_queries().query_language(QueryLanguage::Cwli).status(state.clone());
+            let page = request.max_results(1000).set_next_token(next).send().await?;
+            found.extend(page.queries.unwrap_or_default().into_iter().filter(is_ours));
+            next = page.next_token;
+            if next.is_none() {
+                break;
+            }
         }
     }
+    Ok(found)
 }
 
 /// What the mark under a query tells of it.
@@ -477,6 +525,21 @@ mod tests {
         }
         for text in ["-1", "\"-1\"", "1.5", "\"\"", "\"an hour\"", "null"] {
             assert!(serde_json::from_str::<Count>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_log_group_of_another_region_or_partition_is_refused() {
+        let place = Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
+        let check = |group: &str| check_place(&place, &["/app".into(), group.into()]);
+        check("arn:aws:logs:eu-west-1:222222222222:log-group:/app").unwrap();
+        check("arn:aws:logs:eu-west-1:333333333333:log-group:/app:*").unwrap();
+        for group in
+            ["arn:aws:logs:us-east-1:222222222222:log-group:/app", "arn:aws-cn:logs:eu-west-1:2:log-group:/app"]
+        {
+            let error = check(group).unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput);
+            assert!(error.message.contains(group), "{error}");
         }
     }
 

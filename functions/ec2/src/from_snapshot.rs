@@ -10,13 +10,16 @@ use aws_sdk_ec2::types::{Image, ImageState, Instance, InstanceStateName, Snapsho
 use serde::{Deserialize, Serialize};
 use stepward::{Context, ErrorName, Resume, StepError};
 
-use crate::instances::{Selection, reason, state};
+use crate::bring::reason;
+use crate::instances::{Selection, state};
 use crate::{TOKEN_TAG, filter, health};
 
 /// Between two looks while EC2 works on something short.
 const SOON: Duration = Duration::from_secs(5);
 /// Between two looks at the status checks, which EC2 makes every minute, and at a snapshot.
 const POLL: Duration = Duration::from_secs(15);
+/// How often an image is looked for that EC2 does not show, which comes to some 5 minutes.
+const LOOKS: u32 = 60;
 
 /// What there is of an image and an instance: everything that may have to be removed again.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -25,6 +28,9 @@ pub struct Made {
     pub image_id: Option<String>,
     /// The instance launched from it.
     pub instance_id: Option<String>,
+    /// How often EC2 did not know the image.
+    #[serde(default)]
+    pub unknown: u32,
 }
 
 /// What one call comes to.
@@ -99,36 +105,7 @@ async fn register(
     let named = image_id.as_deref().unwrap_or_default();
     ctx.log(format_args!("Image {named} registered from {snapshot_id}"));
     let progress = format!("image {named} registered");
-    Ok(Stage::Waiting(Made { image_id, instance_id: None }, SOON, progress))
-}
-
-/// Launches an instance, once the image is available.
-async fn launch(
-    ctx: &Context,
-    ec2: &Client,
-    image_id: &str,
-    request: RunInstancesInputBuilder,
-) -> Result<Stage, StepError> {
-    let made = |instance_id| Made { image_id: Some(image_id.into()), instance_id };
-    let image = image(ctx, ec2).await?;
-    match image.as_ref().and_then(|image| image.state.clone()) {
-        Some(ImageState::Available) => {}
-        // EC2 can take a moment to show what it has registered.
-        Some(ImageState::Pending | ImageState::Transient) | None => {
-            return Ok(Stage::Waiting(made(None), SOON, format!("image {image_id} is pending")));
-        }
-        Some(other) => {
-            let said = image.as_ref().and_then(|image| image.state_reason()?.message()).unwrap_or("EC2 gave no reason");
-            return Err(ErrorName::StepFailed.because(format!("image {image_id} is in state {other}: {said}")));
-        }
-    }
-    let request = request.image_id(image_id).client_token(token(ctx)).min_count(1).max_count(1);
-    let launched = request.send_with(ec2).await?.instances.unwrap_or_default();
-    let instance_id = launched.into_iter().next().and_then(|instance| instance.instance_id);
-    let named = instance_id.as_deref().unwrap_or_default();
-    ctx.log(format_args!("Instance {named} launched from {image_id}"));
-    let progress = format!("instance {named} launched");
-    Ok(Stage::Waiting(made(instance_id), SOON, progress))
+    Ok(Stage::Waiting(Made { image_id, ..Made::default() }, SOON, progress))
 }
 
 impl Made {
@@ -146,7 +123,7 @@ impl Made {
     async fn find(ctx: &Context, ec2: &Client) -> Result<Self, StepError> {
         let instance_id = instance(ctx, ec2).await?.and_then(|instance| instance.instance_id);
         let image_id = image(ctx, ec2).await?.and_then(|image| image.image_id);
-        Ok(Self { image_id, instance_id })
+        Ok(Self { image_id, instance_id, unknown: 0 })
     }
 
     /// Goes on, by one thing at a time: so what there is at the beginning of a call is all that it may have to remove.
@@ -163,7 +140,7 @@ impl Made {
     ) -> Result<Stage, StepError> {
         let advanced = match &self {
             Self { instance_id: Some(id), .. } => self.watch(ctx, ec2, id).await,
-            Self { image_id: Some(id), .. } => launch(ctx, ec2, id, to_launch).await,
+            Self { image_id: Some(id), .. } => self.launch(ctx, ec2, id, to_launch).await,
             _ => register(ctx, ec2, snapshot_id, to_register).await,
         };
         match advanced {
@@ -172,12 +149,59 @@ impl Made {
         }
     }
 
+    /// Launches an instance, once the image is available.
+    async fn launch(
+        &self,
+        ctx: &Context,
+        ec2: &Client,
+        image_id: &str,
+        request: RunInstancesInputBuilder,
+    ) -> Result<Stage, StepError> {
+        let Some(image) = image(ctx, ec2).await? else { return self.unknown(image_id) };
+        match &image.state {
+            Some(ImageState::Available) => {}
+            Some(ImageState::Pending | ImageState::Transient) | None => {
+                return Ok(Stage::Waiting(self.clone(), SOON, format!("image {image_id} is pending")));
+            }
+            Some(other) => {
+                let said = image.state_reason().and_then(|reason| reason.message()).unwrap_or("EC2 gave no reason");
+                return Err(ErrorName::StepFailed.because(format!("image {image_id} is in state {other}: {said}")));
+            }
+        }
+        let request = request.image_id(image_id).client_token(token(ctx)).min_count(1).max_count(1);
+        let launched = match request.send_with(ec2).await.map_err(StepError::from) {
+            Err(error) if is_gone(&error) => return self.unknown(image_id),
+            launched => launched?.instances.unwrap_or_default(),
+        };
+        let instance_id = launched.into_iter().next().and_then(|instance| instance.instance_id);
+        let named = instance_id.as_deref().unwrap_or_default();
+        ctx.log(format_args!("Instance {named} launched from {image_id}"));
+        let progress = format!("instance {named} launched");
+        Ok(Stage::Waiting(Self { instance_id, ..self.clone() }, SOON, progress))
+    }
+
+    /// Waits for an image that EC2 does not know, or not everywhere yet.
+    /// <https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html>
+    fn unknown(&self, image_id: &str) -> Result<Stage, StepError> {
+        if self.unknown < LOOKS {
+            let waited = Self { unknown: self.unknown + 1, ..self.clone() };
+            return Ok(Stage::Waiting(waited, SOON, format!("EC2 does not know image {image_id} yet")));
+        }
+        Err(ErrorName::Conflict.because(format!(
+            "EC2 has not known image {image_id} for 5 minutes: somebody deregistered it; start the step anew"
+        )))
+    }
+
     async fn watch(&self, ctx: &Context, ec2: &Client, id: &str) -> Result<Stage, StepError> {
         let found = instance(ctx, ec2).await?;
         let now = found.as_ref().map_or(InstanceStateName::Pending, state);
         match found {
             Some(instance) if now == InstanceStateName::Running => {
-                let checks = health(ec2, vec![id.to_owned()]).await?.into_iter().next();
+                let checks = match health(ec2, &[id.to_owned()]).await {
+                    // What shows the checks may not know the instance yet.
+                    Err(error) if error.has_code("InvalidInstanceID.NotFound") => None,
+                    checks => checks?.into_iter().next(),
+                };
                 if checks.as_ref().is_some_and(|checks| checks.ok) {
                     return Ok(Stage::Ready(Box::new(instance)));
                 }
@@ -217,8 +241,8 @@ impl Made {
         let told = resume.map(|resume| resume.state::<Self>()).transpose()?.unwrap_or_default();
         let found = Self::find(ctx, ec2).await?;
         // EC2 may not show yet what an earlier answer tells of.
-        let all =
-            Self { image_id: found.image_id.or(told.image_id), instance_id: found.instance_id.or(told.instance_id) };
+        let (image_id, instance_id) = (found.image_id.or(told.image_id), found.instance_id.or(told.instance_id));
+        let all = Self { image_id, instance_id, unknown: 0 };
         let (removed, left) = all.remove(ec2).await;
         if !removed.is_empty() {
             ctx.log(format_args!("Removed: {}", removed.join(", ")));
@@ -253,9 +277,12 @@ impl Made {
 /// Why EC2 refused.
 pub async fn deregister(ec2: &Client, image_id: &str) -> Result<(), StepError> {
     match ec2.deregister_image().image_id(image_id).send().await.map_err(StepError::from) {
-        Err(error) if !error.has_code("InvalidAMIID.NotFound") && !error.has_code("InvalidAMIID.Unavailable") => {
-            Err(error)
-        }
+        Err(error) if !is_gone(&error) => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Whether EC2 does not know an image, or no more.
+fn is_gone(error: &StepError) -> bool {
+    error.has_code("InvalidAMIID.NotFound") || error.has_code("InvalidAMIID.Unavailable")
 }

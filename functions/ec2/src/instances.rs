@@ -1,24 +1,23 @@
-//! Choosing instances, and bringing them to a state.
+//! Choosing instances, and telling what became of them.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::time::Duration;
 
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{Instance, InstanceStateChange, InstanceStateName};
+use aws_sdk_ec2::types::{Instance, InstanceStateName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::input::require;
 use stepward::permissions::{arn, literal};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, StepError};
+use stepward::{Context, ErrorName, Permissions, StepError};
 
 use crate::{filter, require_id};
 
 /// Instances that one call may name. A session policy that names each has room for about 25; beyond that it falls back
 /// to the action alone.
 pub const MAX_INSTANCES: usize = 50;
-/// Between two looks at the instances' states. EC2 takes 10 to 90 seconds for most changes.
-const POLL: Duration = Duration::from_secs(5);
+/// Instances that tags may choose. What is kept of each between two calls must stay far below the 256 KiB that a state
+/// machine passes on.
+const MAX_BY_TAGS: usize = 500;
 /// The states of instances that have not been terminated.
 pub const LIVE: [InstanceStateName; 4] =
     [InstanceStateName::Pending, InstanceStateName::Running, InstanceStateName::Stopping, InstanceStateName::Stopped];
@@ -52,25 +51,6 @@ pub struct ChangedInstance {
     pub previous_state: String,
     /// Its state now.
     pub state: String,
-}
-
-/// A state that instances rest in, and those from which EC2 can be asked for it.
-#[derive(Clone, Debug)]
-pub struct Goal {
-    /// Instances in this state are done.
-    pub reached: InstanceStateName,
-    /// Instances in these states are acted upon; others are waited for.
-    pub act_on: Vec<InstanceStateName>,
-    /// What the step does to them, for the log: "Starting".
-    pub doing: &'static str,
-}
-
-/// What is kept between two calls.
-#[derive(Debug, Deserialize, Serialize)]
-struct Watch {
-    instances: Vec<ChangedInstance>,
-    /// Instances that EC2 was asked to change.
-    asked: Vec<String>,
 }
 
 impl Selection<'_> {
@@ -113,7 +93,7 @@ impl Selection<'_> {
     /// The chosen instances as they are now; by tags, those in one of the states, or in any when none is given.
     ///
     /// # Errors
-    /// `NotFound` for an unknown ID.
+    /// `NotFound` for an unknown ID, `Conflict` for tags that too many instances carry.
     pub async fn find(&self, ec2: &Client, states: &[InstanceStateName]) -> Result<Vec<Instance>, StepError> {
         let mut request = ec2.describe_instances();
         if self.tags.is_empty() {
@@ -132,118 +112,14 @@ impl Selection<'_> {
             found.extend(
                 page?.reservations.unwrap_or_default().into_iter().flat_map(|r| r.instances.unwrap_or_default()),
             );
+            if !self.tags.is_empty() && found.len() > MAX_BY_TAGS {
+                return Err(ErrorName::Conflict.because(format!(
+                    "more than {MAX_BY_TAGS} instances carry these tags: nothing was done; narrow the tags"
+                )));
+            }
         }
         Ok(found)
     }
-}
-
-/// Brings the chosen instances to a state: looks, asks EC2 for those that need it, and looks again until all are there.
-///
-/// Because every call looks before it acts, a repeated one asks for nothing twice.
-///
-/// # Errors
-/// `NotFound` for an unknown ID, `Conflict` for an instance that is terminated and should not be, `StepFailed` with
-/// EC2's reason when an instance went back, or why EC2 refused.
-pub async fn bring<F, Fut>(
-    ctx: &Context,
-    selection: Selection<'_>,
-    resume: Option<Resume>,
-    goal: &Goal,
-    act: F,
-) -> Result<Progress<Changed>, StepError>
-where
-    F: Fn(Client, Vec<String>) -> Fut + Send,
-    Fut: Future<Output = Result<Vec<InstanceStateChange>, StepError>> + Send,
-{
-    let ec2 = ctx.client(Client::new);
-    let (found, mut watch) = match resume {
-        None => {
-            let found = selection.find(&ec2, &LIVE).await?;
-            let instances = found.iter().map(first_seen).collect();
-            (found, Watch { instances, asked: Vec::new() })
-        }
-        Some(resume) => {
-            let watch: Watch = resume.state()?;
-            let ids: Vec<_> = watch.instances.iter().map(|instance| instance.instance_id.clone()).collect();
-            (Selection { ids: &ids, tags: &BTreeMap::new() }.find(&ec2, &LIVE).await?, watch)
-        }
-    };
-    if watch.instances.is_empty() {
-        ctx.log("No instance carries these tags; there is nothing to do");
-        return Ok(Progress::Done(changed(ctx, watch.instances)));
-    }
-    for instance in &found {
-        check(instance, &watch, goal)?;
-        watch.set_state(instance.instance_id(), &state(instance));
-    }
-    let to_ask: Vec<_> = watch.in_state(&goal.act_on).filter(|id| !watch.asked.contains(id)).collect();
-    if !to_ask.is_empty() {
-        ctx.log(format_args!("{} {}", goal.doing, to_ask.join(", ")));
-        for change in act(ec2, to_ask.clone()).await? {
-            if let Some(now) = change.current_state.and_then(|state| state.name) {
-                watch.set_state(change.instance_id.as_deref(), &now);
-            }
-        }
-        watch.asked.extend(to_ask);
-    }
-    let (all, there) = (watch.instances.len(), watch.in_state(std::slice::from_ref(&goal.reached)).count());
-    if there == all {
-        ctx.log(format_args!("{there} of {all} instances {}", goal.reached));
-        return Ok(Progress::Done(changed(ctx, watch.instances)));
-    }
-    Progress::pending(&watch, POLL, format!("{there} of {all} instances {}", goal.reached))
-}
-
-impl Watch {
-    fn set_state(&mut self, id: Option<&str>, state: &InstanceStateName) {
-        if let Some(instance) = self.instances.iter_mut().find(|instance| Some(instance.instance_id.as_str()) == id) {
-            state.as_str().clone_into(&mut instance.state);
-        }
-    }
-
-    fn in_state(&self, states: &[InstanceStateName]) -> impl Iterator<Item = String> {
-        let fits = move |instance: &&ChangedInstance| states.iter().any(|state| state.as_str() == instance.state);
-        self.instances.iter().filter(fits).map(|instance| instance.instance_id.clone())
-    }
-}
-
-fn check(instance: &Instance, watch: &Watch, goal: &Goal) -> Result<(), StepError> {
-    let id = instance.instance_id.clone().unwrap_or_default();
-    let now = state(instance);
-    let asked = watch.asked.contains(&id);
-    if goal.reached == InstanceStateName::Terminated {
-        return Ok(());
-    }
-    if matches!(now, InstanceStateName::Terminated | InstanceStateName::ShuttingDown) {
-        let name = if asked { ErrorName::StepFailed } else { ErrorName::Conflict };
-        return Err(
-            name.because(format!("{id} is {now}: a terminated instance cannot change; take it out of instance_ids"))
-        );
-    }
-    let code = instance.state_reason().and_then(|reason| reason.code()).unwrap_or_default();
-    let by_wish =
-        ["", "Client.UserInitiatedShutdown", "Client.UserInitiatedHibernate", "Client.InstanceInitiatedShutdown"];
-    if asked && now == InstanceStateName::Stopped && goal.act_on.contains(&now) && !by_wish.contains(&code) {
-        return Err(ErrorName::StepFailed.because(format!("{id} is {now} again: {}", reason(instance))));
-    }
-    Ok(())
-}
-
-/// Why an instance is in its state. EC2 tells only here why it could not do what it was asked, as in
-/// `Server.InsufficientInstanceCapacity`.
-/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html>
-#[must_use]
-pub fn reason(instance: &Instance) -> String {
-    let given = instance.state_reason();
-    let code = given.and_then(|reason| reason.code()).unwrap_or("EC2 gave no reason");
-    let message = given.and_then(|reason| reason.message()).unwrap_or(code);
-    // EC2 says no more than this when it may not use the key of an encrypted volume.
-    let advice = if code == "Client.InternalError" {
-        "; with an encrypted volume: allow kms:CreateGrant for its key in the customer's role"
-    } else {
-        ""
-    };
-    format!("{message}{advice}")
 }
 
 /// An instance as it was found.

@@ -1,13 +1,17 @@
 //! What the EC2 steps share.
 
+pub mod bring;
 pub mod from_snapshot;
+pub mod image;
 pub mod instances;
 pub mod testing;
 
 use std::collections::BTreeMap;
 
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{Filter, InstanceStateName, ResourceType, SummaryStatus, Tag, TagSpecification};
+use aws_sdk_ec2::types::{
+    Filter, InstanceStateName, InstanceStatus, ResourceType, SummaryStatus, Tag, TagSpecification,
+};
 use serde_json::json;
 use stepward::input::require;
 use stepward::{Permissions, StepError};
@@ -15,6 +19,12 @@ use stepward::{Permissions, StepError};
 /// The tag that everything a step makes carries, with the step's client token: a call repeated after a lost answer
 /// finds by it what the first one made.
 pub const TOKEN_TAG: &str = "stepward:token";
+/// The keys of encrypted volumes, which can be another account's.
+const ANY_KEY: &str = "arn:$partition:kms:$region:*:key/*";
+/// Instances that one `DescribeInstanceStatus` may name.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstanceStatus.html>
+const AT_ONCE: usize = 100;
+
 /// An EC2 filter: one of the values must fit.
 #[must_use]
 pub fn filter<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) -> Filter {
@@ -87,14 +97,14 @@ pub fn encrypted_volumes() -> Permissions {
         "kms:ReEncryptFrom",
         "kms:ReEncryptTo",
     ];
-    unlocked_volumes().allow_if(through_ec2, &actions, ["arn:$partition:kms:$region:*:key/*"])
+    unlocked_volumes().allow_if(through_ec2, &actions, [ANY_KEY])
 }
 
 /// What EC2 does in the caller's name with the key of an encrypted volume that there is: it lets an instance use it.
 #[must_use]
 pub fn unlocked_volumes() -> Permissions {
     let for_aws = json!({ "Bool": { "kms:GrantIsForAWSResource": "true" } });
-    Permissions::default().allow_if(for_aws, &["kms:CreateGrant"], ["*"])
+    Permissions::default().allow_if(for_aws, &["kms:CreateGrant"], [ANY_KEY])
 }
 
 /// An instance's state, and what EC2's status checks say of it.
@@ -115,29 +125,52 @@ pub struct Health {
 ///
 /// # Errors
 /// `NotFound` for an unknown ID.
-pub async fn health(ec2: &Client, ids: Vec<String>) -> Result<Vec<Health>, StepError> {
-    let request = ec2.describe_instance_status().set_instance_ids(Some(ids)).include_all_instances(true);
-    let mut pages = request.into_paginator().send();
-    let mut all = Vec::new();
-    while let Some(page) = pages.next().await {
-        for status in page?.instance_statuses.unwrap_or_default() {
-            let state = status.instance_state.and_then(|state| state.name).unwrap_or(InstanceStateName::Pending);
-            let [system, instance] = [status.system_status, status.instance_status]
-                .map(|check| check.and_then(|check| check.status).unwrap_or(SummaryStatus::InsufficientData));
-            let ok = state == InstanceStateName::Running
-                && [&system, &instance].iter().all(|check| matches!(check, SummaryStatus::Ok));
-            let instance_id = status.instance_id.unwrap_or_default();
-            all.push(Health { instance_id, state, ok, checks: format!("system {system}, instance {instance}") });
+pub async fn health(ec2: &Client, ids: &[String]) -> Result<Vec<Health>, StepError> {
+    let mut found = Vec::new();
+    for ids in ids.chunks(AT_ONCE) {
+        let request = ec2.describe_instance_status().set_instance_ids(Some(ids.to_vec())).include_all_instances(true);
+        let mut pages = request.into_paginator().send();
+        while let Some(page) = pages.next().await {
+            found.extend(page?.instance_statuses.unwrap_or_default());
         }
     }
-    Ok(all)
+    let health = |status: InstanceStatus| {
+        let state = status.instance_state.and_then(|state| state.name).unwrap_or(InstanceStateName::Pending);
+        let [system, instance] = [status.system_status, status.instance_status]
+            .map(|check| check.and_then(|check| check.status).unwrap_or(SummaryStatus::InsufficientData));
+        let ok = state == InstanceStateName::Running
+            && [&system, &instance].iter().all(|check| matches!(check, SummaryStatus::Ok));
+        let instance_id = status.instance_id.unwrap_or_default();
+        Health { instance_id, state, ok, checks: format!("system {system}, instance {instance}") }
+    };
+    Ok(found.into_iter().map(health).collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use aws_smithy_mocks::{RuleMode, mock, mock_client};
     use stepward::ErrorName;
 
     use super::*;
+    use crate::testing::status;
+
+    #[tokio::test]
+    async fn the_status_of_more_than_a_hundred_instances_is_asked_for_by_hundreds() {
+        let ids: Vec<_> = (0..201).map(|n| format!("i-{n:017x}")).collect();
+        let rules: Vec<_> = ids
+            .chunks(100)
+            .map(|some| {
+                let some = some.to_vec();
+                let id = some[0].clone();
+                mock!(Client::describe_instance_status)
+                    .match_requests(move |request| request.instance_ids() == some)
+                    .then_output(move || status(&id, InstanceStateName::Running, SummaryStatus::Ok))
+            })
+            .collect();
+        let ec2 = mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules.iter().collect::<Vec<_>>());
+        let found: Vec<_> = health(&ec2, &ids).await.unwrap().into_iter().map(|one| one.instance_id).collect();
+        assert_eq!(found, [&ids[0], &ids[100], &ids[200]].map(Clone::clone));
+    }
 
     #[test]
     fn a_description_is_ascii() {

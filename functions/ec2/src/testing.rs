@@ -9,7 +9,7 @@ use aws_sdk_ec2::operation::describe_instance_status::DescribeInstanceStatusOutp
 use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
 use aws_sdk_ec2::types::{
     Instance, InstanceState, InstanceStateChange, InstanceStateName, InstanceStatus, InstanceStatusSummary,
-    Reservation, SummaryStatus,
+    Reservation, StateReason, SummaryStatus,
 };
 use aws_smithy_types::error::ErrorMetadata;
 use serde_json::json;
@@ -19,6 +19,15 @@ use stepward::{Progress, Resume};
 #[must_use]
 pub fn instance(id: &str, state: InstanceStateName) -> Instance {
     Instance::builder().instance_id(id).state(InstanceState::builder().name(state).build()).build()
+}
+
+/// A stopped instance, and why it is.
+#[must_use]
+pub fn stopped(id: &str, code: &str, message: &str) -> Instance {
+    let reason = StateReason::builder().code(code).message(message).build();
+    let mut stopped = instance(id, InstanceStateName::Stopped);
+    stopped.state_reason = Some(reason);
+    stopped
 }
 
 /// What `DescribeInstances` answers.

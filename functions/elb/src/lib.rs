@@ -3,6 +3,7 @@
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::LoadBalancer;
 use stepward::input::require;
+use stepward::permissions::Place;
 use stepward::{Context, ErrorName, StepError};
 
 /// How the ARN of a load balancer begins, after partition, Region and account.
@@ -34,7 +35,8 @@ pub fn check(load_balancer: &str) -> Result<(), StepError> {
 /// Finds an Application, Network or Gateway load balancer by its name or ARN.
 ///
 /// # Errors
-/// `NotFound` for one that is not there, and for a Classic one.
+/// `InvalidInput` for the ARN of one in another account or Region, before any call; `NotFound` for one that is not
+/// there, and for a Classic one.
 pub async fn find(ctx: &Context, load_balancer: &str) -> Result<LoadBalancer, StepError> {
     let absent = || {
         format!(
@@ -44,6 +46,13 @@ pub async fn find(ctx: &Context, load_balancer: &str) -> Result<LoadBalancer, St
         )
     };
     let is_arn = load_balancer.starts_with("arn:");
+    let Place { partition, region, account_id } = &ctx.place;
+    let here = format!("arn:{partition}:elasticloadbalancing:{region}:{account_id}:");
+    require(!is_arn || load_balancer.starts_with(&here), || {
+        format!(
+            "load_balancer: {load_balancer} is not in account {account_id} and Region {region}, where this step works"
+        )
+    })?;
     let resource = load_balancer.split_once(RESOURCE).map_or("", |(_, resource)| resource);
     if is_arn && !KINDS.iter().any(|kind| resource.starts_with(kind)) {
         return Err(ErrorName::NotFound.because(absent()));

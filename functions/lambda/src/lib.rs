@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use aws_sdk_lambda::config::Config;
 use aws_sdk_lambda::config::http::HttpResponse;
-use aws_sdk_lambda::config::interceptors::InterceptorContext;
-use aws_sdk_lambda::config::retry::{ClassifyRetry, RetryAction};
 use aws_sdk_lambda::config::timeout::TimeoutConfig;
 use aws_sdk_lambda::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_lambda::operation::invoke::InvokeError;
@@ -16,6 +14,7 @@ use aws_sdk_lambda::operation::invoke::builders::InvokeFluentBuilder;
 use aws_sdk_lambda::primitives::Blob;
 use aws_smithy_types::base64;
 use serde_json::Value;
+use stepward::resend::OnlyThrottled;
 use stepward::{ErrorName, StepError};
 
 /// How much of a function's own error goes into a message, in characters.
@@ -60,9 +59,9 @@ impl Answer {
 /// # Errors
 /// `TimedOut` where nobody knows whether the function ran; with any other name it has not run.
 pub async fn invoke(request: InvokeFluentBuilder, wait: Duration) -> Result<Answer, StepError> {
-    // The session's own limits are for calls that can be repeated.
+    // The session's own limits are for calls that can be repeated; the function may have run although no answer came.
     let timeouts = TimeoutConfig::builder().operation_attempt_timeout(wait).operation_timeout(wait).build();
-    let config = Config::builder().retry_classifier(OnlyThrottled).timeout_config(timeouts);
+    let config = Config::builder().retry_classifier(OnlyThrottled::<InvokeError>::default()).timeout_config(timeouts);
     let answer = request.customize().config_override(config).send().await.map_err(unanswered)?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let log = answer.log_result.and_then(|log| base64::decode(log).ok());
@@ -73,28 +72,6 @@ pub async fn invoke(request: InvokeFluentBuilder, wait: Duration) -> Result<Answ
         executed_version: answer.executed_version,
         error: answer.function_error,
     })
-}
-
-/// Lets the SDK send an invocation again only where Lambda has refused it for now: after a fault on the way, or at
-/// Lambda, the function may have run.
-#[derive(Debug)]
-struct OnlyThrottled;
-
-impl ClassifyRetry for OnlyThrottled {
-    fn classify_retry(&self, ctx: &InterceptorContext) -> RetryAction {
-        let Some(Err(error)) = ctx.output_or_error() else { return RetryAction::NoActionIndicated };
-        let error = error.as_operation_error().and_then(|error| error.downcast_ref::<InvokeError>());
-        match error.and_then(InvokeError::code) {
-            Some("TooManyRequestsException" | "ThrottlingException" | "EC2ThrottledException") => {
-                RetryAction::NoActionIndicated
-            }
-            _ => RetryAction::RetryForbidden,
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        "only throttled invocations"
-    }
 }
 
 fn unanswered(error: SdkError<InvokeError, HttpResponse>) -> StepError {

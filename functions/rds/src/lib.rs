@@ -13,7 +13,7 @@ use stepward::input::require;
 use stepward::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, StepError};
 
-/// Between two looks. RDS takes minutes for most changes.
+/// Between two looks at first. RDS takes minutes for most changes.
 pub const POLL: Duration = Duration::from_secs(15);
 /// The longest identifier of an instance or a cluster.
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_CreateDBInstance.html>
@@ -27,6 +27,8 @@ const FORBIDS: [&str; 5] = [
     "InvalidSubnet",
     "InvalidVPCNetworkStateFault",
 ];
+/// What RDS answers for what it never stops and starts: "DB instances are not eligible for stopping and starting".
+const INELIGIBLE: &str = "InvalidParameterCombination";
 
 /// The name of an instance, a cluster or a snapshot, as RDS stores it and as it stands in ARNs: in lower case.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -96,10 +98,10 @@ pub struct Goal {
     doing: &'static str,
 }
 
-/// Up and ready. An instance whose storage is being optimized is fully operational.
+/// Up and ready. An instance whose storage is being optimized or filled from a snapshot is fully operational.
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/accessing-monitoring.html>
 pub const AVAILABLE: Goal = Goal {
-    reached: &["available", "storage-optimization"],
+    reached: &["available", "storage-initialization", "storage-optimization"],
     act_on: &["stopped", "inaccessible-encryption-credentials-recoverable"],
     word: "available",
     doing: "Starting",
@@ -140,6 +142,9 @@ struct Watch {
     previous_status: String,
     /// Whether RDS was asked for the change.
     asked: bool,
+    /// Whether RDS has refused to be asked, once.
+    #[serde(default)]
+    refused: bool,
     /// Whether the change was seen to begin: who then is where it was before has failed.
     begun: bool,
 }
@@ -248,6 +253,17 @@ impl Database<'_> {
         }
     }
 
+    /// What to do about a refusal that does not pass.
+    fn advice(&self, error: &StepError) -> Option<&'static str> {
+        if error.has_code(INELIGIBLE) {
+            Some(self.limits())
+        } else if error.has_code("KMSKeyNotAccessibleFault") {
+            trouble("inaccessible-encryption-credentials-recoverable")
+        } else {
+            None
+        }
+    }
+
     fn console(&self, ctx: &Context) -> String {
         let is_cluster = matches!(self, Self::Cluster(_));
         ctx.console("rds/home", &format!("database:id={};is-cluster={is_cluster}", self.name()))
@@ -260,8 +276,8 @@ impl Database<'_> {
 /// Because every call looks before it acts, a repeated one asks for nothing twice.
 ///
 /// # Errors
-/// `NotFound`; `Conflict` for a status that does not lead there, or when RDS refuses because of one; `StepFailed` when
-/// the change has begun and does not end well.
+/// `NotFound`; `Conflict` for a status that does not lead there, or when RDS refuses because of one, twice, or for
+/// good; `StepFailed` when the change has begun and does not end well.
 pub async fn bring<F, Fut>(
     ctx: &Context,
     database: Database<'_>,
@@ -274,10 +290,11 @@ where
     Fut: Future<Output = Result<(), StepError>> + Send,
 {
     let (rds, name) = (ctx.client(Client::new), database.name());
+    let wait = Resume::patience(resume.as_ref(), POLL);
     let mut seen = database.look(&rds).await?;
     let mut watch = match resume {
         Some(resume) => resume.state::<Watch>()?,
-        None => Watch { previous_status: seen.status.clone(), asked: false, begun: false },
+        None => Watch { previous_status: seen.status.clone(), asked: false, refused: false, begun: false },
     };
     watch.begun |= watch.asked && !seen.is(goal.act_on);
     if seen.has_reached(goal) {
@@ -309,15 +326,24 @@ where
             ctx.log(format_args!("{} {name}", goal.doing));
             match act(rds.clone()).await {
                 Ok(()) => watch.asked = true,
-                // A refusal is stale when the state has changed since the look, maybe by our own request whose answer
-                // was lost: then it is waited for.
+                // Maybe a first request of the SDK's got through, only its answer was lost, and RDS shows the old
+                // status for a moment: what it refuses a second time, it refuses.
                 Err(error) if is_forbidden(&error) => {
                     seen = database.look(&rds).await?;
                     if seen.can_act(goal) {
-                        return Err(refused(error, database.limits()));
+                        if watch.refused {
+                            return Err(refused(error, database.limits()));
+                        }
+                        ctx.log(format_args!("RDS refused, and is asked again: {}", error.message));
+                        watch.refused = true;
                     }
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    return Err(match database.advice(&error) {
+                        Some(advice) => refused(error, advice),
+                        None => error,
+                    });
+                }
             }
         }
     } else if let Some((who, status, trouble)) = seen.stuck(name) {
@@ -325,7 +351,7 @@ where
         return Err(error.because(format!("{who} is {status} and does not become {}: {trouble}", goal.word)));
     }
     let progress = progress(name, &seen, &watch, goal);
-    Progress::pending(&watch, POLL, progress)
+    Progress::pending(&watch, wait, progress)
 }
 
 fn progress(name: &str, seen: &Seen, watch: &Watch, goal: &Goal) -> String {
@@ -334,7 +360,13 @@ fn progress(name: &str, seen: &Seen, watch: &Watch, goal: &Goal) -> String {
         0 => String::new(),
         all => format!(", {there} of {all} instances {}", goal.word),
     };
-    let asked = if watch.asked { "; RDS was asked" } else { "" };
+    let is_under_way = seen.is(goal.reached) || seen.status.eq_ignore_ascii_case(goal.doing);
+    let asked = match watch {
+        Watch { asked: true, .. } => "; RDS was asked",
+        _ if is_under_way => "",
+        Watch { refused: true, .. } if seen.is(goal.act_on) => "; RDS refused, and is asked again",
+        _ => "; RDS is not asked yet",
+    };
     format!("{name} is {}{members}{asked}", seen.status)
 }
 
@@ -387,6 +419,7 @@ pub fn trouble(status: &str) -> Option<&'static str> {
         "incompatible-restore" | "restore-error" => "it could not be restored; delete it and restore another one",
         "insufficient-capacity" => "AWS has no capacity for it there; make it in another zone or of another class",
         "storage-full" => "its storage is used up; give it more allocated storage",
+        "upgrade_failed" => "its engine could not be upgraded; its recent events and its upgrade log say why",
         other if other.starts_with("incompatible-") => "it does not fit its settings; its recent events say why",
         _ => return None,
     })

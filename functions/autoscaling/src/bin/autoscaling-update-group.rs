@@ -11,28 +11,30 @@ use serde::{Deserialize, Serialize};
 use stepward::input::require;
 use stepward::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
-use stepward_autoscaling::{Sizes, in_service, in_transit, settled, suspended};
+use stepward_autoscaling::{Sizes, explained, in_service, in_transit, settled, suspended};
 
-/// Between two looks at the group. Instances take a minute or more to come into service.
+/// Between two looks at the group, at first. Instances take a minute or more to come into service.
 const POLL: Duration = Duration::from_secs(10);
 
 /// Change the desired, minimum and maximum size of an Auto Scaling group.
 ///
-/// Sizes that are not given stay as they are, except that the desired capacity follows: a minimum above it raises it,
-/// a maximum below it lowers it, as AWS does. More instances cost money; with fewer, the group's termination policy
+/// Sizes that are not given stay as they are, except that AWS lets the desired capacity follow: a minimum above it
+/// raises it, a maximum below it lowers it. More instances cost money; with fewer, the group's termination policy
 /// chooses which are terminated, and what is on their disks is lost. Sizes that are right already are success.
 ///
 /// Without `wait_for_capacity` the step ends when AWS has taken the sizes. With it, it ends when the group has as many
-/// instances in service as it wants; weights of instances are counted. If a scaling policy or a person changes the
-/// desired capacity in the meantime, the step waits for the new one and says so. A launch or termination that fails is
-/// `StepFailed` with AWS's reason as soon as no other instance is on its way; the group keeps its new sizes and goes on
-/// trying. When the process that this needs (`Launch` or `Terminate`) is suspended, the step refuses with `Conflict`.
+/// instances in service as it wants; weights of instances are counted. It looks every 10 seconds at first, later up to
+/// 1.5 minutes apart. If a scaling policy or a person changes the desired capacity in the meantime, the step waits for
+/// the new one and says so, once two looks have shown it. A launch or termination that fails is `StepFailed` with AWS's
+/// reason as soon as no other instance is on its way; the group keeps its new sizes and goes on trying. When the
+/// process that this needs (`Launch` or `Terminate`) is suspended, the step refuses with `Conflict`.
 ///
 /// While AWS cannot update the group because another change is in progress, the step tries again. When the job is
 /// stopped, the group keeps the sizes that were set.
 ///
-/// Proven on the local cloud, where a group has its capacity at once and no scaling activities; waiting, failing
-/// activities and suspended processes rest on unit tests of what is sent.
+/// Proven on the local cloud, where a group has its capacity at once and no scaling activities, and where its desired
+/// capacity does not follow new limits; that, waiting, failing activities and suspended processes rest on unit tests of
+/// what is sent.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct UpdateGroup {
@@ -57,7 +59,7 @@ struct Updated {
     group_name: String,
     /// Its sizes before the step.
     previous: Sizes,
-    /// Its sizes now.
+    /// Its sizes now; a desired capacity that was not given is that of the step's last look, moved into new limits.
     current: Sizes,
     /// How many instances (or units) were in service when the step looked last; without `wait_for_capacity` that is
     /// before the change.
@@ -72,6 +74,9 @@ struct State {
     previous: Sizes,
     /// What AWS was asked for; none while it could not take it.
     set: Option<Sizes>,
+    /// Another desired capacity that the last look has shown. AWS shows old ones for a moment: two looks must agree.
+    #[serde(default)]
+    doubtful: Option<i32>,
 }
 
 impl UpdateGroup {
@@ -111,14 +116,15 @@ impl UpdateGroup {
         )))
     }
 
-    /// Sends what differs. False when AWS is busy with the group and wants to be asked again.
+    /// Sends what was given and differs. AWS moves the desired capacity into new limits itself: one that is sent along
+    /// may be old, and undo a scale-out. False when AWS is busy with the group and wants to be asked again.
     async fn update(&self, asg: &Client, now: Sizes, wanted: Sizes) -> Result<bool, StepError> {
         let changed = |now: i32, wanted: i32| (now != wanted).then_some(wanted);
         let answer = asg
             .update_auto_scaling_group()
             .auto_scaling_group_name(&self.group_name)
             .set_min_size(changed(now.min_size, wanted.min_size))
-            .set_desired_capacity(changed(now.desired_capacity, wanted.desired_capacity))
+            .set_desired_capacity(self.desired_capacity.filter(|given| *given != now.desired_capacity))
             .set_max_size(changed(now.max_size, wanted.max_size))
             .send()
             .await;
@@ -128,7 +134,7 @@ impl UpdateGroup {
             Err(error) if error.has_code("ScalingActivityInProgress") || error.has_code("ResourceContention") => {
                 Ok(false)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(explained(error)),
         }
     }
 
@@ -169,7 +175,10 @@ impl Step for UpdateGroup {
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (ErrorName::InvalidInput, "The sizes would contradict each other; the message has the group's present ones."),
         (ErrorName::NotFound, "The account and Region have no group of this name."),
-        (ErrorName::Conflict, "The group cannot reach the capacity because `Launch` or `Terminate` is suspended."),
+        (
+            ErrorName::Conflict,
+            "`Launch` or `Terminate`, which the capacity needs, is suspended; or Auto Scaling's own role is not ready.",
+        ),
         (ErrorName::StepFailed, "A launch or termination failed; the message has AWS's reason."),
         (
             ErrorName::TimedOut,
@@ -215,17 +224,24 @@ impl Step for UpdateGroup {
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Updated>, StepError> {
         let (asg, name) = (ctx.client(Client::new), &self.group_name);
         let since = resume.as_ref().map(|resume| resume.since);
+        let wait = Resume::patience(resume.as_ref(), POLL);
         let state: Option<State> = resume.map(|resume| resume.state()).transpose()?;
         let group = self.look(&asg).await?;
         let mut now = Sizes::of(&group);
-        let mut state = state.unwrap_or(State { previous: now, set: None });
+        let mut state = state.unwrap_or(State { previous: now, set: None, doubtful: None });
         let units = in_service(&group).sum();
         let blocked = |desired| self.wait_for_capacity.then(|| suspended(&group, desired)).flatten();
 
         if let Some(set) = &mut state.set {
-            if set.desired_capacity != now.desired_capacity {
+            let (asked, shown) = (set.desired_capacity, now.desired_capacity);
+            let before = std::mem::replace(&mut state.doubtful, (asked != shown).then_some(shown));
+            if state.doubtful != before && state.doubtful.is_some() {
+                let progress = format!("{units} of {asked} in service; group {name} may want {shown} now");
+                return Progress::pending(&state, wait, progress);
+            }
+            if asked != shown {
                 ctx.log(format_args!("Something else changed group {name}: it has {now} now"));
-                *set = now;
+                (*set, state.doubtful) = (now, None);
             }
         } else {
             let wanted = self.wanted(now)?;
@@ -241,7 +257,7 @@ impl Step for UpdateGroup {
             } else if self.update(&asg, now, wanted).await? {
                 ctx.log(format_args!("Group {name} had {now}; it has {wanted} now"));
             } else {
-                return Progress::pending(&state, POLL, format!("group {name} is busy with another change"));
+                return Progress::pending(&state, wait, format!("group {name} is busy with another change"));
             }
             (now, state.set) = (wanted, Some(wanted));
         }
@@ -263,7 +279,7 @@ impl Step for UpdateGroup {
             )));
         }
         // In the first call nothing that it asked for can have failed yet.
-        if let (Some(since), false) = (since, in_transit(&group))
+        if let (Some(since), false) = (since, in_transit(&group, desired))
             && let Some(failure) = self.failure(&asg, since).await?
         {
             let what = failure.description().unwrap_or("a scaling activity");
@@ -274,7 +290,7 @@ impl Step for UpdateGroup {
                 state.previous
             )));
         }
-        Progress::pending(&state, POLL, format!("{units} of {desired} in service"))
+        Progress::pending(&state, wait, format!("{units} of {desired} in service"))
     }
 }
 
@@ -388,8 +404,8 @@ mod tests {
 
     /// What the state machine does with a pending answer: wait, then call again with it.
     fn resumed(answer: Progress<Updated>, said: &str) -> Resume {
-        let Progress::Pending { state, retry_after, progress } = answer else { panic!("not pending: {answer:?}") };
-        assert_eq!((retry_after, progress.as_str()), (POLL, said));
+        let Progress::Pending { state, progress, .. } = answer else { panic!("not pending: {answer:?}") };
+        assert_eq!(progress, said);
         serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
     }
 
@@ -407,12 +423,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_moves_the_desired_capacity_into_new_limits() {
+    async fn done_leaves_it_to_aws_to_move_the_desired_capacity_into_new_limits() {
         for (params, update, wanted) in [
-            (json!({ "min_size": 3 }), updates(Some(3), Some(3), None), sizes(3, 3, 5)),
-            (json!({ "max_size": 1 }), updates(None, Some(1), Some(1)), sizes(1, 1, 1)),
+            (json!({ "min_size": 3 }), updates(Some(3), None, None), sizes(3, 3, 5)),
+            (json!({ "max_size": 1 }), updates(None, None, Some(1)), sizes(1, 1, 1)),
             (json!({ "max_size": 9 }), updates(None, None, Some(9)), sizes(1, 2, 9)),
-            (json!({ "min_size": 0, "max_size": 0 }), updates(Some(0), Some(0), Some(0)), sizes(0, 0, 0)),
+            (json!({ "min_size": 0, "max_size": 0 }), updates(Some(0), None, Some(0)), sizes(0, 0, 0)),
+            (json!({ "min_size": 3, "desired_capacity": 3 }), updates(Some(3), Some(3), None), sizes(3, 3, 5)),
         ] {
             let ctx = context(&[&looks(vec![serving(sizes(1, 2, 5), 2)]), &update]);
             assert_eq!(done(step(params).run(&ctx, None).await.unwrap()).current, wanted);
@@ -520,12 +537,57 @@ mod tests {
 
     #[tokio::test]
     async fn pending_follows_a_capacity_that_something_else_sets_meanwhile() {
-        let look = looks(vec![serving(sizes(1, 2, 9), 2), serving(sizes(1, 5, 9), 5)]);
+        let (more, old) = (serving(sizes(1, 5, 9), 5), serving(sizes(1, 2, 9), 2));
+        let look = looks(vec![old.clone(), old, more.clone(), more]);
         let ctx = context(&[&look, &updates(None, Some(3), None)]);
         let step = step(json!({ "desired_capacity": 3, "wait_for_capacity": true }));
         let resume = resumed(step.run(&ctx, None).await.unwrap(), "2 of 3 in service");
+        // What one look shows may be old.
+        let answer = step.run(&ctx, Some(resume)).await.unwrap();
+        let resume = resumed(answer, "2 of 3 in service; group web may want 2 now");
+        let answer = step.run(&ctx, Some(resume)).await.unwrap();
+        let resume = resumed(answer, "5 of 3 in service; group web may want 5 now");
         assert_eq!(done(step.run(&ctx, Some(resume)).await.unwrap()).current, sizes(1, 5, 9));
         assert!(testing::log(&ctx).iter().any(|line| line.starts_with("Something else changed group web")));
+    }
+
+    #[tokio::test]
+    async fn pending_does_not_believe_a_single_look_at_an_old_capacity() {
+        let wanted = serving(sizes(1, 3, 9), 3);
+        let look = looks(vec![serving(sizes(1, 2, 9), 2), serving(sizes(1, 2, 9), 2), wanted]);
+        let ctx = context(&[&look, &updates(None, Some(3), None)]);
+        let step = step(json!({ "desired_capacity": 3, "wait_for_capacity": true }));
+        let resume = resumed(step.run(&ctx, None).await.unwrap(), "2 of 3 in service");
+        let answer = step.run(&ctx, Some(resume)).await.unwrap();
+        let resume = resumed(answer, "2 of 3 in service; group web may want 2 now");
+        assert_eq!(done(step.run(&ctx, Some(resume)).await.unwrap()).current, sizes(1, 3, 9));
+        assert!(!testing::log(&ctx).iter().any(|line| line.starts_with("Something else changed")));
+    }
+
+    #[tokio::test]
+    async fn pending_looks_are_rarer_the_longer_it_takes() {
+        let wanted = serving(sizes(1, 3, 3), 2);
+        let ctx = context(&[&looks(vec![wanted.clone(), wanted]), &activities(None)]);
+        let step = step(json!({ "desired_capacity": 3, "wait_for_capacity": true }));
+        let mut resume = None;
+        for expected in [POLL, Duration::from_mins(5)] {
+            let answer = step.run(&ctx, resume).await.unwrap();
+            let Progress::Pending { state, retry_after, .. } = answer else { panic!("not pending: {answer:?}") };
+            assert_eq!(retry_after, expected);
+            resume = Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn failed_launches_are_told_also_while_another_instance_hangs_in_its_end() {
+        use LifecycleState::{InService, TerminatingWait};
+        let hanging = group(sizes(1, 2, 3), &[InService, TerminatingWait]);
+        let ctx = context(&[&looks(vec![hanging.clone(), hanging]), &activities(Some("no capacity"))]);
+        let step = step(json!({ "desired_capacity": 2, "wait_for_capacity": true }));
+        let resume = resumed(step.run(&ctx, None).await.unwrap(), "1 of 2 in service");
+        let error = step.run(&ctx, Some(resume)).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::StepFailed);
+        assert!(error.message.contains("no capacity"), "{error}");
     }
 
     #[tokio::test]
@@ -543,12 +605,19 @@ mod tests {
         assert!(error.message.contains(reason) && error.message.contains("minimum 1, desired 1, maximum 3"), "{error}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn failed_updates_give_awss_reason() {
-        let update = mock!(Client::update_auto_scaling_group).then_error(|| fails("ServiceLinkedRoleFailure"));
+        let body = "<ErrorResponse><Error><Type>Receiver</Type><Code>ServiceLinkedRoleFailure</Code>\
+                    <Message>The role is not ready.</Message></Error></ErrorResponse>";
+        let update =
+            mock!(Client::update_auto_scaling_group).sequence().http_status(500, Some(body.into())).times(3).build();
         let ctx = context(&[&looks(vec![serving(sizes(1, 2, 3), 2)]), &update]);
         let error = step(json!({ "desired_capacity": 3 })).run(&ctx, None).await.unwrap_err();
-        assert!(error.has_code("ServiceLinkedRoleFailure") && error.message == "no", "{error}");
+        assert!(error.name == ErrorName::Conflict && error.has_code("ServiceLinkedRoleFailure"), "{error}");
+        for part in ["The role is not ready.", "nothing was changed", "AWSServiceRoleForAutoScaling"] {
+            assert!(error.message.contains(part), "{error}");
+        }
+        assert_eq!(update.num_calls(), 3);
     }
 
     #[tokio::test]

@@ -17,7 +17,8 @@ use stepward_cloudwatch::{self as logs, Answered, Count, MAX_QUERY, Query, TimeU
 /// it is stopped, and ends it after 60 minutes.
 ///
 /// The query gets one more line, a comment by which a repeated call finds the query that an earlier one has started
-/// instead of starting another; the query's history shows it. Stopping the job stops the query.
+/// instead of starting another; the query's history shows it. Stopping the job stops the query. The step looks every 2
+/// seconds at first, later up to some 3 minutes apart.
 ///
 /// Proven on the local cloud, where queries are complete at once and know only a part of the language, and where the
 /// list of queries and comments in a query are our own addition. Waiting, stopping and what a query can fail with rest
@@ -25,7 +26,8 @@ use stepward_cloudwatch::{self as logs, Answered, Count, MAX_QUERY, Query, TimeU
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct QueryLogs {
-    /// The log groups, 1 to 50 names. In a monitoring account, log groups of a source account by their ARNs.
+    /// The log groups, 1 to 50 names. In a monitoring account, log groups of a source account by their ARNs, which must
+    /// be of the Region that the step works in.
     log_groups: List,
     /// The query in Logs Insights QL, up to 9,900 characters.
     query_string: String,
@@ -83,6 +85,8 @@ impl Step for QueryLogs {
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Answered>, StepError> {
+        logs::check_place(&ctx.place, &self.log_groups)?;
+        let patience = logs::patience(resume.as_ref());
         let started = match resume {
             Some(resume) => resume.state()?,
             None => match logs::find(ctx).await? {
@@ -90,7 +94,7 @@ impl Step for QueryLogs {
                 None => logs::start(ctx, &self.query()).await?,
             },
         };
-        logs::look(ctx, started, self.limit).await
+        logs::look(ctx, started, self.limit, patience).await
     }
 
     async fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
@@ -158,6 +162,16 @@ mod tests {
 
     fn listing(queries: Vec<QueryInfo>) -> Rule {
         mock!(Client::describe_queries).then_output(move || listed(queries.clone()))
+    }
+
+    /// What is listed when the API is asked for queries of this state, in the language that has comments.
+    fn asked(state: &QueryStatus, queries: Vec<QueryInfo>) -> Rule {
+        let state = state.clone();
+        mock!(Client::describe_queries)
+            .match_requests(move |request| {
+                request.status() == Some(&state) && request.query_language() == Some(&QueryLanguage::Cwli)
+            })
+            .then_output(move || listed(queries.clone()))
     }
 
     fn query(id: &str, text: &str, status: QueryStatus) -> QueryInfo {
@@ -253,22 +267,24 @@ mod tests {
     #[tokio::test]
     async fn already_started_by_a_call_whose_answer_was_lost_is_not_started_again() {
         let text = format!("{TEXT}\n{}1700000000 1700007200", mark());
-        let list = mock!(Client::describe_queries)
+        let (none, running) = (asked(&QueryStatus::Scheduled, vec![]), asked(&QueryStatus::Running, vec![]));
+        let complete = mock!(Client::describe_queries)
+            .match_requests(|request| request.status() == Some(&QueryStatus::Complete))
             .sequence()
             .output(|| {
                 let mut page = listed([query("q-0", "fields @message", QueryStatus::Complete)]);
                 page.next_token = Some("more".into());
                 page
             })
-            .output(move || {
-                listed([query("q-1", &text, QueryStatus::Failed), query("q-2", &text, QueryStatus::Complete)])
-            })
+            .output(move || listed([query("q-2", &text, QueryStatus::Complete)]))
             .build();
         let look = mock!(Client::get_query_results)
             .match_requests(|request| request.query_id() == Some("q-2"))
             .then_output(|| results(QueryStatus::Complete, &["a"]));
-        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, [&list, &look]));
+        let rules = [&none, &running, &complete, &look];
+        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, rules));
         let output = output(example().run(&ctx, None).await.unwrap());
+        assert_eq!([&none, &running, &complete].map(Rule::num_calls), [1, 1, 2]);
         assert_eq!(output["start_time"], json!("2023-11-14T22:13:20Z"));
         assert_eq!(output["end_time"], json!("2023-11-15T00:13:20Z"));
     }
@@ -279,7 +295,9 @@ mod tests {
         let list = mock!(Client::describe_queries)
             .sequence()
             .output(|| listed([]))
+            .times(4)
             .output(move || listed([query("q-1", &text, QueryStatus::Running)]))
+            .output(|| listed([]))
             .build();
         let start = mock!(Client::start_query).sequence().http_status(503, Some("{}".into())).build();
         let look = mock!(Client::get_query_results)
@@ -288,7 +306,7 @@ mod tests {
         let rules = [&list, &start, &look];
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, rules));
         output(example().run(&ctx, None).await.unwrap());
-        assert_eq!((start.num_calls(), list.num_calls()), (1, 2));
+        assert_eq!((start.num_calls(), list.num_calls()), (1, 6));
     }
 
     #[tokio::test]
@@ -334,6 +352,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn invalid_log_groups_of_another_region_are_refused_before_any_call() {
+        let group = "arn:aws:logs:us-east-1:222222222222:log-group:/app";
+        let step = step(json!({ "log_groups": group, "query_string": TEXT, "time_unit": "Weeks", "past_range": 1 }));
+        step.validate().unwrap();
+        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, &[] as &[&Rule]));
+        let error = step.run(&ctx, None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidInput);
+        assert!(error.message.contains("Region eu-west-1"), "{error}");
+    }
+
+    #[tokio::test]
     async fn invalid_syntax_is_refused_by_cloudwatch_logs() {
         let start = mock!(Client::start_query).then_error(|| refused("MalformedQueryException"));
         let rules = [&listing(vec![]), &start];
@@ -347,6 +376,7 @@ mod tests {
             .sequence()
             .error(|| DescribeQueriesError::generic(refusal("ThrottlingException")))
             .output(|| listed([]))
+            .times(3)
             .build();
         let look = mock!(Client::get_query_results)
             .sequence()
@@ -356,7 +386,7 @@ mod tests {
         let rules = [&list, &starts(), &look];
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, rules));
         output(example().run(&ctx, None).await.unwrap());
-        assert_eq!((list.num_calls(), look.num_calls()), (2, 2));
+        assert_eq!((list.num_calls(), look.num_calls()), (4, 2));
     }
 
     /// The SDK would also retry after a lost answer; the state machine's retry looks for the query first.
@@ -383,10 +413,14 @@ mod tests {
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, rules));
 
         let first = example().run(&ctx, None).await.unwrap();
-        let Progress::Pending { state, progress, .. } = &first else { panic!("not pending: {first:?}") };
+        let Progress::Pending { state, progress, retry_after } = &first else { panic!("not pending: {first:?}") };
         assert_eq!(progress, "query q-1 is scheduled, 40 log events read");
+        assert_eq!(*retry_after, Duration::from_secs(2));
         let from = state["from"].as_i64().unwrap();
         let second = example().run(&ctx, Some(resumed(first))).await.unwrap();
+        // Since 1970, says the resume.
+        let Progress::Pending { retry_after, .. } = &second else { panic!("not pending: {second:?}") };
+        assert_eq!(*retry_after, Duration::from_mins(5));
         let output = output(example().run(&ctx, Some(resumed(second))).await.unwrap());
 
         assert_eq!(output["rows"], json!([["a"]]));
@@ -418,18 +452,58 @@ mod tests {
             .match_requests(|request| request.query_id() == Some("q-1"))
             .then_output(|| StopQueryOutput::builder().success(true).build());
         let text = format!("{TEXT}\n{}1 2", mark());
-        let list = listing(vec![
-            query("q-0", TEXT, QueryStatus::Running),
-            query("q-1", &text, QueryStatus::Running),
-            query("q-2", &text, QueryStatus::Complete),
-        ]);
-        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, [&list, &stop]));
+        // It gets on while the states are asked for one after the other.
+        let scheduled = asked(&QueryStatus::Scheduled, vec![query("q-1", &text, QueryStatus::Scheduled)]);
+        let others = vec![query("q-0", TEXT, QueryStatus::Running), query("q-1", &text, QueryStatus::Running)];
+        let running = asked(&QueryStatus::Running, others);
+        let rules = [&scheduled, &running, &stop];
+        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, rules));
         let state = json!({ "query_id": "q-1", "from": 1, "to": 2 });
         let resume = serde_json::from_value(json!({ "since": 0, "state": state })).unwrap();
         example().cancel(&ctx, Some(resume)).await.unwrap();
         example().cancel(&ctx, None).await.unwrap();
         assert_eq!(stop.num_calls(), 2);
         assert_eq!(testing::log(&ctx)[1], "CloudWatch Logs query q-1 stopped");
+    }
+
+    /// The call that the job's end has cut off may start the query only now.
+    #[tokio::test(start_paused = true)]
+    async fn cancel_looks_again_for_a_query_that_is_about_to_start_and_then_gives_up() {
+        let stop = mock!(Client::stop_query).then_output(|| StopQueryOutput::builder().success(true).build());
+        let text = format!("{TEXT}\n{}1 2", mark());
+        let list = mock!(Client::describe_queries)
+            .sequence()
+            .output(|| listed([]))
+            .times(5)
+            .output(move || listed([query("q-1", &text, QueryStatus::Running)]))
+            .build();
+        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, [&list, &stop]));
+        let begun = tokio::time::Instant::now();
+        example().cancel(&ctx, None).await.unwrap();
+        assert_eq!((begun.elapsed().as_secs(), stop.num_calls()), (15, 1));
+
+        let list = listing(vec![]);
+        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, [&list, &stop]));
+        example().cancel(&ctx, None).await.unwrap();
+        assert_eq!((list.num_calls(), stop.num_calls()), (6, 1));
+        let says = "No query with this step's mark runs; one in PPL or SQL has no mark, and ends by itself";
+        assert_eq!(testing::log(&ctx), [says]);
+    }
+
+    #[tokio::test]
+    async fn cancel_stops_every_query_although_one_cannot_be_stopped() {
+        let refused = mock!(Client::stop_query)
+            .match_requests(|request| request.query_id() == Some("q-1"))
+            .then_error(|| StopQueryError::generic(refusal("AccessDeniedException")));
+        let stop = mock!(Client::stop_query)
+            .match_requests(|request| request.query_id() == Some("q-2"))
+            .then_output(|| StopQueryOutput::builder().success(true).build());
+        let text = format!("{TEXT}\n{}1 2", mark());
+        let list = listing(["q-1", "q-2"].map(|id| query(id, &text, QueryStatus::Running)).into());
+        let rules = [&list, &refused, &stop];
+        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, rules));
+        assert_eq!(example().cancel(&ctx, None).await.unwrap_err().name, ErrorName::AccessDenied);
+        assert_eq!(stop.num_calls(), 1);
     }
 
     #[tokio::test]
@@ -461,6 +535,17 @@ mod tests {
             logs.create_log_stream().log_group_name(&group).log_stream_name("s").send().await.unwrap();
             let event = InputLogEvent::builder().timestamp(now() * 1000).message("ERROR: full").build().unwrap();
             logs.put_log_events().log_group_name(&group).log_stream_name("s").log_events(event).send().await.unwrap();
+            // The local cloud lists queries as the step asks for them.
+            let own = logs.start_query().log_group_name(&group).query_string(TEXT).start_time(0).end_time(now());
+            let id = own.send().await.unwrap().query_id;
+            for (language, status, is_listed) in [
+                (QueryLanguage::Cwli, QueryStatus::Complete, true),
+                (QueryLanguage::Cwli, QueryStatus::Running, false),
+                (QueryLanguage::Ppl, QueryStatus::Complete, false),
+            ] {
+                let list = logs.describe_queries().query_language(language).status(status).send().await.unwrap();
+                assert_eq!(list.queries().iter().any(|query| query.query_id == id), is_listed, "{list:?}");
+            }
             json!({ "log_groups": group, "query_string": TEXT, "time_unit": "Minutes", "past_range": 5 })
         });
     }

@@ -19,7 +19,8 @@ const NEAR: usize = 10;
 /// The saved query is found by its exact name, in the account and Region that the step works in, and run in its own
 /// language: Logs Insights QL, PPL or SQL. Parameters in it (`{{name}}`) get their default values. It searches the last
 /// `past_range` minutes, hours, days or weeks before the step's first call. CloudWatch Logs charges for the bytes that
-/// the query scans, also when it is stopped, and ends it after 60 minutes.
+/// the query scans, also when it is stopped, and ends it after 60 minutes. The step looks every 2 seconds at first,
+/// later up to some 3 minutes apart.
 ///
 /// A query in Logs Insights QL gets one more line, a comment by which a repeated call finds the query that an earlier
 /// one has started instead of starting another. PPL and SQL have no comment that AWS documents: there a call that is
@@ -37,8 +38,8 @@ struct SavedQuery {
     query_path: String,
     /// The name of the saved query in its folder.
     query_name: String,
-    /// The log groups, up to 50 names or, in a monitoring account, ARNs; by default those that are saved with the
-    /// query. A query in SQL names its own.
+    /// The log groups, up to 50 names or, in a monitoring account, ARNs of the Region that the step works in; by
+    /// default those that are saved with the query. A query in SQL names its own.
     #[serde(default)]
     log_groups: List,
     /// What `past_range` counts: `Minutes`, `Hours`, `Days` or `Weeks`.
@@ -196,6 +197,8 @@ impl Step for SavedQuery {
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Answered>, StepError> {
+        logs::check_place(&ctx.place, &self.log_groups)?;
+        let patience = logs::patience(resume.as_ref());
         let started = match resume {
             Some(resume) => resume.state()?,
             None => match logs::find(ctx).await? {
@@ -203,7 +206,7 @@ impl Step for SavedQuery {
                 None => logs::start(ctx, &self.query(&self.definition(ctx).await?)?).await?,
             },
         };
-        logs::look(ctx, started, self.limit).await
+        logs::look(ctx, started, self.limit, patience).await
     }
 
     async fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
@@ -426,6 +429,11 @@ mod tests {
         let error = refused(&step, sql).await;
         assert_eq!(error.name, ErrorName::InvalidInput);
         assert!(error.message.contains("leave out log_groups"), "{error}");
+
+        step.log_groups = List(vec!["arn:aws:logs:us-east-1:222222222222:log-group:/a".into()]);
+        let error = step.run(&testing::context(()), None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidInput);
+        assert!(error.message.contains("Region eu-west-1"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,16 +1,20 @@
 //! The step `ec2-capture-snapshot`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use aws_sdk_ec2::Client;
+use aws_sdk_ec2::config::Config;
+use aws_sdk_ec2::operation::create_snapshot::CreateSnapshotError;
+use aws_sdk_ec2::operation::create_snapshots::CreateSnapshotsError;
 use aws_sdk_ec2::types::{InstanceSpecification, ResourceType, Snapshot, SnapshotState};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stepward::input::require;
 use stepward::permissions::{arn, literal};
+use stepward::resend::OnlyThrottled;
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
 use stepward_ec2::{TOKEN_TAG, description, filter, require_id, shared_arn, tagged, validate_tags};
 
@@ -27,6 +31,9 @@ const POLL: Duration = Duration::from_secs(30);
 /// changed since, and are faster. Snapshots cost money until they are deleted.
 ///
 /// The step tags what it makes with `stepward:token`. A repeated call finds its snapshots by that, and makes no others.
+/// EC2 has no token for the request itself: should its answer be lost, and EC2 not show the snapshots yet when the step
+/// is called again some seconds later, it makes them once more, and names both.
+///
 /// When the job is stopped, or after 12 hours, snapshots that are not complete go on, and the log names them.
 ///
 /// Proven on the local cloud for a volume, where a snapshot is complete at once. It knows no snapshots of a whole
@@ -68,33 +75,38 @@ struct Taken {
     encrypted: bool,
 }
 
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 struct Begun {
-    snapshot_ids: Vec<String>,
-    /// Whether they have been looked at: EC2 can take a moment to show what it has made.
+    snapshot_ids: BTreeSet<String>,
+    /// Whether one of them was missing at the last look: EC2 can take a moment to show what it has made.
     /// <https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html>
-    looked: bool,
+    #[serde(default)]
+    missed: bool,
 }
 
 impl Capture {
     /// Begins the snapshots, and answers their IDs.
-    async fn begin(&self, ctx: &Context, ec2: &Client) -> Result<Vec<String>, StepError> {
+    async fn begin(&self, ctx: &Context, ec2: &Client) -> Result<BTreeSet<String>, StepError> {
         let token = ctx.client_token("snapshot");
         let tags = tagged(ResourceType::Snapshot, &self.snapshot_name, &self.tags, &token);
-        let ids: Vec<_> = if let Some(volume) = &self.volume_id {
+        // Sent again after a fault on the way, it could make other snapshots: a later call looks first.
+        let ids: BTreeSet<_> = if let Some(volume) = &self.volume_id {
             let request = ec2.create_snapshot().volume_id(volume).description(description(&self.snapshot_name));
-            request.tag_specifications(tags).send().await?.snapshot_id.into_iter().collect()
+            let once = Config::builder().retry_classifier(OnlyThrottled::<CreateSnapshotError>::default());
+            let made = request.tag_specifications(tags).customize().config_override(once).send().await?;
+            made.snapshot_id.into_iter().collect()
         } else {
             let all = InstanceSpecification::builder().set_instance_id(self.instance_id.clone()).build();
             let request =
                 ec2.create_snapshots().instance_specification(all).description(description(&self.snapshot_name));
-            let made = request.tag_specifications(tags).send().await?.snapshots.unwrap_or_default();
-            made.into_iter().filter_map(|snapshot| snapshot.snapshot_id).collect()
+            let once = Config::builder().retry_classifier(OnlyThrottled::<CreateSnapshotsError>::default());
+            let made = request.tag_specifications(tags).customize().config_override(once).send().await?;
+            made.snapshots.unwrap_or_default().into_iter().filter_map(|snapshot| snapshot.snapshot_id).collect()
         };
         if ids.is_empty() {
             return Err(ErrorName::Internal.because("EC2 took the request for snapshots but named none; try again"));
         }
-        ctx.log(format_args!("Capturing {} in {}", self.source(), ids.join(", ")));
+        ctx.log(format_args!("Capturing {} in {}", self.source(), joined(&ids)));
         Ok(ids)
     }
 
@@ -103,21 +115,24 @@ impl Capture {
     }
 }
 
-/// The snapshots that this step of this execution has made, or those with the IDs.
-async fn find(ctx: &Context, ec2: &Client, ids: Option<Vec<String>>) -> Result<Vec<Snapshot>, StepError> {
-    let request = match ids {
-        Some(ids) => ec2.describe_snapshots().set_snapshot_ids(Some(ids)),
-        None => ec2
-            .describe_snapshots()
-            .owner_ids("self")
-            .filters(filter(&format!("tag:{TOKEN_TAG}"), [ctx.client_token("snapshot").as_str()])),
-    };
+fn joined(ids: &BTreeSet<String>) -> String {
+    ids.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The snapshots that this step of this execution has made, as far as EC2 shows them.
+async fn find(ctx: &Context, ec2: &Client) -> Result<Vec<Snapshot>, StepError> {
+    let own = filter(&format!("tag:{TOKEN_TAG}"), [ctx.client_token("snapshot").as_str()]);
+    let request = ec2.describe_snapshots().owner_ids("self").filters(own);
     let mut pages = request.into_paginator().send();
     let mut found = Vec::new();
     while let Some(page) = pages.next().await {
         found.extend(page?.snapshots.unwrap_or_default());
     }
     Ok(found)
+}
+
+fn id(snapshot: &Snapshot) -> String {
+    snapshot.snapshot_id.clone().unwrap_or_default()
 }
 
 /// How much of the volumes is captured, in percent of their size.
@@ -185,24 +200,24 @@ impl Step for Capture {
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Captured>, StepError> {
         let ec2 = ctx.client(Client::new);
-        let snapshots = if let Some(resume) = resume {
-            let Begun { snapshot_ids, looked } = resume.state()?;
-            match find(ctx, &ec2, Some(snapshot_ids.clone())).await {
-                Err(error) if error.name == ErrorName::NotFound && !looked => {
-                    return Progress::pending(&Begun { snapshot_ids, looked: true }, POLL, "0 % captured");
-                }
-                found => found?,
-            }
-        } else {
-            let found = find(ctx, &ec2, None).await?;
-            if found.is_empty() {
-                let snapshot_ids = self.begin(ctx, &ec2).await?;
-                return Progress::pending(&Begun { snapshot_ids, looked: false }, FIRST_LOOK, "0 % captured");
-            }
-            found
-        };
-        let id = |snapshot: &Snapshot| snapshot.snapshot_id.clone().unwrap_or_default();
-        let snapshot_ids: Vec<_> = snapshots.iter().map(id).collect();
+        let snapshots = find(ctx, &ec2).await?;
+        let first_look = resume.is_none();
+        let later = Resume::patience(resume.as_ref(), POLL);
+        if first_look && snapshots.is_empty() {
+            let snapshot_ids = self.begin(ctx, &ec2).await?;
+            return Progress::pending(&Begun { snapshot_ids, missed: false }, FIRST_LOOK, "0 % captured");
+        }
+        let begun = resume.map(|resume| resume.state::<Begun>()).transpose()?.unwrap_or_default();
+        let shown: BTreeSet<_> = snapshots.iter().map(id).collect();
+        let missing: BTreeSet<_> = begun.snapshot_ids.difference(&shown).cloned().collect();
+        if !missing.is_empty() && begun.missed {
+            return Err(ErrorName::NotFound.because(format!(
+                "{} cannot be found any more: somebody deleted it, or removed its tag {TOKEN_TAG}; left: {}",
+                joined(&missing),
+                if shown.is_empty() { "none".to_owned() } else { joined(&shown) }
+            )));
+        }
+        let snapshot_ids = &shown | &missing;
         let failed = |snapshot: &&Snapshot| {
             !matches!(snapshot.state, Some(SnapshotState::Completed | SnapshotState::Pending) | None)
         };
@@ -219,14 +234,16 @@ impl Step for Capture {
             return Err(ErrorName::StepFailed.because(format!(
                 "{}; delete what is left when it is of no use: {}",
                 reasons.join("; "),
-                snapshot_ids.join(", ")
+                joined(&snapshot_ids)
             )));
         }
         let complete = snapshots.iter().filter(|one| one.state == Some(SnapshotState::Completed)).count();
         let progress =
-            format!("{complete} of {} snapshots complete, {} % captured", snapshots.len(), percent(&snapshots));
-        if complete < snapshots.len() {
-            return Progress::pending(&Begun { snapshot_ids, looked: true }, POLL, progress);
+            format!("{complete} of {} snapshots complete, {} % captured", snapshot_ids.len(), percent(&snapshots));
+        // Nor is it over at the first look: of what an earlier call has made, EC2 may show a part only.
+        if first_look || complete < snapshot_ids.len() {
+            let after = if first_look { FIRST_LOOK } else { later };
+            return Progress::pending(&Begun { snapshot_ids, missed: !missing.is_empty() }, after, progress);
         }
         ctx.log(progress);
         let taken = |snapshot: Snapshot| Taken {
@@ -235,19 +252,18 @@ impl Step for Capture {
             volume_gib: snapshot.volume_size.unwrap_or_default(),
             encrypted: snapshot.encrypted.unwrap_or_default(),
         };
-        Ok(Progress::Done(Captured {
-            snapshots: snapshots.into_iter().map(taken).collect(),
-            console_url: ctx.console("ec2/home", &format!("Snapshots:snapshotId={}", snapshot_ids.join(","))),
-        }))
+        let ids: Vec<_> = snapshot_ids.iter().map(String::as_str).collect();
+        let console_url = ctx.console("ec2/home", &format!("Snapshots:snapshotId={}", ids.join(",")));
+        Ok(Progress::Done(Captured { snapshots: snapshots.into_iter().map(taken).collect(), console_url }))
     }
 
     async fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
         // A snapshot that goes on does no harm, and may be what somebody needs: deleting it is left to people.
-        let ids = resume.map(|resume| resume.state::<Begun>()).transpose()?.map(|begun| begun.snapshot_ids);
-        let left = find(ctx, &ctx.client(Client::new), ids).await?;
-        let left: Vec<_> = left.iter().filter_map(Snapshot::snapshot_id).collect();
+        let told = resume.map(|resume| resume.state::<Begun>()).transpose()?.unwrap_or_default();
+        let mut left = told.snapshot_ids;
+        left.extend(find(ctx, &ctx.client(Client::new)).await?.iter().map(id));
         if !left.is_empty() {
-            ctx.log(format_args!("Left: {}, which cost money until they are deleted", left.join(", ")));
+            ctx.log(format_args!("Left: {}, which cost money until they are deleted", joined(&left)));
         }
         Ok(())
     }
@@ -259,9 +275,10 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_ec2::operation::create_snapshot::{CreateSnapshotError, CreateSnapshotOutput};
+    use aws_sdk_ec2::config::http::HttpResponse;
+    use aws_sdk_ec2::operation::create_snapshot::CreateSnapshotOutput;
     use aws_sdk_ec2::operation::create_snapshots::CreateSnapshotsOutput;
-    use aws_sdk_ec2::operation::describe_snapshots::{DescribeSnapshotsError, DescribeSnapshotsOutput};
+    use aws_sdk_ec2::operation::describe_snapshots::{DescribeSnapshotsInput, DescribeSnapshotsOutput};
     use aws_sdk_ec2::types::{SnapshotInfo, TagSpecification, VolumeType};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use stepward::testing;
@@ -269,6 +286,9 @@ mod tests {
     use stepward_tests::proof::prove;
 
     use super::*;
+
+    /// Between two looks for who has waited since 1970.
+    const LONG: Duration = Duration::from_mins(5);
 
     const VOLUME: &str = "vol-0123456789abcdef0";
     const INSTANCE: &str = "i-0123456789abcdef0";
@@ -298,16 +318,31 @@ mod tests {
         DescribeSnapshotsOutput::builder().set_snapshots(Some(snapshots.into_iter().collect())).build()
     }
 
+    /// Whether it is the look for what the step has made.
+    fn by_tag(request: &DescribeSnapshotsInput) -> bool {
+        let [filter] = request.filters() else { return false };
+        filter.name() == Some("tag:stepward:token")
+            && filter.values()[0].len() == 64
+            && request.owner_ids() == ["self"]
+            && request.snapshot_ids().is_empty()
+    }
+
+    /// What the step has made, as EC2 shows it at one look after the other.
+    fn looks(snapshots: impl IntoIterator<Item = Vec<Snapshot>>) -> Rule {
+        let mut snapshots = snapshots.into_iter();
+        let first = snapshots.next().unwrap();
+        let rule = mock!(Client::describe_snapshots).match_requests(by_tag).sequence();
+        let rule = rule.output(move || seen(first.clone()));
+        snapshots.fold(rule, |rule, some| rule.output(move || seen(some.clone()))).build()
+    }
+
+    fn complete(id: &str, gib: i32) -> Snapshot {
+        snapshot(id, gib, "100%", SnapshotState::Completed)
+    }
+
     /// The look for what an earlier call has made.
     fn none_made() -> Rule {
-        mock!(Client::describe_snapshots)
-            .match_requests(|request| {
-                let [filter] = request.filters() else { return false };
-                filter.name() == Some("tag:stepward:token")
-                    && filter.values()[0].len() == 64
-                    && request.owner_ids() == ["self"]
-            })
-            .then_output(|| seen([]))
+        mock!(Client::describe_snapshots).match_requests(by_tag).then_output(|| seen([]))
     }
 
     fn has_tags(specifications: &[TagSpecification]) -> bool {
@@ -341,13 +376,8 @@ mod tests {
                 let one = |id| SnapshotInfo::builder().snapshot_id(id).build();
                 CreateSnapshotsOutput::builder().snapshots(one(ONE)).snapshots(one(TWO)).build()
             });
-        let look = mock!(Client::describe_snapshots)
-            .match_requests(|request| request.snapshot_ids() == [ONE, TWO])
-            .then_output(|| {
-                let complete = |id, gib| snapshot(id, gib, "100%", SnapshotState::Completed);
-                seen([complete(ONE, 8), complete(TWO, 100)])
-            });
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&none_made(), &begin, &look]));
+        let look = looks([vec![], vec![complete(ONE, 8), complete(TWO, 100)]]);
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&begin, &look]));
         let step = step(json!({ "instance_id": INSTANCE, "snapshot_name": "before", "tags": { "ticket": "OPS-1" } }));
         let (resume, ..) = pending(step.run(&ctx, None).await.unwrap());
         let captured = done(step.run(&ctx, Some(resume)).await.unwrap());
@@ -361,11 +391,19 @@ mod tests {
 
     #[tokio::test]
     async fn already_captured_by_an_earlier_call_nothing_is_captured_again() {
-        let look = mock!(Client::describe_snapshots)
-            .match_requests(|request| request.snapshot_ids().is_empty())
-            .then_output(|| seen([snapshot(ONE, 8, "100%", SnapshotState::Completed)]));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        assert_eq!(done(of_volume().run(&ctx, None).await.unwrap()).snapshots[0].snapshot_id, ONE);
+        let look = looks([vec![complete(ONE, 8)], vec![complete(ONE, 8)]]);
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
+        let (resume, after, _) = pending(of_volume().run(&ctx, None).await.unwrap());
+        assert_eq!(after, FIRST_LOOK);
+        assert_eq!(done(of_volume().run(&ctx, Some(resume)).await.unwrap()).snapshots[0].snapshot_id, ONE);
+    }
+
+    #[tokio::test]
+    async fn already_captured_by_an_earlier_call_it_looks_twice_as_ec2_can_show_a_part_at_first() {
+        let look = looks([vec![complete(ONE, 8)], vec![complete(ONE, 8), complete(TWO, 8)]]);
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
+        let (resume, ..) = pending(of_volume().run(&ctx, None).await.unwrap());
+        assert_eq!(done(of_volume().run(&ctx, Some(resume)).await.unwrap()).snapshots.len(), 2);
     }
 
     #[tokio::test]
@@ -421,33 +459,42 @@ mod tests {
 
     #[tokio::test]
     async fn pending_with_percent_and_captured_once() {
-        let look = mock!(Client::describe_snapshots)
-            .match_requests(|request| request.snapshot_ids() == [ONE])
-            .sequence()
-            .output(|| seen([snapshot(ONE, 8, "", SnapshotState::Pending)]))
-            .output(|| seen([snapshot(ONE, 8, "62%", SnapshotState::Pending)]))
-            .output(|| seen([snapshot(ONE, 8, "100%", SnapshotState::Completed)]))
-            .build();
+        let is_pending = |progress| vec![snapshot(ONE, 8, progress, SnapshotState::Pending)];
+        let look = looks([vec![], is_pending(""), is_pending("62%"), vec![complete(ONE, 8)]]);
         let begin = begins();
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&none_made(), &begin, &look]));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&begin, &look]));
         let (resume, ..) = pending(of_volume().run(&ctx, None).await.unwrap());
         let (resume, _, progress) = pending(of_volume().run(&ctx, Some(resume)).await.unwrap());
         assert_eq!(progress, "0 of 1 snapshots complete, 0 % captured");
         let (resume, after, progress) = pending(of_volume().run(&ctx, Some(resume)).await.unwrap());
-        assert_eq!((after, progress.as_str()), (POLL, "0 of 1 snapshots complete, 62 % captured"));
+        assert_eq!((after, progress.as_str()), (LONG, "0 of 1 snapshots complete, 62 % captured"));
         assert!(!done(of_volume().run(&ctx, Some(resume)).await.unwrap()).snapshots.is_empty());
         assert_eq!(begin.num_calls(), 1);
     }
 
     #[tokio::test]
     async fn pending_while_ec2_does_not_show_yet_what_it_has_made() {
-        let look = mock!(Client::describe_snapshots)
-            .then_error(|| DescribeSnapshotsError::generic(refusal("InvalidSnapshot.NotFound", "does not exist")));
+        let both = || vec![complete(ONE, 8), complete(TWO, 8)];
+        let look = looks([vec![], vec![complete(ONE, 8)], both()]);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
-        let begun = resume(&json!({ "snapshot_ids": [ONE], "looked": false }));
+        let begun = || resume(&json!({ "snapshot_ids": [ONE, TWO], "missed": false }));
+        let (_, _, progress) = pending(of_volume().run(&ctx, Some(begun())).await.unwrap());
+        assert_eq!(progress, "0 of 2 snapshots complete, 0 % captured");
+        let (resume, after, progress) = pending(of_volume().run(&ctx, Some(begun())).await.unwrap());
+        assert_eq!((after, progress.as_str()), (LONG, "1 of 2 snapshots complete, 100 % captured"));
+        assert_eq!(done(of_volume().run(&ctx, Some(resume)).await.unwrap()).snapshots.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn not_found_a_second_time_is_a_snapshot_that_somebody_deleted_and_the_error_names_it() {
+        let look = looks([vec![complete(ONE, 8)], vec![complete(ONE, 8)]]);
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
+        let begun = resume(&json!({ "snapshot_ids": [ONE, TWO], "missed": false }));
         let (resume, ..) = pending(of_volume().run(&ctx, Some(begun)).await.unwrap());
-        // By now somebody has deleted it.
-        assert_eq!(of_volume().run(&ctx, Some(resume)).await.unwrap_err().name, ErrorName::NotFound);
+        let error = of_volume().run(&ctx, Some(resume)).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::NotFound);
+        assert!(error.message.starts_with(&format!("{TWO} cannot be found")), "{error}");
+        assert!(error.message.ends_with(&format!("left: {ONE}")), "{error}");
     }
 
     #[tokio::test]
@@ -463,13 +510,34 @@ mod tests {
         assert_eq!(progress, "1 of 2 snapshots complete, 87 % captured");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn failed_on_the_way_it_is_not_sent_again_as_the_snapshot_may_have_been_made() {
+        let fault = |status: u16, code: &'static str| {
+            let error = format!("<Error><Code>{code}</Code><Message>no</Message></Error>");
+            let body = format!("<Response><Errors>{error}</Errors><RequestID>r-1</RequestID></Response>");
+            HttpResponse::new(status.try_into().unwrap(), body.into())
+        };
+        let of_instance = step(json!({ "instance_id": INSTANCE, "snapshot_name": "before" }));
+        for (code, times) in [("InternalError", 1), ("Unavailable", 1), ("RequestLimitExceeded", 3)] {
+            let one = mock!(Client::create_snapshot).sequence().http_response(move || fault(503, code)).repeatedly();
+            let all = mock!(Client::create_snapshots).sequence().http_response(move || fault(503, code)).repeatedly();
+            let (one, all) = (one.build(), all.build());
+            let rules = [&none_made(), &one, &all];
+            let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
+            for step in [&of_volume(), &of_instance] {
+                step.run(&ctx, None).await.unwrap_err();
+            }
+            assert_eq!((one.num_calls(), all.num_calls()), (times, times), "{code}");
+        }
+    }
+
     #[tokio::test]
     async fn failed_gives_ec2s_reason_and_names_what_is_left() {
         let look = mock!(Client::describe_snapshots).then_output(|| {
             seen([snapshot(ONE, 8, "100%", SnapshotState::Completed), snapshot(TWO, 8, "10%", SnapshotState::Error)])
         });
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        let resume = resume(&json!({ "snapshot_ids": [ONE, TWO], "looked": true }));
+        let resume = resume(&json!({ "snapshot_ids": [ONE, TWO], "missed": false }));
         let error = of_volume().run(&ctx, Some(resume)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         let tells = [
@@ -485,9 +553,17 @@ mod tests {
             mock!(Client::describe_snapshots).then_output(|| seen([snapshot(ONE, 8, "10%", SnapshotState::Pending)]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
         of_volume().cancel(&ctx, None).await.unwrap();
-        of_volume().cancel(&ctx, Some(resume(&json!({ "snapshot_ids": [ONE], "looked": true })))).await.unwrap();
+        of_volume().cancel(&ctx, Some(resume(&json!({ "snapshot_ids": [ONE], "missed": false })))).await.unwrap();
         let log = testing::log(&ctx);
         assert!(log.len() == 2 && log.iter().all(|line| line.contains(ONE)), "{log:?}");
+    }
+
+    #[tokio::test]
+    async fn cancelled_right_after_the_start_it_names_what_ec2_does_not_show_yet() {
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&none_made()]));
+        of_volume().cancel(&ctx, Some(resume(&json!({ "snapshot_ids": [ONE], "missed": false })))).await.unwrap();
+        let log = testing::log(&ctx);
+        assert!(log.len() == 1 && log[0].contains(ONE), "{log:?}");
     }
 
     #[test]

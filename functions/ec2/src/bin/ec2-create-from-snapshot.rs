@@ -10,7 +10,7 @@ use aws_sdk_ec2::operation::register_image::builders::RegisterImageInputBuilder;
 use aws_sdk_ec2::operation::run_instances::RunInstancesInput;
 use aws_sdk_ec2::operation::run_instances::builders::RunInstancesInputBuilder;
 use aws_sdk_ec2::types::{
-    ArchitectureValues, BlockDeviceMapping, EbsBlockDevice, IamInstanceProfileSpecification, Instance, InstanceType,
+    BlockDeviceMapping, BootModeValues, EbsBlockDevice, IamInstanceProfileSpecification, Instance, InstanceType,
     ResourceType,
 };
 use aws_smithy_types::base64;
@@ -21,6 +21,7 @@ use stepward::input::{List, require};
 use stepward::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
 use stepward_ec2::from_snapshot::{Made, Stage, deregister, token};
+use stepward_ec2::image::{Architecture, BootMode};
 use stepward_ec2::{TOKEN_TAG, description, encrypted_volumes, require_id, shared_arn, tagged, validate_tags};
 
 /// Create an EC2 instance from a snapshot of a root volume and finish once its status checks pass.
@@ -29,13 +30,16 @@ use stepward_ec2::{TOKEN_TAG, description, encrypted_volumes, require_id, shared
 /// both status checks pass, and deregisters the image again, unless `keep_image` is set: an instance does not need its
 /// image, and a snapshot cannot be deleted while an image uses it. Running instances and their volumes cost money.
 ///
-/// A snapshot that is still pending is waited for. What the image cannot know it must be told: the architecture and the
-/// root device's name must be those of the machine that the snapshot is from, or the instance does not boot. Images of
-/// Windows, Red Hat and SUSE keep their licence information only where EC2 finds it in the snapshot.
+/// A snapshot that is still pending is waited for. What the image cannot know it must be told: the architecture, the
+/// root device's name and the boot mode must be those of the machine that the snapshot is from, or the instance does
+/// not boot and its checks never pass. Images of Windows, Red Hat and SUSE keep their licence information only where
+/// EC2 finds it in the snapshot.
 ///
 /// When something fails, or the job is stopped, or an hour is over, the step terminates the instance and deregisters
 /// the image, and says what it could not remove; the snapshot stays in any case. Both carry the tag `stepward:token`,
 /// by which a repeated call finds them and launches nothing twice. Only what carries it can be terminated by this step.
+/// An execution that is redriven has the same token: for about an hour, as long as EC2 shows the instance that failed
+/// and was terminated, it finds that and fails again, so start a new execution instead.
 ///
 /// Proven on the local cloud, where an instance runs at once with nothing behind it, and every check passes. That cloud
 /// does not know an instance's tags when it decides what is allowed, so there a failed instance is left. Waiting,
@@ -59,6 +63,10 @@ struct Create {
     /// The architecture of what is on the snapshot. By default `x86_64`.
     #[serde(default)]
     architecture: Architecture,
+    /// How the machine boots: `legacy-bios`, `uefi`, or `uefi-preferred` where it can do both. By default EC2 takes
+    /// `legacy-bios` on Intel and AMD, with which a snapshot that boots by UEFI only never passes its checks, and
+    /// `uefi` on Graviton.
+    boot_mode: Option<BootMode>,
     /// The root device's name, as the operating system on the snapshot expects it. By default `/dev/xvda`.
     #[serde(default = "xvda")]
     root_device_name: String,
@@ -73,20 +81,6 @@ struct Create {
     /// Whether the image stays registered. By default it does not.
     #[serde(default)]
     keep_image: bool,
-}
-
-/// The architecture of an image.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Architecture {
-    /// Intel and AMD, 64 bits.
-    #[default]
-    #[serde(rename = "x86_64")]
-    X86,
-    /// AWS Graviton.
-    Arm64,
-    /// Intel and AMD, 32 bits.
-    I386,
 }
 
 fn xvda() -> String {
@@ -115,11 +109,8 @@ impl Create {
         let root = EbsBlockDevice::builder().snapshot_id(&self.snapshot_id).delete_on_termination(true).build();
         RegisterImageInput::builder()
             .description(description(&self.name))
-            .architecture(match self.architecture {
-                Architecture::X86 => ArchitectureValues::X8664,
-                Architecture::Arm64 => ArchitectureValues::Arm64,
-                Architecture::I386 => ArchitectureValues::I386,
-            })
+            .architecture(self.architecture.into())
+            .set_boot_mode(self.boot_mode.map(BootModeValues::from))
             .root_device_name(&self.root_device_name)
             .block_device_mappings(BlockDeviceMapping::builder().device_name(&self.root_device_name).ebs(root).build())
             // Without these, current instance types cannot be launched from it.
@@ -192,7 +183,10 @@ impl Step for Create {
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (ErrorName::NotFound, "The snapshot, the subnet, a security group or the key pair does not exist."),
-        (ErrorName::Conflict, "The snapshot failed, is archived, or is in the recycle bin."),
+        (
+            ErrorName::Conflict,
+            "The snapshot failed, is archived, or is in the recycle bin; or somebody deregistered the image.",
+        ),
         (ErrorName::StepFailed, "EC2 could not launch the instance, or it stopped; the message has EC2's reason."),
         (ErrorName::TimedOut, "The status checks did not pass within an hour; the instance was terminated."),
     ];
@@ -298,13 +292,14 @@ mod tests {
     use aws_sdk_ec2::config::http::HttpResponse;
     use aws_sdk_ec2::operation::deregister_image::{DeregisterImageError, DeregisterImageOutput};
     use aws_sdk_ec2::operation::describe_images::DescribeImagesOutput;
+    use aws_sdk_ec2::operation::describe_instance_status::DescribeInstanceStatusError;
     use aws_sdk_ec2::operation::describe_snapshots::{DescribeSnapshotsError, DescribeSnapshotsOutput};
     use aws_sdk_ec2::operation::register_image::{RegisterImageError, RegisterImageOutput};
     use aws_sdk_ec2::operation::run_instances::{RunInstancesError, RunInstancesOutput};
     use aws_sdk_ec2::operation::terminate_instances::{TerminateInstancesError, TerminateInstancesOutput};
     use aws_sdk_ec2::types::{
-        Image, ImageState, InstanceState, InstanceStateName, Snapshot, SnapshotState, StateReason, StorageTier,
-        SummaryStatus, TagSpecification, VolumeType,
+        ArchitectureValues, Image, ImageState, InstanceState, InstanceStateName, Snapshot, SnapshotState, StateReason,
+        StorageTier, SummaryStatus, TagSpecification, VolumeType,
     };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use stepward::permissions::Place;
@@ -383,7 +378,9 @@ mod tests {
 
     fn registers() -> Rule {
         mock!(Client::register_image)
-            .match_requests(|request| request.name().is_some_and(|name| name.starts_with("stepward-")))
+            .match_requests(|request| {
+                request.name().is_some_and(|name| name.starts_with("stepward-")) && request.boot_mode().is_none()
+            })
             .then_output(|| RegisterImageOutput::builder().image_id(IMAGE).build())
     }
 
@@ -442,6 +439,7 @@ mod tests {
                 let token = request.name().unwrap().strip_prefix("stepward-").unwrap();
                 token.len() == 64
                     && request.architecture() == Some(&ArchitectureValues::Arm64)
+                    && request.boot_mode() == Some(&BootModeValues::UefiPreferred)
                     && (request.root_device_name(), root.device_name()) == (Some("/dev/sda1"), Some("/dev/sda1"))
                     && (volume.snapshot_id(), volume.delete_on_termination()) == (Some(SNAPSHOT), Some(true))
                     && (request.virtualization_type(), request.ena_support()) == (Some("hvm"), Some(true))
@@ -464,7 +462,8 @@ mod tests {
                 RunInstancesOutput::builder().instances(instance(INSTANCE, InstanceStateName::Pending)).build()
             });
         let step = step(json!({
-            "instance_type": "t4g.small", "architecture": "arm64", "root_device_name": "/dev/sda1",
+            "instance_type": "t4g.small", "architecture": "arm64", "boot_mode": "uefi-preferred",
+            "root_device_name": "/dev/sda1",
             "subnet_id": SUBNET, "security_group_ids": GROUP, "key_name": "operators", "instance_profile": "web",
             "tags": { "team": "ops" }, "user_data": "#!/bin/sh\n",
         }));
@@ -502,6 +501,19 @@ mod tests {
         let step = step(json!({ "keep_image": true, "instance_profile": profile }));
         step.validate().unwrap();
         assert!(done(step.run(&ctx, Some(made)).await.unwrap()).image_kept);
+    }
+
+    #[tokio::test]
+    async fn done_with_the_image_deregistered_by_an_earlier_call() {
+        for code in ["InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"] {
+            let deregister = mock!(Client::deregister_image)
+                .then_error(move || DeregisterImageError::generic(refusal(code, "no longer available")));
+            let rules = [&launched(Some(InstanceStateName::Running)), &checks(SummaryStatus::Ok), &deregister];
+            let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
+            let made = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
+            assert_eq!(done(plain().run(&ctx, Some(made)).await.unwrap()).instance_id, INSTANCE);
+            assert_eq!(deregister.num_calls(), 1);
+        }
     }
 
     #[tokio::test]
@@ -547,6 +559,14 @@ mod tests {
         assert!(serde_json::from_value::<Architecture>(json!("riscv")).is_err());
         for name in ["x86_64", "arm64", "i386"] {
             serde_json::from_value::<Architecture>(json!(name)).unwrap();
+        }
+        assert!(serde_json::from_value::<BootMode>(json!("bios")).is_err());
+        for (name, sent) in [
+            ("legacy-bios", BootModeValues::LegacyBios),
+            ("uefi", BootModeValues::Uefi),
+            ("uefi-preferred", BootModeValues::UefiPreferred),
+        ] {
+            assert_eq!(BootModeValues::from(serde_json::from_value::<BootMode>(json!(name)).unwrap()), sent);
         }
     }
 
@@ -650,6 +670,56 @@ mod tests {
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         let (_, _, progress) = pending(plain().run(&ctx, Some(resume)).await.unwrap());
         assert_eq!(progress, format!("instance {INSTANCE} launched"));
+    }
+
+    #[tokio::test]
+    async fn pending_while_what_launches_does_not_know_the_new_image_yet() {
+        let launch = mock!(Client::run_instances)
+            .sequence()
+            .error(|| RunInstancesError::generic(refusal("InvalidAMIID.NotFound", "does not exist")))
+            .error(|| RunInstancesError::generic(refusal("InvalidAMIID.Unavailable", "is not available")))
+            .output(|| RunInstancesOutput::builder().instances(instance(INSTANCE, InstanceStateName::Pending)).build())
+            .build();
+        let rules = [&image(Some(ImageState::Available)), &launch];
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
+        let (mut state, mut said) = (resume(&json!({ "image_id": IMAGE })), Vec::new());
+        for _ in 0..3 {
+            let (resume, _, progress) = pending(plain().run(&ctx, Some(state)).await.unwrap());
+            state = resume;
+            said.push(progress);
+        }
+        let unknown = format!("EC2 does not know image {IMAGE} yet");
+        assert_eq!(said, [unknown.clone(), unknown, format!("instance {INSTANCE} launched")]);
+    }
+
+    #[tokio::test]
+    async fn pending_while_what_shows_the_checks_does_not_know_the_new_instance_yet() {
+        let checks = mock!(Client::describe_instance_status)
+            .then_error(|| DescribeInstanceStatusError::generic(refusal("InvalidInstanceID.NotFound", "no such ID")));
+        let rules = [&launched(Some(InstanceStateName::Running)), &checks];
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
+        let made = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
+        let (_, _, progress) = pending(plain().run(&ctx, Some(made)).await.unwrap());
+        assert_eq!(progress, format!("instance {INSTANCE} is running, its checks: no checks yet"));
+    }
+
+    #[tokio::test]
+    async fn failed_an_image_that_somebody_deregistered_is_given_up_after_five_minutes() {
+        let deregister = mock!(Client::deregister_image)
+            .then_error(|| DeregisterImageError::generic(refusal("InvalidAMIID.Unavailable", "no longer available")));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&image(None), &deregister]));
+        let (mut state, mut waited) = (resume(&json!({ "image_id": IMAGE })), Duration::ZERO);
+        let error = loop {
+            match plain().run(&ctx, Some(state)).await {
+                Err(error) => break error,
+                Ok(answer) => {
+                    let (resume, after, _) = pending(answer);
+                    (state, waited) = (resume, waited + after);
+                }
+            }
+        };
+        assert_eq!((error.name, waited), (ErrorName::Conflict, Duration::from_mins(5)));
+        assert!(error.message.contains(&format!("has not known image {IMAGE} for 5 minutes")), "{error}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -785,6 +855,7 @@ mod tests {
             format!("arn:aws:ec2:eu-west-1:222222222222:subnet/{SUBNET}"),
             format!("arn:aws:ec2:eu-west-1:222222222222:security-group/{GROUP}"),
             r#""Condition":{"StringLike":{"aws:ResourceTag/stepward:token":"*"}}"#.to_owned(),
+            r#""Action":["kms:CreateGrant"],"Resource":["arn:aws:kms:eu-west-1:*:key/*"]"#.to_owned(),
             r#""Condition":{"StringLike":{"iam:PassedToService":"ec2.amazonaws.com*"}}"#.to_owned(),
         ] {
             assert!(policy.contains(&part), "{part} is not in {policy}");

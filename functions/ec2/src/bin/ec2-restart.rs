@@ -9,7 +9,7 @@ use aws_sdk_ec2::types::InstanceStateName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::input::{List, require};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError, settings};
 use stepward_ec2::health;
 use stepward_ec2::instances::{Changed, ChangedInstance, LIVE, Selection, changed, first_seen};
 
@@ -43,7 +43,7 @@ struct Restart {
     #[serde(default)]
     instance_ids: List,
     /// Instead of IDs: the tags (key and exact value) that a running instance must carry, all of them. None found is
-    /// success.
+    /// success. More than 500, those that do not run included, are a `Conflict` and stay as they are.
     #[serde(default)]
     tags: BTreeMap<String, String>,
     /// Seconds between the request and the first look at the status checks, 0 to 900, by default 90. Before, they tell
@@ -64,6 +64,12 @@ struct Rebooted {
 impl Restart {
     fn selection(&self) -> Selection<'_> {
         Selection { ids: &self.instance_ids, tags: &self.tags }
+    }
+
+    /// Until the first look. Longer than a step waits in its own process, so that the state machine has the answer at
+    /// once: with it no retry reboots again.
+    fn settle(&self, linger: Duration) -> Duration {
+        Duration::from_secs(self.settle_seconds).max(POLL).max(linger)
     }
 
     /// Asks for the reboot. By tags that can be of none.
@@ -98,7 +104,7 @@ impl Step for Restart {
         &[r#"{ "instance_ids": ["i-0123456789abcdef0"] }"#, r#"{ "tags": { "role": "web" }, "settle_seconds": 300 }"#];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (ErrorName::NotFound, "One of the instance IDs does not exist in the account and Region."),
-        (ErrorName::Conflict, "One of the instances is not running; none was rebooted."),
+        (ErrorName::Conflict, "An instance is not running, or more than 500 carry the tags; none was rebooted."),
         (ErrorName::StepFailed, "An instance stopped or was terminated instead of coming back."),
         (ErrorName::TimedOut, "The status checks did not pass again within 30 minutes; the reboot was asked for."),
     ];
@@ -124,13 +130,11 @@ impl Step for Restart {
                 return Ok(Progress::Done(changed(ctx, instances)));
             }
             let progress = format!("0 of {} instances back", instances.len());
-            // At least as long as between two looks, so that this answer is kept at once: with it no retry reboots
-            // again.
-            let settle = Duration::from_secs(self.settle_seconds).max(POLL);
-            return Progress::pending(&Rebooted { instances }, settle, progress);
+            return Progress::pending(&Rebooted { instances }, self.settle(settings::linger()), progress);
         };
         let Rebooted { instances } = resume.state()?;
-        let found = health(&ec2, instances.iter().map(|instance| instance.instance_id.clone()).collect()).await?;
+        let ids: Vec<_> = instances.iter().map(|instance| instance.instance_id.clone()).collect();
+        let found = health(&ec2, &ids).await?;
         if let Some(lost) = found.iter().find(|one| one.state != InstanceStateName::Running) {
             return Err(ErrorName::StepFailed.because(format!(
                 "{} is {} instead of coming back: somebody changed it meanwhile, or its operating system shut down",
@@ -190,7 +194,12 @@ mod tests {
     #[tokio::test]
     async fn done_by_tags_what_runs_is_rebooted_and_the_rest_left_alone() {
         let look = mock!(Client::describe_instances)
-            .match_requests(|request| request.filters().iter().any(|filter| filter.name() == Some("tag:role")))
+            .match_requests(|request| {
+                let filters: Vec<_> = request.filters().iter().map(|f| (f.name().unwrap(), f.values())).collect();
+                let live = ["pending", "running", "stopping", "stopped"].map(str::to_owned);
+                let tag = ["web".to_owned()];
+                filters == [("instance-state-name", &live[..]), ("tag:role", &tag[..])]
+            })
             .then_output(|| {
                 seen([instance(ID, InstanceStateName::Running), instance(OTHER, InstanceStateName::Stopped)])
             });
@@ -262,12 +271,21 @@ mod tests {
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &reboot, &checks]));
         let step = step(json!({ "instance_ids": ID, "settle_seconds": 0 }));
         let (resume, after, _) = pending(step.run(&ctx, None).await.unwrap());
-        assert_eq!(after, POLL);
+        assert_eq!(after, POLL.max(settings::linger()));
         let (resume, after, progress) = pending(step.run(&ctx, Some(resume)).await.unwrap());
         assert_eq!(progress, format!("0 of 1 instances back ({ID}: system ok, instance impaired)"));
         assert_eq!(after, POLL);
         assert_eq!(done(step.run(&ctx, Some(resume)).await.unwrap()).instances.len(), 1);
         assert_eq!(reboot.num_calls(), 1);
+    }
+
+    #[test]
+    fn pending_after_the_reboot_goes_to_the_state_machine_however_long_a_step_waits_in_its_own_process() {
+        let settle = |seconds: u64, linger| {
+            let step = step(json!({ "instance_ids": ID, "settle_seconds": seconds }));
+            step.settle(Duration::from_secs(linger)).as_secs()
+        };
+        assert_eq!((settle(90, 10), settle(0, 10), settle(90, 120)), (90, 15, 120));
     }
 
     #[tokio::test]
@@ -304,6 +322,15 @@ mod tests {
             error.message.contains(&format!("{OTHER} is stopped")) && error.message.contains("ec2-start"),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn failed_more_than_five_hundred_by_tags_are_a_conflict_and_none_is_rebooted() {
+        let look = mock!(Client::describe_instances)
+            .then_output(|| seen((0..501).map(|n| instance(&format!("i-{n:017x}"), InstanceStateName::Running))));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+        let error = step(json!({ "tags": { "role": "web" } })).run(&ctx, None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::Conflict);
     }
 
     #[test]

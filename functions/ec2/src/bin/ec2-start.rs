@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::input::List;
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
-use stepward_ec2::instances::{Changed, Goal, Selection, bring};
+use stepward_ec2::bring::{Goal, bring};
+use stepward_ec2::instances::{Changed, Selection};
 use stepward_ec2::unlocked_volumes;
 
 /// Start EC2 instances and finish once all are running.
@@ -18,8 +19,9 @@ use stepward_ec2::unlocked_volumes;
 /// money until they are stopped. `running` means that EC2 has started them; whether the operating system and its
 /// services are up, EC2's status checks tell later.
 ///
-/// An instance that falls back to `stopped` fails the step with EC2's reason (no capacity of its type, say); a
-/// terminated one is a `Conflict`. When the job is stopped, instances that are starting go on starting.
+/// An instance that falls back to `stopped` fails the step with EC2's reason (no capacity of its type, say), also when
+/// somebody stopped it meanwhile; a terminated one is a `Conflict`. When the job is stopped, instances that are
+/// starting go on starting.
 ///
 /// Proven on the local cloud, where instances start at once; waiting, falling back and the grant for encrypted volumes
 /// rest on a stand-in for EC2 and on unit tests.
@@ -29,7 +31,8 @@ struct Start {
     /// Instances to start, 1 to 50 IDs.
     #[serde(default)]
     instance_ids: List,
-    /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them. None found is success.
+    /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them. None found is success,
+    /// more than 500 are a `Conflict` and stay as they are.
     #[serde(default)]
     tags: BTreeMap<String, String>,
 }
@@ -47,7 +50,10 @@ impl Step for Start {
         &[r#"{ "instance_ids": ["i-0123456789abcdef0"] }"#, r#"{ "tags": { "environment": "test" } }"#];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (ErrorName::NotFound, "One of the instance IDs does not exist in the account and Region."),
-        (ErrorName::Conflict, "An instance is terminated, or its state forbids to start it."),
+        (
+            ErrorName::Conflict,
+            "An instance is terminated or its state forbids to start it, or more than 500 carry the tags.",
+        ),
         (ErrorName::StepFailed, "An instance fell back to `stopped`; the message has EC2's reason."),
     ];
     const TIMEOUT: Duration = Duration::from_mins(15);
@@ -62,8 +68,12 @@ impl Step for Start {
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
-        let goal =
-            Goal { reached: InstanceStateName::Running, act_on: vec![InstanceStateName::Stopped], doing: "Starting" };
+        let goal = Goal {
+            reached: InstanceStateName::Running,
+            act_on: vec![InstanceStateName::Stopped],
+            doing: "Starting",
+            remark: |_| None,
+        };
         bring(ctx, self.selection(), resume, &goal, |ec2, ids| async move {
             let answer = ec2.start_instances().set_instance_ids(Some(ids)).send().await?;
             Ok(answer.starting_instances.unwrap_or_default())
@@ -81,12 +91,12 @@ mod tests {
     use aws_sdk_ec2::Client;
     use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
     use aws_sdk_ec2::operation::start_instances::{StartInstancesError, StartInstancesOutput};
-    use aws_sdk_ec2::types::{Instance, InstanceType, StateReason};
-    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_sdk_ec2::types::{Instance, InstanceType, Tag};
+    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use serde_json::json;
     use stepward::permissions::Place;
     use stepward::testing;
-    use stepward_ec2::testing::{change, done, instance, pending, refusal, seen};
+    use stepward_ec2::testing::{change, done, instance, pending, refusal, seen, stopped};
     use stepward_tests::proof::prove;
 
     use super::*;
@@ -102,13 +112,12 @@ mod tests {
         StartInstancesOutput::builder().starting_instances(change(ID, InstanceStateName::Pending)).build()
     }
 
-    fn fallen_back(code: &str, message: &str) -> Instance {
-        let reason = StateReason::builder().code(code).message(message).build();
-        Instance::builder()
-            .instance_id(ID)
-            .state(instance(ID, InstanceStateName::Stopped).state.unwrap())
-            .state_reason(reason)
-            .build()
+    /// What is seen at one look after the other.
+    fn looks(instances: impl IntoIterator<Item = Instance>) -> Rule {
+        let mut instances = instances.into_iter();
+        let first = instances.next().unwrap();
+        let rule = mock!(Client::describe_instances).sequence().output(move || seen([first.clone()]));
+        instances.fold(rule, |rule, instance| rule.output(move || seen([instance.clone()]))).build()
     }
 
     #[tokio::test]
@@ -116,8 +125,10 @@ mod tests {
         let look = mock!(Client::describe_instances)
             .match_requests(|request| {
                 let filters: Vec<_> = request.filters().iter().map(|f| (f.name().unwrap(), f.values())).collect();
-                let tag = ("tag:team", &["ops".to_owned()][..]);
-                request.instance_ids().is_empty() && filters[0].0 == "instance-state-name" && filters[1..] == [tag]
+                let live = ["pending", "running", "stopping", "stopped"].map(str::to_owned);
+                let tag = ["ops".to_owned()];
+                let expected = [("instance-state-name", &live[..]), ("tag:team", &tag[..])];
+                request.instance_ids().is_empty() && filters == expected
             })
             .then_output(|| seen([instance(ID, InstanceStateName::Stopped)]));
         let start =
@@ -226,24 +237,95 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn pending_with_five_hundred_by_tags_what_is_kept_is_far_below_what_a_state_machine_passes_on() {
+        let all = |state: InstanceStateName| {
+            mock!(Client::describe_instances).then_output(move || {
+                seen((0..500).map(|n| {
+                    let mut one = instance(&format!("i-{n:017x}"), state.clone());
+                    one.tags = Some(vec![Tag::builder().key("Name").value("x".repeat(64)).build()]);
+                    one
+                }))
+            })
+        };
+        let start = mock!(Client::start_instances).then_output(starting);
+        let step = step(json!({ "tags": { "team": "ops" } }));
+        let rules = [&all(InstanceStateName::Stopped), &start];
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
+        let (resume, ..) = pending(step.run(&ctx, None).await.unwrap());
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&all(InstanceStateName::Pending)]));
+        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await.unwrap());
+        let length = serde_json::to_string(&resume).unwrap().len();
+        assert!(length < 128 * 1024, "{length} bytes");
+    }
+
+    #[tokio::test]
+    async fn pending_with_the_reason_of_an_earlier_failure_that_ec2_still_shows_and_it_is_started_all_the_same() {
+        for code in ["Server.InsufficientInstanceCapacity", "Client.UserInitiatedShutdown"] {
+            let before = || stopped(ID, code, "of an earlier time");
+            let after = [InstanceStateName::Pending, InstanceStateName::Running].map(|state| instance(ID, state));
+            let look = looks([before(), before()].into_iter().chain(after));
+            let start = mock!(Client::start_instances).then_output(starting);
+            let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &start]));
+            let step = step(json!({ "instance_ids": ID }));
+            let mut state = None;
+            for _ in 0..3 {
+                state = Some(pending(step.run(&ctx, state).await.unwrap()).0);
+            }
+            assert_eq!(done(step.run(&ctx, state).await.unwrap()).instances[0].state, "running");
+            assert_eq!(start.num_calls(), 1);
+        }
+    }
+
+    #[tokio::test]
     async fn failed_an_instance_that_falls_back_gives_ec2s_reason() {
         for (code, message, tells) in [
             ("Server.InsufficientInstanceCapacity", "no capacity", "no capacity"),
             ("Client.InternalError", "Client error on launch", "allow kms:CreateGrant"),
         ] {
-            let look = mock!(Client::describe_instances)
-                .sequence()
-                .output(|| seen([instance(ID, InstanceStateName::Stopped)]))
-                .output(move || seen([fallen_back(code, message)]))
-                .build();
+            let fallen_back = stopped(ID, code, message);
+            // EC2 can go through `pending` between two looks; then a second look makes sure.
+            let look = looks([instance(ID, InstanceStateName::Stopped), fallen_back.clone(), fallen_back]);
             let start = mock!(Client::start_instances).then_output(starting);
             let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &start]));
             let step = step(json!({ "instance_ids": ID }));
             let (resume, ..) = pending(step.run(&ctx, None).await.unwrap());
+            let (resume, ..) = pending(step.run(&ctx, Some(resume)).await.unwrap());
             let error = step.run(&ctx, Some(resume)).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             assert!(error.message.contains(tells), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn failed_an_instance_that_stops_after_it_has_moved_whatever_the_reason() {
+        for code in [
+            "Server.InternalError",
+            "Client.UserInitiatedShutdown",
+            "Client.UserInitiatedHibernate",
+            "Client.InstanceInitiatedShutdown",
+            "",
+        ] {
+            let before = instance(ID, InstanceStateName::Stopped);
+            let look = looks([before, instance(ID, InstanceStateName::Pending), stopped(ID, code, "so it is")]);
+            let start = mock!(Client::start_instances).then_output(starting);
+            let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &start]));
+            let step = step(json!({ "instance_ids": ID }));
+            let (resume, ..) = pending(step.run(&ctx, None).await.unwrap());
+            let (resume, ..) = pending(step.run(&ctx, Some(resume)).await.unwrap());
+            let error = step.run(&ctx, Some(resume)).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::StepFailed);
+            assert!(error.message.contains(&format!("{ID} is stopped again: so it is")), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn failed_more_than_five_hundred_by_tags_are_a_conflict_and_none_is_started() {
+        let look = mock!(Client::describe_instances)
+            .then_output(|| seen((0..501).map(|n| instance(&format!("i-{n:017x}"), InstanceStateName::Stopped))));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+        let error = step(json!({ "tags": { "team": "ops" } })).run(&ctx, None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::Conflict);
+        assert!(error.message.contains("more than 500 instances carry these tags: nothing was done"), "{error}");
     }
 
     #[tokio::test]

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use aws_sdk_ec2::types::InstanceStateName;
+use aws_sdk_ec2::types::{Instance, InstanceStateName};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::input::{List, require};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
-use stepward_ec2::instances::{Changed, Goal, Selection, bring};
+use stepward_ec2::bring::{Goal, bring, code, reason};
+use stepward_ec2::instances::{Changed, Selection};
 
 /// Stop EC2 instances and finish once all are stopped.
 ///
@@ -27,15 +28,18 @@ struct Stop {
     /// Instances to stop, 1 to 50 IDs.
     #[serde(default)]
     instance_ids: List,
-    /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them. None found is success.
+    /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them. None found is success,
+    /// more than 500 are a `Conflict` and stay as they are.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// Stop without giving the operating system time to flush caches and file systems. Data can be lost: for instances
-    /// that do not stop otherwise.
+    /// For instances that do not stop otherwise, those stuck in `stopping` included: EC2 lets the operating system shut
+    /// down first, and when it does not, stops the instance by force. Data that was not written by then is lost: have
+    /// the file systems checked afterwards.
     #[serde(default)]
     force: bool,
     /// Save memory to the root volume and go on from there at the next start. Only instances launched with hibernation
-    /// enabled can; `Conflict` for others.
+    /// enabled can; `Conflict` for others. One that fails to hibernate EC2 just shuts down, and what was in its memory
+    /// is lost: that is success too, and the log names those for which EC2 gives another reason than hibernation.
     #[serde(default)]
     hibernate: bool,
 }
@@ -46,6 +50,14 @@ impl Stop {
     }
 }
 
+/// What to say of an instance that EC2 has shut down although it was to hibernate.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/hibernating-instances.html>
+fn not_hibernated(instance: &Instance) -> Option<String> {
+    let id = instance.instance_id().unwrap_or_default();
+    let says = || format!("{id} was shut down and did not hibernate, its memory is lost: {}", reason(instance));
+    (code(instance) != "Client.UserInitiatedHibernate").then(says)
+}
+
 impl Step for Stop {
     const NAME: &'static str = "ec2-stop";
     const RUNDECK: &'static [&'static str] = &["aws-vm-stop", "aws-vm-stop-step"];
@@ -53,7 +65,10 @@ impl Step for Stop {
         &[r#"{ "tags": { "environment": "test" } }"#, r#"{ "instance_ids": ["i-0123456789abcdef0"], "force": true }"#];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (ErrorName::NotFound, "One of the instance IDs does not exist in the account and Region."),
-        (ErrorName::Conflict, "An instance is terminated, or cannot hibernate."),
+        (
+            ErrorName::Conflict,
+            "An instance is terminated, has stop protection, or cannot hibernate; or more than 500 carry the tags.",
+        ),
     ];
     type Output = Changed;
     // Windows instances can take this long to shut down.
@@ -69,9 +84,13 @@ impl Step for Stop {
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
-        let goal =
-            Goal { reached: InstanceStateName::Stopped, act_on: vec![InstanceStateName::Running], doing: "Stopping" };
         let (force, hibernate) = (self.force, self.hibernate);
+        let mut act_on = vec![InstanceStateName::Running];
+        if force {
+            act_on.push(InstanceStateName::Stopping);
+        }
+        let remark: fn(&Instance) -> Option<String> = if hibernate { not_hibernated } else { |_| None };
+        let goal = Goal { reached: InstanceStateName::Stopped, act_on, doing: "Stopping", remark };
         bring(ctx, self.selection(), resume, &goal, |ec2, ids| async move {
             let request = ec2.stop_instances().set_instance_ids(Some(ids)).force(force).hibernate(hibernate);
             Ok(request.send().await?.stopping_instances.unwrap_or_default())
@@ -93,7 +112,7 @@ mod tests {
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
     use serde_json::json;
     use stepward::testing;
-    use stepward_ec2::testing::{change, done, instance, pending, refusal, seen};
+    use stepward_ec2::testing::{change, done, instance, pending, refusal, seen, stopped};
     use stepward_tests::proof::prove;
 
     use super::*;
@@ -136,11 +155,55 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn done_by_force_what_is_stuck_in_stopping_is_stopped_too() {
+        let look = mock!(Client::describe_instances)
+            .sequence()
+            .output(|| one(InstanceStateName::Stopping))
+            .output(|| one(InstanceStateName::Stopping))
+            .output(|| one(InstanceStateName::Stopped))
+            .build();
+        let stop = mock!(Client::stop_instances)
+            .match_requests(|request| request.instance_ids() == [ID] && request.force() == Some(true))
+            .then_output(stopping);
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
+        let wanted = step(json!({ "instance_ids": ID, "force": true }));
+        let (resume, ..) = pending(wanted.run(&ctx, None).await.unwrap());
+        let (resume, ..) = pending(wanted.run(&ctx, Some(resume)).await.unwrap());
+        assert_eq!(done(wanted.run(&ctx, Some(resume)).await.unwrap()).instances[0].state, "stopped");
+        assert_eq!(stop.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn done_the_log_names_what_was_shut_down_instead_of_hibernating() {
+        for (code, hibernate, says) in [
+            ("Client.UserInitiatedHibernate", true, false),
+            ("Client.UserInitiatedShutdown", true, true),
+            ("Client.UserInitiatedShutdown", false, false),
+        ] {
+            let look = mock!(Client::describe_instances)
+                .sequence()
+                .output(|| one(InstanceStateName::Running))
+                .output(move || seen([stopped(ID, code, "as it went")]))
+                .build();
+            let stop = mock!(Client::stop_instances).then_output(stopping);
+            let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
+            let wanted = step(json!({ "instance_ids": ID, "hibernate": hibernate }));
+            let (resume, ..) = pending(wanted.run(&ctx, None).await.unwrap());
+            let _ = done(wanted.run(&ctx, Some(resume)).await.unwrap());
+            let line = format!("{ID} was shut down and did not hibernate, its memory is lost: as it went");
+            assert_eq!(testing::log(&ctx).contains(&line), says, "{code}");
+        }
+    }
+
+    #[tokio::test]
     async fn already_stopped_instances_are_left_alone() {
         let look = mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Stopped));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        let output = done(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap());
-        assert_eq!(output.instances[0].previous_state, "stopped");
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
+        for step in [step(json!({ "instance_ids": ID })), step(json!({ "instance_ids": ID, "hibernate": true }))] {
+            let output = done(step.run(&ctx, None).await.unwrap());
+            assert_eq!(output.instances[0].previous_state, "stopped");
+        }
+        assert_eq!(testing::log(&ctx), ["1 of 1 instances stopped"; 2]);
     }
 
     #[tokio::test]
@@ -214,12 +277,26 @@ mod tests {
     #[tokio::test]
     async fn failed_an_instance_that_cannot_hibernate_is_a_conflict() {
         let look = mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Running));
-        let stop = mock!(Client::stop_instances)
-            .then_error(|| StopInstancesError::generic(refusal("UnsupportedOperation", "not hibernation-enabled")));
+        let stop = mock!(Client::stop_instances).then_error(|| {
+            StopInstancesError::generic(refusal("UnsupportedHibernationConfiguration", "not enabled for hibernation"))
+        });
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
         let error = step(json!({ "instance_ids": ID, "hibernate": true })).run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("hibernation"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn failed_an_instance_with_stop_protection_is_a_conflict() {
+        let look = mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Running));
+        let stop = mock!(Client::stop_instances).then_error(|| {
+            let said = "The instance may not be stopped. Modify its 'disableApiStop' instance attribute";
+            StopInstancesError::generic(refusal("OperationNotPermitted", said))
+        });
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
+        let error = step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::Conflict);
+        assert!(error.message.contains("disableApiStop"), "{error}");
     }
 
     #[tokio::test]

@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::input::{List, require};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
-use stepward_ec2::instances::{Changed, Goal, LIVE, MAX_INSTANCES, Selection, bring, state};
+use stepward_ec2::bring::{Goal, bring};
+use stepward_ec2::instances::{Changed, LIVE, MAX_INSTANCES, Selection, state};
 
 /// Terminate EC2 instances and finish once all are terminated.
 ///
@@ -22,8 +23,11 @@ use stepward_ec2::instances::{Changed, Goal, LIVE, MAX_INSTANCES, Selection, bri
 /// a `Conflict`, and then all of them stay.
 ///
 /// Instances that are terminated already are success. EC2 forgets them after about an hour; an ID is `NotFound` from
-/// then on. By tags, nothing is terminated while others with these tags are shutting down: they can be those of a call
-/// whose answer was lost. When the job is stopped, instances that are shutting down go on doing so.
+/// then on. When the job is stopped, instances that are shutting down go on doing so.
+///
+/// By tags, nothing is terminated while others with these tags are shutting down: they can be those of a call whose
+/// answer was lost. This guard does not see replacements once the first instances are `terminated`: a retry then
+/// terminates as many others that carry the tags. Give IDs where something launches replacements.
 ///
 /// Proven on the local cloud, where instances are gone at once and none is protected; waiting and protection rest on
 /// unit tests of what is sent.
@@ -34,7 +38,7 @@ struct Terminate {
     #[serde(default)]
     instance_ids: List,
     /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them. `expected_count` is
-    /// then required.
+    /// then required. More than 500, those terminated in the last hour included, are a `Conflict` and stay as they are.
     #[serde(default)]
     tags: BTreeMap<String, String>,
     /// How many instances there must be, 1 to 50: with another number nothing is terminated. By tags it counts
@@ -140,8 +144,8 @@ impl Step for Terminate {
         (ErrorName::NotFound, "One of the instance IDs does not exist in the account and Region."),
         (
             ErrorName::Conflict,
-            "Their number is not `expected_count`, one is protected, or others with the tags are shutting down; \
-             nothing was terminated.",
+            "Their number is not `expected_count`, more than 500 carry the tags, one is protected, or others with the \
+             tags are shutting down; nothing was terminated.",
         ),
     ];
     type Output = Changed;
@@ -162,7 +166,12 @@ impl Step for Terminate {
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
         let ids = if resume.is_none() { self.counted(&ctx.client(Client::new)).await? } else { Vec::new() };
-        let goal = Goal { reached: InstanceStateName::Terminated, act_on: LIVE.into(), doing: "Terminating" };
+        let goal = Goal {
+            reached: InstanceStateName::Terminated,
+            act_on: LIVE.into(),
+            doing: "Terminating",
+            remark: |_| None,
+        };
         bring(ctx, Selection { ids: &ids, tags: &BTreeMap::new() }, resume, &goal, terminate).await
     }
 }

@@ -14,7 +14,7 @@ use stepward_ecs::{
     StoppedContainer, check_cluster, check_failures, check_place, containers, name_of, service_of, task_arns,
 };
 
-/// Between two looks at the task. Most stop within the 30 seconds that containers have by default.
+/// Between two looks at the task, at first. Most stop within the 30 seconds that containers have by default.
 const POLL: Duration = Duration::from_secs(5);
 /// What AWS took in `reason` when it still documented a limit; the API's model has none now.
 const REASON_LIMIT: usize = 255;
@@ -24,6 +24,7 @@ const REASON_LIMIT: usize = 255;
 /// Containers get the stop signal of their image (SIGTERM by default), and are killed when they have not ended after
 /// their stop timeout: 30 seconds by default, up to 2 minutes on Fargate. Behind a load balancer the task first leaves
 /// its target group, which can take as long as the group's deregistration delay (5 minutes by default, up to an hour).
+/// The step looks every 5 seconds at first, later up to some 4 minutes apart.
 ///
 /// A task of a service is replaced: the service's scheduler starts another as soon as this one goes. To have fewer
 /// tasks, lower the service's desired count instead.
@@ -142,7 +143,7 @@ impl Step for StopTask {
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Outcome>, StepError> {
         check_place(&ctx.place, "cluster", &self.cluster)?;
         check_place(&ctx.place, "task", &self.task)?;
-        let ecs = ctx.client(Client::new);
+        let (ecs, wait) = (ctx.client(Client::new), Resume::patience(resume.as_ref(), POLL));
         let mut task = self.look(&ecs).await?;
         let id = name_of(&self.task);
         let asked = if let Some(resume) = resume {
@@ -168,7 +169,7 @@ impl Step for StopTask {
             ctx.log(format_args!("ECS task {id} is stopped"));
             return Ok(Progress::Done(self.stopped(ctx, &task, asked.was_stopping)));
         }
-        Progress::pending(&asked, POLL, format!("task {id} is {}", status.to_lowercase()))
+        Progress::pending(&asked, wait, format!("task {id} is {}", status.to_lowercase()))
     }
 }
 
@@ -233,8 +234,8 @@ mod tests {
 
     /// What the state machine does with a pending answer: wait, then call again with it.
     fn resumed(answer: Progress<Outcome>, said: &str) -> Resume {
-        let Progress::Pending { state, retry_after, progress } = answer else { panic!("not pending: {answer:?}") };
-        assert_eq!((retry_after, progress.as_str()), (POLL, said));
+        let Progress::Pending { state, progress, .. } = answer else { panic!("not pending: {answer:?}") };
+        assert_eq!(progress, said);
         serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
     }
 
@@ -330,6 +331,18 @@ mod tests {
         let Progress::Done(output) = step().run(&ctx, Some(resume)).await.unwrap() else { panic!("not done") };
         assert!(!output.was_stopping);
         assert_eq!(stop.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn pending_looks_are_rarer_the_longer_it_takes() {
+        let look = mock!(Client::describe_tasks).then_output(|| seen(task("STOPPED", "RUNNING")));
+        let (ctx, mut resume) = (context(&[&look]), None);
+        for expected in [POLL, Duration::from_mins(5)] {
+            let answer = step().run(&ctx, resume).await.unwrap();
+            let Progress::Pending { state, retry_after, .. } = answer else { panic!("not pending: {answer:?}") };
+            assert_eq!(retry_after, expected);
+            resume = Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap());
+        }
     }
 
     #[tokio::test]

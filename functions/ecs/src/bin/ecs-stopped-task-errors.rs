@@ -20,6 +20,9 @@ use stepward_ecs::{
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html> (`tasks`)
 const BATCH: usize = 100;
 
+/// The exit code of a container that ended because it was asked to.
+const SIGTERM: i32 = 143;
+
 /// Show why tasks of an ECS cluster failed.
 ///
 /// Each stopped task that failed comes back with its stop code and reason, its containers' exit codes and reasons, and
@@ -31,8 +34,9 @@ const BATCH: usize = 100;
 /// (`SpotInterruption`, `TerminationNotice`, `InfrastructureHealth`); when the service's scheduler replaced it because
 /// of health checks; or when an essential container ended with an exit code other than 0, or ended without one and ECS
 /// says why. A task that somebody stopped (`UserInitiated`), that scaling or a deployment ended, or whose essential
-/// containers all ended with 0 has not. When one essential container ends, ECS stops the others: one of them that does
-/// not end with 0 when it is asked to (143 and 137 are such codes) makes the task a failed one.
+/// containers all ended with 0 has not. When one essential container ends, ECS stops the others: where one has ended
+/// with 0, another that ends with 143, because it was asked to stop, is no failure; with 137 it had to be killed, and
+/// with any other code it failed.
 ///
 /// Proven on the local cloud, where only tasks that somebody stopped exist, because it runs no containers. Which tasks
 /// count as failed, and what their reasons mean, rests on unit tests made from AWS's documentation.
@@ -150,7 +154,12 @@ async fn failed(ecs: &Client, task: &Task, definitions: &mut Definitions) -> Res
             }
             let definition = task.task_definition_arn().unwrap_or_default();
             let expendable = definitions.expendable(ecs, definition).await?;
-            Ok(bad.iter().any(|container| !expendable.iter().any(|name| container.name() == Some(name))))
+            let is_essential = |container: &Container| !expendable.iter().any(|name| container.name() == Some(name));
+            let mut essential = task.containers().iter().filter(|container| is_essential(container));
+            // When one has done its work, ECS asks the others to stop.
+            let is_over = essential.any(|container| container.exit_code() == Some(0));
+            let asked_to_stop = |container: &Container| is_over && container.exit_code() == Some(SIGTERM);
+            Ok(bad.iter().any(|container| is_essential(container) && !asked_to_stop(container)))
         }
     }
 }
@@ -308,15 +317,16 @@ mod tests {
             .then_output(move || DescribeTasksOutput::builder().set_tasks(Some(tasks.clone())).build())
     }
 
-    /// A definition whose container `app` is essential, as one that says nothing is, and whose `log` is not.
+    /// A definition whose containers `app` and `sidecar` are essential, as those that say nothing are; `log` is not.
     fn defines() -> Rule {
         mock!(Client::describe_task_definition)
             .match_requests(|request| request.task_definition() == Some(&format!("{ARN}:task-definition/web:7")))
             .then_output(|| {
                 let app = ContainerDefinition::builder().name("app").build();
+                let sidecar = ContainerDefinition::builder().name("sidecar").essential(true).build();
                 let log = ContainerDefinition::builder().name("log").essential(false).build();
-                let definition =
-                    TaskDefinition::builder().container_definitions(app).container_definitions(log).build();
+                let containers = Some(vec![app, sidecar, log]);
+                let definition = TaskDefinition::builder().set_container_definitions(containers).build();
                 DescribeTaskDefinitionOutput::builder().task_definition(definition).build()
             })
     }
@@ -401,11 +411,18 @@ mod tests {
     async fn done_tells_failures_from_wishes() {
         let app = |code| container("app", code, None);
         let log = |code| container("log", Some(code), None);
+        let sidecar = |code| container("sidecar", Some(code), None);
         for (code, reason, containers, expected) in [
             (TaskStopCode::EssentialContainerExited, "", vec![app(Some(1))], true),
             (TaskStopCode::EssentialContainerExited, "", vec![app(Some(0))], false),
             (TaskStopCode::EssentialContainerExited, "", vec![app(Some(1)), log(0)], true),
             (TaskStopCode::EssentialContainerExited, "", vec![app(Some(0)), log(137)], false),
+            (TaskStopCode::EssentialContainerExited, "", vec![app(Some(0)), sidecar(143)], false),
+            (TaskStopCode::EssentialContainerExited, "", vec![app(Some(0)), sidecar(137)], true),
+            (TaskStopCode::EssentialContainerExited, "", vec![app(Some(0)), sidecar(143), sidecar(1)], true),
+            (TaskStopCode::EssentialContainerExited, "", vec![app(Some(1)), sidecar(143), log(0)], true),
+            // Nothing essential has done its work.
+            (TaskStopCode::EssentialContainerExited, "", vec![sidecar(143), log(0)], true),
             (
                 TaskStopCode::EssentialContainerExited,
                 "",

@@ -21,13 +21,14 @@ const NAMED: usize = 20;
 /// switched off, as with most Lambda functions). The reason tells more. A Classic load balancer has no target groups
 /// and is `NotFound`.
 ///
-/// It changes nothing. With `fail_if_unhealthy` one listed target, in any of these states, fails the step.
+/// It changes nothing. With `fail_if_unhealthy` one listed target, in any of these states, fails the step; the error
+/// names the first 20, and the step's log in CloudWatch Logs all.
 ///
 /// Proven on the local cloud, where every target is healthy; all other states rest on unit tests.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct UnhealthyTargets {
-    /// The load balancer's name or ARN.
+    /// The load balancer's name or ARN, in the account and Region that the step works in.
     load_balancer: String,
     /// Whether the step fails when a target is not healthy; by default it succeeds and lists them.
     #[serde(default)]
@@ -159,10 +160,13 @@ fn failure(health: &Health) -> String {
     let Health { load_balancer, targets, unhealthy, .. } = health;
     let mut named: Vec<_> = unhealthy.iter().take(NAMED).map(Unhealthy::line).collect();
     if unhealthy.len() > NAMED {
-        named.push(format!("{} more in the log", unhealthy.len() - NAMED));
+        named.push(format!("{} more are in the log of this step in CloudWatch Logs", unhealthy.len() - NAMED));
     }
-    let named = named.join("; ");
-    format!("{} of {targets} targets of {load_balancer} are not healthy: {named}", unhealthy.len())
+    let (count, named) = (unhealthy.len(), named.join("; "));
+    // The log of a step that fails is not in its answer: the sentence that imported jobs look for is here, too.
+    format!(
+        "Found {count} unhealthy instances. {count} of {targets} targets of {load_balancer} are not healthy: {named}"
+    )
 }
 
 fn main() -> ExitCode {
@@ -362,10 +366,36 @@ mod tests {
         let ctx = testing::context(mock_client!(aws_sdk_elasticloadbalancingv2, RuleMode::MatchAny, rules));
         let error = step("shop", true).run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        let begin = "6 of 7 targets of shop are not healthy: \
+        let begin = "Found 6 unhealthy instances. 6 of 7 targets of shop are not healthy: \
                      i-2:80 in web is unhealthy: Health checks failed; i-3:80 in api is draining; ";
         assert!(error.message.starts_with(begin), "{error}");
         assert_eq!(testing::log(&ctx).last().unwrap(), "Found 6 unhealthy instances.");
+    }
+
+    #[tokio::test]
+    async fn failed_says_where_the_rest_is_when_there_are_many() {
+        let groups = mock!(Client::describe_target_groups)
+            .then_output(|| DescribeTargetGroupsOutput::builder().target_groups(group("web")).build());
+        let many = mock!(Client::describe_target_health)
+            .then_output(|| seen(&vec![("i-1", TargetHealthStateEnum::Unhealthy); 23]));
+        let rules = [&by_name(), &groups, &many];
+        let ctx = testing::context(mock_client!(aws_sdk_elasticloadbalancingv2, RuleMode::MatchAny, rules));
+        let message = step("shop", true).run(&ctx, None).await.unwrap_err().message;
+        assert!(message.starts_with("Found 23 unhealthy instances. "), "{message}");
+        assert!(message.ends_with("; 3 more are in the log of this step in CloudWatch Logs"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn invalid_arns_of_elsewhere_are_refused_before_any_call() {
+        for place in
+            ["aws:elasticloadbalancing:us-east-1:222222222222", "aws:elasticloadbalancing:eu-west-1:333333333333"]
+        {
+            let elsewhere = format!("arn:{place}:loadbalancer/app/shop/50dc6c495c0c9188");
+            let ctx = testing::context(mock_client!(aws_sdk_elasticloadbalancingv2, &[] as &[&Rule]));
+            let error = step(&elsewhere, false).run(&ctx, None).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput);
+            assert!(error.message.contains("account 222222222222 and Region eu-west-1"), "{error}");
+        }
     }
 
     #[test]

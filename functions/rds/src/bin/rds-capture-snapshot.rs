@@ -20,7 +20,8 @@ const TOKEN: &str = "stepward:token";
 ///
 /// The snapshot is of the whole instance, stays until somebody deletes it, and is billed as backup storage. An instance
 /// without a standby can pause its disk for seconds to minutes when the snapshot begins. The first snapshot of a large
-/// instance can take hours; the progress shows percent. An instance that is busy, with a backup say, is waited for.
+/// instance can take hours; the progress shows percent. An instance that is busy, with a backup say, is waited for. The
+/// step looks every 15 seconds at first, later up to 5 minutes apart.
 ///
 /// Instances of a cluster have no snapshots of their own: RDS takes them of the cluster, so that is a `Conflict`, as is
 /// an instance that is stopped (start it first). Of an encrypted instance the snapshot is encrypted with the same key.
@@ -72,6 +73,9 @@ struct Captured {
 struct Watch {
     /// Whether the snapshot is known to be ours. Before that the instance is waited for.
     begun: bool,
+    /// Whether RDS has said, once, that the name is taken.
+    #[serde(default)]
+    refused: bool,
 }
 
 impl Capture {
@@ -97,16 +101,26 @@ impl Capture {
 
     fn taken(&self) -> StepError {
         ErrorName::Conflict.because(format!(
-            "a snapshot {} exists already, and this execution has not made it; choose another snapshot_name, with the \
-             date in it say, or delete that one",
+            "a snapshot {} exists already, maybe of another instance, and nothing shows that this execution has made \
+             it; choose another snapshot_name, with the date in it say",
             self.snapshot_name
         ))
     }
 
     /// Begins the snapshot, or waits for the instance to be free for it.
-    async fn begin(&self, ctx: &Context, rds: &Client) -> Result<Progress<Captured>, StepError> {
+    async fn begin(
+        &self,
+        ctx: &Context,
+        rds: &Client,
+        refused_before: bool,
+        wait: Duration,
+    ) -> Result<Progress<Captured>, StepError> {
+        let busy = |status| {
+            let progress = format!("{} is {status}; its snapshot begins after that", self.instance);
+            Progress::pending(&Watch { begun: false, refused: refused_before }, wait, progress)
+        };
         if let Some(status) = self.busy(rds).await? {
-            return self.wait(&status);
+            return busy(status);
         }
         ctx.log(format_args!("Creating snapshot {} of {}", self.snapshot_name, self.instance));
         let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
@@ -118,24 +132,25 @@ impl Capture {
             .db_snapshot_identifier(&*self.snapshot_name)
             .set_tags(Some(tags));
         match request.send().await.map_err(StepError::from) {
-            Ok(answer) => self.follow(ctx, answer.db_snapshot.unwrap_or_else(|| DbSnapshot::builder().build())),
-            // Maybe a first request of the SDK's got through, and only its answer was lost.
-            Err(error) if error.has_code("DBSnapshotAlreadyExists") => {
-                let found = self.find(rds).await?.and_then(|snapshot| Self::ours(ctx, snapshot));
-                self.follow(ctx, found.ok_or_else(|| self.taken())?)
-            }
+            Ok(answer) => self.follow(ctx, answer.db_snapshot.unwrap_or_else(|| DbSnapshot::builder().build()), wait),
+            // Maybe a first request of the SDK's got through, only its answer was lost, and RDS does not show the
+            // snapshot yet.
+            Err(error) if error.has_code("DBSnapshotAlreadyExists") => match self.find(rds).await? {
+                Some(snapshot) => self.follow(ctx, Self::ours(ctx, snapshot).ok_or_else(|| self.taken())?, wait),
+                None if refused_before => Err(self.taken()),
+                None => {
+                    let progress =
+                        format!("RDS has a snapshot {} already and does not show it yet", self.snapshot_name);
+                    Progress::pending(&Watch { begun: false, refused: true }, wait, progress)
+                }
+            },
             // The status may have changed since the look.
             Err(error) if is_forbidden(&error) => match self.busy(rds).await? {
-                Some(status) => self.wait(&status),
+                Some(status) => busy(status),
                 None => Err(refused(error, "look at the instance with rds-status, and run this again")),
             },
             Err(error) => Err(error),
         }
-    }
-
-    fn wait(&self, status: &str) -> Result<Progress<Captured>, StepError> {
-        let progress = format!("{} is {status}; its snapshot begins after that", self.instance);
-        Progress::pending(&Watch { begun: false }, POLL, progress)
     }
 
     /// The instance's status, when it passes and RDS takes no snapshot meanwhile.
@@ -150,7 +165,9 @@ impl Capture {
         }
         // https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_CreateDBSnapshot.html
         match found.db_instance_status.unwrap_or_default() {
-            status if matches!(status.as_str(), "available" | "storage-optimization") => Ok(None),
+            status if matches!(status.as_str(), "available" | "storage-initialization" | "storage-optimization") => {
+                Ok(None)
+            }
             status if status == "stopped" => Err(ErrorName::Conflict.because(format!(
                 "{name} is stopped, and RDS takes no snapshot of it: start it with rds-start-instance"
             ))),
@@ -162,7 +179,7 @@ impl Capture {
         }
     }
 
-    fn follow(&self, ctx: &Context, snapshot: DbSnapshot) -> Result<Progress<Captured>, StepError> {
+    fn follow(&self, ctx: &Context, snapshot: DbSnapshot, wait: Duration) -> Result<Progress<Captured>, StepError> {
         let (name, instance) = (&*self.snapshot_name, &*self.instance);
         match snapshot.status().unwrap_or("creating") {
             "available" => {
@@ -190,7 +207,7 @@ impl Capture {
             status => {
                 let percent = snapshot.percent_progress.unwrap_or_default();
                 let progress = format!("snapshot {name} of {instance} is {status}, {percent} %");
-                Progress::pending(&Watch { begun: true }, POLL, progress)
+                Progress::pending(&Watch { begun: true, refused: false }, wait, progress)
             }
         }
     }
@@ -210,6 +227,10 @@ impl Step for Capture {
             "The snapshot's name is taken, or the instance belongs to a cluster, is stopped or in trouble.",
         ),
         (ErrorName::StepFailed, "RDS could not finish the snapshot, or the account has as many as it may have."),
+        (
+            ErrorName::TimedOut,
+            "What was asked goes on; what was not asked was not done; run it again to go on waiting.",
+        ),
     ];
     // RDS gives no bound; the first snapshot of several TiB takes hours.
     const TIMEOUT: Duration = Duration::from_hours(12);
@@ -247,15 +268,19 @@ impl Step for Capture {
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Captured>, StepError> {
         let rds = ctx.client(Client::new);
-        let begun = resume.map(|resume| resume.state::<Watch>()).transpose()?.is_some_and(|watch| watch.begun);
+        let wait = Resume::patience(resume.as_ref(), POLL);
+        let Watch { begun, refused } = match resume {
+            Some(resume) => resume.state()?,
+            None => Watch { begun: false, refused: false },
+        };
         match self.find(&rds).await? {
-            Some(snapshot) if begun => self.follow(ctx, snapshot),
-            Some(snapshot) => self.follow(ctx, Self::ours(ctx, snapshot).ok_or_else(|| self.taken())?),
+            Some(snapshot) if begun => self.follow(ctx, snapshot, wait),
+            Some(snapshot) => self.follow(ctx, Self::ours(ctx, snapshot).ok_or_else(|| self.taken())?, wait),
             None if begun => Err(ErrorName::StepFailed.because(format!(
                 "snapshot {} of {} is gone: somebody has deleted it",
                 self.snapshot_name, self.instance
             ))),
-            None => self.begin(ctx, &rds).await,
+            None => self.begin(ctx, &rds, refused, wait).await,
         }
     }
 }
@@ -380,6 +405,7 @@ mod tests {
     }
 
     const BEGUN: &str = "snapshot before-42 of orders is creating, 0 %";
+    const NOT_SHOWN: &str = "RDS has a snapshot before-42 already and does not show it yet";
 
     #[tokio::test]
     async fn done_takes_the_snapshot_and_ends_when_it_is_available() {
@@ -421,11 +447,13 @@ mod tests {
         assert_eq!(error.name, ErrorName::Conflict);
 
         // A snapshot of another instance has the name.
-        let (find, look, create) =
-            (finds(&[None, None]), looks(&["available"]), create_refused("DBSnapshotAlreadyExists"));
-        let error = orders().run(&context(&[&find, &look, &create]), None).await.unwrap_err();
+        let (find, look) = (finds(&[None; 4]), looks(&["available"; 2]));
+        let create = create_refused("DBSnapshotAlreadyExists");
+        let ctx = context(&[&find, &look, &create]);
+        let resume = resumed(orders().run(&ctx, None).await.unwrap(), NOT_SHOWN);
+        let error = orders().run(&ctx, Some(resume)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
-        assert!(error.message.contains("another snapshot_name"), "{error}");
+        assert!(error.message.contains("another snapshot_name") && !error.message.contains("delete"), "{error}");
     }
 
     #[tokio::test]
@@ -497,6 +525,34 @@ mod tests {
         let (find, look, create) =
             (finds(&[None, Some(("creating", 0))]), looks(&["available"]), create_refused("DBSnapshotAlreadyExists"));
         resumed(orders().run(&context(&[&find, &look, &create]), None).await.unwrap(), BEGUN);
+
+        // And RDS does not show the snapshot yet.
+        let (find, look) = (finds(&[None, None, Some(("creating", 0))]), looks(&["available"]));
+        let create = create_refused("DBSnapshotAlreadyExists");
+        let ctx = context(&[&find, &look, &create]);
+        let resume = resumed(orders().run(&ctx, None).await.unwrap(), NOT_SHOWN);
+        resumed(orders().run(&ctx, Some(resume)).await.unwrap(), BEGUN);
+        assert_eq!(create.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn pending_looks_are_rarer_the_longer_it_takes() {
+        let ctx = context(&[&finds(&[Some(("creating", 7)), Some(("creating", 8))])]);
+        let mut resume = None;
+        for expected in [POLL, Duration::from_mins(5)] {
+            let answer = orders().run(&ctx, resume).await.unwrap();
+            let Progress::Pending { state, retry_after, .. } = answer else { panic!("not pending: {answer:?}") };
+            assert_eq!(retry_after, expected);
+            resume = Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn done_lets_rds_decide_while_storage_is_filled_or_optimized() {
+        for status in ["storage-initialization", "storage-optimization"] {
+            let (find, look, create) = (finds(&[None]), looks(&[status]), creates());
+            resumed(orders().run(&context(&[&find, &look, &create]), None).await.unwrap(), BEGUN);
+        }
     }
 
     #[tokio::test]

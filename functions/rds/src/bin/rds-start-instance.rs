@@ -10,10 +10,11 @@ use stepward_rds::{AVAILABLE, Changed, Database, Identifier, LONGEST, bring};
 
 /// Start a stopped RDS instance and finish once it is available.
 ///
-/// An instance that is available already is success. One in between, as in `stopping` or `modifying`, is waited for and
-/// then started. From the start on the instance costs its hourly price again. It keeps its DNS name; a public IP
-/// address is another one than before, and the zones of a Multi-AZ instance may have changed places. Starting takes
-/// minutes, longer when the database recovers first.
+/// An instance that is available already is success, also while its storage is optimized or filled from a snapshot. One
+/// in between, as in `stopping` or `modifying`, is waited for and then started. From the start on the instance costs
+/// its hourly price again. It keeps its DNS name; a public IP address is another one than before, and the zones of a
+/// Multi-AZ instance may have changed places. Starting takes minutes, longer when the database recovers first. The step
+/// looks every 15 seconds at first, later up to 3 minutes apart.
 ///
 /// The instances of a cluster are started together, with `rds-start-cluster`: an instance of Aurora alone is a
 /// `Conflict`. Limits: <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_StopInstance.html>. A status that
@@ -38,6 +39,10 @@ impl Step for Start {
         (ErrorName::NotFound, "The account has no instance of this name in the Region."),
         (ErrorName::Conflict, "The instance's status does not lead to `available`, or it belongs to a cluster."),
         (ErrorName::StepFailed, "RDS has begun to start the instance and could not."),
+        (
+            ErrorName::TimedOut,
+            "What was asked goes on; what was not asked was not done; run it again to go on waiting.",
+        ),
     ];
     const TIMEOUT: Duration = Duration::from_hours(1);
     type Output = Changed;
@@ -73,6 +78,7 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::{Value, json};
     use stepward::testing;
+    use stepward_rds::POLL;
     use stepward_tests::proof::prove;
 
     use super::*;
@@ -149,7 +155,7 @@ mod tests {
 
     #[tokio::test]
     async fn already_available_is_success_and_rds_is_asked_for_nothing() {
-        for status in ["available", "storage-optimization"] {
+        for status in ["available", "storage-initialization", "storage-optimization"] {
             let changed = done(orders().run(&context(&[&looks(&[status])]), None).await.unwrap());
             assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), (status, status));
         }
@@ -188,7 +194,7 @@ mod tests {
     async fn pending_while_the_instance_is_busy_and_then_starts_it_once() {
         let (look, start) = (looks(&["modifying", "stopped", "stopped", "available"]), starts());
         let ctx = context(&[&look, &start]);
-        let resume = resumed(orders().run(&ctx, None).await.unwrap(), "orders is modifying");
+        let resume = resumed(orders().run(&ctx, None).await.unwrap(), "orders is modifying; RDS is not asked yet");
         let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is stopped; RDS was asked");
         // RDS shows the old status for a moment.
         let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is stopped; RDS was asked");
@@ -204,6 +210,29 @@ mod tests {
         // The SDK's own retry is refused because the first request got through.
         let (look, start) = (looks(&["stopped", "starting"]), start_refused("InvalidDBInstanceState"));
         resumed(orders().run(&context(&[&look, &start]), None).await.unwrap(), "orders is starting");
+
+        // And RDS shows the old status for a moment.
+        let look = looks(&["stopped", "stopped", "starting", "available"]);
+        let start = start_refused("InvalidDBInstanceState");
+        let ctx = context(&[&look, &start]);
+        let says = "orders is stopped; RDS refused, and is asked again";
+        let resume = resumed(orders().run(&ctx, None).await.unwrap(), says);
+        let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is starting");
+        assert_eq!(done(orders().run(&ctx, Some(resume)).await.unwrap()).previous_status, "stopped");
+        assert_eq!(start.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn pending_looks_are_rarer_the_longer_it_takes() {
+        let (look, start) = (looks(&["stopped", "starting"]), starts());
+        let ctx = context(&[&look, &start]);
+        let mut resume = None;
+        for expected in [POLL, Duration::from_mins(5)] {
+            let answer = orders().run(&ctx, resume).await.unwrap();
+            let Progress::Pending { state, retry_after, .. } = answer else { panic!("not pending: {answer:?}") };
+            assert_eq!(retry_after, expected);
+            resume = Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap());
+        }
     }
 
     #[tokio::test]
@@ -224,7 +253,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_status_that_leads_nowhere_is_a_conflict_with_advice() {
-        for status in ["storage-full", "failed", "deleting", "incompatible-parameters", "incompatible-something-new"] {
+        for status in ["storage-full", "failed", "upgrade_failed", "deleting", "incompatible-something-new"] {
             let error = orders().run(&context(&[&looks(&[status])]), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{status}");
             assert!(
@@ -246,15 +275,33 @@ mod tests {
 
     #[tokio::test]
     async fn what_rds_refuses_because_of_a_state_is_a_conflict() {
-        for code in ["InvalidDBInstanceState", "InvalidDBClusterStateFault", "InvalidSubnet"] {
-            let (look, start) = (looks(&["stopped", "stopped"]), start_refused(code));
-            let error = orders().run(&context(&[&look, &start]), None).await.unwrap_err();
+        for (code, believed) in [
+            ("InvalidDBInstanceState", 2),
+            ("InvalidDBClusterStateFault", 2),
+            ("InvalidSubnet", 2),
+            ("InvalidParameterCombination", 1),
+        ] {
+            let (look, start) = (looks(&["stopped"; 4]), start_refused(code));
+            let (ctx, mut resume) = (context(&[&look, &start]), None);
+            for _ in 1..believed {
+                let says = "orders is stopped; RDS refused, and is asked again";
+                resume = Some(resumed(orders().run(&ctx, resume).await.unwrap(), says));
+            }
+            let error = orders().run(&ctx, resume).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{code}");
             assert!(
                 error.message.starts_with("RDS says no; ") && error.message.contains("USER_StopInstance"),
                 "{error}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_cannot_be_used_is_a_conflict_with_advice() {
+        let (look, start) = (looks(&["stopped"]), start_refused("KMSKeyNotAccessibleFault"));
+        let error = orders().run(&context(&[&look, &start]), None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::Conflict);
+        assert!(error.message.starts_with("RDS says no; ") && error.message.contains("enable the key"), "{error}");
     }
 
     #[tokio::test]

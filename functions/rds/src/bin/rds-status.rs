@@ -131,13 +131,17 @@ impl Step for Look {
         }
         let events = rds.describe_events().source_type(SourceType::DbInstance).source_identifier(name);
         let pages = events.duration(EVENTS_MINUTES).into_paginator().items().send();
-        let events: Vec<_> = pages.try_collect().await?.into_iter().map(happened).collect();
+        let mut events = pages.try_collect().await?;
+        events.sort_by_key(|event| event.date);
+        let events: Vec<_> = events.into_iter().map(happened).collect();
         for Happened { at, message, .. } in &events {
             ctx.log(format_args!("{at} {message}"));
         }
         if self.fail_unless_available && status != "available" {
             let advice = trouble(&status).unwrap_or("it may pass by itself: look again in some minutes");
-            return Err(ErrorName::StepFailed.because(format!("{name} is {status} and not available: {advice}")));
+            // The log of a step that fails is not in its answer: the words that imported jobs look for are here, too.
+            let message = format!("{name} instance status is: {status}; not available: {advice}");
+            return Err(ErrorName::StepFailed.because(message));
         }
         Ok(Progress::Done(Shown {
             instance: name.to_owned(),
@@ -263,7 +267,7 @@ mod tests {
             .then_output(move || seen(status))
     }
 
-    /// Two events, on two pages.
+    /// Two events, on two pages, the later first.
     fn events() -> Rule {
         let event = |seconds: i64, message: &str| {
             let at = DateTime::from_secs(1_800_000_000 + seconds);
@@ -276,8 +280,10 @@ mod tests {
                     && r.duration() == Some(60)
             })
             .then_compute_output(move |r| match r.marker() {
-                None => DescribeEventsOutput::builder().events(event(0, "DB instance shutdown")).marker("more").build(),
-                Some(_) => DescribeEventsOutput::builder().events(event(9, "DB instance restarted")).build(),
+                None => {
+                    DescribeEventsOutput::builder().events(event(9, "DB instance restarted")).marker("more").build()
+                }
+                Some(_) => DescribeEventsOutput::builder().events(event(0, "DB instance shutdown")).build(),
             })
     }
 
@@ -377,7 +383,8 @@ mod tests {
             let strict = step(json!({ "instance": "orders", "fail_unless_available": true }));
             let error = strict.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
-            assert!(error.message.contains(status) && error.message.contains(advice), "{error}");
+            let begin = format!("orders instance status is: {status}; not available: ");
+            assert!(error.message.starts_with(&begin) && error.message.contains(advice), "{error}");
             assert!(testing::log(&ctx).contains(&"2027-01-15T08:00:09Z DB instance restarted".to_owned()));
         }
     }

@@ -16,8 +16,9 @@ use stepward_rds::{Changed, Database, Identifier, LONGEST, STOPPED, bring};
 /// is taken: use `rds-capture-snapshot` first where one is wanted.
 ///
 /// An instance that is stopped already is success. One in between, as in `backing-up` or `modifying`, is waited for and
-/// then stopped; Multi-AZ instances can take long. What AWS does not stop is a `Conflict`: an instance that is or has a
-/// read replica, SQL Server in Multi-AZ, and an instance of an Aurora cluster alone (use `rds-stop-cluster`). See
+/// then stopped; Multi-AZ instances can take long. The step looks every 15 seconds at first, later up to 3 minutes
+/// apart. What AWS does not stop is a `Conflict`: an instance that is or has a read replica, SQL Server in Multi-AZ,
+/// and an instance of an Aurora cluster alone (use `rds-stop-cluster`). See
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_StopInstance.html>. When the job is stopped, an
 /// instance that is stopping goes on stopping. A repeated call asks for nothing twice.
 ///
@@ -41,6 +42,10 @@ impl Step for Stop {
             "AWS does not stop such an instance, it belongs to a cluster, or its status forbids to stop it.",
         ),
         (ErrorName::StepFailed, "RDS has begun to stop the instance and could not."),
+        (
+            ErrorName::TimedOut,
+            "What was asked goes on; what was not asked was not done; run it again to go on waiting.",
+        ),
     ];
     const TIMEOUT: Duration = Duration::from_hours(1);
     type Output = Changed;
@@ -195,7 +200,7 @@ mod tests {
     async fn pending_while_the_instance_is_busy_and_then_stops_it_once() {
         let (look, stop) = (looks(&["modifying", "available", "available", "stopped"]), stops());
         let ctx = context(&[&look, &stop]);
-        let resume = resumed(orders().run(&ctx, None).await.unwrap(), "orders is modifying");
+        let resume = resumed(orders().run(&ctx, None).await.unwrap(), "orders is modifying; RDS is not asked yet");
         let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is available; RDS was asked");
         // RDS shows the old status for a moment.
         let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is available; RDS was asked");
@@ -211,6 +216,16 @@ mod tests {
         // The SDK's own retry is refused because the first request got through.
         let (look, stop) = (looks(&["available", "stopping"]), stop_refused("InvalidDBInstanceState"));
         resumed(orders().run(&context(&[&look, &stop]), None).await.unwrap(), "orders is stopping");
+
+        // And RDS shows the old status for a moment.
+        let look = looks(&["available", "available", "stopping", "stopped"]);
+        let stop = stop_refused("InvalidDBInstanceState");
+        let ctx = context(&[&look, &stop]);
+        let says = "orders is available; RDS refused, and is asked again";
+        let resume = resumed(orders().run(&ctx, None).await.unwrap(), says);
+        let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is stopping");
+        assert_eq!(done(orders().run(&ctx, Some(resume)).await.unwrap()).previous_status, "available");
+        assert_eq!(stop.num_calls(), 1);
     }
 
     #[tokio::test]
@@ -231,7 +246,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_status_that_leads_nowhere_is_a_conflict_with_advice() {
-        for status in ["storage-full", "failed", "deleting", "incompatible-parameters", "incompatible-something-new"] {
+        for status in ["storage-full", "failed", "upgrade_failed", "deleting", "incompatible-something-new"] {
             let error = orders().run(&context(&[&looks(&[status])]), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{status}");
             assert!(error.message.starts_with(&format!("orders is {status} and does not become stopped: ")), "{error}");
@@ -250,9 +265,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_rds_refuses_because_of_a_state_is_a_conflict() {
-        for code in ["InvalidDBInstanceState", "InvalidDBClusterStateFault"] {
-            let (look, stop) = (looks(&["available", "available"]), stop_refused(code));
-            let error = orders().run(&context(&[&look, &stop]), None).await.unwrap_err();
+        for (code, believed) in
+            [("InvalidDBInstanceState", 2), ("InvalidDBClusterStateFault", 2), ("InvalidParameterCombination", 1)]
+        {
+            let (look, stop) = (looks(&["available"; 4]), stop_refused(code));
+            let (ctx, mut resume) = (context(&[&look, &stop]), None);
+            for _ in 1..believed {
+                let says = "orders is available; RDS refused, and is asked again";
+                resume = Some(resumed(orders().run(&ctx, resume).await.unwrap(), says));
+            }
+            let error = orders().run(&ctx, resume).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{code}");
             assert!(
                 error.message.starts_with("RDS says no; ") && error.message.contains("USER_StopInstance"),
