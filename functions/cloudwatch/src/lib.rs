@@ -1,20 +1,26 @@
 //! What the CloudWatch Logs steps share: names of log groups, and a query from its start to its rows.
 
+mod groups;
+mod range;
+mod rows;
+
 use std::collections::BTreeSet;
-use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use aws_sdk_cloudwatchlogs::config::retry::RetryConfig;
 use aws_sdk_cloudwatchlogs::error::ProvideErrorMetadata;
-use aws_sdk_cloudwatchlogs::primitives::{DateTime, DateTimeFormat};
-use aws_sdk_cloudwatchlogs::types::{QueryInfo, QueryLanguage, QueryStatistics, QueryStatus, ResultField};
+use aws_sdk_cloudwatchlogs::types::{QueryInfo, QueryLanguage, QueryStatus};
 use aws_sdk_cloudwatchlogs::{Client, Config};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use stepward::input::require;
-use stepward::permissions::{Place, arn, literal};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, StepError};
+
+use groups::Group;
+pub use groups::{MAX_GROUPS, check_group_name, check_place, group_arns};
+pub use range::{Count, TimeUnit};
+use range::{moment, now};
+pub use rows::Answered;
+use rows::{Statistics, table};
 
 /// Between two looks at a query, at first. Most take a few seconds.
 const POLL: Duration = Duration::from_secs(2);
@@ -23,31 +29,12 @@ const PATIENCE: [Duration; 3] = [Duration::ZERO, Duration::from_secs(5), Duratio
 /// CloudWatch Logs ends a query after 60 minutes.
 /// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_StartQuery.html>
 pub const TIMEOUT: Duration = Duration::from_mins(65);
-/// What one query can search. (The same page.)
-pub const MAX_GROUPS: usize = 50;
 /// The longest query, in characters. (The same page.)
 const MAX_TEXT: usize = 10_000;
 /// The longest query that a person can give: room is left for the line by which [`find`] knows it.
 pub const MAX_QUERY: usize = MAX_TEXT - 100;
 /// The most rows that a query step answers.
 pub const MAX_ROWS: u16 = 10_000;
-
-/// What `past_range` counts.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
-pub enum TimeUnit {
-    /// 60 seconds.
-    Minutes,
-    /// 60 minutes.
-    Hours,
-    /// 24 hours.
-    Days,
-    /// 7 days.
-    Weeks,
-}
-
-/// A whole number; digits in a string are taken for one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Count(pub u64);
 
 /// A query to start.
 #[derive(Debug)]
@@ -72,95 +59,6 @@ pub struct Started {
     to: i64,
 }
 
-/// A finished query.
-#[derive(Debug, JsonSchema, Serialize)]
-pub struct Answered {
-    /// The names of the columns, in order. `@ptr`, CloudWatch Logs' own pointer to the log event, is left out.
-    columns: Vec<String>,
-    /// The rows; `null` where a row lacks the column.
-    rows: Vec<Vec<Option<String>>>,
-    /// Whether there are as many rows as `limit` allows, so that there may be more.
-    limit_reached: bool,
-    /// CloudWatch Logs' ID of the query.
-    query_id: String,
-    /// The begin of the time that was searched, as in `2026-01-31T08:00:00Z`.
-    start_time: String,
-    /// The end of the time that was searched.
-    end_time: String,
-    /// What the query has read.
-    statistics: Statistics,
-    /// Logs Insights in the AWS console; its history shows the query.
-    console_url: String,
-}
-
-/// What a query has read.
-#[derive(Debug, Default, JsonSchema, Serialize)]
-struct Statistics {
-    /// Log events that the query chose.
-    records_matched: u64,
-    /// Log events that the query looked at.
-    records_scanned: u64,
-    /// Bytes of these log events; CloudWatch Logs charges for them.
-    bytes_scanned: u64,
-}
-
-/// A log group as a parameter gives it: a name, or an ARN, which may end in `:*`.
-struct Group<'a> {
-    /// Region and account of an ARN.
-    place: Option<(&'a str, &'a str)>,
-    name: &'a str,
-}
-
-impl<'a> Group<'a> {
-    fn of(text: &'a str) -> Self {
-        match text.splitn(7, ':').collect::<Vec<_>>()[..] {
-            ["arn", _, "logs", region, account, "log-group", name] => {
-                Self { place: Some((region, account)), name: name.strip_suffix(":*").unwrap_or(name) }
-            }
-            _ => Self { place: None, name: text },
-        }
-    }
-
-    /// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_CreateLogGroup.html> (`logGroupName`)
-    fn is_legal(&self) -> bool {
-        let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-/#".contains(&b);
-        let digits = |account: &str| account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
-        (1..=512).contains(&self.name.len())
-            && self.name.bytes().all(legal)
-            && self.place.is_none_or(|(region, account)| !region.is_empty() && digits(account))
-    }
-
-    /// As policies name it. Actions other than those on tags are checked against the form with `:*`.
-    /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/iam-access-control-overview-cwl.html>
-    fn arns(&self) -> [String; 2] {
-        let name = literal(self.name);
-        let arn = match self.place {
-            None => arn("logs", &format!("log-group:{name}")),
-            Some((region, account)) => {
-                format!("arn:$partition:logs:{}:{}:log-group:{name}", literal(region), literal(account))
-            }
-        };
-        [format!("{arn}:*"), arn]
-    }
-}
-
-/// The ARNs of a log group that is given by its name or ARN, for [`Permissions`].
-#[must_use]
-pub fn group_arns(group: &str) -> [String; 2] {
-    Group::of(group).arns()
-}
-
-/// Checks the name of a log group.
-///
-/// # Errors
-/// `InvalidInput` naming the parameter.
-pub fn check_group_name(parameter: &str, name: &str) -> Result<(), StepError> {
-    let group = Group::of(name);
-    require(group.place.is_none() && group.is_legal(), || {
-        format!("{parameter} is `{name}`, not a log group's name: 1 to 512 letters, digits and . _ - / #")
-    })
-}
-
 /// Checks what both query steps take.
 ///
 /// # Errors
@@ -179,21 +77,6 @@ pub fn check(log_groups: &[String], unit: TimeUnit, past: Count, limit: u16) -> 
         format!("past_range is {} {unit:?}, which begins before 1970", past.0)
     })?;
     require((1..=MAX_ROWS).contains(&limit), || format!("limit is {limit}, not 1 to {MAX_ROWS}"))
-}
-
-/// Checks that log groups given by ARNs can be searched from where the step works. They may be another account's, which
-/// shares them with this one, but not another Region's.
-/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-Unified-Cross-Account.html>
-///
-/// # Errors
-/// `InvalidInput` naming the log group.
-pub fn check_place(place: &Place, log_groups: &[String]) -> Result<(), StepError> {
-    let here = format!("arn:{}:logs:{}:", place.partition, place.region);
-    let elsewhere = log_groups.iter().find(|group| group.starts_with("arn:") && !group.starts_with(&here));
-    elsewhere.map_or(Ok(()), |group| {
-        Err(ErrorName::InvalidInput
-            .because(format!("log_groups: {group} is not in Region {}, where this step works", place.region)))
-    })
 }
 
 /// What a query needs on these log groups; on all where only the query tells which.
@@ -376,69 +259,6 @@ async fn running(ctx: &Context) -> Result<Vec<String>, StepError> {
     Ok(Vec::new())
 }
 
-impl TimeUnit {
-    /// So many of them in seconds, if they can be counted.
-    #[must_use]
-    pub fn seconds(self, count: Count) -> Option<i64> {
-        let one = match self {
-            Self::Minutes => 60,
-            Self::Hours => 60 * 60,
-            Self::Days => 24 * 60 * 60,
-            Self::Weeks => 7 * 24 * 60 * 60,
-        };
-        i64::try_from(count.0).ok()?.checked_mul(one)
-    }
-}
-
-impl From<&QueryStatistics> for Statistics {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers, sent as doubles")]
-    fn from(read: &QueryStatistics) -> Self {
-        Self {
-            records_matched: read.records_matched as u64,
-            records_scanned: read.records_scanned as u64,
-            bytes_scanned: read.bytes_scanned as u64,
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Number;
-
-        impl Visitor<'_> for Number {
-            type Value = Count;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number, 0 or more")
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<Count, E> {
-                Ok(Count(number))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Count, E> {
-                text.trim().parse().map(Count).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-        }
-
-        deserializer.deserialize_any(Number)
-    }
-}
-
-impl JsonSchema for Count {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Count".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["integer", "string"], "minimum": 1, "pattern": "^[0-9]+$" })
-    }
-}
-
 /// How the comment begins that this step, in this execution, puts under its query. The range follows.
 fn mark(ctx: &Context) -> String {
     format!("# stepward {} ", &ctx.client_token("query")[..12])
@@ -471,86 +291,4 @@ fn started(mark: &str, query: QueryInfo) -> Option<Started> {
     let mut range = range.split_whitespace().map(str::parse);
     let (from, to) = (range.next()?.ok()?, range.next()?.ok()?);
     Some(Started { query_id: query.query_id?, from, to })
-}
-
-fn table(results: Vec<Vec<ResultField>>) -> (Vec<String>, Vec<Vec<Option<String>>>) {
-    let mut columns: Vec<String> = Vec::new();
-    let mut rows = Vec::with_capacity(results.len());
-    for result in results {
-        let mut row = vec![None; columns.len()];
-        for ResultField { field, value, .. } in result {
-            let Some(field) = field.filter(|field| field != "@ptr") else { continue };
-            let column = columns.iter().position(|column| *column == field).unwrap_or_else(|| {
-                columns.push(field);
-                row.push(None);
-                columns.len() - 1
-            });
-            row[column] = value;
-        }
-        rows.push(row);
-    }
-    for row in &mut rows {
-        row.resize(columns.len(), None);
-    }
-    (columns, rows)
-}
-
-fn now() -> i64 {
-    DateTime::from(SystemTime::now()).secs()
-}
-
-fn moment(seconds: i64) -> String {
-    DateTime::from_secs(seconds).fmt(DateTimeFormat::DateTime).unwrap_or_else(|_| seconds.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_has_every_column_that_any_row_has_and_no_pointers() {
-        let row = |fields: &[(&str, &str)]| {
-            fields.iter().map(|(field, value)| ResultField::builder().field(*field).value(*value).build()).collect()
-        };
-        let (columns, rows) = table(vec![row(&[("a", "1"), ("@ptr", "x")]), row(&[("b", "2"), ("a", "3")])]);
-        assert_eq!(columns, ["a", "b"]);
-        let text = |text: &str| Some(text.to_owned());
-        assert_eq!(rows, [[text("1"), None], [text("3"), text("2")]]);
-    }
-
-    #[test]
-    fn a_count_is_a_number_or_its_digits() {
-        for text in ["15", "\"15\"", "\" 15 \""] {
-            assert_eq!(serde_json::from_str::<Count>(text).unwrap(), Count(15));
-        }
-        for text in ["-1", "\"-1\"", "1.5", "\"\"", "\"an hour\"", "null"] {
-            assert!(serde_json::from_str::<Count>(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_log_group_of_another_region_or_partition_is_refused() {
-        let place = Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
-        let check = |group: &str| check_place(&place, &["/app".into(), group.into()]);
-        check("arn:aws:logs:eu-west-1:222222222222:log-group:/app").unwrap();
-        check("arn:aws:logs:eu-west-1:333333333333:log-group:/app:*").unwrap();
-        for group in
-            ["arn:aws:logs:us-east-1:222222222222:log-group:/app", "arn:aws-cn:logs:eu-west-1:2:log-group:/app"]
-        {
-            let error = check(group).unwrap_err();
-            assert_eq!(error.name, ErrorName::InvalidInput);
-            assert!(error.message.contains(group), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_log_group_of_another_account_is_named_by_its_arn() {
-        let [all, plain] = group_arns("arn:aws:logs:eu-west-1:333333333333:log-group:/aws/x:*");
-        let statements = Permissions::default().allow(&["logs:StartQuery"], [all.clone(), plain]).of_any_parameters();
-        assert_eq!(
-            statements[0].resources,
-            ["arn:$partition:logs:*:*:log-group:*", "arn:$partition:logs:*:*:log-group:*:*"]
-        );
-        assert!(all.contains("333333333333"));
-    }
 }

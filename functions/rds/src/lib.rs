@@ -1,81 +1,27 @@
 //! What the RDS steps share: identifiers, what a status means, and bringing an instance or a cluster to a state.
 
-use std::fmt;
+mod identifier;
+mod seen;
+mod status;
+
 use std::future::Future;
-use std::ops::Deref;
 use std::time::Duration;
 
 use aws_sdk_rds::Client;
 use aws_sdk_rds::types::{DbInstance, Filter};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stepward::input::require;
 use stepward::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, StepError};
 
+pub use identifier::{Identifier, LONGEST};
+pub use seen::instance;
+use seen::{Seen, missing};
+use status::INELIGIBLE;
+pub use status::{AVAILABLE, Goal, STOPPED, is_forbidden, refused, trouble};
+
 /// Between two looks at first. RDS takes minutes for most changes.
 pub const POLL: Duration = Duration::from_secs(15);
-/// The longest identifier of an instance or a cluster.
-/// <https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_CreateDBInstance.html>
-pub const LONGEST: usize = 63;
-
-/// What RDS answers when the state of something forbids a call. `Invalid…` is not about the parameters here.
-const FORBIDS: [&str; 5] = [
-    "InvalidDBClusterStateFault",
-    "InvalidDBInstanceState",
-    "InvalidDBShardGroupState",
-    "InvalidSubnet",
-    "InvalidVPCNetworkStateFault",
-];
-/// What RDS answers for what it never stops and starts: "DB instances are not eligible for stopping and starting".
-const INELIGIBLE: &str = "InvalidParameterCombination";
-
-/// The name of an instance, a cluster or a snapshot, as RDS stores it and as it stands in ARNs: in lower case.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(from = "String")]
-#[schemars(inline)]
-pub struct Identifier(String);
-
-impl From<String> for Identifier {
-    fn from(text: String) -> Self {
-        Self(text.to_ascii_lowercase())
-    }
-}
-
-impl Deref for Identifier {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Identifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Identifier {
-    /// Checks the form: letters, digits and single hyphens, a letter first, no hyphen last.
-    ///
-    /// # Errors
-    /// `InvalidInput` naming the parameter.
-    pub fn validate(&self, parameter: &str, longest: usize) -> Result<(), StepError> {
-        let legal = self.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && self.starts_with(|c: char| c.is_ascii_alphabetic())
-            && !self.ends_with('-')
-            && !self.contains("--");
-        require(legal && self.len() <= longest, || {
-            format!(
-                "{parameter}: {:?} is not a name at RDS: 1 to {longest} letters, digits and single hyphens, a letter \
-                 first and no hyphen last; an ARN is not taken",
-                self.0
-            )
-        })
-    }
-}
-
 /// What is started or stopped.
 #[derive(Clone, Copy, Debug)]
 pub enum Database<'a> {
@@ -84,31 +30,6 @@ pub enum Database<'a> {
     /// A cluster with all of its instances.
     Cluster(&'a Identifier),
 }
-
-/// A state that databases rest in, and those from which RDS can be asked for it.
-#[derive(Clone, Debug)]
-pub struct Goal {
-    /// Who has one of these statuses is there.
-    reached: &'static [&'static str],
-    /// Who has one of these is acted upon; those in between are waited for.
-    act_on: &'static [&'static str],
-    /// The state in a word: "stopped".
-    word: &'static str,
-    /// What the step does, for the log: "Stopping".
-    doing: &'static str,
-}
-
-/// Up and ready. An instance whose storage is being optimized or filled from a snapshot is fully operational.
-/// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/accessing-monitoring.html>
-pub const AVAILABLE: Goal = Goal {
-    reached: &["available", "storage-initialization", "storage-optimization"],
-    act_on: &["stopped", "inaccessible-encryption-credentials-recoverable"],
-    word: "available",
-    doing: "Starting",
-};
-
-/// Stopped, until somebody or AWS starts it again.
-pub const STOPPED: Goal = Goal { reached: &["stopped"], act_on: &["available"], word: "stopped", doing: "Stopping" };
 
 /// What became of an instance or a cluster.
 #[derive(Debug, JsonSchema, Serialize)]
@@ -147,43 +68,6 @@ struct Watch {
     refused: bool,
     /// Whether the change was seen to begin: who then is where it was before has failed.
     begun: bool,
-}
-
-/// An instance or a cluster as RDS shows it.
-#[derive(Debug)]
-struct Seen {
-    status: String,
-    members: Vec<Member>,
-    /// The cluster that the instance belongs to.
-    cluster: Option<String>,
-    restarts_at: Option<String>,
-}
-
-impl Seen {
-    fn is(&self, statuses: &[&str]) -> bool {
-        statuses.contains(&self.status.as_str())
-    }
-
-    fn all_members(&self, may_be: impl Fn(&str) -> bool) -> bool {
-        self.members.iter().all(|member| may_be(&member.status))
-    }
-
-    fn has_reached(&self, goal: &Goal) -> bool {
-        self.is(goal.reached) && self.all_members(|status| goal.reached.contains(&status))
-    }
-
-    /// Whether RDS can be asked now. It refuses a cluster while one of its instances is busy.
-    fn can_act(&self, goal: &Goal) -> bool {
-        self.is(goal.act_on)
-            && self.all_members(|status| goal.act_on.contains(&status) || goal.reached.contains(&status))
-    }
-
-    /// Who does not get any further by itself: its name, its status, and what that means.
-    fn stuck<'a>(&'a self, name: &'a str) -> Option<(&'a str, &'a str, &'static str)> {
-        let members = self.members.iter().map(|member| (member.instance.as_str(), member.status.as_str()));
-        let mut all = std::iter::once((name, self.status.as_str())).chain(members);
-        all.find_map(|(name, status)| Some((name, status, trouble(status)?)))
-    }
 }
 
 impl Database<'_> {
@@ -368,59 +252,4 @@ fn progress(name: &str, seen: &Seen, watch: &Watch, goal: &Goal) -> String {
         _ => "; RDS is not asked yet",
     };
     format!("{name} is {}{members}{asked}", seen.status)
-}
-
-/// The instance as it is now.
-///
-/// # Errors
-/// `NotFound` where there is none of this name.
-pub async fn instance(rds: &Client, name: &str) -> Result<DbInstance, StepError> {
-    let pages = rds.describe_db_instances().db_instance_identifier(name).into_paginator().items().send();
-    pages.try_collect().await?.into_iter().next().ok_or_else(|| missing("instance", name))
-}
-
-fn missing(what: &str, name: &str) -> StepError {
-    ErrorName::NotFound.because(format!("RDS has no {what} {name} in this account and Region"))
-}
-
-/// Whether RDS refused because of a state.
-#[must_use]
-pub fn is_forbidden(error: &StepError) -> bool {
-    FORBIDS.iter().any(|code| error.has_code(code))
-}
-
-/// RDS's refusal because of a state as a `Conflict`, with what to do about it.
-#[must_use]
-pub fn refused(error: StepError, advice: &str) -> StepError {
-    StepError { name: ErrorName::Conflict, message: format!("{}; {advice}", error.message), ..error }
-}
-
-/// What a status means that does not pass by itself, and what to do; `None` for one that is well, or will be.
-/// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/accessing-monitoring.html>
-#[must_use]
-pub fn trouble(status: &str) -> Option<&'static str> {
-    Some(match status {
-        "cloning-failed" | "migration-failed" => "it could not be made; delete it and make it anew",
-        "deleted" | "deleting" => "it is being deleted; where it is still needed, restore it from a snapshot",
-        "failed" => "RDS cannot recover it; restore it to a point in time or from a snapshot",
-        "inaccessible-encryption-credentials" => {
-            "its KMS key cannot be used and it does not come back; make the key usable and restore it from a backup"
-        }
-        "inaccessible-encryption-credentials-recoverable" => {
-            "its KMS key cannot be used; enable the key, then start it within seven days"
-        }
-        "incompatible-network" => {
-            "RDS cannot bring it up in its VPC, for lack of free IP addresses say; mend subnets and security groups"
-        }
-        "incompatible-option-group" => "its option group cannot be applied; change the group's options, or the group",
-        "incompatible-parameters" => {
-            "it does not start with the values in its parameter group; reset or mend them, then reboot it"
-        }
-        "incompatible-restore" | "restore-error" => "it could not be restored; delete it and restore another one",
-        "insufficient-capacity" => "AWS has no capacity for it there; make it in another zone or of another class",
-        "storage-full" => "its storage is used up; give it more allocated storage",
-        "upgrade_failed" => "its engine could not be upgraded; its recent events and its upgrade log say why",
-        other if other.starts_with("incompatible-") => "it does not fit its settings; its recent events say why",
-        _ => return None,
-    })
 }
