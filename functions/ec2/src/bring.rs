@@ -11,7 +11,7 @@ use stepward::{Context, ErrorName, Progress, Resume, StepError};
 
 use crate::instances::{Changed, ChangedInstance, LIVE, Selection, changed, first_seen, state};
 
-/// Between two looks at the instances' states. EC2 takes 10 to 90 seconds for most changes.
+/// Between two looks at the instances' states, at first. EC2 takes 10 to 90 seconds for most changes.
 const POLL: Duration = Duration::from_secs(5);
 /// The codes of why an instance is stopped when nothing has failed.
 const BY_WISH: [&str; 4] =
@@ -63,6 +63,7 @@ where
     Fut: Future<Output = Result<Vec<InstanceStateChange>, StepError>> + Send,
 {
     let ec2 = ctx.client(Client::new);
+    let patience = Resume::patience(resume.as_ref(), POLL);
     let (found, mut watch) = match resume {
         None => {
             let found = selection.find(&ec2, &LIVE).await?;
@@ -101,7 +102,7 @@ where
         ctx.log(format_args!("{there} of {all} instances {}", goal.reached));
         return Ok(Progress::Done(changed(ctx, watch.instances)));
     }
-    Progress::pending(&watch, POLL, format!("{there} of {all} instances {}", goal.reached))
+    Progress::pending(&watch, patience, format!("{there} of {all} instances {}", goal.reached))
 }
 
 impl Watch {

@@ -3,7 +3,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "only tests use this")]
 
 use std::fmt::Debug;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_sdk_ec2::operation::describe_instance_status::DescribeInstanceStatusOutput;
 use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
@@ -62,13 +62,14 @@ pub fn refusal(code: &str, message: &str) -> ErrorMetadata {
     ErrorMetadata::builder().code(code).message(message).build()
 }
 
-/// A resume with this state.
+/// A resume with this state, of a step that has just begun.
 ///
 /// # Panics
 /// When the state is none.
 #[must_use]
 pub fn resume(state: &serde_json::Value) -> Resume {
-    serde_json::from_value(json!({ "since": 0, "state": state })).expect("a resume")
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    serde_json::from_value(json!({ "since": since, "state": state })).expect("a resume")
 }
 
 /// What a state machine does with a pending answer: it keeps it as JSON, waits, and hands it back.

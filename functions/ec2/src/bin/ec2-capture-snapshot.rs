@@ -287,9 +287,6 @@ mod tests {
 
     use super::*;
 
-    /// Between two looks for who has waited since 1970.
-    const LONG: Duration = Duration::from_mins(5);
-
     const VOLUME: &str = "vol-0123456789abcdef0";
     const INSTANCE: &str = "i-0123456789abcdef0";
     const ONE: &str = "snap-0123456789abcdef1";
@@ -467,7 +464,7 @@ mod tests {
         let (resume, _, progress) = pending(of_volume().run(&ctx, Some(resume)).await.unwrap());
         assert_eq!(progress, "0 of 1 snapshots complete, 0 % captured");
         let (resume, after, progress) = pending(of_volume().run(&ctx, Some(resume)).await.unwrap());
-        assert_eq!((after, progress.as_str()), (LONG, "0 of 1 snapshots complete, 62 % captured"));
+        assert_eq!((after, progress.as_str()), (POLL, "0 of 1 snapshots complete, 62 % captured"));
         assert!(!done(of_volume().run(&ctx, Some(resume)).await.unwrap()).snapshots.is_empty());
         assert_eq!(begin.num_calls(), 1);
     }
@@ -481,7 +478,7 @@ mod tests {
         let (_, _, progress) = pending(of_volume().run(&ctx, Some(begun())).await.unwrap());
         assert_eq!(progress, "0 of 2 snapshots complete, 0 % captured");
         let (resume, after, progress) = pending(of_volume().run(&ctx, Some(begun())).await.unwrap());
-        assert_eq!((after, progress.as_str()), (LONG, "1 of 2 snapshots complete, 100 % captured"));
+        assert_eq!((after, progress.as_str()), (POLL, "1 of 2 snapshots complete, 100 % captured"));
         assert_eq!(done(of_volume().run(&ctx, Some(resume)).await.unwrap()).snapshots.len(), 2);
     }
 

@@ -132,6 +132,7 @@ impl Step for Restart {
             let progress = format!("0 of {} instances back", instances.len());
             return Progress::pending(&Rebooted { instances }, self.settle(settings::linger()), progress);
         };
+        let patience = Resume::patience(Some(&resume), POLL);
         let Rebooted { instances } = resume.state()?;
         let ids: Vec<_> = instances.iter().map(|instance| instance.instance_id.clone()).collect();
         let found = health(&ec2, &ids).await?;
@@ -149,7 +150,7 @@ impl Step for Restart {
         let missing: Vec<_> =
             found.iter().filter(|one| !one.ok).map(|one| format!("{}: {}", one.instance_id, one.checks)).collect();
         let progress = format!("{back} of {all} instances back ({})", missing.join("; "));
-        Progress::pending(&Rebooted { instances }, POLL, progress)
+        Progress::pending(&Rebooted { instances }, patience, progress)
     }
 }
 
