@@ -290,35 +290,35 @@ fn main() -> ExitCode {
 }
 
 #[cfg(test)]
+#[path = "../testing.rs"]
+mod testing;
+
+#[cfg(test)]
 mod tests {
     use aws_sdk_rds::operation::create_db_snapshot::{CreateDBSnapshotError, CreateDbSnapshotOutput};
-    use aws_sdk_rds::operation::describe_db_instances::{DescribeDBInstancesError, DescribeDbInstancesOutput};
     use aws_sdk_rds::operation::describe_db_snapshots::{DescribeDBSnapshotsError, DescribeDbSnapshotsOutput};
     use aws_sdk_rds::primitives::DateTime;
-    use aws_sdk_rds::types::DbInstance;
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
-    use aws_smithy_types::error::ErrorMetadata;
-    use serde_json::{Value, json};
-    use stepward::testing;
+    use aws_smithy_mocks::{Rule, mock};
+    use serde_json::json;
+    use stepward::testing::log;
     use stepward_tests::proof::prove;
 
     use super::*;
+    use crate::testing::{
+        context, done, looks, looks_at_member, make_instance, pending, refusal, step, unknown, waits,
+    };
 
-    fn step(params: Value) -> Capture {
-        serde_json::from_value(params).unwrap()
-    }
+    const BEGUN: &str = "snapshot before-42 of orders is creating, 0 %";
+    const BUSY: &str = "orders is backing-up; its snapshot begins after that";
+    const NOT_SHOWN: &str = "RDS has a snapshot before-42 already and does not show it yet";
 
     fn orders() -> Capture {
         step(json!({ "instance": "Orders", "snapshot_name": "Before-42", "tags": { "team": "ops" } }))
     }
 
-    fn meta(code: &str) -> ErrorMetadata {
-        ErrorMetadata::builder().code(code).message("RDS says no").build()
-    }
-
     /// The token is the same in every test's context.
     fn token() -> String {
-        context(&[]).client_token("snapshot")
+        context([]).client_token("snapshot")
     }
 
     fn snapshot(status: &str, percent: i32, token: &str) -> DbSnapshot {
@@ -352,24 +352,10 @@ mod tests {
                 Some((status, percent)) => rule.output(move || {
                     DescribeDbSnapshotsOutput::builder().db_snapshots(snapshot(status, percent, &token)).build()
                 }),
-                None => rule.error(|| DescribeDBSnapshotsError::generic(meta("DBSnapshotNotFound"))),
+                None => rule.error(|| DescribeDBSnapshotsError::generic(refusal("DBSnapshotNotFound"))),
             };
         }
         rule.build()
-    }
-
-    fn looks(statuses: &[&'static str]) -> Rule {
-        let mut rule = mock!(Client::describe_db_instances)
-            .match_requests(|r| r.db_instance_identifier() == Some("orders"))
-            .sequence();
-        for &status in statuses {
-            rule = rule.output(move || seen(DbInstance::builder().db_instance_status(status).build()));
-        }
-        rule.build()
-    }
-
-    fn seen(instance: DbInstance) -> DescribeDbInstancesOutput {
-        DescribeDbInstancesOutput::builder().db_instances(instance).build()
     }
 
     fn creates() -> Rule {
@@ -385,38 +371,17 @@ mod tests {
     }
 
     fn create_refused(code: &'static str) -> Rule {
-        mock!(Client::create_db_snapshot).then_error(move || CreateDBSnapshotError::generic(meta(code)))
+        mock!(Client::create_db_snapshot).then_error(move || CreateDBSnapshotError::generic(refusal(code)))
     }
-
-    fn context(rules: &[&Rule]) -> Context {
-        testing::context(mock_client!(aws_sdk_rds, RuleMode::MatchAny, rules))
-    }
-
-    /// What the state machine does with a pending answer: wait, then call again with it.
-    fn resumed(answer: Progress<Captured>, says: &str) -> Resume {
-        let Progress::Pending { state, progress, .. } = answer else { panic!("not pending: {answer:?}") };
-        assert_eq!(progress, says);
-        serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
-    }
-
-    fn done(answer: Progress<Captured>) -> Captured {
-        let Progress::Done(captured) = answer else { panic!("not done: {answer:?}") };
-        captured
-    }
-
-    const BEGUN: &str = "snapshot before-42 of orders is creating, 0 %";
-    const NOT_SHOWN: &str = "RDS has a snapshot before-42 already and does not show it yet";
 
     #[tokio::test]
     async fn done_takes_the_snapshot_and_ends_when_it_is_available() {
         let (find, look) = (finds(&[None, Some(("creating", 40)), Some(("available", 100))]), looks(&["available"]));
         let create = creates();
-        let ctx = context(&[&find, &look, &create]);
+        let ctx = context([&find, &look, &create]);
 
-        let resume = resumed(orders().run(&ctx, None).await.unwrap(), BEGUN);
-        let answer = orders().run(&ctx, Some(resume)).await.unwrap();
-        let resume = resumed(answer, "snapshot before-42 of orders is creating, 40 %");
-        let captured = done(orders().run(&ctx, Some(resume)).await.unwrap());
+        let resume = waits(&orders(), &ctx, &[BEGUN, "snapshot before-42 of orders is creating, 40 %"]).await;
+        let captured = done(orders().run(&ctx, resume).await.unwrap());
 
         assert_eq!(
             serde_json::to_value(captured).unwrap(),
@@ -434,40 +399,38 @@ mod tests {
             })
         );
         assert_eq!(create.num_calls(), 1);
-        let log = ["Creating snapshot before-42 of orders", "Snapshot before-42 of orders is available"];
-        assert_eq!(testing::log(&ctx), log);
+        let said = ["Creating snapshot before-42 of orders", "Snapshot before-42 of orders is available"];
+        assert_eq!(log(&ctx), said);
     }
 
     #[tokio::test]
     async fn already_taken_by_this_execution_is_success_and_by_anybody_else_a_conflict() {
-        done(orders().run(&context(&[&finds(&[Some(("available", 100))])]), None).await.unwrap());
+        done(orders().run(&context([&finds(&[Some(("available", 100))])]), None).await.unwrap());
 
         let theirs = finds_of(&[Some(("available", 100))], "another execution's");
-        let error = orders().run(&context(&[&theirs]), None).await.unwrap_err();
+        let error = orders().run(&context([&theirs]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
 
         // A snapshot of another instance has the name.
         let (find, look) = (finds(&[None; 4]), looks(&["available"; 2]));
         let create = create_refused("DBSnapshotAlreadyExists");
-        let ctx = context(&[&find, &look, &create]);
-        let resume = resumed(orders().run(&ctx, None).await.unwrap(), NOT_SHOWN);
-        let error = orders().run(&ctx, Some(resume)).await.unwrap_err();
+        let ctx = context([&find, &look, &create]);
+        let resume = waits(&orders(), &ctx, &[NOT_SHOWN]).await;
+        let error = orders().run(&ctx, resume).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("another snapshot_name") && !error.message.contains("delete"), "{error}");
     }
 
     #[tokio::test]
     async fn not_found_is_an_instance_that_rds_does_not_know() {
-        let look = mock!(Client::describe_db_instances)
-            .then_error(|| DescribeDBInstancesError::generic(meta("DBInstanceNotFound")));
-        let error = orders().run(&context(&[&finds(&[None]), &look]), None).await.unwrap_err();
+        let error = orders().run(&context([&finds(&[None]), &unknown()]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
     }
 
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
         let good = json!({ "instance": "orders", "snapshot_name": "before-42", "tags": { "team": "ops + co" } });
-        step(good.clone()).validate().unwrap();
+        step::<Capture>(good.clone()).validate().unwrap();
         let many: BTreeMap<_, _> = (0..50).map(|n| (format!("key-{n}"), "value")).collect();
         for (field, value) in [
             ("instance", json!("orders-")),
@@ -487,7 +450,8 @@ mod tests {
         ] {
             let mut params = good.clone();
             params[field] = value;
-            assert_eq!(step(params.clone()).validate().unwrap_err().name, ErrorName::InvalidInput, "{params}");
+            let error = step::<Capture>(params.clone()).validate().unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput, "{params}");
         }
     }
 
@@ -495,11 +459,11 @@ mod tests {
     async fn throttled_creation_is_repeated_and_the_step_goes_on() {
         let create = mock!(Client::create_db_snapshot)
             .sequence()
-            .error(|| CreateDBSnapshotError::generic(meta("Throttling")))
+            .error(|| CreateDBSnapshotError::generic(refusal("Throttling")))
             .output(|| CreateDbSnapshotOutput::builder().db_snapshot(snapshot("creating", 0, "")).build())
             .build();
-        let ctx = context(&[&finds(&[None]), &looks(&["available"]), &create]);
-        resumed(orders().run(&ctx, None).await.unwrap(), BEGUN);
+        let ctx = context([&finds(&[None]), &looks(&["available"]), &create]);
+        waits(&orders(), &ctx, &[BEGUN]).await;
         assert_eq!(create.num_calls(), 2);
     }
 
@@ -507,51 +471,43 @@ mod tests {
     async fn pending_while_the_instance_is_busy_and_then_begins_once() {
         let find = finds(&[None, None, Some(("available", 100))]);
         let (look, create) = (looks(&["backing-up", "available"]), creates());
-        let ctx = context(&[&find, &look, &create]);
-        let answer = orders().run(&ctx, None).await.unwrap();
-        let resume = resumed(answer, "orders is backing-up; its snapshot begins after that");
-        let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), BEGUN);
-        done(orders().run(&ctx, Some(resume)).await.unwrap());
+        let ctx = context([&find, &look, &create]);
+        let resume = waits(&orders(), &ctx, &[BUSY, BEGUN]).await;
+        done(orders().run(&ctx, resume).await.unwrap());
         assert_eq!(create.num_calls(), 1);
     }
 
     #[tokio::test]
     async fn pending_after_a_lost_answer_goes_on_with_its_own_snapshot() {
         let find = finds(&[Some(("creating", 7))]);
-        let answer = orders().run(&context(&[&find]), None).await.unwrap();
-        resumed(answer, "snapshot before-42 of orders is creating, 7 %");
+        waits(&orders(), &context([&find]), &["snapshot before-42 of orders is creating, 7 %"]).await;
 
         // The SDK's own retry is refused because the first request got through.
         let (find, look, create) =
             (finds(&[None, Some(("creating", 0))]), looks(&["available"]), create_refused("DBSnapshotAlreadyExists"));
-        resumed(orders().run(&context(&[&find, &look, &create]), None).await.unwrap(), BEGUN);
+        waits(&orders(), &context([&find, &look, &create]), &[BEGUN]).await;
 
         // And RDS does not show the snapshot yet.
         let (find, look) = (finds(&[None, None, Some(("creating", 0))]), looks(&["available"]));
         let create = create_refused("DBSnapshotAlreadyExists");
-        let ctx = context(&[&find, &look, &create]);
-        let resume = resumed(orders().run(&ctx, None).await.unwrap(), NOT_SHOWN);
-        resumed(orders().run(&ctx, Some(resume)).await.unwrap(), BEGUN);
+        let ctx = context([&find, &look, &create]);
+        waits(&orders(), &ctx, &[NOT_SHOWN, BEGUN]).await;
         assert_eq!(create.num_calls(), 1);
     }
 
     #[tokio::test]
     async fn pending_looks_are_rarer_the_longer_it_takes() {
-        let ctx = context(&[&finds(&[Some(("creating", 7)), Some(("creating", 8))])]);
-        let mut resume = None;
-        for expected in [POLL, Duration::from_mins(5)] {
-            let answer = orders().run(&ctx, resume).await.unwrap();
-            let Progress::Pending { state, retry_after, .. } = answer else { panic!("not pending: {answer:?}") };
-            assert_eq!(retry_after, expected);
-            resume = Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap());
-        }
+        let ctx = context([&finds(&[Some(("creating", 7)), Some(("creating", 8))])]);
+        let (resume, first, _) = pending(orders().run(&ctx, None).await.unwrap());
+        let (_, later, _) = pending(orders().run(&ctx, Some(resume)).await.unwrap());
+        assert_eq!((first, later), (POLL, Duration::from_mins(5)));
     }
 
     #[tokio::test]
     async fn done_lets_rds_decide_while_storage_is_filled_or_optimized() {
         for status in ["storage-initialization", "storage-optimization"] {
             let (find, look, create) = (finds(&[None]), looks(&[status]), creates());
-            resumed(orders().run(&context(&[&find, &look, &create]), None).await.unwrap(), BEGUN);
+            waits(&orders(), &context([&find, &look, &create]), &[BEGUN]).await;
         }
     }
 
@@ -559,14 +515,14 @@ mod tests {
     async fn failed_snapshots_and_those_that_are_gone_fail_the_step_by_name() {
         for (last, says) in [(Some(("failed", 60)), "snapshot before-42 of orders is failed"), (None, "is gone")] {
             let (find, look, create) = (finds(&[None, last]), looks(&["available"]), creates());
-            let ctx = context(&[&find, &look, &create]);
-            let resume = resumed(orders().run(&ctx, None).await.unwrap(), BEGUN);
-            let error = orders().run(&ctx, Some(resume)).await.unwrap_err();
+            let ctx = context([&find, &look, &create]);
+            let resume = waits(&orders(), &ctx, &[BEGUN]).await;
+            let error = orders().run(&ctx, resume).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             assert!(error.message.contains(says), "{error}");
         }
         let (find, look, create) = (finds(&[None]), looks(&["available"]), create_refused("SnapshotQuotaExceeded"));
-        let error = orders().run(&context(&[&find, &look, &create]), None).await.unwrap_err();
+        let error = orders().run(&context([&find, &look, &create]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
     }
 
@@ -575,14 +531,12 @@ mod tests {
         for (status, advice) in
             [("stopped", "rds-start-instance"), ("storage-full", "storage"), ("deleting", "deleted")]
         {
-            let error = orders().run(&context(&[&finds(&[None]), &looks(&[status])]), None).await.unwrap_err();
+            let error = orders().run(&context([&finds(&[None]), &looks(&[status])]), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{status}");
             assert!(error.message.contains(status) && error.message.contains(advice), "{error}");
         }
-        let look = mock!(Client::describe_db_instances).then_output(|| {
-            seen(DbInstance::builder().db_instance_status("available").db_cluster_identifier("shop").build())
-        });
-        let error = orders().run(&context(&[&finds(&[None]), &look]), None).await.unwrap_err();
+        let (find, look) = (finds(&[None]), looks_at_member("available"));
+        let error = orders().run(&context([&find, &look]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("DB cluster snapshot of shop"), "{error}");
     }
@@ -591,12 +545,11 @@ mod tests {
     async fn a_refusal_because_of_a_state_is_waited_for_where_it_passes() {
         let (find, look) = (finds(&[None]), looks(&["available", "backing-up"]));
         let create = create_refused("InvalidDBInstanceState");
-        let answer = orders().run(&context(&[&find, &look, &create]), None).await.unwrap();
-        resumed(answer, "orders is backing-up; its snapshot begins after that");
+        waits(&orders(), &context([&find, &look, &create]), &[BUSY]).await;
 
         let (find, look) = (finds(&[None]), looks(&["available", "available"]));
         let create = create_refused("InvalidDBInstanceState");
-        let error = orders().run(&context(&[&find, &look, &create]), None).await.unwrap_err();
+        let error = orders().run(&context([&find, &look, &create]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
     }
 
@@ -604,9 +557,7 @@ mod tests {
     fn permissions_are_those_that_the_local_cloud_asks_for() {
         let idle = [("rds:AddTagsToResource", "The local cloud tags what it creates without asking for more.")];
         prove::<Capture>(&idle, async |scene| {
-            let (rds, name) = (scene.client(Client::new), scene.name("orders"));
-            let made = rds.create_db_instance().db_instance_identifier(&name).engine("postgres");
-            made.db_instance_class("db.t3.micro").allocated_storage(20).send().await.unwrap();
+            let name = make_instance(scene).await;
             json!({ "instance": name, "snapshot_name": format!("{name}-before"), "tags": { "team": "ops" } })
         });
     }

@@ -69,45 +69,31 @@ fn main() -> ExitCode {
 }
 
 #[cfg(test)]
+#[path = "../testing.rs"]
+mod testing;
+
+#[cfg(test)]
 mod tests {
     use aws_sdk_rds::Client;
-    use aws_sdk_rds::operation::describe_db_instances::{DescribeDBInstancesError, DescribeDbInstancesOutput};
     use aws_sdk_rds::operation::start_db_instance::{StartDBInstanceError, StartDbInstanceOutput};
-    use aws_sdk_rds::types::DbInstance;
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
-    use aws_smithy_types::error::ErrorMetadata;
-    use serde_json::{Value, json};
-    use stepward::testing;
+    use aws_smithy_mocks::{Rule, mock};
+    use serde_json::json;
+    use stepward::testing::log;
     use stepward_rds::POLL;
     use stepward_tests::proof::prove;
 
     use super::*;
+    use crate::testing::{
+        context, done, looks, looks_at_member, make_instance, pending, refusal, step, takes_only_a_name, throttled,
+        unknown, waits,
+    };
 
-    fn step(params: Value) -> Start {
-        serde_json::from_value(params).unwrap()
-    }
+    const ASKED: &str = "orders is stopped; RDS was asked";
+    const UNDER_WAY: &str = "orders is starting; RDS was asked";
+    const REFUSED: &str = "orders is stopped; RDS refused, and is asked again";
 
     fn orders() -> Start {
         step(json!({ "instance": "Orders" }))
-    }
-
-    /// RDS shows the instance with one status after the other.
-    fn looks(statuses: &[&'static str]) -> Rule {
-        let mut rule = mock!(Client::describe_db_instances)
-            .match_requests(|r| r.db_instance_identifier() == Some("orders"))
-            .sequence();
-        for &status in statuses {
-            rule = rule.output(move || seen(DbInstance::builder().db_instance_status(status).build()));
-        }
-        rule.build()
-    }
-
-    fn seen(instance: DbInstance) -> DescribeDbInstancesOutput {
-        DescribeDbInstancesOutput::builder().db_instances(instance).build()
-    }
-
-    fn refused_look(code: &str) -> DescribeDBInstancesError {
-        DescribeDBInstancesError::generic(ErrorMetadata::builder().code(code).message("RDS says no").build())
     }
 
     fn starts() -> Rule {
@@ -117,135 +103,91 @@ mod tests {
     }
 
     fn start_refused(code: &'static str) -> Rule {
-        mock!(Client::start_db_instance).then_error(move || {
-            StartDBInstanceError::generic(ErrorMetadata::builder().code(code).message("RDS says no").build())
-        })
-    }
-
-    fn context(rules: &[&Rule]) -> Context {
-        testing::context(mock_client!(aws_sdk_rds, RuleMode::MatchAny, rules))
-    }
-
-    /// What the state machine does with a pending answer: wait, then call again with it.
-    fn resumed(answer: Progress<Changed>, says: &str) -> Resume {
-        let Progress::Pending { state, progress, .. } = answer else { panic!("not pending: {answer:?}") };
-        assert_eq!(progress, says);
-        serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
-    }
-
-    fn done(answer: Progress<Changed>) -> Changed {
-        let Progress::Done(changed) = answer else { panic!("not done: {answer:?}") };
-        changed
+        mock!(Client::start_db_instance).then_error(move || StartDBInstanceError::generic(refusal(code)))
     }
 
     #[tokio::test]
     async fn done_starts_the_instance_and_ends_when_it_is_available() {
         let (look, start) = (looks(&["stopped", "starting", "available"]), starts());
-        let ctx = context(&[&look, &start]);
-
-        let resume = resumed(orders().run(&ctx, None).await.unwrap(), "orders is stopped; RDS was asked");
-        let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is starting; RDS was asked");
-        let changed = done(orders().run(&ctx, Some(resume)).await.unwrap());
+        let ctx = context([&look, &start]);
+        let resume = waits(&orders(), &ctx, &[ASKED, UNDER_WAY]).await;
+        let changed = done(orders().run(&ctx, resume).await.unwrap());
 
         assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), ("stopped", "available"));
         assert!(changed.console_url.ends_with("#database:id=orders;is-cluster=false"), "{}", changed.console_url);
         assert_eq!(start.num_calls(), 1);
-        assert_eq!(testing::log(&ctx), ["Starting orders", "orders is available"]);
+        assert_eq!(log(&ctx), ["Starting orders", "orders is available"]);
     }
 
     #[tokio::test]
     async fn already_available_is_success_and_rds_is_asked_for_nothing() {
         for status in ["available", "storage-initialization", "storage-optimization"] {
-            let changed = done(orders().run(&context(&[&looks(&[status])]), None).await.unwrap());
+            let changed = done(orders().run(&context([&looks(&[status])]), None).await.unwrap());
             assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), (status, status));
         }
     }
 
     #[tokio::test]
     async fn not_found_is_an_instance_that_rds_does_not_know() {
-        let look = mock!(Client::describe_db_instances).then_error(|| refused_look("DBInstanceNotFound"));
-        let error = orders().run(&context(&[&look]), None).await.unwrap_err();
+        let error = orders().run(&context([&unknown()]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
     }
 
     #[test]
     fn invalid_names_are_refused_before_any_call() {
-        let long = "a".repeat(64);
-        for name in ["", "1-orders", "orders-", "or--ders", "*", "orders/*", "arn:aws:rds:eu-west-1:1:db:orders", &long]
-        {
-            let error = step(json!({ "instance": name })).validate().unwrap_err();
-            assert_eq!(error.name, ErrorName::InvalidInput, "{name}");
-        }
-        orders().validate().unwrap();
+        takes_only_a_name::<Start>("instance");
     }
 
     #[tokio::test(start_paused = true)]
     async fn throttled_looks_are_repeated_and_the_step_goes_on() {
-        let look = mock!(Client::describe_db_instances)
-            .sequence()
-            .error(|| refused_look("Throttling"))
-            .output(|| seen(DbInstance::builder().db_instance_status("available").build()))
-            .build();
-        done(orders().run(&context(&[&look]), None).await.unwrap());
+        let look = throttled("available");
+        done(orders().run(&context([&look]), None).await.unwrap());
         assert_eq!(look.num_calls(), 2);
     }
 
     #[tokio::test]
     async fn pending_while_the_instance_is_busy_and_then_starts_it_once() {
         let (look, start) = (looks(&["modifying", "stopped", "stopped", "available"]), starts());
-        let ctx = context(&[&look, &start]);
-        let resume = resumed(orders().run(&ctx, None).await.unwrap(), "orders is modifying; RDS is not asked yet");
-        let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is stopped; RDS was asked");
-        // RDS shows the old status for a moment.
-        let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is stopped; RDS was asked");
-        done(orders().run(&ctx, Some(resume)).await.unwrap());
+        let ctx = context([&look, &start]);
+        // RDS shows the old status for a moment after it was asked.
+        let resume = waits(&orders(), &ctx, &["orders is modifying; RDS is not asked yet", ASKED, ASKED]).await;
+        done(orders().run(&ctx, resume).await.unwrap());
         assert_eq!(start.num_calls(), 1);
     }
 
     #[tokio::test]
     async fn pending_after_a_lost_answer_asks_for_nothing_again() {
-        let look = looks(&["starting"]);
-        resumed(orders().run(&context(&[&look]), None).await.unwrap(), "orders is starting");
+        waits(&orders(), &context([&looks(&["starting"])]), &["orders is starting"]).await;
 
         // The SDK's own retry is refused because the first request got through.
         let (look, start) = (looks(&["stopped", "starting"]), start_refused("InvalidDBInstanceState"));
-        resumed(orders().run(&context(&[&look, &start]), None).await.unwrap(), "orders is starting");
+        waits(&orders(), &context([&look, &start]), &["orders is starting"]).await;
 
         // And RDS shows the old status for a moment.
         let look = looks(&["stopped", "stopped", "starting", "available"]);
         let start = start_refused("InvalidDBInstanceState");
-        let ctx = context(&[&look, &start]);
-        let says = "orders is stopped; RDS refused, and is asked again";
-        let resume = resumed(orders().run(&ctx, None).await.unwrap(), says);
-        let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is starting");
-        assert_eq!(done(orders().run(&ctx, Some(resume)).await.unwrap()).previous_status, "stopped");
+        let ctx = context([&look, &start]);
+        let resume = waits(&orders(), &ctx, &[REFUSED, "orders is starting"]).await;
+        assert_eq!(done(orders().run(&ctx, resume).await.unwrap()).previous_status, "stopped");
         assert_eq!(start.num_calls(), 1);
     }
 
     #[tokio::test]
     async fn pending_looks_are_rarer_the_longer_it_takes() {
         let (look, start) = (looks(&["stopped", "starting"]), starts());
-        let ctx = context(&[&look, &start]);
-        let mut resume = None;
-        for expected in [POLL, Duration::from_mins(5)] {
-            let answer = orders().run(&ctx, resume).await.unwrap();
-            let Progress::Pending { state, retry_after, .. } = answer else { panic!("not pending: {answer:?}") };
-            assert_eq!(retry_after, expected);
-            resume = Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap());
-        }
+        let ctx = context([&look, &start]);
+        let (resume, first, _) = pending(orders().run(&ctx, None).await.unwrap());
+        let (_, later, _) = pending(orders().run(&ctx, Some(resume)).await.unwrap());
+        assert_eq!((first, later), (POLL, Duration::from_mins(5)));
     }
 
     #[tokio::test]
     async fn failed_when_the_instance_does_not_get_there() {
-        for (statuses, says) in [
-            (["stopped", "starting", "incompatible-parameters"], "parameter group"),
-            (["stopped", "starting", "stopped"], "orders is stopped again"),
-        ] {
-            let (look, start) = (looks(&statuses), starts());
-            let ctx = context(&[&look, &start]);
-            let resume = resumed(orders().run(&ctx, None).await.unwrap(), "orders is stopped; RDS was asked");
-            let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is starting; RDS was asked");
-            let error = orders().run(&ctx, Some(resume)).await.unwrap_err();
+        for (last, says) in [("incompatible-parameters", "parameter group"), ("stopped", "orders is stopped again")] {
+            let (look, start) = (looks(&["stopped", "starting", last]), starts());
+            let ctx = context([&look, &start]);
+            let resume = waits(&orders(), &ctx, &[ASKED, UNDER_WAY]).await;
+            let error = orders().run(&ctx, resume).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             assert!(error.message.contains(says), "{error}");
         }
@@ -254,39 +196,31 @@ mod tests {
     #[tokio::test]
     async fn a_status_that_leads_nowhere_is_a_conflict_with_advice() {
         for status in ["storage-full", "failed", "upgrade_failed", "deleting", "incompatible-something-new"] {
-            let error = orders().run(&context(&[&looks(&[status])]), None).await.unwrap_err();
+            let error = orders().run(&context([&looks(&[status])]), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{status}");
-            assert!(
-                error.message.starts_with(&format!("orders is {status} and does not become available: ")),
-                "{error}"
-            );
+            let begin = format!("orders is {status} and does not become available: ");
+            assert!(error.message.starts_with(&begin), "{error}");
         }
     }
 
     #[tokio::test]
     async fn an_instance_of_a_cluster_is_a_conflict_and_rds_is_not_asked() {
-        let look = mock!(Client::describe_db_instances).then_output(|| {
-            seen(DbInstance::builder().db_instance_status("stopped").db_cluster_identifier("shop").build())
-        });
-        let error = orders().run(&context(&[&look]), None).await.unwrap_err();
+        let error = orders().run(&context([&looks_at_member("stopped")]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("cluster shop") && error.message.contains("rds-start-cluster"), "{error}");
     }
 
     #[tokio::test]
     async fn what_rds_refuses_because_of_a_state_is_a_conflict() {
-        for (code, believed) in [
-            ("InvalidDBInstanceState", 2),
-            ("InvalidDBClusterStateFault", 2),
-            ("InvalidSubnet", 2),
-            ("InvalidParameterCombination", 1),
+        for (code, at_first) in [
+            ("InvalidDBInstanceState", &[REFUSED][..]),
+            ("InvalidDBClusterStateFault", &[REFUSED][..]),
+            ("InvalidSubnet", &[REFUSED][..]),
+            ("InvalidParameterCombination", &[]),
         ] {
             let (look, start) = (looks(&["stopped"; 4]), start_refused(code));
-            let (ctx, mut resume) = (context(&[&look, &start]), None);
-            for _ in 1..believed {
-                let says = "orders is stopped; RDS refused, and is asked again";
-                resume = Some(resumed(orders().run(&ctx, resume).await.unwrap(), says));
-            }
+            let ctx = context([&look, &start]);
+            let resume = waits(&orders(), &ctx, at_first).await;
             let error = orders().run(&ctx, resume).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{code}");
             assert!(
@@ -299,7 +233,7 @@ mod tests {
     #[tokio::test]
     async fn a_key_that_cannot_be_used_is_a_conflict_with_advice() {
         let (look, start) = (looks(&["stopped"]), start_refused("KMSKeyNotAccessibleFault"));
-        let error = orders().run(&context(&[&look, &start]), None).await.unwrap_err();
+        let error = orders().run(&context([&look, &start]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.starts_with("RDS says no; ") && error.message.contains("enable the key"), "{error}");
     }
@@ -307,16 +241,15 @@ mod tests {
     #[tokio::test]
     async fn an_instance_whose_key_can_be_used_again_is_started() {
         let (look, start) = (looks(&["inaccessible-encryption-credentials-recoverable"]), starts());
-        orders().run(&context(&[&look, &start]), None).await.unwrap();
+        orders().run(&context([&look, &start]), None).await.unwrap();
         assert_eq!(start.num_calls(), 1);
     }
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
         prove::<Start>(&[], async |scene| {
-            let (rds, name) = (scene.client(Client::new), scene.name("orders"));
-            let made = rds.create_db_instance().db_instance_identifier(&name).engine("postgres");
-            made.db_instance_class("db.t3.micro").allocated_storage(20).send().await.unwrap();
+            let name = make_instance(scene).await;
+            let rds = scene.client(Client::new);
             rds.stop_db_instance().db_instance_identifier(&name).send().await.unwrap();
             json!({ "instance": name })
         });

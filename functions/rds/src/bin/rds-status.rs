@@ -217,22 +217,22 @@ fn main() -> ExitCode {
 }
 
 #[cfg(test)]
+#[path = "../testing.rs"]
+mod testing;
+
+#[cfg(test)]
 mod tests {
-    use aws_sdk_rds::operation::describe_db_instances::{DescribeDBInstancesError, DescribeDbInstancesOutput};
+    use aws_sdk_rds::operation::describe_db_instances::DescribeDbInstancesOutput;
     use aws_sdk_rds::operation::describe_events::DescribeEventsOutput;
     use aws_sdk_rds::primitives::DateTime;
     use aws_sdk_rds::types::{DbParameterGroupStatus, PendingModifiedValues};
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
-    use aws_smithy_types::error::ErrorMetadata;
-    use serde_json::{Value, json};
-    use stepward::testing;
+    use aws_smithy_mocks::{Rule, mock};
+    use serde_json::json;
+    use stepward::testing::log;
     use stepward_tests::proof::prove;
 
     use super::*;
-
-    fn step(params: Value) -> Look {
-        serde_json::from_value(params).unwrap()
-    }
+    use crate::testing::{context, done, make_instance, step, takes_only_a_name, throttled, unknown};
 
     fn orders() -> Look {
         step(json!({ "instance": "Orders" }))
@@ -287,22 +287,13 @@ mod tests {
             })
     }
 
-    fn context(rules: &[&Rule]) -> Context {
-        testing::context(mock_client!(aws_sdk_rds, RuleMode::MatchAny, rules))
-    }
-
-    fn done(answer: Progress<Shown>) -> Shown {
-        let Progress::Done(status) = answer else { panic!("not done: {answer:?}") };
-        status
-    }
-
     // no proof of already: the step changes nothing.
     // no proof of pending: the step is over with its first answer.
 
     #[tokio::test]
     async fn done_shows_the_instance_and_all_events_of_the_last_hour() {
         let (look, events) = (looks("available"), events());
-        let ctx = context(&[&look, &events]);
+        let ctx = context([&look, &events]);
         let status = done(orders().run(&ctx, None).await.unwrap());
 
         let happened = json!(["availability"]);
@@ -333,38 +324,25 @@ mod tests {
                                 #database:id=orders;is-cluster=false",
             })
         );
-        assert_eq!(testing::log(&ctx)[0], "orders instance status is: available");
+        assert_eq!(log(&ctx)[0], "orders instance status is: available");
         assert_eq!(events.num_calls(), 2);
     }
 
     #[tokio::test]
     async fn not_found_is_an_instance_that_rds_does_not_know() {
-        let look = mock!(Client::describe_db_instances).then_error(|| {
-            DescribeDBInstancesError::generic(ErrorMetadata::builder().code("DBInstanceNotFound").build())
-        });
-        let error = orders().run(&context(&[&look]), None).await.unwrap_err();
+        let error = orders().run(&context([&unknown()]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
     }
 
     #[test]
     fn invalid_names_are_refused_before_any_call() {
-        let long = "a".repeat(64);
-        for name in ["", "1-orders", "orders-", "or--ders", "*", "orders/*", "arn:aws:rds:eu-west-1:1:db:orders", &long]
-        {
-            let error = step(json!({ "instance": name })).validate().unwrap_err();
-            assert_eq!(error.name, ErrorName::InvalidInput, "{name}");
-        }
-        orders().validate().unwrap();
+        takes_only_a_name::<Look>("instance");
     }
 
     #[tokio::test(start_paused = true)]
     async fn throttled_looks_are_repeated_and_the_step_goes_on() {
-        let look = mock!(Client::describe_db_instances)
-            .sequence()
-            .error(|| DescribeDBInstancesError::generic(ErrorMetadata::builder().code("Throttling").build()))
-            .output(|| seen("available"))
-            .build();
-        done(orders().run(&context(&[&look, &events()]), None).await.unwrap());
+        let look = throttled("available");
+        done(orders().run(&context([&look, &events()]), None).await.unwrap());
         assert_eq!(look.num_calls(), 2);
     }
 
@@ -375,32 +353,30 @@ mod tests {
             ("failed", "restore"),
             ("incompatible-parameters", "parameter group"),
         ] {
-            let shown = done(orders().run(&context(&[&looks(status), &events()]), None).await.unwrap());
+            let shown = done(orders().run(&context([&looks(status), &events()]), None).await.unwrap());
             assert_eq!(shown.status, status);
             assert!(shown.trouble.unwrap().contains(advice), "{status}");
 
-            let ctx = context(&[&looks(status), &events()]);
-            let strict = step(json!({ "instance": "orders", "fail_unless_available": true }));
+            let ctx = context([&looks(status), &events()]);
+            let strict: Look = step(json!({ "instance": "orders", "fail_unless_available": true }));
             let error = strict.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             let begin = format!("orders instance status is: {status}; not available: ");
             assert!(error.message.starts_with(&begin) && error.message.contains(advice), "{error}");
-            assert!(testing::log(&ctx).contains(&"2027-01-15T08:00:09Z DB instance restarted".to_owned()));
+            assert!(log(&ctx).contains(&"2027-01-15T08:00:09Z DB instance restarted".to_owned()));
         }
     }
 
     #[tokio::test]
     async fn an_available_instance_fails_nobody() {
-        let strict = step(json!({ "instance": "orders", "fail_unless_available": true }));
-        done(strict.run(&context(&[&looks("available"), &events()]), None).await.unwrap());
+        let strict: Look = step(json!({ "instance": "orders", "fail_unless_available": true }));
+        done(strict.run(&context([&looks("available"), &events()]), None).await.unwrap());
     }
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
         prove::<Look>(&[], async |scene| {
-            let (rds, name) = (scene.client(Client::new), scene.name("orders"));
-            let made = rds.create_db_instance().db_instance_identifier(&name).engine("postgres");
-            made.db_instance_class("db.t3.micro").allocated_storage(20).send().await.unwrap();
+            let name = make_instance(scene).await;
             json!({ "instance": name, "fail_unless_available": true })
         });
     }

@@ -70,57 +70,32 @@ fn main() -> ExitCode {
 }
 
 #[cfg(test)]
+#[path = "../testing.rs"]
+mod testing;
+
+#[cfg(test)]
 mod tests {
     use aws_sdk_rds::Client;
-    use aws_sdk_rds::operation::describe_db_clusters::{DescribeDBClustersError, DescribeDbClustersOutput};
-    use aws_sdk_rds::operation::describe_db_instances::DescribeDbInstancesOutput;
     use aws_sdk_rds::operation::stop_db_cluster::{StopDBClusterError, StopDbClusterOutput};
     use aws_sdk_rds::primitives::DateTime;
-    use aws_sdk_rds::types::{DbCluster, DbInstance};
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
-    use aws_smithy_types::error::ErrorMetadata;
-    use serde_json::{Value, json};
-    use stepward::testing;
+    use aws_sdk_rds::types::DbCluster;
+    use aws_smithy_mocks::{Rule, mock};
+    use serde_json::json;
+    use stepward::testing::log;
     use stepward_tests::proof::prove;
 
     use super::*;
+    use crate::testing::{
+        all, context, done, looks_at_cluster, make_cluster, refusal, seen_cluster, step, takes_only_a_name,
+        throttled_cluster, unknown_cluster, waits,
+    };
 
-    fn step(params: Value) -> Stop {
-        serde_json::from_value(params).unwrap()
-    }
+    const ASKED: &str = "shop is available, 0 of 2 instances stopped; RDS was asked";
+    const UNDER_WAY: &str = "shop is stopping, 0 of 2 instances stopped; RDS was asked";
+    const REFUSED: &str = "shop is available, 0 of 2 instances stopped; RDS refused, and is asked again";
 
     fn shop() -> Stop {
         step(json!({ "cluster": "Shop" }))
-    }
-
-    /// RDS shows the cluster and its two instances with one set of statuses after the other.
-    fn looks(statuses: &[(&'static str, [&'static str; 2])]) -> [Rule; 2] {
-        let mut cluster = mock!(Client::describe_db_clusters)
-            .match_requests(|r| r.db_cluster_identifier() == Some("shop"))
-            .sequence();
-        let mut members = mock!(Client::describe_db_instances)
-            .match_requests(|r| r.filters()[0].name() == Some("db-cluster-id") && r.filters()[0].values() == ["shop"])
-            .sequence();
-        for &(status, of_members) in statuses {
-            cluster = cluster.output(move || seen(DbCluster::builder().status(status).build()));
-            members = members.output(move || {
-                let member = |(number, status): (usize, &&str)| {
-                    let name = format!("shop-{}", number + 1);
-                    DbInstance::builder().db_instance_identifier(name).db_instance_status(*status).build()
-                };
-                let all = of_members.iter().enumerate().map(member).collect();
-                DescribeDbInstancesOutput::builder().set_db_instances(Some(all)).build()
-            });
-        }
-        [cluster.build(), members.build()]
-    }
-
-    fn seen(cluster: DbCluster) -> DescribeDbClustersOutput {
-        DescribeDbClustersOutput::builder().db_clusters(cluster).build()
-    }
-
-    fn refused_look(code: &str) -> DescribeDBClustersError {
-        DescribeDBClustersError::generic(ErrorMetadata::builder().code(code).message("RDS says no").build())
     }
 
     fn stops() -> Rule {
@@ -130,59 +105,38 @@ mod tests {
     }
 
     fn stop_refused(code: &'static str) -> Rule {
-        mock!(Client::stop_db_cluster).then_error(move || {
-            StopDBClusterError::generic(ErrorMetadata::builder().code(code).message("RDS says no").build())
-        })
-    }
-
-    fn context<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Context {
-        testing::context(mock_client!(aws_sdk_rds, RuleMode::MatchAny, rules))
-    }
-
-    /// What the state machine does with a pending answer: wait, then call again with it.
-    fn resumed(answer: Progress<Changed>, says: &str) -> Resume {
-        let Progress::Pending { state, progress, .. } = answer else { panic!("not pending: {answer:?}") };
-        assert_eq!(progress, says);
-        serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
-    }
-
-    fn done(answer: Progress<Changed>) -> Changed {
-        let Progress::Done(changed) = answer else { panic!("not done: {answer:?}") };
-        changed
+        mock!(Client::stop_db_cluster).then_error(move || StopDBClusterError::generic(refusal(code)))
     }
 
     #[tokio::test]
     async fn done_stops_the_cluster_and_ends_when_all_of_it_is_stopped() {
-        let look = looks(&[
-            ("available", ["available", "available"]),
-            ("stopping", ["stopping", "stopped"]),
-            ("stopped", ["stopping", "stopped"]),
-            ("stopped", ["stopped", "stopped"]),
-        ]);
+        let half = ["stopping", "stopped"];
+        let look = looks_at_cluster(&[all("available"), ("stopping", half), ("stopped", half), all("stopped")]);
         let stop = stops();
         let ctx = context(look.iter().chain([&stop]));
-
-        let asked = ", 0 of 2 instances stopped; RDS was asked";
-        let resume = resumed(shop().run(&ctx, None).await.unwrap(), &format!("shop is available{asked}"));
-        let half = ", 1 of 2 instances stopped; RDS was asked";
-        let resume = resumed(shop().run(&ctx, Some(resume)).await.unwrap(), &format!("shop is stopping{half}"));
-        let resume = resumed(shop().run(&ctx, Some(resume)).await.unwrap(), &format!("shop is stopped{half}"));
-        let changed = done(shop().run(&ctx, Some(resume)).await.unwrap());
+        let says = [
+            ASKED,
+            "shop is stopping, 1 of 2 instances stopped; RDS was asked",
+            "shop is stopped, 1 of 2 instances stopped; RDS was asked",
+        ];
+        let resume = waits(&shop(), &ctx, &says).await;
+        let changed = done(shop().run(&ctx, resume).await.unwrap());
 
         assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), ("available", "stopped"));
         let members = changed.members.iter().map(|member| (member.instance.as_str(), member.status.as_str()));
         assert_eq!(members.collect::<Vec<_>>(), [("shop-1", "stopped"), ("shop-2", "stopped")]);
         assert!(changed.console_url.ends_with("#database:id=shop;is-cluster=true"), "{}", changed.console_url);
         assert_eq!(stop.num_calls(), 1);
-        assert_eq!(testing::log(&ctx), ["Stopping shop", "shop is stopped"]);
+        assert_eq!(log(&ctx), ["Stopping shop", "shop is stopped"]);
     }
 
     #[tokio::test]
     async fn already_stopped_is_success_and_rds_is_asked_for_nothing() {
-        let [_, members] = looks(&[("stopped", ["stopped", "stopped"])]);
+        let [_, members] = looks_at_cluster(&[all("stopped")]);
         let restart = DateTime::from_secs(1_800_000_000);
-        let cluster = mock!(Client::describe_db_clusters)
-            .then_output(move || seen(DbCluster::builder().status("stopped").automatic_restart_time(restart).build()));
+        let cluster = mock!(Client::describe_db_clusters).then_output(move || {
+            seen_cluster(DbCluster::builder().status("stopped").automatic_restart_time(restart).build())
+        });
         let changed = done(shop().run(&context([&cluster, &members]), None).await.unwrap());
         assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), ("stopped", "stopped"));
         assert_eq!(changed.restarts_at.as_deref(), Some("2027-01-15T08:00:00Z"));
@@ -190,65 +144,44 @@ mod tests {
 
     #[tokio::test]
     async fn not_found_is_a_cluster_that_rds_does_not_know() {
-        let look = mock!(Client::describe_db_clusters).then_error(|| refused_look("DBClusterNotFoundFault"));
-        let error = shop().run(&context([&look]), None).await.unwrap_err();
+        let error = shop().run(&context([&unknown_cluster()]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
     }
 
     #[test]
     fn invalid_names_are_refused_before_any_call() {
-        let long = "a".repeat(64);
-        for name in ["", "1-shop", "shop-", "sh--op", "*", "shop/*", "arn:aws:rds:eu-west-1:1:cluster:shop", &long] {
-            let error = step(json!({ "cluster": name })).validate().unwrap_err();
-            assert_eq!(error.name, ErrorName::InvalidInput, "{name}");
-        }
-        shop().validate().unwrap();
+        takes_only_a_name::<Stop>("cluster");
     }
 
     #[tokio::test(start_paused = true)]
     async fn throttled_looks_are_repeated_and_the_step_goes_on() {
-        let [_, members] = looks(&[("stopped", ["stopped", "stopped"])]);
-        let cluster = mock!(Client::describe_db_clusters)
-            .sequence()
-            .error(|| refused_look("Throttling"))
-            .output(|| seen(DbCluster::builder().status("stopped").build()))
-            .build();
-        done(shop().run(&context([&cluster, &members]), None).await.unwrap());
-        assert_eq!(cluster.num_calls(), 2);
+        let look = throttled_cluster("stopped");
+        done(shop().run(&context(&look), None).await.unwrap());
+        assert_eq!(look[0].num_calls(), 2);
     }
 
     #[tokio::test]
     async fn pending_while_an_instance_is_busy_and_then_stops_it_once() {
-        let look = looks(&[
-            ("available", ["modifying", "available"]),
-            ("available", ["available", "available"]),
-            ("available", ["available", "available"]),
-            ("stopped", ["stopped", "stopped"]),
-        ]);
+        let busy = ("available", ["modifying", "available"]);
+        let look = looks_at_cluster(&[busy, all("available"), all("available"), all("stopped")]);
         let stop = stops();
         let ctx = context(look.iter().chain([&stop]));
-        let resume = resumed(
-            shop().run(&ctx, None).await.unwrap(),
-            "shop is available, 0 of 2 instances stopped; RDS is not asked yet",
-        );
-        let asked = "shop is available, 0 of 2 instances stopped; RDS was asked";
-        let resume = resumed(shop().run(&ctx, Some(resume)).await.unwrap(), asked);
-        // RDS shows the old status for a moment.
-        let resume = resumed(shop().run(&ctx, Some(resume)).await.unwrap(), asked);
-        done(shop().run(&ctx, Some(resume)).await.unwrap());
+        // RDS shows the old status for a moment after it was asked.
+        let says = ["shop is available, 0 of 2 instances stopped; RDS is not asked yet", ASKED, ASKED];
+        let resume = waits(&shop(), &ctx, &says).await;
+        done(shop().run(&ctx, resume).await.unwrap());
         assert_eq!(stop.num_calls(), 1);
     }
 
     #[tokio::test]
     async fn pending_after_a_lost_answer_asks_for_nothing_again() {
-        let look = looks(&[("stopping", ["stopping", "stopping"])]);
-        let says = "shop is stopping, 0 of 2 instances stopped";
-        resumed(shop().run(&context(&look), None).await.unwrap(), says);
+        let says = ["shop is stopping, 0 of 2 instances stopped"];
+        waits(&shop(), &context(&looks_at_cluster(&[all("stopping")])), &says).await;
 
         // The SDK's own retry is refused because the first request got through.
-        let look = looks(&[("available", ["available", "available"]), ("stopping", ["stopping", "stopping"])]);
+        let look = looks_at_cluster(&[all("available"), all("stopping")]);
         let stop = stop_refused("InvalidDBClusterStateFault");
-        resumed(shop().run(&context(look.iter().chain([&stop])), None).await.unwrap(), says);
+        waits(&shop(), &context(look.iter().chain([&stop])), &says).await;
     }
 
     #[tokio::test]
@@ -258,15 +191,12 @@ mod tests {
                 ("stopping", ["stopped", "failed"]),
                 "shop-2 is failed and does not become stopped: RDS cannot recover it",
             ),
-            (("available", ["available", "available"]), "shop is available again"),
+            (all("available"), "shop is available again"),
         ] {
-            let between = ("stopping", ["stopping", "stopping"]);
-            let (look, stop) = (looks(&[("available", ["available", "available"]), between, last]), stops());
+            let (look, stop) = (looks_at_cluster(&[all("available"), all("stopping"), last]), stops());
             let ctx = context(look.iter().chain([&stop]));
-            let asked = "0 of 2 instances stopped; RDS was asked";
-            let resume = resumed(shop().run(&ctx, None).await.unwrap(), &format!("shop is available, {asked}"));
-            let resume = resumed(shop().run(&ctx, Some(resume)).await.unwrap(), &format!("shop is stopping, {asked}"));
-            let error = shop().run(&ctx, Some(resume)).await.unwrap_err();
+            let resume = waits(&shop(), &ctx, &[ASKED, UNDER_WAY]).await;
+            let error = shop().run(&ctx, resume).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             assert!(error.message.starts_with(says), "{error}");
         }
@@ -279,7 +209,7 @@ mod tests {
             (("deleting", ["deleting", "available"]), "shop"),
             (("available", ["incompatible-parameters", "available"]), "shop-1"),
         ] {
-            let error = shop().run(&context(&looks(&[statuses])), None).await.unwrap_err();
+            let error = shop().run(&context(&looks_at_cluster(&[statuses])), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{statuses:?}");
             assert!(error.message.starts_with(&format!("{who} is ")), "{error}");
         }
@@ -287,18 +217,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_rds_refuses_because_of_a_state_is_a_conflict() {
-        for (code, believed) in [
-            ("InvalidDBClusterStateFault", 2),
-            ("InvalidDBInstanceState", 2),
-            ("InvalidDBShardGroupState", 2),
-            ("InvalidParameterCombination", 1),
+        for (code, at_first) in [
+            ("InvalidDBClusterStateFault", &[REFUSED][..]),
+            ("InvalidDBInstanceState", &[REFUSED][..]),
+            ("InvalidDBShardGroupState", &[REFUSED][..]),
+            ("InvalidParameterCombination", &[]),
         ] {
-            let (look, stop) = (looks(&[("available", ["available", "available"]); 4]), stop_refused(code));
-            let (ctx, mut resume) = (context(look.iter().chain([&stop])), None);
-            for _ in 1..believed {
-                let says = "shop is available, 0 of 2 instances stopped; RDS refused, and is asked again";
-                resume = Some(resumed(shop().run(&ctx, resume).await.unwrap(), says));
-            }
+            let (look, stop) = (looks_at_cluster(&[all("available"); 4]), stop_refused(code));
+            let ctx = context(look.iter().chain([&stop]));
+            let resume = waits(&shop(), &ctx, at_first).await;
             let error = shop().run(&ctx, resume).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{code}");
             assert!(
@@ -310,16 +237,6 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
-        prove::<Stop>(&[], async |scene| {
-            let (rds, name) = (scene.client(Client::new), scene.name("shop"));
-            let cluster = rds.create_db_cluster().db_cluster_identifier(&name).engine("aurora-postgresql");
-            cluster.master_username("shop").master_user_password("not-a-secret").send().await.unwrap();
-            for number in 1..=2 {
-                let member = rds.create_db_instance().db_instance_identifier(format!("{name}-{number}"));
-                let member = member.db_cluster_identifier(&name).engine("aurora-postgresql");
-                member.db_instance_class("db.t3.medium").send().await.unwrap();
-            }
-            json!({ "cluster": name })
-        });
+        prove::<Stop>(&[], async |scene| json!({ "cluster": make_cluster(scene).await }));
     }
 }

@@ -72,45 +72,32 @@ fn main() -> ExitCode {
 }
 
 #[cfg(test)]
+#[path = "../testing.rs"]
+mod testing;
+
+#[cfg(test)]
 mod tests {
     use aws_sdk_rds::Client;
-    use aws_sdk_rds::operation::describe_db_instances::{DescribeDBInstancesError, DescribeDbInstancesOutput};
     use aws_sdk_rds::operation::stop_db_instance::{StopDBInstanceError, StopDbInstanceOutput};
     use aws_sdk_rds::primitives::DateTime;
     use aws_sdk_rds::types::DbInstance;
-    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
-    use aws_smithy_types::error::ErrorMetadata;
-    use serde_json::{Value, json};
-    use stepward::testing;
+    use aws_smithy_mocks::{Rule, mock};
+    use serde_json::json;
+    use stepward::testing::log;
     use stepward_tests::proof::prove;
 
     use super::*;
+    use crate::testing::{
+        context, done, looks, looks_at_member, make_instance, refusal, seen, step, takes_only_a_name, throttled,
+        unknown, waits,
+    };
 
-    fn step(params: Value) -> Stop {
-        serde_json::from_value(params).unwrap()
-    }
+    const ASKED: &str = "orders is available; RDS was asked";
+    const UNDER_WAY: &str = "orders is stopping; RDS was asked";
+    const REFUSED: &str = "orders is available; RDS refused, and is asked again";
 
     fn orders() -> Stop {
         step(json!({ "instance": "Orders" }))
-    }
-
-    /// RDS shows the instance with one status after the other.
-    fn looks(statuses: &[&'static str]) -> Rule {
-        let mut rule = mock!(Client::describe_db_instances)
-            .match_requests(|r| r.db_instance_identifier() == Some("orders"))
-            .sequence();
-        for &status in statuses {
-            rule = rule.output(move || seen(DbInstance::builder().db_instance_status(status).build()));
-        }
-        rule.build()
-    }
-
-    fn seen(instance: DbInstance) -> DescribeDbInstancesOutput {
-        DescribeDbInstancesOutput::builder().db_instances(instance).build()
-    }
-
-    fn refused_look(code: &str) -> DescribeDBInstancesError {
-        DescribeDBInstancesError::generic(ErrorMetadata::builder().code(code).message("RDS says no").build())
     }
 
     fn stops() -> Rule {
@@ -120,40 +107,20 @@ mod tests {
     }
 
     fn stop_refused(code: &'static str) -> Rule {
-        mock!(Client::stop_db_instance).then_error(move || {
-            StopDBInstanceError::generic(ErrorMetadata::builder().code(code).message("RDS says no").build())
-        })
-    }
-
-    fn context(rules: &[&Rule]) -> Context {
-        testing::context(mock_client!(aws_sdk_rds, RuleMode::MatchAny, rules))
-    }
-
-    /// What the state machine does with a pending answer: wait, then call again with it.
-    fn resumed(answer: Progress<Changed>, says: &str) -> Resume {
-        let Progress::Pending { state, progress, .. } = answer else { panic!("not pending: {answer:?}") };
-        assert_eq!(progress, says);
-        serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
-    }
-
-    fn done(answer: Progress<Changed>) -> Changed {
-        let Progress::Done(changed) = answer else { panic!("not done: {answer:?}") };
-        changed
+        mock!(Client::stop_db_instance).then_error(move || StopDBInstanceError::generic(refusal(code)))
     }
 
     #[tokio::test]
     async fn done_stops_the_instance_and_ends_when_it_is_stopped() {
         let (look, stop) = (looks(&["available", "stopping", "stopped"]), stops());
-        let ctx = context(&[&look, &stop]);
-
-        let resume = resumed(orders().run(&ctx, None).await.unwrap(), "orders is available; RDS was asked");
-        let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is stopping; RDS was asked");
-        let changed = done(orders().run(&ctx, Some(resume)).await.unwrap());
+        let ctx = context([&look, &stop]);
+        let resume = waits(&orders(), &ctx, &[ASKED, UNDER_WAY]).await;
+        let changed = done(orders().run(&ctx, resume).await.unwrap());
 
         assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), ("available", "stopped"));
         assert!(changed.console_url.ends_with("#database:id=orders;is-cluster=false"), "{}", changed.console_url);
         assert_eq!(stop.num_calls(), 1);
-        assert_eq!(testing::log(&ctx), ["Stopping orders", "orders is stopped"]);
+        assert_eq!(log(&ctx), ["Stopping orders", "orders is stopped"]);
     }
 
     #[tokio::test]
@@ -162,83 +129,63 @@ mod tests {
         let look = mock!(Client::describe_db_instances).then_output(move || {
             seen(DbInstance::builder().db_instance_status("stopped").automatic_restart_time(restart).build())
         });
-        let changed = done(orders().run(&context(&[&look]), None).await.unwrap());
+        let changed = done(orders().run(&context([&look]), None).await.unwrap());
         assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), ("stopped", "stopped"));
         assert_eq!(changed.restarts_at.as_deref(), Some("2027-01-15T08:00:00Z"));
     }
 
     #[tokio::test]
     async fn not_found_is_an_instance_that_rds_does_not_know() {
-        let look = mock!(Client::describe_db_instances).then_error(|| refused_look("DBInstanceNotFound"));
-        let error = orders().run(&context(&[&look]), None).await.unwrap_err();
+        let error = orders().run(&context([&unknown()]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
     }
 
     #[test]
     fn invalid_names_are_refused_before_any_call() {
-        let long = "a".repeat(64);
-        for name in ["", "1-orders", "orders-", "or--ders", "*", "orders/*", "arn:aws:rds:eu-west-1:1:db:orders", &long]
-        {
-            let error = step(json!({ "instance": name })).validate().unwrap_err();
-            assert_eq!(error.name, ErrorName::InvalidInput, "{name}");
-        }
-        orders().validate().unwrap();
+        takes_only_a_name::<Stop>("instance");
     }
 
     #[tokio::test(start_paused = true)]
     async fn throttled_looks_are_repeated_and_the_step_goes_on() {
-        let look = mock!(Client::describe_db_instances)
-            .sequence()
-            .error(|| refused_look("Throttling"))
-            .output(|| seen(DbInstance::builder().db_instance_status("stopped").build()))
-            .build();
-        done(orders().run(&context(&[&look]), None).await.unwrap());
+        let look = throttled("stopped");
+        done(orders().run(&context([&look]), None).await.unwrap());
         assert_eq!(look.num_calls(), 2);
     }
 
     #[tokio::test]
     async fn pending_while_the_instance_is_busy_and_then_stops_it_once() {
         let (look, stop) = (looks(&["modifying", "available", "available", "stopped"]), stops());
-        let ctx = context(&[&look, &stop]);
-        let resume = resumed(orders().run(&ctx, None).await.unwrap(), "orders is modifying; RDS is not asked yet");
-        let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is available; RDS was asked");
-        // RDS shows the old status for a moment.
-        let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is available; RDS was asked");
-        done(orders().run(&ctx, Some(resume)).await.unwrap());
+        let ctx = context([&look, &stop]);
+        // RDS shows the old status for a moment after it was asked.
+        let resume = waits(&orders(), &ctx, &["orders is modifying; RDS is not asked yet", ASKED, ASKED]).await;
+        done(orders().run(&ctx, resume).await.unwrap());
         assert_eq!(stop.num_calls(), 1);
     }
 
     #[tokio::test]
     async fn pending_after_a_lost_answer_asks_for_nothing_again() {
-        let look = looks(&["stopping"]);
-        resumed(orders().run(&context(&[&look]), None).await.unwrap(), "orders is stopping");
+        waits(&orders(), &context([&looks(&["stopping"])]), &["orders is stopping"]).await;
 
         // The SDK's own retry is refused because the first request got through.
         let (look, stop) = (looks(&["available", "stopping"]), stop_refused("InvalidDBInstanceState"));
-        resumed(orders().run(&context(&[&look, &stop]), None).await.unwrap(), "orders is stopping");
+        waits(&orders(), &context([&look, &stop]), &["orders is stopping"]).await;
 
         // And RDS shows the old status for a moment.
         let look = looks(&["available", "available", "stopping", "stopped"]);
         let stop = stop_refused("InvalidDBInstanceState");
-        let ctx = context(&[&look, &stop]);
-        let says = "orders is available; RDS refused, and is asked again";
-        let resume = resumed(orders().run(&ctx, None).await.unwrap(), says);
-        let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is stopping");
-        assert_eq!(done(orders().run(&ctx, Some(resume)).await.unwrap()).previous_status, "available");
+        let ctx = context([&look, &stop]);
+        let resume = waits(&orders(), &ctx, &[REFUSED, "orders is stopping"]).await;
+        assert_eq!(done(orders().run(&ctx, resume).await.unwrap()).previous_status, "available");
         assert_eq!(stop.num_calls(), 1);
     }
 
     #[tokio::test]
     async fn failed_when_the_instance_does_not_get_there() {
-        for (statuses, says) in [
-            (["available", "stopping", "failed"], "restore it"),
-            (["available", "stopping", "available"], "orders is available again"),
-        ] {
-            let (look, stop) = (looks(&statuses), stops());
-            let ctx = context(&[&look, &stop]);
-            let resume = resumed(orders().run(&ctx, None).await.unwrap(), "orders is available; RDS was asked");
-            let resume = resumed(orders().run(&ctx, Some(resume)).await.unwrap(), "orders is stopping; RDS was asked");
-            let error = orders().run(&ctx, Some(resume)).await.unwrap_err();
+        for (last, says) in [("failed", "restore it"), ("available", "orders is available again")] {
+            let (look, stop) = (looks(&["available", "stopping", last]), stops());
+            let ctx = context([&look, &stop]);
+            let resume = waits(&orders(), &ctx, &[ASKED, UNDER_WAY]).await;
+            let error = orders().run(&ctx, resume).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             assert!(error.message.contains(says), "{error}");
         }
@@ -247,33 +194,30 @@ mod tests {
     #[tokio::test]
     async fn a_status_that_leads_nowhere_is_a_conflict_with_advice() {
         for status in ["storage-full", "failed", "upgrade_failed", "deleting", "incompatible-something-new"] {
-            let error = orders().run(&context(&[&looks(&[status])]), None).await.unwrap_err();
+            let error = orders().run(&context([&looks(&[status])]), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{status}");
-            assert!(error.message.starts_with(&format!("orders is {status} and does not become stopped: ")), "{error}");
+            let begin = format!("orders is {status} and does not become stopped: ");
+            assert!(error.message.starts_with(&begin), "{error}");
         }
     }
 
     #[tokio::test]
     async fn an_instance_of_a_cluster_is_a_conflict_and_rds_is_not_asked() {
-        let look = mock!(Client::describe_db_instances).then_output(|| {
-            seen(DbInstance::builder().db_instance_status("available").db_cluster_identifier("shop").build())
-        });
-        let error = orders().run(&context(&[&look]), None).await.unwrap_err();
+        let error = orders().run(&context([&looks_at_member("available")]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("cluster shop") && error.message.contains("rds-stop-cluster"), "{error}");
     }
 
     #[tokio::test]
     async fn what_rds_refuses_because_of_a_state_is_a_conflict() {
-        for (code, believed) in
-            [("InvalidDBInstanceState", 2), ("InvalidDBClusterStateFault", 2), ("InvalidParameterCombination", 1)]
-        {
+        for (code, at_first) in [
+            ("InvalidDBInstanceState", &[REFUSED][..]),
+            ("InvalidDBClusterStateFault", &[REFUSED][..]),
+            ("InvalidParameterCombination", &[]),
+        ] {
             let (look, stop) = (looks(&["available"; 4]), stop_refused(code));
-            let (ctx, mut resume) = (context(&[&look, &stop]), None);
-            for _ in 1..believed {
-                let says = "orders is available; RDS refused, and is asked again";
-                resume = Some(resumed(orders().run(&ctx, resume).await.unwrap(), says));
-            }
+            let ctx = context([&look, &stop]);
+            let resume = waits(&orders(), &ctx, at_first).await;
             let error = orders().run(&ctx, resume).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{code}");
             assert!(
@@ -285,11 +229,6 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
-        prove::<Stop>(&[], async |scene| {
-            let (rds, name) = (scene.client(Client::new), scene.name("orders"));
-            let made = rds.create_db_instance().db_instance_identifier(&name).engine("postgres");
-            made.db_instance_class("db.t3.micro").allocated_storage(20).send().await.unwrap();
-            json!({ "instance": name })
-        });
+        prove::<Stop>(&[], async |scene| json!({ "instance": make_instance(scene).await }));
     }
 }
