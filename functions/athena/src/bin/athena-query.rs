@@ -13,7 +13,7 @@ use stepward::permissions::{arn, literal, s3_arn};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
 use stepward_athena::{Column, Table, first_rows};
 
-/// Between two looks at the query. Short ones take 1 to 3 seconds.
+/// Between two looks at the query, at first. Short ones take 1 to 3 seconds.
 const POLL: Duration = Duration::from_secs(2);
 
 /// Run an SQL query in Athena and show its first rows.
@@ -212,6 +212,7 @@ impl Step for Query {
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Answered>, StepError> {
+        let patience = Resume::patience(resume.as_ref(), POLL);
         let id = if let Some(resume) = resume {
             resume.state::<Started>()?.query_execution_id
         } else {
@@ -243,7 +244,11 @@ impl Step for Query {
             }
             other => {
                 let state = other.map_or("QUEUED", QueryExecutionState::as_str).to_lowercase();
-                Progress::pending(&Started { query_execution_id: id.clone() }, POLL, format!("query {id} is {state}"))
+                Progress::pending(
+                    &Started { query_execution_id: id.clone() },
+                    patience,
+                    format!("query {id} is {state}"),
+                )
             }
         }
     }
@@ -438,10 +443,11 @@ mod tests {
         let [_, read] = succeeds();
         let ctx = testing::context(mock_client!(aws_sdk_athena, RuleMode::MatchAny, [&start, &look, &read]));
         let mut resume = None;
-        for expected in ["query q-1 is queued", "query q-1 is running"] {
+        // What has waited since 1970 is looked at ever more rarely.
+        for (after, expected) in [(POLL, "query q-1 is queued"), (Duration::from_mins(5), "query q-1 is running")] {
             let answer = example().run(&ctx, resume).await.unwrap();
             let Progress::Pending { state, retry_after, progress } = answer else { panic!("not pending") };
-            assert_eq!((retry_after, progress.as_str()), (POLL, expected));
+            assert_eq!((retry_after, progress.as_str()), (after, expected));
             resume = Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap());
         }
         done(example().run(&ctx, resume).await.unwrap());
