@@ -61,7 +61,7 @@ impl Context {
         prober: Option<Prober>,
     ) -> Self {
         let (customer, account) = (customer.to_owned(), account.to_owned());
-        let secrets = session.secrets.iter().collect();
+        let secrets = session.secrets.clone();
         Self { place, execution, customer, account, session, peer: None, secrets, prober, lines: Mutex::default() }
     }
 

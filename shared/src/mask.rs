@@ -1,5 +1,6 @@
 //! Secrets that must not be shown, in all the forms in which they could be seen.
 
+use std::cmp::Reverse;
 use std::fmt::Write;
 
 use aws_smithy_types::base64;
@@ -28,19 +29,22 @@ impl Secrets {
         for part in parts.iter().filter(|part| !part.is_empty()) {
             let json = Value::from(part.as_str()).to_string();
             let debug = format!("{part:?}");
-            for form in [part, inner(&json), &ascii(inner(&json)), inner(&debug), &base64::encode(part)] {
-                if !self.0.iter().any(|known| known.expose_secret() == form) {
-                    self.0.push(form.into());
-                }
-            }
+            self.take([part, inner(&json), &ascii(inner(&json)), inner(&debug), &base64::encode(part)]);
         }
-        self.0.sort_by_key(|form| std::cmp::Reverse(form.expose_secret().len()));
     }
 
     /// Adds the secrets of another.
     pub fn join(&mut self, other: &Self) {
-        self.0.extend(other.0.iter().cloned());
-        self.0.sort_by_key(|form| std::cmp::Reverse(form.expose_secret().len()));
+        self.take(other.0.iter().map(SecretString::expose_secret));
+    }
+
+    fn take<'a>(&mut self, forms: impl IntoIterator<Item = &'a str>) {
+        for form in forms {
+            if !self.is(form) {
+                self.0.push(form.into());
+            }
+        }
+        self.0.sort_by_key(|form| Reverse(form.expose_secret().len()));
     }
 
     /// The text with every secret masked.
@@ -71,10 +75,10 @@ impl Secrets {
     }
 }
 
-impl<'a> FromIterator<&'a SecretString> for Secrets {
-    fn from_iter<I: IntoIterator<Item = &'a SecretString>>(secrets: I) -> Self {
+impl<'a> FromIterator<&'a str> for Secrets {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(secrets: I) -> Self {
         let mut all = Self::default();
-        secrets.into_iter().for_each(|secret| all.add(secret.expose_secret()));
+        secrets.into_iter().for_each(|secret| all.add(secret));
         all
     }
 }
@@ -115,8 +119,7 @@ mod tests {
     use super::*;
 
     fn of(secrets: &[&str]) -> Secrets {
-        let secrets: Vec<_> = secrets.iter().map(|secret| SecretString::from(*secret)).collect();
-        secrets.iter().collect()
+        secrets.iter().copied().collect()
     }
 
     #[test]

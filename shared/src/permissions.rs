@@ -110,20 +110,23 @@ impl Permissions {
     /// # Errors
     /// `Internal` where even the actions alone are longer than [`SESSION_POLICY_LIMIT`].
     pub fn session_policy(&self, place: &Place) -> Result<String, StepError> {
-        let of_a_kind = self.of_any_parameters();
-        let anywhere = |statement: &Statement| Statement { resources: vec!["*".into()], ..statement.clone() };
-        let anywhere: Vec<_> = of_a_kind.iter().map(anywhere).collect();
-        let mut length = 0;
-        for statements in [&self.0, &of_a_kind, &anywhere] {
-            let policy = place.fill(&policy(statements)).replace(FROM_PARAMETER, "");
-            length = policy.chars().count();
-            if length <= SESSION_POLICY_LIMIT {
-                return Ok(policy);
-            }
+        let written = |statements: &[Statement]| place.fill(&policy(statements)).replace(FROM_PARAMETER, "");
+        let length = |policy: &str| policy.chars().count();
+        let mut policy = written(&self.0);
+        if length(&policy) > SESSION_POLICY_LIMIT {
+            policy = written(&self.of_any_parameters());
         }
-        Err(ErrorName::Internal.because(format!(
-            "the step declares more actions than a session policy holds ({length} of {SESSION_POLICY_LIMIT} characters)"
-        )))
+        if length(&policy) > SESSION_POLICY_LIMIT {
+            let anywhere = |one: Statement| Statement { resources: vec!["*".into()], ..one };
+            policy = written(&self.of_any_parameters().into_iter().map(anywhere).collect::<Vec<_>>());
+        }
+        if length(&policy) > SESSION_POLICY_LIMIT {
+            return Err(ErrorName::Internal.because(format!(
+                "the step declares more actions than a session policy holds ({} of {SESSION_POLICY_LIMIT} characters)",
+                length(&policy)
+            )));
+        }
+        Ok(policy)
     }
 }
 

@@ -226,45 +226,46 @@ fn depends_on_record(name: ErrorName) -> bool {
     matches!(name, ErrorName::AccessDenied | ErrorName::Conflict | ErrorName::InvalidInput | ErrorName::TrustBroken)
 }
 
-/// Where the step's second place is: for the same customer, whatever the parameters say.
-fn peer_of<S: Step>(step: &S, target: &Target) -> Option<Target> {
-    let peer = step.peer()?;
-    let region = if peer.account.is_none() { peer.region.or_else(|| target.region.clone()) } else { peer.region };
-    let account = peer.account.unwrap_or_else(|| target.account.clone());
-    Some(Target { customer: target.customer.clone(), account, region })
+/// Where a step's second place is: for the same customer, whatever the parameters say.
+fn target_of(peer: &Peer, target: &Target) -> Target {
+    let Peer { account, region, .. } = peer.clone();
+    // In another account the Region is that account's default.
+    let region = if account.is_none() { region.or_else(|| target.region.clone()) } else { region };
+    Target { customer: target.customer.clone(), account: account.unwrap_or_else(|| target.account.clone()), region }
 }
 
 /// The step with its parameters: secrets in the places of their paths.
 async fn parameters<S: Step>(broker: &Broker, envelope: &Envelope, secrets: &mut Secrets) -> Result<S, StepError> {
     let target = &envelope.target;
-    let given = if envelope.params.is_null() { json!({}) } else { envelope.params.clone() };
+    let none = json!({});
+    let given = if envelope.params.is_null() { &none } else { &envelope.params };
+    if !keys::any_in(given) {
+        let step: S = read("params", given)?;
+        step.validate()?;
+        return Ok(step);
+    }
+    // Nobody's secrets are read for a customer who is unknown or suspended.
+    let record = broker.configuration(&target.customer, &target.account).await?;
+    if !envelope.cancel {
+        record.customer.check_active()?;
+    }
     let mut params = given.clone();
-    if keys::any_in(&given) {
-        // Nobody's secrets are read for a customer who is unknown or suspended.
-        let record = broker.configuration(&target.customer, &target.account).await?;
-        if !envelope.cancel {
-            record.customer.check_active()?;
-        }
-        match keys::resolve(broker, &target.customer, &mut params, secrets).await {
-            // What was started must be stoppable, also when the key is gone.
-            Err(error) if envelope.cancel && error.name != ErrorName::AccessDenied => return read("params", &given),
-            resolved => resolved?,
-        }
+    match keys::resolve(broker, &target.customer, &mut params, secrets).await {
+        // What was started must be stoppable, also when the key is gone.
+        Err(error) if envelope.cancel && error.name != ErrorName::AccessDenied => return read("params", given),
+        resolved => resolved?,
     }
     let step: S = read("params", &params)?;
     step.validate()?;
-    if params != given {
-        // Histories, logs and CloudTrail show names, so a secret can be none. With its path in its place everything that
-        // the step does and where must be the same.
-        let in_a_name = || {
-            ErrorName::InvalidInput.because(
-                "a key stands where a parameter names or chooses something; that is shown, so give it as it is",
-            )
-        };
-        let named: S = read("params", &given).map_err(|_| in_a_name())?;
-        if named.permissions() != step.permissions() || named.peer() != step.peer() {
-            return Err(in_a_name());
-        }
+    // Histories, logs and CloudTrail show names, so a secret can be none. With its path in its place everything that the
+    // step does and where must be the same.
+    let in_a_name = || {
+        ErrorName::InvalidInput
+            .because("a key stands where a parameter names or chooses something; that is shown, so give it as it is")
+    };
+    let named: S = read("params", given).map_err(|_| in_a_name())?;
+    if named.permissions() != step.permissions() || named.peer() != step.peer() {
+        return Err(in_a_name());
     }
     Ok(step)
 }
@@ -277,13 +278,14 @@ async fn enter<S: Step>(
     secrets: &mut Secrets,
 ) -> Result<(S, Context), StepError> {
     let step: S = parameters(broker, envelope, secrets).await?;
-    let peer = match (step.peer(), peer_of(&step, &envelope.target)) {
-        (Some(Peer { permissions, .. }), Some(target)) => {
-            let there = enter_place::<S>(broker, envelope, &target, &permissions).await;
+    let peer = match step.peer() {
+        Some(peer) => {
+            let target = target_of(&peer, &envelope.target);
+            let there = enter_place::<S>(broker, envelope, &target, &peer.permissions).await;
             let at = |error: StepError| error.at(format!("{}/{}", target.customer, target.account));
             Some(there.map_err(at)?.with_secrets(secrets))
         }
-        _ => None,
+        None => None,
     };
     let here = enter_place::<S>(broker, envelope, &envelope.target, &step.permissions()).await?;
     Ok((step, here.with_peer(peer).with_secrets(secrets)))

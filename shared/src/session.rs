@@ -12,11 +12,12 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
 use crate::customer::{AccessKey, Configuration, Provider, Trust};
 use crate::envelope::Execution;
 use crate::error::{ErrorName, StepError};
+use crate::mask::Secrets;
 use crate::permissions::Place;
 use crate::store::Store;
 use crate::trust::role_of;
@@ -45,7 +46,7 @@ pub struct Broker {
     pub linger: Duration,
     store: Store,
     /// The function's own secret key and session token: no step may show those either.
-    secrets: Vec<SecretString>,
+    secrets: Secrets,
     records: Cache<(String, String), Configuration>,
     sessions: Cache<SessionKey, Arc<Session>>,
 }
@@ -55,7 +56,7 @@ pub struct Session {
     /// What clients are made from.
     pub config: SdkConfig,
     /// What must not be shown.
-    pub secrets: Vec<SecretString>,
+    pub secrets: Secrets,
     clients: Mutex<HashMap<TypeId, Box<dyn Any + Send + Sync>>>,
 }
 
@@ -165,8 +166,8 @@ impl Broker {
         attribution: &Attribution,
     ) -> Result<Session, StepError> {
         let account = &record.account;
-        let with = |credentials: SharedCredentialsProvider, mut secrets: Vec<SecretString>| {
-            secrets.extend(self.secrets.iter().cloned());
+        let with = |credentials: SharedCredentialsProvider, mut secrets: Secrets| {
+            secrets.join(&self.secrets);
             let config = self.config.to_builder().region(Region::new(place.region.clone()));
             let identities = aws_config::identity::IdentityCache::lazy().build();
             Session::new(config.credentials_provider(credentials).identity_cache(identities).build(), secrets)
@@ -186,19 +187,19 @@ impl Broker {
                     (answer, _) => answer,
                 }?;
                 let mut secrets = secrets_of(&credentials);
-                secrets.push(external_id.expose().into());
+                secrets.add(external_id.expose());
                 // The account is in the answer itself, so that no further call has to ask for it.
                 return Ok(with(SharedCredentialsProvider::new(credentials), secrets));
             }
             Provider::Ec2 => {
                 let imds = aws_config::imds::credentials::ImdsCredentialsProvider::builder().build();
-                with(available(imds, "the EC2 instance profile").await?, Vec::new())
+                with(available(imds, "the EC2 instance profile").await?, Secrets::default())
             }
             Provider::Ecs => {
                 let ecs = aws_config::ecs::EcsCredentialsProvider::builder().build();
-                with(available(ecs, "the ECS task role").await?, Vec::new())
+                with(available(ecs, "the ECS task role").await?, Secrets::default())
             }
-            Provider::ExecutionRole => with(self.own_credentials()?, Vec::new()),
+            Provider::ExecutionRole => with(self.own_credentials()?, Secrets::default()),
             Provider::AccessKey => {
                 let AccessKey { id, secret_path } = account.access_key.as_ref().ok_or_else(|| {
                     ErrorName::InvalidInput
@@ -207,7 +208,8 @@ impl Broker {
                 keys::check_owner(secret_path, &account.customer)?;
                 let secret = keys::secret(&self.config, &self.stack, secret_path).await?;
                 let credentials = Credentials::new(id, secret.expose_secret(), None, None, "stepward key storage");
-                with(SharedCredentialsProvider::new(credentials), vec![secret])
+                let shown_nowhere = std::iter::once(secret.expose_secret()).collect();
+                with(SharedCredentialsProvider::new(credentials), shown_nowhere)
             }
         };
         in_account(&aws_sdk_sts::Client::new(&session.config), &account.account_id).await?;
@@ -282,8 +284,8 @@ pub(crate) async fn assume(
     Ok(Credentials::new(given.access_key_id, given.secret_access_key, Some(given.session_token), expiry, "stepward"))
 }
 
-fn secrets_of(credentials: &Credentials) -> Vec<SecretString> {
-    [Some(credentials.secret_access_key()), credentials.session_token()].into_iter().flatten().map(Into::into).collect()
+fn secrets_of(credentials: &Credentials) -> Secrets {
+    [Some(credentials.secret_access_key()), credentials.session_token()].into_iter().flatten().collect()
 }
 
 async fn in_account(sts: &aws_sdk_sts::Client, account_id: &str) -> Result<(), StepError> {
@@ -357,7 +359,7 @@ fn sts_name(text: &str) -> String {
 impl Session {
     /// A session with these credentials.
     #[must_use]
-    pub fn new(config: SdkConfig, secrets: Vec<SecretString>) -> Self {
+    pub fn new(config: SdkConfig, secrets: Secrets) -> Self {
         Self { config, secrets, clients: Mutex::default() }
     }
 
@@ -465,7 +467,7 @@ mod tests {
             stack: "stepward".into(),
             linger: Duration::ZERO,
             store,
-            secrets: Vec::new(),
+            secrets: Secrets::default(),
             records: Cache::new(RECORD_LIFE),
             sessions: Cache::new(SESSION_LIFE),
         }

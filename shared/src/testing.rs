@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::customer::{Account, Configuration, Customer, Defaults, ExternalId, Status, Trust};
 use crate::envelope::Execution;
 use crate::error::{ErrorName, StepError};
+use crate::mask::Secrets;
 use crate::permissions::Place;
 use crate::runtime;
 use crate::session::{Broker, Session};
@@ -19,7 +20,7 @@ use crate::step::Step;
 /// A context for account `prod` (222222222222) of `acme` in `eu-west-1` whose client is the given one, usually made by
 /// `aws_smithy_mocks::mock_client!`.
 pub fn context<C: Clone + Send + Sync + 'static>(client: C) -> Context {
-    let session = Session::new(SdkConfig::builder().build(), Vec::new());
+    let session = Session::new(SdkConfig::builder().build(), Secrets::default());
     session.client(|_| client);
     with_session(session)
 }

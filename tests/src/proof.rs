@@ -59,12 +59,6 @@ impl Scene {
         ACCOUNT.1
     }
 
-    /// The ID of the customer's second account.
-    #[must_use]
-    pub fn peer_account_id(&self) -> &'static str {
-        PEER.1
-    }
-
     /// The Region that the step works in.
     #[must_use]
     pub fn region(&self) -> &'static str {

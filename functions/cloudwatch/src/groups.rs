@@ -6,7 +6,7 @@ use stepward::{ErrorName, StepError};
 
 /// What one query can search.
 /// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_StartQuery.html>
-pub const MAX_GROUPS: usize = 50;
+pub(crate) const MAX_GROUPS: usize = 50;
 
 /// A log group as a parameter gives it: a name, or an ARN, which may end in `:*`.
 pub(crate) struct Group<'a> {
@@ -71,7 +71,7 @@ pub fn check_group_name(parameter: &str, name: &str) -> Result<(), StepError> {
 ///
 /// # Errors
 /// `InvalidInput` naming the log group.
-pub fn check_place(place: &Place, log_groups: &[String]) -> Result<(), StepError> {
+pub(crate) fn check_place(place: &Place, log_groups: &[String]) -> Result<(), StepError> {
     let here = format!("arn:{}:logs:{}:", place.partition, place.region);
     let elsewhere = log_groups.iter().find(|group| group.starts_with("arn:") && !group.starts_with(&here));
     elsewhere.map_or(Ok(()), |group| {

@@ -5,6 +5,7 @@ mod range;
 mod rows;
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::time::Duration;
 
 use aws_sdk_cloudwatchlogs::config::retry::RetryConfig;
@@ -15,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use stepward::input::require;
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, StepError};
 
-use groups::Group;
-pub use groups::{MAX_GROUPS, check_group_name, check_place, group_arns};
+use groups::{Group, MAX_GROUPS, check_place};
+pub use groups::{check_group_name, group_arns};
 pub use range::{Count, TimeUnit};
 use range::{moment, now};
 pub use rows::Answered;
@@ -31,7 +32,7 @@ const PATIENCE: [Duration; 3] = [Duration::ZERO, Duration::from_secs(5), Duratio
 pub const TIMEOUT: Duration = Duration::from_mins(65);
 /// The longest query, in characters. (The same page.)
 const MAX_TEXT: usize = 10_000;
-/// The longest query that a person can give: room is left for the line by which [`find`] knows it.
+/// The longest query that a person can give: room is left for the line by which a later call knows it.
 pub const MAX_QUERY: usize = MAX_TEXT - 100;
 /// The most rows that a query step answers.
 pub const MAX_ROWS: u16 = 10_000;
@@ -93,11 +94,32 @@ pub fn permissions(log_groups: &[String]) -> Permissions {
         .allow_on_all(&["logs:GetQueryResults"], "A query's ID, which nobody can guess, does not tell its log groups.")
 }
 
-/// The query that an earlier call of this step has started and whose ID was lost, when it runs or has succeeded.
+/// Runs a query: starts it, or finds it where an earlier call of this step has, and looks at it. `query` is only asked
+/// for where there is none yet.
 ///
 /// # Errors
-/// Why CloudWatch Logs failed.
-pub async fn find(ctx: &Context) -> Result<Option<Started>, StepError> {
+/// `InvalidInput` for a log group that cannot be searched from here, `StepFailed` when the query ended otherwise than
+/// well, or why CloudWatch Logs failed.
+pub async fn run(
+    ctx: &Context,
+    resume: Option<Resume>,
+    (log_groups, limit): (&[String], u16),
+    query: impl Future<Output = Result<Query, StepError>> + Send,
+) -> Result<Progress<Answered>, StepError> {
+    check_place(&ctx.place, log_groups)?;
+    let patience = Resume::patience(resume.as_ref(), POLL);
+    let started = match resume {
+        Some(resume) => resume.state()?,
+        None => match find(ctx).await? {
+            Some(started) => started,
+            None => start(ctx, &query.await?).await?,
+        },
+    };
+    look(ctx, started, limit, patience).await
+}
+
+/// The query that an earlier call of this step has started and whose ID was lost, when it runs or has succeeded.
+async fn find(ctx: &Context) -> Result<Option<Started>, StepError> {
     let usable = [QueryStatus::Scheduled, QueryStatus::Running, QueryStatus::Complete];
     let found = marked(ctx, &usable).await?.into_iter().find_map(|query| started(&mark(ctx), query));
     if let Some(query) = &found {
@@ -107,10 +129,7 @@ pub async fn find(ctx: &Context) -> Result<Option<Started>, StepError> {
 }
 
 /// Starts a query. Its last line is a comment by which [`find`] knows it.
-///
-/// # Errors
-/// Why CloudWatch Logs did not take it.
-pub async fn start(ctx: &Context, query: &Query) -> Result<Started, StepError> {
+async fn start(ctx: &Context, query: &Query) -> Result<Started, StepError> {
     let to = now();
     let from = to - query.seconds;
     // Comments are documented for Logs Insights QL alone.
@@ -153,22 +172,8 @@ pub async fn start(ctx: &Context, query: &Query) -> Result<Started, StepError> {
     Ok(Started { query_id, from, to })
 }
 
-/// How long to wait before the next look at a query.
-#[must_use]
-pub fn patience(resume: Option<&Resume>) -> Duration {
-    Resume::patience(resume, POLL)
-}
-
 /// Looks at a query: pending while it runs, its rows when it is complete.
-///
-/// # Errors
-/// `StepFailed` when the query ended otherwise.
-pub async fn look(
-    ctx: &Context,
-    query: Started,
-    limit: u16,
-    patience: Duration,
-) -> Result<Progress<Answered>, StepError> {
+async fn look(ctx: &Context, query: Started, limit: u16, patience: Duration) -> Result<Progress<Answered>, StepError> {
     let logs = ctx.client(Client::new);
     let id = &query.query_id;
     let answer = logs.get_query_results().query_id(id).send().await?;

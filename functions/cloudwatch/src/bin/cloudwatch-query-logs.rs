@@ -85,16 +85,7 @@ impl Step for QueryLogs {
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Answered>, StepError> {
-        logs::check_place(&ctx.place, &self.log_groups)?;
-        let patience = logs::patience(resume.as_ref());
-        let started = match resume {
-            Some(resume) => resume.state()?,
-            None => match logs::find(ctx).await? {
-                Some(started) => started,
-                None => logs::start(ctx, &self.query()).await?,
-            },
-        };
-        logs::look(ctx, started, self.limit, patience).await
+        logs::run(ctx, resume, (&self.log_groups, self.limit), async { Ok(self.query()) }).await
     }
 
     async fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {

@@ -197,16 +197,9 @@ impl Step for SavedQuery {
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Answered>, StepError> {
-        logs::check_place(&ctx.place, &self.log_groups)?;
-        let patience = logs::patience(resume.as_ref());
-        let started = match resume {
-            Some(resume) => resume.state()?,
-            None => match logs::find(ctx).await? {
-                Some(started) => started,
-                None => logs::start(ctx, &self.query(&self.definition(ctx).await?)?).await?,
-            },
-        };
-        logs::look(ctx, started, self.limit, patience).await
+        // Boxed, because the requests in it are large.
+        let query = Box::pin(async { self.query(&self.definition(ctx).await?) });
+        logs::run(ctx, resume, (&self.log_groups, self.limit), query).await
     }
 
     async fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
