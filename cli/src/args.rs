@@ -79,7 +79,7 @@ pub enum Command {
     Job(Job),
     /// Add, list, show, suspend, resume and remove customers
     #[command(subcommand)]
-    Customer(Customer),
+    Customer(Customers),
     /// Add customers' accounts, set and prove their roles
     #[command(subcommand)]
     Account(Account),
@@ -192,6 +192,30 @@ pub struct RunJob {
     pub no_wait: bool,
 }
 
+/// `stepward customer …`: what is on record, and what the steps say of themselves.
+#[derive(Debug, Subcommand)]
+pub enum Customers {
+    /// A customer's record
+    #[command(flatten)]
+    Record(Customer),
+    /// Print a CloudFormation template of a role that may do exactly what some steps need
+    #[command(after_help = "Examples:
+  stepward customer role-template --steps ec2-start,rds-status > stepward-role.json
+  stepward customer role-template --jobs fleet/morning-check > stepward-role.json
+
+The customer launches it in the account, with the broker's ARN and the external ID that `stepward account show` prints, as in
+  aws cloudformation deploy --stack-name Stepward --template-file stepward-role.json --capabilities CAPABILITY_NAMED_IAM \\
+    --parameter-overrides BrokerRoleArn=… ExternalId=…")]
+    RoleTemplate {
+        /// Steps, with commas between them
+        #[arg(long, value_delimiter = ',', required_unless_present = "jobs", value_name = "STEP,…")]
+        steps: Vec<String>,
+        /// Jobs whose steps are meant, with commas between them
+        #[arg(long, value_delimiter = ',', value_name = "JOB,…")]
+        jobs: Vec<String>,
+    },
+}
+
 /// `stepward customer …`
 #[derive(Debug, Subcommand)]
 pub enum Customer {
@@ -241,22 +265,6 @@ pub enum Customer {
     Resume {
         /// The customer
         name: String,
-    },
-    /// Print a CloudFormation template of a role that may do exactly what some steps need
-    #[command(after_help = "Examples:
-  stepward customer role-template --steps ec2-start,rds-status > stepward-role.json
-  stepward customer role-template --jobs fleet/morning-check > stepward-role.json
-
-The customer launches it in the account, with the broker's ARN and the external ID that `stepward account show` prints, as in
-  aws cloudformation deploy --stack-name Stepward --template-file stepward-role.json --capabilities CAPABILITY_NAMED_IAM \\
-    --parameter-overrides BrokerRoleArn=… ExternalId=…")]
-    RoleTemplate {
-        /// Steps, with commas between them
-        #[arg(long, value_delimiter = ',', required_unless_present = "jobs", value_name = "STEP,…")]
-        steps: Vec<String>,
-        /// Jobs whose steps are meant, with commas between them
-        #[arg(long, value_delimiter = ',', value_name = "JOB,…")]
-        jobs: Vec<String>,
     },
     /// Remove a customer and all its accounts; the roles in those accounts stay
     #[command(after_help = "Example:\n  stepward customer remove acme --yes")]

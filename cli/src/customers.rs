@@ -13,7 +13,6 @@ use crate::error::{Error, FAILED, Result};
 use crate::keys;
 use crate::onboarding::{self, Checked, Invitation, invitation};
 use crate::output::{Format, print, table};
-use crate::role_template;
 
 /// An account as everybody may see it: without its external ID.
 #[derive(Serialize)]
@@ -74,7 +73,6 @@ impl<'a> Office<'a> {
                 return Ok(0);
             }
             C::Show { name } => return self.show_customer(&name).await,
-            C::RoleTemplate { steps, jobs } => return role_template::command(&steps, &jobs).map(|()| 0),
             C::Suspend { name } => self.set_status(&name, Status::Suspended).await?,
             C::Resume { name } => self.set_status(&name, Status::Active).await?,
             C::Remove { name, yes } => {

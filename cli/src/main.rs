@@ -39,11 +39,10 @@ async fn run(global: &Global, command: Command) -> Result<u8> {
             let deployment = Deployment::find(&cloud, &global.stack).await?;
             job(&cloud, &deployment, command, format).await
         }
-        // Needs the steps' own declarations only.
-        Command::Customer(args::Customer::RoleTemplate { steps, jobs }) => {
+        Command::Customer(args::Customers::RoleTemplate { steps, jobs }) => {
             role_template::command(&steps, &jobs).map(|()| 0)
         }
-        Command::Customer(command) => {
+        Command::Customer(args::Customers::Record(command)) => {
             let cloud = cloud(global).await?;
             let deployment = Deployment::find(&cloud, &global.stack).await?;
             Office::open(&cloud, &deployment, format)?.customer(command).await

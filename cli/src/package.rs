@@ -125,18 +125,24 @@ pub fn jobs(workspace: &Workspace) -> Result<Vec<Job>> {
 
 /// The same checkout with those functions only that its jobs need: the steps that they call, and the runner's own.
 pub fn for_jobs(workspace: &Workspace) -> Result<Workspace> {
-    let mut sources = String::new();
-    for job in jobs(workspace)? {
-        let path = workspace.root.join(&job.path);
-        sources += &std::fs::read_to_string(&path).doing(path.display())?;
-    }
-    let is_needed = |function: &&Function| function.is_the_runners() || calls(&sources, &function.name);
+    let called = called_by(workspace, &jobs(workspace)?)?;
+    let is_needed = |function: &&Function| function.is_the_runners() || called.contains(function);
     let functions = workspace.functions.iter().filter(is_needed).cloned().collect();
     Ok(Workspace { functions, ..workspace.clone() })
 }
 
+/// The functions that jobs call.
+pub(crate) fn called_by<'a>(workspace: &'a Workspace, jobs: &[Job]) -> Result<Vec<&'a Function>> {
+    let mut sources = String::new();
+    for job in jobs {
+        let path = workspace.root.join(&job.path);
+        sources += &std::fs::read_to_string(&path).doing(path.display())?;
+    }
+    Ok(workspace.functions.iter().filter(|function| calls(&sources, &function.name)).collect())
+}
+
 /// Whether a state machine's source calls a function.
-pub(crate) fn calls(source: &str, function: &str) -> bool {
+fn calls(source: &str, function: &str) -> bool {
     source.contains(&format!("\"${{StackName}}-{function}\""))
 }
 

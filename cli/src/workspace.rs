@@ -53,6 +53,12 @@ impl Function {
     pub fn is_the_runners(&self) -> bool {
         self.package == "stepward-api"
     }
+
+    /// The folder below `functions/`: its package is called after it.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        self.package.strip_prefix("stepward-").unwrap_or(&self.package)
+    }
 }
 
 impl Workspace {

@@ -5,23 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-
-/// A binary of a package.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Binary {
-    /// The binary's name; for a step, the step's.
-    pub name: String,
-    /// The package that it belongs to.
-    pub package: String,
-}
-
-impl Binary {
-    /// The folder below `functions/`: its package is called after it.
-    #[must_use]
-    pub fn service(&self) -> &str {
-        self.package.strip_prefix("stepward-").unwrap_or(&self.package)
-    }
-}
+use stepward_cli::workspace::{Function, Workspace};
 
 /// Where the root `Cargo.toml` is.
 #[must_use]
@@ -30,48 +14,36 @@ pub fn root() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-/// Every step: the binaries of the crates below `functions/`, except the runner's own in `functions/api`.
-pub fn steps() -> Result<Vec<Binary>, String> {
-    let functions = root().join("functions");
-    binaries(|dir| dir.parent() == Some(&functions) && !dir.ends_with("api"))
-}
-
-/// The binaries of the packages whose directory is chosen, in Cargo's order. Cargo is asked, so that no list of them is
-/// kept by hand.
-pub fn binaries(chosen: impl Fn(&Path) -> bool) -> Result<Vec<Binary>, String> {
-    let metadata = json_lines(cargo(&["metadata", "--no-deps", "--format-version", "1"]))?;
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mut found = Vec::new();
-    for package in metadata.iter().flat_map(|metadata| list(&metadata["packages"])) {
-        if Path::new(&text(&package["manifest_path"])).parent().is_some_and(&chosen) {
-            let targets =
-                list(&package["targets"]).into_iter().filter(|target| list(&target["kind"]).contains(&"bin".into()));
-            found.extend(targets.map(|target| Binary { name: text(&target["name"]), package: text(&package["name"]) }));
-        }
-    }
-    Ok(found)
+/// Every step, by name: the functions that are not the runner's own. Cargo is asked, so that no list of them is kept by
+/// hand.
+pub fn steps() -> Result<Vec<Function>, String> {
+    let workspace = Workspace::at(root()).map_err(|error| error.to_string())?;
+    Ok(workspace.functions.into_iter().filter(|function| !function.is_the_runners()).collect())
 }
 
 /// Builds binaries with a profile; where each of them is, by name. Cargo shows its progress on standard error.
-pub fn build(binaries: &[Binary], profile: &str, target_dir: &Path) -> Result<BTreeMap<String, PathBuf>, String> {
+pub fn build(binaries: &[Function], profile: &str, target_dir: &Path) -> Result<BTreeMap<String, PathBuf>, String> {
     made(cargo(&["build"]), |_| true, binaries, profile, target_dir)
 }
 
 /// Builds the unit tests of binaries; where the program that runs them is, by the binary's name.
-pub fn build_tests(binaries: &[Binary], profile: &str, target_dir: &Path) -> Result<BTreeMap<String, PathBuf>, String> {
+pub fn build_tests(
+    binaries: &[Function],
+    profile: &str,
+    target_dir: &Path,
+) -> Result<BTreeMap<String, PathBuf>, String> {
     made(cargo(&["test", "--no-run"]), |message| message["profile"]["test"] == true, binaries, profile, target_dir)
 }
 
 fn made(
     mut command: Command,
     is_meant: impl Fn(&Value) -> bool,
-    binaries: &[Binary],
+    binaries: &[Function],
     profile: &str,
     target_dir: &Path,
 ) -> Result<BTreeMap<String, PathBuf>, String> {
     command.args(["--message-format", "json-render-diagnostics", "--profile", profile, "--target-dir"]).arg(target_dir);
-    for Binary { name, package } in binaries {
+    for Function { name, package } in binaries {
         command.args(["--package", package, "--bin", name]);
     }
     let made: BTreeMap<_, _> = json_lines(command)?

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use stepward_cli::steps::page::table;
+use stepward_cli::workspace::Function;
 
 use crate::build::{root, steps};
 
@@ -40,7 +41,7 @@ pub struct Proofs {
 pub fn read() -> Result<Vec<Proofs>, String> {
     let mut steps = steps()?;
     steps.sort_by(|one, other| (&one.package, &one.name).cmp(&(&other.package, &other.name)));
-    let read = |step: crate::build::Binary| {
+    let read = |step: Function| {
         let path = Path::new("functions").join(step.service()).join("src/bin").join(format!("{}.rs", step.name));
         let source = std::fs::read_to_string(root().join(&path));
         let source = source.map_err(|error| format!("{}: {error}", path.display()))?;

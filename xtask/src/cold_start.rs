@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
-use stepward_tests::build::{binaries, build, of_this_program, root, steps};
+use stepward_cli::workspace::Function;
+use stepward_tests::build::{build, of_this_program, root, steps};
 use stepward_tests::envelope;
-use stepward_tests::runtime_api::{Answer, Function};
+use stepward_tests::runtime_api::{self, Answer};
 use stepward_tests::stand_in::StandIn;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
@@ -57,8 +58,11 @@ pub(crate) fn bench(runs: u16, profile: &str, python: Option<PathBuf>) -> Result
         steps()?.into_iter().partition(|step| cases.iter().any(|case| case.step == step.name));
     let (_, target) = of_this_program()?;
     let python = python.map_or_else(|| local_python(&target), Ok)?;
-    let mut wanted = binaries(|dir| dir == root().join("xtask"))?;
-    wanted.retain(|binary| binary.name.starts_with("bare-"));
+    let bare = |name| Function { name, package: "xtask".into() };
+    let mut wanted: Vec<_> = cases.iter().map(|case| bare(format!("bare-{}", case.bare))).collect();
+    wanted.push(bare(EMPTY.into()));
+    wanted.sort();
+    wanted.dedup();
     wanted.extend(steps);
     let built = build(&wanted, profile, &target)?;
 
@@ -163,10 +167,10 @@ impl Subject {
         Self { program: program.into(), arguments, environment, event: event.to_string(), times: Vec::new(), peak: 0 }
     }
 
-    fn start(&self) -> Function {
+    fn start(&self) -> runtime_api::Function {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
-        Function::start(command, &self.environment)
+        runtime_api::Function::start(command, &self.environment)
     }
 
     fn cold_start(&mut self) -> Result<Duration, String> {
@@ -178,7 +182,7 @@ impl Subject {
         Ok(time)
     }
 
-    fn check(&self, answer: &Answer, function: &Function) -> Result<(), String> {
+    fn check(&self, answer: &Answer, function: &runtime_api::Function) -> Result<(), String> {
         match answer {
             Answer::Success(_) => Ok(()),
             Answer::Failure { name, message } => {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use stepward_tests::build::{Binary, build_tests, of_this_program, root, steps};
+use stepward_cli::workspace::Function;
+use stepward_tests::build::{build_tests, of_this_program, root, steps};
 use stepward_tests::proofs::{self, Proofs};
 
 /// Whether each test of a step passed, by its name.
@@ -48,7 +49,7 @@ fn outcome(step: &Proofs, ran: &Ran, key: &str) -> (String, bool) {
 }
 
 /// Runs a step's tests from its package's directory, as `cargo test` does. What failed tests say is passed on.
-fn tests_of(step: &Binary, program: &Path) -> Result<Ran, String> {
+fn tests_of(step: &Function, program: &Path) -> Result<Ran, String> {
     let dir: PathBuf = root().join("functions").join(step.service());
     let answer = Command::new(program).current_dir(dir).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let answer = answer.map_err(|error| format!("{}: {error}", program.display()))?;
