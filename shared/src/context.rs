@@ -7,6 +7,7 @@ use aws_config::SdkConfig;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::customer::{Configuration, Provider, Trust, hex};
 use crate::envelope::Execution;
@@ -29,6 +30,8 @@ pub struct Context {
     pub(crate) customer: String,
     pub(crate) account: String,
     session: Arc<Session>,
+    /// When the step must have answered.
+    deadline: Instant,
     /// Where else the step works.
     peer: Option<Box<Context>>,
     /// Everything that must not be shown.
@@ -58,11 +61,13 @@ impl Context {
         place: Place,
         execution: Execution,
         session: Arc<Session>,
+        deadline: Instant,
         prober: Option<Prober>,
     ) -> Self {
         let (customer, account) = (customer.to_owned(), account.to_owned());
         let secrets = session.secrets.clone();
-        Self { place, execution, customer, account, session, peer: None, secrets, prober, lines: Mutex::default() }
+        let lines = Mutex::default();
+        Self { place, execution, customer, account, session, deadline, peer: None, secrets, prober, lines }
     }
 
     /// With a second place to work in.
@@ -92,6 +97,19 @@ impl Context {
     /// A client for the account, as in `ctx.client(aws_sdk_ec2::Client::new)`; kept with the credentials.
     pub fn client<C: Clone + Send + Sync + 'static>(&self, make: impl FnOnce(&SdkConfig) -> C) -> C {
         self.session.client(make)
+    }
+
+    /// The ARN of the role session that the step works as, as AWS shows it with what the session made: no other execution
+    /// has the same. `None` where the account is entered without a role. It is not for the log.
+    #[must_use]
+    pub fn session_arn(&self) -> Option<&str> {
+        self.session.arn.as_deref()
+    }
+
+    /// When the step must have answered: a little before Lambda ends it.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     /// Says something to the operator: a line in the step's answer and in CloudWatch Logs, without secrets and role ARNs.

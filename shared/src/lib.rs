@@ -29,4 +29,4 @@ pub use envelope::Resume;
 pub use error::{ErrorName, StepError};
 pub use permissions::Permissions;
 pub use runtime::serve;
-pub use step::{Peer, Progress, Step};
+pub use step::{Function, Peer, Progress, Step};

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::error::{ErrorName, StepError};
 use crate::permissions::{Permissions, Place, Statement};
-use crate::step::Step;
+use crate::step::{Function, Step};
 
 /// Everything that is known of a step without running it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -36,6 +36,8 @@ pub struct Manifest {
     pub peer_permissions: Vec<Statement>,
     /// Characters of the longest session policy of the examples.
     pub session_policy_characters: usize,
+    /// What its Lambda function is given.
+    pub function: Function,
     /// Seconds that it may stay `pending`.
     pub timeout_seconds: u64,
 }
@@ -82,6 +84,7 @@ impl Manifest {
             permissions: here.of_any_parameters(),
             peer_permissions: there.of_any_parameters(),
             session_policy_characters: longest,
+            function: S::FUNCTION,
             timeout_seconds: S::TIMEOUT.as_secs(),
         })
     }

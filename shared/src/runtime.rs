@@ -188,11 +188,11 @@ async fn work_with<S: Step>(
         broker.forget_records(customer);
     }
     let kept = broker.keeps_records(customer);
-    let (step, ctx) = match enter::<S>(broker, envelope, secrets).await {
+    let (step, ctx) = match enter::<S>(broker, envelope, limit, secrets).await {
         // What a kept record does not allow, the present one may.
         Err(error) if kept && depends_on_record(error.name) => {
             broker.forget_records(customer);
-            enter(broker, envelope, secrets).await
+            enter(broker, envelope, limit, secrets).await
         }
         entered => entered,
     }?;
@@ -275,19 +275,20 @@ async fn parameters<S: Step>(broker: &Broker, envelope: &Envelope, secrets: &mut
 async fn enter<S: Step>(
     broker: &Broker,
     envelope: &Envelope,
+    limit: tokio::time::Instant,
     secrets: &mut Secrets,
 ) -> Result<(S, Context), StepError> {
     let step: S = parameters(broker, envelope, secrets).await?;
     let peer = match step.peer() {
         Some(peer) => {
             let target = target_of(&peer, &envelope.target);
-            let there = enter_place::<S>(broker, envelope, &target, &peer.permissions).await;
+            let there = enter_place::<S>(broker, envelope, &target, &peer.permissions, limit).await;
             let at = |error: StepError| error.at(format!("{}/{}", target.customer, target.account));
             Some(there.map_err(at)?.with_secrets(secrets))
         }
         None => None,
     };
-    let here = enter_place::<S>(broker, envelope, &envelope.target, &step.permissions()).await?;
+    let here = enter_place::<S>(broker, envelope, &envelope.target, &step.permissions(), limit).await?;
     Ok((step, here.with_peer(peer).with_secrets(secrets)))
 }
 
@@ -296,6 +297,7 @@ async fn enter_place<S: Step>(
     envelope: &Envelope,
     target: &Target,
     permissions: &Permissions,
+    limit: tokio::time::Instant,
 ) -> Result<Context, StepError> {
     let record = broker.configuration(&target.customer, &target.account).await?;
     // What was started must be stoppable, whatever has happened to the customer since.
@@ -312,7 +314,7 @@ async fn enter_place<S: Step>(
     let session = broker.session(&record, &place, policy, &attribution).await?;
     let prober = Prober { sts: broker.sts.clone(), record, attribution };
     let who = (target.customer.as_str(), target.account.as_str());
-    Ok(Context::new(who, place, envelope.execution.clone(), session, Some(prober)))
+    Ok(Context::new(who, place, envelope.execution.clone(), session, limit, Some(prober)))
 }
 
 /// Runs the step, and waits with it for a short while rather than going through the state machine for every look.

@@ -57,6 +57,8 @@ pub struct Session {
     pub config: SdkConfig,
     /// What must not be shown.
     pub secrets: Secrets,
+    /// Who AWS takes the session for; `None` where no role was assumed.
+    pub(crate) arn: Option<String>,
     clients: Mutex<HashMap<TypeId, Box<dyn Any + Send + Sync>>>,
 }
 
@@ -178,7 +180,7 @@ impl Broker {
                 let mut external_id = &account.external_id;
                 let assumed =
                     assume(&self.sts, role, &account.account_id, Some(external_id.expose()), attribution, policy);
-                let credentials = match (assumed.await, &account.next_external_id) {
+                let (credentials, arn) = match (assumed.await, &account.next_external_id) {
                     (Err(error), Some(next)) if error.name == ErrorName::AccessDenied => {
                         external_id = next;
                         let id = Some(next.expose());
@@ -189,7 +191,8 @@ impl Broker {
                 let mut secrets = secrets_of(&credentials);
                 secrets.add(external_id.expose());
                 // The account is in the answer itself, so that no further call has to ask for it.
-                return Ok(with(SharedCredentialsProvider::new(credentials), secrets));
+                let session = with(SharedCredentialsProvider::new(credentials), secrets);
+                return Ok(Session { arn: Some(arn), ..session });
             }
             Provider::Ec2 => {
                 let imds = aws_config::imds::credentials::ImdsCredentialsProvider::builder().build();
@@ -243,7 +246,7 @@ pub async fn aws_config(region: Option<String>) -> SdkConfig {
     }
 }
 
-/// One AssumeRole.
+/// One AssumeRole: credentials, and the ARN of the session.
 ///
 /// # Errors
 /// `AccessDenied` when the role refuses, `TrustBroken` when the session is in another account than the one on record.
@@ -254,7 +257,7 @@ pub(crate) async fn assume(
     external_id: Option<&str>,
     attribution: &Attribution,
     policy: &str,
-) -> Result<Credentials, StepError> {
+) -> Result<(Credentials, String), StepError> {
     let answer = sts
         .assume_role()
         .role_arn(role_arn)
@@ -275,13 +278,14 @@ pub(crate) async fn assume(
             },
             error => error,
         })?;
-    let landed = answer.assumed_role_user.as_ref().and_then(|user| user.arn.split(':').nth(4)).unwrap_or_default();
-    check_landed(landed, account_id)?;
+    let arn = answer.assumed_role_user.map(|user| user.arn).unwrap_or_default();
+    check_landed(arn.split(':').nth(4).unwrap_or_default(), account_id)?;
     let given = answer
         .credentials
         .ok_or_else(|| ErrorName::Internal.because("STS accepted the role but gave no credentials; try again"))?;
     let expiry = given.expiration.try_into().ok();
-    Ok(Credentials::new(given.access_key_id, given.secret_access_key, Some(given.session_token), expiry, "stepward"))
+    let (id, secret, token) = (given.access_key_id, given.secret_access_key, given.session_token);
+    Ok((Credentials::new(id, secret, Some(token), expiry, "stepward"), arn))
 }
 
 fn secrets_of(credentials: &Credentials) -> Secrets {
@@ -360,7 +364,7 @@ impl Session {
     /// A session with these credentials.
     #[must_use]
     pub fn new(config: SdkConfig, secrets: Secrets) -> Self {
-        Self { config, secrets, clients: Mutex::default() }
+        Self { config, secrets, arn: None, clients: Mutex::default() }
     }
 
     /// The client of a service, made once for a session.

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the one place where settings are read")]
 
 use std::env;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{ErrorName, StepError};
@@ -45,6 +46,13 @@ pub fn state_machines() -> Result<String, StepError> {
 pub fn linger() -> Duration {
     let seconds = env::var("STEPWARD_LINGER_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(10))
+}
+
+/// The directory below which steps may read and write files: `STEPWARD_LOCAL_ROOT`, on Lambda the mount of a file
+/// system. `None` where the deployment has none.
+#[must_use]
+pub fn local_root() -> Option<PathBuf> {
+    env::var_os("STEPWARD_LOCAL_ROOT").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 fn required(name: &str) -> Result<String, StepError> {

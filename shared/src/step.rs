@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -28,6 +28,8 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     const TIMEOUT: Duration = Duration::from_mins(30);
     /// Whether the step may run before the role's trust has been proven. Only the step that proves it may.
     const PROVES_TRUST: bool = false;
+    /// What the step's Lambda function is given.
+    const FUNCTION: Function = Function::SHORT;
     /// What the step answers.
     type Output: Serialize + JsonSchema + Send;
 
@@ -62,6 +64,26 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
         let _ = (ctx, resume);
         async { Ok(()) }
     }
+}
+
+/// What a step's Lambda function is given in `infra/template.yaml`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Function {
+    /// The longest that one call may take, in seconds: at most 900.
+    /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html>
+    pub timeout_seconds: u16,
+    /// Memory in MiB, 128 to 10,240; processor time goes with it, one whole processor at 1,769.
+    /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>
+    pub memory_mib: u16,
+    /// Whether it works on files, below the deployment's local root.
+    pub local_files: bool,
+}
+
+impl Function {
+    /// For steps that start something and look at it. The template's own defaults.
+    pub const SHORT: Self = Self { timeout_seconds: 60, memory_mib: 512, local_files: false };
+    /// For steps that move data themselves.
+    pub const TRANSFER: Self = Self { timeout_seconds: 900, memory_mib: 1769, local_files: true };
 }
 
 /// A second place that a step works in, for the same customer.

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::context::Context;
 #[cfg(test)]
@@ -80,5 +81,6 @@ fn with_session(session: Session) -> Context {
         item: None,
         started_by: "ann".into(),
     };
-    Context::new(("acme", "prod"), place, execution, Arc::new(session), None)
+    let deadline = Instant::now() + Duration::from_mins(1);
+    Context::new(("acme", "prod"), place, execution, Arc::new(session), deadline, None)
 }

@@ -1,0 +1,5 @@
+//! What the S3 steps share: places, filters, listings, and the transfer of objects as `aws s3` decides it.
+
+pub mod filter;
+pub mod local;
+pub mod place;
