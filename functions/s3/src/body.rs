@@ -188,7 +188,7 @@ mod tests {
     fn checksums_are_written_as_s3_writes_them_and_join() {
         // The check values of the CRC catalogue, https://reveng.sourceforge.io/crc-catalogue/all.htm, in Base64.
         for (algorithm, text) in [
-            (CrcAlgorithm::Crc64Nvme, "rosUhgp5mYg="),
+            (CrcAlgorithm::Crc64Nvme, "rosUhgp5mIg="),
             (CrcAlgorithm::Crc32IsoHdlc, "y/Q5Jg=="),
             (CrcAlgorithm::Crc32Iscsi, "4waSgw=="),
         ] {

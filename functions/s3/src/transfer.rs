@@ -183,16 +183,16 @@ impl Transfers<'_> {
         match (&self.source, &self.destination) {
             (End::Local { root, .. }, End::S3 { bucket, .. }) => {
                 let path = self.source.path(&entry.key);
-                self.upload((root, &path), (bucket, &self.destination.path(name)), begun).await
+                Box::pin(self.upload((root, &path), (bucket, &self.destination.path(name)), begun)).await
             }
             (End::S3 { bucket, .. }, End::Local { root, base }) => {
                 root.check_key(base, name)?;
                 let key = self.source.path(&entry.key);
-                self.download((bucket, &key), entry, (root, &self.destination.path(name)), begun).await
+                Box::pin(self.download((bucket, &key), entry, (root, &self.destination.path(name)), begun)).await
             }
             (End::S3 { bucket: from, .. }, End::S3 { bucket: to, .. }) => {
                 let key = self.source.path(&entry.key);
-                self.copy((from, &key), entry, (to, &self.destination.path(name)), begun).await
+                Box::pin(self.copy((from, &key), entry, (to, &self.destination.path(name)), begun)).await
             }
             (End::Local { .. }, End::Local { .. }) => {
                 Err(ErrorName::InvalidInput.because("source and destination are both local: one must be s3://…"))
