@@ -86,9 +86,12 @@ impl Place {
         ["a", "b", "none"].iter().fold(text, |text, which| text.replace(&self.bucket(which), &format!("{{{which}}}")))
     }
 
-    /// Lines of a dry run, with paths as both sides can have them.
+    /// Lines of a dry run, with paths as both sides can have them: below the root, and on one line.
     fn plan<'a>(&self, lines: impl Iterator<Item = &'a str>) -> Vec<String> {
-        let line = |line: &str| self.take(line).replace("{root}/", "").replace(": ./", ": ").replace(" to ./", " to ");
+        let line = |line: &str| {
+            let line = self.take(line).replace("{root}/", "").replace(": ./", ": ").replace(" to ./", " to ");
+            line.replace('\n', "\\n").replace('\t', "\\t")
+        };
         lines.map(line).collect()
     }
 }
@@ -113,7 +116,8 @@ impl Cli {
     }
 
     pub(super) fn run(&mut self, place: &Place, operation: &Operation) -> Result<Outcome, String> {
-        let arguments = operation.arguments(|text| place.put(text));
+        let mut arguments = operation.arguments(|text| place.put(text));
+        arguments.extend((operation.verb != Verb::Rm).then(|| "--no-progress".to_owned()));
         let answer = self.program.ask(&json!({ "arguments": arguments, "directory": place.root() }))?;
         let [stdout, stderr] = ["stdout", "stderr"].map(|stream| answer[stream].as_str().unwrap_or_default());
         // A name may hold a line break, so that lines begin where the next one does.
