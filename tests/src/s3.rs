@@ -140,7 +140,10 @@ impl World {
         worker: usize,
     ) -> Result<Self, String> {
         let dir = workspace.local_cloud().join(format!("s3-{}-{worker}", std::process::id()));
-        std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        // The CLI names files as they are seen from where it is, which leads through no links.
+        let dir = std::fs::create_dir_all(&dir)
+            .and_then(|()| dir.canonicalize())
+            .map_err(|error| format!("{}: {error}", dir.display()))?;
         let places = ["cli", "our"].map(|name| Place::new(&dir, name));
         for place in &places {
             std::fs::create_dir_all(place.root()).map_err(|error| format!("{}: {error}", place.root().display()))?;

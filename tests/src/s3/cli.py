@@ -3,11 +3,15 @@ as JSON lines on standard input, answers as JSON lines on standard output. It en
 
 import io
 import json
+import mimetypes
 import os
 import sys
 
 answers = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)
+
+# Python's own table of content types: the machine's would make runs differ.
+mimetypes.knownfiles.clear()
 
 from awscli.clidriver import create_clidriver  # noqa: E402
 

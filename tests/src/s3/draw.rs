@@ -1,6 +1,6 @@
 //! Draws a case from a seed: mostly small and valid, sometimes large, odd or wrong.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::case::{Case, Content, Node, Object, Operation, Verb};
 use super::dice::Dice;
@@ -249,13 +249,15 @@ fn operation(
         _ => *dice.pick(&[(false, true), (true, false), (true, true)]),
     };
     let bucket = usize::from(dice.percent(10));
-    let names: BTreeSet<&String> = if from_s3 { buckets[bucket].keys().collect() } else { files.keys().collect() };
-    let base = if from_s3 { format!("s3://{}/", ["{a}", "{b}"][bucket]) } else { "{root}/".to_owned() };
-    let source = if of_directories {
-        directory(dice, &base, &roots[0])
+    let with_directories = dice.percent(10);
+    let is_one = |node: &Node| with_directories || !matches!(node, Node::Directory);
+    let names: Vec<_> = if from_s3 {
+        buckets[bucket].keys().collect()
     } else {
-        one(dice, &base, &roots[0], &names.into_iter().collect::<Vec<_>>())
+        files.iter().filter(|(_, node)| is_one(node)).map(|(path, _)| path).collect()
     };
+    let base = if from_s3 { format!("s3://{}/", ["{a}", "{b}"][bucket]) } else { "{root}/".to_owned() };
+    let source = if of_directories { directory(dice, &base, &roots[0]) } else { one(dice, &base, &roots[0], &names) };
     let base = match to_s3 {
         false => "{root}/",
         true if dice.percent(30) => "s3://{a}/",
