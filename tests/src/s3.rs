@@ -6,6 +6,7 @@ mod dice;
 mod draw;
 mod explained;
 mod files;
+mod kill;
 mod server;
 mod sides;
 mod talk;
@@ -21,6 +22,7 @@ pub use self::case::{Case, Operation, Verb};
 pub use self::compare::{Difference, Of};
 pub use self::draw::draw;
 pub use self::explained::{EXPLAINED, Explained, why};
+pub use self::kill::{Killed, kill};
 
 use self::compare::After;
 use self::server::Server;
@@ -139,11 +141,7 @@ impl World {
         against: Against,
         worker: usize,
     ) -> Result<Self, String> {
-        let dir = workspace.local_cloud().join(format!("s3-{}-{worker}", std::process::id()));
-        // The CLI names files as they are seen from where it is, which leads through no links.
-        let dir = std::fs::create_dir_all(&dir)
-            .and_then(|()| dir.canonicalize())
-            .map_err(|error| format!("{}: {error}", dir.display()))?;
+        let dir = directory(workspace, &format!("s3-{}-{worker}", std::process::id()))?;
         let places = ["cli", "our"].map(|name| Place::new(&dir, name));
         for place in &places {
             std::fs::create_dir_all(place.root()).map_err(|error| format!("{}: {error}", place.root().display()))?;
@@ -168,11 +166,7 @@ impl World {
 
     fn compare(&mut self, case: &Case) -> Result<Compared, String> {
         let whiches = ["a", "b"];
-        let buckets = self
-            .places
-            .iter()
-            .flat_map(|place| whiches.iter().zip(&case.buckets).map(|(which, objects)| (place.bucket(which), objects)));
-        self.server.fill(buckets.collect::<Vec<_>>().into_iter())?;
+        fill(&mut self.server, &self.places, case)?;
         for place in &self.places {
             prepare(place, case).map_err(|error| format!("making the files: {error}"))?;
         }
@@ -254,6 +248,22 @@ impl fmt::Display for Summary {
         }
         write!(f, "{} seeds differ without an explanation", self.found.len() + self.more)
     }
+}
+
+/// A directory of its own below the target directory. The CLI names files as they are seen from where it is, which leads
+/// through no links.
+fn directory(workspace: &Workspace, name: &str) -> Result<PathBuf, String> {
+    let dir = workspace.local_cloud().join(name);
+    let made = std::fs::create_dir_all(&dir).and_then(|()| dir.canonicalize());
+    made.map_err(|error| format!("{}: {error}", dir.display()))
+}
+
+/// Gives both places the buckets of a case.
+fn fill(server: &mut Server, places: &[Place; 2], case: &Case) -> Result<(), String> {
+    let buckets = places
+        .iter()
+        .flat_map(|place| ["a", "b"].iter().zip(&case.buckets).map(|(which, objects)| (place.bucket(which), objects)));
+    server.fill(buckets.collect::<Vec<_>>().into_iter())
 }
 
 fn prepare(place: &Place, case: &Case) -> std::io::Result<()> {

@@ -39,6 +39,15 @@ enum Task {
         #[arg(long)]
         draw: bool,
     },
+    /// Kill the S3 steps' processes at random points, call them again, and compare with a run that nothing disturbs.
+    S3Kill {
+        /// How many deaths of each of copy, move and sync.
+        #[arg(long, default_value_t = 50)]
+        times: u64,
+        /// What the points follow from.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
     /// Measure.
     #[command(subcommand)]
     Bench(Bench),
@@ -73,6 +82,7 @@ fn main() -> ExitCode {
         Task::S3Differential { seeds, from, jobs, itself, .. } => {
             s3_differential::compare(from..from + seeds, jobs, itself)
         }
+        Task::S3Kill { times, seed } => s3_differential::kill(times, seed),
         Task::Bench(Bench::ColdStart { runs, profile, python }) => cold_start::bench(runs, &profile, python),
     };
     match result {

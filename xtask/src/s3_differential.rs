@@ -33,3 +33,13 @@ pub(crate) fn show(seeds: Range<u64>) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// Kills processes; fails when one that is called again ends otherwise than one that lived.
+pub(crate) fn kill(times: u64, seed: u64) -> Result<(), String> {
+    let killed = stepward_tests::s3::kill(times, seed, |line| eprintln!("{line}"))?;
+    for (kind, [runs, deaths]) in &killed.operations {
+        println!("{kind}: {deaths} deaths in {runs} runs");
+    }
+    println!("{} calls answered before they were through", killed.pending);
+    if killed.found.is_empty() { Ok(()) } else { Err(killed.found.join("\n\n")) }
+}

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import sys
 import threading
 from datetime import datetime, timezone
@@ -71,10 +72,40 @@ def look():
 def serve():
     for line in sys.stdin:
         request = json.loads(line)
-        answer = fill(request["fill"]) if "fill" in request else look()
+        if "fill" in request:
+            answer = fill(request["fill"])
+        elif "kill" in request:
+            answer = victim.update(request["kill"], seen=0)
+        else:
+            answer = {**look(), "requests": victim["seen"]}
         answers.write(json.dumps(answer) + "\n")
     os._exit(0)
 
+
+# --- The end of a process at a certain request ---
+
+victim = {"process": None, "request": 0, "is_answered": False, "seen": 0}
+handle_request = s3.handle_request
+
+
+def kill_at(request):
+    if victim["process"] and victim["request"] == request:
+        os.kill(victim["process"], signal.SIGKILL)
+        victim["process"] = None
+
+
+@functools.wraps(handle_request)
+async def handle_request_and_kill(*arguments, **named):
+    victim["seen"] += 1
+    number = victim["seen"]
+    if not victim["is_answered"]:
+        kill_at(number)
+    answer = await handle_request(*arguments, **named)
+    kill_at(number)
+    return answer
+
+
+s3.handle_request = handle_request_and_kill
 
 # --- Who began an upload ---
 

@@ -83,6 +83,10 @@ impl Server {
         Ok(Self { program, endpoint: endpoint(port) })
     }
 
+    pub(super) fn ask(&mut self, request: &Value) -> Result<Value, String> {
+        self.program.ask(request)
+    }
+
     /// Replaces all that it has by these buckets.
     pub(super) fn fill<'a>(
         &mut self,

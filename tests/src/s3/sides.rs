@@ -133,15 +133,7 @@ impl Cli {
 impl Steps {
     /// Starts the four steps' processes, which work below this place's root.
     pub(super) fn start(binaries: &BTreeMap<String, PathBuf>, place: &Place, endpoint: &str) -> Result<Self, String> {
-        let aws = StandIn::default();
-        aws.add_customer("acme");
-        aws.add_account("acme", "prod", ACCOUNT);
-        let mut environment = aws.environment();
-        environment.extend([
-            ("AWS_ENDPOINT_URL_S3".into(), endpoint.into()),
-            ("AWS_ENDPOINT_URL_STS".into(), endpoint.into()),
-            ("STEPWARD_LOCAL_ROOT".into(), place.root().to_string_lossy().into_owned()),
-        ]);
+        let (aws, environment) = aws(place, endpoint);
         let start = |verb: Verb| {
             let binary = binaries.get(verb.step()).ok_or_else(|| format!("{} was not built", verb.step()))?;
             Ok((verb.step(), Function::start(Command::new(binary), &environment)))
@@ -188,7 +180,21 @@ impl Steps {
     }
 }
 
-fn parameters(place: &Place, operation: &Operation) -> Value {
+/// An AWS for everything but S3 and STS, and what a step's process must know: these, and the local root.
+pub(super) fn aws(place: &Place, endpoint: &str) -> (StandIn, Vec<(String, String)>) {
+    let aws = StandIn::default();
+    aws.add_customer("acme");
+    aws.add_account("acme", "prod", ACCOUNT);
+    let mut environment = aws.environment();
+    environment.extend([
+        ("AWS_ENDPOINT_URL_S3".into(), endpoint.into()),
+        ("AWS_ENDPOINT_URL_STS".into(), endpoint.into()),
+        ("STEPWARD_LOCAL_ROOT".into(), place.root().to_string_lossy().into_owned()),
+    ]);
+    (aws, environment)
+}
+
+pub(super) fn parameters(place: &Place, operation: &Operation) -> Value {
     let filter = |(is_include, pattern): &(bool, String)| json!({ (if *is_include { "include" } else { "exclude" }): place.put(pattern) });
     let filters: Vec<_> = operation.filters.iter().map(filter).collect();
     let mut parameters = json!({ "filters": filters, "dry_run": operation.dry_run });
