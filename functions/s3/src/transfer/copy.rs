@@ -21,6 +21,8 @@ use crate::verify;
 /// The largest object that S3 copies by one request, in bytes: 5 GiB.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html>
 pub(super) const COPY_LIMIT: u64 = 5 << 30;
+/// What [`multipart::Begun::of`] begins with where the parts go through here: the next call goes on in the same way.
+const HERE: &str = "here ";
 /// Parts of a copy that S3 makes: large, because only requests travel.
 const COPY_PART: u64 = 512 << 20;
 
@@ -59,8 +61,7 @@ impl Transfers<'_> {
         (to, key): (&Bucket, &str),
         begun: Option<multipart::Begun>,
     ) -> Result<Option<multipart::Begun>, StepError> {
-        // A small object that has been begun in parts went through here.
-        let went_through_here = begun.is_some() && entry.size <= COPY_LIMIT;
+        let went_through_here = begun.as_ref().is_some_and(|begun| begun.of.starts_with(HERE));
         if went_through_here || self.relay.load(Ordering::Relaxed) {
             return Err(ErrorName::AccessDenied.because("S3 may not copy between these two accounts by itself"));
         }
@@ -142,7 +143,8 @@ impl Transfers<'_> {
             request.send().await?;
             return Ok(None);
         }
-        let (of, part_size) = (head.etag.clone().unwrap_or_default(), multipart::part_size(head.size, PART));
+        let of = format!("{HERE}{}", head.etag.as_deref().unwrap_or_default());
+        let part_size = multipart::part_size(head.size, PART);
         let session_arn = self.ctx.session_arn();
         let (slice, head) = (self.slice, &head);
         let upload = Upload { bucket: to, key, size: head.size, part_size, of: &of, session_arn, slice };
