@@ -98,17 +98,7 @@ impl Upload<'_> {
         };
         match worked {
             Ok(()) => Ok(None),
-            Err(error) => Err(match abort(self.bucket, self.key, &upload_id).await {
-                Ok(()) => error,
-                Err(left) => {
-                    let message = format!(
-                        "{}; its unfinished multipart upload {upload_id} could not be aborted either ({left}) and is \
-                         charged for until it is",
-                        error.message
-                    );
-                    StepError { message, ..error }
-                }
-            }),
+            Err(error) => Err(abort_after(error, self.bucket, self.key, &upload_id).await),
         }
     }
 
@@ -210,6 +200,23 @@ pub async fn abort(bucket: &Bucket, key: &str, upload_id: &str) -> Result<(), St
     match request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(StepError::from) {
         Err(error) if !error.has_code("NoSuchUpload") => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// Aborts an upload because of an error. What comes back is that error, and tells what is left if that fails too.
+pub async fn abort_after(error: StepError, bucket: &Bucket, key: &str, upload_id: &str) -> StepError {
+    match abort(bucket, key, upload_id).await {
+        // Another try to abort has told already.
+        Err(_) if error.message.contains(upload_id) => error,
+        Err(left) => {
+            let message = format!(
+                "{}; its unfinished multipart upload {upload_id} could not be aborted either ({left}) and is charged \
+                 for until it is",
+                error.message
+            );
+            StepError { message, ..error }
+        }
+        Ok(()) => error,
     }
 }
 

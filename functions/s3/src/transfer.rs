@@ -134,11 +134,12 @@ impl Transfers<'_> {
     /// # Errors
     /// Why it failed; nothing is left of it then.
     pub async fn transfer(&self, entry: &Entry, name: &str, begun: Option<Begin>) -> Result<Option<Begin>, StepError> {
-        let worked = self.transferred(entry, name, begun.clone()).await;
-        if let (Err(_), Some(begun)) = (&worked, &begun) {
-            self.give_up(begun, name).await?;
+        match (self.transferred(entry, name, begun.clone()).await, &begun, &self.destination) {
+            (Err(error), Some(Begin::Upload(begun)), End::S3 { bucket, .. }) => {
+                Err(multipart::abort_after(error, bucket, &self.destination.path(name), &begun.upload_id).await)
+            }
+            (worked, ..) => worked,
         }
-        worked
     }
 
     /// Ends what was begun and will not go on: nothing is left of it. Unfinished files go with their directory.
