@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
-use aws_sdk_s3::primitives::{AggregatedBytes, ByteStream};
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::primitives::{AggregatedBytes, ByteStream, DateTime, DateTimeFormat};
 use aws_sdk_s3::types::{ChecksumMode, CompletedPart};
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
@@ -134,6 +135,7 @@ impl Transfers<'_> {
                 .set_content_language(answer.content_language.clone())
                 .set_content_disposition(answer.content_disposition.clone())
                 .set_cache_control(answer.cache_control.clone())
+                .set_expires(expires(answer))
                 .set_metadata(answer.metadata.clone())
                 .set_tagging(tags(from, source).await?)
                 .set_storage_class(self.attributes.storage_class.clone())
@@ -175,6 +177,7 @@ impl Transfers<'_> {
             .set_content_language(answer.content_language.clone())
             .set_content_disposition(answer.content_disposition.clone())
             .set_cache_control(answer.cache_control.clone())
+            .set_expires(expires(answer))
             .set_metadata(answer.metadata.clone())
             .set_tagging(tags(from, source).await?)
             .set_storage_class(self.attributes.storage_class.clone())
@@ -193,6 +196,11 @@ async fn fetched(from: &Bucket, key: &str, head: &Head, range: Option<(u64, u64)
         answer.body.collect().await.map(AggregatedBytes::into_bytes).map_err(|error| broken(&error))
     })
     .await
+}
+
+/// When an object is no longer to be cached, if it says so as HTTP has it.
+fn expires(answer: &HeadObjectOutput) -> Option<DateTime> {
+    DateTime::from_str(answer.expires_string.as_deref()?, DateTimeFormat::HttpDate).ok()
 }
 
 /// An object's tags, as a request to write takes them.
