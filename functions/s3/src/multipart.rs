@@ -116,8 +116,9 @@ impl Upload<'_> {
             match self.create(request.clone()).await {
                 Err(error) if matches!(error.name, ErrorName::TimedOut | ErrorName::Internal) => {
                     if tries == TRIES {
-                        self.abort_lost().await?;
-                        return Err(error);
+                        let Err(left) = self.abort_lost().await else { return Err(error) };
+                        let message = format!("{}; what it may have begun could not be aborted: {left}", error.message);
+                        return Err(StepError { message, ..error });
                     }
                     tokio::time::sleep(jitter(Duration::from_secs(1 << tries))).await;
                 }

@@ -4,14 +4,14 @@ use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
-use aws_sdk_s3::primitives::{AggregatedBytes, ByteStream, DateTime, DateTimeFormat};
+use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use aws_sdk_s3::types::{ChecksumMode, CompletedPart};
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use stepward::{ErrorName, StepError};
 
-use super::download::{broken, changed};
+use super::download::{broken, changed, check};
 use super::{Begin, Transfers, tried};
 use crate::body::Checksum;
 use crate::bucket::{Bucket, Head, copy_source, patient};
@@ -193,7 +193,9 @@ async fn fetched(from: &Bucket, key: &str, head: &Head, range: Option<(u64, u64)
         let request = request.set_range(range.map(|(at, length)| format!("bytes={at}-{}", at + length - 1)));
         let request = request.set_checksum_mode(range.is_none().then_some(ChecksumMode::Enabled));
         let answer = request.set_expected_bucket_owner(from.owner.clone()).send().await.map_err(changed)?;
-        answer.body.collect().await.map(AggregatedBytes::into_bytes).map_err(|error| broken(&error))
+        let bytes = answer.body.collect().await.map_err(|error| broken(&error))?.into_bytes();
+        check(bytes.len() as u64, range.map_or(head.size, |(_, length)| length))?;
+        Ok(bytes)
     })
     .await
 }

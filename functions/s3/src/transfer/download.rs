@@ -247,7 +247,7 @@ fn written(file: &File, bytes: &Bytes, at: u64) -> Result<(), StepError> {
     file.write_all_at(bytes, at).map_err(|error| crate::local::failed("write", "", &error))
 }
 
-fn check(bytes: u64, expected: u64) -> Result<(), StepError> {
+pub(super) fn check(bytes: u64, expected: u64) -> Result<(), StepError> {
     if bytes == expected {
         return Ok(());
     }
