@@ -266,6 +266,7 @@ impl Task<'_> {
                 Plan::sync((Listing::empty(), |_: &str| false), there, Direction::ToS3, true)
             }
         };
+        let plan = plan.resumed(after);
         let rename = single.map(|(_, name)| name);
         let run = Run { transfers: &transfers, rename, dry_run: self.dry_run, verb: self.verb(source, destination) };
         Box::pin(run.run(plan, position)).await
