@@ -117,8 +117,13 @@ impl Run<'_> {
                 listed = true;
                 continue;
             };
-            after = Some(decision.key().to_owned());
+            if let Some(key) = decision.position()
+                && after.as_deref().is_none_or(|after| after < key)
+            {
+                after = Some(key.to_owned());
+            }
             match decision {
+                Decision::Left(_) => {}
                 Decision::Unchanged(_) => report.done.unchanged += 1,
                 Decision::Impossible { key, reason } => {
                     self.fail(&mut report, &key, &ErrorName::StepFailed.because(reason));
@@ -216,22 +221,13 @@ impl Run<'_> {
                 report.done.deleted += 1;
                 report.say(ctx, || format!("delete: {}", self.transfers.destination.shown(&entry.key)));
             }
-            Decision::Unchanged(_) | Decision::Impossible { .. } => {}
+            Decision::Unchanged(_) | Decision::Left(_) | Decision::Impossible { .. } => {}
         }
     }
 
     fn line(&self, entry: &Entry) -> String {
         let Transfers { source, destination, .. } = self.transfers;
         format!("{}: {} to {}", self.verb, source.shown(&entry.key), destination.shown(self.name(&entry.key)))
-    }
-}
-
-impl Decision {
-    fn key(&self) -> &str {
-        match self {
-            Self::Transfer(entry) | Self::Delete(entry) | Self::Unchanged(entry) => &entry.key,
-            Self::Impossible { key, .. } => key,
-        }
     }
 }
 

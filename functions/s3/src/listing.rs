@@ -31,7 +31,7 @@ pub struct Entry {
 }
 
 /// One name of a listing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Listed {
     /// What can be transferred.
     Entry(Entry),
@@ -108,6 +108,12 @@ impl Listing {
     pub fn of(entry: Entry) -> Self {
         let (_, pages) = mpsc::channel(AHEAD);
         Self { pages, page: vec![Listed::Entry(entry)].into_iter() }
+    }
+
+    /// A listing of these names, in this order.
+    #[cfg(test)]
+    pub(crate) fn of_all(names: Vec<Listed>) -> Self {
+        Self { page: names.into_iter(), ..Self::empty() }
     }
 
     /// A listing of nothing.

@@ -140,6 +140,12 @@ impl Task<'_> {
                     "destination is source itself or below it: what was moved would be moved again, or lost".into()
                 })
             }
+            (Place::S3(from), Place::S3(to)) if self.operation == Operation::Sync(true) => {
+                let (below, onto) = (prefix(&from.key), prefix(&to.key));
+                require(from.bucket != to.bucket || below == onto || !below.starts_with(&onto), || {
+                    "source is below destination, where delete would delete it: name another destination".into()
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -266,6 +272,7 @@ impl Task<'_> {
                 Plan::sync((Listing::empty(), |_: &str| false), there, Direction::ToS3, true)
             }
         };
+        let plan = plan.resumed(after);
         let rename = single.map(|(_, name)| name);
         let run = Run { transfers: &transfers, rename, dry_run: self.dry_run, verb: self.verb(source, destination) };
         Box::pin(run.run(plan, position)).await
