@@ -134,6 +134,14 @@ impl LocalCloud {
         .map_err(|e| e.next(restart(self.port)))
     }
 
+    /// The folder that stands for the deployment's file system: where steps' local paths begin. It is the operator's, so
+    /// what is in it stays when the local cloud ends.
+    pub fn files(&self) -> Result<PathBuf> {
+        let files = self.dir.join("files");
+        std::fs::create_dir_all(&files).doing(files.display())?;
+        Ok(files)
+    }
+
     /// Where SDKs and the AWS CLI reach it.
     #[must_use]
     pub fn endpoint(&self) -> String {

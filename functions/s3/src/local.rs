@@ -24,7 +24,8 @@ use rustix::fs::OFlags;
 use stepward::error::ErrorName;
 use stepward::{StepError, settings};
 
-use self::failure::{failed, is_absent, is_escape};
+pub(crate) use self::failure::failed;
+use self::failure::{is_absent, is_escape};
 pub(crate) use self::names::lexical;
 pub use self::scratch::Scratch;
 pub use self::walk::Listed;
@@ -33,6 +34,7 @@ pub use self::walk::Listed;
 const MOST_LINKS: usize = 40;
 
 /// The local root, opened.
+#[derive(Debug)]
 pub struct Root {
     path: PathBuf,
     /// Where `path` is when links on the way to it are followed: absolute links below it may be written either way.

@@ -34,7 +34,7 @@ fn is_circle(error: &io::Error) -> bool {
 }
 
 /// The error for `path`, at which `action` did not succeed.
-pub(super) fn failed(action: &str, path: &str, error: &io::Error) -> StepError {
+pub(crate) fn failed(action: &str, path: &str, error: &io::Error) -> StepError {
     let place = if path.is_empty() { "the local root".into() } else { format!("{path:?} below the local root") };
     let (name, why) = match error.kind() {
         _ if is_escape(error) => {

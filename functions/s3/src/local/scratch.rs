@@ -19,6 +19,7 @@ pub(super) const SCRATCH: &str = ".stepward";
 const ATTEMPTS: usize = 16;
 
 /// A directory for one run's unfinished files: `.stepward/<token>` below the root, made when it is first needed.
+#[derive(Debug)]
 pub struct Scratch {
     root: Arc<Root>,
     path: String,
@@ -97,6 +98,15 @@ impl Scratch {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("go on with", &path, &error)),
         }
+    }
+
+    /// Removes a file, if it is there.
+    ///
+    /// # Errors
+    /// `AccessDenied`.
+    pub fn discard(&self, name: &str) -> Result<(), StepError> {
+        let path = self.file(name)?;
+        ignoring(ErrorKind::NotFound, self.root.dir.remove_file(&path)).map_err(|error| failed("remove", &path, &error))
     }
 
     /// Removes all files but these.
