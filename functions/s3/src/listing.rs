@@ -64,6 +64,8 @@ pub enum Range {
         root: Arc<Root>,
         /// The directory, below the root.
         base: String,
+        /// Whether a directory that is not there is an empty one.
+        optional: bool,
     },
 }
 
@@ -88,11 +90,11 @@ impl Range {
                     }
                 });
             }
-            Self::Files { root, base } => {
-                tokio::task::spawn_blocking(move || {
-                    if let Err(error) = files(&root, &base, after.as_deref(), &sender) {
-                        let _ = sender.blocking_send(Err(error));
-                    }
+            Self::Files { root, base, optional } => {
+                tokio::task::spawn_blocking(move || match files(&root, &base, after.as_deref(), &sender) {
+                    Err(error) if error.name == ErrorName::NotFound && optional => {}
+                    Err(error) => drop(sender.blocking_send(Err(error))),
+                    Ok(()) => {}
                 });
             }
         }

@@ -232,3 +232,6 @@ fn split(path: &str) -> (&str, &str) {
 fn flags(flags: OFlags) -> i32 {
     flags.bits().cast_signed()
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,9 +80,9 @@ pub enum Begin {
 }
 
 impl End {
-    /// The listing of what is below it.
+    /// The listing of what is below it: `folders` and `optional` as in [`Range`].
     #[must_use]
-    pub fn range(&self, folders: bool) -> Range {
+    pub fn range(&self, folders: bool, optional: bool) -> Range {
         match self {
             Self::S3 { bucket, prefix } => Range::Objects {
                 client: bucket.client.clone(),
@@ -90,7 +90,7 @@ impl End {
                 prefix: prefix.clone(),
                 folders,
             },
-            Self::Local { root, base } => Range::Files { root: Arc::clone(root), base: base.clone() },
+            Self::Local { root, base } => Range::Files { root: Arc::clone(root), base: base.clone(), optional },
         }
     }
 
