@@ -232,9 +232,8 @@ fn is_stray(path: &str, target: &str) -> bool {
     }
     let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
     match target {
-        "." => true,
-        // At the root it leads out.
-        ".." => true,
+        // The second leads out where the link is at the root.
+        "." | ".." => true,
         _ => {
             target.strip_prefix("{root}").is_some_and(|to| is_below(directory, &normal(to)) || normal(to) == directory)
         }
