@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::time::Duration;
 
+use aws_sdk_s3::config::Config;
+use aws_sdk_s3::operation::create_multipart_upload::CreateMultipartUploadError;
 use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, EncodingType, MultipartUpload,
@@ -13,12 +16,14 @@ use crc_fast::CrcAlgorithm;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
+use stepward::resend::OnlyThrottled;
 use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;
 use crate::bucket::{Bucket, patient};
 use crate::keys::listed;
 use crate::slice::Slice;
+use crate::transfer::{TRIES, jitter};
 
 /// Size above which an object is moved in parts, and of a part: the AWS CLI's.
 pub const PART: u64 = 8 * 1024 * 1024;
@@ -88,8 +93,7 @@ impl Upload<'_> {
         let (upload_id, mut done) = if let Some(resumed) = self.resumed(begun).await? {
             resumed
         } else {
-            self.abort_lost().await?;
-            (self.create(create.await?).await?, BTreeMap::new())
+            (self.begin(&create.await?).await?, BTreeMap::new())
         };
         let worked = match self.parts(&upload_id, &mut done, part).await {
             Ok(false) => return Ok(Some(Begun { upload_id, of: self.of.into() })),
@@ -98,24 +102,37 @@ impl Upload<'_> {
         };
         match worked {
             Ok(()) => Ok(None),
-            Err(error) => Err(match abort(self.bucket, self.key, &upload_id).await {
-                Ok(()) => error,
-                Err(left) => {
-                    let message = format!(
-                        "{}; its unfinished multipart upload {upload_id} could not be aborted either ({left}) and is \
-                         charged for until it is",
-                        error.message
-                    );
-                    StepError { message, ..error }
+            Err(error) => Err(abort_after(error, self.bucket, self.key, &upload_id).await),
+        }
+    }
+
+    /// Begins the upload. When the answer is lost it may have begun all the same, so it is never asked for twice without
+    /// a look for what is there.
+    async fn begin(&self, request: &CreateMultipartUploadFluentBuilder) -> Result<String, StepError> {
+        let mut tries = 0;
+        loop {
+            self.abort_lost().await?;
+            tries += 1;
+            match self.create(request.clone()).await {
+                Err(error) if matches!(error.name, ErrorName::TimedOut | ErrorName::Internal) => {
+                    if tries == TRIES {
+                        let Err(left) = self.abort_lost().await else { return Err(error) };
+                        let message = format!("{}; what it may have begun could not be aborted: {left}", error.message);
+                        return Err(StepError { message, ..error });
+                    }
+                    tokio::time::sleep(jitter(Duration::from_secs(1 << tries))).await;
                 }
-            }),
+                answer => return answer,
+            }
         }
     }
 
     async fn create(&self, request: CreateMultipartUploadFluentBuilder) -> Result<String, StepError> {
+        let once = Config::builder().retry_classifier(OnlyThrottled::<CreateMultipartUploadError>::default());
         let request = request.bucket(&self.bucket.name).key(self.key);
         let request = request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).checksum_type(ChecksumType::FullObject);
-        let answer = request.set_expected_bucket_owner(self.bucket.owner.clone()).send().await?;
+        let request = request.set_expected_bucket_owner(self.bucket.owner.clone());
+        let answer = request.customize().config_override(once).send().await?;
         answer.upload_id.ok_or_else(|| ErrorName::Internal.because("S3 began an upload and gave it no ID"))
     }
 
@@ -210,6 +227,23 @@ pub async fn abort(bucket: &Bucket, key: &str, upload_id: &str) -> Result<(), St
     match request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(StepError::from) {
         Err(error) if !error.has_code("NoSuchUpload") => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// Aborts an upload because of an error. What comes back is that error, and tells what is left if that fails too.
+pub async fn abort_after(error: StepError, bucket: &Bucket, key: &str, upload_id: &str) -> StepError {
+    match abort(bucket, key, upload_id).await {
+        // Another try to abort has told already.
+        Err(_) if error.message.contains(upload_id) => error,
+        Err(left) => {
+            let message = format!(
+                "{}; its unfinished multipart upload {upload_id} could not be aborted either ({left}) and is charged \
+                 for until it is",
+                error.message
+            );
+            StepError { message, ..error }
+        }
+        Ok(()) => error,
     }
 }
 

@@ -24,7 +24,7 @@ pub use self::download::Partial;
 pub(crate) use self::download::scratch_name;
 
 /// Tries of what the SDK cannot send again by itself: a body that broke off on its way.
-const TRIES: u32 = 3;
+pub(crate) const TRIES: u32 = 3;
 
 /// One end of a transfer.
 #[derive(Clone, Debug)]
@@ -134,11 +134,12 @@ impl Transfers<'_> {
     /// # Errors
     /// Why it failed; nothing is left of it then.
     pub async fn transfer(&self, entry: &Entry, name: &str, begun: Option<Begin>) -> Result<Option<Begin>, StepError> {
-        let worked = self.transferred(entry, name, begun.clone()).await;
-        if let (Err(_), Some(begun)) = (&worked, &begun) {
-            self.give_up(begun, name).await?;
+        match (self.transferred(entry, name, begun.clone()).await, &begun, &self.destination) {
+            (Err(error), Some(Begin::Upload(begun)), End::S3 { bucket, .. }) => {
+                Err(multipart::abort_after(error, bucket, &self.destination.path(name), &begun.upload_id).await)
+            }
+            (worked, ..) => worked,
         }
-        worked
     }
 
     /// Ends what was begun and will not go on: nothing is left of it. Unfinished files go with their directory.
@@ -226,7 +227,7 @@ async fn tried<T, F: Future<Output = Result<T, StepError>>>(work: impl Fn() -> F
 }
 
 /// Some time up to `most`, so that many who failed together do not come back together.
-fn jitter(most: Duration) -> Duration {
+pub(crate) fn jitter(most: Duration) -> Duration {
     let mut random = [0; 2];
     // Without randomness the wait is the longest.
     let part = getrandom::fill(&mut random).map_or(1.0, |()| f64::from(u16::from_be_bytes(random)) / 65_536.0);

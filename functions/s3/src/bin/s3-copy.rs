@@ -61,3 +61,27 @@ impl Step for S3Copy {
 fn main() -> ExitCode {
     stepward::serve::<S3Copy>()
 }
+
+#[cfg(test)]
+#[path = "../testing.rs"]
+mod testing;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::testing::{S3, done, in_root, step};
+    use super::*;
+
+    #[test]
+    fn done_sends_a_small_file_with_its_checksum() {
+        in_root(async |root| {
+            let s3 = S3::default();
+            std::fs::write(root.join("today.csv"), "a,b\n").unwrap();
+            let copy = step::<S3Copy>(json!({ "source": "today.csv", "destination": "s3://data/reports/" }));
+            let output = done(copy.run(&s3.context(), None).await);
+            assert_eq!((output.transferred, output.bytes), (1, 4));
+            println!("{:?}", s3.take());
+        });
+    }
+}

@@ -3,14 +3,15 @@
 use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
-use aws_sdk_s3::primitives::{AggregatedBytes, ByteStream};
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use aws_sdk_s3::types::{ChecksumMode, CompletedPart};
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use stepward::{ErrorName, StepError};
 
-use super::download::{broken, changed};
+use super::download::{broken, changed, check};
 use super::{Begin, Transfers, tried};
 use crate::body::Checksum;
 use crate::bucket::{Bucket, Head, copy_source, patient};
@@ -21,6 +22,8 @@ use crate::verify;
 /// The largest object that S3 copies by one request, in bytes: 5 GiB.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html>
 pub(super) const COPY_LIMIT: u64 = 5 << 30;
+/// What [`multipart::Begun::of`] begins with where the parts go through here: the next call goes on in the same way.
+const HERE: &str = "here ";
 /// Parts of a copy that S3 makes: large, because only requests travel.
 const COPY_PART: u64 = 512 << 20;
 
@@ -59,8 +62,7 @@ impl Transfers<'_> {
         (to, key): (&Bucket, &str),
         begun: Option<multipart::Begun>,
     ) -> Result<Option<multipart::Begun>, StepError> {
-        // A small object that has been begun in parts went through here.
-        let went_through_here = begun.is_some() && entry.size <= COPY_LIMIT;
+        let went_through_here = begun.as_ref().is_some_and(|begun| begun.of.starts_with(HERE));
         if went_through_here || self.relay.load(Ordering::Relaxed) {
             return Err(ErrorName::AccessDenied.because("S3 may not copy between these two accounts by itself"));
         }
@@ -133,6 +135,7 @@ impl Transfers<'_> {
                 .set_content_language(answer.content_language.clone())
                 .set_content_disposition(answer.content_disposition.clone())
                 .set_cache_control(answer.cache_control.clone())
+                .set_expires(expires(answer))
                 .set_metadata(answer.metadata.clone())
                 .set_tagging(tags(from, source).await?)
                 .set_storage_class(self.attributes.storage_class.clone())
@@ -142,7 +145,8 @@ impl Transfers<'_> {
             request.customize().disable_payload_signing().send().await?;
             return Ok(None);
         }
-        let (of, part_size) = (head.etag.clone().unwrap_or_default(), multipart::part_size(head.size, PART));
+        let of = format!("{HERE}{}", head.etag.as_deref().unwrap_or_default());
+        let part_size = multipart::part_size(head.size, PART);
         let session_arn = self.ctx.session_arn();
         let (slice, head) = (self.slice, &head);
         let upload = Upload { bucket: to, key, size: head.size, part_size, of: &of, session_arn, slice };
@@ -174,6 +178,7 @@ impl Transfers<'_> {
             .set_content_language(answer.content_language.clone())
             .set_content_disposition(answer.content_disposition.clone())
             .set_cache_control(answer.cache_control.clone())
+            .set_expires(expires(answer))
             .set_metadata(answer.metadata.clone())
             .set_tagging(tags(from, source).await?)
             .set_storage_class(self.attributes.storage_class.clone())
@@ -189,9 +194,16 @@ async fn fetched(from: &Bucket, key: &str, head: &Head, range: Option<(u64, u64)
         let request = request.set_range(range.map(|(at, length)| format!("bytes={at}-{}", at + length - 1)));
         let request = request.set_checksum_mode(range.is_none().then_some(ChecksumMode::Enabled));
         let answer = request.set_expected_bucket_owner(from.owner.clone()).send().await.map_err(changed)?;
-        answer.body.collect().await.map(AggregatedBytes::into_bytes).map_err(|error| broken(&error))
+        let bytes = answer.body.collect().await.map_err(|error| broken(&error))?.into_bytes();
+        check(bytes.len() as u64, range.map_or(head.size, |(_, length)| length))?;
+        Ok(bytes)
     })
     .await
+}
+
+/// When an object is no longer to be cached, if it says so as HTTP has it.
+fn expires(answer: &HeadObjectOutput) -> Option<DateTime> {
+    DateTime::from_str(answer.expires_string.as_deref()?, DateTimeFormat::HttpDate).ok()
 }
 
 /// An object's tags, as a request to write takes them.

@@ -168,7 +168,7 @@ impl Transfers<'_> {
     ) -> Result<(), StepError> {
         let request = bucket.client.delete_object().bucket(&bucket.name).key(key).set_if_match(etag);
         match request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(StepError::from) {
-            Err(error) if error.name == ErrorName::Conflict => Err(StepError {
+            Err(error) if error.has_code("PreconditionFailed") => Err(StepError {
                 message: "it was changed after it had been copied, so it was kept; run the move again".into(),
                 ..error
             }),
@@ -204,7 +204,8 @@ async fn part(
 /// A refusal because the object is not what it was.
 pub(super) fn changed(error: impl Into<StepError>) -> StepError {
     match error.into() {
-        error if error.name == ErrorName::Conflict => {
+        // And no other conflict: an archived object is one too, which another run would not mend.
+        error if error.has_code("PreconditionFailed") => {
             StepError { message: "the object was changed while it was copied; run it again".into(), ..error }
         }
         error => error,
@@ -246,7 +247,7 @@ fn written(file: &File, bytes: &Bytes, at: u64) -> Result<(), StepError> {
     file.write_all_at(bytes, at).map_err(|error| crate::local::failed("write", "", &error))
 }
 
-fn check(bytes: u64, expected: u64) -> Result<(), StepError> {
+pub(super) fn check(bytes: u64, expected: u64) -> Result<(), StepError> {
     if bytes == expected {
         return Ok(());
     }

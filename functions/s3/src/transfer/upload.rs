@@ -36,6 +36,10 @@ impl Transfers<'_> {
             _ => None,
         };
         if opened.stat.size < PART {
+            // It was larger when an earlier call began.
+            if let Some(begun) = &begun {
+                multipart::abort(bucket, key, &begun.upload_id).await?;
+            }
             self.put(&opened, bytes, path, (bucket, key)).await?;
         } else if let Some(begun) = self.put_parts(&opened, path, bucket, key, begun).await? {
             return Ok(Some(Begin::Upload(begun)));
