@@ -126,8 +126,10 @@ impl Run<'_> {
                 Decision::Left(_) => {}
                 Decision::Unchanged(_) => report.done.unchanged += 1,
                 Decision::Impossible { key, reason } => {
-                    let what = format!("{} failed: {}", self.verb, self.transfers.source.shown(&key));
-                    report.fail(self.transfers.ctx, &what, &ErrorName::StepFailed.because(reason));
+                    self.fail(&mut report, &key, &ErrorName::StepFailed.because(reason));
+                }
+                Decision::Transfer(entry) if let Err(error) = self.transfers.check(&entry, self.name(&entry.key)) => {
+                    self.fail(&mut report, &entry.key, &error);
                 }
                 decision if self.dry_run => self.show(&decision, &mut report),
                 Decision::Delete(entry) => batch.push(entry),
@@ -184,10 +186,7 @@ impl Run<'_> {
                         let Entry { key, size, etag, .. } = entry;
                         left.push(Unfinished { key, size, etag, begin });
                     }
-                    Err(error) => {
-                        let what = format!("{} failed: {}", self.verb, self.transfers.source.shown(&entry.key));
-                        report.fail(ctx, &what, &error);
-                    }
+                    Err(error) => self.fail(report, &entry.key, &error),
                 }
             }
             Came::Deleted(entries) => {
@@ -203,6 +202,11 @@ impl Run<'_> {
                 }
             }
         }
+    }
+
+    fn fail(&self, report: &mut Report, key: &str, error: &StepError) {
+        let what = format!("{} failed: {}", self.verb, self.transfers.source.shown(key));
+        report.fail(self.transfers.ctx, &what, error);
     }
 
     fn show(&self, decision: &Decision, report: &mut Report) {

@@ -27,7 +27,8 @@ impl Token {
 }
 
 impl Pattern {
-    /// `pattern` below `root`, joined as `os.path.join` does: one that begins with a slash stands alone. The root is literal.
+    /// `pattern` below `root`, joined as `os.path.join` does: one that begins with a slash stands alone. The root is
+    /// literal.
     pub(super) fn below(root: &str, pattern: &str) -> Self {
         let mut tokens = Vec::new();
         if !pattern.starts_with('/') {
@@ -55,8 +56,8 @@ impl Pattern {
         Self { tokens }
     }
 
-    /// Whether all of `text` matches. Only the last star is ever tried again, because what matched before it can stay as it
-    /// is: the time is at most the pattern's length times the text's.
+    /// Whether all of `text` matches. Only the last star is ever tried again, because what matched before it can stay
+    /// as it is: the time is at most the pattern's length times the text's.
     pub(super) fn matches(&self, text: &str) -> bool {
         let (mut at, mut rest) = (0, text.chars());
         let mut last_star = None;
@@ -83,7 +84,8 @@ impl Pattern {
     }
 }
 
-/// Where the `]` is that closes a set, `chars` being what follows its `[`. The first character in a set never closes it.
+/// Where the `]` is that closes a set, `chars` being what follows its `[`. The first character in a set never closes
+/// it.
 fn set_end(chars: &[char]) -> Option<usize> {
     let first = usize::from(chars.first() == Some(&'!'));
     chars.iter().enumerate().skip(first + 1).find(|(_, c)| **c == ']').map(|(at, _)| at)

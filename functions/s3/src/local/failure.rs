@@ -6,7 +6,8 @@ use rustix::io::Errno;
 use stepward::StepError;
 use stepward::error::ErrorName;
 
-/// Whether a path was refused because it leads out of the root. cap-std says so with an error of its own, not the system's.
+/// Whether a path was refused because it leads out of the root. cap-std says so with an error of its own, not the
+/// system's.
 pub(super) fn is_escape(error: &io::Error) -> bool {
     error.kind() == ErrorKind::PermissionDenied && error.raw_os_error().is_none()
 }
@@ -16,8 +17,8 @@ pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// Why one entry of a directory is passed over; `None` when the trouble is not the entry's own, and a listing without it
-/// would look complete where it is not.
+/// Why one entry of a directory is passed over; `None` when the trouble is not the entry's own, and a listing without
+/// it would look complete where it is not.
 pub(super) fn why_skipped(error: &io::Error) -> Option<&'static str> {
     Some(match error.kind() {
         _ if is_escape(error) => "it is a link that leads out of the local root",

@@ -25,8 +25,8 @@ pub(crate) fn lexical(path: &str) -> Option<Vec<&str>> {
 }
 
 impl Root {
-    /// Where a path, absolute or relative to the root, is below it: without `.`, `..` and doubled slashes, and empty for the
-    /// root itself. `..` is taken back by name, before any link is followed, as in the AWS CLI.
+    /// Where a path, absolute or relative to the root, is below it: without `.`, `..` and doubled slashes, and empty
+    /// for the root itself. `..` is taken back by name, before any link is followed, as in the AWS CLI.
     ///
     /// # Errors
     /// `InvalidInput` naming the parameter when it leaves the root or cannot be a path.

@@ -126,13 +126,14 @@ impl Scratch {
         ignoring(ErrorKind::NotFound, clear()).map_err(|error| failed("clear", &self.path, &error))
     }
 
-    /// Gives a finished file its name: `destination`, a path from [`Root::resolve`], with `modified` to the second. What had
-    /// the name before is replaced in one step; a link is replaced itself, and never written through. Missing directories
-    /// are made. Close what was written first. `durable`: do not return before file and name would outlive a crash.
+    /// Gives a finished file its name: `destination`, a path from [`Root::resolve`], with `modified` to the second.
+    /// What had the name before is replaced in one step; a link is replaced itself, and never written through. Missing
+    /// directories are made. Close what was written first. `durable`: do not return before file and name would outlive
+    /// a crash.
     ///
     /// # Errors
-    /// `Conflict` when a directory has the name, or a file stands where a directory is needed; `InvalidInput` when a link on
-    /// the way leaves the root.
+    /// `Conflict` when a directory has the name, or a file stands where a directory is needed; `InvalidInput` when a
+    /// link on the way leaves the root.
     pub fn publish(&self, name: &str, destination: &str, modified: SystemTime, durable: bool) -> Result<(), StepError> {
         let path = self.file(name)?;
         let time = whole_seconds(modified);

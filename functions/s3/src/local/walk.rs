@@ -28,8 +28,8 @@ pub enum Listed {
     },
     /// What is passed over, and with a directory all below it.
     Skipped {
-        /// Its path from where the walk began, with a slash at its end if it is a directory. Of a name that is not UTF-8 it
-        /// is only what can be shown; a walk must not be taken up again after it.
+        /// Its path from where the walk began, with a slash at its end if it is a directory. Of a name that is not
+        /// UTF-8 it is only what can be shown; a walk must not be taken up again after it.
         key: String,
         /// Why, as the end of a sentence.
         reason: String,
