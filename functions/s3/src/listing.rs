@@ -149,13 +149,18 @@ async fn objects(
     sender: &Sender<Result<Vec<Listed>, StepError>>,
 ) -> Result<(), StepError> {
     let request = client.list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
-    let request = request.set_start_after(after.map(|after| format!("{prefix}{after}")));
+    let mut last = after.map(|after| format!("{prefix}{after}"));
+    let request = request.set_start_after(last.clone());
     let mut pages = request.into_paginator().send();
     while let Some(page) = pages.next().await {
         let page = page?;
         let mut entries = Vec::new();
         for object in page.contents.unwrap_or_default() {
             let key = listed(page.encoding_type.as_ref(), object.key.unwrap_or_default())?;
+            if last.as_ref().is_some_and(|last| *last >= key) {
+                return Err(out_of_order(bucket, &key));
+            }
+            last = Some(key.clone());
             let size = object.size.unwrap_or_default().unsigned_abs();
             if size == 0 && (key.ends_with('/') || key.is_empty()) && !folders {
                 continue;
@@ -172,6 +177,15 @@ async fn objects(
         }
     }
     Ok(())
+}
+
+/// Whoever compares two listings side by side, or goes on behind a key, relies on their order. Directory buckets have none.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html> ("Sorting order of returned objects")
+fn out_of_order(bucket: &str, key: &str) -> StepError {
+    ErrorName::StepFailed.because(format!(
+        "bucket {bucket} does not list its keys in order ({key:?} came too late): directory buckets, and what is only \
+         similar to S3, cannot be used here"
+    ))
 }
 
 fn files(
