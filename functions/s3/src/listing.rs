@@ -72,8 +72,11 @@ pub enum Range {
 /// A listing on its way. What it reads ahead ends when it is dropped.
 #[derive(Debug)]
 pub struct Listing {
+    /// Pages that are not empty, and at the end one that is: an end that is not told is a fault, because what is taken for
+    /// the end of a source would be deleted at the destination.
     pages: Receiver<Result<Vec<Listed>, StepError>>,
     page: std::vec::IntoIter<Listed>,
+    is_over: bool,
 }
 
 impl Range {
@@ -92,13 +95,15 @@ impl Range {
             }
             Self::Files { root, base, optional } => {
                 tokio::task::spawn_blocking(move || match files(&root, &base, after.as_deref(), &sender) {
-                    Err(error) if error.name == ErrorName::NotFound && optional => {}
+                    Err(error) if error.name == ErrorName::NotFound && optional => {
+                        let _ = sender.blocking_send(Ok(Vec::new()));
+                    }
                     Err(error) => drop(sender.blocking_send(Err(error))),
                     Ok(()) => {}
                 });
             }
         }
-        Listing { pages, page: Vec::new().into_iter() }
+        Listing { pages, page: Vec::new().into_iter(), is_over: false }
     }
 }
 
@@ -106,8 +111,7 @@ impl Listing {
     /// A listing of one entry.
     #[must_use]
     pub fn of(entry: Entry) -> Self {
-        let (_, pages) = mpsc::channel(AHEAD);
-        Self { pages, page: vec![Listed::Entry(entry)].into_iter() }
+        Self { page: vec![Listed::Entry(entry)].into_iter(), ..Self::empty() }
     }
 
     /// A listing of these names, in this order.
@@ -120,7 +124,7 @@ impl Listing {
     #[must_use]
     pub fn empty() -> Self {
         let (_, pages) = mpsc::channel(AHEAD);
-        Self { pages, page: Vec::new().into_iter() }
+        Self { pages, page: Vec::new().into_iter(), is_over: true }
     }
 
     /// The next name. Nothing is lost where the future is dropped.
@@ -132,10 +136,14 @@ impl Listing {
             if let Some(listed) = self.page.next() {
                 return Ok(Some(listed));
             }
-            match self.pages.recv().await {
-                Some(page) => self.page = page?.into_iter(),
-                None => return Ok(None),
+            if self.is_over {
+                return Ok(None);
             }
+            let page = self.pages.recv().await.unwrap_or_else(|| {
+                Err(ErrorName::Internal.because("a listing broke off; run it again, and report it if it comes back"))
+            })?;
+            self.is_over = page.is_empty();
+            self.page = page.into_iter();
         }
     }
 }
@@ -172,10 +180,11 @@ async fn objects(
             let modified = modified.ok_or_else(|| ErrorName::Internal.because("S3 listed an object without a time"))?;
             entries.push(Listed::Entry(Entry { key: relative.into(), size, modified, etag: object.e_tag }));
         }
-        if sender.send(Ok(entries)).await.is_err() {
-            break;
+        if !entries.is_empty() && sender.send(Ok(entries)).await.is_err() {
+            return Ok(());
         }
     }
+    let _ = sender.send(Ok(Vec::new())).await;
     Ok(())
 }
 
@@ -208,6 +217,27 @@ fn files(
             ControlFlow::Break(())
         }
     })?;
-    let _ = sender.blocking_send(Ok(page));
+    if page.is_empty() || sender.blocking_send(Ok(page)).is_ok() {
+        let _ = sender.blocking_send(Ok(Vec::new()));
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listing_that_breaks_off_is_not_taken_for_one_that_is_over() {
+        let (sender, pages) = mpsc::channel(AHEAD);
+        let mut listing = Listing { pages, page: Vec::new().into_iter(), is_over: false };
+        tokio::spawn(async move {
+            let entry = Listed::Skipped { key: "a".into(), reason: "of a test".into() };
+            sender.send(Ok(vec![entry])).await.unwrap();
+            panic!("as any fault would");
+        });
+        assert!(listing.next().await.unwrap().is_some());
+        assert_eq!(listing.next().await.unwrap_err().name, ErrorName::Internal);
+        assert!(Listing::empty().next().await.unwrap().is_none());
+    }
 }
