@@ -60,6 +60,7 @@ impl Default for StandIn {
         let state = Arc::new(Mutex::new(State {
             broker: Keys::new("ASIABROKER"),
             sessions: HashMap::new(),
+            given: HashMap::new(),
             roles: HashMap::new(),
             records: HashMap::new(),
             instances: Vec::new(),
@@ -128,6 +129,12 @@ impl StandIn {
         let mut state = self.state();
         state.roles.insert(role, Some(external_id));
         state.records.insert((format!("CUSTOMER#{customer}"), format!("ACCOUNT#{name}")), record);
+    }
+
+    /// From now on every session in an account gets this access key, for a server beside this one that knows just one.
+    /// Its tokens differ: the last one is good here, and such a server looks at none.
+    pub fn set_keys(&self, account_id: &str, id: &str, secret: &str) {
+        self.state().given.insert(account_id.into(), (id.into(), secret.into()));
     }
 
     /// Changes a field of a customer's record.

@@ -12,6 +12,8 @@ pub(super) struct State {
     pub(super) broker: Keys,
     /// Sessions by access key ID.
     pub(super) sessions: HashMap<String, Session>,
+    /// Access key ID and secret key that all sessions of an account get.
+    pub(super) given: HashMap<String, (String, String)>,
     /// What the trust policy of each role asks for.
     pub(super) roles: HashMap<String, Option<String>>,
     /// Records of the table by `pk` and `sk`, as plain JSON.
@@ -65,7 +67,10 @@ impl Failure {
 
 impl State {
     pub(super) fn open(&mut self, account: &str, arn: &str, policy: Option<Value>) -> Keys {
-        let keys = Keys::new(&format!("ASIA{:016}", self.sessions.len()));
+        let mut keys = Keys::new(&format!("ASIA{:016}", self.sessions.len()));
+        if let Some((id, secret)) = self.given.get(account) {
+            (keys.id, keys.secret) = (id.clone(), secret.clone());
+        }
         let session = Session { keys: keys.clone(), account: account.into(), arn: arn.into(), policy };
         self.sessions.insert(keys.id.clone(), session);
         keys
