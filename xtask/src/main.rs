@@ -3,6 +3,7 @@
 mod cold_start;
 mod iam_actions;
 mod proofs;
+mod s3;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,6 +44,12 @@ enum Bench {
         #[arg(long)]
         python: Option<PathBuf>,
     },
+    /// The S3 steps beside s5cmd and the AWS CLI, against one S3 server on loopback: seconds, CPU seconds, memory, ratios.
+    ///
+    /// The steps run as Lambda runs them. All take turns; before each transfer the destination is made anew, and after it
+    /// what came of it is compared with the source: the bench fails where they differ. The first time it installs the
+    /// tools, pinned, and builds the server.
+    S3(s3::Options),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +58,7 @@ fn main() -> ExitCode {
         Task::Proofs => proofs::run(),
         Task::IamActions => iam_actions::write(),
         Task::Bench(Bench::ColdStart { runs, profile, python }) => cold_start::bench(runs, &profile, python),
+        Task::Bench(Bench::S3(options)) => s3::bench(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
