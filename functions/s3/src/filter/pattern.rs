@@ -1,0 +1,187 @@
+//! Shell patterns as Python's `fnmatch` reads them, which is what the AWS CLI matches with.
+//!
+//! Not the `glob` crate: it refuses `**`, knows no empty range, and recurses once for every star.
+
+/// A pattern below a root.
+#[derive(Clone, Debug)]
+pub(super) struct Pattern {
+    tokens: Vec<Token>,
+}
+
+#[derive(Clone, Debug)]
+enum Token {
+    Star,
+    Any,
+    Char(char),
+    Set { negated: bool, ranges: Vec<(char, char)> },
+}
+
+impl Token {
+    fn takes(&self, c: char) -> bool {
+        match self {
+            Self::Star | Self::Any => true,
+            Self::Char(own) => *own == c,
+            Self::Set { negated, ranges } => ranges.iter().any(|&(low, high)| low <= c && c <= high) != *negated,
+        }
+    }
+}
+
+impl Pattern {
+    /// `pattern` below `root`, joined as `os.path.join` does: one that begins with a slash stands alone. The root is
+    /// literal.
+    pub(super) fn below(root: &str, pattern: &str) -> Self {
+        let mut tokens = Vec::new();
+        if !pattern.starts_with('/') {
+            tokens.extend(root.chars().map(Token::Char));
+            tokens.extend((!root.is_empty() && !root.ends_with('/')).then_some(Token::Char('/')));
+        }
+        let chars: Vec<char> = pattern.chars().collect();
+        let mut rest = chars.as_slice();
+        while let [first, after @ ..] = rest {
+            rest = after;
+            tokens.push(match first {
+                '*' if matches!(tokens.last(), Some(Token::Star)) => continue,
+                '*' => Token::Star,
+                '?' => Token::Any,
+                '[' => match set_end(after) {
+                    Some(end) => {
+                        rest = &after[end + 1..];
+                        set(&after[..end])
+                    }
+                    None => Token::Char('['),
+                },
+                other => Token::Char(*other),
+            });
+        }
+        Self { tokens }
+    }
+
+    /// Whether all of `text` matches. Only the last star is ever tried again, because what matched before it can stay
+    /// as it is: the time is at most the pattern's length times the text's.
+    pub(super) fn matches(&self, text: &str) -> bool {
+        let (mut at, mut rest) = (0, text.chars());
+        let mut last_star = None;
+        loop {
+            if let Some(Token::Star) = self.tokens.get(at) {
+                at += 1;
+                if at == self.tokens.len() {
+                    return true;
+                }
+                last_star = Some((at, rest.clone()));
+            }
+            match (self.tokens.get(at), rest.next()) {
+                (None, None) => return true,
+                // Trying again would leave even less for the same tokens.
+                (Some(_), None) => return false,
+                (Some(token), Some(c)) if token.takes(c) => at += 1,
+                _ => {
+                    let Some((after_star, from)) = &mut last_star else { return false };
+                    from.next();
+                    (at, rest) = (*after_star, from.clone());
+                }
+            }
+        }
+    }
+}
+
+/// Where the `]` is that closes a set, `chars` being what follows its `[`. The first character in a set never closes
+/// it.
+fn set_end(chars: &[char]) -> Option<usize> {
+    let first = usize::from(chars.first() == Some(&'!'));
+    chars.iter().enumerate().skip(first + 1).find(|(_, c)| **c == ']').map(|(at, _)| at)
+}
+
+/// What is between the brackets of a set. Python cuts it at the hyphens that make ranges, then drops the ends of ranges
+/// that run backwards, and only then looks for `!`; so do we, in that order, because it shows in sets like `[b-a!x]`.
+fn set(inner: &[char]) -> Token {
+    let mut chunks: Vec<Vec<char>> = Vec::new();
+    let mut start = 0;
+    let mut from = if inner.first() == Some(&'!') { 2 } else { 1 };
+    while let Some(hyphen) = (from..inner.len()).find(|&at| inner[at] == '-') {
+        chunks.push(inner[start..hyphen].to_vec());
+        start = hyphen + 1;
+        from = hyphen + 3;
+    }
+    match (&inner[start..], chunks.last_mut()) {
+        ([], Some(last)) => last.push('-'),
+        (rest, _) => chunks.push(rest.to_vec()),
+    }
+    for at in (1..chunks.len()).rev() {
+        if chunks[at - 1].last() > chunks[at].first() {
+            let after = chunks.remove(at);
+            chunks[at - 1].pop();
+            chunks[at - 1].extend(&after[1..]);
+        }
+    }
+    let negated = chunks[0].first() == Some(&'!');
+    if negated {
+        chunks[0].remove(0);
+    }
+    let ends = chunks.windows(2).map(|pair| match (pair[0].last(), pair[1].first()) {
+        (Some(&low), Some(&high)) => (low, high),
+        // A hyphen right after the `!` is one of the characters.
+        _ => ('-', '-'),
+    });
+    let ranges = ends.chain(chunks.iter().flatten().map(|&c| (c, c))).collect();
+    Token::Set { negated, ranges }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn matches(pattern: &str, text: &str) -> bool {
+        Pattern::below("", pattern).matches(text)
+    }
+
+    #[test]
+    fn answers_are_those_of_pythons_fnmatch() {
+        // Made by fnmatch.py, beside it.
+        let table = include_str!("fnmatch.jsonl");
+        let rows: Vec<(String, String, bool)> = table.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
+        assert_eq!((rows.len(), rows.iter().filter(|row| row.2).count()), (400, 200));
+        for (pattern, text, answer) in rows {
+            assert_eq!(matches(&pattern, &text), answer, "{pattern:?} against {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_star_crosses_slashes_and_lines_and_two_stars_are_one() {
+        assert!(matches("a*z", "a/b\nc/z") && matches("a**z", "a/z") && matches("**", "") && matches("*", ".a"));
+        assert!(!matches("a*z", "a/b"));
+    }
+
+    #[test]
+    fn a_question_mark_is_one_character_and_not_one_byte() {
+        assert!(matches("?", "é") && matches("?", "/") && !matches("?", "") && !matches("?", "ab"));
+    }
+
+    #[test]
+    fn a_bracket_that_is_not_closed_is_a_character() {
+        assert!(matches("a[b", "a[b") && matches("[", "[") && matches("[]", "[]") && matches("[!]", "[!]"));
+        assert!(matches("[]]", "]") && matches("[!]]", "a") && !matches("[!]]", "]"));
+    }
+
+    #[test]
+    fn a_range_that_runs_backwards_is_empty() {
+        assert!(!matches("[b-a]", "a") && !matches("[b-a]", "b") && matches("[!b-a]", "x") && matches("[b-ax]", "x"));
+    }
+
+    #[test]
+    fn case_counts() {
+        assert!(!matches("A", "a") && !matches("[A-Z]", "a"));
+    }
+
+    #[test]
+    fn a_hostile_pattern_takes_no_longer_than_it_is_long() {
+        let started = Instant::now();
+        for pattern in ["a*".repeat(40) + "b", "*a".repeat(40) + "b*", "*".repeat(2_000) + "b", "*?".repeat(900) + "b"]
+        {
+            assert!(!matches(&pattern, &"a".repeat(1_000)));
+        }
+        assert!(matches(&("a*".repeat(40) + "b"), &("a".repeat(1_000) + "b")));
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    }
+}
