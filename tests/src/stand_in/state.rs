@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{BROKER_ACCOUNT, Keys, Request, ec2};
+use super::{BROKER_ACCOUNT, Keys, Numbers, Request, ec2};
 use crate::http::Call;
 
 pub(super) struct State {
@@ -20,6 +20,8 @@ pub(super) struct State {
     pub(super) records: HashMap<(String, String), Value>,
     pub(super) instances: Vec<ec2::Instance>,
     pub(super) objects: HashMap<String, Vec<u8>>,
+    /// Buckets of numbered objects, by name.
+    pub(super) numbers: HashMap<String, Numbers>,
     pub(super) faults: Vec<(String, Fault)>,
     /// Requests that are never answered.
     pub(super) held: Vec<Call>,
@@ -124,6 +126,8 @@ impl State {
         let action = match request.name().as_str() {
             "s3:ListObjectsV2" => "s3:ListBucket".to_owned(),
             "s3:ListBuckets" => "s3:ListAllMyBuckets".to_owned(),
+            "s3:CopyObject" => "s3:PutObject".to_owned(),
+            "s3:DeleteObjects" => "s3:DeleteObject".to_owned(),
             name => name.to_owned(),
         };
         let (allowed, kind) = match caller {
