@@ -112,7 +112,15 @@ pub fn run(
             let next = locked(&seeds).next();
             let Some(seed) = next else { return world.end() };
             let case = draw(seed);
-            let compared = world.compare(&case).map_err(|error| format!("seed {seed}: {}: {error}", case.operation))?;
+            let compared = match world.compare(&case) {
+                Ok(compared) => compared,
+                // Whatever is wrong with this world, the next seed gets a new one.
+                Err(error) => {
+                    let broken = Compared::broken(&case, &error);
+                    world = World::start(&workspace, &binaries, against, worker)?;
+                    broken
+                }
+            };
             let mut summary = locked(&summary);
             summary.add(seed, compared);
             tell(summary.operations.values().map(|[all, ..]| all).sum());
@@ -207,6 +215,14 @@ impl World {
             report(case, &unexplained, &outcomes)
         });
         Ok(Compared { kind: case.operation.kind(), succeeded: outcomes[0].succeeded, effective, explained, report })
+    }
+}
+
+impl Compared {
+    /// One that could not be compared.
+    fn broken(case: &Case, error: &str) -> Self {
+        let report = Some(format!("seed {}: {}\n  {error}", case.seed, case.operation));
+        Self { kind: case.operation.kind(), succeeded: false, effective: false, explained: Vec::new(), report }
     }
 }
 
