@@ -123,6 +123,8 @@ pub enum Local {
   stepward deploy
   stepward deploy --arm64 --parameter LogRetentionDays=30
   stepward deploy --parameter MorningCheckScheduleState=ENABLED --parameter MorningCheckCustomer=acme
+  stepward deploy -p FileSystemAccessPointArn=arn:aws:elasticfilesystem:eu-west-1:111111111111:access-point/fsap-0123456789abcdef0 \\
+    -p VpcSubnetIds=subnet-0a1b2c3d,subnet-4e5f6a7b -p VpcSecurityGroupIds=sg-0a1b2c3d
   stepward --local deploy
 
 A parameter that is not given keeps the value that the stack has, but for Steps: all, unless --parameter Steps=jobs is given.")]

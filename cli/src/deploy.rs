@@ -19,6 +19,9 @@ use stack::{Outcome, Parameters, Template};
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-presigned-url.html>
 pub const LINK_DAYS: u64 = 7;
 
+/// The template's parameter for where local paths begin on the local cloud: [`crate::local::LocalCloud::files`].
+pub const LOCAL_FOLDER: &str = "LocalFolder";
+
 /// A deployed stack, as its own outputs and parameters describe it.
 #[derive(Clone, Debug)]
 pub struct Deployment {

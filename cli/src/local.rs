@@ -134,6 +134,14 @@ impl LocalCloud {
         .map_err(|e| e.next(restart(self.port)))
     }
 
+    /// The folder that stands for the deployment's file system: where steps' local paths begin. It is the operator's, so
+    /// what is in it stays when the local cloud ends.
+    pub fn files(&self) -> Result<PathBuf> {
+        let files = self.dir.join("files");
+        std::fs::create_dir_all(&files).doing(files.display())?;
+        Ok(files)
+    }
+
     /// Where SDKs and the AWS CLI reach it.
     #[must_use]
     pub fn endpoint(&self) -> String {
@@ -247,9 +255,12 @@ mod tests {
         let cloud = private("drop");
         assert!(is_healthy(cloud.port) && !is_free(cloud.port));
         cloud.reset().unwrap();
+        let file = cloud.files().unwrap().join("report.csv");
+        std::fs::write(&file, "a,b\n").unwrap();
         let (dir, port) = (cloud.dir.clone(), cloud.port);
         drop(cloud);
         assert!(has_ended(&dir) && is_free(port));
+        assert!(file.exists(), "an operator's file is gone with the local cloud");
         std::fs::remove_dir_all(dir).unwrap();
     }
 

@@ -6,7 +6,7 @@ use clap::Parser;
 use stepward_cli::args::{self, Cli, Command, Global};
 use stepward_cli::cloud::Cloud;
 use stepward_cli::customers::Office;
-use stepward_cli::deploy::{self, Deployment};
+use stepward_cli::deploy::{self, Deployment, LOCAL_FOLDER};
 use stepward_cli::error::{Error, Result};
 use stepward_cli::jobs::{self, View};
 use stepward_cli::local::{LocalCloud, OPERATOR};
@@ -72,12 +72,15 @@ fn local(port: u16, command: &args::Local, format: Format) -> Result<u8> {
     let shown = |running: Option<&LocalCloud>| {
         let endpoint = running.map(LocalCloud::endpoint);
         let log = running.map(|cloud| cloud.dir.join("ministack.log"));
-        let json = serde_json::json!({ "running": running.is_some(), "port": port, "endpoint": endpoint, "log": log });
-        format.show(&json, || match (&endpoint, &log) {
-            (Some(endpoint), Some(log)) => format!(
-                "The local cloud runs at {endpoint}.\nIts log is {}.\nAn access key is a 12-digit account ID ({OPERATOR} is \
-                 the operator's), any secret will do.",
-                log.display()
+        let files = running.map(LocalCloud::files).transpose()?;
+        let json = serde_json::json!({
+            "running": running.is_some(), "port": port, "endpoint": endpoint, "log": log, "files": files });
+        format.show(&json, || match (&endpoint, &log, &files) {
+            (Some(endpoint), Some(log), Some(files)) => format!(
+                "The local cloud runs at {endpoint}.\nIts log is {}.\nLocal paths of steps are below {}.\nAn access key is \
+                 a 12-digit account ID ({OPERATOR} is the operator's), any secret will do.",
+                log.display(),
+                files.display()
             ),
             _ => format!("No local cloud runs on port {port}; `stepward local up` starts it."),
         })
@@ -118,6 +121,11 @@ async fn deploy(global: &Global, args: &args::Deploy, format: Format) -> Result<
                 .next("give `all`, or `jobs` for the steps that the jobs here call"));
         }
     };
+    if global.local
+        && let Some(local) = LocalCloud::running(&workspace, global.port)?
+    {
+        parameters.entry(LOCAL_FOLDER.into()).or_insert(local.files()?.display().to_string());
+    }
     // Before anything is built: wrong credentials show at once.
     let cloud = cloud(global).await?;
     let build = match (global.local, args.arm64) {

@@ -26,6 +26,20 @@ pub fn context<C: Clone + Send + Sync + 'static>(client: C) -> Context {
     with_session(session)
 }
 
+/// As [`context`], in a role session of this ARN.
+pub fn context_as<C: Clone + Send + Sync + 'static>(client: C, session_arn: &str) -> Context {
+    let mut session = Session::new(SdkConfig::builder().build(), Secrets::default());
+    session.arn = Some(session_arn.into());
+    session.client(|_| client);
+    with_session(session)
+}
+
+/// A context whose second place is the other one.
+#[must_use]
+pub fn with_peer(here: Context, there: Context) -> Context {
+    here.with_peer(Some(there))
+}
+
 /// What a deployed step's function answers to an envelope, with everything that it goes through but Lambda itself.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use stepward::customer::{Account, Trust};
 use stepward::store::{NewAccount, Store};
 use stepward_cli::cloud::Cloud;
 use stepward_cli::deploy::stack::{self, Template};
-use stepward_cli::deploy::{Deployment, deploy};
+use stepward_cli::deploy::{Deployment, LOCAL_FOLDER, deploy};
 use stepward_cli::jobs::{self, Finished};
 use stepward_cli::local::{LocalCloud, OPERATOR};
 use stepward_cli::onboarding::{self, Checked};
@@ -61,7 +61,8 @@ impl World {
         let operator = Cloud::local(local.port, OPERATOR, Some(REGION));
         let progress = Progress::hidden();
         let release = release(&workspace, Build::Local, &progress).unwrap();
-        let parameters = BTreeMap::new();
+        let files = local.files().unwrap().display().to_string();
+        let parameters = BTreeMap::from([(LOCAL_FOLDER.to_owned(), files)]);
         let deployed = deploy(&operator, STACK, &release, &parameters, &progress);
         let deployment = runtime.block_on(deployed).unwrap_or_else(|error| panic!("not deployed: {error}"));
         let store = onboarding::store(&operator, &deployment).unwrap();

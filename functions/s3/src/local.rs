@@ -1,8 +1,9 @@
 //! Files below the local root, and nothing else.
 //!
 //! The root is opened once. Everything after goes through that handle with paths that the kernel itself keeps below it
-//! (`openat2` with `RESOLVE_BENEATH`: <https://man7.org/linux/man-pages/man2/openat2.2.html>), so there is no moment between a
-//! check and a use in which a directory could be swapped for a link to somewhere else. Links that stay inside are followed.
+//! (`openat2` with `RESOLVE_BENEATH`: <https://man7.org/linux/man-pages/man2/openat2.2.html>), so there is no moment
+//! between a check and a use in which a directory could be swapped for a link to somewhere else. Links that stay inside
+//! are followed.
 //!
 //! All of this blocks: call it where blocking is allowed.
 
@@ -23,7 +24,8 @@ use rustix::fs::OFlags;
 use stepward::error::ErrorName;
 use stepward::{StepError, settings};
 
-use self::failure::{failed, is_absent, is_escape};
+pub(crate) use self::failure::failed;
+use self::failure::{is_absent, is_escape};
 pub(crate) use self::names::lexical;
 pub use self::scratch::Scratch;
 pub use self::walk::Listed;
@@ -32,6 +34,7 @@ pub use self::walk::Listed;
 const MOST_LINKS: usize = 40;
 
 /// The local root, opened.
+#[derive(Debug)]
 pub struct Root {
     path: PathBuf,
     /// Where `path` is when links on the way to it are followed: absolute links below it may be written either way.
@@ -151,8 +154,8 @@ impl Root {
         self.beneath(path, |dir, path| dir.metadata(path)).map(|metadata| Stat::from(&metadata))
     }
 
-    /// Does something with a path below the root. An absolute link always counts as leaving it; one that leads back below
-    /// the root is replaced by where it leads, and that path is confined as every other.
+    /// Does something with a path below the root. An absolute link always counts as leaving it; one that leads back
+    /// below the root is replaced by where it leads, and that path is confined as every other.
     fn beneath<T>(&self, path: &str, act: impl Fn(&Dir, &Path) -> io::Result<T>) -> io::Result<T> {
         let path = Path::new(if path.is_empty() { "." } else { path });
         match act(&self.dir, path) {
@@ -230,3 +233,8 @@ fn split(path: &str) -> (&str, &str) {
 fn flags(flags: OFlags) -> i32 {
     flags.bits().cast_signed()
 }
+
+#[cfg(test)]
+mod races;
+#[cfg(test)]
+mod tests;

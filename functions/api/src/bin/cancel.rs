@@ -2,11 +2,12 @@
 //!
 //! `EventBridge` calls it with the execution's end. The execution's history tells which steps were called and what they
 //! answered: a step whose last answer was `pending`, or that never answered, is called once more with `cancel`. Ending an
-//! execution does not end its functions: what never answered is looked for again once it can run no longer.
+//! execution does not end its functions: what never answered is looked for again once it can run no longer. That is up to
+//! 15 minutes after its call, as long as this function itself may run, so what does not fit is left to Lambda's retry.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_lambda_events::eventbridge::EventBridgeEvent;
 use aws_sdk_lambda::config::retry::RetryConfig;
@@ -19,15 +20,22 @@ use serde_json::{Value, json};
 use stepward::error::{ErrorName, StepError};
 use stepward::runtime::{Event, run};
 use stepward::session;
+use tokio::time::{Instant, sleep_until};
 
-/// The longest that a step's function runs: its limit in `infra/template.yaml`.
-const STEP_LIMIT: Duration = Duration::from_mins(1);
+/// The longest that Lambda lets any function run: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html>
+const LONGEST: Duration = Duration::from_mins(15);
+/// A function's limit does not count its start: <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
+const START: Duration = Duration::from_secs(10);
+/// The longest that one step is waited for while it stops what it has started; a call works for about a minute at most.
+const STOP: Duration = Duration::from_mins(2);
 /// How many steps are stopped at once.
 const AT_ONCE: usize = 16;
 
 struct Clients {
     states: aws_sdk_sfn::Client,
     lambda: aws_sdk_lambda::Client,
+    /// Calls each function once only, and waits for it.
+    steps: aws_sdk_lambda::Client,
 }
 
 /// The part of "Step Functions Execution Status Change" that is needed.
@@ -43,11 +51,12 @@ struct Ended {
 struct Call {
     function: String,
     payload: Value,
+    at: SystemTime,
     /// Whether it has answered: otherwise its function may run still.
     answered: bool,
 }
 
-async fn cancel(clients: &Clients, event: &Event) -> Result<Value, StepError> {
+async fn cancel(clients: &Clients, event: &Event, deadline: SystemTime) -> Result<Value, StepError> {
     let event: EventBridgeEvent<Ended> = event.read()?;
     let request = clients.states.get_execution_history().execution_arn(event.detail.execution_arn);
     let mut pages = request.include_execution_data(true).into_paginator().items().send();
@@ -56,30 +65,70 @@ async fn cancel(clients: &Clients, event: &Event) -> Result<Value, StepError> {
         history.push(event?);
     }
     let open = open_calls(&history);
-    let mut failed = stop_all(clients, &open).await;
-    if open.iter().any(|call| !call.answered) {
-        tokio::time::sleep(STEP_LIMIT).await;
-        failed.extend(stop_all(clients, open.iter().filter(|call| !call.answered)).await);
+    let mut failed = stop_all(clients, open.iter().map(|call| (call, Duration::ZERO))).await;
+    let running = running(clients, &open).await;
+    // Those that end first come first, so that none that waits keeps another from being stopped.
+    let time = until(deadline).saturating_sub(STOP);
+    failed.extend(stop_all(clients, running.iter().map(|(call, left)| (*call, *left.min(&time)))).await);
+    for (call, _) in running.iter().filter(|(_, left)| *left > time) {
+        failed.push(format!("{}: may run still, and is stopped again a minute later", call.function));
     }
     if failed.is_empty() {
         return Ok(json!({ "cancelled": open.len() }));
     }
-    // Lambda calls again, twice; a step that is stopped already stays so.
+    // Lambda calls again, twice, a minute later and two; a step that is stopped already stays so.
+    // https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
     let (count, why) = (failed.len(), failed.join("; "));
     Err(ErrorName::StepFailed.because(format!("{count} of {} steps could not be stopped: {why}", open.len())))
 }
 
-/// Stops what these calls have started, side by side; what went wrong.
-async fn stop_all<'a>(clients: &Clients, calls: impl IntoIterator<Item = &'a Call>) -> Vec<String> {
-    let stops = calls
-        .into_iter()
-        .map(async |call| stop(clients, call).await.map_err(|error| format!("{}: {error}", call.function)).err());
+/// The calls that have never answered, and how long it is until each has ended for certain; the first to end comes first.
+async fn running<'a>(clients: &Clients, open: &'a [Call]) -> Vec<(&'a Call, Duration)> {
+    let mut limits: HashMap<&str, Duration> = HashMap::new();
+    let mut running = Vec::new();
+    for call in open.iter().filter(|call| !call.answered) {
+        let limit = match limits.get(call.function.as_str()) {
+            Some(limit) => *limit,
+            None => limit(clients, &call.function).await,
+        };
+        limits.insert(&call.function, limit);
+        running.push((call, until(call.at + limit + START)));
+    }
+    running.sort_by_key(|(_, left)| *left);
+    running
+}
+
+/// The longest that a function runs. Where that is not to be learned, the longest that any does.
+async fn limit(clients: &Clients, function: &str) -> Duration {
+    let seconds = match clients.lambda.get_function_configuration().function_name(function).send().await {
+        Ok(function) => function.timeout.and_then(|seconds| seconds.try_into().ok()),
+        Err(error) => {
+            let error = StepError::from(error);
+            tracing::warn!("the limit of {function} is taken for {} s: {error}", LONGEST.as_secs());
+            None
+        }
+    };
+    seconds.map_or(LONGEST, Duration::from_secs)
+}
+
+/// How long it is until then; nothing when that is over.
+fn until(then: SystemTime) -> Duration {
+    then.duration_since(SystemTime::now()).unwrap_or_default()
+}
+
+/// Stops what these calls have started, side by side, each after a while; what went wrong.
+async fn stop_all<'a>(clients: &Clients, calls: impl IntoIterator<Item = (&'a Call, Duration)>) -> Vec<String> {
+    let began = Instant::now();
+    let stops = calls.into_iter().map(async |(call, after)| {
+        sleep_until(began + after).await;
+        stop(clients, call).await.map_err(|error| format!("{}: {error}", call.function)).err()
+    });
     stream::iter(stops).buffer_unordered(AT_ONCE).filter_map(future::ready).collect().await
 }
 
 async fn stop(clients: &Clients, call: &Call) -> Result<(), StepError> {
     let payload = Blob::new(call.payload.to_string());
-    let answer = clients.lambda.invoke().function_name(&call.function).payload(payload).send().await?;
+    let answer = clients.steps.invoke().function_name(&call.function).payload(payload).send().await?;
     if answer.function_error.is_none() {
         return Ok(());
     }
@@ -98,7 +147,7 @@ fn open_calls(history: &[HistoryEvent]) -> Vec<Call> {
     let mut last: Vec<(String, i64, bool)> = Vec::new();
     for event in history {
         let scheduled = scheduled_by.get(&event.previous_event_id).copied();
-        if let Some(call) = event.task_scheduled_event_details.as_ref().and_then(|task| call(&task.parameters)) {
+        if let Some(call) = event.task_scheduled_event_details.as_ref().and_then(|task| call(event, &task.parameters)) {
             let key = identity(&call);
             last.retain(|(known, ..)| *known != key);
             last.push((key, event.id, false));
@@ -145,11 +194,12 @@ fn is_over(error: &str, resumed: bool) -> bool {
 }
 
 /// A call of a step: a Lambda task whose payload is an envelope.
-fn call(parameters: &str) -> Option<Call> {
-    let parameters: Value = serde_json::from_str(parameters).ok()?;
-    let payload = parameters.get("Payload")?;
+fn call(event: &HistoryEvent, parameters: &str) -> Option<Call> {
+    let mut parameters: Value = serde_json::from_str(parameters).ok()?;
+    let payload = parameters.get_mut("Payload")?.take();
     payload.get("target")?;
-    Some(Call { function: parameters["FunctionName"].as_str()?.to_owned(), payload: payload.clone(), answered: false })
+    let at = SystemTime::try_from(event.timestamp).ok()?;
+    Some(Call { function: parameters["FunctionName"].as_str()?.to_owned(), payload, at, answered: false })
 }
 
 fn answer(output: Option<&str>) -> Option<Value> {
@@ -165,25 +215,35 @@ fn main() -> ExitCode {
     run(
         async || {
             let config = session::aws_config(None).await;
-            // A step may take as long as its function's limit, and must not be called twice meanwhile: no retries here,
-            // Lambda calls this function again instead.
-            let patient = TimeoutConfig::builder().operation_timeout(Duration::from_secs(90)).build();
-            let lambda = aws_sdk_lambda::config::Builder::from(&config)
+            // A step takes its time to stop, and must not be called twice meanwhile: no retries here, Lambda calls this
+            // function again instead.
+            let patient = TimeoutConfig::builder().operation_timeout(STOP).build();
+            let steps = aws_sdk_lambda::config::Builder::from(&config)
                 .timeout_config(patient)
                 .retry_config(RetryConfig::disabled())
                 .build();
-            Ok(Clients { states: aws_sdk_sfn::Client::new(&config), lambda: aws_sdk_lambda::Client::from_conf(lambda) })
+            Ok(Clients {
+                states: aws_sdk_sfn::Client::new(&config),
+                lambda: aws_sdk_lambda::Client::new(&config),
+                steps: aws_sdk_lambda::Client::from_conf(steps),
+            })
         },
-        async |clients: &Clients, event| cancel(clients, &event.payload).await,
+        async |clients: &Clients, event| cancel(clients, &event.payload, event.context.deadline()).await,
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurationOutput;
+    use aws_sdk_lambda::operation::invoke::InvokeOutput;
+    use aws_sdk_sfn::operation::get_execution_history::GetExecutionHistoryOutput;
     use aws_sdk_sfn::primitives::DateTime;
     use aws_sdk_sfn::types::{
         HistoryEventType, TaskFailedEventDetails, TaskScheduledEventDetails, TaskSucceededEventDetails,
     };
+    use aws_smithy_mocks::{RuleMode, mock, mock_client};
 
     use super::*;
 
@@ -295,5 +355,64 @@ mod tests {
         ]);
         assert_eq!(open.len(), 1);
         assert_eq!(open[0].payload["target"]["account"], "prod");
+    }
+
+    /// What becomes of an execution that ended now, when its one call was made so many seconds before and has never
+    /// answered: the answer, and after how many seconds the step was told to stop. `limit` is its function's, if known.
+    async fn cancelled(called: u64, limit: Option<i32>) -> (Result<Value, StepError>, Vec<u64>) {
+        let task = TaskScheduledEventDetails::builder().resource_type("lambda").resource("invoke").region("eu-west-1");
+        let parameters = json!({ "FunctionName": "f", "Payload": envelope("copy", "prod") }).to_string();
+        let at = DateTime::from(SystemTime::now() - Duration::from_secs(called));
+        let call = event(1, 0, HistoryEventType::TaskScheduled).timestamp(at);
+        let call = call.task_scheduled_event_details(task.parameters(parameters).build().unwrap()).build().unwrap();
+        let history = mock!(aws_sdk_sfn::Client::get_execution_history)
+            .then_output(move || GetExecutionHistoryOutput::builder().events(call.clone()).build().unwrap());
+        let known = mock!(aws_sdk_lambda::Client::get_function_configuration)
+            .then_output(move || GetFunctionConfigurationOutput::builder().set_timeout(limit).build());
+        let (began, stops) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
+        let told = Arc::clone(&stops);
+        let step = mock!(aws_sdk_lambda::Client::invoke)
+            .match_requests(|request| {
+                let payload: Value = serde_json::from_slice(request.payload().unwrap().as_ref()).unwrap();
+                payload["cancel"] == true
+            })
+            .then_output(move || {
+                told.lock().unwrap().push(began.elapsed().as_secs());
+                InvokeOutput::builder().build()
+            });
+        let clients = Clients {
+            states: mock_client!(aws_sdk_sfn, [&history]),
+            lambda: mock_client!(aws_sdk_lambda, [&known]),
+            steps: mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [&step]),
+        };
+        let ended = json!({ "source": "aws.states", "detail-type": "Step Functions Execution Status Change",
+            "detail": { "executionArn": "arn:e" } });
+        let done = cancel(&clients, &Event::from_text(&ended.to_string()), SystemTime::now() + LONGEST).await;
+        let stops = stops.lock().unwrap().clone();
+        (done, stops)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_answered_is_stopped_again_when_its_function_can_run_no_longer() {
+        // Within two seconds, because the history's clock is not the one that stands still here.
+        let is_about = |seconds: u64, expected: u64| (expected - 2..=expected).contains(&seconds);
+        for (called, limit, second) in [(0, Some(60), 70), (30, Some(60), 40), (300, Some(900), 610), (300, None, 610)]
+        {
+            let (done, stops) = cancelled(called, limit).await;
+            assert_eq!(done.unwrap(), json!({ "cancelled": 1 }));
+            assert!(stops.len() == 2 && stops[0] == 0 && is_about(stops[1], second), "{called} {limit:?}: {stops:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_run_longer_than_there_is_time_is_left_to_the_retry() {
+        let (done, stops) = cancelled(5, Some(900)).await;
+        let error = done.unwrap_err();
+        assert!(error.name == ErrorName::StepFailed && error.message.contains("may run still"), "{error}");
+        assert!(stops.len() == 2 && (775..=780).contains(&stops[1]), "{stops:?}");
+        // As the retry finds it.
+        let (done, stops) = cancelled(5 + 840, Some(900)).await;
+        assert_eq!(done.unwrap(), json!({ "cancelled": 1 }));
+        assert!(stops.len() == 2 && stops[1] <= 65, "{stops:?}");
     }
 }

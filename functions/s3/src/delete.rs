@@ -1,0 +1,140 @@
+//! Deleting: objects by the thousand, files one by one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+use futures_util::{StreamExt, stream};
+use stepward::error::denied;
+use stepward::{ErrorName, StepError};
+
+use crate::body::blocking;
+use crate::bucket::Bucket;
+use crate::listing::Entry;
+use crate::transfer::End;
+
+/// Objects that one request deletes. <https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html>
+pub const BATCH: usize = 1000;
+/// Requests at once, where each deletes one object.
+const AT_ONCE: usize = 16;
+
+/// What is to be deleted together.
+#[derive(Debug, Default)]
+pub struct Batch(Vec<Entry>);
+
+impl Batch {
+    /// Adds one.
+    pub fn push(&mut self, entry: Entry) {
+        self.0.push(entry);
+    }
+
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether one request takes no more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.len() >= BATCH
+    }
+
+    /// All of it, if there is any.
+    pub fn take(&mut self) -> Option<Vec<Entry>> {
+        (!self.0.is_empty()).then(|| std::mem::take(&mut self.0))
+    }
+}
+
+/// Deletes entries; what became of each.
+pub async fn all(end: &End, entries: Vec<Entry>) -> Vec<(Entry, Result<(), StepError>)> {
+    match end {
+        End::Local { root, .. } => {
+            let paths: Vec<_> = entries.iter().map(|entry| end.path(&entry.key)).collect();
+            let root = Arc::clone(root);
+            let gone = |removed: Result<(), StepError>| match removed {
+                // As in S3: what is not there any more is deleted.
+                Err(error) if error.name == ErrorName::NotFound => Ok(()),
+                removed => removed,
+            };
+            let removed =
+                blocking(move || Ok(paths.iter().map(|path| gone(root.remove_file(path))).collect::<Vec<_>>()));
+            match removed.await {
+                Ok(results) => entries.into_iter().zip(results).collect(),
+                Err(error) => entries.into_iter().map(|entry| (entry, Err(error.clone()))).collect(),
+            }
+        }
+        End::S3 { bucket, .. } => {
+            let (together, mut alone): (Vec<_>, Vec<_>) =
+                entries.into_iter().partition(|entry| is_writable(&end.path(&entry.key)));
+            let keys: Vec<_> = together.iter().map(|entry| end.path(&entry.key)).collect();
+            let mut refused = match objects(bucket, &keys).await {
+                Ok(refused) => refused,
+                Err(error) => keys.iter().map(|key| (key.clone(), error.clone())).collect(),
+            };
+            let mut came = Vec::with_capacity(together.len() + alone.len());
+            for (entry, key) in together.into_iter().zip(keys) {
+                match refused.remove(&key) {
+                    // The SDK tries a request again, and not what fails within one that went well.
+                    Some(error) if error.name == ErrorName::Throttled && error.aws.is_none() => alone.push(entry),
+                    refused => came.push((entry, refused.map_or(Ok(()), Err))),
+                }
+            }
+            let alone = alone.into_iter().map(async |entry| {
+                let request = bucket.client.delete_object().bucket(&bucket.name).key(end.path(&entry.key));
+                let deleted = request.set_expected_bucket_owner(bucket.owner.clone()).send().await;
+                (entry, deleted.map(drop).map_err(StepError::from))
+            });
+            came.extend(stream::iter(alone).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
+            came
+        }
+    }
+}
+
+/// Deletes up to [`BATCH`] objects by one request; the keys that S3 refused, with why.
+async fn objects(bucket: &Bucket, keys: &[String]) -> Result<HashMap<String, StepError>, StepError> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let identifiers = keys.iter().map(|key| ObjectIdentifier::builder().key(key).build()).collect::<Result<_, _>>();
+    let delete = identifiers.and_then(|all| Delete::builder().set_objects(Some(all)).quiet(true).build());
+    let delete = delete.map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+    let request = bucket.client.delete_objects().bucket(&bucket.name).delete(delete);
+    let answer = request.set_expected_bucket_owner(bucket.owner.clone()).send().await?;
+    let refused: HashMap<_, _> = answer.errors.unwrap_or_default().into_iter().map(refused).collect();
+    match refused.iter().find(|(key, _)| !keys.contains(key)) {
+        Some((key, error)) => {
+            Err(ErrorName::Internal.because(format!("of a key that it was not asked for, {key:?}: {}", error.message)))
+        }
+        None => Ok(refused),
+    }
+}
+
+fn refused(error: aws_sdk_s3::types::Error) -> (String, StepError) {
+    let (code, message) = (error.code.unwrap_or_default(), error.message.unwrap_or_default());
+    let error_of_key = match code.as_str() {
+        "AccessDenied" => ErrorName::AccessDenied.because(denied("s3:DeleteObject", &message)),
+        "InternalError" | "ServiceUnavailable" | "SlowDown" => ErrorName::Throttled.because(message),
+        _ => ErrorName::StepFailed.because(format!("S3 refused to delete it: {code}: {message}")),
+    };
+    (error.key.unwrap_or_default(), error_of_key)
+}
+
+/// Whether XML, which carries many keys at once, can carry this one. <https://www.w3.org/TR/xml/#charsets>
+fn is_writable(key: &str) -> bool {
+    // A reader makes one line end of both, and newlines of tabs in places; S3 gets those keys one by one.
+    key.chars().all(|c| c >= ' ' && !matches!(c, '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_xml_cannot_carry_go_alone() {
+        assert!(is_writable("a/ü &<>\"'/🦀"));
+        for key in ["a\nb", "a\rb", "a\u{1}", "\u{ffff}"] {
+            assert!(!is_writable(key), "{key:?}");
+        }
+    }
+}

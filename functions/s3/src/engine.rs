@@ -1,0 +1,271 @@
+//! The run of a transfer: decisions on one side, objects on their way on the other, and where it goes on next time.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use serde::{Deserialize, Serialize};
+use stepward::{ErrorName, Progress, Resume, StepError};
+
+use crate::body::blocking;
+use crate::delete::{self, Batch};
+use crate::listing::Entry;
+use crate::plan::{Decision, Plan};
+use crate::report::{Done, Report};
+use crate::transfer::{Begin, Transfers};
+
+/// Objects that are on their way at once. S3 answers a small one in some 20 to 50 ms, so that this is beyond what one
+/// processor sends.
+const AT_ONCE: usize = 64;
+/// Of those, objects that are moved in parts; each has several on their way.
+const LARGE_AT_ONCE: usize = 4;
+
+/// Where a run goes on.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Position {
+    /// The key up to which all is decided, and over but for what follows.
+    pub after: Option<String>,
+    /// What is not over yet.
+    pub unfinished: Vec<Unfinished>,
+    /// What has been done so far.
+    pub report: Report,
+}
+
+/// An object that goes on in another call.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Unfinished {
+    /// Its key in the source.
+    pub key: String,
+    /// Its size when it was begun, in bytes.
+    pub size: u64,
+    /// Its entity tag when it was begun, if it is an object.
+    pub etag: Option<String>,
+    /// How far it is.
+    pub begin: Begin,
+}
+
+/// What one piece of work has come to.
+enum Came {
+    Transferred(Entry, Result<Option<Begin>, StepError>),
+    Deleted(Vec<(Entry, Result<(), StepError>)>),
+}
+
+/// A run of transfers.
+pub struct Run<'a> {
+    /// How objects are moved.
+    pub transfers: &'a Transfers<'a>,
+    /// What the entry is called at the destination, where that is not its key.
+    pub rename: Option<String>,
+    /// Whether nothing is changed, only shown.
+    pub dry_run: bool,
+    /// The verb of a log line, as the AWS CLI has it: `upload`, `move` ….
+    pub verb: &'static str,
+}
+
+impl Run<'_> {
+    /// Works until all is done, or the time for this call is over.
+    ///
+    /// # Errors
+    /// Why a listing failed; what single objects failed with, once all others are done.
+    pub async fn run(&self, mut plan: Plan<'_>, position: Position) -> Result<Progress<Done>, StepError> {
+        let Position { mut after, unfinished, mut report } = position;
+        report.done.dry_run = self.dry_run;
+        let mut running: FuturesUnordered<BoxFuture<'_, Came>> = FuturesUnordered::new();
+        let mut left = Vec::new();
+        let mut large = 0;
+        let mut batch = Batch::default();
+        for Unfinished { key, size, etag, begin } in unfinished {
+            large += 1;
+            let modified = std::time::SystemTime::UNIX_EPOCH;
+            running.push(self.transfer(Entry { key, size, modified, etag }, Some(begin)));
+        }
+        let slice = self.transfers.slice;
+        let mut listed = false;
+        let listing: Result<(), StepError> = loop {
+            let goes_on = !listed && !slice.is_over() && !report.is_hopeless();
+            let has_room = running.len() < AT_ONCE && large < LARGE_AT_ONCE;
+            if !goes_on && batch.is_empty() && running.is_empty() {
+                break Ok(());
+            }
+            if (!goes_on || batch.is_full())
+                && let Some(work) = self.deletion(&mut batch)
+            {
+                running.push(work);
+                continue;
+            }
+            let decision = tokio::select! {
+                biased;
+                Some(came) = running.next(), if !running.is_empty() => {
+                    self.note(came, &mut report, &mut left, &mut large);
+                    continue;
+                }
+                decision = plan.next(), if goes_on && has_room => decision,
+                else => continue,
+            };
+            let decision = match decision {
+                Ok(decision) => decision,
+                // What is under way is brought to its end first.
+                Err(error) => {
+                    while let Some(came) = running.next().await {
+                        self.note(came, &mut report, &mut left, &mut large);
+                    }
+                    break Err(error);
+                }
+            };
+            let Some(decision) = decision else {
+                listed = true;
+                continue;
+            };
+            if let Some(key) = decision.position()
+                && after.as_deref().is_none_or(|after| after < key)
+            {
+                after = Some(key.to_owned());
+            }
+            match decision {
+                Decision::Left(_) => {}
+                Decision::Unchanged(_) => report.done.unchanged += 1,
+                Decision::Impossible { key, reason } => {
+                    self.fail(&mut report, &key, &ErrorName::StepFailed.because(reason));
+                }
+                Decision::Transfer(entry) if let Err(error) = self.transfers.check(&entry, self.name(&entry.key)) => {
+                    self.fail(&mut report, &entry.key, &error);
+                }
+                decision if self.dry_run => self.show(&decision, &mut report),
+                Decision::Delete(entry) => batch.push(entry),
+                Decision::Transfer(entry) => {
+                    if self.transfers.is_large(&entry) {
+                        large += 1;
+                    }
+                    running.push(self.transfer(entry, None));
+                }
+            }
+        };
+        drop(running);
+        if let Err(error) = listing {
+            self.give_up(&left).await?;
+            return Err(error);
+        }
+        if report.is_hopeless() {
+            self.give_up(&left).await?;
+        } else if !listed || !left.is_empty() {
+            let progress = progress(&report, left.len());
+            return Progress::pending(&Position { after, unfinished: left, report }, Duration::ZERO, progress);
+        }
+        self.clean_up().await?;
+        report.end().map(Progress::Done)
+    }
+
+    fn transfer(&self, entry: Entry, begin: Option<Begin>) -> BoxFuture<'_, Came> {
+        Box::pin(async move {
+            let worked = self.transfers.transfer(&entry, self.name(&entry.key), begin).await;
+            Came::Transferred(entry, worked)
+        })
+    }
+
+    fn deletion(&self, batch: &mut Batch) -> Option<BoxFuture<'_, Came>> {
+        let entries = batch.take()?;
+        let destination = &self.transfers.destination;
+        Some(Box::pin(async move { Came::Deleted(delete::all(destination, entries).await) }))
+    }
+
+    fn note(&self, came: Came, report: &mut Report, left: &mut Vec<Unfinished>, large: &mut usize) {
+        let ctx = self.transfers.ctx;
+        match came {
+            Came::Transferred(entry, worked) => {
+                if self.transfers.is_large(&entry) {
+                    *large = large.saturating_sub(1);
+                }
+                match worked {
+                    Ok(None) => {
+                        report.done.transferred += 1;
+                        report.done.bytes += entry.size;
+                        report.say(ctx, || self.line(&entry));
+                    }
+                    Ok(Some(begin)) => {
+                        let Entry { key, size, etag, .. } = entry;
+                        left.push(Unfinished { key, size, etag, begin });
+                    }
+                    Err(error) => self.fail(report, &entry.key, &error),
+                }
+            }
+            Came::Deleted(entries) => {
+                for (entry, worked) in entries {
+                    let shown = self.transfers.destination.shown(&entry.key);
+                    match worked {
+                        Ok(()) => {
+                            report.done.deleted += 1;
+                            report.say(ctx, || format!("delete: {shown}"));
+                        }
+                        Err(error) => report.fail(ctx, &format!("delete failed: {shown}"), &error),
+                    }
+                }
+            }
+        }
+    }
+
+    fn fail(&self, report: &mut Report, key: &str, error: &StepError) {
+        let what = format!("{} failed: {}", self.verb, self.transfers.source.shown(key));
+        report.fail(self.transfers.ctx, &what, error);
+    }
+
+    fn show(&self, decision: &Decision, report: &mut Report) {
+        let ctx = self.transfers.ctx;
+        match decision {
+            Decision::Transfer(entry) => {
+                report.done.transferred += 1;
+                report.done.bytes += entry.size;
+                report.say(ctx, || self.line(entry));
+            }
+            Decision::Delete(entry) => {
+                report.done.deleted += 1;
+                report.say(ctx, || format!("delete: {}", self.transfers.destination.shown(&entry.key)));
+            }
+            Decision::Unchanged(_) | Decision::Left(_) | Decision::Impossible { .. } => {}
+        }
+    }
+
+    fn line(&self, entry: &Entry) -> String {
+        let Transfers { source, destination, .. } = self.transfers;
+        format!("{}: {} to {}", self.verb, source.shown(&entry.key), destination.shown(self.name(&entry.key)))
+    }
+}
+
+/// The position that a call goes on from.
+///
+/// # Errors
+/// `InvalidInput` where it is none.
+pub fn position(resume: Option<&Resume>) -> Result<Position, StepError> {
+    resume.map(Resume::state).transpose().map(Option::unwrap_or_default)
+}
+
+fn progress(report: &Report, unfinished: usize) -> String {
+    let Done { transferred, bytes, deleted, unchanged, .. } = &report.done;
+    let under_way = if unfinished > 0 { format!(", {unfinished} large ones under way") } else { String::new() };
+    format!("{transferred} transferred ({bytes} bytes), {deleted} deleted, {unchanged} unchanged so far{under_way}")
+}
+
+impl Run<'_> {
+    fn name<'e>(&'e self, key: &'e str) -> &'e str {
+        self.rename.as_deref().unwrap_or(key)
+    }
+
+    /// Ends what was begun, when it will not go on.
+    ///
+    /// # Errors
+    /// Why it cannot be ended.
+    pub async fn give_up(&self, left: &[Unfinished]) -> Result<(), StepError> {
+        for Unfinished { key, begin, .. } in left {
+            self.transfers.give_up(begin, self.name(key)).await?;
+        }
+        self.clean_up().await
+    }
+
+    /// Removes the directory of unfinished files.
+    async fn clean_up(&self) -> Result<(), StepError> {
+        match self.transfers.scratch.clone() {
+            Some(scratch) => blocking(move || scratch.remove()).await,
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What is in a bucket or below a directory: in byte order of keys, page after page, in bounded memory.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::types::EncodingType;
+use stepward::{ErrorName, StepError};
+use tokio::sync::mpsc::{self, Receiver, Sender};
+
+use crate::keys::listed;
+use crate::local::{self, Root};
+
+/// Entries of a local listing that are handed over at once; S3's pages have as many.
+const PAGE: usize = 1000;
+/// Pages that are read ahead while others are worked on.
+const AHEAD: usize = 1;
+
+/// An object or a file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// Its key behind the listed prefix, or its path below the listed directory with slashes.
+    pub key: String,
+    /// Its size, in bytes.
+    pub size: u64,
+    /// When it was last written.
+    pub modified: SystemTime,
+    /// An object's entity tag.
+    pub etag: Option<String>,
+}
+
+/// One name of a listing.
+#[derive(Clone, Debug)]
+pub enum Listed {
+    /// What can be transferred.
+    Entry(Entry),
+    /// What cannot, and why.
+    Skipped {
+        /// As in [`Entry::key`].
+        key: String,
+        /// The reason, for a person.
+        reason: String,
+    },
+}
+
+/// What is listed.
+#[derive(Clone, Debug)]
+pub enum Range {
+    /// Objects whose keys begin with the prefix.
+    Objects {
+        /// A client that may list the bucket.
+        client: Client,
+        /// The bucket.
+        bucket: String,
+        /// The prefix; empty for the whole bucket.
+        prefix: String,
+        /// Whether empty objects with a slash at the end are listed too: the "folders" that consoles make.
+        folders: bool,
+    },
+    /// Files below a directory.
+    Files {
+        /// The local root.
+        root: Arc<Root>,
+        /// The directory, below the root.
+        base: String,
+        /// Whether a directory that is not there is an empty one.
+        optional: bool,
+    },
+}
+
+/// A listing on its way. What it reads ahead ends when it is dropped.
+#[derive(Debug)]
+pub struct Listing {
+    pages: Receiver<Result<Vec<Listed>, StepError>>,
+    page: std::vec::IntoIter<Listed>,
+}
+
+impl Range {
+    /// Lists what comes after the key `after`.
+    #[must_use]
+    pub fn list(&self, after: Option<&str>) -> Listing {
+        let (sender, pages) = mpsc::channel(AHEAD);
+        let after = after.map(str::to_owned);
+        match self.clone() {
+            Self::Objects { client, bucket, prefix, folders } => {
+                tokio::spawn(async move {
+                    if let Err(error) = objects(&client, &bucket, &prefix, folders, after, &sender).await {
+                        let _ = sender.send(Err(error)).await;
+                    }
+                });
+            }
+            Self::Files { root, base, optional } => {
+                tokio::task::spawn_blocking(move || match files(&root, &base, after.as_deref(), &sender) {
+                    Err(error) if error.name == ErrorName::NotFound && optional => {}
+                    Err(error) => drop(sender.blocking_send(Err(error))),
+                    Ok(()) => {}
+                });
+            }
+        }
+        Listing { pages, page: Vec::new().into_iter() }
+    }
+}
+
+impl Listing {
+    /// A listing of one entry.
+    #[must_use]
+    pub fn of(entry: Entry) -> Self {
+        let (_, pages) = mpsc::channel(AHEAD);
+        Self { pages, page: vec![Listed::Entry(entry)].into_iter() }
+    }
+
+    /// A listing of these names, in this order.
+    #[cfg(test)]
+    pub(crate) fn of_all(names: Vec<Listed>) -> Self {
+        Self { page: names.into_iter(), ..Self::empty() }
+    }
+
+    /// A listing of nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        let (_, pages) = mpsc::channel(AHEAD);
+        Self { pages, page: Vec::new().into_iter() }
+    }
+
+    /// The next name. Nothing is lost where the future is dropped.
+    ///
+    /// # Errors
+    /// Why S3 or the file system failed.
+    pub async fn next(&mut self) -> Result<Option<Listed>, StepError> {
+        loop {
+            if let Some(listed) = self.page.next() {
+                return Ok(Some(listed));
+            }
+            match self.pages.recv().await {
+                Some(page) => self.page = page?.into_iter(),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+async fn objects(
+    client: &Client,
+    bucket: &str,
+    prefix: &str,
+    folders: bool,
+    after: Option<String>,
+    sender: &Sender<Result<Vec<Listed>, StepError>>,
+) -> Result<(), StepError> {
+    let request = client.list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
+    let request = request.set_start_after(after.map(|after| format!("{prefix}{after}")));
+    let mut pages = request.into_paginator().send();
+    while let Some(page) = pages.next().await {
+        let page = page?;
+        let mut entries = Vec::new();
+        for object in page.contents.unwrap_or_default() {
+            let key = listed(page.encoding_type.as_ref(), object.key.unwrap_or_default())?;
+            let size = object.size.unwrap_or_default().unsigned_abs();
+            if size == 0 && (key.ends_with('/') || key.is_empty()) && !folders {
+                continue;
+            }
+            let Some(relative) = key.strip_prefix(prefix) else {
+                return Err(ErrorName::Internal.because(format!("S3 listed {key:?}, which does not begin {prefix:?}")));
+            };
+            let modified = object.last_modified.and_then(|time| SystemTime::try_from(time).ok());
+            let modified = modified.ok_or_else(|| ErrorName::Internal.because("S3 listed an object without a time"))?;
+            entries.push(Listed::Entry(Entry { key: relative.into(), size, modified, etag: object.e_tag }));
+        }
+        if sender.send(Ok(entries)).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn files(
+    root: &Root,
+    base: &str,
+    after: Option<&str>,
+    sender: &Sender<Result<Vec<Listed>, StepError>>,
+) -> Result<(), StepError> {
+    let mut page = Vec::with_capacity(PAGE);
+    root.walk(base, after, &mut |found| {
+        page.push(match found {
+            local::Listed::File { key, stat } => {
+                Listed::Entry(Entry { key, size: stat.size, modified: stat.modified, etag: None })
+            }
+            local::Listed::Skipped { key, reason } => Listed::Skipped { key, reason },
+        });
+        if page.len() < PAGE || sender.blocking_send(Ok(std::mem::take(&mut page))).is_ok() {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    })?;
+    let _ = sender.blocking_send(Ok(page));
+    Ok(())
+}

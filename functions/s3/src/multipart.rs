@@ -1,0 +1,299 @@
+//! Multipart uploads: begun, resumed, finished, and never left behind.
+//!
+//! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html>
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use aws_sdk_s3::config::Config;
+use aws_sdk_s3::operation::create_multipart_upload::CreateMultipartUploadError;
+use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, EncodingType, MultipartUpload,
+};
+use crc_fast::CrcAlgorithm;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use serde::{Deserialize, Serialize};
+use stepward::resend::OnlyThrottled;
+use stepward::{ErrorName, StepError};
+
+use crate::body::Checksum;
+use crate::bucket::{Bucket, patient};
+use crate::keys::listed;
+use crate::slice::Slice;
+use crate::transfer::{TRIES, jitter};
+
+/// Size above which an object is moved in parts, and of a part: the AWS CLI's.
+pub const PART: u64 = 8 * 1024 * 1024;
+/// Parts that an object can have. <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
+const PARTS: u64 = 10_000;
+/// Parts of one object that are on their way at once.
+pub const AT_ONCE: usize = 8;
+
+/// A multipart upload that goes on in another call.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Begun {
+    /// S3's ID of it.
+    pub upload_id: String,
+    /// What it is of: when this has changed, its parts are of no use.
+    pub of: String,
+}
+
+/// What a multipart upload is to make.
+pub struct Upload<'a> {
+    /// Where.
+    pub bucket: &'a Bucket,
+    /// As what.
+    pub key: &'a str,
+    /// Bytes of the whole.
+    pub size: u64,
+    /// Bytes of a part, but for the last.
+    pub part_size: u64,
+    /// What it is of: the source's size and time, or its entity tag.
+    pub of: &'a str,
+    /// The role session that uploads: what it has begun and lost is aborted.
+    pub session_arn: Option<&'a str>,
+    /// When to stop for now.
+    pub slice: Slice,
+}
+
+/// A part that is to be uploaded.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// S3's ID of the upload.
+    pub upload_id: String,
+    /// Its number, from 1.
+    pub number: i32,
+    /// Where it begins.
+    pub at: u64,
+    /// Its bytes.
+    pub length: u64,
+}
+
+/// How big parts must be for an object of this size.
+#[must_use]
+pub fn part_size(size: u64, at_least: u64) -> u64 {
+    at_least.max(size.div_ceil(PARTS))
+}
+
+impl Upload<'_> {
+    /// Uploads all parts that are not there yet. Not over in time, it answers what to go on with; after a failure it
+    /// leaves nothing behind.
+    ///
+    /// # Errors
+    /// What a part, or S3, failed with.
+    pub async fn run<F: Future<Output = Result<CompletedPart, StepError>>>(
+        &self,
+        begun: Option<Begun>,
+        create: impl Future<Output = Result<CreateMultipartUploadFluentBuilder, StepError>>,
+        part: impl Fn(Part) -> F,
+    ) -> Result<Option<Begun>, StepError> {
+        let (upload_id, mut done) = if let Some(resumed) = self.resumed(begun).await? {
+            resumed
+        } else {
+            (self.begin(&create.await?).await?, BTreeMap::new())
+        };
+        let worked = match self.parts(&upload_id, &mut done, part).await {
+            Ok(false) => return Ok(Some(Begun { upload_id, of: self.of.into() })),
+            Ok(true) => self.complete(&upload_id, done).await,
+            Err(error) => Err(error),
+        };
+        match worked {
+            Ok(()) => Ok(None),
+            Err(error) => Err(abort_after(error, self.bucket, self.key, &upload_id).await),
+        }
+    }
+
+    /// Begins the upload. When the answer is lost it may have begun all the same, so it is never asked for twice without
+    /// a look for what is there.
+    async fn begin(&self, request: &CreateMultipartUploadFluentBuilder) -> Result<String, StepError> {
+        let mut tries = 0;
+        loop {
+            self.abort_lost().await?;
+            tries += 1;
+            match self.create(request.clone()).await {
+                Err(error) if matches!(error.name, ErrorName::TimedOut | ErrorName::Internal) => {
+                    if tries == TRIES {
+                        let Err(left) = self.abort_lost().await else { return Err(error) };
+                        let message = format!("{}; what it may have begun could not be aborted: {left}", error.message);
+                        return Err(StepError { message, ..error });
+                    }
+                    tokio::time::sleep(jitter(Duration::from_secs(1 << tries))).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn create(&self, request: CreateMultipartUploadFluentBuilder) -> Result<String, StepError> {
+        let once = Config::builder().retry_classifier(OnlyThrottled::<CreateMultipartUploadError>::default());
+        let request = request.bucket(&self.bucket.name).key(self.key);
+        let request = request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).checksum_type(ChecksumType::FullObject);
+        let request = request.set_expected_bucket_owner(self.bucket.owner.clone());
+        let answer = request.customize().config_override(once).send().await?;
+        answer.upload_id.ok_or_else(|| ErrorName::Internal.because("S3 began an upload and gave it no ID"))
+    }
+
+    /// The parts that an upload of an earlier call has; `None` where it is of no use any more.
+    async fn resumed(&self, begun: Option<Begun>) -> Result<Option<(String, BTreeMap<i32, CompletedPart>)>, StepError> {
+        let Some(Begun { upload_id, of }) = begun else { return Ok(None) };
+        if of != self.of {
+            abort(self.bucket, self.key, &upload_id).await?;
+            return Ok(None);
+        }
+        let request = self.bucket.client.list_parts().bucket(&self.bucket.name).key(self.key).upload_id(&upload_id);
+        let request = request.set_expected_bucket_owner(self.bucket.owner.clone());
+        let mut parts = request.into_paginator().items().send();
+        let mut done = BTreeMap::new();
+        while let Some(part) = parts.next().await {
+            let part = match part.map_err(StepError::from) {
+                Err(error) if error.has_code("NoSuchUpload") => return Ok(None),
+                part => part?,
+            };
+            let number = part.part_number.unwrap_or_default();
+            if part.size.map(i64::unsigned_abs) == Some(self.length(number)) {
+                let completed = CompletedPart::builder().part_number(number).set_e_tag(part.e_tag);
+                done.insert(number, completed.set_checksum_crc64_nvme(part.checksum_crc64_nvme).build());
+            }
+        }
+        Ok(Some((upload_id, done)))
+    }
+
+    /// Aborts what an earlier call of this same session has begun for the key, when its answer was lost.
+    async fn abort_lost(&self) -> Result<(), StepError> {
+        let Some(session_arn) = self.session_arn else { return Ok(()) };
+        let all = unfinished(self.bucket, self.key, |upload| {
+            upload.key.as_deref() == Some(self.key) && is_of(upload, session_arn)
+        });
+        for (_, upload_id) in all.await? {
+            abort(self.bucket, self.key, &upload_id).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether all parts are there now.
+    async fn parts<F: Future<Output = Result<CompletedPart, StepError>>>(
+        &self,
+        upload_id: &str,
+        done: &mut BTreeMap<i32, CompletedPart>,
+        part: impl Fn(Part) -> F,
+    ) -> Result<bool, StepError> {
+        let count = i32::try_from(self.size.div_ceil(self.part_size))
+            .map_err(|_| ErrorName::Internal.because("more parts than there are numbers for"))?;
+        let mut missing = (1..=count).filter(|number| !done.contains_key(number)).collect::<Vec<_>>().into_iter();
+        let mut running = FuturesUnordered::new();
+        loop {
+            while running.len() < AT_ONCE && !self.slice.is_over() {
+                let Some(number) = missing.next() else { break };
+                let at = u64::from(number.unsigned_abs() - 1) * self.part_size;
+                running.push(part(Part { upload_id: upload_id.into(), number, at, length: self.length(number) }));
+            }
+            let Some(completed) = running.next().await else { return Ok(missing.len() == 0) };
+            let completed = completed?;
+            done.insert(completed.part_number.unwrap_or_default(), completed);
+        }
+    }
+
+    fn length(&self, number: i32) -> u64 {
+        let before = (u64::from(number.unsigned_abs()).saturating_sub(1)).saturating_mul(self.part_size);
+        self.size.saturating_sub(before).min(self.part_size)
+    }
+
+    async fn complete(&self, upload_id: &str, done: BTreeMap<i32, CompletedPart>) -> Result<(), StepError> {
+        // Where every part has a checksum, S3 is told that of the whole and refuses what does not fit.
+        let whole = done.iter().try_fold(Checksum::empty(CrcAlgorithm::Crc64Nvme), |whole, (number, part)| {
+            let text = part.checksum_crc64_nvme.as_deref()?;
+            Some(whole.then(Checksum::parse(CrcAlgorithm::Crc64Nvme, text, self.length(*number))?))
+        });
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(done.into_values().collect())).build();
+        let request = self.bucket.client.complete_multipart_upload().bucket(&self.bucket.name).key(self.key);
+        let request = request.upload_id(upload_id).multipart_upload(parts);
+        let request = request.set_checksum_crc64_nvme(whole.map(|whole| whole.text()));
+        let request = request.set_checksum_type(whole.map(|_| ChecksumType::FullObject));
+        let request = request.set_expected_bucket_owner(self.bucket.owner.clone());
+        request.customize().config_override(patient()).send().await?;
+        Ok(())
+    }
+}
+
+/// Aborts an upload; one that is not there is as good.
+///
+/// # Errors
+/// Why S3 failed.
+pub async fn abort(bucket: &Bucket, key: &str, upload_id: &str) -> Result<(), StepError> {
+    let request = bucket.client.abort_multipart_upload().bucket(&bucket.name).key(key).upload_id(upload_id);
+    match request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(StepError::from) {
+        Err(error) if !error.has_code("NoSuchUpload") => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Aborts an upload because of an error. What comes back is that error, and tells what is left if that fails too.
+pub async fn abort_after(error: StepError, bucket: &Bucket, key: &str, upload_id: &str) -> StepError {
+    match abort(bucket, key, upload_id).await {
+        // Another try to abort has told already.
+        Err(_) if error.message.contains(upload_id) => error,
+        Err(left) => {
+            let message = format!(
+                "{}; its unfinished multipart upload {upload_id} could not be aborted either ({left}) and is charged \
+                 for until it is",
+                error.message
+            );
+            StepError { message, ..error }
+        }
+        Ok(()) => error,
+    }
+}
+
+/// Key and ID of the unfinished uploads below a prefix that are meant.
+///
+/// # Errors
+/// Why S3 failed.
+pub async fn unfinished(
+    bucket: &Bucket,
+    prefix: &str,
+    is_meant: impl Fn(&MultipartUpload) -> bool,
+) -> Result<Vec<(String, String)>, StepError> {
+    let (mut found, mut key_marker, mut id_marker) = (Vec::new(), None, None);
+    loop {
+        let request = bucket.client.list_multipart_uploads().bucket(&bucket.name).prefix(prefix);
+        let request = request.encoding_type(EncodingType::Url).set_expected_bucket_owner(bucket.owner.clone());
+        let page = request.set_key_marker(key_marker).set_upload_id_marker(id_marker).send().await?;
+        for mut upload in page.uploads.unwrap_or_default() {
+            let key = listed(page.encoding_type.as_ref(), upload.key.take().unwrap_or_default())?;
+            upload.key = Some(key.clone());
+            if is_meant(&upload) {
+                found.extend(upload.upload_id.map(|upload_id| (key, upload_id)));
+            }
+        }
+        if page.is_truncated != Some(true) || page.next_key_marker.is_none() {
+            return Ok(found);
+        }
+        let encoding = page.encoding_type;
+        key_marker = page.next_key_marker.map(|marker| listed(encoding.as_ref(), marker)).transpose()?;
+        id_marker = page.next_upload_id_marker;
+    }
+}
+
+/// Whether a role session has begun an upload. <https://docs.aws.amazon.com/AmazonS3/latest/API/API_Initiator.html>
+#[must_use]
+pub fn is_of(upload: &MultipartUpload, session_arn: &str) -> bool {
+    upload.initiator.as_ref().and_then(|initiator| initiator.id.as_deref()) == Some(session_arn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_grow_with_the_object_so_that_ten_thousand_are_enough() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(part_size(1, PART), PART);
+        assert_eq!(part_size(78 * GIB, PART), PART);
+        for size in [79 * GIB, 5 << 40, 48 << 40] {
+            assert!(size.div_ceil(part_size(size, PART)) <= PARTS);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What the unit tests of the S3 steps share: a small S3 that is asked by the SDK as the real one is and notes every
+//! request, and a process with a local root.
+//!
+//! It stands where the SDK's connection would: what a test sees are the requests as they go over the wire, with the
+//! checksums that the SDK adds, and the SDK reads and checks the answers as it always does. Each step takes this file into
+//! its own tests: a part of the library would bring it into what is released.
+
+#![allow(dead_code, unused_imports, reason = "no step needs all of it")]
+
+#[path = "testing/parts.rs"]
+mod parts;
+#[path = "testing/process.rs"]
+mod process;
+#[path = "testing/sent.rs"]
+mod sent;
+#[path = "testing/store.rs"]
+mod store;
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
+use aws_sdk_s3::primitives::SdkBody;
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use bytes::Bytes;
+use crc_fast::CrcAlgorithm;
+use futures_util::FutureExt;
+use serde_json::{Value, json};
+use stepward::{Context, Progress, Resume, Step, StepError};
+use stepward_s3::body::Checksum;
+use stepward_s3::bucket;
+
+pub(crate) use self::process::{in_root, with_root};
+pub(crate) use self::sent::Sent;
+pub(crate) use self::store::{Object, Store, Upload, refusal};
+
+/// The account that the steps work in, and that owns every bucket but `theirs`.
+pub(crate) const OURS: &str = "222222222222";
+/// The customer's other account, which owns the bucket `theirs`.
+pub(crate) const THEIRS: &str = "333333333333";
+/// When objects were written that a test has put there: 2026-01-31 10:40:00 UTC.
+pub(crate) const WRITTEN: i64 = 1_769_856_000;
+const MIB: usize = 1024 * 1024;
+
+/// An answer: status, headers and body.
+pub(crate) type Answer = (u16, Vec<(String, String)>, Bytes);
+type Hook = Box<dyn FnMut(&Sent, &mut Store) -> Option<Answer> + Send>;
+
+/// The small S3.
+#[derive(Clone, Default)]
+pub(crate) struct S3 {
+    store: Arc<Mutex<Store>>,
+    hooks: Arc<Mutex<Vec<(&'static str, Hook)>>>,
+}
+
+impl Debug for S3 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("S3")
+    }
+}
+
+impl S3 {
+    /// Its inside.
+    pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap()
+    }
+
+    /// Puts an object there, as an upload with a checksum would have left it.
+    pub(crate) fn put(&self, bucket: &str, key: &str, bytes: impl Into<Bytes>) {
+        let bytes = bytes.into();
+        let checksum = Some(crc(&bytes));
+        let object = Object { size: bytes.len() as u64, bytes, checksum, ..Object::default() };
+        self.store().put(bucket, key, object);
+    }
+
+    /// Puts an object of this size there, without its bytes.
+    pub(crate) fn put_size(&self, bucket: &str, key: &str, size: u64) {
+        self.store().put(bucket, key, Object { size, ..Object::default() });
+    }
+
+    /// An object.
+    pub(crate) fn object(&self, bucket: &str, key: &str) -> Option<Object> {
+        self.store().objects.get(&(bucket.into(), key.into())).cloned()
+    }
+
+    /// What all requests of an operation get, where it is not `None`. It is asked first, and may change what is there.
+    pub(crate) fn on(
+        &self,
+        operation: &'static str,
+        hook: impl FnMut(&Sent, &mut Store) -> Option<Answer> + Send + 'static,
+    ) {
+        self.hooks.lock().unwrap().push((operation, Box::new(hook)));
+    }
+
+    /// Refuses an operation so many times.
+    pub(crate) fn refuse(&self, operation: &'static str, times: usize, status: u16, code: &'static str) {
+        let mut left = times;
+        self.on(operation, move |_, _| {
+            left = left.checked_sub(1)?;
+            Some(refusal(status, code))
+        });
+    }
+
+    /// Lets the time for a call be over when an operation is asked for the `n`th time.
+    pub(crate) fn is_slow_at(&self, operation: &'static str, n: usize) {
+        let mut asked = 0;
+        self.on(operation, move |_, _| {
+            asked += 1;
+            if asked == n {
+                let _ = tokio::time::advance(Duration::from_secs(31)).now_or_never();
+            }
+            None
+        });
+    }
+
+    /// All requests so far, as in `PutObject data/a.csv` or `UploadPart data/a.csv 2`; forgotten with that.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.take().iter().map(Sent::line).collect()
+    }
+
+    /// All requests so far; forgotten with that.
+    pub(crate) fn take(&self) -> Vec<Sent> {
+        std::mem::take(&mut self.store().sent)
+    }
+
+    /// The requests of one operation so far.
+    pub(crate) fn sent(&self, operation: &str) -> Vec<Sent> {
+        self.store().sent.iter().filter(|sent| sent.operation == operation).cloned().collect()
+    }
+
+    /// A client as steps make it, for an account.
+    pub(crate) fn client(&self, account: &str) -> Client {
+        let connector = SharedHttpConnector::new(self.clone());
+        let keys = Credentials::new(account, "not-a-secret", None, None, "test");
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("eu-west-1"))
+            .credentials_provider(SharedCredentialsProvider::new(keys))
+            .http_client(http_client_fn(move |_, _| connector.clone()));
+        bucket::client(&config.build())
+    }
+
+    /// A context for one call of a step. Its time is over after half a minute.
+    pub(crate) fn context(&self) -> Context {
+        stepward::testing::context(self.client(OURS))
+    }
+
+    /// As [`Self::context`], in a role session of this ARN, which also begins the uploads.
+    pub(crate) fn context_as(&self, session_arn: &str) -> Context {
+        self.store().session = session_arn.into();
+        stepward::testing::context_as(self.client(OURS), session_arn)
+    }
+
+    /// As [`Self::context`], with the other account beside it.
+    pub(crate) fn context_of_two(&self) -> Context {
+        stepward::testing::with_peer(self.context(), stepward::testing::context(self.client(THEIRS)))
+    }
+}
+
+impl HttpConnector for S3 {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let s3 = self.clone();
+        HttpConnectorFuture::new(async move {
+            let sent = Sent::read(request).await;
+            let hooked = {
+                let (mut hooks, mut store) = (s3.hooks.lock().unwrap(), s3.store());
+                store.sent.push(sent.clone());
+                let mut of_operation = hooks.iter_mut().filter(|(operation, _)| *operation == sent.operation);
+                of_operation.find_map(|(_, hook)| hook(&sent, &mut store))
+            };
+            let (status, headers, body) = hooked.unwrap_or_else(|| s3.store().answer(&sent));
+            let mut response = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body));
+            for (name, value) in headers {
+                response.headers_mut().insert(name, value);
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// CRC-64/NVME in Base64.
+pub(crate) fn crc(bytes: &[u8]) -> String {
+    Checksum::of(CrcAlgorithm::Crc64Nvme, bytes).text()
+}
+
+/// So many MiB of content that differs from place to place.
+pub(crate) fn mib(n: usize) -> Bytes {
+    (0..n * MIB).map(|at| u8::try_from((at / 7 + at / MIB) % 251).unwrap()).collect::<Vec<_>>().into()
+}
+
+/// A step with these parameters, which are checked as the runtime does.
+pub(crate) fn step<S: Step>(params: Value) -> S {
+    let step: S = serde_json::from_value(params).unwrap();
+    step.validate().unwrap();
+    step
+}
+
+/// What a state machine does with a pending answer: it keeps it as JSON, waits, and hands it back.
+pub(crate) fn pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, String) {
+    let Progress::Pending { state, progress, .. } = answer.unwrap() else { panic!("not pending") };
+    let text = json!({ "since": 0, "state": state }).to_string();
+    (serde_json::from_str(&text).unwrap(), progress)
+}
+
+/// The output of an answer.
+pub(crate) fn done<T: Debug>(answer: Result<Progress<T>, StepError>) -> T {
+    match answer.unwrap() {
+        Progress::Done(output) => output,
+        pending @ Progress::Pending { .. } => panic!("not done: {pending:?}"),
+    }
+}

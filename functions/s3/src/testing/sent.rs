@@ -1,0 +1,120 @@
+//! A request as the small S3 gets it.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_s3::primitives::ByteStream;
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use bytes::Bytes;
+use percent_encoding::percent_decode_str;
+
+/// A request as it was sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) operation: &'static str,
+    /// The account whose credentials signed it.
+    pub(crate) account: String,
+    pub(crate) bucket: String,
+    /// The key; for listings the prefix.
+    pub(crate) key: String,
+    pub(crate) query: BTreeMap<String, String>,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Bytes,
+}
+
+impl Sent {
+    pub(super) async fn read(request: HttpRequest) -> Self {
+        let uri = request.uri().strip_prefix("https://").unwrap().to_owned();
+        let (address, query) = uri.split_once('?').unwrap_or((&uri, ""));
+        let (host, path) = address.split_once('/').unwrap_or((address, ""));
+        let query: BTreeMap<_, _> = query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect();
+        let headers: BTreeMap<String, String> =
+            request.headers().iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let operation = operation(request.method(), &query);
+        let key = query.get("prefix").cloned().unwrap_or_else(|| decoded(path));
+        let signed = headers.get("authorization").and_then(|text| text.split_once("Credential=")).unwrap().1;
+        let account = signed.split('/').next().unwrap().to_owned();
+        let bucket = host.split(".s3.").next().unwrap().to_owned();
+        let body = ByteStream::new(request.into_body()).collect().await;
+        let mut sent = Self { operation, account, bucket, key, query, headers, body: Bytes::new() };
+        match body {
+            Ok(body) => sent.unpack(&body.into_bytes()),
+            // A body that breaks off reaches S3 as a connection that breaks off.
+            Err(error) => drop(sent.headers.insert("broken".into(), error.to_string())),
+        }
+        sent
+    }
+
+    /// Takes a body apart that comes in chunks with a checksum behind it.
+    /// <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html>
+    fn unpack(&mut self, raw: &Bytes) {
+        if self.headers.get("content-encoding").is_none_or(|encoding| encoding != "aws-chunked") {
+            self.body = raw.clone();
+            return;
+        }
+        let (mut at, mut whole) = (0, Vec::new());
+        loop {
+            let end = at + raw[at..].windows(2).position(|two| two == b"\r\n").unwrap();
+            let size = usize::from_str_radix(std::str::from_utf8(&raw[at..end]).unwrap(), 16).unwrap();
+            at = end + 2;
+            if size == 0 {
+                break;
+            }
+            whole.extend_from_slice(&raw[at..at + size]);
+            at += size + 2;
+        }
+        let trailers = std::str::from_utf8(&raw[at..]).unwrap();
+        for (name, value) in trailers.lines().filter_map(|line| line.split_once(':')) {
+            self.headers.insert(name.into(), value.trim().into());
+        }
+        self.body = whole.into();
+    }
+
+    /// A header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    /// As in [`S3::requests`].
+    pub(crate) fn line(&self) -> String {
+        let part = self.query.get("partNumber").map(|number| format!(" {number}")).unwrap_or_default();
+        format!("{} {}/{}{part}", self.operation, self.bucket, self.key)
+    }
+}
+
+fn operation(method: &str, query: &BTreeMap<String, String>) -> &'static str {
+    const BY_ID: [&str; 10] = [
+        "AbortMultipartUpload",
+        "CopyObject",
+        "DeleteObject",
+        "GetObject",
+        "ListParts",
+        "PutObject",
+        "UploadPart",
+        "UploadPartCopy",
+        "GetObjectTagging",
+        "CreateMultipartUpload",
+    ];
+    let has = |name| query.contains_key(name);
+    if let Some(id) = query.get("x-id").and_then(|id| BY_ID.into_iter().find(|known| known == id)) {
+        return id;
+    }
+    match method {
+        "HEAD" => "HeadObject",
+        "GET" if has("list-type") => "ListObjectsV2",
+        "GET" if has("tagging") => "GetObjectTagging",
+        "GET" if has("uploads") => "ListMultipartUploads",
+        "POST" if has("delete") => "DeleteObjects",
+        "POST" if has("uploads") => "CreateMultipartUpload",
+        "POST" if has("uploadId") => "CompleteMultipartUpload",
+        _ => panic!("the small S3 knows no {method} with {query:?}"),
+    }
+}
+
+pub(super) fn pair(text: &str) -> (String, String) {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    (decoded(name), decoded(value))
+}
+
+pub(super) fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8().unwrap().into()
+}

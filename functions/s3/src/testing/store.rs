@@ -1,0 +1,247 @@
+//! What the small S3 holds, and what it answers.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
+use bytes::Bytes;
+use crc_fast::CrcAlgorithm;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::sent::{decoded, pair};
+use super::{Answer, OURS, Sent, THEIRS, WRITTEN, crc};
+
+/// An object.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Object {
+    pub(crate) bytes: Bytes,
+    /// Its size: of large ones a test holds no bytes.
+    pub(crate) size: u64,
+    /// What it was written with: content type, metadata, storage class ….
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) etag: String,
+    /// CRC-64/NVME of all of it, in Base64.
+    pub(crate) checksum: Option<String>,
+    pub(crate) modified: i64,
+}
+
+/// An unfinished multipart upload.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Upload {
+    pub(crate) bucket: String,
+    pub(crate) key: String,
+    pub(crate) initiator: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) parts: BTreeMap<i32, Object>,
+}
+
+/// What is in S3, and what it was asked.
+#[derive(Default)]
+pub(crate) struct Store {
+    pub(crate) objects: BTreeMap<(String, String), Object>,
+    pub(crate) uploads: BTreeMap<String, Upload>,
+    pub(crate) sent: Vec<Sent>,
+    /// Uploads that were ever begun.
+    pub(crate) begun: usize,
+    /// Keys on one page of a listing, where not 1,000.
+    pub(crate) page: Option<usize>,
+    /// The role session that uploads.
+    pub(crate) session: String,
+}
+
+impl Store {
+    pub(crate) fn put(&mut self, bucket: &str, key: &str, object: Object) {
+        let modified = if object.modified == 0 { WRITTEN } else { object.modified };
+        // Of content and size, so that the same has the same; that of an upload in parts is another, as at S3.
+        let etag = if object.etag.is_empty() {
+            let sum = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &object.bytes);
+            format!("\"{sum:x}-of-{}\"", object.size)
+        } else {
+            object.etag.clone()
+        };
+        self.objects.insert((bucket.into(), key.into()), Object { etag, modified, ..object });
+    }
+
+    pub(crate) fn answer(&mut self, sent: &Sent) -> Answer {
+        let owner = if sent.bucket == "theirs" { THEIRS } else { OURS };
+        if sent.headers.contains_key("broken") {
+            return refusal(400, "IncompleteBody");
+        }
+        if sent.header("x-amz-expected-bucket-owner").is_some_and(|expected| expected != owner) {
+            return refusal(403, "AccessDenied");
+        }
+        if sent.bucket == "gone" {
+            return refusal(404, "NoSuchBucket");
+        }
+        if sent
+            .header("x-amz-checksum-crc64nvme")
+            .is_some_and(|told| matches!(sent.operation, "PutObject" | "UploadPart") && told != crc(&sent.body))
+        {
+            return refusal(400, "BadDigest");
+        }
+        let at = (sent.bucket.clone(), sent.key.clone());
+        match sent.operation {
+            "HeadObject" | "GetObject" => self.read(sent),
+            "PutObject" => {
+                let checksum = Some(crc(&sent.body));
+                let (bytes, size) = (sent.body.clone(), sent.body.len() as u64);
+                self.put(
+                    &sent.bucket,
+                    &sent.key,
+                    Object { bytes, size, checksum, headers: kept(sent), ..Object::default() },
+                );
+                xml("")
+            }
+            "CopyObject" => match self.copied(sent) {
+                Ok(mut object) => {
+                    object.headers.extend(kept(sent));
+                    object.modified = WRITTEN + 60;
+                    self.put(&sent.bucket, &sent.key, object);
+                    xml("<CopyObjectResult><ETag>\"copy\"</ETag></CopyObjectResult>")
+                }
+                Err(refused) => refused,
+            },
+            "DeleteObject" => match (self.objects.get(&at), sent.header("if-match")) {
+                (Some(object), Some(etag)) if object.etag != etag => refusal(412, "PreconditionFailed"),
+                _ => {
+                    self.objects.remove(&at);
+                    (204, Vec::new(), Bytes::new())
+                }
+            },
+            "DeleteObjects" => {
+                for key in between(&String::from_utf8_lossy(&sent.body), "<Key>", "</Key>") {
+                    self.objects.remove(&(sent.bucket.clone(), key));
+                }
+                xml("<DeleteResult></DeleteResult>")
+            }
+            "GetObjectTagging" => {
+                let tags = self.objects.get(&at).and_then(|object| object.headers.get("x-amz-tagging"));
+                let tags = tags.map_or("", String::as_str).split('&').filter(|tag| !tag.is_empty()).map(pair);
+                let tags: String =
+                    tags.map(|(key, value)| format!("<Tag><Key>{key}</Key><Value>{value}</Value></Tag>")).collect();
+                xml(&format!("<Tagging><TagSet>{tags}</TagSet></Tagging>"))
+            }
+            "ListObjectsV2" => self.list(sent),
+            _ => self.multipart(sent),
+        }
+    }
+
+    fn read(&self, sent: &Sent) -> Answer {
+        let Some(object) = self.objects.get(&(sent.bucket.clone(), sent.key.clone())) else {
+            return refusal(404, "NoSuchKey");
+        };
+        if sent.header("if-match").is_some_and(|etag| etag != object.etag) {
+            return refusal(412, "PreconditionFailed");
+        }
+        let range = sent.header("range").map(|range| bounds(range, object.size));
+        let mut headers: Vec<_> = object.headers.iter().filter(|(name, _)| *name != "x-amz-tagging").collect();
+        let (etag, checksum, modified) = ("etag".to_owned(), "x-amz-checksum-crc64nvme".to_owned(), "last-modified");
+        headers.push((&etag, &object.etag));
+        let mut headers: Vec<_> = headers.into_iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        headers.push((modified.into(), time(object.modified, DateTimeFormat::HttpDate)));
+        if range.is_none() && sent.header("x-amz-checksum-mode").is_some() {
+            headers.extend(object.checksum.clone().map(|text| (checksum, text)));
+        }
+        let bytes = match range {
+            Some((from, to)) if !object.bytes.is_empty() => object.bytes.slice(from..to),
+            _ => object.bytes.clone(),
+        };
+        let length = range.map_or(object.size, |(from, to)| (to - from) as u64);
+        headers.push(("content-length".into(), length.to_string()));
+        let body = if sent.operation == "GetObject" { bytes } else { Bytes::new() };
+        (if range.is_some() { 206 } else { 200 }, headers, body)
+    }
+
+    /// The source of a copy, or the part of it that is asked for.
+    pub(super) fn copied(&self, sent: &Sent) -> Result<Object, Answer> {
+        let source = decoded(sent.header("x-amz-copy-source").unwrap());
+        let (bucket, key) = source.split_once('/').unwrap();
+        let object = self.objects.get(&(bucket.into(), key.into())).ok_or_else(|| refusal(404, "NoSuchKey"))?;
+        if sent.header("x-amz-copy-source-if-match").is_some_and(|etag| etag != object.etag) {
+            return Err(refusal(412, "PreconditionFailed"));
+        }
+        let mut copy = Object { etag: String::new(), ..object.clone() };
+        if let Some((from, to)) = sent.header("x-amz-copy-source-range").map(|range| bounds(range, object.size)) {
+            copy = Object { size: (to - from) as u64, ..Object::default() };
+            if !object.bytes.is_empty() {
+                copy.bytes = object.bytes.slice(from..to);
+                copy.checksum = Some(crc(&copy.bytes));
+            }
+        }
+        Ok(copy)
+    }
+
+    fn list(&self, sent: &Sent) -> Answer {
+        let after = sent.query.get("continuation-token").or_else(|| sent.query.get("start-after"));
+        let after = after.cloned().unwrap_or_default();
+        let mut found = self.objects.iter().filter(|((bucket, key), _)| {
+            *bucket == sent.bucket && key.starts_with(&sent.key) && (after.is_empty() || *key > after)
+        });
+        let page: Vec<_> = found.by_ref().take(self.page.unwrap_or(1000)).collect();
+        let more = found.next().map(|_| &page.last().unwrap().0.1);
+        let more = more.map(|key| format!("<NextContinuationToken>{}</NextContinuationToken>", escaped(key)));
+        let contents: String = page
+            .iter()
+            .map(|((_, key), object)| {
+                let (key, modified) = (escaped(key), time(object.modified, DateTimeFormat::DateTime));
+                let (etag, size) = (&object.etag, object.size);
+                format!(
+                    "<Contents><Key>{key}</Key><LastModified>{modified}</LastModified><ETag>{etag}</ETag>\
+                     <Size>{size}</Size></Contents>"
+                )
+            })
+            .collect();
+        xml(&format!(
+            "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{}</IsTruncated>{}{contents}\
+             </ListBucketResult>",
+            more.is_some(),
+            more.unwrap_or_default()
+        ))
+    }
+}
+
+/// A refusal of S3.
+pub(crate) fn refusal(status: u16, code: &str) -> Answer {
+    let (_, headers, body) = xml(&format!("<Error><Code>{code}</Code><Message>S3 says no</Message></Error>"));
+    (status, headers, body)
+}
+
+pub(super) fn xml(text: &str) -> Answer {
+    (200, vec![("content-type".into(), "application/xml".into())], text.to_owned().into())
+}
+
+/// What an object keeps of the request that wrote it.
+pub(super) fn kept(sent: &Sent) -> BTreeMap<String, String> {
+    const KEPT: [&str; 10] = [
+        "cache-control",
+        "content-disposition",
+        "content-language",
+        "content-type",
+        "expires",
+        "x-amz-server-side-encryption",
+        "x-amz-server-side-encryption-aws-kms-key-id",
+        "x-amz-storage-class",
+        "x-amz-tagging",
+        "x-amz-tagging-directive",
+    ];
+    let is_kept = |name: &str| KEPT.contains(&name) || name.starts_with("x-amz-meta-");
+    sent.headers.iter().filter(|(name, _)| is_kept(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+pub(super) fn escaped(key: &str) -> String {
+    utf8_percent_encode(key, NON_ALPHANUMERIC).to_string()
+}
+
+pub(super) fn between(text: &str, begin: &str, end: &str) -> Vec<String> {
+    text.split(begin).skip(1).filter_map(|rest| Some(rest.split_once(end)?.0.to_owned())).collect()
+}
+
+/// `bytes=0-9` → 0 and 10, within the object.
+fn bounds(range: &str, size: u64) -> (usize, usize) {
+    let (from, to) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')).unwrap();
+    let end = (to.parse::<u64>().unwrap() + 1).min(size);
+    (from.parse().unwrap(), usize::try_from(end).unwrap())
+}
+
+fn time(seconds: i64, format: DateTimeFormat) -> String {
+    DateTime::from_secs(seconds).fmt(format).unwrap()
+}
