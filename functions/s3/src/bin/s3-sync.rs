@@ -41,6 +41,8 @@ use stepward_s3::task::{self, Operation, Task};
 /// step fails. A new run does only what is left then, also after a job was stopped: what was transferred or deleted stays
 /// so, and unfinished uploads and files are removed.
 ///
+/// Directory buckets (S3 Express One Zone) list their keys in no order, and are refused.
+///
 /// S3 charges for a listing of each side, one request per 1,000 objects, and for what is transferred as for `s3-copy`;
 /// deletions are free. A sync without changes sends nothing but listings.
 ///
@@ -496,7 +498,7 @@ mod tests {
         s3.store().page = Some(2);
         here(&s3, ["p/a", "p/c", "p/e", "p/g", "p/i", "p/k"]);
         there(&s3, ["q/b", "q/d", "q/f", "q/h", "q/j", "q/l"]);
-        s3.is_slow_at("CopyObject", 1);
+        s3.is_slow_at("CopyObject", 3);
         let step = sync(json!({ "source": "s3://from-here/p", "destination": "s3://to-there/q", "delete": true }));
         let (resume, progress) = pending(step.run(&s3.context(), None).await);
         let first = s3.take();
@@ -651,6 +653,22 @@ mod tests {
             assert_eq!(keys(&s3, "to-there").len(), 50 + copied, "and nothing is deleted that may be at the source");
             assert!(side == "to-there" || copied == 10, "{copied}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_is_a_listing_that_is_not_in_order_as_of_a_directory_bucket() {
+        let s3 = S3::default();
+        there(&s3, ["a"]);
+        s3.on("ListObjectsV2", |sent, _| {
+            let object =
+                |key| format!("<Contents><Key>{key}</Key><LastModified>2026-01-31T06:00:00Z</LastModified></Contents>");
+            let listed = format!("<ListBucketResult>{}{}</ListBucketResult>", object("b"), object("a"));
+            (sent.bucket == "from-here").then(|| (200, Vec::new(), listed.into()))
+        });
+        let error = across(true).run(&s3.context(), None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::StepFailed);
+        assert!(error.message.contains("directory buckets"), "{error}");
+        assert_eq!(keys(&s3, "to-there"), ["a"]);
     }
 
     #[tokio::test(start_paused = true)]

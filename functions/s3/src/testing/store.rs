@@ -171,8 +171,8 @@ impl Store {
     }
 
     fn list(&self, sent: &Sent) -> Answer {
-        let after = sent.query.get("continuation-token").or_else(|| sent.query.get("start-after"));
-        let after = after.cloned().unwrap_or_default();
+        let token = sent.query.get("continuation-token").map(|token| decoded(token));
+        let after = token.or_else(|| sent.query.get("start-after").cloned()).unwrap_or_default();
         let mut found = self.objects.iter().filter(|((bucket, key), _)| {
             *bucket == sent.bucket && key.starts_with(&sent.key) && (after.is_empty() || *key > after)
         });
