@@ -28,7 +28,8 @@ use crate::http::Server;
 /// The broker's account.
 pub const BROKER_ACCOUNT: &str = "111111111111";
 const TABLE: &str = "stepward";
-const ARTIFACTS: &str = "stepward-artifacts-111111111111";
+/// The broker's bucket for what is too large for an answer.
+pub const ARTIFACTS: &str = "stepward-artifacts-111111111111";
 
 /// A small AWS, until it is dropped.
 pub struct StandIn {
@@ -62,6 +63,7 @@ impl Default for StandIn {
         let state = Arc::new(Mutex::new(State {
             broker: Keys::new("ASIABROKER"),
             sessions: HashMap::new(),
+            fixed: false,
             roles: HashMap::new(),
             records: HashMap::new(),
             instances: Vec::new(),
@@ -131,6 +133,14 @@ impl StandIn {
         let mut state = self.state();
         state.roles.insert(role, Some(external_id));
         state.records.insert((format!("CUSTOMER#{customer}"), format!("ACCOUNT#{name}")), record);
+    }
+
+    /// Gives the broker and every session from now on this access key, for a server beside this one that knows just one.
+    /// Their tokens still tell them apart here.
+    pub fn set_keys(&self, id: &str, secret: &str) {
+        let mut state = self.state();
+        (state.broker.id, state.broker.secret) = (id.into(), secret.into());
+        state.fixed = true;
     }
 
     /// Changes a field of a customer's record.

@@ -1,9 +1,10 @@
 """A MiniStack whose S3 a test fills and looks at from inside: usage `python server.py`, requests as JSON lines on standard
 input, answers as JSON lines on standard output. It ends when standard input does.
 
-From outside nobody can set when an object was last modified, which is half of what `sync` decides by. Other than that,
-MiniStack alone does not say who began a multipart upload; on AWS it is the ARN of the role session:
-https://docs.aws.amazon.com/AmazonS3/latest/API/API_Initiator.html
+From outside nobody can set when an object was last modified, which is half of what `sync` decides by. And MiniStack alone
+- does not say who began a multipart upload; on AWS it is the ARN of the role session:
+  https://docs.aws.amazon.com/AmazonS3/latest/API/API_Initiator.html
+- takes the CRC64NVME of an object made of parts for one of the parts' checksums.
 This leans on names that are private to MiniStack 1.5.33; with another version it fails at start, not silently.
 """
 
@@ -38,6 +39,9 @@ def content(size, fill):
 def fill(buckets):
     for state in (s3._buckets, s3._multipart_uploads, s3._completed_multipart_uploads):
         state._data.clear()
+    # Large outputs go to the broker's bucket; MiniStack takes its key for that of no account in particular.
+    set_request_account_id("")
+    s3._buckets["stepward-artifacts-111111111111"] = {"created": s3.now_iso(), "objects": {}, "region": REGION}
     set_request_account_id(ACCOUNT)
     for bucket, objects in buckets.items():
         s3._buckets[bucket] = {"created": s3.now_iso(), "objects": {}, "region": REGION}
@@ -136,6 +140,46 @@ def list_attributed_uploads(bucket, query):
 
 s3._create_multipart_upload = create_attributed_upload
 s3._list_multipart_uploads = list_attributed_uploads
+
+
+# --- The checksum of an object made of parts ---
+
+compute_checksum = s3._compute_s3_checksum
+complete_multipart_upload = s3._complete_multipart_upload
+composite_checksum = s3._composite_checksum
+checksums = {}
+completing = {"parts": []}
+
+
+def compute_checksum_once(algorithm, body):
+    # MiniStack takes a second for 8 MiB, and contents come again and again.
+    key = algorithm, hashlib.sha256(body).digest()
+    if key not in checksums:
+        checksums[key] = compute_checksum(algorithm, body)
+    return checksums[key]
+
+
+def checksum_of_all(algorithm, part_checksums):
+    # Of the kinds that S3 has for this algorithm there is only that of the whole object:
+    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
+    if algorithm == "CRC64NVME":
+        return compute_checksum_once(algorithm, b"".join(completing["parts"]))
+    return composite_checksum(algorithm, part_checksums)
+
+
+def complete_upload_with_checksum_of_all(bucket, key, body, query, headers=None):
+    upload = s3._multipart_uploads.get(s3._qp(query, "uploadId")) or {"parts": {}}
+    completing["parts"] = [part["body"] for _, part in sorted(upload["parts"].items())]
+    answer = complete_multipart_upload(bucket, key, body, query, headers)
+    made = (s3._buckets.get(bucket) or {"objects": {}})["objects"].get(key, {})
+    if "CRC64NVME" in made.get("checksums", {}):
+        made["checksum_type"] = "FULL_OBJECT"
+    return answer
+
+
+s3._compute_s3_checksum = compute_checksum_once
+s3._composite_checksum = checksum_of_all
+s3._complete_multipart_upload = complete_upload_with_checksum_of_all
 
 threading.Thread(target=serve, daemon=True).start()
 main()
