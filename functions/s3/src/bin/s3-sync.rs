@@ -789,7 +789,13 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for_another_account() {
-        let idle = idle(&[("s3:DeleteObject", "Nothing is deleted here; that has a proof of its own.")]);
+        // The bucket's policy does not let the destination's role read it, so that the object goes through the function.
+        let idle = idle(&[
+            ("s3:DeleteObject", "Nothing is deleted here; that has a proof of its own."),
+            ("s3:GetObject", "In its own account it is not let copy, and reads only in the other one."),
+            ("s3:GetObjectTagging", "In its own account it is not let copy, and reads only in the other one."),
+            ("s3:PutObjectTagging", "The local cloud writes tags without asking for it."),
+        ]);
         prove::<S3Sync>(&idle, async |scene| {
             let (from, to) = (scene.name("from"), scene.name("to"));
             scene.make(&json!({ "Resources": { "To": bucket(&to) } })).await;
