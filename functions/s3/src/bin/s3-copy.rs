@@ -276,7 +276,7 @@ mod tests {
             ("content-language", "de"),
             ("expires", "Sat, 31 Jan 2026 10:40:00 GMT"),
             ("x-amz-meta-owner", "ann"),
-            ("x-amz-tagging", "cost=it+%26+co&x=y"),
+            ("x-amz-tagging", "cost=it%20%26%20co&x=y"),
         ];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         s3.store().objects.values_mut().next().unwrap().headers = headers;
