@@ -255,9 +255,12 @@ mod tests {
         let cloud = private("drop");
         assert!(is_healthy(cloud.port) && !is_free(cloud.port));
         cloud.reset().unwrap();
+        let file = cloud.files().unwrap().join("report.csv");
+        std::fs::write(&file, "a,b\n").unwrap();
         let (dir, port) = (cloud.dir.clone(), cloud.port);
         drop(cloud);
         assert!(has_ended(&dir) && is_free(port));
+        assert!(file.exists(), "an operator's file is gone with the local cloud");
         std::fs::remove_dir_all(dir).unwrap();
     }
 

@@ -5,7 +5,7 @@ use aws_sdk_ecs::types::ContainerDefinition;
 use aws_sdk_elasticloadbalancingv2::types as elb;
 use aws_sdk_lambda::types::{FunctionCode, Runtime};
 use serde_json::{Value, json};
-use stepward_cli::jobs::Outcome;
+use stepward_cli::jobs::{Finished, Outcome};
 
 use crate::world::{Owned, REGION, STACK, World, cut_role, in_the_world, zipped};
 
@@ -58,22 +58,22 @@ const STEPS: [(&str, &str); 23] = [
     ),
 ];
 
-/// The state machine that calls these one after the other, each until it is done.
-fn machine() -> Value {
+/// The state machine that calls steps one after the other, each until it is done.
+fn machine(job: &str, steps: &[(&str, &str)]) -> Value {
     let mut states = json!({
         "Begin": {
             "Type": "Pass",
             "Assign": { "input": "{% $states.input %}", "done": {}, "answer": {} },
-            "Next": STEPS[0].0,
+            "Next": steps[0].0,
         },
         "End": { "Type": "Pass", "Output": "{% $done %}", "End": true },
     });
-    for (index, (step, params)) in STEPS.iter().enumerate() {
-        let next = STEPS.get(index + 1).map_or("End", |(step, _)| *step);
+    for (index, (step, params)) in steps.iter().enumerate() {
+        let next = steps.get(index + 1).map_or("End", |(step, _)| *step);
         let (over, wait) = (format!("{step}: over?"), format!("{step}: wait"));
         let payload = format!(
             "{{% $merge([{{ 'target': $input.target, 'params': {params}, 'execution': {{ \
-             'id': $states.context.Execution.Name, 'job': 'test/long', 'step': '{step}', 'started_by': 'test' }} }}, \
+             'id': $states.context.Execution.Name, 'job': '{job}', 'step': '{step}', 'started_by': 'test' }} }}, \
              $exists($answer.resume) ? {{ 'resume': $answer.resume }} : {{}}]) %}}"
         );
         states[*step] = json!({
@@ -96,6 +96,17 @@ fn machine() -> Value {
         states[&wait] = json!({ "Type": "Wait", "Seconds": 1, "Next": step });
     }
     json!({ "QueryLanguage": "JSONata", "TimeoutSeconds": 200, "StartAt": "Begin", "States": states })
+}
+
+/// Makes a job of steps, each at most once, with their parameters as in [`STEPS`], and runs it to its end.
+pub(crate) async fn run(world: &World, job: &str, steps: &[(&str, &str)], input: &Value) -> Finished {
+    let sfn = world.operator.sfn();
+    let machines = world.deployment.output("StateMachinePrefix").unwrap();
+    let like = sfn.describe_state_machine().state_machine_arn(format!("{machines}account-check"));
+    let role = like.send().await.unwrap().role_arn;
+    let made = sfn.create_state_machine().name(format!("{STACK}-{}", job.replace('/', "-"))).role_arn(role);
+    made.definition(machine(job, steps).to_string()).send().await.unwrap();
+    world.run(job, input).await
 }
 
 /// A customer who has something for each of these steps; what the job is started with.
@@ -169,14 +180,8 @@ async fn customer(world: &World) -> (Owned, Value) {
 fn a_job_of_twenty_three_steps_over_every_service_runs_to_its_end() {
     in_the_world(async |world| {
         let (owned, input) = customer(world).await;
-        let sfn = world.operator.sfn();
-        let machines = world.deployment.output("StateMachinePrefix").unwrap();
-        let like = sfn.describe_state_machine().state_machine_arn(format!("{machines}account-check"));
-        let role = like.send().await.unwrap().role_arn;
-        let made = sfn.create_state_machine().name(format!("{STACK}-test-long")).role_arn(role);
-        made.definition(machine().to_string()).send().await.unwrap();
 
-        let finished = world.run("test/long", &input).await;
+        let finished = run(world, "test/long", &STEPS, &input).await;
 
         assert_eq!(finished.outcome, Outcome::Succeeded, "{finished:?}");
         let done = &finished.output;

@@ -11,11 +11,13 @@
 )]
 
 mod boundary;
+mod file_system;
 mod jobs;
 mod keys;
 mod long_job;
 mod providers;
 mod records;
+mod s3;
 mod secrets;
 mod ways_in;
 mod world;

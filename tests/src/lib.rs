@@ -8,6 +8,7 @@ pub mod iam;
 pub mod proof;
 pub mod proofs;
 pub mod runtime_api;
+pub mod s3;
 pub mod stand_in;
 mod template;
 

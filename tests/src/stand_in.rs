@@ -7,6 +7,7 @@
 mod athena;
 mod dynamodb;
 mod ec2;
+mod numbers;
 mod query;
 mod s3;
 mod state;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use stepward::customer::ExternalId;
 
+pub use self::numbers::{Numbers, Seen};
 use self::state::{Failure, Fault, State};
 use crate::http::Server;
 
@@ -60,10 +62,12 @@ impl Default for StandIn {
         let state = Arc::new(Mutex::new(State {
             broker: Keys::new("ASIABROKER"),
             sessions: HashMap::new(),
+            given: HashMap::new(),
             roles: HashMap::new(),
             records: HashMap::new(),
             instances: Vec::new(),
             objects: HashMap::new(),
+            numbers: HashMap::new(),
             faults: Vec::new(),
             held: Vec::new(),
             requests: Vec::new(),
@@ -130,6 +134,12 @@ impl StandIn {
         state.records.insert((format!("CUSTOMER#{customer}"), format!("ACCOUNT#{name}")), record);
     }
 
+    /// From now on every session in an account gets this access key, for a server beside this one that knows just one.
+    /// Its tokens differ: the last one is good here, and such a server looks at none.
+    pub fn set_keys(&self, account_id: &str, id: &str, secret: &str) {
+        self.state().given.insert(account_id.into(), (id.into(), secret.into()));
+    }
+
     /// Changes a field of a customer's record.
     pub fn set_customer(&self, name: &str, field: &str, value: &str) {
         self.set("CUSTOMERS", name, field, value);
@@ -167,6 +177,24 @@ impl StandIn {
     #[must_use]
     pub fn object(&self, path: &str) -> Option<Vec<u8>> {
         self.state().objects.get(path).cloned()
+    }
+
+    /// Adds a bucket of numbered objects, which every account can use.
+    pub fn add_numbers(&self, bucket: &str, numbers: Numbers) {
+        self.state().numbers.insert(bucket.into(), numbers);
+    }
+
+    /// Changes which objects a bucket of numbers has. What was written or deleted there stays so.
+    pub fn set_numbers(&self, bucket: &str, is_there: impl Fn(u64) -> bool + Send + 'static) {
+        if let Some(numbers) = self.state().numbers.get_mut(bucket) {
+            numbers.set_rule(is_there);
+        }
+    }
+
+    /// What a bucket of numbers was asked to do so far.
+    #[must_use]
+    pub fn seen(&self, bucket: &str) -> Seen {
+        self.state().numbers.get(bucket).map(Numbers::seen).unwrap_or_default()
     }
 
     /// Refuses an operation (as in `ec2:StartInstances`) with an error, this often.

@@ -35,7 +35,7 @@ pub(crate) fn steps(steps: &[&Manifest], is_used: impl Fn(&str) -> bool) -> Stri
       Role: !GetAtt BrokerRole.Arn
 {function}",
             id = logical_id(name),
-            function = function(&step.function)
+            function = function(step.function)
         )
     };
     let mut steps = steps.to_vec();
@@ -44,19 +44,17 @@ pub(crate) fn steps(steps: &[&Manifest], is_used: impl Fn(&str) -> bool) -> Stri
 }
 
 /// What a function has of its own; the rest is the template's `Globals`.
-fn function(function: &Function) -> String {
-    let Function { timeout_seconds, memory_mib, local_files } = *function;
-    let mut own = String::new();
-    if timeout_seconds != Function::SHORT.timeout_seconds {
-        own += &format!("      Timeout: {timeout_seconds}\n");
-    }
-    if memory_mib != Function::SHORT.memory_mib {
-        own += &format!("      MemorySize: {memory_mib}\n");
-    }
-    if local_files {
-        own += LOCAL_FILES;
-    }
-    own
+fn function(function: Function) -> String {
+    let common = Function::SHORT;
+    let unless_common = |name: &str, own: u16, common: u16| {
+        if own == common { String::new() } else { format!("      {name}: {own}\n") }
+    };
+    [
+        unless_common("Timeout", function.timeout_seconds, common.timeout_seconds),
+        unless_common("MemorySize", function.memory_mib, common.memory_mib),
+        if function.local_files { LOCAL_FILES.to_owned() } else { String::new() },
+    ]
+    .concat()
 }
 
 /// The state machines of jobs, which are called `group/job`.
@@ -114,10 +112,10 @@ mod tests {
 
     #[test]
     fn a_function_has_of_its_own_what_the_templates_globals_do_not_give_it() {
-        assert_eq!(function(&Function::SHORT), "");
+        assert_eq!(function(Function::SHORT), "");
         let patient = Function { timeout_seconds: 120, ..Function::SHORT };
-        assert_eq!(function(&patient), "      Timeout: 120\n");
-        let transfer = function(&Function::TRANSFER);
+        assert_eq!(function(patient), "      Timeout: 120\n");
+        let transfer = function(Function::TRANSFER);
         for line in ["      Timeout: 900\n", "      MemorySize: 1769\n", "          STEPWARD_LOCAL_ROOT: "] {
             assert!(transfer.contains(line), "{line}: {transfer}");
         }

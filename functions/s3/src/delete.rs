@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use futures_util::{StreamExt, stream};
+use stepward::error::denied;
 use stepward::{ErrorName, StepError};
 
 use crate::body::blocking;
@@ -51,22 +52,34 @@ pub async fn all(end: &End, entries: Vec<Entry>) -> Vec<(Entry, Result<(), StepE
         End::Local { root, .. } => {
             let paths: Vec<_> = entries.iter().map(|entry| end.path(&entry.key)).collect();
             let root = Arc::clone(root);
-            let removed = blocking(move || Ok(paths.iter().map(|path| root.remove_file(path)).collect::<Vec<_>>()));
+            let gone = |removed: Result<(), StepError>| match removed {
+                // As in S3: what is not there any more is deleted.
+                Err(error) if error.name == ErrorName::NotFound => Ok(()),
+                removed => removed,
+            };
+            let removed =
+                blocking(move || Ok(paths.iter().map(|path| gone(root.remove_file(path))).collect::<Vec<_>>()));
             match removed.await {
                 Ok(results) => entries.into_iter().zip(results).collect(),
                 Err(error) => entries.into_iter().map(|entry| (entry, Err(error.clone()))).collect(),
             }
         }
         End::S3 { bucket, .. } => {
-            let (together, alone): (Vec<_>, Vec<_>) =
+            let (together, mut alone): (Vec<_>, Vec<_>) =
                 entries.into_iter().partition(|entry| is_writable(&end.path(&entry.key)));
             let keys: Vec<_> = together.iter().map(|entry| end.path(&entry.key)).collect();
-            let mut failed = objects(bucket, &keys).await;
-            let mut came: Vec<_> = together
-                .into_iter()
-                .zip(keys)
-                .map(|(entry, key)| (entry, failed.remove(&key).map_or(Ok(()), Err)))
-                .collect();
+            let mut refused = match objects(bucket, &keys).await {
+                Ok(refused) => refused,
+                Err(error) => keys.iter().map(|key| (key.clone(), error.clone())).collect(),
+            };
+            let mut came = Vec::with_capacity(together.len() + alone.len());
+            for (entry, key) in together.into_iter().zip(keys) {
+                match refused.remove(&key) {
+                    // The SDK tries a request again, and not what fails within one that went well.
+                    Some(error) if error.name == ErrorName::Throttled && error.aws.is_none() => alone.push(entry),
+                    refused => came.push((entry, refused.map_or(Ok(()), Err))),
+                }
+            }
             let alone = alone.into_iter().map(async |entry| {
                 let request = bucket.client.delete_object().bucket(&bucket.name).key(end.path(&entry.key));
                 let deleted = request.set_expected_bucket_owner(bucket.owner.clone()).send().await;
@@ -78,30 +91,33 @@ pub async fn all(end: &End, entries: Vec<Entry>) -> Vec<(Entry, Result<(), StepE
     }
 }
 
-/// Deletes up to [`BATCH`] objects by one request; the keys that failed, with why.
-async fn objects(bucket: &Bucket, keys: &[String]) -> HashMap<String, StepError> {
+/// Deletes up to [`BATCH`] objects by one request; the keys that S3 refused, with why.
+async fn objects(bucket: &Bucket, keys: &[String]) -> Result<HashMap<String, StepError>, StepError> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
     let identifiers = keys.iter().map(|key| ObjectIdentifier::builder().key(key).build()).collect::<Result<_, _>>();
     let delete = identifiers.and_then(|all| Delete::builder().set_objects(Some(all)).quiet(true).build());
-    let delete = match delete {
-        Ok(_) if keys.is_empty() => return HashMap::new(),
-        Ok(delete) => delete,
-        Err(error) => return every(keys, &ErrorName::Internal.because(error.to_string())),
-    };
+    let delete = delete.map_err(|error| ErrorName::Internal.because(error.to_string()))?;
     let request = bucket.client.delete_objects().bucket(&bucket.name).delete(delete);
-    match request.set_expected_bucket_owner(bucket.owner.clone()).send().await {
-        Ok(answer) => answer.errors.unwrap_or_default().into_iter().filter_map(refused).collect(),
-        Err(error) => every(keys, &error.into()),
+    let answer = request.set_expected_bucket_owner(bucket.owner.clone()).send().await?;
+    let refused: HashMap<_, _> = answer.errors.unwrap_or_default().into_iter().map(refused).collect();
+    match refused.iter().find(|(key, _)| !keys.contains(key)) {
+        Some((key, error)) => {
+            Err(ErrorName::Internal.because(format!("of a key that it was not asked for, {key:?}: {}", error.message)))
+        }
+        None => Ok(refused),
     }
 }
 
-fn every(keys: &[String], error: &StepError) -> HashMap<String, StepError> {
-    keys.iter().map(|key| (key.clone(), error.clone())).collect()
-}
-
-fn refused(error: aws_sdk_s3::types::Error) -> Option<(String, StepError)> {
+fn refused(error: aws_sdk_s3::types::Error) -> (String, StepError) {
     let (code, message) = (error.code.unwrap_or_default(), error.message.unwrap_or_default());
-    let name = if code == "AccessDenied" { ErrorName::AccessDenied } else { ErrorName::StepFailed };
-    Some((error.key?, name.because(format!("S3 refused to delete it: {code}: {message}"))))
+    let error_of_key = match code.as_str() {
+        "AccessDenied" => ErrorName::AccessDenied.because(denied("s3:DeleteObject", &message)),
+        "InternalError" | "ServiceUnavailable" | "SlowDown" => ErrorName::Throttled.because(message),
+        _ => ErrorName::StepFailed.because(format!("S3 refused to delete it: {code}: {message}")),
+    };
+    (error.key.unwrap_or_default(), error_of_key)
 }
 
 /// Whether XML, which carries many keys at once, can carry this one. <https://www.w3.org/TR/xml/#charsets>

@@ -117,12 +117,19 @@ impl Run<'_> {
                 listed = true;
                 continue;
             };
-            after = Some(decision.key().to_owned());
+            if let Some(key) = decision.position()
+                && after.as_deref().is_none_or(|after| after < key)
+            {
+                after = Some(key.to_owned());
+            }
             match decision {
+                Decision::Left(_) => {}
                 Decision::Unchanged(_) => report.done.unchanged += 1,
                 Decision::Impossible { key, reason } => {
-                    let what = format!("{} failed: {}", self.verb, self.transfers.source.shown(&key));
-                    report.fail(self.transfers.ctx, &what, &ErrorName::StepFailed.because(reason));
+                    self.fail(&mut report, &key, &ErrorName::StepFailed.because(reason));
+                }
+                Decision::Transfer(entry) if let Err(error) = self.transfers.check(&entry, self.name(&entry.key)) => {
+                    self.fail(&mut report, &entry.key, &error);
                 }
                 decision if self.dry_run => self.show(&decision, &mut report),
                 Decision::Delete(entry) => batch.push(entry),
@@ -179,10 +186,7 @@ impl Run<'_> {
                         let Entry { key, size, etag, .. } = entry;
                         left.push(Unfinished { key, size, etag, begin });
                     }
-                    Err(error) => {
-                        let what = format!("{} failed: {}", self.verb, self.transfers.source.shown(&entry.key));
-                        report.fail(ctx, &what, &error);
-                    }
+                    Err(error) => self.fail(report, &entry.key, &error),
                 }
             }
             Came::Deleted(entries) => {
@@ -200,6 +204,11 @@ impl Run<'_> {
         }
     }
 
+    fn fail(&self, report: &mut Report, key: &str, error: &StepError) {
+        let what = format!("{} failed: {}", self.verb, self.transfers.source.shown(key));
+        report.fail(self.transfers.ctx, &what, error);
+    }
+
     fn show(&self, decision: &Decision, report: &mut Report) {
         let ctx = self.transfers.ctx;
         match decision {
@@ -212,22 +221,13 @@ impl Run<'_> {
                 report.done.deleted += 1;
                 report.say(ctx, || format!("delete: {}", self.transfers.destination.shown(&entry.key)));
             }
-            Decision::Unchanged(_) | Decision::Impossible { .. } => {}
+            Decision::Unchanged(_) | Decision::Left(_) | Decision::Impossible { .. } => {}
         }
     }
 
     fn line(&self, entry: &Entry) -> String {
         let Transfers { source, destination, .. } = self.transfers;
         format!("{}: {} to {}", self.verb, source.shown(&entry.key), destination.shown(self.name(&entry.key)))
-    }
-}
-
-impl Decision {
-    fn key(&self) -> &str {
-        match self {
-            Self::Transfer(entry) | Self::Delete(entry) | Self::Unchanged(entry) => &entry.key,
-            Self::Impossible { key, .. } => key,
-        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Which names are meant: `exclude` and `include` as `aws s3` decides them.
 //!
-//! Its rules are in <https://docs.aws.amazon.com/cli/latest/reference/s3/#use-of-exclude-and-include-filters>. One is left out on
-//! purpose: there, a `[` or `*` in the path or prefix that is copied is read as a pattern; here it is a character like any other.
+//! Its rules are in <https://docs.aws.amazon.com/cli/latest/reference/s3/#use-of-exclude-and-include-filters>. One is
+//! left out on purpose: there, a `[` or `*` in the path or prefix that is copied is read as a pattern; here it is a
+//! character like any other.
 
 mod pattern;
 
@@ -15,13 +16,13 @@ use stepward::input::require;
 use self::pattern::Pattern;
 use crate::local::lexical;
 
-/// One rule: `{"exclude": "*.tmp"}` or `{"include": "logs/*"}`. Rules are read in order and the last one that matches a name
-/// wins; a name that none matches is included. So an `include` only brings back what an `exclude` before it took out:
-/// `[{"exclude": "*"}, {"include": "*.log"}]` means the logs and nothing else.
+/// One rule: `{"exclude": "*.tmp"}` or `{"include": "logs/*"}`. Rules are read in order and the last one that matches a
+/// name wins; a name that none matches is included. So an `include` only brings back what an `exclude` before it took
+/// out: `[{"exclude": "*"}, {"include": "*.log"}]` means the logs and nothing else.
 ///
-/// A pattern is relative to the source and to the destination, as in the AWS CLI: `tmp/*` is `s3://bucket/prefix/tmp/…` when
-/// `s3://bucket/prefix` is copied. `*` stands for any characters, slashes too, so `*.log` is also met in folders below; `?`
-/// for one character, `[a-z]` for one of several, `[!a-z]` for any other. Upper and lower case differ.
+/// A pattern is relative to the source and to the destination, as in the AWS CLI: `tmp/*` is `s3://bucket/prefix/tmp/…`
+/// when `s3://bucket/prefix` is copied. `*` stands for any characters, slashes too, so `*.log` is also met in folders
+/// below; `?` for one character, `[a-z]` for one of several, `[!a-z]` for any other. Upper and lower case differ.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
@@ -51,7 +52,8 @@ struct Rule {
     destination: Pattern,
 }
 
-// A hostile pattern costs its length times a name's length, for each name; a list that a person wrote is far below these.
+// A hostile pattern costs its length times a name's length, for each name; a list that a person wrote is far below
+// these.
 const MOST_FILTERS: usize = 1_000;
 const LONGEST_PATTERN: usize = 4_096;
 
@@ -75,7 +77,8 @@ impl Filters {
         Ok(Self { rules: filters.iter().map(rule).collect() })
     }
 
-    /// Whether an entry of source or destination is meant. `path` is whole: `bucket/key` in S3, the absolute path of a file.
+    /// Whether an entry of source or destination is meant. `path` is whole: `bucket/key` in S3, the absolute path of a
+    /// file.
     #[must_use]
     pub fn accepts(&self, path: &str) -> bool {
         let last = self.rules.iter().rev().find(|rule| rule.source.matches(path) || rule.destination.matches(path));
@@ -90,8 +93,8 @@ pub fn root_of_s3(bucket: &str, key: &str, recursive: bool) -> String {
     format!("{bucket}/{directory}")
 }
 
-/// What patterns are relative to below the local root: the directory `given`, or, for a single file, the one that it is in.
-/// `given` is the parameter as the operator wrote it, because `logs/` is a directory where `logs` is a file in one.
+/// What patterns are relative to below the local root: the directory `given`, or, for a single file, the one that it is
+/// in. `given` is the parameter as the operator wrote it, because `logs/` is a directory where `logs` is a file in one.
 #[must_use]
 pub fn root_of_local(local_root: &Path, given: &str, recursive: bool) -> String {
     let whole = local_root.join(given).to_string_lossy().into_owned();

@@ -31,7 +31,7 @@ pub struct Entry {
 }
 
 /// One name of a listing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Listed {
     /// What can be transferred.
     Entry(Entry),
@@ -64,6 +64,8 @@ pub enum Range {
         root: Arc<Root>,
         /// The directory, below the root.
         base: String,
+        /// Whether a directory that is not there is an empty one.
+        optional: bool,
     },
 }
 
@@ -88,11 +90,11 @@ impl Range {
                     }
                 });
             }
-            Self::Files { root, base } => {
-                tokio::task::spawn_blocking(move || {
-                    if let Err(error) = files(&root, &base, after.as_deref(), &sender) {
-                        let _ = sender.blocking_send(Err(error));
-                    }
+            Self::Files { root, base, optional } => {
+                tokio::task::spawn_blocking(move || match files(&root, &base, after.as_deref(), &sender) {
+                    Err(error) if error.name == ErrorName::NotFound && optional => {}
+                    Err(error) => drop(sender.blocking_send(Err(error))),
+                    Ok(()) => {}
                 });
             }
         }
@@ -106,6 +108,12 @@ impl Listing {
     pub fn of(entry: Entry) -> Self {
         let (_, pages) = mpsc::channel(AHEAD);
         Self { pages, page: vec![Listed::Entry(entry)].into_iter() }
+    }
+
+    /// A listing of these names, in this order.
+    #[cfg(test)]
+    pub(crate) fn of_all(names: Vec<Listed>) -> Self {
+        Self { page: names.into_iter(), ..Self::empty() }
     }
 
     /// A listing of nothing.

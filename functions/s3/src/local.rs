@@ -1,8 +1,9 @@
 //! Files below the local root, and nothing else.
 //!
 //! The root is opened once. Everything after goes through that handle with paths that the kernel itself keeps below it
-//! (`openat2` with `RESOLVE_BENEATH`: <https://man7.org/linux/man-pages/man2/openat2.2.html>), so there is no moment between a
-//! check and a use in which a directory could be swapped for a link to somewhere else. Links that stay inside are followed.
+//! (`openat2` with `RESOLVE_BENEATH`: <https://man7.org/linux/man-pages/man2/openat2.2.html>), so there is no moment
+//! between a check and a use in which a directory could be swapped for a link to somewhere else. Links that stay inside
+//! are followed.
 //!
 //! All of this blocks: call it where blocking is allowed.
 
@@ -153,8 +154,8 @@ impl Root {
         self.beneath(path, |dir, path| dir.metadata(path)).map(|metadata| Stat::from(&metadata))
     }
 
-    /// Does something with a path below the root. An absolute link always counts as leaving it; one that leads back below
-    /// the root is replaced by where it leads, and that path is confined as every other.
+    /// Does something with a path below the root. An absolute link always counts as leaving it; one that leads back
+    /// below the root is replaced by where it leads, and that path is confined as every other.
     fn beneath<T>(&self, path: &str, act: impl Fn(&Dir, &Path) -> io::Result<T>) -> io::Result<T> {
         let path = Path::new(if path.is_empty() { "." } else { path });
         match act(&self.dir, path) {
@@ -232,3 +233,8 @@ fn split(path: &str) -> (&str, &str) {
 fn flags(flags: OFlags) -> i32 {
     flags.bits().cast_signed()
 }
+
+#[cfg(test)]
+mod races;
+#[cfg(test)]
+mod tests;

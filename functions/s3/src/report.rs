@@ -72,17 +72,22 @@ impl Report {
         }
     }
 
-    /// Whether it is of no use to go on.
+    /// Whether it is of no use to go on: nothing went well, and what failed did so for a reason that is no object's own.
     #[must_use]
     pub fn is_hopeless(&self) -> bool {
-        self.failed.count >= HOPELESS && self.done.transferred + self.done.deleted == 0
+        let shared = matches!(
+            self.failed.name,
+            Some(ErrorName::AccessDenied | ErrorName::NotFound | ErrorName::Throttled | ErrorName::TimedOut)
+        );
+        shared && self.failed.count >= HOPELESS && self.done.transferred + self.done.deleted == 0
     }
 
-    /// Adds what could not be started any more.
+    /// What was done, once all is over or given up.
     ///
     /// # Errors
     /// What failed, under the name that all failures share where nothing went well, else as `StepFailed`.
     pub fn end(self) -> Result<Done, StepError> {
+        let given_up = self.is_hopeless();
         let Self { done, failed: Failed { count, first, name }, .. } = self;
         if count == 0 {
             return Ok(done);
@@ -94,8 +99,10 @@ impl Report {
         Err(name.because(if count == 1 && well + done.unchanged == 0 {
             first.concat()
         } else {
+            let rest = if given_up { ", so it was given up and the rest not tried" } else { "" };
             format!(
-                "{count} failed and {well} went well ({} were there already); run it again once they are mended: {}{more}",
+                "{count} failed and {well} went well ({} were there already){rest}; run it again once they are mended: \
+                 {}{more}",
                 done.unchanged,
                 first.join("; ")
             )
@@ -139,7 +146,22 @@ mod tests {
         let mut report = Report::default();
         (0..HOPELESS).for_each(|_| report.fail(&ctx, "a", &ErrorName::AccessDenied.because("no")));
         assert!(report.is_hopeless());
+        let error = report.clone().end().unwrap_err();
+        assert_eq!(error.name, ErrorName::AccessDenied);
+        assert!(error.message.contains("given up and the rest not tried"), "{error}");
         report.done.transferred = 1;
+        assert!(!report.is_hopeless());
+    }
+
+    #[test]
+    fn what_fails_for_reasons_of_single_objects_is_not_given_up() {
+        let ctx = context();
+        let mut report = Report::default();
+        (0..HOPELESS).for_each(|_| report.fail(&ctx, "a//b", &ErrorName::InvalidInput.because("no name of a file")));
+        assert!(!report.is_hopeless());
+        let mut report = Report::default();
+        (1..HOPELESS).for_each(|_| report.fail(&ctx, "a", &ErrorName::AccessDenied.because("no")));
+        report.fail(&ctx, "b", &ErrorName::Conflict.because("it was changed"));
         assert!(!report.is_hopeless());
     }
 }

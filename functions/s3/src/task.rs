@@ -12,7 +12,7 @@ use stepward::{Context, ErrorName, Peer, Permissions, Progress, Resume, StepErro
 use tokio::sync::Semaphore;
 
 use crate::body::blocking;
-use crate::bucket::{Attributes, Bucket, Encryption, client};
+use crate::bucket::{Attributes, Bucket, Encryption, Head, client};
 use crate::engine::{self, Run};
 use crate::filter::{Filter, Filters, root_of_local, root_of_s3};
 use crate::listing::{Entry, Listing};
@@ -76,7 +76,18 @@ pub struct Task<'a> {
 struct Ends {
     source: End,
     destination: End,
-    single: Option<(Entry, String)>,
+    single: Option<(Option<Entry>, String)>,
+}
+
+/// Whether a single source is looked at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Look {
+    /// It was there in an earlier call, and is begun or done.
+    No,
+    /// It was there in an earlier call, which may have moved it since.
+    MayBeGone,
+    /// It must be there.
+    MustBeThere,
 }
 
 impl Task<'_> {
@@ -127,6 +138,12 @@ impl Task<'_> {
                 let itself = if self.recursive { onto.starts_with(&below) } else { is_onto(&from.key, &to.key) };
                 require(from.bucket != to.bucket || !itself, || {
                     "destination is source itself or below it: what was moved would be moved again, or lost".into()
+                })
+            }
+            (Place::S3(from), Place::S3(to)) if self.operation == Operation::Sync(true) => {
+                let (below, onto) = (prefix(&from.key), prefix(&to.key));
+                require(from.bucket != to.bucket || below == onto || !below.starts_with(&onto), || {
+                    "source is below destination, where delete would delete it: name another destination".into()
                 })
             }
             _ => Ok(()),
@@ -212,9 +229,20 @@ impl Task<'_> {
     /// failed with, once all others are done.
     pub async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Done>, StepError> {
         let slice = Slice::of(ctx);
-        let position = engine::position(resume.as_ref())?;
         let resumed = resume.is_some();
-        let Ends { source, destination, single } = self.ends(ctx, !resumed).await?;
+        let position = engine::position(resume.as_ref())?;
+        let look = if position.after.is_some() || !position.unfinished.is_empty() {
+            Look::No
+        } else if resumed {
+            Look::MayBeGone
+        } else {
+            Look::MustBeThere
+        };
+        let Ends { source, destination, single } = self.ends(ctx, look).await?;
+        if self.operation == Operation::Move && !self.recursive && !resumed && !self.dry_run {
+            // A source that is gone at the next call has been moved by one whose answer was lost.
+            return Progress::pending(&position, Duration::ZERO, "the source is there and will be moved");
+        }
         let transfers = self.transfers(ctx, (source, destination), slice)?;
         if let Some(scratch) = transfers.scratch.clone() {
             let kept: Vec<_> = position.unfinished.iter().map(|one| transfers.source.path(&one.key)).collect();
@@ -226,24 +254,25 @@ impl Task<'_> {
         let is_meant = |key: &str| filters.accepts(&source.full_path(key));
         let is_meant_there = |key: &str| filters.accepts(&destination.full_path(key));
         let after = position.after.as_deref();
-        let listed = |end: &End, folders| match &single {
-            Some((entry, _)) if after.is_none() => Listing::of(entry.clone()),
+        let listed = |end: &End, folders, optional| match &single {
+            Some((Some(entry), _)) if look != Look::No => Listing::of(entry.clone()),
             Some(_) => Listing::empty(),
-            None => end.range(folders).list(after),
+            None => end.range(folders, optional).list(after),
         };
         let plan = match self.operation {
-            Operation::Copy | Operation::Move => Plan::copy(listed(source, false), is_meant),
+            Operation::Copy | Operation::Move => Plan::copy(listed(source, false, false), is_meant),
             Operation::Sync(delete) => {
                 let to_files = matches!(destination, End::Local { .. });
                 let direction = if to_files { Direction::ToFiles } else { Direction::ToS3 };
-                let there = (listed(destination, false), is_meant_there);
-                Plan::sync((listed(source, false), is_meant), there, direction, delete)
+                let there = (listed(destination, false, true), is_meant_there);
+                Plan::sync((listed(source, false, false), is_meant), there, direction, delete)
             }
             Operation::Delete => {
-                let there = (listed(destination, self.recursive), is_meant_there);
+                let there = (listed(destination, self.recursive, false), is_meant_there);
                 Plan::sync((Listing::empty(), |_: &str| false), there, Direction::ToS3, true)
             }
         };
+        let plan = plan.resumed(after);
         let rename = single.map(|(_, name)| name);
         let run = Run { transfers: &transfers, rename, dry_run: self.dry_run, verb: self.verb(source, destination) };
         Box::pin(run.run(plan, position)).await
@@ -258,7 +287,7 @@ impl Task<'_> {
             return Ok(());
         }
         let position = engine::position(resume.as_ref())?;
-        let Ends { source, destination, single } = self.ends(ctx, false).await?;
+        let Ends { source, destination, single } = self.ends(ctx, Look::No).await?;
         let verb = self.verb(&source, &destination);
         let transfers = self.transfers(ctx, (source, destination), Slice::of(ctx))?;
         let rename = single.map(|(_, name)| name);
@@ -327,8 +356,8 @@ impl Task<'_> {
         )
     }
 
-    /// Finds out what source and destination are. `first` is the first call: a single source is looked at only then.
-    async fn ends(&self, ctx: &Context, first: bool) -> Result<Ends, StepError> {
+    /// Finds out what source and destination are.
+    async fn ends(&self, ctx: &Context, look: Look) -> Result<Ends, StepError> {
         let (source, destination) = self.places()?;
         let owner = self.bucket_owner.unwrap_or(&ctx.place.account_id).to_owned();
         let written = |uri: &Uri| Bucket { client: ctx.client(client), name: uri.bucket.clone(), owner: Some(owner) };
@@ -337,7 +366,7 @@ impl Task<'_> {
             let Place::S3(uri) = &destination else { return Err(not_s3(name)) };
             let (prefix, last) = split(&uri.key, self.recursive);
             let end = End::S3 { bucket: written(uri), prefix };
-            let single = last.map(|last| (Entry::named(&last), last));
+            let single = last.map(|last| (Some(Entry::named(&last)), last));
             return Ok(Ends { source: end.clone(), destination: end, single });
         }
         let read = match &source {
@@ -346,18 +375,23 @@ impl Task<'_> {
                 let there = if elsewhere { ctx.peer()? } else { ctx };
                 let (prefix, last) = split(&uri.key, self.recursive);
                 let bucket = Bucket { client: there.client(client), name: uri.bucket.clone(), owner: None };
-                let entry = match last {
-                    Some(last) if first => {
-                        let head = bucket.head(&uri.key).await?;
-                        Some(Entry { key: last, size: head.size, modified: head.modified, etag: head.etag })
-                    }
-                    last => last.as_deref().map(Entry::named),
+                let single = match last {
+                    Some(name) if look != Look::No => match bucket.head(&uri.key).await {
+                        Err(error) if error.name == ErrorName::NotFound && look == Look::MayBeGone => {
+                            Some((None, name))
+                        }
+                        Err(error) => return Err(error),
+                        Ok(Head { size, modified, etag, .. }) => {
+                            Some((Some(Entry { key: name.clone(), size, modified, etag }), name))
+                        }
+                    },
+                    last => last.map(|name| (None, name)),
                 };
-                (End::S3 { bucket, prefix }, entry)
+                (End::S3 { bucket, prefix }, single)
             }
-            Place::Local(path) => local_source(path, self.recursive, first).await?,
+            Place::Local(path) => local_source(path, self.recursive, look).await?,
         };
-        let (source, entry) = read;
+        let (source, single) = read;
         let (destination, renamed) = match &destination {
             Place::S3(uri) => {
                 let (prefix, last) = split(&uri.key, self.recursive);
@@ -365,23 +399,27 @@ impl Task<'_> {
             }
             Place::Local(path) => local_destination(path, self.recursive).await?,
         };
-        let single = entry.map(|entry| {
-            let name = renamed.unwrap_or_else(|| entry.key.clone());
-            (entry, name)
-        });
+        let single = single.map(|(entry, name)| (entry, renamed.unwrap_or(name)));
         Ok(Ends { source, destination, single })
     }
 }
 
-async fn local_source(path: &str, recursive: bool, first: bool) -> Result<(End, Option<Entry>), StepError> {
+/// The directory and, for a single file, that file and its name in it.
+async fn local_source(
+    path: &str,
+    recursive: bool,
+    look: Look,
+) -> Result<(End, Option<(Option<Entry>, String)>), StepError> {
     let given = path.to_owned();
     blocking(move || {
         let root = Root::open()?;
         let path = root.resolve("source", &given)?;
         let invalid = |why: &str| Err(ErrorName::InvalidInput.because(format!("source {given} {why}")));
-        let stat = if first || recursive { root.stat(&path)? } else { None };
+        let stat = if look == Look::No { None } else { root.stat(&path)? };
         if recursive {
             return match stat {
+                // Whoever lists it finds out; who only stops a run needs no source.
+                None if look == Look::No => Ok((End::Local { root, base: path }, None)),
                 None => Err(ErrorName::NotFound.because(format!("there is no directory {given}"))),
                 Some(stat) if !stat.is_dir => invalid("is a file: leave recursive away"),
                 Some(_) => Ok((End::Local { root, base: path }, None)),
@@ -389,12 +427,13 @@ async fn local_source(path: &str, recursive: bool, first: bool) -> Result<(End, 
         }
         let (base, name) = path.rsplit_once('/').unwrap_or(("", &path));
         let entry = match stat {
-            None if first => return Err(ErrorName::NotFound.because(format!("there is no file {given}"))),
+            None if look == Look::MustBeThere => {
+                return Err(ErrorName::NotFound.because(format!("there is no file {given}")));
+            }
             Some(stat) if stat.is_dir => return invalid("is a directory: set recursive"),
-            Some(stat) => Entry { key: name.into(), size: stat.size, modified: stat.modified, etag: None },
-            None => Entry::named(name),
+            stat => stat.map(|stat| Entry { key: name.into(), size: stat.size, modified: stat.modified, etag: None }),
         };
-        Ok((End::Local { root, base: base.into() }, Some(entry)))
+        Ok((End::Local { root, base: base.into() }, Some((entry, name.into()))))
     })
     .await
 }

@@ -80,9 +80,9 @@ pub enum Begin {
 }
 
 impl End {
-    /// The listing of what is below it.
+    /// The listing of what is below it: `folders` and `optional` as in [`Range`].
     #[must_use]
-    pub fn range(&self, folders: bool) -> Range {
+    pub fn range(&self, folders: bool, optional: bool) -> Range {
         match self {
             Self::S3 { bucket, prefix } => Range::Objects {
                 client: bucket.client.clone(),
@@ -90,7 +90,7 @@ impl End {
                 prefix: prefix.clone(),
                 folders,
             },
-            Self::Local { root, base } => Range::Files { root: Arc::clone(root), base: base.clone() },
+            Self::Local { root, base } => Range::Files { root: Arc::clone(root), base: base.clone(), optional },
         }
     }
 
@@ -162,32 +162,35 @@ impl Transfers<'_> {
         entry.size >= if by_s3 { COPY_LIMIT } else { multipart::PART }
     }
 
-    /// Whether a source lies below a destination that is itself below the source's prefix: what is copied there would be
-    /// copied again.
-    #[must_use]
-    pub fn is_in_destination(&self, entry: &Entry) -> bool {
+    /// Whether an entry can be transferred to a name at all.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the name can be no file's; `Conflict` when the source lies below a destination that is itself
+    /// below the source's prefix: what is copied there would be copied again.
+    pub fn check(&self, entry: &Entry, name: &str) -> Result<(), StepError> {
         match (&self.source, &self.destination) {
-            (End::S3 { bucket: from, prefix: of }, End::S3 { bucket: to, prefix }) => {
-                from.name == to.name && prefix != of && self.source.path(&entry.key).starts_with(prefix.as_str())
+            (_, End::Local { root, base }) => root.check_key(base, name),
+            (End::S3 { bucket: from, prefix: of }, End::S3 { bucket: to, prefix })
+                if from.name == to.name
+                    && prefix.len() > of.len()
+                    && self.source.path(&entry.key).starts_with(prefix.as_str()) =>
+            {
+                Err(ErrorName::Conflict.because(
+                    "it is below the destination, which is below the source: exclude the destination, or it would be \
+                     copied into itself again and again",
+                ))
             }
-            _ => false,
+            _ => Ok(()),
         }
     }
 
     async fn transferred(&self, entry: &Entry, name: &str, begun: Option<Begin>) -> Result<Option<Begin>, StepError> {
-        if self.is_in_destination(entry) {
-            return Err(ErrorName::Conflict.because(
-                "it is below the destination, which is below the source: exclude the destination, or it would be copied \
-                 into itself again and again",
-            ));
-        }
         match (&self.source, &self.destination) {
             (End::Local { root, .. }, End::S3 { bucket, .. }) => {
                 let path = self.source.path(&entry.key);
                 Box::pin(self.upload((root, &path), (bucket, &self.destination.path(name)), begun)).await
             }
-            (End::S3 { bucket, .. }, End::Local { root, base }) => {
-                root.check_key(base, name)?;
+            (End::S3 { bucket, .. }, End::Local { root, .. }) => {
                 let key = self.source.path(&entry.key);
                 Box::pin(self.download((bucket, &key), entry, (root, &self.destination.path(name)), begun)).await
             }

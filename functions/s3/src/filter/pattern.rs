@@ -27,7 +27,8 @@ impl Token {
 }
 
 impl Pattern {
-    /// `pattern` below `root`, joined as `os.path.join` does: one that begins with a slash stands alone. The root is literal.
+    /// `pattern` below `root`, joined as `os.path.join` does: one that begins with a slash stands alone. The root is
+    /// literal.
     pub(super) fn below(root: &str, pattern: &str) -> Self {
         let mut tokens = Vec::new();
         if !pattern.starts_with('/') {
@@ -55,8 +56,8 @@ impl Pattern {
         Self { tokens }
     }
 
-    /// Whether all of `text` matches. Only the last star is ever tried again, because what matched before it can stay as it
-    /// is: the time is at most the pattern's length times the text's.
+    /// Whether all of `text` matches. Only the last star is ever tried again, because what matched before it can stay
+    /// as it is: the time is at most the pattern's length times the text's.
     pub(super) fn matches(&self, text: &str) -> bool {
         let (mut at, mut rest) = (0, text.chars());
         let mut last_star = None;
@@ -83,7 +84,8 @@ impl Pattern {
     }
 }
 
-/// Where the `]` is that closes a set, `chars` being what follows its `[`. The first character in a set never closes it.
+/// Where the `]` is that closes a set, `chars` being what follows its `[`. The first character in a set never closes
+/// it.
 fn set_end(chars: &[char]) -> Option<usize> {
     let first = usize::from(chars.first() == Some(&'!'));
     chars.iter().enumerate().skip(first + 1).find(|(_, c)| **c == ']').map(|(at, _)| at)
@@ -122,4 +124,64 @@ fn set(inner: &[char]) -> Token {
     });
     let ranges = ends.chain(chunks.iter().flatten().map(|&c| (c, c))).collect();
     Token::Set { negated, ranges }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn matches(pattern: &str, text: &str) -> bool {
+        Pattern::below("", pattern).matches(text)
+    }
+
+    #[test]
+    fn answers_are_those_of_pythons_fnmatch() {
+        // Made by fnmatch.py, beside it.
+        let table = include_str!("fnmatch.jsonl");
+        let rows: Vec<(String, String, bool)> = table.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
+        assert_eq!((rows.len(), rows.iter().filter(|row| row.2).count()), (400, 200));
+        for (pattern, text, answer) in rows {
+            assert_eq!(matches(&pattern, &text), answer, "{pattern:?} against {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_star_crosses_slashes_and_lines_and_two_stars_are_one() {
+        assert!(matches("a*z", "a/b\nc/z") && matches("a**z", "a/z") && matches("**", "") && matches("*", ".a"));
+        assert!(!matches("a*z", "a/b"));
+    }
+
+    #[test]
+    fn a_question_mark_is_one_character_and_not_one_byte() {
+        assert!(matches("?", "é") && matches("?", "/") && !matches("?", "") && !matches("?", "ab"));
+    }
+
+    #[test]
+    fn a_bracket_that_is_not_closed_is_a_character() {
+        assert!(matches("a[b", "a[b") && matches("[", "[") && matches("[]", "[]") && matches("[!]", "[!]"));
+        assert!(matches("[]]", "]") && matches("[!]]", "a") && !matches("[!]]", "]"));
+    }
+
+    #[test]
+    fn a_range_that_runs_backwards_is_empty() {
+        assert!(!matches("[b-a]", "a") && !matches("[b-a]", "b") && matches("[!b-a]", "x") && matches("[b-ax]", "x"));
+    }
+
+    #[test]
+    fn case_counts() {
+        assert!(!matches("A", "a") && !matches("[A-Z]", "a"));
+    }
+
+    #[test]
+    fn a_hostile_pattern_takes_no_longer_than_it_is_long() {
+        let started = Instant::now();
+        for pattern in ["a*".repeat(40) + "b", "*a".repeat(40) + "b*", "*".repeat(2_000) + "b", "*?".repeat(900) + "b"]
+        {
+            assert!(!matches(&pattern, &"a".repeat(1_000)));
+        }
+        assert!(matches(&("a*".repeat(40) + "b"), &("a".repeat(1_000) + "b")));
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    }
 }

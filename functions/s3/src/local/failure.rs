@@ -6,7 +6,8 @@ use rustix::io::Errno;
 use stepward::StepError;
 use stepward::error::ErrorName;
 
-/// Whether a path was refused because it leads out of the root. cap-std says so with an error of its own, not the system's.
+/// Whether a path was refused because it leads out of the root. cap-std says so with an error of its own, not the
+/// system's.
 pub(super) fn is_escape(error: &io::Error) -> bool {
     error.kind() == ErrorKind::PermissionDenied && error.raw_os_error().is_none()
 }
@@ -16,8 +17,8 @@ pub(super) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
-/// Why one entry of a directory is passed over; `None` when the trouble is not the entry's own, and a listing without it
-/// would look complete where it is not.
+/// Why one entry of a directory is passed over; `None` when the trouble is not the entry's own, and a listing without
+/// it would look complete where it is not.
 pub(super) fn why_skipped(error: &io::Error) -> Option<&'static str> {
     Some(match error.kind() {
         _ if is_escape(error) => "it is a link that leads out of the local root",
@@ -40,6 +41,10 @@ pub(crate) fn failed(action: &str, path: &str, error: &io::Error) -> StepError {
             (ErrorName::InvalidInput, "a link on the way leads out of it, and nothing outside is touched".into())
         }
         _ if is_circle(error) => (ErrorName::InvalidInput, "its links lead in a circle".into()),
+        // What opening a socket is answered with.
+        _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+            (ErrorName::Conflict, "it is a device, a pipe or a socket, not a file".into())
+        }
         ErrorKind::InvalidFilename => (ErrorName::InvalidInput, "the path is too long".into()),
         ErrorKind::NotFound => (ErrorName::NotFound, "it does not exist".into()),
         ErrorKind::PermissionDenied => {
@@ -60,4 +65,31 @@ pub(crate) fn failed(action: &str, path: &str, error: &io::Error) -> StepError {
         _ => (ErrorName::StepFailed, error.to_string()),
     };
     name.because(format!("could not {action} {place}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_trouble_has_its_name_and_the_message_has_the_path() {
+        for (kind, name, says) in [
+            (ErrorKind::NotFound, ErrorName::NotFound, "does not exist"),
+            (ErrorKind::ReadOnlyFilesystem, ErrorName::AccessDenied, "read only"),
+            (ErrorKind::IsADirectory, ErrorName::Conflict, "directory of this name"),
+            (ErrorKind::NotADirectory, ErrorName::Conflict, "is a file"),
+            (ErrorKind::StorageFull, ErrorName::StepFailed, "full"),
+            (ErrorKind::QuotaExceeded, ErrorName::StepFailed, "full"),
+            (ErrorKind::CrossesDevices, ErrorName::StepFailed, "another file system"),
+            (ErrorKind::Other, ErrorName::StepFailed, "other error"),
+        ] {
+            let error = failed("write", "a/b", &kind.into());
+            assert_eq!(error.name, name, "{error}");
+            assert!(error.message.starts_with("could not write \"a/b\" below the local root: "), "{error}");
+            assert!(error.message.contains(says), "{error}");
+        }
+        let denied = io::Error::from_raw_os_error(Errno::ACCESS.raw_os_error());
+        assert_eq!(failed("write", "a", &denied).name, ErrorName::AccessDenied);
+        assert!(failed("list", "", &denied).message.contains("could not list the local root: "));
+    }
 }

@@ -142,7 +142,7 @@ impl Transfers<'_> {
                 .set_server_side_encryption(self.attributes.encryption.clone())
                 .set_ssekms_key_id(self.attributes.kms_key.clone())
                 .set_expected_bucket_owner(to.owner.clone());
-            request.send().await?;
+            request.customize().disable_payload_signing().send().await?;
             return Ok(None);
         }
         let of = format!("{HERE}{}", head.etag.as_deref().unwrap_or_default());
@@ -156,7 +156,8 @@ impl Transfers<'_> {
             let checksum = Checksum::of(CrcAlgorithm::Crc64Nvme, &bytes);
             let request = to.client.upload_part().bucket(&to.name).key(key).upload_id(upload_id).part_number(number);
             let request = request.checksum_crc64_nvme(checksum.text()).body(ByteStream::from(bytes));
-            let answer = request.set_expected_bucket_owner(to.owner.clone()).send().await?;
+            let request = request.set_expected_bucket_owner(to.owner.clone());
+            let answer = request.customize().disable_payload_signing().send().await?;
             let completed = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag);
             Ok(completed.checksum_crc64_nvme(checksum.text()).build())
         };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedPart};
+use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use stepward::{ErrorName, StepError};
 
@@ -22,7 +23,14 @@ impl Transfers<'_> {
         begun: Option<Begin>,
     ) -> Result<Option<Begin>, StepError> {
         let (below, file) = (Arc::clone(root), path.to_owned());
-        let opened: Opened = blocking(move || below.open_file(&file)).await?.into();
+        // What fits into one piece is read at once.
+        let (opened, bytes) = blocking(move || {
+            let opened = Opened::from(below.open_file(&file)?);
+            let small = opened.stat.size <= CHUNK;
+            let bytes = small.then(|| opened.piece(0, opened.stat.size)).transpose()?;
+            Ok((opened, bytes))
+        })
+        .await?;
         let begun = match begun {
             Some(Begin::Upload(begun)) => Some(begun),
             _ => None,
@@ -32,7 +40,7 @@ impl Transfers<'_> {
             if let Some(begun) = &begun {
                 multipart::abort(bucket, key, &begun.upload_id).await?;
             }
-            self.put(&opened, path, bucket, key).await?;
+            self.put(&opened, bytes, path, (bucket, key)).await?;
         } else if let Some(begun) = self.put_parts(&opened, path, bucket, key, begun).await? {
             return Ok(Some(Begin::Upload(begun)));
         }
@@ -50,24 +58,28 @@ impl Transfers<'_> {
         Ok(None)
     }
 
-    async fn put(&self, opened: &Opened, path: &str, bucket: &Bucket, key: &str) -> Result<(), StepError> {
-        let size = opened.stat.size;
+    async fn put(
+        &self,
+        opened: &Opened,
+        bytes: Option<Bytes>,
+        path: &str,
+        (bucket, key): (&Bucket, &str),
+    ) -> Result<(), StepError> {
         let request = bucket.client.put_object().bucket(&bucket.name).key(key).set_content_type(content_type(path));
         let request = request
             .set_storage_class(self.attributes.storage_class.clone())
             .set_server_side_encryption(self.attributes.encryption.clone())
             .set_ssekms_key_id(self.attributes.kms_key.clone())
             .set_expected_bucket_owner(bucket.owner.clone());
-        let request = if size <= CHUNK {
-            let opened = opened.clone();
-            let bytes = blocking(move || opened.piece(0, size)).await?;
+        let request = if let Some(bytes) = bytes {
             let checksum = Checksum::of(CrcAlgorithm::Crc64Nvme, &bytes);
             request.checksum_crc64_nvme(checksum.text()).body(ByteStream::from(bytes))
         } else {
-            request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).body(opened.stream(0, size))
+            request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).body(opened.stream(0, opened.stat.size))
         };
-        request.send().await.map_err(|error| opened.failure(error))?;
-        Ok(())
+        // The checksum is signed, so the body need not be hashed once more.
+        let sent = request.customize().disable_payload_signing().send().await;
+        sent.map(drop).map_err(|error| opened.failure(error))
     }
 
     async fn put_parts(
