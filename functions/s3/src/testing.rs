@@ -11,6 +11,8 @@
 mod parts;
 #[path = "testing/process.rs"]
 mod process;
+#[path = "testing/scenes.rs"]
+pub(crate) mod scenes;
 #[path = "testing/sent.rs"]
 mod sent;
 #[path = "testing/store.rs"]

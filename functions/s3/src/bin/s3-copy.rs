@@ -12,7 +12,46 @@ use stepward_s3::task::{self, Operation, Task};
 
 /// Copy objects and files to S3, from S3 or within it, as `aws s3 cp` does.
 ///
-/// Proven on the local cloud.
+/// **What goes where** is decided as the AWS CLI does: the one object or file that `source` names, or with `recursive` all
+/// below it; where `destination` ends with a slash or is a directory, the source's name is kept. What is there already is
+/// written anew; `s3-sync` compares first. Empty objects with a slash at the end, which consoles make as folders, are passed
+/// over. `filters` are relative to the source, and `*` stands for slashes too. Links below the local root are followed, and
+/// one that leaves it is not. `dry_run` tells what would be done.
+///
+/// **What cannot be copied** fails by itself: a key that can be no file's name (with an empty part, `.` or `..`, more than
+/// 255 bytes between slashes, or below `.stepward`) or that needs a directory where there is a file; a link to nothing, out
+/// of the root or in a circle; a device, a pipe or a socket; what changes while it is read; an archived object that was not
+/// restored; what is below a destination that is itself below the source. All else is done. Each failure is a line of the
+/// log, and the step fails at its end with their number and the first reasons. A new run copies all of it again.
+///
+/// **Nothing half done.** A file has its name, with the object's time, only when it is whole, and replaces in one step what
+/// was there. Until then it is in `.stepward` below the local root, which goes at the end. Objects from 8 MiB on travel in
+/// parts of 8 MiB, or larger ones where 10,000 would not do. S3 checks the CRC-64/NVME of what is sent, part by part and over
+/// the whole; what comes is compared with the checksum that S3 has, if it has one of the whole object.
+///
+/// **Longer than one call.** After 50 s at most the step answers how far it is, and goes on in its next call behind the last
+/// key, and within large objects behind the parts that are there. Requests that are throttled or break off are sent again.
+/// When an answer is lost, the next call repeats what that one did and no more, and first aborts the uploads that it left:
+/// those of the same execution's role session. An account that is entered without a role has none, so give its buckets a
+/// lifecycle rule that aborts unfinished uploads. When the job is stopped, what was copied stays; unfinished uploads and
+/// files are removed.
+///
+/// **From bucket to bucket** S3 copies by itself, above 5 GiB in parts. With `source_account` the source is read with the
+/// credentials of that account and the destination written with the target's. Then S3 can copy by itself only if the source
+/// bucket's policy lets the target's role read it (and its KMS key's, where it has one); otherwise the objects go through
+/// the function, part by part. Nothing is written to a bucket that another account owns than the target's or `bucket_owner`.
+///
+/// **What is kept** from bucket to bucket: content type, encoding, language and disposition, cache control, expiry,
+/// metadata and tags. Not ACLs, retention under Object Lock, or older versions. An uploaded file's content type is told by
+/// its name; where that tells none, S3 chooses. Versioned buckets keep what is overwritten as an older version, also under
+/// Object Lock.
+///
+/// S3 charges for one request per object and per 1,000 that are listed; for a large object for one per part and up to four
+/// more; and for data that leaves its Region.
+///
+/// Proven in unit tests of the requests as they are sent, and of what is resumed, refused and left; and on the local cloud
+/// for the permissions. The local cloud checks neither KMS keys, Object Lock nor a bucket's policy, and copies between
+/// accounts only as far as its own rules go.
 #[derive(Debug, Deserialize, JsonSchema)]
 struct S3Copy(Transfer);
 
@@ -31,8 +70,19 @@ impl Step for S3Copy {
             "filters": [{ "exclude": "*" }, { "include": "*.csv" }] }"#,
         r#"{ "source": "s3://stepward-data-333333333333/reports", "source_account": "archive",
             "destination": "s3://stepward-data-222222222222/reports", "recursive": true }"#,
+        r#"{ "source": "s3://stepward-data-222222222222/reports/today.csv",
+            "destination": "s3://stepward-data-222222222222/latest.csv", "storage_class": "STANDARD_IA" }"#,
     ];
-    const ERRORS: &'static [(ErrorName, &'static str)] = &[];
+    const ERRORS: &'static [(ErrorName, &'static str)] = &[
+        (ErrorName::NotFound, "The object, file, directory or bucket is not there."),
+        (ErrorName::InvalidInput, "A path or a link leaves the local root, or this deployment has none."),
+        (ErrorName::Conflict, "What was copied changed meanwhile, or is archived; the message says which."),
+        (ErrorName::AccessDenied, "The role may not, or the bucket belongs to another account than was expected."),
+        (
+            ErrorName::StepFailed,
+            "Some were copied and some were not; the log names each that was not, with the reason.",
+        ),
+    ];
     const TIMEOUT: Duration = task::TIMEOUT;
     const FUNCTION: Function = Function::TRANSFER;
     type Output = Done;
@@ -75,7 +125,9 @@ mod tests {
     use serde_json::{Value, json};
     use stepward_tests::proof::prove;
 
-    use super::testing::{S3, THEIRS, WRITTEN, crc, done, in_root, mib, pending, refusal, says, step, with_root};
+    use super::testing::{
+        S3, THEIRS, WRITTEN, crc, done, in_root, mib, pending, refusal, says, scenes, step, with_root,
+    };
     use super::*;
 
     const SESSION: &str = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
@@ -876,17 +928,52 @@ mod tests {
         });
     }
 
+    const KMS: &str = "The local cloud encrypts nothing with keys of its own.";
+    const PARTS: &str = "Only an upload that failed or goes on needs it; what is sent then is proven above.";
+    const ACROSS: &str = "Only what goes from bucket to bucket needs it; that has proofs of its own.";
+    const DOWN: &str = "Only a source in S3 needs it; that has proofs of its own.";
+    const UP: &str = "Only a destination in S3 needs it; that has proofs of its own.";
+    const LARGE: &str = "Only large objects go in parts; the proof of an upload has one.";
+    const ALWAYS: [(&str, &str); 4] = [
+        ("kms:Decrypt", KMS),
+        ("kms:GenerateDataKey", KMS),
+        ("s3:AbortMultipartUpload", PARTS),
+        ("s3:ListMultipartUploadParts", PARTS),
+    ];
+
+    fn idle(more: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+        [&ALWAYS, more].concat()
+    }
+
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for_uploads() {
-        with_root(|root| {
-            fs::create_dir(root.join("up")).unwrap();
-            fs::write(root.join("up/large"), mib(9)).unwrap();
-            prove::<S3Copy>(&[], async |scene| {
-                let bucket = scene.name("data");
-                let make = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });
-                scene.make(&json!({ "Resources": { "Data": make } })).await;
-                json!({ "source": "up", "destination": format!("s3://{bucket}"), "recursive": true })
-            });
-        });
+        let idle = idle(&[
+            ("s3:GetObject", DOWN),
+            ("s3:GetObjectTagging", ACROSS),
+            ("s3:ListBucket", DOWN),
+            ("s3:PutObjectTagging", ACROSS),
+        ]);
+        with_root(|root| prove::<S3Copy>(&idle, async |scene| scenes::up(scene, root).await));
+    }
+
+    #[test]
+    fn permissions_are_those_that_the_local_cloud_asks_for_downloads() {
+        let idle = idle(&[
+            ("s3:GetObjectTagging", ACROSS),
+            ("s3:ListBucketMultipartUploads", UP),
+            ("s3:PutObject", UP),
+            ("s3:PutObjectTagging", ACROSS),
+        ]);
+        with_root(|_| prove::<S3Copy>(&idle, scenes::down));
+    }
+
+    #[test]
+    fn permissions_are_those_that_the_local_cloud_asks_for_between_buckets() {
+        prove::<S3Copy>(&idle(&[("s3:ListBucketMultipartUploads", LARGE)]), scenes::between_buckets);
+    }
+
+    #[test]
+    fn permissions_are_those_that_the_local_cloud_asks_for_between_accounts() {
+        prove::<S3Copy>(&idle(&[("s3:ListBucketMultipartUploads", LARGE)]), scenes::between_accounts);
     }
 }
