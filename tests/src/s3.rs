@@ -30,7 +30,7 @@ use self::sides::{Cli, Outcome, Place, Steps};
 use crate::build;
 
 /// Differing seeds that are kept; the rest of a run is only counted.
-const SHOWN: usize = 25;
+const SHOWN: usize = 50;
 
 /// What the AWS CLI is compared with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,8 +39,8 @@ pub enum Against {
     Steps,
     /// Itself, which must come to the same.
     Itself,
-    /// Itself with a decision that is wrong, which must be found.
-    Wrong(Wrong),
+    /// Itself with a decision that is wrong, another for each seed, which must be found.
+    Wrong,
 }
 
 /// A decision taken wrongly.
@@ -56,6 +56,31 @@ pub enum Wrong {
     DryRun,
     /// It works on one where it should work on all, and the other way round.
     Recursive,
+}
+
+impl Wrong {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Filters, Self::Times, Self::Delete, Self::DryRun, Self::Recursive];
+
+    /// The one that is tried with a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        Self::ALL[usize::try_from(seed % Self::ALL.len() as u64).unwrap_or_default()]
+    }
+
+    fn applied(self, operation: &Operation) -> Operation {
+        let mut operation = operation.clone();
+        let is_sync = operation.verb == Verb::Sync;
+        match self {
+            Self::Filters => operation.filters.reverse(),
+            // The CLI's own word for it.
+            Self::Times => operation.size_only = is_sync,
+            Self::Delete => operation.delete = is_sync && !operation.delete,
+            Self::DryRun => operation.dry_run = !operation.dry_run,
+            Self::Recursive => operation.recursive = !is_sync && !operation.recursive,
+        }
+        operation
+    }
 }
 
 /// What a run over many seeds came to.
@@ -83,7 +108,8 @@ struct World {
 
 enum Other {
     Steps(Steps),
-    Cli(Cli, Option<Wrong>),
+    /// The AWS CLI, and whether it is to decide wrongly.
+    Cli(Cli, bool),
 }
 
 /// One seed's result.
@@ -158,8 +184,8 @@ impl World {
         let cli = |name: &str| Cli::start(workspace, &dir.join(name), &server.endpoint);
         let other = match against {
             Against::Steps => Other::Steps(Steps::start(binaries, &places[1], &server.endpoint)?),
-            Against::Itself => Other::Cli(cli("second")?, None),
-            Against::Wrong(wrong) => Other::Cli(cli("second")?, Some(wrong)),
+            Against::Itself => Other::Cli(cli("second")?, false),
+            Against::Wrong => Other::Cli(cli("second")?, true),
         };
         let cli = cli("first")?;
         Ok(Self { dir, places, server, cli, other })
@@ -183,7 +209,8 @@ impl World {
             self.cli.run(&self.places[0], &case.operation)?,
             match &mut self.other {
                 Other::Steps(steps) => steps.run(&self.places[1], &case.operation)?,
-                Other::Cli(cli, wrong) => cli.run(&self.places[1], &wrongly(&case.operation, *wrong))?,
+                Other::Cli(cli, false) => cli.run(&self.places[1], &case.operation)?,
+                Other::Cli(cli, true) => cli.run(&self.places[1], &Wrong::of(case.seed).applied(&case.operation))?,
             },
         ];
         let s3 = self.server.look()?;
@@ -306,20 +333,6 @@ fn without_time(seen: files::Seen) -> files::Seen {
         files::Seen::File(size, hash, _) => files::Seen::File(size, hash, 0),
         other => other,
     }
-}
-
-fn wrongly(operation: &Operation, wrong: Option<Wrong>) -> Operation {
-    let mut operation = operation.clone();
-    match wrong {
-        None => {}
-        Some(Wrong::Filters) => operation.filters.reverse(),
-        // The CLI's own word for it.
-        Some(Wrong::Times) => operation.size_only = operation.verb == Verb::Sync,
-        Some(Wrong::Delete) => operation.delete = operation.verb == Verb::Sync && !operation.delete,
-        Some(Wrong::DryRun) => operation.dry_run = !operation.dry_run,
-        Some(Wrong::Recursive) => operation.recursive = operation.verb != Verb::Sync && !operation.recursive,
-    }
-    operation
 }
 
 fn report(case: &Case, found: &[&Difference], outcomes: &[Outcome; 2]) -> String {

@@ -28,7 +28,8 @@ use crate::http::Server;
 /// The broker's account.
 pub const BROKER_ACCOUNT: &str = "111111111111";
 const TABLE: &str = "stepward";
-const ARTIFACTS: &str = "stepward-artifacts-111111111111";
+/// The broker's bucket for what is too large for an answer.
+pub const ARTIFACTS: &str = "stepward-artifacts-111111111111";
 
 /// A small AWS, until it is dropped.
 pub struct StandIn {
@@ -62,7 +63,7 @@ impl Default for StandIn {
         let state = Arc::new(Mutex::new(State {
             broker: Keys::new("ASIABROKER"),
             sessions: HashMap::new(),
-            given: HashMap::new(),
+            fixed: false,
             roles: HashMap::new(),
             records: HashMap::new(),
             instances: Vec::new(),
@@ -134,10 +135,12 @@ impl StandIn {
         state.records.insert((format!("CUSTOMER#{customer}"), format!("ACCOUNT#{name}")), record);
     }
 
-    /// From now on every session in an account gets this access key, for a server beside this one that knows just one.
-    /// Its tokens differ: the last one is good here, and such a server looks at none.
-    pub fn set_keys(&self, account_id: &str, id: &str, secret: &str) {
-        self.state().given.insert(account_id.into(), (id.into(), secret.into()));
+    /// Gives the broker and every session from now on this access key, for a server beside this one that knows just one.
+    /// Their tokens still tell them apart here.
+    pub fn set_keys(&self, id: &str, secret: &str) {
+        let mut state = self.state();
+        (state.broker.id, state.broker.secret) = (id.into(), secret.into());
+        state.fixed = true;
     }
 
     /// Changes a field of a customer's record.

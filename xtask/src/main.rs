@@ -85,7 +85,10 @@ fn main() -> ExitCode {
         Task::Generate => generate(),
         Task::Proofs => proofs::run(),
         Task::IamActions => iam_actions::write(),
-        Task::S3Differential { seeds, from, draw: true, .. } => s3_differential::show(from..from + seeds),
+        Task::S3Differential { seeds, from, draw: true, .. } => {
+            s3_differential::show(from..from + seeds);
+            Ok(())
+        }
         Task::S3Differential { seeds, from, jobs, itself, .. } => {
             s3_differential::compare(from..from + seeds, jobs, itself)
         }

@@ -18,7 +18,7 @@ pub(crate) fn compare(seeds: Range<u64>, jobs: usize, itself: bool) -> Result<()
 }
 
 /// Prints what seeds are.
-pub(crate) fn show(seeds: Range<u64>) -> Result<(), String> {
+pub(crate) fn show(seeds: Range<u64>) {
     for seed in seeds {
         let case = draw(seed);
         println!("seed {seed}: {}", case.operation);
@@ -31,7 +31,6 @@ pub(crate) fn show(seeds: Range<u64>) -> Result<(), String> {
             }
         }
     }
-    Ok(())
 }
 
 /// Kills processes; fails when one that is called again ends otherwise than one that lived.

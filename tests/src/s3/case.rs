@@ -56,6 +56,7 @@ pub struct Object {
 
 /// `aws s3 cp`, `mv`, `sync` or `rm`.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "the command's flags, each of which is there or not")]
 pub struct Operation {
     /// Which of them.
     pub verb: Verb,

@@ -45,7 +45,7 @@ pub enum Of {
 pub(super) fn compare(case: &Case, [cli, step]: &[After<'_>; 2], s3: &server::Seen) -> Vec<Difference> {
     let mut found = Vec::new();
     if cli.outcome.succeeded != step.outcome.succeeded {
-        let [cli, step] = [cli, step].map(|side| format!("{}", side.outcome.said.trim()));
+        let [cli, step] = [cli, step].map(|side| side.outcome.said.trim().to_owned());
         found.push(Difference { of: Of::Outcome, cli, step });
     }
     for (which, before) in ["a", "b"].into_iter().zip(&case.buckets) {

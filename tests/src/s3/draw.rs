@@ -80,6 +80,7 @@ const PATTERNS: [&str; 16] = [
 
 /// What is unusual about a case.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is drawn by itself")]
 struct Flavour {
     odd_names: bool,
     unfit_keys: bool,

@@ -42,6 +42,17 @@ pub const EXPLAINED: &[Explained] = &[
         },
     },
     Explained {
+        reason: "A file that is moved under two names, one of them through a link, is copied under both, and the second is \
+                 reported; the AWS CLI does not find it any more.",
+        is: |case, difference| {
+            matches!(difference.of, Of::Object(..))
+                && difference.cli == "nothing"
+                && case.operation.verb == Verb::Mv
+                && is_up(case)
+                && case.files.values().any(|node| matches!(node, Node::Link(_)))
+        },
+    },
+    Explained {
         reason: "A source that ends with a slash is a prefix, which takes `recursive`; the AWS CLI takes it for one object, \
                  which is there only where somebody has made a marker of that name.",
         is: |case, difference| {
@@ -110,7 +121,8 @@ pub const EXPLAINED: &[Explained] = &[
         reason: "An upload's content type is guessed from a table that knows more endings than the AWS CLI's (`.log`), and \
                  of two endings the last counts (`.tar.gz` is `application/gzip`).",
         is: |case, difference| {
-            matches!(&difference.of, Of::Object(_, key) if [".log", ".gz"].iter().any(|ending| key.ends_with(ending)))
+            let is_one = |name: &str| [".log", ".gz"].iter().any(|ending| name.ends_with(ending));
+            matches!(&difference.of, Of::Object(_, key) if is_one(key) || is_one(&case.operation.source))
                 && is_up(case)
                 && without_content_type(&difference.cli) == without_content_type(&difference.step)
         },
@@ -220,9 +232,8 @@ fn is_stray(path: &str, target: &str) -> bool {
     }
     let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
     match target {
-        "." => true,
-        // At the root it leads out.
-        ".." => true,
+        // The second leads out where the link is at the root.
+        "." | ".." => true,
         _ => {
             target.strip_prefix("{root}").is_some_and(|to| is_below(directory, &normal(to)) || normal(to) == directory)
         }

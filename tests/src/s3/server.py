@@ -39,6 +39,9 @@ def content(size, fill):
 def fill(buckets):
     for state in (s3._buckets, s3._multipart_uploads, s3._completed_multipart_uploads):
         state._data.clear()
+    # Large outputs go to the broker's bucket; MiniStack takes its key for that of no account in particular.
+    set_request_account_id("")
+    s3._buckets["stepward-artifacts-111111111111"] = {"created": s3.now_iso(), "objects": {}, "region": REGION}
     set_request_account_id(ACCOUNT)
     for bucket, objects in buckets.items():
         s3._buckets[bucket] = {"created": s3.now_iso(), "objects": {}, "region": REGION}

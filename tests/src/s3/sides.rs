@@ -149,19 +149,19 @@ impl Steps {
         let mut envelope = crate::envelope("acme", "prod", &parameters(place, operation));
         envelope["execution"]["id"] = format!("e{}", self.executions).into();
         let since = Instant::now();
-        let (mut log, mut said) = (Vec::new(), String::new());
+        let (mut log, mut said) = (Vec::new(), Vec::new());
         let succeeded = loop {
             let answer = function.invoke_within(Duration::from_mins(1), envelope.to_string().as_bytes());
             if let Answer::Failure { name, message } = &answer {
-                said += &format!("{name}: {message}\n");
+                said.push(format!("{name}: {message}"));
                 if name.starts_with("Runtime.") || name.starts_with("Sandbox.") {
-                    return Err(format!("{}: {said}{}", operation.verb.step(), function.output()));
+                    return Err(format!("{}: {}\n{}", operation.verb.step(), said.join("\n"), function.output()));
                 }
                 break false;
             }
             let answer = answer.json();
             log.extend(answer["log"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
-            said += &format!("{}: {}\n", answer["status"].as_str().unwrap_or_default(), answer["output"]);
+            said.push(format!("{}: {}", answer["status"].as_str().unwrap_or_default(), answer["output"]));
             if answer["status"] == "done" {
                 break true;
             }
@@ -174,9 +174,8 @@ impl Steps {
             }
             envelope["resume"] = answer["resume"].clone();
         };
-        let lines = log.iter().filter_map(|line| line.strip_prefix("(dryrun) "));
-        let planned = place.plan(lines);
-        Ok(Outcome { succeeded, planned, said: place.take(&format!("{said}{}", log.join("\n"))) })
+        let planned = place.plan(log.iter().filter_map(|line: &String| line.strip_prefix("(dryrun) ")));
+        Ok(Outcome { succeeded, planned, said: place.take(&[said, log].concat().join("\n")) })
     }
 }
 
@@ -198,16 +197,16 @@ pub(super) fn parameters(place: &Place, operation: &Operation) -> Value {
     let filter = |(is_include, pattern): &(bool, String)| json!({ (if *is_include { "include" } else { "exclude" }): place.put(pattern) });
     let filters: Vec<_> = operation.filters.iter().map(filter).collect();
     let mut parameters = json!({ "filters": filters, "dry_run": operation.dry_run });
-    match operation.verb {
-        Verb::Rm => parameters["uri"] = place.put(&operation.source).into(),
-        _ => {
-            parameters["source"] = place.put(&operation.source).into();
-            parameters["destination"] = place.put(&operation.destination).into();
-        }
+    if operation.verb == Verb::Rm {
+        parameters["uri"] = place.put(&operation.source).into();
+    } else {
+        parameters["source"] = place.put(&operation.source).into();
+        parameters["destination"] = place.put(&operation.destination).into();
     }
-    match operation.verb {
-        Verb::Sync => parameters["delete"] = operation.delete.into(),
-        _ => parameters["recursive"] = operation.recursive.into(),
+    if operation.verb == Verb::Sync {
+        parameters["delete"] = operation.delete.into();
+    } else {
+        parameters["recursive"] = operation.recursive.into();
     }
     for (name, value) in [("storage_class", operation.storage_class), ("sse", operation.sse)] {
         if let Some(value) = value {

@@ -15,7 +15,7 @@ pub(super) struct Program {
     name: &'static str,
     child: Child,
     requests: Option<ChildStdin>,
-    answers: Receiver<std::io::Result<String>>,
+    answers: Receiver<String>,
 }
 
 impl Program {
@@ -26,7 +26,11 @@ impl Program {
         let output = child.stdout.take().ok_or("no standard output")?;
         std::thread::spawn(move || {
             // Nobody listens any more: the program is no longer needed.
-            BufReader::new(output).lines().take_while(|line| send.send(clone(line)).is_ok()).for_each(drop);
+            BufReader::new(output)
+                .lines()
+                .map_while(Result::ok)
+                .take_while(|line| send.send(line.clone()).is_ok())
+                .count();
         });
         let requests = child.stdin.take();
         Ok(Self { name, child, requests, answers })
@@ -37,8 +41,7 @@ impl Program {
         let requests = self.requests.as_mut().ok_or_else(|| format!("{name} has ended"))?;
         writeln!(requests, "{request}").map_err(|error| format!("{name} takes no request: {error}"))?;
         match self.answers.recv_timeout(ANSWER) {
-            Ok(Ok(line)) => serde_json::from_str(&line).map_err(|error| format!("{name} answered {line}: {error}")),
-            Ok(Err(error)) => Err(format!("{name}: {error}")),
+            Ok(line) => serde_json::from_str(&line).map_err(|error| format!("{name} answered {line}: {error}")),
             Err(error) => Err(format!("{name} did not answer ({error}); its log tells why")),
         }
     }
@@ -55,8 +58,4 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn clone(line: &std::io::Result<String>) -> std::io::Result<String> {
-    line.as_ref().map(Clone::clone).map_err(|error| error.kind().into())
 }

@@ -12,8 +12,8 @@ pub(super) struct State {
     pub(super) broker: Keys,
     /// Sessions by access key ID.
     pub(super) sessions: HashMap<String, Session>,
-    /// Access key ID and secret key that all sessions of an account get.
-    pub(super) given: HashMap<String, (String, String)>,
+    /// Whether sessions get the broker's access key.
+    pub(super) fixed: bool,
     /// What the trust policy of each role asks for.
     pub(super) roles: HashMap<String, Option<String>>,
     /// Records of the table by `pk` and `sk`, as plain JSON.
@@ -70,8 +70,8 @@ impl Failure {
 impl State {
     pub(super) fn open(&mut self, account: &str, arn: &str, policy: Option<Value>) -> Keys {
         let mut keys = Keys::new(&format!("ASIA{:016}", self.sessions.len()));
-        if let Some((id, secret)) = self.given.get(account) {
-            (keys.id, keys.secret) = (id.clone(), secret.clone());
+        if self.fixed {
+            (keys.id, keys.secret) = (self.broker.id.clone(), self.broker.secret.clone());
         }
         let session = Session { keys: keys.clone(), account: account.into(), arn: arn.into(), policy };
         self.sessions.insert(keys.id.clone(), session);
@@ -80,16 +80,13 @@ impl State {
 
     /// Who signed a request with this access key ID and sent this token.
     pub(super) fn caller(&self, key_id: &str, token: Option<&str>) -> Result<Caller, Failure> {
-        let session = self.sessions.get(key_id);
-        let known = session.map(|session| &session.keys).or((key_id == self.broker.id).then_some(&self.broker));
-        match known {
-            Some(keys) if token == Some(&keys.token) => {
-                Ok(session.map_or(Caller::Broker, |_| Caller::Session(key_id.into())))
-            }
-            _ => {
-                Err(Failure::new(403, "InvalidClientTokenId", "The security token included in the request is invalid."))
-            }
+        if self.sessions.get(key_id).is_some_and(|session| token == Some(&session.keys.token)) {
+            return Ok(Caller::Session(key_id.into()));
         }
+        if key_id == self.broker.id && token == Some(&self.broker.token) {
+            return Ok(Caller::Broker);
+        }
+        Err(Failure::new(403, "InvalidClientTokenId", "The security token included in the request is invalid."))
     }
 
     pub(super) fn account(&self, caller: &Caller) -> &str {

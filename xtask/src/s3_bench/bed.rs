@@ -10,6 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
+use stepward_tests::stand_in::ARTIFACTS;
+
 use super::Case;
 
 /// How many small files, and how long each is.
@@ -151,7 +153,7 @@ fn write(path: &Path, length: u64) -> Result<(), String> {
 }
 
 fn start(server: &Path, dir: &Path) -> Result<(Child, String), String> {
-    ["small", "big"].iter().try_for_each(|bucket| make(&dir.join(bucket)))?;
+    ["small", "big", ARTIFACTS].iter().try_for_each(|bucket| make(&dir.join(bucket)))?;
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let address = free.map_err(|error| format!("a free port: {error}"))?;
     let mut command = Command::new(server);

@@ -50,7 +50,7 @@ impl Tools {
         let aws = StandIn::default();
         aws.add_customer("acme");
         aws.add_account("acme", "prod", ACCOUNT);
-        aws.set_keys(ACCOUNT, KEY.0, KEY.1);
+        aws.set_keys(KEY.0, KEY.1);
         Self { steps: None, venv, aws }
     }
 

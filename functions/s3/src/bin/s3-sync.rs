@@ -41,6 +41,8 @@ use stepward_s3::task::{self, Operation, Task};
 /// step fails. A new run does only what is left then, also after a job was stopped: what was transferred or deleted stays
 /// so, and unfinished uploads and files are removed.
 ///
+/// Directory buckets (S3 Express One Zone) list their keys in no order, and are refused.
+///
 /// S3 charges for a listing of each side, one request per 1,000 objects, and for what is transferred as for `s3-copy`;
 /// deletions are free. A sync without changes sends nothing but listings.
 ///
@@ -157,6 +159,7 @@ mod tests {
     use std::path::Path;
     use std::time::SystemTime;
 
+    use aws_sdk_s3::types::CreateBucketConfiguration;
     use serde_json::{Value, json};
     use stepward::testing::log;
     use stepward_tests::proof::prove;
@@ -496,7 +499,7 @@ mod tests {
         s3.store().page = Some(2);
         here(&s3, ["p/a", "p/c", "p/e", "p/g", "p/i", "p/k"]);
         there(&s3, ["q/b", "q/d", "q/f", "q/h", "q/j", "q/l"]);
-        s3.is_slow_at("CopyObject", 1);
+        s3.is_slow_at("CopyObject", 3);
         let step = sync(json!({ "source": "s3://from-here/p", "destination": "s3://to-there/q", "delete": true }));
         let (resume, progress) = pending(step.run(&s3.context(), None).await);
         let first = s3.take();
@@ -654,6 +657,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn failed_is_a_listing_that_is_not_in_order_as_of_a_directory_bucket() {
+        let s3 = S3::default();
+        there(&s3, ["a"]);
+        s3.on("ListObjectsV2", |sent, _| {
+            let object =
+                |key| format!("<Contents><Key>{key}</Key><LastModified>2026-01-31T06:00:00Z</LastModified></Contents>");
+            let listed = format!("<ListBucketResult>{}{}</ListBucketResult>", object("b"), object("a"));
+            (sent.bucket == "from-here").then(|| (200, Vec::new(), listed.into()))
+        });
+        let error = across(true).run(&s3.context(), None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::StepFailed);
+        assert!(error.message.contains("directory buckets"), "{error}");
+        assert_eq!(keys(&s3, "to-there"), ["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn failed_for_a_thousand_objects_without_a_success_it_is_given_up() {
         let s3 = S3::default();
         here(&s3, (0..3_000).map(|n| format!("{n:04}")));
@@ -710,26 +729,82 @@ mod tests {
         assert_eq!(s3.store().uploads.keys().collect::<Vec<_>>(), ["another"]);
     }
 
-    #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        const LARGE: &str = "Only an object of more than 8 MiB is uploaded in parts; s3-copy has the proof.";
-        const KMS: &str = "Nothing is encrypted with KMS here.";
-        let idle = [
+    const LARGE: &str = "Only objects of 8 MiB and more are written in parts; s3-copy has the proof.";
+    const KMS: &str = "Nothing is encrypted with KMS on the local cloud.";
+
+    fn bucket(name: &str) -> Value {
+        json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": name } })
+    }
+
+    /// What no scene here needs, and what this one does not.
+    fn idle(of_scene: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+        let never = [
             ("s3:ListBucketMultipartUploads", LARGE),
             ("s3:AbortMultipartUpload", LARGE),
             ("s3:ListMultipartUploadParts", LARGE),
             ("kms:Decrypt", KMS),
             ("kms:GenerateDataKey", KMS),
         ];
+        [&never[..], of_scene].concat()
+    }
+
+    #[test]
+    fn permissions_are_those_that_the_local_cloud_asks_for_copies() {
+        const NONE: &str = "Nothing is deleted here; that has a proof of its own.";
+        const TAGS: &str = "The local cloud copies tags without asking; s3-copy proves what it can.";
+        let idle = idle(&[
+            ("s3:DeleteObject", NONE),
+            ("s3:GetObjectTagging", TAGS),
+            ("s3:PutObjectTagging", TAGS),
+            ("s3:GetObject", "No second account is read here."),
+            ("s3:ListBucket", "No second account is read here."),
+        ]);
         prove::<S3Sync>(&idle, async |scene| {
             let (from, to) = (scene.name("from"), scene.name("to"));
-            let bucket = |name: &str| json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": name } });
             scene.make(&json!({ "Resources": { "From": bucket(&from), "To": bucket(&to) } })).await;
             let s3 = scene.client(aws_sdk_s3::Client::new);
-            for (bucket, key) in [(&from, "new"), (&to, "old")] {
-                s3.put_object().bucket(bucket).key(key).tagging("cost=it").send().await.unwrap();
-            }
+            s3.put_object().bucket(&from).key("new").tagging("cost=it").send().await.unwrap();
+            json!({ "source": format!("s3://{from}"), "destination": format!("s3://{to}") })
+        });
+    }
+
+    #[test]
+    fn permissions_are_those_that_the_local_cloud_asks_for_deletions() {
+        const NONE: &str = "Nothing is transferred here; that has proofs of its own.";
+        let idle = idle(&[
+            ("s3:GetObject", NONE),
+            ("s3:GetObjectTagging", NONE),
+            ("s3:ListBucket", "No second account is read here."),
+            ("s3:PutObject", NONE),
+            ("s3:PutObjectTagging", NONE),
+        ]);
+        prove::<S3Sync>(&idle, async |scene| {
+            let (from, to) = (scene.name("from"), scene.name("to"));
+            scene.make(&json!({ "Resources": { "From": bucket(&from), "To": bucket(&to) } })).await;
+            let s3 = scene.client(aws_sdk_s3::Client::new);
+            s3.put_object().bucket(&to).key("old").send().await.unwrap();
             json!({ "source": format!("s3://{from}"), "destination": format!("s3://{to}"), "delete": true })
+        });
+    }
+
+    #[test]
+    fn permissions_are_those_that_the_local_cloud_asks_for_another_account() {
+        // The bucket's policy does not let the destination's role read it, so that the object goes through the function.
+        let idle = idle(&[
+            ("s3:DeleteObject", "Nothing is deleted here; that has a proof of its own."),
+            ("s3:GetObject", "In its own account it is not let copy, and reads only in the other one."),
+            ("s3:GetObjectTagging", "In its own account it is not let copy, and reads only in the other one."),
+            ("s3:PutObjectTagging", "The local cloud writes tags without asking for it."),
+        ]);
+        prove::<S3Sync>(&idle, async |scene| {
+            let (from, to) = (scene.name("from"), scene.name("to"));
+            scene.make(&json!({ "Resources": { "To": bucket(&to) } })).await;
+            let theirs = scene.peer(aws_sdk_s3::Client::new);
+            let region = CreateBucketConfiguration::builder().location_constraint(scene.region().into()).build();
+            theirs.create_bucket().bucket(&from).create_bucket_configuration(region).send().await.unwrap();
+            theirs.put_object().bucket(&from).key("new").tagging("cost=it").send().await.unwrap();
+            let source = format!("s3://{from}");
+            json!({ "source": source, "source_account": "peer", "destination": format!("s3://{to}") })
         });
     }
 }
