@@ -181,6 +181,8 @@ impl HttpConnector for S3 {
                 of_operation.find_map(|(_, hook)| hook(&sent, &mut store))
             };
             let (status, headers, body) = hooked.unwrap_or_else(|| s3.store().answer(&sent));
+            // An answer to a HEAD is without a body, also where it is a refusal.
+            let body = if sent.operation == "HeadObject" { Bytes::new() } else { body };
             let mut response = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body));
             for (name, value) in headers {
                 response.headers_mut().insert(name, value);

@@ -869,6 +869,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn failed_looks_name_the_action_that_is_missing() {
+        let s3 = S3::default();
+        s3.refuse("HeadObject", 1, 403, "AccessDenied");
+        let error = down().run(&s3.context(), None).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::AccessDenied);
+        assert!(error.message.contains("AWS denied s3:GetObject: allow it"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn failed_copies_of_archived_objects_say_what_s3_says() {
         let s3 = S3::default();
         s3.put("data", "object", "x");
@@ -969,11 +978,26 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for_between_buckets() {
-        prove::<S3Copy>(&idle(&[("s3:ListBucketMultipartUploads", LARGE)]), scenes::between_buckets);
+        const TAGS: &str = "The local cloud copies tags without asking for it.";
+        let idle = idle(&[
+            ("s3:GetObjectTagging", TAGS),
+            ("s3:ListBucketMultipartUploads", LARGE),
+            ("s3:PutObjectTagging", TAGS),
+        ]);
+        prove::<S3Copy>(&idle, scenes::between_buckets);
     }
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for_between_accounts() {
-        prove::<S3Copy>(&idle(&[("s3:ListBucketMultipartUploads", LARGE)]), scenes::between_accounts);
+        const THERE: &str = "In the second account it is missed. The local cloud copies nothing between accounts, so that \
+                             nothing of the source is asked of the target's.";
+        let idle = idle(&[
+            ("s3:GetObject", THERE),
+            ("s3:GetObjectTagging", THERE),
+            ("s3:ListBucket", THERE),
+            ("s3:ListBucketMultipartUploads", LARGE),
+            ("s3:PutObjectTagging", "The local cloud writes tags without asking for it."),
+        ]);
+        prove::<S3Copy>(&idle, scenes::between_accounts);
     }
 }

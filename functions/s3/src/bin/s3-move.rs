@@ -584,11 +584,26 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for_between_buckets() {
-        prove::<S3Move>(&idle(&[("s3:ListBucketMultipartUploads", LARGE)]), scenes::between_buckets);
+        const TAGS: &str = "The local cloud copies tags without asking for it.";
+        let idle = idle(&[
+            ("s3:GetObjectTagging", TAGS),
+            ("s3:ListBucketMultipartUploads", LARGE),
+            ("s3:PutObjectTagging", TAGS),
+        ]);
+        prove::<S3Move>(&idle, scenes::between_buckets);
     }
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for_between_accounts() {
-        prove::<S3Move>(&idle(&[("s3:ListBucketMultipartUploads", LARGE)]), scenes::between_accounts);
+        const THERE: &str = "In the second account it is missed. The local cloud copies nothing between accounts, so that \
+                             nothing of the source is asked of the target's.";
+        let idle = idle(&[
+            ("s3:DeleteObject", THERE),
+            ("s3:GetObjectTagging", THERE),
+            ("s3:ListBucket", THERE),
+            ("s3:ListBucketMultipartUploads", LARGE),
+            ("s3:PutObjectTagging", "The local cloud writes tags without asking for it."),
+        ]);
+        prove::<S3Move>(&idle, scenes::between_accounts);
     }
 }
