@@ -71,6 +71,27 @@ pub fn of_this_program() -> Result<(String, PathBuf), String> {
     }
 }
 
+/// A program from the package registry, in this version with this feature, below `tools` in the target directory; where
+/// it is. It is built once, for release and with the dependencies that it was published with.
+pub fn install(name: &str, version: &str, feature: &str, target_dir: &Path) -> Result<PathBuf, String> {
+    let tools = target_dir.join("tools");
+    let place = tools.join(format!("{name}-{version}"));
+    let program = place.join("bin").join(name);
+    if program.is_file() {
+        return Ok(program);
+    }
+    let parts = tools.join("build");
+    let mut command = cargo(&["install", "--locked", "--features", feature, "--version", &format!("={version}"), name]);
+    command.arg("--root").arg(&place).arg("--target-dir").arg(&parts);
+    let done = command.status().map_err(|error| format!("cargo cannot be run: {error}"))?;
+    if !done.success() || !program.is_file() {
+        return Err(format!("{name} {version} was not installed; what cargo said above tells why"));
+    }
+    // Hundreds of megabytes that nobody needs again.
+    let _ = std::fs::remove_dir_all(parts);
+    Ok(program)
+}
+
 fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO"));
     command.args(arguments).current_dir(root()).stdin(Stdio::null()).stderr(Stdio::inherit());

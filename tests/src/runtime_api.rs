@@ -149,6 +149,18 @@ impl Function {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         Some(peak.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     }
+
+    /// The processor time that the living process has used, its ended children's included; `None` on systems that do
+    /// not tell. <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>
+    #[must_use]
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).ok()?;
+        // The second field, the program's name, may hold blanks and brackets. `utime` is the 14th.
+        let fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let ticks: Option<Vec<u64>> = fields.skip(11).take(4).map(|field| field.parse().ok()).collect();
+        // Linux counts these in hundredths of a second on every processor that Lambda has.
+        Some(Duration::from_millis(ticks?.iter().sum::<u64>() * 10))
+    }
 }
 
 impl Drop for Function {

@@ -7,6 +7,7 @@
 mod athena;
 mod dynamodb;
 mod ec2;
+mod numbers;
 mod query;
 mod s3;
 mod state;
@@ -20,13 +21,15 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use stepward::customer::ExternalId;
 
+pub use self::numbers::{Numbers, Seen};
 use self::state::{Failure, Fault, State};
 use crate::http::Server;
 
 /// The broker's account.
 pub const BROKER_ACCOUNT: &str = "111111111111";
 const TABLE: &str = "stepward";
-const ARTIFACTS: &str = "stepward-artifacts-111111111111";
+/// The broker's bucket for what is too large for an answer.
+pub const ARTIFACTS: &str = "stepward-artifacts-111111111111";
 
 /// A small AWS, until it is dropped.
 pub struct StandIn {
@@ -60,10 +63,12 @@ impl Default for StandIn {
         let state = Arc::new(Mutex::new(State {
             broker: Keys::new("ASIABROKER"),
             sessions: HashMap::new(),
+            fixed: false,
             roles: HashMap::new(),
             records: HashMap::new(),
             instances: Vec::new(),
             objects: HashMap::new(),
+            numbers: HashMap::new(),
             faults: Vec::new(),
             held: Vec::new(),
             requests: Vec::new(),
@@ -130,6 +135,14 @@ impl StandIn {
         state.records.insert((format!("CUSTOMER#{customer}"), format!("ACCOUNT#{name}")), record);
     }
 
+    /// Gives the broker and every session from now on this access key, for a server beside this one that knows just one.
+    /// Their tokens still tell them apart here.
+    pub fn set_keys(&self, id: &str, secret: &str) {
+        let mut state = self.state();
+        (state.broker.id, state.broker.secret) = (id.into(), secret.into());
+        state.fixed = true;
+    }
+
     /// Changes a field of a customer's record.
     pub fn set_customer(&self, name: &str, field: &str, value: &str) {
         self.set("CUSTOMERS", name, field, value);
@@ -167,6 +180,24 @@ impl StandIn {
     #[must_use]
     pub fn object(&self, path: &str) -> Option<Vec<u8>> {
         self.state().objects.get(path).cloned()
+    }
+
+    /// Adds a bucket of numbered objects, which every account can use.
+    pub fn add_numbers(&self, bucket: &str, numbers: Numbers) {
+        self.state().numbers.insert(bucket.into(), numbers);
+    }
+
+    /// Changes which objects a bucket of numbers has. What was written or deleted there stays so.
+    pub fn set_numbers(&self, bucket: &str, is_there: impl Fn(u64) -> bool + Send + 'static) {
+        if let Some(numbers) = self.state().numbers.get_mut(bucket) {
+            numbers.set_rule(is_there);
+        }
+    }
+
+    /// What a bucket of numbers was asked to do so far.
+    #[must_use]
+    pub fn seen(&self, bucket: &str) -> Seen {
+        self.state().numbers.get(bucket).map(Numbers::seen).unwrap_or_default()
     }
 
     /// Refuses an operation (as in `ec2:StartInstances`) with an error, this often.

@@ -3,6 +3,7 @@
 mod cold_start;
 mod iam_actions;
 mod proofs;
+mod s3_bench;
 mod s3_differential;
 
 use std::path::PathBuf;
@@ -71,6 +72,12 @@ enum Bench {
         #[arg(long)]
         python: Option<PathBuf>,
     },
+    /// The S3 steps beside s5cmd and the AWS CLI, against one S3 server on loopback: seconds, CPU seconds, memory, ratios.
+    ///
+    /// The steps run as Lambda runs them. All take turns; before each transfer the destination is made anew, and after it
+    /// what came of it is compared with the source: the bench fails where they differ. The first time it installs the
+    /// tools, pinned, and builds the server.
+    S3(s3_bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -87,6 +94,7 @@ fn main() -> ExitCode {
         }
         Task::S3Kill { times, seed } => s3_differential::kill(times, seed),
         Task::Bench(Bench::ColdStart { runs, profile, python }) => cold_start::bench(runs, &profile, python),
+        Task::Bench(Bench::S3(options)) => s3_bench::bench(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -36,6 +36,14 @@ pub fn shown(key: &str) -> String {
     key.chars().map(escaped).collect()
 }
 
+/// Whether a request in XML can carry the key: there is no way to write most control characters in it.
+/// <https://www.w3.org/TR/xml/#charsets>
+#[must_use]
+pub fn fits_xml(key: &str) -> bool {
+    // Line ends and tabs can be written, but readers make others of them.
+    !key.chars().any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,5 +78,13 @@ mod tests {
     fn a_line_of_the_log_stays_one_line() {
         assert_eq!(shown("a\nb\u{1}\u{9b}\tc"), r"a\nb\u{1}\u{9b}\tc");
         assert_eq!(shown("café/🪣 'x' \\ \"y\""), "café/🪣 'x' \\ \"y\"");
+    }
+
+    #[test]
+    fn keys_that_xml_cannot_carry_are_known() {
+        assert!(fits_xml("a/ü &<>\"'/🪣"));
+        for key in ["a\nb", "a\rb", "a\u{1}", "\u{85}", "\u{ffff}"] {
+            assert!(!fits_xml(key), "{key:?}");
+        }
     }
 }

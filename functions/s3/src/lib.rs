@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod bucket;
+pub mod contents;
 pub mod delete;
 pub mod engine;
 pub mod filter;
@@ -16,6 +17,7 @@ pub mod params;
 pub mod place;
 pub mod plan;
 pub mod report;
+pub mod sizes;
 pub mod slice;
 pub mod task;
 pub mod transfer;

@@ -72,8 +72,11 @@ pub enum Range {
 /// A listing on its way. What it reads ahead ends when it is dropped.
 #[derive(Debug)]
 pub struct Listing {
+    /// Pages that are not empty, and at the end one that is: an end that is not told is a fault, because what is taken for
+    /// the end of a source would be deleted at the destination.
     pages: Receiver<Result<Vec<Listed>, StepError>>,
     page: std::vec::IntoIter<Listed>,
+    is_over: bool,
 }
 
 impl Range {
@@ -92,13 +95,15 @@ impl Range {
             }
             Self::Files { root, base, optional } => {
                 tokio::task::spawn_blocking(move || match files(&root, &base, after.as_deref(), &sender) {
-                    Err(error) if error.name == ErrorName::NotFound && optional => {}
+                    Err(error) if error.name == ErrorName::NotFound && optional => {
+                        let _ = sender.blocking_send(Ok(Vec::new()));
+                    }
                     Err(error) => drop(sender.blocking_send(Err(error))),
                     Ok(()) => {}
                 });
             }
         }
-        Listing { pages, page: Vec::new().into_iter() }
+        Listing { pages, page: Vec::new().into_iter(), is_over: false }
     }
 }
 
@@ -106,8 +111,7 @@ impl Listing {
     /// A listing of one entry.
     #[must_use]
     pub fn of(entry: Entry) -> Self {
-        let (_, pages) = mpsc::channel(AHEAD);
-        Self { pages, page: vec![Listed::Entry(entry)].into_iter() }
+        Self { page: vec![Listed::Entry(entry)].into_iter(), ..Self::empty() }
     }
 
     /// A listing of these names, in this order.
@@ -120,7 +124,7 @@ impl Listing {
     #[must_use]
     pub fn empty() -> Self {
         let (_, pages) = mpsc::channel(AHEAD);
-        Self { pages, page: Vec::new().into_iter() }
+        Self { pages, page: Vec::new().into_iter(), is_over: true }
     }
 
     /// The next name. Nothing is lost where the future is dropped.
@@ -132,10 +136,14 @@ impl Listing {
             if let Some(listed) = self.page.next() {
                 return Ok(Some(listed));
             }
-            match self.pages.recv().await {
-                Some(page) => self.page = page?.into_iter(),
-                None => return Ok(None),
+            if self.is_over {
+                return Ok(None);
             }
+            let page = self.pages.recv().await.unwrap_or_else(|| {
+                Err(ErrorName::Internal.because("a listing broke off; run it again, and report it if it comes back"))
+            })?;
+            self.is_over = page.is_empty();
+            self.page = page.into_iter();
         }
     }
 }
@@ -149,13 +157,18 @@ async fn objects(
     sender: &Sender<Result<Vec<Listed>, StepError>>,
 ) -> Result<(), StepError> {
     let request = client.list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
-    let request = request.set_start_after(after.map(|after| format!("{prefix}{after}")));
+    let mut last = after.map(|after| format!("{prefix}{after}"));
+    let request = request.set_start_after(last.clone());
     let mut pages = request.into_paginator().send();
     while let Some(page) = pages.next().await {
         let page = page?;
         let mut entries = Vec::new();
         for object in page.contents.unwrap_or_default() {
             let key = listed(page.encoding_type.as_ref(), object.key.unwrap_or_default())?;
+            if last.as_ref().is_some_and(|last| *last >= key) {
+                return Err(out_of_order(bucket, &key));
+            }
+            last = Some(key.clone());
             let size = object.size.unwrap_or_default().unsigned_abs();
             if size == 0 && (key.ends_with('/') || key.is_empty()) && !folders {
                 continue;
@@ -167,11 +180,21 @@ async fn objects(
             let modified = modified.ok_or_else(|| ErrorName::Internal.because("S3 listed an object without a time"))?;
             entries.push(Listed::Entry(Entry { key: relative.into(), size, modified, etag: object.e_tag }));
         }
-        if sender.send(Ok(entries)).await.is_err() {
-            break;
+        if !entries.is_empty() && sender.send(Ok(entries)).await.is_err() {
+            return Ok(());
         }
     }
+    let _ = sender.send(Ok(Vec::new())).await;
     Ok(())
+}
+
+/// Whoever compares two listings side by side, or goes on behind a key, relies on their order. Directory buckets have none.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html> ("Sorting order of returned objects")
+fn out_of_order(bucket: &str, key: &str) -> StepError {
+    ErrorName::StepFailed.because(format!(
+        "bucket {bucket} does not list its keys in order ({key:?} came too late): directory buckets, and what is only \
+         similar to S3, cannot be used here"
+    ))
 }
 
 fn files(
@@ -194,6 +217,27 @@ fn files(
             ControlFlow::Break(())
         }
     })?;
-    let _ = sender.blocking_send(Ok(page));
+    if page.is_empty() || sender.blocking_send(Ok(page)).is_ok() {
+        let _ = sender.blocking_send(Ok(Vec::new()));
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listing_that_breaks_off_is_not_taken_for_one_that_is_over() {
+        let (sender, pages) = mpsc::channel(AHEAD);
+        let mut listing = Listing { pages, page: Vec::new().into_iter(), is_over: false };
+        tokio::spawn(async move {
+            let entry = Listed::Skipped { key: "a".into(), reason: "of a test".into() };
+            sender.send(Ok(vec![entry])).await.unwrap();
+            panic!("as any fault would");
+        });
+        assert!(listing.next().await.unwrap().is_some());
+        assert_eq!(listing.next().await.unwrap_err().name, ErrorName::Internal);
+        assert!(Listing::empty().next().await.unwrap().is_none());
+    }
 }

@@ -14,6 +14,8 @@ pub(super) fn understand(call: &Call) -> (String, Value) {
     let operation = match (call.method.as_str(), bucket, key) {
         ("GET", "", _) => "ListBuckets",
         ("GET", _, "") => "ListObjectsV2",
+        ("POST", _, "") if call.query.starts_with("delete") => "DeleteObjects",
+        ("PUT", _, key) if !key.is_empty() && call.header("x-amz-copy-source").is_some() => "CopyObject",
         ("PUT", _, key) if !key.is_empty() => "PutObject",
         _ => "Unknown",
     };
@@ -22,6 +24,17 @@ pub(super) fn understand(call: &Call) -> (String, Value) {
 
 pub(super) fn answer(state: &mut State, request: &Request, body: &[u8]) -> Answer {
     let bucket = request.text("Bucket");
+    if let Some(numbers) = state.numbers.get_mut(bucket) {
+        let done = match request.operation.as_str() {
+            "ListObjectsV2" => return Ok(numbers.list(&request.parameters["Query"])),
+            "CopyObject" => numbers.write(request.text("Key")).map(|()| "<CopyObjectResult/>"),
+            "DeleteObjects" => keys(&String::from_utf8_lossy(body))
+                .try_for_each(|key| numbers.delete(&key))
+                .map(|()| "<DeleteResult/>"),
+            _ => None,
+        };
+        return done.map(str::to_owned).ok_or_else(|| Failure::new(400, "InvalidRequest", "numbers cannot do that"));
+    }
     match request.operation.as_str() {
         "PutObject" if bucket == ARTIFACTS => {
             state.objects.insert(format!("{bucket}/{}", request.text("Key")), body.to_vec());
@@ -39,6 +52,12 @@ pub(super) fn answer(state: &mut State, request: &Request, body: &[u8]) -> Answe
         }
         _ => Err(Failure::new(404, "NoSuchBucket", "The specified bucket does not exist")),
     }
+}
+
+/// The keys that a `DeleteObjects` names.
+fn keys(body: &str) -> impl Iterator<Item = String> {
+    let keys = body.split("<Key>").skip(1).filter_map(|rest| rest.split_once("</Key>"));
+    keys.map(|(key, _)| key.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
 }
 
 pub(super) fn failure(Failure { code, message, .. }: &Failure, id: &str) -> String {

@@ -5,19 +5,23 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{BROKER_ACCOUNT, Keys, Request, ec2};
+use super::{BROKER_ACCOUNT, Keys, Numbers, Request, ec2};
 use crate::http::Call;
 
 pub(super) struct State {
     pub(super) broker: Keys,
     /// Sessions by access key ID.
     pub(super) sessions: HashMap<String, Session>,
+    /// Whether sessions get the broker's access key.
+    pub(super) fixed: bool,
     /// What the trust policy of each role asks for.
     pub(super) roles: HashMap<String, Option<String>>,
     /// Records of the table by `pk` and `sk`, as plain JSON.
     pub(super) records: HashMap<(String, String), Value>,
     pub(super) instances: Vec<ec2::Instance>,
     pub(super) objects: HashMap<String, Vec<u8>>,
+    /// Buckets of numbered objects, by name.
+    pub(super) numbers: HashMap<String, Numbers>,
     pub(super) faults: Vec<(String, Fault)>,
     /// Requests that are never answered.
     pub(super) held: Vec<Call>,
@@ -65,7 +69,10 @@ impl Failure {
 
 impl State {
     pub(super) fn open(&mut self, account: &str, arn: &str, policy: Option<Value>) -> Keys {
-        let keys = Keys::new(&format!("ASIA{:016}", self.sessions.len()));
+        let mut keys = Keys::new(&format!("ASIA{:016}", self.sessions.len()));
+        if self.fixed {
+            (keys.id, keys.secret) = (self.broker.id.clone(), self.broker.secret.clone());
+        }
         let session = Session { keys: keys.clone(), account: account.into(), arn: arn.into(), policy };
         self.sessions.insert(keys.id.clone(), session);
         keys
@@ -73,16 +80,13 @@ impl State {
 
     /// Who signed a request with this access key ID and sent this token.
     pub(super) fn caller(&self, key_id: &str, token: Option<&str>) -> Result<Caller, Failure> {
-        let session = self.sessions.get(key_id);
-        let known = session.map(|session| &session.keys).or((key_id == self.broker.id).then_some(&self.broker));
-        match known {
-            Some(keys) if token == Some(&keys.token) => {
-                Ok(session.map_or(Caller::Broker, |_| Caller::Session(key_id.into())))
-            }
-            _ => {
-                Err(Failure::new(403, "InvalidClientTokenId", "The security token included in the request is invalid."))
-            }
+        if self.sessions.get(key_id).is_some_and(|session| token == Some(&session.keys.token)) {
+            return Ok(Caller::Session(key_id.into()));
         }
+        if key_id == self.broker.id && token == Some(&self.broker.token) {
+            return Ok(Caller::Broker);
+        }
+        Err(Failure::new(403, "InvalidClientTokenId", "The security token included in the request is invalid."))
     }
 
     pub(super) fn account(&self, caller: &Caller) -> &str {
@@ -119,6 +123,8 @@ impl State {
         let action = match request.name().as_str() {
             "s3:ListObjectsV2" => "s3:ListBucket".to_owned(),
             "s3:ListBuckets" => "s3:ListAllMyBuckets".to_owned(),
+            "s3:CopyObject" => "s3:PutObject".to_owned(),
+            "s3:DeleteObjects" => "s3:DeleteObject".to_owned(),
             name => name.to_owned(),
         };
         let (allowed, kind) = match caller {

@@ -116,8 +116,11 @@ impl Store {
             "GetObjectTagging" => {
                 let tags = self.objects.get(&at).and_then(|object| object.headers.get("x-amz-tagging"));
                 let tags = tags.map_or("", String::as_str).split('&').filter(|tag| !tag.is_empty()).map(pair);
-                let tags: String =
-                    tags.map(|(key, value)| format!("<Tag><Key>{key}</Key><Value>{value}</Value></Tag>")).collect();
+                let tags: String = tags
+                    .map(|(key, value)| {
+                        format!("<Tag><Key>{key}</Key><Value>{}</Value></Tag>", value.replace('&', "&amp;"))
+                    })
+                    .collect();
                 xml(&format!("<Tagging><TagSet>{tags}</TagSet></Tagging>"))
             }
             "ListObjectsV2" => self.list(sent),
@@ -171,8 +174,8 @@ impl Store {
     }
 
     fn list(&self, sent: &Sent) -> Answer {
-        let after = sent.query.get("continuation-token").or_else(|| sent.query.get("start-after"));
-        let after = after.cloned().unwrap_or_default();
+        let token = sent.query.get("continuation-token").map(|token| decoded(token));
+        let after = token.or_else(|| sent.query.get("start-after").cloned()).unwrap_or_default();
         let mut found = self.objects.iter().filter(|((bucket, key), _)| {
             *bucket == sent.bucket && key.starts_with(&sent.key) && (after.is_empty() || *key > after)
         });

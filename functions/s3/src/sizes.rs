@@ -1,0 +1,41 @@
+//! Sizes for people.
+
+/// Sizes as the AWS CLI writes them: powers of 1,024, one decimal.
+#[must_use]
+pub fn human_readable(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} {}", if bytes == 1 { "Byte" } else { "Bytes" });
+    }
+    // A listing's sizes are shown with one decimal; a double is exact enough for that.
+    #[expect(clippy::cast_precision_loss)]
+    let mut size = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while size.round() >= 1024.0 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    format!("{size:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_as_the_cli_writes_them() {
+        for (bytes, text) in [
+            (0, "0 Bytes"),
+            (1, "1 Byte"),
+            (1023, "1023 Bytes"),
+            (1024, "1.0 KiB"),
+            // As Python rounds: to the even digit.
+            (1280, "1.2 KiB"),
+            (1792, "1.8 KiB"),
+            (1_048_575, "1.0 MiB"),
+            (1 << 40, "1.0 TiB"),
+        ] {
+            assert_eq!(human_readable(bytes), text);
+        }
+    }
+}
