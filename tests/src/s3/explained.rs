@@ -129,6 +129,25 @@ pub const EXPLAINED: &[Explained] = &[
     },
 ];
 
+/// The page with all of them.
+#[must_use]
+pub fn page() -> String {
+    let mut page = format!(
+        "# How the S3 steps differ from the AWS CLI\n\n\
+         `s3-copy`, `s3-move`, `s3-sync` and `s3-delete` decide what is copied, skipped and deleted as `aws s3 cp`, `mv`, \
+         `sync` and `rm` do. A test does the same operations with both, on trees and buckets made at random, and compares \
+         what is there afterwards: `cargo xtask s3-differential`. These are all the differences that it takes for right; \
+         written by `{}` from the test itself.\n\n",
+        crate::generated::MENDED_BY
+    );
+    for Explained { reason, .. } in EXPLAINED {
+        page.push_str("- ");
+        page.push_str(reason);
+        page.push('\n');
+    }
+    page
+}
+
 /// The reason of the first that fits.
 #[must_use]
 pub fn why(case: &Case, difference: &Difference) -> Option<&'static str> {

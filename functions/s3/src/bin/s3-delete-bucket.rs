@@ -183,8 +183,10 @@ impl Step for DeleteBucket {
         if !self.force {
             return base;
         }
+        // https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html: s3:DeleteObject also for versions.
+        let inside = ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:AbortMultipartUpload"];
         base.allow(&["s3:ListBucketMultipartUploads"], [s3_arn(&bucket)])
-            .allow(&["s3:DeleteObjectVersion", "s3:AbortMultipartUpload"], [s3_arn(&format!("{bucket}/*"))])
+            .allow(&inside, [s3_arn(&format!("{bucket}/*"))])
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Deleted>, StepError> {
@@ -606,6 +608,7 @@ mod tests {
         let forced = "Only asked for with force; that has a proof of its own.";
         let idle = [
             ("s3:AbortMultipartUpload", forced),
+            ("s3:DeleteObject", forced),
             ("s3:DeleteObjectVersion", forced),
             ("s3:ListBucketMultipartUploads", forced),
         ];

@@ -73,7 +73,8 @@ impl Store {
         if named != there {
             return refusal(400, "InvalidPart");
         }
-        let bytes = Bytes::from(upload.parts.values().flat_map(|part| part.bytes.iter().copied()).collect::<Vec<_>>());
+        let bytes: Vec<_> = upload.parts.values().map(|part| part.bytes.as_ref()).collect();
+        let bytes = Bytes::from(bytes.concat());
         let size = upload.parts.values().map(|part| part.size).sum();
         let checksum = (size == bytes.len() as u64).then(|| crc(&bytes));
         if checksum

@@ -116,8 +116,11 @@ impl Store {
             "GetObjectTagging" => {
                 let tags = self.objects.get(&at).and_then(|object| object.headers.get("x-amz-tagging"));
                 let tags = tags.map_or("", String::as_str).split('&').filter(|tag| !tag.is_empty()).map(pair);
-                let tags: String =
-                    tags.map(|(key, value)| format!("<Tag><Key>{key}</Key><Value>{value}</Value></Tag>")).collect();
+                let tags: String = tags
+                    .map(|(key, value)| {
+                        format!("<Tag><Key>{key}</Key><Value>{}</Value></Tag>", value.replace('&', "&amp;"))
+                    })
+                    .collect();
                 xml(&format!("<Tagging><TagSet>{tags}</TagSet></Tagging>"))
             }
             "ListObjectsV2" => self.list(sent),
