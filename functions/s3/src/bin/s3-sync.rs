@@ -242,8 +242,8 @@ mod tests {
         let expected = json!({ "transferred": 4, "bytes": 22, "deleted": 0, "unchanged": 2, "dry_run": false });
         assert_eq!(output, expected);
         let copies = s3.sent("CopyObject");
-        let copied: BTreeSet<_> = copies.iter().map(|sent| sent.key.as_str()).collect();
-        assert_eq!(copied, BTreeSet::from(["q/larger", "q/missing/in a folder", "q/newer", "q/smaller"]));
+        let written: BTreeSet<_> = copies.iter().map(|sent| sent.key.as_str()).collect();
+        assert_eq!(written, BTreeSet::from(["q/larger", "q/missing/in a folder", "q/newer", "q/smaller"]));
         let newer = copies.iter().find(|sent| sent.key == "q/newer").unwrap();
         let etag = s3.object("from-here", "p/newer").unwrap().etag;
         for (name, value) in [
@@ -529,8 +529,8 @@ mod tests {
             assert_eq!(list.query.get("start-after"), Some(&format!("{prefix}{after}")));
         }
         assert_eq!((output.transferred, output.deleted, output.bytes), (6, 6, 42));
-        let copies: Vec<_> = first.iter().chain(&second).filter(|sent| sent.operation == "CopyObject").collect();
-        assert_eq!((copies.len(), s3.sent("CopyObject").len()), (6, 0), "none is sent twice");
+        let writes = first.iter().chain(&second).filter(|sent| sent.operation == "CopyObject").count();
+        assert_eq!(writes, 6, "none is sent twice");
         assert!(first.iter().any(|sent| sent.operation == "DeleteObjects"));
     }
 
@@ -752,13 +752,7 @@ mod tests {
     fn permissions_are_those_that_the_local_cloud_asks_for_copies() {
         const NONE: &str = "Nothing is deleted here; that has a proof of its own.";
         const TAGS: &str = "The local cloud copies tags without asking; s3-copy proves what it can.";
-        let idle = idle(&[
-            ("s3:DeleteObject", NONE),
-            ("s3:GetObjectTagging", TAGS),
-            ("s3:PutObjectTagging", TAGS),
-            ("s3:GetObject", "No second account is read here."),
-            ("s3:ListBucket", "No second account is read here."),
-        ]);
+        let idle = idle(&[("s3:DeleteObject", NONE), ("s3:GetObjectTagging", TAGS), ("s3:PutObjectTagging", TAGS)]);
         prove::<S3Sync>(&idle, async |scene| {
             let (from, to) = (scene.name("from"), scene.name("to"));
             scene.make(&json!({ "Resources": { "From": bucket(&from), "To": bucket(&to) } })).await;
@@ -774,7 +768,6 @@ mod tests {
         let idle = idle(&[
             ("s3:GetObject", NONE),
             ("s3:GetObjectTagging", NONE),
-            ("s3:ListBucket", "No second account is read here."),
             ("s3:PutObject", NONE),
             ("s3:PutObjectTagging", NONE),
         ]);
