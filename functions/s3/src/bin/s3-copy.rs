@@ -126,7 +126,7 @@ mod tests {
     use stepward_tests::proof::prove;
 
     use super::testing::{
-        S3, THEIRS, WRITTEN, crc, done, in_root, mib, pending, refusal, says, scenes, step, with_root,
+        S3, Sent, THEIRS, WRITTEN, crc, done, in_root, mib, pending, refusal, says, scenes, step, with_root,
     };
     use super::*;
 
@@ -229,7 +229,7 @@ mod tests {
             let step = copy(json!({ "source": "large.tar", "destination": "s3://data/copy", "sse": "AES256" }));
             done(step.run(&s3.context_as(SESSION), None).await);
             let sent = s3.take();
-            let lines: Vec<_> = sent.iter().map(|sent| sent.line()).collect();
+            let lines: Vec<_> = sent.iter().map(Sent::line).collect();
             assert_eq!(lines[..2], ["ListMultipartUploads data/copy", "CreateMultipartUpload data/copy"]);
             let mut parts = lines[2..5].to_vec();
             parts.sort();
@@ -304,10 +304,7 @@ mod tests {
         assert_eq!(done(step.run(&ctx, None).await).bytes, 7);
         assert_eq!(says(&ctx), ["copy: s3://data/a b/ü to s3://other/ü"]);
         let sent = s3.take();
-        assert_eq!(
-            sent.iter().map(|sent| sent.line()).collect::<Vec<_>>(),
-            ["HeadObject data/a b/ü", "CopyObject other/ü"]
-        );
+        assert_eq!(sent.iter().map(Sent::line).collect::<Vec<_>>(), ["HeadObject data/a b/ü", "CopyObject other/ü"]);
         let etag = s3.object("data", "a b/ü").unwrap().etag;
         for (name, value) in [
             ("x-amz-copy-source", "data/a%20b/%C3%BC"),

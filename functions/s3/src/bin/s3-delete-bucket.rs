@@ -16,10 +16,6 @@ use stepward_s3::slice::Slice;
 /// How often the bucket is gone through: what was refused once gets a second chance, and what was written meanwhile is
 /// found.
 const PASSES: u32 = 2;
-/// Long enough that the runtime answers instead of calling again by itself: once the state machine has this answer, a
-/// bucket that is gone is one that this step has deleted.
-const NOTED: Duration = Duration::from_secs(10);
-
 /// Delete an S3 bucket, with `force` also everything in it.
 ///
 /// This cannot be undone, and the name becomes free for anybody in the world to take. Without `force` a bucket that
@@ -82,7 +78,8 @@ async fn look(contents: &Contents<'_>, force: bool) -> Result<Progress<Deleted>,
     if any && !force {
         return Err(not_empty(bucket));
     }
-    Progress::pending(&Removal::default(), NOTED, format!("bucket {bucket} is about to be deleted"))
+    // Once the state machine has this answer, a bucket that is gone is one that this step has deleted.
+    Progress::pending(&Removal::default(), Duration::ZERO, format!("bucket {bucket} is about to be deleted"))
 }
 
 /// Goes on with emptying the bucket, and deletes it in the end.
@@ -353,7 +350,7 @@ mod tests {
         let delete = deletes();
         let ctx = context([&looks(&[]), &delete]);
         let (resume, after, progress) = pending(step(false).run(&ctx, None).await.unwrap());
-        assert_eq!((after, progress.as_str()), (NOTED, "bucket acme-old is about to be deleted"));
+        assert_eq!((after, progress.as_str()), (Duration::ZERO, "bucket acme-old is about to be deleted"));
         assert_eq!(delete.num_calls(), 0);
         assert_eq!(done(step(false).run(&ctx, resume).await.unwrap()), (0, 0));
         assert_eq!((delete.num_calls(), testing::log(&ctx)), (1, vec!["Deleted bucket acme-old".to_owned()]));
@@ -518,7 +515,7 @@ mod tests {
     async fn pending_again_after_a_lost_first_answer_nothing_is_deleted_by_a_look() {
         let ctx = context([&looks(&[("a", "1")])]);
         for _ in 0..2 {
-            assert_eq!(pending(step(true).run(&ctx, None).await.unwrap()).1, NOTED);
+            assert_eq!(pending(step(true).run(&ctx, None).await.unwrap()).1, Duration::ZERO);
         }
     }
 

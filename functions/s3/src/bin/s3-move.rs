@@ -111,7 +111,9 @@ mod tests {
     use stepward::testing::log;
     use stepward_tests::proof::prove;
 
-    use super::testing::{Object, S3, THEIRS, crc, done, in_root, mib, pending, refusal, scenes, step, with_root};
+    use super::testing::{
+        Object, S3, Sent, THEIRS, crc, done, in_root, mib, pending, refusal, scenes, step, with_root,
+    };
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -199,7 +201,7 @@ mod tests {
         done(go(&across(), &s3).await);
         let sent = s3.take();
         assert_eq!(
-            sent.iter().map(|sent| sent.line()).collect::<Vec<_>>(),
+            sent.iter().map(Sent::line).collect::<Vec<_>>(),
             [
                 "HeadObject data/object",
                 "CopyObject other/copy",
@@ -220,12 +222,12 @@ mod tests {
             // As of an object that was uploaded in parts, long ago.
             let (checksum, etag) = (None, format!("\"{}-2\"", sent.bucket));
             if let Some(object) = store.objects.get_mut(&(sent.bucket.clone(), sent.key.clone())) {
-                *object = Object { checksum, etag, ..object.clone() };
+                *object = Object { etag, checksum, ..object.clone() };
             }
             None
         });
         done(go(&across(), &s3).await);
-        let mut read: Vec<_> = s3.sent("GetObject").iter().map(|sent| sent.line()).collect();
+        let mut read: Vec<_> = s3.sent("GetObject").iter().map(Sent::line).collect();
         read.sort();
         assert_eq!(read, ["GetObject data/object", "GetObject other/copy"]);
         assert!(s3.object("data", "object").is_none());
@@ -490,7 +492,9 @@ mod tests {
         in_root(async |root| {
             let s3 = S3::default();
             fs::create_dir(root.join("up")).unwrap();
-            ["a", "b", "c"].into_iter().for_each(|name| fs::write(root.join("up").join(name), name).unwrap());
+            for name in ["a", "b", "c"] {
+                fs::write(root.join("up").join(name), name).unwrap();
+            }
             s3.on("PutObject", |sent, _| (sent.key == "b").then(|| refusal(400, "InvalidRequest")));
             let step = mv(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
             let ctx = s3.context();

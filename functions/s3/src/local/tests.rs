@@ -94,7 +94,7 @@ fn a_root_that_cannot_be_opened_is_invalid_input_that_names_the_parameters() {
     for path in ["/nowhere/at/all", "relative"] {
         let error = Root::at(Path::new(path)).err().unwrap();
         assert_eq!(error.name, ErrorName::InvalidInput);
-        assert!(error.message.contains("LocalRoot"), "{error}");
+        assert!(error.message.contains("FileSystemMountPath"), "{error}");
     }
 }
 
