@@ -12,9 +12,9 @@ const CASES: &str = include_str!("cases.txt");
 /// Seeds that are as good as any others.
 const FRESH: Range<u64> = 1_000_000..1_000_030;
 /// Seeds that the AWS CLI does twice.
-const TWICE: Range<u64> = 0..15;
-/// Seeds that have, among them, what each wrong decision shows by.
-const WRONG: Range<u64> = 0..60;
+const TWICE: Range<u64> = 0..10;
+/// Seeds that have, among them, what each wrong decision shows by: two for each.
+const WRONG: [u64; 10] = [25, 70, 91, 146, 17, 122, 3, 8, 9, 24];
 
 fn kept() -> Vec<u64> {
     let lines = CASES.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -22,8 +22,9 @@ fn kept() -> Vec<u64> {
     lines.map(|line| seed(line).unwrap_or_else(|| panic!("no seed: {line}"))).collect()
 }
 
+/// One seed after the other: the tests here run at once.
 fn compared(seeds: impl IntoIterator<Item = u64>, against: Against) -> Summary {
-    run(seeds, 2, against, |_| {}).unwrap()
+    run(seeds, 1, against, |_| {}).unwrap()
 }
 
 #[test]
