@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use stepward_tests::s3::Against;
 use stepward_tests::{catalog, generated};
 
 /// Generators and benches for people who work on Stepward.
@@ -36,6 +37,9 @@ enum Task {
         /// Compare the AWS CLI with itself: there must be no difference.
         #[arg(long)]
         itself: bool,
+        /// Compare the AWS CLI with itself deciding wrongly: there must be differences.
+        #[arg(long, conflicts_with = "itself")]
+        wrong: bool,
         /// Only show what the seeds are.
         #[arg(long)]
         draw: bool,
@@ -89,8 +93,13 @@ fn main() -> ExitCode {
             s3_differential::show(from..from + seeds);
             Ok(())
         }
-        Task::S3Differential { seeds, from, jobs, itself, .. } => {
-            s3_differential::compare(from..from + seeds, jobs, itself)
+        Task::S3Differential { seeds, from, jobs, itself, wrong, .. } => {
+            let against = match (itself, wrong) {
+                (true, _) => Against::Itself,
+                (_, true) => Against::Wrong,
+                _ => Against::Steps,
+            };
+            s3_differential::compare(from..from + seeds, jobs, against)
         }
         Task::S3Kill { times, seed } => s3_differential::kill(times, seed),
         Task::Bench(Bench::ColdStart { runs, profile, python }) => cold_start::bench(runs, &profile, python),

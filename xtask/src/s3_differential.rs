@@ -5,8 +5,7 @@ use std::ops::Range;
 use stepward_tests::s3::{Against, draw, run};
 
 /// Runs seeds; fails when one differs without an explanation.
-pub(crate) fn compare(seeds: Range<u64>, jobs: usize, itself: bool) -> Result<(), String> {
-    let against = if itself { Against::Itself } else { Against::Steps };
+pub(crate) fn compare(seeds: Range<u64>, jobs: usize, against: Against) -> Result<(), String> {
     let all = seeds.end - seeds.start;
     let summary = run(seeds, jobs, against, |done| {
         if done % 50 == 0 {
@@ -14,7 +13,7 @@ pub(crate) fn compare(seeds: Range<u64>, jobs: usize, itself: bool) -> Result<()
         }
     })?;
     println!("{summary}");
-    if summary.found.is_empty() { Ok(()) } else { Err("the step and the AWS CLI differ".into()) }
+    if summary.found.is_empty() { Ok(()) } else { Err("both sides differ".into()) }
 }
 
 /// Prints what seeds are.

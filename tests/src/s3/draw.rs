@@ -273,9 +273,9 @@ fn operation(
         _ if of_directories => directory(dice, base, &roots[1]),
         _ => target(dice, base, &roots[1], &source),
     };
-    let filters = if dice.percent(45) {
-        let names: Vec<_> = files.keys().chain(buckets[0].keys()).collect();
-        (0..dice.between(1, 4)).map(|_| filter(dice, &names)).collect()
+    let filters = if dice.percent(50) {
+        let names = files.keys().chain(buckets[0].keys()).filter_map(|name| name.strip_prefix(&roots[0]));
+        filters(dice, &names.collect::<Vec<_>>())
     } else {
         Vec::new()
     };
@@ -338,11 +338,31 @@ fn target(dice: &mut Dice, base: &str, root: &str, source: &str) -> String {
     }
 }
 
-fn filter(dice: &mut Dice, names: &[&String]) -> (bool, String) {
-    let pattern = if !names.is_empty() && dice.percent(20) {
-        (*dice.pick(names)).rsplit('/').next().unwrap_or_default().to_owned()
-    } else {
-        (*dice.pick(&PATTERNS)).to_owned()
+fn filters(dice: &mut Dice, names: &[&str]) -> Vec<(bool, String)> {
+    let mut filters = Vec::new();
+    // As people write them: nothing but this, and of this not that.
+    if dice.percent(50) {
+        filters.push((false, "*".to_owned()));
+        filters.push((true, filter(dice, names).1));
+    }
+    filters.extend((0..dice.between(1, 3)).map(|_| filter(dice, names)));
+    filters.truncate(4);
+    filters
+}
+
+fn filter(dice: &mut Dice, names: &[&str]) -> (bool, String) {
+    if names.is_empty() || dice.percent(35) {
+        return (dice.percent(40), (*dice.pick(&PATTERNS)).to_owned());
+    }
+    let name = *dice.pick(names);
+    let (directory, last) = name.rsplit_once('/').unwrap_or(("", name));
+    let pattern = match dice.below(6) {
+        0 => name.to_owned(),
+        1 => format!("{directory}/*"),
+        2 => format!("*{last}"),
+        3 => format!("*{}", last.find('.').map_or(last, |dot| &last[dot..])),
+        4 => format!("{}*", name.chars().next().unwrap_or('a')),
+        _ => format!("?{}", name.chars().skip(1).collect::<String>()),
     };
-    (dice.percent(40), pattern)
+    (dice.percent(50), pattern)
 }

@@ -98,6 +98,38 @@ pub const EXPLAINED: &[Explained] = &[
         },
     },
     Explained {
+        reason: "A directory takes `recursive`, in a dry run too; there the AWS CLI shows how the directory itself would be \
+                 uploaded, which fails when it is done.",
+        is: |case, difference| {
+            let operation = &case.operation;
+            let is_refused = difference.of == Of::Outcome && difference.step.contains("is a directory: set recursive");
+            operation.dry_run && is_up(case) && !operation.is_of_directories() && is_refused
+        },
+    },
+    Explained {
+        reason: "An object whose path leads through a file is reported; the AWS CLI leaves it out, and says that all went \
+                 well.",
+        is: |case, difference| {
+            difference.of == Of::Outcome
+                && is_down(case)
+                && difference.cli.starts_with("status 0")
+                && difference.step.contains("a part of the path is a file, not a directory")
+        },
+    },
+    Explained {
+        reason: "A sync with `delete` whose source is below its destination is refused: it would delete what it copies.",
+        is: |case, difference| {
+            let operation = &case.operation;
+            let (Some((from, source)), Some((to, destination))) =
+                (parsed(&operation.source), parsed(&operation.destination))
+            else {
+                return false;
+            };
+            let is_refused = difference.of != Of::Outcome || difference.step.contains("where delete would delete it");
+            operation.delete && from == to && folder(source).starts_with(&folder(destination)) && is_refused
+        },
+    },
+    Explained {
         reason: "What is below a prefix can be moved to where the prefix itself is (`s3://b/old` to `s3://b/`); the AWS CLI \
                  takes that for a move of one object onto itself, unless the source ends with a slash.",
         is: |case, difference| {
@@ -221,7 +253,7 @@ fn is_unfit(_: &Case, name: &str) -> bool {
 /// Whether a difference comes of names with which something is wrong: at the file that such a name stands for, at what is
 /// in its way, and at the object that a move leaves therefore.
 fn is_of_names(case: &Case, difference: &Difference, is_wrong: fn(&Case, &str) -> bool, said: &str) -> bool {
-    let mut wrong = names(case).filter(|name| is_wrong(case, name)).map(normal);
+    let mut wrong = names(case).filter(|name| is_wrong(case, name));
     if !is_down(case) {
         return false;
     }
@@ -230,12 +262,15 @@ fn is_of_names(case: &Case, difference: &Difference, is_wrong: fn(&Case, &str) -
         Of::Outcome => wrong.next().is_some() && difference.step.contains(said),
         Of::File(path) => {
             let path = path.strip_prefix("root/").unwrap_or(path);
-            wrong.any(|name| are_related(path, &normal(&format!("{destination}/{name}"))))
+            wrong.any(|name| {
+                let literal = format!("{destination}/{name}");
+                are_related(path, &normal(&literal)) || is_below(literal.trim_start_matches('/'), path)
+            })
         }
         Of::Object(_, key) if case.operation.verb == Verb::Mv => {
             let prefix = parsed(&case.operation.source).map_or("", |(_, key)| key);
             let name = normal(key.strip_prefix(prefix).unwrap_or(key));
-            wrong.any(|wrong| are_related(&name, &wrong))
+            wrong.any(|wrong| are_related(&name, &normal(wrong)))
         }
         _ => false,
     }

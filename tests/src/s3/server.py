@@ -4,7 +4,8 @@ input, answers as JSON lines on standard output. It ends when standard input doe
 From outside nobody can set when an object was last modified, which is half of what `sync` decides by. And MiniStack alone
 - does not say who began a multipart upload; on AWS it is the ARN of the role session:
   https://docs.aws.amazon.com/AmazonS3/latest/API/API_Initiator.html
-- takes the CRC64NVME of an object made of parts for one of the parts' checksums.
+- takes the CRC64NVME of an object made of parts for one of the parts' checksums;
+- copies archived objects.
 This leans on names that are private to MiniStack 1.5.33; with another version it fails at start, not silently.
 """
 
@@ -141,6 +142,30 @@ def list_attributed_uploads(bucket, query):
 
 s3._create_multipart_upload = create_attributed_upload
 s3._list_multipart_uploads = list_attributed_uploads
+
+
+# --- Copies of archived objects ---
+
+copy_object = s3._copy_object
+upload_part_copy = s3._upload_part_copy
+
+
+def archived(headers):
+    """S3 copies nothing that must be restored first, as MiniStack does.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html (ObjectNotInActiveTierError)
+    """
+    path = s3.url_unquote(headers.get("x-amz-copy-source", "").lstrip("/").partition("?")[0])
+    bucket, _, key = path.partition("/")
+    found = (s3._buckets.get(bucket) or {"objects": {}})["objects"].get(key, {})
+    storage_class = found.get("storage_class")
+    return s3._invalid_object_state(bucket, key, storage_class) if storage_class in ("GLACIER", "DEEP_ARCHIVE") else None
+
+
+s3._copy_object = lambda bucket, key, headers: archived(headers) or copy_object(bucket, key, headers)
+s3._upload_part_copy = lambda bucket, key, query, headers: (
+    archived(headers) or upload_part_copy(bucket, key, query, headers)
+)
 
 
 # --- The checksum of an object made of parts ---

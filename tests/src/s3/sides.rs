@@ -151,12 +151,16 @@ impl Steps {
         let since = Instant::now();
         let (mut log, mut said) = (Vec::new(), Vec::new());
         let succeeded = loop {
+            let written = function.output().len();
             let answer = function.invoke_within(OPERATION, envelope.to_string().as_bytes());
             if let Answer::Failure { name, message } = &answer {
                 said.push(format!("{name}: {message}"));
                 if name.starts_with("Runtime.") || name.starts_with("Sandbox.") {
                     return Err(format!("{}: {}\n{}", operation.verb.step(), said.join("\n"), function.output()));
                 }
+                // The log is only what it has written, which arrives a moment later.
+                std::thread::sleep(Duration::from_millis(30));
+                said.push(function.output().split_off(written));
                 break false;
             }
             let answer = answer.json();
