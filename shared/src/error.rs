@@ -181,13 +181,15 @@ fn classify(code: &str, status: u16) -> ErrorName {
         "UnauthorizedOperation",
         "UnrecognizedClientException",
     ];
-    const CONFLICT: [&str; 16] = [
+    const CONFLICT: [&str; 18] = [
+        "BucketHasAccessPointsAttached",
         "BucketNotEmpty",
         "ConcurrentModificationException",
         "ConditionalCheckFailedException",
         "ConflictException",
         "IdempotentParameterMismatch",
         "IdempotentParameterMismatchException",
+        "OperationAborted",
         "OperationAbortedException",
         "OperationNotPermitted",
         "PreconditionFailed",

@@ -177,7 +177,8 @@ fn widened(resource: &str) -> String {
         text.push('*');
         text.push_str(part.split_once(end).map_or("", |(_, rest)| rest));
     }
-    text
+    // `logs/` and all below it is `*` and then `*`: as much as one.
+    text.replace("**", "*")
 }
 
 fn policy(statements: &[Statement]) -> String {
@@ -247,8 +248,12 @@ mod tests {
             Permissions::default().allow(&["ec2:StartInstances"], [arn("ec2", &format!("instance/{}", literal(id)))])
         };
         let bucket = s3_arn(&format!("{}/{}/x", literal("b"), literal("k*")));
-        let any = one("i-1").and(one("i-2")).allow(&["s3:GetObject"], [bucket]).of_any_parameters();
+        let below = s3_arn(&format!("b/{}*", literal("logs/")));
+        let any = one("i-1").and(one("i-2")).allow(&["s3:GetObject"], [below, bucket]).of_any_parameters();
         let resources: Vec<_> = any.iter().flat_map(|statement| &statement.resources).collect();
-        assert_eq!(resources, ["arn:$partition:ec2:$region:$account:instance/*", "arn:$partition:s3:::*/*/x"]);
+        assert_eq!(
+            resources,
+            ["arn:$partition:ec2:$region:$account:instance/*", "arn:$partition:s3:::*/*/x", "arn:$partition:s3:::b/*"]
+        );
     }
 }

@@ -343,7 +343,7 @@ async fn linger<S: Step>(
                         S::NAME
                     )));
                 }
-                if tokio::time::Instant::now() + retry_after >= until {
+                if retry_after.is_zero() || tokio::time::Instant::now() + retry_after >= until {
                     return Ok(Progress::Pending { state, retry_after, progress });
                 }
                 tokio::time::sleep(retry_after).await;

@@ -106,7 +106,8 @@ pub enum Progress<T> {
     Pending {
         /// What the next call needs to know; see [`Resume::state`].
         state: Value,
-        /// How long to wait before the next call.
+        /// How long to wait before the next call. Zero: the answer is given at once, and what it says is kept whatever
+        /// happens to the next call, which comes as soon as the state machine makes it.
         retry_after: Duration,
         /// How far it is, for a person: "2 of 3 instances running".
         progress: String,

@@ -9,8 +9,9 @@ use stepward_cli::jobs::Outcome;
 use crate::long_job::run;
 use crate::world::{Owned, World, cut_role, in_the_world};
 
-/// As in the long job. What is up is then deleted there, and what came from the other account is then moved down.
-const STEPS: [(&str, &str); 4] = [
+/// As in the long job. What is up is deleted again with its bucket, and what came from the other account is moved down.
+const STEPS: [(&str, &str); 6] = [
+    ("s3-create-bucket", "{ 'uri': 's3://' & $input.bucket }"),
     (
         "s3-copy",
         "{ 'source': $input.folder & '/up', 'destination': 's3://' & $input.bucket & '/up', 'recursive': true, \
@@ -25,7 +26,8 @@ const STEPS: [(&str, &str); 4] = [
         "s3-move",
         "{ 'source': 's3://' & $input.bucket & '/archive', 'destination': $input.folder & '/down', 'recursive': true }",
     ),
-    ("s3-delete", "{ 'uri': 's3://' & $input.bucket & '/up/', 'recursive': true }"),
+    ("s3-delete", "{ 'uri': 's3://' & $input.bucket & '/up/deep/', 'recursive': true }"),
+    ("s3-delete-bucket", "{ 'uri': 's3://' & $input.bucket, 'force': true }"),
 ];
 
 /// An account with buckets, and with the role that is made for these steps.
@@ -38,6 +40,11 @@ async fn onboarded(world: &World, owned: Owned) -> Owned {
 
 fn bucket(owned: &Owned) -> String {
     format!("stepward-data-{}", owned.owner.account)
+}
+
+async fn buckets(owned: &Owned) -> Vec<String> {
+    let listed = owned.owner.s3().list_buckets().send().await.unwrap();
+    listed.buckets.unwrap_or_default().into_iter().filter_map(|bucket| bucket.name).collect()
 }
 
 async fn keys(owned: &Owned) -> Vec<String> {
@@ -76,11 +83,11 @@ fn a_job_moves_files_and_objects_between_the_local_root_and_two_accounts_of_a_cu
             let put = archive.owner.s3().put_object().bucket(bucket(&archive)).key(key);
             put.body(text.as_bytes().to_vec().into()).send().await.unwrap();
         }
-        let before = keys(&prod).await;
+        let before = buckets(&prod).await;
         let input = json!({
             "target": { "customer": prod.customer, "account": "prod" },
             "folder": prod.customer,
-            "bucket": bucket(&prod),
+            "bucket": format!("stepward-night-{}", prod.owner.account),
             "archive": bucket(&archive),
         });
 
@@ -91,9 +98,11 @@ fn a_job_moves_files_and_objects_between_the_local_root_and_two_accounts_of_a_cu
         assert_eq!((done("s3-copy", "transferred"), done("s3-copy", "bytes")), (json!(3), json!(2)), "{finished:?}");
         assert_eq!((done("s3-sync", "transferred"), done("s3-sync", "bytes")), (json!(2), json!(4)), "{finished:?}");
         assert_eq!(done("s3-move", "transferred"), 2, "{finished:?}");
-        assert_eq!(done("s3-delete", "deleted"), 3, "{finished:?}");
+        assert_eq!(done("s3-delete", "deleted"), 1, "{finished:?}");
+        assert_eq!(done("s3-create-bucket", "created"), true, "{finished:?}");
+        assert_eq!(done("s3-delete-bucket", "versions"), 2, "what was left of what came up: {finished:?}");
         // What only the accounts' owners, and who sees the folder, can tell.
-        assert_eq!(keys(&prod).await, before);
+        assert_eq!(buckets(&prod).await, before);
         assert_eq!(keys(&archive).await, ["2025/one.csv", "2025/two & three.csv", "backups/2026-01.csv"]);
         let down = [("2025/one.csv", "1"), ("2025/two & three.csv", "2,3")];
         assert_eq!(files(&folder.join("down")), down.map(|(path, text)| (path.to_owned(), text.to_owned())).into());

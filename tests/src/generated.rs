@@ -10,6 +10,7 @@ use stepward_cli::workspace::Workspace;
 
 use crate::build::root;
 use crate::proofs::{self, Proofs};
+use crate::s3::explained;
 use crate::template;
 
 /// What writes these files.
@@ -31,6 +32,7 @@ pub fn files(catalog: &Catalog) -> Result<BTreeMap<String, String>, String> {
         files.insert(format!("{PAGES}/{}.md", step.name), page::markdown(step) + &row);
     }
     files.insert("docs/PROOFS.md".into(), proofs::page(&proofs));
+    files.insert("docs/AWS-CLI.md".into(), explained::page());
     let workspace = Workspace::at(root()).map_err(|error| said(&error))?;
     let used = package::for_jobs(&workspace).map_err(|error| said(&error))?.functions;
     let jobs = package::jobs(&workspace).map_err(|error| said(&error))?;

@@ -85,7 +85,7 @@ impl Scene {
 ///
 /// `scene` makes what the step needs, anew for each run, and answers the step's parameters. `idle` are actions that the
 /// local cloud or this scene does not ask for, each with its reason: without them, in one of the two accounts at least, the
-/// step must succeed.
+/// step must succeed. The second account is part of it where the scene's parameters name one.
 ///
 /// # Panics
 /// When anything turns out otherwise.
@@ -155,7 +155,10 @@ impl Proof {
             return found;
         }
         let mut without_effect = BTreeSet::new();
-        for (side, place) in ["its own account", "the second account"].into_iter().enumerate() {
+        let step: S = serde_json::from_value(params).expect("the parameters that were just run");
+        // Where the parameters name no second account, the role there is of no use.
+        let places = if step.peer().is_some() { 2 } else { 1 };
+        for (side, place) in ["its own account", "the second account"].into_iter().take(places).enumerate() {
             for action in actions(sides[side]) {
                 let less = without(sides[side], action);
                 self.set_roles(if side == 0 { &less } else { sides[0] }, if side == 1 { &less } else { sides[1] })

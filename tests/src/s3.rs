@@ -4,7 +4,7 @@ mod case;
 mod compare;
 mod dice;
 mod draw;
-mod explained;
+pub(crate) mod explained;
 mod files;
 mod kill;
 mod server;

@@ -10,6 +10,7 @@ What MiniStack alone does not do:
   https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_Operations.html
 - EC2: an instance starts from an image that was registered from a snapshot, as from any invented image ID; and
   RunInstances called again with the same client token answers the same instances.
+- S3: an object made of parts whose checksums are CRC-64/NVME has the checksum of all of it, which is refused otherwise.
 - IAM: a request to make a function, to log the traffic of a resource, or to accept or delete a peering connection is
   checked against the ARN of that, as on AWS, where MiniStack asks for "*", which no narrowed permission allows.
 All but the first two lean on names that are private to MiniStack 1.5.33; with another version it fails at start, not
@@ -48,7 +49,7 @@ from ministack.app import main  # noqa: E402
 from ministack.core import iam_actions  # noqa: E402
 from ministack.core.responses import AccountRegionScopedDict, error_response_json, json_response, new_uuid  # noqa: E402
 from ministack.services import cloudwatch_logs as logs  # noqa: E402
-from ministack.services import ec2  # noqa: E402
+from ministack.services import ec2, s3  # noqa: E402
 from ministack.services import stepfunctions as sfn  # noqa: E402
 
 
@@ -236,6 +237,40 @@ def reset_launches():
 ec2._registered_image = image_to_boot
 ec2._ACTION_MAP["RunInstances"] = run_instances_once
 ec2.reset = reset_launches
+
+
+# --- S3 ---
+
+# For this algorithm S3 has no checksum of checksums, only that of the whole object:
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
+WHOLE = "CRC64NVME"
+parts_to_join = contextvars.ContextVar("parts_to_join", default=())
+
+composite_checksum = s3._composite_checksum
+complete_multipart_upload = s3._complete_multipart_upload
+
+
+def checksum_of_object(algorithm, part_checksums):
+    if algorithm != WHOLE:
+        return composite_checksum(algorithm, part_checksums)
+    return s3._compute_s3_checksum(algorithm, b"".join(parts_to_join.get()))
+
+
+def complete_with_checksum_of_object(bucket, key, body, query, headers=None):
+    upload = s3._multipart_uploads.get(s3._qp(query, "uploadId")) or {"parts": {}}
+    token = parts_to_join.set([part["body"] for _, part in sorted(upload["parts"].items())])
+    try:
+        answer = complete_multipart_upload(bucket, key, body, query, headers)
+    finally:
+        parts_to_join.reset(token)
+    made = (s3._buckets.get(bucket) or {"objects": {}})["objects"].get(key, {})
+    if WHOLE in made.get("checksums", {}):
+        made["checksum_type"] = "FULL_OBJECT"
+    return answer
+
+
+s3._composite_checksum = checksum_of_object
+s3._complete_multipart_upload = complete_with_checksum_of_object
 
 
 # IAM: https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html

@@ -12,6 +12,7 @@ use crc_fast::CrcAlgorithm;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use stepward::error::denied;
 use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;
@@ -122,6 +123,10 @@ impl Bucket {
         let answer = head.map_err(|error| match StepError::from(error) {
             error if error.name == ErrorName::NotFound => {
                 StepError { message: format!("there is no object s3://{}/{}", self.name, key.escape_debug()), ..error }
+            }
+            // The answer has no body, which would name the action.
+            error if error.name == ErrorName::AccessDenied => {
+                StepError { message: denied("s3:GetObject", ""), ..error }
             }
             error => error,
         })?;

@@ -40,8 +40,8 @@ pub struct Removal {
     pub refused: u64,
     /// The first of them, with why.
     pub named: Vec<String>,
-    /// The last version that was refused. All before it is gone or was refused, so the listing goes on behind it; unlike
-    /// one that was deleted it is still there to go on from.
+    /// The last version that was refused. All before it is gone or was refused, so the listing goes on behind it;
+    /// unlike one that was deleted it is still there to go on from.
     after: Option<Version>,
 }
 

@@ -10,6 +10,7 @@ use stepward::{ErrorName, StepError};
 
 use crate::body::blocking;
 use crate::bucket::Bucket;
+use crate::keys::fits_xml;
 use crate::listing::Entry;
 use crate::transfer::End;
 
@@ -66,7 +67,7 @@ pub async fn all(end: &End, entries: Vec<Entry>) -> Vec<(Entry, Result<(), StepE
         }
         End::S3 { bucket, .. } => {
             let (together, mut alone): (Vec<_>, Vec<_>) =
-                entries.into_iter().partition(|entry| is_writable(&end.path(&entry.key)));
+                entries.into_iter().partition(|entry| fits_xml(&end.path(&entry.key)));
             let keys: Vec<_> = together.iter().map(|entry| end.path(&entry.key)).collect();
             let mut refused = match objects(bucket, &keys).await {
                 Ok(refused) => refused,
@@ -118,23 +119,4 @@ fn refused(error: aws_sdk_s3::types::Error) -> (String, StepError) {
         _ => ErrorName::StepFailed.because(format!("S3 refused to delete it: {code}: {message}")),
     };
     (error.key.unwrap_or_default(), error_of_key)
-}
-
-/// Whether XML, which carries many keys at once, can carry this one. <https://www.w3.org/TR/xml/#charsets>
-fn is_writable(key: &str) -> bool {
-    // A reader makes one line end of both, and newlines of tabs in places; S3 gets those keys one by one.
-    key.chars().all(|c| c >= ' ' && !matches!(c, '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_that_xml_cannot_carry_go_alone() {
-        assert!(is_writable("a/ü &<>\"'/🦀"));
-        for key in ["a\nb", "a\rb", "a\u{1}", "\u{ffff}"] {
-            assert!(!is_writable(key), "{key:?}");
-        }
-    }
 }

@@ -6,8 +6,8 @@ use stepward::{ErrorName, StepError};
 
 /// The key, prefix or marker that a listing with `EncodingType=url` means: form encoding, where `+` is a space.
 ///
-/// Every listing of ours asks for that encoding. A key may hold characters that XML has no way to write, such as `\x01`;
-/// S3 puts them into a plain listing all the same, and no XML reader takes it then.
+/// Every listing of ours asks for that encoding. A key may hold characters that XML has no way to write, such as
+/// `\x01`; S3 puts them into a plain listing all the same, and no XML reader takes it then.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html> (`EncodingType`)
 ///
 /// # Errors
@@ -20,8 +20,8 @@ pub fn decoded(text: &str) -> Result<String, StepError> {
     })
 }
 
-/// The key, prefix or marker that a page of a listing means: decoded where the page says that it is encoded. Some servers
-/// that speak S3 do not know the encoding for every listing.
+/// The key, prefix or marker that a page of a listing means: decoded where the page says that it is encoded. Some
+/// servers that speak S3 do not know the encoding for every listing.
 ///
 /// # Errors
 /// As [`decoded`].

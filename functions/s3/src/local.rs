@@ -76,8 +76,8 @@ impl Root {
     pub fn open() -> Result<Arc<Self>, StepError> {
         let path = settings::local_root().ok_or_else(|| {
             ErrorName::InvalidInput.because(
-                "this deployment has no local root: set the parameters LocalRoot… of infra/template.yaml, \
-                 or use s3:// on both sides",
+                "this deployment has no local root: give infra/template.yaml a file system (FileSystemAccessPointArn, \
+                 VpcSubnetIds, VpcSecurityGroupIds), or use s3:// on both sides",
             )
         })?;
         Self::at(&path)
@@ -90,7 +90,8 @@ impl Root {
     pub fn at(path: &Path) -> Result<Arc<Self>, StepError> {
         let unusable = |why: &str| {
             ErrorName::InvalidInput.because(format!(
-                "the local root {} cannot be used: {why}; look at the parameters LocalRoot… of infra/template.yaml",
+                "the local root {} cannot be used: {why}; look at the parameters FileSystemAccessPointArn \
+                 and FileSystemMountPath of infra/template.yaml",
                 path.display()
             ))
         };

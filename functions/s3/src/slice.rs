@@ -10,10 +10,10 @@ const LONGEST: Duration = Duration::from_secs(50);
 
 /// The time in which one call begins new work, before it answers `Pending` and goes on in the next.
 ///
-/// At most 50 s, though Lambda would give 15 minutes: what a call has done is known only when it answers. A stop of the
-/// job takes effect between two calls, the operator sees how far it is with every answer, and when a call is lost the
-/// next one repeats no more than this. At most half of what is left until the deadline, because what is under way at the
-/// slice's end still has to come back, with the SDK's retries, and the answer has to be written.
+/// At most 50 s, though Lambda would give 15 minutes: what a call has done is known only when it answers. A stop of
+/// the job takes effect between two calls, the operator sees how far it is with every answer, and when a call is lost
+/// the next one repeats no more than this. At most half of what is left until the deadline, because what is under way
+/// at the slice's end still has to come back, with the SDK's retries, and the answer has to be written.
 ///
 /// A call always gets something done: look at [`is_over`](Self::is_over) after a piece of work, not before the first.
 #[derive(Clone, Copy, Debug)]

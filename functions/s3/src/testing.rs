@@ -11,11 +11,14 @@
 mod parts;
 #[path = "testing/process.rs"]
 mod process;
+#[path = "testing/scenes.rs"]
+pub(crate) mod scenes;
 #[path = "testing/sent.rs"]
 mod sent;
 #[path = "testing/store.rs"]
 mod store;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -66,7 +69,12 @@ impl Debug for S3 {
 impl S3 {
     /// Its inside.
     pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().unwrap()
+        self.store.try_lock().expect("let go of the store before it is taken again")
+    }
+
+    /// The unfinished uploads, by ID.
+    pub(crate) fn uploads(&self) -> BTreeMap<String, Upload> {
+        self.store().uploads.clone()
     }
 
     /// Puts an object there, as an upload with a checksum would have left it.
@@ -173,6 +181,8 @@ impl HttpConnector for S3 {
                 of_operation.find_map(|(_, hook)| hook(&sent, &mut store))
             };
             let (status, headers, body) = hooked.unwrap_or_else(|| s3.store().answer(&sent));
+            // An answer to a HEAD is without a body, also where it is a refusal.
+            let body = if sent.operation == "HeadObject" { Bytes::new() } else { body };
             let mut response = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body));
             for (name, value) in headers {
                 response.headers_mut().insert(name, value);
@@ -187,9 +197,9 @@ pub(crate) fn crc(bytes: &[u8]) -> String {
     Checksum::of(CrcAlgorithm::Crc64Nvme, bytes).text()
 }
 
-/// So many MiB of content that differs from place to place.
-pub(crate) fn mib(n: usize) -> Bytes {
-    (0..n * MIB).map(|at| u8::try_from((at / 7 + at / MIB) % 251).unwrap()).collect::<Vec<_>>().into()
+/// So many MiB, each of other bytes than the one before.
+pub(crate) fn mib(n: u8) -> Bytes {
+    (0..n).map(|at| vec![at; MIB]).collect::<Vec<_>>().concat().into()
 }
 
 /// A step with these parameters, which are checked as the runtime does.
@@ -197,6 +207,11 @@ pub(crate) fn step<S: Step>(params: Value) -> S {
     let step: S = serde_json::from_value(params).unwrap();
     step.validate().unwrap();
     step
+}
+
+/// What a step has said so far.
+pub(crate) fn says(ctx: &Context) -> Vec<String> {
+    stepward::testing::log(ctx)
 }
 
 /// What a state machine does with a pending answer: it keeps it as JSON, waits, and hands it back.

@@ -14,6 +14,7 @@ use stepward::{Context, ErrorName, StepError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::bucket::{Attributes, Bucket};
+use crate::keys;
 use crate::listing::{Entry, Range};
 use crate::local::{Root, Scratch};
 use crate::multipart::{self, Begun};
@@ -117,14 +118,7 @@ impl End {
     #[must_use]
     pub fn shown(&self, name: &str) -> String {
         let scheme = if matches!(self, Self::S3 { .. }) { "s3://" } else { "" };
-        let full = self.full_path(name);
-        // As it is, but for what would break a line or a terminal.
-        let plain = full.chars().flat_map(|c| {
-            let escaped = if c.is_control() { Some(c.escape_default()) } else { None };
-            let kept = escaped.is_none().then_some(c);
-            escaped.into_iter().flatten().chain(kept)
-        });
-        scheme.chars().chain(plain).collect()
+        format!("{scheme}{}", keys::shown(&self.full_path(name)))
     }
 }
 

@@ -45,11 +45,13 @@ pub const EXPLAINED: &[Explained] = &[
         reason: "A file that is moved under two names, one of them through a link, is copied under both, and the second is \
                  reported; the AWS CLI does not find it any more.",
         is: |case, difference| {
-            matches!(difference.of, Of::Object(..))
-                && difference.cli == "nothing"
-                && case.operation.verb == Verb::Mv
-                && is_up(case)
-                && case.files.values().any(|node| matches!(node, Node::Link(_)))
+            let is_link = |node: &Node| matches!(node, Node::Link(_));
+            let is_one = match &difference.of {
+                Of::Object(..) => difference.cli == "nothing" && case.files.values().any(is_link),
+                Of::File(path) => path.strip_prefix("root/").and_then(|path| case.files.get(path)).is_some_and(is_link),
+                _ => false,
+            };
+            case.operation.verb == Verb::Mv && is_up(case) && is_one
         },
     },
     Explained {
@@ -96,6 +98,27 @@ pub const EXPLAINED: &[Explained] = &[
         },
     },
     Explained {
+        reason: "What is below a prefix can be moved to where the prefix itself is (`s3://b/old` to `s3://b/`); the AWS CLI \
+                 takes that for a move of one object onto itself, unless the source ends with a slash.",
+        is: |case, difference| {
+            let operation = &case.operation;
+            let (Some((from, source)), Some((to, destination))) =
+                (parsed(&operation.source), parsed(&operation.destination))
+            else {
+                return false;
+            };
+            let above = source.rfind('/').map_or(0, |slash| slash + 1);
+            let is_refused = difference.of != Of::Outcome || difference.cli.contains("Cannot mv a file onto itself");
+            operation.verb == Verb::Mv
+                && operation.recursive
+                && from == to
+                && !source.is_empty()
+                && !source.ends_with('/')
+                && source[..above] == folder(destination)
+                && is_refused
+        },
+    },
+    Explained {
         reason: "What cannot be read at the destination of a download is not looked at, and nothing is said of it; the AWS \
                  CLI warns, and ends with status 2.",
         is: |case, difference| {
@@ -128,6 +151,25 @@ pub const EXPLAINED: &[Explained] = &[
         },
     },
 ];
+
+/// The page with all of them.
+#[must_use]
+pub(crate) fn page() -> String {
+    let mut page = format!(
+        "# How the S3 steps differ from the AWS CLI\n\n\
+         `s3-copy`, `s3-move`, `s3-sync` and `s3-delete` decide what is copied, skipped and deleted as `aws s3 cp`, `mv`, \
+         `sync` and `rm` do. A test does the same operations with both, on trees and buckets made at random, and compares \
+         what is there afterwards: `cargo xtask s3-differential`. These are all the differences that it takes for right; \
+         written by `{}` from the test itself.\n\n",
+        crate::generated::MENDED_BY
+    );
+    for Explained { reason, .. } in EXPLAINED {
+        page.push_str("- ");
+        page.push_str(reason);
+        page.push('\n');
+    }
+    page
+}
 
 /// The reason of the first that fits.
 #[must_use]

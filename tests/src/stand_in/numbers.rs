@@ -11,7 +11,7 @@ const PAGE: usize = 1000;
 
 /// A bucket of numbered objects.
 pub struct Numbers {
-    numbers: Range<u64>,
+    range: Range<u64>,
     is_there: Box<dyn Fn(u64) -> bool + Send>,
     /// The day of January 2026 on which all were written.
     day: u8,
@@ -34,8 +34,8 @@ pub struct Seen {
 impl Numbers {
     /// A bucket with those of these numbers for which the rule says so, written on a day of January 2026.
     #[must_use]
-    pub fn new(numbers: Range<u64>, day: u8, is_there: impl Fn(u64) -> bool + Send + 'static) -> Self {
-        Self { numbers, is_there: Box::new(is_there), day, changed: HashMap::new(), seen: Seen::default() }
+    pub fn new(range: Range<u64>, day: u8, is_there: impl Fn(u64) -> bool + Send + 'static) -> Self {
+        Self { range, is_there: Box::new(is_there), day, changed: HashMap::new(), seen: Seen::default() }
     }
 
     pub(super) fn set_rule(&mut self, is_there: impl Fn(u64) -> bool + Send + 'static) {
@@ -50,13 +50,13 @@ impl Numbers {
     pub(super) fn list(&mut self, query: &Value) -> String {
         let text = |name: &str| query[name].as_str();
         let from = match (text("continuation-token"), text("start-after")) {
-            (Some(token), _) => token.parse().unwrap_or(self.numbers.end),
+            (Some(token), _) => token.parse().unwrap_or(self.range.end),
             (None, Some(after)) => self.first_after(after),
-            (None, None) => self.numbers.start,
+            (None, None) => self.range.start,
         };
-        let found = (from..self.numbers.end).filter(|number| self.has(*number)).take(PAGE + 1).collect::<Vec<_>>();
+        let found = (from..self.range.end).filter(|number| self.has(*number)).take(PAGE + 1).collect::<Vec<_>>();
         let next = found.get(PAGE).copied();
-        self.seen.pages.push(from..next.unwrap_or(self.numbers.end));
+        self.seen.pages.push(from..next.unwrap_or(self.range.end));
         let day = self.day;
         let contents = found.iter().take(PAGE).map(|number| {
             format!(
@@ -98,7 +98,7 @@ impl Numbers {
     }
 
     fn first_after(&self, after: &str) -> u64 {
-        let Range { mut start, mut end } = self.numbers;
+        let Range { mut start, mut end } = self.range;
         while start < end {
             let middle = start.midpoint(end);
             if key(middle).as_str() > after { end = middle } else { start = middle + 1 }

@@ -38,8 +38,8 @@ const BETWEEN: Duration = Duration::from_secs(1);
 ///
 /// A name that ends in `-an` is made in the account's own regional namespace, as `aws s3 mb` makes it.
 ///
-/// Proven on the local cloud, which does not ask for `s3:PutBucketOwnershipControls` and knows no bucket half made; that,
-/// other accounts' buckets and buckets in other Regions rest on unit tests of what is sent.
+/// Proven on the local cloud, which does not ask for `s3:PutBucketOwnershipControls` and knows no bucket half made;
+/// that, other accounts' buckets and buckets in other Regions rest on unit tests of what is sent.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CreateBucket {
@@ -51,7 +51,7 @@ struct CreateBucket {
 
 /// The bucket that is there now.
 #[derive(Debug, JsonSchema, Serialize)]
-struct Created {
+struct Present {
     /// Its name.
     bucket: String,
     /// Its Region.
@@ -72,7 +72,7 @@ impl CreateBucket {
     }
 
     /// `there` is where the bucket is made; `ctx` hears of it.
-    async fn create(&self, ctx: &Context, there: &Context) -> Result<Created, StepError> {
+    async fn create(&self, ctx: &Context, there: &Context) -> Result<Present, StepError> {
         let (bucket, region) = (self.bucket()?, there.place.region.clone());
         let s3 = there.client(Client::new);
         let console_url = there.console(&format!("s3/buckets/{bucket}"), "");
@@ -89,12 +89,12 @@ impl CreateBucket {
         } else {
             ctx.log(format_args!("Bucket {bucket} is in {region} already, and is left as it is"));
         }
-        Ok(Created { bucket, region, created, console_url })
+        Ok(Present { bucket, region, created, console_url })
     }
 }
 
-/// The Region of the account's own bucket of this name. Looking at the bucket itself would not do: where that is refused
-/// S3 does not say whether it is another account's.
+/// The Region of the account's own bucket of this name. Looking at the bucket itself would not do: where that is
+/// refused S3 does not say whether it is another account's.
 async fn found(s3: &Client, name: &str) -> Result<Option<String>, StepError> {
     let mut pages = s3.list_buckets().prefix(name).max_buckets(1000).into_paginator().send();
     while let Some(page) = pages.next().await {
@@ -142,7 +142,8 @@ async fn make(s3: &Client, name: &str, region: &str) -> Result<bool, StepError> 
 
 fn elsewhere(name: &str, at: &str, region: &str) -> StepError {
     ErrorName::Conflict.because(format!(
-        "the account has a bucket {name} in {at}, not in {region}, and a name is used once; use that Region or another name"
+        "the account has a bucket {name} in {at}, not in {region}, and a name is used once; use that Region or another \
+         name"
     ))
 }
 
@@ -153,13 +154,13 @@ async fn protect(s3: &Client, name: &str, owner: &str) -> Result<(), StepError> 
     let block = s3.put_public_access_block().bucket(name).public_access_block_configuration(blocked);
     let block = block.expected_bucket_owner(owner);
     settled(|| block.clone().send()).await?;
-    let encrypted = encrypted().map_err(|error| ErrorName::Internal.because(error.to_string()))?;
-    let encrypt = s3.put_bucket_encryption().bucket(name).server_side_encryption_configuration(encrypted);
+    let sse = sse().map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+    let encrypt = s3.put_bucket_encryption().bucket(name).server_side_encryption_configuration(sse);
     let encrypt = encrypt.expected_bucket_owner(owner);
     settled(|| encrypt.clone().send()).await
 }
 
-fn encrypted() -> Result<ServerSideEncryptionConfiguration, BuildError> {
+fn sse() -> Result<ServerSideEncryptionConfiguration, BuildError> {
     let sse = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::Aes256).build()?;
     let rule = ServerSideEncryptionRule::builder().apply_server_side_encryption_by_default(sse).build();
     ServerSideEncryptionConfiguration::builder().rules(rule).build()
@@ -175,7 +176,7 @@ async fn settled<T, E: Into<StepError>, F: Future<Output = Result<T, E>>>(
             Err(error) if error.has_code("NoSuchBucket") || error.has_code("OperationAborted") => {
                 tokio::time::sleep(BETWEEN).await;
             }
-            sent => return sent.map(drop),
+            answer => return answer.map(drop),
         }
     }
     send().await.map(drop).map_err(Into::into)
@@ -183,17 +184,16 @@ async fn settled<T, E: Into<StepError>, F: Future<Output = Result<T, E>>>(
 
 /// Removes the bucket again that was made a moment ago; S3 refuses that if anything is in it already.
 async fn undo(s3: &Client, name: &str, owner: &str, mut error: StepError) -> StepError {
-    match s3.delete_bucket().bucket(name).expected_bucket_owner(owner).send().await {
-        Ok(_) => error.message += &format!("; the new bucket {name} was removed again"),
-        Err(left) => {
-            let left = StepError::from(left);
-            error.message += &format!(
-                "; the new bucket {name} is left, private and encrypted by S3's own defaults, since it could not be \
-                 removed either ({}): delete it, or make its settings",
-                left.message
-            );
-        }
-    }
+    let left = match s3.delete_bucket().bucket(name).expected_bucket_owner(owner).send().await.map_err(StepError::from)
+    {
+        Ok(_) => "was removed again".to_owned(),
+        Err(left) => format!(
+            "is left, private and encrypted by S3's own defaults, since it could not be removed either ({}): delete \
+             it, or make its settings",
+            left.message
+        ),
+    };
+    error.message = format!("{}; the new bucket {name} {left}", error.message);
     error
 }
 
@@ -206,7 +206,7 @@ impl Step for CreateBucket {
         ErrorName::Conflict,
         "Another account has the name, the account has it in another Region, or it is being created or deleted now.",
     )];
-    type Output = Created;
+    type Output = Present;
 
     fn validate(&self) -> Result<(), StepError> {
         self.bucket()?;
@@ -230,7 +230,7 @@ impl Step for CreateBucket {
         Some(Peer { account: None, region: Some(region), permissions: self.permissions() })
     }
 
-    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Created>, StepError> {
+    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Present>, StepError> {
         let there = if self.region.is_some() { ctx.peer()? } else { ctx };
         self.create(ctx, there).await.map(Progress::Done)
     }
@@ -311,7 +311,9 @@ mod tests {
     fn encrypts() -> Rule {
         mock!(Client::put_bucket_encryption)
             .match_requests(|request| {
-                let rules = request.server_side_encryption_configuration().map(|it| it.rules()).unwrap_or_default();
+                let rules =
+                    request.server_side_encryption_configuration().map(ServerSideEncryptionConfiguration::rules);
+                let rules = rules.unwrap_or_default();
                 let algorithm =
                     |rule: &ServerSideEncryptionRule| rule.apply_server_side_encryption_by_default.clone().unwrap();
                 (request.bucket(), request.expected_bucket_owner()) == (Some(NAME), Some(ACCOUNT))
@@ -325,7 +327,7 @@ mod tests {
         testing::context(mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules))
     }
 
-    async fn created(ctx: &Context) -> Result<Created, StepError> {
+    async fn created(ctx: &Context) -> Result<Present, StepError> {
         match step().run(ctx, None).await? {
             Progress::Done(created) => Ok(created),
             Progress::Pending { .. } => panic!("a bucket is there at once"),

@@ -16,25 +16,22 @@ use stepward_s3::slice::Slice;
 /// How often the bucket is gone through: what was refused once gets a second chance, and what was written meanwhile is
 /// found.
 const PASSES: u32 = 2;
-/// Long enough that the runtime answers instead of calling again by itself: once the state machine has this answer, a
-/// bucket that is gone is one that this step has deleted.
-const NOTED: Duration = Duration::from_secs(10);
-
 /// Delete an S3 bucket, with `force` also everything in it.
 ///
-/// This cannot be undone, and the name becomes free for anybody in the world to take. Without `force` a bucket that is
-/// not empty is a `Conflict` and stays as it is. Old versions, delete markers and unfinished uploads count as content, also
-/// where `aws s3 ls` shows nothing.
+/// This cannot be undone, and the name becomes free for anybody in the world to take. Without `force` a bucket that
+/// is not empty is a `Conflict` and stays as it is. Old versions and delete markers count, also where `aws s3 ls` shows
+/// nothing.
 ///
-/// With `force` all versions of all objects, all delete markers and all unfinished multipart uploads are removed, 1,000
-/// versions a request, and then the bucket. It is gone through twice at most, so stop what writes into it first. What S3
-/// refuses to delete (Object Lock retention or legal hold, a bucket policy) is respected: the rest is removed, the bucket
-/// stays, and the step fails with the number and the first keys; each is a line of the log. Objects under governance
-/// retention stay too, whoever runs the step.
+/// With `force` all versions of all objects, all delete markers and all unfinished multipart uploads are removed,
+/// 1,000 versions a request, and then the bucket. It is gone through twice at most, so stop what writes into it
+/// first. What S3 refuses to delete (Object Lock retention or legal hold, a bucket policy) is respected: the rest is
+/// removed, the bucket stays, and the step fails with the number and the first keys; each is a line of the log.
+/// Objects under governance retention stay too, whoever runs the step.
 ///
-/// Millions of objects take hours; the step goes on from call to call, for 24 hours at most. When the job is stopped, what
-/// is deleted is gone and the rest stays: run it again to go on. A first look, and 10 seconds later the deletion: only so
-/// is a bucket that never was (`NotFound`) told apart from one that was deleted by a call whose answer was lost.
+/// Millions of objects take long; the step goes on from call to call, for 24 hours at most. When the job is stopped,
+/// what is deleted is gone and the rest stays: run it again to go on. A first look, and 10 seconds later the
+/// deletion: only so is a bucket that never was (`NotFound`) told apart from one that was deleted by a call whose
+/// answer was lost.
 ///
 /// Proven on the local cloud, with versions, delete markers and unfinished uploads. Locked versions, keys with control
 /// characters, and buckets that take many calls rest on unit tests of what is sent.
@@ -74,14 +71,15 @@ async fn look(contents: &Contents<'_>, force: bool) -> Result<Progress<Deleted>,
     let bucket = &contents.bucket;
     let any = contents.any().await.map_err(|mut error| {
         if error.name == ErrorName::AccessDenied {
-            error.message += &format!("; S3 answers the same where bucket {bucket} is another account's");
+            error.message = format!("{}; S3 says the same where bucket {bucket} is another account's", error.message);
         }
         error
     })?;
     if any && !force {
         return Err(not_empty(bucket));
     }
-    Progress::pending(&Removal::default(), NOTED, format!("bucket {bucket} is about to be deleted"))
+    // Once the state machine has this answer, a bucket that is gone is one that this step has deleted.
+    Progress::pending(&Removal::default(), Duration::ZERO, format!("bucket {bucket} is about to be deleted"))
 }
 
 /// Goes on with emptying the bucket, and deletes it in the end.
@@ -92,7 +90,8 @@ async fn advance(contents: &Contents<'_>, mut removal: Removal) -> Result<Progre
     };
     if over && removal.refused == 0 {
         let deleted = delete(contents).await.map_err(|mut error| {
-            error.message += &format!("; {} versions in bucket {} are gone", removal.versions, contents.bucket);
+            let (said, Removal { versions, .. }) = (error.message, &removal);
+            error.message = format!("{said}; {versions} versions in bucket {} are gone", contents.bucket);
             error
         })?;
         if deleted {
@@ -133,7 +132,8 @@ fn done(Contents { ctx, bucket, .. }: &Contents<'_>, removal: &Removal) -> Progr
 
 fn not_empty(bucket: &str) -> StepError {
     ErrorName::Conflict.because(format!(
-        "bucket {bucket} is not empty, and nothing was deleted: empty it, old versions and delete markers too, or set force"
+        "bucket {bucket} is not empty, and nothing was deleted: empty it, old versions and delete markers too, or set \
+         force"
     ))
 }
 
@@ -141,8 +141,8 @@ fn not_empty(bucket: &str) -> StepError {
 fn left(bucket: &str, Removal { versions, refused, named, .. }: &Removal) -> StepError {
     if *refused == 0 {
         return ErrorName::Conflict.because(format!(
-            "bucket {bucket} was emptied ({versions} versions removed) and is not empty: something writes into it; stop \
-             that, and run it again"
+            "bucket {bucket} was emptied ({versions} versions removed) and is not empty: something writes into it; \
+             stop that, and run it again"
         ));
     }
     let more = if *refused > named.len() as u64 { ", …" } else { "" };
@@ -183,8 +183,10 @@ impl Step for DeleteBucket {
         if !self.force {
             return base;
         }
+        // https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html: s3:DeleteObject also for versions.
+        let inside = ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:AbortMultipartUpload"];
         base.allow(&["s3:ListBucketMultipartUploads"], [s3_arn(&bucket)])
-            .allow(&["s3:DeleteObjectVersion", "s3:AbortMultipartUpload"], [s3_arn(&format!("{bucket}/*"))])
+            .allow(&inside, [s3_arn(&format!("{bucket}/*"))])
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Deleted>, StepError> {
@@ -333,8 +335,8 @@ mod tests {
         (Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()), retry_after, progress)
     }
 
-    fn begun() -> Option<Resume> {
-        Some(serde_json::from_value(json!({ "since": 0, "state": Removal::default() })).unwrap())
+    fn begun() -> Resume {
+        serde_json::from_value(json!({ "since": 0, "state": Removal::default() })).unwrap()
     }
 
     fn done(answer: Progress<Deleted>) -> (u64, u64) {
@@ -348,7 +350,7 @@ mod tests {
         let delete = deletes();
         let ctx = context([&looks(&[]), &delete]);
         let (resume, after, progress) = pending(step(false).run(&ctx, None).await.unwrap());
-        assert_eq!((after, progress.as_str()), (NOTED, "bucket acme-old is about to be deleted"));
+        assert_eq!((after, progress.as_str()), (Duration::ZERO, "bucket acme-old is about to be deleted"));
         assert_eq!(delete.num_calls(), 0);
         assert_eq!(done(step(false).run(&ctx, resume).await.unwrap()), (0, 0));
         assert_eq!((delete.num_calls(), testing::log(&ctx)), (1, vec!["Deleted bucket acme-old".to_owned()]));
@@ -403,7 +405,7 @@ mod tests {
             .build();
         let delete = deletes();
         let ctx = context([&list, &together, &alone, &uploads, &aborts, &delete]);
-        assert_eq!(done(step(true).run(&ctx, begun()).await.unwrap()), (5, 2));
+        assert_eq!(done(step(true).run(&ctx, Some(begun())).await.unwrap()), (5, 2));
         assert_eq!((together.num_calls(), alone.num_calls(), delete.num_calls()), (1, 2, 1));
         assert_eq!(testing::log(&ctx)[0], "Removed 5 versions and 2 unfinished uploads");
     }
@@ -428,7 +430,7 @@ mod tests {
         ];
         let (uploads, delete) = (no_uploads(), deletes());
         let ctx = context([&first, &uploads, &delete].into_iter().chain(&rest).chain(&removals));
-        let (resume, after, progress) = pending(step(true).run(&ctx, begun()).await.unwrap());
+        let (resume, after, progress) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
         assert_eq!(progress, "5 versions and 0 unfinished uploads removed");
         assert_eq!((after, delete.num_calls()), (Duration::ZERO, 0));
         assert_eq!(done(step(true).run(&ctx, resume).await.unwrap()), (6, 0));
@@ -441,10 +443,10 @@ mod tests {
             mock!(Client::list_object_versions).then_error(|| ListObjectVersionsError::generic(meta("NoSuchBucket")));
         let ctx = context([&gone, &refuses("NoSuchBucket")]);
         for force in [false, true] {
-            assert_eq!(done(step(force).run(&ctx, begun()).await.unwrap()), (0, 0));
+            assert_eq!(done(step(force).run(&ctx, Some(begun())).await.unwrap()), (0, 0));
         }
         let ctx = context([&lists(&[(None, &[], false)])[0], &no_uploads(), &refuses("NoSuchBucket")]);
-        assert_eq!(done(step(true).run(&ctx, begun()).await.unwrap()), (0, 0));
+        assert_eq!(done(step(true).run(&ctx, Some(begun())).await.unwrap()), (0, 0));
     }
 
     #[tokio::test]
@@ -480,7 +482,7 @@ mod tests {
             .build();
         let list = &lists(&[(None, &[("a", "1")], false)])[0];
         let ctx = context([list, &remove, &no_uploads(), &deletes()]);
-        assert_eq!(done(step(true).run(&ctx, begun()).await.unwrap()), (1, 0));
+        assert_eq!(done(step(true).run(&ctx, Some(begun())).await.unwrap()), (1, 0));
         assert_eq!(remove.num_calls(), 2);
     }
 
@@ -488,7 +490,7 @@ mod tests {
     async fn pending_when_its_time_is_over_it_goes_on_in_the_next_call() {
         let list =
             mock!(Client::list_object_versions).sequence().output(|| page(&[("a", "1"), ("b", "1")], true)).build();
-        let last = lists(&[(Some(("a", "1")), &[("c", "1")], false), (None, &[("a", "1")], false)]);
+        let rest = lists(&[(Some(("a", "1")), &[("c", "1")], false), (None, &[("a", "1")], false)]);
         let removals = [
             removes(&[("a", "1"), ("b", "1")], &[("a", "1")]),
             removes(&[("c", "1")], &[]),
@@ -497,13 +499,13 @@ mod tests {
         let (uploads, delete) = (no_uploads(), deletes());
         let ctx = context([&list, &uploads, &delete].into_iter().chain(&removals));
         tokio::time::advance(Duration::from_mins(1)).await;
-        let (resume, after, progress) = pending(step(true).run(&ctx, begun()).await.unwrap());
+        let (resume, after, progress) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
         assert_eq!(
             (after, progress.as_str()),
             (Duration::ZERO, "1 versions and 0 unfinished uploads removed, 1 refused")
         );
         assert_eq!((list.num_calls(), uploads.num_calls()), (1, 0));
-        let ctx = context([&uploads, &delete].into_iter().chain(&last).chain(&removals));
+        let ctx = context([&uploads, &delete].into_iter().chain(&rest).chain(&removals));
         let (resume, ..) = pending(step(true).run(&ctx, resume).await.unwrap());
         assert_eq!(done(step(true).run(&ctx, resume).await.unwrap()), (3, 0));
         assert_eq!((removals[1].num_calls(), removals[2].num_calls(), delete.num_calls()), (1, 1, 1));
@@ -513,7 +515,7 @@ mod tests {
     async fn pending_again_after_a_lost_first_answer_nothing_is_deleted_by_a_look() {
         let ctx = context([&looks(&[("a", "1")])]);
         for _ in 0..2 {
-            assert_eq!(pending(step(true).run(&ctx, None).await.unwrap()).1, NOTED);
+            assert_eq!(pending(step(true).run(&ctx, None).await.unwrap()).1, Duration::ZERO);
         }
     }
 
@@ -523,7 +525,7 @@ mod tests {
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("set force"), "{error}");
         let filled = context([&refuses("BucketNotEmpty")]);
-        assert_eq!(step(false).run(&filled, begun()).await.unwrap_err().name, ErrorName::Conflict);
+        assert_eq!(step(false).run(&filled, Some(begun())).await.unwrap_err().name, ErrorName::Conflict);
     }
 
     #[tokio::test]
@@ -539,7 +541,7 @@ mod tests {
         });
         let alone = mock!(Client::delete_object).then_error(|| DeleteObjectError::generic(meta("AccessDenied")));
         let ctx = context([&list, &remove, &alone, &no_uploads()]);
-        let (resume, _, progress) = pending(step(true).run(&ctx, begun()).await.unwrap());
+        let (resume, _, progress) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
         // What is refused is counted anew each time.
         assert_eq!(progress, "1 versions and 0 unfinished uploads removed");
         assert!(!serde_json::to_string(&resume.clone().unwrap()).unwrap().contains("role"));
@@ -555,7 +557,7 @@ mod tests {
     async fn failed_where_something_goes_on_writing() {
         let list = lists(&[(None, &[("a", "1")], false)]);
         let ctx = context([&list[0], &removes(&[("a", "1")], &[]), &no_uploads(), &refuses("BucketNotEmpty")]);
-        let (resume, ..) = pending(step(true).run(&ctx, begun()).await.unwrap());
+        let (resume, ..) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
         let error = step(true).run(&ctx, resume).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("something writes into it"), "{error}");
@@ -565,7 +567,7 @@ mod tests {
     async fn failed_at_the_bucket_itself_it_says_that_the_content_is_gone() {
         let list = lists(&[(None, &[("a", "1")], false)]);
         let ctx = context([&list[0], &removes(&[("a", "1")], &[]), &no_uploads(), &refuses("AccessDenied")]);
-        let error = step(true).run(&ctx, begun()).await.unwrap_err();
+        let error = step(true).run(&ctx, Some(begun())).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(error.message.ends_with("1 versions in bucket acme-old are gone"), "{error}");
     }
@@ -606,6 +608,7 @@ mod tests {
         let forced = "Only asked for with force; that has a proof of its own.";
         let idle = [
             ("s3:AbortMultipartUpload", forced),
+            ("s3:DeleteObject", forced),
             ("s3:DeleteObjectVersion", forced),
             ("s3:ListBucketMultipartUploads", forced),
         ];

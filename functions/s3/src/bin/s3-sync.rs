@@ -159,6 +159,7 @@ mod tests {
     use std::path::Path;
     use std::time::SystemTime;
 
+    use aws_sdk_s3::types::CreateBucketConfiguration;
     use serde_json::{Value, json};
     use stepward::testing::log;
     use stepward_tests::proof::prove;
@@ -241,8 +242,8 @@ mod tests {
         let expected = json!({ "transferred": 4, "bytes": 22, "deleted": 0, "unchanged": 2, "dry_run": false });
         assert_eq!(output, expected);
         let copies = s3.sent("CopyObject");
-        let copied: BTreeSet<_> = copies.iter().map(|sent| sent.key.as_str()).collect();
-        assert_eq!(copied, BTreeSet::from(["q/larger", "q/missing/in a folder", "q/newer", "q/smaller"]));
+        let written: BTreeSet<_> = copies.iter().map(|sent| sent.key.as_str()).collect();
+        assert_eq!(written, BTreeSet::from(["q/larger", "q/missing/in a folder", "q/newer", "q/smaller"]));
         let newer = copies.iter().find(|sent| sent.key == "q/newer").unwrap();
         let etag = s3.object("from-here", "p/newer").unwrap().etag;
         for (name, value) in [
@@ -528,8 +529,8 @@ mod tests {
             assert_eq!(list.query.get("start-after"), Some(&format!("{prefix}{after}")));
         }
         assert_eq!((output.transferred, output.deleted, output.bytes), (6, 6, 42));
-        let copies: Vec<_> = first.iter().chain(&second).filter(|sent| sent.operation == "CopyObject").collect();
-        assert_eq!((copies.len(), s3.sent("CopyObject").len()), (6, 0), "none is sent twice");
+        let writes = first.iter().chain(&second).filter(|sent| sent.operation == "CopyObject").count();
+        assert_eq!(writes, 6, "none is sent twice");
         assert!(first.iter().any(|sent| sent.operation == "DeleteObjects"));
     }
 
@@ -728,26 +729,75 @@ mod tests {
         assert_eq!(s3.store().uploads.keys().collect::<Vec<_>>(), ["another"]);
     }
 
-    #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        const LARGE: &str = "Only an object of more than 8 MiB is uploaded in parts; s3-copy has the proof.";
-        const KMS: &str = "Nothing is encrypted with KMS here.";
-        let idle = [
+    const LARGE: &str = "Only objects of 8 MiB and more are written in parts; s3-copy has the proof.";
+    const KMS: &str = "Nothing is encrypted with KMS on the local cloud.";
+
+    fn bucket(name: &str) -> Value {
+        json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": name } })
+    }
+
+    /// What no scene here needs, and what this one does not.
+    fn idle(of_scene: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+        let never = [
             ("s3:ListBucketMultipartUploads", LARGE),
             ("s3:AbortMultipartUpload", LARGE),
             ("s3:ListMultipartUploadParts", LARGE),
             ("kms:Decrypt", KMS),
             ("kms:GenerateDataKey", KMS),
         ];
+        [&never[..], of_scene].concat()
+    }
+
+    #[test]
+    fn permissions_are_those_that_the_local_cloud_asks_for_copies() {
+        const NONE: &str = "Nothing is deleted here; that has a proof of its own.";
+        const TAGS: &str = "The local cloud copies tags without asking; s3-copy proves what it can.";
+        let idle = idle(&[("s3:DeleteObject", NONE), ("s3:GetObjectTagging", TAGS), ("s3:PutObjectTagging", TAGS)]);
         prove::<S3Sync>(&idle, async |scene| {
             let (from, to) = (scene.name("from"), scene.name("to"));
-            let bucket = |name: &str| json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": name } });
             scene.make(&json!({ "Resources": { "From": bucket(&from), "To": bucket(&to) } })).await;
             let s3 = scene.client(aws_sdk_s3::Client::new);
-            for (bucket, key) in [(&from, "new"), (&to, "old")] {
-                s3.put_object().bucket(bucket).key(key).tagging("cost=it").send().await.unwrap();
-            }
+            s3.put_object().bucket(&from).key("new").tagging("cost=it").send().await.unwrap();
+            json!({ "source": format!("s3://{from}"), "destination": format!("s3://{to}") })
+        });
+    }
+
+    #[test]
+    fn permissions_are_those_that_the_local_cloud_asks_for_deletions() {
+        const NONE: &str = "Nothing is transferred here; that has proofs of its own.";
+        let idle = idle(&[
+            ("s3:GetObject", NONE),
+            ("s3:GetObjectTagging", NONE),
+            ("s3:PutObject", NONE),
+            ("s3:PutObjectTagging", NONE),
+        ]);
+        prove::<S3Sync>(&idle, async |scene| {
+            let (from, to) = (scene.name("from"), scene.name("to"));
+            scene.make(&json!({ "Resources": { "From": bucket(&from), "To": bucket(&to) } })).await;
+            let s3 = scene.client(aws_sdk_s3::Client::new);
+            s3.put_object().bucket(&to).key("old").send().await.unwrap();
             json!({ "source": format!("s3://{from}"), "destination": format!("s3://{to}"), "delete": true })
+        });
+    }
+
+    #[test]
+    fn permissions_are_those_that_the_local_cloud_asks_for_another_account() {
+        // The bucket's policy does not let the destination's role read it, so that the object goes through the function.
+        let idle = idle(&[
+            ("s3:DeleteObject", "Nothing is deleted here; that has a proof of its own."),
+            ("s3:GetObject", "In its own account it is not let copy, and reads only in the other one."),
+            ("s3:GetObjectTagging", "In its own account it is not let copy, and reads only in the other one."),
+            ("s3:PutObjectTagging", "The local cloud writes tags without asking for it."),
+        ]);
+        prove::<S3Sync>(&idle, async |scene| {
+            let (from, to) = (scene.name("from"), scene.name("to"));
+            scene.make(&json!({ "Resources": { "To": bucket(&to) } })).await;
+            let theirs = scene.peer(aws_sdk_s3::Client::new);
+            let region = CreateBucketConfiguration::builder().location_constraint(scene.region().into()).build();
+            theirs.create_bucket().bucket(&from).create_bucket_configuration(region).send().await.unwrap();
+            theirs.put_object().bucket(&from).key("new").tagging("cost=it").send().await.unwrap();
+            let source = format!("s3://{from}");
+            json!({ "source": source, "source_account": "peer", "destination": format!("s3://{to}") })
         });
     }
 }

@@ -170,6 +170,12 @@ mod tests {
     }
 
     #[test]
+    fn an_exclamation_mark_that_an_empty_range_leaves_in_front_negates() {
+        assert!(matches("[b-a!x]", "b") && matches("[b-a!x]", "!") && !matches("[b-a!x]", "x"));
+        assert!(matches("[b-a!-z]", "b") && !matches("[b-a!-z]", "-") && !matches("[b-a!-z]", "z"));
+    }
+
+    #[test]
     fn case_counts() {
         assert!(!matches("A", "a") && !matches("[A-Z]", "a"));
     }

@@ -116,9 +116,12 @@ impl Store {
             "GetObjectTagging" => {
                 let tags = self.objects.get(&at).and_then(|object| object.headers.get("x-amz-tagging"));
                 let tags = tags.map_or("", String::as_str).split('&').filter(|tag| !tag.is_empty()).map(pair);
-                let tags: String =
-                    tags.map(|(key, value)| format!("<Tag><Key>{key}</Key><Value>{value}</Value></Tag>")).collect();
-                xml(&format!("<Tagging><TagSet>{tags}</TagSet></Tagging>"))
+                let tags: Vec<_> = tags
+                    .map(|(key, value)| {
+                        format!("<Tag><Key>{key}</Key><Value>{}</Value></Tag>", value.replace('&', "&amp;"))
+                    })
+                    .collect();
+                xml(&format!("<Tagging><TagSet>{}</TagSet></Tagging>", tags.concat()))
             }
             "ListObjectsV2" => self.list(sent),
             _ => self.multipart(sent),
@@ -179,7 +182,7 @@ impl Store {
         let page: Vec<_> = found.by_ref().take(self.page.unwrap_or(1000)).collect();
         let more = found.next().map(|_| &page.last().unwrap().0.1);
         let more = more.map(|key| format!("<NextContinuationToken>{}</NextContinuationToken>", escaped(key)));
-        let contents: String = page
+        let contents: Vec<_> = page
             .iter()
             .map(|((_, key), object)| {
                 let (key, modified) = (escaped(key), time(object.modified, DateTimeFormat::DateTime));
@@ -191,10 +194,11 @@ impl Store {
             })
             .collect();
         xml(&format!(
-            "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{}</IsTruncated>{}{contents}\
+            "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{}</IsTruncated>{}{}\
              </ListBucketResult>",
             more.is_some(),
-            more.unwrap_or_default()
+            more.unwrap_or_default(),
+            contents.concat()
         ))
     }
 }
