@@ -86,24 +86,11 @@ pub(crate) fn bench(options: Options) -> Result<(), String> {
     let mut bed = Bed::new(dir.unwrap_or_else(|| target.join("bench-s3")), &server)?;
     tools.fill(&mut bed)?;
 
-    let mut rows = Vec::new();
-    for case in or_all(case) {
-        let mut of_case: Vec<_> = chosen.iter().map(|tool| Row { case, tool: *tool, runs: Vec::new() }).collect();
-        for run in 0..=runs {
-            eprintln!("{}: run {run} of {runs}", name(&case));
-            for row in &mut of_case {
-                bed.prepare()?;
-                let measure = tools.run(row.tool, case, &bed);
-                let right = measure.and_then(|measure| bed.check(case).map(|()| measure));
-                let right = right.map_err(|error| format!("{} by {}: {error}", name(&case), name(&row.tool)))?;
-                // The first run fetches programs and files from disk, and is not counted.
-                if run > 0 {
-                    row.runs.push(right);
-                }
-            }
-        }
-        rows.extend(of_case);
-    }
+    let mut rows: Vec<Row> = Vec::new();
+    let done = or_all(case).into_iter().try_for_each(|case| {
+        rows.extend(in_turn(case, &chosen, runs, &tools, &bed)?);
+        Ok(())
+    });
     println!("{}", table(&rows));
     println!(
         "Medians of {runs} runs in turn after one that does not count, steps' profile {profile}; MB: the highest peak. \
@@ -111,7 +98,26 @@ pub(crate) fn bench(options: Options) -> Result<(), String> {
          Process start to end, a step's to its answer; the server ({} {}) shares the machine.",
         SERVER.0, SERVER.1
     );
-    Ok(())
+    done
+}
+
+/// One transfer by every tool, again and again.
+fn in_turn(case: Case, by: &[Tool], runs: u16, tools: &Tools, bed: &Bed) -> Result<Vec<Row>, String> {
+    let mut rows: Vec<_> = by.iter().map(|tool| Row { case, tool: *tool, runs: Vec::new() }).collect();
+    for run in 0..=runs {
+        eprintln!("{}: run {run} of {runs}", name(&case));
+        for row in &mut rows {
+            bed.prepare()?;
+            let measure = tools.run(row.tool, case, bed);
+            let right = measure.and_then(|measure| bed.check(case).map(|()| measure));
+            let right = right.map_err(|error| format!("{} by {}: {error}", name(&case), name(&row.tool)))?;
+            // The first run fetches programs and files from disk, and is not counted.
+            if run > 0 {
+                row.runs.push(right);
+            }
+        }
+    }
+    Ok(rows)
 }
 
 fn table(rows: &[Row]) -> Table {

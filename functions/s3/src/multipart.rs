@@ -260,7 +260,12 @@ pub async fn unfinished(
     loop {
         let request = bucket.client.list_multipart_uploads().bucket(&bucket.name).prefix(prefix);
         let request = request.encoding_type(EncodingType::Url).set_expected_bucket_owner(bucket.owner.clone());
-        let page = request.set_key_marker(key_marker).set_upload_id_marker(id_marker).send().await?;
+        let page = request.set_key_marker(key_marker).set_upload_id_marker(id_marker).send().await;
+        let page = match page.map_err(StepError::from) {
+            // Some servers that speak S3 keep uploads and cannot list them. S3 itself can.
+            Err(error) if error.has_code("NotImplemented") => return Ok(found),
+            page => page?,
+        };
         for mut upload in page.uploads.unwrap_or_default() {
             let key = listed(page.encoding_type.as_ref(), upload.key.take().unwrap_or_default())?;
             upload.key = Some(key.clone());

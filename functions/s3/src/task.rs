@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use aws_sdk_s3::types::StorageClass;
+use aws_sdk_s3::types::{MultipartUpload, StorageClass};
 use serde_json::json;
 use stepward::input::require;
 use stepward::permissions::{arn, literal, s3_arn};
@@ -291,11 +291,15 @@ impl Task<'_> {
         let verb = self.verb(&source, &destination);
         let transfers = self.transfers(ctx, (source, destination), Slice::of(ctx))?;
         let rename = single.map(|(_, name)| name);
+        let only = rename.as_deref().map(|name| transfers.destination.path(name));
         let run = Run { transfers: &transfers, rename, dry_run: self.dry_run, verb };
         run.give_up(&position.unfinished).await?;
         // A call whose answer was lost may have begun others.
         if let (End::S3 { bucket, prefix }, Some(session_arn)) = (&transfers.destination, ctx.session_arn()) {
-            for (key, upload_id) in unfinished(bucket, prefix, |upload| is_of(upload, session_arn)).await? {
+            let is_own = |upload: &MultipartUpload| {
+                is_of(upload, session_arn) && (only.is_none() || only.as_deref() == upload.key.as_deref())
+            };
+            for (key, upload_id) in unfinished(bucket, only.as_deref().unwrap_or(prefix), is_own).await? {
                 abort(bucket, &key, &upload_id).await?;
             }
         }

@@ -87,7 +87,7 @@ impl Bed {
         remove(&self.root().join(".stepward"))?;
         make(&self.bucket(UPLOADS))?;
         make(&self.root().join("down"))?;
-        let synced = Command::new("sync").status();
+        let synced = Command::new("sync").arg("-f").arg(&server).status();
         synced.map(drop).map_err(|error| format!("sync: {error}"))
     }
 

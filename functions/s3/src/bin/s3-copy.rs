@@ -49,8 +49,9 @@ use stepward_s3::task::{self, Operation, Task};
 /// S3 charges for one request per object and per 1,000 that are listed; for a large object for one per part and up to four
 /// more; and for data that leaves its Region.
 ///
-/// Proven in unit tests of the requests as they are sent, and of what is resumed, refused and left; and on the local cloud
-/// for the permissions. The local cloud checks neither KMS keys, Object Lock nor a bucket's policy, and copies between
+/// Proven beside the AWS CLI 1.46.3 on trees and buckets made at random (500 seeds; what differs is meant to, and is in
+/// `docs/AWS-CLI.md`); with its process killed at random points, 50 times; in unit tests of the requests as they are sent,
+/// and of what is resumed, refused and left; and on the local cloud for the permissions. The local cloud checks neither KMS keys, Object Lock nor a bucket's policy, and copies between
 /// accounts only as far as its own rules go.
 #[derive(Debug, Deserialize, JsonSchema)]
 struct S3Copy(Transfer);

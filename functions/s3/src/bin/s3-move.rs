@@ -32,8 +32,9 @@ use stepward_s3::task::{self, Operation, Task};
 /// S3 charges as for a copy, and for the verification with one request per upload and two per copy between buckets, more
 /// where objects are read again. Deletions are free, but for what storage classes ask for objects deleted early.
 ///
-/// Proven in unit tests of the requests as they are sent, of what is verified and of when a source is kept; and on the local
-/// cloud for the permissions. The local cloud checks neither KMS keys, Object Lock nor a bucket's policy, and copies between
+/// Proven beside the AWS CLI 1.46.3 on trees and buckets made at random (500 seeds; what differs is meant to, and is in
+/// `docs/AWS-CLI.md`); with its process killed at random points, 50 times; in unit tests of the requests as they are sent,
+/// of what is verified and of when a source is kept; and on the local cloud for the permissions. The local cloud checks neither KMS keys, Object Lock nor a bucket's policy, and copies between
 /// accounts only as far as its own rules go.
 #[derive(Debug, Deserialize, JsonSchema)]
 struct S3Move(Transfer);

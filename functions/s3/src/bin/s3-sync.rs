@@ -46,7 +46,8 @@ use stepward_s3::task::{self, Operation, Task};
 /// S3 charges for a listing of each side, one request per 1,000 objects, and for what is transferred as for `s3-copy`;
 /// deletions are free. A sync without changes sends nothing but listings.
 ///
-/// Proven in unit tests of what is sent, decided and resumed, random listings beside sets among them; with 1,000,000 keys
+/// Proven beside the AWS CLI 1.46.3 on trees and buckets made at random (500 seeds; what differs is meant to, and is in
+/// `docs/AWS-CLI.md`); with its process killed at random points, 50 times; in unit tests of what is sent, decided and resumed, random listings beside sets among them; with 1,000,000 keys
 /// on both sides that a stand-in for S3 makes up, over several calls and within 128 MB; and on the local cloud for the
 /// permissions. The local cloud checks neither KMS keys nor Object Lock.
 #[derive(Debug, Deserialize, JsonSchema)]
