@@ -98,12 +98,26 @@ pub const EXPLAINED: &[Explained] = &[
         },
     },
     Explained {
-        reason: "A directory takes `recursive`, in a dry run too; there the AWS CLI shows how the directory itself would be \
-                 uploaded, which fails when it is done.",
+        reason: "A directory takes `recursive`, also in a dry run and where filters leave nothing of it; there the AWS CLI \
+                 takes the directory itself for a file, which fails only when it is uploaded.",
         is: |case, difference| {
             let operation = &case.operation;
             let is_refused = difference.of == Of::Outcome && difference.step.contains("is a directory: set recursive");
-            operation.dry_run && is_up(case) && !operation.is_of_directories() && is_refused
+            let is_untried = operation.dry_run || !operation.filters.is_empty();
+            is_untried && is_up(case) && !operation.is_of_directories() && is_refused
+        },
+    },
+    Explained {
+        reason: "Nothing is said of a file that cannot be read where filters leave it out; the AWS CLI warns, and ends with \
+                 status 2.",
+        is: |case, difference| {
+            difference.of == Of::Outcome
+                && is_up(case)
+                && !case.operation.filters.is_empty()
+                && difference.cli.starts_with("status 2")
+                && difference.cli.contains("warning: Skipping file {root}/")
+                && difference.step.starts_with("done")
+                && case.files.values().any(|node| matches!(node, Node::Link(_) | Node::Fifo))
         },
     },
     Explained {
