@@ -154,6 +154,7 @@ mod tests {
                 "condition": { "Bool": { "kms:GrantIsForAWSResource": "true" } } }],
             "peer_permissions": [{ "actions": ["ec2:Get"], "resources": ["*"], "reason": "It cannot be narrowed." }],
             "session_policy_characters": 100,
+            "function": { "timeout_seconds": 60, "memory_mib": 512, "local_files": false },
             "timeout_seconds": 900,
         }))
         .unwrap()
