@@ -17,8 +17,9 @@ use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;
 
-/// How long S3 may think before it begins to answer.
-const ANSWER: Duration = Duration::from_mins(1);
+/// How long a request may take until its answer begins, its body included: eight parts of 8 MiB may have to be read from a
+/// file system that gives 1 MiB a second.
+const ANSWER: Duration = Duration::from_mins(3);
 /// How long it may think about copying up to 5 GiB, or about joining 10,000 parts: "several minutes".
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>
 const LONG_ANSWER: Duration = Duration::from_mins(8);

@@ -47,7 +47,8 @@ pub struct Unfinished {
 
 /// What one piece of work has come to.
 enum Came {
-    Transferred(Entry, Result<Option<Begin>, StepError>),
+    /// And whether it was counted as a large one.
+    Transferred(Entry, bool, Result<Option<Begin>, StepError>),
     Deleted(Vec<(Entry, Result<(), StepError>)>),
 }
 
@@ -78,7 +79,7 @@ impl Run<'_> {
         for Unfinished { key, size, etag, begin } in unfinished {
             large += 1;
             let modified = std::time::SystemTime::UNIX_EPOCH;
-            running.push(self.transfer(Entry { key, size, modified, etag }, Some(begin)));
+            running.push(self.transfer(Entry { key, size, modified, etag, archived: false }, true, Some(begin)));
         }
         let slice = self.transfers.slice;
         let mut listed = false;
@@ -131,20 +132,25 @@ impl Run<'_> {
                 Decision::Transfer(entry) if let Err(error) = self.transfers.check(&entry, self.name(&entry.key)) => {
                     self.fail(&mut report, &entry.key, &error);
                 }
+                Decision::Transfer(Entry { key, archived: true, .. }) if self.dry_run => {
+                    let reason = "it is archived; unless it has been restored, it cannot be read";
+                    self.fail(&mut report, &key, &ErrorName::Conflict.because(reason));
+                }
                 decision if self.dry_run => self.show(&decision, &mut report),
                 Decision::Delete(entry) => batch.push(entry),
                 Decision::Transfer(entry) => {
-                    if self.transfers.is_large(&entry) {
-                        large += 1;
-                    }
-                    running.push(self.transfer(entry, None));
+                    let is_large = self.transfers.is_large(&entry);
+                    large += usize::from(is_large);
+                    running.push(self.transfer(entry, is_large, None));
                 }
             }
         };
         drop(running);
         if let Err(error) = listing {
-            self.give_up(&left).await?;
-            return Err(error);
+            return Err(match self.give_up(&left).await {
+                Ok(()) => error,
+                Err(also) => StepError { message: format!("{}; and {also}", error.message), ..error },
+            });
         }
         if report.is_hopeless() {
             self.give_up(&left).await?;
@@ -156,10 +162,10 @@ impl Run<'_> {
         report.end().map(Progress::Done)
     }
 
-    fn transfer(&self, entry: Entry, begin: Option<Begin>) -> BoxFuture<'_, Came> {
+    fn transfer(&self, entry: Entry, is_large: bool, begin: Option<Begin>) -> BoxFuture<'_, Came> {
         Box::pin(async move {
             let worked = self.transfers.transfer(&entry, self.name(&entry.key), begin).await;
-            Came::Transferred(entry, worked)
+            Came::Transferred(entry, is_large, worked)
         })
     }
 
@@ -172,10 +178,8 @@ impl Run<'_> {
     fn note(&self, came: Came, report: &mut Report, left: &mut Vec<Unfinished>, large: &mut usize) {
         let ctx = self.transfers.ctx;
         match came {
-            Came::Transferred(entry, worked) => {
-                if self.transfers.is_large(&entry) {
-                    *large = large.saturating_sub(1);
-                }
+            Came::Transferred(entry, is_large, worked) => {
+                *large -= usize::from(is_large);
                 match worked {
                     Ok(None) => {
                         report.done.transferred += 1;
@@ -255,10 +259,11 @@ impl Run<'_> {
     /// # Errors
     /// Why it cannot be ended.
     pub async fn give_up(&self, left: &[Unfinished]) -> Result<(), StepError> {
+        let mut ended = Ok(());
         for Unfinished { key, begin, .. } in left {
-            self.transfers.give_up(begin, self.name(key)).await?;
+            ended = ended.and(self.transfers.give_up(begin, self.name(key)).await);
         }
-        self.clean_up().await
+        ended.and(self.clean_up().await)
     }
 
     /// Removes the directory of unfinished files.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::types::EncodingType;
+use aws_sdk_s3::types::{EncodingType, ObjectStorageClass};
 use stepward::{ErrorName, StepError};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
@@ -28,6 +28,8 @@ pub struct Entry {
     pub modified: SystemTime,
     /// An object's entity tag.
     pub etag: Option<String>,
+    /// Whether its storage class keeps it from being read, unless it has been restored.
+    pub archived: bool,
 }
 
 /// One name of a listing.
@@ -148,6 +150,13 @@ impl Listing {
     }
 }
 
+/// Whether objects of a storage class cannot be read before they are restored.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/archived-objects.html>
+#[must_use]
+pub fn is_archived(storage_class: Option<&str>) -> bool {
+    matches!(storage_class, Some("GLACIER" | "DEEP_ARCHIVE"))
+}
+
 async fn objects(
     client: &Client,
     bucket: &str,
@@ -178,7 +187,8 @@ async fn objects(
             };
             let modified = object.last_modified.and_then(|time| SystemTime::try_from(time).ok());
             let modified = modified.ok_or_else(|| ErrorName::Internal.because("S3 listed an object without a time"))?;
-            entries.push(Listed::Entry(Entry { key: relative.into(), size, modified, etag: object.e_tag }));
+            let archived = is_archived(object.storage_class.as_ref().map(ObjectStorageClass::as_str));
+            entries.push(Listed::Entry(Entry { key: relative.into(), size, modified, etag: object.e_tag, archived }));
         }
         if !entries.is_empty() && sender.send(Ok(entries)).await.is_err() {
             return Ok(());
@@ -207,7 +217,7 @@ fn files(
     root.walk(base, after, &mut |found| {
         page.push(match found {
             local::Listed::File { key, stat } => {
-                Listed::Entry(Entry { key, size: stat.size, modified: stat.modified, etag: None })
+                Listed::Entry(Entry { key, size: stat.size, modified: stat.modified, etag: None, archived: false })
             }
             local::Listed::Skipped { key, reason } => Listed::Skipped { key, reason },
         });

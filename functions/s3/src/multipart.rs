@@ -191,7 +191,14 @@ impl Upload<'_> {
                 running.push(part(Part { upload_id: upload_id.into(), number, at, length: self.length(number) }));
             }
             let Some(completed) = running.next().await else { return Ok(missing.len() == 0) };
-            let completed = completed?;
+            let completed = match completed {
+                // Parts that are on their way would come after the upload is aborted.
+                Err(error) => {
+                    while running.next().await.is_some() {}
+                    return Err(error);
+                }
+                completed => completed?,
+            };
             done.insert(completed.part_number.unwrap_or_default(), completed);
         }
     }

@@ -44,8 +44,8 @@ pub struct Plan<'a> {
     delete: bool,
     /// The key after which an earlier call left off.
     after: Option<String>,
-    /// The last directory in the source that cannot be read, with its slash.
-    closed: Option<String>,
+    /// What cannot be read in the source and may have more below it, with a slash, as long as that can still come.
+    closed: Vec<String>,
 }
 
 /// A listing, and which of its names are meant.
@@ -66,7 +66,7 @@ impl<'a> Plan<'a> {
             compare: None,
             delete: false,
             after: None,
-            closed: None,
+            closed: Vec::new(),
         }
     }
 
@@ -78,7 +78,7 @@ impl<'a> Plan<'a> {
         delete: bool,
     ) -> Self {
         let (source, destination) = (Side::new(source, is_meant), Side::new(destination, is_meant_there));
-        Self { source, destination, compare: Some(direction), delete, after: None, closed: None }
+        Self { source, destination, compare: Some(direction), delete, after: None, closed: Vec::new() }
     }
 
     /// What both listings come after, where an earlier call has decided up to there.
@@ -105,13 +105,15 @@ impl<'a> Plan<'a> {
         let here = if order.is_le() { self.source.next.take() } else { None };
         let there = if order.is_ge() { self.destination.next.take() } else { None };
         let key = here.as_ref().or(there.as_ref()).map(Listed::key).unwrap_or_default().to_owned();
+        // What cannot be read may be a directory, or a link to one, also where its name does not tell.
+        self.closed.retain(|closed| key.starts_with(closed) || key < *closed);
+        if let Some(Listed::Skipped { key, .. }) = &here {
+            self.closed.push(format!("{}/", key.trim_end_matches('/')));
+        }
         let here = here.filter(|here| (self.source.is_meant)(here.key()));
         let there = there.filter(|there| (self.destination.is_meant)(there.key()));
         Ok(Some(match (here, there) {
             (Some(Listed::Skipped { key, reason }), _) => {
-                if key.ends_with('/') {
-                    self.closed = Some(key.clone());
-                }
                 // A directory is listed again to go on with what is in it.
                 if self.after.as_ref().is_some_and(|after| key <= *after) {
                     Decision::Left(key)
@@ -131,7 +133,7 @@ impl<'a> Plan<'a> {
 
     /// Whether nobody can tell if the source has this key.
     fn is_closed(&self, key: &str) -> bool {
-        self.closed.as_ref().is_some_and(|closed| key.starts_with(closed))
+        self.closed.iter().any(|closed| key.starts_with(closed))
     }
 
     /// <https://docs.aws.amazon.com/cli/latest/reference/s3/sync.html>: other sizes, or a source that is newer. For files
@@ -209,7 +211,7 @@ mod tests {
 
     fn entry(key: &str, size: u64, seconds: u64) -> Listed {
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        Listed::Entry(Entry { key: key.into(), size, modified, etag: None })
+        Listed::Entry(Entry { key: key.into(), size, modified, etag: None, archived: false })
     }
 
     fn skipped(key: &str) -> Listed {
@@ -368,5 +370,25 @@ mod tests {
     async fn a_copy_takes_everything_that_is_meant() {
         let plan = Plan::copy(Listing::of_all(vec![entry("a", 1, 1), entry("bx", 1, 1), skipped("c")]), is_meant);
         assert_eq!(decided(plan, usize::MAX).await.0, ["transfer a", "impossible c"]);
+    }
+
+    #[tokio::test]
+    async fn behind_a_link_that_cannot_be_followed_nothing_is_deleted_also_when_a_call_begins_there() {
+        let source = [entry("a", 1, 1), skipped("current"), skipped("current.old"), entry("z", 1, 1)];
+        let there = ["current.old/1", "current/1", "current/2", "d", "z"].map(|key| entry(key, 1, 1));
+        for left_off in [None, Some("current"), Some("current.old"), Some("current/1")] {
+            let is_left = |listed: &&Listed| {
+                let key = listed.key();
+                let may_be_above = matches!(listed, Listed::Skipped { .. })
+                    && left_off.is_some_and(|after| after < format!("{key}/").as_str() || after.starts_with(key));
+                left_off.is_none_or(|after| key > after) || may_be_above
+            };
+            let here = Listing::of_all(source.iter().filter(is_left).cloned().collect());
+            let there = Listing::of_all(there.iter().filter(is_left).cloned().collect());
+            let plan = Plan::sync((here, |_: &str| true), (there, |_: &str| true), Direction::ToS3, true);
+            let (all, _) = decided(plan.resumed(left_off), usize::MAX).await;
+            let deleted: Vec<_> = all.iter().filter(|decision| decision.starts_with("delete")).collect();
+            assert_eq!(deleted, ["delete d"], "after {left_off:?}");
+        }
     }
 }

@@ -6,8 +6,8 @@ use stepward::{Context, ErrorName, StepError};
 
 /// Failures whose reasons an error's message has; all are in the log.
 const SHOWN: usize = 5;
-/// Characters of a failure that are kept until the end.
-const KEPT: usize = 400;
+/// Characters of a failure's name, and of its reason, that are kept until the end.
+const KEPT: usize = 300;
 /// Lines of a call's log that tell of what went well.
 const LINES: u64 = 1000;
 /// Failures after which it is given up, where nothing went well: it would go on for every object.
@@ -62,13 +62,14 @@ impl Report {
 
     /// Notes, and says, what failed.
     pub fn fail(&mut self, ctx: &Context, what: &str, error: &StepError) {
-        let line = format!("{what}: {error}");
-        ctx.log(&line);
+        ctx.log(format_args!("{what}: {error}"));
         let failed = &mut self.failed;
         failed.name = if failed.count == 0 { Some(error.name) } else { failed.name.filter(|name| *name == error.name) };
         failed.count += 1;
         if failed.first.len() < SHOWN {
-            failed.first.push(line.chars().take(KEPT).collect());
+            // A key may be longer than all that can be kept; the reason must not go for it.
+            let cut = |text: &str| text.chars().take(KEPT).collect::<String>();
+            failed.first.push(format!("{}: {}", cut(what), cut(&error.to_string())));
         }
     }
 

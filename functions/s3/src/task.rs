@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_sdk_s3::types::{MultipartUpload, StorageClass};
 use serde_json::json;
 use stepward::input::require;
-use stepward::permissions::{arn, literal, s3_arn};
+use stepward::permissions::{literal, s3_arn};
 use stepward::{Context, ErrorName, Peer, Permissions, Progress, Resume, StepError};
 use tokio::sync::Semaphore;
 
@@ -15,7 +15,7 @@ use crate::body::blocking;
 use crate::bucket::{Attributes, Bucket, Encryption, Head, client};
 use crate::engine::{self, Run};
 use crate::filter::{Filter, Filters, root_of_local, root_of_s3};
-use crate::listing::{Entry, Listing};
+use crate::listing::{Entry, Listing, is_archived};
 use crate::local::Root;
 use crate::multipart::{abort, is_of, unfinished};
 use crate::place::{Place, Uri};
@@ -327,10 +327,11 @@ impl Task<'_> {
                 kms_key: self.sse_kms_key_id.map(str::to_owned),
             },
             is_move: self.operation == Operation::Move,
+            recursive: self.recursive,
             slice,
             scratch,
             relay: AtomicBool::new(false),
-            two_accounts: self.source_account.is_some(),
+            two_accounts: self.source_account.is_some() || self.source_region.is_some(),
             memory: Semaphore::new(MEMORY),
         })
     }
@@ -385,8 +386,11 @@ impl Task<'_> {
                             Some((None, name))
                         }
                         Err(error) => return Err(error),
-                        Ok(Head { size, modified, etag, .. }) => {
-                            Some((Some(Entry { key: name.clone(), size, modified, etag }), name))
+                        Ok(Head { size, modified, etag, answer, .. }) => {
+                            let archived = is_archived(answer.storage_class.as_ref().map(StorageClass::as_str));
+                            let archived =
+                                archived && !answer.restore.is_some_and(|restore| restore.contains("\"false\""));
+                            Some((Some(Entry { key: name.clone(), size, modified, etag, archived }), name))
                         }
                     },
                     last => last.map(|name| (None, name)),
@@ -435,7 +439,13 @@ async fn local_source(
                 return Err(ErrorName::NotFound.because(format!("there is no file {given}")));
             }
             Some(stat) if stat.is_dir => return invalid("is a directory: set recursive"),
-            stat => stat.map(|stat| Entry { key: name.into(), size: stat.size, modified: stat.modified, etag: None }),
+            stat => stat.map(|stat| Entry {
+                key: name.into(),
+                size: stat.size,
+                modified: stat.modified,
+                etag: None,
+                archived: false,
+            }),
         };
         Ok((End::Local { root, base: base.into() }, Some((entry, name.into()))))
     })
@@ -466,10 +476,11 @@ fn not_s3(parameter: &str) -> StepError {
     ErrorName::InvalidInput.because(format!("{parameter} is no URI as in s3://bucket/key"))
 }
 
-/// Permission to use KMS keys, for S3 alone: objects and buckets may be encrypted with any.
+/// Permission to use KMS keys, for S3 alone: objects and buckets may be encrypted with any, of other Regions and accounts
+/// too. Which ones is for the role and for the keys' own policies to say.
 fn decrypting(permissions: Permissions) -> Permissions {
     let via = json!({ "StringLike": { "kms:ViaService": VIA_S3 } });
-    permissions.allow_if(via, &["kms:Decrypt", "kms:GenerateDataKey"], [arn("kms", "key/*")])
+    permissions.allow_if(via, &["kms:Decrypt", "kms:GenerateDataKey"], ["arn:$partition:kms:*:*:key/*"])
 }
 
 /// A prefix that whole names follow: empty, or with a slash at its end.
@@ -495,6 +506,6 @@ fn is_onto(from: &str, to: &str) -> bool {
 impl Entry {
     /// An entry of which only the name is known.
     fn named(name: &str) -> Self {
-        Self { key: name.into(), size: 0, modified: std::time::SystemTime::UNIX_EPOCH, etag: None }
+        Self { key: name.into(), size: 0, modified: std::time::SystemTime::UNIX_EPOCH, etag: None, archived: false }
     }
 }

@@ -58,6 +58,8 @@ pub struct Transfers<'a> {
     pub attributes: Attributes,
     /// Whether sources are deleted once their copies are verified.
     pub is_move: bool,
+    /// Whether all below the source is transferred.
+    pub recursive: bool,
     /// When to stop for now.
     pub slice: Slice,
     /// Where files are written before they get their names.
@@ -153,7 +155,8 @@ impl Transfers<'_> {
     #[must_use]
     pub fn is_large(&self, entry: &Entry) -> bool {
         let by_s3 = !self.two_accounts && matches!((&self.source, &self.destination), (End::S3 { .. }, End::S3 { .. }));
-        entry.size >= if by_s3 { COPY_LIMIT } else { multipart::PART }
+        // A move may have to read what it has copied.
+        entry.size >= if by_s3 && !self.is_move { COPY_LIMIT } else { multipart::PART }
     }
 
     /// Whether an entry can be transferred to a name at all.
@@ -164,6 +167,17 @@ impl Transfers<'_> {
     pub fn check(&self, entry: &Entry, name: &str) -> Result<(), StepError> {
         match (&self.source, &self.destination) {
             (_, End::Local { root, base }) => root.check_key(base, name),
+            (End::S3 { bucket: from, prefix: of }, End::S3 { bucket: to, prefix })
+                if self.recursive
+                    && from.name == to.name
+                    && !prefix.starts_with(of.as_str())
+                    && self.destination.path(name).starts_with(of.as_str()) =>
+            {
+                Err(ErrorName::Conflict.because(
+                    "its new name is below the source, where it could overwrite what is still to be transferred: \
+                     transfer it alone",
+                ))
+            }
             (End::S3 { bucket: from, prefix: of }, End::S3 { bucket: to, prefix })
                 if from.name == to.name
                     && prefix.len() > of.len()

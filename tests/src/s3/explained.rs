@@ -165,6 +165,28 @@ pub const EXPLAINED: &[Explained] = &[
         },
     },
     Explained {
+        reason: "Where a prefix is transferred to a place above it in the same bucket, an object whose new name is again below \
+                 the prefix is reported, because it could overwrite what is still to be transferred; the AWS CLI overwrites it.",
+        is: |case, difference| {
+            let operation = &case.operation;
+            let (Some((from, source)), Some((to, destination))) =
+                (parsed(&operation.source), parsed(&operation.destination))
+            else {
+                return false;
+            };
+            let (source, destination) = (folder(source), folder(destination));
+            let is_upwards = from == to && source != destination && source.starts_with(&destination);
+            let falls_back = |name: &str| is_upwards && name.starts_with(&source[destination.len()..]);
+            operation.is_of_directories()
+                && names(case).any(falls_back)
+                && match &difference.of {
+                    Of::Outcome => difference.step.contains("still to be transferred"),
+                    Of::Object(..) | Of::Plan(_) => true,
+                    Of::File(_) | Of::Left(_) => false,
+                }
+        },
+    },
+    Explained {
         reason: "What cannot be read at the destination of a download is not looked at, and nothing is said of it; the AWS \
                  CLI warns, and ends with status 2.",
         is: |case, difference| {
