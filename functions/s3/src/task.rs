@@ -1,22 +1,22 @@
 //! A transfer as a step's parameters ask for it: what they mean, what they need, and the run.
 
+mod ends;
+mod permissions;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use aws_sdk_s3::types::{MultipartUpload, StorageClass};
-use serde_json::json;
 use stepward::input::require;
-use stepward::permissions::{literal, s3_arn};
-use stepward::{Context, ErrorName, Peer, Permissions, Progress, Resume, StepError};
+use stepward::{Context, ErrorName, Progress, Resume, StepError};
 use tokio::sync::Semaphore;
 
 use crate::body::blocking;
-use crate::bucket::{Attributes, Bucket, Encryption, Head, client};
+use crate::bucket::{Attributes, Encryption};
 use crate::engine::{self, Run};
 use crate::filter::{Filter, Filters, root_of_local, root_of_s3};
-use crate::listing::{Entry, Listing, is_archived};
-use crate::local::Root;
+use crate::listing::Listing;
 use crate::multipart::{abort, is_of, unfinished};
 use crate::place::{Place, Uri};
 use crate::plan::{Direction, Plan};
@@ -24,12 +24,10 @@ use crate::report::Done;
 use crate::slice::Slice;
 use crate::transfer::{End, MEMORY, Transfers, scratch_name};
 
+use self::ends::{Ends, Look};
+
 /// How long a transfer may take, over all its calls.
 pub const TIMEOUT: Duration = Duration::from_hours(24);
-/// Session policies let S3 alone use KMS keys, for objects that are encrypted with them.
-/// <https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-via-service>
-const VIA_S3: &str = "s3.*.amazonaws.com";
-
 /// What is done.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operation {
@@ -70,24 +68,6 @@ pub struct Task<'a> {
     pub source_region: Option<&'a str>,
     /// The account that owns the bucket that is written, where it is not the target's.
     pub bucket_owner: Option<&'a str>,
-}
-
-/// The two ends and, for a single entry, that entry and its name at the destination.
-struct Ends {
-    source: End,
-    destination: End,
-    single: Option<(Option<Entry>, String)>,
-}
-
-/// Whether a single source is looked at.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Look {
-    /// It was there in an earlier call, and is begun or done.
-    No,
-    /// It was there in an earlier call, which may have moved it since.
-    MayBeGone,
-    /// It must be there.
-    MustBeThere,
 }
 
 impl Task<'_> {
@@ -148,78 +128,6 @@ impl Task<'_> {
             }
             _ => Ok(()),
         }
-    }
-
-    /// What the task does in the target's account.
-    #[must_use]
-    pub fn permissions(&self) -> Permissions {
-        let Ok((source, destination)) = self.places() else { return Permissions::default() };
-        let mut all = Permissions::default();
-        if self.operation != Operation::Delete {
-            // Also where another account reads the source: S3 copies with the permissions of who writes.
-            if let Place::S3(from) = &source {
-                let elsewhere = self.source_account.is_some() || self.source_region.is_some();
-                let copies = matches!(destination, Place::S3(_));
-                match (elsewhere, copies) {
-                    (false, _) => all = all.and(self.reading(from, copies)),
-                    (true, true) => all = all.allow(&["s3:GetObject", "s3:GetObjectTagging"], [self.objects(from)]),
-                    (true, false) => {}
-                }
-            }
-        }
-        if let Place::S3(to) = &destination {
-            all = all.and(self.writing(to, matches!(source, Place::S3(_))));
-        }
-        all
-    }
-
-    /// Where the source is read, if not in the target's account and Region.
-    #[must_use]
-    pub fn peer(&self) -> Option<Peer> {
-        let (account, region) = (self.source_account.map(str::to_owned), self.source_region.map(str::to_owned));
-        let Ok((Place::S3(from), destination)) = self.places() else { return None };
-        let permissions = self.reading(&from, matches!(destination, Place::S3(_)));
-        (account.is_some() || region.is_some()).then_some(Peer { account, region, permissions })
-    }
-
-    fn reading(&self, from: &Uri, copies: bool) -> Permissions {
-        let mut actions = vec!["s3:GetObject"];
-        if copies {
-            actions.push("s3:GetObjectTagging");
-        }
-        if self.operation == Operation::Move {
-            actions.push("s3:DeleteObject");
-        }
-        decrypting(Permissions::default().allow(&["s3:ListBucket"], [s3_arn(&literal(&from.bucket))]))
-            .allow(&actions, [self.objects(from)])
-    }
-
-    fn writing(&self, to: &Uri, copies: bool) -> Permissions {
-        let bucket = s3_arn(&literal(&to.bucket));
-        let delete = Permissions::default().allow(&["s3:DeleteObject"], [self.objects(to)]);
-        if self.operation == Operation::Delete {
-            return if self.recursive { delete.allow(&["s3:ListBucket"], [bucket]) } else { delete };
-        }
-        let mut of_bucket = vec!["s3:ListBucketMultipartUploads"];
-        let mut of_objects = vec!["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"];
-        if copies {
-            of_objects.push("s3:PutObjectTagging");
-        }
-        match self.operation {
-            // What was written is looked at before its source is deleted.
-            Operation::Move => of_objects.push("s3:GetObject"),
-            Operation::Sync(_) => of_bucket.push("s3:ListBucket"),
-            Operation::Copy | Operation::Delete => {}
-        }
-        let all = decrypting(Permissions::default().allow(&of_bucket, [bucket])).allow(&of_objects, [self.objects(to)]);
-        if self.operation == Operation::Sync(true) { all.and(delete) } else { all }
-    }
-
-    /// The ARN of the objects that are meant.
-    fn objects(&self, uri: &Uri) -> String {
-        let many = self.recursive || uri.key.is_empty() || uri.key.ends_with('/');
-        let (bucket, key) = (literal(&uri.bucket), if many { prefix(&uri.key) } else { uri.key.clone() });
-        s3_arn(&format!("{bucket}/{}{}", literal(&key), if many { "*" } else { "" }))
     }
 
     /// Works until all is done or the time for a call is over.
@@ -360,127 +268,6 @@ impl Task<'_> {
             &root(&transfers.destination, self.destination),
         )
     }
-
-    /// Finds out what source and destination are.
-    async fn ends(&self, ctx: &Context, look: Look) -> Result<Ends, StepError> {
-        let (source, destination) = self.places()?;
-        let owner = self.bucket_owner.unwrap_or(&ctx.place.account_id).to_owned();
-        let written = |uri: &Uri| Bucket { client: ctx.client(client), name: uri.bucket.clone(), owner: Some(owner) };
-        let name = self.name_of_destination();
-        if self.operation == Operation::Delete {
-            let Place::S3(uri) = &destination else { return Err(not_s3(name)) };
-            let (prefix, last) = split(&uri.key, self.recursive);
-            let end = End::S3 { bucket: written(uri), prefix };
-            let single = last.map(|last| (Some(Entry::named(&last)), last));
-            return Ok(Ends { source: end.clone(), destination: end, single });
-        }
-        let read = match &source {
-            Place::S3(uri) => {
-                let elsewhere = self.source_account.is_some() || self.source_region.is_some();
-                let there = if elsewhere { ctx.peer()? } else { ctx };
-                let (prefix, last) = split(&uri.key, self.recursive);
-                let bucket = Bucket { client: there.client(client), name: uri.bucket.clone(), owner: None };
-                let single = match last {
-                    Some(name) if look != Look::No => match bucket.head(&uri.key).await {
-                        Err(error) if error.name == ErrorName::NotFound && look == Look::MayBeGone => {
-                            Some((None, name))
-                        }
-                        Err(error) => return Err(error),
-                        Ok(Head { size, modified, etag, answer, .. }) => {
-                            let archived = is_archived(answer.storage_class.as_ref().map(StorageClass::as_str));
-                            let archived =
-                                archived && !answer.restore.is_some_and(|restore| restore.contains("\"false\""));
-                            Some((Some(Entry { key: name.clone(), size, modified, etag, archived }), name))
-                        }
-                    },
-                    last => last.map(|name| (None, name)),
-                };
-                (End::S3 { bucket, prefix }, single)
-            }
-            Place::Local(path) => local_source(path, self.recursive, look).await?,
-        };
-        let (source, single) = read;
-        let (destination, renamed) = match &destination {
-            Place::S3(uri) => {
-                let (prefix, last) = split(&uri.key, self.recursive);
-                (End::S3 { bucket: written(uri), prefix }, last.filter(|last| !last.is_empty()))
-            }
-            Place::Local(path) => local_destination(path, self.recursive).await?,
-        };
-        let single = single.map(|(entry, name)| (entry, renamed.unwrap_or(name)));
-        Ok(Ends { source, destination, single })
-    }
-}
-
-/// The directory and, for a single file, that file and its name in it.
-async fn local_source(
-    path: &str,
-    recursive: bool,
-    look: Look,
-) -> Result<(End, Option<(Option<Entry>, String)>), StepError> {
-    let given = path.to_owned();
-    blocking(move || {
-        let root = Root::open()?;
-        let path = root.resolve("source", &given)?;
-        let invalid = |why: &str| Err(ErrorName::InvalidInput.because(format!("source {given} {why}")));
-        let stat = if look == Look::No { None } else { root.stat(&path)? };
-        if recursive {
-            return match stat {
-                // Whoever lists it finds out; who only stops a run needs no source.
-                None if look == Look::No => Ok((End::Local { root, base: path }, None)),
-                None => Err(ErrorName::NotFound.because(format!("there is no directory {given}"))),
-                Some(stat) if !stat.is_dir => invalid("is a file: leave recursive away"),
-                Some(_) => Ok((End::Local { root, base: path }, None)),
-            };
-        }
-        let (base, name) = path.rsplit_once('/').unwrap_or(("", &path));
-        let entry = match stat {
-            None if look == Look::MustBeThere => {
-                return Err(ErrorName::NotFound.because(format!("there is no file {given}")));
-            }
-            Some(stat) if stat.is_dir => return invalid("is a directory: set recursive"),
-            stat => stat.map(|stat| Entry {
-                key: name.into(),
-                size: stat.size,
-                modified: stat.modified,
-                etag: None,
-                archived: false,
-            }),
-        };
-        Ok((End::Local { root, base: base.into() }, Some((entry, name.into()))))
-    })
-    .await
-}
-
-/// The directory, and the name in it where one is given.
-async fn local_destination(path: &str, recursive: bool) -> Result<(End, Option<String>), StepError> {
-    let given = path.to_owned();
-    blocking(move || {
-        let root = Root::open()?;
-        let path = root.resolve("destination", &given)?;
-        let stat = root.stat(&path)?;
-        let is_dir = stat.as_ref().is_some_and(|stat| stat.is_dir);
-        if recursive && !is_dir && stat.is_some() {
-            return Err(ErrorName::InvalidInput.because(format!("destination {given} is a file, not a directory")));
-        }
-        if recursive || is_dir || given.ends_with('/') {
-            return Ok((End::Local { root, base: path }, None));
-        }
-        let (base, name) = path.rsplit_once('/').unwrap_or(("", &path));
-        Ok((End::Local { root, base: base.into() }, Some(name.into())))
-    })
-    .await
-}
-
-fn not_s3(parameter: &str) -> StepError {
-    ErrorName::InvalidInput.because(format!("{parameter} is no URI as in s3://bucket/key"))
-}
-
-/// Permission to use KMS keys, for S3 alone: objects and buckets may be encrypted with any, of other Regions and accounts
-/// too. Which ones is for the role and for the keys' own policies to say.
-fn decrypting(permissions: Permissions) -> Permissions {
-    let via = json!({ "StringLike": { "kms:ViaService": VIA_S3 } });
-    permissions.allow_if(via, &["kms:Decrypt", "kms:GenerateDataKey"], ["arn:$partition:kms:*:*:key/*"])
 }
 
 /// A prefix that whole names follow: empty, or with a slash at its end.
@@ -488,24 +275,8 @@ fn prefix(key: &str) -> String {
     if key.is_empty() || key.ends_with('/') { key.to_owned() } else { format!("{key}/") }
 }
 
-/// What a key is below, and its last name where only that is meant.
-fn split(key: &str, recursive: bool) -> (String, Option<String>) {
-    if recursive {
-        return (prefix(key), None);
-    }
-    let end = key.rfind('/').map_or(0, |slash| slash + 1);
-    (key[..end].to_owned(), Some(key[end..].to_owned()))
-}
-
 /// Whether a single object would be moved onto itself.
 fn is_onto(from: &str, to: &str) -> bool {
     let name = from.rsplit('/').next().unwrap_or(from);
     from == to || (to.is_empty() || to.ends_with('/')) && *from == format!("{to}{name}")
-}
-
-impl Entry {
-    /// An entry of which only the name is known.
-    fn named(name: &str) -> Self {
-        Self { key: name.into(), size: 0, modified: std::time::SystemTime::UNIX_EPOCH, etag: None, archived: false }
-    }
 }
