@@ -15,13 +15,19 @@ pub const INLINE_LIMIT: usize = 48 * 1024;
 /// Characters of the content that come back beside the reference.
 const PREVIEW: usize = 1000;
 
-/// The value itself, or what stands for it: `{"artifact":{bucket,key,bytes,sha256},"preview":"…"}`.
+/// The value itself up to `limit` bytes, or what stands for it: `{"artifact":{bucket,key,bytes,sha256},"preview":"…"}`.
 ///
 /// # Errors
 /// Why S3 failed.
-pub(crate) async fn claim_check(own: &SdkConfig, ctx: &Context, name: &str, value: Value) -> Result<Value, StepError> {
+pub(crate) async fn claim_check(
+    own: &SdkConfig,
+    ctx: &Context,
+    name: &str,
+    value: Value,
+    limit: usize,
+) -> Result<Value, StepError> {
     let text = value.to_string();
-    if text.len() <= INLINE_LIMIT {
+    if text.len() <= limit {
         return Ok(value);
     }
     let bucket = settings::artifacts_bucket()?;

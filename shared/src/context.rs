@@ -29,6 +29,7 @@ pub struct Context {
     pub execution: Execution,
     pub(crate) customer: String,
     pub(crate) account: String,
+    regions: Vec<String>,
     session: Arc<Session>,
     /// When the step must have answered.
     deadline: Instant,
@@ -64,10 +65,11 @@ impl Context {
         deadline: Instant,
         prober: Option<Prober>,
     ) -> Self {
+        let regions = prober.as_ref().map_or_else(|| vec![place.region.clone()], |p| p.record.account.regions.clone());
         let (customer, account) = (customer.to_owned(), account.to_owned());
         let secrets = session.secrets.clone();
         let lines = Mutex::default();
-        Self { place, execution, customer, account, session, deadline, peer: None, secrets, prober, lines }
+        Self { place, execution, customer, account, regions, session, deadline, peer: None, secrets, prober, lines }
     }
 
     /// With a second place to work in.
@@ -83,6 +85,25 @@ impl Context {
     pub(crate) fn with_secrets(mut self, secrets: &Secrets) -> Self {
         self.secrets.join(secrets);
         self
+    }
+
+    /// The customer's name.
+    #[must_use]
+    pub fn customer(&self) -> &str {
+        &self.customer
+    }
+
+    /// The name of the account that the step works in.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// The Regions that the account's record allows, the one worked in among them. A step that looks into others than its
+    /// own asks for no more than these.
+    #[must_use]
+    pub fn regions(&self) -> &[String] {
+        &self.regions
     }
 
     /// The second place that the step works in: the one that its [`Step::peer`](crate::Step::peer) names. What it is to

@@ -27,6 +27,9 @@ pub struct Envelope {
     /// What the previous `pending` answer gave back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,
+    /// Put the output into the artifacts bucket whatever its size: for state machines that gather many.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub store: bool,
     /// Stop what this step started, instead of running it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancel: bool,

@@ -14,6 +14,7 @@ pub mod keys;
 pub mod logging;
 pub mod manifest;
 pub mod mask;
+pub mod node;
 pub mod permissions;
 pub mod resend;
 pub mod runtime;

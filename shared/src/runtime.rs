@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tracing::Instrument;
 
+use crate::artifact::{self, INLINE_LIMIT};
 use crate::context::{Context, Prober, now};
 use crate::envelope::{Answer, Envelope, Resume, Target, read};
 use crate::error::{ErrorName, StepError, without_role_arns};
@@ -21,7 +22,7 @@ use crate::mask::Secrets;
 use crate::permissions::{Permissions, Place};
 use crate::session::{Attribution, Broker, check_trust};
 use crate::step::{Peer, Progress, Step};
-use crate::{artifact, keys, logging};
+use crate::{keys, logging};
 
 /// Kept free before Lambda's own limit, to answer by name rather than be killed.
 const ANSWER_MARGIN: Duration = Duration::from_secs(2);
@@ -203,10 +204,11 @@ async fn work_with<S: Step>(
     } else {
         linger(&step, &ctx, envelope.resume.clone(), limit.min(tokio::time::Instant::now() + broker.linger)).await
     }?;
-    let log = artifact::claim_check(&broker.config, &ctx, "log", json!(ctx.take_log())).await?;
+    let log = artifact::claim_check(&broker.config, &ctx, "log", json!(ctx.take_log()), INLINE_LIMIT).await?;
     Ok(match answer {
         Progress::Done(output) => {
-            Answer::Done { output: artifact::claim_check(&broker.config, &ctx, "output", output).await?, log }
+            let limit = if envelope.store { 0 } else { INLINE_LIMIT };
+            Answer::Done { output: artifact::claim_check(&broker.config, &ctx, "output", output, limit).await?, log }
         }
         Progress::Pending { state, retry_after, progress } => {
             let since = envelope.resume.as_ref().map_or_else(now, |resume| resume.since);

@@ -1,0 +1,74 @@
+//! Nodes: what node sources find, filters choose from, and commands run on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A machine or container that commands can run on: a name, tags and attributes, as Rundeck has them.
+///
+/// As JSON it is one flat object, `{"nodename": "web-1", "tags": ["web"], "hostname": "10.0.0.1", …}`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Node {
+    /// The node's name. Two nodes of different accounts may have the same.
+    pub nodename: String,
+    /// Its tags, each without spaces around it.
+    #[serde(default)]
+    pub tags: BTreeSet<String>,
+    /// Everything else: `hostname`, `username`, `description`, `osName`, `osFamily`, `osArch`, `osVersion` and any
+    /// others. Every source adds `source` (the step's name without `-nodes`), `account`, `accountId` and `region`.
+    #[serde(flatten)]
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// How a command ended on one node.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub struct Outcome {
+    /// What became of it.
+    pub status: Status,
+    /// The command's exit code; null where it is not known, which is never success.
+    pub exit_code: Option<i32>,
+    /// What it wrote to standard output and, where the two are not told apart, to standard error: the last part, where
+    /// it is long.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
+    /// What it wrote to standard error, where that is told apart.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error_output: String,
+    /// Where the whole output is, when `output` is a part of it: a console link or an S3 URI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_url: Option<String>,
+    /// For anything but success: what happened and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What became of a command on one node.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// It ran and ended with exit code 0.
+    Succeeded,
+    /// It ran and failed.
+    Failed,
+    /// It was not over in time, and was stopped.
+    TimedOut,
+    /// It was stopped because the job was, or because others had failed.
+    Cancelled,
+    /// The node's agent did not answer: the command did not run there.
+    Offline,
+    /// The node is not one that the service can run commands on: it did not run there.
+    Unmanaged,
+    /// It was not begun, because others had failed or the job was stopped.
+    NotStarted,
+    /// It was begun, and nobody knows how it ended.
+    Unknown,
+}
+
+impl Status {
+    /// Whether all is well.
+    #[must_use]
+    pub fn is_success(self) -> bool {
+        self == Self::Succeeded
+    }
+}
