@@ -72,3 +72,40 @@ impl Status {
         self == Self::Succeeded
     }
 }
+
+/// What a dispatch came to on one node.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NodeResult {
+    /// The node.
+    pub node: Node,
+    /// The steps that were run there, or were to be, in order.
+    #[serde(default)]
+    pub steps: Vec<StepResult>,
+}
+
+/// How one step of a dispatch ended on a node.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StepResult {
+    /// The step's ID within the job.
+    pub step: String,
+    /// How it ended.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// The key of the artifact that holds all of what it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+}
+
+impl NodeResult {
+    /// Whether every step so far succeeded.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.steps.iter().all(|step| step.outcome.status.is_success())
+    }
+
+    /// The step that failed, else the last one.
+    #[must_use]
+    pub fn decisive(&self) -> Option<&StepResult> {
+        self.steps.iter().find(|step| !step.outcome.status.is_success()).or(self.steps.last())
+    }
+}
