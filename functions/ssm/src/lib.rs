@@ -26,6 +26,10 @@ pub mod quote;
 pub mod results;
 mod send;
 pub mod state;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

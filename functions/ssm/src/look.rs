@@ -7,6 +7,7 @@ use aws_sdk_ssm::types::{Command, CommandFilter, CommandFilterKey, CommandInvoca
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use stepward::node::Status;
 use stepward::{Context, ErrorName, StepError};
 
 use crate::engine::{AT_ONCE, tell_left_out};
@@ -42,7 +43,7 @@ pub(crate) async fn refresh(plan: &Plan, ctx: &Context, ssm: &Client, run: &mut 
         .filter_map(|number| Some((*number, seen.remove(&run.batches.get(*number)?.command)?)))
         .filter(|(number, seen)| {
             let completed = run.batches.get(*number).map(|batch| batch.completed);
-            seen.ended || seen.given_up() || completed != Some(seen.completed)
+            seen.ended || seen.given_up() || completed < Some(seen.completed)
         })
         .collect();
     let batches: Vec<&[String]> = plan.batches().collect();
@@ -56,12 +57,14 @@ pub(crate) async fn refresh(plan: &Plan, ctx: &Context, ssm: &Client, run: &mut 
         let ids = batches.get(number).copied().unwrap_or_default();
         let stopped = run.stopped;
         let batch = run.batch(number);
-        let mut going_on = 0;
+        let (mut going_on, mut over, mut failed) = (0, 0, 0);
         for node in &nodes {
             let Some(ended) = outcome::ended(plan, node, stopped) else {
                 going_on += 1;
                 continue;
             };
+            over += 1;
+            failed += usize::from(matches!(ended.status, Status::Failed | Status::TimedOut));
             let place = node.instance_id().and_then(|id| ids.iter().position(|own| own == id));
             if let (Some(place), Some(id)) = (place, node.instance_id())
                 && batch.tell(place)
@@ -69,7 +72,8 @@ pub(crate) async fn refresh(plan: &Plan, ctx: &Context, ssm: &Client, run: &mut 
                 ctx.log(outcome::line(id, &ended));
             }
         }
-        (batch.completed, batch.failed) = (seen.completed, seen.failed);
+        // Each list may be older than the other.
+        (batch.completed, batch.failed) = (seen.completed.max(over), seen.failed.max(failed));
         // The list of nodes may come behind that of commands; a command that SSM refused as a whole has none.
         let all_told = batch.told.count_ones() as usize >= batch.sent_to(ids.len());
         let none_comes = seen.ended && going_on == 0 && now() > batch.sent + BEHIND;
@@ -156,8 +160,7 @@ async fn commands(ssm: &Client, run: &Run, in_flight: &[usize]) -> Result<HashMa
             let answer = ssm.list_commands().command_id(&id).send().await?;
             let seen = answer.commands().iter().find_map(Seen::of);
             seen.ok_or_else(|| {
-                ErrorName::NotFound
-                    .because(format!("SSM knows nothing of command {id} any more, which was under way"))
+                ErrorName::NotFound.because(format!("SSM knows nothing of command {id} any more, which was under way"))
             })
         })
         .buffer_unordered(AT_ONCE);

@@ -118,7 +118,7 @@ pub fn not_started(plan: &Plan) -> Outcome {
 }
 
 fn others_failed(plan: &Plan) -> String {
-    format!("not begun: more than {} others had failed", plan.max_errors.unwrap_or_default())
+    format!("more than {} others had failed", plan.max_errors.unwrap_or_default())
 }
 
 fn not_run(status: Status, message: String) -> Outcome {
