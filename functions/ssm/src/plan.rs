@@ -137,8 +137,9 @@ impl Plan {
             )
             .allow(&["ssm:DescribeInstanceInformation", "ec2:DescribeInstances"], ["*"]);
         if let Some(group) = &self.log_group {
-            let streams = arn("logs", &format!("log-group:{}:log-stream:*", literal(group)));
-            all = all.allow(&["logs:GetLogEvents"], [streams]);
+            // AWS checks the stream, the local cloud the group.
+            let group = arn("logs", &format!("log-group:{}", literal(group)));
+            all = all.allow(&["logs:GetLogEvents"], [format!("{group}:log-stream:*"), group]);
         }
         if let Some(bucket) = &self.output_bucket {
             all = all.allow(&["s3:GetObject"], [s3_arn(&format!("{}/{OUTPUT_PREFIX}/*", literal(bucket)))]);

@@ -10,12 +10,12 @@ use aws_sdk_ssm::operation::cancel_command::CancelCommandOutput;
 use aws_sdk_ssm::operation::describe_instance_information::DescribeInstanceInformationOutput;
 use aws_sdk_ssm::operation::get_command_invocation::{GetCommandInvocationError, GetCommandInvocationOutput};
 use aws_sdk_ssm::operation::list_command_invocations::{ListCommandInvocationsError, ListCommandInvocationsOutput};
-use aws_sdk_ssm::operation::list_commands::ListCommandsOutput;
+use aws_sdk_ssm::operation::list_commands::{ListCommandsError, ListCommandsOutput};
 use aws_sdk_ssm::operation::send_command::{SendCommandError, SendCommandOutput};
 use aws_sdk_ssm::types::{
     Command, CommandFilterKey, CommandInvocation, CommandPlugin, CommandStatus, InstanceInformation, PingStatus,
 };
-use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::error::ErrorMetadata;
 use stepward::{Context, testing};
@@ -79,6 +79,11 @@ pub struct Ssm {
 
 #[derive(Clone, Debug, Default)]
 pub struct Fake(Arc<Mutex<Ssm>>);
+
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_secs()).unwrap()
+}
 
 impl Ssm {
     fn count(&mut self, call: &'static str) {
@@ -168,7 +173,23 @@ impl Fake {
 
     /// A context in which SSM is this one, and EC2 knows of the stopped instances.
     pub fn context(&self, stopped: &'static [&'static str]) -> Context {
-        let ctx = testing::context(self.client());
+        self.context_after(&[], stopped)
+    }
+
+    /// A context in which SSM asks twice to slow down when it is first asked for commands.
+    pub fn throttled(&self) -> Context {
+        let slower = || ErrorMetadata::builder().code("ThrottlingException").message("slow down").build();
+        let list = mock!(Client::list_commands)
+            .sequence()
+            .error(move || ListCommandsError::generic(slower()))
+            .times(2)
+            .output(|| ListCommandsOutput::builder().build())
+            .build();
+        self.context_after(&[&list], &[])
+    }
+
+    fn context_after(&self, rules: &[&Rule], stopped: &'static [&'static str]) -> Context {
+        let ctx = testing::context(self.client(rules));
         let describe = mock!(aws_sdk_ec2::Client::describe_instances).then_output(move || {
             use aws_sdk_ec2::types::{Instance, InstanceState, InstanceStateName, Reservation};
             let state = || InstanceState::builder().name(InstanceStateName::Stopped).build();
@@ -183,7 +204,7 @@ impl Fake {
         ctx
     }
 
-    fn client(&self) -> Client {
+    fn client(&self, rules: &[&Rule]) -> Client {
         let of = |fake: &Self| fake.clone();
         let (send, list, nodes, one, cancel, describe) = (of(self), of(self), of(self), of(self), of(self), of(self));
         let send = mock!(Client::send_command).then_compute_response(move |request| {
@@ -208,7 +229,7 @@ impl Fake {
                     .cloud_watch_output_config()
                     .and_then(|config| config.cloud_watch_log_group_name().map(Into::into)),
                 ended: BTreeMap::new(),
-                sent: crate::state::now(),
+                sent: now(),
             };
             ssm.order.extend(sent.ids.iter().cloned());
             let shown = ssm.shown(&sent);
@@ -281,6 +302,7 @@ impl Fake {
             });
             DescribeInstanceInformationOutput::builder().set_instance_information_list(Some(known.collect())).build()
         });
-        mock_client!(aws_sdk_ssm, RuleMode::MatchAny, [&send, &list, &nodes, &one, &cancel, &describe])
+        let all: Vec<_> = rules.iter().copied().chain([&send, &list, &nodes, &one, &cancel, &describe]).collect();
+        mock_client!(aws_sdk_ssm, RuleMode::MatchAny, all)
     }
 }

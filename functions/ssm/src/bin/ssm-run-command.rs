@@ -143,3 +143,212 @@ impl Step for RunCommand {
 fn main() -> ExitCode {
     stepward::serve::<RunCommand>()
 }
+
+#[cfg(test)]
+#[path = "../testing.rs"]
+mod testing;
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ssm::types::PingStatus;
+    use serde_json::{Value, json};
+    use stepward::node::Status;
+    use stepward::testing::log;
+    use stepward_tests::proof::{Scene, prove};
+
+    use super::testing::Fake;
+    use super::*;
+
+    const IDS: [&str; 2] = ["i-0123456789abcdef0", "i-0123456789abcdef1"];
+
+    fn step(more: Value) -> RunCommand {
+        let mut params = json!({ "instance_ids": IDS, "command": "uptime" });
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(params).unwrap()
+    }
+
+    fn resumed(answer: Progress<Ran>) -> Resume {
+        let Progress::Pending { state, .. } = answer else { panic!("not pending: {answer:?}") };
+        serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
+    }
+
+    /// What the state machine does: calls again until it is done.
+    async fn ran(step: &RunCommand, ctx: &Context) -> Result<Ran, StepError> {
+        let mut resume = None;
+        loop {
+            match step.run(ctx, resume).await? {
+                Progress::Done(ran) => return Ok(ran),
+                pending @ Progress::Pending { .. } => resume = Some(resumed(pending)),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn done_runs_the_command_on_all_nodes() {
+        let fake = Fake::default();
+        fake.lock().output = "up 3 days".into();
+        let ctx = fake.context(&[]);
+        let step = step(json!({ "timeout": 60, "cloudwatch_log_group": "group", "output_bucket": "bucket" }));
+        let ran = ran(&step, &ctx).await.unwrap();
+        assert_eq!((ran.succeeded, ran.failed, ran.command_ids.len()), (2, 0, 1));
+        let outcome = &ran.nodes[IDS[1]];
+        assert_eq!(
+            (outcome.status, outcome.exit_code, outcome.output.as_str()),
+            (Status::Succeeded, Some(0), "up 3 days")
+        );
+        let sent = fake.lock().commands[0].clone();
+        assert_eq!((sent.document.as_str(), sent.text(), sent.delivery), ("AWS-RunShellScript", "uptime", 600));
+        assert_eq!((sent.ids, sent.concurrency), (IDS.map(String::from).to_vec(), 2));
+        assert_eq!(sent.parameters["executionTimeout"], ["60"]);
+        assert_eq!((sent.bucket.as_deref(), sent.log_group.as_deref()), (Some("bucket"), Some("group")));
+        let log = log(&ctx);
+        assert!(log.contains(&format!("{} succeeded (exit 0)", IDS[0])), "{log:?}");
+    }
+
+    #[tokio::test]
+    async fn done_on_windows_is_the_other_document() {
+        let fake = Fake::default();
+        ran(&step(json!({ "shell": "powershell", "command": "Get-Date" })), &fake.context(&[])).await.unwrap();
+        let sent = fake.lock().commands[0].clone();
+        assert_eq!((sent.document.as_str(), sent.text()), ("AWS-RunPowerShellScript", "Get-Date"));
+    }
+
+    #[tokio::test]
+    async fn already_sent_commands_are_found_and_not_sent_again() {
+        let fake = Fake::default();
+        let (step, ctx) = (step(json!({})), fake.context(&[]));
+        step.run(&ctx, None).await.unwrap();
+        let ran = ran(&step, &ctx).await.unwrap();
+        assert_eq!((ran.succeeded, fake.calls("SendCommand")), (2, 1));
+        assert!(log(&ctx).iter().any(|line| line.contains("whose answer was lost")));
+    }
+
+    #[tokio::test]
+    async fn not_found_nodes_are_reported_and_the_others_run() {
+        let fake = Fake::default();
+        fake.lock().away = [(IDS[0].to_owned(), None)].into();
+        let ran = ran(&step(json!({ "fail_on_error": false })), &fake.context(&[])).await.unwrap();
+        assert_eq!((ran.nodes[IDS[0]].status, ran.nodes[IDS[1]].status), (Status::Unmanaged, Status::Succeeded));
+        assert!(ran.nodes[IDS[0]].message.as_ref().unwrap().contains("AmazonSSMManagedInstanceCore"));
+    }
+
+    #[test]
+    fn invalid_parameters_are_refused_before_any_call() {
+        step(json!({ "command": "x".repeat(LONGEST), "max_errors": 0, "in_order": true })).validate().unwrap();
+        for (wrong, named) in [
+            (json!({ "command": " \n" }), "command"),
+            (json!({ "command": "x".repeat(LONGEST + 1) }), "ssm-run-script"),
+            (json!({ "command": "a\u{0}" }), "NUL"),
+            (json!({ "instance_ids": [] }), "instance_ids"),
+            (json!({ "instance_ids": "web-1" }), "instance_ids"),
+            (json!({ "concurrency": 0 }), "concurrency"),
+            (json!({ "timeout": 0 }), "timeout"),
+            (json!({ "output_bucket": "a/b" }), "output_bucket"),
+        ] {
+            let error = step(wrong.clone()).validate().unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput, "{wrong}");
+            assert!(error.message.contains(named), "{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttled_requests_are_made_again() {
+        let fake = Fake::default();
+        let ran = ran(&step(json!({})), &fake.throttled()).await.unwrap();
+        assert_eq!((ran.succeeded, fake.lock().commands.len()), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn pending_at_once_after_it_has_sent_and_then_looks_rarely() {
+        let fake = Fake::default();
+        fake.lock().stuck = IDS.map(String::from).into();
+        let (step, ctx) = (step(json!({})), fake.context(&[]));
+        let Progress::Pending { state, retry_after, progress } = step.run(&ctx, None).await.unwrap() else {
+            panic!("done")
+        };
+        assert_eq!((retry_after, progress.as_str()), (Duration::ZERO, "0 of 2 nodes are over, 0 failed"));
+        let moved = |seconds: i64| {
+            let mut state = state.clone();
+            state["moved"] = json!(state["moved"].as_i64().unwrap() - seconds);
+            serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
+        };
+        for (ago, wait) in [(0, 2), (1200, 60), (864_000, 300)] {
+            let Progress::Pending { retry_after, .. } = step.run(&ctx, Some(moved(ago))).await.unwrap() else {
+                panic!("done")
+            };
+            assert_eq!(retry_after.as_secs(), wait);
+        }
+        assert_eq!(fake.calls("SendCommand"), 1);
+    }
+
+    #[tokio::test]
+    async fn failed_nodes_fail_the_step_unless_the_output_alone_is_to_say_so() {
+        let fake = Fake::default();
+        fake.lock().failing = [IDS[0].to_owned()].into();
+        fake.lock().away = [(IDS[1].to_owned(), Some(PingStatus::ConnectionLost))].into();
+        let error = ran(&step(json!({})), &fake.context(&[])).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::StepFailed);
+        assert!(error.message.starts_with("2 of 2 nodes did not succeed (1 failed, 1 offline): "), "{error}");
+        let ran = ran(&step(json!({ "fail_on_error": false })), &fake.context(&[])).await.unwrap();
+        assert_eq!((ran.succeeded, ran.failed), (0, 2));
+        assert_eq!(ran.nodes[IDS[0]].exit_code, Some(3));
+    }
+
+    /// An instance that SSM manages, and one that it does not.
+    async fn nodes(scene: &Scene) -> Vec<String> {
+        let (ec2, iam) = (scene.client(aws_sdk_ec2::Client::new), scene.name("profile"));
+        let profile = json!({ "Resources": {
+            "Role": { "Type": "AWS::IAM::Role", "Properties": { "AssumeRolePolicyDocument": {
+                "Version": "2012-10-17",
+                "Statement": [{ "Effect": "Allow", "Principal": { "Service": "ec2.amazonaws.com" }, "Action": "sts:AssumeRole" }],
+            } } },
+            "Profile": { "Type": "AWS::IAM::InstanceProfile", "Properties": {
+                "InstanceProfileName": iam, "Roles": [{ "Ref": "Role" }],
+            } },
+        } });
+        scene.make(&profile).await;
+        let mut ids = Vec::new();
+        for managed in [true, false] {
+            let profile = aws_sdk_ec2::types::IamInstanceProfileSpecification::builder().name(&iam).build();
+            let run = ec2.run_instances().image_id("ami-12345678").min_count(1).max_count(1);
+            let run = run.set_iam_instance_profile(managed.then_some(profile));
+            let instances = run.send().await.unwrap().instances.unwrap();
+            ids.extend(instances.into_iter().filter_map(|instance| instance.instance_id));
+        }
+        ids
+    }
+
+    /// Writes more than SSM gives by itself.
+    const LOUD: &str = "i=0; while [ $i -lt 4000 ]; do echo 123456789; i=$((i+1)); done";
+    const STOPS: (&str, &str) =
+        ("ssm:CancelCommand", "Only a job that is stopped, and errors in several batches, cancel commands.");
+
+    #[test]
+    fn permissions_are_those_that_the_local_cloud_asks_for() {
+        let idle = [STOPS, ("s3:GetObject", "Here whole outputs are in CloudWatch Logs.")];
+        prove::<RunCommand>(&idle, async |scene| {
+            json!({
+                "instance_ids": nodes(scene).await,
+                "command": LOUD,
+                "cloudwatch_log_group": scene.name("/commands"),
+                "fail_on_error": false,
+            })
+        });
+    }
+
+    #[test]
+    fn permissions_with_outputs_in_a_bucket_are_those_too() {
+        let idle = [STOPS, ("logs:GetLogEvents", "Here whole outputs are in a bucket.")];
+        prove::<RunCommand>(&idle, async |scene| {
+            let bucket = scene.name("outputs");
+            let made = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });
+            scene.make(&json!({ "Resources": { "Outputs": made } })).await;
+            json!({
+                "instance_ids": nodes(scene).await,
+                "command": LOUD,
+                "output_bucket": bucket,
+                "fail_on_error": false,
+            })
+        });
+    }
+}
