@@ -9,7 +9,6 @@ mod options;
 mod results;
 mod rounds;
 mod store;
-mod stub;
 #[cfg(test)]
 mod tests;
 

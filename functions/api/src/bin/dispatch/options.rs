@@ -1,11 +1,10 @@
 //! What a dispatch is asked for, and what the node sources have found.
 
-use super::stub::Filter;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use stepward::error::StepError;
 use stepward::input::require;
-use stepward::node::Node;
+use stepward::node::filter::Filter;
 
 /// How many nodes are worked on at once where nothing else is asked for: SSM's own default.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html> (`MaxConcurrency`)
@@ -142,21 +141,6 @@ pub(crate) struct Reference {
     pub(crate) key: String,
 }
 
-/// What a node source answers.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Nodes {
-    pub(crate) nodes: Vec<Node>,
-    #[serde(default)]
-    pub(crate) failures: Vec<RegionFailure>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct RegionFailure {
-    pub(crate) region: String,
-    pub(crate) error: String,
-    pub(crate) message: String,
-}
-
 /// A place that could not be looked into.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct SourceFailure {
@@ -183,8 +167,8 @@ impl Options {
         require(ids.len() == self.steps.len() && !ids.contains(&""), || {
             "every step needs an id that no other has".to_owned()
         })?;
-        Filter::parse(&self.filter)
-            .map_err(|error| StepError { message: format!("filter: {}", error.message), ..error })
+        let filter: Filter = self.filter.parse()?;
+        Ok(filter.exclude_precedence(self.exclude_precedence))
     }
 
     /// Whether a step runs on all nodes before the next one begins. With one step both ways are the same.

@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use stepward::error::{ErrorName, StepError};
-use stepward::node::{Node, NodeResult, Status, StepResult};
+use stepward::node::{Node, NodeResult, Status, StepResult, order, source};
 
 use super::items::{Planned, Round};
-use super::options::{Found, NodeStep, Nodes, Options, SourceFailure};
+use super::options::{Found, NodeStep, Options, RankOrder, SourceFailure};
 use super::results::{self, Written, plain};
 use super::store::Store;
 
@@ -37,8 +37,8 @@ pub(crate) async fn plan(store: &Store<'_>, options: Options, found: Vec<Found>)
             (options, nodes, failures)
         }
     };
-    nodes.retain(|node| filter.selects(node, options.exclude_precedence));
-    super::stub::sort(&mut nodes, options.rank_attribute.as_deref(), options.rank_order);
+    nodes.retain(|node| filter.matches(node));
+    order::sort(&mut nodes, options.rank_attribute.as_deref(), options.rank_order == RankOrder::Descending);
     if nodes.is_empty() && !options.success_on_empty_node_filter {
         if let Some(first) = failures.first() {
             return Err(ErrorName::StepFailed.because(format!(
@@ -190,9 +190,11 @@ async fn gather(store: &Store<'_>, found: Vec<Found>) -> Result<(Vec<Node>, Vec<
             SourceFailure { account, source, region, error, message }
         };
         if let Some(output) = output {
-            let answer: Nodes = store.get(&output.artifact.key).await?;
+            let answer: source::Found = store.get(&output.artifact.key).await?;
             nodes.extend(answer.nodes);
-            failures.extend(answer.failures.into_iter().map(|one| failure(Some(one.region), one.error, one.message)));
+            failures.extend(
+                answer.failures.into_iter().map(|one| failure(Some(one.region), one.error.to_string(), one.message)),
+            );
         } else {
             let message = message.unwrap_or_else(|| "no reason was given".into());
             failures.push(failure(None, error.unwrap_or_else(|| "Internal".into()), message));
