@@ -18,7 +18,7 @@ use stepward_cli::{demo, keys, nodes, role_template, steps};
 #[tokio::main]
 async fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
-    match run(&global, command).await {
+    match Box::pin(run(&global, command)).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error}");

@@ -208,15 +208,16 @@ fn summary(cloud: &Cloud, id: &str, nodes: &[NodeResult]) -> String {
     if nodes.len() > SHOWN {
         parts.push(format!("… and {} more; `--json` has all of them", nodes.len() - SHOWN));
     }
-    let mut end = format!("{} of {} nodes succeeded.", well.len(), nodes.len());
-    if !bad.is_empty() {
-        end += &format!(
+    let end = format!("{} of {} nodes succeeded.", well.len(), nodes.len());
+    let again = || {
+        format!(
             " {} did not: {}.\nOnce more on those only: `{} nodes run-again {id}`",
             bad.len(),
             counts(&bad),
             cloud.command()
-        );
-    }
+        )
+    };
+    let end = if bad.is_empty() { end } else { end + &again() };
     parts.push(end);
     parts.join("\n")
 }
@@ -229,11 +230,9 @@ fn block(entry: &NodeResult) -> String {
     let Outcome { status, exit_code, output, error_output, message, .. } = &step.outcome;
     let exit = exit_code.map(|code| format!(", exit {code}")).unwrap_or_default();
     let message = message.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
-    let mut text = format!("{mark} {} ({place}) {}{exit}{message}", node.nodename, word(*status));
-    for line in output.lines().chain(error_output.lines()) {
-        text += &format!("\n    {line}");
-    }
-    text
+    let head = format!("{mark} {} ({place}) {}{exit}{message}", node.nodename, word(*status));
+    let lines = output.lines().chain(error_output.lines()).map(|line| format!("    {line}"));
+    std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
 /// The status as it is written in JSON, with spaces.

@@ -169,7 +169,7 @@ fn pending(event: &HistoryEvent) -> Option<String> {
 /// The name of the node that an item is about, where it is only one.
 fn only_node(input: &str, round: &Round) -> Option<String> {
     let input: Value = serde_json::from_str(input).ok()?;
-    let place: usize = input["item"]["item"].as_str()?.split_once('-')?.1.parse().ok()?;
+    let place: usize = input["item"]["id"].as_str()?.split_once('-')?.1.parse().ok()?;
     match round.round.get(place)?.nodes.as_slice() {
         [only] => round.nodes.get(*only).map(|entry| entry.node.nodename.clone()),
         _ => None,

@@ -15,7 +15,7 @@ const BATCH: usize = 1000;
 #[derive(Debug, Serialize)]
 pub(crate) struct Item {
     /// The round and the item's place in it: the name under which its results come back.
-    pub(crate) item: String,
+    pub(crate) id: String,
     pub(crate) target: Target,
     pub(crate) calls: Vec<Call>,
 }
@@ -146,8 +146,8 @@ impl Round {
             let calls: Vec<Call> = steps.iter().map(call).collect();
             let what = calls.iter().map(|call| (call.step.clone(), call.by)).collect();
             round.planned.push(Planned { nodes: batch.nodes, calls: what });
-            let item = format!("{number}-{:05}", round.items.len());
-            round.items.push(Item { item, target: batch.way.target, calls });
+            let id = format!("{number}-{:05}", round.items.len());
+            round.items.push(Item { id, target: batch.way.target, calls });
         }
         round
     }

@@ -114,7 +114,7 @@ fn ended(child: Child) -> Option<Ended> {
         return Some(ended);
     }
     let input: Value = serde_json::from_str(&child.input).ok()?;
-    let item = input["item"]["item"].as_str()?.to_owned();
+    let item = input["item"]["id"].as_str()?.to_owned();
     let error = child.error.unwrap_or_else(|| child.status.clone());
     Some(Ended { item, began: true, calls: Vec::new(), error: Some(error), message: child.cause })
 }

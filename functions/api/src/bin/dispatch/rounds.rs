@@ -30,12 +30,11 @@ pub(crate) struct State {
 /// Chooses the nodes and plans the first round.
 pub(crate) async fn plan(store: &Store<'_>, options: Options, found: Vec<Found>) -> Result<Value, StepError> {
     let filter = options.check()?;
-    let (options, mut nodes, failures) = match &options.failed_of {
-        Some(execution) => again(store, &options, execution).await?,
-        None => {
-            let (nodes, failures) = gather(store, found).await?;
-            (options, nodes, failures)
-        }
+    let (options, mut nodes, failures) = if let Some(execution) = &options.failed_of {
+        again(store, &options, execution).await?
+    } else {
+        let (nodes, failures) = gather(store, found).await?;
+        (options, nodes, failures)
     };
     nodes.retain(|node| filter.matches(node));
     order::sort(&mut nodes, options.rank_attribute.as_deref(), options.rank_order == RankOrder::Descending);

@@ -85,7 +85,7 @@ impl Bucket {
         let prefix = format!("executions/acme/{execution}/dispatch/results-{}/run", plan["round"]);
         let (mut succeeded, mut failed) = (Vec::new(), Vec::new());
         for item in self.items(plan) {
-            let name = item["item"].as_str().unwrap();
+            let name = item["id"].as_str().unwrap();
             let mut ended = json!({ "item": name, "began": true, "calls": [] });
             for call in item["calls"].as_array().unwrap() {
                 match run(&item, call) {
@@ -152,7 +152,7 @@ fn ecs(number: usize) -> Value {
     })
 }
 
-fn options(more: Value) -> Value {
+fn options(more: &Value) -> Value {
     let executors = json!({
         "ssm_command": "s-ssm-run-command", "ssm_script": "s-ssm-run-script", "ecs_command": "s-ecs-exec", "step": "s-" });
     let mut options = json!({ "steps": [{ "id": "run", "run": { "command": "uptime" } }], "executors": executors });
@@ -180,7 +180,7 @@ fn names(failed: &Value) -> Vec<&str> {
 async fn a_command_goes_to_all_instances_of_a_region_at_once_and_to_containers_one_by_one() {
     let bucket = Bucket::default();
     let nodes: Vec<_> = (0..2500).map(ec2).chain((0..3).map(ecs)).collect();
-    let plan = bucket.plan("e", &nodes, options(json!({ "threadcount": 100 }))).await.unwrap();
+    let plan = bucket.plan("e", &nodes, options(&json!({ "threadcount": 100 }))).await.unwrap();
     let items = bucket.items(&plan);
     let size = |item: &Value| item["calls"][0]["params"]["instance_ids"].as_array().map_or(1, Vec::len);
     assert_eq!(items.iter().map(size).collect::<Vec<_>>(), [1000, 1000, 250, 250, 1, 1, 1]);
@@ -204,7 +204,7 @@ async fn exactly_the_nodes_that_failed_are_named_and_run_again() {
     let nodes: Vec<_> = (0..1000).map(ec2).collect();
     let bad: Vec<_> = (0..1000).filter(|number| number % 33 == 7).collect();
     let fails = |id: &str| bad.iter().any(|number| id == format!("i-{number:017x}"));
-    let plan = bucket.plan("e1", &nodes, options(json!({ "threadcount": 100 }))).await.unwrap();
+    let plan = bucket.plan("e1", &nodes, options(&json!({ "threadcount": 100 }))).await.unwrap();
     let results = bucket.run("e1", &plan, |_, call| Ok(ssm(call, fails)));
     let end = bucket.collect("e1", &plan, results).await.unwrap();
     assert_eq!(end["items"], 0);
@@ -219,7 +219,7 @@ async fn exactly_the_nodes_that_failed_are_named_and_run_again() {
     assert_eq!((step["output"].as_str().unwrap().len(), step["status"].as_str()), (1000, Some("succeeded")));
     assert!(step["result"].as_str().unwrap().ends_with("/run/0-00000/output.json"), "{step}");
 
-    let again = json!({ "do": "plan", "options": options(json!({ "failed_of": "e1", "steps": [] })) });
+    let again = json!({ "do": "plan", "options": options(&json!({ "failed_of": "e1", "steps": [] })) });
     let plan = bucket.ask("e2", again).await.unwrap();
     assert_eq!(plan["nodes"], bad.len());
     let items = bucket.items(&plan);
@@ -229,7 +229,7 @@ async fn exactly_the_nodes_that_failed_are_named_and_run_again() {
     assert_eq!(items[0]["calls"][0]["params"]["command"], "uptime");
     let results = bucket.run("e2", &plan, |_, call| Ok(ssm(call, |_| false)));
     assert_eq!(bucket.collect("e2", &plan, results).await.unwrap()["summary"]["outcome"], "succeeded");
-    let none = bucket.ask("e3", json!({ "do": "plan", "options": options(json!({ "failed_of": "e2" })) })).await;
+    let none = bucket.ask("e3", json!({ "do": "plan", "options": options(&json!({ "failed_of": "e2" })) })).await;
     assert!(none.unwrap_err().message.contains("nothing to run again"));
 }
 
@@ -238,7 +238,7 @@ async fn step_first_runs_the_next_step_where_the_last_one_succeeded() {
     let bucket = Bucket::default();
     let steps =
         json!([{ "id": "stop", "run": { "command": "stop" } }, { "id": "start", "run": { "command": "start" } }]);
-    let given = options(json!({ "steps": steps, "strategy": "step-first" }));
+    let given = options(&json!({ "steps": steps, "strategy": "step-first" }));
     let nodes: Vec<_> = [2, 4, 6].map(ec2).into();
     let plan = bucket.plan("e", &nodes, given).await.unwrap();
     assert_eq!(bucket.items(&plan)[0]["calls"][0]["params"]["command"], "stop");
@@ -259,7 +259,8 @@ async fn node_first_takes_each_node_through_all_steps() {
     let bucket = Bucket::default();
     let plugin = json!({ "step": { "function": "ec2-restart", "params": { "instance_ids": ["${node.instanceId}"], "note": "${node.name}!" } } });
     let steps = json!([{ "id": "stop", "run": { "command": "stop" } }, { "id": "restart", "run": plugin }]);
-    let plan = bucket.plan("e", &[ec2(2), ecs(1)], options(json!({ "steps": steps, "threadcount": 7 }))).await.unwrap();
+    let plan =
+        bucket.plan("e", &[ec2(2), ecs(1)], options(&json!({ "steps": steps, "threadcount": 7 }))).await.unwrap();
     let items = bucket.items(&plan);
     assert_eq!((items.len(), &plan["concurrency"]), (2, &json!(7)));
     let web = items.iter().find(|item| item["calls"][0]["by"] == "ssm").unwrap();
@@ -287,7 +288,7 @@ async fn in_order_of_a_rank_nothing_overtakes() {
     };
     // Even numbers are in one Region, odd ones in another.
     let nodes = [ranked(1, "3"), ranked(2, "1"), ranked(4, "2"), ranked(6, "10"), ecs(1)];
-    let given = options(json!({ "rank_attribute": "rank", "threadcount": 2 }));
+    let given = options(&json!({ "rank_attribute": "rank", "threadcount": 2 }));
     let plan = bucket.plan("e", &nodes, given).await.unwrap();
     assert_eq!(plan["concurrency"], 1);
     let ids: Vec<_> =
@@ -301,11 +302,11 @@ async fn in_order_of_a_rank_nothing_overtakes() {
 async fn without_keepgoing_what_has_not_begun_is_named_as_such() {
     let bucket = Bucket::default();
     let nodes: Vec<_> = (0..4).map(ecs).collect();
-    let plan = bucket.plan("e", &nodes, options(json!({ "keepgoing": false, "threadcount": 1 }))).await.unwrap();
+    let plan = bucket.plan("e", &nodes, options(&json!({ "keepgoing": false, "threadcount": 1 }))).await.unwrap();
     assert_eq!(bucket.ask("e", json!({ "do": "may_begin" })).await.unwrap(), json!({ "may_begin": true }));
     bucket.ask("e", json!({ "do": "stop" })).await.unwrap();
     assert_eq!(bucket.ask("e", json!({ "do": "may_begin" })).await.unwrap(), json!({ "may_begin": false }));
-    let results = bucket.run("e", &plan, |item, _| match item["item"].as_str().unwrap() {
+    let results = bucket.run("e", &plan, |item, _| match item["id"].as_str().unwrap() {
         "0-00000" => Ok(json!({ "status": "succeeded", "exit_code": 0, "failed": 0 })),
         "0-00001" => Err(("AccessDenied", "ecs:ExecuteCommand is not allowed")),
         _ => Ok(Value::Null),
@@ -326,7 +327,7 @@ async fn a_node_that_nothing_can_reach_is_told_apart_from_one_that_failed() {
     strange["node-executor"] = json!("ssh");
     let mut lost = ec2(4);
     lost.as_object_mut().unwrap().remove("instanceId");
-    let end = bucket.plan("e", &[strange, lost], options(json!({}))).await.unwrap();
+    let end = bucket.plan("e", &[strange, lost], options(&json!({}))).await.unwrap();
     assert_eq!(end["items"], 0);
     let failed = &end["summary"]["failed_nodes"];
     assert!(failed[0]["message"].as_str().unwrap().contains("node-executor \"ssh\" is not known"), "{failed}");
@@ -344,7 +345,7 @@ async fn a_source_that_failed_is_reported_beside_the_nodes_of_the_others() {
         { "account": "prod", "source": "ec2", "output": { "artifact": { "key": key } } },
         { "account": "test", "source": "ecs", "error": "TrustBroken", "message": "the role is open" },
     ]);
-    let list = options(json!({ "steps": [] }));
+    let list = options(&json!({ "steps": [] }));
     let end = bucket.ask("e", json!({ "do": "plan", "options": list, "found": found })).await.unwrap();
     assert_eq!((&end["summary"]["outcome"], &end["summary"]["nodes"]), (&json!("partial"), &json!(1)));
     assert_eq!(end["summary"]["failed_sources"].as_array().unwrap().len(), 2);
@@ -353,10 +354,10 @@ async fn a_source_that_failed_is_reported_beside_the_nodes_of_the_others() {
 #[tokio::test]
 async fn no_node_is_an_error_unless_that_is_wanted() {
     let bucket = Bucket::default();
-    let none = bucket.plan("e", &[ec2(2)], options(json!({ "filter": "name: db-1" }))).await.unwrap_err();
+    let none = bucket.plan("e", &[ec2(2)], options(&json!({ "filter": "name: db-1" }))).await.unwrap_err();
     assert_eq!(none.name, ErrorName::NotFound);
     assert!(none.message.contains("db-1"), "{none}");
-    let wanted = options(json!({ "filter": "name: db-1", "success_on_empty_node_filter": true }));
+    let wanted = options(&json!({ "filter": "name: db-1", "success_on_empty_node_filter": true }));
     assert_eq!(bucket.plan("e", &[ec2(2)], wanted).await.unwrap()["summary"]["outcome"], "succeeded");
 }
 
@@ -367,11 +368,11 @@ async fn nothing_is_read_of_another_execution_or_customer() {
     bucket.put(key, &json!({ "nodes": [ec2(2)] }));
     let found = json!([{ "account": "prod", "source": "ec2", "output": { "artifact": { "key": key } } }]);
     let refused =
-        bucket.ask("e", json!({ "do": "plan", "options": options(json!({})), "found": found })).await.unwrap_err();
+        bucket.ask("e", json!({ "do": "plan", "options": options(&json!({})), "found": found })).await.unwrap_err();
     assert_eq!(refused.name, ErrorName::InvalidInput);
     for question in [
-        json!({ "do": "plan", "options": options(json!({ "failed_of": "../../globex/e" })) }),
-        json!({ "do": "plan", "options": options(json!({ "threadcount": 0 })), "found": [] }),
+        json!({ "do": "plan", "options": options(&json!({ "failed_of": "../../globex/e" })) }),
+        json!({ "do": "plan", "options": options(&json!({ "threadcount": 0 })), "found": [] }),
         json!({ "do": "plan", "options": { "threads": 3 } }),
         json!({ "do": "dance" }),
     ] {
