@@ -108,15 +108,16 @@ where
     F: Future<Output = Result<Vec<Node>, StepError>> + Send,
 {
     let deadline = ctx.deadline().checked_sub(MARGIN).unwrap_or_else(|| ctx.deadline());
-    let each = regions.iter().map(|region| {
+    let mut each = Vec::with_capacity(regions.len());
+    for region in regions {
         let nodes = look(region.clone());
-        async move {
+        each.push(async move {
             tokio::time::timeout_at(deadline, nodes).await.unwrap_or_else(|_| {
-                Err(ErrorName::TimedOut
-                    .because("AWS had not listed everything when the step's time was over; try again"))
+                let message = "AWS had not listed everything when the step's time was over; try again, or ask for less";
+                Err(ErrorName::TimedOut.because(message))
             })
-        }
-    });
+        });
+    }
     let answers: Vec<_> = stream::iter(each).buffered(AT_ONCE).collect().await;
     let (mut nodes, mut errors) = (Vec::new(), Vec::new());
     for (region, answer) in regions.iter().zip(answers) {
@@ -143,4 +144,85 @@ where
         message: error.to_string(),
     };
     Ok(Found { nodes, failures: errors.into_iter().map(failure).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn context() -> Context {
+        testing::with_regions(testing::context(()), &["eu-west-1", "us-east-1", "us-west-2"])
+    }
+
+    fn node(name: &str) -> Node {
+        Node { nodename: name.into(), ..Node::default() }
+    }
+
+    fn named(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn regions_are_the_own_one_all_or_those_named_each_once() {
+        let ctx = context();
+        assert_eq!(regions(&ctx, &[]).unwrap(), ["eu-west-1"]);
+        assert_eq!(regions(&ctx, &named(&["all"])).unwrap(), ["eu-west-1", "us-east-1", "us-west-2"]);
+        let twice = named(&["us-east-1", "eu-west-1", "us-east-1"]);
+        assert_eq!(regions(&ctx, &twice).unwrap(), ["eu-west-1", "us-east-1"]);
+        let error = regions(&ctx, &named(&["ap-south-1"])).unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidInput);
+        let said =
+            "regions: account prod is not used in \"ap-south-1\"; its record allows eu-west-1, us-east-1, us-west-2";
+        assert_eq!(error.message, said);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_region_that_does_not_answer_is_reported_before_the_steps_time_is_over() {
+        let ctx = context();
+        let look = |region: String| async move {
+            match region.as_str() {
+                "us-east-1" => std::future::pending().await,
+                "us-west-2" => Err(ErrorName::AccessDenied.because("no")),
+                _ => Ok(vec![node("web-2"), node("web-1")]),
+            }
+        };
+        let all = regions(&ctx, &named(&["all"])).unwrap();
+        let found = find(&ctx, &all, look, &Tally::default()).await.unwrap();
+        assert_eq!(found.nodes, [node("web-1"), node("web-2")]);
+        let failures: Vec<_> = found.failures.iter().map(|one| (one.region.as_str(), one.error)).collect();
+        assert_eq!(failures, [("us-east-1", ErrorName::TimedOut), ("us-west-2", ErrorName::AccessDenied)]);
+        assert!(tokio::time::Instant::now() < ctx.deadline());
+    }
+
+    #[tokio::test]
+    async fn all_regions_failing_fail_with_the_firsts_error() {
+        let look = |region: String| async move {
+            let name = if region == "eu-west-1" { ErrorName::Throttled } else { ErrorName::AccessDenied };
+            Err(name.because("no"))
+        };
+        let ctx = context();
+        let all = regions(&ctx, &named(&["all"])).unwrap();
+        assert_eq!(find(&ctx, &all, look, &Tally::default()).await.unwrap_err().name, ErrorName::Throttled);
+    }
+
+    #[tokio::test]
+    async fn more_nodes_than_are_kept_fail_the_step_and_not_a_region() {
+        let (ctx, tally) = (context(), Tally::default());
+        let look = async |_: String| tally.add(MOST_NODES / 2).map(|()| vec![node("web")]);
+        let two = named(&["eu-west-1", "us-east-1"]);
+        assert_eq!(find(&ctx, &two, look, &tally).await.unwrap().nodes.len(), 2);
+        let error = find(&ctx, &two, look, &tally).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::Conflict);
+        assert!(error.message.contains("more than 50000 nodes"), "{error}");
+    }
+
+    #[test]
+    fn a_nodes_place_is_not_a_matter_of_the_mapping() {
+        let mut node = node("web");
+        node.attributes.insert("account".into(), "another".into());
+        place(&context(), "ec2", "us-east-1", &mut node);
+        let said: Vec<_> = node.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(said, ["account=prod", "accountId=222222222222", "region=us-east-1", "source=ec2"]);
+    }
 }
