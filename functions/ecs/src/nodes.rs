@@ -1,6 +1,6 @@
 //! Running containers as nodes.
 
-use aws_sdk_ecs::types::{Container, Task};
+use aws_sdk_ecs::types::{Container, HealthStatus, LaunchType, Task};
 use stepward::node::Node;
 
 use crate::{name_of, service_of};
@@ -37,8 +37,8 @@ pub fn node(task: &Task, container: &Container) -> Node {
         ("container", Some(name)),
         ("image", container.image()),
         ("runtimeId", container.runtime_id()),
-        ("health", container.health_status().map(|status| status.as_str())),
-        ("launchType", task.launch_type().map(|launch| launch.as_str())),
+        ("health", container.health_status().map(HealthStatus::as_str)),
+        ("launchType", task.launch_type().map(LaunchType::as_str)),
         ("hostname", address),
         ("osFamily", Some(if is_windows { "windows" } else { "unix" })),
         ("execEnabled", Some(if task.enable_execute_command() { "true" } else { "false" })),
@@ -54,7 +54,7 @@ pub fn node(task: &Task, container: &Container) -> Node {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_ecs::types::{HealthStatus, LaunchType, NetworkInterface};
+    use aws_sdk_ecs::types::NetworkInterface;
 
     use super::*;
 
