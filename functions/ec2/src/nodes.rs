@@ -133,7 +133,8 @@ fn shown<'a>(value: Option<impl ToString>) -> Value<'a> {
 }
 
 fn list<'a>(values: impl Iterator<Item = Option<&'a str>>) -> Value<'a> {
-    Some(Cow::Owned(values.flatten().collect::<Vec<_>>().join(",")))
+    let values: Vec<_> = values.flatten().collect();
+    (!values.is_empty()).then(|| Cow::Owned(values.join(",")))
 }
 
 fn time<'a>(time: Option<&DateTime>) -> Value<'a> {

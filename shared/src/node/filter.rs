@@ -265,7 +265,7 @@ impl FromStr for Filter {
         let (mut include, mut exclude) = (Vec::new(), Vec::new());
         let mut tokens = tokens(filter)?.into_iter();
         while let Some(token) = tokens.next() {
-            let (key, value) = asked(filter, token, &mut tokens)?;
+            let (key, value) = asked(filter, &token, &mut tokens)?;
             match key.strip_prefix('!') {
                 Some(key) => add(&mut exclude, key.trim(), value),
                 None => add(&mut include, &key, value),
@@ -283,7 +283,7 @@ impl FromStr for Filter {
 }
 
 /// A key, with its `!`, and its value: both from this token, or the value from the next.
-fn asked(filter: &str, token: Token, rest: &mut impl Iterator<Item = Token>) -> Result<(String, Traced), StepError> {
+fn asked(filter: &str, token: &Token, rest: &mut impl Iterator<Item = Token>) -> Result<(String, Traced), StepError> {
     let wrong = |at, what: &str| Err(fault(PARAMETER, filter, at, what));
     let text = &token.text.text;
     // As in Rundeck, a word that ends with a colon is a key up to there, and any other up to its first one.
@@ -296,7 +296,7 @@ fn asked(filter: &str, token: Token, rest: &mut impl Iterator<Item = Token>) -> 
         if text.starts_with('!') && token.quoted_from.is_none() {
             return wrong(token.start, "expected `!KEY: VALUE`, as in `!name: web-1`");
         }
-        return full(filter, "name".into(), token.start, token.text);
+        return full(filter, "name".into(), token.start, &token.text);
     };
     let key = text[..colon].trim().to_owned();
     if key.strip_prefix('!').unwrap_or(&key).trim().is_empty() {
@@ -304,7 +304,7 @@ fn asked(filter: &str, token: Token, rest: &mut impl Iterator<Item = Token>) -> 
     }
     if colon + 1 < text.len() || token.quoted_from.is_some_and(|from| from > 0) {
         let value = token.text.part(colon + 1, text.len());
-        return full(filter, key, token.start, value);
+        return full(filter, key, token.start, &value);
     }
     match rest.next() {
         None => wrong(filter.len(), &format!("expected a value for the key `{key}`, found the end")),
@@ -312,12 +312,12 @@ fn asked(filter: &str, token: Token, rest: &mut impl Iterator<Item = Token>) -> 
             let what = format!("expected a value for the key `{key}`, found the key {}", found(&next.text.text));
             wrong(next.start, &what)
         }
-        Some(next) => full(filter, key, next.start, next.text),
+        Some(next) => full(filter, key, next.start, &next.text),
     }
 }
 
 /// A key with its value, which must be one.
-fn full(filter: &str, key: String, start: usize, value: Traced) -> Result<(String, Traced), StepError> {
+fn full(filter: &str, key: String, start: usize, value: &Traced) -> Result<(String, Traced), StepError> {
     let value = value.part(0, value.text.len());
     if value.text.is_empty() {
         let what = format_args!("the value for the key `{key}` is empty, which no node fits");

@@ -119,7 +119,7 @@ impl Mapping {
                 let what = "an entry on a line of its own ends without `;`";
                 return Err(fault(PARAMETER, text, at + entry.len() - 1, what));
             }
-            mapping.read(&Entry { text, at, entry, is_field: &is_field })?;
+            mapping.read(&Entry { text, at, own: entry, is_field: &is_field })?;
         }
         Ok(mapping)
     }
@@ -219,8 +219,8 @@ impl Mapping {
 
     fn read(&mut self, entry: &Entry<'_>) -> Result<(), StepError> {
         const KINDS: &str = "NAME.selector=…, NAME.default=…, tag.NAME.selector=… or attributes.selector=tags/*";
-        let unknown = || entry.wrong(0, format_args!("expected {KINDS}, found {}", found(entry.entry)));
-        let Some((key, value)) = entry.entry.split_once('=') else { return unknown() };
+        let unknown = || entry.wrong(0, format_args!("expected {KINDS}, found {}", found(entry.own)));
+        let Some((key, value)) = entry.own.split_once('=') else { return unknown() };
         let value_at = key.len() + 1 + (value.len() - value.trim_start().len());
         let (key, value) = (key.trim(), value.trim());
         if let Some(name) = key.strip_suffix(".default").map(str::trim) {
@@ -272,7 +272,7 @@ fn fill(default: &str, node: &Node) -> String {
 struct Entry<'t> {
     text: &'t str,
     at: usize,
-    entry: &'t str,
+    own: &'t str,
     is_field: &'t dyn Fn(&str) -> bool,
 }
 

@@ -258,7 +258,7 @@ proptest! {
         let read = mapping(&text);
         let printed = read.to_string();
         prop_assert_eq!(&mapping(&printed), &read, "{}", printed);
-        read.node(&thing());
+        let _ = read.node(&thing());
     }
 
     #[test]
@@ -267,7 +267,7 @@ proptest! {
     ) {
         match Mapping::parse(&text, |field| field != "b") {
             Ok(read) => {
-                read.node(&thing());
+                let _ = read.node(&thing());
                 let printed = read.to_string();
                 prop_assert_eq!(Mapping::parse(&printed, |_| true), Ok(read), "{:?}", printed);
             }
