@@ -61,14 +61,16 @@ NEVER_RAN = -1
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 DOCUMENTS = {
-    "AWS-RunShellScript": ("aws:runShellScript", "_script.sh"),
-    "AWS-RunPowerShellScript": ("aws:runPowerShellScript", "_script.ps1"),
+    "AWS-RunShellScript": ("aws:runShellScript", "sh"),
+    "AWS-RunPowerShellScript": ("aws:runPowerShellScript", "ps1"),
 }
 INSTANCE_ID = r"(^i-(\w{8}|\w{17})$)|(^mi-\w{17}$)"
 EXECUTION_TIMEOUT = r"[1-9][0-9]{0,4}|1[0-6][0-9]{4}|17[01][0-9]{3}|172[0-7][0-9]{2}|172800"
 FROM_PARAMETER_STORE = re.compile(r"\{\{\s*ssm:([\w./-]+(?::[\w.-]+)?)\s*\}\}")
 
-nodes = Path(os.environ["TMPDIR"]).resolve() / "nodes"
+# A node's directory, its home, is all that it has; what the agent keeps on a real node lies beside them.
+temporary = Path(os.environ["TMPDIR"]).resolve()
+nodes, agent = temporary / "nodes", temporary / "agent"
 commands = AccountRegionScopedDict()
 kept = collections.deque()  # all commands, oldest first
 unfinished = {}
@@ -93,14 +95,14 @@ class Invocation:
         self.status = self.details = "Pending"
         self.code, self.started, self.ended, self.cancelled, self.process = NEVER_RAN, None, None, False, None
 
-    def folder(self):
-        return nodes / self.node / "ssm" / self.command.id
+    def file(self, kind):
+        return agent / f"{self.command.id}.{self.node}.{kind}"
 
     def texts(self):
         """Standard output and error, as much as the API shows."""
         if self.ended is None:
             return "", ""
-        return cut(shown(self.folder() / "stdout"), STDOUT), cut(shown(self.folder() / "stderr"), STDERR)
+        return cut(shown(self.file("stdout")), STDOUT), cut(shown(self.file("stderr")), STDERR)
 
 
 class Command:
@@ -229,15 +231,24 @@ def watch_the_clock():
 def ping(account, region, node):
     """Online, ConnectionLost or Stopped; None when SSM does not know the instance."""
     instance = ec2._instances.get_scoped(account, region, node)
-    state = instance["State"]["Name"] if instance else "terminated"
-    if state in ("shutting-down", "terminated"):
+    if not instance:
         return None
-    if instance.get("IamInstanceProfile"):
-        return "Online" if state == "running" else "Stopped"
+    known = instance.get("IamInstanceProfile") or node in had_profiles(account, region)
+    return ping_instance(instance, known)
+
+
+def had_profiles(account, region):
     records = ec2._iam_instance_profile_associations.values_scoped(account, region)
-    if any(record["InstanceId"] == node for record in records):
-        return "ConnectionLost" if state == "running" else "Stopped"
-    return None
+    return {record["InstanceId"] for record in records}
+
+
+def ping_instance(instance, known):
+    state = instance["State"]["Name"]
+    if not known or state in ("shutting-down", "terminated"):
+        return None
+    if state != "running":
+        return "Stopped"
+    return "Online" if instance.get("IamInstanceProfile") else "ConnectionLost"
 
 
 # --- On the node ---
@@ -265,10 +276,9 @@ def run(invocation):
         if time.time() >= command.expires:
             return end(invocation, "TimedOut", "DeliveryTimedOut")
         invocation.started = time.time()
-    home, folder = nodes / invocation.node / "home", invocation.folder()
-    for made in (home, folder):
+    home, script = nodes / invocation.node, invocation.file(command.script)
+    for made in (home, agent):
         made.mkdir(0o700, parents=True, exist_ok=True)
-    script = folder / command.script
     script.write_text("\n".join(command.parameters["commands"]) + "\n")
     code = REBOOT
     while code == REBOOT:
@@ -352,7 +362,7 @@ def collect(invocation, process):
     with contextlib.ExitStack() as stack:
         pipes = stack.enter_context(selectors.DefaultSelector())
         for name, pipe in (("stdout", process.stdout), ("stderr", process.stderr)):
-            pipes.register(pipe, selectors.EVENT_READ, stack.enter_context(open(invocation.folder() / name, "ab")))
+            pipes.register(pipe, selectors.EVENT_READ, stack.enter_context(open(invocation.file(name), "ab")))
         while True:
             if invocation.cancelled or time.time() >= until:
                 kill(process)
@@ -377,18 +387,21 @@ def kill(process):
 
 
 def write(invocation, stream, text):
-    with open(invocation.folder() / stream, "a") as file:
+    with open(invocation.file(stream), "a") as file:
         file.write(text)
 
 
 def publish(invocation):
     """Whole outputs to logs and bucket; what stays is what the API shows."""
-    command, folder = invocation.command, invocation.folder()
+    command = invocation.command
     config = command.request.get("CloudWatchOutputConfig") or {}
     bucket = command.request.get("OutputS3BucketName")
     for stream in ("stdout", "stderr"):
-        file = folder / stream
-        if not file.exists() or not file.stat().st_size:
+        file = invocation.file(stream)
+        if not file.exists():
+            continue
+        if not file.stat().st_size:
+            file.unlink()
             continue
         if config.get("CloudWatchOutputEnabled"):
             name = f"{command.id}/{invocation.node}/{command.plugin.replace(':', '-')}/{stream}"
@@ -540,8 +553,10 @@ def targets_of(data):
             "InvalidInstanceId", f"Instances [[{', '.join(unknown)}]] not in a valid state for account {scope[0]}"
         )
     if tagged:
-        known = (node for node in ec2._instances.keys() if ping(*scope, node) is not None)
-        named += [node for node in known if all(has_tag(node, *wanted) for wanted in tagged)]
+        known = had_profiles(*scope)
+        for node, instance in ec2._instances.items():
+            if ping_instance(instance, node in known) and all(has_tag(node, *wanted) for wanted in tagged):
+                named.append(node)
     return list(dict.fromkeys(named))
 
 
@@ -578,20 +593,25 @@ def forget_old():
         total -= len(command.invocations)
         commands.pop_scoped(*command.scope, command.id)
         for invocation in command.invocations.values():
-            shutil.rmtree(invocation.folder(), ignore_errors=True)
+            invocation.file("stdout").unlink(missing_ok=True)
+            invocation.file("stderr").unlink(missing_ok=True)
 
 
 # --- What is listed ---
 
 
+FILTERS = ("InvokedAfter", "InvokedBefore", "Status", "DocumentName")
+
+
 def list_commands(data):
     check("commandId", data.get("CommandId"), r".{36}")
+    wanted = filters_of(data, *FILTERS, "ExecutionStage")
     found = [
         command
         for command in reversed(commands.values())
         if data.get("CommandId") in (None, command.id)
         and (not data.get("InstanceId") or data["InstanceId"] in command.invocations)
-        and all(passes(command, command.status(), wanted, stages=True) for wanted in filters_of(data))
+        and all(passes(command, command.status(), one) for one in wanted)
     ]
     return page("Commands", found, show_command, data, most=50)
 
@@ -604,7 +624,7 @@ def list_command_invocations(data):
         listed = [command] if command else []
     else:
         listed = reversed(commands.values())
-    wanted = filters_of(data)
+    wanted = filters_of(data, *FILTERS)
     found = [
         invocation
         for command in listed
@@ -617,29 +637,32 @@ def list_command_invocations(data):
     return page("CommandInvocations", found, lambda invocation: show_invocation(invocation, details), data, most=50)
 
 
-def filters_of(data):
+def filters_of(data, *known):
     wanted = data.get("Filters") or []
     if len(wanted) > 5:
         raise invalid("filters", wanted, "have length less than or equal to 5")
+    for one in wanted:
+        if one.get("key") not in known:
+            raise Refused("InvalidFilterKey", f"The filter {one.get('key')} is not valid.")
+        if one["key"].startswith("Invoked"):
+            try:
+                datetime.fromisoformat(one["value"].replace("Z", "+00:00"))
+            except ValueError:
+                raise invalid("filters", one["value"], "be a timestamp such as 2024-07-07T00:00:00Z") from None
     return wanted
 
 
-def passes(command, statuses, wanted, stages=False):
-    name, value = wanted.get("key"), wanted.get("value") or ""
+def passes(command, statuses, wanted):
+    name, value = wanted["key"], wanted["value"]
     if name in ("InvokedAfter", "InvokedBefore"):
-        try:
-            moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
-        except ValueError:
-            raise Refused("ValidationException", f"{value} is not a timestamp such as 2024-07-07T00:00:00Z.") from None
+        moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
         moment = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
         return command.asked >= moment if name == "InvokedAfter" else command.asked < moment
     if name == "Status":
         return value in statuses
     if name == "DocumentName":
         return value == command.document
-    if name == "ExecutionStage" and stages:
-        return value == ("Executing" if command.left else "Complete")
-    raise Refused("InvalidFilterKey", f"The filter {name} is not valid.")
+    return value == ("Executing" if command.left else "Complete")
 
 
 def page(name, found, show, data, most, least=1, usual=None):
@@ -819,10 +842,9 @@ def describe_instance_information(data):
     if wanted and legacy:
         raise Refused("ValidationException", "Filters and InstanceInformationFilterList exclude each other.")
     wanted += [{"Key": one.get("key"), "Values": one.get("valueSet")} for one in legacy]
-    account, region = get_account_id(), get_region()
-    found = []
-    for instance in ec2._instances.values():
-        status = ping(account, region, instance["InstanceId"])
+    known, found = had_profiles(get_account_id(), get_region()), []
+    for node, instance in ec2._instances.items():
+        status = ping_instance(instance, node in known)
         if status in ("Online", "ConnectionLost") and all(node_passes(instance, status, one) for one in wanted):
             found.append((instance, status))
     return page("InstanceInformationList", found, lambda one: show_node(*one), data, most=50, least=5, usual=10)
@@ -944,7 +966,12 @@ def reset():
         commands.clear()
         kept.clear()
         calls.clear()
-    shutil.rmtree(nodes, ignore_errors=True)
+    old = temporary / f"old-{new_uuid()}"
+    old.mkdir()
+    for folder in filter(Path.exists, (nodes, agent)):
+        folder.rename(old / folder.name)
+    # On some file systems a directory takes milliseconds to go, and there may be thousands.
+    threading.Thread(target=shutil.rmtree, args=[old, True], daemon=True).start()
     reset_service()
 
 
@@ -954,7 +981,7 @@ service.reset = reset
 # Commands outlive a kill of this process and its group: each has a group of its own, and may have begun others. So another
 # process waits for the end of this one, however that comes, and ends all that has a node's home. It holds the lock as well.
 WATCHER = """
-import os, shutil, signal, sys, time
+import os, signal, sys, time
 sys.stdin.buffer.read()
 nodes = sys.argv[1].encode() + b"/"
 until = time.time() + 8
@@ -969,7 +996,6 @@ while found and time.time() < until:
                 found = True
         except OSError:
             pass
-shutil.rmtree(nodes, ignore_errors=True)
 """
 lock_file = None
 working = []
