@@ -13,9 +13,9 @@ What MiniStack alone does not do:
 - S3: an object made of parts whose checksums are CRC-64/NVME has the checksum of all of it, which is refused otherwise.
 - SSM: SendCommand really runs the commands, on this machine, with a directory of its own for every instance: `ssm.py`.
   GET /_stepward/ssm/calls answers how often each operation of SSM was called.
-- IAM: a request to make a function, to log the traffic of a resource, to accept or delete a peering connection, or to run
-  a command is checked against the ARN of that, as on AWS, where MiniStack asks for "*", which no narrowed permission
-  allows. A command is checked against its document and each of its instances.
+- IAM: a request to make a function, to log the traffic of a resource, to accept or delete a peering connection, or to
+  run a command is checked against the ARN of that, as on AWS, where MiniStack asks for "*", which no narrowed
+  permission allows. A command is checked against its document and each of its instances.
 All but the first two lean on names that are private to MiniStack 1.5.33; with another version it fails at start, not
 silently. Beyond those resources, what MiniStack decides by IAM is left as it is: tests of the boundary rest on it.
 """

@@ -1,20 +1,23 @@
 """Run Command of the local cloud: SendCommand really runs the commands, on this machine.
 
-MiniStack runs commands in Docker containers, and answers Success for documents that it cannot run. This takes the place of
-its six operations, written from AWS's API reference (https://docs.aws.amazon.com/systems-manager/latest/APIReference/), from
-https://docs.aws.amazon.com/systems-manager/latest/userguide/monitor-commands.html for statuses and timeouts, and from SSM
-Agent (https://github.com/aws/amazon-ssm-agent) for exit codes, truncation, and where output goes. Statuses are spelt as AWS
-sends them ("ExecutionTimedOut"), not as its guide prints them ("Execution Timed Out").
+MiniStack runs commands in Docker containers, and answers Success for documents that it cannot run. This takes the
+place of its six operations, written from AWS's API reference
+(https://docs.aws.amazon.com/systems-manager/latest/APIReference/), from
+https://docs.aws.amazon.com/systems-manager/latest/userguide/monitor-commands.html for statuses and timeouts, and from
+SSM Agent (https://github.com/aws/amazon-ssm-agent) for exit codes, truncation, and where output goes. Statuses are
+spelt as AWS sends them ("ExecutionTimedOut"), not as its guide prints them ("Execution Timed Out").
 
 Which nodes there are:
-- An instance that runs with an instance profile is Online. Without one it is unknown to SSM, as is a terminated one: a call
-  that names it is refused whole, with InvalidInstanceId.
-- Stopped, it is not listed (API_DescribeInstanceInformation), but still known (API_SendCommand: "Valid states are: Running,
-  Pending, Stopped, and Stopping"): its invocation is Delayed, runs when the node starts in time, else is DeliveryTimedOut.
+- An instance that runs with an instance profile is Online. Without one it is unknown to SSM, as is a terminated one:
+  a call that names it is refused whole, with InvalidInstanceId.
+- Stopped, it is not listed (API_DescribeInstanceInformation), but still known (API_SendCommand: "Valid states are:
+  Running, Pending, Stopped, and Stopping"): its invocation is Delayed, runs when the node starts in time, else is
+  DeliveryTimedOut.
 - One that lost its profile while it ran has ConnectionLost; its invocation is Undeliverable.
 
-What differs from AWS: output is kept up to 64 MiB a stream; output arrives in logs and buckets when the command ends and by
-no role of the instance; exit code 194 runs the script again without a reboot; there is no Windows.
+What differs from AWS: output is kept up to 64 MiB a stream; it arrives in logs and buckets when the command ends, and
+by no role of the instance; exit code 194 runs the script again without a reboot; there is no Windows, and nobody is
+notified.
 """
 
 import base64
@@ -978,8 +981,9 @@ def reset():
 service.handle_request = handle_more_requests
 service.reset = reset
 
-# Commands outlive a kill of this process and its group: each has a group of its own, and may have begun others. So another
-# process waits for the end of this one, however that comes, and ends all that has a node's home. It holds the lock as well.
+# Commands outlive a kill of this process and its group: each has a group of its own, and may have begun others. So
+# another process waits for the end of this one, however that comes, and ends all that is at home on a node. It holds
+# the lock until then.
 WATCHER = """
 import os, signal, sys, time
 sys.stdin.buffer.read()
