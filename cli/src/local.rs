@@ -140,6 +140,15 @@ impl LocalCloud {
         .map_err(|e| e.next(restart(self.port)))
     }
 
+    /// What it answers to a GET of one of its own paths, such as `/_stepward/ssm/calls`.
+    pub fn ask(&self, path: &str) -> Result<String> {
+        match http(self.port, "GET", path, Duration::from_secs(30)) {
+            Ok((200, body)) => Ok(body),
+            Ok((status, body)) => Err(Error::new(format!("the local cloud answered {path} with {status}: {body}"))),
+            Err(error) => Err(Error::new(format!("the local cloud did not answer {path}: {error}"))),
+        }
+    }
+
     /// The folder that stands for the deployment's file system: where steps' local paths begin. It is the operator's, so
     /// what is in it stays when the local cloud ends.
     pub fn files(&self) -> Result<PathBuf> {

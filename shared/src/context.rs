@@ -81,6 +81,12 @@ impl Context {
         self
     }
 
+    /// With these Regions for the account's.
+    pub(crate) fn with_regions(mut self, regions: &[&str]) -> Self {
+        self.regions = regions.iter().map(ToString::to_string).collect();
+        self
+    }
+
     /// With secrets from key storage.
     pub(crate) fn with_secrets(mut self, secrets: &Secrets) -> Self {
         self.secrets.join(secrets);

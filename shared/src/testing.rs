@@ -40,6 +40,12 @@ pub fn with_peer(here: Context, there: Context) -> Context {
     here.with_peer(Some(there))
 }
 
+/// A context for an account whose record allows these Regions.
+#[must_use]
+pub fn with_regions(ctx: Context, regions: &[&str]) -> Context {
+    ctx.with_regions(regions)
+}
+
 /// What a deployed step's function answers to an envelope, with everything that it goes through but Lambda itself.
 ///
 /// # Errors

@@ -15,6 +15,7 @@ mod file_system;
 mod jobs;
 mod keys;
 mod long_job;
+mod nodes;
 mod providers;
 mod records;
 mod s3;
