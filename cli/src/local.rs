@@ -24,9 +24,10 @@ pub const SECRET: &str = "test";
 
 const LAUNCHER: &str = "launcher.py";
 /// The launcher, and the modules that it finds beside it.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 4] = [
     (LAUNCHER, include_str!("local/launcher.py")),
     ("maps.py", include_str!("local/maps.py")),
+    ("run_command.py", include_str!("local/run_command.py")),
     ("ssm.py", include_str!("local/ssm.py")),
 ];
 /// It is ready in about 1 s; a loaded machine that imports its modules for the first time takes longer.

@@ -56,9 +56,10 @@ from ministack.services import cloudwatch_logs as logs  # noqa: E402
 from ministack.services import ec2, s3  # noqa: E402
 
 import maps  # noqa: E402, F401
+import run_command  # noqa: E402
 import ssm  # noqa: E402
 
-ssm.lock_file = lock
+run_command.lock_file = lock
 
 
 # --- Logs Insights ---

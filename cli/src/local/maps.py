@@ -4,9 +4,10 @@ Histories: https://docs.aws.amazon.com/step-functions/latest/apireference/API_Hi
 
 Distributed Maps: MiniStack's speak JSONPath only, write no results, and go on when their execution is stopped. From
 https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html and
-https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html. A child is an execution of its own:
-it sees neither the variables of its parent (https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html)
-nor the parent's context, only its input. Results in a bucket are in the order in which the children ended.
+https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html. A child is an execution of its own,
+which sees its input and nothing else of its parent, no variables
+(https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html) and no context. Results in a bucket are
+in the order in which the children ended.
 
 What differs from AWS: without MaxConcurrency 64 children run at once; items are not batched; what reads the items and
 writes the results is not checked against the role of the state machine.
@@ -102,7 +103,8 @@ class MapRun:
         self.items = fields.items()
         _, _, _, region, account, _, machine = execution["stateMachineArn"].split(":")
         label = fields.state.get("Label") or new_uuid()
-        self.name, self.machine = f"{machine}/{label}", f"arn:aws:states:{region}:{account}:stateMachine:{machine}/{label}"
+        self.name = f"{machine}/{label}"
+        self.machine = f"arn:aws:states:{region}:{account}:stateMachine:{self.name}"
         self.id, self.changing = new_uuid(), threading.RLock()
         self.arn = f"arn:aws:states:{region}:{account}:mapRun:{self.name}:{self.id}"
         self.children = [None] * len(self.items)
@@ -131,7 +133,8 @@ class MapRun:
 
     def run(self):
         with ThreadPoolExecutor(max_workers=max(1, min(self.at_once, len(self.items)))) as pool:
-            wait([pool.submit(contextvars.copy_context().run, self.run_item, index) for index in range(len(self.items))])
+            every = range(len(self.items))
+            wait([pool.submit(contextvars.copy_context().run, self.run_item, index) for index in every])
         with self.changing:
             if self.record["status"] == "RUNNING":
                 self.end("SUCCEEDED")
@@ -152,8 +155,9 @@ class MapRun:
                 raise too_large(f"execution {child['name']}")
             self.end_child(child, "SUCCEEDED", output)
         except Exception as error:
-            known = error if isinstance(error, sfn._ExecutionError) else sfn._ExecutionError("States.Runtime", str(error))
-            self.end_child(child, "FAILED", error=known)
+            if not isinstance(error, sfn._ExecutionError):
+                error = sfn._ExecutionError("States.Runtime", str(error))
+            self.end_child(child, "FAILED", error=error)
 
     def begin(self, given):
         name = new_uuid()
