@@ -24,8 +24,12 @@ pub const SECRET: &str = "test";
 
 const LAUNCHER: &str = "launcher.py";
 /// The launcher, and the modules that it finds beside it.
-const PROGRAMS: [(&str, &str); 2] =
-    [(LAUNCHER, include_str!("local/launcher.py")), ("ssm.py", include_str!("local/ssm.py"))];
+const PROGRAMS: [(&str, &str); 4] = [
+    (LAUNCHER, include_str!("local/launcher.py")),
+    ("maps.py", include_str!("local/maps.py")),
+    ("run_command.py", include_str!("local/run_command.py")),
+    ("ssm.py", include_str!("local/ssm.py")),
+];
 /// It is ready in about 1 s; a loaded machine that imports its modules for the first time takes longer.
 const START: Duration = Duration::from_mins(1);
 const STOP: Duration = Duration::from_secs(10);
