@@ -18,6 +18,7 @@ mod long_job;
 mod nodes;
 mod providers;
 mod records;
+mod run_command;
 mod s3;
 mod secrets;
 mod ways_in;
