@@ -9,12 +9,14 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use crate::artifact::Scratch;
 use crate::customer::{Configuration, Provider, Trust, hex};
 use crate::envelope::Execution;
 use crate::error::{ErrorName, StepError, without_role_arns};
 use crate::mask::Secrets;
 use crate::permissions::Place;
 use crate::session::{Attribution, Session};
+use crate::settings;
 use crate::trust::{self, Proof};
 
 /// Log lines that one call keeps, in bytes; what goes beyond is in CloudWatch Logs only.
@@ -38,7 +40,17 @@ pub struct Context {
     /// Everything that must not be shown.
     pub(crate) secrets: Secrets,
     prober: Option<Prober>,
+    artifacts: Option<Artifacts>,
     lines: Mutex<Lines>,
+}
+
+/// How the artifacts bucket is reached: as the function itself, never with a customer's credentials.
+#[derive(Debug)]
+pub(crate) enum Artifacts {
+    /// From the function's own configuration and settings.
+    Own(Box<SdkConfig>),
+    /// By this client, in this bucket; for tests.
+    Given(aws_sdk_s3::Client, String),
 }
 
 /// What the trust proof needs; only a deployed step has it.
@@ -68,8 +80,27 @@ impl Context {
         let regions = prober.as_ref().map_or_else(|| vec![place.region.clone()], |p| p.record.account.regions.clone());
         let (customer, account) = (customer.to_owned(), account.to_owned());
         let secrets = session.secrets.clone();
-        let lines = Mutex::default();
-        Self { place, execution, customer, account, regions, session, deadline, peer: None, secrets, prober, lines }
+        let (artifacts, lines) = (None, Mutex::default());
+        Self {
+            place,
+            execution,
+            customer,
+            account,
+            regions,
+            session,
+            deadline,
+            peer: None,
+            secrets,
+            prober,
+            artifacts,
+            lines,
+        }
+    }
+
+    /// With a way to the artifacts bucket.
+    pub(crate) fn with_artifacts(mut self, artifacts: Artifacts) -> Self {
+        self.artifacts = Some(artifacts);
+        self
     }
 
     /// With a second place to work in.
@@ -124,6 +155,22 @@ impl Context {
     /// A client for the account, as in `ctx.client(aws_sdk_ec2::Client::new)`; kept with the credentials.
     pub fn client<C: Clone + Send + Sync + 'static>(&self, make: impl FnOnce(&SdkConfig) -> C) -> C {
         self.session.client(make)
+    }
+
+    /// A place in Stepward's own artifacts bucket for an object that a customer's machines fetch by a link: another for
+    /// every step, item and purpose, and for every call of it the same. The bucket is reached as the function itself.
+    ///
+    /// # Errors
+    /// `Internal` where the function has no artifacts bucket.
+    pub fn scratch(&self, purpose: &str) -> Result<Scratch, StepError> {
+        let key = Scratch::key(self, purpose)?;
+        match &self.artifacts {
+            Some(Artifacts::Own(own)) => {
+                Ok(Scratch::new(aws_sdk_s3::Client::new(own), settings::artifacts_bucket()?, key))
+            }
+            Some(Artifacts::Given(s3, bucket)) => Ok(Scratch::new(s3.clone(), bucket, key)),
+            None => Err(ErrorName::Internal.because("this function has no way to the artifacts bucket")),
+        }
     }
 
     /// The ARN of the role session that the step works as, as AWS shows it with what the session made: no other execution

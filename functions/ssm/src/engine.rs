@@ -47,15 +47,30 @@ pub async fn run(
     ctx: &Context,
     resume: Option<&Resume>,
 ) -> Result<Progress<Ran>, StepError> {
-    let answer = go_on(plan, payload, ctx, resume).await;
-    // What the state machine tries again needs it still.
-    let tried_again = |error: &StepError| matches!(error.name, ErrorName::Throttled);
-    match &answer {
-        Ok(Progress::Pending { .. }) => {}
-        Err(error) if tried_again(error) => {}
-        Ok(Progress::Done(_)) | Err(_) => clean(payload, ctx).await,
+    match go_on(plan, payload, ctx, resume).await {
+        Ok(Progress::Done(ran)) => match payload.clean(ctx).await {
+            // It would stay in a bucket of the customer's for good.
+            Err(error) if error.name == ErrorName::AccessDenied => Err(StepError {
+                message: format!(
+                    "it ran on all nodes, but the file that they fetched is still there: {}",
+                    error.message
+                ),
+                ..error
+            }),
+            Err(error) => {
+                left_behind(ctx, &error);
+                Ok(Progress::Done(ran))
+            }
+            Ok(()) => Ok(Progress::Done(ran)),
+        },
+        // The state machine tries again, and then needs it.
+        Err(error) if error.name == ErrorName::Throttled => Err(error),
+        Err(error) => {
+            clean(payload, ctx).await;
+            Err(error)
+        }
+        pending => pending,
     }
-    answer
 }
 
 async fn go_on(
@@ -241,9 +256,12 @@ pub async fn cancel(
 
 async fn clean(payload: &impl Payload, ctx: &Context) {
     if let Err(error) = payload.clean(ctx).await {
-        // The bucket's lifecycle takes it away; the run's own end is what matters.
-        ctx.log(format_args!("What the nodes fetched could not be removed: {error}"));
+        left_behind(ctx, &error);
     }
+}
+
+fn left_behind(ctx: &Context, error: &StepError) {
+    ctx.log(format_args!("What the nodes fetched could not be removed; remove it by hand: {error}"));
 }
 
 const _: () = assert!(BATCH <= 64, "one bit for each node of a batch");

@@ -15,6 +15,7 @@
 //! command: a batch could run twice only where that takes longer than the wait of the state machine and the new call's way
 //! through DynamoDB and STS, or the five seconds after a request without an answer.
 
+pub mod deliver;
 pub mod engine;
 mod look;
 pub mod nodes;

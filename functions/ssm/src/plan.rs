@@ -13,6 +13,8 @@ use stepward::{Permissions, StepError};
 pub const BATCH: usize = 50;
 /// How many commands one step sends at most: their IDs go from call to call.
 const COMMANDS: usize = 500;
+/// Seconds within which a node must take a command that has a link in it.
+pub const DELIVERY: i32 = 600;
 /// Below which prefix of `output_bucket` SSM writes.
 pub const OUTPUT_PREFIX: &str = "stepward";
 

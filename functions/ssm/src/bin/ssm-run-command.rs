@@ -154,33 +154,16 @@ mod tests {
     use serde_json::{Value, json};
     use stepward::node::Status;
     use stepward::testing::log;
-    use stepward_tests::proof::{Scene, prove};
+    use stepward_tests::proof::prove;
 
-    use super::testing::Fake;
+    use super::testing::{self, Fake, bucket, nodes, ran};
     use super::*;
 
     const IDS: [&str; 2] = ["i-0123456789abcdef0", "i-0123456789abcdef1"];
 
+    #[expect(clippy::needless_pass_by_value, reason = "it is always written in place")]
     fn step(more: Value) -> RunCommand {
-        let mut params = json!({ "instance_ids": IDS, "command": "uptime" });
-        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        serde_json::from_value(params).unwrap()
-    }
-
-    fn resumed(answer: Progress<Ran>) -> Resume {
-        let Progress::Pending { state, .. } = answer else { panic!("not pending: {answer:?}") };
-        serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
-    }
-
-    /// What the state machine does: calls again until it is done.
-    async fn ran(step: &RunCommand, ctx: &Context) -> Result<Ran, StepError> {
-        let mut resume = None;
-        loop {
-            match step.run(ctx, resume).await? {
-                Progress::Done(ran) => return Ok(ran),
-                pending @ Progress::Pending { .. } => resume = Some(resumed(pending)),
-            }
-        }
+        testing::with(json!({ "instance_ids": IDS, "command": "uptime" }), &more)
     }
 
     #[tokio::test]
@@ -294,30 +277,6 @@ mod tests {
         assert_eq!(ran.nodes[IDS[0]].exit_code, Some(3));
     }
 
-    /// An instance that SSM manages, and one that it does not.
-    async fn nodes(scene: &Scene) -> Vec<String> {
-        let (ec2, iam) = (scene.client(aws_sdk_ec2::Client::new), scene.name("profile"));
-        let profile = json!({ "Resources": {
-            "Role": { "Type": "AWS::IAM::Role", "Properties": { "AssumeRolePolicyDocument": {
-                "Version": "2012-10-17",
-                "Statement": [{ "Effect": "Allow", "Principal": { "Service": "ec2.amazonaws.com" }, "Action": "sts:AssumeRole" }],
-            } } },
-            "Profile": { "Type": "AWS::IAM::InstanceProfile", "Properties": {
-                "InstanceProfileName": iam, "Roles": [{ "Ref": "Role" }],
-            } },
-        } });
-        scene.make(&profile).await;
-        let mut ids = Vec::new();
-        for managed in [true, false] {
-            let profile = aws_sdk_ec2::types::IamInstanceProfileSpecification::builder().name(&iam).build();
-            let run = ec2.run_instances().image_id("ami-12345678").min_count(1).max_count(1);
-            let run = run.set_iam_instance_profile(managed.then_some(profile));
-            let instances = run.send().await.unwrap().instances.unwrap();
-            ids.extend(instances.into_iter().filter_map(|instance| instance.instance_id));
-        }
-        ids
-    }
-
     /// Writes more than SSM gives by itself.
     const LOUD: &str = "i=0; while [ $i -lt 4000 ]; do echo 123456789; i=$((i+1)); done";
     const STOPS: (&str, &str) =
@@ -340,13 +299,10 @@ mod tests {
     fn permissions_with_outputs_in_a_bucket_are_those_too() {
         let idle = [STOPS, ("logs:GetLogEvents", "Here whole outputs are in a bucket.")];
         prove::<RunCommand>(&idle, async |scene| {
-            let bucket = scene.name("outputs");
-            let made = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });
-            scene.make(&json!({ "Resources": { "Outputs": made } })).await;
             json!({
                 "instance_ids": nodes(scene).await,
                 "command": LOUD,
-                "output_bucket": bucket,
+                "output_bucket": bucket(scene).await,
                 "fail_on_error": false,
             })
         });
