@@ -75,6 +75,11 @@ impl Task<'_> {
         Ok((Place::parse("source", self.source)?, Place::parse(self.name_of_destination(), self.destination)?))
     }
 
+    /// Whether the source is read in another account or Region than the destination is written in.
+    fn is_elsewhere(&self) -> bool {
+        self.source_account.is_some() || self.source_region.is_some()
+    }
+
     fn name_of_destination(&self) -> &'static str {
         if self.operation == Operation::Delete { "uri" } else { "destination" }
     }
@@ -105,7 +110,7 @@ impl Task<'_> {
         match (&source, &destination) {
             (Place::Local(_), Place::Local(_)) => Err(ErrorName::InvalidInput
                 .because("source and destination are both local: at least one must be s3://bucket/key")),
-            (Place::Local(_), _) if self.source_account.is_some() || self.source_region.is_some() => {
+            (Place::Local(_), _) if self.is_elsewhere() => {
                 Err(ErrorName::InvalidInput
                     .because("source_account and source_region are for a source in S3, and this one is local"))
             }
@@ -239,7 +244,7 @@ impl Task<'_> {
             slice,
             scratch,
             relay: AtomicBool::new(false),
-            two_accounts: self.source_account.is_some() || self.source_region.is_some(),
+            two_accounts: self.is_elsewhere(),
             memory: Semaphore::new(MEMORY),
         })
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crc_fast::CrcAlgorithm;
 use stepward::{ErrorName, StepError};
 
-use crate::body::{CHUNK, Checksum, Opened, blocking};
+use crate::body::{CHUNK, Checksum, blocking};
 use crate::bucket::{Bucket, Head};
-use crate::local::Root;
+use crate::local::{OpenFile, Root};
 
 /// The largest object that is read again, in bytes, where S3 has no checksum to compare: 1 GiB.
 const READ_LIMIT: u64 = 1 << 30;
@@ -16,7 +16,7 @@ const READ_LIMIT: u64 = 1 << 30;
 ///
 /// # Errors
 /// `StepFailed` when it is not, or why one of them cannot be read.
-pub async fn uploaded(file: &Opened, bucket: &Bucket, key: &str) -> Result<(), StepError> {
+pub async fn uploaded(file: &OpenFile, bucket: &Bucket, key: &str) -> Result<(), StepError> {
     let head = bucket.head(key).await?;
     same_size(file.stat.size, head.size)?;
     let there = match head.checksums.first() {
@@ -34,7 +34,7 @@ pub async fn uploaded(file: &Opened, bucket: &Bucket, key: &str) -> Result<(), S
 /// `StepFailed` when it is not, or why it cannot be read.
 pub async fn downloaded(root: &Arc<Root>, path: &str, received: Checksum) -> Result<(), StepError> {
     let (root, path) = (Arc::clone(root), path.to_owned());
-    let written = blocking(move || of_file(&root.open_file(&path)?.into(), received.algorithm)).await?;
+    let written = blocking(move || of_file(&root.open_file(&path)?, received.algorithm)).await?;
     same(received, written)
 }
 
@@ -101,7 +101,7 @@ async fn read_again(bucket: &Bucket, key: &str, head: &Head) -> Result<Checksum,
     Ok(Checksum { algorithm: CrcAlgorithm::Crc64Nvme, value: digest.finalize(), bytes })
 }
 
-fn of_file(file: &Opened, algorithm: CrcAlgorithm) -> Result<Checksum, StepError> {
+fn of_file(file: &OpenFile, algorithm: CrcAlgorithm) -> Result<Checksum, StepError> {
     let mut checksum = Checksum::empty(algorithm);
     while checksum.bytes < file.stat.size {
         let piece = file.piece(checksum.bytes, CHUNK.min(file.stat.size - checksum.bytes))?;

@@ -9,9 +9,9 @@ use crc_fast::CrcAlgorithm;
 use stepward::{ErrorName, StepError};
 
 use super::{Begin, Transfers};
-use crate::body::{CHUNK, Checksum, Opened, blocking};
+use crate::body::{CHUNK, Checksum, blocking};
 use crate::bucket::Bucket;
-use crate::local::Root;
+use crate::local::{OpenFile, Root};
 use crate::multipart::{self, PART, Part, Upload};
 use crate::verify;
 
@@ -25,7 +25,7 @@ impl Transfers<'_> {
         let (below, file) = (Arc::clone(root), path.to_owned());
         // What fits into one piece is read at once.
         let (opened, bytes) = blocking(move || {
-            let opened = Opened::from(below.open_file(&file)?);
+            let opened = below.open_file(&file)?;
             let small = opened.stat.size <= CHUNK;
             let bytes = small.then(|| opened.piece(0, opened.stat.size)).transpose()?;
             Ok((opened, bytes))
@@ -61,7 +61,7 @@ impl Transfers<'_> {
 
     async fn put(
         &self,
-        opened: &Opened,
+        opened: &OpenFile,
         bytes: Option<Bytes>,
         path: &str,
         (bucket, key): (&Bucket, &str),
@@ -85,7 +85,7 @@ impl Transfers<'_> {
 
     async fn put_parts(
         &self,
-        opened: &Opened,
+        opened: &OpenFile,
         path: &str,
         bucket: &Bucket,
         key: &str,
