@@ -136,7 +136,8 @@ impl Run<'_> {
                     let reason = "it is archived; unless it has been restored, it cannot be read";
                     self.fail(&mut report, &key, &ErrorName::Conflict.because(reason));
                 }
-                decision if self.dry_run => self.show(&decision, &mut report),
+                Decision::Transfer(entry) if self.dry_run => self.transferred(&mut report, &entry),
+                Decision::Delete(entry) if self.dry_run => self.deleted(&mut report, &entry),
                 Decision::Delete(entry) => batch.push(entry),
                 Decision::Transfer(entry) => {
                     let is_large = self.transfers.is_large(&entry);
@@ -176,16 +177,11 @@ impl Run<'_> {
     }
 
     fn note(&self, came: Came, report: &mut Report, left: &mut Vec<Unfinished>, large: &mut usize) {
-        let ctx = self.transfers.ctx;
         match came {
             Came::Transferred(entry, is_large, worked) => {
                 *large -= usize::from(is_large);
                 match worked {
-                    Ok(None) => {
-                        report.done.transferred += 1;
-                        report.done.bytes += entry.size;
-                        report.say(ctx, || self.line(&entry));
-                    }
+                    Ok(None) => self.transferred(report, &entry),
                     Ok(Some(begin)) => {
                         let Entry { key, size, etag, .. } = entry;
                         left.push(Unfinished { key, size, etag, begin });
@@ -195,13 +191,12 @@ impl Run<'_> {
             }
             Came::Deleted(entries) => {
                 for (entry, worked) in entries {
-                    let shown = self.transfers.destination.shown(&entry.key);
                     match worked {
-                        Ok(()) => {
-                            report.done.deleted += 1;
-                            report.say(ctx, || format!("delete: {shown}"));
+                        Ok(()) => self.deleted(report, &entry),
+                        Err(error) => {
+                            let shown = self.transfers.destination.shown(&entry.key);
+                            report.fail(self.transfers.ctx, &format!("delete failed: {shown}"), &error);
                         }
-                        Err(error) => report.fail(ctx, &format!("delete failed: {shown}"), &error),
                     }
                 }
             }
@@ -213,43 +208,20 @@ impl Run<'_> {
         report.fail(self.transfers.ctx, &what, error);
     }
 
-    fn show(&self, decision: &Decision, report: &mut Report) {
-        let ctx = self.transfers.ctx;
-        match decision {
-            Decision::Transfer(entry) => {
-                report.done.transferred += 1;
-                report.done.bytes += entry.size;
-                report.say(ctx, || self.line(entry));
-            }
-            Decision::Delete(entry) => {
-                report.done.deleted += 1;
-                report.say(ctx, || format!("delete: {}", self.transfers.destination.shown(&entry.key)));
-            }
-            Decision::Unchanged(_) | Decision::Left(_) | Decision::Impossible { .. } => {}
-        }
+    fn transferred(&self, report: &mut Report, entry: &Entry) {
+        let Transfers { ctx, source, destination, .. } = self.transfers;
+        report.done.transferred += 1;
+        report.done.bytes += entry.size;
+        let line =
+            || format!("{}: {} to {}", self.verb, source.shown(&entry.key), destination.shown(self.name(&entry.key)));
+        report.say(ctx, line);
     }
 
-    fn line(&self, entry: &Entry) -> String {
-        let Transfers { source, destination, .. } = self.transfers;
-        format!("{}: {} to {}", self.verb, source.shown(&entry.key), destination.shown(self.name(&entry.key)))
+    fn deleted(&self, report: &mut Report, entry: &Entry) {
+        report.done.deleted += 1;
+        report.say(self.transfers.ctx, || format!("delete: {}", self.transfers.destination.shown(&entry.key)));
     }
-}
 
-/// The position that a call goes on from.
-///
-/// # Errors
-/// `InvalidInput` where it is none.
-pub fn position(resume: Option<&Resume>) -> Result<Position, StepError> {
-    resume.map(Resume::state).transpose().map(Option::unwrap_or_default)
-}
-
-fn progress(report: &Report, unfinished: usize) -> String {
-    let Done { transferred, bytes, deleted, unchanged, .. } = &report.done;
-    let under_way = if unfinished > 0 { format!(", {unfinished} large ones under way") } else { String::new() };
-    format!("{transferred} transferred ({bytes} bytes), {deleted} deleted, {unchanged} unchanged so far{under_way}")
-}
-
-impl Run<'_> {
     fn name<'e>(&'e self, key: &'e str) -> &'e str {
         self.rename.as_deref().unwrap_or(key)
     }
@@ -273,4 +245,18 @@ impl Run<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// The position that a call goes on from.
+///
+/// # Errors
+/// `InvalidInput` where it is none.
+pub fn position(resume: Option<&Resume>) -> Result<Position, StepError> {
+    resume.map(Resume::state).transpose().map(Option::unwrap_or_default)
+}
+
+fn progress(report: &Report, unfinished: usize) -> String {
+    let Done { transferred, bytes, deleted, unchanged, .. } = &report.done;
+    let under_way = if unfinished > 0 { format!(", {unfinished} large ones under way") } else { String::new() };
+    format!("{transferred} transferred ({bytes} bytes), {deleted} deleted, {unchanged} unchanged so far{under_way}")
 }

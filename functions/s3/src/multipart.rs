@@ -20,7 +20,7 @@ use stepward::resend::OnlyThrottled;
 use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;
-use crate::bucket::{Bucket, patient};
+use crate::bucket::{Attributes, Bucket, patient};
 use crate::keys::listed;
 use crate::slice::Slice;
 use crate::transfer::{TRIES, jitter};
@@ -47,6 +47,8 @@ pub struct Upload<'a> {
     pub bucket: &'a Bucket,
     /// As what.
     pub key: &'a str,
+    /// How it is written.
+    pub attributes: &'a Attributes,
     /// Bytes of the whole.
     pub size: u64,
     /// Bytes of a part, but for the last.
@@ -131,7 +133,12 @@ impl Upload<'_> {
         let once = Config::builder().retry_classifier(OnlyThrottled::<CreateMultipartUploadError>::default());
         let request = request.bucket(&self.bucket.name).key(self.key);
         let request = request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).checksum_type(ChecksumType::FullObject);
-        let request = request.set_expected_bucket_owner(self.bucket.owner.clone());
+        let Attributes { storage_class, encryption, kms_key } = self.attributes;
+        let request = request
+            .set_storage_class(storage_class.clone())
+            .set_server_side_encryption(encryption.clone())
+            .set_ssekms_key_id(kms_key.clone())
+            .set_expected_bucket_owner(self.bucket.owner.clone());
         let answer = request.customize().config_override(once).send().await?;
         answer.upload_id.ok_or_else(|| ErrorName::Internal.because("S3 began an upload and gave it no ID"))
     }

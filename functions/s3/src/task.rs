@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::body::blocking;
 use crate::bucket::{Attributes, Encryption};
-use crate::engine::{self, Run};
+use crate::engine::{self, Run, Unfinished};
 use crate::filter::{Filter, Filters, root_of_local, root_of_s3};
 use crate::listing::Listing;
 use crate::multipart::{abort, is_of, unfinished};
@@ -110,10 +110,8 @@ impl Task<'_> {
         match (&source, &destination) {
             (Place::Local(_), Place::Local(_)) => Err(ErrorName::InvalidInput
                 .because("source and destination are both local: at least one must be s3://bucket/key")),
-            (Place::Local(_), _) if self.is_elsewhere() => {
-                Err(ErrorName::InvalidInput
-                    .because("source_account and source_region are for a source in S3, and this one is local"))
-            }
+            (Place::Local(_), _) if self.is_elsewhere() => Err(ErrorName::InvalidInput
+                .because("source_account and source_region are for a source in S3, and this one is local")),
             (Place::S3(uri), _) if single && (uri.key.is_empty() || uri.key.ends_with('/')) => {
                 Err(ErrorName::InvalidInput
                     .because("source names a prefix and not an object: set recursive, or name an object"))
@@ -158,8 +156,8 @@ impl Task<'_> {
         }
         let transfers = self.transfers(ctx, (source, destination), slice)?;
         if let Some(scratch) = transfers.scratch.clone() {
-            let kept: Vec<_> = position.unfinished.iter().map(|one| transfers.source.path(&one.key)).collect();
-            let kept: Vec<_> = kept.iter().map(|key| scratch_name(key)).collect();
+            let path = |one: &Unfinished| scratch_name(&transfers.source.path(&one.key));
+            let kept: Vec<_> = position.unfinished.iter().map(path).collect();
             blocking(move || scratch.keep_only(&kept.iter().map(String::as_str).collect::<Vec<_>>())).await?;
         }
         let (source, destination) = (&transfers.source, &transfers.destination);
@@ -170,7 +168,7 @@ impl Task<'_> {
         let listed = |end: &End, folders, optional| match &single {
             Some((Some(entry), _)) if look != Look::No => Listing::of(entry.clone()),
             Some(_) => Listing::empty(),
-            None => end.range(folders, optional).list(after),
+            None => Listing::below(end, after, folders, optional),
         };
         let plan = match self.operation {
             Operation::Copy | Operation::Move => Plan::copy(listed(source, false, false), is_meant),

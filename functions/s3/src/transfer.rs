@@ -15,9 +15,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::bucket::{Attributes, Bucket};
 use crate::keys;
-use crate::listing::{Entry, Range};
+use crate::listing::Entry;
 use crate::local::{Root, Scratch};
-use crate::multipart::{self, Begun};
+use crate::multipart::{self, Begun, Upload};
 use crate::slice::Slice;
 
 use self::copy::COPY_LIMIT;
@@ -82,21 +82,17 @@ pub enum Begin {
     Download(Partial),
 }
 
-impl End {
-    /// The listing of what is below it: `folders` and `optional` as in [`Range`].
-    #[must_use]
-    pub fn range(&self, folders: bool, optional: bool) -> Range {
+impl Begin {
+    /// The multipart upload, where it is one.
+    fn upload(self) -> Option<Begun> {
         match self {
-            Self::S3 { bucket, prefix } => Range::Objects {
-                client: bucket.client.clone(),
-                bucket: bucket.name.clone(),
-                prefix: prefix.clone(),
-                folders,
-            },
-            Self::Local { root, base } => Range::Files { root: Arc::clone(root), base: base.clone(), optional },
+            Self::Upload(begun) => Some(begun),
+            Self::Download(_) => None,
         }
     }
+}
 
+impl End {
     /// A name below it, whole: a key, or a path below the root.
     #[must_use]
     pub fn path(&self, name: &str) -> String {
@@ -210,6 +206,13 @@ impl Transfers<'_> {
                 Err(ErrorName::InvalidInput.because("source and destination are both local: one must be s3://…"))
             }
         }
+    }
+
+    /// What is made of parts at the destination.
+    fn in_parts_to<'b>(&'b self, to: (&'b Bucket, &'b str), size: u64, part_size: u64, of: &'b str) -> Upload<'b> {
+        let (bucket, key) = to;
+        let (attributes, session_arn, slice) = (&self.attributes, self.ctx.session_arn(), self.slice);
+        Upload { bucket, key, attributes, size, part_size, of, session_arn, slice }
     }
 
     /// Room for a part that is held in memory whole.

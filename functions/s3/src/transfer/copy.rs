@@ -16,7 +16,7 @@ use super::{Begin, Transfers, tried};
 use crate::body::Checksum;
 use crate::bucket::{Bucket, Head, copy_source, patient};
 use crate::listing::Entry;
-use crate::multipart::{self, PART, Part, Upload};
+use crate::multipart::{self, PART, Part};
 use crate::verify;
 
 /// The largest object that S3 copies by one request, in bytes: 5 GiB.
@@ -35,10 +35,7 @@ impl Transfers<'_> {
         to: (&Bucket, &str),
         begun: Option<Begin>,
     ) -> Result<Option<Begin>, StepError> {
-        let begun = match begun {
-            Some(Begin::Upload(begun)) => Some(begun),
-            _ => None,
-        };
+        let begun = begun.and_then(Begin::upload);
         let left = match self.by_s3(from, entry, to, begun.clone()).await {
             Err(error) if error.name == ErrorName::AccessDenied && self.two_accounts => {
                 if !self.relay.swap(true, Ordering::Relaxed) {
@@ -90,9 +87,7 @@ impl Transfers<'_> {
     ) -> Result<Option<multipart::Begun>, StepError> {
         let head = from.head(source).await?;
         let (of, part_size) = (entry.etag.clone().unwrap_or_default(), multipart::part_size(head.size, COPY_PART));
-        let session_arn = self.ctx.session_arn();
-        let (slice, head) = (self.slice, &head);
-        let upload = Upload { bucket: to, key, size: head.size, part_size, of: &of, session_arn, slice };
+        let (upload, head) = (self.in_parts_to((to, key), head.size, part_size, &of), &head);
         let part = |Part { upload_id, number, at, length }: Part| async move {
             let request = to.client.upload_part_copy().bucket(&to.name).key(key).upload_id(upload_id);
             let request = request.part_number(number).copy_source(copy_source(&from.name, source));
@@ -147,9 +142,7 @@ impl Transfers<'_> {
         }
         let of = format!("{HERE}{}", head.etag.as_deref().unwrap_or_default());
         let part_size = multipart::part_size(head.size, PART);
-        let session_arn = self.ctx.session_arn();
-        let (slice, head) = (self.slice, &head);
-        let upload = Upload { bucket: to, key, size: head.size, part_size, of: &of, session_arn, slice };
+        let (upload, head) = (self.in_parts_to((to, key), head.size, part_size, &of), &head);
         let part = |Part { upload_id, number, at, length }: Part| async move {
             let _room = self.room(length).await?;
             let bytes = fetched(from, source, head, Some((at, length))).await?;
@@ -180,10 +173,7 @@ impl Transfers<'_> {
             .set_cache_control(answer.cache_control.clone())
             .set_expires(expires(answer))
             .set_metadata(answer.metadata.clone())
-            .set_tagging(tags(from, source).await?)
-            .set_storage_class(self.attributes.storage_class.clone())
-            .set_server_side_encryption(self.attributes.encryption.clone())
-            .set_ssekms_key_id(self.attributes.kms_key.clone()))
+            .set_tagging(tags(from, source).await?))
     }
 }
 

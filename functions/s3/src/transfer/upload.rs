@@ -12,7 +12,7 @@ use super::{Begin, Transfers};
 use crate::body::{CHUNK, Checksum, blocking};
 use crate::bucket::Bucket;
 use crate::local::{OpenFile, Root};
-use crate::multipart::{self, PART, Part, Upload};
+use crate::multipart::{self, PART, Part};
 use crate::verify;
 
 impl Transfers<'_> {
@@ -31,10 +31,7 @@ impl Transfers<'_> {
             Ok((opened, bytes))
         })
         .await?;
-        let begun = match begun {
-            Some(Begin::Upload(begun)) => Some(begun),
-            _ => None,
-        };
+        let begun = begun.and_then(Begin::upload);
         if opened.stat.size < PART {
             // It was larger when an earlier call began.
             if let Some(begun) = &begun {
@@ -95,15 +92,8 @@ impl Transfers<'_> {
         // Not its device, whose number may be another on the next machine.
         let of = format!("{} {:?} {}", size, opened.stat.modified, opened.stat.inode);
         let part_size = multipart::part_size(size, PART);
-        let session_arn = self.ctx.session_arn();
-        let upload = Upload { bucket, key, size, part_size, of: &of, session_arn, slice: self.slice };
-        let create = async {
-            let request = bucket.client.create_multipart_upload().set_content_type(content_type(path));
-            Ok(request
-                .set_storage_class(self.attributes.storage_class.clone())
-                .set_server_side_encryption(self.attributes.encryption.clone())
-                .set_ssekms_key_id(self.attributes.kms_key.clone()))
-        };
+        let upload = self.in_parts_to((bucket, key), size, part_size, &of);
+        let create = async { Ok(bucket.client.create_multipart_upload().set_content_type(content_type(path))) };
         let part = |Part { upload_id, number, at, length }: Part| async move {
             let request = bucket.client.upload_part().bucket(&bucket.name).key(key).upload_id(upload_id);
             let request = request.part_number(number).checksum_algorithm(ChecksumAlgorithm::Crc64Nvme);
