@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+use aws_sdk_s3::error::BuildError;
+use aws_sdk_s3::types::{Delete, Error, ObjectIdentifier};
 use futures_util::{StreamExt, stream};
 use stepward::error::denied;
 use stepward::{ErrorName, StepError};
@@ -94,15 +95,8 @@ pub async fn all(end: &End, entries: Vec<Entry>) -> Vec<(Entry, Result<(), StepE
 
 /// Deletes up to [`BATCH`] objects by one request; the keys that S3 refused, with why.
 async fn objects(bucket: &Bucket, keys: &[String]) -> Result<HashMap<String, StepError>, StepError> {
-    if keys.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let identifiers = keys.iter().map(|key| ObjectIdentifier::builder().key(key).build()).collect::<Result<_, _>>();
-    let delete = identifiers.and_then(|all| Delete::builder().set_objects(Some(all)).quiet(true).build());
-    let delete = delete.map_err(|error| ErrorName::Internal.because(error.to_string()))?;
-    let request = bucket.client.delete_objects().bucket(&bucket.name).delete(delete);
-    let answer = request.set_expected_bucket_owner(bucket.owner.clone()).send().await?;
-    let refused: HashMap<_, _> = answer.errors.unwrap_or_default().into_iter().map(refused).collect();
+    let identifiers = keys.iter().map(|key| ObjectIdentifier::builder().key(key).build()).collect();
+    let refused: HashMap<_, _> = together(bucket, identifiers).await?.into_iter().map(refused).collect();
     match refused.iter().find(|(key, _)| !keys.contains(key)) {
         Some((key, error)) => {
             Err(ErrorName::Internal.because(format!("of a key that it was not asked for, {key:?}: {}", error.message)))
@@ -111,7 +105,25 @@ async fn objects(bucket: &Bucket, keys: &[String]) -> Result<HashMap<String, Ste
     }
 }
 
-fn refused(error: aws_sdk_s3::types::Error) -> (String, StepError) {
+/// Deletes up to [`BATCH`] objects, or versions of them, by one request, if there are any; what S3 refused.
+///
+/// # Errors
+/// Why S3 failed, or that an identifier is none.
+pub async fn together(
+    bucket: &Bucket,
+    identifiers: Result<Vec<ObjectIdentifier>, BuildError>,
+) -> Result<Vec<Error>, StepError> {
+    if identifiers.as_ref().is_ok_and(Vec::is_empty) {
+        return Ok(Vec::new());
+    }
+    let delete = identifiers.and_then(|all| Delete::builder().set_objects(Some(all)).quiet(true).build());
+    let delete = delete.map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+    let request = bucket.client.delete_objects().bucket(&bucket.name).delete(delete);
+    let answer = request.set_expected_bucket_owner(bucket.owner.clone()).send().await?;
+    Ok(answer.errors.unwrap_or_default())
+}
+
+fn refused(error: Error) -> (String, StepError) {
     let (code, message) = (error.code.unwrap_or_default(), error.message.unwrap_or_default());
     let error_of_key = match code.as_str() {
         "AccessDenied" => ErrorName::AccessDenied.because(denied("s3:DeleteObject", &message)),

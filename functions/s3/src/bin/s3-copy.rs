@@ -126,6 +126,7 @@ mod tests {
     use serde_json::{Value, json};
     use stepward_tests::proof::prove;
 
+    use super::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
     use super::testing::{
         S3, Sent, THEIRS, WRITTEN, crc, done, in_root, mib, pending, refusal, says, scenes, step, with_root,
     };
@@ -933,23 +934,6 @@ mod tests {
                 assert_eq!((s3.uploads().len(), files(root)), (0, vec!["large".to_owned()]));
             }
         });
-    }
-
-    const KMS: &str = "The local cloud encrypts nothing with keys of its own.";
-    const PARTS: &str = "Only an upload that failed or goes on needs it; what is sent then is proven above.";
-    const ACROSS: &str = "Only what goes from bucket to bucket needs it; that has proofs of its own.";
-    const DOWN: &str = "Only a source in S3 needs it; that has proofs of its own.";
-    const UP: &str = "Only a destination in S3 needs it; that has proofs of its own.";
-    const LARGE: &str = "Only large objects go in parts; the proof of an upload has one.";
-    const ALWAYS: [(&str, &str); 4] = [
-        ("kms:Decrypt", KMS),
-        ("kms:GenerateDataKey", KMS),
-        ("s3:AbortMultipartUpload", PARTS),
-        ("s3:ListMultipartUploadParts", PARTS),
-    ];
-
-    fn idle(more: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
-        [&ALWAYS, more].concat()
     }
 
     #[test]

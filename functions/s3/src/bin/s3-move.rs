@@ -112,6 +112,7 @@ mod tests {
     use stepward::testing::log;
     use stepward_tests::proof::prove;
 
+    use super::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
     use super::testing::{
         Object, S3, Sent, THEIRS, crc, done, in_root, mib, pending, refusal, scenes, step, with_root,
     };
@@ -546,23 +547,6 @@ mod tests {
             up().cancel(&s3.context(), Some(resume)).await.unwrap();
             assert!(root.join("file").exists() && s3.uploads().is_empty() && s3.object("data", "copy").is_none());
         });
-    }
-
-    const KMS: &str = "The local cloud encrypts nothing with keys of its own.";
-    const PARTS: &str = "Only an upload that failed or goes on needs it; what is sent then is proven above.";
-    const ACROSS: &str = "Only what goes from bucket to bucket needs it; that has proofs of its own.";
-    const DOWN: &str = "Only a source in S3 needs it; that has proofs of its own.";
-    const UP: &str = "Only a destination in S3 needs it; that has proofs of its own.";
-    const LARGE: &str = "Only large objects go in parts; the proof of an upload has one.";
-    const ALWAYS: [(&str, &str); 4] = [
-        ("kms:Decrypt", KMS),
-        ("kms:GenerateDataKey", KMS),
-        ("s3:AbortMultipartUpload", PARTS),
-        ("s3:ListMultipartUploadParts", PARTS),
-    ];
-
-    fn idle(more: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
-        [&ALWAYS, more].concat()
     }
 
     #[test]
