@@ -13,6 +13,7 @@ use crate::body::blocking;
 use crate::bucket::Bucket;
 use crate::keys::fits_xml;
 use crate::listing::Entry;
+use crate::slice::Slice;
 use crate::transfer::End;
 
 /// Objects that one request deletes. <https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html>
@@ -48,8 +49,8 @@ impl Batch {
     }
 }
 
-/// Deletes entries; what became of each.
-pub async fn all(end: &End, entries: Vec<Entry>) -> Vec<(Entry, Result<(), StepError>)> {
+/// Deletes entries; what became of each, at the slice's limit at the latest.
+pub async fn all(end: &End, entries: Vec<Entry>, slice: &Slice) -> Vec<(Entry, Result<(), StepError>)> {
     match end {
         End::Local { root, .. } => {
             let paths: Vec<_> = entries.iter().map(|entry| end.path(&entry.key)).collect();
@@ -61,7 +62,7 @@ pub async fn all(end: &End, entries: Vec<Entry>) -> Vec<(Entry, Result<(), StepE
             };
             let removed =
                 blocking(move || Ok(paths.iter().map(|path| gone(root.remove_file(path))).collect::<Vec<_>>()));
-            match removed.await {
+            match slice.within(removed).await {
                 Ok(results) => entries.into_iter().zip(results).collect(),
                 Err(error) => entries.into_iter().map(|entry| (entry, Err(error.clone()))).collect(),
             }
@@ -70,7 +71,7 @@ pub async fn all(end: &End, entries: Vec<Entry>) -> Vec<(Entry, Result<(), StepE
             let (together, mut alone): (Vec<_>, Vec<_>) =
                 entries.into_iter().partition(|entry| fits_xml(&end.path(&entry.key)));
             let keys: Vec<_> = together.iter().map(|entry| end.path(&entry.key)).collect();
-            let mut refused = match objects(bucket, &keys).await {
+            let mut refused = match slice.within(objects(bucket, &keys)).await {
                 Ok(refused) => refused,
                 Err(error) => keys.iter().map(|key| (key.clone(), error.clone())).collect(),
             };
@@ -84,8 +85,9 @@ pub async fn all(end: &End, entries: Vec<Entry>) -> Vec<(Entry, Result<(), StepE
             }
             let alone = alone.into_iter().map(async |entry| {
                 let request = bucket.client.delete_object().bucket(&bucket.name).key(end.path(&entry.key));
-                let deleted = request.set_expected_bucket_owner(bucket.owner.clone()).send().await;
-                (entry, deleted.map(drop).map_err(StepError::from))
+                let request = request.set_expected_bucket_owner(bucket.owner.clone());
+                let deleted = slice.within(async { request.send().await.map(drop).map_err(StepError::from) });
+                (entry, deleted.await)
             });
             came.extend(stream::iter(alone).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
             came

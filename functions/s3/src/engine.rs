@@ -82,9 +82,9 @@ impl Run<'_> {
             running.push(self.transfer(Entry { key, size, modified, etag, archived: false }, true, Some(begin)));
         }
         let slice = self.transfers.slice;
-        let mut listed = false;
+        let (mut listed, mut got_on, mut is_silent) = (false, false, false);
         let listing: Result<(), StepError> = loop {
-            let goes_on = !listed && !slice.is_over() && !report.is_hopeless();
+            let goes_on = !listed && !is_silent && !slice.is_over() && !report.is_hopeless();
             let has_room = running.len() < AT_ONCE && large < LARGE_AT_ONCE;
             if !goes_on && batch.is_empty() && running.is_empty() {
                 break Ok(());
@@ -99,9 +99,18 @@ impl Run<'_> {
                 biased;
                 Some(came) = running.next(), if !running.is_empty() => {
                     self.note(came, &mut report, &mut left, &mut large);
+                    got_on = true;
                     continue;
                 }
                 decision = plan.next(), if goes_on && has_room => decision,
+                () = tokio::time::sleep_until(slice.limit()), if goes_on && has_room => {
+                    if got_on {
+                        // The next call lists again from here.
+                        is_silent = true;
+                        continue;
+                    }
+                    Err(silent())
+                }
                 else => continue,
             };
             let decision = match decision {
@@ -118,6 +127,7 @@ impl Run<'_> {
                 listed = true;
                 continue;
             };
+            got_on = true;
             if let Some(key) = decision.position()
                 && after.as_deref().is_none_or(|after| after < key)
             {
@@ -172,8 +182,8 @@ impl Run<'_> {
 
     fn deletion(&self, batch: &mut Batch) -> Option<BoxFuture<'_, Came>> {
         let entries = batch.take()?;
-        let destination = &self.transfers.destination;
-        Some(Box::pin(async move { Came::Deleted(delete::all(destination, entries).await) }))
+        let Transfers { destination, slice, .. } = self.transfers;
+        Some(Box::pin(async move { Came::Deleted(delete::all(destination, entries, slice).await) }))
     }
 
     fn note(&self, came: Came, report: &mut Report, left: &mut Vec<Unfinished>, large: &mut usize) {
@@ -253,6 +263,10 @@ impl Run<'_> {
 /// `InvalidInput` where it is none.
 pub fn position(resume: Option<&Resume>) -> Result<Position, StepError> {
     resume.map(Resume::state).transpose().map(Option::unwrap_or_default)
+}
+
+fn silent() -> StepError {
+    ErrorName::TimedOut.because("nothing was listed in all of this call's time; look at S3's status, then run it again")
 }
 
 fn progress(report: &Report, unfinished: usize) -> String {

@@ -23,7 +23,7 @@ use crate::body::Checksum;
 use crate::bucket::{Attributes, Bucket, patient};
 use crate::keys::listed;
 use crate::slice::Slice;
-use crate::transfer::{TRIES, jitter};
+use crate::transfer::{Begin, Reached, TRIES, jitter};
 
 /// Size above which an object is moved in parts, and of a part: the AWS CLI's.
 pub const PART: u64 = 8 * 1024 * 1024;
@@ -89,19 +89,25 @@ impl Upload<'_> {
     pub async fn run<F: Future<Output = Result<CompletedPart, StepError>>>(
         &self,
         begun: Option<Begun>,
+        reached: &Reached,
         create: impl Future<Output = Result<CreateMultipartUploadFluentBuilder, StepError>>,
         part: impl Fn(Part) -> F,
     ) -> Result<Option<Begun>, StepError> {
-        let (upload_id, mut done) = if let Some(resumed) = self.resumed(begun).await? {
+        let (begun, mut done) = if let Some(resumed) = self.resumed(begun).await? {
             resumed
         } else {
-            (self.begin(&create.await?).await?, BTreeMap::new())
+            let begun = Begun { upload_id: self.begin(&create.await?).await?, of: self.of.into() };
+            reached.note(Some(Begin::Upload(begun.clone())));
+            (begun, BTreeMap::new())
         };
-        let worked = match self.parts(&upload_id, &mut done, part).await {
-            Ok(false) => return Ok(Some(Begun { upload_id, of: self.of.into() })),
+        let further = || reached.note(Some(Begin::Upload(begun.clone())));
+        let upload_id = begun.upload_id.clone();
+        let worked = match self.parts(&upload_id, &mut done, further, part).await {
+            Ok(false) => return Ok(Some(begun)),
             Ok(true) => self.complete(&upload_id, done).await,
             Err(error) => Err(error),
         };
+        reached.note(None);
         match worked {
             Ok(()) => Ok(None),
             Err(error) => Err(abort_after(error, self.bucket, self.key, &upload_id).await),
@@ -113,14 +119,12 @@ impl Upload<'_> {
     async fn begin(&self, request: &CreateMultipartUploadFluentBuilder) -> Result<String, StepError> {
         let mut tries = 0;
         loop {
-            self.abort_lost().await?;
+            abort_lost(self.bucket, self.key, self.session_arn).await?;
             tries += 1;
             match self.create(request.clone()).await {
                 Err(error) if matches!(error.name, ErrorName::TimedOut | ErrorName::Internal) => {
                     if tries == TRIES {
-                        let Err(left) = self.abort_lost().await else { return Err(error) };
-                        let message = format!("{}; what it may have begun could not be aborted: {left}", error.message);
-                        return Err(StepError { message, ..error });
+                        return Err(abort_lost_after(error, self.bucket, self.key, self.session_arn).await);
                     }
                     tokio::time::sleep(jitter(Duration::from_secs(1 << tries))).await;
                 }
@@ -144,7 +148,7 @@ impl Upload<'_> {
     }
 
     /// The parts that an upload of an earlier call has; `None` where it is of no use any more.
-    async fn resumed(&self, begun: Option<Begun>) -> Result<Option<(String, BTreeMap<i32, CompletedPart>)>, StepError> {
+    async fn resumed(&self, begun: Option<Begun>) -> Result<Option<(Begun, BTreeMap<i32, CompletedPart>)>, StepError> {
         let Some(Begun { upload_id, of }) = begun else { return Ok(None) };
         if of != self.of {
             abort(self.bucket, self.key, &upload_id).await?;
@@ -165,19 +169,7 @@ impl Upload<'_> {
                 done.insert(number, completed.set_checksum_crc64_nvme(part.checksum_crc64_nvme).build());
             }
         }
-        Ok(Some((upload_id, done)))
-    }
-
-    /// Aborts what an earlier call of this same session has begun for the key, when its answer was lost.
-    async fn abort_lost(&self) -> Result<(), StepError> {
-        let Some(session_arn) = self.session_arn else { return Ok(()) };
-        let all = unfinished(self.bucket, self.key, |upload| {
-            upload.key.as_deref() == Some(self.key) && is_of(upload, session_arn)
-        });
-        for (_, upload_id) in all.await? {
-            abort(self.bucket, self.key, &upload_id).await?;
-        }
-        Ok(())
+        Ok(Some((Begun { upload_id, of }, done)))
     }
 
     /// Whether all parts are there now.
@@ -185,6 +177,7 @@ impl Upload<'_> {
         &self,
         upload_id: &str,
         done: &mut BTreeMap<i32, CompletedPart>,
+        further: impl Fn(),
         part: impl Fn(Part) -> F,
     ) -> Result<bool, StepError> {
         let count = i32::try_from(self.size.div_ceil(self.part_size))
@@ -207,6 +200,7 @@ impl Upload<'_> {
                 completed => completed?,
             };
             done.insert(completed.part_number.unwrap_or_default(), completed);
+            further();
         }
     }
 
@@ -258,6 +252,27 @@ pub async fn abort_after(error: StepError, bucket: &Bucket, key: &str, upload_id
             StepError { message, ..error }
         }
         Ok(()) => error,
+    }
+}
+
+/// Aborts what a role session has begun for a key and lost.
+async fn abort_lost(bucket: &Bucket, key: &str, session_arn: Option<&str>) -> Result<(), StepError> {
+    let Some(session_arn) = session_arn else { return Ok(()) };
+    let is_lost = |upload: &MultipartUpload| upload.key.as_deref() == Some(key) && is_of(upload, session_arn);
+    for (_, upload_id) in unfinished(bucket, key, is_lost).await? {
+        abort(bucket, key, &upload_id).await?;
+    }
+    Ok(())
+}
+
+/// As [`abort_after`], where it is not known whether an upload was begun.
+pub async fn abort_lost_after(error: StepError, bucket: &Bucket, key: &str, session_arn: Option<&str>) -> StepError {
+    match abort_lost(bucket, key, session_arn).await {
+        Ok(()) => error,
+        Err(left) => {
+            let message = format!("{}; what it may have begun could not be aborted: {left}", error.message);
+            StepError { message, ..error }
+        }
     }
 }
 

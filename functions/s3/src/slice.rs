@@ -1,12 +1,16 @@
 //! How long one call may work.
 
+use std::future::Future;
 use std::time::Duration;
 
-use stepward::Context;
-use tokio::time::Instant;
+use stepward::{Context, ErrorName, StepError};
+use tokio::time::{Instant, timeout_at};
 
 /// The longest that one call works.
 const LONGEST: Duration = Duration::from_secs(50);
+/// What is kept of a call's time for ending what S3 does not answer, and for the answer itself: at most this, and at most a
+/// third of what is left.
+const MARGIN: Duration = Duration::from_secs(20);
 
 /// The time in which one call begins new work, before it answers `Pending` and goes on in the next.
 ///
@@ -16,17 +20,24 @@ const LONGEST: Duration = Duration::from_secs(50);
 /// at the slice's end still has to come back, with the SDK's retries, and the answer has to be written.
 ///
 /// A call always gets something done: look at [`is_over`](Self::is_over) after a piece of work, not before the first.
+///
+/// No wait outlives the call: what S3 is silent about is cut off at its [limit](Self::within), some seconds before the
+/// deadline. Otherwise one object would take the whole call with it, and what it knows of all others.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice {
     end: Instant,
+    limit: Instant,
+    last: Instant,
 }
 
 impl Slice {
     /// The slice that begins now, at the start of a call.
     #[must_use]
     pub fn of(ctx: &Context) -> Self {
-        let now = Instant::now();
-        Self { end: now + LONGEST.min(ctx.deadline().saturating_duration_since(now) / 2) }
+        let (now, deadline) = (Instant::now(), ctx.deadline());
+        let left = deadline.saturating_duration_since(now);
+        let margin = MARGIN.min(left / 3);
+        Self { end: now + LONGEST.min(left / 2), limit: deadline - margin, last: deadline - margin / 2 }
     }
 
     /// Whether it is time to answer.
@@ -34,6 +45,31 @@ impl Slice {
     pub fn is_over(&self) -> bool {
         Instant::now() >= self.end
     }
+
+    /// When work is cut off.
+    #[must_use]
+    pub fn limit(&self) -> Instant {
+        self.limit
+    }
+
+    /// Work, until it is cut off.
+    ///
+    /// # Errors
+    /// `TimedOut` where it was, or what the work fails with.
+    pub async fn within<T>(&self, work: impl Future<Output = Result<T, StepError>>) -> Result<T, StepError> {
+        timeout_at(self.limit, work).await.unwrap_or_else(|_| Err(too_late()))
+    }
+
+    /// Ends what was cut off; `None` where there is no time for that either.
+    pub async fn at_last<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        timeout_at(self.last, work).await.ok()
+    }
+}
+
+/// The error for what was cut off.
+#[must_use]
+pub fn too_late() -> StepError {
+    ErrorName::TimedOut.because("it was not over when this call's time was; look at S3's status, then run it again")
 }
 
 #[cfg(test)]

@@ -5,20 +5,21 @@ mod download;
 mod upload;
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use stepward::{Context, ErrorName, StepError};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout_at;
 
 use crate::bucket::{Attributes, Bucket};
 use crate::keys;
 use crate::listing::Entry;
 use crate::local::{Root, Scratch};
 use crate::multipart::{self, Begun, Upload};
-use crate::slice::Slice;
+use crate::slice::{Slice, too_late};
 
 use self::copy::COPY_LIMIT;
 pub use self::download::Partial;
@@ -82,6 +83,22 @@ pub enum Begin {
     Download(Partial),
 }
 
+/// How far a transfer has got in this call, for when it is cut off: what has not got any further in a whole call is not
+/// tried in another one.
+#[derive(Debug, Default)]
+pub struct Reached(Mutex<Option<Begin>>);
+
+impl Reached {
+    /// Notes what the next call could go on with; `None` where that is nothing.
+    pub fn note(&self, begin: Option<Begin>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = begin;
+    }
+
+    fn take(&self) -> Option<Begin> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 impl Begin {
     /// The multipart upload, where it is one.
     fn upload(self) -> Option<Begun> {
@@ -126,12 +143,33 @@ impl Transfers<'_> {
     /// # Errors
     /// Why it failed; nothing is left of it then.
     pub async fn transfer(&self, entry: &Entry, name: &str, begun: Option<Begin>) -> Result<Option<Begin>, StepError> {
-        match (self.transferred(entry, name, begun.clone()).await, &begun, &self.destination) {
-            (Err(error), Some(Begin::Upload(begun)), End::S3 { bucket, .. }) => {
-                Err(multipart::abort_after(error, bucket, &self.destination.path(name), &begun.upload_id).await)
+        let reached = Reached::default();
+        let work = self.transferred(entry, name, begun.clone(), &reached);
+        let (error, is_late) = match timeout_at(self.slice.limit(), work).await {
+            Ok(Ok(left)) => return Ok(left),
+            Ok(Err(error)) => (error, false),
+            Err(_) => match reached.take() {
+                None => (too_late(), true),
+                left => return Ok(left),
+            },
+        };
+        let End::S3 { bucket, .. } = &self.destination else { return Err(error) };
+        let key = self.destination.path(name);
+        let ended = self.slice.at_last(async {
+            match &begun {
+                Some(Begin::Upload(begun)) => {
+                    multipart::abort_after(error.clone(), bucket, &key, &begun.upload_id).await
+                }
+                None if is_late && self.is_large(entry) => {
+                    multipart::abort_lost_after(error.clone(), bucket, &key, self.ctx.session_arn()).await
+                }
+                _ => error.clone(),
             }
-            (worked, ..) => worked,
-        }
+        });
+        Err(ended.await.unwrap_or_else(|| {
+            let left = "an unfinished multipart upload of it may be left, which is charged for until it is aborted";
+            StepError { message: format!("{}; {left}", error.message), ..error }
+        }))
     }
 
     /// Ends what was begun and will not go on: nothing is left of it. Unfinished files go with their directory.
@@ -188,19 +226,26 @@ impl Transfers<'_> {
         }
     }
 
-    async fn transferred(&self, entry: &Entry, name: &str, begun: Option<Begin>) -> Result<Option<Begin>, StepError> {
+    async fn transferred(
+        &self,
+        entry: &Entry,
+        name: &str,
+        begun: Option<Begin>,
+        reached: &Reached,
+    ) -> Result<Option<Begin>, StepError> {
         match (&self.source, &self.destination) {
             (End::Local { root, .. }, End::S3 { bucket, .. }) => {
                 let path = self.source.path(&entry.key);
-                Box::pin(self.upload((root, &path), (bucket, &self.destination.path(name)), begun)).await
+                Box::pin(self.upload((root, &path), (bucket, &self.destination.path(name)), begun, reached)).await
             }
             (End::S3 { bucket, .. }, End::Local { root, .. }) => {
                 let key = self.source.path(&entry.key);
-                Box::pin(self.download((bucket, &key), entry, (root, &self.destination.path(name)), begun)).await
+                Box::pin(self.download((bucket, &key), entry, (root, &self.destination.path(name)), begun, reached))
+                    .await
             }
             (End::S3 { bucket: from, .. }, End::S3 { bucket: to, .. }) => {
                 let key = self.source.path(&entry.key);
-                Box::pin(self.copy((from, &key), entry, (to, &self.destination.path(name)), begun)).await
+                Box::pin(self.copy((from, &key), entry, (to, &self.destination.path(name)), begun, reached)).await
             }
             (End::Local { .. }, End::Local { .. }) => {
                 Err(ErrorName::InvalidInput.because("source and destination are both local: one must be s3://…"))

@@ -128,7 +128,7 @@ mod tests {
 
     use super::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
     use super::testing::{
-        S3, Sent, THEIRS, WRITTEN, crc, done, in_root, mib, pending, refusal, says, scenes, step, with_root,
+        S3, Sent, THEIRS, WRITTEN, crc, done, in_root, in_time, mib, pending, refusal, says, scenes, step, with_root,
     };
     use super::*;
 
@@ -718,6 +718,61 @@ mod tests {
             assert_eq!((s3.sent("GetObject").len(), files(root).len()), (200 - got, 200));
             let after = &s3.sent("ListObjectsV2")[0].query["start-after"];
             assert_eq!(*after, format!("in/{:03}", got - 1));
+        });
+    }
+
+    #[test]
+    fn pending_uploads_that_s3_is_silent_about_are_kept_for_the_next_call_and_then_given_up() {
+        in_root(async |root| {
+            let s3 = S3::default();
+            fs::write(root.join("large"), mib(20)).unwrap();
+            s3.silence("UploadPart", |sent| sent.query["partNumber"] != "1");
+            let (resume, _) = pending(in_time(up("large").run(&s3.context_as(SESSION), None)).await);
+            assert_eq!(s3.uploads()["upload-1"].parts.len(), 1);
+            let error = in_time(up("large").run(&s3.context_as(SESSION), Some(resume.clone()))).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::TimedOut, "{error}");
+            assert!(s3.uploads().is_empty(), "it got no further in a whole call");
+            s3.speak();
+            done(up("large").run(&s3.context_as(SESSION), Some(resume)).await);
+            assert_eq!((s3.object("data", "copy").unwrap().size, s3.uploads().len()), (20 << 20, 0));
+        });
+    }
+
+    #[test]
+    fn pending_downloads_that_s3_is_silent_about_are_kept_for_the_next_call() {
+        in_root(async |root| {
+            let s3 = S3::default();
+            s3.put("data", "object", mib(20));
+            s3.silence("GetObject", |sent| sent.header("range").is_some_and(|range| !range.starts_with("bytes=0-")));
+            let (resume, _) = pending(in_time(down().run(&s3.context(), None)).await);
+            s3.speak();
+            s3.take();
+            done(down().run(&s3.context(), Some(resume)).await);
+            assert_eq!((s3.sent("GetObject").len(), fs::read(root.join("file")).unwrap() == mib(20)), (2, true));
+        });
+    }
+
+    #[test]
+    fn failed_is_the_one_object_that_s3_is_silent_about_and_its_upload_is_not_left() {
+        in_root(async |root| {
+            fs::create_dir(root.join("up")).unwrap();
+            for name in ["a", "b", "c"] {
+                fs::write(root.join("up").join(name), mib(9)).unwrap();
+            }
+            fs::write(root.join("up/small"), "x").unwrap();
+            for silent in ["CreateMultipartUpload", "PutObject"] {
+                let s3 = S3::default();
+                s3.silence(silent, |sent| sent.key == "b" || sent.key == "small");
+                if silent == "CreateMultipartUpload" {
+                    // It has begun, and does not say so.
+                    s3.on(silent, |sent, store| (sent.key == "b").then(|| store.answer(sent)));
+                }
+                let step = copy(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
+                let error = in_time(step.run(&s3.context_as(SESSION), None)).await.unwrap_err();
+                assert!(error.message.contains("1 failed and 3 went well"), "{error}");
+                assert!(error.message.contains("when this call's time was"), "{error}");
+                assert!(s3.uploads().is_empty(), "{silent}");
+            }
         });
     }
 

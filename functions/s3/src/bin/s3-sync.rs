@@ -165,7 +165,7 @@ mod tests {
     use stepward::testing::log;
     use stepward_tests::proof::prove;
 
-    use super::testing::{Object, S3, Sent, WRITTEN, done, in_root, pending, refusal, step};
+    use super::testing::{Object, S3, Sent, WRITTEN, done, in_root, in_time, pending, refusal, step};
     use super::*;
 
     fn sync(params: Value) -> S3Sync {
@@ -580,6 +580,34 @@ mod tests {
         let state: Value = resume.state().unwrap();
         assert!(state["after"].as_str().is_some_and(|after| after > "020"), "{state}");
         assert_eq!(done(across(false).run(&s3.context(), Some(resume)).await).unchanged, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pending_where_s3_is_silent_about_the_rest_of_a_listing_and_failed_where_about_all_of_it() {
+        let s3 = S3::default();
+        s3.store().page = Some(10);
+        here(&s3, (0..20).map(|n| format!("{n:02}")));
+        s3.silence("ListObjectsV2", |sent| sent.query.contains_key("continuation-token"));
+        let (resume, progress) = pending(in_time(across(false).run(&s3.context(), None)).await);
+        assert!(progress.starts_with("10 transferred"), "{progress}");
+        s3.speak();
+        s3.silence("ListObjectsV2", |_| true);
+        let error = in_time(across(false).run(&s3.context(), Some(resume.clone()))).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::TimedOut, "{error}");
+        s3.speak();
+        assert_eq!(done(across(false).run(&s3.context(), Some(resume)).await).transferred, 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_are_deletions_that_s3_is_silent_about() {
+        let s3 = S3::default();
+        there(&s3, ["x", "y\u{1}"]);
+        for operation in ["DeleteObject", "DeleteObjects"] {
+            s3.silence(operation, |_| true);
+        }
+        let error = in_time(across(true).run(&s3.context(), None)).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::TimedOut, "{error}");
+        assert!(error.message.starts_with("2 failed and 0 went well"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use stepward::{ErrorName, StepError};
 
 use super::download::{broken, changed, check};
-use super::{Begin, Transfers, tried};
+use super::{Begin, Reached, Transfers, tried};
 use crate::body::Checksum;
 use crate::bucket::{Bucket, Head, copy_source, patient};
 use crate::listing::Entry;
@@ -34,14 +34,15 @@ impl Transfers<'_> {
         entry: &Entry,
         to: (&Bucket, &str),
         begun: Option<Begin>,
+        reached: &Reached,
     ) -> Result<Option<Begin>, StepError> {
         let begun = begun.and_then(Begin::upload);
-        let left = match self.by_s3(from, entry, to, begun.clone()).await {
+        let left = match self.by_s3(from, entry, to, begun.clone(), reached).await {
             Err(error) if error.name == ErrorName::AccessDenied && self.two_accounts => {
                 if !self.relay.swap(true, Ordering::Relaxed) {
                     self.ctx.log("S3 may not copy between these two accounts by itself: the objects go through here");
                 }
-                Box::pin(self.through_here(from, entry, to, begun)).await?
+                Box::pin(self.through_here(from, entry, to, begun, reached)).await?
             }
             answer => answer?,
         };
@@ -58,13 +59,14 @@ impl Transfers<'_> {
         entry: &Entry,
         (to, key): (&Bucket, &str),
         begun: Option<multipart::Begun>,
+        reached: &Reached,
     ) -> Result<Option<multipart::Begun>, StepError> {
         let went_through_here = begun.as_ref().is_some_and(|begun| begun.of.starts_with(HERE));
         if went_through_here || self.relay.load(Ordering::Relaxed) {
             return Err(ErrorName::AccessDenied.because("S3 may not copy between these two accounts by itself"));
         }
         if entry.size > COPY_LIMIT {
-            return Box::pin(self.parts_by_s3((from, source), entry, (to, key), begun)).await;
+            return Box::pin(self.parts_by_s3((from, source), entry, (to, key), begun, reached)).await;
         }
         let request = to.client.copy_object().bucket(&to.name).key(key).copy_source(copy_source(&from.name, source));
         let request = request
@@ -84,6 +86,7 @@ impl Transfers<'_> {
         entry: &Entry,
         (to, key): (&Bucket, &str),
         begun: Option<multipart::Begun>,
+        reached: &Reached,
     ) -> Result<Option<multipart::Begun>, StepError> {
         let head = from.head(source).await?;
         let (of, part_size) = (entry.etag.clone().unwrap_or_default(), multipart::part_size(head.size, COPY_PART));
@@ -103,7 +106,7 @@ impl Transfers<'_> {
             let completed = CompletedPart::builder().part_number(number).set_e_tag(result.e_tag);
             Ok(completed.set_checksum_crc64_nvme(result.checksum_crc64_nvme).build())
         };
-        Box::pin(upload.run(begun, self.like((from, source), head, to), part)).await
+        Box::pin(upload.run(begun, reached, self.like((from, source), head, to), part)).await
     }
 
     async fn through_here(
@@ -112,6 +115,7 @@ impl Transfers<'_> {
         entry: &Entry,
         (to, key): (&Bucket, &str),
         begun: Option<multipart::Begun>,
+        reached: &Reached,
     ) -> Result<Option<multipart::Begun>, StepError> {
         let head = from.head(source).await?;
         if entry.etag.is_some() && entry.etag != head.etag {
@@ -154,7 +158,7 @@ impl Transfers<'_> {
             let completed = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag);
             Ok(completed.checksum_crc64_nvme(checksum.text()).build())
         };
-        Box::pin(upload.run(begun, self.like((from, source), head, to), part)).await
+        Box::pin(upload.run(begun, reached, self.like((from, source), head, to), part)).await
     }
 
     /// The beginning of an upload that makes an object like another one: what S3 copies by itself only for one request.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use stepward::context::sha256;
 use stepward::{ErrorName, StepError};
 
-use super::{Begin, Transfers, tried};
+use super::{Begin, Reached, Transfers, tried};
 use crate::body::{CHUNK, Checksum, blocking};
 use crate::bucket::{Bucket, Head};
 use crate::listing::Entry;
@@ -31,6 +31,12 @@ pub struct Partial {
     checksum: u64,
 }
 
+impl Partial {
+    fn of(head: &Head, Checksum { bytes, value: checksum, .. }: Checksum) -> Self {
+        Self { etag: head.etag.clone(), bytes, checksum }
+    }
+}
+
 impl Transfers<'_> {
     pub(super) async fn download(
         &self,
@@ -38,6 +44,7 @@ impl Transfers<'_> {
         entry: &Entry,
         (root, path): (&Arc<Root>, &str),
         begun: Option<Begin>,
+        reached: &Reached,
     ) -> Result<Option<Begin>, StepError> {
         let scratch =
             self.scratch.as_ref().ok_or_else(|| ErrorName::Internal.because("no place for unfinished files"))?;
@@ -49,7 +56,7 @@ impl Transfers<'_> {
         let received = if entry.size <= PART && partial.is_none() {
             self.whole((bucket, key), scratch, &name, path).await
         } else {
-            match self.in_parts((bucket, key), scratch, &name, partial, path).await {
+            match self.in_parts((bucket, key), scratch, &name, partial, path, reached).await {
                 Ok(Received::Partly(partial)) => return Ok(Some(Begin::Download(partial))),
                 Ok(Received::All(received)) => Ok(received),
                 Err(error) => Err(error),
@@ -114,6 +121,7 @@ impl Transfers<'_> {
         name: &str,
         partial: Option<Partial>,
         path: &str,
+        reached: &Reached,
     ) -> Result<Received, StepError> {
         let head = bucket.head(key).await?;
         let expected = head.checksums.first().copied();
@@ -142,11 +150,12 @@ impl Transfers<'_> {
             }
             let Some(part) = running.next().await else { break };
             received = received.then(part?);
+            reached.note(Some(Begin::Download(Partial::of(&head, received))));
         }
         if received.bytes < head.size {
-            let Checksum { bytes, value: checksum, .. } = received;
-            return Ok(Received::Partly(Partial { etag: head.etag.clone(), bytes, checksum }));
+            return Ok(Received::Partly(Partial::of(&head, received)));
         }
+        reached.note(None);
         if expected.is_some_and(|expected| expected != received) {
             return Err(ErrorName::StepFailed.because(format!(
                 "what came has the checksum {}, and S3 has {}; run it again",

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use stepward::{ErrorName, StepError};
 
-use super::{Begin, Transfers};
+use super::{Begin, Reached, Transfers};
 use crate::body::{CHUNK, Checksum, blocking};
 use crate::bucket::Bucket;
 use crate::local::{OpenFile, Root};
@@ -21,6 +21,7 @@ impl Transfers<'_> {
         (root, path): (&Arc<Root>, &str),
         (bucket, key): (&Bucket, &str),
         begun: Option<Begin>,
+        reached: &Reached,
     ) -> Result<Option<Begin>, StepError> {
         let (below, file) = (Arc::clone(root), path.to_owned());
         // What fits into one piece is read at once.
@@ -38,7 +39,7 @@ impl Transfers<'_> {
                 multipart::abort(bucket, key, &begun.upload_id).await?;
             }
             self.put(&opened, bytes, path, (bucket, key)).await?;
-        } else if let Some(begun) = self.put_parts(&opened, path, bucket, key, begun).await? {
+        } else if let Some(begun) = self.put_parts(&opened, path, (bucket, key), begun, reached).await? {
             return Ok(Some(Begin::Upload(begun)));
         }
         if self.is_move {
@@ -84,9 +85,9 @@ impl Transfers<'_> {
         &self,
         opened: &OpenFile,
         path: &str,
-        bucket: &Bucket,
-        key: &str,
+        (bucket, key): (&Bucket, &str),
         begun: Option<multipart::Begun>,
+        reached: &Reached,
     ) -> Result<Option<multipart::Begun>, StepError> {
         let size = opened.stat.size;
         // Not its device, whose number may be another on the next machine.
@@ -103,7 +104,7 @@ impl Transfers<'_> {
             let completed = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag);
             Ok(completed.set_checksum_crc64_nvme(answer.checksum_crc64_nvme).build())
         };
-        Box::pin(upload.run(begun, create, part)).await
+        Box::pin(upload.run(begun, reached, create, part)).await
     }
 }
 
