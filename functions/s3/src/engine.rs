@@ -13,6 +13,7 @@ use crate::delete::{self, Batch};
 use crate::listing::Entry;
 use crate::plan::{Decision, Plan};
 use crate::report::{Done, Report};
+use crate::slice::too_late;
 use crate::transfer::{Begin, Transfers};
 
 /// Objects that are on their way at once. S3 answers a small one in some 20 to 50 ms, so that this is beyond what one
@@ -157,15 +158,16 @@ impl Run<'_> {
             }
         };
         drop(running);
-        if let Err(error) = listing {
-            return Err(match self.give_up(&left).await {
+        let is_hopeless = report.is_hopeless();
+        if let Err(error) = listing.and_then(|()| if is_hopeless { report.clone().end().map(drop) } else { Ok(()) }) {
+            // What ended it, before what could not be ended.
+            let ended = slice.at_last(self.give_up(&left)).await;
+            return Err(match ended.unwrap_or_else(|| Err(too_late())) {
                 Ok(()) => error,
                 Err(also) => StepError { message: format!("{}; and {also}", error.message), ..error },
             });
         }
-        if report.is_hopeless() {
-            self.give_up(&left).await?;
-        } else if !listed || !left.is_empty() {
+        if !listed || !left.is_empty() {
             let progress = progress(&report, left.len());
             return Progress::pending(&Position { after, unfinished: left, report }, Duration::ZERO, progress);
         }

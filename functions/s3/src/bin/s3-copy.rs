@@ -872,6 +872,26 @@ mod tests {
     }
 
     #[test]
+    fn failed_aborts_do_not_hide_why_it_was_given_up() {
+        in_root(async |root| {
+            let s3 = S3::default();
+            fs::create_dir(root.join("up")).unwrap();
+            fs::write(root.join("up/a"), mib(20)).unwrap();
+            (0..1_000).for_each(|n| fs::write(root.join(format!("up/b{n:03}")), "x").unwrap());
+            s3.refuse("PutObject", usize::MAX, 403, "AccessDenied");
+            s3.refuse("AbortMultipartUpload", 9, 400, "InvalidRequest");
+            // So it is under way still when it is given up.
+            s3.silence("UploadPart", |sent| sent.query["partNumber"] != "1");
+            let step = copy(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
+            let error = in_time(step.run(&s3.context(), None)).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::AccessDenied, "{error}");
+            for part in ["1000 failed and 0 went well", "AWS denied s3:PutObject", "; and S3 says no"] {
+                assert!(error.message.contains(part), "{error}");
+            }
+        });
+    }
+
+    #[test]
     fn failed_checksums_leave_no_file() {
         in_root(async |root| {
             for size in [1, 20] {
