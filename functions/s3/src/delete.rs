@@ -23,29 +23,42 @@ const AT_ONCE: usize = 16;
 
 /// What is to be deleted together.
 #[derive(Debug, Default)]
-pub struct Batch(Vec<Entry>);
+pub struct Batch {
+    entries: Vec<Entry>,
+    /// What has been added and names that are still to come may be below, with a slash.
+    above: Vec<String>,
+}
 
 impl Batch {
-    /// Adds one.
+    /// Adds one, in the order of keys.
     pub fn push(&mut self, entry: Entry) {
-        self.0.push(entry);
+        self.is_above(&entry.key);
+        self.above.push(format!("{}/", entry.key));
+        self.entries.push(entry);
+    }
+
+    /// Whether what was added, also before all of it was taken, has the name of a directory that a key is in. Keys are
+    /// asked for in their order.
+    pub fn is_above(&mut self, key: &str) -> bool {
+        self.above.retain(|above| key.starts_with(above) || key < above.as_str());
+        self.above.iter().any(|above| key.starts_with(above))
     }
 
     /// Whether there is nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 
     /// Whether one request takes no more.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.0.len() >= BATCH
+        self.entries.len() >= BATCH
     }
 
     /// All of it, if there is any.
     pub fn take(&mut self) -> Option<Vec<Entry>> {
-        (!self.0.is_empty()).then(|| std::mem::take(&mut self.0))
+        (!self.entries.is_empty()).then(|| std::mem::take(&mut self.entries))
     }
 }
 

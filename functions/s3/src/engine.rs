@@ -14,7 +14,7 @@ use crate::listing::Entry;
 use crate::plan::{Decision, Plan};
 use crate::report::{Done, Report};
 use crate::slice::too_late;
-use crate::transfer::{Begin, Transfers};
+use crate::transfer::{Begin, End, Transfers};
 
 /// Objects that are on their way at once. S3 answers a small one in some 20 to 50 ms, so that this is beyond what one
 /// processor sends.
@@ -82,7 +82,8 @@ impl Run<'_> {
             let modified = std::time::SystemTime::UNIX_EPOCH;
             running.push(self.transfer(Entry { key, size, modified, etag, archived: false }, true, Some(begin)));
         }
-        let slice = self.transfers.slice;
+        let Transfers { slice, destination, .. } = self.transfers;
+        let to_files = matches!(destination, End::Local { .. });
         let (mut listed, mut got_on, mut is_silent) = (false, false, false);
         let listing: Result<(), StepError> = loop {
             let goes_on = !listed && !is_silent && !slice.is_over() && !report.is_hopeless();
@@ -151,6 +152,13 @@ impl Run<'_> {
                 Decision::Delete(entry) if self.dry_run => self.deleted(&mut report, &entry),
                 Decision::Delete(entry) => batch.push(entry),
                 Decision::Transfer(entry) => {
+                    // A file has to be gone before its name can be a directory's.
+                    if to_files && batch.is_above(&entry.key) {
+                        running.extend(self.deletion(&mut batch));
+                        while let Some(came) = running.next().await {
+                            self.note(came, &mut report, &mut left, &mut large);
+                        }
+                    }
                     let is_large = self.transfers.is_large(&entry);
                     large += usize::from(is_large);
                     running.push(self.transfer(entry, is_large, None));

@@ -376,6 +376,24 @@ mod tests {
         });
     }
 
+    #[test]
+    fn done_makes_a_directory_where_a_file_is_that_is_to_be_deleted() {
+        in_root(async |root| {
+            let s3 = S3::default();
+            // More than one request would delete come between.
+            file(&root.join("out/a"), 7, 0);
+            (0..1_100).for_each(|n| file(&root.join(format!("out/a-{n:04}")), 7, 0));
+            file(&root.join("out/z"), 7, 0);
+            for key in ["a/b", "a/c", "z/1"] {
+                put(&s3, "data", key, 7, 0);
+            }
+            let step = sync(json!({ "source": "s3://data", "destination": "out", "delete": true }));
+            let output = done(step.run(&s3.context(), None).await);
+            assert_eq!((output.transferred, output.deleted), (3, 1_102));
+            assert!(["a/b", "a/c", "z/1"].iter().all(|key| root.join("out").join(key).is_file()));
+        });
+    }
+
     #[tokio::test(start_paused = true)]
     async fn already_up_to_date_it_sends_nothing_but_listings() {
         let s3 = S3::default();
