@@ -139,6 +139,7 @@ async fn objects(
     sender: &Sender<Result<Vec<Listed>, StepError>>,
 ) -> Result<(), StepError> {
     let request = bucket.client.list_objects_v2().bucket(&bucket.name).prefix(prefix).encoding_type(EncodingType::Url);
+    let request = request.set_expected_bucket_owner(bucket.owner.clone());
     let mut last = after.map(|after| format!("{prefix}{after}"));
     let request = request.set_start_after(last.clone());
     let mut pages = request.into_paginator().send();

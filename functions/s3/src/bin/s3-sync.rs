@@ -617,6 +617,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn failed_is_the_listing_of_a_destination_that_is_another_accounts() {
+        let s3 = S3::default();
+        here(&s3, ["a"]);
+        s3.put("theirs", "b", "content");
+        let step = sync(json!({ "source": "s3://from-here", "destination": "s3://theirs", "delete": true }));
+        assert_eq!(step.run(&s3.context(), None).await.unwrap_err().name, ErrorName::AccessDenied);
+        let requests = s3.take();
+        assert!(requests.iter().all(|sent| sent.operation == "ListObjectsV2"), "{requests:?}");
+        let owners: BTreeSet<_> = requests.iter().map(|sent| sent.header("x-amz-expected-bucket-owner")).collect();
+        assert_eq!(owners, BTreeSet::from([None, Some("222222222222")]), "whose the source is, nobody says");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn failed_are_deletions_that_s3_is_silent_about() {
         let s3 = S3::default();
         there(&s3, ["x", "y\u{1}"]);
