@@ -24,8 +24,8 @@ use crate::bucket::{Attributes, Bucket, patient};
 use crate::slice::Slice;
 use crate::transfer::{Begin, Reached, TRIES, jitter};
 
-use self::left::abort_lost;
 pub use self::left::{abort, abort_after, abort_lost_after, is_of, unfinished};
+use self::left::{abort_lost, aborted};
 
 /// Size above which an object is moved in parts, and of a part: the AWS CLI's.
 pub const PART: u64 = 8 * 1024 * 1024;
@@ -223,8 +223,21 @@ impl Upload<'_> {
         let request = request.set_checksum_crc64_nvme(whole.map(|whole| whole.text()));
         let request = request.set_checksum_type(whole.map(|_| ChecksumType::FullObject));
         let request = request.set_expected_bucket_owner(self.bucket.owner.clone());
-        request.customize().config_override(patient()).send().await?;
-        Ok(())
+        let Err(error) = request.customize().config_override(patient()).send().await.map_err(StepError::from) else {
+            return Ok(());
+        };
+        // The answer may have been lost, and another try have found no upload any more.
+        let is_unclear =
+            matches!(error.name, ErrorName::TimedOut | ErrorName::Internal) || error.has_code("NoSuchUpload");
+        if is_unclear && self.is_complete(upload_id, whole).await { Ok(()) } else { Err(error) }
+    }
+
+    /// Whether the upload is over, and its object there.
+    async fn is_complete(&self, upload_id: &str, whole: Option<Checksum>) -> bool {
+        // What can be aborted has not been completed: the object is an older one then.
+        let is_over = matches!(aborted(self.bucket, self.key, upload_id).await, Ok(false));
+        is_over
+            && self.bucket.head(self.key).await.is_ok_and(|head| whole.is_some_and(|sum| head.checksums.contains(&sum)))
     }
 }
 

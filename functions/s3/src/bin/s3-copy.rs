@@ -128,7 +128,8 @@ mod tests {
 
     use super::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
     use super::testing::{
-        S3, Sent, THEIRS, WRITTEN, crc, done, in_root, in_time, mib, pending, refusal, says, scenes, step, with_root,
+        Object, S3, Sent, THEIRS, WRITTEN, crc, done, in_root, in_time, mib, pending, refusal, says, scenes, step,
+        with_root,
     };
     use super::*;
 
@@ -978,6 +979,31 @@ mod tests {
             done(up("large").run(&s3.context_as(SESSION), None).await);
             assert_eq!((s3.sent("CreateMultipartUpload").len(), s3.uploads().len()), (2, 0));
             assert_eq!(s3.sent("AbortMultipartUpload")[0].query["uploadId"], "upload-1");
+        });
+    }
+
+    #[test]
+    fn done_where_the_answer_to_the_end_of_an_upload_is_lost_and_its_object_is_there() {
+        in_root(async |root| {
+            for (is_done, is_other) in [(true, false), (false, false), (true, true)] {
+                let s3 = S3::default();
+                fs::write(root.join("large"), mib(9)).unwrap();
+                // What an upload that did not end must not be taken for.
+                s3.put("data", "copy", mib(9));
+                s3.on("CompleteMultipartUpload", move |sent, store| {
+                    if is_done && !store.uploads.is_empty() {
+                        store.answer(sent);
+                    }
+                    if is_other {
+                        let object = Object { checksum: Some(crc(b"another")), ..Object::default() };
+                        store.put("data", "copy", object);
+                    }
+                    Some(refusal(500, "InternalError"))
+                });
+                let answer = up("large").run(&s3.context(), None).await;
+                assert_eq!(answer.is_ok(), is_done && !is_other, "{is_done} {is_other}: {answer:?}");
+                assert!(s3.uploads().is_empty());
+            }
         });
     }
 

@@ -62,15 +62,14 @@ impl Task<'_> {
             return if self.recursive { delete.allow(&["s3:ListBucket"], [bucket]) } else { delete };
         }
         let mut of_bucket = vec!["s3:ListBucketMultipartUploads"];
-        let mut of_objects = vec!["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"];
+        // What was written is looked at where S3's answer to it was lost, and before a move deletes its source.
+        let mut of_objects =
+            vec!["s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"];
         if copies {
             of_objects.push("s3:PutObjectTagging");
         }
-        match self.operation {
-            // What was written is looked at before its source is deleted.
-            Operation::Move => of_objects.push("s3:GetObject"),
-            Operation::Sync(_) => of_bucket.push("s3:ListBucket"),
-            Operation::Copy | Operation::Delete => {}
+        if matches!(self.operation, Operation::Sync(_)) {
+            of_bucket.push("s3:ListBucket");
         }
         let all = decrypting(Permissions::default().allow(&of_bucket, [bucket])).allow(&of_objects, [self.objects(to)]);
         if self.operation == Operation::Sync(true) { all.and(delete) } else { all }
