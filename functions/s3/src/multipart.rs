@@ -24,8 +24,9 @@ use crate::bucket::{Attributes, Bucket, patient};
 use crate::slice::Slice;
 use crate::transfer::{Begin, Reached, TRIES, jitter};
 
+use self::left::abort_lost;
+pub(crate) use self::left::aborted;
 pub use self::left::{abort, abort_after, abort_lost_after, is_of, unfinished};
-use self::left::{abort_lost, aborted};
 
 /// Size above which an object is moved in parts, and of a part: the AWS CLI's.
 pub const PART: u64 = 8 * 1024 * 1024;

@@ -2,6 +2,7 @@
 
 mod copy;
 mod download;
+mod moved;
 mod upload;
 
 use std::future::Future;
@@ -147,7 +148,15 @@ impl Transfers<'_> {
         let work = self.transferred(entry, name, begun.clone(), &reached);
         let (error, is_late) = match timeout_at(self.slice.limit(), work).await {
             Ok(Ok(left)) => return Ok(left),
-            Ok(Err(error)) => (error, false),
+            Ok(Err(error)) => {
+                let may_be_moved = self.is_move && error.name == ErrorName::NotFound;
+                if let Some(begun) = begun.as_ref().filter(|_| may_be_moved)
+                    && let Some(Ok(true)) = self.slice.at_last(self.has_moved(entry, name, begun)).await
+                {
+                    return Ok(None);
+                }
+                (error, false)
+            }
             Err(_) => match reached.take() {
                 None => (too_late(), true),
                 left => return Ok(left),

@@ -414,6 +414,51 @@ mod tests {
     }
 
     #[test]
+    fn pending_moves_of_large_ones_called_again_after_a_lost_answer_are_counted() {
+        in_root(async |root| {
+            let through_here = mv(json!({
+                "source": "s3://theirs/object", "source_account": "archive", "destination": "s3://other/copy",
+            }));
+            for (step, slow) in [(up(), "UploadPart"), (down(), "GetObject"), (through_here, "UploadPart")] {
+                let s3 = S3::default();
+                fs::write(root.join("file"), mib(65)).unwrap();
+                ["data", "theirs"].iter().for_each(|bucket| s3.put(bucket, "object", mib(65)));
+                s3.refuse("CopyObject", 9, 403, "AccessDenied");
+                let call = async |resume| step.run(&s3.context_of_two(), resume).await;
+                let (looked, _) = pending(call(None).await);
+                s3.is_slow_at(slow, 1);
+                let (resume, _) = pending(call(Some(looked)).await);
+                for _ in 0..2 {
+                    let output = done(call(Some(resume.clone())).await);
+                    assert_eq!((output.transferred, output.bytes), (1, 65 * MIB), "{slow}");
+                }
+                assert!(!root.join(".stepward").exists());
+            }
+        });
+    }
+
+    #[test]
+    fn not_found_is_the_source_of_an_unfinished_move_although_something_is_at_the_destination() {
+        in_root(async |root| {
+            for (step, slow) in [(up(), "UploadPart"), (down(), "GetObject")] {
+                let s3 = S3::default();
+                fs::write(root.join("file"), mib(65)).unwrap();
+                ["object", "copy"].iter().for_each(|key| s3.put("data", key, mib(65)));
+                s3.is_slow_at(slow, 1);
+                let (resume, _) = pending(go(&step, &s3).await);
+                if slow == "UploadPart" {
+                    fs::remove_file(root.join("file")).unwrap();
+                } else {
+                    s3.store().objects.remove(&("data".into(), "object".into()));
+                }
+                let error = step.run(&s3.context(), Some(resume)).await.unwrap_err();
+                assert_eq!(error.name, ErrorName::NotFound, "{error}");
+                assert!(s3.uploads().is_empty() && !root.join(".stepward").exists());
+            }
+        });
+    }
+
+    #[test]
     fn failed_verifications_keep_the_source() {
         in_root(async |root| {
             for (size, bytes, why) in

@@ -15,7 +15,7 @@ pub async fn abort(bucket: &Bucket, key: &str, upload_id: &str) -> Result<(), St
 }
 
 /// As [`abort`]; whether it was there.
-pub(super) async fn aborted(bucket: &Bucket, key: &str, upload_id: &str) -> Result<bool, StepError> {
+pub(crate) async fn aborted(bucket: &Bucket, key: &str, upload_id: &str) -> Result<bool, StepError> {
     let request = bucket.client.abort_multipart_upload().bucket(&bucket.name).key(key).upload_id(upload_id);
     match request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(StepError::from) {
         Err(error) if error.has_code("NoSuchUpload") => Ok(false),

@@ -64,6 +64,8 @@ impl Transfers<'_> {
         };
         let (etag, checksum) = match received {
             Ok(received) => received,
+            // What is there of a source that is gone tells whether it was moved; it goes at the end.
+            Err(error) if error.name == ErrorName::NotFound => return Err(error),
             Err(error) => {
                 // Where even that fails, the whole directory goes at the end.
                 let (scratch, name) = (Arc::clone(scratch), name.clone());
