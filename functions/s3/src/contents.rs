@@ -74,7 +74,7 @@ impl Contents<'_> {
     ///
     /// # Errors
     /// Why S3 failed. What it refuses for single versions is counted and no error.
-    pub async fn remove(&self, removal: &mut Removal, slice: Slice) -> Result<bool, StepError> {
+    pub async fn remove(&self, removal: &mut Removal, slice: &Slice) -> Result<bool, StepError> {
         Ok(self.remove_versions(removal, slice).await? && self.abort_uploads(removal, slice).await?)
     }
 
@@ -87,7 +87,7 @@ impl Contents<'_> {
         Ok(list.set_version_id_marker(after.map(|version| version.id.clone())).send().await?)
     }
 
-    async fn remove_versions(&self, removal: &mut Removal, slice: Slice) -> Result<bool, StepError> {
+    async fn remove_versions(&self, removal: &mut Removal, slice: &Slice) -> Result<bool, StepError> {
         loop {
             let page = self.page(removal.after.as_ref(), 1000).await?;
             let more = page.is_truncated == Some(true);
@@ -136,7 +136,7 @@ impl Contents<'_> {
         Ok(refused)
     }
 
-    async fn abort_uploads(&self, removal: &mut Removal, slice: Slice) -> Result<bool, StepError> {
+    async fn abort_uploads(&self, removal: &mut Removal, slice: &Slice) -> Result<bool, StepError> {
         let Bucket { client, name, owner } = &self.bucket;
         let list = client.list_multipart_uploads().bucket(name).set_expected_bucket_owner(owner.clone());
         let list = list.encoding_type(EncodingType::Url);

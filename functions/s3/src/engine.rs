@@ -77,6 +77,8 @@ impl Run<'_> {
         let mut left = Vec::new();
         let mut large = 0;
         let mut batch = Batch::default();
+        // What is to go on is enough for a call.
+        let mut has_begun = !unfinished.is_empty();
         for Unfinished { key, size, etag, begin } in unfinished {
             large += 1;
             let modified = std::time::SystemTime::UNIX_EPOCH;
@@ -86,7 +88,8 @@ impl Run<'_> {
         let to_files = matches!(destination, End::Local { .. });
         let (mut listed, mut got_on, mut is_silent) = (false, false, false);
         let listing: Result<(), StepError> = loop {
-            let goes_on = !listed && !is_silent && !slice.is_over() && !report.is_hopeless();
+            let has_time = !has_begun || !slice.is_over();
+            let goes_on = !listed && !is_silent && has_time && !report.is_hopeless();
             let has_room = running.len() < AT_ONCE && large < LARGE_AT_ONCE;
             if !goes_on && batch.is_empty() && running.is_empty() {
                 break Ok(());
@@ -125,6 +128,9 @@ impl Run<'_> {
                     break Err(error);
                 }
             };
+            if !std::mem::replace(&mut has_begun, true) {
+                slice.begin();
+            }
             let Some(decision) = decision else {
                 listed = true;
                 continue;

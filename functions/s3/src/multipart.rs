@@ -61,7 +61,7 @@ pub struct Upload<'a> {
     /// The role session that uploads: what it has begun and lost is aborted.
     pub session_arn: Option<&'a str>,
     /// When to stop for now.
-    pub slice: Slice,
+    pub slice: &'a Slice,
 }
 
 /// A part that is to be uploaded.

@@ -1,6 +1,7 @@
 //! How long one call may work.
 
 use std::future::Future;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use stepward::{Context, ErrorName, StepError};
@@ -23,9 +24,12 @@ const MARGIN: Duration = Duration::from_secs(20);
 ///
 /// No wait outlives the call: what S3 is silent about is cut off at its [limit](Self::within), some seconds before the
 /// deadline. Otherwise one object would take the whole call with it, and what it knows of all others.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Slice {
     end: Instant,
+    /// Where it has begun anew: its end then.
+    later: OnceLock<Instant>,
+    deadline: Instant,
     limit: Instant,
     last: Instant,
 }
@@ -37,13 +41,23 @@ impl Slice {
         let (now, deadline) = (Instant::now(), ctx.deadline());
         let left = deadline.saturating_duration_since(now);
         let margin = MARGIN.min(left / 3);
-        Self { end: now + LONGEST.min(left / 2), limit: deadline - margin, last: deadline - margin / 2 }
+        let (limit, last) = (deadline - margin, deadline - margin / 2);
+        Self { end: now + LONGEST.min(left / 2), later: OnceLock::new(), deadline, limit, last }
+    }
+
+    /// Begins anew, once, when there is something to be done at last: to list a large directory may take longer than a
+    /// slice, and is to be done again in every call.
+    pub fn begin(&self) {
+        self.later.get_or_init(|| {
+            let now = Instant::now();
+            (now + LONGEST.min(self.deadline.saturating_duration_since(now) / 2)).min(self.limit)
+        });
     }
 
     /// Whether it is time to answer.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        Instant::now() >= self.end
+        Instant::now() >= *self.later.get().unwrap_or(&self.end)
     }
 
     /// When work is cut off.
@@ -93,5 +107,10 @@ mod tests {
         let slice = Slice::of(&ctx);
         tokio::time::advance(Duration::from_secs(15)).await;
         assert!(slice.is_over(), "it begins anew in the next call, with half of what is left then");
+        slice.begin();
+        assert!(!slice.is_over(), "and when there is something to be done at last");
+        slice.begin();
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert!(slice.is_over(), "but only once");
     }
 }

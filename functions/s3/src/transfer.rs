@@ -1,16 +1,16 @@
 //! Moving one object: up, down, or from bucket to bucket.
 
+mod begin;
 mod copy;
 mod download;
 mod moved;
 mod upload;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use stepward::{Context, ErrorName, StepError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
@@ -19,9 +19,10 @@ use crate::bucket::{Attributes, Bucket};
 use crate::keys;
 use crate::listing::Entry;
 use crate::local::{Root, Scratch};
-use crate::multipart::{self, Begun, Upload};
+use crate::multipart::{self, Upload};
 use crate::slice::{Slice, too_late};
 
+pub use self::begin::{Begin, Reached};
 use self::copy::COPY_LIMIT;
 pub use self::download::Partial;
 pub(crate) use self::download::scratch_name;
@@ -72,42 +73,6 @@ pub struct Transfers<'a> {
     pub two_accounts: bool,
     /// Memory for parts that are held whole, in units of [`crate::multipart::PART`].
     pub memory: Semaphore,
-}
-
-/// A transfer that goes on in another call.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Begin {
-    /// A multipart upload, from a file or from another bucket.
-    Upload(Begun),
-    /// A file that is not whole yet.
-    Download(Partial),
-}
-
-/// How far a transfer has got in this call, for when it is cut off: what has not got any further in a whole call is not
-/// tried in another one.
-#[derive(Debug, Default)]
-pub struct Reached(Mutex<Option<Begin>>);
-
-impl Reached {
-    /// Notes what the next call could go on with; `None` where that is nothing.
-    pub fn note(&self, begin: Option<Begin>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = begin;
-    }
-
-    fn take(&self) -> Option<Begin> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl Begin {
-    /// The multipart upload, where it is one.
-    fn upload(self) -> Option<Begun> {
-        match self {
-            Self::Upload(begun) => Some(begun),
-            Self::Download(_) => None,
-        }
-    }
 }
 
 impl End {
@@ -265,7 +230,7 @@ impl Transfers<'_> {
     /// What is made of parts at the destination.
     fn in_parts_to<'b>(&'b self, to: (&'b Bucket, &'b str), size: u64, part_size: u64, of: &'b str) -> Upload<'b> {
         let (bucket, key) = to;
-        let (attributes, session_arn, slice) = (&self.attributes, self.ctx.session_arn(), self.slice);
+        let (attributes, session_arn, slice) = (&self.attributes, self.ctx.session_arn(), &self.slice);
         Upload { bucket, key, attributes, size, part_size, of, session_arn, slice }
     }
 

@@ -85,7 +85,7 @@ async fn look(contents: &Contents<'_>, force: bool) -> Result<Progress<Deleted>,
 
 /// Goes on with emptying the bucket, and deletes it in the end.
 async fn advance(contents: &Contents<'_>, mut removal: Removal) -> Result<Progress<Deleted>, StepError> {
-    let over = match contents.remove(&mut removal, Slice::of(contents.ctx)).await {
+    let over = match contents.remove(&mut removal, &Slice::of(contents.ctx)).await {
         Err(error) if error.has_code("NoSuchBucket") => return Ok(done(contents, &removal)),
         removed => removed?,
     };

@@ -601,6 +601,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn done_also_where_a_listing_takes_longer_than_a_call_is_to_work() {
+        let s3 = S3::default();
+        here(&s3, (0..200).map(|n| format!("{n:03}")));
+        s3.is_slow_at("ListObjectsV2", 1);
+        assert_eq!(done(across(false).run(&s3.context(), None).await).transferred, 200);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn pending_where_s3_is_silent_about_the_rest_of_a_listing_and_failed_where_about_all_of_it() {
         let s3 = S3::default();
         s3.store().page = Some(10);
