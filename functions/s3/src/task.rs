@@ -28,6 +28,9 @@ use self::ends::{Ends, Look};
 
 /// How long a transfer may take, over all its calls.
 pub const TIMEOUT: Duration = Duration::from_hours(24);
+/// Seconds by which our clock may be ahead of S3's.
+const CLOCKS: i64 = 60;
+
 /// What is done.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operation {
@@ -207,8 +210,11 @@ impl Task<'_> {
         run.give_up(&position.unfinished).await?;
         // A call whose answer was lost may have begun others.
         if let (End::S3 { bucket, prefix }, Some(session_arn)) = (&transfers.destination, ctx.session_arn()) {
+            // The session is the execution's: other steps and branches of it upload too.
+            let since = resume.as_ref().map_or(i64::MIN, |resume| resume.since - CLOCKS);
             let is_own = |upload: &MultipartUpload| {
-                is_of(upload, session_arn) && (only.is_none() || only.as_deref() == upload.key.as_deref())
+                let is_since = upload.initiated.is_none_or(|initiated| initiated.secs() >= since);
+                is_since && is_of(upload, session_arn) && (only.is_none() || only.as_deref() == upload.key.as_deref())
             };
             for (key, upload_id) in unfinished(bucket, only.as_deref().unwrap_or(prefix), is_own).await? {
                 abort(bucket, &key, &upload_id).await?;

@@ -797,6 +797,21 @@ mod tests {
         assert_eq!(s3.store().uploads.keys().collect::<Vec<_>>(), ["another"]);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn cancel_aborts_nothing_that_the_execution_has_begun_before_this_step() {
+        let s3 = S3::default();
+        let session = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
+        for (id, initiated) in [("before", WRITTEN - 600), ("since", WRITTEN + 5)] {
+            let (bucket, key, initiator) = ("to-there".to_owned(), "large".to_owned(), session.to_owned());
+            let upload = testing::Upload { bucket, key, initiator, initiated, ..Default::default() };
+            s3.store().uploads.insert(id.into(), upload);
+        }
+        let position = json!({ "after": null, "unfinished": [], "report": stepward_s3::report::Report::default() });
+        let resume = serde_json::from_value(json!({ "since": WRITTEN, "state": position })).unwrap();
+        across(true).cancel(&s3.context_as(session), Some(resume)).await.unwrap();
+        assert_eq!(s3.store().uploads.keys().collect::<Vec<_>>(), ["before"]);
+    }
+
     const LARGE: &str = "Only objects of 8 MiB and more are written in parts; s3-copy has the proof.";
     const KMS: &str = "Nothing is encrypted with KMS on the local cloud.";
 
