@@ -64,6 +64,25 @@ pub struct Upload<'a> {
     pub slice: &'a Slice,
 }
 
+/// What has come of it.
+pub enum Uploaded {
+    /// All of it, with the checksum of what was sent, where every part has one.
+    All(Option<Checksum>),
+    /// What another call goes on with.
+    Partly(Begun),
+}
+
+impl Uploaded {
+    /// What another call goes on with.
+    #[must_use]
+    pub fn left(self) -> Option<Begun> {
+        match self {
+            Self::All(_) => None,
+            Self::Partly(begun) => Some(begun),
+        }
+    }
+}
+
 /// A part that is to be uploaded.
 #[derive(Clone, Debug)]
 pub struct Part {
@@ -95,7 +114,7 @@ impl Upload<'_> {
         reached: &Reached,
         create: impl Future<Output = Result<CreateMultipartUploadFluentBuilder, StepError>>,
         part: impl Fn(Part) -> F,
-    ) -> Result<Option<Begun>, StepError> {
+    ) -> Result<Uploaded, StepError> {
         let (begun, mut done) = if let Some(resumed) = self.resumed(begun).await? {
             resumed
         } else {
@@ -106,13 +125,13 @@ impl Upload<'_> {
         let further = || reached.note(Some(Begin::Upload(begun.clone())));
         let upload_id = begun.upload_id.clone();
         let worked = match self.parts(&upload_id, &mut done, further, part).await {
-            Ok(false) => return Ok(Some(begun)),
+            Ok(false) => return Ok(Uploaded::Partly(begun)),
             Ok(true) => self.complete(&upload_id, done).await,
             Err(error) => Err(error),
         };
         reached.note(None);
         match worked {
-            Ok(()) => Ok(None),
+            Ok(whole) => Ok(Uploaded::All(whole)),
             Err(error) => Err(abort_after(error, self.bucket, self.key, &upload_id).await),
         }
     }
@@ -212,7 +231,11 @@ impl Upload<'_> {
         self.size.saturating_sub(before).min(self.part_size)
     }
 
-    async fn complete(&self, upload_id: &str, done: BTreeMap<i32, CompletedPart>) -> Result<(), StepError> {
+    async fn complete(
+        &self,
+        upload_id: &str,
+        done: BTreeMap<i32, CompletedPart>,
+    ) -> Result<Option<Checksum>, StepError> {
         // Where every part has a checksum, S3 is told that of the whole and refuses what does not fit.
         let whole = done.iter().try_fold(Checksum::empty(CrcAlgorithm::Crc64Nvme), |whole, (number, part)| {
             let text = part.checksum_crc64_nvme.as_deref()?;
@@ -225,12 +248,12 @@ impl Upload<'_> {
         let request = request.set_checksum_type(whole.map(|_| ChecksumType::FullObject));
         let request = request.set_expected_bucket_owner(self.bucket.owner.clone());
         let Err(error) = request.customize().config_override(patient()).send().await.map_err(StepError::from) else {
-            return Ok(());
+            return Ok(whole);
         };
         // The answer may have been lost, and another try have found no upload any more.
         let is_unclear =
             matches!(error.name, ErrorName::TimedOut | ErrorName::Internal) || error.has_code("NoSuchUpload");
-        if is_unclear && self.is_complete(upload_id, whole).await { Ok(()) } else { Err(error) }
+        if is_unclear && self.is_complete(upload_id, whole).await { Ok(whole) } else { Err(error) }
     }
 
     /// Whether the upload is over, and its object there.

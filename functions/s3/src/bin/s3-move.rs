@@ -15,9 +15,9 @@ use stepward_s3::task::{self, Operation, Task};
 /// Everything that `s3-copy` tells holds here too: what goes where, what cannot be transferred, what is kept, how work goes
 /// on over several calls, and what two accounts need; the role then also deletes in the source's account.
 ///
-/// **A source is deleted only when its copy is verified.** After an upload S3 is asked for the object's size and checksum,
-/// and the file is read again and compared. A downloaded file is written through to the disk, read again and compared with
-/// what came. Between buckets the sizes and the checksums that S3 has of both objects are compared, or equal entity tags;
+/// **A source is deleted only when its copy is verified.** After an upload S3 is asked for the object's size and checksum;
+/// they are compared with those of what was sent, or of the file, read again, where it is smaller than 8 MiB. A downloaded
+/// file is written through to the disk, read again and compared with what came, over several calls where it is large. Between buckets the sizes and the checksums that S3 has of both objects are compared, or equal entity tags;
 /// where S3 has nothing to compare both are read, up to 1 GiB. What is larger, without a checksum of the whole object, stays
 /// and fails with a message that says so: its copy is there, so compare them and delete the source by `s3-delete`.
 ///
@@ -411,6 +411,58 @@ mod tests {
         done(across().run(&s3.context(), Some(resume)).await);
         assert_eq!(done(across().run(&s3.context(), Some(again)).await).transferred, 0);
         assert!(s3.object("data", "object").is_none() && s3.object("other", "copy").is_some());
+    }
+
+    /// Bytes that this process has read so far.
+    fn read() -> u64 {
+        let counts = fs::read_to_string("/proc/self/io").unwrap();
+        counts.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn done_compares_a_large_file_with_what_was_sent_of_it_and_does_not_read_it_again() {
+        in_root(async |root| {
+            for lies in [false, true] {
+                let s3 = S3::default();
+                fs::write(root.join("file"), mib(20)).unwrap();
+                let at = std::sync::Arc::new(std::sync::Mutex::new(0));
+                let noted = at.clone();
+                s3.on("HeadObject", move |_, store| {
+                    *noted.lock().unwrap() = read();
+                    let copy = store.objects.get_mut(&("data".into(), "copy".into()))?;
+                    copy.checksum = if lies { Some(crc(b"another")) } else { copy.checksum.take() };
+                    None
+                });
+                assert_eq!(go(&up(), &s3).await.is_ok(), !lies);
+                assert!(read() - *at.lock().unwrap() < MIB);
+                assert_eq!(root.join("file").exists(), lies);
+            }
+        });
+    }
+
+    #[test]
+    fn pending_moves_go_on_reading_what_they_have_written_in_another_call() {
+        in_root(async |root| {
+            for spoilt in [false, true] {
+                let s3 = S3::default();
+                s3.put("data", "object", mib(20));
+                s3.is_slow_at("GetObject", 3);
+                let (resume, _) = pending(go(&down(), &s3).await);
+                assert!(kept(&s3) && fs::read(root.join("file")).unwrap() == mib(20), "it is whole");
+                if spoilt {
+                    fs::write(root.join("file"), [mib(19), vec![0; 1 << 20].into()].concat()).unwrap();
+                }
+                s3.take();
+                let answer = down().run(&s3.context(), Some(resume)).await;
+                if spoilt {
+                    assert_eq!(answer.unwrap_err().name, ErrorName::StepFailed);
+                    assert!(kept(&s3));
+                } else {
+                    done(answer);
+                    assert_eq!(s3.requests(), ["HeadObject data/object", "DeleteObject data/object"]);
+                }
+            }
+        });
     }
 
     #[test]

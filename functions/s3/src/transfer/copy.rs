@@ -16,7 +16,7 @@ use super::{Begin, Reached, Transfers, tried};
 use crate::body::Checksum;
 use crate::bucket::{Bucket, Head, copy_source, patient};
 use crate::listing::Entry;
-use crate::multipart::{self, PART, Part};
+use crate::multipart::{self, PART, Part, Uploaded};
 use crate::verify;
 
 /// The largest object that S3 copies by one request, in bytes: 5 GiB.
@@ -106,7 +106,7 @@ impl Transfers<'_> {
             let completed = CompletedPart::builder().part_number(number).set_e_tag(result.e_tag);
             Ok(completed.set_checksum_crc64_nvme(result.checksum_crc64_nvme).build())
         };
-        Box::pin(upload.run(begun, reached, self.like((from, source), head, to), part)).await
+        Box::pin(upload.run(begun, reached, self.like((from, source), head, to), part)).await.map(Uploaded::left)
     }
 
     async fn through_here(
@@ -158,7 +158,7 @@ impl Transfers<'_> {
             let completed = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag);
             Ok(completed.checksum_crc64_nvme(checksum.text()).build())
         };
-        Box::pin(upload.run(begun, reached, self.like((from, source), head, to), part)).await
+        Box::pin(upload.run(begun, reached, self.like((from, source), head, to), part)).await.map(Uploaded::left)
     }
 
     /// The beginning of an upload that makes an object like another one: what S3 copies by itself only for one request.

@@ -29,11 +29,14 @@ pub struct Partial {
     etag: Option<String>,
     bytes: u64,
     checksum: u64,
+    /// Of a move whose file is whole and has its name: how many bytes of it have been read again, and their checksum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    read: Option<(u64, u64)>,
 }
 
 impl Partial {
     fn of(head: &Head, Checksum { bytes, value: checksum, .. }: Checksum) -> Self {
-        Self { etag: head.etag.clone(), bytes, checksum }
+        Self { etag: head.etag.clone(), bytes, checksum, read: None }
     }
 }
 
@@ -54,7 +57,7 @@ impl Transfers<'_> {
             _ => None,
         };
         let received = if entry.size <= PART && partial.is_none() {
-            self.whole((bucket, key), scratch, &name, path).await
+            self.whole((bucket, key), scratch, &name, path).await.map(|(etag, checksum)| (etag, checksum, None))
         } else {
             match self.in_parts((bucket, key), scratch, &name, partial, path, reached).await {
                 Ok(Received::Partly(partial)) => return Ok(Some(Begin::Download(partial))),
@@ -62,7 +65,7 @@ impl Transfers<'_> {
                 Err(error) => Err(error),
             }
         };
-        let (etag, checksum) = match received {
+        let (etag, checksum, read) = match received {
             Ok(received) => received,
             // What is there of a source that is gone tells whether it was moved; it goes at the end.
             Err(error) if error.name == ErrorName::NotFound => return Err(error),
@@ -74,7 +77,18 @@ impl Transfers<'_> {
             }
         };
         if self.is_move {
-            verify::downloaded(root, path, checksum).await?;
+            let mut read = read.unwrap_or(Checksum::empty(checksum.algorithm));
+            while let Some(further) = verify::downloaded(root, path, checksum, read).await? {
+                read = further;
+                let (Checksum { bytes, value, .. }, etag) = (checksum, etag.clone());
+                let left =
+                    Begin::Download(Partial { etag, bytes, checksum: value, read: Some((read.bytes, read.value)) });
+                if self.slice.is_over() {
+                    return Ok(Some(left));
+                }
+                reached.note(Some(left));
+            }
+            reached.note(None);
             self.remove_object(bucket, key, etag).await?;
         }
         Ok(None)
@@ -131,6 +145,10 @@ impl Transfers<'_> {
         let (below, called) = (Arc::clone(scratch), name.to_owned());
         let mut received = Checksum::empty(algorithm);
         let partial = partial.filter(|partial| partial.etag == head.etag);
+        if let Some(Partial { bytes, checksum: value, read: Some((read, of_read)), .. }) = partial {
+            let of = |bytes, value| Checksum { algorithm, value, bytes };
+            return Ok(Received::All((head.etag, of(bytes, value), Some(of(read, of_read)))));
+        }
         let goes_on = partial.is_some();
         let (file, goes_on) = blocking(move || match if goes_on { below.reopen(&called)? } else { None } {
             Some(file) => Ok((file, true)),
@@ -167,7 +185,7 @@ impl Transfers<'_> {
         }
         let (below, name, path, durable) = (Arc::clone(scratch), name.to_owned(), path.to_owned(), self.is_move);
         blocking(move || below.publish(&name, &path, head.modified, durable)).await?;
-        Ok(Received::All((head.etag.clone(), received)))
+        Ok(Received::All((head.etag.clone(), received, None)))
     }
 
     /// Deletes a source that has been moved, if it still is what was moved.
@@ -190,7 +208,8 @@ impl Transfers<'_> {
 }
 
 enum Received {
-    All((Option<String>, Checksum)),
+    /// The object's entity tag, what came, and what has been read again of it.
+    All((Option<String>, Checksum, Option<Checksum>)),
     Partly(Partial),
 }
 

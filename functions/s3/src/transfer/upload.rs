@@ -12,7 +12,7 @@ use super::{Begin, Reached, Transfers};
 use crate::body::{CHUNK, Checksum, blocking};
 use crate::bucket::Bucket;
 use crate::local::{OpenFile, Root};
-use crate::multipart::{self, PART, Part};
+use crate::multipart::{self, PART, Part, Uploaded};
 use crate::verify;
 
 impl Transfers<'_> {
@@ -33,17 +33,21 @@ impl Transfers<'_> {
         })
         .await?;
         let begun = begun.and_then(Begin::upload);
-        if opened.stat.size < PART {
+        let sent = if opened.stat.size < PART {
             // It was larger when an earlier call began.
             if let Some(begun) = &begun {
                 multipart::abort(bucket, key, &begun.upload_id).await?;
             }
             self.put(&opened, bytes, path, (bucket, key)).await?;
-        } else if let Some(begun) = self.put_parts(&opened, path, (bucket, key), begun, reached).await? {
-            return Ok(Some(Begin::Upload(begun)));
-        }
+            None
+        } else {
+            match self.put_parts(&opened, path, (bucket, key), begun, reached).await? {
+                Uploaded::All(sent) => sent,
+                Uploaded::Partly(begun) => return Ok(Some(Begin::Upload(begun))),
+            }
+        };
         if self.is_move {
-            verify::uploaded(&opened, bucket, key).await?;
+            verify::uploaded(&opened, sent, bucket, key).await?;
             let (below, file, stat) = (Arc::clone(root), path.to_owned(), opened.stat);
             blocking(move || {
                 // A network file system tells what a file has become only to who opens it.
@@ -88,7 +92,7 @@ impl Transfers<'_> {
         (bucket, key): (&Bucket, &str),
         begun: Option<multipart::Begun>,
         reached: &Reached,
-    ) -> Result<Option<multipart::Begun>, StepError> {
+    ) -> Result<Uploaded, StepError> {
         let size = opened.stat.size;
         // Not its device, whose number may be another on the next machine.
         let of = format!("{} {:?} {}", size, opened.stat.modified, opened.stat.inode);
