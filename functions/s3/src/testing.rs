@@ -234,8 +234,19 @@ pub(crate) fn says(ctx: &Context) -> Vec<String> {
 /// What a state machine does with a pending answer: it keeps it as JSON, waits, and hands it back.
 pub(crate) fn pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, String) {
     let Progress::Pending { state, progress, .. } = answer.unwrap() else { panic!("not pending") };
+    assert!(is_exact(&state), "JSONata would round a number of it: {state}");
     let text = json!({ "since": 0, "state": state }).to_string();
     (serde_json::from_str(&text).unwrap(), progress)
+}
+
+/// Whether every number outlives a state machine, which keeps 53 bits of it.
+fn is_exact(state: &Value) -> bool {
+    match state {
+        Value::Number(number) => number.as_u64().is_some_and(|number| number < 1 << 53),
+        Value::Array(all) => all.iter().all(is_exact),
+        Value::Object(all) => all.values().all(is_exact),
+        _ => true,
+    }
 }
 
 /// What comes of a call before Lambda would end it.

@@ -28,15 +28,16 @@ use crate::verify;
 pub struct Partial {
     etag: Option<String>,
     bytes: u64,
-    checksum: u64,
+    /// As text: of a number of 64 bits a state machine keeps 53.
+    checksum: String,
     /// Of a move whose file is whole and has its name: how many bytes of it have been read again, and their checksum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    read: Option<(u64, u64)>,
+    read: Option<(u64, String)>,
 }
 
 impl Partial {
-    fn of(head: &Head, Checksum { bytes, value: checksum, .. }: Checksum) -> Self {
-        Self { etag: head.etag.clone(), bytes, checksum, read: None }
+    fn of(etag: Option<&String>, received: Checksum) -> Self {
+        Self { etag: etag.cloned(), bytes: received.bytes, checksum: received.text(), read: None }
     }
 }
 
@@ -80,9 +81,8 @@ impl Transfers<'_> {
             let mut read = read.unwrap_or(Checksum::empty(checksum.algorithm));
             while let Some(further) = verify::downloaded(root, path, checksum, read).await? {
                 read = further;
-                let (Checksum { bytes, value, .. }, etag) = (checksum, etag.clone());
-                let left =
-                    Begin::Download(Partial { etag, bytes, checksum: value, read: Some((read.bytes, read.value)) });
+                let again = Some((read.bytes, read.text()));
+                let left = Begin::Download(Partial { read: again, ..Partial::of(etag.as_ref(), checksum) });
                 if self.slice.is_over() {
                     return Ok(Some(left));
                 }
@@ -143,21 +143,20 @@ impl Transfers<'_> {
         let expected = head.checksums.first().copied();
         let algorithm = expected.map_or(CrcAlgorithm::Crc64Nvme, |checksum| checksum.algorithm);
         let (below, called) = (Arc::clone(scratch), name.to_owned());
-        let mut received = Checksum::empty(algorithm);
         let partial = partial.filter(|partial| partial.etag == head.etag);
-        if let Some(Partial { bytes, checksum: value, read: Some((read, of_read)), .. }) = partial {
-            let of = |bytes, value| Checksum { algorithm, value, bytes };
-            return Ok(Received::All((head.etag, of(bytes, value), Some(of(read, of_read)))));
+        let of = |text: &str, bytes| Checksum::parse(algorithm, text, bytes);
+        let before = partial.as_ref().and_then(|partial| of(&partial.checksum, partial.bytes));
+        let again = partial.and_then(|partial| partial.read).and_then(|(bytes, text)| of(&text, bytes));
+        if let (Some(received), Some(read)) = (before, again) {
+            return Ok(Received::All((head.etag, received, Some(read))));
         }
-        let goes_on = partial.is_some();
+        let goes_on = before.is_some();
         let (file, goes_on) = blocking(move || match if goes_on { below.reopen(&called)? } else { None } {
             Some(file) => Ok((file, true)),
             None => Ok((below.create(&called)?, false)),
         })
         .await?;
-        if let Some(Partial { checksum: value, bytes, .. }) = partial.filter(|_| goes_on) {
-            received = Checksum { algorithm, value, bytes };
-        }
+        let mut received = before.filter(|_| goes_on).unwrap_or(Checksum::empty(algorithm));
         let file = Arc::new(file);
         // In order, so that what has come is always a beginning.
         let mut running = FuturesOrdered::new();
@@ -170,10 +169,10 @@ impl Transfers<'_> {
             }
             let Some(part) = running.next().await else { break };
             received = received.then(part?);
-            reached.note(Some(Begin::Download(Partial::of(&head, received))));
+            reached.note(Some(Begin::Download(Partial::of(head.etag.as_ref(), received))));
         }
         if received.bytes < head.size {
-            return Ok(Received::Partly(Partial::of(&head, received)));
+            return Ok(Received::Partly(Partial::of(head.etag.as_ref(), received)));
         }
         reached.note(None);
         if expected.is_some_and(|expected| expected != received) {
