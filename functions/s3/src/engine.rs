@@ -1,12 +1,13 @@
 //! The run of a transfer: decisions on one side, objects on their way on the other, and where it goes on next time.
 
+mod position;
+
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use serde::{Deserialize, Serialize};
-use stepward::{ErrorName, Progress, Resume, StepError};
+use stepward::{ErrorName, Progress, StepError};
 
 use crate::body::blocking;
 use crate::delete::{self, Batch};
@@ -16,35 +17,13 @@ use crate::report::{Done, Report};
 use crate::slice::too_late;
 use crate::transfer::{Begin, End, Transfers};
 
+pub use self::position::{Position, Unfinished, position};
+
 /// Objects that are on their way at once. S3 answers a small one in some 20 to 50 ms, so that this is beyond what one
 /// processor sends.
 const AT_ONCE: usize = 64;
 /// Of those, objects that are moved in parts; each has several on their way.
 const LARGE_AT_ONCE: usize = 4;
-
-/// Where a run goes on.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Position {
-    /// The key up to which all is decided, and over but for what follows.
-    pub after: Option<String>,
-    /// What is not over yet.
-    pub unfinished: Vec<Unfinished>,
-    /// What has been done so far.
-    pub report: Report,
-}
-
-/// An object that goes on in another call.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Unfinished {
-    /// Its key in the source.
-    pub key: String,
-    /// Its size when it was begun, in bytes.
-    pub size: u64,
-    /// Its entity tag when it was begun, if it is an object.
-    pub etag: Option<String>,
-    /// How far it is.
-    pub begin: Begin,
-}
 
 /// What one piece of work has come to.
 enum Came {
@@ -172,21 +151,31 @@ impl Run<'_> {
             }
         };
         drop(running);
+        self.end(listing, listed, Position { after, unfinished: left, report }).await
+    }
+
+    /// What a call answers, once nothing is under way any more.
+    async fn end(
+        &self,
+        listing: Result<(), StepError>,
+        listed: bool,
+        position: Position,
+    ) -> Result<Progress<Done>, StepError> {
+        let Position { unfinished, report, .. } = &position;
         let is_hopeless = report.is_hopeless();
         if let Err(error) = listing.and_then(|()| if is_hopeless { report.clone().end().map(drop) } else { Ok(()) }) {
             // What ended it, before what could not be ended.
-            let ended = slice.at_last(self.give_up(&left)).await;
+            let ended = self.transfers.slice.at_last(self.give_up(unfinished)).await;
             return Err(match ended.unwrap_or_else(|| Err(too_late())) {
                 Ok(()) => error,
                 Err(also) => StepError { message: format!("{}; and {also}", error.message), ..error },
             });
         }
-        if !listed || !left.is_empty() {
-            let progress = progress(&report, left.len());
-            return Progress::pending(&Position { after, unfinished: left, report }, Duration::ZERO, progress);
+        if !listed || !unfinished.is_empty() {
+            return Progress::pending(&position, Duration::ZERO, progress(report, unfinished.len()));
         }
         self.clean_up().await?;
-        report.end().map(Progress::Done)
+        position.report.end().map(Progress::Done)
     }
 
     fn transfer(&self, entry: Entry, is_large: bool, begin: Option<Begin>) -> BoxFuture<'_, Came> {
@@ -271,14 +260,6 @@ impl Run<'_> {
             None => Ok(()),
         }
     }
-}
-
-/// The position that a call goes on from.
-///
-/// # Errors
-/// `InvalidInput` where it is none.
-pub fn position(resume: Option<&Resume>) -> Result<Position, StepError> {
-    resume.map(Resume::state).transpose().map(Option::unwrap_or_default)
 }
 
 fn silent() -> StepError {

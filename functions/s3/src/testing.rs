@@ -250,9 +250,9 @@ fn is_exact(state: &Value) -> bool {
 }
 
 /// What comes of a call before Lambda would end it.
-pub(crate) async fn in_time<T>(call: impl Future<Output = T>) -> T {
-    let call = tokio::time::timeout(Duration::from_secs(59), call);
-    call.await.expect("the call outlived its deadline")
+pub(crate) fn in_time<T>(call: impl Future<Output = T>) -> impl Future<Output = T> {
+    let call = Box::pin(tokio::time::timeout(Duration::from_secs(59), call));
+    async { call.await.expect("the call outlived its deadline") }
 }
 
 /// The output of an answer.

@@ -27,7 +27,8 @@ use stepward_s3::task::{self, Operation, Task};
 ///
 /// To move something onto itself or below itself within a bucket is `InvalidInput`. When a job is stopped, each source is
 /// either still there or wholly at the destination. A single source is looked at in a first call and moved in the next, so
-/// that a lost answer does not make a source that was moved one that never was there.
+/// that a lost answer does not make a source that was moved one that never was there. A large one that a call has moved,
+/// and its answer was lost, is counted by the next.
 ///
 /// S3 charges as for a copy, and for the verification with one request per upload and two per copy between buckets, more
 /// where objects are read again. Deletions are free, but for what storage classes ask for objects deleted early.
@@ -474,7 +475,9 @@ mod tests {
             for (step, slow) in [(up(), "UploadPart"), (down(), "GetObject"), (through_here, "UploadPart")] {
                 let s3 = S3::default();
                 fs::write(root.join("file"), mib(65)).unwrap();
-                ["data", "theirs"].iter().for_each(|bucket| s3.put(bucket, "object", mib(65)));
+                for bucket in ["data", "theirs"] {
+                    s3.put(bucket, "object", mib(65));
+                }
                 s3.refuse("CopyObject", 9, 403, "AccessDenied");
                 let call = async |resume| step.run(&s3.context_of_two(), resume).await;
                 let (looked, _) = pending(call(None).await);
@@ -495,7 +498,9 @@ mod tests {
             for (step, slow) in [(up(), "UploadPart"), (down(), "GetObject")] {
                 let s3 = S3::default();
                 fs::write(root.join("file"), mib(65)).unwrap();
-                ["object", "copy"].iter().for_each(|key| s3.put("data", key, mib(65)));
+                for key in ["object", "copy"] {
+                    s3.put("data", key, mib(65));
+                }
                 s3.is_slow_at(slow, 1);
                 let (resume, _) = pending(go(&step, &s3).await);
                 if slow == "UploadPart" {
