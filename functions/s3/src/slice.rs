@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout_at};
 
 /// The longest that one call works.
 const LONGEST: Duration = Duration::from_secs(50);
-/// What is kept of a call's time for ending what S3 does not answer, and for the answer itself: at most this, and at most a
-/// third of what is left.
+/// What is kept of a call's time for ending what S3 does not answer, and for the answer itself: at most this, and at
+/// most a third of what is left.
 const MARGIN: Duration = Duration::from_secs(20);
 
 /// The time in which one call begins new work, before it answers `Pending` and goes on in the next.

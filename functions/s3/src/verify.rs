@@ -15,8 +15,8 @@ const READ_LIMIT: u64 = 1 << 30;
 /// Bytes of a file that are read again at a time: a large one takes longer than a call.
 const STRETCH: u64 = 8 << 20;
 
-/// Whether an object is what the file is: by the checksum of what was sent of it, where that is known, else by reading it
-/// again.
+/// Whether an object is what the file is: by the checksum of what was sent of it, where that is known, else by reading
+/// it again.
 ///
 /// # Errors
 /// `StepFailed` when it is not, or why one of them cannot be read.
@@ -35,8 +35,8 @@ pub async fn uploaded(file: &OpenFile, sent: Option<Checksum>, bucket: &Bucket, 
     same(here, there)
 }
 
-/// Whether a file is what was received, as far as one stretch tells behind what was read of it before; `None` once that is
-/// all of it.
+/// Whether a file is what was received, as far as one stretch tells behind what was read of it before; `None` once that
+/// is all of it.
 ///
 /// # Errors
 /// `StepFailed` when it is not, or why it cannot be read.

@@ -29,15 +29,15 @@ use stepward_s3::task::{self, Operation, Task};
 /// parts of 8 MiB, or larger ones where 10,000 would not do. S3 checks the CRC-64/NVME of what is sent, part by part and over
 /// the whole; what comes is compared with the checksum that S3 has, if it has one of the whole object.
 ///
-/// **Longer than one call.** After 50 s at most the step answers how far it is, and goes on in its next call behind the last
-/// key, and within large objects behind the parts that are there. Requests that are throttled or break off are sent again.
-/// When an answer is lost, the next call repeats what that one did and no more, and first aborts the uploads that it left:
-/// those of the same execution's role session for the same key. Where that key is not transferred any more its upload
-/// stays, and an account that is entered without a role has no session: give buckets a lifecycle rule that aborts unfinished
-/// uploads. What S3 is silent about is cut off shortly before the call would be: a large object goes on in the next call,
-/// and fails as `TimedOut` when it got no further in one; a small one fails at once. A large object is also looked at where
-/// S3's answer to its last request is lost, which takes `s3:GetObject` on what is written. When the job is stopped, what was copied stays; unfinished uploads and
-/// files are removed.
+/// **Longer than one call.** After 50 s at most the step answers how far it is, and goes on in its next call behind the
+/// last key, and within large objects behind the parts that are there. Requests that are throttled or break off are
+/// sent again. When an answer is lost, the next call repeats what that one did and no more, and first aborts the
+/// uploads that it left: those of the same execution's role session for the same key. Where that key is not transferred
+/// any more its upload stays, and an account that is entered without a role has no session: give buckets a lifecycle
+/// rule that aborts unfinished uploads. What S3 is silent about is cut off shortly before the call would be: a large
+/// object goes on in the next call, and fails as `TimedOut` when it got no further in one; a small one fails at once. A
+/// large object is also looked at where S3's answer to its last request is lost, which takes `s3:GetObject` on what is
+/// written. When the job is stopped, what was copied stays; unfinished uploads and files are removed.
 ///
 /// **From bucket to bucket** S3 copies by itself, above 5 GiB in parts. With `source_account` the source is read with the
 /// credentials of that account and the destination written with the target's. Then S3 can copy by itself only if the source

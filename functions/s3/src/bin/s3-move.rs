@@ -15,20 +15,22 @@ use stepward_s3::task::{self, Operation, Task};
 /// Everything that `s3-copy` tells holds here too: what goes where, what cannot be transferred, what is kept, how work goes
 /// on over several calls, and what two accounts need; the role then also deletes in the source's account.
 ///
-/// **A source is deleted only when its copy is verified.** After an upload S3 is asked for the object's size and checksum;
-/// they are compared with those of what was sent, or of the file, read again, where it is smaller than 8 MiB. A downloaded
-/// file is written through to the disk, read again and compared with what came, over several calls where it is large. Between buckets the sizes and the checksums that S3 has of both objects are compared, or equal entity tags;
-/// where S3 has nothing to compare both are read, up to 1 GiB. What is larger, without a checksum of the whole object, stays
-/// and fails with a message that says so: its copy is there, so compare them and delete the source by `s3-delete`.
+/// **A source is deleted only when its copy is verified.** After an upload S3 is asked for the object's size and
+/// checksum; they are compared with those of what was sent, or of the file, read again, where it is smaller than 8 MiB.
+/// A downloaded file is written through to the disk, read again and compared with what came, over several calls where
+/// it is large. Between buckets the sizes and the checksums that S3 has of both objects are compared, or equal entity
+/// tags; where S3 has nothing to compare both are read, up to 1 GiB. What is larger, without a checksum of the whole
+/// object, stays and fails with a message that says so: its copy is there, so compare them and delete the source by
+/// `s3-delete`.
 ///
 /// **And only if it still is what was copied**: an object with the same entity tag, a file with the same size, time and
 /// inode. What was changed meanwhile is kept and fails as `Conflict`; its copy has the earlier state. Directories that become
 /// empty stay. In a versioned bucket a moved object leaves a delete marker and its versions, also under Object Lock.
 ///
-/// To move something onto itself or below itself within a bucket is `InvalidInput`. When a job is stopped, each source is
-/// either still there or wholly at the destination. A single source is looked at in a first call and moved in the next, so
-/// that a lost answer does not make a source that was moved one that never was there. A large one that a call has moved,
-/// and its answer was lost, is counted by the next.
+/// To move something onto itself or below itself within a bucket is `InvalidInput`. When a job is stopped, each source
+/// is either still there or wholly at the destination. A single source is looked at in a first call and moved in the
+/// next, so that a lost answer does not make a source that was moved one that never was there. A large one that a call
+/// has moved, and its answer was lost, is counted by the next.
 ///
 /// S3 charges as for a copy, and for the verification with one request per upload and two per copy between buckets, more
 /// where objects are read again. Deletions are free, but for what storage classes ask for objects deleted early.

@@ -31,10 +31,10 @@ use stepward_s3::task::{self, Operation, Task};
 /// `Conflict`, because it would be copied into itself again and again.
 ///
 /// Both sides are listed in the order of their keys and compared page by page, so that millions of objects need no more
-/// memory than thousands. After 50 s at most the step answers how far it is, and goes on in its next call behind the last
-/// key that it has decided; large objects go on where they are. What comes and goes meanwhile may be met or not; what
-/// stays is met once. Deletions are collected, up to 1,000 for a request, so that they may come later than transfers; but
-/// a file is deleted before something is written below its name.
+/// memory than thousands. After 50 s at most the step answers how far it is, and goes on in its next call behind the
+/// last key that it has decided; large objects go on where they are. What comes and goes meanwhile may be met or not;
+/// what stays is met once. Deletions are collected, up to 1,000 for a request, so that they may come later than
+/// transfers; but a file is deleted before something is written below its name.
 ///
 /// What fails for single objects does not keep the others from being done: each failure is a line of the log, and the step
 /// fails at its end with their number and the first reasons. When 1,000 have failed for want of a permission, an answer or

@@ -11,8 +11,8 @@ use crate::listing::Entry;
 use crate::multipart::aborted;
 
 impl Transfers<'_> {
-    /// Whether an earlier call has moved what this one is to go on with: the source is gone, the destination is as large as
-    /// the source was, and what was unfinished is not there any more.
+    /// Whether an earlier call has moved what this one is to go on with: the source is gone, the destination is as
+    /// large as the source was, and what was unfinished is not there any more.
     ///
     /// # Errors
     /// Why it cannot be told.
