@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 /// The longest that one call works.
 const LONGEST: Duration = Duration::from_secs(50);
 /// What is kept of a call's time for ending what S3 does not answer, and for the answer itself: at most this, and at
-/// most a third of what is left.
+/// most an eighth of what is left.
 const MARGIN: Duration = Duration::from_secs(20);
 
 /// The time in which one call begins new work, before it answers `Pending` and goes on in the next.
@@ -40,7 +40,7 @@ impl Slice {
     pub fn of(ctx: &Context) -> Self {
         let (now, deadline) = (Instant::now(), ctx.deadline());
         let left = deadline.saturating_duration_since(now);
-        let margin = MARGIN.min(left / 3);
+        let margin = MARGIN.min(left / 8);
         let (limit, last) = (deadline - margin, deadline - margin / 2);
         Self { end: now + LONGEST.min(left / 2), later: OnceLock::new(), deadline, limit, last }
     }
