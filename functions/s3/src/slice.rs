@@ -110,7 +110,7 @@ mod tests {
         slice.begin();
         assert!(!slice.is_over(), "and when there is something to be done at last");
         slice.begin();
-        tokio::time::advance(Duration::from_secs(7)).await;
+        tokio::time::advance(Duration::from_secs(8)).await;
         assert!(slice.is_over(), "but only once");
     }
 }
