@@ -188,7 +188,7 @@ fn main() -> ExitCode {
 }
 
 #[cfg(test)]
-#[path = "../testing.rs"]
+#[path = "../testing/mod.rs"]
 mod testing;
 
 #[cfg(test)]
