@@ -24,8 +24,12 @@ pub const SECRET: &str = "test";
 
 const LAUNCHER: &str = "launcher.py";
 /// The launcher, and the modules that it finds beside it.
-const PROGRAMS: [(&str, &str); 2] =
-    [(LAUNCHER, include_str!("local/launcher.py")), ("ssm.py", include_str!("local/ssm.py"))];
+const PROGRAMS: [(&str, &str); 4] = [
+    (LAUNCHER, include_str!("local/launcher.py")),
+    ("maps.py", include_str!("local/maps.py")),
+    ("run_command.py", include_str!("local/run_command.py")),
+    ("ssm.py", include_str!("local/ssm.py")),
+];
 /// It is ready in about 1 s; a loaded machine that imports its modules for the first time takes longer.
 const START: Duration = Duration::from_mins(1);
 const STOP: Duration = Duration::from_secs(10);
@@ -135,6 +139,15 @@ impl LocalCloud {
             Err(error) => Err(Error::new(format!("the local cloud did not answer reset: {error}"))),
         }
         .map_err(|e| e.next(restart(self.port)))
+    }
+
+    /// What it answers to a GET of one of its own paths, such as `/_stepward/ssm/calls`.
+    pub fn ask(&self, path: &str) -> Result<String> {
+        match http(self.port, "GET", path, Duration::from_secs(30)) {
+            Ok((200, body)) => Ok(body),
+            Ok((status, body)) => Err(Error::new(format!("the local cloud answered {path} with {status}: {body}"))),
+            Err(error) => Err(Error::new(format!("the local cloud did not answer {path}: {error}"))),
+        }
     }
 
     /// The folder that stands for the deployment's file system: where steps' local paths begin. It is the operator's, so

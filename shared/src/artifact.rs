@@ -1,17 +1,13 @@
 //! What is too large for Step Functions goes to a bucket, and a reference with a preview in its place (claim check).
 
-use std::fmt;
-use std::time::Duration;
-
 use aws_config::SdkConfig;
-use aws_sdk_s3::Client;
-use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::context::{Context, sha256};
 use crate::envelope::Execution;
-use crate::error::{ErrorName, StepError};
+use crate::error::StepError;
+use crate::input::require;
 use crate::settings;
 
 /// Outputs and logs above this many bytes become artifacts. A state's whole input or output may have 256 KiB, and a
@@ -19,8 +15,25 @@ use crate::settings;
 pub const INLINE_LIMIT: usize = 48 * 1024;
 /// Characters of the content that come back beside the reference.
 const PREVIEW: usize = 1000;
+/// Texts up to this many bytes stay beside the reference.
+const SHORT_TEXT: usize = 200;
+/// So many counts, flags and short texts at most.
+const MEMBERS: usize = 16;
 
-/// The value itself up to `limit` bytes, or what stands for it: `{"artifact":{bucket,key,bytes,sha256},"preview":"…"}`.
+/// What the keys of everything that an execution of a customer puts into the artifacts bucket begin with.
+///
+/// # Errors
+/// `InvalidInput` for names that would lead elsewhere.
+pub fn prefix(customer: &str, execution: &str) -> Result<String, StepError> {
+    for (what, name) in [("customer", customer), ("execution", execution)] {
+        let leads_elsewhere = name.is_empty() || name.contains('/') || name == "." || name == "..";
+        require(!leads_elsewhere, || format!("{what}: {name:?} is no name of a folder"))?;
+    }
+    Ok(format!("executions/{customer}/{execution}/"))
+}
+
+/// The value itself up to `limit` bytes, or what stands for it: `{"artifact":{bucket,key,bytes,sha256},"preview":"…"}`, and
+/// beside these the output's counts, flags and short texts.
 ///
 /// # Errors
 /// Why S3 failed.
@@ -37,111 +50,51 @@ pub(crate) async fn claim_check(
     }
     let bucket = settings::artifacts_bucket()?;
     let Execution { id, step, item, .. } = &ctx.execution;
+    let prefix = prefix(&ctx.customer, id)?;
     let item = item.as_deref().unwrap_or("-");
     let (bytes, digest) = (text.len(), sha256(&text));
     // The content's hash keeps the pending answers of one step apart.
-    let key = format!("executions/{}/{id}/{step}/{item}/{name}-{}.json", ctx.customer, &digest[..12]);
+    let key = format!("{prefix}{step}/{item}/{name}-{}.json", &digest[..12]);
     let preview: String = text.chars().take(PREVIEW).collect();
     let s3 = aws_sdk_s3::Client::new(own);
     let put = s3.put_object().bucket(&bucket).key(&key).content_type("application/json");
     put.body(ByteStream::from(text.into_bytes())).send().await?;
-    Ok(json!({ "artifact": { "bucket": bucket, "key": key, "bytes": bytes, "sha256": digest }, "preview": preview }))
+    let mut stands_for = plain_members(value);
+    let artifact = json!({ "bucket": bucket, "key": key, "bytes": bytes, "sha256": digest });
+    stands_for.extend([("artifact".to_owned(), artifact), ("preview".to_owned(), preview.into())]);
+    Ok(stands_for.into())
 }
 
-/// One object that a machine fetches by a link, and that is removed when all have it. A call that finds it again removes it
-/// too, because its key is made of what every call for the same step knows; the bucket's lifecycle does when none comes.
-///
-/// In the artifacts bucket, where [`Context::scratch`] puts it, the broker may write everywhere below `executions/` and read
-/// and delete only below a `.scratch/` of it.
-#[derive(Clone)]
-pub struct Scratch {
-    s3: Client,
-    bucket: String,
-    key: String,
-}
-
-impl Scratch {
-    /// An object at this key, reached by this client.
-    #[must_use]
-    pub fn new(s3: Client, bucket: impl Into<String>, key: impl Into<String>) -> Self {
-        Self { s3, bucket: bucket.into(), key: key.into() }
+/// Counts, flags and short texts of an output, which a state machine may want to choose by.
+fn plain_members(value: Value) -> Map<String, Value> {
+    let is_plain = |value: &Value| match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+        Value::String(text) => text.len() <= SHORT_TEXT,
+        Value::Array(_) | Value::Object(_) => false,
+    };
+    match value {
+        Value::Object(members) => members.into_iter().filter(|(_, value)| is_plain(value)).take(MEMBERS).collect(),
+        _ => Map::new(),
     }
-
-    /// Where a step's scratch object is in the artifacts bucket.
-    pub(crate) fn key(ctx: &Context, purpose: &str) -> String {
-        let Execution { id, step, item, .. } = &ctx.execution;
-        let item = item.as_deref().unwrap_or("-");
-        format!("executions/{}/{id}/{step}/{item}/.scratch/{}", ctx.customer, ctx.client_token(purpose))
-    }
-
-    /// Writes it; again with each call is all the same.
-    ///
-    /// # Errors
-    /// Why S3 failed.
-    pub async fn put(&self, content: Vec<u8>) -> Result<(), StepError> {
-        self.s3.put_object().bucket(&self.bucket).key(&self.key).body(ByteStream::from(content)).send().await?;
-        Ok(())
-    }
-
-    /// A link with which whoever has it can read the object as long as it lives: not for a log, an answer or a resume.
-    ///
-    /// # Errors
-    /// `Internal` when it cannot be signed.
-    pub async fn link(&self, lives: Duration) -> Result<String, StepError> {
-        link(&self.s3, &self.bucket, &self.key, lives).await
-    }
-
-    /// Removes it; one that is not there is removed.
-    ///
-    /// # Errors
-    /// Why S3 failed.
-    pub async fn remove(&self) -> Result<(), StepError> {
-        self.s3.delete_object().bucket(&self.bucket).key(&self.key).send().await?;
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Scratch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scratch").field("bucket", &self.bucket).field("key", &self.key).finish_non_exhaustive()
-    }
-}
-
-/// A link with which whoever has it can read an object as long as it lives: not for a log, an answer or a resume.
-///
-/// # Errors
-/// `Internal` when it cannot be signed.
-pub async fn link(s3: &Client, bucket: &str, key: &str, lives: Duration) -> Result<String, StepError> {
-    let lives = PresigningConfig::expires_in(lives).map_err(|error| ErrorName::Internal.because(error.to_string()))?;
-    let signed = s3.get_object().bucket(bucket).key(key).presigned(lives).await?;
-    Ok(signed.uri().to_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_s3::operation::delete_object::DeleteObjectOutput;
-    use aws_sdk_s3::operation::put_object::PutObjectOutput;
-    use aws_smithy_mocks::{RuleMode, mock, mock_client};
-
     use super::*;
-    use crate::testing;
 
-    #[tokio::test]
-    async fn a_scratch_object_is_written_and_removed_at_the_same_key_by_every_call() {
-        let key = |key: Option<&str>| {
-            key.is_some_and(|key| key.starts_with("executions/acme/execution-1/step-1/-/.scratch/") && key.len() == 110)
-        };
-        let put = mock!(Client::put_object)
-            .match_requests(move |request| request.bucket() == Some("artifacts") && key(request.key()))
-            .then_output(|| PutObjectOutput::builder().build());
-        let delete = mock!(Client::delete_object)
-            .match_requests(move |request| request.bucket() == Some("artifacts") && key(request.key()))
-            .then_output(|| DeleteObjectOutput::builder().build());
-        let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&put, &delete]);
-        let ctx = testing::with_artifacts(testing::context(()), s3, "artifacts");
-        ctx.scratch("file").unwrap().put(b"x".to_vec()).await.unwrap();
-        ctx.scratch("file").unwrap().remove().await.unwrap();
-        assert_eq!((put.num_calls(), delete.num_calls()), (1, 1));
-        assert_ne!(Scratch::key(&ctx, "file"), Scratch::key(&ctx, "other"));
+    #[test]
+    fn a_reference_keeps_what_a_state_machine_chooses_by() {
+        let output =
+            json!({ "failed": 3, "ok": false, "status": "done", "text": "x".repeat(300), "nodes": {}, "ids": [] });
+        assert_eq!(Value::from(plain_members(output)), json!({ "failed": 3, "ok": false, "status": "done" }));
+        assert!(plain_members(json!("text")).is_empty());
+    }
+
+    #[test]
+    fn no_name_leads_out_of_an_executions_folder() {
+        assert_eq!(prefix("acme", "e-1").unwrap(), "executions/acme/e-1/");
+        for (customer, execution) in [("acme/x", "e"), ("acme", ".."), ("", "e"), ("acme", "a/../../b")] {
+            assert!(prefix(customer, execution).is_err(), "{customer} {execution}");
+        }
     }
 }

@@ -9,12 +9,12 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use crate::artifact::Scratch;
 use crate::customer::{Configuration, Provider, Trust, hex};
 use crate::envelope::Execution;
 use crate::error::{ErrorName, StepError, without_role_arns};
 use crate::mask::Secrets;
 use crate::permissions::Place;
+use crate::scratch::Scratch;
 use crate::session::{Attribution, Session};
 use crate::settings;
 use crate::trust::{self, Proof};
@@ -112,6 +112,12 @@ impl Context {
         self
     }
 
+    /// With these Regions for the account's.
+    pub(crate) fn with_regions(mut self, regions: &[&str]) -> Self {
+        self.regions = regions.iter().map(ToString::to_string).collect();
+        self
+    }
+
     /// With secrets from key storage.
     pub(crate) fn with_secrets(mut self, secrets: &Secrets) -> Self {
         self.secrets.join(secrets);
@@ -155,9 +161,9 @@ impl Context {
     /// every step, item and purpose, and for every call of it the same. The bucket is reached as the function itself.
     ///
     /// # Errors
-    /// `Internal` where the function has no artifacts bucket.
+    /// `Internal` where the function has no artifacts bucket, `InvalidInput` where a name of the execution leads elsewhere.
     pub fn scratch(&self, purpose: &str) -> Result<Scratch, StepError> {
-        let key = Scratch::key(self, purpose);
+        let key = Scratch::key(self, purpose)?;
         match &self.artifacts {
             Some(Artifacts::Own(own)) => {
                 Ok(Scratch::new(aws_sdk_s3::Client::new(own), settings::artifacts_bucket()?, key))

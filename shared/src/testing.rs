@@ -46,6 +46,12 @@ pub fn with_artifacts(ctx: Context, s3: aws_sdk_s3::Client, bucket: &str) -> Con
     ctx.with_artifacts(Artifacts::Given(s3, bucket.to_owned()))
 }
 
+/// A context for an account whose record allows these Regions.
+#[must_use]
+pub fn with_regions(ctx: Context, regions: &[&str]) -> Context {
+    ctx.with_regions(regions)
+}
+
 /// What a deployed step's function answers to an envelope, with everything that it goes through but Lambda itself.
 ///
 /// # Errors

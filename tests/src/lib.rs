@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod generated;
 mod http;
 pub mod iam;
+pub mod nodes;
 pub mod proof;
 pub mod proofs;
 pub mod runtime_api;

@@ -4,8 +4,8 @@ What MiniStack alone does not do:
 - LOCK_FILE stays locked while it runs, so a process ID read from a file is known to be still ours.
 - "attached": when standard input ends (whoever started it is gone, however it went), the whole process group ends with
   it: MiniStack and the Lambda processes that it started.
-- Its execution history says which event came before which, and what happens inside a Map, as that of AWS does:
-  https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html
+- Step Functions: an execution's history says which event came before which, and what happens inside a Map, as that of
+  AWS does; distributed Maps in JSONata, with results in a bucket, and stopped with their execution: `maps.py`.
 - Logs Insights: saved queries, the list of queries, and comments in a query are our own addition, written from
   https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_Operations.html
 - EC2: an instance starts from an image that was registered from a snapshot, as from any invented image ID;
@@ -13,9 +13,9 @@ What MiniStack alone does not do:
 - S3: an object made of parts whose checksums are CRC-64/NVME has the checksum of all of it, which is refused otherwise.
 - SSM: SendCommand really runs the commands, on this machine, with a directory of its own for every instance: `ssm.py`.
   GET /_stepward/ssm/calls answers how often each operation of SSM was called.
-- IAM: a request to make a function, to log the traffic of a resource, to accept or delete a peering connection, or to run
-  a command is checked against the ARN of that, as on AWS, where MiniStack asks for "*", which no narrowed permission
-  allows. A command is checked against its document and each of its instances.
+- IAM: a request to make a function, to log the traffic of a resource, to accept or delete a peering connection, or to
+  run a command is checked against the ARN of that, as on AWS, where MiniStack asks for "*", which no narrowed
+  permission allows. A command is checked against its document and each of its instances.
 All but the first two lean on names that are private to MiniStack 1.5.33; with another version it fails at start, not
 silently. Beyond those resources, what MiniStack decides by IAM is left as it is: tests of the boundary rest on it.
 """
@@ -54,64 +54,12 @@ from ministack.core import iam_actions, iam_evaluator  # noqa: E402
 from ministack.core.responses import AccountRegionScopedDict, error_response_json, json_response, new_uuid  # noqa: E402
 from ministack.services import cloudwatch_logs as logs  # noqa: E402
 from ministack.services import ec2, s3  # noqa: E402
-from ministack.services import stepfunctions as sfn  # noqa: E402
 
+import maps  # noqa: E402, F401
+import run_command  # noqa: E402
 import ssm  # noqa: E402
 
-ssm.lock_file = lock
-
-
-# --- Step Functions ---
-
-# MiniStack runs every item of a Map in a copy of its context, so these follow the branches by themselves.
-before = contextvars.ContextVar("before", default=0)
-iteration = contextvars.ContextVar("iteration", default=None)
-writing = threading.Lock()
-
-add_event = sfn._add_event
-run_sub_machine = sfn._run_sub_machine
-execute_task = sfn._execute_task
-
-
-def add_linked_event(execution, kind, details=None):
-    with writing:
-        previous = before.get() if execution["events"] else 0
-        event = add_event(execution, kind, {"previousEventId": previous, **(details or {})})
-    before.set(event["id"])
-    return event
-
-
-def run_recorded_sub_machine(states, start_at, input_data, execution, ctx):
-    item = (ctx.get("Map") or {}).get("Item")
-    if item is None or iteration.get() is item:  # a branch of a Parallel
-        return run_sub_machine(states, start_at, input_data, execution, ctx)
-    iteration.set(item)
-    about = {"name": ctx["State"]["Name"], "index": item["Index"]}
-    add_linked_event(execution, "MapIterationStarted", {"mapIterationStartedEventDetails": about})
-    try:
-        output = run_sub_machine(states, start_at, input_data, execution, ctx)
-    except Exception:
-        add_linked_event(execution, "MapIterationFailed", {"mapIterationFailedEventDetails": about})
-        raise
-    add_linked_event(execution, "MapIterationSucceeded", {"mapIterationSucceededEventDetails": about})
-    return output
-
-
-def execute_recorded_task(state_def, raw_input, execution, ctx):
-    if iteration.get() is None:  # outside a Map, MiniStack records the state itself
-        return execute_task(state_def, raw_input, execution, ctx)
-    name = ctx["State"]["Name"]
-    entered = {"name": name, "input": json.dumps(raw_input)}
-    add_linked_event(execution, "TaskStateEntered", {"stateEnteredEventDetails": entered})
-    output, following = execute_task(state_def, raw_input, execution, ctx)
-    exited = {"name": name, "output": json.dumps(output)}
-    add_linked_event(execution, "TaskStateExited", {"stateExitedEventDetails": exited})
-    return output, following
-
-
-sfn._add_event = add_linked_event
-sfn._run_sub_machine = run_recorded_sub_machine
-sfn._execute_task = execute_recorded_task
+run_command.lock_file = lock
 
 
 # --- Logs Insights ---

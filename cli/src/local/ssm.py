@@ -1,38 +1,32 @@
-"""Run Command of the local cloud: SendCommand really runs the commands, on this machine.
+"""Run Command of the local cloud: SendCommand really runs the commands, on this machine (`run_command.py`).
 
-MiniStack runs commands in Docker containers, and answers Success for documents that it cannot run. This takes the place of
-its six operations, written from AWS's API reference (https://docs.aws.amazon.com/systems-manager/latest/APIReference/), from
-https://docs.aws.amazon.com/systems-manager/latest/userguide/monitor-commands.html for statuses and timeouts, and from SSM
-Agent (https://github.com/aws/amazon-ssm-agent) for exit codes, truncation, and where output goes. Statuses are spelt as AWS
-sends them ("ExecutionTimedOut"), not as its guide prints them ("Execution Timed Out").
+MiniStack runs commands in Docker containers, and answers Success for documents that it cannot run. This takes the
+place of its six operations, written from AWS's API reference
+(https://docs.aws.amazon.com/systems-manager/latest/APIReference/), from
+https://docs.aws.amazon.com/systems-manager/latest/userguide/monitor-commands.html for statuses and timeouts, and from
+SSM Agent (https://github.com/aws/amazon-ssm-agent) for exit codes, truncation, and where output goes. Statuses are
+spelt as AWS sends them ("ExecutionTimedOut"), not as its guide prints them ("Execution Timed Out").
 
 Which nodes there are:
-- An instance that runs with an instance profile is Online. Without one it is unknown to SSM, as is a terminated one: a call
-  that names it is refused whole, with InvalidInstanceId.
-- Stopped, it is not listed (API_DescribeInstanceInformation), but still known (API_SendCommand: "Valid states are: Running,
-  Pending, Stopped, and Stopping"): its invocation is Delayed, runs when the node starts in time, else is DeliveryTimedOut.
+- An instance that runs with an instance profile is Online. Without one it is unknown to SSM, as is a terminated one:
+  a call that names it is refused whole, with InvalidInstanceId.
+- Stopped, it is not listed (API_DescribeInstanceInformation), but still known (API_SendCommand: "Valid states are:
+  Running, Pending, Stopped, and Stopping"): its invocation is Delayed, runs when the node starts in time, else is
+  DeliveryTimedOut.
 - One that lost its profile while it ran has ConnectionLost; its invocation is Undeliverable.
 
-What differs from AWS: output is kept up to 64 MiB a stream; output arrives in logs and buckets when the command ends and by
-no role of the instance; exit code 194 runs the script again without a reboot; there is no Windows.
+What differs from AWS: output is kept up to 64 MiB a stream; it arrives in logs and buckets when the command ends, and
+by no role of the instance; exit code 194 runs the script again without a reboot; there is no Windows, and nobody is
+notified.
 """
 
 import base64
 import collections
-import contextlib
 import json
-import os
-import queue
 import re
-import selectors
-import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 from datetime import datetime, timezone
-from pathlib import Path
 
 from ministack.core.responses import (
     AccountRegionScopedDict,
@@ -40,392 +34,43 @@ from ministack.core.responses import (
     get_account_id,
     get_region,
     json_response,
-    new_uuid,
-    request_scope,
 )
-from ministack.services import cloudwatch_logs as logs
 from ministack.services import ec2, s3
 from ministack.services import ssm as service
 
-PROCESSES = 32  # at once, over all commands, accounts and Regions
+from run_command import (
+    DOCUMENTS,
+    Command,
+    cancel,
+    changing,
+    forget_all,
+    go_on,
+    had_profiles,
+    key,
+    log_group,
+    ping,
+    ping_instance,
+    start_working,
+    unfinished,
+)
+
 KEPT = 100_000  # invocations; the oldest commands that are over are forgotten beyond
 SHOWN_LATE = 0.2  # seconds; a new invocation is not found at once (API_GetCommandInvocation: "eventual consistency")
-TICK = 0.25  # seconds between two looks at what waits for a node or has expired
+OUTPUT, STDOUT, STDERR = 2_500, 24_000, 8_000  # characters that are shown
 
-STREAM_LIMIT = 64 << 20
-OUTPUT, STDOUT, STDERR = 2_500, 24_000, 8_000  # characters that the API shows
-LOG_EVENT = 200_000  # bytes
-
-STOPPED, REBOOT = 137, 194  # exit codes that mean something to the agent
-NEVER_RAN = -1
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-DOCUMENTS = {
-    "AWS-RunShellScript": ("aws:runShellScript", "_script.sh"),
-    "AWS-RunPowerShellScript": ("aws:runPowerShellScript", "_script.ps1"),
-}
 INSTANCE_ID = r"(^i-(\w{8}|\w{17})$)|(^mi-\w{17}$)"
 EXECUTION_TIMEOUT = r"[1-9][0-9]{0,4}|1[0-6][0-9]{4}|17[01][0-9]{3}|172[0-7][0-9]{2}|172800"
 FROM_PARAMETER_STORE = re.compile(r"\{\{\s*ssm:([\w./-]+(?::[\w.-]+)?)\s*\}\}")
 
-nodes = Path(os.environ["TMPDIR"]).resolve() / "nodes"
 commands = AccountRegionScopedDict()
 kept = collections.deque()  # all commands, oldest first
-unfinished = {}
 calls = collections.Counter()
-changing = threading.RLock()
-to_run = queue.SimpleQueue()
 
 
 class Refused(Exception):
     def __init__(self, code, message):
         super().__init__(message)
         self.code = code
-
-
-class Invocation:
-    """One command on one node."""
-
-    __slots__ = ("command", "node", "status", "details", "code", "started", "ended", "cancelled", "process")
-
-    def __init__(self, command, node):
-        self.command, self.node = command, node
-        self.status = self.details = "Pending"
-        self.code, self.started, self.ended, self.cancelled, self.process = NEVER_RAN, None, None, False, None
-
-    def folder(self):
-        return nodes / self.node / "ssm" / self.command.id
-
-    def texts(self):
-        """Standard output and error, as much as the API shows."""
-        if self.ended is None:
-            return "", ""
-        return cut(shown(self.folder() / "stdout"), STDOUT), cut(shown(self.folder() / "stderr"), STDERR)
-
-
-class Command:
-    def __init__(self, request, document, parameters, targets):
-        self.scope = (get_account_id(), get_region())
-        self.id, self.asked, self.cancelled = new_uuid(), time.time(), False
-        self.request, self.document, self.parameters = request, document, parameters
-        self.plugin, self.script = DOCUMENTS[document]
-        self.limit = int(parameters.get("executionTimeout", ["3600"])[0])
-        self.starts_until = self.asked + request.get("TimeoutSeconds", 3600)
-        self.expires = self.starts_until + self.limit
-        self.invocations = {node: Invocation(self, node) for node in targets}
-        self.waiting = collections.deque(self.invocations.values())
-        self.delayed = []
-        self.running, self.left = 0, len(targets)
-        self.ends = collections.Counter()  # StatusDetails of what is over
-        self.at_once = max(1, share(request.get("MaxConcurrency", "50"), len(targets)))
-        self.most_errors = share(request.get("MaxErrors", "0"), len(targets))
-
-    def errors(self):
-        return self.ends["Failed"] + self.ends["ExecutionTimedOut"]
-
-    def status(self):
-        """Status and StatusDetails over all nodes."""
-        if self.left:
-            begun = self.running or self.left < len(self.invocations)
-            if self.cancelled:
-                return "Cancelling", "Cancelling"
-            return ("InProgress", "InProgress") if begun else ("Pending", "Delayed" if self.delayed else "Pending")
-        if not self.invocations:
-            return "Success", "NoInstancesInTag"
-        if self.ends["Cancelled"]:
-            return "Cancelled", "Cancelled"
-        enough = max(1, self.most_errors)
-        if self.ends["ExecutionTimedOut"] >= enough:
-            return "TimedOut", "ExecutionTimedOut"
-        if self.errors() >= enough or self.ends["Undeliverable"] == len(self.invocations):
-            return "Failed", "Failed"
-        if self.ends["DeliveryTimedOut"] >= enough:
-            return "TimedOut", "DeliveryTimedOut"
-        if self.ends["Success"] + self.ends["Undeliverable"] == len(self.invocations):
-            return "Success", "Success"
-        return "Failed", "Incomplete"
-
-
-def share(limit, of):
-    return of * int(limit[:-1]) // 100 if limit.endswith("%") else int(limit)
-
-
-# --- From the command to the nodes ---
-
-
-def go_on(command):
-    """Begins what may begin and ends what may not; called when something ended, and by the clock."""
-    with changing:
-        now = time.time()
-        back = [invocation for invocation in command.delayed if ping(*command.scope, invocation.node) != "Stopped"]
-        command.delayed = [invocation for invocation in command.delayed if invocation not in back]
-        command.waiting.extendleft(reversed(back))
-        if command.errors() > command.most_errors or now >= command.expires:
-            over = [*command.delayed, *command.waiting]
-            command.delayed.clear()
-            command.waiting.clear()
-            for invocation in over:
-                if now >= command.expires:
-                    end(invocation, "TimedOut", "DeliveryTimedOut")
-                else:
-                    end(invocation, "Cancelled", "Terminated")
-        may_begin = now < command.starts_until and not command.cancelled
-        while may_begin and command.waiting and command.running < command.at_once:
-            deliver(command.waiting.popleft())
-
-
-def deliver(invocation):
-    command = invocation.command
-    reached = ping(*command.scope, invocation.node)
-    if reached == "Online":
-        invocation.status = invocation.details = "InProgress"
-        command.running += 1
-        to_run.put(invocation)
-    elif reached == "Stopped":
-        invocation.details = "Delayed"
-        command.delayed.append(invocation)
-    else:
-        end(invocation, "Failed", "Undeliverable")
-
-
-def end(invocation, status, details, code=NEVER_RAN):
-    with changing:
-        command = invocation.command
-        if invocation.ended is not None:
-            return
-        command.running -= invocation.status in ("InProgress", "Cancelling")
-        command.left -= 1
-        command.ends[details] += 1
-        invocation.status, invocation.details, invocation.code = status, details, code
-        invocation.ended, invocation.process = time.time(), None
-        if not command.left:
-            unfinished.pop(command.id, None)
-
-
-def cancel(invocation):
-    with changing:
-        command = invocation.command
-        if invocation.ended is not None:
-            return
-        if invocation.status in ("InProgress", "Cancelling"):
-            invocation.status = invocation.details = "Cancelling"
-            invocation.cancelled = True
-            if invocation.process:
-                kill(invocation.process)
-            return
-        command.waiting = collections.deque(other for other in command.waiting if other is not invocation)
-        command.delayed = [other for other in command.delayed if other is not invocation]
-        end(invocation, "Cancelled", "Cancelled")
-
-
-def watch_the_clock():
-    while True:
-        time.sleep(TICK)
-        for command in list(unfinished.values()):
-            if command.delayed or time.time() >= command.expires:
-                go_on(command)
-
-
-def ping(account, region, node):
-    """Online, ConnectionLost or Stopped; None when SSM does not know the instance."""
-    instance = ec2._instances.get_scoped(account, region, node)
-    state = instance["State"]["Name"] if instance else "terminated"
-    if state in ("shutting-down", "terminated"):
-        return None
-    if instance.get("IamInstanceProfile"):
-        return "Online" if state == "running" else "Stopped"
-    records = ec2._iam_instance_profile_associations.values_scoped(account, region)
-    if any(record["InstanceId"] == node for record in records):
-        return "ConnectionLost" if state == "running" else "Stopped"
-    return None
-
-
-# --- On the node ---
-
-
-def work():
-    while True:
-        invocation = to_run.get()
-        with request_scope(*invocation.command.scope):
-            try:
-                run(invocation)
-            except Exception as error:
-                service.logger.exception("%s on %s", invocation.command.id, invocation.node)
-                with contextlib.suppress(OSError):
-                    write(invocation, "stderr", f"failed to run commands: {error}")
-                end(invocation, "Failed", "Failed", 1)
-            go_on(invocation.command)
-
-
-def run(invocation):
-    command = invocation.command
-    with changing:
-        if invocation.cancelled:
-            return end(invocation, "Cancelled", "Cancelled")
-        if time.time() >= command.expires:
-            return end(invocation, "TimedOut", "DeliveryTimedOut")
-        invocation.started = time.time()
-    home, folder = nodes / invocation.node / "home", invocation.folder()
-    for made in (home, folder):
-        made.mkdir(0o700, parents=True, exist_ok=True)
-    script = folder / command.script
-    script.write_text("\n".join(command.parameters["commands"]) + "\n")
-    code = REBOOT
-    while code == REBOOT:
-        code, reason = run_script(invocation, script, home)
-    if invocation.cancelled and code == STOPPED:
-        status = details = "Cancelled"
-    elif code == STOPPED:  # what the agent makes of it, whoever exits with it
-        status, details = "TimedOut", "ExecutionTimedOut"
-    elif code == 0:
-        status = details = "Success"
-    else:
-        status = details = "Failed"
-        write(invocation, "stderr", f"failed to run commands: {reason}")
-    script.unlink()
-    publish(invocation)
-    end(invocation, status, details, code)
-
-
-def run_script(invocation, script, home):
-    """The exit code, and why it is not 0."""
-    command = invocation.command
-    account, region = command.scope
-    environment = {
-        "PATH": PATH,
-        "HOME": str(home),
-        "TMPDIR": str(home),
-        "LANG": "C.UTF-8",
-        "AWS_DEFAULT_REGION": region,
-        "AWS_SSM_REGION_NAME": region,
-        "AWS_SSM_INSTANCE_ID": invocation.node,
-        "INSTANCE_ID": invocation.node,
-        "SSM_COMMAND_ID": command.id,
-    }
-    wanted = command.parameters.get("workingDirectory", [""])[0]
-    program = interpreter(script)
-    if not shutil.which(program[0], path=PATH):
-        return 1 if program[0] == "pwsh" else 127, f"{program[0]}: not found on this machine"
-    try:
-        process = subprocess.Popen(
-            [*program, str(script)],
-            cwd=wanted if os.path.isabs(wanted) else home,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # so that all of it can be killed
-        )
-    except OSError as error:
-        return 1, str(error)
-    with changing:
-        invocation.process = process
-        if invocation.cancelled:
-            kill(process)
-    try:
-        stopped = collect(invocation, process)
-    finally:
-        for pipe in (process.stdout, process.stderr):
-            pipe.close()
-    with changing:
-        invocation.process = None
-    code = process.wait()
-    if stopped or invocation.cancelled:
-        return STOPPED, "stopped"
-    if code < 0:
-        return -1, f"signal: {signal.Signals(-code).name}"
-    return code, f"exit status {code}"
-
-
-def interpreter(script):
-    # Not left to the kernel: it does not start a file while a process that another thread is starting has it open.
-    if script.suffix == ".ps1":
-        return ["pwsh", "-File"]
-    with script.open() as lines:
-        first = lines.readline().strip()
-    return first[2:].strip().split(None, 1) if first[:2] == "#!" and first[2:].strip() else ["/bin/sh"]
-
-
-def collect(invocation, process):
-    """Writes output to files until the process and all who hold its output are gone; whether its time was over."""
-    until = invocation.started + invocation.command.limit
-    with contextlib.ExitStack() as stack:
-        pipes = stack.enter_context(selectors.DefaultSelector())
-        for name, pipe in (("stdout", process.stdout), ("stderr", process.stderr)):
-            pipes.register(pipe, selectors.EVENT_READ, stack.enter_context(open(invocation.folder() / name, "ab")))
-        while True:
-            if invocation.cancelled or time.time() >= until:
-                kill(process)
-                return True
-            pause = max(0.01, min(0.2, until - time.time()))
-            if not pipes.get_map():
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(pause)
-                    return False
-            for key, _ in pipes.select(pause):
-                chunk = os.read(key.fd, 1 << 16)
-                if not chunk:
-                    pipes.unregister(key.fileobj)
-                elif key.data.tell() < STREAM_LIMIT:
-                    key.data.write(chunk)
-
-
-def kill(process):
-    # Not waited for yet, so the number is still its own.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-def write(invocation, stream, text):
-    with open(invocation.folder() / stream, "a") as file:
-        file.write(text)
-
-
-def publish(invocation):
-    """Whole outputs to logs and bucket; what stays is what the API shows."""
-    command, folder = invocation.command, invocation.folder()
-    config = command.request.get("CloudWatchOutputConfig") or {}
-    bucket = command.request.get("OutputS3BucketName")
-    for stream in ("stdout", "stderr"):
-        file = folder / stream
-        if not file.exists() or not file.stat().st_size:
-            continue
-        if config.get("CloudWatchOutputEnabled"):
-            name = f"{command.id}/{invocation.node}/{command.plugin.replace(':', '-')}/{stream}"
-            log(log_group(command), name, file.read_bytes())
-        if bucket:
-            s3._put_object(bucket, key(invocation, stream), file.read_bytes(), {})
-        os.truncate(file, min(file.stat().st_size, 4 * STDOUT))
-
-
-def log_group(command):
-    config = command.request.get("CloudWatchOutputConfig") or {}
-    return config.get("CloudWatchLogGroupName") or f"/aws/ssm/{command.document}"
-
-
-def log(group, stream, data):
-    """Many lines to an event, as the agent does it."""
-    logs._create_log_group({"logGroupName": group})
-    logs._create_log_stream({"logGroupName": group, "logStreamName": stream})
-    events, event = [], b""
-    lines = (line[at : at + LOG_EVENT] for line in data.splitlines(True) for at in range(0, len(line), LOG_EVENT))
-    for line in lines:
-        if event and len(event) + len(line) > LOG_EVENT:
-            events.append(event)
-            event = b""
-        event += line
-    now = int(time.time() * 1000)
-    texts = [part.removesuffix(b"\n").decode(errors="replace") for part in [*events, event]]
-    written = [{"timestamp": now, "message": text} for text in texts if text]
-    logs._put_log_events({"logGroupName": group, "logStreamName": stream, "logEvents": written})
-
-
-def key(invocation, stream):
-    command = invocation.command
-    plugin = command.plugin.replace(":", "")
-    prefix = (command.request.get("OutputS3KeyPrefix") or "").strip("/")
-    parts = [prefix, command.id, invocation.node, plugin, f"0.{plugin}", stream]
-    return "/".join(part for part in parts if part)
 
 
 # --- SendCommand and CancelCommand ---
@@ -540,8 +185,10 @@ def targets_of(data):
             "InvalidInstanceId", f"Instances [[{', '.join(unknown)}]] not in a valid state for account {scope[0]}"
         )
     if tagged:
-        known = (node for node in ec2._instances.keys() if ping(*scope, node) is not None)
-        named += [node for node in known if all(has_tag(node, *wanted) for wanted in tagged)]
+        known = had_profiles(*scope)
+        for node, instance in ec2._instances.items():
+            if ping_instance(instance, node in known) and all(has_tag(node, *wanted) for wanted in tagged):
+                named.append(node)
     return list(dict.fromkeys(named))
 
 
@@ -578,20 +225,25 @@ def forget_old():
         total -= len(command.invocations)
         commands.pop_scoped(*command.scope, command.id)
         for invocation in command.invocations.values():
-            shutil.rmtree(invocation.folder(), ignore_errors=True)
+            invocation.file("stdout").unlink(missing_ok=True)
+            invocation.file("stderr").unlink(missing_ok=True)
 
 
 # --- What is listed ---
 
 
+FILTERS = ("InvokedAfter", "InvokedBefore", "Status", "DocumentName")
+
+
 def list_commands(data):
     check("commandId", data.get("CommandId"), r".{36}")
+    wanted = filters_of(data, *FILTERS, "ExecutionStage")
     found = [
         command
         for command in reversed(commands.values())
         if data.get("CommandId") in (None, command.id)
         and (not data.get("InstanceId") or data["InstanceId"] in command.invocations)
-        and all(passes(command, command.status(), wanted, stages=True) for wanted in filters_of(data))
+        and all(passes(command, command.status(), one) for one in wanted)
     ]
     return page("Commands", found, show_command, data, most=50)
 
@@ -604,7 +256,7 @@ def list_command_invocations(data):
         listed = [command] if command else []
     else:
         listed = reversed(commands.values())
-    wanted = filters_of(data)
+    wanted = filters_of(data, *FILTERS)
     found = [
         invocation
         for command in listed
@@ -617,29 +269,32 @@ def list_command_invocations(data):
     return page("CommandInvocations", found, lambda invocation: show_invocation(invocation, details), data, most=50)
 
 
-def filters_of(data):
+def filters_of(data, *known):
     wanted = data.get("Filters") or []
     if len(wanted) > 5:
         raise invalid("filters", wanted, "have length less than or equal to 5")
+    for one in wanted:
+        if one.get("key") not in known:
+            raise Refused("InvalidFilterKey", f"The filter {one.get('key')} is not valid.")
+        if one["key"].startswith("Invoked"):
+            try:
+                datetime.fromisoformat(one["value"].replace("Z", "+00:00"))
+            except ValueError:
+                raise invalid("filters", one["value"], "be a timestamp such as 2024-07-07T00:00:00Z") from None
     return wanted
 
 
-def passes(command, statuses, wanted, stages=False):
-    name, value = wanted.get("key"), wanted.get("value") or ""
+def passes(command, statuses, wanted):
+    name, value = wanted["key"], wanted["value"]
     if name in ("InvokedAfter", "InvokedBefore"):
-        try:
-            moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
-        except ValueError:
-            raise Refused("ValidationException", f"{value} is not a timestamp such as 2024-07-07T00:00:00Z.") from None
+        moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
         moment = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
         return command.asked >= moment if name == "InvokedAfter" else command.asked < moment
     if name == "Status":
         return value in statuses
     if name == "DocumentName":
         return value == command.document
-    if name == "ExecutionStage" and stages:
-        return value == ("Executing" if command.left else "Complete")
-    raise Refused("InvalidFilterKey", f"The filter {name} is not valid.")
+    return value == ("Executing" if command.left else "Complete")
 
 
 def page(name, found, show, data, most, least=1, usual=None):
@@ -717,7 +372,7 @@ def show_plugin(invocation):
         "Status": "InProgress" if invocation.status == "Cancelling" else invocation.status,
         "StatusDetails": invocation.details,
         "ResponseCode": invocation.code,
-        "Output": together(*invocation.texts()),
+        "Output": together(*texts(invocation)),
         "StandardOutputUrl": url(invocation, "stdout"),
         "StandardErrorUrl": url(invocation, "stderr"),
         "OutputS3Region": invocation.command.scope[1],
@@ -741,7 +396,7 @@ def get_command_invocation(data):
     if data.get("PluginName") not in (None, "", command.plugin):
         raise Refused("InvalidPluginName", f"The command has no plugin {data['PluginName']}.")
     whole = show_command(command)
-    output, errors = invocation.texts()
+    output, errors = texts(invocation)
     ended = invocation.ended if invocation.started else None
     same = ("CommandId", "Comment", "DocumentName", "DocumentVersion", "CloudWatchOutputConfig")
     return {
@@ -777,6 +432,13 @@ def elapsed(seconds):
     hours, rest = divmod(seconds, 3600)
     minutes, rest = divmod(rest, 60)
     return f"PT{f'{int(hours)}H' if hours else ''}{f'{int(minutes)}M' if minutes else ''}{rest:.3f}S"
+
+
+def texts(invocation):
+    """Standard output and error, as much as GetCommandInvocation shows."""
+    if invocation.ended is None:
+        return "", ""
+    return cut(shown(invocation.file("stdout")), STDOUT), cut(shown(invocation.file("stderr")), STDERR)
 
 
 def shown(file):
@@ -819,10 +481,9 @@ def describe_instance_information(data):
     if wanted and legacy:
         raise Refused("ValidationException", "Filters and InstanceInformationFilterList exclude each other.")
     wanted += [{"Key": one.get("key"), "Values": one.get("valueSet")} for one in legacy]
-    account, region = get_account_id(), get_region()
-    found = []
-    for instance in ec2._instances.values():
-        status = ping(account, region, instance["InstanceId"])
+    known, found = had_profiles(get_account_id(), get_region()), []
+    for node, instance in ec2._instances.items():
+        status = ping_instance(instance, node in known)
         if status in ("Online", "ConnectionLost") and all(node_passes(instance, status, one) for one in wanted):
             found.append((instance, status))
     return page("InstanceInformationList", found, lambda one: show_node(*one), data, most=50, least=5, usual=10)
@@ -934,57 +595,12 @@ def checked_resources(body, region, account):
 
 
 def reset():
-    with changing:
-        for command in list(unfinished.values()):
-            command.waiting.clear()
-            command.delayed.clear()
-            for invocation in command.invocations.values():
-                cancel(invocation)
-        unfinished.clear()
-        commands.clear()
-        kept.clear()
-        calls.clear()
-    shutil.rmtree(nodes, ignore_errors=True)
+    forget_all()
+    commands.clear()
+    kept.clear()
+    calls.clear()
     reset_service()
 
 
 service.handle_request = handle_more_requests
 service.reset = reset
-
-# Commands outlive a kill of this process and its group: each has a group of its own, and may have begun others. So another
-# process waits for the end of this one, however that comes, and ends all that has a node's home. It holds the lock as well.
-WATCHER = """
-import os, shutil, signal, sys, time
-sys.stdin.buffer.read()
-nodes = sys.argv[1].encode() + b"/"
-until = time.time() + 8
-found = True
-while found and time.time() < until:
-    found = False
-    for process in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            ours = b"HOME=" + nodes in open(f"/proc/{process}/environ", "rb").read()
-            if ours or os.readlink(f"/proc/{process}/cwd".encode()).startswith(nodes):
-                os.kill(int(process), signal.SIGKILL)
-                found = True
-        except OSError:
-            pass
-shutil.rmtree(nodes, ignore_errors=True)
-"""
-lock_file = None
-working = []
-
-
-def start_working():
-    with changing:
-        if working:
-            return
-        watcher = [sys.executable, "-c", WATCHER, str(nodes)]
-        working.append(
-            subprocess.Popen(
-                watcher, cwd="/", stdin=subprocess.PIPE, pass_fds=[lock_file.fileno()], start_new_session=True
-            )
-        )
-        for task in [watch_the_clock, *[work] * PROCESSES]:
-            working.append(threading.Thread(target=task, daemon=True))
-            working[-1].start()
