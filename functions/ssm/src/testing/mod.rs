@@ -75,3 +75,9 @@ pub async fn bucket(scene: &Scene) -> String {
     scene.make(&json!({ "Resources": { "Bucket": bucket } })).await;
     name
 }
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_secs()).unwrap()
+}

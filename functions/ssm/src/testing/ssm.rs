@@ -64,7 +64,7 @@ pub struct Ssm {
     pub output: String,
     /// How many nodes are over at most with each look; 0 for as many as run.
     pub pace: usize,
-    /// What the next sends answer, instead of taking the command (`None`) or after taking it.
+    /// How many of the next sends take the command and lose the answer; what those after the last refuse with.
     pub lose: usize,
     pub refuse: Vec<ErrorMetadata>,
     pub calls: BTreeMap<&'static str, usize>,
@@ -77,11 +77,6 @@ pub struct Ssm {
 
 #[derive(Clone, Debug, Default)]
 pub struct Fake(Arc<Mutex<Ssm>>);
-
-fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    i64::try_from(since.as_secs()).unwrap()
-}
 
 impl Ssm {
     fn count(&mut self, call: &'static str) {
@@ -164,7 +159,6 @@ impl Fake {
     pub fn lock(&self) -> MutexGuard<'_, Ssm> {
         self.0.lock().unwrap()
     }
-
     pub fn calls(&self, call: &str) -> usize {
         self.lock().calls.get(call).copied().unwrap_or_default()
     }
@@ -227,7 +221,7 @@ impl Fake {
                     .cloud_watch_output_config()
                     .and_then(|config| config.cloud_watch_log_group_name().map(Into::into)),
                 ended: BTreeMap::new(),
-                at: now(),
+                at: super::now(),
             };
             ssm.order.extend(command.ids.iter().cloned());
             let shown = Ssm::shown(&command);
