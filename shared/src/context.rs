@@ -9,12 +9,12 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use crate::artifact::Scratch;
 use crate::customer::{Configuration, Provider, Trust, hex};
 use crate::envelope::Execution;
 use crate::error::{ErrorName, StepError, without_role_arns};
 use crate::mask::Secrets;
 use crate::permissions::Place;
+use crate::scratch::Scratch;
 use crate::session::{Attribution, Session};
 use crate::settings;
 use crate::trust::{self, Proof};
@@ -161,7 +161,7 @@ impl Context {
     /// every step, item and purpose, and for every call of it the same. The bucket is reached as the function itself.
     ///
     /// # Errors
-    /// `Internal` where the function has no artifacts bucket.
+    /// `Internal` where the function has no artifacts bucket, `InvalidInput` where a name of the execution leads elsewhere.
     pub fn scratch(&self, purpose: &str) -> Result<Scratch, StepError> {
         let key = Scratch::key(self, purpose)?;
         match &self.artifacts {

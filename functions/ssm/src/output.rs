@@ -114,3 +114,97 @@ async fn from_log(ctx: &Context, group: &str, source: &Source, kind: &str, most:
     pages.reverse();
     Ok(pages.join("\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_cloudwatchlogs::operation::get_log_events::{GetLogEventsError, GetLogEventsOutput};
+    use aws_sdk_cloudwatchlogs::types::OutputLogEvent;
+    use aws_sdk_s3::operation::get_object::GetObjectOutput;
+    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_smithy_types::error::ErrorMetadata;
+    use stepward::testing;
+
+    use super::*;
+    use crate::testing::Fake;
+    use crate::tests::{all, id, plan};
+
+    const COMMAND: &str = "00000000-0000-0000-0000-000000000000";
+
+    fn loud(more: impl Fn(&mut Plan)) -> (Fake, Plan) {
+        let (fake, mut plan) = (Fake::default(), plan(1, 1));
+        fake.lock().output = "x".repeat(30_000);
+        more(&mut plan);
+        (fake, plan)
+    }
+
+    #[tokio::test]
+    async fn beyond_24_000_characters_the_whole_is_in_the_log() {
+        let (fake, plan) = loud(|plan| plan.log_group = Some("/commands".into()));
+        let page = |lines: &[&str], token: &str| {
+            let events = lines.iter().map(|line| OutputLogEvent::builder().message(*line).build()).collect();
+            GetLogEventsOutput::builder().set_events(Some(events)).next_backward_token(token).build()
+        };
+        let read = mock!(aws_sdk_cloudwatchlogs::Client::get_log_events)
+            .match_requests(|request| {
+                request.log_group_name() == Some("/commands")
+                    && request.start_from_head() == Some(false)
+                    && request.log_stream_name()
+                        == Some(&format!("{COMMAND}/i-00000000000000000/aws-runShellScript/stdout"))
+            })
+            .then_compute_output(move |request| match request.next_token() {
+                None => page(&["c", "d"], "b/1"),
+                Some("b/1") => page(&["a", "b"], "b/2"),
+                Some(_) => page(&[], "b/2"),
+            });
+        let logs = mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, [&read]);
+        let ctx = fake.context(&[]);
+        ctx.client(|_| logs);
+        let (ran, _) = all(&plan, &ctx).await.unwrap();
+        let outcome = &ran.nodes[&id(0)];
+        assert_eq!((outcome.output.as_str(), read.num_calls()), ("a\nb\nc\nd", 3));
+        let url = outcome.output_url.as_deref().unwrap();
+        let page = "logsV2:log-groups/log-group/$252Fcommands/log-events/00000000$252D0000";
+        assert!(url.contains(page) && url.ends_with("aws$252DrunShellScript$252Fstdout"), "{url}");
+    }
+
+    #[tokio::test]
+    async fn beyond_24_000_characters_the_end_of_the_whole_is_in_the_bucket() {
+        let (fake, plan) = loud(|plan| plan.output_bucket = Some("outputs".into()));
+        let key = format!("stepward/{COMMAND}/i-00000000000000000/awsrunShellScript/0.awsrunShellScript/stdout");
+        let wanted = key.clone();
+        let read = mock!(aws_sdk_s3::Client::get_object)
+            .match_requests(move |request| {
+                request.bucket() == Some("outputs")
+                    && request.key() == Some(&wanted)
+                    && request.range() == Some("bytes=-262144")
+                    && request.expected_bucket_owner() == Some("222222222222")
+            })
+            .then_output(|| GetObjectOutput::builder().body(b"the end".to_vec().into()).build());
+        let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&read]);
+        let ctx = fake.context(&[]);
+        ctx.client(|_| s3);
+        let (ran, _) = all(&plan, &ctx).await.unwrap();
+        let outcome = &ran.nodes[&id(0)];
+        assert_eq!((outcome.output.as_str(), read.num_calls()), ("the end", 1));
+        assert_eq!(outcome.output_url.as_deref(), Some(format!("s3://outputs/{key}").as_str()));
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_not_there_leaves_what_ssm_has_and_one_that_may_not_be_read_is_an_error() {
+        let (fake, plan) = loud(|plan| plan.log_group = Some("/commands".into()));
+        for (code, fails) in [("ResourceNotFoundException", false), ("AccessDeniedException", true)] {
+            let read = mock!(aws_sdk_cloudwatchlogs::Client::get_log_events)
+                .then_error(move || GetLogEventsError::generic(ErrorMetadata::builder().code(code).build()));
+            let logs = mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, [&read]);
+            let ctx = fake.context(&[]);
+            ctx.client(|_| logs);
+            match all(&plan, &ctx).await {
+                Ok((ran, _)) => {
+                    assert!(!fails && ran.nodes[&id(0)].output.len() == 23_999);
+                    assert!(testing::log(&ctx).join("").contains("could not be read"));
+                }
+                Err(error) => assert!(fails && error.name == ErrorName::AccessDenied, "{error}"),
+            }
+        }
+    }
+}

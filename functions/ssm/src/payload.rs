@@ -8,10 +8,10 @@ use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
 use aws_smithy_types::base64;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use stepward::artifact::{Scratch, link};
 use stepward::customer::hex;
 use stepward::error::denied;
 use stepward::permissions::{literal, s3_arn};
+use stepward::scratch::{Scratch, link};
 use stepward::{Context, ErrorName, Permissions, StepError};
 use tokio::time::Instant;
 

@@ -133,9 +133,9 @@ impl Plan {
         let document = format!("arn:$partition:ssm:$region::document/{}", self.shell.document());
         let mut all = Permissions::default()
             .allow(&["ssm:SendCommand"], self.ids.iter().map(node).chain([document]))
-            .allow_on_all(
+            .allow(
                 &["ssm:ListCommands", "ssm:ListCommandInvocations", "ssm:GetCommandInvocation", "ssm:CancelCommand"],
-                "A command has no ARN: AWS lets these be narrowed to nodes at most, and not where they name a command alone.",
+                ["*"],
             )
             .allow(&["ssm:DescribeInstanceInformation", "ec2:DescribeInstances"], ["*"]);
         if let Some(group) = &self.log_group {

@@ -177,11 +177,43 @@ fn name(status: Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Fake;
+    use crate::tests::{all, id, plan};
 
     #[test]
     fn the_end_of_a_text_is_kept_whole_in_characters() {
         assert_eq!(tail("abc", 3), "abc");
         assert_eq!(tail("abcd", 3), "…bcd");
         assert_eq!(tail("aéb", 2), "…b");
+    }
+
+    #[tokio::test]
+    async fn an_output_that_the_list_has_whole_is_not_asked_for_again() {
+        let fake = Fake::default();
+        fake.lock().output = "x".repeat(2000);
+        let (ran, _) = all(&plan(2, 2), &fake.context(&[])).await.unwrap();
+        assert_eq!((ran.nodes[&id(0)].output.len(), fake.calls("GetCommandInvocation")), (2000, 0));
+        assert_eq!(ran.nodes[&id(0)].output_url, None);
+    }
+
+    #[tokio::test]
+    async fn an_output_that_the_list_has_cut_is_asked_for_once_for_its_node() {
+        let fake = Fake::default();
+        fake.lock().output = "x".repeat(20_000);
+        let (ran, _) = all(&plan(2, 2), &fake.context(&[])).await.unwrap();
+        assert_eq!((ran.nodes[&id(0)].output.len(), fake.calls("GetCommandInvocation")), (20_000, 2));
+        assert_eq!(ran.nodes[&id(0)].output_url, None);
+    }
+
+    #[tokio::test]
+    async fn outputs_of_many_nodes_share_what_there_is() {
+        let fake = Fake::default();
+        fake.lock().output = "x".repeat(20_000);
+        let (ran, _) = all(&plan(5000, 1000), &fake.context(&[])).await.unwrap();
+        let bytes: usize = ran.nodes.values().map(|outcome| outcome.output.len()).sum();
+        assert!(bytes <= OUTPUT_BUDGET + 5000 * 4, "{bytes}");
+        assert_eq!(fake.calls("GetCommandInvocation"), 0);
+        let url = ran.nodes[&id(4999)].output_url.as_deref().unwrap();
+        assert!(url.contains("systems-manager/run-command/00000099-"), "{url}");
     }
 }

@@ -13,11 +13,11 @@ use crate::payload::Command;
 use crate::plan::Plan;
 use crate::testing::Fake;
 
-fn id(number: usize) -> String {
+pub(crate) fn id(number: usize) -> String {
     format!("i-{number:017}")
 }
 
-fn plan(nodes: usize, concurrency: usize) -> Plan {
+pub(crate) fn plan(nodes: usize, concurrency: usize) -> Plan {
     Plan {
         ids: (0..nodes).map(id).collect(),
         concurrency,
@@ -38,7 +38,7 @@ fn resumed(state: &serde_json::Value) -> Resume {
 }
 
 /// Calls until it is done, and gives back the largest state on the way.
-async fn all(plan: &Plan, ctx: &Context) -> Result<(Ran, usize), StepError> {
+pub(crate) async fn all(plan: &Plan, ctx: &Context) -> Result<(Ran, usize), StepError> {
     let (mut resume, mut largest) = (None, 0);
     for _ in 0..5000 {
         match call(plan, ctx, resume.as_ref()).await? {
@@ -272,34 +272,4 @@ async fn a_failure_says_how_many_and_who() {
     for part in ["2 of 4 nodes did not succeed (1 failed, 1 unmanaged)", &format!("{} failed (exit 3)", id(1))] {
         assert!(error.message.contains(part), "{error}");
     }
-}
-
-#[tokio::test]
-async fn an_output_that_the_list_has_whole_is_not_asked_for_again() {
-    let fake = Fake::default();
-    fake.lock().output = "x".repeat(2000);
-    let (ran, _) = all(&plan(2, 2), &fake.context(&[])).await.unwrap();
-    assert_eq!((ran.nodes[&id(0)].output.len(), fake.calls("GetCommandInvocation")), (2000, 0));
-    assert_eq!(ran.nodes[&id(0)].output_url, None);
-}
-
-#[tokio::test]
-async fn an_output_that_the_list_has_cut_is_asked_for_once_for_its_node() {
-    let fake = Fake::default();
-    fake.lock().output = "x".repeat(20_000);
-    let (ran, _) = all(&plan(2, 2), &fake.context(&[])).await.unwrap();
-    assert_eq!((ran.nodes[&id(0)].output.len(), fake.calls("GetCommandInvocation")), (20_000, 2));
-    assert_eq!(ran.nodes[&id(0)].output_url, None);
-}
-
-#[tokio::test]
-async fn outputs_of_many_nodes_share_what_there_is() {
-    let fake = Fake::default();
-    fake.lock().output = "x".repeat(20_000);
-    let (ran, _) = all(&plan(5000, 1000), &fake.context(&[])).await.unwrap();
-    let bytes: usize = ran.nodes.values().map(|outcome| outcome.output.len()).sum();
-    assert!(bytes <= crate::results::OUTPUT_BUDGET + 5000 * 4, "{bytes}");
-    assert_eq!(fake.calls("GetCommandInvocation"), 0);
-    let url = ran.nodes[&id(4999)].output_url.as_deref().unwrap();
-    assert!(url.contains("systems-manager/run-command/00000099-"), "{url}");
 }

@@ -188,7 +188,7 @@ fn main() -> ExitCode {
 }
 
 #[cfg(test)]
-#[path = "../testing.rs"]
+#[path = "../testing/mod.rs"]
 mod testing;
 
 #[cfg(test)]
@@ -374,6 +374,23 @@ mod tests {
         assert_eq!(ran.nodes[IDS[1]].status, Status::Offline);
     }
 
+    /// A directory of this machine that the nodes of the local cloud copy to.
+    struct Directory(std::path::PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("stepward-copy-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&dir).unwrap();
+            Self(dir)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
     const IDLE: [(&str, &str); 3] = [
         ("ssm:GetCommandInvocation", "Only long outputs are asked for again, and a copy has none."),
         ("ssm:CancelCommand", "Only a job that is stopped, and errors in several batches, cancel commands."),
@@ -382,13 +399,14 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
+        let dir = Directory::new("content");
         let idle =
             [&IDLE[..], &[("kms:GenerateDataKey", "Nothing is encrypted with a key of the account here.")]].concat();
         prove::<CopyFile>(&idle, async |scene| {
             json!({
                 "instance_ids": nodes(scene).await,
                 "content": "hello",
-                "destination": std::env::temp_dir().join(scene.name("stepward-copy")),
+                "destination": dir.0.join(scene.name("file")),
                 "bucket": bucket(scene).await,
                 "fail_on_error": false,
             })
@@ -398,6 +416,7 @@ mod tests {
     #[test]
     fn permissions_for_an_object_are_those_too() {
         const OWN: &str = "The object is the account's own and stays.";
+        let dir = Directory::new("object");
         let own = [("s3:PutObject", OWN), ("s3:DeleteObject", OWN), ("kms:GenerateDataKey", OWN)];
         prove::<CopyFile>(&[&IDLE[..], &own].concat(), async |scene| {
             let bucket = bucket(scene).await;
@@ -406,7 +425,7 @@ mod tests {
             json!({
                 "instance_ids": nodes(scene).await,
                 "source": format!("s3://{bucket}/file"),
-                "destination": std::env::temp_dir().join(scene.name("stepward-copy")),
+                "destination": dir.0.join(scene.name("file")),
                 "fail_on_error": false,
             })
         });

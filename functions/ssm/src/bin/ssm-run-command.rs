@@ -24,7 +24,8 @@ const LONGEST: usize = 44 * 1024;
 /// seen.
 ///
 /// A repeated call finds the commands that it has sent, by the comment that each has, and sends none twice; so does the same
-/// step of an execution that is run again. Stopping the job cancels what is under way: what a command has done by then is done.
+/// step of an execution that is run again within an hour. Stopping the job cancels what is under way: what a command has done by
+/// then is done.
 ///
 /// `output` and `error_output` have what the command wrote: SSM gives 24,000 and 8,000 characters of a node, and whole outputs
 /// are read from `cloudwatch_log_group` or `output_bucket`. All nodes together have 4 MiB of output here, each the same share and
@@ -145,7 +146,7 @@ fn main() -> ExitCode {
 }
 
 #[cfg(test)]
-#[path = "../testing.rs"]
+#[path = "../testing/mod.rs"]
 mod testing;
 
 #[cfg(test)]

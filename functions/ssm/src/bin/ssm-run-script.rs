@@ -185,7 +185,7 @@ fn main() -> ExitCode {
 }
 
 #[cfg(test)]
-#[path = "../testing.rs"]
+#[path = "../testing/mod.rs"]
 mod testing;
 
 #[cfg(test)]

@@ -1,13 +1,4 @@
-//! An SSM for unit tests, in memory: it takes commands, goes on with them at each look, and remembers what it was asked.
-
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::panic,
-    missing_docs,
-    unreachable_pub,
-    reason = "tests of several binaries share it"
-)]
+//! An SSM in memory: it takes commands, goes on with them at each look, and remembers what it was asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,9 +16,7 @@ use aws_sdk_ssm::types::{
 use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::error::ErrorMetadata;
-use serde_json::{Value, json};
-use stepward::{Context, Progress, Resume, Step, StepError, testing};
-use stepward_tests::proof::Scene;
+use stepward::{Context, testing};
 
 /// A command as it was sent.
 #[derive(Clone, Debug)]
@@ -75,7 +64,7 @@ pub struct Ssm {
     pub output: String,
     /// How many nodes are over at most with each look; 0 for as many as run.
     pub pace: usize,
-    /// What the next sends answer, instead of taking the command (`None`) or after taking it.
+    /// How many of the next sends take the command and lose the answer; what those after the last refuse with.
     pub lose: usize,
     pub refuse: Vec<ErrorMetadata>,
     pub calls: BTreeMap<&'static str, usize>,
@@ -88,140 +77,6 @@ pub struct Ssm {
 
 #[derive(Clone, Debug, Default)]
 pub struct Fake(Arc<Mutex<Ssm>>);
-
-/// The step with these parameters, over its usual ones.
-pub fn with<S: Step>(usual: Value, more: &Value) -> S {
-    let mut params = usual;
-    params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    params.as_object_mut().unwrap().retain(|_, value| !value.is_null());
-    serde_json::from_value(params).unwrap()
-}
-
-/// What the state machine does with a pending answer: calls again with it.
-pub fn resumed<T: std::fmt::Debug>(answer: Progress<T>) -> Resume {
-    let Progress::Pending { state, .. } = answer else { panic!("not pending: {answer:?}") };
-    serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
-}
-
-/// Calls until it is done.
-pub async fn ran<S: Step<Output: std::fmt::Debug>>(step: &S, ctx: &Context) -> Result<S::Output, StepError> {
-    let mut resume = None;
-    loop {
-        match step.run(ctx, resume).await? {
-            Progress::Done(output) => return Ok(output),
-            pending @ Progress::Pending { .. } => resume = Some(resumed(pending)),
-        }
-    }
-}
-
-/// On the local cloud: an instance that SSM manages, and one that it does not.
-pub async fn nodes(scene: &Scene) -> Vec<String> {
-    let (ec2, name) = (scene.client(aws_sdk_ec2::Client::new), scene.name("profile"));
-    let statement =
-        json!([{ "Effect": "Allow", "Principal": { "Service": "ec2.amazonaws.com" }, "Action": "sts:AssumeRole" }]);
-    let trust = json!({ "Version": "2012-10-17", "Statement": statement });
-    let profile = json!({ "InstanceProfileName": name, "Roles": [{ "Ref": "Role" }] });
-    let resources = json!({
-        "Role": { "Type": "AWS::IAM::Role", "Properties": { "AssumeRolePolicyDocument": trust } },
-        "Profile": { "Type": "AWS::IAM::InstanceProfile", "Properties": profile },
-    });
-    scene.make(&json!({ "Resources": resources })).await;
-    let mut ids = Vec::new();
-    for managed in [true, false] {
-        let profile = aws_sdk_ec2::types::IamInstanceProfileSpecification::builder().name(&name).build();
-        let run = ec2.run_instances().image_id("ami-12345678").min_count(1).max_count(1);
-        let instances =
-            run.set_iam_instance_profile(managed.then_some(profile)).send().await.unwrap().instances.unwrap();
-        ids.extend(instances.into_iter().filter_map(|instance| instance.instance_id));
-    }
-    ids
-}
-
-/// On the local cloud: a bucket.
-pub async fn bucket(scene: &Scene) -> String {
-    let name = scene.name("bucket");
-    let bucket = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": name } });
-    scene.make(&json!({ "Resources": { "Bucket": bucket } })).await;
-    name
-}
-
-/// S3 in memory: what was written and not removed, and how often that was done.
-#[derive(Clone, Debug, Default)]
-pub struct Bucket(Arc<Mutex<Objects>>);
-
-#[derive(Debug, Default)]
-pub struct Objects {
-    pub kept: BTreeMap<String, Vec<u8>>,
-    pub puts: usize,
-    /// S3's own SHA-256 of any object, in Base64.
-    pub checksum: Option<String>,
-    pub gets: usize,
-}
-
-impl Bucket {
-    /// How many objects were written, read, and are there.
-    pub fn counts(&self) -> (usize, usize, usize) {
-        let objects = self.lock();
-        (objects.puts, objects.gets, objects.kept.len())
-    }
-
-    pub fn lock(&self) -> MutexGuard<'_, Objects> {
-        self.0.lock().unwrap()
-    }
-
-    pub fn client(&self) -> aws_sdk_s3::Client {
-        use aws_sdk_s3::Client;
-        use aws_sdk_s3::operation::delete_object::DeleteObjectOutput;
-        use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
-        use aws_sdk_s3::operation::head_object::{HeadObjectError, HeadObjectOutput};
-        use aws_sdk_s3::operation::put_object::PutObjectOutput;
-        let path = |bucket: Option<&str>, key: Option<&str>| format!("{}/{}", bucket.unwrap(), key.unwrap());
-        let (of_put, of_delete, of_get, of_head) = (self.clone(), self.clone(), self.clone(), self.clone());
-        let put = mock!(Client::put_object).then_compute_output(move |request| {
-            let mut objects = of_put.lock();
-            objects.puts += 1;
-            let content = request.body().bytes().unwrap().to_vec();
-            objects.kept.insert(path(request.bucket(), request.key()), content);
-            PutObjectOutput::builder().build()
-        });
-        let delete = mock!(Client::delete_object).then_compute_output(move |request| {
-            of_delete.lock().kept.remove(&path(request.bucket(), request.key()));
-            DeleteObjectOutput::builder().build()
-        });
-        // Also what is signed and not sent comes by here.
-        let get = mock!(Client::get_object).then_compute_response(move |request| {
-            let mut objects = of_get.lock();
-            objects.gets += usize::from(request.if_match().is_some());
-            match objects.kept.get(&path(request.bucket(), request.key())) {
-                Some(content) => MockResponse::Output(GetObjectOutput::builder().body(content.clone().into()).build()),
-                None => {
-                    MockResponse::Error(GetObjectError::generic(ErrorMetadata::builder().code("NoSuchKey").build()))
-                }
-            }
-        });
-        let head = mock!(Client::head_object).then_compute_response(move |request| {
-            let objects = of_head.lock();
-            match objects.kept.get(&path(request.bucket(), request.key())) {
-                Some(content) => MockResponse::Output(
-                    HeadObjectOutput::builder()
-                        .content_length(i64::try_from(content.len()).unwrap())
-                        .e_tag("tag")
-                        .set_checksum_sha256(objects.checksum.clone())
-                        .build(),
-                ),
-                None => {
-                    MockResponse::Error(HeadObjectError::generic(ErrorMetadata::builder().code("NotFound").build()))
-                }
-            }
-        });
-        mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&put, &delete, &get, &head])
-    }
-}
-
-fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    i64::try_from(since.as_secs()).unwrap()
-}
 
 impl Ssm {
     fn count(&mut self, call: &'static str) {
@@ -304,7 +159,6 @@ impl Fake {
     pub fn lock(&self) -> MutexGuard<'_, Ssm> {
         self.0.lock().unwrap()
     }
-
     pub fn calls(&self, call: &str) -> usize {
         self.lock().calls.get(call).copied().unwrap_or_default()
     }
@@ -367,7 +221,7 @@ impl Fake {
                     .cloud_watch_output_config()
                     .and_then(|config| config.cloud_watch_log_group_name().map(Into::into)),
                 ended: BTreeMap::new(),
-                at: now(),
+                at: super::now(),
             };
             ssm.order.extend(command.ids.iter().cloned());
             let shown = Ssm::shown(&command);
