@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use stepward_cli::cloud::Cloud;
 use stepward_tests::nodes::{self, FAILS_ON_SOME, fails};
 
-use crate::world::{REGION, World, in_the_world};
+use crate::world::{REGION, World, customer_role, in_the_world};
 
 const OTHER: &str = "us-east-1";
 
@@ -104,5 +104,46 @@ fn a_command_fails_on_exactly_some_nodes_and_runs_again_on_those_only() {
             let runs = if bad.contains(id) { "3" } else { "2" };
             assert_eq!(one["steps"][0]["output"].as_str().unwrap().trim(), runs, "{one}");
         }
+    });
+}
+
+#[test]
+fn the_role_that_customers_launch_lets_commands_run_step_by_step_on_each_node() {
+    in_the_world(async |world| {
+        let acme = world.customer_without_role().await;
+        world.onboard(&acme, &customer_role(world, &acme).await).await.unwrap();
+        let ids = nodes::launch(&acme.owner, "web", 3).await.unwrap();
+        let step = |id: &str, command: &str| json!({ "id": id, "run": { "command": command } });
+        // Every node writes what it later reads: the steps of a node run one after the other, in the node's own folder.
+        let run = async |strategy: &str, keepgoing: bool, last: &str| {
+            let steps = [step("write", "echo $INSTANCE_ID > id"), step("read", "cat id"), step("end", last)];
+            let options = json!({ "strategy": strategy, "keepgoing": keepgoing, "threadcount": 1, "steps": steps });
+            let input = json!({ "customer": acme.customer, "options": options, "started_by": "test" });
+            let finished = world.run(nodes::JOB, &input).await;
+            let all = &finished.output["all"];
+            let (bucket, key) = (all["bucket"].as_str().unwrap(), all["key"].as_str().unwrap());
+            let object = world.operator.s3().get_object().bucket(bucket).key(key).send().await.unwrap();
+            let all: Value = serde_json::from_slice(&object.body.collect().await.unwrap().into_bytes()).unwrap();
+            (finished, all["nodes"].as_array().unwrap().clone())
+        };
+        for strategy in ["node-first", "step-first"] {
+            let (finished, nodes) = run(strategy, true, "true").await;
+            assert_eq!(finished.output["outcome"], "succeeded", "{strategy}: {finished:?}");
+            assert_eq!(nodes.len(), 3);
+            for node in nodes {
+                assert_eq!(
+                    node["steps"][1]["output"].as_str().unwrap().trim(),
+                    node["node"]["instanceId"],
+                    "{strategy}"
+                );
+            }
+        }
+        // One node after the other, and none after the first that fails.
+        let last = format!("test $INSTANCE_ID != {}", ids.iter().min().unwrap());
+        let (finished, nodes) = run("node-first", false, &last).await;
+        let statuses: Vec<_> =
+            nodes.iter().map(|node| node["steps"].as_array().unwrap().last().unwrap()["status"].clone()).collect();
+        assert_eq!(finished.output["outcome"], "failed", "{finished:?}");
+        assert_eq!(statuses, ["failed", "not_started", "not_started"]);
     });
 }
