@@ -136,8 +136,8 @@ impl Context {
         &self.account
     }
 
-    /// The Regions that the account's record allows, the one worked in among them. A step that looks into others than its
-    /// own asks for no more than these.
+    /// The Regions that the account's record allows, the one worked in among them. A step that looks into others than
+    /// its own asks for no more than these.
     #[must_use]
     pub fn regions(&self) -> &[String] {
         &self.regions
@@ -161,7 +161,8 @@ impl Context {
     /// every step, item and purpose, and for every call of it the same. The bucket is reached as the function itself.
     ///
     /// # Errors
-    /// `Internal` where the function has no artifacts bucket, `InvalidInput` where a name of the execution leads elsewhere.
+    /// `Internal` where the function has no artifacts bucket, `InvalidInput` where a name of the execution leads
+    /// elsewhere.
     pub fn scratch(&self, purpose: &str) -> Result<Scratch, StepError> {
         let key = Scratch::key(self, purpose)?;
         match &self.artifacts {
@@ -173,8 +174,8 @@ impl Context {
         }
     }
 
-    /// The ARN of the role session that the step works as, as AWS shows it with what the session made: no other execution
-    /// has the same. `None` where the account is entered without a role. It is not for the log.
+    /// The ARN of the role session that the step works as, as AWS shows it with what the session made: no other
+    /// execution has the same. `None` where the account is entered without a role. It is not for the log.
     #[must_use]
     pub fn session_arn(&self) -> Option<&str> {
         self.session.arn.as_deref()
@@ -186,7 +187,8 @@ impl Context {
         self.deadline
     }
 
-    /// Says something to the operator: a line in the step's answer and in CloudWatch Logs, without secrets and role ARNs.
+    /// Says something to the operator: a line in the step's answer and in CloudWatch Logs, without secrets and role
+    /// ARNs.
     pub fn log(&self, line: impl Display) {
         let line = without_role_arns(&self.mask(&line.to_string()));
         tracing::info!("{line}");

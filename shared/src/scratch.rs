@@ -11,11 +11,12 @@ use crate::artifact::folder;
 use crate::context::Context;
 use crate::error::{ErrorName, StepError};
 
-/// One object that a machine fetches by a link, and that is removed when all have it. A call that finds it again removes it
-/// too, because its key is made of what every call for the same step knows; the bucket's lifecycle does when none comes.
+/// One object that a machine fetches by a link, and that is removed when all have it. A call that finds it again
+/// removes it too, because its key is made of what every call for the same step knows; the bucket's lifecycle does when
+/// none comes.
 ///
-/// In the artifacts bucket, where [`Context::scratch`] puts it, the broker may write everywhere below `executions/` and read
-/// and delete only below a `.scratch/` of it.
+/// In the artifacts bucket, where [`Context::scratch`] puts it, the broker may write everywhere below `executions/` and
+/// read and delete only below a `.scratch/` of it.
 #[derive(Clone)]
 pub struct Scratch {
     s3: Client,

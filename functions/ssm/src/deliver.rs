@@ -1,8 +1,8 @@
 //! What runs on a node to fetch a file, see that it is the right one, and put or run it.
 //!
-//! It exits with 125 and a line that begins with `stepward:` where it cannot. The link to the file is given to the program that
-//! fetches by its standard input, where other users of the node do not see it; only a `wget` that reads no list of links is given
-//! it as an argument.
+//! It exits with 125 and a line that begins with `stepward:` where it cannot. The link to the file is given to the
+//! program that fetches by its standard input, where other users of the node do not see it; only a `wget` that reads no
+//! list of links is given it as an argument.
 
 use std::fmt::Write as _;
 
@@ -30,7 +30,8 @@ fetch() {
     printf '%s\n' "$url" | wget -q -T 60 -t 3 -i - -O "$1" 2>/dev/null || wget -q -T 60 -O "$1" "$url"
   elif command -v python3 >/dev/null 2>&1; then
     printf '%s' "$url" | python3 -c 'import shutil, sys, urllib.request
-with urllib.request.urlopen(sys.stdin.read(), timeout=60) as a, open(sys.argv[1], "wb") as f: shutil.copyfileobj(a, f)' "$1"
+with urllib.request.urlopen(sys.stdin.read(), timeout=60) as a, open(sys.argv[1], "wb") as f:
+  shutil.copyfileobj(a, f)' "$1"
   else
     fail "the node has neither curl nor wget nor python3 to fetch the file with"
   fi
@@ -117,7 +118,8 @@ function Get-Fetched($file) {
   if ($is -ne $bytes) { throw ('the file has ' + $is + ' bytes and must have ' + $bytes) }
   $sha = [Security.Cryptography.SHA256]::Create()
   $stream = [IO.File]::OpenRead($file)
-  try { $is = [BitConverter]::ToString($sha.ComputeHash($stream)).Replace('-', '').ToLower() } finally { $stream.Dispose() }
+  try { $is = [BitConverter]::ToString($sha.ComputeHash($stream)) } finally { $stream.Dispose() }
+  $is = $is.Replace('-', '').ToLower()
   if ($is -ne $sha256) { throw ('the SHA-256 of the file is ' + $is + ' and must be ' + $sha256) }
 }
 ";

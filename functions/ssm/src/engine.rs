@@ -213,8 +213,8 @@ fn pending(plan: &Plan, mut run: Run, wait: Duration) -> Result<Progress<Ran>, S
     Progress::pending(&run, wait, progress)
 }
 
-/// How long to wait: at first 2 seconds, later a twentieth of the time since anything came further, 5 minutes at most. A run in
-/// many batches is looked at as often as its batches need.
+/// How long to wait: at first 2 seconds, later a twentieth of the time since anything came further, 5 minutes at most.
+/// A run in many batches is looked at as often as its batches need.
 fn patience(run: &Run) -> Duration {
     Duration::from_secs(now().saturating_sub(run.moved).unsigned_abs() / 20)
         .clamp(Duration::from_secs(2), Duration::from_mins(5))

@@ -84,7 +84,8 @@ pub(crate) async fn refresh(plan: &Plan, ctx: &Context, ssm: &Client, run: &mut 
     stop_when_too_many_failed(plan, ctx, ssm, run).await
 }
 
-/// Ends what has not begun when more nodes failed than may. SSM does that for each command; here it is over all of them.
+/// Ends what has not begun when more nodes failed than may. SSM does that for each command; here it is over all of
+/// them.
 async fn stop_when_too_many_failed(plan: &Plan, ctx: &Context, ssm: &Client, run: &mut Run) -> Result<(), StepError> {
     let Some(most) = plan.max_errors else { return Ok(()) };
     if run.stopped || run.failed() <= most as usize {
@@ -169,7 +170,8 @@ async fn commands(ssm: &Client, run: &Run, in_flight: &[usize]) -> Result<HashMa
     Ok(found)
 }
 
-/// Finds commands that a call has sent whose answer was lost, and makes them the run's own. Answers how many there were.
+/// Finds commands that a call has sent whose answer was lost, and makes them the run's own. Answers how many there
+/// were.
 pub(crate) async fn take_over(plan: &Plan, ctx: &Context, ssm: &Client, run: &mut Run) -> Result<usize, StepError> {
     let batches: Vec<&[String]> = plan.batches().collect();
     let mut wanted: HashMap<String, usize> = (0..batches.len())
@@ -212,8 +214,8 @@ pub(crate) async fn take_over(plan: &Plan, ctx: &Context, ssm: &Client, run: &mu
         }
     }
     Err(ErrorName::Conflict.because(format!(
-        "SSM has had more than {} commands since {} s before now, too many to see whether this run's are among them; run it again when \
-         the account is quieter",
+        "SSM has had more than {} commands since {} s before now, too many to see whether this run's are among \
+         them; run it again when the account is quieter",
         PAGES_FOR_LOST * 50,
         now() - from
     )))

@@ -8,11 +8,11 @@ use stepward::{Context, ErrorName, StepError};
 
 use crate::plan::BATCH;
 
-/// For each of the nodes, at most a batch, why a command cannot be sent to it: `u` where SSM does not manage it, `o` where its
-/// agent is not connected or it is stopped, `.` where nothing is in the way. Empty where that is so of all.
+/// For each of the nodes, at most a batch, why a command cannot be sent to it: `u` where SSM does not manage it, `o`
+/// where its agent is not connected or it is stopped, `.` where nothing is in the way. Empty where that is so of all.
 ///
-/// One node that is not in order would make SSM refuse the whole batch, and one whose agent is silent would be waited for until
-/// the delivery timeout.
+/// One node that is not in order would make SSM refuse the whole batch, and one whose agent is silent would be waited
+/// for until the delivery timeout.
 ///
 /// # Errors
 /// Why AWS failed.

@@ -8,7 +8,8 @@ use crate::plan::Plan;
 /// Between standard output and standard error, where SSM's agent writes both in one.
 /// `agent/framework/processor/executer/iohandler/iohandler.go` of <https://github.com/aws/amazon-ssm-agent>
 const ERRORS_BEGIN: &str = "\n----------ERROR-------\n";
-/// With what the agent ends a text that it has cut, in the lists' 2,500 characters and in the 24,000 and 8,000 of one node.
+/// With what the agent ends a text that it has cut, in the lists' 2,500 characters and in the 24,000 and 8,000 of one
+/// node.
 const CUT: [&str; 3] = ["---Output truncated---", "---Error truncated----", "--output truncated--"];
 
 /// A node's end as SSM says it, without spaces: `Delivery Timed Out` and `DeliveryTimedOut` are the same.
@@ -26,7 +27,8 @@ pub fn is_waiting(invocation: &CommandInvocation) -> bool {
     details(invocation) == "Pending"
 }
 
-/// How it ended on a node: `None` while it goes on. `stopped`: whether waiting nodes were cancelled because others had failed.
+/// How it ended on a node: `None` while it goes on. `stopped`: whether waiting nodes were cancelled because others had
+/// failed.
 #[must_use]
 pub fn ended(plan: &Plan, invocation: &CommandInvocation, stopped: bool) -> Option<Outcome> {
     let details = details(invocation);
@@ -54,7 +56,7 @@ pub fn ended(plan: &Plan, invocation: &CommandInvocation, stopped: bool) -> Opti
         "DeliveryTimedOut" | "TimedOut" => {
             let seconds = plan.delivery_timeout;
             let said = format!(
-                "its agent did not take the command within {seconds} s: see that the node and SSM's agent run and reach SSM"
+                "its agent did not take the command within {seconds} s: see that node and agent run and reach SSM"
             );
             (Status::Offline, Some(said))
         }
@@ -100,7 +102,7 @@ pub fn left_out(why: char) -> Outcome {
     let (status, said) = if why == 'u' {
         (
             Status::Unmanaged,
-            "SSM does not manage it: it needs a running SSM agent, and an instance profile with AmazonSSMManagedInstanceCore",
+            "SSM does not manage it: it needs a running agent and an instance profile with AmazonSSMManagedInstanceCore",
         )
     } else {
         (

@@ -55,8 +55,8 @@ pub(crate) async fn of_node(ssm: &Client, source: &Source) -> Result<(String, St
     Ok((answer.standard_output_content.unwrap_or_default(), answer.standard_error_content.unwrap_or_default()))
 }
 
-/// The last part of the whole of one kind, `stdout` or `stderr`, from where the agent has written it; `None` where it has
-/// written it nowhere, or not yet.
+/// The last part of the whole of one kind, `stdout` or `stderr`, from where the agent has written it; `None` where it
+/// has written it nowhere, or not yet.
 pub(crate) async fn whole(
     plan: &Plan,
     ctx: &Context,

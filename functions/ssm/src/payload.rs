@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use crate::deliver::Fetch;
 use crate::state::Digest;
 
-/// How long a link lives. Nodes fetch when they begin, and begin within [`DELIVERY`](crate::plan::DELIVERY) of the link's
-/// making; the credentials that sign it live for 16 minutes at least.
+/// How long a link lives. Nodes fetch when they begin, and begin within [`DELIVERY`](crate::plan::DELIVERY) of the
+/// link's making; the credentials that sign it live for 16 minutes at least.
 const LINK: Duration = Duration::from_mins(15);
 /// Where files for nodes are in a customer's bucket.
 const SCRATCH: &str = "stepward/scratch";
@@ -28,16 +28,16 @@ const READ: u64 = 5 << 30;
 
 /// What is run on the nodes, as text for the plan's shell.
 pub trait Payload: Send + Sync {
-    /// The text, made right before it is sent: it may hold what lives for a short time. Called again for a repeated call. What
-    /// a file must be is kept in `digest` once it is known.
+    /// The text, made right before it is sent: it may hold what lives for a short time. Called again for a repeated
+    /// call. What a file must be is kept in `digest` once it is known.
     fn text(
         &self,
         ctx: &Context,
         digest: &mut Option<Digest>,
     ) -> impl Future<Output = Result<String, StepError>> + Send;
 
-    /// Takes away what [`text`](Self::text) has put somewhere. Called when the run is over, has failed or is stopped, also when
-    /// there is nothing to take away.
+    /// Takes away what [`text`](Self::text) has put somewhere. Called when the run is over, has failed or is stopped,
+    /// also when there is nothing to take away.
     fn clean(&self, ctx: &Context) -> impl Future<Output = Result<(), StepError>> + Send;
 }
 
@@ -191,8 +191,8 @@ async fn of_object(ctx: &Context, bucket: &str, key: &str) -> Result<Digest, Ste
     }
     if bytes > READ {
         return Err(ErrorName::InvalidInput.because(format!(
-            "source s3://{bucket}/{key} has {bytes} bytes and no SHA-256 in S3; up to {READ} are read to know it: upload it with \
-             a SHA-256 checksum of the whole object"
+            "source s3://{bucket}/{key} has {bytes} bytes and no SHA-256 in S3; up to {READ} are read to know it: upload \
+             it with a SHA-256 checksum of the whole object"
         )));
     }
     ctx.log(format_args!("Reading s3://{bucket}/{key} ({bytes} bytes) for its SHA-256"));
@@ -208,7 +208,8 @@ async fn of_object(ctx: &Context, bucket: &str, key: &str) -> Result<Digest, Ste
         read += chunk.len() as u64;
         if Instant::now() > ctx.deadline() {
             return Err(ErrorName::TimedOut.because(format!(
-                "s3://{bucket}/{key} could not be read for its SHA-256 in time; upload it with a SHA-256 checksum of the whole object"
+                "s3://{bucket}/{key} could not be read for its SHA-256 in time; upload it with a SHA-256 checksum of \
+                 the whole object"
             )));
         }
     }

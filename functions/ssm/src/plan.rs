@@ -22,8 +22,8 @@ pub const OUTPUT_PREFIX: &str = "stepward";
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shell {
-    /// The document `AWS-RunShellScript`, for Linux and macOS. SSM's agent runs a command with the node's `sh`, unless its first
-    /// line names another program, as in `#!/bin/bash`.
+    /// The document `AWS-RunShellScript`, for Linux and macOS. SSM's agent runs a command with the node's `sh`, unless
+    /// its first line names another program, as in `#!/bin/bash`.
     #[default]
     Bash,
     /// The document `AWS-RunPowerShellScript`, for Windows.

@@ -1,7 +1,7 @@
 //! Makes text that a shell reads as what it is, and never as code.
 //!
-//! SSM puts values of its own where a text has two opening braces: a parameter's of the document, or of Parameter Store. No text
-//! made here has any.
+//! SSM puts values of its own where a text has two opening braces: a parameter's of the document, or of Parameter
+//! Store. No text made here has any.
 //! <https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-param-runcommand.html>
 
 /// What begins a place that SSM fills.
@@ -51,7 +51,8 @@ pub fn sh_command(command: &str) -> String {
     format!("stepward=$({decoded}) || exit 125\neval \"$stepward\"")
 }
 
-/// What a script's first line says that reads it, as words of a shell: the program and, as Linux takes it, one argument at most.
+/// What a script's first line says that reads it, as words of a shell: the program and, as Linux takes it, one argument
+/// at most.
 #[must_use]
 pub fn named_reader(script: &str) -> Option<String> {
     let line = script.strip_prefix("#!")?.lines().next()?.trim();

@@ -62,7 +62,7 @@ pub(crate) async fn batch(
         }
     }
     Err(ErrorName::Conflict.because(format!(
-        "SSM refused batch {number} {TRIES} times because of nodes that come and go; run it again when they have settled"
+        "SSM refused batch {number} {TRIES} times because of nodes that come and go; run it again when they settle"
     )))
 }
 

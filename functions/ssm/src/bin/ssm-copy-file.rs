@@ -18,21 +18,23 @@ const LONGEST_PATH: usize = 4096;
 
 /// Copy a file to any number of nodes through S3 and check it there.
 ///
-/// The file is an object of the account, or text given here. Nodes are told by Run Command to fetch it by a link that lives 15
-/// minutes, which opens this one object; the credentials of the nodes are not used. On the node the file is written under a
-/// private name beside its destination, its size and SHA-256 are checked, its owner and mode are set, and only then does it get
-/// its name, in the place of what was there. A node that cannot get or check it keeps what it had, and fails with exit code 125
-/// and the reason. Linux and macOS need `curl`, `wget` or `python3`, and the directory must be there.
+/// The file is an object of the account, or text given here. Nodes are told by Run Command to fetch it by a link that
+/// lives 15 minutes, which opens this one object; the credentials of the nodes are not used. On the node the file is
+/// written under a private name beside its destination, its size and SHA-256 are checked, its owner and mode are set,
+/// and only then does it get its name, in the place of what was there. A node that cannot get or check it keeps what it
+/// had, and fails with exit code 125 and the reason. Linux and macOS need `curl`, `wget` or `python3`, and the
+/// directory must be there.
 ///
-/// Text goes through `bucket`, or through Stepward's own artifacts bucket, and the object is removed when all nodes are over,
-/// also when the step fails or is stopped. An object of the account is read once for its SHA-256, unless S3 has one of the whole
-/// object. Its bucket must be in the Region that the step works in.
+/// Text goes through `bucket`, or through Stepward's own artifacts bucket, and the object is removed when all nodes are
+/// over, also when the step fails or is stopped. An object of the account is read once for its SHA-256, unless S3 has
+/// one of the whole object. Its bucket must be in the Region that the step works in.
 ///
-/// Batches, concurrency, repeated calls and the output are those of `ssm-run-command`; as links are short-lived, a batch has no
-/// more nodes than begin at once.
+/// Batches, concurrency, repeated calls and the output are those of `ssm-run-command`; as links are short-lived, a
+/// batch has no more nodes than begin at once.
 ///
-/// Proven on the local cloud, whose nodes are directories of one machine, through a bucket of the account and from one. That
-/// what is sent puts the right file in place, or none, is proven by running it with `sh`; what PowerShell is sent was not run.
+/// Proven on the local cloud, whose nodes are directories of one machine, through a bucket of the account and from one.
+/// That what is sent puts the right file in place, or none, is proven by running it with `sh`; what PowerShell is sent
+/// was not run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CopyFile {
@@ -58,7 +60,8 @@ struct CopyFile {
     concurrency: usize,
     /// After more failed nodes than this no more are begun. Without it there is no limit.
     max_errors: Option<u32>,
-    /// Whether nodes are begun in the order given: as many as `concurrency` at once, the next ones when all of these are over.
+    /// Whether nodes are begun in the order given: as many as `concurrency` at once, the next ones when all of these
+    /// are over.
     #[serde(default)]
     in_order: bool,
     /// Seconds that a node may take, up to 172,800 (48 hours).

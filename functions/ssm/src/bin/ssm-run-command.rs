@@ -18,39 +18,41 @@ const LONGEST: usize = 44 * 1024;
 
 /// Run a command on any number of nodes with SSM Run Command and wait for all results.
 ///
-/// Nodes are EC2 instances and other machines that SSM manages. They are sent the command in batches of up to 50; never more
-/// than `concurrency` of them run it at once, over all batches. A node that SSM does not manage, or whose agent is not connected,
-/// is not waited for: it is reported as `unmanaged` or `offline`. Each node that is over is a line of the log as soon as it is
-/// seen.
+/// Nodes are EC2 instances and other machines that SSM manages. They are sent the command in batches of up to 50; never
+/// more than `concurrency` of them run it at once, over all batches. A node that SSM does not manage, or whose agent is
+/// not connected, is not waited for: it is reported as `unmanaged` or `offline`. Each node that is over is a line of
+/// the log as soon as it is seen.
 ///
-/// A repeated call finds the commands that it has sent, by the comment that each has, and sends none twice; so does the same
-/// step of an execution that is run again within an hour. Stopping the job cancels what is under way: what a command has done by
-/// then is done.
+/// A repeated call finds the commands that it has sent, by the comment that each has, and sends none twice; so does the
+/// same step of an execution that is run again within an hour. Stopping the job cancels what is under way: what a
+/// command has done by then is done.
 ///
-/// `output` and `error_output` have what the command wrote: SSM gives 24,000 and 8,000 characters of a node, and whole outputs
-/// are read from `cloudwatch_log_group` or `output_bucket`. All nodes together have 4 MiB of output here, each the same share and
-/// 256 KiB at most; of what is longer the end is kept, and `output_url` says where the whole is.
+/// `output` and `error_output` have what the command wrote: SSM gives 24,000 and 8,000 characters of a node, and whole
+/// outputs are read from `cloudwatch_log_group` or `output_bucket`. All nodes together have 4 MiB of output here, each
+/// the same share and 256 KiB at most; of what is longer the end is kept, and `output_url` says where the whole is.
 ///
-/// Proven on the local cloud, whose nodes are directories of one machine. Windows, nodes that fall silent while they run, SSM's
-/// own rate control and outputs in CloudWatch Logs and S3 rest on unit tests of what is sent and read.
+/// Proven on the local cloud, whose nodes are directories of one machine. Windows, nodes that fall silent while they
+/// run, SSM's own rate control and outputs in CloudWatch Logs and S3 rest on unit tests of what is sent and read.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RunCommand {
-    /// The nodes, by ID: `i-…` for EC2 instances, `mi-…` for other machines. Up to 25,000; one named twice is run on once.
+    /// The nodes, by ID: `i-…` for EC2 instances, `mi-…` for other machines. Up to 25,000; one named twice is run on
+    /// once.
     instance_ids: List,
     /// The command, up to 45,056 bytes: any text that the shell takes. Longer ones are for `ssm-run-script`.
     command: String,
-    /// What reads it: `bash` is for Linux and macOS and means the node's `sh`, unless the command's first line names another
-    /// program, as in `#!/bin/bash`; `powershell` is for Windows.
+    /// What reads it: `bash` is for Linux and macOS and means the node's `sh`, unless the command's first line names
+    /// another program, as in `#!/bin/bash`; `powershell` is for Windows.
     #[serde(default)]
     shell: Shell,
     /// How many nodes run it at once, over all batches.
     #[serde(default = "defaults::concurrency")]
     concurrency: usize,
-    /// After more failed nodes than this no more are begun; those at work are let finish. Without it there is no limit. A node on
-    /// which the command did not run does not count.
+    /// After more failed nodes than this no more are begun; those at work are let finish. Without it there is no limit.
+    /// A node on which the command did not run does not count.
     max_errors: Option<u32>,
-    /// Whether nodes are begun in the order given: as many as `concurrency` at once, the next ones when all of these are over.
+    /// Whether nodes are begun in the order given: as many as `concurrency` at once, the next ones when all of these
+    /// are over.
     #[serde(default)]
     in_order: bool,
     /// Seconds that the command may run on a node, up to 172,800 (48 hours); then it is stopped.
@@ -61,7 +63,8 @@ struct RunCommand {
     delivery_timeout: i32,
     /// A CloudWatch log group that the nodes write whole outputs to. Their instance profile must allow it.
     cloudwatch_log_group: Option<String>,
-    /// A bucket of the account that the nodes write whole outputs to, below `stepward/`. Their instance profile must allow it.
+    /// A bucket of the account that the nodes write whole outputs to, below `stepward/`. Their instance profile must
+    /// allow it.
     output_bucket: Option<String>,
     /// Whether a node that did not succeed fails the step; else the output alone says so.
     #[serde(default = "defaults::yes")]

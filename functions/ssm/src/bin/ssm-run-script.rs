@@ -13,8 +13,8 @@ use stepward_ssm::payload::{File, Origin};
 use stepward_ssm::plan::{DELIVERY, Plan, Shell, check_bucket, defaults};
 use stepward_ssm::{FUNCTION, TIMEOUT, quote};
 
-/// How long all arguments together may be, in bytes, and how many: they go with the command, where a quote takes five bytes,
-/// and which SSM limits to 64 KB.
+/// How long all arguments together may be, in bytes, and how many: they go with the command, where a quote takes five
+/// bytes, and which SSM limits to 64 KB.
 const LONGEST_ARGS: usize = 10 * 1024;
 const MOST_ARGS: usize = 100;
 /// Windows PowerShell reads a file without it in an old code page.
@@ -22,18 +22,18 @@ const UTF8: char = '\u{feff}';
 
 /// Run a script on any number of nodes with SSM Run Command and wait for all results.
 ///
-/// The script goes through S3 as with `ssm-copy-file`: nodes fetch it by a link that lives 15 minutes into a private directory,
-/// check its size and SHA-256, run it with the arguments, and remove it. The script's exit code is the node's; a node that could
-/// not get or check it fails with 125 and the reason. The object is removed when all nodes are over, also when the step fails or
-/// is stopped.
+/// The script goes through S3 as with `ssm-copy-file`: nodes fetch it by a link that lives 15 minutes into a private
+/// directory, check its size and SHA-256, run it with the arguments, and remove it. The script's exit code is the
+/// node's; a node that could not get or check it fails with 125 and the reason. The object is removed when all nodes
+/// are over, also when the step fails or is stopped.
 ///
 /// Arguments reach the script as they are, whatever is in them: no shell and no template of SSM's reads them.
 ///
-/// Batches, concurrency, repeated calls and the output are those of `ssm-run-command`; as links are short-lived, a batch has no
-/// more nodes than begin at once.
+/// Batches, concurrency, repeated calls and the output are those of `ssm-run-command`; as links are short-lived, a
+/// batch has no more nodes than begin at once.
 ///
-/// Proven on the local cloud, whose nodes are directories of one machine, through a bucket of the account. That arguments are
-/// never code is proven by running what is sent with `sh`; what PowerShell is sent was not run.
+/// Proven on the local cloud, whose nodes are directories of one machine, through a bucket of the account. That
+/// arguments are never code is proven by running what is sent with `sh`; what PowerShell is sent was not run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RunScript {
@@ -41,8 +41,9 @@ struct RunScript {
     instance_ids: List,
     /// The script's text.
     script: String,
-    /// The program that reads it, with options between spaces, as in `/usr/bin/python3 -u`. Without it, what the script's first
-    /// line names after `#!`, else `/bin/sh`. With powershell the script is PowerShell, and this is not taken.
+    /// The program that reads it, with options between spaces, as in `/usr/bin/python3 -u`. Without it, what the
+    /// script's first line names after `#!`, else `/bin/sh`. With powershell the script is PowerShell, and this is not
+    /// taken.
     interpreter: Option<String>,
     /// The script's arguments, up to 100, with 10,240 bytes in all.
     #[serde(default)]
@@ -57,7 +58,8 @@ struct RunScript {
     concurrency: usize,
     /// After more failed nodes than this no more are begun; those at work are let finish. Without it there is no limit.
     max_errors: Option<u32>,
-    /// Whether nodes are begun in the order given: as many as `concurrency` at once, the next ones when all of these are over.
+    /// Whether nodes are begun in the order given: as many as `concurrency` at once, the next ones when all of these
+    /// are over.
     #[serde(default)]
     in_order: bool,
     /// Seconds that the script may run on a node, up to 172,800 (48 hours); then it is stopped.
@@ -65,7 +67,8 @@ struct RunScript {
     timeout: u32,
     /// A CloudWatch log group that the nodes write whole outputs to. Their instance profile must allow it.
     cloudwatch_log_group: Option<String>,
-    /// A bucket of the account that the nodes write whole outputs to, below `stepward/`. Their instance profile must allow it.
+    /// A bucket of the account that the nodes write whole outputs to, below `stepward/`. Their instance profile must
+    /// allow it.
     output_bucket: Option<String>,
     /// Whether a node that did not succeed fails the step; else the output alone says so.
     #[serde(default = "defaults::yes")]
