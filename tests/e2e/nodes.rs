@@ -62,6 +62,29 @@ fn nodes_of_two_accounts_in_two_regions_are_listed_and_filtered() {
         assert_eq!(found["nodes"].as_array().unwrap().len(), 2, "{found}");
         let (_, code, said) = stepward(world, &["nodes", "list", "--customer", &customer, "--filter", "name: nobody"]);
         assert_eq!(code, 1, "{said}");
+        // A script goes through the deployment's own bucket, and nothing of it stays there.
+        let script = world.local.dir.join("greet.sh");
+        std::fs::write(&script, "printf '<%s>' \"$@\"; exit 4").unwrap();
+        let words = [
+            "nodes",
+            "run",
+            "--json",
+            "--customer",
+            &customer,
+            "--filter",
+            &filter,
+            "--script",
+            script.to_str().unwrap(),
+        ];
+        let (ran, code, said) = stepward(world, &[&words[..], &["--", "a b", "$(id)", "{{ssm:x}}"]].concat());
+        assert_eq!(code, 1, "{said}");
+        let step = &ran["nodes"][0]["steps"][0];
+        assert_eq!((&step["exit_code"], &step["output"]), (&json!(4), &json!("<a b><$(id)><{{ssm:x}}>")), "{step}");
+        let bucket = world.deployment.output("ArtifactsBucket").unwrap();
+        let left =
+            world.operator.s3().list_objects_v2().bucket(bucket).prefix(format!("executions/{customer}/")).send();
+        let left = left.await.unwrap();
+        assert!(left.contents().iter().all(|object| !object.key().unwrap().contains(".scratch")), "{left:?}");
         let table = world.stepward(&["nodes", "list", "--customer", &customer, "--account", "prod"], false);
         let table = String::from_utf8(table.stdout).unwrap();
         assert!(
