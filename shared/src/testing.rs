@@ -26,6 +26,12 @@ pub fn context<C: Clone + Send + Sync + 'static>(client: C) -> Context {
     with_session(session)
 }
 
+/// As [`context`], with clients made from this configuration: for several services, or endpoints of a test's own.
+#[must_use]
+pub fn context_of(config: SdkConfig) -> Context {
+    with_session(Session::new(config, Secrets::default()))
+}
+
 /// As [`context`], in a role session of this ARN.
 pub fn context_as<C: Clone + Send + Sync + 'static>(client: C, session_arn: &str) -> Context {
     let mut session = Session::new(SdkConfig::builder().build(), Secrets::default());
