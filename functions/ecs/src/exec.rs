@@ -8,11 +8,14 @@
 //! [`channel`] opens the WebSocket ([`signing`]) and holds the conversation on it; [`session`] gets the session, and
 //! ends it on every way out.
 
+pub mod channel;
 pub mod cipher;
 pub mod codec;
 pub mod conversation;
 pub mod handshake;
 pub mod quote;
+pub mod ready;
+pub mod session;
 pub mod signing;
 pub mod stream;
 pub mod transcript;
