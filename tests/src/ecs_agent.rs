@@ -62,9 +62,21 @@ struct State {
 /// A session that ECS has given.
 struct Session {
     command: String,
+    /// Empty: any.
     token: String,
     terminated: watch::Sender<bool>,
     is_over: bool,
+}
+
+impl Session {
+    /// A session that another ECS has given, with the command in hexadecimal in its URL's query: the local cloud does that
+    /// (`cli/src/local/launcher.py`).
+    fn of_a_stranger(query: &str) -> Self {
+        let digits = query.strip_prefix("command=").unwrap_or_default();
+        let bytes = (0..digits.len() / 2).map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap_or(b'?'));
+        let command = String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned();
+        Self { command, token: String::new(), terminated: watch::Sender::new(false), is_over: false }
+    }
 }
 
 impl Default for EcsAgent {
@@ -110,7 +122,7 @@ impl EcsAgent {
         format!("http://{}", self.api.address())
     }
 
-    /// Where a session's stream would be that somebody else gives.
+    /// Where the streams of sessions are; those that another ECS has given may be there too.
     #[must_use]
     pub fn stream(&self) -> String {
         lock(&self.state).stream.clone()

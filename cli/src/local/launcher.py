@@ -10,6 +10,8 @@ What MiniStack alone does not do:
   https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_Operations.html
 - EC2: an instance starts from an image that was registered from a snapshot, as from any invented image ID; and
   RunInstances called again with the same client token answers the same instances.
+- ECS Exec: a session's stream is where the task's tag `stepward:stream` says, with the command behind it, because there
+  is no agent here; without the tag it is AWS's own host, as in MiniStack.
 - S3: an object made of parts whose checksums are CRC-64/NVME has the checksum of all of it, which is refused otherwise.
 - IAM: a request to make a function, to log the traffic of a resource, or to accept or delete a peering connection is
   checked against the ARN of that, as on AWS, where MiniStack asks for "*", which no narrowed permission allows.
@@ -49,7 +51,7 @@ from ministack.app import main  # noqa: E402
 from ministack.core import iam_actions  # noqa: E402
 from ministack.core.responses import AccountRegionScopedDict, error_response_json, json_response, new_uuid  # noqa: E402
 from ministack.services import cloudwatch_logs as logs  # noqa: E402
-from ministack.services import ec2, s3  # noqa: E402
+from ministack.services import ec2, ecs, s3  # noqa: E402
 from ministack.services import stepfunctions as sfn  # noqa: E402
 
 
@@ -237,6 +239,29 @@ def reset_launches():
 ec2._registered_image = image_to_boot
 ec2._ACTION_MAP["RunInstances"] = run_instances_once
 ec2.reset = reset_launches
+
+
+# --- ECS Exec ---
+
+execute_command = ecs._ACTION_MAP["ExecuteCommand"]
+
+
+def execute_command_where_the_task_says(data):
+    status, headers, body = execute_command(data)
+    if status == 200:
+        answer = json.loads(body)
+        tags = {tag["key"]: tag["value"] for tag in ecs._tasks[answer["taskArn"]].get("tags") or []}
+        session = answer["session"]
+        # As on AWS, where the ID begins so.
+        session["sessionId"] = "ecs-execute-command-" + session["sessionId"]
+        if "stepward:stream" in tags:
+            command = data["command"].encode().hex()
+            session["streamUrl"] = f"{tags['stepward:stream']}/{session['sessionId']}?command={command}"
+        body = json.dumps(answer).encode()
+    return status, headers, body
+
+
+ecs._ACTION_MAP["ExecuteCommand"] = execute_command_where_the_task_says
 
 
 # --- S3 ---

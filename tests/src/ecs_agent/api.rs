@@ -77,8 +77,12 @@ fn execute(state: &mut State, body: &Value) -> Answer {
     };
     let id = format!("ecs-execute-command-{}", hex(&random_bytes(13)));
     let token = base64::encode(random_bytes(60));
-    let session =
-        Session { command: command.into(), token: token.clone(), terminated: watch::Sender::new(false), is_over: false };
+    let session = Session {
+        command: command.into(),
+        token: token.clone(),
+        terminated: watch::Sender::new(false),
+        is_over: false,
+    };
     state.sessions.insert(id.clone(), session);
     let stream = format!("{}/{id}?role=publish_subscribe", state.stream);
     Ok(json!({

@@ -18,7 +18,7 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
 use super::frame::{self, Frame, Keys};
 use super::mishap::{Dice, Mishap};
-use super::{CLUSTER, CONTAINER, KEY, RUNTIME_ID, State, TASK, lock, split};
+use super::{CLUSTER, CONTAINER, KEY, RUNTIME_ID, Session, State, TASK, lock, split};
 
 /// The most bytes of output in one frame.
 const CHUNK: usize = 1024;
@@ -52,11 +52,13 @@ struct Gone;
 
 /// Takes a connection, until its session is over.
 pub(super) async fn connected(stream: TcpStream, state: Arc<Mutex<State>>) {
-    let (mut path, mut signature) = (String::new(), None);
-    let (mishap, seed) = (lock(&state).mishap, lock(&state).weather.seed);
+    let (mut path, mut query, mut signature) = (String::new(), String::new(), None);
+    let mishap = lock(&state).mishap;
+    let seed = lock(&state).weather.seed;
     #[expect(clippy::result_large_err, reason = "the callback's type is given")]
     let upgrade = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
         request.uri().path().clone_into(&mut path);
+        request.uri().query().unwrap_or_default().clone_into(&mut query);
         signature = request.headers().get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
         match mishap {
             Mishap::Refused(status) => {
@@ -76,7 +78,7 @@ pub(super) async fn connected(stream: TcpStream, state: Arc<Mutex<State>>) {
     let (command, token, terminated) = {
         let mut state = lock(&state);
         state.wrongs.append(&mut wrongs);
-        let Some(session) = state.sessions.get(&id) else { return };
+        let session = state.sessions.entry(id.clone()).or_insert_with(|| Session::of_a_stranger(&query));
         (session.command.clone(), session.token.clone(), session.terminated.subscribe())
     };
     let worker = Worker {
@@ -102,12 +104,7 @@ pub(super) async fn connected(stream: TcpStream, state: Arc<Mutex<State>>) {
 }
 
 impl Worker {
-    async fn session(
-        mut self,
-        command: &str,
-        token: &str,
-        mut terminated: watch::Receiver<bool>,
-    ) -> Result<(), Gone> {
+    async fn session(mut self, command: &str, token: &str, mut terminated: watch::Receiver<bool>) -> Result<(), Gone> {
         self.opened(token).await?;
         if self.mishap == Mishap::Silent {
             return self.silence(&mut terminated).await;
@@ -143,7 +140,7 @@ impl Worker {
         if opening["MessageSchemaVersion"] != "1.0" || !has("RequestId") || !has("ClientId") {
             return self.wrong("the opening was not complete").await;
         }
-        if opening["TokenValue"] != token || opening["ClientVersion"].as_str().is_none() {
+        if !token.is_empty() && opening["TokenValue"] != token || opening["ClientVersion"].as_str().is_none() {
             return self.wrong("the opening had another token, or no version").await;
         }
         Ok(())
@@ -211,7 +208,10 @@ impl Worker {
     }
 
     /// Takes what the client sends; an error when it is gone.
-    async fn receive(&mut self, message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>) -> Result<(), Gone> {
+    async fn receive(
+        &mut self,
+        message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>,
+    ) -> Result<(), Gone> {
         let bytes = match message {
             Some(Ok(Message::Binary(bytes))) => bytes,
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => return Ok(()),

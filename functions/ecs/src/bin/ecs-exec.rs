@@ -179,9 +179,11 @@ fn lost(why: Why) -> String {
     match why {
         Why::Closed(said) if said.is_empty() => "the session was ended before the command was over".into(),
         Why::Closed(said) => format!("the session was ended before the command was over: {said}"),
-        Why::Silent => "the command did not begin within 30 seconds: the container's sessions (two by default) may all be \
+        Why::Silent => {
+            "the command did not begin within 30 seconds: the container's sessions (two by default) may all be \
                         in use, or its agent may hang; its session was ended"
-            .into(),
+                .into()
+        }
         Why::Gone(why) => format!("the command was not over when it was seen that {why}"),
         Why::Lost(why) => format!("the session broke off: {why}"),
         Why::Ended | Why::Deadline | Why::NoKey(_) => "the session is over".into(),
@@ -289,4 +291,381 @@ impl Step for Exec {
 
 fn main() -> ExitCode {
     stepward::serve::<Exec>()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use aws_config::{BehaviorVersion, Region, SdkConfig};
+    use aws_credential_types::Credentials;
+    use aws_credential_types::provider::SharedCredentialsProvider;
+    use aws_sdk_ecs::operation::describe_tasks::{DescribeTasksError, DescribeTasksOutput};
+    use aws_sdk_ecs::operation::execute_command::ExecuteCommandError;
+    use aws_sdk_ecs::types::{Container, ContainerDefinition, Failure, ManagedAgent, ManagedAgentName, Tag, Task};
+    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_types::error::ErrorMetadata;
+    use stepward::permissions::Place;
+    use stepward::testing;
+    use stepward_tests::ecs_agent::{CLUSTER, CONTAINER, EcsAgent, Mishap, OWNER, TASK, Weather};
+    use stepward_tests::proof::prove;
+
+    use super::*;
+
+    fn step(command: &str) -> Exec {
+        Exec {
+            cluster: CLUSTER.into(),
+            task: TASK.into(),
+            container: None,
+            command: command.into(),
+            timeout: 40,
+            fail_on_error: false,
+        }
+    }
+
+    /// A context whose AWS is the agent's, for an execution that there was never before.
+    fn context_at(agent: &EcsAgent) -> Context {
+        let keys = Credentials::new("ASIATEST", "secret", Some("session-token".into()), None, "test");
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("eu-west-1"))
+            .endpoint_url(agent.endpoint())
+            .credentials_provider(SharedCredentialsProvider::new(keys))
+            .build();
+        let mut ctx = testing::context_of(config, OWNER);
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        ctx.execution.id = format!("{}-{}", std::process::id(), since.as_nanos());
+        ctx
+    }
+
+    async fn answer(agent: &EcsAgent, ctx: &Context, step: &Exec) -> Result<Outcome, StepError> {
+        step.validate().unwrap();
+        let answer = step.run(ctx, None).await;
+        assert_eq!(agent.wrongs(), [""; 0], "what the client must not do");
+        assert_eq!(agent.left_open(), [""; 0], "sessions that were not ended");
+        answer.map(|answer| match answer {
+            Progress::Done(output) => output,
+            Progress::Pending { .. } => panic!("not done: {answer:?}"),
+        })
+    }
+
+    async fn ran(agent: &EcsAgent, command: &str) -> node::Outcome {
+        answer(agent, &context_at(agent), &step(command)).await.unwrap().outcome
+    }
+
+    fn exited(outcome: &node::Outcome) -> (Status, Option<i32>, &str) {
+        (outcome.status, outcome.exit_code, outcome.output.as_str())
+    }
+
+    #[tokio::test]
+    async fn done_tells_output_and_exit_code() {
+        let agent = EcsAgent::default();
+        let ctx = context_at(&agent);
+        let output = answer(&agent, &ctx, &step("echo hello from $CONTAINER")).await.unwrap();
+        assert_eq!(exited(&output.outcome), (Status::Succeeded, Some(0), "hello from app\n"));
+        assert_eq!(testing::log(&ctx), [format!("The command ended with exit code 0 in container app of task {TASK}")]);
+        let output = serde_json::to_value(&output).unwrap();
+        assert_eq!((&output["cluster"], &output["task"]), (&json!(CLUSTER), &json!(TASK)));
+        assert_eq!((&output["container"], &output["status"]), (&json!(CONTAINER), &json!("succeeded")));
+        let call = &agent.calls("ExecuteCommand")[0];
+        assert_eq!((&call["interactive"], &call["container"]), (&json!(true), &json!(CONTAINER)));
+        assert_eq!(agent.calls("TerminateSession").len(), 1);
+
+        for (command, code, output) in [
+            ("echo out; echo err >&2; exit 3", 3, "out\nerr\n"),
+            ("kill -9 $$", 137, ""),
+            ("printf '%s|' \"it's\" '$HOME `id` \\ {{x}} $$' \"a  b\"", 0, "it's|$HOME `id` \\ {{x}} $$|a  b|"),
+            ("printf 'no newline'", 0, "no newline"),
+            ("printf 'a\\r\\nb\\n\\n'", 0, "a\r\nb\n\n"),
+            ("cat; sleep 1.2; echo done", 0, "done\n"),
+            ("printf 'a\\001\\377\\200z'", 0, "a\u{1}\u{fffd}\u{fffd}z"),
+            ("stty size 2>&1 </dev/tty; tty </dev/tty | cut -c1-5", 0, "0 0\n/dev/\n"),
+        ] {
+            let outcome = ran(&agent, command).await;
+            let status = if code == 0 { Status::Succeeded } else { Status::Failed };
+            assert_eq!(exited(&outcome), (status, Some(code), output), "{command}");
+        }
+        let outcome = ran(&agent, "no-such-program").await;
+        assert_eq!((outcome.exit_code, outcome.output.contains("not found")), (Some(127), true));
+    }
+
+    #[tokio::test]
+    async fn done_with_a_megabyte_of_output_and_with_the_end_of_more() {
+        let agent = EcsAgent::default();
+        let outcome = ran(&agent, "seq 1 150000").await;
+        let wanted: String = (1..=150_000).map(|n| format!("{n}\n")).collect();
+        assert!(wanted.len() > 938_000 && outcome.output == wanted, "{} bytes", outcome.output.len());
+        let outcome = ran(&agent, "seq 1 200000; exit 4").await;
+        assert!(outcome.output.ends_with("\n199999\n200000\n") && outcome.output.len() > 1_000_000);
+        assert!(outcome.message.unwrap().contains("bytes of output were not kept"));
+    }
+
+    #[tokio::test]
+    async fn done_in_an_encrypted_session() {
+        let agent = EcsAgent::new(Mishap::None, Weather::default(), true);
+        let outcome = ran(&agent, "echo secret; exit 5").await;
+        assert_eq!(exited(&outcome), (Status::Failed, Some(5), "secret\n"));
+        assert_eq!(agent.calls("GenerateDataKey").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn done_whatever_the_network_loses_doubles_and_reorders() {
+        let wanted: String = (1..=8000).map(|n| format!("{n}\n")).collect();
+        for seed in 1..=8 {
+            let weather = Weather { seed, lost: 10, doubled: 10, late: 10 };
+            let agent = EcsAgent::new(Mishap::None, weather, seed % 2 == 0);
+            let outcome = ran(&agent, "seq 1 8000; exit 7").await;
+            assert_eq!(
+                exited(&outcome),
+                (Status::Failed, Some(7), wanted.as_str()),
+                "seed {seed}: {:?}",
+                outcome.message
+            );
+        }
+        let agent = EcsAgent::new(Mishap::Rubbish, Weather::default(), false);
+        assert_eq!(exited(&ran(&agent, "seq 1 8000").await), (Status::Succeeded, Some(0), wanted.as_str()));
+    }
+
+    #[tokio::test]
+    async fn already_begun_commands_are_not_run_again_and_are_no_success() {
+        let agent = EcsAgent::default();
+        let ctx = context_at(&agent);
+        let file = std::env::temp_dir().join(format!("ecs-exec-{}", ctx.execution.id));
+        let step = Exec { fail_on_error: true, ..step(&format!("echo run >> {}", file.display())) };
+        answer(&agent, &ctx, &step).await.unwrap();
+        let error = answer(&agent, &ctx, &step).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::StepFailed);
+        assert!(error.message.contains("an earlier call of this step had begun the command"), "{error}");
+        let unsure = Exec { fail_on_error: false, ..step };
+        let outcome = answer(&agent, &ctx, &unsure).await.unwrap().outcome;
+        assert_eq!(exited(&outcome), (Status::Unknown, None, ""));
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "run\n");
+        // Another execution is another matter.
+        answer(&agent, &context_at(&agent), &unsure).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "run\nrun\n");
+        std::fs::remove_file(file).unwrap();
+    }
+
+    #[tokio::test]
+    async fn failed_commands_fail_the_step_with_the_end_of_their_output() {
+        let agent = EcsAgent::default();
+        let command = "seq 1 2000; echo 'no space left' >&2; exit 3";
+        let step = Exec { fail_on_error: true, ..step(command) };
+        let error = answer(&agent, &context_at(&agent), &step).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::StepFailed);
+        let tells = format!("the command ended with exit code 3 (container app of task {TASK}). Its output ends: ");
+        assert!(error.message.starts_with(&tells) && error.message.ends_with("2000\nno space left"), "{error}");
+        assert!(error.message.len() < tells.len() + TAIL + 1, "{error}");
+        for (code, tells) in [(126, "cannot be executed"), (127, "was not found"), (137, "signal 9 ended it")] {
+            assert!(meaning(code).contains(tells));
+        }
+    }
+
+    #[tokio::test]
+    async fn failed_sessions_are_never_success() {
+        let second = Duration::from_secs(1);
+        for (mishap, status, tells) in [
+            (Mishap::Unstartable, Status::Failed, "could not be started: ----------ERROR-------"),
+            (Mishap::ContainerStops(second), Status::Unknown, "it was seen that task"),
+            (Mishap::Cut(second), Status::Unknown, "the session broke off"),
+            (Mishap::Closed(second, "Your session timed out"), Status::Unknown, "over: Your session timed out"),
+            (Mishap::Closed(second, ""), Status::Unknown, "ended before the command was over"),
+        ] {
+            let agent = EcsAgent::new(mishap, Weather::default(), false);
+            let outcome = ran(&agent, "echo begun; sleep 20").await;
+            let output = if status == Status::Failed { "" } else { "begun\n" };
+            assert_eq!(exited(&outcome), (status, None, output), "{mishap:?}: {:?}", outcome.message);
+            let message = outcome.message.unwrap();
+            assert!(message.contains(tells), "{mishap:?}: {message}");
+            assert_eq!(agent.calls("TerminateSession").len(), 1, "{mishap:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn failed_is_a_container_that_stops_without_a_word() {
+        let agent = EcsAgent::new(Mishap::ContainerVanishes(Duration::from_secs(1)), Weather::default(), false);
+        let outcome = ran(&agent, "echo begun; sleep 60").await;
+        assert_eq!(exited(&outcome), (Status::Unknown, None, "begun\n"));
+        assert!(outcome.message.unwrap().contains("is stopped; the exit code is unknown"));
+    }
+
+    #[tokio::test]
+    async fn failed_is_a_command_that_does_not_begin() {
+        let agent = EcsAgent::new(Mishap::Silent, Weather::default(), false);
+        let outcome = ran(&agent, "echo hi").await;
+        assert_eq!(exited(&outcome), (Status::Unknown, None, ""));
+        assert!(outcome.message.unwrap().contains("did not begin within 30 seconds"));
+    }
+
+    #[tokio::test]
+    async fn failed_for_time_ends_the_session_and_keeps_what_there_was() {
+        let agent = EcsAgent::default();
+        let slow = Exec { timeout: 2, ..step("echo begun; sleep 60") };
+        let outcome = answer(&agent, &context_at(&agent), &slow).await.unwrap().outcome;
+        assert_eq!(exited(&outcome), (Status::TimedOut, None, "begun\n"));
+        let strict = Exec { fail_on_error: true, ..slow };
+        let error = answer(&agent, &context_at(&agent), &strict).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::TimedOut);
+        assert!(error.message.contains("was not over in time") && error.message.ends_with("begun"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn failed_where_the_channel_is_refused() {
+        for (status, name) in [(403, ErrorName::AccessDenied), (400, ErrorName::StepFailed), (503, ErrorName::TimedOut)]
+        {
+            let agent = EcsAgent::new(Mishap::Refused(status), Weather::default(), false);
+            let error = answer(&agent, &context_at(&agent), &step("echo hi")).await.unwrap_err();
+            assert_eq!(error.name, name, "{error}");
+            assert_eq!(agent.calls("TerminateSession").len(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn cancelling_ends_the_session_and_nobody_elses() {
+        let agent = EcsAgent::default();
+        let ctx = context_at(&agent);
+        let step = step("echo begun; sleep 60");
+        let began = Instant::now();
+        let cancel = async {
+            while agent.left_open().is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            step.cancel(&ctx, None).await.unwrap();
+        };
+        let (outcome, ()) = tokio::join!(answer(&agent, &ctx, &step), cancel);
+        assert_eq!(exited(&outcome.unwrap().outcome), (Status::Unknown, None, "begun\n"));
+        assert!(began.elapsed() < Duration::from_secs(20));
+        let ended = agent.calls("TerminateSession");
+        assert!(ended.iter().all(|call| call["SessionId"] != "ecs-execute-command-somebodys"), "{ended:?}");
+    }
+
+    fn ready(containers: &[&str]) -> DescribeTasksOutput {
+        let agent = ManagedAgent::builder().name(ManagedAgentName::ExecuteCommandAgent).last_status("RUNNING").build();
+        let container = |name: &&str| {
+            let container = Container::builder().name(*name).last_status("RUNNING").runtime_id("r-1");
+            container.managed_agents(agent.clone()).build()
+        };
+        let task = Task::builder()
+            .task_arn(format!("arn:aws:ecs:eu-west-1:222222222222:task/{CLUSTER}/{TASK}"))
+            .cluster_arn(format!("arn:aws:ecs:eu-west-1:222222222222:cluster/{CLUSTER}"))
+            .last_status("RUNNING")
+            .enable_execute_command(true)
+            .set_containers(Some(containers.iter().map(container).collect()));
+        DescribeTasksOutput::builder().tasks(task.build()).build()
+    }
+
+    async fn refused(rules: &[&Rule], step: Exec) -> StepError {
+        let ctx = testing::context(mock_client!(aws_sdk_ecs, RuleMode::MatchAny, rules));
+        step.run(&ctx, None).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn not_found_are_tasks_clusters_and_containers_that_do_not_exist() {
+        let gone = mock!(Client::describe_tasks).then_output(|| {
+            DescribeTasksOutput::builder().failures(Failure::builder().reason("MISSING").build()).build()
+        });
+        assert_eq!(refused(&[&gone], step("true")).await.name, ErrorName::NotFound);
+        let no_cluster = mock!(Client::describe_tasks).then_error(|| {
+            DescribeTasksError::generic(ErrorMetadata::builder().code("ClusterNotFoundException").build())
+        });
+        assert_eq!(refused(&[&no_cluster], step("true")).await.name, ErrorName::NotFound);
+        let look = mock!(Client::describe_tasks).then_output(|| ready(&["app", "log"]));
+        let error = refused(&[&look], Exec { container: Some("web".into()), ..step("true") }).await;
+        assert_eq!(error.name, ErrorName::NotFound);
+        assert!(error.message.contains("it has app, log"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn invalid_parameters_are_refused_before_any_session() {
+        let look = mock!(Client::describe_tasks).then_output(|| ready(&["app", "log"]));
+        assert_eq!(
+            refused(&[&look], step("true")).await.name,
+            ErrorName::InvalidInput,
+            "several containers, none named"
+        );
+        step("true").validate().unwrap();
+        Exec { timeout: LONGEST, container: Some("app".into()), ..step(&"x".repeat(3000)) }.validate().unwrap();
+        for wrong in [
+            step(" "),
+            step("echo \0"),
+            step(&"x".repeat(4000)),
+            step(&"'".repeat(1000)),
+            Exec { cluster: "a b".into(), ..step("true") },
+            Exec { task: "*".into(), ..step("true") },
+            Exec { container: Some("a/b".into()), ..step("true") },
+            Exec { timeout: 0, ..step("true") },
+            Exec { timeout: LONGEST + 1, ..step("true") },
+        ] {
+            assert_eq!(wrong.validate().unwrap_err().name, ErrorName::InvalidInput, "{wrong:?}");
+        }
+        let task = format!("arn:aws:ecs:us-east-1:222222222222:task/{CLUSTER}/{TASK}");
+        let elsewhere = refused(&[], Exec { task, ..step("true") }).await;
+        assert_eq!(elsewhere.name, ErrorName::InvalidInput);
+    }
+
+    fn execute(code: &'static str, message: &'static str) -> Rule {
+        mock!(Client::execute_command).then_error(move || {
+            ExecuteCommandError::generic(ErrorMetadata::builder().code(code).message(message).build())
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttled_calls_are_made_again_and_then_named() {
+        let look = mock!(Client::describe_tasks).then_output(|| ready(&["app"]));
+        let throttled = execute("ThrottlingException", "Rate exceeded");
+        let error = refused(&[&look, &throttled], step("true")).await;
+        assert_eq!((error.name, throttled.num_calls()), (ErrorName::Throttled, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttled_no_more_than_a_few_times_is_an_agent_that_is_not_connected() {
+        let look = mock!(Client::describe_tasks).then_output(|| ready(&["app"]));
+        let unconnected = execute("TargetNotConnectedException", "internal error");
+        let error = refused(&[&look, &unconnected], step("true")).await;
+        assert_eq!((error.name, unconnected.num_calls()), (ErrorName::Conflict, 4));
+        assert!(error.message.contains("its task role needs"), "{error}");
+    }
+
+    // no proof of pending: it answers in one call.
+
+    #[test]
+    fn permissions_are_those_that_the_local_cloud_asks_for() {
+        let agent = EcsAgent::default();
+        let idle = [
+            ("kms:GenerateDataKey", "The sessions here are not encrypted."),
+            ("ssm:DescribeSessions", "Only who stops a job asks for it, and the local cloud has no sessions."),
+            (
+                "ssm:TerminateSession",
+                "The local cloud has no sessions; a session that cannot be ended is a line of the log.",
+            ),
+            ("ssmmessages:OpenDataChannel", "What stands in for the channel asks for no permission."),
+        ];
+        prove::<Exec>(&idle, async |scene| {
+            let ecs = scene.client(Client::new);
+            let (cluster, family) = (scene.name("cluster"), scene.name("web"));
+            ecs.create_cluster().cluster_name(&cluster).send().await.unwrap();
+            let app = ContainerDefinition::builder().name("app").image("app").memory(64).build();
+            ecs.register_task_definition().family(&family).container_definitions(app).send().await.unwrap();
+            let stream = Tag::builder().key("stepward:stream").value(agent.stream()).build();
+            let task =
+                ecs.run_task().cluster(&cluster).task_definition(&family).enable_execute_command(true).tags(stream);
+            let started = task.send().await.unwrap();
+            json!({ "cluster": cluster, "task": started.tasks()[0].task_arn(), "command": "echo hi" })
+        });
+    }
+
+    #[test]
+    fn the_session_can_speak_to_this_task_only() {
+        let place = Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
+        let policy = step("true").permissions().session_policy(&place).unwrap();
+        let here = "arn:aws:ecs:eu-west-1:222222222222";
+        for part in [
+            format!(r#""Resource":["{here}:task/{CLUSTER}/{TASK}","{here}:cluster/{CLUSTER}"]"#),
+            r#""Resource":["arn:aws:ssm:eu-west-1:222222222222:session/ecs-execute-command-*"]"#.into(),
+            r#""Condition":{"StringLike":{"kms:EncryptionContext:aws:ssm:TargetId":"ecs:*"}}"#.into(),
+        ] {
+            assert!(policy.contains(&part), "{policy}");
+        }
+    }
 }

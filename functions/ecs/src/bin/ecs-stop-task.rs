@@ -11,7 +11,8 @@ use stepward::input::require;
 use stepward::permissions::literal;
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
 use stepward_ecs::{
-    StoppedContainer, check_cluster, check_failures, check_place, check_task, containers, name_of, service_of, task_arns,
+    StoppedContainer, check_cluster, check_failures, check_place, check_task, containers, name_of, service_of,
+    task_arns,
 };
 
 /// Between two looks at the task, at first. Most stop within the 30 seconds that containers have by default.

@@ -8,7 +8,7 @@ use http::Request;
 use stepward::{ErrorName, StepError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
@@ -124,10 +124,11 @@ pub async fn hold<S: AsyncRead + AsyncWrite + Unpin>(
     deadline: Instant,
 ) -> Why {
     let opening = conversation.opening(token);
-    let held = match send(socket, Message::text(opening)).await {
-        Ok(()) => talk(socket, conversation, outside, deadline).await,
-        Err(why) => Err(why),
-    };
+    let held = timeout_at(deadline, async {
+        send(socket, Message::text(opening)).await?;
+        talk(socket, conversation, outside).await
+    });
+    let held = held.await.unwrap_or(Ok(Why::Deadline));
     // Only politeness: TerminateSession follows.
     let _ = timeout(Duration::from_secs(1), socket.close(None)).await;
     let why = held.unwrap_or_else(|why| why);
@@ -139,7 +140,6 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut WebSocketStream<S>,
     conversation: &mut Conversation,
     outside: &impl Outside,
-    deadline: Instant,
 ) -> Result<Why, Why> {
     let start = Instant::now();
     // The last frame of any kind, the last message, the last look at the task, and when the end marker came.
@@ -156,12 +156,11 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
         if ended.is_none() && conversation.has_ended() {
             ended = Some(Instant::now());
         }
-        let mut limits = vec![(deadline, Why::Deadline), (heard + DEAD, lost("nothing came for 90 seconds"))];
-        limits.extend(ended.map(|ended| (ended + CLOSE, Why::Ended)));
-        if !conversation.has_begun() {
-            limits.push((start + BEGIN, Why::Silent));
-        }
-        let Some((limit, why)) = limits.into_iter().min_by_key(|(limit, _)| *limit) else { return Ok(Why::Deadline) };
+        let (limit, why) = match ended {
+            Some(ended) => (ended + CLOSE, Why::Ended),
+            None if !conversation.has_begun() => (start + BEGIN, Why::Silent),
+            None => (heard + DEAD, lost("nothing came for 90 seconds")),
+        };
         tokio::select! {
             frame = socket.next() => {
                 heard = Instant::now();
@@ -178,7 +177,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
                     send(socket, Message::binary(frame)).await?;
                 }
                 if let Some(wanted) = reply.wanted {
-                    give_key(socket, conversation, outside, &wanted, deadline).await?;
+                    give_key(socket, conversation, outside, &wanted).await?;
                 }
             }
             _ = resend.tick() => {
@@ -210,10 +209,8 @@ async fn give_key<S: AsyncRead + AsyncWrite + Unpin>(
     conversation: &mut Conversation,
     outside: &impl Outside,
     wanted: &Wanted,
-    deadline: Instant,
 ) -> Result<(), Why> {
-    let limit = deadline.min(Instant::now() + KEY);
-    let key = tokio::time::timeout_at(limit, outside.data_key(wanted)).await.unwrap_or_else(|_| {
+    let key = timeout(KEY, outside.data_key(wanted)).await.unwrap_or_else(|_| {
         Err(ErrorName::TimedOut.because("KMS did not answer GenerateDataKey in time; run it again"))
     });
     let frame = conversation.answer_with(key.as_ref().ok(), Instant::now()).map_err(broken)?;
@@ -221,10 +218,7 @@ async fn give_key<S: AsyncRead + AsyncWrite + Unpin>(
     key.map(drop).map_err(Why::NoKey)
 }
 
-async fn send<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut WebSocketStream<S>,
-    message: Message,
-) -> Result<(), Why> {
+async fn send<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, message: Message) -> Result<(), Why> {
     match timeout(WRITE, socket.send(message)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(lost(&error.to_string())),
