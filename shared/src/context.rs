@@ -174,6 +174,12 @@ impl Context {
         }
     }
 
+    /// What clients for the account are made from: its credentials, Region and endpoints, for what the SDK has no client for.
+    #[must_use]
+    pub fn config(&self) -> &SdkConfig {
+        &self.session.config
+    }
+
     /// The ARN of the role session that the step works as, as AWS shows it with what the session made: no other
     /// execution has the same. `None` where the account is entered without a role. It is not for the log.
     #[must_use]

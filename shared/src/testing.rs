@@ -26,6 +26,14 @@ pub fn context<C: Clone + Send + Sync + 'static>(client: C) -> Context {
     with_session(session)
 }
 
+/// As [`context_as`], with all clients made from this configuration: for several services, and endpoints of a test's own.
+#[must_use]
+pub fn context_of(config: SdkConfig, session_arn: &str) -> Context {
+    let mut session = Session::new(config, Secrets::default());
+    session.arn = Some(session_arn.into());
+    with_session(session)
+}
+
 /// As [`context`], in a role session of this ARN.
 pub fn context_as<C: Clone + Send + Sync + 'static>(client: C, session_arn: &str) -> Context {
     let mut session = Session::new(SdkConfig::builder().build(), Secrets::default());

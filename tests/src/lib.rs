@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod catalog;
+pub mod ecs_agent;
 pub mod generated;
 mod http;
 pub mod iam;

@@ -10,6 +10,8 @@ What MiniStack alone does not do:
   https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_Operations.html
 - EC2: an instance starts from an image that was registered from a snapshot, as from any invented image ID;
   RunInstances called again with the same client token answers the same instances; DescribeInstances answers pages.
+- ECS Exec: a session's stream is where the task's tag `stepward:stream` says, with the command behind it, because there
+  is no agent here; without the tag it is AWS's own host, as in MiniStack.
 - S3: an object made of parts whose checksums are CRC-64/NVME has the checksum of all of it, which is refused otherwise.
 - SSM: SendCommand really runs the commands, on this machine, with a directory of its own for every instance: `ssm.py`.
   GET /_stepward/ssm/calls answers how often each operation of SSM was called.
@@ -53,7 +55,7 @@ from ministack import app  # noqa: E402
 from ministack.core import iam_actions, iam_evaluator  # noqa: E402
 from ministack.core.responses import AccountRegionScopedDict, error_response_json, json_response, new_uuid  # noqa: E402
 from ministack.services import cloudwatch_logs as logs  # noqa: E402
-from ministack.services import ec2, s3  # noqa: E402
+from ministack.services import ec2, ecs, s3  # noqa: E402
 
 import maps  # noqa: E402, F401
 import run_command  # noqa: E402
@@ -215,6 +217,29 @@ ec2._registered_image = image_to_boot
 ec2._ACTION_MAP["RunInstances"] = run_instances_once
 ec2._ACTION_MAP["DescribeInstances"] = describe_page_of_instances
 ec2.reset = reset_launches
+
+
+# --- ECS Exec ---
+
+execute_command = ecs._ACTION_MAP["ExecuteCommand"]
+
+
+def execute_command_where_the_task_says(data):
+    status, headers, body = execute_command(data)
+    if status == 200:
+        answer = json.loads(body)
+        tags = {tag["key"]: tag["value"] for tag in ecs._tasks[answer["taskArn"]].get("tags") or []}
+        session = answer["session"]
+        # As on AWS, where the ID begins so.
+        session["sessionId"] = "ecs-execute-command-" + session["sessionId"]
+        if "stepward:stream" in tags:
+            command = data["command"].encode().hex()
+            session["streamUrl"] = f"{tags['stepward:stream']}/{session['sessionId']}?command={command}"
+        body = json.dumps(answer).encode()
+    return status, headers, body
+
+
+ecs._ACTION_MAP["ExecuteCommand"] = execute_command_where_the_task_says
 
 
 # --- S3 ---

@@ -1,5 +1,6 @@
 //! What the ECS steps share: how clusters and tasks are named, and what ECS's words about stopped tasks mean.
 
+pub mod exec;
 pub mod nodes;
 
 use aws_sdk_ecs::types::{Failure, Task};
@@ -208,6 +209,22 @@ pub fn check_cluster(cluster: &str) -> Result<(), StepError> {
     let is_arn = cluster.split(':').count() == 6 && cluster.contains(":cluster/");
     let fits = is_name(name_of(cluster)) && (is_arn || !cluster.contains(['/', ':']));
     require(fits, || format!("cluster: {cluster:?} is neither a cluster's name nor its ARN"))
+}
+
+/// Checks a task's ID or ARN, and that an ARN is of the cluster that is named.
+///
+/// # Errors
+/// `InvalidInput`.
+pub fn check_task(cluster: &str, task: &str) -> Result<(), StepError> {
+    let (cluster, id) = (name_of(cluster), name_of(task));
+    let is_id = matches!(id.len(), 32 | 36) && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    let is_arn = task.starts_with("arn:") && task.contains(":task/");
+    require(is_id && (is_arn || id == task), || {
+        format!("task: {task:?} is neither a task's ID nor its ARN, which ends in task/CLUSTER/ID")
+    })?;
+    require(!is_arn || task.ends_with(&format!(":task/{cluster}/{id}")), || {
+        format!("task: {task:?} is not in cluster {cluster}, which `cluster` names")
+    })
 }
 
 /// Whether this can be the name of a cluster or service.

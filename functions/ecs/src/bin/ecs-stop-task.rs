@@ -11,7 +11,8 @@ use stepward::input::require;
 use stepward::permissions::literal;
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
 use stepward_ecs::{
-    StoppedContainer, check_cluster, check_failures, check_place, containers, name_of, service_of, task_arns,
+    StoppedContainer, check_cluster, check_failures, check_place, check_task, containers, name_of, service_of,
+    task_arns,
 };
 
 /// Between two looks at the task, at first. Most stop within the 30 seconds that containers have by default.
@@ -119,16 +120,7 @@ impl Step for StopTask {
 
     fn validate(&self) -> Result<(), StepError> {
         check_cluster(&self.cluster)?;
-        let cluster = name_of(&self.cluster);
-        let id = name_of(&self.task);
-        let is_id = matches!(id.len(), 32 | 36) && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-        let is_arn = self.task.starts_with("arn:") && self.task.contains(":task/");
-        require(is_id && (is_arn || id == self.task), || {
-            format!("task: {:?} is neither a task's ID nor its ARN, which ends in task/CLUSTER/ID", self.task)
-        })?;
-        require(!is_arn || self.task.ends_with(&format!(":task/{cluster}/{id}")), || {
-            format!("task: {:?} is not in cluster {cluster}, which `cluster` names", self.task)
-        })?;
+        check_task(&self.cluster, &self.task)?;
         let length = self.reason.chars().count();
         require(!self.reason.trim().is_empty() && length <= REASON_LIMIT, || {
             format!("reason must have 1 to {REASON_LIMIT} characters, not {length}")

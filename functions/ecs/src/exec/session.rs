@@ -1,0 +1,201 @@
+//! Runs one command in one session: asks ECS for it, talks, and ends it however it went.
+
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::provider::ProvideCredentials;
+use aws_sdk_ecs::types::Session;
+use aws_sdk_kms::primitives::Blob;
+use aws_sdk_ssm::types::{SessionFilter, SessionFilterKey, SessionState};
+use stepward::{Context, ErrorName, StepError};
+use tokio::time::{Instant, timeout};
+
+use super::channel::{self, Outside, Why};
+use super::cipher::KEY_BYTES;
+use super::codec::Ids;
+use super::conversation::{Conversation, Wanted};
+use super::handshake::{self, DataKey};
+use super::ready::{self, Ready, jitter};
+use super::transcript::Told;
+use super::{signing, wrapper};
+
+/// How often a session is asked for where the agent is not connected, and the first wait; each is twice the one before.
+const ASKS: u32 = 4;
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How long the end of a session may take.
+const END: Duration = Duration::from_secs(5);
+
+/// How a command ended, as far as it is known.
+#[derive(Debug)]
+pub struct Ran {
+    /// Why the conversation about it ended.
+    pub why: Why,
+    /// Its output and end.
+    pub told: Told,
+    /// Standard error, where it is told apart.
+    pub errors: String,
+    /// The exit code that the agent told, where it did.
+    pub exit_code: Option<i32>,
+    /// What came before the command began, or instead of it.
+    pub before: String,
+    /// Whether it is known to have begun.
+    pub has_begun: bool,
+}
+
+struct Life<'a> {
+    ctx: &'a Context,
+    ready: &'a Ready,
+    session_id: String,
+}
+
+/// Runs the command in the container. The session is ended whatever happens, as long as this is not dropped before.
+///
+/// # Errors
+/// Why there was no session, or no way to it: then nobody knows whether the command has begun, which the claim makes
+/// harmless.
+pub async fn run(
+    ctx: &Context,
+    ready: &Ready,
+    command: &str,
+    token: &str,
+    deadline: Instant,
+) -> Result<Ran, StepError> {
+    let nonce = wrapper::nonce(random()?);
+    let wrapped = wrapper::wrapped(command, &nonce, &wrapper::claim(token));
+    let session = ask(ctx, ready, &wrapped, deadline).await?;
+    let session_id = session.session_id().unwrap_or_default().to_owned();
+    let life = Life { ctx, ready, session_id };
+    let conversation = Conversation::new(Ids::new(random()?), &nonce);
+    let ran = life.talk(&session, conversation, deadline).await;
+    if let Err(error) = end(ctx, &life.session_id).await {
+        ctx.log(format_args!(
+            "Session {} could not be ended: {error}; it ends by itself after 20 minutes without input",
+            life.session_id
+        ));
+    }
+    ran
+}
+
+/// A session from ECS. An agent that is not connected yet is asked again, a few times.
+async fn ask(ctx: &Context, ready: &Ready, command: &str, deadline: Instant) -> Result<Session, StepError> {
+    let ecs = ctx.client(aws_sdk_ecs::Client::new);
+    let mut wait = ASK_AGAIN;
+    for left in (0..ASKS).rev() {
+        let request = ecs.execute_command().cluster(&ready.cluster).task(&ready.task).container(&ready.container);
+        let error = match request.command(command).interactive(true).send().await {
+            Ok(answer) => {
+                return answer.session.ok_or_else(|| {
+                    ErrorName::Internal.because("ECS took the command and gave no session; run it again")
+                });
+            }
+            Err(error) => StepError::from(error),
+        };
+        let is_late = error.has_code("TargetNotConnectedException");
+        if !is_late || left == 0 || Instant::now() + 2 * wait > deadline {
+            return Err(if is_late { unconnected(error, ready) } else { error });
+        }
+        tokio::time::sleep(wait + jitter(wait / 2)).await;
+        wait *= 2;
+    }
+    Err(ErrorName::Internal.because("no session was asked for"))
+}
+
+fn unconnected(error: StepError, ready: &Ready) -> StepError {
+    let Ready { container, task, .. } = ready;
+    let message = format!(
+        "the agent of ECS Exec in container {container} of task {task} is not connected to AWS: its task role needs \
+         ssmmessages:CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel, and its subnet a way to \
+         ssmmessages; if it has just started, run it again"
+    );
+    StepError { name: ErrorName::Conflict, message, ..error }
+}
+
+impl Life<'_> {
+    async fn talk(
+        &self,
+        session: &Session,
+        mut conversation: Conversation,
+        deadline: Instant,
+    ) -> Result<Ran, StepError> {
+        let (config, region) = (self.ctx.config(), self.ctx.place.region.as_str());
+        let url = signing::stream_url(session.stream_url().unwrap_or_default(), region, config.endpoint_url())?;
+        let no_keys = || ErrorName::AccessDenied.because("this account gives no credentials to sign the session with");
+        let provider = config.credentials_provider().ok_or_else(no_keys)?;
+        let keys = provider.provide_credentials().await.map_err(|_| no_keys())?;
+        let dial = channel::open(|| signing::upgrade(&url, region, &keys, SystemTime::now()));
+        let mut socket = tokio::time::timeout_at(deadline, dial).await.unwrap_or_else(|_| {
+            Err(ErrorName::TimedOut.because("the session's channel was not open in time; run it again"))
+        })?;
+        let token = session.token_value().unwrap_or_default();
+        let why = channel::hold(&mut socket, token, &mut conversation, self, deadline).await;
+        let (before, has_begun) = (conversation.before(), conversation.has_begun());
+        let (told, errors, exit_code) = conversation.read();
+        Ok(Ran { why, told, errors, exit_code, before, has_begun })
+    }
+}
+
+impl Outside for Life<'_> {
+    async fn data_key(&self, wanted: &Wanted) -> Result<DataKey, StepError> {
+        let target = self.ready.target();
+        let context = handshake::context(&self.session_id, &target, wanted.challenge.as_deref());
+        let mut request = self.ctx.client(aws_sdk_kms::Client::new).generate_data_key().key_id(&wanted.key);
+        for (name, value) in context {
+            request = request.encryption_context(name, value);
+        }
+        let bytes = i32::try_from(KEY_BYTES).unwrap_or_default();
+        let answer = request.number_of_bytes(bytes).send().await?;
+        let bytes = |blob: Option<Blob>| blob.map(Blob::into_inner).unwrap_or_default();
+        Ok(DataKey { plaintext: bytes(answer.plaintext), ciphertext: bytes(answer.ciphertext_blob) })
+    }
+
+    async fn gone(&self) -> Option<String> {
+        // Where ECS does not answer, the next look will tell.
+        let ecs = self.ctx.client(aws_sdk_ecs::Client::new);
+        let task = ready::look(&ecs, &self.ready.cluster, &self.ready.task).await;
+        match task {
+            Ok(task) => ready::gone(&task, &self.ready.container),
+            Err(error) => (error.name == ErrorName::NotFound).then_some(error.message),
+        }
+    }
+}
+
+/// Ends a session; one that has ended is as good. Its command is killed.
+///
+/// # Errors
+/// Why it may still be there.
+pub async fn end(ctx: &Context, session_id: &str) -> Result<(), StepError> {
+    let request = ctx.client(aws_sdk_ssm::Client::new).terminate_session().session_id(session_id);
+    match timeout(END, request.send()).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => match StepError::from(error) {
+            error if error.has_code("DoesNotExistException") => Ok(()),
+            error => Err(error),
+        },
+        Err(_) => Err(ErrorName::TimedOut.because("TerminateSession was not answered in time")),
+    }
+}
+
+/// The IDs of the active sessions with the container that this very role session began, as it is when a job is stopped
+/// and the call that holds the session cannot be reached.
+///
+/// # Errors
+/// Why Systems Manager failed.
+pub async fn own(ctx: &Context, ready: &Ready) -> Result<Vec<String>, StepError> {
+    let Some(owner) = ctx.session_arn() else { return Ok(Vec::new()) };
+    let ssm = ctx.client(aws_sdk_ssm::Client::new);
+    let filter = SessionFilter::builder().key(SessionFilterKey::TargetId).value(ready.target());
+    let filter = filter.build().map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+    let mut pages = ssm.describe_sessions().state(SessionState::Active).filters(filter).into_paginator().send();
+    let mut ids = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page?;
+        let own = page.sessions().iter().filter(|session| session.owner() == Some(owner));
+        ids.extend(own.filter_map(|session| session.session_id().map(str::to_owned)));
+    }
+    Ok(ids)
+}
+
+fn random() -> Result<[u8; 16], StepError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+    Ok(bytes)
+}
