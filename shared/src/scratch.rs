@@ -22,13 +22,20 @@ pub struct Scratch {
     s3: Client,
     bucket: String,
     key: String,
+    owner: Option<String>,
 }
 
 impl Scratch {
     /// An object at this key, reached by this client.
     #[must_use]
     pub fn new(s3: Client, bucket: impl Into<String>, key: impl Into<String>) -> Self {
-        Self { s3, bucket: bucket.into(), key: key.into() }
+        Self { s3, bucket: bucket.into(), key: key.into(), owner: None }
+    }
+
+    /// S3 is to refuse writing and removing it where the bucket is not this account's.
+    #[must_use]
+    pub fn owned_by(self, account_id: impl Into<String>) -> Self {
+        Self { owner: Some(account_id.into()), ..self }
     }
 
     /// Where a step's scratch object is in the artifacts bucket.
@@ -41,7 +48,8 @@ impl Scratch {
     /// # Errors
     /// Why S3 failed.
     pub async fn put(&self, content: Vec<u8>) -> Result<(), StepError> {
-        self.s3.put_object().bucket(&self.bucket).key(&self.key).body(ByteStream::from(content)).send().await?;
+        let put = self.s3.put_object().bucket(&self.bucket).key(&self.key).body(ByteStream::from(content));
+        put.set_expected_bucket_owner(self.owner.clone()).send().await?;
         Ok(())
     }
 
@@ -58,7 +66,8 @@ impl Scratch {
     /// # Errors
     /// Why S3 failed.
     pub async fn remove(&self) -> Result<(), StepError> {
-        self.s3.delete_object().bucket(&self.bucket).key(&self.key).send().await?;
+        let delete = self.s3.delete_object().bucket(&self.bucket).key(&self.key);
+        delete.set_expected_bucket_owner(self.owner.clone()).send().await?;
         Ok(())
     }
 }
@@ -87,6 +96,21 @@ mod tests {
 
     use super::*;
     use crate::testing;
+
+    #[tokio::test]
+    async fn a_bucket_must_be_its_owners_for_writing_and_removing() {
+        let put = mock!(Client::put_object)
+            .match_requests(|request| request.expected_bucket_owner() == Some("222222222222"))
+            .then_output(|| PutObjectOutput::builder().build());
+        let delete = mock!(Client::delete_object)
+            .match_requests(|request| request.expected_bucket_owner() == Some("222222222222"))
+            .then_output(|| DeleteObjectOutput::builder().build());
+        let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&put, &delete]);
+        let scratch = Scratch::new(s3, "files", "key").owned_by("222222222222");
+        scratch.put(b"x".to_vec()).await.unwrap();
+        scratch.remove().await.unwrap();
+        assert_eq!((put.num_calls(), delete.num_calls()), (1, 1));
+    }
 
     #[tokio::test]
     async fn a_scratch_object_is_written_and_removed_at_the_same_key_by_every_call() {

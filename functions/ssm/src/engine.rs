@@ -23,6 +23,8 @@ pub(crate) const AT_ONCE: usize = 4;
 const SENDING: Duration = Duration::from_secs(20);
 /// How many looks in a row may fail to send before the step gives up.
 const PATIENCE: u8 = 5;
+/// Characters of the reason for which no more are begun that go from call to call.
+const REASON: usize = 500;
 
 /// How a command ended on all nodes.
 #[derive(Debug, JsonSchema, Serialize)]
@@ -47,63 +49,81 @@ pub async fn run(
     ctx: &Context,
     resume: Option<&Resume>,
 ) -> Result<Progress<Ran>, StepError> {
-    match go_on(plan, payload, ctx, resume).await {
-        Ok(Progress::Done(ran)) => match payload.clean(ctx).await {
-            // It would stay in a bucket of the customer's for good.
-            Err(error) if error.name == ErrorName::AccessDenied => Err(StepError {
-                message: format!(
-                    "it ran on all nodes, but the file that they fetched is still there: {}",
-                    error.message
-                ),
-                ..error
-            }),
-            Err(error) => {
-                left_behind(ctx, &error);
-                Ok(Progress::Done(ran))
-            }
-            Ok(()) => Ok(Progress::Done(ran)),
-        },
-        // The state machine tries again, and then needs it.
-        Err(error) if error.name == ErrorName::Throttled => Err(error),
-        Err(error) => {
-            clean(payload, ctx).await;
-            Err(error)
-        }
-        pending => pending,
+    let mut run = Run::of(resume)?;
+    let answer = go_on(plan, payload, ctx, &mut run).await.map_err(|error| once_sent(&run, error));
+    // What passes the state machine tries again, and nodes that have begun may not have fetched the file yet.
+    let over = match &answer {
+        Ok(Progress::Pending { .. }) => false,
+        Ok(Progress::Done(_)) => true,
+        Err(error) => !passes(error),
+    };
+    if over {
+        clean(payload, ctx).await;
     }
+    answer
+}
+
+/// Whether an error may be gone with the next try.
+fn passes(error: &StepError) -> bool {
+    matches!(error.name, ErrorName::Throttled | ErrorName::TimedOut | ErrorName::Internal)
+}
+
+/// An error as it is once something was sent: most names say that nothing was begun, or that all is over.
+fn once_sent(run: &Run, error: StepError) -> StepError {
+    // AWS's own words apart, this is how it ended on the nodes.
+    let ended = error.name == ErrorName::StepFailed && error.aws.is_none();
+    if !run.has_sent() || ended || passes(&error) {
+        return error;
+    }
+    let message = format!(
+        "commands were sent, and how they end is not known here: {}; see their pages in the console",
+        error.message
+    );
+    StepError { name: ErrorName::Internal, message, ..error }
 }
 
 async fn go_on(
     plan: &Plan,
     payload: &impl Payload,
     ctx: &Context,
-    resume: Option<&Resume>,
+    run: &mut Run,
 ) -> Result<Progress<Ran>, StepError> {
     let ssm = ctx.client(Client::new);
-    let mut run = Run::of(resume)?;
-    look::refresh(plan, ctx, &ssm, &mut run).await?;
-    let ready = ready(plan, &run);
-    if ready.is_empty() && run.in_flight().is_empty() {
-        return results::of(plan, ctx, &ssm, &run).await.map(Progress::Done);
-    }
+    look::refresh(plan, ctx, &ssm, run).await?;
+    let ready = ready(plan, run);
+    let unbegun = (0..plan.batches().count()).any(|number| !run.has_begun(number));
     // Whether the call before was lost is not known to this one: it looks in any case.
-    let lost = if ready.is_empty() { 0 } else { look::take_over(plan, ctx, &ssm, &mut run).await? };
+    let looks = unbegun && (!ready.is_empty() || run.begins_no_more());
+    let lost = if looks { look::take_over(plan, ctx, &ssm, run).await? } else { 0 };
     if lost > 0 {
         ctx.log(format_args!("{lost} commands of a call whose answer was lost are under way"));
+        if run.stopped {
+            look::stop_waiting(&ssm, run).await?;
+        }
         return pending(plan, run, Duration::ZERO);
     }
-    if ready.is_empty() {
-        let wait = patience(&run);
+    if !ready.is_empty() {
+        let (sent, failed) = match payload.text(ctx, &mut run.digest).await {
+            Ok(text) => send_all(plan, ctx, &ssm, run, &ready, &text).await,
+            Err(error) => (0, Some(error)),
+        };
+        run.moved = now();
+        let wait = after_sending(ctx, run, sent, failed)?;
         return pending(plan, run, wait);
     }
-    let text = payload.text(ctx, &mut run.digest).await?;
-    let wait = send_all(plan, ctx, &ssm, &mut run, &ready, &text).await?;
-    pending(plan, run, wait)
+    if !run.in_flight().is_empty() {
+        return pending(plan, run, patience(run));
+    }
+    if let Some(ran) = results::of(plan, ctx, &ssm, run).await? {
+        return Ok(Progress::Done(ran));
+    }
+    run.reread += 1;
+    pending(plan, run, results::REREAD)
 }
 
 /// The numbers of the batches whose turn it is.
 fn ready(plan: &Plan, run: &Run) -> Vec<(usize, usize)> {
-    if run.stopped {
+    if run.begins_no_more() {
         return Vec::new();
     }
     let running = run.batches.iter().zip(plan.batches()).map(|(batch, ids)| batch.running(ids.len()));
@@ -133,7 +153,7 @@ fn ready(plan: &Plan, run: &Run) -> Vec<(usize, usize)> {
     ready
 }
 
-/// Sends batches, and answers how long to wait until the next look.
+/// Sends batches, and answers how many it has sent, and why one could not be.
 async fn send_all(
     plan: &Plan,
     ctx: &Context,
@@ -141,7 +161,7 @@ async fn send_all(
     run: &mut Run,
     ready: &[(usize, usize)],
     text: &str,
-) -> Result<Duration, StepError> {
+) -> (usize, Option<StepError>) {
     let until =
         (Instant::now() + SENDING).min(Instant::now() + ctx.deadline().saturating_duration_since(Instant::now()) / 2);
     let batches: Vec<&[String]> = plan.batches().collect();
@@ -174,21 +194,31 @@ async fn send_all(
             Err(error) => failed = Some(error),
         }
     }
-    run.moved = now();
-    let Some(error) = failed else {
-        run.trouble = 0;
-        return Ok(Duration::ZERO);
-    };
+    drop(sends);
+    (sent, failed)
+}
+
+/// How long to wait until the next look.
+///
+/// # Errors
+/// The one for which a batch could not be sent, where none was before and trying again is no use.
+fn after_sending(
+    ctx: &Context,
+    run: &mut Run,
+    sent: usize,
+    failed: Option<StepError>,
+) -> Result<Duration, StepError> {
+    run.trouble = if sent > 0 || failed.is_none() { 0 } else { run.trouble + 1 };
+    let Some(error) = failed else { return Ok(Duration::ZERO) };
     // What was sent must be answered; and what had no answer may have been sent: the next call looks first.
-    let passing = matches!(error.name, ErrorName::Throttled | ErrorName::TimedOut | ErrorName::Internal);
-    run.trouble = if sent > 0 { 0 } else { run.trouble + 1 };
-    if !passing || run.trouble >= PATIENCE {
-        for number in run.in_flight() {
-            ctx.log(format_args!("Command {} goes on at SSM, where its page has its end", run.batch(number).command));
-        }
+    if passes(&error) && run.trouble < PATIENCE {
+        ctx.log(format_args!("A command could not be sent, it is tried again: {error}"));
+    } else if run.has_sent() {
+        ctx.log(format_args!("A command could not be sent, and no more are begun: {error}"));
+        run.refused = Some(error.to_string().chars().take(REASON).collect());
+    } else {
         return Err(error);
     }
-    ctx.log(format_args!("A command could not be sent, it is tried again: {error}"));
     Ok(if sent > 0 { Duration::ZERO } else { Duration::from_secs(5) })
 }
 
@@ -199,7 +229,7 @@ pub(crate) fn tell_left_out(ctx: &Context, ids: &[String], left_out: &str) {
     }
 }
 
-fn pending(plan: &Plan, mut run: Run, wait: Duration) -> Result<Progress<Ran>, StepError> {
+fn pending(plan: &Plan, run: &mut Run, wait: Duration) -> Result<Progress<Ran>, StepError> {
     run.at = now();
     let begun = run.batches.iter().rposition(Batch::begun).map_or(0, |last| last + 1);
     run.batches.truncate(begun);
@@ -210,7 +240,7 @@ fn pending(plan: &Plan, mut run: Run, wait: Duration) -> Result<Progress<Ran>, S
         _ => 0,
     });
     let progress = format!("{} of {} nodes are over, {} failed", over.sum::<usize>(), plan.ids.len(), run.failed());
-    Progress::pending(&run, wait, progress)
+    Progress::pending(run, wait, progress)
 }
 
 /// How long to wait: at first 2 seconds, later a twentieth of the time since anything came further, 5 minutes at most.
@@ -256,12 +286,8 @@ pub async fn cancel(
 
 async fn clean(payload: &impl Payload, ctx: &Context) {
     if let Err(error) = payload.clean(ctx).await {
-        left_behind(ctx, &error);
+        ctx.log(format_args!("What the nodes fetched could not be removed; remove it by hand: {error}"));
     }
-}
-
-fn left_behind(ctx: &Context, error: &StepError) {
-    ctx.log(format_args!("What the nodes fetched could not be removed; remove it by hand: {error}"));
 }
 
 const _: () = assert!(BATCH <= 64, "one bit for each node of a batch");

@@ -38,6 +38,14 @@ pub(crate) async fn refresh(plan: &Plan, ctx: &Context, ssm: &Client, run: &mut 
         return Ok(());
     }
     let mut seen = commands(ssm, run, &in_flight).await?;
+    // The list may come behind what was sent; of what it has not for longer nothing more will be heard.
+    for number in &in_flight {
+        let batch = run.batch(*number);
+        if !seen.contains_key(&batch.command) && now() > batch.sent + BEHIND {
+            ctx.log(format_args!("SSM knows nothing of command {} any more", batch.command));
+            (batch.over, batch.given_up) = (true, true);
+        }
+    }
     let moved: Vec<_> = in_flight
         .iter()
         .filter_map(|number| Some((*number, seen.remove(&run.batches.get(*number)?.command)?)))
@@ -77,7 +85,8 @@ pub(crate) async fn refresh(plan: &Plan, ctx: &Context, ssm: &Client, run: &mut 
         // The list of nodes may come behind that of commands; a command that SSM refused as a whole has none.
         let all_told = batch.told.count_ones() as usize >= batch.sent_to(ids.len());
         let none_comes = seen.ended && going_on == 0 && now() > batch.sent + BEHIND;
-        batch.over = all_told || none_comes || seen.given_up();
+        batch.given_up = seen.given_up();
+        batch.over = all_told || none_comes || batch.given_up;
         run.moved = now();
     }
     drop(pages);
@@ -92,6 +101,13 @@ async fn stop_when_too_many_failed(plan: &Plan, ctx: &Context, ssm: &Client, run
         return Ok(());
     }
     ctx.log(format_args!("{} nodes failed, which is more than max_errors ({most}): no more are begun", run.failed()));
+    stop_waiting(ssm, run).await?;
+    run.stopped = true;
+    Ok(())
+}
+
+/// Cancels what is under way on the nodes that wait for their turn.
+pub(crate) async fn stop_waiting(ssm: &Client, run: &mut Run) -> Result<(), StepError> {
     for number in run.in_flight() {
         let command = run.batch(number).command.clone();
         let nodes = invocations(ssm, &command).await?;
@@ -101,7 +117,6 @@ async fn stop_when_too_many_failed(plan: &Plan, ctx: &Context, ssm: &Client, run
             ssm.cancel_command().command_id(&command).set_instance_ids(Some(waiting)).send().await?;
         }
     }
-    run.stopped = true;
     Ok(())
 }
 
@@ -137,7 +152,7 @@ impl Seen {
     }
 }
 
-/// What SSM says of the commands under way, by ID.
+/// What SSM says of the commands under way, by ID: of those that it knows.
 async fn commands(ssm: &Client, run: &Run, in_flight: &[usize]) -> Result<HashMap<String, Seen>, StepError> {
     let mut missing: Vec<&Batch> = in_flight.iter().filter_map(|number| run.batches.get(*number)).collect();
     let mut found = HashMap::new();
@@ -158,16 +173,21 @@ async fn commands(ssm: &Client, run: &Run, in_flight: &[usize]) -> Result<HashMa
     let missing: Vec<_> = missing.into_iter().map(|batch| batch.command.clone()).collect();
     let one_by_one = stream::iter(missing)
         .map(|id| async move {
-            let answer = ssm.list_commands().command_id(&id).send().await?;
-            let seen = answer.commands().iter().find_map(Seen::of);
-            seen.ok_or_else(|| {
-                ErrorName::NotFound.because(format!("SSM knows nothing of command {id} any more, which was under way"))
-            })
+            let answer = ssm.list_commands().command_id(&id).send().await.map_err(StepError::from);
+            Ok::<_, StepError>(known(answer)?.and_then(|answer| answer.commands().iter().find_map(Seen::of)))
         })
         .buffer_unordered(AT_ONCE);
-    let one_by_one: Vec<Seen> = one_by_one.try_collect().await?;
-    found.extend(one_by_one.into_iter().map(|seen| (seen.id.clone(), seen)));
+    let one_by_one: Vec<Option<Seen>> = one_by_one.try_collect().await?;
+    found.extend(one_by_one.into_iter().flatten().map(|seen| (seen.id.clone(), seen)));
     Ok(found)
+}
+
+/// `None` where SSM does not know the command, or not yet.
+fn known<T>(answer: Result<T, StepError>) -> Result<Option<T>, StepError> {
+    match answer {
+        Err(error) if error.has_code("InvalidCommandId") => Ok(None),
+        answer => answer.map(Some),
+    }
 }
 
 /// Finds commands that a call has sent whose answer was lost, and makes them the run's own. Answers how many there
@@ -191,8 +211,8 @@ pub(crate) async fn take_over(plan: &Plan, ctx: &Context, ssm: &Client, run: &mu
                 String::new()
             } else {
                 // Why they were left out went with the answer; what keeps them away now will be the same.
-                let why = nodes::left_out(ctx, ssm, ids).await?;
-                let why = |place| if why.chars().nth(place) == Some('u') { 'u' } else { 'o' };
+                let why = nodes::left_out(ctx, ssm, ids, plan.shell).await?;
+                let why = |place| why.chars().nth(place).filter(|why| *why != '.').unwrap_or('o');
                 ids.iter()
                     .enumerate()
                     .map(|(place, own)| if sent_to.contains(own) { '.' } else { why(place) })
@@ -232,13 +252,13 @@ fn since(
     Ok(ssm.list_commands().max_results(50).filters(filter.map_err(|error| internal(&error))?))
 }
 
-/// How a command goes on each of its nodes.
+/// How a command goes on each of its nodes; on none where SSM does not know it, or not yet.
 pub(crate) async fn invocations(ssm: &Client, command: &str) -> Result<Vec<CommandInvocation>, StepError> {
     let request = ssm.list_command_invocations().command_id(command).details(true).max_results(50);
     let mut pages = request.into_paginator().items().send();
     let mut all = Vec::new();
     while let Some(one) = pages.next().await {
-        all.push(one?);
+        all.extend(known(one.map_err(StepError::from))?);
     }
     Ok(all)
 }

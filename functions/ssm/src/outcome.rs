@@ -8,6 +8,8 @@ use crate::plan::Plan;
 /// Between standard output and standard error, where SSM's agent writes both in one.
 /// `agent/framework/processor/executer/iohandler/iohandler.go` of <https://github.com/aws/amazon-ssm-agent>
 const ERRORS_BEGIN: &str = "\n----------ERROR-------\n";
+/// Where the shell's document does not run.
+const OTHER_PLATFORM: &str = "the command's document does not run on its platform; give the other `shell`";
 /// With what the agent ends a text that it has cut, in the lists' 2,500 characters and in the 24,000 and 8,000 of one
 /// node.
 const CUT: [&str; 3] = ["---Output truncated---", "---Error truncated----", "--output truncated--"];
@@ -53,12 +55,15 @@ pub fn ended(plan: &Plan, invocation: &CommandInvocation, stopped: bool) -> Opti
                 format!("it ran longer than the {seconds} s of `timeout` and was stopped; raise it if it was at work");
             (Status::TimedOut, Some(said))
         }
+        // SSM says so of all that have no end when the command expires: whoever runs it and fell silent, too.
+        // https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_Command.html (ExpiresAfter)
         "DeliveryTimedOut" | "TimedOut" => {
-            let seconds = plan.delivery_timeout;
+            let seconds = i64::from(plan.delivery_timeout) + i64::from(plan.timeout);
             let said = format!(
-                "its agent did not take the command within {seconds} s: see that node and agent run and reach SSM"
+                "SSM heard of no end until the command expired, {seconds} s or more after it was sent; only the node can \
+                 tell whether it ran: see that node and agent run and reach SSM"
             );
-            (Status::Offline, Some(said))
+            (Status::Unknown, Some(said))
         }
         "Undeliverable" => {
             let said = "SSM could not deliver the command: the node is gone, or its agent does not answer".to_owned();
@@ -75,8 +80,7 @@ pub fn ended(plan: &Plan, invocation: &CommandInvocation, stopped: bool) -> Opti
             (Status::Cancelled, Some(said.to_owned()))
         }
         "InvalidPlatform" => {
-            let said = format!("{} does not run on its platform; give the other `shell`", plan.shell.document());
-            (Status::Unmanaged, Some(said))
+            (Status::Unmanaged, Some(OTHER_PLATFORM.to_owned()))
         }
         "AccessDenied" => {
             let said = "the role may not run commands on it: allow ssm:SendCommand on the node".to_owned();
@@ -99,24 +103,25 @@ pub fn lost(why: &str) -> Outcome {
 /// A node that the command was not sent to: `why` is the mark that the state keeps.
 #[must_use]
 pub fn left_out(why: char) -> Outcome {
-    let (status, said) = if why == 'u' {
-        (
+    let (status, said) = match why {
+        'u' => (
             Status::Unmanaged,
             "SSM does not manage it: it needs a running agent and an instance profile with AmazonSSMManagedInstanceCore",
-        )
-    } else {
-        (
+        ),
+        'p' => (Status::Unmanaged, OTHER_PLATFORM),
+        _ => (
             Status::Offline,
             "it is stopped, or its SSM agent is not connected: see that the node and the agent run and reach SSM",
-        )
+        ),
     };
     not_run(status, said.to_owned())
 }
 
-/// A node whose turn did not come.
+/// A node whose turn did not come: `refused` says why no more could be sent, unless others had failed.
 #[must_use]
-pub fn not_started(plan: &Plan) -> Outcome {
-    not_run(Status::NotStarted, others_failed(plan))
+pub fn not_started(plan: &Plan, refused: Option<&str>) -> Outcome {
+    let why = refused.map_or_else(|| others_failed(plan), |why| format!("no more could be sent: {why}"));
+    not_run(Status::NotStarted, why)
 }
 
 fn others_failed(plan: &Plan) -> String {
@@ -194,8 +199,9 @@ mod tests {
             ("Execution Timed Out", 137, true, Status::TimedOut, None, "60 s of `timeout`"),
             ("ExecutionTimedOut", 137, true, Status::TimedOut, None, "60 s of `timeout`"),
             ("TimedOut", 137, true, Status::TimedOut, None, "60 s of `timeout`"),
-            ("Delivery Timed Out", -1, false, Status::Offline, None, "within 600 s"),
-            ("TimedOut", -1, false, Status::Offline, None, "within 600 s"),
+            ("Delivery Timed Out", -1, false, Status::Unknown, None, "expired, 660 s"),
+            ("DeliveryTimedOut", -1, true, Status::Unknown, None, "only the node can tell"),
+            ("TimedOut", -1, false, Status::Unknown, None, "expired, 660 s"),
             ("Undeliverable", -1, false, Status::Offline, None, "could not deliver"),
             ("Cancelled", 137, true, Status::Cancelled, None, "while it ran"),
             ("Cancelled", -1, false, Status::Cancelled, None, "before it ran"),
@@ -240,5 +246,6 @@ mod tests {
         let outcome = ended(&plan(), &invocation("Failed", 3, true, ""), false).unwrap();
         assert_eq!(line("i-1", &outcome), "i-1 failed (exit 3)");
         assert!(line("i-1", &left_out('u')).starts_with("i-1 is not managed by SSM: "));
+        assert!(line("i-1", &left_out('p')).ends_with("give the other `shell`"));
     }
 }

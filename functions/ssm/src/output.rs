@@ -50,35 +50,34 @@ impl Source {
 
 /// The first 24,000 characters of standard output and 8,000 of standard error.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetCommandInvocation.html>
-pub(crate) async fn of_node(ssm: &Client, source: &Source) -> Result<(String, String), StepError> {
-    let answer = ssm.get_command_invocation().command_id(&source.command).instance_id(&source.id).send().await?;
-    Ok((answer.standard_output_content.unwrap_or_default(), answer.standard_error_content.unwrap_or_default()))
+pub(crate) async fn of_node(ctx: &Context, ssm: &Client, source: &Source) -> Option<(String, String)> {
+    let request = ssm.get_command_invocation().command_id(&source.command).instance_id(&source.id);
+    let answer = request.send().await.map_err(StepError::from).inspect_err(|error| unread(ctx, source, error)).ok()?;
+    Some((answer.standard_output_content.unwrap_or_default(), answer.standard_error_content.unwrap_or_default()))
 }
 
 /// The last part of the whole of one kind, `stdout` or `stderr`, from where the agent has written it; `None` where it
-/// has written it nowhere, or not yet.
+/// has written it nowhere, or not yet, or where it cannot be read: then there is what SSM has.
 pub(crate) async fn whole(
     plan: &Plan,
     ctx: &Context,
     source: &Source,
     kind: &str,
     most: usize,
-) -> Result<Option<String>, StepError> {
+) -> Option<String> {
     let key = &source.keys[usize::from(kind == "stderr")];
     let read = match (&plan.output_bucket, key, &plan.log_group) {
         (Some(bucket), Some(key), _) => from_bucket(ctx, bucket, key, most).await,
         (_, _, Some(group)) => from_log(ctx, group, source, kind, most).await,
-        _ => return Ok(None),
+        _ => return None,
     };
-    match read {
-        // What may not be read is the role's fault, and to be mended; anything else leaves what SSM has.
-        Err(error) if error.name == ErrorName::AccessDenied => Err(error),
-        Err(error) => {
-            ctx.log(format_args!("The whole output of {} could not be read: {error}", source.id));
-            Ok(None)
-        }
-        Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
-    }
+    let text = read.inspect_err(|error| unread(ctx, source, error)).ok()?;
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// Tells that more of an output could not be read. How the command ended is known all the same.
+fn unread(ctx: &Context, source: &Source, error: &StepError) {
+    ctx.log(format_args!("The whole output of {} could not be read, see {}: {error}", source.id, source.url));
 }
 
 async fn from_bucket(ctx: &Context, bucket: &str, key: &str, most: usize) -> Result<String, StepError> {
@@ -119,7 +118,7 @@ async fn from_log(ctx: &Context, group: &str, source: &Source, kind: &str, most:
 mod tests {
     use aws_sdk_cloudwatchlogs::operation::get_log_events::{GetLogEventsError, GetLogEventsOutput};
     use aws_sdk_cloudwatchlogs::types::OutputLogEvent;
-    use aws_sdk_s3::operation::get_object::GetObjectOutput;
+    use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
     use stepward::testing;
@@ -190,21 +189,42 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_log_that_is_not_there_leaves_what_ssm_has_and_one_that_may_not_be_read_is_an_error() {
+    async fn a_log_that_is_not_there_or_may_not_be_read_leaves_what_ssm_has() {
         let (fake, plan) = loud(|plan| plan.log_group = Some("/commands".into()));
-        for (code, fails) in [("ResourceNotFoundException", false), ("AccessDeniedException", true)] {
+        for code in ["ResourceNotFoundException", "AccessDeniedException"] {
             let read = mock!(aws_sdk_cloudwatchlogs::Client::get_log_events)
                 .then_error(move || GetLogEventsError::generic(ErrorMetadata::builder().code(code).build()));
             let logs = mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, [&read]);
             let ctx = fake.context(&[]);
             ctx.client(|_| logs);
-            match all(&plan, &ctx).await {
-                Ok((ran, _)) => {
-                    assert!(!fails && ran.nodes[&id(0)].output.len() == 23_999);
-                    assert!(testing::log(&ctx).join("").contains("could not be read"));
-                }
-                Err(error) => assert!(fails && error.name == ErrorName::AccessDenied, "{error}"),
-            }
+            let (ran, _) = all(&plan, &ctx).await.unwrap();
+            assert_eq!((ran.succeeded, ran.nodes[&id(0)].output.len()), (1, 23_999));
+            assert!(ran.nodes[&id(0)].output_url.is_some());
+            assert!(testing::log(&ctx).join("").contains("could not be read"));
         }
+    }
+
+    #[tokio::test]
+    async fn a_bucket_that_s3_denies_leaves_what_ssm_has() {
+        let (fake, plan) = loud(|plan| plan.output_bucket = Some("outputs".into()));
+        let read = mock!(aws_sdk_s3::Client::get_object)
+            .then_error(|| GetObjectError::generic(ErrorMetadata::builder().code("AccessDenied").build()));
+        let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&read]);
+        let ctx = fake.context(&[]);
+        ctx.client(|_| s3);
+        let (ran, _) = all(&plan, &ctx).await.unwrap();
+        assert_eq!((ran.succeeded, ran.nodes[&id(0)].output.len(), read.num_calls()), (1, 23_999, 1));
+        assert!(testing::log(&ctx).join("").contains("could not be read, see s3://outputs/"));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_ssm_does_not_give_again_keeps_what_the_list_has() {
+        let (fake, plan) = loud(|_| ());
+        fake.lock().denied = ["GetCommandInvocation"].into();
+        let ctx = fake.context(&[]);
+        let (ran, _) = all(&plan, &ctx).await.unwrap();
+        let outcome = &ran.nodes[&id(0)];
+        assert!(ran.succeeded == 1 && outcome.output.ends_with("---Output truncated---"), "{outcome:?}");
+        assert!(outcome.output_url.as_deref().unwrap().contains("run-command"), "{outcome:?}");
     }
 }

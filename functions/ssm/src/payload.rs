@@ -6,7 +6,6 @@ use std::time::Duration;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
 use aws_smithy_types::base64;
-use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use stepward::customer::hex;
 use stepward::error::denied;
@@ -16,6 +15,7 @@ use stepward::{Context, ErrorName, Permissions, StepError};
 use tokio::time::Instant;
 
 use crate::deliver::Fetch;
+use crate::plan::encrypted;
 use crate::state::Digest;
 
 /// How long a link lives. Nodes fetch when they begin, and begin within [`DELIVERY`](crate::plan::DELIVERY) of the
@@ -29,7 +29,7 @@ const READ: u64 = 5 << 30;
 /// What is run on the nodes, as text for the plan's shell.
 pub trait Payload: Send + Sync {
     /// The text, made right before it is sent: it may hold what lives for a short time. Called again for a repeated
-    /// call. What a file must be is kept in `digest` once it is known.
+    /// call. What an object of the account must be is kept in `digest` once it is known.
     fn text(
         &self,
         ctx: &Context,
@@ -102,7 +102,8 @@ impl<T: Fn(&Fetch<'_>) -> String + Send + Sync> Payload for File<T> {
             Origin::Object { bucket, key } => link(&ctx.client(aws_sdk_s3::Client::new), bucket, key, LINK).await?,
         };
         let text = (self.on_node)(&Fetch { url: &url, digest: &known });
-        *digest = Some(known);
+        // The text of parameters can be secret, and short enough to be guessed from its SHA-256.
+        *digest = matches!(self.origin, Origin::Object { .. }).then_some(known);
         Ok(text)
     }
 
@@ -118,12 +119,6 @@ impl Origin {
     /// What bringing it to the nodes needs in the account.
     #[must_use]
     pub fn permissions(&self) -> Permissions {
-        // Objects and buckets may be encrypted with any key.
-        // https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-via-service
-        let encrypted = |actions: &[&str]| {
-            let via = json!({ "StringLike": { "kms:ViaService": "s3.*.amazonaws.com" } });
-            Permissions::default().allow_if(via, actions, ["arn:$partition:kms:*:*:key/*"])
-        };
         match self {
             Self::Content { bucket: None, .. } => Permissions::default(),
             Self::Content { bucket: Some(bucket), .. } => Permissions::default()
@@ -146,7 +141,9 @@ impl Origin {
     fn scratch(&self, ctx: &Context) -> Result<Scratch, StepError> {
         match self {
             Self::Content { bucket: Some(bucket), .. } => {
-                Ok(Scratch::new(ctx.client(aws_sdk_s3::Client::new), bucket, Self::key(ctx)))
+                let scratch = Scratch::new(ctx.client(aws_sdk_s3::Client::new), bucket, Self::key(ctx));
+                // A free bucket name can be taken by anybody, who would get what is put there.
+                Ok(scratch.owned_by(&ctx.place.account_id))
             }
             _ => ctx.scratch("file"),
         }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use stepward::input::{List, require};
 use stepward::permissions::{arn, literal, s3_arn};
 use stepward::{Permissions, StepError};
@@ -15,6 +16,9 @@ pub const BATCH: usize = 50;
 const COMMANDS: usize = 500;
 /// Seconds within which a node must take a command that has a link in it.
 pub const DELIVERY: i32 = 600;
+/// The longest that SSM lets a command wait to be taken, in seconds: 30 days.
+/// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html> (`TimeoutSeconds`)
+const LONGEST_DELIVERY: u32 = 2_592_000;
 /// Below which prefix of `output_bucket` SSM writes.
 pub const OUTPUT_PREFIX: &str = "stepward";
 
@@ -58,7 +62,7 @@ pub struct Plan {
     pub short_lived: bool,
     /// Seconds that the command may run.
     pub timeout: u32,
-    /// Seconds within which the node's agent must take it.
+    /// Seconds within which the node's agent must take it, from when it is the node's turn.
     pub delivery_timeout: i32,
     /// The log group that the agent writes whole outputs to.
     pub log_group: Option<String>,
@@ -82,6 +86,16 @@ impl Plan {
         let together = if self.in_order || self.short_lived { self.concurrency.max(1) } else { BATCH };
         let window = if self.in_order { together } else { self.ids.len().max(1) };
         self.ids.chunks(window).flat_map(move |window| window.chunks(together.min(BATCH)))
+    }
+
+    /// Seconds within which the last of a command's nodes must have taken it, where so many run it at once. SSM counts
+    /// from when it was sent, also for nodes that wait for their turn.
+    /// <https://docs.aws.amazon.com/systems-manager/latest/userguide/monitor-commands.html#monitor-about-status-timeouts>
+    #[must_use]
+    pub fn taken_within(&self, nodes: usize, concurrency: usize) -> i32 {
+        let turns = u32::try_from(nodes.div_ceil(concurrency.max(1))).unwrap_or(u32::MAX);
+        let before = turns.saturating_sub(1).saturating_mul(self.timeout).min(LONGEST_DELIVERY);
+        self.delivery_timeout.saturating_add_unsigned(before).min(LONGEST_DELIVERY.cast_signed())
     }
 
     /// Checks what the types of the parameters cannot.
@@ -109,8 +123,7 @@ impl Plan {
         require((1..=172_800).contains(&self.timeout), || {
             format!("timeout is {} and must be 1 to 172,800 seconds (48 hours)", self.timeout)
         })?;
-        // https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html (TimeoutSeconds)
-        require((30..=2_592_000).contains(&self.delivery_timeout), || {
+        require((30..=LONGEST_DELIVERY.cast_signed()).contains(&self.delivery_timeout), || {
             format!("delivery_timeout is {} and must be 30 to 2,592,000 seconds", self.delivery_timeout)
         })?;
         // https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_CreateLogGroup.html
@@ -144,10 +157,19 @@ impl Plan {
             all = all.allow(&["logs:GetLogEvents"], [format!("{group}:log-stream:*"), group]);
         }
         if let Some(bucket) = &self.output_bucket {
-            all = all.allow(&["s3:GetObject"], [s3_arn(&format!("{}/{OUTPUT_PREFIX}/*", literal(bucket)))]);
+            all = all
+                .allow(&["s3:GetObject"], [s3_arn(&format!("{}/{OUTPUT_PREFIX}/*", literal(bucket)))])
+                .and(encrypted(&["kms:Decrypt"]));
         }
         all
     }
+}
+
+/// What objects need that are encrypted with a key of the account: any of its buckets may have any.
+/// <https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-via-service>
+pub(crate) fn encrypted(actions: &[&str]) -> Permissions {
+    let via = json!({ "StringLike": { "kms:ViaService": "s3.*.amazonaws.com" } });
+    Permissions::default().allow_if(via, actions, ["arn:$partition:kms:*:*:key/*"])
 }
 
 /// Whether it is the ID of an EC2 instance or of another managed node.
@@ -236,6 +258,22 @@ mod tests {
     fn what_lives_shortly_is_sent_to_as_many_as_begin_at_once() {
         assert_eq!(sizes(&Plan { short_lived: true, ..plan(25, 10) }), [10, 10, 5]);
         assert_eq!(sizes(&Plan { short_lived: true, ..plan(120, 100) }), [50, 50, 20]);
+    }
+
+    #[test]
+    fn nodes_that_wait_for_their_turn_have_the_time_of_those_before_them() {
+        let plan = Plan { timeout: 120, ..plan(50, 1) };
+        assert_eq!([plan.taken_within(50, 50), plan.taken_within(50, 25)], [600, 720]);
+        assert_eq!([plan.taken_within(50, 1), plan.taken_within(1, 1)], [600 + 49 * 120, 600]);
+        assert_eq!(Plan { timeout: 172_800, ..plan }.taken_within(50, 1), 2_592_000);
+    }
+
+    #[test]
+    fn an_output_bucket_may_be_encrypted_with_a_key_of_the_account() {
+        let place = Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
+        let plan = Plan { output_bucket: Some("outputs".into()), ..plan(1, 1) };
+        let policy = plan.permissions().session_policy(&place).unwrap();
+        assert!(policy.contains("kms:Decrypt") && policy.contains("kms:ViaService"), "{policy}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use aws_sdk_ssm::Client;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -27,80 +28,93 @@ const NAMED: usize = 5;
 /// Characters of a failed node's output that are shown.
 const SHOWN: usize = 500;
 
+/// How often the results are read again where a node's is not there yet: SSM's lists may be older than its counts.
+const REREADS: u8 = 2;
+/// How long to wait before that.
+pub(crate) const REREAD: Duration = Duration::from_secs(5);
+
 /// What a node's result is known from.
 struct Found {
     id: String,
     outcome: Outcome,
+    /// Whether SSM may yet say how it ended.
+    open: bool,
     /// Where the rest is, for an output that SSM has cut.
     rest: Option<output::Source>,
 }
 
-/// The results of a run that is over.
+/// The results of a run that is over; `None` where they are to be read again.
 ///
 /// # Errors
 /// `StepFailed` when a node did not succeed and the plan says that this is a failure; else why AWS failed.
-pub(crate) async fn of(plan: &Plan, ctx: &Context, ssm: &Client, run: &Run) -> Result<Ran, StepError> {
+pub(crate) async fn of(plan: &Plan, ctx: &Context, ssm: &Client, run: &Run) -> Result<Option<Ran>, StepError> {
     let share = (OUTPUT_BUDGET / plan.ids.len().max(1)).clamp(SHARE.0, SHARE.1);
     let batches = plan.batches().enumerate().map(|(number, ids)| (run.batches.get(number).cloned(), ids.to_vec()));
     let found: Vec<Vec<Found>> = stream::iter(batches.collect::<Vec<_>>())
-        .map(|(batch, ids)| Box::pin(of_batch(plan, ctx, ssm, run.stopped, batch, ids, share)))
+        .map(|(batch, ids)| Box::pin(of_batch(plan, ctx, ssm, run, batch, ids, share)))
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
+    if run.reread < REREADS && found.iter().flatten().any(|found| found.open) {
+        return Ok(None);
+    }
     // Reading the rest of many outputs ends in time for the answer; who comes too late has the reference.
     let until = Instant::now() + ctx.deadline().saturating_duration_since(Instant::now()) / 2;
     let nodes: BTreeMap<String, Outcome> = stream::iter(found.into_iter().flatten())
         .map(|found| Box::pin(whole(plan, ctx, ssm, found, share, until)))
         .buffer_unordered(AT_ONCE)
-        .try_collect()
-        .await?;
+        .collect()
+        .await;
     let succeeded = nodes.values().filter(|outcome| outcome.status.is_success()).count();
     let failed = nodes.len() - succeeded;
     ctx.log(format_args!("{succeeded} of {} nodes succeeded", nodes.len()));
     if failed > 0 && plan.fail_on_error {
-        return Err(failure(plan, ctx, &nodes, failed));
+        return Err(failure(plan, ctx, run, &nodes, failed));
     }
     let commands = run.batches.iter().filter(|batch| !batch.command.is_empty());
-    Ok(Ran { command_ids: commands.map(|batch| batch.command.clone()).collect(), succeeded, failed, nodes })
+    let command_ids = commands.map(|batch| batch.command.clone()).collect();
+    Ok(Some(Ran { command_ids, succeeded, failed, nodes }))
 }
 
 async fn of_batch(
     plan: &Plan,
     ctx: &Context,
     ssm: &Client,
-    stopped: bool,
+    run: &Run,
     batch: Option<Batch>,
     ids: Vec<String>,
     share: usize,
 ) -> Result<Vec<Found>, StepError> {
-    let without = |outcome: Outcome, id: &String| Found { id: id.clone(), outcome, rest: None };
+    let without = |outcome: Outcome, id: &String| Found { id: id.clone(), outcome, open: false, rest: None };
     let Some(batch) = batch.filter(Batch::begun) else {
-        return Ok(ids.iter().map(|id| without(outcome::not_started(plan), id)).collect());
+        return Ok(ids.iter().map(|id| without(outcome::not_started(plan, run.refused.as_deref()), id)).collect());
     };
     let nodes = if batch.command.is_empty() { Vec::new() } else { invocations(ssm, &batch.command).await? };
     let nodes: HashMap<_, _> = nodes.iter().filter_map(|node| Some((node.instance_id()?, node))).collect();
+    let lost = |why: &str, id| Found { open: !batch.given_up, ..without(outcome::lost(why), id) };
     let found = ids.iter().enumerate().map(|(place, id)| {
         if let Some(why) = batch.left_out(place) {
             return without(outcome::left_out(why), id);
         }
         let Some(node) = nodes.get(id.as_str()) else {
-            return without(outcome::lost(&format!("command {} has no result of it", batch.command)), id);
+            return lost(&format!("command {} has no result of it", batch.command), id);
         };
-        let Some(mut outcome) = outcome::ended(plan, node, stopped) else {
+        let Some(mut outcome) = outcome::ended(plan, node, run.stopped) else {
             let said = format!("SSM calls it {} long after it must have been over", outcome::details(node));
-            return without(outcome::lost(&said), id);
+            return lost(&said, id);
         };
         let plugin = node.command_plugins().first();
         let said = plugin.and_then(|plugin| plugin.output()).unwrap_or_default();
         let mut rest = None;
-        if outcome::is_cut(said) || said.len() > share {
+        // Both kinds come in one, and either may be cut.
+        if outcome::is_cut(&outcome.output) || outcome::is_cut(&outcome.error_output) || said.len() > share {
             let source = output::Source::of(plan, ctx, &batch.command, id, plugin);
             outcome.output_url = Some(source.url.clone());
             rest = (share > LISTED).then_some(source);
         }
         outcome.output = tail(&outcome.output, share);
         outcome.error_output = tail(&outcome.error_output, share);
-        Found { id: id.clone(), outcome, rest }
+        Found { id: id.clone(), outcome, open: false, rest }
     });
     Ok(found.collect())
 }
@@ -113,22 +127,22 @@ async fn whole(
     found: Found,
     share: usize,
     until: Instant,
-) -> Result<(String, Outcome), StepError> {
-    let Found { id, mut outcome, rest } = found;
-    let Some(source) = rest.filter(|_| Instant::now() < until) else { return Ok((id, outcome)) };
-    let (mut text, mut errors) = output::of_node(ssm, &source).await?;
+) -> (String, Outcome) {
+    let Found { id, mut outcome, rest, .. } = found;
+    let Some(source) = rest.filter(|_| Instant::now() < until) else { return (id, outcome) };
+    let Some((mut text, mut errors)) = output::of_node(ctx, ssm, &source).await else { return (id, outcome) };
     if outcome::is_cut(&text) {
-        text = output::whole(plan, ctx, &source, "stdout", share).await?.unwrap_or(text);
+        text = output::whole(plan, ctx, &source, "stdout", share).await.unwrap_or(text);
     }
     if outcome::is_cut(&errors) {
-        errors = output::whole(plan, ctx, &source, "stderr", share).await?.unwrap_or(errors);
+        errors = output::whole(plan, ctx, &source, "stderr", share).await.unwrap_or(errors);
     }
     let all_is_here = |text: &str| !outcome::is_cut(text) && text.len() <= share;
     if all_is_here(&text) && all_is_here(&errors) && plan.log_group.is_none() && plan.output_bucket.is_none() {
         outcome.output_url = None;
     }
     (outcome.output, outcome.error_output) = (tail(&text, share), tail(&errors, share));
-    Ok((id, outcome))
+    (id, outcome)
 }
 
 /// The end of a text, in as many bytes.
@@ -140,7 +154,7 @@ fn tail(text: &str, most: usize) -> String {
     format!("…{}", &text[from..])
 }
 
-fn failure(plan: &Plan, ctx: &Context, nodes: &BTreeMap<String, Outcome>, failed: usize) -> StepError {
+fn failure(plan: &Plan, ctx: &Context, run: &Run, nodes: &BTreeMap<String, Outcome>, failed: usize) -> StepError {
     let mut kinds: BTreeMap<Status, usize> = BTreeMap::new();
     let unwell: Vec<_> = nodes.iter().filter(|(_, outcome)| !outcome.status.is_success()).collect();
     for (_, outcome) in &unwell {
@@ -164,6 +178,10 @@ fn failure(plan: &Plan, ctx: &Context, nodes: &BTreeMap<String, Outcome>, failed
     }
     if failed > NAMED {
         message.push_str("; the log has the others");
+    }
+    // Those who were not begun for it may not be among the first.
+    if let Some(why) = run.refused.as_ref().filter(|why| !message.contains(*why)) {
+        let _ = write!(message, "; no more could be sent: {why}");
     }
     ErrorName::StepFailed.because(message)
 }

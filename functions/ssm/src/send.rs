@@ -40,7 +40,7 @@ pub(crate) async fn batch(
     errors_left: Option<usize>,
     text: &str,
 ) -> Result<Sent, StepError> {
-    let mut left_out = nodes::left_out(ctx, ssm, ids).await?;
+    let mut left_out = nodes::left_out(ctx, ssm, ids, plan.shell).await?;
     for _ in 0..TRIES {
         let marks = left_out.chars().chain(std::iter::repeat('.'));
         let able: Vec<_> = ids.iter().zip(marks).filter(|(_, why)| *why == '.').map(|(id, _)| id.clone()).collect();
@@ -51,14 +51,14 @@ pub(crate) async fn batch(
         let errors = errors_left.unwrap_or(able.len()).min(able.len());
         match send(plan, ctx, ssm, number, able, concurrency, errors, text).await {
             Ok(command) => return Ok(Sent { command: Some(command), left_out }),
-            // One node that went away meanwhile makes SSM refuse all.
-            Err(error) if error.has_code("InvalidInstanceId") => {
-                let again = nodes::left_out(ctx, ssm, ids).await?;
+            // One node that went away meanwhile, or cannot take the document, makes SSM refuse all.
+            Err(error) => {
+                let Some(why) = nodes::refusal(&error) else { return Err(error) };
+                let again = nodes::left_out(ctx, ssm, ids, plan.shell).await?;
                 let again =
-                    if again == left_out { nodes::refused(&error.message, ids, &left_out) } else { Some(again) };
+                    if again == left_out { nodes::refused(&error.message, ids, &left_out, why) } else { Some(again) };
                 left_out = again.ok_or(error)?;
             }
-            Err(error) => return Err(error),
         }
     }
     Err(ErrorName::Conflict.because(format!(
@@ -88,8 +88,8 @@ async fn send(
         .comment(comment(ctx, number))
         .max_concurrency(concurrency.min(able.len()).to_string())
         .max_errors(errors.to_string())
+        .timeout_seconds(plan.taken_within(able.len(), concurrency))
         .set_instance_ids(Some(able))
-        .timeout_seconds(plan.delivery_timeout)
         .set_parameters(Some(parameters))
         .set_cloud_watch_output_config(cloudwatch)
         .set_output_s3_bucket_name(plan.output_bucket.clone())

@@ -18,7 +18,13 @@ pub struct Run {
     /// How many looks in a row could not send what was to be sent.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub trouble: u8,
-    /// Size and SHA-256 of the file that the nodes fetch, once known.
+    /// Why no more could be sent, after something was: those at work are waited for, and no more are begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// How often the results were read and not all there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reread: u8,
+    /// Size and SHA-256 of the account's object that the nodes fetch, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
 }
@@ -48,9 +54,12 @@ pub struct Batch {
     pub failed: usize,
     /// Whether it is over on all, or there is nothing to wait for.
     pub over: bool,
+    /// Whether it is called over because SSM says nothing of it any more: nothing more will be heard.
+    pub given_up: bool,
     /// The nodes whose end the operator has read of: one bit each.
     pub told: u64,
-    /// For each node why the command was not sent to it: `u` unmanaged, `o` offline, `.` it was.
+    /// For each node why the command was not sent to it: `u` unmanaged, `o` offline, `p` another platform, `.`
+    /// it was.
     pub left_out: String,
 }
 
@@ -59,16 +68,16 @@ type Short = (String, usize, i64, usize, usize, u8, u64, String);
 
 impl From<Short> for Batch {
     fn from((command, concurrency, sent, completed, failed, over, told, left_out): Short) -> Self {
-        Self { command, concurrency, sent, completed, failed, over: over == 1, told, left_out }
+        Self { command, concurrency, sent, completed, failed, over: over > 0, given_up: over == 2, told, left_out }
     }
 }
 
 impl From<Batch> for Short {
     fn from(batch: Batch) -> Self {
-        let Batch { command, concurrency, sent, completed, failed, over, told, left_out } = batch;
+        let Batch { command, concurrency, sent, completed, failed, over, given_up, told, left_out } = batch;
         if over {
             // Of what is over only the ID is needed, and what it counts for.
-            return (command, 0, 0, 0, failed, 1, 0, left_out);
+            return (command, 0, 0, 0, failed, 1 + u8::from(given_up), 0, left_out);
         }
         (command, concurrency, sent, completed, failed, 0, told, left_out)
     }
@@ -138,6 +147,18 @@ impl Run {
         self.batches.get(number).is_some_and(Batch::begun)
     }
 
+    /// Whether anything was sent.
+    #[must_use]
+    pub fn has_sent(&self) -> bool {
+        self.batches.iter().any(|batch| !batch.command.is_empty())
+    }
+
+    /// Whether no more nodes are begun.
+    #[must_use]
+    pub fn begins_no_more(&self) -> bool {
+        self.stopped || self.refused.is_some()
+    }
+
     /// The numbers of the batches whose commands are under way.
     #[must_use]
     pub fn in_flight(&self) -> Vec<usize> {
@@ -174,6 +195,7 @@ mod tests {
             completed: 49,
             failed: 2,
             over: false,
+            given_up: false,
             told: u64::MAX >> 14,
             left_out: String::new(),
         }
@@ -181,7 +203,9 @@ mod tests {
 
     #[test]
     fn it_comes_back_as_it_was_written() {
-        let run = Run { batches: vec![Batch::default(), batch(1)], at: 5, trouble: 1, ..Run::default() };
+        let over = |given_up| Batch { command: "c".into(), over: true, given_up, ..Batch::default() };
+        let batches = vec![Batch::default(), batch(1), over(false), over(true)];
+        let run = Run { batches, at: 5, trouble: 1, refused: Some("no".into()), reread: 1, ..Run::default() };
         let written = serde_json::to_string(&run).unwrap();
         assert_eq!(serde_json::from_str::<Run>(&written).unwrap(), run);
     }

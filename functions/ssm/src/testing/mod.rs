@@ -11,6 +11,7 @@
 )]
 
 mod bucket;
+mod command;
 mod ssm;
 
 use serde_json::{Value, json};

@@ -11,44 +11,14 @@ use aws_sdk_ssm::operation::list_command_invocations::{ListCommandInvocationsErr
 use aws_sdk_ssm::operation::list_commands::{ListCommandsError, ListCommandsOutput};
 use aws_sdk_ssm::operation::send_command::{SendCommandError, SendCommandOutput};
 use aws_sdk_ssm::types::{
-    Command, CommandFilterKey, CommandInvocation, CommandPlugin, CommandStatus, InstanceInformation, PingStatus,
+    CommandFilterKey, CommandInvocation, CommandPlugin, InstanceInformation, PingStatus, PlatformType,
 };
 use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::error::ErrorMetadata;
 use stepward::{Context, testing};
 
-/// A command as it was sent.
-#[derive(Clone, Debug)]
-pub struct Sent {
-    pub id: String,
-    pub document: String,
-    pub comment: String,
-    pub ids: Vec<String>,
-    pub concurrency: usize,
-    pub max_errors: usize,
-    pub delivery: i32,
-    pub parameters: BTreeMap<String, Vec<String>>,
-    pub bucket: Option<String>,
-    pub log_group: Option<String>,
-    /// How it ended on nodes: in their order, as far as it has come.
-    pub ended: BTreeMap<String, &'static str>,
-    pub at: i64,
-}
-
-impl Sent {
-    pub fn text(&self) -> &str {
-        &self.parameters["commands"][0]
-    }
-
-    fn errors(&self) -> usize {
-        self.ended.values().filter(|end| **end == "Failed").count()
-    }
-
-    pub fn running(&self) -> usize {
-        self.concurrency.min(self.ids.len() - self.ended.len())
-    }
-}
+use super::command::Sent;
 
 /// What SSM has and was asked.
 #[derive(Debug, Default)]
@@ -60,13 +30,21 @@ pub struct Ssm {
     pub stuck: BTreeSet<String>,
     /// Nodes that are not online: what SSM says of them, and none where it does not know them.
     pub away: BTreeMap<String, Option<PingStatus>>,
-    /// What each node writes to standard output.
+    /// Nodes with Windows; no other's platform is known.
+    pub windows: BTreeSet<String>,
+    /// What each node writes to standard output, and to standard error.
     pub output: String,
+    pub errors: String,
     /// How many nodes are over at most with each look; 0 for as many as run.
     pub pace: usize,
     /// How many of the next sends take the command and lose the answer; what those after the last refuse with.
     pub lose: usize,
     pub refuse: Vec<ErrorMetadata>,
+    /// Calls that are denied.
+    pub denied: BTreeSet<&'static str>,
+    /// How many of the next lists do not have yet what they were asked for: commands by ID, and the last node of one.
+    pub behind: usize,
+    pub nodes_behind: usize,
     pub calls: BTreeMap<&'static str, usize>,
     pub cancelled: Vec<(String, Vec<String>)>,
     /// The most nodes that ever ran at once.
@@ -81,6 +59,11 @@ pub struct Fake(Arc<Mutex<Ssm>>);
 impl Ssm {
     fn count(&mut self, call: &'static str) {
         *self.calls.entry(call).or_default() += 1;
+    }
+
+    /// Why a call fails, if it does.
+    fn refusal(&self, call: &str) -> Option<ErrorMetadata> {
+        self.denied.contains(call).then(|| ErrorMetadata::builder().code("AccessDeniedException").message("no").build())
     }
 
     fn measure(&mut self) {
@@ -111,26 +94,6 @@ impl Ssm {
         }
     }
 
-    fn shown(command: &Sent) -> Command {
-        let over = command.ended.len() == command.ids.len();
-        let status = match (over, command.errors()) {
-            (false, _) => CommandStatus::InProgress,
-            (true, 0) => CommandStatus::Success,
-            (true, _) => CommandStatus::Failed,
-        };
-        Command::builder()
-            .command_id(&command.id)
-            .comment(&command.comment)
-            .set_instance_ids(Some(command.ids.clone()))
-            .status(status)
-            .max_concurrency(command.concurrency.to_string())
-            .completed_count(i32::try_from(command.ended.len()).unwrap())
-            .error_count(i32::try_from(command.errors()).unwrap())
-            .requested_date_time(DateTime::from_secs(command.at))
-            .expires_after(DateTime::from_secs(command.at + 4200))
-            .build()
-    }
-
     fn node(&self, command: &Sent, id: &str) -> CommandInvocation {
         let ended = command.ended.get(id).copied();
         let waits = ended.is_none() && !self.stuck.contains(id);
@@ -141,7 +104,10 @@ impl Ssm {
             _ => -1,
         };
         let cut = format!("{}\n---Output truncated---", self.output.chars().take(2400).collect::<String>());
-        let output = if self.output.len() > 2500 { &cut } else { &self.output };
+        let mut output = if self.output.len() > 2500 { cut } else { self.output.clone() };
+        if !self.errors.is_empty() {
+            output = format!("{output}\n----------ERROR-------\n{}", self.errors);
+        }
         let key = format!("stepward/{}/{id}/awsrunShellScript/0.awsrunShellScript", command.id);
         let url = |kind| Some(format!("https://s3.eu-west-1.amazonaws.com/{}/{key}/{kind}", command.bucket.as_ref()?));
         let plugin = CommandPlugin::builder()
@@ -224,7 +190,7 @@ impl Fake {
                 at: super::now(),
             };
             ssm.order.extend(command.ids.iter().cloned());
-            let shown = Ssm::shown(&command);
+            let shown = command.shown();
             ssm.commands.push(command);
             ssm.measure();
             if ssm.lose > 0 {
@@ -234,7 +200,7 @@ impl Fake {
             }
             MockResponse::Output(SendCommandOutput::builder().command(shown).build())
         });
-        let list = mock!(Client::list_commands).then_compute_output(move |request| {
+        let list = mock!(Client::list_commands).then_compute_response(move |request| {
             let mut ssm = list.lock();
             ssm.count("ListCommands");
             if request.next_token().is_none() {
@@ -242,12 +208,20 @@ impl Fake {
                 ssm.measure();
             }
             let asked = request.command_id();
+            if let Some(meta) = ssm.refusal("ListCommands") {
+                return MockResponse::Error(ListCommandsError::generic(meta));
+            }
+            if asked.is_some() && ssm.behind > 0 {
+                ssm.behind -= 1;
+                let meta = ErrorMetadata::builder().code("InvalidCommandId").build();
+                return MockResponse::Error(ListCommandsError::generic(meta));
+            }
             assert!(asked.is_some() || request.filters()[0].key() == &CommandFilterKey::InvokedAfter);
             let all: Vec<_> = ssm.commands.iter().rev().filter(|one| asked.is_none_or(|id| id == one.id)).collect();
             let from: usize = request.next_token().map_or(0, |token| token.parse().unwrap());
-            let page = all.iter().skip(from).take(50).map(|command| Ssm::shown(command)).collect();
+            let page = all.iter().skip(from).take(50).map(|command| command.shown()).collect();
             let next = (from + 50 < all.len()).then(|| (from + 50).to_string());
-            ListCommandsOutput::builder().set_commands(Some(page)).set_next_token(next).build()
+            MockResponse::Output(ListCommandsOutput::builder().set_commands(Some(page)).set_next_token(next).build())
         });
         let nodes = mock!(Client::list_command_invocations).then_compute_response(move |request| {
             let mut ssm = nodes.lock();
@@ -256,21 +230,24 @@ impl Fake {
             let Some(command) = ssm.commands.iter().find(|one| Some(one.id.as_str()) == request.command_id()) else {
                 return MockResponse::Error(ListCommandInvocationsError::generic(ErrorMetadata::builder().build()));
             };
-            let all = command.ids.iter().map(|id| ssm.node(command, id)).collect();
+            let listed = command.ids.len() - usize::from(ssm.nodes_behind > 0);
+            let all = command.ids.iter().take(listed).map(|id| ssm.node(command, id)).collect();
+            ssm.nodes_behind = ssm.nodes_behind.saturating_sub(1);
             MockResponse::Output(ListCommandInvocationsOutput::builder().set_command_invocations(Some(all)).build())
         });
         let one = mock!(Client::get_command_invocation).then_compute_response(move |request| {
             let mut ssm = one.lock();
             ssm.count("GetCommandInvocation");
-            if request.instance_id().is_none() {
-                return MockResponse::Error(GetCommandInvocationError::generic(ErrorMetadata::builder().build()));
+            if let Some(meta) = ssm.refusal("GetCommandInvocation") {
+                return MockResponse::Error(GetCommandInvocationError::generic(meta));
             }
             let output = if ssm.output.len() > 24_000 {
                 format!("{}--output truncated--", &ssm.output[..23_979])
             } else {
                 ssm.output.clone()
             };
-            MockResponse::Output(GetCommandInvocationOutput::builder().standard_output_content(output).build())
+            let answer = GetCommandInvocationOutput::builder().standard_output_content(output);
+            MockResponse::Output(answer.standard_error_content(&ssm.errors).build())
         });
         let cancel = mock!(Client::cancel_command).then_compute_output(move |request| {
             let mut ssm = cancel.lock();
@@ -290,7 +267,9 @@ impl Fake {
             assert_eq!(request.filters()[0].key(), "InstanceIds");
             let known = request.filters()[0].values().iter().filter_map(|id| {
                 let ping = ssm.away.get(id).cloned().unwrap_or(Some(PingStatus::Online))?;
-                Some(InstanceInformation::builder().instance_id(id).ping_status(ping).build())
+                let platform = ssm.windows.contains(id).then_some(PlatformType::Windows);
+                let node = InstanceInformation::builder().instance_id(id).ping_status(ping);
+                Some(node.set_platform_type(platform).build())
             });
             DescribeInstanceInformationOutput::builder().set_instance_information_list(Some(known.collect())).build()
         });
