@@ -82,12 +82,7 @@ fn once_sent(run: &Run, error: StepError) -> StepError {
     StepError { name: ErrorName::Internal, message, ..error }
 }
 
-async fn go_on(
-    plan: &Plan,
-    payload: &impl Payload,
-    ctx: &Context,
-    run: &mut Run,
-) -> Result<Progress<Ran>, StepError> {
+async fn go_on(plan: &Plan, payload: &impl Payload, ctx: &Context, run: &mut Run) -> Result<Progress<Ran>, StepError> {
     let ssm = ctx.client(Client::new);
     look::refresh(plan, ctx, &ssm, run).await?;
     let ready = ready(plan, run);
@@ -202,12 +197,7 @@ async fn send_all(
 ///
 /// # Errors
 /// The one for which a batch could not be sent, where none was before and trying again is no use.
-fn after_sending(
-    ctx: &Context,
-    run: &mut Run,
-    sent: usize,
-    failed: Option<StepError>,
-) -> Result<Duration, StepError> {
+fn after_sending(ctx: &Context, run: &mut Run, sent: usize, failed: Option<StepError>) -> Result<Duration, StepError> {
     run.trouble = if sent > 0 || failed.is_none() { 0 } else { run.trouble + 1 };
     let Some(error) = failed else { return Ok(Duration::ZERO) };
     // What was sent must be answered; and what had no answer may have been sent: the next call looks first.

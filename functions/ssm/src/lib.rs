@@ -50,6 +50,10 @@ pub const ERRORS: &[(ErrorName, &str)] = &[
         ErrorName::StepFailed,
         "It did not succeed on every node; the message has counts, and the first nodes with reasons.",
     ),
+    (
+        ErrorName::Internal,
+        "Also where AWS refuses to tell how commands go that were sent: see their pages in the console.",
+    ),
     (ErrorName::Conflict, "SSM has too many commands to look through, or nodes come and go; run it again later."),
     (ErrorName::Throttled, "SSM's limits are the account's and are used up; what was sent goes on and is found again."),
     (ErrorName::TimedOut, "It was not over after 49 hours, and what was under way was cancelled."),

@@ -79,9 +79,7 @@ pub fn ended(plan: &Plan, invocation: &CommandInvocation, stopped: bool) -> Opti
             };
             (Status::Cancelled, Some(said.to_owned()))
         }
-        "InvalidPlatform" => {
-            (Status::Unmanaged, Some(OTHER_PLATFORM.to_owned()))
-        }
+        "InvalidPlatform" => (Status::Unmanaged, Some(OTHER_PLATFORM.to_owned())),
         "AccessDenied" => {
             let said = "the role may not run commands on it: allow ssm:SendCommand on the node".to_owned();
             (Status::Failed, Some(said))

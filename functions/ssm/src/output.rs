@@ -58,13 +58,7 @@ pub(crate) async fn of_node(ctx: &Context, ssm: &Client, source: &Source) -> Opt
 
 /// The last part of the whole of one kind, `stdout` or `stderr`, from where the agent has written it; `None` where it
 /// has written it nowhere, or not yet, or where it cannot be read: then there is what SSM has.
-pub(crate) async fn whole(
-    plan: &Plan,
-    ctx: &Context,
-    source: &Source,
-    kind: &str,
-    most: usize,
-) -> Option<String> {
+pub(crate) async fn whole(plan: &Plan, ctx: &Context, source: &Source, kind: &str, most: usize) -> Option<String> {
     let key = &source.keys[usize::from(kind == "stderr")];
     let read = match (&plan.output_bucket, key, &plan.log_group) {
         (Some(bucket), Some(key), _) => from_bucket(ctx, bucket, key, most).await,

@@ -224,6 +224,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_output_that_is_cut_before_its_errors_begin_is_asked_for() {
+        let fake = Fake::default();
+        fake.lock().output = "x".repeat(20_000);
+        fake.lock().errors = "oh".into();
+        let (ran, _) = all(&plan(1, 1), &fake.context(&[])).await.unwrap();
+        let outcome = &ran.nodes[&id(0)];
+        assert_eq!((outcome.output.len(), outcome.error_output.as_str()), (20_000, "oh"));
+    }
+
+    #[tokio::test]
     async fn outputs_of_many_nodes_share_what_there_is() {
         let fake = Fake::default();
         fake.lock().output = "x".repeat(20_000);

@@ -1,5 +1,7 @@
 //! The engine against an SSM in memory.
 
+mod faults;
+
 use std::time::Duration;
 
 use aws_sdk_ssm::types::PingStatus;

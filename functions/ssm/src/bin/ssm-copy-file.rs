@@ -26,7 +26,8 @@ const LONGEST_PATH: usize = 4096;
 /// directory must be there.
 ///
 /// Text goes through `bucket`, or through Stepward's own artifacts bucket, and the object is removed when all nodes are
-/// over, also when the step fails or is stopped. An object of the account is read once for its SHA-256, unless S3 has
+/// over, also when the step fails or is stopped; after an error that is tried again it stays for the next call. One that
+/// cannot be removed is a line of the log and no failure. An object of the account is read once for its SHA-256, unless S3 has
 /// one of the whole object. Its bucket must be in the Region that the step works in.
 ///
 /// Batches, concurrency, repeated calls and the output are those of `ssm-run-command`; as links are short-lived, a
@@ -241,10 +242,11 @@ mod tests {
         ] {
             assert!(sent.text().contains(part), "{part}: {}", sent.text());
         }
-        // Neither the log nor what goes to the next call has the link.
+        // Neither the log nor what goes to the next call has the link, or what tells of the content.
         let resume = resumed(answer);
         let kept = serde_json::to_string(&resume).unwrap() + &log(&ctx).join("");
         assert!(!kept.contains("X-Amz") && !kept.contains("http"), "{kept}");
+        assert!(!kept.contains(&sha256("hello")) && !kept.contains("digest"), "{kept}");
         let Progress::Done(ran) = step.run(&ctx, Some(resume)).await.unwrap() else { panic!("not done") };
         assert_eq!(ran.succeeded, 2);
         assert_eq!((own.counts(), account.counts()), ((1, 0, 0), (0, 0, 0)));
@@ -257,6 +259,8 @@ mod tests {
         ran(&step(json!({ "bucket": "files" })), &ctx).await.unwrap();
         assert_eq!((own.counts(), account.counts()), ((0, 0, 0), (1, 0, 0)));
         assert!(fake.lock().commands[0].text().contains("stepward/scratch/"));
+        // It is written and removed only where the bucket is the account's.
+        assert_eq!(account.lock().owners, vec![Some("222222222222".to_owned()); 2]);
     }
 
     #[tokio::test]

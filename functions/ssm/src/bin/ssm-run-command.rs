@@ -21,7 +21,11 @@ const LONGEST: usize = 44 * 1024;
 /// Nodes are EC2 instances and other machines that SSM manages. They are sent the command in batches of up to 50; never
 /// more than `concurrency` of them run it at once, over all batches. A node that SSM does not manage, or whose agent is
 /// not connected, is not waited for: it is reported as `unmanaged` or `offline`. Each node that is over is a line of
-/// the log as soon as it is seen.
+/// the log as soon as it is seen. With `bash`, nodes with Windows are not sent to: they are reported as `unmanaged`.
+///
+/// When AWS refuses a batch after others were sent, those are waited for, no more are begun, and the nodes of the rest
+/// are reported as `not_started` with AWS's reason. A node of which SSM hears no end, or whose result cannot be found,
+/// is `unknown`: only the node can tell whether it ran.
 ///
 /// A repeated call finds the commands that it has sent, by the comment that each has, and sends none twice; so does the
 /// same step of an execution that is run again within an hour. Stopping the job cancels what is under way: what a
@@ -29,7 +33,8 @@ const LONGEST: usize = 44 * 1024;
 ///
 /// `output` and `error_output` have what the command wrote: SSM gives 24,000 and 8,000 characters of a node, and whole
 /// outputs are read from `cloudwatch_log_group` or `output_bucket`. All nodes together have 4 MiB of output here, each
-/// the same share and 256 KiB at most; of what is longer the end is kept, and `output_url` says where the whole is.
+/// the same share and 256 KiB at most; of what is longer the end is kept, and `output_url` says where the whole is. A
+/// whole output that cannot be read is a line of the log, and leaves what SSM gives.
 ///
 /// Proven on the local cloud, whose nodes are directories of one machine. Windows, nodes that fall silent while they
 /// run, SSM's own rate control and outputs in CloudWatch Logs and S3 rest on unit tests of what is sent and read.
@@ -58,7 +63,8 @@ struct RunCommand {
     /// Seconds that the command may run on a node, up to 172,800 (48 hours); then it is stopped.
     #[serde(default = "defaults::timeout")]
     timeout: u32,
-    /// Seconds within which a node's agent must take the command, 30 to 2,592,000.
+    /// Seconds within which a node's agent must take the command, 30 to 2,592,000. In a batch with more nodes than run at
+    /// once SSM is told that much with the `timeout` of each turn before the last, so that no node expires while it waits.
     #[serde(default = "defaults::delivery_timeout")]
     delivery_timeout: i32,
     /// A CloudWatch log group that the nodes write whole outputs to. Their instance profile must allow it.
@@ -286,9 +292,11 @@ mod tests {
     const STOPS: (&str, &str) =
         ("ssm:CancelCommand", "Only a job that is stopped, and errors in several batches, cancel commands.");
 
+    const DECRYPTS: (&str, &str) = ("kms:Decrypt", "Nothing is encrypted with a key of the account here.");
+
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let idle = [STOPS, ("s3:GetObject", "Here whole outputs are in CloudWatch Logs.")];
+        let idle = [STOPS, ("s3:GetObject", "Here whole outputs are in CloudWatch Logs."), DECRYPTS];
         prove::<RunCommand>(&idle, async |scene| {
             json!({
                 "instance_ids": nodes(scene).await,
@@ -301,7 +309,7 @@ mod tests {
 
     #[test]
     fn permissions_with_outputs_in_a_bucket_are_those_too() {
-        let idle = [STOPS, ("logs:GetLogEvents", "Here whole outputs are in a bucket.")];
+        let idle = [STOPS, ("logs:GetLogEvents", "Here whole outputs are in a bucket."), DECRYPTS];
         prove::<RunCommand>(&idle, async |scene| {
             json!({
                 "instance_ids": nodes(scene).await,

@@ -25,7 +25,8 @@ const UTF8: char = '\u{feff}';
 /// The script goes through S3 as with `ssm-copy-file`: nodes fetch it by a link that lives 15 minutes into a private
 /// directory, check its size and SHA-256, run it with the arguments, and remove it. The script's exit code is the
 /// node's; a node that could not get or check it fails with 125 and the reason. The object is removed when all nodes
-/// are over, also when the step fails or is stopped.
+/// are over, also when the step fails or is stopped; after an error that is tried again it stays for the next call. One
+/// that cannot be removed is a line of the log and no failure.
 ///
 /// Arguments reach the script as they are, whatever is in them: no shell and no template of SSM's reads them.
 ///

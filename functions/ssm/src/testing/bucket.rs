@@ -22,6 +22,8 @@ pub struct Objects {
     /// S3's own SHA-256 of any object, in Base64.
     pub checksum: Option<String>,
     pub gets: usize,
+    /// Whose the bucket was to be, of all that was written and removed.
+    pub owners: Vec<Option<String>>,
 }
 
 impl Bucket {
@@ -41,12 +43,15 @@ impl Bucket {
         let put = mock!(Client::put_object).then_compute_output(move |request| {
             let mut objects = of_put.lock();
             objects.puts += 1;
+            objects.owners.push(request.expected_bucket_owner().map(Into::into));
             let content = request.body().bytes().unwrap().to_vec();
             objects.kept.insert(path(request.bucket(), request.key()), content);
             PutObjectOutput::builder().build()
         });
         let delete = mock!(Client::delete_object).then_compute_output(move |request| {
-            of_delete.lock().kept.remove(&path(request.bucket(), request.key()));
+            let mut objects = of_delete.lock();
+            objects.owners.push(request.expected_bucket_owner().map(Into::into));
+            objects.kept.remove(&path(request.bucket(), request.key()));
             DeleteObjectOutput::builder().build()
         });
         // Also what is signed and not sent comes by here.
