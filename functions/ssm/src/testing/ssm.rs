@@ -164,7 +164,7 @@ impl Fake {
 
     fn client(&self, rules: &[&Rule]) -> Client {
         let of = |fake: &Self| fake.clone();
-        let (taking, list, nodes, one, cancel, describe) = (of(self), of(self), of(self), of(self), of(self), of(self));
+        let (taking, list, nodes, one) = (of(self), of(self), of(self), of(self));
         let send = mock!(Client::send_command).then_compute_response(move |request| {
             let mut ssm = taking.lock();
             ssm.count("SendCommand");
@@ -235,7 +235,7 @@ impl Fake {
             ssm.nodes_behind = ssm.nodes_behind.saturating_sub(1);
             MockResponse::Output(ListCommandInvocationsOutput::builder().set_command_invocations(Some(all)).build())
         });
-        let one = mock!(Client::get_command_invocation).then_compute_response(move |request| {
+        let one = mock!(Client::get_command_invocation).then_compute_response(move |_| {
             let mut ssm = one.lock();
             ssm.count("GetCommandInvocation");
             if let Some(meta) = ssm.refusal("GetCommandInvocation") {
@@ -249,7 +249,13 @@ impl Fake {
             let answer = GetCommandInvocationOutput::builder().standard_output_content(output);
             MockResponse::Output(answer.standard_error_content(&ssm.errors).build())
         });
-        let cancel = mock!(Client::cancel_command).then_compute_output(move |request| {
+        let (cancel, describe) = (self.cancels(), self.describes());
+        let all: Vec<_> = rules.iter().copied().chain([&send, &list, &nodes, &one, &cancel, &describe]).collect();
+        mock_client!(aws_sdk_ssm, RuleMode::MatchAny, all)
+    }
+    fn cancels(&self) -> Rule {
+        let cancel = self.clone();
+        mock!(Client::cancel_command).then_compute_output(move |request| {
             let mut ssm = cancel.lock();
             ssm.count("CancelCommand");
             let (id, ids) = (request.command_id().unwrap().to_owned(), request.instance_ids().to_vec());
@@ -260,8 +266,12 @@ impl Fake {
             }
             ssm.cancelled.push((id, ids));
             CancelCommandOutput::builder().build()
-        });
-        let describe = mock!(Client::describe_instance_information).then_compute_output(move |request| {
+        })
+    }
+
+    fn describes(&self) -> Rule {
+        let describe = self.clone();
+        mock!(Client::describe_instance_information).then_compute_output(move |request| {
             let mut ssm = describe.lock();
             ssm.count("DescribeInstanceInformation");
             assert_eq!(request.filters()[0].key(), "InstanceIds");
@@ -272,8 +282,6 @@ impl Fake {
                 Some(node.set_platform_type(platform).build())
             });
             DescribeInstanceInformationOutput::builder().set_instance_information_list(Some(known.collect())).build()
-        });
-        let all: Vec<_> = rules.iter().copied().chain([&send, &list, &nodes, &one, &cancel, &describe]).collect();
-        mock_client!(aws_sdk_ssm, RuleMode::MatchAny, all)
+        })
     }
 }

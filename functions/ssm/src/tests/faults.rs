@@ -105,6 +105,16 @@ async fn a_refusal_before_anything_was_sent_is_the_steps() {
 }
 
 #[tokio::test]
+async fn a_refusal_does_not_hide_a_request_without_an_answer() {
+    let fake = Fake::default();
+    // The last is the first to come.
+    fake.lock().refuse = vec![refusal("AccessDeniedException", "no"), refusal("RequestTimeout", "no")];
+    let (ctx, plan) = (fake.context(&[]), plan(100, 100));
+    let (state, _) = look(&plan, &ctx, None).await;
+    assert_eq!(from(state, &plan, &ctx).await.unwrap().succeeded, 100);
+}
+
+#[tokio::test]
 async fn no_error_after_something_was_sent_says_that_nothing_was_begun() {
     let fake = Fake::default();
     let (ctx, plan) = (fake.context(&[]), plan(2, 2));
