@@ -98,6 +98,9 @@ async fn go_on(plan: &Plan, payload: &impl Payload, ctx: &Context, run: &mut Run
         return pending(plan, run, Duration::ZERO);
     }
     if !ready.is_empty() {
+        if !run.has_sent() {
+            look::may_look(&ssm).await?;
+        }
         let (sent, failed) = match payload.text(ctx, &mut run.digest).await {
             Ok(text) => send_all(plan, ctx, &ssm, run, &ready, &text).await,
             Err(error) => (0, Some(error)),

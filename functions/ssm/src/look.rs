@@ -252,6 +252,12 @@ fn since(
     Ok(ssm.list_commands().max_results(50).filters(filter.map_err(|error| internal(&error))?))
 }
 
+/// Asks for any one invocation: who may not see how commands end is to send none.
+pub(crate) async fn may_look(ssm: &Client) -> Result<(), StepError> {
+    ssm.list_command_invocations().max_results(1).send().await?;
+    Ok(())
+}
+
 /// How a command goes on each of its nodes; on none where SSM does not know it, or not yet.
 pub(crate) async fn invocations(ssm: &Client, command: &str) -> Result<Vec<CommandInvocation>, StepError> {
     let request = ssm.list_command_invocations().command_id(command).details(true).max_results(50);

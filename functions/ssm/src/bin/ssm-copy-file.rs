@@ -404,11 +404,15 @@ mod tests {
         ("kms:Decrypt", "Nothing is encrypted with a key of the account here."),
     ];
 
+    const REMOVES: (&str, &str) =
+        ("s3:DeleteObject", "An object that cannot be removed is a line of the log: the file is on all nodes.");
+
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
         let dir = Directory::new("content");
         let idle =
-            [&IDLE[..], &[("kms:GenerateDataKey", "Nothing is encrypted with a key of the account here.")]].concat();
+            [&IDLE[..], &[("kms:GenerateDataKey", "Nothing is encrypted with a key of the account here."), REMOVES]]
+                .concat();
         prove::<CopyFile>(&idle, async |scene| {
             json!({
                 "instance_ids": nodes(scene).await,

@@ -289,15 +289,18 @@ mod tests {
 
     /// Writes more than SSM gives by itself.
     const LOUD: &str = "i=0; while [ $i -lt 4000 ]; do echo 123456789; i=$((i+1)); done";
-    const STOPS: (&str, &str) =
-        ("ssm:CancelCommand", "Only a job that is stopped, and errors in several batches, cancel commands.");
-
-    const DECRYPTS: (&str, &str) = ("kms:Decrypt", "Nothing is encrypted with a key of the account here.");
+    const READS: &str = "A whole output that cannot be read is a line of the log, and leaves what SSM gives.";
+    const IDLE: [(&str, &str); 5] = [
+        ("ssm:CancelCommand", "Only a job that is stopped, and errors in several batches, cancel commands."),
+        ("ssm:GetCommandInvocation", READS),
+        ("logs:GetLogEvents", READS),
+        ("s3:GetObject", READS),
+        ("kms:Decrypt", "Nothing is encrypted with a key of the account here."),
+    ];
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let idle = [STOPS, ("s3:GetObject", "Here whole outputs are in CloudWatch Logs."), DECRYPTS];
-        prove::<RunCommand>(&idle, async |scene| {
+        prove::<RunCommand>(&IDLE, async |scene| {
             json!({
                 "instance_ids": nodes(scene).await,
                 "command": LOUD,
@@ -309,8 +312,7 @@ mod tests {
 
     #[test]
     fn permissions_with_outputs_in_a_bucket_are_those_too() {
-        let idle = [STOPS, ("logs:GetLogEvents", "Here whole outputs are in a bucket."), DECRYPTS];
-        prove::<RunCommand>(&idle, async |scene| {
+        prove::<RunCommand>(&IDLE, async |scene| {
             json!({
                 "instance_ids": nodes(scene).await,
                 "command": LOUD,

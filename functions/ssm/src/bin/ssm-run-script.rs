@@ -332,8 +332,15 @@ mod tests {
 
     const CANCELS: &str = "Only a job that is stopped, and errors in several batches, cancel commands.";
     const ENCRYPTS: &str = "Nothing is encrypted with a key of the account here.";
-    const IDLE: [(&str, &str); 3] =
-        [("ssm:CancelCommand", CANCELS), ("kms:Decrypt", ENCRYPTS), ("kms:GenerateDataKey", ENCRYPTS)];
+    const READS: &str = "A whole output that cannot be read is a line of the log, and leaves what SSM gives.";
+    const IDLE: [(&str, &str); 6] = [
+        ("ssm:CancelCommand", CANCELS),
+        ("kms:Decrypt", ENCRYPTS),
+        ("kms:GenerateDataKey", ENCRYPTS),
+        ("ssm:GetCommandInvocation", READS),
+        ("logs:GetLogEvents", READS),
+        ("s3:DeleteObject", "An object that cannot be removed is a line of the log: the script ran on all nodes."),
+    ];
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {

@@ -226,6 +226,12 @@ impl Fake {
         let nodes = mock!(Client::list_command_invocations).then_compute_response(move |request| {
             let mut ssm = nodes.lock();
             ssm.count("ListCommandInvocations");
+            if let Some(meta) = ssm.refusal("ListCommandInvocations") {
+                return MockResponse::Error(ListCommandInvocationsError::generic(meta));
+            }
+            if request.command_id().is_none() {
+                return MockResponse::Output(ListCommandInvocationsOutput::builder().build());
+            }
             assert!(request.details() == Some(true) && request.max_results() == Some(50));
             let Some(command) = ssm.commands.iter().find(|one| Some(one.id.as_str()) == request.command_id()) else {
                 return MockResponse::Error(ListCommandInvocationsError::generic(ErrorMetadata::builder().build()));

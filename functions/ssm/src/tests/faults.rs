@@ -98,10 +98,12 @@ async fn a_refusal_after_others_were_sent_begins_no_more_and_waits_for_those() {
 
 #[tokio::test]
 async fn a_refusal_before_anything_was_sent_is_the_steps() {
-    let fake = Fake::default();
-    fake.lock().denied = ["ListCommands"].into();
-    let error = call(&plan(2, 2), &fake.context(&[]), None).await.unwrap_err();
-    assert_eq!(error.name, ErrorName::AccessDenied);
+    for denied in ["ListCommands", "ListCommandInvocations"] {
+        let fake = Fake::default();
+        fake.lock().denied = [denied].into();
+        let error = call(&plan(2, 2), &fake.context(&[]), None).await.unwrap_err();
+        assert_eq!((error.name, fake.calls("SendCommand")), (ErrorName::AccessDenied, 0), "{denied}");
+    }
 }
 
 #[tokio::test]
