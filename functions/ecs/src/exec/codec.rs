@@ -163,9 +163,8 @@ impl Id {
     /// The usual text of a UUID.
     #[must_use]
     pub fn text(self) -> String {
-        let n = u128::from_be_bytes(self.0);
-        let (a, b, c, d, e) = (n >> 96, n >> 80 & 0xffff, n >> 64 & 0xffff, n >> 48 & 0xffff, n & 0xffff_ffff_ffff);
-        format!("{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
+        let digits = format!("{:032x}", u128::from_be_bytes(self.0));
+        [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
     }
 }
 
@@ -182,7 +181,7 @@ impl Ids {
     }
 
     /// The next one, in the form of a random UUID (version 4).
-    pub fn next(&mut self) -> Id {
+    pub fn another(&mut self) -> Id {
         self.0 = self.0.wrapping_add(1);
         let mut bytes = self.0.to_be_bytes();
         bytes[6] = bytes[6] & 0x0f | 0x40;
@@ -336,7 +335,7 @@ mod tests {
     #[test]
     fn ids_differ_and_are_random_uuids_by_form() {
         let mut ids = Ids::new([0xff; 16]);
-        let made: Vec<_> = (0..300).map(|_| ids.next().text()).collect();
+        let made: Vec<_> = (0..300).map(|_| ids.another().text()).collect();
         let different: std::collections::BTreeSet<_> = made.iter().collect();
         assert_eq!(different.len(), made.len());
         assert!(

@@ -89,7 +89,7 @@ impl Conversation {
     /// The first frame, which is text: it opens the channel with the session's token.
     #[must_use]
     pub fn opening(&mut self, token: &str) -> String {
-        let (request, client) = (self.ids.next().text(), self.ids.next().text());
+        let (request, client) = (self.ids.another().text(), self.ids.another().text());
         opening(&request, token, &client)
     }
 
@@ -103,7 +103,7 @@ impl Conversation {
         match message.kind {
             Kind::Output => {
                 self.is_paused = false;
-                let acknowledgement = Message::acknowledgement(self.ids.next(), &message);
+                let acknowledgement = Message::acknowledgement(self.ids.another(), &message);
                 let bytes = message.payload.len();
                 let item = (message.content, message.payload);
                 if let Some(ready) = self.inbound.take(message.sequence, item, bytes) {
@@ -177,7 +177,7 @@ impl Conversation {
     }
 
     fn send(&mut self, content: Content, payload: Vec<u8>, now: Instant) -> Result<Vec<u8>, Fault> {
-        let id = self.ids.next();
+        let id = self.ids.another();
         Ok(self.outbound.send(now, |sequence| Message::input(id, sequence, content, payload).encode())?)
     }
 

@@ -110,8 +110,8 @@ fn judge(task: &Task, wanted: Option<&str>) -> Result<Found, StepError> {
     if let Some(why) = gone(task, name) {
         return Err(ErrorName::Conflict.because(format!("{why}: nothing can run in it")));
     }
-    let agent = container.managed_agents().iter();
-    let agent = agent.filter(|agent| agent.name() == Some(&ManagedAgentName::ExecuteCommandAgent)).next_back();
+    let agents = container.managed_agents().iter();
+    let agent = agents.rev().find(|agent| agent.name() == Some(&ManagedAgentName::ExecuteCommandAgent));
     let (status, agent_status) = (container.last_status(), agent.and_then(|agent| agent.last_status()));
     if agent_status == Some("STOPPED") {
         let reason = agent.and_then(|agent| agent.reason()).unwrap_or("ECS gives no reason");
