@@ -29,29 +29,31 @@ const TAIL: usize = 1000;
 /// Run a command in a container of an ECS task and report its output and exit code.
 ///
 /// The command is a line for `/bin/sh`, run as root in the container's working directory, with the container's
-/// environment. It gets no input. What it writes to standard output and standard error comes back as one output, in order;
-/// of more than 1 MiB the end. What is not UTF-8 is replaced: have binary output written as base64. The container needs
-/// `/bin/sh` and a `/tmp` that can be written to; without `stty` in the image, `\r\n` comes back as `\n`.
+/// environment. It gets no input. What it writes to standard output and standard error comes back as one output, in
+/// order; of more than 1 MiB the end. What is not UTF-8 is replaced: have binary output written as base64. The
+/// container needs `/bin/sh` and a `/tmp` that can be written to; without `stty` in the image, `\r\n` comes back as
+/// `\n`.
 ///
 /// The task must have been started with ECS Exec enabled. An agent that is still starting is waited for, for up to a
-/// minute; why it cannot work is said before anything is tried. A container has two sessions at a time by default; others
-/// wait, and one that does not begin within 30 seconds is given up.
+/// minute; why it cannot work is said before anything is tried. A container has two sessions at a time by default;
+/// others wait, and one that does not begin within 30 seconds is given up.
 ///
-/// ECS Exec reports no exit code, so the command is run by a script that writes it behind the output. Where that does not
-/// arrive (the container stopped, the connection broke), the exit code is unknown: `unknown` is never success.
+/// ECS Exec reports no exit code, so the command is run by a script that writes it behind the output. Where that does
+/// not arrive (the container stopped, the connection broke), the exit code is unknown: `unknown` is never success.
 ///
-/// ECS Exec has no client token either. To never run a command twice for one step of one execution, the script first makes
-/// a file, `/tmp/.stepward-…`, and a call that finds it runs nothing: an earlier one began the command, its answer was
-/// lost, and the step ends as `unknown`. So a `Retry` in the state machine, too, runs nothing that had begun; a new
-/// execution does. The script removes such files after a day.
+/// ECS Exec has no client token either. To never run a command twice for one step of one execution, the script first
+/// makes a file, `/tmp/.stepward-…`, and a call that finds it runs nothing: an earlier one began the command, its
+/// answer was lost, and the step ends as `unknown`. So a `Retry` in the state machine, too, runs nothing that had
+/// begun; a new execution does. The script removes such files after a day.
 ///
-/// The session is held by one call and ended by it, whatever happens. Ending it kills the command's shell; what the command
-/// left in the background gets SIGHUP, and may go on if it ignores that. When the job is stopped, the session is looked
-/// for by its owner and ended. The customer's CloudTrail, and ECS Exec's own log where the cluster has one, show the
-/// command: put no secret into it. Sessions that the cluster encrypts with a KMS key are supported.
+/// The session is held by one call and ended by it, whatever happens. Ending it kills the command's shell; what the
+/// command left in the background gets SIGHUP, and may go on if it ignores that. When the job is stopped, the session
+/// is looked for by its owner and ended. The customer's CloudTrail, and ECS Exec's own log where the cluster has one,
+/// show the command: put no secret into it. Sessions that the cluster encrypts with a KMS key are supported.
 ///
-/// Proven against a counterpart of the agent that runs commands in a terminal and loses, doubles and reorders messages,
-/// with frames of AWS's own client and agent as vectors; who may ask ECS for it, on the local cloud. Not seen against AWS.
+/// Proven against a counterpart of the agent that runs commands in a terminal and loses, doubles and reorders
+/// messages, with frames of AWS's own client and agent as vectors; who may ask ECS for it, on the local cloud. Not
+/// seen against AWS.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Exec {
@@ -239,8 +241,8 @@ impl Step for Exec {
         let bytes = wrapper::wrapped(&self.command, &wrapper::nonce([0; 16]), &wrapper::claim(&"0".repeat(64))).len();
         require(bytes <= wrapper::LIMIT, || {
             format!(
-                "command is too long: with the script around it it has {bytes} bytes, and at most {} are known to be \
-                 taken. Put a script into the image, or have the command fetch it",
+                "command is too long: with the script around it it has {bytes} bytes, and at most {} are sent, \
+                 because AWS documents no limit. Put a script into the image, or have the command fetch it",
                 wrapper::LIMIT
             )
         })

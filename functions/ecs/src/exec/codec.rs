@@ -15,14 +15,15 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 /// The shortest message there can be: a header and no payload.
 const HEADER: usize = 120;
 /// What the header says of its own length.
 const HEADER_LENGTH: u32 = 116;
-/// The longest message taken, in bytes. The agent sends at most 1,024 bytes of output at once, the largest handshake has
-/// some hundreds, and a closing text is cut at 2,500 characters.
+/// The longest message taken, in bytes. The agent sends at most 1,024 bytes of output at once, the largest handshake
+/// has some hundreds, and a closing text is cut at 2,500 characters.
 pub const MESSAGE_LIMIT: usize = 64 * 1024;
 /// The flags of an acknowledgement: first and last of its kind.
 const SYN_FIN: u64 = 3;
@@ -200,13 +201,13 @@ impl Message {
     /// The acknowledgement of a message.
     #[must_use]
     pub fn acknowledgement(id: Id, of: &Self) -> Self {
-        // Neither a type's name nor a UUID needs escaping.
-        let payload = format!(
-            r#"{{"AcknowledgedMessageType":"{}","AcknowledgedMessageId":"{}","AcknowledgedMessageSequenceNumber":{},"IsSequentialMessage":true}}"#,
-            of.kind.name(),
-            of.id.text(),
-            of.sequence
-        );
+        let payload = json!({
+            "AcknowledgedMessageType": of.kind.name(),
+            "AcknowledgedMessageId": of.id.text(),
+            "AcknowledgedMessageSequenceNumber": of.sequence,
+            "IsSequentialMessage": true,
+        })
+        .to_string();
         let content = Content::Other(0);
         let (kind, payload) = (Kind::Acknowledge, payload.into_bytes());
         Self { kind, created: now(), sequence: 0, flags: SYN_FIN, id, content, payload }

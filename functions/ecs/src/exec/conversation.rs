@@ -358,18 +358,27 @@ mod tests {
         #[test]
         fn no_conversation_panics_or_answers_more_than_it_was_told(
             frames in prop::collection::vec(
-                (0..6_i64, 0..14_u32, prop::sample::select(KINDS.to_vec()), prop::collection::vec(any::<u8>(), 0..80), any::<bool>()),
+                (
+                    0..6_i64,
+                    0..14_u32,
+                    prop::sample::select(KINDS.to_vec()),
+                    prop::collection::vec(any::<u8>(), 0..80),
+                    any::<bool>(),
+                ),
                 0..60,
             ),
         ) {
             let mut conversation = conversation();
             for (sequence, content, kind, payload, is_json) in frames {
                 let payload = if is_json {
-                    br#"{"RequestedClientActions":[{"ActionType":"SessionType"}],"Output":"x","Challenge":"AAAA"}"#.to_vec()
+                    let actions = json!([{ "ActionType": "SessionType" }]);
+                    let all = json!({ "RequestedClientActions": actions, "Output": "x", "Challenge": "AAAA" });
+                    all.to_string().into_bytes()
                 } else {
                     payload
                 };
-                let mut bytes = Message { kind, ..Message::input(Id([9; 16]), sequence, Content::Other(content), payload) }.encode();
+                let message = Message::input(Id([9; 16]), sequence, Content::Other(content), payload);
+                let mut bytes = Message { kind, ..message }.encode();
                 // Any number can be on the wire, also of a content that has a name.
                 bytes[112..116].copy_from_slice(&content.to_be_bytes());
                 match conversation.receive(&bytes, Instant::now()) {

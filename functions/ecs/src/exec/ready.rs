@@ -117,8 +117,8 @@ fn judge(task: &Task, wanted: Option<&str>) -> Result<Found, StepError> {
         let reason = agent.and_then(|agent| agent.reason()).unwrap_or("ECS gives no reason");
         return Err(ErrorName::Conflict.because(format!(
             "the agent of ECS Exec is stopped in container {name} of task {id} ({reason}): its task role needs \
-             ssmmessages:CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel, its subnet a way to \
-             ssmmessages, and the container a root file system that can be written to; then run another task"
+             ssmmessages:CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel, its subnet a \
+             way to ssmmessages, and the container a root file system that can be written to; then run another task"
         )));
     }
     if task.last_status() != Some("RUNNING") || status != Some("RUNNING") {
