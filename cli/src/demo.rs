@@ -4,19 +4,24 @@ pub mod account;
 
 use std::collections::BTreeMap;
 
+use clap::Parser;
 use stepward::customer::Trust;
 
+use crate::args::{Cli, Command};
 use crate::cloud::Cloud;
 use crate::deploy::{self, Deployment};
 use crate::error::{Context, Error, Result};
 use crate::jobs::{self, Finished, Input, Outcome, View};
 use crate::local::{LocalCloud, OPERATOR, venv};
-use crate::output::{Progress, Stage, print};
+use crate::nodes;
+use crate::output::{Format, Progress, Stage, print};
 use crate::package::{self, Build, Release};
 use crate::workspace::Workspace;
 use account::{ACCOUNT, ACCOUNTS, DemoAccount};
 
 const JOB: &str = "fleet/morning-check";
+/// What is run on the nodes of one customer.
+const COMMAND: &str = "uname -sm";
 
 /// `stepward demo`
 pub async fn command(port: u16, stack: &str) -> Result<u8> {
@@ -69,6 +74,7 @@ async fn demo(port: u16, stack: &str, progress: &Progress) -> Result<()> {
                 .next(format!("see {} and the summary above", local.dir.join("ministack.log").display())));
         }
     }
+    on_the_nodes(&cloud, &deployment).await?;
     for account in ACCOUNTS.iter().filter(|account| !account.asks_for_external_id) {
         let finished = run(&cloud, &deployment, account).await?;
         print(&format!("\n{}\n", jobs::summary(&finished)))?;
@@ -111,6 +117,20 @@ async fn run(cloud: &Cloud, deployment: &Deployment, account: &DemoAccount) -> R
     jobs::watch(cloud, &execution, &View::new()).await
 }
 
+/// Runs a command on the instances that the morning check has started.
+async fn on_the_nodes(cloud: &Cloud, deployment: &Deployment) -> Result<()> {
+    let line = format!("nodes run --customer {} -- {COMMAND}", ACCOUNTS[0].customer);
+    print(&format!("\n{} {line}", cloud.command()))?;
+    let words = std::iter::once("stepward").chain(line.split(' '));
+    let read = Cli::try_parse_from(words).doing(&line)?;
+    let Command::Nodes(command) = read.command else { return Err(Error::new(format!("{line} is no nodes command"))) };
+    match nodes::command(cloud, deployment, command, Format::Table).await? {
+        0 => Ok(()),
+        code => Err(Error::new(format!("the command did not succeed on every node: exit code {code}"))
+            .next("see what is said of each node above")),
+    }
+}
+
 fn further(port: u16) -> String {
     let port = if port == crate::local::DEFAULT_PORT { String::new() } else { format!("--port {port} ") };
     let local = format!("{port}--local");
@@ -118,6 +138,8 @@ fn further(port: u16) -> String {
         "acme and globex were checked, initech was refused as TrustBroken: its role would let anybody in.
 The local cloud goes on running. To go on:
   cargo run -- {local} job run {JOB} --customer acme
+  cargo run -- {local} nodes list --customer globex
+  cargo run -- {local} nodes run --customer globex --filter 'name: turbine-.*' -- uptime
   cargo run -- {local} account show acme prod
   cargo run -- {local} account rotate acme prod
   cargo run -- {local} customer suspend globex

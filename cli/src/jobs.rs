@@ -23,7 +23,7 @@ pub use summary::summary;
 pub use view::View;
 
 /// A job limits itself; this is for one that was made without a limit.
-const WATCH: Duration = Duration::from_hours(24);
+pub(crate) const WATCH: Duration = Duration::from_hours(24);
 
 /// A job of the stack.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -218,7 +218,7 @@ pub async fn watch(cloud: &Cloud, execution: &str, view: &View) -> Result<Finish
 
 /// The events behind one that is known, oldest first. Newest are asked for first, so that a long history is not read
 /// again at every look.
-async fn events_after(cloud: &Cloud, execution: &str, known: i64) -> Result<Vec<HistoryEvent>> {
+pub(crate) async fn events_after(cloud: &Cloud, execution: &str, known: i64) -> Result<Vec<HistoryEvent>> {
     let client = cloud.sfn();
     let history = client.get_execution_history().execution_arn(execution).reverse_order(true).max_results(200);
     let mut events = history.into_paginator().items().send();
@@ -259,7 +259,7 @@ pub async fn result(cloud: &Cloud, execution: &str) -> Result<Finished> {
 }
 
 /// The message in what Lambda says of a failed function.
-fn message_of(cause: &str) -> Option<String> {
+pub(crate) fn message_of(cause: &str) -> Option<String> {
     let parsed: Value = serde_json::from_str(cause).ok()?;
     parsed["errorMessage"].as_str().map(str::to_owned)
 }

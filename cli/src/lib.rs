@@ -9,6 +9,7 @@ pub mod error;
 pub mod jobs;
 pub mod keys;
 pub mod local;
+pub mod nodes;
 pub mod onboarding;
 pub mod output;
 pub mod package;

@@ -22,7 +22,14 @@ pub const OPERATOR: &str = "111111111111";
 /// The secret of every access key on the local cloud.
 pub const SECRET: &str = "test";
 
-const LAUNCHER: &str = include_str!("local/launcher.py");
+const LAUNCHER: &str = "launcher.py";
+/// The launcher, and the modules that it finds beside it.
+const PROGRAMS: [(&str, &str); 4] = [
+    (LAUNCHER, include_str!("local/launcher.py")),
+    ("maps.py", include_str!("local/maps.py")),
+    ("run_command.py", include_str!("local/run_command.py")),
+    ("ssm.py", include_str!("local/ssm.py")),
+];
 /// It is ready in about 1 s; a loaded machine that imports its modules for the first time takes longer.
 const START: Duration = Duration::from_mins(1);
 const STOP: Duration = Duration::from_secs(10);
@@ -134,6 +141,15 @@ impl LocalCloud {
         .map_err(|e| e.next(restart(self.port)))
     }
 
+    /// What it answers to a GET of one of its own paths, such as `/_stepward/ssm/calls`.
+    pub fn ask(&self, path: &str) -> Result<String> {
+        match http(self.port, "GET", path, Duration::from_secs(30)) {
+            Ok((200, body)) => Ok(body),
+            Ok((status, body)) => Err(Error::new(format!("the local cloud answered {path} with {status}: {body}"))),
+            Err(error) => Err(Error::new(format!("the local cloud did not answer {path}: {error}"))),
+        }
+    }
+
     /// The folder that stands for the deployment's file system: where steps' local paths begin. It is the operator's, so
     /// what is in it stays when the local cloud ends.
     pub fn files(&self) -> Result<PathBuf> {
@@ -152,15 +168,18 @@ impl LocalCloud {
         remove_temporary(dir)?;
         let temporary = dir.join("tmp");
         std::fs::create_dir_all(&temporary).doing(temporary.display())?;
-        let (launcher, log_path) = (dir.join("launcher.py"), dir.join("ministack.log"));
-        std::fs::write(&launcher, LAUNCHER).doing(launcher.display())?;
+        for (name, text) in PROGRAMS {
+            let program = dir.join(name);
+            std::fs::write(&program, text).doing(program.display())?;
+        }
+        let log_path = dir.join("ministack.log");
         let log = File::create(&log_path).doing(log_path.display())?;
         let (mode, stdin) = match lives {
             Lives::AsLongAsThis => ("attached", Stdio::piped()),
             Lives::On => ("detached", Stdio::null()),
         };
         let mut child = Command::new(venv::interpreter(venv))
-            .arg(&launcher)
+            .arg(dir.join(LAUNCHER))
             .arg(dir.join("alive.lock"))
             .arg(mode)
             // Lambda processes inherit this environment: nothing of the operator's own may reach them.
@@ -208,6 +227,8 @@ impl Drop for LocalCloud {
         if let Some(mut child) = self.child.take() {
             let _ = kill_group(child.id());
             let _ = child.wait();
+            // Commands on its nodes end after it, and write files until then.
+            let _ = poll(STOP, || Ok((!is_locked(&self.dir.join("alive.lock"))).then_some(())));
             let _ = remove_temporary(&self.dir);
         }
     }

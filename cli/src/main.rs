@@ -13,12 +13,12 @@ use stepward_cli::local::{LocalCloud, OPERATOR};
 use stepward_cli::output::{Format, Progress, span, table};
 use stepward_cli::package::{self, Build};
 use stepward_cli::workspace::Workspace;
-use stepward_cli::{demo, keys, role_template, steps};
+use stepward_cli::{demo, keys, nodes, role_template, steps};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
-    match run(&global, command).await {
+    match Box::pin(run(&global, command)).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error}");
@@ -38,6 +38,11 @@ async fn run(global: &Global, command: Command) -> Result<u8> {
             let cloud = cloud(global).await?;
             let deployment = Deployment::find(&cloud, &global.stack).await?;
             job(&cloud, &deployment, command, format).await
+        }
+        Command::Nodes(command) => {
+            let cloud = cloud(global).await?;
+            let deployment = Deployment::find(&cloud, &global.stack).await?;
+            nodes::command(&cloud, &deployment, command, format).await
         }
         Command::Customer(args::Customers::RoleTemplate { steps, jobs }) => {
             role_template::command(&steps, &jobs).map(|()| 0)

@@ -18,14 +18,18 @@ const POLICIES: usize = 10;
 
 /// `stepward customer role-template`
 pub fn command(names: &[String], jobs: &[String]) -> Result<()> {
+    print(&serde_json::to_string_pretty(&template(&manifests(names, jobs)?)?).doing("the template")?)
+}
+
+/// What these steps, and those that these jobs call, say of themselves.
+pub fn manifests(names: &[String], jobs: &[String]) -> Result<Vec<Manifest>> {
     let mut wanted = names.to_vec();
     if !jobs.is_empty() {
         wanted.extend(steps_of(&Workspace::find()?, jobs)?);
     }
     wanted.sort();
     wanted.dedup();
-    let steps = wanted.iter().map(|name| steps::find(name)).collect::<Result<Vec<_>>>()?;
-    print(&serde_json::to_string_pretty(&template(&steps)?).doing("the template")?)
+    wanted.iter().map(|name| steps::find(name)).collect()
 }
 
 /// The steps that jobs call, by name.

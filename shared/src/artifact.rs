@@ -2,11 +2,12 @@
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::primitives::ByteStream;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::context::{Context, sha256};
 use crate::envelope::Execution;
 use crate::error::StepError;
+use crate::input::require;
 use crate::settings;
 
 /// Outputs and logs above this many bytes become artifacts. A state's whole input or output may have 256 KiB, and a
@@ -14,8 +15,31 @@ use crate::settings;
 pub const INLINE_LIMIT: usize = 48 * 1024;
 /// Characters of the content that come back beside the reference.
 const PREVIEW: usize = 1000;
+/// Texts up to this many bytes stay beside the reference.
+const SHORT_TEXT: usize = 200;
+/// So many counts, flags and short texts at most.
+const MEMBERS: usize = 16;
 
-/// The value itself up to `limit` bytes, or what stands for it: `{"artifact":{bucket,key,bytes,sha256},"preview":"…"}`.
+/// What the keys of everything that an execution of a customer puts into the artifacts bucket begin with.
+///
+/// # Errors
+/// `InvalidInput` for names that would lead elsewhere.
+pub fn prefix(customer: &str, execution: &str) -> Result<String, StepError> {
+    for (what, name) in [("customer", customer), ("execution", execution)] {
+        let leads_elsewhere = name.is_empty() || name.contains('/') || name == "." || name == "..";
+        require(!leads_elsewhere, || format!("{what}: {name:?} is no name of a folder"))?;
+    }
+    Ok(format!("executions/{customer}/{execution}/"))
+}
+
+/// What the keys of a step's own artifacts begin with.
+pub(crate) fn folder(ctx: &Context) -> Result<String, StepError> {
+    let Execution { id, step, item, .. } = &ctx.execution;
+    Ok(format!("{}{step}/{}/", prefix(&ctx.customer, id)?, item.as_deref().unwrap_or("-")))
+}
+
+/// The value itself up to `limit` bytes, or what stands for it: `{"artifact":{bucket,key,bytes,sha256},"preview":"…"}`, and
+/// beside these the output's counts, flags and short texts.
 ///
 /// # Errors
 /// Why S3 failed.
@@ -31,14 +55,49 @@ pub(crate) async fn claim_check(
         return Ok(value);
     }
     let bucket = settings::artifacts_bucket()?;
-    let Execution { id, step, item, .. } = &ctx.execution;
-    let item = item.as_deref().unwrap_or("-");
     let (bytes, digest) = (text.len(), sha256(&text));
     // The content's hash keeps the pending answers of one step apart.
-    let key = format!("executions/{}/{id}/{step}/{item}/{name}-{}.json", ctx.customer, &digest[..12]);
+    let key = format!("{}{name}-{}.json", folder(ctx)?, &digest[..12]);
     let preview: String = text.chars().take(PREVIEW).collect();
     let s3 = aws_sdk_s3::Client::new(own);
     let put = s3.put_object().bucket(&bucket).key(&key).content_type("application/json");
     put.body(ByteStream::from(text.into_bytes())).send().await?;
-    Ok(json!({ "artifact": { "bucket": bucket, "key": key, "bytes": bytes, "sha256": digest }, "preview": preview }))
+    let mut stands_for = plain_members(value);
+    let artifact = json!({ "bucket": bucket, "key": key, "bytes": bytes, "sha256": digest });
+    stands_for.extend([("artifact".to_owned(), artifact), ("preview".to_owned(), preview.into())]);
+    Ok(stands_for.into())
+}
+
+/// Counts, flags and short texts of an output, which a state machine may want to choose by.
+fn plain_members(value: Value) -> Map<String, Value> {
+    let is_plain = |value: &Value| match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+        Value::String(text) => text.len() <= SHORT_TEXT,
+        Value::Array(_) | Value::Object(_) => false,
+    };
+    match value {
+        Value::Object(members) => members.into_iter().filter(|(_, value)| is_plain(value)).take(MEMBERS).collect(),
+        _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_keeps_what_a_state_machine_chooses_by() {
+        let output =
+            json!({ "failed": 3, "ok": false, "status": "done", "text": "x".repeat(300), "nodes": {}, "ids": [] });
+        assert_eq!(Value::from(plain_members(output)), json!({ "failed": 3, "ok": false, "status": "done" }));
+        assert!(plain_members(json!("text")).is_empty());
+    }
+
+    #[test]
+    fn no_name_leads_out_of_an_executions_folder() {
+        assert_eq!(prefix("acme", "e-1").unwrap(), "executions/acme/e-1/");
+        for (customer, execution) in [("acme/x", "e"), ("acme", ".."), ("", "e"), ("acme", "a/../../b")] {
+            assert!(prefix(customer, execution).is_err(), "{customer} {execution}");
+        }
+    }
 }

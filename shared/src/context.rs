@@ -14,7 +14,9 @@ use crate::envelope::Execution;
 use crate::error::{ErrorName, StepError, without_role_arns};
 use crate::mask::Secrets;
 use crate::permissions::Place;
+use crate::scratch::Scratch;
 use crate::session::{Attribution, Session};
+use crate::settings;
 use crate::trust::{self, Proof};
 
 /// Log lines that one call keeps, in bytes; what goes beyond is in CloudWatch Logs only.
@@ -38,7 +40,17 @@ pub struct Context {
     /// Everything that must not be shown.
     pub(crate) secrets: Secrets,
     prober: Option<Prober>,
+    artifacts: Option<Artifacts>,
     lines: Mutex<Lines>,
+}
+
+/// How the artifacts bucket is reached: as the function itself, never with a customer's credentials.
+#[derive(Debug)]
+pub(crate) enum Artifacts {
+    /// From the function's own configuration and settings.
+    Own(Box<SdkConfig>),
+    /// By this client, in this bucket; for tests.
+    Given(aws_sdk_s3::Client, String),
 }
 
 /// What the trust proof needs; only a deployed step has it.
@@ -68,8 +80,27 @@ impl Context {
         let regions = prober.as_ref().map_or_else(|| vec![place.region.clone()], |p| p.record.account.regions.clone());
         let (customer, account) = (customer.to_owned(), account.to_owned());
         let secrets = session.secrets.clone();
-        let lines = Mutex::default();
-        Self { place, execution, customer, account, regions, session, deadline, peer: None, secrets, prober, lines }
+        let (artifacts, lines) = (None, Mutex::default());
+        Self {
+            place,
+            execution,
+            customer,
+            account,
+            regions,
+            session,
+            deadline,
+            peer: None,
+            secrets,
+            prober,
+            artifacts,
+            lines,
+        }
+    }
+
+    /// With a way to the artifacts bucket.
+    pub(crate) fn with_artifacts(mut self, artifacts: Artifacts) -> Self {
+        self.artifacts = Some(artifacts);
+        self
     }
 
     /// With a second place to work in.
@@ -78,6 +109,12 @@ impl Context {
             self.secrets.join(&peer.secrets);
         }
         self.peer = peer.map(Box::new);
+        self
+    }
+
+    /// With these Regions for the account's.
+    pub(crate) fn with_regions(mut self, regions: &[&str]) -> Self {
+        self.regions = regions.iter().map(ToString::to_string).collect();
         self
     }
 
@@ -99,8 +136,8 @@ impl Context {
         &self.account
     }
 
-    /// The Regions that the account's record allows, the one worked in among them. A step that looks into others than its
-    /// own asks for no more than these.
+    /// The Regions that the account's record allows, the one worked in among them. A step that looks into others than
+    /// its own asks for no more than these.
     #[must_use]
     pub fn regions(&self) -> &[String] {
         &self.regions
@@ -120,14 +157,31 @@ impl Context {
         self.session.client(make)
     }
 
+    /// A place in Stepward's own artifacts bucket for an object that a customer's machines fetch by a link: another for
+    /// every step, item and purpose, and for every call of it the same. The bucket is reached as the function itself.
+    ///
+    /// # Errors
+    /// `Internal` where the function has no artifacts bucket, `InvalidInput` where a name of the execution leads
+    /// elsewhere.
+    pub fn scratch(&self, purpose: &str) -> Result<Scratch, StepError> {
+        let key = Scratch::key(self, purpose)?;
+        match &self.artifacts {
+            Some(Artifacts::Own(own)) => {
+                Ok(Scratch::new(aws_sdk_s3::Client::new(own), settings::artifacts_bucket()?, key))
+            }
+            Some(Artifacts::Given(s3, bucket)) => Ok(Scratch::new(s3.clone(), bucket, key)),
+            None => Err(ErrorName::Internal.because("this function has no way to the artifacts bucket")),
+        }
+    }
+
     /// What clients for the account are made from: its credentials, Region and endpoints, for what the SDK has no client for.
     #[must_use]
     pub fn config(&self) -> &SdkConfig {
         &self.session.config
     }
 
-    /// The ARN of the role session that the step works as, as AWS shows it with what the session made: no other execution
-    /// has the same. `None` where the account is entered without a role. It is not for the log.
+    /// The ARN of the role session that the step works as, as AWS shows it with what the session made: no other
+    /// execution has the same. `None` where the account is entered without a role. It is not for the log.
     #[must_use]
     pub fn session_arn(&self) -> Option<&str> {
         self.session.arn.as_deref()
@@ -139,7 +193,8 @@ impl Context {
         self.deadline
     }
 
-    /// Says something to the operator: a line in the step's answer and in CloudWatch Logs, without secrets and role ARNs.
+    /// Says something to the operator: a line in the step's answer and in CloudWatch Logs, without secrets and role
+    /// ARNs.
     pub fn log(&self, line: impl Display) {
         let line = without_role_arns(&self.mask(&line.to_string()));
         tracing::info!("{line}");

@@ -18,6 +18,7 @@ pub mod node;
 pub mod permissions;
 pub mod resend;
 pub mod runtime;
+pub mod scratch;
 pub mod session;
 pub mod settings;
 pub mod step;

@@ -1,4 +1,16 @@
 //! Nodes: what node sources find, filters choose from, and commands run on.
+//!
+//! [`mapping`] makes nodes of what AWS describes, [`source`] asks many Regions for them, [`filter`] chooses among them,
+//! and [`order`] says which comes first. The two languages are Rundeck's, so that what is written for it can stay.
+
+pub mod fault;
+pub mod filter;
+pub mod mapping;
+pub mod order;
+mod pattern;
+pub mod source;
+#[cfg(test)]
+mod speed;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +31,23 @@ pub struct Node {
     /// others. Every source adds `source` (the step's name without `-nodes`), `account`, `accountId` and `region`.
     #[serde(flatten)]
     pub attributes: BTreeMap<String, String>,
+}
+
+impl Node {
+    /// What the node has under a name, as filters and `${node.…}` give it: `name` and `nodename` are the node's name, and
+    /// `os-name`, `os-family`, `os-arch` and `os-version` are what Rundeck calls `osName` and so on elsewhere.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let attribute = match name {
+            "name" | "nodename" => return Some(&self.nodename),
+            "os-name" => "osName",
+            "os-family" => "osFamily",
+            "os-arch" => "osArch",
+            "os-version" => "osVersion",
+            name => name,
+        };
+        self.attributes.get(attribute).map(String::as_str)
+    }
 }
 
 /// How a command ended on one node.
@@ -70,5 +99,42 @@ impl Status {
     #[must_use]
     pub fn is_success(self) -> bool {
         self == Self::Succeeded
+    }
+}
+
+/// What a dispatch came to on one node.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NodeResult {
+    /// The node.
+    pub node: Node,
+    /// The steps that were run there, or were to be, in order.
+    #[serde(default)]
+    pub steps: Vec<StepResult>,
+}
+
+/// How one step of a dispatch ended on a node.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StepResult {
+    /// The step's ID within the job.
+    pub step: String,
+    /// How it ended.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// The key of the artifact that holds all of what it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+}
+
+impl NodeResult {
+    /// Whether every step so far succeeded.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.steps.iter().all(|step| step.outcome.status.is_success())
+    }
+
+    /// The step that failed, else the last one.
+    #[must_use]
+    pub fn decisive(&self) -> Option<&StepResult> {
+        self.steps.iter().find(|step| !step.outcome.status.is_success()).or(self.steps.last())
     }
 }

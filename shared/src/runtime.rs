@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tracing::Instrument;
 
 use crate::artifact::{self, INLINE_LIMIT};
-use crate::context::{Context, Prober, now};
+use crate::context::{Artifacts, Context, Prober, now};
 use crate::envelope::{Answer, Envelope, Resume, Target, read};
 use crate::error::{ErrorName, StepError, without_role_arns};
 use crate::manifest::Manifest;
@@ -316,7 +316,8 @@ async fn enter_place<S: Step>(
     let session = broker.session(&record, &place, policy, &attribution).await?;
     let prober = Prober { sts: broker.sts.clone(), record, attribution };
     let who = (target.customer.as_str(), target.account.as_str());
-    Ok(Context::new(who, place, envelope.execution.clone(), session, limit, Some(prober)))
+    let ctx = Context::new(who, place, envelope.execution.clone(), session, limit, Some(prober));
+    Ok(ctx.with_artifacts(Artifacts::Own(Box::new(broker.config.clone()))))
 }
 
 /// Runs the step, and waits with it for a short while rather than going through the state machine for every look.

@@ -7,7 +7,7 @@ use aws_config::SdkConfig;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::context::Context;
+use crate::context::{Artifacts, Context};
 #[cfg(test)]
 use crate::customer::{Account, Configuration, Customer, Defaults, ExternalId, Status, Trust};
 use crate::envelope::Execution;
@@ -46,6 +46,18 @@ pub fn context_as<C: Clone + Send + Sync + 'static>(client: C, session_arn: &str
 #[must_use]
 pub fn with_peer(here: Context, there: Context) -> Context {
     here.with_peer(Some(there))
+}
+
+/// A context for an account whose record allows these Regions.
+#[must_use]
+pub fn with_regions(ctx: Context, regions: &[&str]) -> Context {
+    ctx.with_regions(regions)
+}
+
+/// A context with this artifacts bucket.
+#[must_use]
+pub fn with_artifacts(ctx: Context, s3: aws_sdk_s3::Client, bucket: &str) -> Context {
+    ctx.with_artifacts(Artifacts::Given(s3, bucket.to_owned()))
 }
 
 /// What a deployed step's function answers to an envelope, with everything that it goes through but Lambda itself.

@@ -181,6 +181,8 @@ pub(crate) async fn customer_role(world: &World, owned: &Owned) -> Role {
         ("BrokerRoleArn", world.broker()),
         ("ExternalId", &external_id),
         ("AllowEc2StartStop", "yes"),
+        ("AllowNodes", "yes"),
+        ("AllowCommands", "yes"),
         ("AllowAthena", "yes"),
         ("AllowS3List", "yes"),
     ];

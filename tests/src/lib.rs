@@ -6,6 +6,7 @@ pub mod ecs_agent;
 pub mod generated;
 mod http;
 pub mod iam;
+pub mod nodes;
 pub mod proof;
 pub mod proofs;
 pub mod runtime_api;

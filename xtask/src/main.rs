@@ -1,6 +1,7 @@
 //! Generators and benches for people who work on Stepward: `cargo xtask --help`.
 
 mod cold_start;
+mod dispatch_bench;
 mod iam_actions;
 mod proofs;
 mod s3_bench;
@@ -82,6 +83,12 @@ enum Bench {
     /// what came of it is compared with the source: the bench fails where they differ. The first time it installs the
     /// tools, pinned, and builds the server.
     S3(s3_bench::Options),
+    /// A command on many nodes of a local cloud: calls to SSM and to Lambda, state transitions, time and memory.
+    ///
+    /// The deployed stack runs the job `nodes/dispatch` over a customer's account in two Regions; the local cloud really
+    /// runs the command on every node. The command fails on some 3 % of them, and the bench fails when the job names
+    /// others.
+    Dispatch(dispatch_bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -104,6 +111,7 @@ fn main() -> ExitCode {
         Task::S3Kill { times, seed } => s3_differential::kill(times, seed),
         Task::Bench(Bench::ColdStart { runs, profile, python }) => cold_start::bench(runs, &profile, python),
         Task::Bench(Bench::S3(options)) => s3_bench::bench(options),
+        Task::Bench(Bench::Dispatch(options)) => dispatch_bench::bench(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

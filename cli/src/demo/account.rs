@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use aws_sdk_ec2::types::{Filter, Instance, InstanceStateName, InstanceType, ResourceType, Tag, TagSpecification};
+use aws_sdk_ec2::types::{
+    Filter, IamInstanceProfileSpecification, Instance, InstanceStateName, InstanceType, ResourceType, Tag,
+    TagSpecification,
+};
 use aws_sdk_s3::primitives::ByteStream;
 use stepward::customer::{Account, Trust};
 use stepward::error::{ErrorName, StepError};
@@ -94,6 +97,8 @@ async fn launch(cloud: &Cloud, name: &str) -> Result<()> {
         .tags(tag("Name", name))
         .tags(tag(TAG.0, TAG.1))
         .build();
+    // With an instance profile an instance is one that SSM can run commands on.
+    let profile = IamInstanceProfileSpecification::builder().name("operations").build();
     cloud
         .ec2()
         .run_instances()
@@ -101,6 +106,7 @@ async fn launch(cloud: &Cloud, name: &str) -> Result<()> {
         .instance_type(InstanceType::T3Micro)
         .min_count(1)
         .max_count(1)
+        .iam_instance_profile(profile)
         .tag_specifications(tags)
         .send()
         .await
@@ -209,8 +215,9 @@ async fn launch_role(
     let mut parameters = Parameters::from([("BrokerRoleArn".to_owned(), invitation.broker_role_arn)]);
     let template = if account.asks_for_external_id {
         parameters.insert("ExternalId".into(), invitation.external_ids.join(","));
-        parameters.insert("AllowEc2StartStop".into(), "yes".into());
-        parameters.insert("AllowAthena".into(), "yes".into());
+        for allowed in ["AllowEc2StartStop", "AllowNodes", "AllowCommands", "AllowAthena"] {
+            parameters.insert(allowed.into(), "yes".into());
+        }
         "infra/customer-role.yaml"
     } else {
         "infra/demo/open-role.yaml"

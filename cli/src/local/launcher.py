@@ -4,21 +4,25 @@ What MiniStack alone does not do:
 - LOCK_FILE stays locked while it runs, so a process ID read from a file is known to be still ours.
 - "attached": when standard input ends (whoever started it is gone, however it went), the whole process group ends with
   it: MiniStack and the Lambda processes that it started.
-- Its execution history says which event came before which, and what happens inside a Map, as that of AWS does:
-  https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html
+- Step Functions: an execution's history says which event came before which, and what happens inside a Map, as that of
+  AWS does; distributed Maps in JSONata, with results in a bucket, and stopped with their execution: `maps.py`.
 - Logs Insights: saved queries, the list of queries, and comments in a query are our own addition, written from
   https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_Operations.html
-- EC2: an instance starts from an image that was registered from a snapshot, as from any invented image ID; and
-  RunInstances called again with the same client token answers the same instances.
+- EC2: an instance starts from an image that was registered from a snapshot, as from any invented image ID;
+  RunInstances called again with the same client token answers the same instances; DescribeInstances answers pages.
 - ECS Exec: a session's stream is where the task's tag `stepward:stream` says, with the command behind it, because there
   is no agent here; without the tag it is AWS's own host, as in MiniStack.
 - S3: an object made of parts whose checksums are CRC-64/NVME has the checksum of all of it, which is refused otherwise.
-- IAM: a request to make a function, to log the traffic of a resource, or to accept or delete a peering connection is
-  checked against the ARN of that, as on AWS, where MiniStack asks for "*", which no narrowed permission allows.
+- SSM: SendCommand really runs the commands, on this machine, with a directory of its own for every instance: `ssm.py`.
+  GET /_stepward/ssm/calls answers how often each operation of SSM was called.
+- IAM: a request to make a function, to log the traffic of a resource, to accept or delete a peering connection, or to
+  run a command is checked against the ARN of that, as on AWS, where MiniStack asks for "*", which no narrowed
+  permission allows. A command is checked against its document and each of its instances.
 All but the first two lean on names that are private to MiniStack 1.5.33; with another version it fails at start, not
-silently. Beyond those four resources, what MiniStack decides by IAM is left as it is: tests of the boundary rest on it.
+silently. Beyond those resources, what MiniStack decides by IAM is left as it is: tests of the boundary rest on it.
 """
 
+import base64
 import contextvars
 import fcntl
 import json
@@ -47,65 +51,17 @@ if sys.argv[2] == "attached":
 
 del sys.argv[1:]
 
-from ministack.app import main  # noqa: E402
-from ministack.core import iam_actions  # noqa: E402
+from ministack import app  # noqa: E402
+from ministack.core import iam_actions, iam_evaluator  # noqa: E402
 from ministack.core.responses import AccountRegionScopedDict, error_response_json, json_response, new_uuid  # noqa: E402
 from ministack.services import cloudwatch_logs as logs  # noqa: E402
 from ministack.services import ec2, ecs, s3  # noqa: E402
-from ministack.services import stepfunctions as sfn  # noqa: E402
 
+import maps  # noqa: E402, F401
+import run_command  # noqa: E402
+import ssm  # noqa: E402
 
-# --- Step Functions ---
-
-# MiniStack runs every item of a Map in a copy of its context, so these follow the branches by themselves.
-before = contextvars.ContextVar("before", default=0)
-iteration = contextvars.ContextVar("iteration", default=None)
-writing = threading.Lock()
-
-add_event = sfn._add_event
-run_sub_machine = sfn._run_sub_machine
-execute_task = sfn._execute_task
-
-
-def add_linked_event(execution, kind, details=None):
-    with writing:
-        previous = before.get() if execution["events"] else 0
-        event = add_event(execution, kind, {"previousEventId": previous, **(details or {})})
-    before.set(event["id"])
-    return event
-
-
-def run_recorded_sub_machine(states, start_at, input_data, execution, ctx):
-    item = (ctx.get("Map") or {}).get("Item")
-    if item is None or iteration.get() is item:  # a branch of a Parallel
-        return run_sub_machine(states, start_at, input_data, execution, ctx)
-    iteration.set(item)
-    about = {"name": ctx["State"]["Name"], "index": item["Index"]}
-    add_linked_event(execution, "MapIterationStarted", {"mapIterationStartedEventDetails": about})
-    try:
-        output = run_sub_machine(states, start_at, input_data, execution, ctx)
-    except Exception:
-        add_linked_event(execution, "MapIterationFailed", {"mapIterationFailedEventDetails": about})
-        raise
-    add_linked_event(execution, "MapIterationSucceeded", {"mapIterationSucceededEventDetails": about})
-    return output
-
-
-def execute_recorded_task(state_def, raw_input, execution, ctx):
-    if iteration.get() is None:  # outside a Map, MiniStack records the state itself
-        return execute_task(state_def, raw_input, execution, ctx)
-    name = ctx["State"]["Name"]
-    entered = {"name": name, "input": json.dumps(raw_input)}
-    add_linked_event(execution, "TaskStateEntered", {"stateEnteredEventDetails": entered})
-    output, following = execute_task(state_def, raw_input, execution, ctx)
-    exited = {"name": name, "output": json.dumps(output)}
-    add_linked_event(execution, "TaskStateExited", {"stateExitedEventDetails": exited})
-    return output, following
-
-
-sfn._add_event = add_linked_event
-sfn._run_sub_machine = run_recorded_sub_machine
-sfn._execute_task = execute_recorded_task
+run_command.lock_file = lock
 
 
 # --- Logs Insights ---
@@ -211,6 +167,7 @@ parameter = ec2._p
 
 registered_image = ec2._registered_image
 run_instances = ec2._ACTION_MAP["RunInstances"]
+describe_instances = ec2._ACTION_MAP["DescribeInstances"]
 reset_ec2 = ec2.reset
 
 
@@ -231,6 +188,26 @@ def run_instances_once(parameters):
     return answer
 
 
+def describe_page_of_instances(parameters):
+    # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html: 5 to 1,000 a page
+    if ec2._parse_member_list(parameters, "InstanceId"):
+        return describe_instances(parameters)
+    ec2._cleanup_terminated()
+    filters = ec2._parse_filters(parameters)
+    found = [instance for instance in ec2._instances.values() if ec2._matches_filters(instance, filters)]
+    size = min(max(int(parameter(parameters, "MaxResults") or 1000), 5), 1000)
+    start = int(base64.b64decode(parameter(parameters, "NextToken") or "MA=="))
+    page = found[start : start + size]
+    if not page:
+        return ec2._xml(200, "DescribeInstancesResponse", "<reservationSet/>")
+    asked = {f"InstanceId.{number}": [instance["InstanceId"]] for number, instance in enumerate(page, 1)}
+    status, headers, body = describe_instances(asked)
+    if status == 200 and start + size < len(found):
+        token = base64.b64encode(str(start + size).encode())
+        body = body.replace(b"</reservationSet>", b"</reservationSet><nextToken>" + token + b"</nextToken>")
+    return status, headers, body
+
+
 def reset_launches():
     launches.clear()
     reset_ec2()
@@ -238,6 +215,7 @@ def reset_launches():
 
 ec2._registered_image = image_to_boot
 ec2._ACTION_MAP["RunInstances"] = run_instances_once
+ec2._ACTION_MAP["DescribeInstances"] = describe_page_of_instances
 ec2.reset = reset_launches
 
 
@@ -303,10 +281,40 @@ resource_of = iam_actions.extract_resource_arn
 query_parameter = iam_actions._query_param
 LOGGED = {"VPC": "vpc", "Subnet": "subnet", "NetworkInterface": "network-interface"}
 
+enforce = iam_evaluator.enforce
+access_denied_response = iam_actions.access_denied_response
+refused = contextvars.ContextVar("refused", default=None)
+
+
+class Several(str):
+    """The ARN that a request is checked against first, with all that it is checked against."""
+
+    checks = ()
+
+
+def enforce_on_each(access_key, action, service, region, resource_arn="*", **more):
+    refused.set(None)
+    for checked, arn in getattr(resource_arn, "checks", ()) or [(action, resource_arn)]:
+        denied = enforce(access_key, checked, service, region, resource_arn=arn, **more)
+        if denied:
+            refused.set((checked, arn))
+            return denied
+    return None
+
+
+def deny_what_was_refused(service, action, *about, resource_arn="*", **more):
+    if isinstance(resource_arn, Several):
+        action, resource_arn = refused.get()
+    return access_denied_response(service, action, *about, resource_arn=resource_arn, **more)
+
 
 def resource_as_on_aws(service, method, path, headers, body, params, region, account):
     found = resource_of(service, method, path, headers, body, params, region, account)
     if found != "*":
+        return found
+    if service == "ssm" and headers.get("x-amz-target", "").endswith(".SendCommand"):
+        found = Several("command")
+        found.checks = ssm.checked_resources(body, region, account)
         return found
     name = None
     if service == "lambda" and method == "POST" and path.rstrip("/").endswith("/functions"):
@@ -320,5 +328,21 @@ def resource_as_on_aws(service, method, path, headers, body, params, region, acc
 
 
 iam_actions.extract_resource_arn = resource_as_on_aws
+iam_actions.access_denied_response = deny_what_was_refused
+iam_evaluator.enforce = enforce_on_each
 
-main()
+
+# --- What the local cloud says of itself ---
+
+handle_pre_body_request = app._handle_pre_body_request
+
+
+async def handle_own_request(method, path, *about):
+    if (method, path) == ("GET", "/_stepward/ssm/calls"):
+        return json_response(dict(ssm.calls))
+    return await handle_pre_body_request(method, path, *about)
+
+
+app._handle_pre_body_request = handle_own_request
+
+app.main()

@@ -4,6 +4,7 @@ pub mod bring;
 pub mod from_snapshot;
 pub mod image;
 pub mod instances;
+pub mod nodes;
 pub mod testing;
 
 use std::collections::BTreeMap;

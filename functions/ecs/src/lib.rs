@@ -1,6 +1,7 @@
 //! What the ECS steps share: how clusters and tasks are named, and what ECS's words about stopped tasks mean.
 
 pub mod exec;
+pub mod nodes;
 
 use aws_sdk_ecs::types::{Failure, Task};
 use schemars::JsonSchema;

@@ -1,11 +1,9 @@
 //! Bytes on their way: a file's, read as S3 takes them, and their checksums.
 
-use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
@@ -20,31 +18,22 @@ use crate::local::{OpenFile, Stat, failed};
 /// Bytes of a file that are in memory at once, for each request. What has no more is sent as a whole.
 pub const CHUNK: u64 = 128 * 1024;
 
-/// A file that is open, as it was when it was opened.
-#[derive(Clone, Debug)]
-pub struct Opened {
-    /// The file.
-    pub file: Arc<File>,
-    /// Its size and times.
-    pub stat: Stat,
-}
-
 /// A part of a file, read in chunks. It ends with an error where the file has changed since it was opened, so that S3
 /// never gets the half of one state and the half of another.
 struct Part {
-    opened: Opened,
+    file: OpenFile,
     at: u64,
     end: u64,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
 }
 
-impl Opened {
+impl OpenFile {
     /// The bytes from `at`, as a request's body that can be sent again.
     #[must_use]
     pub fn stream(&self, at: u64, length: u64) -> ByteStream {
-        let opened = self.clone();
+        let file = self.clone();
         ByteStream::new(SdkBody::retryable(move || {
-            SdkBody::from_body_1_x(Part { opened: opened.clone(), at, end: at + length, reading: None })
+            SdkBody::from_body_1_x(Part { file: file.clone(), at, end: at + length, reading: None })
         }))
     }
 
@@ -67,21 +56,15 @@ impl Opened {
     }
 }
 
-impl From<OpenFile> for Opened {
-    fn from(OpenFile { file, stat }: OpenFile) -> Self {
-        Self { file: Arc::new(file), stat }
-    }
-}
-
 fn changed() -> StepError {
     ErrorName::Conflict.because("the file was changed while it was read; run it again")
 }
 
 /// Reads a piece, and makes sure that it is of the file as it was opened.
-fn read(opened: &Opened, at: u64, length: u64) -> io::Result<Bytes> {
+fn read(OpenFile { file, stat }: &OpenFile, at: u64, length: u64) -> io::Result<Bytes> {
     let mut piece = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    let read = opened.file.read_exact_at(&mut piece, at);
-    if Stat::of(&opened.file)? != opened.stat {
+    let read = file.read_exact_at(&mut piece, at);
+    if Stat::of(file)? != *stat {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the file was changed while it was read"));
     }
     read.map(|()| piece.into())
@@ -95,8 +78,8 @@ impl Body for Part {
         if self.at == self.end {
             return Poll::Ready(None);
         }
-        let (opened, at, length) = (self.opened.clone(), self.at, CHUNK.min(self.end - self.at));
-        let reading = self.reading.get_or_insert_with(|| spawn_blocking(move || read(&opened, at, length)));
+        let (file, at, length) = (self.file.clone(), self.at, CHUNK.min(self.end - self.at));
+        let reading = self.reading.get_or_insert_with(|| spawn_blocking(move || read(&file, at, length)));
         let piece = ready!(Pin::new(reading).poll(cx)).map_err(io::Error::other).flatten();
         self.reading = None;
         self.at += length;

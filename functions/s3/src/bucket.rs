@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
-use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::timeout::{TimeoutConfig, TimeoutConfigBuilder};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{ChecksumMode, ChecksumType, ServerSideEncryption, StorageClass};
 use crc_fast::CrcAlgorithm;
@@ -23,6 +23,8 @@ const ANSWER: Duration = Duration::from_mins(3);
 /// How long it may think about copying up to 5 GiB, or about joining 10,000 parts: "several minutes".
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html>
 const LONG_ANSWER: Duration = Duration::from_mins(8);
+/// How long such a request may take with all its tries: less than a call may.
+const LONG_REQUEST: Duration = Duration::from_mins(12);
 /// Tries of one request. S3 answers `503 Slow Down` while it makes room for a new load.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance.html>
 const TRIES: u32 = 5;
@@ -77,19 +79,21 @@ impl From<Encryption> for ServerSideEncryption {
 #[must_use]
 pub fn client(config: &SdkConfig) -> Client {
     let retries = RetryConfig::standard().with_max_attempts(TRIES);
-    let config = aws_sdk_s3::config::Builder::from(config).timeout_config(timeouts(ANSWER)).retry_config(retries);
+    let config =
+        aws_sdk_s3::config::Builder::from(config).timeout_config(timeouts(ANSWER).build()).retry_config(retries);
     Client::from_conf(config.build())
 }
 
 /// What overrides a client's configuration for a request that S3 may think about for minutes.
 #[must_use]
 pub fn patient() -> aws_sdk_s3::config::Builder {
-    aws_sdk_s3::Config::builder().timeout_config(timeouts(LONG_ANSWER))
+    let timeouts = timeouts(LONG_ANSWER).operation_timeout(LONG_REQUEST).build();
+    aws_sdk_s3::Config::builder().timeout_config(timeouts)
 }
 
-fn timeouts(answer: Duration) -> TimeoutConfig {
+fn timeouts(answer: Duration) -> TimeoutConfigBuilder {
     let timeouts = TimeoutConfig::builder().connect_timeout(Duration::from_secs(3)).read_timeout(answer);
-    timeouts.disable_operation_timeout().disable_operation_attempt_timeout().build()
+    timeouts.disable_operation_timeout().disable_operation_attempt_timeout()
 }
 
 /// `bucket/key`, as a request header takes it.
@@ -162,7 +166,37 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
+    use aws_smithy_runtime_api::client::http::{
+        HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+    };
+    use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+
     use super::*;
+
+    /// An S3 that never answers.
+    #[derive(Debug)]
+    struct Silent;
+
+    impl HttpConnector for Silent {
+        fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+            HttpConnectorFuture::new(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_s3_may_think_about_for_minutes_ends_all_the_same() {
+        let silent = SharedHttpConnector::new(Silent);
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("eu-west-1"))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::for_tests()))
+            .http_client(http_client_fn(move |_, _| silent.clone()));
+        let copy = client(&config.build()).copy_object().bucket("b").key("k").copy_source("b/l");
+        let copy = copy.customize().config_override(patient()).send();
+        let copied = tokio::time::timeout(Duration::from_mins(14), copy).await.unwrap();
+        assert_eq!(copied.map_err(StepError::from).unwrap_err().name, ErrorName::TimedOut);
+    }
 
     #[test]
     fn a_copys_source_is_encoded_but_for_its_slashes() {

@@ -1,14 +1,16 @@
 //! Everything that keeps a bucket from being deleted, and its removal.
 
-use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
-use aws_sdk_s3::types::{Delete, EncodingType, Error, ObjectIdentifier};
+use aws_sdk_s3::types::{EncodingType, Error, ObjectIdentifier};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use stepward::error::denied;
 use stepward::{Context, ErrorName, StepError};
 
+use crate::bucket::Bucket;
+use crate::delete::together;
 use crate::keys::{fits_xml, listed, shown};
+use crate::multipart::abort;
 use crate::slice::Slice;
 
 /// Keys that an error names.
@@ -19,12 +21,10 @@ const AT_ONCE: usize = 16;
 /// What is in a bucket: versions of objects, delete markers, unfinished uploads.
 #[derive(Debug)]
 pub struct Contents<'a> {
-    /// The account that owns the bucket, and who hears of it.
+    /// Who hears of it.
     pub ctx: &'a Context,
-    /// A client for the account.
-    pub s3: Client,
-    /// The bucket's name.
-    pub bucket: String,
+    /// The bucket.
+    pub bucket: Bucket,
 }
 
 /// How far the removal is: what is kept between two calls.
@@ -74,23 +74,20 @@ impl Contents<'_> {
     ///
     /// # Errors
     /// Why S3 failed. What it refuses for single versions is counted and no error.
-    pub async fn remove(&self, removal: &mut Removal, slice: Slice) -> Result<bool, StepError> {
+    pub async fn remove(&self, removal: &mut Removal, slice: &Slice) -> Result<bool, StepError> {
         Ok(self.remove_versions(removal, slice).await? && self.abort_uploads(removal, slice).await?)
-    }
-
-    fn owner(&self) -> &str {
-        &self.ctx.place.account_id
     }
 
     /// A page of versions.
     async fn page(&self, after: Option<&Version>, most: i32) -> Result<ListObjectVersionsOutput, StepError> {
-        let list = self.s3.list_object_versions().bucket(&self.bucket).expected_bucket_owner(self.owner());
+        let Bucket { client, name, owner } = &self.bucket;
+        let list = client.list_object_versions().bucket(name).set_expected_bucket_owner(owner.clone());
         let list = list.max_keys(most).encoding_type(EncodingType::Url);
         let list = list.set_key_marker(after.map(|version| version.key.clone()));
         Ok(list.set_version_id_marker(after.map(|version| version.id.clone())).send().await?)
     }
 
-    async fn remove_versions(&self, removal: &mut Removal, slice: Slice) -> Result<bool, StepError> {
+    async fn remove_versions(&self, removal: &mut Removal, slice: &Slice) -> Result<bool, StepError> {
         loop {
             let page = self.page(removal.after.as_ref(), 1000).await?;
             let more = page.is_truncated == Some(true);
@@ -118,10 +115,14 @@ impl Contents<'_> {
 
     /// Removes up to 1,000 versions; those that were refused, in their order, with why.
     async fn remove_page(&self, versions: Vec<Version>) -> Result<Vec<(Version, String)>, StepError> {
-        let (together, alone): (Vec<_>, Vec<_>) = versions.iter().cloned().partition(|version| fits_xml(&version.key));
-        let mut refused = self.remove_together(&together).await?;
+        let (many, alone): (Vec<_>, Vec<_>) = versions.iter().cloned().partition(|version| fits_xml(&version.key));
+        let identified =
+            |version: &Version| ObjectIdentifier::builder().key(&version.key).version_id(&version.id).build();
+        let refused = together(&self.bucket, many.iter().map(identified).collect()).await?;
+        let mut refused: Vec<_> = refused.into_iter().map(why).collect();
+        let Bucket { client, name, owner } = &self.bucket;
         let alone = alone.into_iter().map(async |version| {
-            let request = self.s3.delete_object().bucket(&self.bucket).expected_bucket_owner(self.owner());
+            let request = client.delete_object().bucket(name).set_expected_bucket_owner(owner.clone());
             match request.key(&version.key).version_id(&version.id).send().await.map_err(StepError::from) {
                 Ok(_) => Ok(None),
                 Err(error) if error.name == ErrorName::AccessDenied => Ok(Some((version, error.message))),
@@ -135,22 +136,9 @@ impl Contents<'_> {
         Ok(refused)
     }
 
-    async fn remove_together(&self, versions: &[Version]) -> Result<Vec<(Version, String)>, StepError> {
-        if versions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let identified =
-            |version: &Version| ObjectIdentifier::builder().key(&version.key).version_id(&version.id).build();
-        let objects = versions.iter().map(identified).collect::<Result<_, _>>();
-        let delete = objects.and_then(|objects| Delete::builder().set_objects(Some(objects)).quiet(true).build());
-        let delete = delete.map_err(|error| ErrorName::Internal.because(error.to_string()))?;
-        let request = self.s3.delete_objects().bucket(&self.bucket).expected_bucket_owner(self.owner());
-        let answer = request.delete(delete).send().await?;
-        Ok(answer.errors.unwrap_or_default().into_iter().map(why).collect())
-    }
-
-    async fn abort_uploads(&self, removal: &mut Removal, slice: Slice) -> Result<bool, StepError> {
-        let list = self.s3.list_multipart_uploads().bucket(&self.bucket).expected_bucket_owner(self.owner());
+    async fn abort_uploads(&self, removal: &mut Removal, slice: &Slice) -> Result<bool, StepError> {
+        let Bucket { client, name, owner } = &self.bucket;
+        let list = client.list_multipart_uploads().bucket(name).set_expected_bucket_owner(owner.clone());
         let list = list.encoding_type(EncodingType::Url);
         loop {
             // From the front each time: what was aborted is gone.
@@ -161,13 +149,7 @@ impl Contents<'_> {
             });
             let uploads: Vec<(String, String)> = uploads.collect::<Result<_, StepError>>()?;
             let count = uploads.len() as u64;
-            let aborts = uploads.into_iter().map(async |(key, id)| {
-                let request = self.s3.abort_multipart_upload().bucket(&self.bucket).expected_bucket_owner(self.owner());
-                match request.key(key).upload_id(id).send().await.map_err(StepError::from) {
-                    Err(error) if !error.has_code("NoSuchUpload") => Err(error),
-                    _ => Ok(()),
-                }
-            });
+            let aborts = uploads.into_iter().map(async |(key, id)| abort(&self.bucket, &key, &id).await);
             stream::iter(aborts).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
             removal.uploads += count;
             if page.is_truncated != Some(true) {

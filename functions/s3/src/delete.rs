@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+use aws_sdk_s3::error::BuildError;
+use aws_sdk_s3::types::{Delete, Error, ObjectIdentifier};
 use futures_util::{StreamExt, stream};
 use stepward::error::denied;
 use stepward::{ErrorName, StepError};
@@ -12,6 +13,7 @@ use crate::body::blocking;
 use crate::bucket::Bucket;
 use crate::keys::fits_xml;
 use crate::listing::Entry;
+use crate::slice::Slice;
 use crate::transfer::End;
 
 /// Objects that one request deletes. <https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html>
@@ -21,34 +23,47 @@ const AT_ONCE: usize = 16;
 
 /// What is to be deleted together.
 #[derive(Debug, Default)]
-pub struct Batch(Vec<Entry>);
+pub struct Batch {
+    entries: Vec<Entry>,
+    /// What has been added and names that are still to come may be below, with a slash.
+    above: Vec<String>,
+}
 
 impl Batch {
-    /// Adds one.
+    /// Adds one, in the order of keys.
     pub fn push(&mut self, entry: Entry) {
-        self.0.push(entry);
+        self.is_above(&entry.key);
+        self.above.push(format!("{}/", entry.key));
+        self.entries.push(entry);
+    }
+
+    /// Whether what was added, also before all of it was taken, has the name of a directory that a key is in. Keys are
+    /// asked for in their order.
+    pub fn is_above(&mut self, key: &str) -> bool {
+        self.above.retain(|above| key.starts_with(above) || key < above.as_str());
+        self.above.iter().any(|above| key.starts_with(above))
     }
 
     /// Whether there is nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 
     /// Whether one request takes no more.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.0.len() >= BATCH
+        self.entries.len() >= BATCH
     }
 
     /// All of it, if there is any.
     pub fn take(&mut self) -> Option<Vec<Entry>> {
-        (!self.0.is_empty()).then(|| std::mem::take(&mut self.0))
+        (!self.entries.is_empty()).then(|| std::mem::take(&mut self.entries))
     }
 }
 
-/// Deletes entries; what became of each.
-pub async fn all(end: &End, entries: Vec<Entry>) -> Vec<(Entry, Result<(), StepError>)> {
+/// Deletes entries; what became of each, at the slice's limit at the latest.
+pub async fn all(end: &End, entries: Vec<Entry>, slice: &Slice) -> Vec<(Entry, Result<(), StepError>)> {
     match end {
         End::Local { root, .. } => {
             let paths: Vec<_> = entries.iter().map(|entry| end.path(&entry.key)).collect();
@@ -60,7 +75,7 @@ pub async fn all(end: &End, entries: Vec<Entry>) -> Vec<(Entry, Result<(), StepE
             };
             let removed =
                 blocking(move || Ok(paths.iter().map(|path| gone(root.remove_file(path))).collect::<Vec<_>>()));
-            match removed.await {
+            match slice.within(removed).await {
                 Ok(results) => entries.into_iter().zip(results).collect(),
                 Err(error) => entries.into_iter().map(|entry| (entry, Err(error.clone()))).collect(),
             }
@@ -69,7 +84,7 @@ pub async fn all(end: &End, entries: Vec<Entry>) -> Vec<(Entry, Result<(), StepE
             let (together, mut alone): (Vec<_>, Vec<_>) =
                 entries.into_iter().partition(|entry| fits_xml(&end.path(&entry.key)));
             let keys: Vec<_> = together.iter().map(|entry| end.path(&entry.key)).collect();
-            let mut refused = match objects(bucket, &keys).await {
+            let mut refused = match slice.within(objects(bucket, &keys)).await {
                 Ok(refused) => refused,
                 Err(error) => keys.iter().map(|key| (key.clone(), error.clone())).collect(),
             };
@@ -83,8 +98,9 @@ pub async fn all(end: &End, entries: Vec<Entry>) -> Vec<(Entry, Result<(), StepE
             }
             let alone = alone.into_iter().map(async |entry| {
                 let request = bucket.client.delete_object().bucket(&bucket.name).key(end.path(&entry.key));
-                let deleted = request.set_expected_bucket_owner(bucket.owner.clone()).send().await;
-                (entry, deleted.map(drop).map_err(StepError::from))
+                let request = request.set_expected_bucket_owner(bucket.owner.clone());
+                let deleted = slice.within(async { request.send().await.map(drop).map_err(StepError::from) });
+                (entry, deleted.await)
             });
             came.extend(stream::iter(alone).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
             came
@@ -94,15 +110,8 @@ pub async fn all(end: &End, entries: Vec<Entry>) -> Vec<(Entry, Result<(), StepE
 
 /// Deletes up to [`BATCH`] objects by one request; the keys that S3 refused, with why.
 async fn objects(bucket: &Bucket, keys: &[String]) -> Result<HashMap<String, StepError>, StepError> {
-    if keys.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let identifiers = keys.iter().map(|key| ObjectIdentifier::builder().key(key).build()).collect::<Result<_, _>>();
-    let delete = identifiers.and_then(|all| Delete::builder().set_objects(Some(all)).quiet(true).build());
-    let delete = delete.map_err(|error| ErrorName::Internal.because(error.to_string()))?;
-    let request = bucket.client.delete_objects().bucket(&bucket.name).delete(delete);
-    let answer = request.set_expected_bucket_owner(bucket.owner.clone()).send().await?;
-    let refused: HashMap<_, _> = answer.errors.unwrap_or_default().into_iter().map(refused).collect();
+    let identifiers = keys.iter().map(|key| ObjectIdentifier::builder().key(key).build()).collect();
+    let refused: HashMap<_, _> = together(bucket, identifiers).await?.into_iter().map(refused).collect();
     match refused.iter().find(|(key, _)| !keys.contains(key)) {
         Some((key, error)) => {
             Err(ErrorName::Internal.because(format!("of a key that it was not asked for, {key:?}: {}", error.message)))
@@ -111,7 +120,25 @@ async fn objects(bucket: &Bucket, keys: &[String]) -> Result<HashMap<String, Ste
     }
 }
 
-fn refused(error: aws_sdk_s3::types::Error) -> (String, StepError) {
+/// Deletes up to [`BATCH`] objects, or versions of them, by one request, if there are any; what S3 refused.
+///
+/// # Errors
+/// Why S3 failed, or that an identifier is none.
+pub async fn together(
+    bucket: &Bucket,
+    identifiers: Result<Vec<ObjectIdentifier>, BuildError>,
+) -> Result<Vec<Error>, StepError> {
+    if identifiers.as_ref().is_ok_and(Vec::is_empty) {
+        return Ok(Vec::new());
+    }
+    let delete = identifiers.and_then(|all| Delete::builder().set_objects(Some(all)).quiet(true).build());
+    let delete = delete.map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+    let request = bucket.client.delete_objects().bucket(&bucket.name).delete(delete);
+    let answer = request.set_expected_bucket_owner(bucket.owner.clone()).send().await?;
+    Ok(answer.errors.unwrap_or_default())
+}
+
+fn refused(error: Error) -> (String, StepError) {
     let (code, message) = (error.code.unwrap_or_default(), error.message.unwrap_or_default());
     let error_of_key = match code.as_str() {
         "AccessDenied" => ErrorName::AccessDenied.because(denied("s3:DeleteObject", &message)),

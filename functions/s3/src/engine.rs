@@ -1,49 +1,29 @@
 //! The run of a transfer: decisions on one side, objects on their way on the other, and where it goes on next time.
 
+mod position;
+
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use serde::{Deserialize, Serialize};
-use stepward::{ErrorName, Progress, Resume, StepError};
+use stepward::{ErrorName, Progress, StepError};
 
 use crate::body::blocking;
 use crate::delete::{self, Batch};
 use crate::listing::Entry;
 use crate::plan::{Decision, Plan};
 use crate::report::{Done, Report};
-use crate::transfer::{Begin, Transfers};
+use crate::slice::too_late;
+use crate::transfer::{Begin, End, Transfers};
+
+pub use self::position::{Position, Unfinished, position};
 
 /// Objects that are on their way at once. S3 answers a small one in some 20 to 50 ms, so that this is beyond what one
 /// processor sends.
 const AT_ONCE: usize = 64;
 /// Of those, objects that are moved in parts; each has several on their way.
 const LARGE_AT_ONCE: usize = 4;
-
-/// Where a run goes on.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Position {
-    /// The key up to which all is decided, and over but for what follows.
-    pub after: Option<String>,
-    /// What is not over yet.
-    pub unfinished: Vec<Unfinished>,
-    /// What has been done so far.
-    pub report: Report,
-}
-
-/// An object that goes on in another call.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Unfinished {
-    /// Its key in the source.
-    pub key: String,
-    /// Its size when it was begun, in bytes.
-    pub size: u64,
-    /// Its entity tag when it was begun, if it is an object.
-    pub etag: Option<String>,
-    /// How far it is.
-    pub begin: Begin,
-}
 
 /// What one piece of work has come to.
 enum Came {
@@ -76,15 +56,19 @@ impl Run<'_> {
         let mut left = Vec::new();
         let mut large = 0;
         let mut batch = Batch::default();
+        // What is to go on is enough for a call.
+        let mut has_begun = !unfinished.is_empty();
         for Unfinished { key, size, etag, begin } in unfinished {
             large += 1;
             let modified = std::time::SystemTime::UNIX_EPOCH;
             running.push(self.transfer(Entry { key, size, modified, etag, archived: false }, true, Some(begin)));
         }
-        let slice = self.transfers.slice;
-        let mut listed = false;
+        let Transfers { slice, destination, .. } = self.transfers;
+        let to_files = matches!(destination, End::Local { .. });
+        let (mut listed, mut got_on, mut is_silent) = (false, false, false);
         let listing: Result<(), StepError> = loop {
-            let goes_on = !listed && !slice.is_over() && !report.is_hopeless();
+            let has_time = !has_begun || !slice.is_over();
+            let goes_on = !listed && !is_silent && has_time && !report.is_hopeless();
             let has_room = running.len() < AT_ONCE && large < LARGE_AT_ONCE;
             if !goes_on && batch.is_empty() && running.is_empty() {
                 break Ok(());
@@ -99,9 +83,18 @@ impl Run<'_> {
                 biased;
                 Some(came) = running.next(), if !running.is_empty() => {
                     self.note(came, &mut report, &mut left, &mut large);
+                    got_on = true;
                     continue;
                 }
                 decision = plan.next(), if goes_on && has_room => decision,
+                () = tokio::time::sleep_until(slice.limit()), if goes_on && has_room => {
+                    if got_on {
+                        // The next call lists again from here.
+                        is_silent = true;
+                        continue;
+                    }
+                    Err(silent())
+                }
                 else => continue,
             };
             let decision = match decision {
@@ -114,10 +107,14 @@ impl Run<'_> {
                     break Err(error);
                 }
             };
+            if !std::mem::replace(&mut has_begun, true) {
+                slice.begin();
+            }
             let Some(decision) = decision else {
                 listed = true;
                 continue;
             };
+            got_on = true;
             if let Some(key) = decision.position()
                 && after.as_deref().is_none_or(|after| after < key)
             {
@@ -136,9 +133,17 @@ impl Run<'_> {
                     let reason = "it is archived; unless it has been restored, it cannot be read";
                     self.fail(&mut report, &key, &ErrorName::Conflict.because(reason));
                 }
-                decision if self.dry_run => self.show(&decision, &mut report),
+                Decision::Transfer(entry) if self.dry_run => self.transferred(&mut report, &entry),
+                Decision::Delete(entry) if self.dry_run => self.deleted(&mut report, &entry),
                 Decision::Delete(entry) => batch.push(entry),
                 Decision::Transfer(entry) => {
+                    // A file has to be gone before its name can be a directory's.
+                    if to_files && batch.is_above(&entry.key) {
+                        running.extend(self.deletion(&mut batch));
+                        while let Some(came) = running.next().await {
+                            self.note(came, &mut report, &mut left, &mut large);
+                        }
+                    }
                     let is_large = self.transfers.is_large(&entry);
                     large += usize::from(is_large);
                     running.push(self.transfer(entry, is_large, None));
@@ -146,20 +151,31 @@ impl Run<'_> {
             }
         };
         drop(running);
-        if let Err(error) = listing {
-            return Err(match self.give_up(&left).await {
+        self.end(listing, listed, Position { after, unfinished: left, report }).await
+    }
+
+    /// What a call answers, once nothing is under way any more.
+    async fn end(
+        &self,
+        listing: Result<(), StepError>,
+        listed: bool,
+        position: Position,
+    ) -> Result<Progress<Done>, StepError> {
+        let Position { unfinished, report, .. } = &position;
+        let is_hopeless = report.is_hopeless();
+        if let Err(error) = listing.and_then(|()| if is_hopeless { report.clone().end().map(drop) } else { Ok(()) }) {
+            // What ended it, before what could not be ended.
+            let ended = self.transfers.slice.at_last(self.give_up(unfinished)).await;
+            return Err(match ended.unwrap_or_else(|| Err(too_late())) {
                 Ok(()) => error,
                 Err(also) => StepError { message: format!("{}; and {also}", error.message), ..error },
             });
         }
-        if report.is_hopeless() {
-            self.give_up(&left).await?;
-        } else if !listed || !left.is_empty() {
-            let progress = progress(&report, left.len());
-            return Progress::pending(&Position { after, unfinished: left, report }, Duration::ZERO, progress);
+        if !listed || !unfinished.is_empty() {
+            return Progress::pending(&position, Duration::ZERO, progress(report, unfinished.len()));
         }
         self.clean_up().await?;
-        report.end().map(Progress::Done)
+        position.report.end().map(Progress::Done)
     }
 
     fn transfer(&self, entry: Entry, is_large: bool, begin: Option<Begin>) -> BoxFuture<'_, Came> {
@@ -171,21 +187,16 @@ impl Run<'_> {
 
     fn deletion(&self, batch: &mut Batch) -> Option<BoxFuture<'_, Came>> {
         let entries = batch.take()?;
-        let destination = &self.transfers.destination;
-        Some(Box::pin(async move { Came::Deleted(delete::all(destination, entries).await) }))
+        let Transfers { destination, slice, .. } = self.transfers;
+        Some(Box::pin(async move { Came::Deleted(delete::all(destination, entries, slice).await) }))
     }
 
     fn note(&self, came: Came, report: &mut Report, left: &mut Vec<Unfinished>, large: &mut usize) {
-        let ctx = self.transfers.ctx;
         match came {
             Came::Transferred(entry, is_large, worked) => {
                 *large -= usize::from(is_large);
                 match worked {
-                    Ok(None) => {
-                        report.done.transferred += 1;
-                        report.done.bytes += entry.size;
-                        report.say(ctx, || self.line(&entry));
-                    }
+                    Ok(None) => self.transferred(report, &entry),
                     Ok(Some(begin)) => {
                         let Entry { key, size, etag, .. } = entry;
                         left.push(Unfinished { key, size, etag, begin });
@@ -195,13 +206,12 @@ impl Run<'_> {
             }
             Came::Deleted(entries) => {
                 for (entry, worked) in entries {
-                    let shown = self.transfers.destination.shown(&entry.key);
                     match worked {
-                        Ok(()) => {
-                            report.done.deleted += 1;
-                            report.say(ctx, || format!("delete: {shown}"));
+                        Ok(()) => self.deleted(report, &entry),
+                        Err(error) => {
+                            let shown = self.transfers.destination.shown(&entry.key);
+                            report.fail(self.transfers.ctx, &format!("delete failed: {shown}"), &error);
                         }
-                        Err(error) => report.fail(ctx, &format!("delete failed: {shown}"), &error),
                     }
                 }
             }
@@ -213,43 +223,20 @@ impl Run<'_> {
         report.fail(self.transfers.ctx, &what, error);
     }
 
-    fn show(&self, decision: &Decision, report: &mut Report) {
-        let ctx = self.transfers.ctx;
-        match decision {
-            Decision::Transfer(entry) => {
-                report.done.transferred += 1;
-                report.done.bytes += entry.size;
-                report.say(ctx, || self.line(entry));
-            }
-            Decision::Delete(entry) => {
-                report.done.deleted += 1;
-                report.say(ctx, || format!("delete: {}", self.transfers.destination.shown(&entry.key)));
-            }
-            Decision::Unchanged(_) | Decision::Left(_) | Decision::Impossible { .. } => {}
-        }
+    fn transferred(&self, report: &mut Report, entry: &Entry) {
+        let Transfers { ctx, source, destination, .. } = self.transfers;
+        report.done.transferred += 1;
+        report.done.bytes += entry.size;
+        let line =
+            || format!("{}: {} to {}", self.verb, source.shown(&entry.key), destination.shown(self.name(&entry.key)));
+        report.say(ctx, line);
     }
 
-    fn line(&self, entry: &Entry) -> String {
-        let Transfers { source, destination, .. } = self.transfers;
-        format!("{}: {} to {}", self.verb, source.shown(&entry.key), destination.shown(self.name(&entry.key)))
+    fn deleted(&self, report: &mut Report, entry: &Entry) {
+        report.done.deleted += 1;
+        report.say(self.transfers.ctx, || format!("delete: {}", self.transfers.destination.shown(&entry.key)));
     }
-}
 
-/// The position that a call goes on from.
-///
-/// # Errors
-/// `InvalidInput` where it is none.
-pub fn position(resume: Option<&Resume>) -> Result<Position, StepError> {
-    resume.map(Resume::state).transpose().map(Option::unwrap_or_default)
-}
-
-fn progress(report: &Report, unfinished: usize) -> String {
-    let Done { transferred, bytes, deleted, unchanged, .. } = &report.done;
-    let under_way = if unfinished > 0 { format!(", {unfinished} large ones under way") } else { String::new() };
-    format!("{transferred} transferred ({bytes} bytes), {deleted} deleted, {unchanged} unchanged so far{under_way}")
-}
-
-impl Run<'_> {
     fn name<'e>(&'e self, key: &'e str) -> &'e str {
         self.rename.as_deref().unwrap_or(key)
     }
@@ -273,4 +260,14 @@ impl Run<'_> {
             None => Ok(()),
         }
     }
+}
+
+fn silent() -> StepError {
+    ErrorName::TimedOut.because("nothing was listed in all of this call's time; look at S3's status, then run it again")
+}
+
+fn progress(report: &Report, unfinished: usize) -> String {
+    let Done { transferred, bytes, deleted, unchanged, .. } = &report.done;
+    let under_way = if unfinished > 0 { format!(", {unfinished} large ones under way") } else { String::new() };
+    format!("{transferred} transferred ({bytes} bytes), {deleted} deleted, {unchanged} unchanged so far{under_way}")
 }

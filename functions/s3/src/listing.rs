@@ -1,16 +1,16 @@
 //! What is in a bucket or below a directory: in byte order of keys, page after page, in bounded memory.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{EncodingType, ObjectStorageClass};
 use stepward::{ErrorName, StepError};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
+use crate::bucket::Bucket;
 use crate::keys::listed;
 use crate::local::{self, Root};
+use crate::transfer::End;
 
 /// Entries of a local listing that are handed over at once; S3's pages have as many.
 const PAGE: usize = 1000;
@@ -46,31 +46,6 @@ pub enum Listed {
     },
 }
 
-/// What is listed.
-#[derive(Clone, Debug)]
-pub enum Range {
-    /// Objects whose keys begin with the prefix.
-    Objects {
-        /// A client that may list the bucket.
-        client: Client,
-        /// The bucket.
-        bucket: String,
-        /// The prefix; empty for the whole bucket.
-        prefix: String,
-        /// Whether empty objects with a slash at the end are listed too: the "folders" that consoles make.
-        folders: bool,
-    },
-    /// Files below a directory.
-    Files {
-        /// The local root.
-        root: Arc<Root>,
-        /// The directory, below the root.
-        base: String,
-        /// Whether a directory that is not there is an empty one.
-        optional: bool,
-    },
-}
-
 /// A listing on its way. What it reads ahead ends when it is dropped.
 #[derive(Debug)]
 pub struct Listing {
@@ -81,21 +56,22 @@ pub struct Listing {
     is_over: bool,
 }
 
-impl Range {
-    /// Lists what comes after the key `after`.
+impl Listing {
+    /// Lists what is below an end, after the key `after`. With `folders` also empty objects with a slash at the end, as
+    /// consoles make them; with `optional` a directory that is not there is an empty one.
     #[must_use]
-    pub fn list(&self, after: Option<&str>) -> Listing {
+    pub fn below(end: &End, after: Option<&str>, folders: bool, optional: bool) -> Self {
         let (sender, pages) = mpsc::channel(AHEAD);
         let after = after.map(str::to_owned);
-        match self.clone() {
-            Self::Objects { client, bucket, prefix, folders } => {
+        match end.clone() {
+            End::S3 { bucket, prefix } => {
                 tokio::spawn(async move {
-                    if let Err(error) = objects(&client, &bucket, &prefix, folders, after, &sender).await {
+                    if let Err(error) = objects(&bucket, &prefix, folders, after, &sender).await {
                         let _ = sender.send(Err(error)).await;
                     }
                 });
             }
-            Self::Files { root, base, optional } => {
+            End::Local { root, base } => {
                 tokio::task::spawn_blocking(move || match files(&root, &base, after.as_deref(), &sender) {
                     Err(error) if error.name == ErrorName::NotFound && optional => {
                         let _ = sender.blocking_send(Ok(Vec::new()));
@@ -105,11 +81,9 @@ impl Range {
                 });
             }
         }
-        Listing { pages, page: Vec::new().into_iter(), is_over: false }
+        Self { pages, page: Vec::new().into_iter(), is_over: false }
     }
-}
 
-impl Listing {
     /// A listing of one entry.
     #[must_use]
     pub fn of(entry: Entry) -> Self {
@@ -158,14 +132,14 @@ pub fn is_archived(storage_class: Option<&str>) -> bool {
 }
 
 async fn objects(
-    client: &Client,
-    bucket: &str,
+    bucket: &Bucket,
     prefix: &str,
     folders: bool,
     after: Option<String>,
     sender: &Sender<Result<Vec<Listed>, StepError>>,
 ) -> Result<(), StepError> {
-    let request = client.list_objects_v2().bucket(bucket).prefix(prefix).encoding_type(EncodingType::Url);
+    let request = bucket.client.list_objects_v2().bucket(&bucket.name).prefix(prefix).encoding_type(EncodingType::Url);
+    let request = request.set_expected_bucket_owner(bucket.owner.clone());
     let mut last = after.map(|after| format!("{prefix}{after}"));
     let request = request.set_start_after(last.clone());
     let mut pages = request.into_paginator().send();
@@ -175,7 +149,7 @@ async fn objects(
         for object in page.contents.unwrap_or_default() {
             let key = listed(page.encoding_type.as_ref(), object.key.unwrap_or_default())?;
             if last.as_ref().is_some_and(|last| *last >= key) {
-                return Err(out_of_order(bucket, &key));
+                return Err(out_of_order(&bucket.name, &key));
             }
             last = Some(key.clone());
             let size = object.size.unwrap_or_default().unsigned_abs();

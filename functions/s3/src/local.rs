@@ -60,10 +60,10 @@ pub struct Stat {
 }
 
 /// A file that is read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct OpenFile {
     /// The content.
-    pub file: File,
+    pub file: Arc<File>,
     /// How it was when it was opened.
     pub stat: Stat,
 }
@@ -131,7 +131,7 @@ impl Root {
         let opened = self.beneath(path, |dir, path| {
             let file = dir.open_with(path, &options)?;
             let stat = Stat::from(&file.metadata()?);
-            Ok(OpenFile { file: file.into_std(), stat })
+            Ok(OpenFile { file: Arc::new(file.into_std()), stat })
         });
         let opened = opened.map_err(|error| failed("read", path, &error))?;
         if opened.stat.is_file {

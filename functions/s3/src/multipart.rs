@@ -2,6 +2,8 @@
 //!
 //! <https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html>
 
+mod left;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
@@ -9,9 +11,7 @@ use std::time::Duration;
 use aws_sdk_s3::config::Config;
 use aws_sdk_s3::operation::create_multipart_upload::CreateMultipartUploadError;
 use aws_sdk_s3::operation::create_multipart_upload::builders::CreateMultipartUploadFluentBuilder;
-use aws_sdk_s3::types::{
-    ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart, EncodingType, MultipartUpload,
-};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use crc_fast::CrcAlgorithm;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -20,10 +20,13 @@ use stepward::resend::OnlyThrottled;
 use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;
-use crate::bucket::{Bucket, patient};
-use crate::keys::listed;
+use crate::bucket::{Attributes, Bucket, patient};
 use crate::slice::Slice;
-use crate::transfer::{TRIES, jitter};
+use crate::transfer::{Begin, Reached, TRIES, jitter};
+
+use self::left::abort_lost;
+pub(crate) use self::left::aborted;
+pub use self::left::{abort, abort_after, abort_lost_after, is_of, unfinished};
 
 /// Size above which an object is moved in parts, and of a part: the AWS CLI's.
 pub const PART: u64 = 8 * 1024 * 1024;
@@ -47,6 +50,8 @@ pub struct Upload<'a> {
     pub bucket: &'a Bucket,
     /// As what.
     pub key: &'a str,
+    /// How it is written.
+    pub attributes: &'a Attributes,
     /// Bytes of the whole.
     pub size: u64,
     /// Bytes of a part, but for the last.
@@ -56,7 +61,26 @@ pub struct Upload<'a> {
     /// The role session that uploads: what it has begun and lost is aborted.
     pub session_arn: Option<&'a str>,
     /// When to stop for now.
-    pub slice: Slice,
+    pub slice: &'a Slice,
+}
+
+/// What has come of it.
+pub enum Uploaded {
+    /// All of it, with the checksum of what was sent, where every part has one.
+    All(Option<Checksum>),
+    /// What another call goes on with.
+    Partly(Begun),
+}
+
+impl Uploaded {
+    /// What another call goes on with.
+    #[must_use]
+    pub fn left(self) -> Option<Begun> {
+        match self {
+            Self::All(_) => None,
+            Self::Partly(begun) => Some(begun),
+        }
+    }
 }
 
 /// A part that is to be uploaded.
@@ -87,21 +111,27 @@ impl Upload<'_> {
     pub async fn run<F: Future<Output = Result<CompletedPart, StepError>>>(
         &self,
         begun: Option<Begun>,
+        reached: &Reached,
         create: impl Future<Output = Result<CreateMultipartUploadFluentBuilder, StepError>>,
         part: impl Fn(Part) -> F,
-    ) -> Result<Option<Begun>, StepError> {
-        let (upload_id, mut done) = if let Some(resumed) = self.resumed(begun).await? {
+    ) -> Result<Uploaded, StepError> {
+        let (begun, mut done) = if let Some(resumed) = self.resumed(begun).await? {
             resumed
         } else {
-            (self.begin(&create.await?).await?, BTreeMap::new())
+            let begun = Begun { upload_id: self.begin(&create.await?).await?, of: self.of.into() };
+            reached.note(Some(Begin::Upload(begun.clone())));
+            (begun, BTreeMap::new())
         };
-        let worked = match self.parts(&upload_id, &mut done, part).await {
-            Ok(false) => return Ok(Some(Begun { upload_id, of: self.of.into() })),
+        let further = || reached.note(Some(Begin::Upload(begun.clone())));
+        let upload_id = begun.upload_id.clone();
+        let worked = match self.parts(&upload_id, &mut done, further, part).await {
+            Ok(false) => return Ok(Uploaded::Partly(begun)),
             Ok(true) => self.complete(&upload_id, done).await,
             Err(error) => Err(error),
         };
+        reached.note(None);
         match worked {
-            Ok(()) => Ok(None),
+            Ok(whole) => Ok(Uploaded::All(whole)),
             Err(error) => Err(abort_after(error, self.bucket, self.key, &upload_id).await),
         }
     }
@@ -111,14 +141,12 @@ impl Upload<'_> {
     async fn begin(&self, request: &CreateMultipartUploadFluentBuilder) -> Result<String, StepError> {
         let mut tries = 0;
         loop {
-            self.abort_lost().await?;
+            abort_lost(self.bucket, self.key, self.session_arn).await?;
             tries += 1;
             match self.create(request.clone()).await {
                 Err(error) if matches!(error.name, ErrorName::TimedOut | ErrorName::Internal) => {
                     if tries == TRIES {
-                        let Err(left) = self.abort_lost().await else { return Err(error) };
-                        let message = format!("{}; what it may have begun could not be aborted: {left}", error.message);
-                        return Err(StepError { message, ..error });
+                        return Err(abort_lost_after(error, self.bucket, self.key, self.session_arn).await);
                     }
                     tokio::time::sleep(jitter(Duration::from_secs(1 << tries))).await;
                 }
@@ -131,13 +159,18 @@ impl Upload<'_> {
         let once = Config::builder().retry_classifier(OnlyThrottled::<CreateMultipartUploadError>::default());
         let request = request.bucket(&self.bucket.name).key(self.key);
         let request = request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).checksum_type(ChecksumType::FullObject);
-        let request = request.set_expected_bucket_owner(self.bucket.owner.clone());
+        let Attributes { storage_class, encryption, kms_key } = self.attributes;
+        let request = request
+            .set_storage_class(storage_class.clone())
+            .set_server_side_encryption(encryption.clone())
+            .set_ssekms_key_id(kms_key.clone())
+            .set_expected_bucket_owner(self.bucket.owner.clone());
         let answer = request.customize().config_override(once).send().await?;
         answer.upload_id.ok_or_else(|| ErrorName::Internal.because("S3 began an upload and gave it no ID"))
     }
 
     /// The parts that an upload of an earlier call has; `None` where it is of no use any more.
-    async fn resumed(&self, begun: Option<Begun>) -> Result<Option<(String, BTreeMap<i32, CompletedPart>)>, StepError> {
+    async fn resumed(&self, begun: Option<Begun>) -> Result<Option<(Begun, BTreeMap<i32, CompletedPart>)>, StepError> {
         let Some(Begun { upload_id, of }) = begun else { return Ok(None) };
         if of != self.of {
             abort(self.bucket, self.key, &upload_id).await?;
@@ -158,19 +191,7 @@ impl Upload<'_> {
                 done.insert(number, completed.set_checksum_crc64_nvme(part.checksum_crc64_nvme).build());
             }
         }
-        Ok(Some((upload_id, done)))
-    }
-
-    /// Aborts what an earlier call of this same session has begun for the key, when its answer was lost.
-    async fn abort_lost(&self) -> Result<(), StepError> {
-        let Some(session_arn) = self.session_arn else { return Ok(()) };
-        let all = unfinished(self.bucket, self.key, |upload| {
-            upload.key.as_deref() == Some(self.key) && is_of(upload, session_arn)
-        });
-        for (_, upload_id) in all.await? {
-            abort(self.bucket, self.key, &upload_id).await?;
-        }
-        Ok(())
+        Ok(Some((Begun { upload_id, of }, done)))
     }
 
     /// Whether all parts are there now.
@@ -178,6 +199,7 @@ impl Upload<'_> {
         &self,
         upload_id: &str,
         done: &mut BTreeMap<i32, CompletedPart>,
+        further: impl Fn(),
         part: impl Fn(Part) -> F,
     ) -> Result<bool, StepError> {
         let count = i32::try_from(self.size.div_ceil(self.part_size))
@@ -200,6 +222,7 @@ impl Upload<'_> {
                 completed => completed?,
             };
             done.insert(completed.part_number.unwrap_or_default(), completed);
+            further();
         }
     }
 
@@ -208,7 +231,11 @@ impl Upload<'_> {
         self.size.saturating_sub(before).min(self.part_size)
     }
 
-    async fn complete(&self, upload_id: &str, done: BTreeMap<i32, CompletedPart>) -> Result<(), StepError> {
+    async fn complete(
+        &self,
+        upload_id: &str,
+        done: BTreeMap<i32, CompletedPart>,
+    ) -> Result<Option<Checksum>, StepError> {
         // Where every part has a checksum, S3 is told that of the whole and refuses what does not fit.
         let whole = done.iter().try_fold(Checksum::empty(CrcAlgorithm::Crc64Nvme), |whole, (number, part)| {
             let text = part.checksum_crc64_nvme.as_deref()?;
@@ -220,79 +247,22 @@ impl Upload<'_> {
         let request = request.set_checksum_crc64_nvme(whole.map(|whole| whole.text()));
         let request = request.set_checksum_type(whole.map(|_| ChecksumType::FullObject));
         let request = request.set_expected_bucket_owner(self.bucket.owner.clone());
-        request.customize().config_override(patient()).send().await?;
-        Ok(())
-    }
-}
-
-/// Aborts an upload; one that is not there is as good.
-///
-/// # Errors
-/// Why S3 failed.
-pub async fn abort(bucket: &Bucket, key: &str, upload_id: &str) -> Result<(), StepError> {
-    let request = bucket.client.abort_multipart_upload().bucket(&bucket.name).key(key).upload_id(upload_id);
-    match request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(StepError::from) {
-        Err(error) if !error.has_code("NoSuchUpload") => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Aborts an upload because of an error. What comes back is that error, and tells what is left if that fails too.
-pub async fn abort_after(error: StepError, bucket: &Bucket, key: &str, upload_id: &str) -> StepError {
-    match abort(bucket, key, upload_id).await {
-        // Another try to abort has told already.
-        Err(_) if error.message.contains(upload_id) => error,
-        Err(left) => {
-            let message = format!(
-                "{}; its unfinished multipart upload {upload_id} could not be aborted either ({left}) and is charged \
-                 for until it is",
-                error.message
-            );
-            StepError { message, ..error }
-        }
-        Ok(()) => error,
-    }
-}
-
-/// Key and ID of the unfinished uploads below a prefix that are meant.
-///
-/// # Errors
-/// Why S3 failed.
-pub async fn unfinished(
-    bucket: &Bucket,
-    prefix: &str,
-    is_meant: impl Fn(&MultipartUpload) -> bool,
-) -> Result<Vec<(String, String)>, StepError> {
-    let (mut found, mut key_marker, mut id_marker) = (Vec::new(), None, None);
-    loop {
-        let request = bucket.client.list_multipart_uploads().bucket(&bucket.name).prefix(prefix);
-        let request = request.encoding_type(EncodingType::Url).set_expected_bucket_owner(bucket.owner.clone());
-        let page = request.set_key_marker(key_marker).set_upload_id_marker(id_marker).send().await;
-        let page = match page.map_err(StepError::from) {
-            // Some servers that speak S3 keep uploads and cannot list them. S3 itself can.
-            Err(error) if error.has_code("NotImplemented") => return Ok(found),
-            page => page?,
+        let Err(error) = request.customize().config_override(patient()).send().await.map_err(StepError::from) else {
+            return Ok(whole);
         };
-        for mut upload in page.uploads.unwrap_or_default() {
-            let key = listed(page.encoding_type.as_ref(), upload.key.take().unwrap_or_default())?;
-            upload.key = Some(key.clone());
-            if is_meant(&upload) {
-                found.extend(upload.upload_id.map(|upload_id| (key, upload_id)));
-            }
-        }
-        if page.is_truncated != Some(true) || page.next_key_marker.is_none() {
-            return Ok(found);
-        }
-        let encoding = page.encoding_type;
-        key_marker = page.next_key_marker.map(|marker| listed(encoding.as_ref(), marker)).transpose()?;
-        id_marker = page.next_upload_id_marker;
+        // The answer may have been lost, and another try have found no upload any more.
+        let is_unclear =
+            matches!(error.name, ErrorName::TimedOut | ErrorName::Internal) || error.has_code("NoSuchUpload");
+        if is_unclear && self.is_complete(upload_id, whole).await { Ok(whole) } else { Err(error) }
     }
-}
 
-/// Whether a role session has begun an upload. <https://docs.aws.amazon.com/AmazonS3/latest/API/API_Initiator.html>
-#[must_use]
-pub fn is_of(upload: &MultipartUpload, session_arn: &str) -> bool {
-    upload.initiator.as_ref().and_then(|initiator| initiator.id.as_deref()) == Some(session_arn)
+    /// Whether the upload is over, and its object there.
+    async fn is_complete(&self, upload_id: &str, whole: Option<Checksum>) -> bool {
+        // What can be aborted has not been completed: the object is an older one then.
+        let is_over = matches!(aborted(self.bucket, self.key, upload_id).await, Ok(false));
+        is_over
+            && self.bucket.head(self.key).await.is_ok_and(|head| whole.is_some_and(|sum| head.checksums.contains(&sum)))
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,17 @@
 //! How long one call may work.
 
+use std::future::Future;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use stepward::Context;
-use tokio::time::Instant;
+use stepward::{Context, ErrorName, StepError};
+use tokio::time::{Instant, timeout_at};
 
 /// The longest that one call works.
 const LONGEST: Duration = Duration::from_secs(50);
+/// What is kept of a call's time for ending what S3 does not answer, and for the answer itself: at most this, and at
+/// most an eighth of what is left.
+const MARGIN: Duration = Duration::from_secs(20);
 
 /// The time in which one call begins new work, before it answers `Pending` and goes on in the next.
 ///
@@ -16,24 +21,69 @@ const LONGEST: Duration = Duration::from_secs(50);
 /// at the slice's end still has to come back, with the SDK's retries, and the answer has to be written.
 ///
 /// A call always gets something done: look at [`is_over`](Self::is_over) after a piece of work, not before the first.
-#[derive(Clone, Copy, Debug)]
+///
+/// No wait outlives the call: what S3 is silent about is cut off at its [limit](Self::within), some seconds before the
+/// deadline. Otherwise one object would take the whole call with it, and what it knows of all others.
+#[derive(Debug)]
 pub struct Slice {
     end: Instant,
+    /// Where it has begun anew: its end then.
+    later: OnceLock<Instant>,
+    deadline: Instant,
+    limit: Instant,
+    last: Instant,
 }
 
 impl Slice {
     /// The slice that begins now, at the start of a call.
     #[must_use]
     pub fn of(ctx: &Context) -> Self {
-        let now = Instant::now();
-        Self { end: now + LONGEST.min(ctx.deadline().saturating_duration_since(now) / 2) }
+        let (now, deadline) = (Instant::now(), ctx.deadline());
+        let left = deadline.saturating_duration_since(now);
+        let margin = MARGIN.min(left / 8);
+        let (limit, last) = (deadline - margin, deadline - margin / 2);
+        Self { end: now + LONGEST.min(left / 2), later: OnceLock::new(), deadline, limit, last }
+    }
+
+    /// Begins anew, once, when there is something to be done at last: to list a large directory may take longer than a
+    /// slice, and is to be done again in every call.
+    pub fn begin(&self) {
+        self.later.get_or_init(|| {
+            let now = Instant::now();
+            (now + LONGEST.min(self.deadline.saturating_duration_since(now) / 2)).min(self.limit)
+        });
     }
 
     /// Whether it is time to answer.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        Instant::now() >= self.end
+        Instant::now() >= *self.later.get().unwrap_or(&self.end)
     }
+
+    /// When work is cut off.
+    #[must_use]
+    pub fn limit(&self) -> Instant {
+        self.limit
+    }
+
+    /// Work, until it is cut off.
+    ///
+    /// # Errors
+    /// `TimedOut` where it was, or what the work fails with.
+    pub async fn within<T>(&self, work: impl Future<Output = Result<T, StepError>>) -> Result<T, StepError> {
+        timeout_at(self.limit, work).await.unwrap_or_else(|_| Err(too_late()))
+    }
+
+    /// Ends what was cut off; `None` where there is no time for that either.
+    pub async fn at_last<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        timeout_at(self.last, work).await.ok()
+    }
+}
+
+/// The error for what was cut off.
+#[must_use]
+pub fn too_late() -> StepError {
+    ErrorName::TimedOut.because("it was not over when this call's time was; look at S3's status, then run it again")
 }
 
 #[cfg(test)]
@@ -57,5 +107,10 @@ mod tests {
         let slice = Slice::of(&ctx);
         tokio::time::advance(Duration::from_secs(15)).await;
         assert!(slice.is_over(), "it begins anew in the next call, with half of what is left then");
+        slice.begin();
+        assert!(!slice.is_over(), "and when there is something to be done at last");
+        slice.begin();
+        tokio::time::advance(Duration::from_secs(8)).await;
+        assert!(slice.is_over(), "but only once");
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::body::blocking;
 use crate::bucket::{Attributes, Encryption};
-use crate::engine::{self, Run};
+use crate::engine::{self, Run, Unfinished};
 use crate::filter::{Filter, Filters, root_of_local, root_of_s3};
 use crate::listing::Listing;
 use crate::multipart::{abort, is_of, unfinished};
@@ -28,6 +28,9 @@ use self::ends::{Ends, Look};
 
 /// How long a transfer may take, over all its calls.
 pub const TIMEOUT: Duration = Duration::from_hours(24);
+/// Seconds by which our clock may be ahead of S3's.
+const CLOCKS: i64 = 60;
+
 /// What is done.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operation {
@@ -75,6 +78,11 @@ impl Task<'_> {
         Ok((Place::parse("source", self.source)?, Place::parse(self.name_of_destination(), self.destination)?))
     }
 
+    /// Whether the source is read in another account or Region than the destination is written in.
+    fn is_elsewhere(&self) -> bool {
+        self.source_account.is_some() || self.source_region.is_some()
+    }
+
     fn name_of_destination(&self) -> &'static str {
         if self.operation == Operation::Delete { "uri" } else { "destination" }
     }
@@ -105,10 +113,8 @@ impl Task<'_> {
         match (&source, &destination) {
             (Place::Local(_), Place::Local(_)) => Err(ErrorName::InvalidInput
                 .because("source and destination are both local: at least one must be s3://bucket/key")),
-            (Place::Local(_), _) if self.source_account.is_some() || self.source_region.is_some() => {
-                Err(ErrorName::InvalidInput
-                    .because("source_account and source_region are for a source in S3, and this one is local"))
-            }
+            (Place::Local(_), _) if self.is_elsewhere() => Err(ErrorName::InvalidInput
+                .because("source_account and source_region are for a source in S3, and this one is local")),
             (Place::S3(uri), _) if single && (uri.key.is_empty() || uri.key.ends_with('/')) => {
                 Err(ErrorName::InvalidInput
                     .because("source names a prefix and not an object: set recursive, or name an object"))
@@ -153,8 +159,8 @@ impl Task<'_> {
         }
         let transfers = self.transfers(ctx, (source, destination), slice)?;
         if let Some(scratch) = transfers.scratch.clone() {
-            let kept: Vec<_> = position.unfinished.iter().map(|one| transfers.source.path(&one.key)).collect();
-            let kept: Vec<_> = kept.iter().map(|key| scratch_name(key)).collect();
+            let path = |one: &Unfinished| scratch_name(&transfers.source.path(&one.key));
+            let kept: Vec<_> = position.unfinished.iter().map(path).collect();
             blocking(move || scratch.keep_only(&kept.iter().map(String::as_str).collect::<Vec<_>>())).await?;
         }
         let (source, destination) = (&transfers.source, &transfers.destination);
@@ -165,7 +171,7 @@ impl Task<'_> {
         let listed = |end: &End, folders, optional| match &single {
             Some((Some(entry), _)) if look != Look::No => Listing::of(entry.clone()),
             Some(_) => Listing::empty(),
-            None => end.range(folders, optional).list(after),
+            None => Listing::below(end, after, folders, optional),
         };
         let plan = match self.operation {
             Operation::Copy | Operation::Move => Plan::copy(listed(source, false, false), is_meant),
@@ -204,8 +210,11 @@ impl Task<'_> {
         run.give_up(&position.unfinished).await?;
         // A call whose answer was lost may have begun others.
         if let (End::S3 { bucket, prefix }, Some(session_arn)) = (&transfers.destination, ctx.session_arn()) {
+            // The session is the execution's: other steps and branches of it upload too.
+            let since = resume.as_ref().map_or(i64::MIN, |resume| resume.since - CLOCKS);
             let is_own = |upload: &MultipartUpload| {
-                is_of(upload, session_arn) && (only.is_none() || only.as_deref() == upload.key.as_deref())
+                let is_since = upload.initiated.is_none_or(|initiated| initiated.secs() >= since);
+                is_since && is_of(upload, session_arn) && (only.is_none() || only.as_deref() == upload.key.as_deref())
             };
             for (key, upload_id) in unfinished(bucket, only.as_deref().unwrap_or(prefix), is_own).await? {
                 abort(bucket, &key, &upload_id).await?;
@@ -239,7 +248,7 @@ impl Task<'_> {
             slice,
             scratch,
             relay: AtomicBool::new(false),
-            two_accounts: self.source_account.is_some() || self.source_region.is_some(),
+            two_accounts: self.is_elsewhere(),
             memory: Semaphore::new(MEMORY),
         })
     }

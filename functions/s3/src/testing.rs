@@ -51,6 +51,7 @@ const MIB: usize = 1024 * 1024;
 
 /// An answer: status, headers and body.
 pub(crate) type Answer = (u16, Vec<(String, String)>, Bytes);
+type Silence = Box<dyn Fn(&Sent) -> bool + Send>;
 type Hook = Box<dyn FnMut(&Sent, &mut Store) -> Option<Answer> + Send>;
 
 /// The small S3.
@@ -58,6 +59,7 @@ type Hook = Box<dyn FnMut(&Sent, &mut Store) -> Option<Answer> + Send>;
 pub(crate) struct S3 {
     store: Arc<Mutex<Store>>,
     hooks: Arc<Mutex<Vec<(&'static str, Hook)>>>,
+    silences: Arc<Mutex<Vec<(&'static str, Silence)>>>,
 }
 
 impl Debug for S3 {
@@ -111,6 +113,16 @@ impl S3 {
             left = left.checked_sub(1)?;
             Some(refusal(status, code))
         });
+    }
+
+    /// Leaves requests of an operation without an answer, for ever.
+    pub(crate) fn silence(&self, operation: &'static str, which: impl Fn(&Sent) -> bool + Send + 'static) {
+        self.silences.lock().unwrap().push((operation, Box::new(which)));
+    }
+
+    /// Answers again.
+    pub(crate) fn speak(&self) {
+        self.silences.lock().unwrap().clear();
     }
 
     /// Lets the time for a call be over when an operation is asked for the `n`th time.
@@ -180,6 +192,11 @@ impl HttpConnector for S3 {
                 let mut of_operation = hooks.iter_mut().filter(|(operation, _)| *operation == sent.operation);
                 of_operation.find_map(|(_, hook)| hook(&sent, &mut store))
             };
+            let is_silent =
+                s3.silences.lock().unwrap().iter().any(|(one, which)| *one == sent.operation && which(&sent));
+            if is_silent {
+                return std::future::pending().await;
+            }
             let (status, headers, body) = hooked.unwrap_or_else(|| s3.store().answer(&sent));
             // An answer to a HEAD is without a body, also where it is a refusal.
             let body = if sent.operation == "HeadObject" { Bytes::new() } else { body };
@@ -217,8 +234,25 @@ pub(crate) fn says(ctx: &Context) -> Vec<String> {
 /// What a state machine does with a pending answer: it keeps it as JSON, waits, and hands it back.
 pub(crate) fn pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, String) {
     let Progress::Pending { state, progress, .. } = answer.unwrap() else { panic!("not pending") };
+    assert!(is_exact(&state), "JSONata would round a number of it: {state}");
     let text = json!({ "since": 0, "state": state }).to_string();
     (serde_json::from_str(&text).unwrap(), progress)
+}
+
+/// Whether every number outlives a state machine, which keeps 53 bits of it.
+fn is_exact(state: &Value) -> bool {
+    match state {
+        Value::Number(number) => number.as_u64().is_some_and(|number| number < 1 << 53),
+        Value::Array(all) => all.iter().all(is_exact),
+        Value::Object(all) => all.values().all(is_exact),
+        _ => true,
+    }
+}
+
+/// What comes of a call before Lambda would end it.
+pub(crate) fn in_time<T>(call: impl Future<Output = T>) -> impl Future<Output = T> {
+    let call = Box::pin(tokio::time::timeout(Duration::from_secs(59), call));
+    async { call.await.expect("the call outlived its deadline") }
 }
 
 /// The output of an answer.

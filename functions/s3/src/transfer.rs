@@ -1,7 +1,9 @@
 //! Moving one object: up, down, or from bucket to bucket.
 
+mod begin;
 mod copy;
 mod download;
+mod moved;
 mod upload;
 
 use std::future::Future;
@@ -9,17 +11,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use stepward::{Context, ErrorName, StepError};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout_at;
 
 use crate::bucket::{Attributes, Bucket};
 use crate::keys;
-use crate::listing::{Entry, Range};
+use crate::listing::Entry;
 use crate::local::{Root, Scratch};
-use crate::multipart::{self, Begun};
-use crate::slice::Slice;
+use crate::multipart::{self, Upload};
+use crate::slice::{Slice, too_late};
 
+pub use self::begin::{Begin, Reached};
 use self::copy::COPY_LIMIT;
 pub use self::download::Partial;
 pub(crate) use self::download::scratch_name;
@@ -72,31 +75,7 @@ pub struct Transfers<'a> {
     pub memory: Semaphore,
 }
 
-/// A transfer that goes on in another call.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Begin {
-    /// A multipart upload, from a file or from another bucket.
-    Upload(Begun),
-    /// A file that is not whole yet.
-    Download(Partial),
-}
-
 impl End {
-    /// The listing of what is below it: `folders` and `optional` as in [`Range`].
-    #[must_use]
-    pub fn range(&self, folders: bool, optional: bool) -> Range {
-        match self {
-            Self::S3 { bucket, prefix } => Range::Objects {
-                client: bucket.client.clone(),
-                bucket: bucket.name.clone(),
-                prefix: prefix.clone(),
-                folders,
-            },
-            Self::Local { root, base } => Range::Files { root: Arc::clone(root), base: base.clone(), optional },
-        }
-    }
-
     /// A name below it, whole: a key, or a path below the root.
     #[must_use]
     pub fn path(&self, name: &str) -> String {
@@ -130,12 +109,41 @@ impl Transfers<'_> {
     /// # Errors
     /// Why it failed; nothing is left of it then.
     pub async fn transfer(&self, entry: &Entry, name: &str, begun: Option<Begin>) -> Result<Option<Begin>, StepError> {
-        match (self.transferred(entry, name, begun.clone()).await, &begun, &self.destination) {
-            (Err(error), Some(Begin::Upload(begun)), End::S3 { bucket, .. }) => {
-                Err(multipart::abort_after(error, bucket, &self.destination.path(name), &begun.upload_id).await)
+        let reached = Reached::default();
+        let work = self.transferred(entry, name, begun.clone(), &reached);
+        let (error, is_late) = match timeout_at(self.slice.limit(), work).await {
+            Ok(Ok(left)) => return Ok(left),
+            Ok(Err(error)) => {
+                let may_be_moved = self.is_move && error.name == ErrorName::NotFound;
+                if let Some(begun) = begun.as_ref().filter(|_| may_be_moved)
+                    && let Some(Ok(true)) = self.slice.at_last(self.has_moved(entry, name, begun)).await
+                {
+                    return Ok(None);
+                }
+                (error, false)
             }
-            (worked, ..) => worked,
-        }
+            Err(_) => match reached.take() {
+                None => (too_late(), true),
+                left => return Ok(left),
+            },
+        };
+        let End::S3 { bucket, .. } = &self.destination else { return Err(error) };
+        let key = self.destination.path(name);
+        let ended = self.slice.at_last(async {
+            match &begun {
+                Some(Begin::Upload(begun)) => {
+                    multipart::abort_after(error.clone(), bucket, &key, &begun.upload_id).await
+                }
+                None if is_late && self.is_large(entry) => {
+                    multipart::abort_lost_after(error.clone(), bucket, &key, self.ctx.session_arn()).await
+                }
+                _ => error.clone(),
+            }
+        });
+        Err(ended.await.unwrap_or_else(|| {
+            let left = "an unfinished multipart upload of it may be left, which is charged for until it is aborted";
+            StepError { message: format!("{}; {left}", error.message), ..error }
+        }))
     }
 
     /// Ends what was begun and will not go on: nothing is left of it. Unfinished files go with their directory.
@@ -192,24 +200,38 @@ impl Transfers<'_> {
         }
     }
 
-    async fn transferred(&self, entry: &Entry, name: &str, begun: Option<Begin>) -> Result<Option<Begin>, StepError> {
+    async fn transferred(
+        &self,
+        entry: &Entry,
+        name: &str,
+        begun: Option<Begin>,
+        reached: &Reached,
+    ) -> Result<Option<Begin>, StepError> {
         match (&self.source, &self.destination) {
             (End::Local { root, .. }, End::S3 { bucket, .. }) => {
                 let path = self.source.path(&entry.key);
-                Box::pin(self.upload((root, &path), (bucket, &self.destination.path(name)), begun)).await
+                Box::pin(self.upload((root, &path), (bucket, &self.destination.path(name)), begun, reached)).await
             }
             (End::S3 { bucket, .. }, End::Local { root, .. }) => {
                 let key = self.source.path(&entry.key);
-                Box::pin(self.download((bucket, &key), entry, (root, &self.destination.path(name)), begun)).await
+                Box::pin(self.download((bucket, &key), entry, (root, &self.destination.path(name)), begun, reached))
+                    .await
             }
             (End::S3 { bucket: from, .. }, End::S3 { bucket: to, .. }) => {
                 let key = self.source.path(&entry.key);
-                Box::pin(self.copy((from, &key), entry, (to, &self.destination.path(name)), begun)).await
+                Box::pin(self.copy((from, &key), entry, (to, &self.destination.path(name)), begun, reached)).await
             }
             (End::Local { .. }, End::Local { .. }) => {
                 Err(ErrorName::InvalidInput.because("source and destination are both local: one must be s3://…"))
             }
         }
+    }
+
+    /// What is made of parts at the destination.
+    fn in_parts_to<'b>(&'b self, to: (&'b Bucket, &'b str), size: u64, part_size: u64, of: &'b str) -> Upload<'b> {
+        let (bucket, key) = to;
+        let (attributes, session_arn, slice) = (&self.attributes, self.ctx.session_arn(), &self.slice);
+        Upload { bucket, key, attributes, size, part_size, of, session_arn, slice }
     }
 
     /// Room for a part that is held in memory whole.

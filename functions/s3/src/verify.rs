@@ -5,37 +5,50 @@ use std::sync::Arc;
 use crc_fast::CrcAlgorithm;
 use stepward::{ErrorName, StepError};
 
-use crate::body::{CHUNK, Checksum, Opened, blocking};
+use crate::body::{CHUNK, Checksum, blocking};
 use crate::bucket::{Bucket, Head};
-use crate::local::Root;
+use crate::local::{OpenFile, Root};
 
 /// The largest object that is read again, in bytes, where S3 has no checksum to compare: 1 GiB.
 const READ_LIMIT: u64 = 1 << 30;
 
-/// Whether an object is what the file is.
+/// Bytes of a file that are read again at a time: a large one takes longer than a call.
+const STRETCH: u64 = 8 << 20;
+
+/// Whether an object is what the file is: by the checksum of what was sent of it, where that is known, else by reading
+/// it again.
 ///
 /// # Errors
 /// `StepFailed` when it is not, or why one of them cannot be read.
-pub async fn uploaded(file: &Opened, bucket: &Bucket, key: &str) -> Result<(), StepError> {
+pub async fn uploaded(file: &OpenFile, sent: Option<Checksum>, bucket: &Bucket, key: &str) -> Result<(), StepError> {
     let head = bucket.head(key).await?;
     same_size(file.stat.size, head.size)?;
     let there = match head.checksums.first() {
         Some(checksum) => *checksum,
         None => read_again(bucket, key, &head).await?,
     };
+    if let Some(sent) = sent.filter(|sent| sent.algorithm == there.algorithm) {
+        return same(sent, there);
+    }
     let file = file.clone();
-    let here = blocking(move || of_file(&file, there.algorithm)).await?;
+    let (here, _) = blocking(move || read_on(&file, Checksum::empty(there.algorithm), u64::MAX)).await?;
     same(here, there)
 }
 
-/// Whether a file is what was received.
+/// Whether a file is what was received, as far as one stretch tells behind what was read of it before; `None` once that
+/// is all of it.
 ///
 /// # Errors
 /// `StepFailed` when it is not, or why it cannot be read.
-pub async fn downloaded(root: &Arc<Root>, path: &str, received: Checksum) -> Result<(), StepError> {
+pub async fn downloaded(
+    root: &Arc<Root>,
+    path: &str,
+    received: Checksum,
+    read: Checksum,
+) -> Result<Option<Checksum>, StepError> {
     let (root, path) = (Arc::clone(root), path.to_owned());
-    let written = blocking(move || of_file(&root.open_file(&path)?.into(), received.algorithm)).await?;
-    same(received, written)
+    let (read, is_over) = blocking(move || read_on(&root.open_file(&path)?, read, STRETCH)).await?;
+    if is_over { same(received, read).map(|()| None) } else { Ok(Some(read)) }
 }
 
 /// Whether an object is what another one is; the entity tag of that other one.
@@ -101,11 +114,13 @@ async fn read_again(bucket: &Bucket, key: &str, head: &Head) -> Result<Checksum,
     Ok(Checksum { algorithm: CrcAlgorithm::Crc64Nvme, value: digest.finalize(), bytes })
 }
 
-fn of_file(file: &Opened, algorithm: CrcAlgorithm) -> Result<Checksum, StepError> {
-    let mut checksum = Checksum::empty(algorithm);
-    while checksum.bytes < file.stat.size {
-        let piece = file.piece(checksum.bytes, CHUNK.min(file.stat.size - checksum.bytes))?;
-        checksum = checksum.then(Checksum::of(algorithm, &piece));
+/// Reads some of a file behind what was read of it already; whether that was the rest.
+fn read_on(file: &OpenFile, mut read: Checksum, most: u64) -> Result<(Checksum, bool), StepError> {
+    let size = file.stat.size;
+    let end = size.min(read.bytes.saturating_add(most));
+    while read.bytes < end {
+        let piece = file.piece(read.bytes, CHUNK.min(end - read.bytes))?;
+        read = read.then(Checksum::of(read.algorithm, &piece));
     }
-    Ok(checksum)
+    Ok((read, end == size))
 }

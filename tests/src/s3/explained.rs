@@ -1,6 +1,6 @@
 //! The differences from the AWS CLI that are wanted, each as narrow as it can be, with the reason for it.
 
-use super::case::{Case, Content, Node, Verb};
+use super::case::{Case, Content, Node, Operation, Verb};
 use super::compare::{Difference, Of};
 
 /// A difference that is wanted.
@@ -79,13 +79,9 @@ pub const EXPLAINED: &[Explained] = &[
                  because what is listed changes meanwhile. The AWS CLI moves and copies what the listing happens to have.",
         is: |case, difference| {
             let operation = &case.operation;
-            let (Some((from, source)), Some((to, destination))) =
-                (parsed(&operation.source), parsed(&operation.destination))
-            else {
-                return false;
-            };
+            let Some((source, destination)) = within_a_bucket(operation) else { return false };
             let (source, destination) = (folder(source), folder(destination));
-            if !operation.is_of_directories() || from != to || !destination.starts_with(&source) {
+            if !operation.is_of_directories() || !destination.starts_with(&source) {
                 return false;
             }
             match &difference.of {
@@ -134,13 +130,9 @@ pub const EXPLAINED: &[Explained] = &[
         reason: "A sync with `delete` whose source is below its destination is refused: it would delete what it copies.",
         is: |case, difference| {
             let operation = &case.operation;
-            let (Some((from, source)), Some((to, destination))) =
-                (parsed(&operation.source), parsed(&operation.destination))
-            else {
-                return false;
-            };
+            let Some((source, destination)) = within_a_bucket(operation) else { return false };
             let is_refused = difference.of != Of::Outcome || difference.step.contains("where delete would delete it");
-            operation.delete && from == to && folder(source).starts_with(&folder(destination)) && is_refused
+            operation.delete && folder(source).starts_with(&folder(destination)) && is_refused
         },
     },
     Explained {
@@ -148,16 +140,11 @@ pub const EXPLAINED: &[Explained] = &[
                  takes that for a move of one object onto itself, unless the source ends with a slash.",
         is: |case, difference| {
             let operation = &case.operation;
-            let (Some((from, source)), Some((to, destination))) =
-                (parsed(&operation.source), parsed(&operation.destination))
-            else {
-                return false;
-            };
+            let Some((source, destination)) = within_a_bucket(operation) else { return false };
             let above = source.rfind('/').map_or(0, |slash| slash + 1);
             let is_refused = difference.of != Of::Outcome || difference.cli.contains("Cannot mv a file onto itself");
             operation.verb == Verb::Mv
                 && operation.recursive
-                && from == to
                 && !source.is_empty()
                 && !source.ends_with('/')
                 && source[..above] == folder(destination)
@@ -169,13 +156,9 @@ pub const EXPLAINED: &[Explained] = &[
                  the prefix is reported, because it could overwrite what is still to be transferred; the AWS CLI overwrites it.",
         is: |case, difference| {
             let operation = &case.operation;
-            let (Some((from, source)), Some((to, destination))) =
-                (parsed(&operation.source), parsed(&operation.destination))
-            else {
-                return false;
-            };
+            let Some((source, destination)) = within_a_bucket(operation) else { return false };
             let (source, destination) = (folder(source), folder(destination));
-            let is_upwards = from == to && source != destination && source.starts_with(&destination);
+            let is_upwards = source != destination && source.starts_with(&destination);
             let falls_back = |name: &str| is_upwards && name.starts_with(&source[destination.len()..]);
             operation.is_of_directories()
                 && names(case).any(falls_back)
@@ -259,6 +242,12 @@ fn is_up(case: &Case) -> bool {
 fn parsed(uri: &str) -> Option<(usize, &str)> {
     let (bucket, key) = uri.strip_prefix("s3://").map(|path| path.split_once('/').unwrap_or((path, "")))?;
     Some((["{a}", "{b}"].iter().position(|name| *name == bucket)?, key))
+}
+
+/// Source and destination, where both are in the same bucket.
+fn within_a_bucket(operation: &Operation) -> Option<(&str, &str)> {
+    let ((from, source), (to, destination)) = (parsed(&operation.source)?, parsed(&operation.destination)?);
+    (from == to).then_some((source, destination))
 }
 
 /// A prefix that whole names follow.

@@ -13,14 +13,14 @@ use aws_lambda_events::eventbridge::EventBridgeEvent;
 use aws_sdk_lambda::config::retry::RetryConfig;
 use aws_sdk_lambda::config::timeout::TimeoutConfig;
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_sfn::types::HistoryEvent;
+use aws_sdk_sfn::types::{ExecutionStatus, HistoryEvent, MapRunStatus};
 use futures_util::{StreamExt, future, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stepward::error::{ErrorName, StepError};
 use stepward::runtime::{Event, run};
 use stepward::session;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// The longest that Lambda lets any function run: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html>
 const LONGEST: Duration = Duration::from_mins(15);
@@ -28,6 +28,10 @@ const LONGEST: Duration = Duration::from_mins(15);
 const START: Duration = Duration::from_secs(10);
 /// The longest that one step is waited for while it stops what it has started; a call works for about a minute at most.
 const STOP: Duration = Duration::from_mins(2);
+/// How long a Map's items may take to end after their execution has; Lambda calls again after that.
+const MAP_ENDS: Duration = Duration::from_mins(2);
+/// Between two looks at a Map that is ending.
+const LOOK: Duration = Duration::from_secs(2);
 /// How many steps are stopped at once.
 const AT_ONCE: usize = 16;
 
@@ -58,13 +62,19 @@ struct Call {
 
 async fn cancel(clients: &Clients, event: &Event, deadline: SystemTime) -> Result<Value, StepError> {
     let event: EventBridgeEvent<Ended> = event.read()?;
-    let request = clients.states.get_execution_history().execution_arn(event.detail.execution_arn);
-    let mut pages = request.include_execution_data(true).into_paginator().items().send();
-    let mut history = Vec::new();
-    while let Some(event) = pages.next().await {
-        history.push(event?);
+    if event.detail.execution_arn.contains('/') {
+        // An item of a distributed Map: its parent's end is the end of all of them.
+        return Ok(json!({ "cancelled": 0 }));
     }
-    let open = open_calls(&history);
+    let history = history(clients, &event.detail.execution_arn).await?;
+    let mut open = open_calls(&history);
+    for event in &history {
+        if let Some(run) = event.map_run_started_event_details().and_then(|about| about.map_run_arn()) {
+            for item in unfinished_items(clients, run, deadline).await? {
+                open.extend(open_calls(&self::history(clients, &item).await?));
+            }
+        }
+    }
     let mut failed = stop_all(clients, open.iter().map(|call| (call, Duration::ZERO))).await;
     let running = running(clients, &open).await;
     // Those that end first come first, so that none that waits keeps another from being stopped.
@@ -80,6 +90,38 @@ async fn cancel(clients: &Clients, event: &Event, deadline: SystemTime) -> Resul
     // https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
     let (count, why) = (failed.len(), failed.join("; "));
     Err(ErrorName::StepFailed.because(format!("{count} of {} steps could not be stopped: {why}", open.len())))
+}
+
+async fn history(clients: &Clients, execution: &str) -> Result<Vec<HistoryEvent>, StepError> {
+    let request = clients.states.get_execution_history().execution_arn(execution).include_execution_data(true);
+    let mut pages = request.into_paginator().items().send();
+    let mut history = Vec::new();
+    while let Some(event) = pages.next().await {
+        history.push(event?);
+    }
+    Ok(history)
+}
+
+/// The child executions of a distributed Map that did not succeed. An item fails when a call of a step does, so that
+/// those which succeeded have left nothing.
+async fn unfinished_items(clients: &Clients, run: &str, deadline: SystemTime) -> Result<Vec<String>, StepError> {
+    // Stopping an execution stops its Maps' items a little later.
+    let patience = Instant::now() + MAP_ENDS.min(until(deadline));
+    while clients.states.describe_map_run().map_run_arn(run).send().await?.status == MapRunStatus::Running {
+        if Instant::now() >= patience {
+            return Err(ErrorName::TimedOut.because(format!("the Map run {run} has not ended; it is looked at again")));
+        }
+        sleep(LOOK).await;
+    }
+    let mut items = Vec::new();
+    for status in [ExecutionStatus::Aborted, ExecutionStatus::Failed, ExecutionStatus::TimedOut] {
+        let request = clients.states.list_executions().map_run_arn(run).status_filter(status);
+        let mut pages = request.into_paginator().items().send();
+        while let Some(item) = pages.next().await {
+            items.push(item?.execution_arn);
+        }
+    }
+    Ok(items)
 }
 
 /// The calls that have never answered, and how long it is until each has ended for certain; the first to end comes first.
@@ -238,10 +280,13 @@ mod tests {
 
     use aws_sdk_lambda::operation::get_function_configuration::GetFunctionConfigurationOutput;
     use aws_sdk_lambda::operation::invoke::InvokeOutput;
+    use aws_sdk_sfn::operation::describe_map_run::DescribeMapRunOutput;
     use aws_sdk_sfn::operation::get_execution_history::GetExecutionHistoryOutput;
+    use aws_sdk_sfn::operation::list_executions::ListExecutionsOutput;
     use aws_sdk_sfn::primitives::DateTime;
     use aws_sdk_sfn::types::{
-        HistoryEventType, TaskFailedEventDetails, TaskScheduledEventDetails, TaskSucceededEventDetails,
+        ExecutionListItem, HistoryEventType, MapRunStartedEventDetails, TaskFailedEventDetails,
+        TaskScheduledEventDetails, TaskSucceededEventDetails,
     };
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
 
@@ -390,6 +435,68 @@ mod tests {
         let done = cancel(&clients, &Event::from_text(&ended.to_string()), SystemTime::now() + LONGEST).await;
         let stops = stops.lock().unwrap().clone();
         (done, stops)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn items_of_a_distributed_map_that_did_not_succeed_are_looked_into_when_all_have_ended() {
+        let run = "arn:aws:states:eu-west-1:111111111111:mapRun:stepward-nodes-dispatch/Items:7";
+        let item = "arn:aws:states:eu-west-1:111111111111:execution:stepward-nodes-dispatch/Items:1";
+        let map = MapRunStartedEventDetails::builder().map_run_arn(run).build();
+        let started = event(1, 0, HistoryEventType::MapRunStarted).map_run_started_event_details(map).build().unwrap();
+        let parent = mock!(aws_sdk_sfn::Client::get_execution_history)
+            .match_requests(|request| request.execution_arn() == Some("arn:parent"))
+            .then_output(move || GetExecutionHistoryOutput::builder().events(started.clone()).build().unwrap());
+        let command = envelope("run", "prod");
+        let child = mock!(aws_sdk_sfn::Client::get_execution_history)
+            .match_requests(move |request| request.execution_arn() == Some(item))
+            .then_output(move || {
+                let call = scheduled(1, "stepward-ssm-run-command", &command);
+                let answer = answered(2, 1, &json!({ "status": "pending", "resume": { "since": 1, "state": "ids" } }));
+                GetExecutionHistoryOutput::builder().events(call).events(answer).build().unwrap()
+            });
+        let about = move |status: MapRunStatus| {
+            let builder = DescribeMapRunOutput::builder().map_run_arn(run).execution_arn("arn:parent").status(status);
+            let at = DateTime::from_secs(1);
+            let builder = builder.start_date(at).max_concurrency(1).tolerated_failure_percentage(100.0);
+            builder.tolerated_failure_count(0).build().unwrap()
+        };
+        let ends = mock!(aws_sdk_sfn::Client::describe_map_run)
+            .sequence()
+            .output(move || about(MapRunStatus::Running))
+            .output(move || about(MapRunStatus::Aborted))
+            .build();
+        let list = mock!(aws_sdk_sfn::Client::list_executions).then_compute_output(move |request| {
+            let aborted = request.status_filter() == Some(&ExecutionStatus::Aborted);
+            let one = || {
+                let one = ExecutionListItem::builder().execution_arn(item).state_machine_arn("arn:machine").name("1");
+                one.status(ExecutionStatus::Aborted).start_date(DateTime::from_secs(1)).build().unwrap()
+            };
+            ListExecutionsOutput::builder()
+                .set_executions(Some(aborted.then(one).into_iter().collect()))
+                .build()
+                .unwrap()
+        });
+        let stopped = Arc::new(Mutex::new(Vec::new()));
+        let calls = stopped.clone();
+        let stop = mock!(aws_sdk_lambda::Client::invoke)
+            .match_requests(move |request| {
+                calls.lock().unwrap().push(request.function_name().unwrap_or_default().to_owned());
+                true
+            })
+            .then_output(|| InvokeOutput::builder().build());
+        let lambda = mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [&stop]);
+        let states = mock_client!(aws_sdk_sfn, RuleMode::MatchAny, [&parent, &child, &ends, &list]);
+        let clients = Clients { states, lambda: lambda.clone(), steps: lambda };
+        let event = |arn: &str| {
+            let event = json!({ "version": "0", "id": "1", "detail-type": "x", "source": "aws.states", "account": "1",
+                "time": "2026-01-01T00:00:00Z", "region": "eu-west-1", "resources": [], "detail": { "executionArn": arn } });
+            Event::from_text(&event.to_string())
+        };
+        let deadline = SystemTime::now() + Duration::from_mins(10);
+        assert_eq!(cancel(&clients, &event("arn:parent"), deadline).await.unwrap(), json!({ "cancelled": 1 }));
+        assert_eq!(*stopped.lock().unwrap(), ["stepward-ssm-run-command"]);
+        // An item's own end says nothing: it is looked into with all others.
+        assert_eq!(cancel(&clients, &event(item), deadline).await.unwrap(), json!({ "cancelled": 0 }));
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,12 +29,15 @@ use stepward_s3::task::{self, Operation, Task};
 /// parts of 8 MiB, or larger ones where 10,000 would not do. S3 checks the CRC-64/NVME of what is sent, part by part and over
 /// the whole; what comes is compared with the checksum that S3 has, if it has one of the whole object.
 ///
-/// **Longer than one call.** After 50 s at most the step answers how far it is, and goes on in its next call behind the last
-/// key, and within large objects behind the parts that are there. Requests that are throttled or break off are sent again.
-/// When an answer is lost, the next call repeats what that one did and no more, and first aborts the uploads that it left:
-/// those of the same execution's role session. An account that is entered without a role has none, so give its buckets a
-/// lifecycle rule that aborts unfinished uploads. When the job is stopped, what was copied stays; unfinished uploads and
-/// files are removed.
+/// **Longer than one call.** After 50 s at most the step answers how far it is, and goes on in its next call behind the
+/// last key, and within large objects behind the parts that are there. Requests that are throttled or break off are
+/// sent again. When an answer is lost, the next call repeats what that one did and no more, and first aborts the
+/// uploads that it left: those of the same execution's role session for the same key. Where that key is not transferred
+/// any more its upload stays, and an account that is entered without a role has no session: give buckets a lifecycle
+/// rule that aborts unfinished uploads. What S3 is silent about is cut off shortly before the call would be: a large
+/// object goes on in the next call, and fails as `TimedOut` when it got no further in one; a small one fails at once. A
+/// large object is also looked at where S3's answer to its last request is lost, which takes `s3:GetObject` on what is
+/// written. When the job is stopped, what was copied stays; unfinished uploads and files are removed.
 ///
 /// **From bucket to bucket** S3 copies by itself, above 5 GiB in parts. With `source_account` the source is read with the
 /// credentials of that account and the destination written with the target's. Then S3 can copy by itself only if the source
@@ -126,8 +129,10 @@ mod tests {
     use serde_json::{Value, json};
     use stepward_tests::proof::prove;
 
+    use super::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
     use super::testing::{
-        S3, Sent, THEIRS, WRITTEN, crc, done, in_root, mib, pending, refusal, says, scenes, step, with_root,
+        Object, S3, Sent, THEIRS, WRITTEN, crc, done, in_root, in_time, mib, pending, refusal, says, scenes, step,
+        with_root,
     };
     use super::*;
 
@@ -721,6 +726,61 @@ mod tests {
     }
 
     #[test]
+    fn pending_uploads_that_s3_is_silent_about_are_kept_for_the_next_call_and_then_given_up() {
+        in_root(async |root| {
+            let s3 = S3::default();
+            fs::write(root.join("large"), mib(20)).unwrap();
+            s3.silence("UploadPart", |sent| sent.query["partNumber"] != "1");
+            let (resume, _) = pending(in_time(up("large").run(&s3.context_as(SESSION), None)).await);
+            assert_eq!(s3.uploads()["upload-1"].parts.len(), 1);
+            let error = in_time(up("large").run(&s3.context_as(SESSION), Some(resume.clone()))).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::TimedOut, "{error}");
+            assert!(s3.uploads().is_empty(), "it got no further in a whole call");
+            s3.speak();
+            done(up("large").run(&s3.context_as(SESSION), Some(resume)).await);
+            assert_eq!((s3.object("data", "copy").unwrap().size, s3.uploads().len()), (20 << 20, 0));
+        });
+    }
+
+    #[test]
+    fn pending_downloads_that_s3_is_silent_about_are_kept_for_the_next_call() {
+        in_root(async |root| {
+            let s3 = S3::default();
+            s3.put("data", "object", mib(20));
+            s3.silence("GetObject", |sent| sent.header("range").is_some_and(|range| !range.starts_with("bytes=0-")));
+            let (resume, _) = pending(in_time(down().run(&s3.context(), None)).await);
+            s3.speak();
+            s3.take();
+            done(down().run(&s3.context(), Some(resume)).await);
+            assert_eq!((s3.sent("GetObject").len(), fs::read(root.join("file")).unwrap() == mib(20)), (2, true));
+        });
+    }
+
+    #[test]
+    fn failed_is_the_one_object_that_s3_is_silent_about_and_its_upload_is_not_left() {
+        in_root(async |root| {
+            fs::create_dir(root.join("up")).unwrap();
+            for name in ["a", "b", "c"] {
+                fs::write(root.join("up").join(name), mib(9)).unwrap();
+            }
+            fs::write(root.join("up/small"), "x").unwrap();
+            for silent in ["CreateMultipartUpload", "PutObject"] {
+                let s3 = S3::default();
+                s3.silence(silent, |sent| sent.key == "b" || sent.key == "small");
+                if silent == "CreateMultipartUpload" {
+                    // It has begun, and does not say so.
+                    s3.on(silent, |sent, store| (sent.key == "b").then(|| store.answer(sent)));
+                }
+                let step = copy(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
+                let error = in_time(step.run(&s3.context_as(SESSION), None)).await.unwrap_err();
+                assert!(error.message.contains("1 failed and 3 went well"), "{error}");
+                assert!(error.message.contains("when this call's time was"), "{error}");
+                assert!(s3.uploads().is_empty(), "{silent}");
+            }
+        });
+    }
+
+    #[test]
     fn failed_objects_are_named_and_the_others_are_done() {
         in_root(async |root| {
             let s3 = S3::default();
@@ -816,6 +876,26 @@ mod tests {
     }
 
     #[test]
+    fn failed_aborts_do_not_hide_why_it_was_given_up() {
+        in_root(async |root| {
+            let s3 = S3::default();
+            fs::create_dir(root.join("up")).unwrap();
+            fs::write(root.join("up/a"), mib(20)).unwrap();
+            (0..1_000).for_each(|n| fs::write(root.join(format!("up/b{n:03}")), "x").unwrap());
+            s3.refuse("PutObject", usize::MAX, 403, "AccessDenied");
+            s3.refuse("AbortMultipartUpload", 9, 400, "InvalidRequest");
+            // So it is under way still when it is given up.
+            s3.silence("UploadPart", |sent| sent.query["partNumber"] != "1");
+            let step = copy(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
+            let error = in_time(step.run(&s3.context(), None)).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::AccessDenied, "{error}");
+            for part in ["1000 failed and 0 went well", "AWS denied s3:PutObject", "; and S3 says no"] {
+                assert!(error.message.contains(part), "{error}");
+            }
+        });
+    }
+
+    #[test]
     fn failed_checksums_leave_no_file() {
         in_root(async |root| {
             for size in [1, 20] {
@@ -906,6 +986,31 @@ mod tests {
     }
 
     #[test]
+    fn done_where_the_answer_to_the_end_of_an_upload_is_lost_and_its_object_is_there() {
+        in_root(async |root| {
+            for (is_done, is_other) in [(true, false), (false, false), (true, true)] {
+                let s3 = S3::default();
+                fs::write(root.join("large"), mib(9)).unwrap();
+                // What an upload that did not end must not be taken for.
+                s3.put("data", "copy", mib(9));
+                s3.on("CompleteMultipartUpload", move |sent, store| {
+                    if is_done && !store.uploads.is_empty() {
+                        store.answer(sent);
+                    }
+                    if is_other {
+                        let object = Object { checksum: Some(crc(b"another")), ..Object::default() };
+                        store.put("data", "copy", object);
+                    }
+                    Some(refusal(500, "InternalError"))
+                });
+                let answer = up("large").run(&s3.context(), None).await;
+                assert_eq!(answer.is_ok(), is_done && !is_other, "{is_done} {is_other}: {answer:?}");
+                assert!(s3.uploads().is_empty());
+            }
+        });
+    }
+
+    #[test]
     fn a_file_that_has_become_small_leaves_no_upload() {
         in_root(async |root| {
             let s3 = S3::default();
@@ -933,23 +1038,6 @@ mod tests {
                 assert_eq!((s3.uploads().len(), files(root)), (0, vec!["large".to_owned()]));
             }
         });
-    }
-
-    const KMS: &str = "The local cloud encrypts nothing with keys of its own.";
-    const PARTS: &str = "Only an upload that failed or goes on needs it; what is sent then is proven above.";
-    const ACROSS: &str = "Only what goes from bucket to bucket needs it; that has proofs of its own.";
-    const DOWN: &str = "Only a source in S3 needs it; that has proofs of its own.";
-    const UP: &str = "Only a destination in S3 needs it; that has proofs of its own.";
-    const LARGE: &str = "Only large objects go in parts; the proof of an upload has one.";
-    const ALWAYS: [(&str, &str); 4] = [
-        ("kms:Decrypt", KMS),
-        ("kms:GenerateDataKey", KMS),
-        ("s3:AbortMultipartUpload", PARTS),
-        ("s3:ListMultipartUploadParts", PARTS),
-    ];
-
-    fn idle(more: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
-        [&ALWAYS, more].concat()
     }
 
     #[test]

@@ -129,7 +129,6 @@ async fn make(s3: &Client, name: &str, region: &str) -> Result<bool, StepError> 
             if error.has_code("BucketAlreadyExists") {
                 error.message = format!("the bucket name {name} is another account's; choose another name");
             } else if error.has_code("OperationAborted") {
-                error.name = ErrorName::Conflict;
                 error.message = format!(
                     "a bucket {name} is being created or deleted right now; after a deletion S3 can take an hour to \
                      give the name free: run it again later"

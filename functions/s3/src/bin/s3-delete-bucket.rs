@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use stepward::input::require;
 use stepward::permissions::{literal, s3_arn};
 use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
+use stepward_s3::bucket::Bucket;
 use stepward_s3::contents::{Contents, Removal};
 use stepward_s3::place::Uri;
 use stepward_s3::slice::Slice;
@@ -68,7 +69,7 @@ impl DeleteBucket {
 
 /// Sees that the bucket is there, and deletes nothing yet.
 async fn look(contents: &Contents<'_>, force: bool) -> Result<Progress<Deleted>, StepError> {
-    let bucket = &contents.bucket;
+    let bucket = &contents.bucket.name;
     let any = contents.any().await.map_err(|mut error| {
         if error.name == ErrorName::AccessDenied {
             error.message = format!("{}; S3 says the same where bucket {bucket} is another account's", error.message);
@@ -84,14 +85,14 @@ async fn look(contents: &Contents<'_>, force: bool) -> Result<Progress<Deleted>,
 
 /// Goes on with emptying the bucket, and deletes it in the end.
 async fn advance(contents: &Contents<'_>, mut removal: Removal) -> Result<Progress<Deleted>, StepError> {
-    let over = match contents.remove(&mut removal, Slice::of(contents.ctx)).await {
+    let over = match contents.remove(&mut removal, &Slice::of(contents.ctx)).await {
         Err(error) if error.has_code("NoSuchBucket") => return Ok(done(contents, &removal)),
         removed => removed?,
     };
     if over && removal.refused == 0 {
-        let deleted = delete(contents).await.map_err(|mut error| {
+        let deleted = delete(&contents.bucket).await.map_err(|mut error| {
             let (said, Removal { versions, .. }) = (error.message, &removal);
-            error.message = format!("{said}; {versions} versions in bucket {} are gone", contents.bucket);
+            error.message = format!("{said}; {versions} versions in bucket {} are gone", contents.bucket.name);
             error
         })?;
         if deleted {
@@ -100,7 +101,7 @@ async fn advance(contents: &Contents<'_>, mut removal: Removal) -> Result<Progre
     }
     if over {
         if removal.pass + 1 == PASSES {
-            return Err(left(&contents.bucket, &removal));
+            return Err(left(&contents.bucket.name, &removal));
         }
         removal = removal.again();
     }
@@ -111,8 +112,8 @@ async fn advance(contents: &Contents<'_>, mut removal: Removal) -> Result<Progre
 }
 
 /// Deletes the bucket itself; false where it is not empty.
-async fn delete(Contents { ctx, s3, bucket }: &Contents<'_>) -> Result<bool, StepError> {
-    let request = s3.delete_bucket().bucket(bucket).expected_bucket_owner(&ctx.place.account_id);
+async fn delete(Bucket { client, name, owner }: &Bucket) -> Result<bool, StepError> {
+    let request = client.delete_bucket().bucket(name).set_expected_bucket_owner(owner.clone());
     match request.send().await.map_err(StepError::from) {
         Err(error) if error.has_code("BucketNotEmpty") => Ok(false),
         // Only a call that knew the bucket comes here: another one has deleted it since.
@@ -126,8 +127,8 @@ fn done(Contents { ctx, bucket, .. }: &Contents<'_>, removal: &Removal) -> Progr
     if versions + uploads > 0 {
         ctx.log(format_args!("Removed {versions} versions and {uploads} unfinished uploads"));
     }
-    ctx.log(format_args!("Deleted bucket {bucket}"));
-    Progress::Done(Deleted { bucket: bucket.clone(), versions, uploads })
+    ctx.log(format_args!("Deleted bucket {}", bucket.name));
+    Progress::Done(Deleted { bucket: bucket.name.clone(), versions, uploads })
 }
 
 fn not_empty(bucket: &str) -> StepError {
@@ -190,16 +191,17 @@ impl Step for DeleteBucket {
     }
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Deleted>, StepError> {
-        let bucket = self.bucket()?;
-        let contents = Contents { ctx, s3: ctx.client(Client::new), bucket };
+        let owner = Some(ctx.place.account_id.clone());
+        let bucket = Bucket { client: ctx.client(Client::new), name: self.bucket()?, owner };
+        let contents = Contents { ctx, bucket };
         let Some(resume) = resume else { return look(&contents, self.force).await };
         let removal: Removal = resume.state()?;
         if self.force {
             advance(&contents, removal).await
-        } else if delete(&contents).await? {
+        } else if delete(&contents.bucket).await? {
             Ok(done(&contents, &removal))
         } else {
-            Err(not_empty(&contents.bucket))
+            Err(not_empty(&contents.bucket.name))
         }
     }
 

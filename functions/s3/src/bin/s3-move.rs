@@ -15,19 +15,22 @@ use stepward_s3::task::{self, Operation, Task};
 /// Everything that `s3-copy` tells holds here too: what goes where, what cannot be transferred, what is kept, how work goes
 /// on over several calls, and what two accounts need; the role then also deletes in the source's account.
 ///
-/// **A source is deleted only when its copy is verified.** After an upload S3 is asked for the object's size and checksum,
-/// and the file is read again and compared. A downloaded file is written through to the disk, read again and compared with
-/// what came. Between buckets the sizes and the checksums that S3 has of both objects are compared, or equal entity tags;
-/// where S3 has nothing to compare both are read, up to 1 GiB. What is larger, without a checksum of the whole object, stays
-/// and fails with a message that says so: its copy is there, so compare them and delete the source by `s3-delete`.
+/// **A source is deleted only when its copy is verified.** After an upload S3 is asked for the object's size and
+/// checksum; they are compared with those of what was sent, or of the file, read again, where it is smaller than 8 MiB.
+/// A downloaded file is written through to the disk, read again and compared with what came, over several calls where
+/// it is large. Between buckets the sizes and the checksums that S3 has of both objects are compared, or equal entity
+/// tags; where S3 has nothing to compare both are read, up to 1 GiB. What is larger, without a checksum of the whole
+/// object, stays and fails with a message that says so: its copy is there, so compare them and delete the source by
+/// `s3-delete`.
 ///
 /// **And only if it still is what was copied**: an object with the same entity tag, a file with the same size, time and
 /// inode. What was changed meanwhile is kept and fails as `Conflict`; its copy has the earlier state. Directories that become
 /// empty stay. In a versioned bucket a moved object leaves a delete marker and its versions, also under Object Lock.
 ///
-/// To move something onto itself or below itself within a bucket is `InvalidInput`. When a job is stopped, each source is
-/// either still there or wholly at the destination. A single source is looked at in a first call and moved in the next, so
-/// that a lost answer does not make a source that was moved one that never was there.
+/// To move something onto itself or below itself within a bucket is `InvalidInput`. When a job is stopped, each source
+/// is either still there or wholly at the destination. A single source is looked at in a first call and moved in the
+/// next, so that a lost answer does not make a source that was moved one that never was there. A large one that a call
+/// has moved, and its answer was lost, is counted by the next.
 ///
 /// S3 charges as for a copy, and for the verification with one request per upload and two per copy between buckets, more
 /// where objects are read again. Deletions are free, but for what storage classes ask for objects deleted early.
@@ -112,6 +115,7 @@ mod tests {
     use stepward::testing::log;
     use stepward_tests::proof::prove;
 
+    use super::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
     use super::testing::{
         Object, S3, Sent, THEIRS, crc, done, in_root, mib, pending, refusal, scenes, step, with_root,
     };
@@ -412,6 +416,107 @@ mod tests {
         assert!(s3.object("data", "object").is_none() && s3.object("other", "copy").is_some());
     }
 
+    /// Bytes that this process has read so far.
+    fn read() -> u64 {
+        let counts = fs::read_to_string("/proc/self/io").unwrap();
+        counts.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn done_compares_a_large_file_with_what_was_sent_of_it_and_does_not_read_it_again() {
+        in_root(async |root| {
+            for lies in [false, true] {
+                let s3 = S3::default();
+                fs::write(root.join("file"), mib(20)).unwrap();
+                let at = std::sync::Arc::new(std::sync::Mutex::new(0));
+                let noted = at.clone();
+                s3.on("HeadObject", move |_, store| {
+                    *noted.lock().unwrap() = read();
+                    let copy = store.objects.get_mut(&("data".into(), "copy".into()))?;
+                    copy.checksum = if lies { Some(crc(b"another")) } else { copy.checksum.take() };
+                    None
+                });
+                assert_eq!(go(&up(), &s3).await.is_ok(), !lies);
+                assert!(read() - *at.lock().unwrap() < MIB);
+                assert_eq!(root.join("file").exists(), lies);
+            }
+        });
+    }
+
+    #[test]
+    fn pending_moves_go_on_reading_what_they_have_written_in_another_call() {
+        in_root(async |root| {
+            for spoilt in [false, true] {
+                let s3 = S3::default();
+                s3.put("data", "object", mib(20));
+                s3.is_slow_at("GetObject", 3);
+                let (resume, _) = pending(go(&down(), &s3).await);
+                assert!(kept(&s3) && fs::read(root.join("file")).unwrap() == mib(20), "it is whole");
+                if spoilt {
+                    fs::write(root.join("file"), [mib(19), vec![0; 1 << 20].into()].concat()).unwrap();
+                }
+                s3.take();
+                let answer = down().run(&s3.context(), Some(resume)).await;
+                if spoilt {
+                    assert_eq!(answer.unwrap_err().name, ErrorName::StepFailed);
+                    assert!(kept(&s3));
+                } else {
+                    done(answer);
+                    assert_eq!(s3.requests(), ["HeadObject data/object", "DeleteObject data/object"]);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn pending_moves_of_large_ones_called_again_after_a_lost_answer_are_counted() {
+        in_root(async |root| {
+            let through_here = mv(json!({
+                "source": "s3://theirs/object", "source_account": "archive", "destination": "s3://other/copy",
+            }));
+            for (step, slow) in [(up(), "UploadPart"), (down(), "GetObject"), (through_here, "UploadPart")] {
+                let s3 = S3::default();
+                fs::write(root.join("file"), mib(65)).unwrap();
+                for bucket in ["data", "theirs"] {
+                    s3.put(bucket, "object", mib(65));
+                }
+                s3.refuse("CopyObject", 9, 403, "AccessDenied");
+                let call = async |resume| step.run(&s3.context_of_two(), resume).await;
+                let (looked, _) = pending(call(None).await);
+                s3.is_slow_at(slow, 1);
+                let (resume, _) = pending(call(Some(looked)).await);
+                for _ in 0..2 {
+                    let output = done(call(Some(resume.clone())).await);
+                    assert_eq!((output.transferred, output.bytes), (1, 65 * MIB), "{slow}");
+                }
+                assert!(!root.join(".stepward").exists());
+            }
+        });
+    }
+
+    #[test]
+    fn not_found_is_the_source_of_an_unfinished_move_although_something_is_at_the_destination() {
+        in_root(async |root| {
+            for (step, slow) in [(up(), "UploadPart"), (down(), "GetObject")] {
+                let s3 = S3::default();
+                fs::write(root.join("file"), mib(65)).unwrap();
+                for key in ["object", "copy"] {
+                    s3.put("data", key, mib(65));
+                }
+                s3.is_slow_at(slow, 1);
+                let (resume, _) = pending(go(&step, &s3).await);
+                if slow == "UploadPart" {
+                    fs::remove_file(root.join("file")).unwrap();
+                } else {
+                    s3.store().objects.remove(&("data".into(), "object".into()));
+                }
+                let error = step.run(&s3.context(), Some(resume)).await.unwrap_err();
+                assert_eq!(error.name, ErrorName::NotFound, "{error}");
+                assert!(s3.uploads().is_empty() && !root.join(".stepward").exists());
+            }
+        });
+    }
+
     #[test]
     fn failed_verifications_keep_the_source() {
         in_root(async |root| {
@@ -546,23 +651,6 @@ mod tests {
             up().cancel(&s3.context(), Some(resume)).await.unwrap();
             assert!(root.join("file").exists() && s3.uploads().is_empty() && s3.object("data", "copy").is_none());
         });
-    }
-
-    const KMS: &str = "The local cloud encrypts nothing with keys of its own.";
-    const PARTS: &str = "Only an upload that failed or goes on needs it; what is sent then is proven above.";
-    const ACROSS: &str = "Only what goes from bucket to bucket needs it; that has proofs of its own.";
-    const DOWN: &str = "Only a source in S3 needs it; that has proofs of its own.";
-    const UP: &str = "Only a destination in S3 needs it; that has proofs of its own.";
-    const LARGE: &str = "Only large objects go in parts; the proof of an upload has one.";
-    const ALWAYS: [(&str, &str); 4] = [
-        ("kms:Decrypt", KMS),
-        ("kms:GenerateDataKey", KMS),
-        ("s3:AbortMultipartUpload", PARTS),
-        ("s3:ListMultipartUploadParts", PARTS),
-    ];
-
-    fn idle(more: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
-        [&ALWAYS, more].concat()
     }
 
     #[test]

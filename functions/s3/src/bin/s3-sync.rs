@@ -31,9 +31,10 @@ use stepward_s3::task::{self, Operation, Task};
 /// `Conflict`, because it would be copied into itself again and again.
 ///
 /// Both sides are listed in the order of their keys and compared page by page, so that millions of objects need no more
-/// memory than thousands. After 50 s at most the step answers how far it is, and goes on in its next call behind the last
-/// key that it has decided; large objects go on where they are. What comes and goes meanwhile may be met or not; what
-/// stays is met once. Deletions are collected, up to 1,000 for a request, so that they may come later than transfers.
+/// memory than thousands. After 50 s at most the step answers how far it is, and goes on in its next call behind the
+/// last key that it has decided; large objects go on where they are. What comes and goes meanwhile may be met or not;
+/// what stays is met once. Deletions are collected, up to 1,000 for a request, so that they may come later than
+/// transfers; but a file is deleted before something is written below its name.
 ///
 /// What fails for single objects does not keep the others from being done: each failure is a line of the log, and the step
 /// fails at its end with their number and the first reasons. When 1,000 have failed for want of a permission, an answer or
@@ -165,7 +166,7 @@ mod tests {
     use stepward::testing::log;
     use stepward_tests::proof::prove;
 
-    use super::testing::{Object, S3, Sent, WRITTEN, done, in_root, pending, refusal, step};
+    use super::testing::{Object, S3, Sent, WRITTEN, done, in_root, in_time, pending, refusal, step};
     use super::*;
 
     fn sync(params: Value) -> S3Sync {
@@ -376,6 +377,24 @@ mod tests {
         });
     }
 
+    #[test]
+    fn done_makes_a_directory_where_a_file_is_that_is_to_be_deleted() {
+        in_root(async |root| {
+            let s3 = S3::default();
+            // More than one request would delete come between.
+            file(&root.join("out/a"), 7, 0);
+            (0..1_100).for_each(|n| file(&root.join(format!("out/a-{n:04}")), 7, 0));
+            file(&root.join("out/z"), 7, 0);
+            for key in ["a/b", "a/c", "z/1"] {
+                put(&s3, "data", key, 7, 0);
+            }
+            let step = sync(json!({ "source": "s3://data", "destination": "out", "delete": true }));
+            let output = done(step.run(&s3.context(), None).await);
+            assert_eq!((output.transferred, output.deleted), (3, 1_102));
+            assert!(["a/b", "a/c", "z/1"].iter().all(|key| root.join("out").join(key).is_file()));
+        });
+    }
+
     #[tokio::test(start_paused = true)]
     async fn already_up_to_date_it_sends_nothing_but_listings() {
         let s3 = S3::default();
@@ -583,6 +602,55 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn done_also_where_a_listing_takes_longer_than_a_call_is_to_work() {
+        let s3 = S3::default();
+        here(&s3, (0..200).map(|n| format!("{n:03}")));
+        s3.is_slow_at("ListObjectsV2", 1);
+        assert_eq!(done(across(false).run(&s3.context(), None).await).transferred, 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pending_where_s3_is_silent_about_the_rest_of_a_listing_and_failed_where_about_all_of_it() {
+        let s3 = S3::default();
+        s3.store().page = Some(10);
+        here(&s3, (0..20).map(|n| format!("{n:02}")));
+        s3.silence("ListObjectsV2", |sent| sent.query.contains_key("continuation-token"));
+        let (resume, progress) = pending(in_time(across(false).run(&s3.context(), None)).await);
+        assert!(progress.starts_with("10 transferred"), "{progress}");
+        s3.speak();
+        s3.silence("ListObjectsV2", |_| true);
+        let error = in_time(across(false).run(&s3.context(), Some(resume.clone()))).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::TimedOut, "{error}");
+        s3.speak();
+        assert_eq!(done(across(false).run(&s3.context(), Some(resume)).await).transferred, 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_is_the_listing_of_a_destination_that_is_another_accounts() {
+        let s3 = S3::default();
+        here(&s3, ["a"]);
+        s3.put("theirs", "b", "content");
+        let step = sync(json!({ "source": "s3://from-here", "destination": "s3://theirs", "delete": true }));
+        assert_eq!(step.run(&s3.context(), None).await.unwrap_err().name, ErrorName::AccessDenied);
+        let requests = s3.take();
+        assert!(requests.iter().all(|sent| sent.operation == "ListObjectsV2"), "{requests:?}");
+        let owners: BTreeSet<_> = requests.iter().map(|sent| sent.header("x-amz-expected-bucket-owner")).collect();
+        assert_eq!(owners, BTreeSet::from([None, Some("222222222222")]), "whose the source is, nobody says");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_are_deletions_that_s3_is_silent_about() {
+        let s3 = S3::default();
+        there(&s3, ["x", "y\u{1}"]);
+        for operation in ["DeleteObject", "DeleteObjects"] {
+            s3.silence(operation, |_| true);
+        }
+        let error = in_time(across(true).run(&s3.context(), None)).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::TimedOut, "{error}");
+        assert!(error.message.starts_with("2 failed and 0 went well"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn pending_whose_answer_was_lost_finds_what_it_did_unchanged() {
         let s3 = S3::default();
         s3.store().page = Some(2);
@@ -728,6 +796,21 @@ mod tests {
         }
         across(true).cancel(&ctx, None).await.unwrap();
         assert_eq!(s3.store().uploads.keys().collect::<Vec<_>>(), ["another"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cancel_aborts_nothing_that_the_execution_has_begun_before_this_step() {
+        let s3 = S3::default();
+        let session = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
+        for (id, initiated) in [("before", WRITTEN - 600), ("since", WRITTEN + 5)] {
+            let (bucket, key, initiator) = ("to-there".to_owned(), "large".to_owned(), session.to_owned());
+            let upload = testing::Upload { bucket, key, initiator, initiated, ..Default::default() };
+            s3.store().uploads.insert(id.into(), upload);
+        }
+        let position = json!({ "after": null, "unfinished": [], "report": stepward_s3::report::Report::default() });
+        let resume = serde_json::from_value(json!({ "since": WRITTEN, "state": position })).unwrap();
+        across(true).cancel(&s3.context_as(session), Some(resume)).await.unwrap();
+        assert_eq!(s3.store().uploads.keys().collect::<Vec<_>>(), ["before"]);
     }
 
     const LARGE: &str = "Only objects of 8 MiB and more are written in parts; s3-copy has the proof.";

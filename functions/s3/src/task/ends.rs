@@ -45,8 +45,7 @@ impl Task<'_> {
         }
         let read = match &source {
             Place::S3(uri) => {
-                let elsewhere = self.source_account.is_some() || self.source_region.is_some();
-                let there = if elsewhere { ctx.peer()? } else { ctx };
+                let there = if self.is_elsewhere() { ctx.peer()? } else { ctx };
                 let (prefix, last) = split(&uri.key, self.recursive);
                 let bucket = Bucket { client: there.client(client), name: uri.bucket.clone(), owner: None };
                 let single = match last {

@@ -20,9 +20,8 @@ impl Task<'_> {
         if self.operation != Operation::Delete {
             // Also where another account reads the source: S3 copies with the permissions of who writes.
             if let Place::S3(from) = &source {
-                let elsewhere = self.source_account.is_some() || self.source_region.is_some();
                 let copies = matches!(destination, Place::S3(_));
-                match (elsewhere, copies) {
+                match (self.is_elsewhere(), copies) {
                     (false, _) => all = all.and(self.reading(from, copies)),
                     (true, true) => all = all.allow(&["s3:GetObject", "s3:GetObjectTagging"], [self.objects(from)]),
                     (true, false) => {}
@@ -38,10 +37,10 @@ impl Task<'_> {
     /// Where the source is read, if not in the target's account and Region.
     #[must_use]
     pub fn peer(&self) -> Option<Peer> {
-        let (account, region) = (self.source_account.map(str::to_owned), self.source_region.map(str::to_owned));
         let Ok((Place::S3(from), destination)) = self.places() else { return None };
         let permissions = self.reading(&from, matches!(destination, Place::S3(_)));
-        (account.is_some() || region.is_some()).then_some(Peer { account, region, permissions })
+        let (account, region) = (self.source_account.map(str::to_owned), self.source_region.map(str::to_owned));
+        self.is_elsewhere().then_some(Peer { account, region, permissions })
     }
 
     fn reading(&self, from: &Uri, copies: bool) -> Permissions {
@@ -63,15 +62,14 @@ impl Task<'_> {
             return if self.recursive { delete.allow(&["s3:ListBucket"], [bucket]) } else { delete };
         }
         let mut of_bucket = vec!["s3:ListBucketMultipartUploads"];
-        let mut of_objects = vec!["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"];
+        // What was written is looked at where S3's answer to it was lost, and before a move deletes its source.
+        let mut of_objects =
+            vec!["s3:PutObject", "s3:GetObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"];
         if copies {
             of_objects.push("s3:PutObjectTagging");
         }
-        match self.operation {
-            // What was written is looked at before its source is deleted.
-            Operation::Move => of_objects.push("s3:GetObject"),
-            Operation::Sync(_) => of_bucket.push("s3:ListBucket"),
-            Operation::Copy | Operation::Delete => {}
+        if matches!(self.operation, Operation::Sync(_)) {
+            of_bucket.push("s3:ListBucket");
         }
         let all = decrypting(Permissions::default().allow(&of_bucket, [bucket])).allow(&of_objects, [self.objects(to)]);
         if self.operation == Operation::Sync(true) { all.and(delete) } else { all }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_s3::primitives::DateTimeFormat;
 use bytes::Bytes;
 
-use super::store::{between, escaped, kept, xml};
+use super::store::{between, escaped, kept, time, xml};
 use super::{Answer, Object, Sent, Store, Upload, WRITTEN, crc, refusal};
 
 impl Store {
@@ -14,7 +15,8 @@ impl Store {
             self.begun += 1;
             let (id, bucket, key) = (format!("upload-{}", self.begun), sent.bucket.clone(), sent.key.clone());
             let initiator = self.session.clone();
-            let upload = Upload { bucket, key, initiator, headers: kept(sent), parts: BTreeMap::new() };
+            let upload =
+                Upload { bucket, key, initiator, initiated: WRITTEN, headers: kept(sent), parts: BTreeMap::new() };
             self.uploads.insert(id.clone(), upload);
             return xml(&format!(
                 "<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
@@ -24,9 +26,13 @@ impl Store {
             let here = |upload: &&Upload| upload.bucket == sent.bucket && upload.key.starts_with(&sent.key);
             let uploads = self.uploads.iter().filter(|(_, upload)| here(upload));
             let uploads: Vec<_> = uploads
-                .map(|(id, Upload { key, initiator, .. })| {
+                .map(|(id, Upload { key, initiator, initiated, .. })| {
                     let (key, initiator) = (escaped(key), format!("<Initiator><ID>{initiator}</ID></Initiator>"));
-                    format!("<Upload><UploadId>{id}</UploadId><Key>{key}</Key>{initiator}</Upload>")
+                    let initiated = time(*initiated, DateTimeFormat::DateTime);
+                    format!(
+                        "<Upload><UploadId>{id}</UploadId><Key>{key}</Key><Initiated>{initiated}</Initiated>{initiator}\
+                         </Upload>"
+                    )
                 })
                 .collect();
             let uploads = uploads.concat();

@@ -10,6 +10,25 @@ use stepward_tests::proof::Scene;
 
 use super::mib;
 
+// Why a permission is not needed in a proof.
+const KMS: &str = "The local cloud encrypts nothing with keys of its own.";
+const PARTS: &str = "Only an upload that failed or goes on needs it; what is sent then is proven above.";
+pub(crate) const ACROSS: &str = "Only what goes from bucket to bucket needs it; that has proofs of its own.";
+pub(crate) const DOWN: &str = "Only a source in S3 needs it; that has proofs of its own.";
+pub(crate) const UP: &str = "Only a destination in S3 needs it; that has proofs of its own.";
+pub(crate) const LARGE: &str = "Only large objects go in parts; the proof of an upload has one.";
+const ALWAYS: [(&str, &str); 4] = [
+    ("kms:Decrypt", KMS),
+    ("kms:GenerateDataKey", KMS),
+    ("s3:AbortMultipartUpload", PARTS),
+    ("s3:ListMultipartUploadParts", PARTS),
+];
+
+/// What a proof does without, and why, whatever is transferred.
+pub(crate) fn idle(more: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+    [&ALWAYS, more].concat()
+}
+
 /// A file that goes up in parts.
 pub(crate) async fn up(scene: &Scene, root: &Path) -> Value {
     fs::create_dir_all(root.join("up")).unwrap();

@@ -30,6 +30,8 @@ pub(crate) struct Upload {
     pub(crate) bucket: String,
     pub(crate) key: String,
     pub(crate) initiator: String,
+    /// Seconds since 1970.
+    pub(crate) initiated: i64,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) parts: BTreeMap<i32, Object>,
 }
@@ -246,6 +248,6 @@ fn bounds(range: &str, size: u64) -> (usize, usize) {
     (from.parse().unwrap(), usize::try_from(end).unwrap())
 }
 
-fn time(seconds: i64, format: DateTimeFormat) -> String {
+pub(super) fn time(seconds: i64, format: DateTimeFormat) -> String {
     DateTime::from_secs(seconds).fmt(format).unwrap()
 }

@@ -12,11 +12,11 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use stepward::{ErrorName, StepError};
 
 use super::download::{broken, changed, check};
-use super::{Begin, Transfers, tried};
+use super::{Begin, Reached, Transfers, tried};
 use crate::body::Checksum;
 use crate::bucket::{Bucket, Head, copy_source, patient};
 use crate::listing::Entry;
-use crate::multipart::{self, PART, Part, Upload};
+use crate::multipart::{self, PART, Part, Uploaded};
 use crate::verify;
 
 /// The largest object that S3 copies by one request, in bytes: 5 GiB.
@@ -34,17 +34,15 @@ impl Transfers<'_> {
         entry: &Entry,
         to: (&Bucket, &str),
         begun: Option<Begin>,
+        reached: &Reached,
     ) -> Result<Option<Begin>, StepError> {
-        let begun = match begun {
-            Some(Begin::Upload(begun)) => Some(begun),
-            _ => None,
-        };
-        let left = match self.by_s3(from, entry, to, begun.clone()).await {
+        let begun = begun.and_then(Begin::upload);
+        let left = match self.by_s3(from, entry, to, begun.clone(), reached).await {
             Err(error) if error.name == ErrorName::AccessDenied && self.two_accounts => {
                 if !self.relay.swap(true, Ordering::Relaxed) {
                     self.ctx.log("S3 may not copy between these two accounts by itself: the objects go through here");
                 }
-                Box::pin(self.through_here(from, entry, to, begun)).await?
+                Box::pin(self.through_here(from, entry, to, begun, reached)).await?
             }
             answer => answer?,
         };
@@ -61,13 +59,14 @@ impl Transfers<'_> {
         entry: &Entry,
         (to, key): (&Bucket, &str),
         begun: Option<multipart::Begun>,
+        reached: &Reached,
     ) -> Result<Option<multipart::Begun>, StepError> {
         let went_through_here = begun.as_ref().is_some_and(|begun| begun.of.starts_with(HERE));
         if went_through_here || self.relay.load(Ordering::Relaxed) {
             return Err(ErrorName::AccessDenied.because("S3 may not copy between these two accounts by itself"));
         }
         if entry.size > COPY_LIMIT {
-            return Box::pin(self.parts_by_s3((from, source), entry, (to, key), begun)).await;
+            return Box::pin(self.parts_by_s3((from, source), entry, (to, key), begun, reached)).await;
         }
         let request = to.client.copy_object().bucket(&to.name).key(key).copy_source(copy_source(&from.name, source));
         let request = request
@@ -87,12 +86,11 @@ impl Transfers<'_> {
         entry: &Entry,
         (to, key): (&Bucket, &str),
         begun: Option<multipart::Begun>,
+        reached: &Reached,
     ) -> Result<Option<multipart::Begun>, StepError> {
         let head = from.head(source).await?;
         let (of, part_size) = (entry.etag.clone().unwrap_or_default(), multipart::part_size(head.size, COPY_PART));
-        let session_arn = self.ctx.session_arn();
-        let (slice, head) = (self.slice, &head);
-        let upload = Upload { bucket: to, key, size: head.size, part_size, of: &of, session_arn, slice };
+        let (upload, head) = (self.in_parts_to((to, key), head.size, part_size, &of), &head);
         let part = |Part { upload_id, number, at, length }: Part| async move {
             let request = to.client.upload_part_copy().bucket(&to.name).key(key).upload_id(upload_id);
             let request = request.part_number(number).copy_source(copy_source(&from.name, source));
@@ -108,7 +106,7 @@ impl Transfers<'_> {
             let completed = CompletedPart::builder().part_number(number).set_e_tag(result.e_tag);
             Ok(completed.set_checksum_crc64_nvme(result.checksum_crc64_nvme).build())
         };
-        Box::pin(upload.run(begun, self.like((from, source), head, to), part)).await
+        Box::pin(upload.run(begun, reached, self.like((from, source), head, to), part)).await.map(Uploaded::left)
     }
 
     async fn through_here(
@@ -117,6 +115,7 @@ impl Transfers<'_> {
         entry: &Entry,
         (to, key): (&Bucket, &str),
         begun: Option<multipart::Begun>,
+        reached: &Reached,
     ) -> Result<Option<multipart::Begun>, StepError> {
         let head = from.head(source).await?;
         if entry.etag.is_some() && entry.etag != head.etag {
@@ -147,9 +146,7 @@ impl Transfers<'_> {
         }
         let of = format!("{HERE}{}", head.etag.as_deref().unwrap_or_default());
         let part_size = multipart::part_size(head.size, PART);
-        let session_arn = self.ctx.session_arn();
-        let (slice, head) = (self.slice, &head);
-        let upload = Upload { bucket: to, key, size: head.size, part_size, of: &of, session_arn, slice };
+        let (upload, head) = (self.in_parts_to((to, key), head.size, part_size, &of), &head);
         let part = |Part { upload_id, number, at, length }: Part| async move {
             let _room = self.room(length).await?;
             let bytes = fetched(from, source, head, Some((at, length))).await?;
@@ -161,7 +158,7 @@ impl Transfers<'_> {
             let completed = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag);
             Ok(completed.checksum_crc64_nvme(checksum.text()).build())
         };
-        Box::pin(upload.run(begun, self.like((from, source), head, to), part)).await
+        Box::pin(upload.run(begun, reached, self.like((from, source), head, to), part)).await.map(Uploaded::left)
     }
 
     /// The beginning of an upload that makes an object like another one: what S3 copies by itself only for one request.
@@ -180,10 +177,7 @@ impl Transfers<'_> {
             .set_cache_control(answer.cache_control.clone())
             .set_expires(expires(answer))
             .set_metadata(answer.metadata.clone())
-            .set_tagging(tags(from, source).await?)
-            .set_storage_class(self.attributes.storage_class.clone())
-            .set_server_side_encryption(self.attributes.encryption.clone())
-            .set_ssekms_key_id(self.attributes.kms_key.clone()))
+            .set_tagging(tags(from, source).await?))
     }
 }
 

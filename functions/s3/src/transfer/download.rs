@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use stepward::context::sha256;
 use stepward::{ErrorName, StepError};
 
-use super::{Begin, Transfers, tried};
+use super::{Begin, Reached, Transfers, tried};
 use crate::body::{CHUNK, Checksum, blocking};
 use crate::bucket::{Bucket, Head};
 use crate::listing::Entry;
@@ -28,7 +28,17 @@ use crate::verify;
 pub struct Partial {
     etag: Option<String>,
     bytes: u64,
-    checksum: u64,
+    /// As text: of a number of 64 bits a state machine keeps 53.
+    checksum: String,
+    /// Of a move whose file is whole and has its name: how many bytes of it have been read again, and their checksum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    read: Option<(u64, String)>,
+}
+
+impl Partial {
+    fn of(etag: Option<&String>, received: Checksum) -> Self {
+        Self { etag: etag.cloned(), bytes: received.bytes, checksum: received.text(), read: None }
+    }
 }
 
 impl Transfers<'_> {
@@ -38,6 +48,7 @@ impl Transfers<'_> {
         entry: &Entry,
         (root, path): (&Arc<Root>, &str),
         begun: Option<Begin>,
+        reached: &Reached,
     ) -> Result<Option<Begin>, StepError> {
         let scratch =
             self.scratch.as_ref().ok_or_else(|| ErrorName::Internal.because("no place for unfinished files"))?;
@@ -47,16 +58,18 @@ impl Transfers<'_> {
             _ => None,
         };
         let received = if entry.size <= PART && partial.is_none() {
-            self.whole((bucket, key), scratch, &name, path).await
+            self.whole((bucket, key), scratch, &name, path).await.map(|(etag, checksum)| (etag, checksum, None))
         } else {
-            match self.in_parts((bucket, key), scratch, &name, partial, path).await {
+            match self.in_parts((bucket, key), scratch, &name, partial, path, reached).await {
                 Ok(Received::Partly(partial)) => return Ok(Some(Begin::Download(partial))),
                 Ok(Received::All(received)) => Ok(received),
                 Err(error) => Err(error),
             }
         };
-        let (etag, checksum) = match received {
+        let (etag, checksum, read) = match received {
             Ok(received) => received,
+            // What is there of a source that is gone tells whether it was moved; it goes at the end.
+            Err(error) if error.name == ErrorName::NotFound => return Err(error),
             Err(error) => {
                 // Where even that fails, the whole directory goes at the end.
                 let (scratch, name) = (Arc::clone(scratch), name.clone());
@@ -65,7 +78,17 @@ impl Transfers<'_> {
             }
         };
         if self.is_move {
-            verify::downloaded(root, path, checksum).await?;
+            let mut read = read.unwrap_or(Checksum::empty(checksum.algorithm));
+            while let Some(further) = verify::downloaded(root, path, checksum, read).await? {
+                read = further;
+                let again = Some((read.bytes, read.text()));
+                let left = Begin::Download(Partial { read: again, ..Partial::of(etag.as_ref(), checksum) });
+                if self.slice.is_over() {
+                    return Ok(Some(left));
+                }
+                reached.note(Some(left));
+            }
+            reached.note(None);
             self.remove_object(bucket, key, etag).await?;
         }
         Ok(None)
@@ -114,22 +137,26 @@ impl Transfers<'_> {
         name: &str,
         partial: Option<Partial>,
         path: &str,
+        reached: &Reached,
     ) -> Result<Received, StepError> {
         let head = bucket.head(key).await?;
         let expected = head.checksums.first().copied();
         let algorithm = expected.map_or(CrcAlgorithm::Crc64Nvme, |checksum| checksum.algorithm);
         let (below, called) = (Arc::clone(scratch), name.to_owned());
-        let mut received = Checksum::empty(algorithm);
         let partial = partial.filter(|partial| partial.etag == head.etag);
-        let goes_on = partial.is_some();
+        let of = |text: &str, bytes| Checksum::parse(algorithm, text, bytes);
+        let before = partial.as_ref().and_then(|partial| of(&partial.checksum, partial.bytes));
+        let again = partial.and_then(|partial| partial.read).and_then(|(bytes, text)| of(&text, bytes));
+        if let (Some(received), Some(read)) = (before, again) {
+            return Ok(Received::All((head.etag, received, Some(read))));
+        }
+        let goes_on = before.is_some();
         let (file, goes_on) = blocking(move || match if goes_on { below.reopen(&called)? } else { None } {
             Some(file) => Ok((file, true)),
             None => Ok((below.create(&called)?, false)),
         })
         .await?;
-        if let Some(Partial { checksum: value, bytes, .. }) = partial.filter(|_| goes_on) {
-            received = Checksum { algorithm, value, bytes };
-        }
+        let mut received = before.filter(|_| goes_on).unwrap_or(Checksum::empty(algorithm));
         let file = Arc::new(file);
         // In order, so that what has come is always a beginning.
         let mut running = FuturesOrdered::new();
@@ -142,11 +169,12 @@ impl Transfers<'_> {
             }
             let Some(part) = running.next().await else { break };
             received = received.then(part?);
+            reached.note(Some(Begin::Download(Partial::of(head.etag.as_ref(), received))));
         }
         if received.bytes < head.size {
-            let Checksum { bytes, value: checksum, .. } = received;
-            return Ok(Received::Partly(Partial { etag: head.etag.clone(), bytes, checksum }));
+            return Ok(Received::Partly(Partial::of(head.etag.as_ref(), received)));
         }
+        reached.note(None);
         if expected.is_some_and(|expected| expected != received) {
             return Err(ErrorName::StepFailed.because(format!(
                 "what came has the checksum {}, and S3 has {}; run it again",
@@ -156,7 +184,7 @@ impl Transfers<'_> {
         }
         let (below, name, path, durable) = (Arc::clone(scratch), name.to_owned(), path.to_owned(), self.is_move);
         blocking(move || below.publish(&name, &path, head.modified, durable)).await?;
-        Ok(Received::All((head.etag.clone(), received)))
+        Ok(Received::All((head.etag.clone(), received, None)))
     }
 
     /// Deletes a source that has been moved, if it still is what was moved.
@@ -179,7 +207,8 @@ impl Transfers<'_> {
 }
 
 enum Received {
-    All((Option<String>, Checksum)),
+    /// The object's entity tag, what came, and what has been read again of it.
+    All((Option<String>, Checksum, Option<Checksum>)),
     Partly(Partial),
 }
 

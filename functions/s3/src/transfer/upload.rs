@@ -8,11 +8,11 @@ use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use stepward::{ErrorName, StepError};
 
-use super::{Begin, Transfers};
-use crate::body::{CHUNK, Checksum, Opened, blocking};
+use super::{Begin, Reached, Transfers};
+use crate::body::{CHUNK, Checksum, blocking};
 use crate::bucket::Bucket;
-use crate::local::Root;
-use crate::multipart::{self, PART, Part, Upload};
+use crate::local::{OpenFile, Root};
+use crate::multipart::{self, PART, Part, Uploaded};
 use crate::verify;
 
 impl Transfers<'_> {
@@ -21,31 +21,33 @@ impl Transfers<'_> {
         (root, path): (&Arc<Root>, &str),
         (bucket, key): (&Bucket, &str),
         begun: Option<Begin>,
+        reached: &Reached,
     ) -> Result<Option<Begin>, StepError> {
         let (below, file) = (Arc::clone(root), path.to_owned());
         // What fits into one piece is read at once.
         let (opened, bytes) = blocking(move || {
-            let opened = Opened::from(below.open_file(&file)?);
+            let opened = below.open_file(&file)?;
             let small = opened.stat.size <= CHUNK;
             let bytes = small.then(|| opened.piece(0, opened.stat.size)).transpose()?;
             Ok((opened, bytes))
         })
         .await?;
-        let begun = match begun {
-            Some(Begin::Upload(begun)) => Some(begun),
-            _ => None,
-        };
-        if opened.stat.size < PART {
+        let begun = begun.and_then(Begin::upload);
+        let sent = if opened.stat.size < PART {
             // It was larger when an earlier call began.
             if let Some(begun) = &begun {
                 multipart::abort(bucket, key, &begun.upload_id).await?;
             }
             self.put(&opened, bytes, path, (bucket, key)).await?;
-        } else if let Some(begun) = self.put_parts(&opened, path, bucket, key, begun).await? {
-            return Ok(Some(Begin::Upload(begun)));
-        }
+            None
+        } else {
+            match self.put_parts(&opened, path, (bucket, key), begun, reached).await? {
+                Uploaded::All(sent) => sent,
+                Uploaded::Partly(begun) => return Ok(Some(Begin::Upload(begun))),
+            }
+        };
         if self.is_move {
-            verify::uploaded(&opened, bucket, key).await?;
+            verify::uploaded(&opened, sent, bucket, key).await?;
             let (below, file, stat) = (Arc::clone(root), path.to_owned(), opened.stat);
             blocking(move || {
                 // A network file system tells what a file has become only to who opens it.
@@ -61,7 +63,7 @@ impl Transfers<'_> {
 
     async fn put(
         &self,
-        opened: &Opened,
+        opened: &OpenFile,
         bytes: Option<Bytes>,
         path: &str,
         (bucket, key): (&Bucket, &str),
@@ -85,25 +87,18 @@ impl Transfers<'_> {
 
     async fn put_parts(
         &self,
-        opened: &Opened,
+        opened: &OpenFile,
         path: &str,
-        bucket: &Bucket,
-        key: &str,
+        (bucket, key): (&Bucket, &str),
         begun: Option<multipart::Begun>,
-    ) -> Result<Option<multipart::Begun>, StepError> {
+        reached: &Reached,
+    ) -> Result<Uploaded, StepError> {
         let size = opened.stat.size;
         // Not its device, whose number may be another on the next machine.
         let of = format!("{} {:?} {}", size, opened.stat.modified, opened.stat.inode);
         let part_size = multipart::part_size(size, PART);
-        let session_arn = self.ctx.session_arn();
-        let upload = Upload { bucket, key, size, part_size, of: &of, session_arn, slice: self.slice };
-        let create = async {
-            let request = bucket.client.create_multipart_upload().set_content_type(content_type(path));
-            Ok(request
-                .set_storage_class(self.attributes.storage_class.clone())
-                .set_server_side_encryption(self.attributes.encryption.clone())
-                .set_ssekms_key_id(self.attributes.kms_key.clone()))
-        };
+        let upload = self.in_parts_to((bucket, key), size, part_size, &of);
+        let create = async { Ok(bucket.client.create_multipart_upload().set_content_type(content_type(path))) };
         let part = |Part { upload_id, number, at, length }: Part| async move {
             let request = bucket.client.upload_part().bucket(&bucket.name).key(key).upload_id(upload_id);
             let request = request.part_number(number).checksum_algorithm(ChecksumAlgorithm::Crc64Nvme);
@@ -113,7 +108,7 @@ impl Transfers<'_> {
             let completed = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag);
             Ok(completed.set_checksum_crc64_nvme(answer.checksum_crc64_nvme).build())
         };
-        Box::pin(upload.run(begun, create, part)).await
+        Box::pin(upload.run(begun, reached, create, part)).await
     }
 }
 

@@ -1,0 +1,279 @@
+//! `stepward nodes …`: a customer's nodes, and commands on them, by the job `nodes/dispatch`.
+
+mod watch;
+
+use aws_sdk_sfn::operation::describe_execution::DescribeExecutionOutput;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use stepward::node::{Node, NodeResult, Outcome, Status};
+
+use crate::args::{self, RunOnNodes, WhichNodes};
+use crate::cloud::Cloud;
+use crate::deploy::Deployment;
+use crate::error::{Context, Error, Result};
+use crate::jobs::{self, Finished, Input};
+use crate::output::{Format, Progress, table};
+
+/// The job that finds nodes and runs steps on them.
+const JOB: &str = "nodes/dispatch";
+/// Nodes whose outputs are printed; `--json` has all of them.
+const SHOWN: usize = 20;
+/// The step's name in the job where there is only one.
+const STEP: &str = "run";
+
+/// What a dispatch came to, as it stands in the artifacts bucket.
+#[derive(Debug, Deserialize)]
+struct Dispatched {
+    nodes: Vec<NodeResult>,
+    #[serde(default)]
+    failures: Vec<Value>,
+}
+
+/// `stepward nodes …`
+pub async fn command(cloud: &Cloud, deployment: &Deployment, command: args::Nodes, format: Format) -> Result<u8> {
+    match command {
+        args::Nodes::List(which) => list(cloud, deployment, which, format).await,
+        args::Nodes::Run(run) => {
+            let (customer, accounts) = (run.which.customer.clone(), run.which.accounts.clone());
+            let options = options_of(run)?;
+            self::run(cloud, deployment, customer, accounts, options, format).await
+        }
+        args::Nodes::RunAgain { id } => {
+            let earlier = jobs::find(cloud, deployment, &id).await?;
+            let customer = customer_of(cloud, &earlier).await?;
+            let name = earlier.rsplit(':').next().unwrap_or(&earlier);
+            let options = Map::from_iter([("failed_of".to_owned(), json!(name))]);
+            self::run(cloud, deployment, customer, Vec::new(), options, format).await
+        }
+    }
+}
+
+async fn list(cloud: &Cloud, deployment: &Deployment, which: WhichNodes, format: Format) -> Result<u8> {
+    let progress = Progress::new();
+    progress.now("looking for nodes");
+    let (customer, accounts) = (which.customer.clone(), which.accounts.clone());
+    let input = Input { customer, accounts, options: which_options(which), started_by: cloud.caller.clone() };
+    let finished = jobs::run(cloud, deployment, JOB, &input).await;
+    progress.end();
+    let finished = finished?;
+    let Some(dispatched) = dispatched(cloud, &finished).await? else {
+        format.show(&finished, || jobs::summary(&finished))?;
+        return Ok(finished.outcome.code());
+    };
+    let nodes: Vec<_> = dispatched.nodes.into_iter().map(|entry| entry.node).collect();
+    say_failures(&dispatched.failures);
+    let json = json!({ "nodes": nodes, "failed_sources": dispatched.failures });
+    format.show(&json, || {
+        let heading = ["node", "account", "region", "source", "id", "hostname", "tags"];
+        format!("{}\n\n{} nodes", table(&heading, nodes.iter().map(row)), nodes.len())
+    })?;
+    Ok(finished.outcome.code())
+}
+
+async fn run(
+    cloud: &Cloud,
+    deployment: &Deployment,
+    customer: String,
+    accounts: Vec<String>,
+    options: Map<String, Value>,
+    format: Format,
+) -> Result<u8> {
+    let input = Input { customer, accounts, options, started_by: cloud.caller.clone() };
+    let execution = jobs::start(cloud, deployment, JOB, &input, None).await?;
+    let id = execution.rsplit(':').next().unwrap_or(&execution);
+    eprintln!("Execution {id}");
+    let progress = Progress::new();
+    let finished = tokio::select! {
+        finished = watch::watch(cloud, &execution, &progress) => finished,
+        _ = tokio::signal::ctrl_c() => {
+            let command = cloud.command();
+            Err(Error::not_asked("stopped watching; the command goes on")
+                .next(format!("`{command} job watch {id}` watches it again, `{command} job stop {id}` stops it")))
+        }
+    };
+    progress.end();
+    let finished = finished?;
+    let Some(dispatched) = dispatched(cloud, &finished).await? else {
+        format.show(&finished, || jobs::summary(&finished))?;
+        return Ok(finished.outcome.code());
+    };
+    say_failures(&dispatched.failures);
+    let Dispatched { nodes, failures } = &dispatched;
+    let json = json!({
+        "id": id,
+        "execution_arn": finished.execution_arn,
+        "status": finished.status,
+        "outcome": finished.outcome,
+        "nodes": nodes,
+        "failed_sources": failures,
+    });
+    format.show(&json, || summary(cloud, id, nodes))?;
+    Ok(finished.outcome.code())
+}
+
+/// The customer of an execution, from its input.
+async fn customer_of(cloud: &Cloud, execution: &str) -> Result<String> {
+    let found = cloud.sfn().describe_execution().execution_arn(execution).send().await;
+    let found: DescribeExecutionOutput = found.map_err(|error| cloud.error(error).nothing_done())?;
+    let input: Value = found.input().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let customer = input["customer"].as_str().map(str::to_owned);
+    customer.ok_or_else(|| Error::not_asked(format!("{execution} was started without a customer")))
+}
+
+fn which_options(which: WhichNodes) -> Map<String, Value> {
+    let mut options = Map::from_iter([("filter".to_owned(), json!(which.filter))]);
+    for (name, list) in [("regions", which.regions), ("sources", which.sources)] {
+        if !list.is_empty() {
+            options.insert(name.into(), json!(list));
+        }
+    }
+    options
+}
+
+fn options_of(run: RunOnNodes) -> Result<Map<String, Value>> {
+    let work = match &run.script {
+        None => json!({ "command": line(&run.command) }),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).doing(path.display())?;
+            json!({ "script": { "text": text, "args": run.command, "interpreter": run.interpreter } })
+        }
+    };
+    let mut options = which_options(run.which);
+    options.extend([
+        ("steps".to_owned(), json!([{ "id": STEP, "run": work }])),
+        ("keepgoing".to_owned(), json!(!run.stop_on_failure)),
+        ("rank_order".to_owned(), json!(if run.descending { "descending" } else { "ascending" })),
+    ]);
+    let given = [("threadcount", json!(run.threadcount)), ("rank_attribute", json!(run.rank_attribute))];
+    options
+        .extend(given.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.to_owned(), value)));
+    Ok(options)
+}
+
+/// One word is a line for the shell; of several each stays a word.
+fn line(words: &[String]) -> String {
+    let plain =
+        |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c));
+    let quoted = |word: &String| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) };
+    match words {
+        [line] => line.clone(),
+        words => words.iter().map(quoted).collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// What the dispatch wrote into the artifacts bucket; `None` where it did not come so far.
+async fn dispatched(cloud: &Cloud, finished: &Finished) -> Result<Option<Dispatched>> {
+    let all = &finished.output["all"];
+    let (Some(bucket), Some(key)) = (all["bucket"].as_str(), all["key"].as_str()) else { return Ok(None) };
+    read(cloud, bucket, key).await.map(Some)
+}
+
+/// An object of the artifacts bucket.
+async fn read<T: serde::de::DeserializeOwned>(cloud: &Cloud, bucket: &str, key: &str) -> Result<T> {
+    let answer = cloud.s3().get_object().bucket(bucket).key(key).send().await.map_err(|error| cloud.error(error))?;
+    let body = answer.body.collect().await.doing(format!("s3://{bucket}/{key}"))?;
+    serde_json::from_slice(&body.into_bytes()).doing(format!("s3://{bucket}/{key}"))
+}
+
+fn say_failures(failures: &[Value]) {
+    for failure in failures {
+        let text = |name: &str| failure[name].as_str().unwrap_or_default();
+        let region = failure["region"].as_str().map(|region| format!(" in {region}")).unwrap_or_default();
+        eprintln!("✘ {}{region}, {}: {}: {}", text("account"), text("source"), text("error"), text("message"));
+    }
+}
+
+fn attribute<'a>(node: &'a Node, name: &str) -> &'a str {
+    node.attributes.get(name).map_or("", String::as_str)
+}
+
+/// What the node is at AWS.
+fn id_of(node: &Node) -> String {
+    match attribute(node, "instanceId") {
+        "" => format!("{}/{}", attribute(node, "task"), attribute(node, "container")),
+        id => id.to_owned(),
+    }
+}
+
+fn row(node: &Node) -> [String; 7] {
+    let text = |name: &str| attribute(node, name).to_owned();
+    let tags = node.tags.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+    [node.nodename.clone(), text("account"), text("region"), text("source"), id_of(node), text("hostname"), tags]
+}
+
+/// How it ended, for people: the failed nodes first.
+fn summary(cloud: &Cloud, id: &str, nodes: &[NodeResult]) -> String {
+    let (bad, well): (Vec<_>, Vec<_>) = nodes.iter().partition(|entry| !entry.is_well());
+    let mut parts: Vec<_> = bad.iter().chain(&well).take(SHOWN).map(|entry| block(entry)).collect();
+    if nodes.len() > SHOWN {
+        parts.push(format!("… and {} more; `--json` has all of them", nodes.len() - SHOWN));
+    }
+    let end = format!("{} of {} nodes succeeded.", well.len(), nodes.len());
+    let again = || {
+        format!(
+            " {} did not: {}.\nOnce more on those only: `{} nodes run-again {id}`",
+            bad.len(),
+            counts(&bad),
+            cloud.command()
+        )
+    };
+    let end = if bad.is_empty() { end } else { end + &again() };
+    parts.push(end);
+    parts.join("\n")
+}
+
+fn block(entry: &NodeResult) -> String {
+    let mark = if entry.is_well() { "✔" } else { "✘" };
+    let node = &entry.node;
+    let place = format!("{} {}", attribute(node, "account"), attribute(node, "region"));
+    let Some(step) = entry.decisive() else { return format!("{mark} {} ({place})", node.nodename) };
+    let Outcome { status, exit_code, output, error_output, message, .. } = &step.outcome;
+    let exit = exit_code.map(|code| format!(", exit {code}")).unwrap_or_default();
+    let message = message.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
+    let head = format!("{mark} {} ({place}) {}{exit}{message}", node.nodename, word(*status));
+    let lines = output.lines().chain(error_output.lines()).map(|line| format!("    {line}"));
+    std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
+}
+
+/// The status as it is written in JSON, with spaces.
+fn word(status: Status) -> String {
+    json!(status).as_str().unwrap_or_default().replace('_', " ")
+}
+
+fn counts(bad: &[&NodeResult]) -> String {
+    let mut counts = std::collections::BTreeMap::new();
+    for step in bad.iter().filter_map(|entry| entry.decisive()) {
+        *counts.entry(step.outcome.status).or_insert(0) += 1;
+    }
+    counts.into_iter().map(|(status, count)| format!("{count} {}", word(status))).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_word_is_a_shell_line_and_several_stay_words() {
+        let line = |words: &[&str]| super::line(&words.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(line(&["uptime | wc -l"]), "uptime | wc -l");
+        assert_eq!(line(&["echo", "it's", "a b", "", "--x=1"]), r"echo 'it'\''s' 'a b' '' --x=1");
+    }
+
+    #[test]
+    fn a_summary_begins_with_the_failed_nodes_and_says_how_to_run_them_again() {
+        let entry = |name: &str, status: &str, code: i32| -> NodeResult {
+            serde_json::from_value(json!({
+                "node": { "nodename": name, "account": "prod", "region": "eu-west-1", "instanceId": "i-1" },
+                "steps": [{ "step": "run", "status": status, "exit_code": code, "output": "said\n" }],
+            }))
+            .unwrap()
+        };
+        let nodes = [entry("web-1", "succeeded", 0), entry("web-2", "failed", 3)];
+        let text = summary(&Cloud::local(4566, "111111111111", None), "e-1", &nodes);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "✘ web-2 (prod eu-west-1) failed, exit 3");
+        assert_eq!(lines[1], "    said");
+        assert!(text.contains("1 of 2 nodes succeeded. 1 did not: 1 failed."), "{text}");
+        assert!(text.contains("nodes run-again e-1"), "{text}");
+    }
+}

@@ -1,0 +1,188 @@
+//! Follows a dispatch to its end: what the job does, and what the steps say of each node, as it happens.
+
+use std::collections::HashMap;
+
+use aws_sdk_sfn::types::{ExecutionStatus, HistoryEvent, HistoryEventType as E};
+use serde::Deserialize;
+use serde_json::Value;
+use stepward::node::NodeResult;
+use tokio::time::{Instant, sleep};
+
+use crate::cloud::Cloud;
+use crate::error::{Error, Result};
+use crate::jobs::progress::{JobProgress, State};
+use crate::jobs::{self, Finished, WATCH, events_after};
+use crate::output::Progress;
+
+/// Items whose histories are read; of more, only how many have ended is shown.
+const FOLLOWED: i64 = 100;
+
+/// What the job keeps of the round under way: which nodes there are, and which item is on which.
+#[derive(Debug, Default, Deserialize)]
+struct Round {
+    nodes: Vec<NodeResult>,
+    round: Vec<Planned>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Planned {
+    nodes: Vec<usize>,
+}
+
+/// The Map under way.
+#[derive(Debug, Default)]
+struct Items {
+    map_run: String,
+    children: HashMap<String, Child>,
+}
+
+#[derive(Debug, Default)]
+struct Child {
+    last: i64,
+    /// The node, where it is only one.
+    node: Option<String>,
+    ended: bool,
+}
+
+/// Follows a dispatch to its end. Dropping the future stops the watching, not the job.
+pub(super) async fn watch(cloud: &Cloud, execution: &str, progress: &Progress) -> Result<Finished> {
+    let end = Instant::now() + WATCH;
+    let (mut job, mut round, mut items) = (JobProgress::default(), Round::default(), Items::default());
+    progress.now("looking for nodes");
+    while !job.has_ended() {
+        for event in events_after(cloud, execution, job.last_event()).await? {
+            if let Some(change) = job.apply(&event)
+                && change.step.state == State::Failed
+            {
+                let says = change.step.says.unwrap_or_default();
+                progress.say(format!("✘ {} {}: {says}", change.label, change.step.name));
+            }
+            if let Some(plan) = plan(&event) {
+                round = plan.read(cloud).await?;
+                progress.say(format!("{} nodes", round.nodes.len()));
+            }
+            if let Some(about) = event.map_run_started_event_details() {
+                items = Items { map_run: about.map_run_arn().unwrap_or_default().into(), ..Items::default() };
+            }
+        }
+        if !items.map_run.is_empty() {
+            items.look(cloud, &round, progress).await?;
+        }
+        if Instant::now() >= end {
+            return Err(Error::not_asked(format!("{execution} still runs after {} h", WATCH.as_secs() / 3600))
+                .next("watch it again with `job watch`, or stop it with `job stop`"));
+        }
+        if !job.has_ended() {
+            sleep(cloud.pause()).await;
+        }
+    }
+    jobs::result(cloud, execution).await
+}
+
+/// Where a plan is.
+struct Plan {
+    bucket: String,
+    key: String,
+}
+
+/// The plan in the answer of the function that makes it.
+fn plan(event: &HistoryEvent) -> Option<Plan> {
+    let output: Value = serde_json::from_str(event.task_succeeded_event_details()?.output()?).ok()?;
+    let plan = &output["Payload"];
+    let (bucket, items) = (plan["bucket"].as_str()?, plan["key"].as_str()?);
+    let key = items.replace("/dispatch/items-", "/dispatch/round-");
+    (key != items).then(|| Plan { bucket: bucket.into(), key })
+}
+
+impl Plan {
+    async fn read(&self, cloud: &Cloud) -> Result<Round> {
+        super::read(cloud, &self.bucket, &self.key).await
+    }
+}
+
+impl Items {
+    /// Says what is new.
+    async fn look(&mut self, cloud: &Cloud, round: &Round, progress: &Progress) -> Result<()> {
+        let about = cloud.sfn().describe_map_run().map_run_arn(&self.map_run).send().await;
+        let about = about.map_err(|error| cloud.error(error).nothing_done())?;
+        let counts = about.item_counts();
+        let total = counts.map_or(0, aws_sdk_sfn::types::MapRunItemCounts::total);
+        if total > FOLLOWED {
+            let ended = counts.map_or(0, |counts| total - counts.pending() - counts.running());
+            progress.now(format!("{ended} of {total} nodes"));
+            return Ok(());
+        }
+        let client = cloud.sfn();
+        let mut pages = client.list_executions().map_run_arn(&self.map_run).into_paginator().items().send();
+        let mut children = Vec::new();
+        while let Some(child) = pages.next().await {
+            let child = child.map_err(|error| cloud.error(error).nothing_done())?;
+            children.push((child.execution_arn, child.status != ExecutionStatus::Running));
+        }
+        for (arn, ended) in children {
+            let child = self.children.entry(arn.clone()).or_default();
+            if child.ended {
+                continue;
+            }
+            for event in events_after(cloud, &arn, child.last).await? {
+                child.last = child.last.max(event.id());
+                for line in child.says(&event, round) {
+                    progress.say(line);
+                }
+                if let Some(now) = pending(&event) {
+                    progress.now(now);
+                }
+            }
+            child.ended = ended;
+        }
+        Ok(())
+    }
+}
+
+impl Child {
+    /// The lines in an answer of a step, each with the node's name.
+    fn says(&mut self, event: &HistoryEvent, round: &Round) -> Vec<String> {
+        if *event.r#type() == E::PassStateEntered && self.node.is_none() {
+            let input = event.state_entered_event_details().and_then(|about| about.input());
+            self.node = input.and_then(|input| only_node(input, round));
+        }
+        let text = event.task_succeeded_event_details().and_then(|about| about.output()).unwrap_or_default();
+        let output: Value = serde_json::from_str(text).unwrap_or_default();
+        let lines = output["Payload"]["log"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let mut lines: Vec<_> = lines.map(|line| named(line, self.node.as_deref(), round)).collect();
+        if let Some(about) = event.task_failed_event_details() {
+            let cause = about.cause().unwrap_or_default();
+            let cause = jobs::message_of(cause).unwrap_or_else(|| cause.to_owned());
+            let line = format!("✘ {}: {cause}", about.error().unwrap_or("failed"));
+            lines.push(named(&line, self.node.as_deref(), round));
+        }
+        lines
+    }
+}
+
+/// The progress of a pending answer.
+fn pending(event: &HistoryEvent) -> Option<String> {
+    let output: Value = serde_json::from_str(event.task_succeeded_event_details()?.output()?).ok()?;
+    output["Payload"]["progress"].as_str().map(str::to_owned)
+}
+
+/// The name of the node that an item is about, where it is only one.
+fn only_node(input: &str, round: &Round) -> Option<String> {
+    let input: Value = serde_json::from_str(input).ok()?;
+    let place: usize = input["item"]["id"].as_str()?.split_once('-')?.1.parse().ok()?;
+    match round.round.get(place)?.nodes.as_slice() {
+        [only] => round.nodes.get(*only).map(|entry| entry.node.nodename.clone()),
+        _ => None,
+    }
+}
+
+/// A line with the node's name before it, or in the place of the instance's ID.
+fn named(line: &str, node: Option<&str>, round: &Round) -> String {
+    let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let is_it = |entry: &&NodeResult| entry.node.attributes.get("instanceId").is_some_and(|id| id == first);
+    match (round.nodes.iter().find(is_it), node) {
+        (Some(entry), _) => format!("{} {rest}", entry.node.nodename),
+        (None, Some(node)) => format!("{node} {line}"),
+        (None, None) => line.to_owned(),
+    }
+}

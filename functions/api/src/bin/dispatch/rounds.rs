@@ -1,0 +1,207 @@
+//! From the nodes that were found to the outcome on each, round by round.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use stepward::error::{ErrorName, StepError};
+use stepward::node::{Node, NodeResult, Status, StepResult, order, source};
+
+use super::items::{Planned, Round};
+use super::options::{Found, NodeStep, Options, RankOrder, SourceFailure};
+use super::results::{self, Written, plain};
+use super::store::Store;
+
+/// The object with what a dispatch came to.
+const OUTCOME: &str = "outcome.json";
+/// Names and failures that an answer holds; all are in the artifacts bucket.
+const SHOWN: usize = 50;
+
+/// How far a dispatch has come.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct State {
+    options: Options,
+    /// In the order in which they begin.
+    nodes: Vec<NodeResult>,
+    /// Places that could not be looked into.
+    failures: Vec<SourceFailure>,
+    /// What the round now under way runs.
+    round: Vec<Planned>,
+}
+
+/// Chooses the nodes and plans the first round.
+pub(crate) async fn plan(store: &Store<'_>, options: Options, found: Vec<Found>) -> Result<Value, StepError> {
+    let filter = options.check()?;
+    let (options, mut nodes, failures) = if let Some(execution) = &options.failed_of {
+        again(store, &options, execution).await?
+    } else {
+        let (nodes, failures) = gather(store, found).await?;
+        (options, nodes, failures)
+    };
+    nodes.retain(|node| filter.matches(node));
+    order::sort(&mut nodes, options.rank_attribute.as_deref(), options.rank_order == RankOrder::Descending);
+    if nodes.is_empty() && !options.success_on_empty_node_filter {
+        if let Some(first) = failures.first() {
+            return Err(ErrorName::StepFailed.because(format!(
+                "no node was found, and {} places could not be looked into: {}/{} {}: {}",
+                failures.len(),
+                first.account,
+                first.source,
+                first.error,
+                first.message
+            )));
+        }
+        return Err(ErrorName::NotFound.because(match options.filter.as_str() {
+            "" => "there are no nodes in these accounts and Regions".to_owned(),
+            filter => format!("no node matches the filter {filter:?}; `stepward nodes list` shows all"),
+        }));
+    }
+    let nodes = nodes.into_iter().map(|node| NodeResult { node, steps: Vec::new() }).collect();
+    advance(store, State { options, nodes, failures, round: Vec::new() }, 0).await
+}
+
+/// Takes in how a round ended and plans the next.
+pub(crate) async fn collect(store: &Store<'_>, round: usize, written: &Written) -> Result<Value, StepError> {
+    let mut state: State = store.get(&store.key(&name(round))).await?;
+    let planned = std::mem::take(&mut state.round);
+    let nodes: Vec<&Node> = state.nodes.iter().map(|entry| &entry.node).collect();
+    for (place, step, outcome, result) in results::read(store, &planned, &nodes, written).await? {
+        state.nodes[place].steps.push(StepResult { step, outcome, result });
+    }
+    advance(store, state, round + 1).await
+}
+
+/// The answer to the state machine: the next round, or what it all came to.
+async fn advance(store: &Store<'_>, mut state: State, round: usize) -> Result<Value, StepError> {
+    let steps: &[NodeStep] = match (state.options.is_step_first(), round) {
+        (true, round) => state.options.steps.get(round..=round).unwrap_or_default(),
+        (false, 0) => &state.options.steps,
+        (false, _) => &[],
+    };
+    let stopped = !state.options.keepgoing && !state.nodes.iter().all(NodeResult::is_well);
+    let mut next = Round::default();
+    if !steps.is_empty() {
+        let alive = state.nodes.iter().enumerate().filter(|(_, entry)| entry.is_well() && !stopped);
+        let alive: Vec<_> = alive.map(|(place, entry)| (place, &entry.node)).collect();
+        next = Round::of(round, store.customer, &state.options, steps, &alive);
+        for (place, why) in std::mem::take(&mut next.unreachable) {
+            let outcome = plain(Status::Unmanaged, Some(why));
+            let step = steps[0].id.clone();
+            state.nodes[place].steps.push(StepResult { step, outcome, result: None });
+        }
+    }
+    if next.items.is_empty() {
+        return finish(store, state).await;
+    }
+    state.round = next.planned;
+    store.put(&name(round), &state).await?;
+    let key = store.put(&format!("items-{round}.json"), &next.items).await?;
+    Ok(json!({
+        "round": round,
+        "items": next.items.len(),
+        "nodes": state.nodes.len(),
+        "concurrency": next.concurrency,
+        "bucket": store.bucket,
+        "key": key,
+        "results": store.key(&format!("results-{round}")),
+        "keepgoing": state.options.keepgoing,
+    }))
+}
+
+/// What it all came to; the whole of it goes to the artifacts bucket.
+async fn finish(store: &Store<'_>, mut state: State) -> Result<Value, StepError> {
+    for entry in &mut state.nodes {
+        let missing = state.options.steps.iter().filter(|step| !entry.steps.iter().any(|done| done.step == step.id));
+        if let (true, Some(step)) = (entry.is_well(), missing.map(|step| step.id.clone()).next()) {
+            let outcome = plain(Status::NotStarted, Some("the dispatch was stopped before its turn".into()));
+            entry.steps.push(StepResult { step, outcome, result: None });
+        }
+    }
+    let key = store.put(OUTCOME, &state).await?;
+    let failed: Vec<_> = state.nodes.iter().filter(|entry| !entry.is_well()).collect();
+    let (total, bad) = (state.nodes.len(), failed.len());
+    let outcome = match (bad, state.failures.len()) {
+        (0, 0) => "succeeded",
+        (bad, _) if bad == total && total > 0 => "failed",
+        _ => "partial",
+    };
+    let shown = |entry: &&NodeResult| {
+        let last = entry.steps.iter().find(|step| !step.outcome.status.is_success());
+        json!({
+            "node": entry.node.nodename,
+            "account": entry.node.attributes.get("account"),
+            "region": entry.node.attributes.get("region"),
+            "step": last.map(|step| &step.step),
+            "status": last.map(|step| step.outcome.status),
+            "exit_code": last.and_then(|step| step.outcome.exit_code),
+            "message": last.and_then(|step| step.outcome.message.as_ref()),
+        })
+    };
+    Ok(json!({
+        "items": 0,
+        "summary": {
+            "outcome": outcome,
+            "nodes": total,
+            "succeeded": total - bad,
+            "failed": bad,
+            "failed_nodes": failed.iter().take(SHOWN).map(shown).collect::<Vec<_>>(),
+            "failed_sources": state.failures.iter().take(SHOWN).collect::<Vec<_>>(),
+            "all": { "bucket": store.bucket, "key": key },
+        },
+    }))
+}
+
+/// The nodes that an earlier execution did not succeed on, with what it ran there.
+async fn again(
+    store: &Store<'_>,
+    given: &Options,
+    execution: &str,
+) -> Result<(Options, Vec<Node>, Vec<SourceFailure>), StepError> {
+    let earlier = store.of(execution)?;
+    let state: State = earlier.get(&earlier.key(OUTCOME)).await.map_err(|error| match error.name {
+        ErrorName::NotFound => ErrorName::NotFound.because(format!(
+            "there is no outcome of execution {execution}: it ran nothing on nodes, or has not ended"
+        )),
+        _ => error,
+    })?;
+    let nodes: Vec<Node> = state.nodes.into_iter().filter(|entry| !entry.is_well()).map(|entry| entry.node).collect();
+    if nodes.is_empty() {
+        return Err(ErrorName::NotFound
+            .because(format!("execution {execution} succeeded on every node: there is nothing to run again")));
+    }
+    let given = given.clone();
+    let steps = if given.steps.is_empty() { state.options.steps } else { given.steps };
+    let options = Options {
+        steps,
+        filter: given.filter,
+        exclude_precedence: given.exclude_precedence,
+        failed_of: given.failed_of,
+        executors: given.executors,
+        ..state.options
+    };
+    Ok((options, nodes, Vec::new()))
+}
+
+/// The nodes of all sources, and the places that could not be looked into.
+async fn gather(store: &Store<'_>, found: Vec<Found>) -> Result<(Vec<Node>, Vec<SourceFailure>), StepError> {
+    let (mut nodes, mut failures) = (Vec::new(), Vec::new());
+    for Found { account, source, output, error, message } in found {
+        let failure = |region, error, message| {
+            let (account, source) = (account.clone(), source.clone());
+            SourceFailure { account, source, region, error, message }
+        };
+        if let Some(output) = output {
+            let answer: source::Found = store.get(&output.artifact.key).await?;
+            nodes.extend(answer.nodes);
+            failures.extend(
+                answer.failures.into_iter().map(|one| failure(Some(one.region), one.error.to_string(), one.message)),
+            );
+        } else {
+            let message = message.unwrap_or_else(|| "no reason was given".into());
+            failures.push(failure(None, error.unwrap_or_else(|| "Internal".into()), message));
+        }
+    }
+    Ok((nodes, failures))
+}
+
+fn name(round: usize) -> String {
+    format!("round-{round}.json")
+}

@@ -1,0 +1,367 @@
+//! What runs on a node to fetch a file, see that it is the right one, and put or run it.
+//!
+//! It exits with 125 and a line that begins with `stepward:` where it cannot. The link to the file is given to the
+//! program that fetches by its standard input, where other users of the node do not see it; only a `wget` that reads no
+//! list of links is given it as an argument.
+
+use std::fmt::Write as _;
+
+use crate::quote::{powershell, sh};
+use crate::state::Digest;
+
+/// How a file is fetched, and what it must be.
+#[derive(Clone, Debug)]
+pub struct Fetch<'a> {
+    /// The link.
+    pub url: &'a str,
+    /// What the file must be.
+    pub digest: &'a Digest,
+}
+
+/// For `sh`: `get FILE` fetches into a file that is there, and ends everything where it is not the right one.
+const SH_GET: &str = r#"set -u
+mask=$(umask)
+umask 077
+fail() { echo "stepward: $1" >&2; exit 125; }
+fetch() {
+  if command -v curl >/dev/null 2>&1; then
+    printf 'url = "%s"\n' "$url" | curl -fsSg --retry 3 --connect-timeout 20 --max-time 1800 -K - -o "$1"
+  elif command -v wget >/dev/null 2>&1; then
+    printf '%s\n' "$url" | wget -q -T 60 -t 3 -i - -O "$1" 2>/dev/null || wget -q -T 60 -O "$1" "$url"
+  elif command -v python3 >/dev/null 2>&1; then
+    printf '%s' "$url" | python3 -c 'import shutil, sys, urllib.request
+with urllib.request.urlopen(sys.stdin.read(), timeout=60) as a, open(sys.argv[1], "wb") as f:
+  shutil.copyfileobj(a, f)' "$1"
+  else
+    fail "the node has neither curl nor wget nor python3 to fetch the file with"
+  fi
+}
+hash() {
+  if command -v sha256sum >/dev/null 2>&1; then sha256sum <"$1"
+  elif command -v shasum >/dev/null 2>&1; then shasum -a 256 <"$1"
+  elif command -v openssl >/dev/null 2>&1; then openssl dgst -sha256 -r <"$1"
+  elif command -v python3 >/dev/null 2>&1; then
+    python3 -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$1"
+  fi | cut -c1-64
+}
+get() {
+  fetch "$1" || fail "the file could not be fetched: see that the node reaches S3; its link lives 15 minutes"
+  is=$(($(wc -c <"$1")))
+  [ "$is" = "$bytes" ] || fail "the file has $is bytes and must have $bytes: it was cut or changed on the way"
+  is=$(hash "$1")
+  [ "$is" = "$sha256" ] || fail "the file's SHA-256 is ${is:-not known} and must be $sha256: it was changed on the way"
+}
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+"#;
+
+/// For `sh`: fetches and puts the file under its name.
+#[must_use]
+pub fn sh_copy(fetch: &Fetch<'_>, destination: &str, mode: Option<&str>, owner: Option<&str>) -> String {
+    let mut text = sh_begin(fetch);
+    let _ = writeln!(text, "to={}", sh(destination));
+    text.push_str(
+        r#"dir=${to%/*}
+[ -n "$dir" ] || dir=/
+[ -d "$dir" ] || fail "there is no directory $dir to put the file into"
+[ ! -d "$to" ] || fail "$to is a directory; name the file in it"
+file=$(mktemp "$dir/.stepward.XXXXXXXX") || fail "no file can be made in $dir"
+trap 'rm -f "$file"' EXIT
+get "$file"
+"#,
+    );
+    if let Some(owner) = owner {
+        let _ = writeln!(text, "chown {} \"$file\" || fail 'the owner could not be set'", sh(owner));
+    }
+    if let Some(mode) = mode {
+        let _ = writeln!(text, "chmod {} \"$file\" || fail 'the mode could not be set'", sh(mode));
+    }
+    text.push_str("mv -f \"$file\" \"$to\" || fail \"the file could not be moved to $to\"\n");
+    text
+}
+
+/// For `sh`: fetches a script into a directory of its own and lets `reader`, words of a shell, run it.
+#[must_use]
+pub fn sh_run(fetch: &Fetch<'_>, reader: &str, args: &[String]) -> String {
+    let mut text = sh_begin(fetch);
+    text.push_str(
+        r#"dir=$(mktemp -d "${TMPDIR:-/tmp}/stepward.XXXXXXXX") || fail "no directory can be made in ${TMPDIR:-/tmp}"
+trap 'rm -rf "$dir"' EXIT
+get "$dir/script"
+unset url
+umask "$mask"
+"#,
+    );
+    let _ = write!(text, "{reader} \"$dir/script\"");
+    for arg in args {
+        let _ = write!(text, " {}", sh(arg));
+    }
+    text.push_str("\nexit $?\n");
+    text
+}
+
+fn sh_begin(fetch: &Fetch<'_>) -> String {
+    let Fetch { url, digest: Digest { bytes, sha256 } } = fetch;
+    format!("{SH_GET}url={}\nbytes={bytes}\nsha256={}\n", sh(url), sh(sha256))
+}
+
+/// For PowerShell: `Get FILE`, as for `sh`.
+const POWERSHELL_GET: &str = r"$ErrorActionPreference = 'Stop'
+$ProgressPreference = 'SilentlyContinue'
+function Fail($why) { [Console]::Error.WriteLine('stepward: ' + $why); exit 125 }
+function Get-Fetched($file) {
+  $tls = [Net.ServicePointManager]::SecurityProtocol -bor [Net.SecurityProtocolType]::Tls12
+  [Net.ServicePointManager]::SecurityProtocol = $tls
+  (New-Object Net.WebClient).DownloadFile($url, $file)
+  $is = (Get-Item -LiteralPath $file -Force).Length
+  if ($is -ne $bytes) { throw ('the file has ' + $is + ' bytes and must have ' + $bytes) }
+  $sha = [Security.Cryptography.SHA256]::Create()
+  $stream = [IO.File]::OpenRead($file)
+  try { $is = [BitConverter]::ToString($sha.ComputeHash($stream)) } finally { $stream.Dispose() }
+  $is = $is.Replace('-', '').ToLower()
+  if ($is -ne $sha256) { throw ('the SHA-256 of the file is ' + $is + ' and must be ' + $sha256) }
+}
+";
+
+/// For PowerShell: fetches and puts the file under its name.
+#[must_use]
+pub fn powershell_copy(fetch: &Fetch<'_>, destination: &str) -> String {
+    let mut text = powershell_begin(fetch);
+    let _ = writeln!(text, "$to = {}", powershell(destination));
+    text.push_str(
+        r"$dir = [IO.Path]::GetDirectoryName($to)
+if (-not [IO.Directory]::Exists($dir)) { Fail ('there is no directory ' + $dir + ' to put the file into') }
+if ([IO.Directory]::Exists($to)) { Fail ($to + ' is a directory; name the file in it') }
+$file = [IO.Path]::Combine($dir, '.stepward.' + [Guid]::NewGuid().ToString('N'))
+try {
+  Get-Fetched $file
+  Move-Item -Force -LiteralPath $file -Destination $to
+} catch { Fail $_.Exception.Message } finally { if ([IO.File]::Exists($file)) { [IO.File]::Delete($file) } }
+",
+    );
+    text
+}
+
+/// For PowerShell: fetches a script into a directory of its own and runs it.
+#[must_use]
+pub fn powershell_run(fetch: &Fetch<'_>, args: &[String]) -> String {
+    let mut text = powershell_begin(fetch);
+    let args: Vec<_> = args.iter().map(|arg| powershell(arg)).collect();
+    let _ = writeln!(text, "$list = @({})", args.join(", "));
+    text.push_str(
+        r"$dir = [IO.Path]::Combine([IO.Path]::GetTempPath(), 'stepward.' + [Guid]::NewGuid().ToString('N'))
+$file = [IO.Path]::Combine($dir, 'script.ps1')
+$code = 0
+try {
+  try {
+    $null = [IO.Directory]::CreateDirectory($dir)
+    Get-Fetched $file
+  } catch { Fail $_.Exception.Message }
+  $url = $null
+  $ErrorActionPreference = 'Continue'
+  $global:LASTEXITCODE = 0
+  try { & $file @list; $code = $global:LASTEXITCODE } catch { [Console]::Error.WriteLine($_); $code = 1 }
+} finally { if ([IO.Directory]::Exists($dir)) { [IO.Directory]::Delete($dir, $true) } }
+exit $code
+",
+    );
+    text
+}
+
+fn powershell_begin(fetch: &Fetch<'_>) -> String {
+    let Fetch { url, digest: Digest { bytes, sha256 } } = fetch;
+    format!("{POWERSHELL_GET}$url = {}\n$bytes = {bytes}\n$sha256 = '{sha256}'\n", powershell(url))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::{Path, PathBuf};
+    use std::process::{Command, Output};
+
+    use stepward::context::sha256;
+
+    use super::*;
+
+    /// A server that gives `content` to whoever asks, and its link.
+    fn served(content: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/file?X-Amz-Signature=abc%20d&x=1", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut asked = [0; 4096];
+                let read = stream.read(&mut asked).unwrap();
+                let found = asked[..read].starts_with(b"GET /file?X-Amz-Signature=abc%20d&x=1 ");
+                let status = if found { "200 OK" } else { "404 Not Found" };
+                let length = content.len();
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{content}"
+                );
+            }
+        });
+        url
+    }
+
+    fn digest(content: &str) -> Digest {
+        Digest { bytes: content.len() as u64, sha256: sha256(content) }
+    }
+
+    /// A directory of the test's own.
+    fn dir(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("stepward-ssm-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    /// Runs what is sent, as SSM's agent does: a file that `sh` is given.
+    fn run(text: &str, dir: &Path, path: Option<&Path>) -> Output {
+        assert!(!text.contains("{{"), "{text}");
+        let file = dir.join("_script.sh");
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.arg(&file).env("TMPDIR", dir);
+        if let Some(path) = path {
+            command.env("PATH", path);
+        }
+        let output = command.output().unwrap();
+        std::fs::remove_file(file).unwrap();
+        output
+    }
+
+    fn text(bytes: &[u8]) -> String {
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    const HOSTILE: [&str; 12] = [
+        "",
+        "-n",
+        "it's; exit 9",
+        "$(exit 9)",
+        "`exit 9`",
+        "a\nb\n",
+        "\"; exit 9; \"",
+        "{{ssm:x}}",
+        "{{{",
+        "*",
+        "\\",
+        "é 🦀",
+    ];
+
+    #[test]
+    fn a_file_gets_its_name_when_it_is_whole_with_its_mode() {
+        let (content, dir) = ("some\ncontent {{x}}", dir("copy"));
+        let (url, digest) = (served(content), digest(content));
+        let fetch = Fetch { url: &url, digest: &digest };
+        for name in ["plain", "it's $(touch owned) {{x}} \"`", "-n"] {
+            let to = dir.join(name);
+            let output = run(&sh_copy(&fetch, to.to_str().unwrap(), Some("0640"), None), &dir, None);
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            assert_eq!(std::fs::read_to_string(&to).unwrap(), content);
+            assert_eq!(to.metadata().unwrap().permissions().mode() & 0o7777, 0o640);
+            std::fs::remove_file(to).unwrap();
+        }
+        let to = dir.join("private");
+        run(&sh_copy(&fetch, to.to_str().unwrap(), None, None), &dir, None);
+        assert_eq!(to.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(names(&dir), ["private"]);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_not_the_right_one_changes_nothing() {
+        let dir = dir("wrong");
+        let url = served("content");
+        let to = dir.join("file");
+        std::fs::write(&to, "before").unwrap();
+        let missing = url.replace("/file?", "/gone?");
+        for (url, digest, says) in [
+            (&url, digest("other content"), "has 7 bytes and must have 13"),
+            (&url, digest("CONTENT"), "SHA-256 is"),
+            (&missing, digest("content"), "could not be fetched"),
+        ] {
+            let fetch = Fetch { url, digest: &digest };
+            let output = run(&sh_copy(&fetch, to.to_str().unwrap(), None, None), &dir, None);
+            assert_eq!(output.status.code(), Some(125));
+            let said = text(&output.stderr);
+            assert!(said.contains(says) && !said.contains("X-Amz-Signature"), "{said}");
+            assert_eq!(std::fs::read_to_string(&to).unwrap(), "before");
+            assert_eq!(names(&dir), ["file"]);
+        }
+        let digest = digest("content");
+        let fetch = Fetch { url: &url, digest: &digest };
+        for (to, says) in [(dir.clone(), "is a directory"), (dir.join("no/file"), "there is no directory")] {
+            let output = run(&sh_copy(&fetch, to.to_str().unwrap(), None, None), &dir, None);
+            assert_eq!(output.status.code(), Some(125));
+            assert!(text(&output.stderr).contains(says));
+        }
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_script_gets_its_arguments_as_they_are_and_gives_its_exit_code() {
+        let (script, dir) = ("printf '<%s>' \"$@\"\nexit 42\n", dir("run"));
+        let (url, digest) = (served(script), digest(script));
+        let fetch = Fetch { url: &url, digest: &digest };
+        let args = HOSTILE.map(String::from);
+        let output = run(&sh_run(&fetch, &sh("/bin/sh"), &args), &dir, None);
+        assert_eq!(output.status.code(), Some(42), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), format!("<{}>", HOSTILE.join("><")));
+        assert!(names(&dir).is_empty());
+        let reader = format!("{} {}", sh("/usr/bin/env"), sh("sh"));
+        assert_eq!(run(&sh_run(&fetch, &reader, &[]), &dir, None).status.code(), Some(42));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn without_curl_the_file_is_fetched_by_what_there_is() {
+        let (script, dir) = ("exit 7\n", dir("tools"));
+        let (url, digest) = (served(script), digest(script));
+        let fetch = Fetch { url: &url, digest: &digest };
+        let bin = dir.join("bin");
+        for tools in [&["python3"][..], &["wget", "sha256sum"], &["curl", "openssl"], &["curl", "shasum", "perl"], &[]]
+        {
+            std::fs::create_dir_all(&bin).unwrap();
+            let found = |tool: &str| {
+                ["/usr/bin", "/bin"].map(|dir| Path::new(dir).join(tool)).into_iter().find(|path| path.exists())
+            };
+            if !tools.iter().all(|tool| found(tool).is_some()) {
+                // The next machine has it; the first and the last line of the table are everywhere.
+                assert!(!matches!(tools, [] | ["python3"]), "no python3");
+                continue;
+            }
+            for tool in ["sh", "mktemp", "rm", "cut", "wc"].iter().chain(tools) {
+                let _ = std::os::unix::fs::symlink(found(tool).unwrap(), bin.join(tool));
+            }
+            let output = run(&sh_run(&fetch, &sh("/bin/sh"), &[]), &dir, Some(&bin));
+            let expected = if tools.is_empty() { 125 } else { 7 };
+            assert_eq!(output.status.code(), Some(expected), "{tools:?}: {}", text(&output.stderr));
+            std::fs::remove_dir_all(&bin).unwrap();
+        }
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn nothing_of_a_parameter_stands_in_powershell_but_in_base64() {
+        let digest = digest("x");
+        let fetch = Fetch { url: "https://bucket/'$x", digest: &digest };
+        for value in ["it's", "‘’", "$(x)", "{{ssm:x}}", "\"@\n"] {
+            for text in [powershell_copy(&fetch, value), powershell_run(&fetch, &[value.to_owned()])] {
+                assert!(!text.contains(value) && !text.contains("bucket") && !text.contains("{{"), "{text}");
+                assert!(text.contains(&powershell(value)) && text.contains(&digest.sha256), "{text}");
+            }
+        }
+    }
+}

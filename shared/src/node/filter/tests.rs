@@ -1,0 +1,314 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ErrorName;
+
+fn node(name: &str, tags: &[&str], attributes: &[(&str, &str)]) -> Node {
+    Node {
+        nodename: name.into(),
+        tags: tags.iter().map(ToString::to_string).collect(),
+        attributes: attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+    }
+}
+
+fn filter(text: &str) -> Filter {
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// Which of three nodes a filter chooses.
+fn chosen(filter: &Filter) -> String {
+    let nodes = [
+        node("web-1", &["web", "prod"], &[("hostname", "10.0.0.1"), ("osFamily", "unix"), ("note", "a, b")]),
+        node("web-2", &["web", "test"], &[("hostname", "10.0.0.2"), ("osFamily", "windows")]),
+        node("db-1", &["db", "prod"], &[("hostname", "10.0.1.1"), ("osFamily", "unix"), ("note", " ")]),
+    ];
+    nodes.iter().filter(|node| filter.matches(node)).map(|node| node.nodename.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn nodes_are_chosen_as_rundeck_chooses_them() {
+    for (text, expected) in [
+        ("", "web-1 web-2 db-1"),
+        (" \n", "web-1 web-2 db-1"),
+        (".*", "web-1 web-2 db-1"),
+        ("web-1", "web-1"),
+        ("web", ""),
+        ("web-.*", "web-1 web-2"),
+        ("web-1,db-1", "web-1 db-1"),
+        ("web-1 db-1", "web-1 db-1"),
+        // A list is compared part by part; only the whole is a regular expression.
+        ("web-.*,db-1", "db-1"),
+        ("name: web-1", "web-1"),
+        ("nodename:web-1", "web-1"),
+        ("hostname:10.0.0.1", "web-1"),
+        ("hostname: 10.0.*", "web-1 web-2 db-1"),
+        ("hostname: /10/", ""),
+        ("hostname: /10.*2/", "web-2"),
+        ("/web-[12]/", "web-1 web-2"),
+        ("os-family: unix", "web-1 db-1"),
+        ("osFamily: unix tags: web", "web-1"),
+        ("tags: web", "web-1 web-2"),
+        ("tags: web+prod", "web-1"),
+        ("tags: web+prod,db", "web-1 db-1"),
+        ("tags: db tags: test", "web-2 db-1"),
+        ("tags: 'w.b + t.*'", "web-2"),
+        ("tags: /w.+b/", "web-1 web-2"),
+        ("tags: /w.+/+/p.+d/", "web-1"),
+        ("tags: /d./,/te?st/", "web-2 db-1"),
+        ("!tags: web", "db-1"),
+        ("!name: web-1", "web-2 db-1"),
+        // Excluded is what fits all of the excluded keys.
+        ("!tags: web !os-family: unix", "web-2 db-1"),
+        ("tags: prod !tags: db", "web-1"),
+        ("note: \"a, b\"", "web-1"),
+        ("note:'a, b'", "web-1"),
+        ("note: .*", "web-1"),
+        ("!note: .*", "web-2 db-1"),
+        ("nothing: .*", ""),
+        // No regular expressions: they are compared.
+        ("*web", ""),
+        ("name: [web", ""),
+    ] {
+        assert_eq!(chosen(&filter(text)), expected, "{text}");
+    }
+}
+
+#[test]
+fn without_precedence_of_exclusion_what_is_included_stays() {
+    let both = |text| (chosen(&filter(text)), chosen(&filter(text).exclude_precedence(false)));
+    // web-1 is both, web-2 included, and db-1 neither.
+    assert_eq!(both("tags: web !name: web-1"), ("web-2".into(), "web-1 web-2 db-1".into()));
+    // web-1 and web-2 are excluded, and web-1 included too.
+    assert_eq!(both("name: web-1 !tags: web"), (String::new(), "web-1 db-1".into()));
+    assert_eq!(both("!tags: web"), ("db-1".into(), "db-1".into()));
+    assert_eq!(both("tags: web"), ("web-1 web-2".into(), "web-1 web-2".into()));
+}
+
+#[test]
+fn words_are_split_and_quoted_as_rundeck_does_it() {
+    for (text, printed) in [
+        ("web-1", "name: web-1"),
+        ("name:web-1", "name: web-1"),
+        ("\"web 1\"", "name: \"web 1\""),
+        ("'it''s'", "name: \"it's\""),
+        ("note: \"say \"\"x\"\"\"", "note: \"say \"\"x\"\"\""),
+        ("\"my key: a b\"", "\"my key:\" \"a b\""),
+        ("\"my key\":a", "\"my key:\" a"),
+        ("a:b: c", "a:b: c"),
+        ("url: http://x/", "url: \"http://x/\""),
+        ("a: x !b: y a: z", "a: x,z !b: y"),
+        ("note:a'b", "note: \"a'b\""),
+        ("! name: x", "err"),
+    ] {
+        let read = text.parse::<Filter>();
+        assert_eq!(read.map_or_else(|_| "err".into(), |filter| filter.to_string()), printed, "{text}");
+    }
+}
+
+#[test]
+fn bad_input_is_answered_with_the_place_of_the_fault() {
+    for (text, expected) in [
+        ("name: web tags:", "column 16: expected a value for the key `tags`, found the end"),
+        ("name: tags: web", "column 7: expected a value for the key `name`, found the key \"tags:\""),
+        ("name: \"\"", "column 7: the value for the key `name` is empty"),
+        ("note:\"\"", "column 1: the value for the key `note` is empty"),
+        ("web-1 : x", "column 7: expected a key before the colon"),
+        ("!:x", "column 1: expected a key before the colon"),
+        ("web-1 !db-1", "column 7: expected `!KEY: VALUE`"),
+        ("tags: 'web", "column 7: this quotation has no end"),
+        ("tags: 'web'x", "column 12: expected a space behind the quotation"),
+        ("tags: web+", "column 11: expected a tag on both sides of `+`"),
+        ("tags: +web", "column 7: expected a tag on both sides of `+`"),
+        ("tags: ,", "column 7: expected a tag"),
+        ("name: web(?!-1).*", "column 10: look-around"),
+        ("ä: ö tags: \"a +/b(?=c)/\"", "column 18: look-around"),
+        ("name: a name: b(?<!x)", "column 16: look-around"),
+        ("name: /[web/", "column 8: not a regular expression: "),
+        ("tags: a\n name: /(/", "line 2, column 9: not a regular expression"),
+    ] {
+        let error = text.parse::<Filter>().unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidInput);
+        assert!(error.message.starts_with(&format!("filter, {expected}")), "{text}: {error}");
+    }
+    let many = (0..101).map(|n| format!("/a{n}.*/")).collect::<Vec<_>>();
+    let error = format!("tags: {}", many.join(",")).parse::<Filter>().unwrap_err();
+    assert!(error.message.contains("more than 100 regular expressions"), "{error}");
+    assert!("a".repeat(LONGEST + 1).parse::<Filter>().unwrap_err().message.contains("longer than 256 KiB"));
+}
+
+#[test]
+fn thousands_of_names_are_no_regular_expressions() {
+    let names = (0..5000).map(|n| format!("ip-10-0-0-{n}.eu-west-1.compute.internal")).collect::<Vec<_>>();
+    let filter = filter(&format!("name: {}", names.join(",")));
+    assert!(names.iter().all(|name| filter.matches(&node(name, &[], &[]))));
+    assert!(!filter.matches(&node("ip-10-0-0-5000.eu-west-1.compute.internal", &[], &[])));
+}
+
+/// A filter as the slow reference knows it: whether it excludes, a key and a value, each as often as it was written.
+type Model = Vec<(bool, &'static str, String)>;
+
+/// A part of a value: letters, points and escaped points, some with a quantifier.
+fn part(quantifiers: &'static str) -> impl Strategy<Value = String> {
+    let atom = prop::sample::select(vec!["a", "b", "ab", "-", ".", "\\.", "1", "ä"]);
+    let quantifier = prop::sample::select(quantifiers.chars().map(Some).chain([None; 6]).collect::<Vec<_>>());
+    let one =
+        (atom, quantifier).prop_map(|(atom, sign)| format!("{atom}{}", sign.map(String::from).unwrap_or_default()));
+    prop::collection::vec(one, 1..5).prop_map(|atoms| atoms.concat())
+}
+
+fn value(key: &'static str) -> BoxedStrategy<String> {
+    let (quantifiers, joints) = if key == "tags" { ("*?", vec![",", "+", " , ", " + "]) } else { ("*+?", vec![","]) };
+    let forced = part(quantifiers).prop_map(|part| format!("/{part}/"));
+    let one = prop_oneof![4 => part(quantifiers), 1 => forced];
+    let more = prop::collection::vec((prop::sample::select(joints), one.clone()), 0..3);
+    (one, more).prop_map(|(one, more)| more.into_iter().fold(one, |all, (sign, next)| all + sign + &next)).boxed()
+}
+
+fn model() -> impl Strategy<Value = Model> {
+    let keys = vec!["name", "nodename", "hostname", "os-family", "tags", "tags", "none"];
+    let one = (any::<bool>(), prop::sample::select(keys))
+        .prop_flat_map(|(exclude, key)| (Just(exclude), Just(key), value(key)));
+    prop::collection::vec(one, 0..5)
+}
+
+fn any_node() -> impl Strategy<Value = Node> {
+    let text = "[ab1.ä,-]{1,5}";
+    let tags = prop::collection::btree_set(text, 0..4);
+    (text, tags, text, prop::option::of("[ab1. ]{0,3}")).prop_map(|(nodename, tags, hostname, family)| Node {
+        nodename,
+        tags,
+        attributes: [("hostname", Some(hostname)), ("osFamily", family)]
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+            .collect(),
+    })
+}
+
+/// The filter as somebody could write it; `style` says how.
+fn written(model: &Model, styles: &[u8]) -> String {
+    let one = |((exclude, key, value), style): (&(bool, &str, String), &u8)| {
+        let sign = if *exclude { "!" } else { "" };
+        match style % 4 {
+            0 if !value.contains(' ') => format!("{sign}{key}:{value}"),
+            1 if !exclude && *key == "name" => format!("\t'{value}'\n"),
+            2 => format!("{sign}{key}:\"{value}\"  "),
+            _ => format!("{sign}{key}: '{value}'"),
+        }
+    };
+    model.iter().zip(styles).map(one).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a pattern of [`part`]s matches all of a text, by trying everything.
+fn slow_match(pattern: &[char], text: &[char]) -> bool {
+    let Some(&first) = pattern.first() else { return text.is_empty() };
+    let (atom, width) = if first == '\\' { (Some(pattern[1]), 2) } else { (Some(first).filter(|c| *c != '.'), 1) };
+    let fits_one = |text: &[char]| text.first().is_some_and(|c| atom.is_none_or(|atom| atom == *c));
+    let quantifier = pattern.get(width).copied().filter(|c| "*+?".contains(*c));
+    let rest = &pattern[width + usize::from(quantifier.is_some())..];
+    let (least, most) = match quantifier {
+        None => (1, 1),
+        Some('?') => (0, 1),
+        Some('+') => (1, usize::MAX),
+        Some(_) => (0, usize::MAX),
+    };
+    let mut count = 0;
+    loop {
+        if count >= least && slow_match(rest, &text[count..]) {
+            return true;
+        }
+        if count == most || !fits_one(&text[count..]) {
+            return false;
+        }
+        count += 1;
+    }
+}
+
+fn slow_fits(value: &str, text: &str) -> bool {
+    let matches = |pattern: &str| slow_match(&pattern.chars().collect::<Vec<_>>(), &text.chars().collect::<Vec<_>>());
+    if value.len() >= 2 && value.starts_with('/') && value.ends_with('/') {
+        return matches(&value[1..value.len() - 1]);
+    }
+    value == text || matches(value)
+}
+
+/// What a filter chooses, as the module's documentation says it, with no thought of speed.
+fn slow(model: &Model, exclude_precedence: bool, node: &Node) -> bool {
+    let mut asked: BTreeMap<(bool, &str), Vec<&str>> = BTreeMap::new();
+    for (exclude, key, value) in model {
+        asked.entry((*exclude, key)).or_default().push(value);
+    }
+    let fits = |key: &str, values: &[&str]| {
+        let value = values.join(",");
+        if key == "tags" {
+            let has = |wanted: &str| node.tags.iter().any(|tag| slow_fits(wanted.trim(), tag));
+            return value.split(',').any(|all| all.split('+').all(has));
+        }
+        let text = match key {
+            "name" | "nodename" => Some(&node.nodename),
+            "os-family" => node.attributes.get("osFamily"),
+            key => node.attributes.get(key),
+        };
+        let is_forced = value.starts_with('/') && value.ends_with('/');
+        text.is_some_and(|text| {
+            let is_listed = !is_forced && value.split(',').any(|one| one == text);
+            !text.trim().is_empty() && (slow_fits(&value, text) || is_listed)
+        })
+    };
+    let all = |exclude: bool| {
+        let mut of_kind = asked.iter().filter(|((kind, _), _)| *kind == exclude).peekable();
+        of_kind.peek().is_some().then(|| of_kind.all(|((_, key), values)| fits(key, values)))
+    };
+    match (all(false), all(true)) {
+        (None, None) => true,
+        (Some(included), None) => included,
+        (None, Some(excluded)) => !excluded,
+        (Some(included), Some(excluded)) if exclude_precedence => included && !excluded,
+        (Some(included), Some(excluded)) => included || !excluded,
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_filter_chooses_what_a_slow_reference_chooses(
+        model in model(),
+        styles in prop::collection::vec(any::<u8>(), 5),
+        nodes in prop::collection::vec(any_node(), 12),
+        exclude_precedence in any::<bool>(),
+    ) {
+        let text = written(&model, &styles);
+        let filter = filter(&text).exclude_precedence(exclude_precedence);
+        for node in nodes {
+            prop_assert_eq!(filter.matches(&node), slow(&model, exclude_precedence, &node), "{} {:?}", text, node);
+        }
+    }
+
+    #[test]
+    fn what_is_printed_is_read_as_the_same(model in model(), styles in prop::collection::vec(any::<u8>(), 5)) {
+        let read = filter(&written(&model, &styles));
+        let printed = read.to_string();
+        prop_assert_eq!(&filter(&printed), &read, "{}", printed);
+        // Keys in their order of appearance, as the model has them.
+        let keys: BTreeSet<_> = model.iter().map(|(exclude, key, _)| (*exclude, *key)).collect();
+        prop_assert_eq!(read.include.len() + read.exclude.len(), keys.len());
+    }
+
+    #[test]
+    fn no_text_panics_and_what_is_taken_is_printed_to_be_read_again(
+        text in prop_oneof![any::<String>(), "[ab:!'\"+,/()\\[\\]*.?{}\\\\ \n\u{a0}ä|^$<>=-]{0,24}", "(!?[ab]?:? ?['\"]?[ab !:']{0,3}['\"]? ){0,4}"],
+        node in any_node(),
+    ) {
+        match text.parse::<Filter>() {
+            Ok(filter) => {
+                let _ = filter.matches(&node);
+                let printed = filter.to_string();
+                prop_assert_eq!(printed.parse::<Filter>(), Ok(filter), "{}", printed);
+            }
+            Err(error) => {
+                prop_assert_eq!(error.name, ErrorName::InvalidInput);
+                prop_assert!(error.message.starts_with("filter, "), "{}", error);
+            }
+        }
+    }
+}
