@@ -332,8 +332,10 @@ impl Worker {
         terminated: &mut watch::Receiver<bool>,
     ) -> Result<(), Gone> {
         let mishap = match self.mishap {
-            Mishap::ContainerStops(after) | Mishap::ContainerVanishes(after) | Mishap::Cut(after) => Some(after),
-            Mishap::Closed(after, _) => Some(after),
+            Mishap::ContainerStops(after)
+            | Mishap::ContainerVanishes(after)
+            | Mishap::Cut(after)
+            | Mishap::Closed(after, _) => Some(after),
             _ => None,
         };
         let mishap = mishap.map(|after| Instant::now() + after);
@@ -345,9 +347,10 @@ impl Worker {
                 return self.close("").await;
             }
             tokio::select! {
-                chunk = output.recv(), if !is_over => match chunk {
-                    Some(chunk) => self.data(1, &chunk).await?,
-                    None => (is_over, farewell) = (true, Instant::now() + FAREWELL),
+                chunk = output.recv(), if !is_over => if let Some(chunk) = chunk {
+                    self.data(1, &chunk).await?;
+                } else {
+                    (is_over, farewell) = (true, Instant::now() + FAREWELL);
                 },
                 message = self.socket.next() => self.receive(message).await?,
                 _ = look.tick() => self.resend().await?,

@@ -29,29 +29,31 @@ const TAIL: usize = 1000;
 /// Run a command in a container of an ECS task and report its output and exit code.
 ///
 /// The command is a line for `/bin/sh`, run as root in the container's working directory, with the container's
-/// environment. It gets no input. What it writes to standard output and standard error comes back as one output, in order;
-/// of more than 1 MiB the end. What is not UTF-8 is replaced: have binary output written as base64. The container needs
-/// `/bin/sh` and a `/tmp` that can be written to; without `stty` in the image, `\r\n` comes back as `\n`.
+/// environment. It gets no input. What it writes to standard output and standard error comes back as one output, in
+/// order; of more than 1 MiB the end. What is not UTF-8 is replaced: have binary output written as base64. The
+/// container needs `/bin/sh` and a `/tmp` that can be written to; without `stty` in the image, `\r\n` comes back as
+/// `\n`.
 ///
 /// The task must have been started with ECS Exec enabled. An agent that is still starting is waited for, for up to a
-/// minute; why it cannot work is said before anything is tried. A container has two sessions at a time by default; others
-/// wait, and one that does not begin within 30 seconds is given up.
+/// minute; why it cannot work is said before anything is tried. A container has two sessions at a time by default;
+/// others wait, and one that does not begin within 30 seconds is given up.
 ///
-/// ECS Exec reports no exit code, so the command is run by a script that writes it behind the output. Where that does not
-/// arrive (the container stopped, the connection broke), the exit code is unknown: `unknown` is never success.
+/// ECS Exec reports no exit code, so the command is run by a script that writes it behind the output. Where that does
+/// not arrive (the container stopped, the connection broke), the exit code is unknown: `unknown` is never success.
 ///
-/// ECS Exec has no client token either. To never run a command twice for one step of one execution, the script first makes
-/// a file, `/tmp/.stepward-…`, and a call that finds it runs nothing: an earlier one began the command, its answer was
-/// lost, and the step ends as `unknown`. So a `Retry` in the state machine, too, runs nothing that had begun; a new
-/// execution does. The script removes such files after a day.
+/// ECS Exec has no client token either. To never run a command twice for one step of one execution, the script first
+/// makes a file, `/tmp/.stepward-…`, and a call that finds it runs nothing: an earlier one began the command, its
+/// answer was lost, and the step ends as `unknown`. So a `Retry` in the state machine, too, runs nothing that had
+/// begun; a new execution does. The script removes such files after a day.
 ///
-/// The session is held by one call and ended by it, whatever happens. Ending it kills the command's shell; what the command
-/// left in the background gets SIGHUP, and may go on if it ignores that. When the job is stopped, the session is looked
-/// for by its owner and ended. The customer's CloudTrail, and ECS Exec's own log where the cluster has one, show the
-/// command: put no secret into it. Sessions that the cluster encrypts with a KMS key are supported.
+/// The session is held by one call and ended by it, whatever happens. Ending it kills the command's shell; what the
+/// command left in the background gets SIGHUP, and may go on if it ignores that. When the job is stopped, the session
+/// is looked for by its owner and ended. The customer's CloudTrail, and ECS Exec's own log where the cluster has one,
+/// show the command: put no secret into it. Sessions that the cluster encrypts with a KMS key are supported.
 ///
-/// Proven against a counterpart of the agent that runs commands in a terminal and loses, doubles and reorders messages,
-/// with frames of AWS's own client and agent as vectors; who may ask ECS for it, on the local cloud. Not seen against AWS.
+/// Proven against a counterpart of the agent that runs commands in a terminal and loses, doubles and reorders
+/// messages, with frames of AWS's own client and agent as vectors; who may ask ECS for it, on the local cloud. Not
+/// seen against AWS.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Exec {
@@ -74,7 +76,7 @@ struct Exec {
 
 /// How the command ended.
 #[derive(Debug, JsonSchema, Serialize)]
-struct Outcome {
+struct Answer {
     #[serde(flatten)]
     outcome: node::Outcome,
     /// The cluster's name.
@@ -94,55 +96,8 @@ fn yes() -> bool {
 }
 
 impl Exec {
-    /// What became of the command, for the outcome. An error where there was no session to run it in.
-    fn outcome(&self, ran: Ran) -> Result<node::Outcome, StepError> {
-        let Ran { why, told, errors, exit_code, before, has_begun } = ran;
-        let end = exit_code.map(End::Exited).or(told.end);
-        let (status, exit_code, message) = match (end, why) {
-            (Some(End::Exited(0)), _) => (Status::Succeeded, Some(0), None),
-            (Some(End::Exited(code)), _) => (Status::Failed, Some(code), Some(meaning(code))),
-            (Some(End::Begun), _) => (
-                Status::Unknown,
-                None,
-                Some(
-                    "an earlier call of this step had begun the command, and its answer was lost: it has run, or runs \
-                     still. Nothing was run now; look at what it was to do, and run it again in a new execution"
-                        .into(),
-                ),
-            ),
-            (Some(End::Unclaimed), _) => (
-                Status::Failed,
-                None,
-                Some(
-                    "no file can be made in /tmp of the container, without which a command could run twice; nothing was \
-                     run"
-                        .into(),
-                ),
-            ),
-            (None, Why::NoKey(error)) => {
-                let message = format!("the cluster encrypts sessions, and there is no key for this one: {}", error.message);
-                return Err(StepError { message, ..error });
-            }
-            (None, Why::Deadline) => {
-                (Status::TimedOut, None, Some("the command was not over in time, and its session was ended".into()))
-            }
-            (None, Why::Closed(said)) if !has_begun => {
-                let said = [said, before].into_iter().find(|text| !text.is_empty());
-                let said = said.unwrap_or_else(|| "the agent says nothing about it".into());
-                (Status::Failed, None, Some(format!("the command could not be started: {said}")))
-            }
-            (None, why) => (Status::Unknown, None, Some(format!("{}; the exit code is unknown", lost(why)))),
-        };
-        let message = match told.dropped {
-            0 => message,
-            // Success has no message.
-            dropped => message.map(|message| format!("{message} (the first {dropped} bytes of output were not kept)")),
-        };
-        Ok(node::Outcome { status, exit_code, output: told.output, error_output: errors, output_url: None, message })
-    }
-
     /// The outcome as the step's answer.
-    fn answer(&self, ctx: &Context, ready: &Ready, outcome: node::Outcome) -> Result<Progress<Outcome>, StepError> {
+    fn answer(&self, ctx: &Context, ready: &Ready, outcome: node::Outcome) -> Result<Progress<Answer>, StepError> {
         let Ready { cluster, task, container, .. } = ready;
         let place = format!("container {container} of task {task}");
         match (outcome.exit_code, &outcome.message) {
@@ -159,8 +114,55 @@ impl Exec {
             return Err(name.because(format!("{message} ({place}){tail}")));
         }
         let (cluster, task, container) = (cluster.clone(), task.clone(), container.clone());
-        Ok(Progress::Done(Outcome { outcome, cluster, task, container }))
+        Ok(Progress::Done(Answer { outcome, cluster, task, container }))
     }
+}
+
+/// What became of the command, for the outcome. An error where there was no session to run it in.
+fn outcome(ran: Ran) -> Result<node::Outcome, StepError> {
+    let Ran { why, told, errors, exit_code, before, has_begun } = ran;
+    let end = exit_code.map(End::Exited).or(told.end);
+    let (status, exit_code, message) = match (end, why) {
+        (Some(End::Exited(0)), _) => (Status::Succeeded, Some(0), None),
+        (Some(End::Exited(code)), _) => (Status::Failed, Some(code), Some(meaning(code))),
+        (Some(End::Begun), _) => (
+            Status::Unknown,
+            None,
+            Some(
+                "an earlier call of this step had begun the command, and its answer was lost: it has run, or runs \
+                 still. Nothing was run now; look at what it was to do, and run it again in a new execution"
+                    .into(),
+            ),
+        ),
+        (Some(End::Unclaimed), _) => (
+            Status::Failed,
+            None,
+            Some(
+                "no file can be made in /tmp of the container, without which a command could run twice; nothing was \
+                 run"
+                .into(),
+            ),
+        ),
+        (None, Why::NoKey(error)) => {
+            let message = format!("the cluster encrypts sessions, and there is no key for this one: {}", error.message);
+            return Err(StepError { message, ..error });
+        }
+        (None, Why::Deadline) => {
+            (Status::TimedOut, None, Some("the command was not over in time, and its session was ended".into()))
+        }
+        (None, Why::Closed(said)) if !has_begun => {
+            let said = [said, before].into_iter().find(|text| !text.is_empty());
+            let said = said.unwrap_or_else(|| "the agent says nothing about it".into());
+            (Status::Failed, None, Some(format!("the command could not be started: {said}")))
+        }
+        (None, why) => (Status::Unknown, None, Some(format!("{}; the exit code is unknown", lost(why)))),
+    };
+    let message = match told.dropped {
+        0 => message,
+        // Success has no message.
+        dropped => message.map(|message| format!("{message} (the first {dropped} bytes of output were not kept)")),
+    };
+    Ok(node::Outcome { status, exit_code, output: told.output, error_output: errors, output_url: None, message })
 }
 
 /// What a shell means by an exit code.
@@ -223,7 +225,7 @@ impl Step for Exec {
         (ErrorName::TimedOut, "The command was not over in time and was ended, or there was no way to it."),
     ];
     const FUNCTION: Function = Function { timeout_seconds: 900, memory_mib: 512, local_files: false };
-    type Output = Outcome;
+    type Output = Answer;
 
     fn validate(&self) -> Result<(), StepError> {
         check_cluster(&self.cluster)?;
@@ -239,8 +241,8 @@ impl Step for Exec {
         let bytes = wrapper::wrapped(&self.command, &wrapper::nonce([0; 16]), &wrapper::claim(&"0".repeat(64))).len();
         require(bytes <= wrapper::LIMIT, || {
             format!(
-                "command is too long: with the script around it it has {bytes} bytes, and at most {} are known to be \
-                 taken. Put a script into the image, or have the command fetch it",
+                "command is too long: with the script around it it has {bytes} bytes, and at most {} are sent, \
+                 because AWS documents no limit. Put a script into the image, or have the command fetch it",
                 wrapper::LIMIT
             )
         })
@@ -260,7 +262,7 @@ impl Step for Exec {
             .allow(&["ssm:DescribeSessions"], ["*"])
     }
 
-    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Outcome>, StepError> {
+    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Answer>, StepError> {
         check_place(&ctx.place, "cluster", &self.cluster)?;
         check_place(&ctx.place, "task", &self.task)?;
         let end = ctx.deadline().checked_sub(MARGIN).unwrap_or_else(Instant::now);
@@ -269,7 +271,7 @@ impl Step for Exec {
         let deadline = end.min(Instant::now() + Duration::from_secs(self.timeout));
         let token = ctx.client_token(&format!("ecs-exec {}", self.command));
         let ran = session::run(ctx, &ready, &self.command, &token, deadline).await?;
-        self.answer(ctx, &ready, self.outcome(ran)?)
+        self.answer(ctx, &ready, outcome(ran)?)
     }
 
     /// The call that holds the session may run still, and cannot be reached: the session is found by its owner.
@@ -338,7 +340,7 @@ mod tests {
         ctx
     }
 
-    async fn answer(agent: &EcsAgent, ctx: &Context, step: &Exec) -> Result<Outcome, StepError> {
+    async fn answer(agent: &EcsAgent, ctx: &Context, step: &Exec) -> Result<Answer, StepError> {
         step.validate().unwrap();
         let answer = step.run(ctx, None).await;
         assert_eq!(agent.wrongs(), [""; 0], "what the client must not do");
@@ -351,6 +353,12 @@ mod tests {
 
     async fn ran(agent: &EcsAgent, command: &str) -> node::Outcome {
         answer(agent, &context_at(agent), &step(command)).await.unwrap().outcome
+    }
+
+    /// What `seq 1 LAST` writes.
+    fn counted(last: u32) -> String {
+        let lines: Vec<_> = (1..=last).map(|n| n.to_string()).collect();
+        lines.join("\n") + "\n"
     }
 
     fn exited(outcome: &node::Outcome) -> (Status, Option<i32>, &str) {
@@ -373,7 +381,7 @@ mod tests {
 
         for (command, code, output) in [
             ("echo out; echo err >&2; exit 3", 3, "out\nerr\n"),
-            ("kill -9 $$", 137, ""),
+            ("exit 255", 255, ""),
             ("printf '%s|' \"it's\" '$HOME `id` \\ {{x}} $$' \"a  b\"", 0, "it's|$HOME `id` \\ {{x}} $$|a  b|"),
             ("printf 'no newline'", 0, "no newline"),
             ("printf 'a\\r\\nb\\n\\n'", 0, "a\r\nb\n\n"),
@@ -385,6 +393,9 @@ mod tests {
             let status = if code == 0 { Status::Succeeded } else { Status::Failed };
             assert_eq!(exited(&outcome), (status, Some(code), output), "{command}");
         }
+        // Some shells write what killed a command.
+        let outcome = ran(&agent, "echo begun; kill -9 $$").await;
+        assert_eq!((outcome.exit_code, outcome.output.starts_with("begun\n")), (Some(137), true));
         let outcome = ran(&agent, "no-such-program").await;
         assert_eq!((outcome.exit_code, outcome.output.contains("not found")), (Some(127), true));
     }
@@ -393,7 +404,7 @@ mod tests {
     async fn done_with_a_megabyte_of_output_and_with_the_end_of_more() {
         let agent = EcsAgent::default();
         let outcome = ran(&agent, "seq 1 150000").await;
-        let wanted: String = (1..=150_000).map(|n| format!("{n}\n")).collect();
+        let wanted = counted(150_000);
         assert!(wanted.len() > 938_000 && outcome.output == wanted, "{} bytes", outcome.output.len());
         let outcome = ran(&agent, "seq 1 200000; exit 4").await;
         assert!(outcome.output.ends_with("\n199999\n200000\n") && outcome.output.len() > 1_000_000);
@@ -410,7 +421,7 @@ mod tests {
 
     #[tokio::test]
     async fn done_whatever_the_network_loses_doubles_and_reorders() {
-        let wanted: String = (1..=8000).map(|n| format!("{n}\n")).collect();
+        let wanted = counted(8000);
         for seed in 1..=8 {
             let weather = Weather { seed, lost: 10, doubled: 10, late: 10 };
             let agent = EcsAgent::new(Mishap::None, weather, seed % 2 == 0);

@@ -103,8 +103,8 @@ fn unconnected(error: StepError, ready: &Ready) -> StepError {
     let Ready { container, task, .. } = ready;
     let message = format!(
         "the agent of ECS Exec in container {container} of task {task} is not connected to AWS: its task role needs \
-         ssmmessages:CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel, and its subnet a way to \
-         ssmmessages; if it has just started, run it again"
+         ssmmessages:CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel, and its subnet a \
+         way to ssmmessages; if it has just started, run it again"
     );
     StepError { name: ErrorName::Conflict, message, ..error }
 }
