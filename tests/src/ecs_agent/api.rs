@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use stepward::customer::hex;
 use tokio::sync::watch;
 
-use super::{CLUSTER, CONTAINER, RUNTIME_ID, Session, State, TASK, lock};
+use super::{CLUSTER, CONTAINER, Mishap, RUNTIME_ID, Session, State, TASK, lock};
 use crate::http::Call;
 
 const ARN: &str = "arn:aws:ecs:eu-west-1:222222222222";
@@ -95,6 +95,9 @@ fn execute(state: &mut State, body: &Value) -> Answer {
 
 fn terminate(state: &State, body: &Value) -> Answer {
     let id = body["SessionId"].as_str().unwrap_or_default();
+    if state.mishap == Mishap::Unendable {
+        return Err(("AccessDeniedException", format!("not authorized to perform: ssm:TerminateSession on {id}")));
+    }
     let Some(session) = state.sessions.get(id) else {
         return Err(("DoesNotExistException", format!("there is no session {id}")));
     };

@@ -11,7 +11,7 @@ use portable_pty::{ChildKiller, CommandBuilder, PtySize, native_pty_system};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
@@ -124,7 +124,13 @@ impl Worker {
                 return self.close(&format!("\n----------ERROR-------\nUnable to start command: {error}\n\n")).await;
             }
         };
-        let ended = self.command(&mut output, &mut terminated).await;
+        let ended = match self.mishap {
+            Mishap::Mute(words) => {
+                sleep(Duration::from_secs(1)).await;
+                self.close(words).await
+            }
+            _ => self.command(&mut output, &mut terminated).await,
+        };
         // What is over cannot be killed any more.
         let _ = killer.kill();
         ended
