@@ -51,6 +51,12 @@ impl Error {
         Self { code: NOT_ASKED, ..self }
     }
 
+    /// The same error where something has been begun: never exit code 2, which lets a program try again.
+    #[must_use]
+    pub fn something_done(self) -> Self {
+        Self { code: FAILED, ..self }
+    }
+
     /// The process's exit code.
     #[must_use]
     pub fn code(&self) -> u8 {

@@ -7,6 +7,7 @@ mod view;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use aws_sdk_sfn::error::SdkError;
 use aws_sdk_sfn::operation::describe_execution::DescribeExecutionError;
 use aws_sdk_sfn::operation::start_execution::StartExecutionError;
 use aws_sdk_sfn::types::{ExecutionStatus, HistoryEvent};
@@ -145,6 +146,10 @@ pub async fn start(
                 Error::not_asked(format!("there has been an execution {name} of {job} with another input"))
                     .next(format!("give another --name, or look at that one: `{} job watch {name}`", cloud.command()))
             }
+            // Whether it has begun is not known.
+            None if !matches!(error, SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_)) => cloud
+                .error(error)
+                .next(format!("it may have begun all the same: `{} job watch {name}` shows it", cloud.command())),
             _ => cloud.error(error).nothing_done(),
         }),
     }

@@ -87,13 +87,14 @@ async fn run(
         finished = watch::watch(cloud, &execution, &progress) => finished,
         _ = tokio::signal::ctrl_c() => {
             let command = cloud.command();
-            Err(Error::not_asked("stopped watching; the command goes on")
+            Err(Error::new("stopped watching; the command goes on")
                 .next(format!("`{command} job watch {id}` watches it again, `{command} job stop {id}` stops it")))
         }
     };
     progress.end();
-    let finished = finished?;
-    let Some(dispatched) = dispatched(cloud, &finished).await? else {
+    let goes_on = format!("the command goes on: `{} job watch {id}` watches it again", cloud.command());
+    let finished = finished.map_err(|error| error.something_done().next(goes_on))?;
+    let Some(dispatched) = dispatched(cloud, &finished).await.map_err(Error::something_done)? else {
         format.show(&finished, || jobs::summary(&finished))?;
         return Ok(finished.outcome.code());
     };

@@ -1,8 +1,8 @@
 //! The agent's half of ECS Exec on loopback, with as much of ECS, Systems Manager and KMS as a session needs.
 //!
-//! It really runs the commands, in a terminal, as this machine's user. It is written from what is known of AWS's agent, not
-//! from the client that is tested with it, and shares no code with that. What goes over its WebSocket can be lost,
-//! doubled and put out of order, by a seed.
+//! It really runs the commands, in a terminal, as this machine's user. It is written from what is known of AWS's
+//! agent, not from the client that is tested with it, and shares no code with that. What goes over its WebSocket can
+//! be lost, doubled and put out of order, by a seed.
 
 #![expect(clippy::expect_used, reason = "without a server there is no test; the message says so")]
 
@@ -69,8 +69,8 @@ struct Session {
 }
 
 impl Session {
-    /// A session that another ECS has given, with the command in hexadecimal in its URL's query: the local cloud does that
-    /// (`cli/src/local/launcher.py`).
+    /// A session that another ECS has given, with the command in hexadecimal in its URL's query: the local cloud does
+    /// that (`cli/src/local/launcher.py`).
     fn of_a_stranger(query: &str) -> Self {
         let digits = query.strip_prefix("command=").unwrap_or_default();
         let bytes = (0..digits.len() / 2).map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap_or(b'?'));

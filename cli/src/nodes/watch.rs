@@ -16,6 +16,11 @@ use crate::output::Progress;
 
 /// Items whose histories are read; of more, only how many have ended is shown.
 const FOLLOWED: i64 = 100;
+/// Histories that are read between two pauses: Step Functions lets all who ask read some 20 a second.
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>
+const LOOKS: usize = 10;
+/// Looks that may fail one after the other; the job goes on meanwhile.
+const FAULTS: u32 = 20;
 
 /// What the job keeps of the round under way: which nodes there are, and which item is on which.
 #[derive(Debug, Default, Deserialize)]
@@ -29,16 +34,29 @@ struct Planned {
     nodes: Vec<usize>,
 }
 
+/// A dispatch as far as it has been seen.
+#[derive(Debug, Default)]
+struct Dispatch {
+    job: JobProgress,
+    /// A plan that has not been read yet.
+    plan: Option<Plan>,
+    round: Round,
+    items: Items,
+}
+
 /// The Map under way.
 #[derive(Debug, Default)]
 struct Items {
     map_run: String,
     children: HashMap<String, Child>,
+    looks: u64,
 }
 
 #[derive(Debug, Default)]
 struct Child {
     last: i64,
+    /// When it was last looked at, counted in looks.
+    looked: u64,
     /// The node, where it is only one.
     node: Option<String>,
     ended: bool,
@@ -47,39 +65,53 @@ struct Child {
 /// Follows a dispatch to its end. Dropping the future stops the watching, not the job.
 pub(super) async fn watch(cloud: &Cloud, execution: &str, progress: &Progress) -> Result<Finished> {
     let end = Instant::now() + WATCH;
-    let (mut job, mut round, mut items) = (JobProgress::default(), Round::default(), Items::default());
+    let (mut dispatch, mut faults) = (Dispatch::default(), 0);
     progress.now("looking for nodes");
-    while !job.has_ended() {
-        for event in events_after(cloud, execution, job.last_event()).await? {
-            if let Some(change) = job.apply(&event)
-                && change.step.state == State::Failed
-            {
-                let says = change.step.says.unwrap_or_default();
-                progress.say(format!("✘ {} {}: {says}", change.label, change.step.name));
-            }
-            if let Some(plan) = plan(&event) {
-                round = plan.read(cloud).await?;
-                progress.say(format!("{} nodes", round.nodes.len()));
-            }
-            if let Some(about) = event.map_run_started_event_details() {
-                items = Items { map_run: about.map_run_arn().unwrap_or_default().into(), ..Items::default() };
-            }
-        }
-        if !items.map_run.is_empty() {
-            items.look(cloud, &round, progress).await?;
+    while !dispatch.job.has_ended() {
+        match dispatch.look(cloud, execution, progress).await {
+            Ok(()) => faults = 0,
+            Err(error) if faults >= FAULTS => return Err(error),
+            Err(_) => faults += 1,
         }
         if Instant::now() >= end {
-            return Err(Error::not_asked(format!("{execution} still runs after {} h", WATCH.as_secs() / 3600))
+            return Err(Error::new(format!("{execution} still runs after {} h", WATCH.as_secs() / 3600))
                 .next("watch it again with `job watch`, or stop it with `job stop`"));
         }
-        if !job.has_ended() {
+        if !dispatch.job.has_ended() {
             sleep(cloud.pause()).await;
         }
     }
     jobs::result(cloud, execution).await
 }
 
+impl Dispatch {
+    /// Says what is new.
+    async fn look(&mut self, cloud: &Cloud, execution: &str, progress: &Progress) -> Result<()> {
+        for event in events_after(cloud, execution, self.job.last_event()).await? {
+            if let Some(change) = self.job.apply(&event)
+                && change.step.state == State::Failed
+            {
+                let says = change.step.says.unwrap_or_default();
+                progress.say(format!("✘ {} {}: {says}", change.label, change.step.name));
+            }
+            if let Some(plan) = plan(&event) {
+                self.plan = Some(plan);
+            }
+            if let Some(about) = event.map_run_started_event_details() {
+                self.items = Items { map_run: about.map_run_arn().unwrap_or_default().into(), ..Items::default() };
+            }
+        }
+        if let Some(plan) = &self.plan {
+            self.round = plan.read(cloud).await?;
+            progress.say(format!("{} nodes", self.round.nodes.len()));
+            self.plan = None;
+        }
+        if self.items.map_run.is_empty() { Ok(()) } else { self.items.look(cloud, &self.round, progress).await }
+    }
+}
+
 /// Where a plan is.
+#[derive(Debug)]
 struct Plan {
     bucket: String,
     key: String,
@@ -119,11 +151,16 @@ impl Items {
             let child = child.map_err(|error| cloud.error(error).nothing_done())?;
             children.push((child.execution_arn, child.status != ExecutionStatus::Running));
         }
-        for (arn, ended) in children {
+        for (arn, _) in &children {
+            self.children.entry(arn.clone()).or_default();
+        }
+        children.retain(|(arn, _)| self.children.get(arn).is_some_and(|child| !child.ended));
+        // Those come first that nobody has looked at for longest.
+        children.sort_by_key(|(arn, _)| self.children.get(arn).map(|child| child.looked));
+        for (arn, ended) in children.into_iter().take(LOOKS) {
+            self.looks += 1;
             let child = self.children.entry(arn.clone()).or_default();
-            if child.ended {
-                continue;
-            }
+            child.looked = self.looks;
             for event in events_after(cloud, &arn, child.last).await? {
                 child.last = child.last.max(event.id());
                 for line in child.says(&event, round) {

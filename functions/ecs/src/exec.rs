@@ -6,13 +6,14 @@
 //! together without any input or output of its own, so that every byte that can come in is tried in tests. The command
 //! runs in a terminal that tells no exit status: [`wrapper`] makes it say its own, and [`transcript`] reads that.
 //! [`channel`] opens the WebSocket ([`signing`]) and holds the conversation on it; [`session`] gets the session, and
-//! ends it on every way out.
+//! ends it on every way out; [`outcome`] says what became of the command.
 
 pub mod channel;
 pub mod cipher;
 pub mod codec;
 pub mod conversation;
 pub mod handshake;
+pub mod outcome;
 pub mod quote;
 pub mod ready;
 pub mod session;

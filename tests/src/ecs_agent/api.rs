@@ -5,9 +5,10 @@ use std::sync::Mutex;
 
 use aws_smithy_types::base64;
 use serde_json::{Value, json};
+use stepward::customer::hex;
 use tokio::sync::watch;
 
-use super::{CLUSTER, CONTAINER, RUNTIME_ID, Session, State, TASK, lock};
+use super::{CLUSTER, CONTAINER, Mishap, RUNTIME_ID, Session, State, TASK, lock};
 use crate::http::Call;
 
 const ARN: &str = "arn:aws:ecs:eu-west-1:222222222222";
@@ -23,10 +24,10 @@ pub(super) fn answer(state: &Mutex<State>, call: Call) {
         }
         state.calls.push((operation.clone(), body.clone()));
         match operation.as_str() {
-            "DescribeTasks" => describe(&state, &body),
+            "DescribeTasks" => Ok(describe(&state, &body)),
             "ExecuteCommand" => execute(&mut state, &body),
             "TerminateSession" => terminate(&state, &body),
-            "DescribeSessions" => sessions(&state, &body),
+            "DescribeSessions" => Ok(sessions(&state, &body)),
             "GenerateDataKey" => data_key(&mut state, &body),
             _ => Err(("UnknownOperationException", format!("there is no {target} here"))),
         }
@@ -44,13 +45,13 @@ fn name(of: &Value) -> &str {
     of.as_str().unwrap_or_default().rsplit('/').next().unwrap_or_default()
 }
 
-fn describe(state: &State, body: &Value) -> Answer {
+fn describe(state: &State, body: &Value) -> Value {
     if name(&body["cluster"]) != CLUSTER || name(&body["tasks"][0]) != TASK {
         let arn = format!("{ARN}:task/{CLUSTER}/{}", name(&body["tasks"][0]));
-        return Ok(json!({ "tasks": [], "failures": [{ "arn": arn, "reason": "MISSING" }] }));
+        return json!({ "tasks": [], "failures": [{ "arn": arn, "reason": "MISSING" }] });
     }
     let status = state.task_status;
-    Ok(json!({ "failures": [], "tasks": [{
+    json!({ "failures": [], "tasks": [{
         "taskArn": format!("{ARN}:task/{CLUSTER}/{TASK}"),
         "clusterArn": format!("{ARN}:cluster/{CLUSTER}"),
         "lastStatus": status,
@@ -61,7 +62,7 @@ fn describe(state: &State, body: &Value) -> Answer {
             "runtimeId": RUNTIME_ID,
             "managedAgents": [{ "name": "ExecuteCommandAgent", "lastStatus": status }],
         }],
-    }] }))
+    }] })
 }
 
 fn execute(state: &mut State, body: &Value) -> Answer {
@@ -94,6 +95,9 @@ fn execute(state: &mut State, body: &Value) -> Answer {
 
 fn terminate(state: &State, body: &Value) -> Answer {
     let id = body["SessionId"].as_str().unwrap_or_default();
+    if state.mishap == Mishap::Unendable {
+        return Err(("AccessDeniedException", format!("not authorized to perform: ssm:TerminateSession on {id}")));
+    }
     let Some(session) = state.sessions.get(id) else {
         return Err(("DoesNotExistException", format!("there is no session {id}")));
     };
@@ -102,16 +106,16 @@ fn terminate(state: &State, body: &Value) -> Answer {
 }
 
 /// The active sessions, the owner of each being the role session that tests work in.
-fn sessions(state: &State, body: &Value) -> Answer {
+fn sessions(state: &State, body: &Value) -> Value {
     let target = format!("ecs:{CLUSTER}_{TASK}_{RUNTIME_ID}");
     if body["State"] != "Active" || body["Filters"] != json!([{ "key": "Target", "value": target }]) {
-        return Ok(json!({ "Sessions": [] }));
+        return json!({ "Sessions": [] });
     }
     let active = state.sessions.iter().filter(|(_, session)| !session.is_over && !*session.terminated.borrow());
     let session = |id: &String, owner: &str| json!({ "SessionId": id, "Target": target, "Owner": owner });
     let mut all: Vec<_> = active.map(|(id, _)| session(id, super::OWNER)).collect();
     all.push(session(&"ecs-execute-command-somebodys".to_owned(), "arn:aws:sts::222222222222:assumed-role/Admin/bob"));
-    Ok(json!({ "Sessions": all }))
+    json!({ "Sessions": all })
 }
 
 fn data_key(state: &mut State, body: &Value) -> Answer {
@@ -130,8 +134,4 @@ fn random_bytes(count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     aws_lc_rs::rand::fill(&mut bytes).expect("randomness from the operating system");
     bytes
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

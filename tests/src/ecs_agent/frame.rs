@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use sha2::{Digest, Sha256};
+use stepward::customer::hex;
 
 /// A frame from the client.
 #[derive(Debug)]
@@ -49,9 +50,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Frame, String> {
         return Err("the payload is not what the header says".into());
     }
     let kind = String::from_utf8_lossy(part(4, 32)?).trim_end().to_owned();
-    let hex = |from: usize, length: usize| {
-        part(from, length).map(|part| part.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-    };
+    let hex = |from: usize, length: usize| part(from, length).map(hex);
     let id = [hex(72, 4)?, hex(76, 2)?, hex(78, 2)?, hex(64, 2)?, hex(66, 6)?].join("-");
     let (sequence, content) = (number(48, 8)?.cast_signed(), u32::try_from(number(112, 4)?).unwrap_or_default());
     Ok(Frame { kind, sequence, flags: number(56, 8)?, id, content, payload })

@@ -22,6 +22,10 @@ pub enum Mishap {
     Cut(Duration),
     /// The service closes the channel after this time, with these words.
     Closed(Duration, &'static str),
+    /// The command runs for a second; then the service closes the channel with these words, and no output came before.
+    Mute(&'static str),
+    /// Nobody may end the session.
+    Unendable,
     /// The agent sends what is no message, and messages of the wrong digest, between the right ones.
     Rubbish,
 }

@@ -2,8 +2,9 @@
 
 /// The command's arguments, or the agent's words about why it has none.
 ///
-/// Blanks, tabs and line ends part arguments. In single quotes every character means itself; in double quotes a backslash
-/// takes the meaning from any character; outside, too. `#` at an argument's begin makes the rest of the line a comment.
+/// Blanks, tabs and line ends part arguments. In single quotes every character means itself; in double quotes a
+/// backslash takes the meaning from any character; outside, too. `#` at an argument's begin makes the rest of the
+/// line a comment.
 ///
 /// # Errors
 /// A quote that is not closed, or a backslash at the end.

@@ -11,7 +11,7 @@ use portable_pty::{ChildKiller, CommandBuilder, PtySize, native_pty_system};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
@@ -124,7 +124,13 @@ impl Worker {
                 return self.close(&format!("\n----------ERROR-------\nUnable to start command: {error}\n\n")).await;
             }
         };
-        let ended = self.command(&mut output, &mut terminated).await;
+        let ended = match self.mishap {
+            Mishap::Mute(words) => {
+                sleep(Duration::from_secs(1)).await;
+                self.close(words).await
+            }
+            _ => self.command(&mut output, &mut terminated).await,
+        };
         // What is over cannot be killed any more.
         let _ = killer.kill();
         ended
@@ -332,8 +338,10 @@ impl Worker {
         terminated: &mut watch::Receiver<bool>,
     ) -> Result<(), Gone> {
         let mishap = match self.mishap {
-            Mishap::ContainerStops(after) | Mishap::ContainerVanishes(after) | Mishap::Cut(after) => Some(after),
-            Mishap::Closed(after, _) => Some(after),
+            Mishap::ContainerStops(after)
+            | Mishap::ContainerVanishes(after)
+            | Mishap::Cut(after)
+            | Mishap::Closed(after, _) => Some(after),
             _ => None,
         };
         let mishap = mishap.map(|after| Instant::now() + after);
@@ -345,9 +353,10 @@ impl Worker {
                 return self.close("").await;
             }
             tokio::select! {
-                chunk = output.recv(), if !is_over => match chunk {
-                    Some(chunk) => self.data(1, &chunk).await?,
-                    None => (is_over, farewell) = (true, Instant::now() + FAREWELL),
+                chunk = output.recv(), if !is_over => if let Some(chunk) = chunk {
+                    self.data(1, &chunk).await?;
+                } else {
+                    (is_over, farewell) = (true, Instant::now() + FAREWELL);
                 },
                 message = self.socket.next() => self.receive(message).await?,
                 _ = look.tick() => self.resend().await?,

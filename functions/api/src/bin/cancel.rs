@@ -68,14 +68,14 @@ async fn cancel(clients: &Clients, event: &Event, deadline: SystemTime) -> Resul
     }
     let history = history(clients, &event.detail.execution_arn).await?;
     let mut open = open_calls(&history);
-    for event in &history {
-        if let Some(run) = event.map_run_started_event_details().and_then(|about| about.map_run_arn()) {
-            for item in unfinished_items(clients, run, deadline).await? {
-                open.extend(open_calls(&self::history(clients, &item).await?));
-            }
-        }
-    }
     let mut failed = stop_all(clients, open.iter().map(|call| (call, Duration::ZERO))).await;
+    for event in &history {
+        let Some(run) = event.map_run_started_event_details().and_then(|about| about.map_run_arn()) else { continue };
+        let (calls, faults) = calls_of_items(clients, run, deadline).await?;
+        failed.extend(faults);
+        failed.extend(stop_all(clients, calls.iter().map(|call| (call, Duration::ZERO))).await);
+        open.extend(calls);
+    }
     let running = running(clients, &open).await;
     // Those that end first come first, so that none that waits keeps another from being stopped.
     let time = until(deadline).saturating_sub(STOP);
@@ -102,9 +102,13 @@ async fn history(clients: &Clients, execution: &str) -> Result<Vec<HistoryEvent>
     Ok(history)
 }
 
-/// The child executions of a distributed Map that did not succeed. An item fails when a call of a step does, so that
-/// those which succeeded have left nothing.
-async fn unfinished_items(clients: &Clients, run: &str, deadline: SystemTime) -> Result<Vec<String>, StepError> {
+/// What the items of a distributed Map may have left running, and which could not be looked into. An item fails when a
+/// call of a step does, so that those which succeeded have left nothing.
+async fn calls_of_items(
+    clients: &Clients,
+    run: &str,
+    deadline: SystemTime,
+) -> Result<(Vec<Call>, Vec<String>), StepError> {
     // Stopping an execution stops its Maps' items a little later.
     let patience = Instant::now() + MAP_ENDS.min(until(deadline));
     while clients.states.describe_map_run().map_run_arn(run).send().await?.status == MapRunStatus::Running {
@@ -113,15 +117,27 @@ async fn unfinished_items(clients: &Clients, run: &str, deadline: SystemTime) ->
         }
         sleep(LOOK).await;
     }
+    // Not by status: the list may be behind, and what it calls running has just been stopped.
+    // https://docs.aws.amazon.com/step-functions/latest/apireference/API_ListExecutions.html
+    let mut pages = clients.states.list_executions().map_run_arn(run).into_paginator().items().send();
     let mut items = Vec::new();
-    for status in [ExecutionStatus::Aborted, ExecutionStatus::Failed, ExecutionStatus::TimedOut] {
-        let request = clients.states.list_executions().map_run_arn(run).status_filter(status);
-        let mut pages = request.into_paginator().items().send();
-        while let Some(item) = pages.next().await {
-            items.push(item?.execution_arn);
+    while let Some(item) = pages.next().await {
+        let item = item?;
+        if item.status != ExecutionStatus::Succeeded {
+            items.push(item.execution_arn);
         }
     }
-    Ok(items)
+    let look = async |item: String| history(clients, &item).await.map_err(|error| format!("{item}: {error}"));
+    let looks = items.into_iter().map(|item| async { look(item).await.map(|history| open_calls(&history)) });
+    let (mut calls, mut faults) = (Vec::new(), Vec::new());
+    let mut looks = stream::iter(looks).buffer_unordered(AT_ONCE);
+    while let Some(found) = looks.next().await {
+        match found {
+            Ok(found) => calls.extend(found),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    Ok((calls, faults))
 }
 
 /// The calls that have never answered, and how long it is until each has ended for certain; the first to end comes first.
@@ -465,16 +481,15 @@ mod tests {
             .output(move || about(MapRunStatus::Running))
             .output(move || about(MapRunStatus::Aborted))
             .build();
-        let list = mock!(aws_sdk_sfn::Client::list_executions).then_compute_output(move |request| {
-            let aborted = request.status_filter() == Some(&ExecutionStatus::Aborted);
-            let one = || {
-                let one = ExecutionListItem::builder().execution_arn(item).state_machine_arn("arn:machine").name("1");
-                one.status(ExecutionStatus::Aborted).start_date(DateTime::from_secs(1)).build().unwrap()
+        let list = mock!(aws_sdk_sfn::Client::list_executions).then_output(move || {
+            let one = |arn: &str, status: ExecutionStatus| {
+                let one = ExecutionListItem::builder().execution_arn(arn).state_machine_arn("arn:machine").name("1");
+                one.status(status).start_date(DateTime::from_secs(1)).build().unwrap()
             };
-            ListExecutionsOutput::builder()
-                .set_executions(Some(aborted.then(one).into_iter().collect()))
-                .build()
-                .unwrap()
+            // The list is behind: the item has been stopped.
+            let stopped = one(item, ExecutionStatus::Running);
+            let done = one("arn:done", ExecutionStatus::Succeeded);
+            ListExecutionsOutput::builder().executions(stopped).executions(done).build().unwrap()
         });
         let stopped = Arc::new(Mutex::new(Vec::new()));
         let calls = stopped.clone();

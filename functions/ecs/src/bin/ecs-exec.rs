@@ -11,10 +11,9 @@ use stepward::input::require;
 use stepward::node::{self, Status};
 use stepward::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
-use stepward_ecs::exec::channel::Why;
+use stepward_ecs::exec::outcome::outcome;
 use stepward_ecs::exec::ready::{self, Ready};
-use stepward_ecs::exec::session::{self, Ran};
-use stepward_ecs::exec::transcript::End;
+use stepward_ecs::exec::session;
 use stepward_ecs::exec::wrapper;
 use stepward_ecs::{check_cluster, check_place, check_task, name_of, task_arns};
 use tokio::time::Instant;
@@ -29,29 +28,36 @@ const TAIL: usize = 1000;
 /// Run a command in a container of an ECS task and report its output and exit code.
 ///
 /// The command is a line for `/bin/sh`, run as root in the container's working directory, with the container's
-/// environment. It gets no input. What it writes to standard output and standard error comes back as one output, in order;
-/// of more than 1 MiB the end. What is not UTF-8 is replaced: have binary output written as base64. The container needs
-/// `/bin/sh` and a `/tmp` that can be written to; without `stty` in the image, `\r\n` comes back as `\n`.
+/// environment. It gets no input. What it writes to standard output and standard error comes back as one output, in
+/// order; of more than 1 MiB the end. What is not UTF-8 is replaced: have binary output written as base64. The
+/// container needs `/bin/sh` and a `/tmp` that can be written to; without `stty` in the image, `\r\n` comes back as
+/// `\n`.
 ///
 /// The task must have been started with ECS Exec enabled. An agent that is still starting is waited for, for up to a
-/// minute; why it cannot work is said before anything is tried. A container has two sessions at a time by default; others
-/// wait, and one that does not begin within 30 seconds is given up.
+/// minute; why it cannot work is said before anything is tried. A container has two sessions at a time by default;
+/// others wait, and one that does not begin within 30 seconds is given up.
 ///
-/// ECS Exec reports no exit code, so the command is run by a script that writes it behind the output. Where that does not
-/// arrive (the container stopped, the connection broke), the exit code is unknown: `unknown` is never success.
+/// ECS Exec reports no exit code, so the command is run by a script that writes it behind the output. Where that does
+/// not arrive (the container stopped, the connection broke), the exit code is unknown: `unknown` is never success.
 ///
-/// ECS Exec has no client token either. To never run a command twice for one step of one execution, the script first makes
-/// a file, `/tmp/.stepward-…`, and a call that finds it runs nothing: an earlier one began the command, its answer was
-/// lost, and the step ends as `unknown`. So a `Retry` in the state machine, too, runs nothing that had begun; a new
-/// execution does. The script removes such files after a day.
+/// ECS Exec has no client token either. To never run a command twice for one step of one execution, the script first
+/// makes a file, `/tmp/.stepward-…`, and a call that finds it runs nothing: an earlier one began the command, its
+/// answer was lost, and the step ends as `unknown`. So a `Retry` in the state machine, too, runs nothing that had
+/// begun; a new execution does. The script removes such files after a day.
 ///
-/// The session is held by one call and ended by it, whatever happens. Ending it kills the command's shell; what the command
-/// left in the background gets SIGHUP, and may go on if it ignores that. When the job is stopped, the session is looked
-/// for by its owner and ended. The customer's CloudTrail, and ECS Exec's own log where the cluster has one, show the
-/// command: put no secret into it. Sessions that the cluster encrypts with a KMS key are supported.
+/// An answer with `unknown` names the sessions of this execution that still run in the container. Once ECS has been
+/// asked for a session, the command may have begun, whatever goes wrong after: that is `unknown` too, and so is a
+/// session that ends before it is seen that the command began, unless the agent says that it could not be started.
 ///
-/// Proven against a counterpart of the agent that runs commands in a terminal and loses, doubles and reorders messages,
-/// with frames of AWS's own client and agent as vectors; who may ask ECS for it, on the local cloud. Not seen against AWS.
+/// The session is held by one call and ended by it, whatever happens; where it cannot be ended, the outcome is
+/// `unknown` and names it. Ending it kills the command's shell; what the
+/// command left in the background gets SIGHUP, and may go on if it ignores that. When the job is stopped, the session
+/// is looked for by its owner and ended. The customer's CloudTrail, and ECS Exec's own log where the cluster has one,
+/// show the command: put no secret into it. Sessions that the cluster encrypts with a KMS key are supported.
+///
+/// Proven against a counterpart of the agent that runs commands in a terminal and loses, doubles and reorders
+/// messages, with frames of AWS's own client and agent as vectors; who may ask ECS for it, on the local cloud. Not
+/// seen against AWS.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Exec {
@@ -74,7 +80,7 @@ struct Exec {
 
 /// How the command ended.
 #[derive(Debug, JsonSchema, Serialize)]
-struct Outcome {
+struct Answer {
     #[serde(flatten)]
     outcome: node::Outcome,
     /// The cluster's name.
@@ -94,55 +100,8 @@ fn yes() -> bool {
 }
 
 impl Exec {
-    /// What became of the command, for the outcome. An error where there was no session to run it in.
-    fn outcome(&self, ran: Ran) -> Result<node::Outcome, StepError> {
-        let Ran { why, told, errors, exit_code, before, has_begun } = ran;
-        let end = exit_code.map(End::Exited).or(told.end);
-        let (status, exit_code, message) = match (end, why) {
-            (Some(End::Exited(0)), _) => (Status::Succeeded, Some(0), None),
-            (Some(End::Exited(code)), _) => (Status::Failed, Some(code), Some(meaning(code))),
-            (Some(End::Begun), _) => (
-                Status::Unknown,
-                None,
-                Some(
-                    "an earlier call of this step had begun the command, and its answer was lost: it has run, or runs \
-                     still. Nothing was run now; look at what it was to do, and run it again in a new execution"
-                        .into(),
-                ),
-            ),
-            (Some(End::Unclaimed), _) => (
-                Status::Failed,
-                None,
-                Some(
-                    "no file can be made in /tmp of the container, without which a command could run twice; nothing was \
-                     run"
-                        .into(),
-                ),
-            ),
-            (None, Why::NoKey(error)) => {
-                let message = format!("the cluster encrypts sessions, and there is no key for this one: {}", error.message);
-                return Err(StepError { message, ..error });
-            }
-            (None, Why::Deadline) => {
-                (Status::TimedOut, None, Some("the command was not over in time, and its session was ended".into()))
-            }
-            (None, Why::Closed(said)) if !has_begun => {
-                let said = [said, before].into_iter().find(|text| !text.is_empty());
-                let said = said.unwrap_or_else(|| "the agent says nothing about it".into());
-                (Status::Failed, None, Some(format!("the command could not be started: {said}")))
-            }
-            (None, why) => (Status::Unknown, None, Some(format!("{}; the exit code is unknown", lost(why)))),
-        };
-        let message = match told.dropped {
-            0 => message,
-            // Success has no message.
-            dropped => message.map(|message| format!("{message} (the first {dropped} bytes of output were not kept)")),
-        };
-        Ok(node::Outcome { status, exit_code, output: told.output, error_output: errors, output_url: None, message })
-    }
-
     /// The outcome as the step's answer.
-    fn answer(&self, ctx: &Context, ready: &Ready, outcome: node::Outcome) -> Result<Progress<Outcome>, StepError> {
+    fn answer(&self, ctx: &Context, ready: &Ready, outcome: node::Outcome) -> Result<Progress<Answer>, StepError> {
         let Ready { cluster, task, container, .. } = ready;
         let place = format!("container {container} of task {task}");
         match (outcome.exit_code, &outcome.message) {
@@ -159,34 +118,7 @@ impl Exec {
             return Err(name.because(format!("{message} ({place}){tail}")));
         }
         let (cluster, task, container) = (cluster.clone(), task.clone(), container.clone());
-        Ok(Progress::Done(Outcome { outcome, cluster, task, container }))
-    }
-}
-
-/// What a shell means by an exit code.
-/// <https://pubs.opengroup.org/onlinepubs/9799919799/utilities/V3_chap02.html#tag_19_08_02>
-fn meaning(code: i32) -> String {
-    let means = match code {
-        126 => ": what it names cannot be executed".into(),
-        127 => ": what it names was not found in the container".into(),
-        129..=192 => format!(": signal {} ended it", code - 128),
-        _ => String::new(),
-    };
-    format!("the command ended with exit code {code}{means}")
-}
-
-fn lost(why: Why) -> String {
-    match why {
-        Why::Closed(said) if said.is_empty() => "the session was ended before the command was over".into(),
-        Why::Closed(said) => format!("the session was ended before the command was over: {said}"),
-        Why::Silent => {
-            "the command did not begin within 30 seconds: the container's sessions (two by default) may all be \
-                        in use, or its agent may hang; its session was ended"
-                .into()
-        }
-        Why::Gone(why) => format!("the command was not over when it was seen that {why}"),
-        Why::Lost(why) => format!("the session broke off: {why}"),
-        Why::Ended | Why::Deadline | Why::NoKey(_) => "the session is over".into(),
+        Ok(Progress::Done(Answer { outcome, cluster, task, container }))
     }
 }
 
@@ -220,10 +152,14 @@ impl Step for Exec {
             "The command ended with another exit code than 0, or nobody knows how it ended; the message has the end of \
              its output.",
         ),
-        (ErrorName::TimedOut, "The command was not over in time and was ended, or there was no way to it."),
+        (
+            ErrorName::TimedOut,
+            "The command was not over in time and was ended, the container did not start in time, or ECS did not \
+             answer; the message tells which.",
+        ),
     ];
     const FUNCTION: Function = Function { timeout_seconds: 900, memory_mib: 512, local_files: false };
-    type Output = Outcome;
+    type Output = Answer;
 
     fn validate(&self) -> Result<(), StepError> {
         check_cluster(&self.cluster)?;
@@ -239,8 +175,8 @@ impl Step for Exec {
         let bytes = wrapper::wrapped(&self.command, &wrapper::nonce([0; 16]), &wrapper::claim(&"0".repeat(64))).len();
         require(bytes <= wrapper::LIMIT, || {
             format!(
-                "command is too long: with the script around it it has {bytes} bytes, and at most {} are known to be \
-                 taken. Put a script into the image, or have the command fetch it",
+                "command is too long: with the script around it it has {bytes} bytes, and at most {} are sent, \
+                 because AWS documents no limit. Put a script into the image, or have the command fetch it",
                 wrapper::LIMIT
             )
         })
@@ -260,7 +196,7 @@ impl Step for Exec {
             .allow(&["ssm:DescribeSessions"], ["*"])
     }
 
-    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Outcome>, StepError> {
+    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Answer>, StepError> {
         check_place(&ctx.place, "cluster", &self.cluster)?;
         check_place(&ctx.place, "task", &self.task)?;
         let end = ctx.deadline().checked_sub(MARGIN).unwrap_or_else(Instant::now);
@@ -269,7 +205,7 @@ impl Step for Exec {
         let deadline = end.min(Instant::now() + Duration::from_secs(self.timeout));
         let token = ctx.client_token(&format!("ecs-exec {}", self.command));
         let ran = session::run(ctx, &ready, &self.command, &token, deadline).await?;
-        self.answer(ctx, &ready, self.outcome(ran)?)
+        self.answer(ctx, &ready, outcome(ran)?)
     }
 
     /// The call that holds the session may run still, and cannot be reached: the session is found by its owner.
@@ -304,6 +240,8 @@ mod tests {
     use aws_sdk_ecs::operation::execute_command::ExecuteCommandError;
     use aws_sdk_ecs::types::{Container, ContainerDefinition, Failure, ManagedAgent, ManagedAgentName, Tag, Task};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+    use aws_smithy_types::body::SdkBody;
     use aws_smithy_types::error::ErrorMetadata;
     use stepward::permissions::Place;
     use stepward::testing;
@@ -338,7 +276,7 @@ mod tests {
         ctx
     }
 
-    async fn answer(agent: &EcsAgent, ctx: &Context, step: &Exec) -> Result<Outcome, StepError> {
+    async fn answer(agent: &EcsAgent, ctx: &Context, step: &Exec) -> Result<Answer, StepError> {
         step.validate().unwrap();
         let answer = step.run(ctx, None).await;
         assert_eq!(agent.wrongs(), [""; 0], "what the client must not do");
@@ -351,6 +289,12 @@ mod tests {
 
     async fn ran(agent: &EcsAgent, command: &str) -> node::Outcome {
         answer(agent, &context_at(agent), &step(command)).await.unwrap().outcome
+    }
+
+    /// What `seq 1 LAST` writes.
+    fn counted(last: u32) -> String {
+        let lines: Vec<_> = (1..=last).map(|n| n.to_string()).collect();
+        lines.join("\n") + "\n"
     }
 
     fn exited(outcome: &node::Outcome) -> (Status, Option<i32>, &str) {
@@ -373,7 +317,7 @@ mod tests {
 
         for (command, code, output) in [
             ("echo out; echo err >&2; exit 3", 3, "out\nerr\n"),
-            ("kill -9 $$", 137, ""),
+            ("exit 255", 255, ""),
             ("printf '%s|' \"it's\" '$HOME `id` \\ {{x}} $$' \"a  b\"", 0, "it's|$HOME `id` \\ {{x}} $$|a  b|"),
             ("printf 'no newline'", 0, "no newline"),
             ("printf 'a\\r\\nb\\n\\n'", 0, "a\r\nb\n\n"),
@@ -385,6 +329,9 @@ mod tests {
             let status = if code == 0 { Status::Succeeded } else { Status::Failed };
             assert_eq!(exited(&outcome), (status, Some(code), output), "{command}");
         }
+        // Some shells write what killed a command.
+        let outcome = ran(&agent, "echo begun; kill -9 $$").await;
+        assert_eq!((outcome.exit_code, outcome.output.starts_with("begun\n")), (Some(137), true));
         let outcome = ran(&agent, "no-such-program").await;
         assert_eq!((outcome.exit_code, outcome.output.contains("not found")), (Some(127), true));
     }
@@ -393,7 +340,7 @@ mod tests {
     async fn done_with_a_megabyte_of_output_and_with_the_end_of_more() {
         let agent = EcsAgent::default();
         let outcome = ran(&agent, "seq 1 150000").await;
-        let wanted: String = (1..=150_000).map(|n| format!("{n}\n")).collect();
+        let wanted = counted(150_000);
         assert!(wanted.len() > 938_000 && outcome.output == wanted, "{} bytes", outcome.output.len());
         let outcome = ran(&agent, "seq 1 200000; exit 4").await;
         assert!(outcome.output.ends_with("\n199999\n200000\n") && outcome.output.len() > 1_000_000);
@@ -410,7 +357,7 @@ mod tests {
 
     #[tokio::test]
     async fn done_whatever_the_network_loses_doubles_and_reorders() {
-        let wanted: String = (1..=8000).map(|n| format!("{n}\n")).collect();
+        let wanted = counted(8000);
         for seed in 1..=8 {
             let weather = Weather { seed, lost: 10, doubled: 10, late: 10 };
             let agent = EcsAgent::new(Mishap::None, weather, seed % 2 == 0);
@@ -456,9 +403,6 @@ mod tests {
         let tells = format!("the command ended with exit code 3 (container app of task {TASK}). Its output ends: ");
         assert!(error.message.starts_with(&tells) && error.message.ends_with("2000\nno space left"), "{error}");
         assert!(error.message.len() < tells.len() + TAIL + 1, "{error}");
-        for (code, tells) in [(126, "cannot be executed"), (127, "was not found"), (137, "signal 9 ended it")] {
-            assert!(meaning(code).contains(tells));
-        }
     }
 
     #[tokio::test]
@@ -509,15 +453,69 @@ mod tests {
         assert!(error.message.contains("was not over in time") && error.message.ends_with("begun"), "{error}");
     }
 
+    /// The agent needs nobody to begin the command, so that no refusal may read as if nothing was run.
     #[tokio::test]
-    async fn failed_where_the_channel_is_refused() {
-        for (status, name) in [(403, ErrorName::AccessDenied), (400, ErrorName::StepFailed), (503, ErrorName::TimedOut)]
+    async fn failed_where_the_channel_is_refused_is_a_command_that_may_have_begun() {
+        for (status, tells) in
+            [(403, "ssmmessages:OpenDataChannel"), (400, "refused to open"), (503, "could not be reached")]
         {
             let agent = EcsAgent::new(Mishap::Refused(status), Weather::default(), false);
-            let error = answer(&agent, &context_at(&agent), &step("echo hi")).await.unwrap_err();
-            assert_eq!(error.name, name, "{error}");
+            let strict = Exec { fail_on_error: true, ..step("echo hi") };
+            let error = answer(&agent, &context_at(&agent), &strict).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::StepFailed, "{error}");
+            let is_told = error.message.contains(tells) && error.message.contains("whether the command had begun is");
+            assert!(is_told, "{error}");
             assert_eq!(agent.calls("TerminateSession").len(), 1);
+            let outcome = ran(&agent, "echo hi").await;
+            assert_eq!(exited(&outcome), (Status::Unknown, None, ""));
         }
+    }
+
+    #[tokio::test]
+    async fn failed_is_not_said_of_commands_that_ran_without_a_word() {
+        for words in ["", "Your session timed out"] {
+            let agent = EcsAgent::new(Mishap::Mute(words), Weather::default(), false);
+            let ctx = context_at(&agent);
+            let file = std::env::temp_dir().join(format!("ecs-exec-mute-{}", ctx.execution.id));
+            let step = step(&format!("echo run >> {}; sleep 20", file.display()));
+            let outcome = answer(&agent, &ctx, &step).await.unwrap().outcome;
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), "run\n");
+            std::fs::remove_file(file).unwrap();
+            assert_eq!(exited(&outcome), (Status::Unknown, None, ""));
+            let message = outcome.message.unwrap();
+            assert!(message.contains("ended before the command was over") && message.contains(words), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn failed_to_end_the_session_is_said_and_not_that_it_was_ended() {
+        let agent = EcsAgent::new(Mishap::Unendable, Weather::default(), false);
+        let slow = Exec { timeout: 1, ..step("echo begun; sleep 60") };
+        let Progress::Done(answer) = slow.run(&context_at(&agent), None).await.unwrap() else { panic!("not done") };
+        assert_eq!(exited(&answer.outcome), (Status::Unknown, None, "begun\n"));
+        let message = answer.outcome.message.unwrap();
+        let tells = format!("its session {} could not be ended: AWS denied", agent.left_open()[0]);
+        assert!(message.contains(&tells) && message.contains("the command may run still"), "{message}");
+        assert!(!message.contains("was ended"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn already_begun_commands_that_still_run_are_named_by_their_session() {
+        let agent = EcsAgent::default();
+        let ctx = context_at(&agent);
+        let step = Exec { timeout: 4, ..step("echo begun; sleep 60") };
+        let second = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let first = agent.left_open();
+            (first, step.run(&ctx, None).await.unwrap())
+        };
+        let (_, (first, second)) = tokio::join!(step.run(&ctx, None), second);
+        let Progress::Done(second) = second else { panic!("not done: {second:?}") };
+        assert_eq!(exited(&second.outcome), (Status::Unknown, None, ""));
+        let message = second.outcome.message.unwrap();
+        assert!(message.contains(&format!("still running in the container: session {};", first[0])), "{message}");
+        assert_eq!(agent.calls("TerminateSession").len(), 2, "each call ended its own session, and no other");
+        assert!(!message.contains("somebodys"), "{message}");
     }
 
     #[tokio::test]
@@ -615,7 +613,7 @@ mod tests {
         let look = mock!(Client::describe_tasks).then_output(|| ready(&["app"]));
         let throttled = execute("ThrottlingException", "Rate exceeded");
         let error = refused(&[&look, &throttled], step("true")).await;
-        assert_eq!((error.name, throttled.num_calls()), (ErrorName::Throttled, 3));
+        assert_eq!((error.name, throttled.num_calls()), (ErrorName::Throttled, 4));
     }
 
     #[tokio::test(start_paused = true)]
@@ -627,6 +625,17 @@ mod tests {
         assert!(error.message.contains("its task role needs"), "{error}");
     }
 
+    /// A second session would leave the first one, and its command, to itself.
+    #[tokio::test(start_paused = true)]
+    async fn failed_answers_of_ecs_are_not_followed_by_another_session() {
+        let look = mock!(Client::describe_tasks).then_output(|| ready(&["app"]));
+        let lost = mock!(Client::execute_command)
+            .then_http_response(|| HttpResponse::new(500.try_into().unwrap(), SdkBody::from("{}")));
+        let error = refused(&[&look, &lost], step("true")).await;
+        assert_eq!((error.name, lost.num_calls()), (ErrorName::Internal, 1));
+        assert!(error.message.contains("The command may have begun"), "{error}");
+    }
+
     // no proof of pending: it answers in one call.
 
     #[test]
@@ -634,7 +643,10 @@ mod tests {
         let agent = EcsAgent::default();
         let idle = [
             ("kms:GenerateDataKey", "The sessions here are not encrypted."),
-            ("ssm:DescribeSessions", "Only who stops a job asks for it, and the local cloud has no sessions."),
+            (
+                "ssm:DescribeSessions",
+                "Only who stops a job asks for it, or finds the command begun; the local cloud has no sessions.",
+            ),
             (
                 "ssm:TerminateSession",
                 "The local cloud has no sessions; a session that cannot be ended is a line of the log.",

@@ -93,8 +93,8 @@ pub async fn open(request: impl Fn() -> Result<Request<()>, StepError>) -> Resul
         };
         if left == 0 {
             return Err(ErrorName::TimedOut.because(format!(
-                "ssmmessages, which carries the session, could not be reached ({failure}); check the Region, the network \
-                 of this function and the service's status"
+                "ssmmessages, which carries the session, could not be reached ({failure}); check the Region, the \
+                 network of this function and the service's status"
             )));
         }
         sleep(wait + jitter(wait)).await;

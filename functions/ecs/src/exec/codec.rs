@@ -15,14 +15,15 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 /// The shortest message there can be: a header and no payload.
 const HEADER: usize = 120;
 /// What the header says of its own length.
 const HEADER_LENGTH: u32 = 116;
-/// The longest message taken, in bytes. The agent sends at most 1,024 bytes of output at once, the largest handshake has
-/// some hundreds, and a closing text is cut at 2,500 characters.
+/// The longest message taken, in bytes. The agent sends at most 1,024 bytes of output at once, the largest handshake
+/// has some hundreds, and a closing text is cut at 2,500 characters.
 pub const MESSAGE_LIMIT: usize = 64 * 1024;
 /// The flags of an acknowledgement: first and last of its kind.
 const SYN_FIN: u64 = 3;
@@ -163,9 +164,8 @@ impl Id {
     /// The usual text of a UUID.
     #[must_use]
     pub fn text(self) -> String {
-        let n = u128::from_be_bytes(self.0);
-        let (a, b, c, d, e) = (n >> 96, n >> 80 & 0xffff, n >> 64 & 0xffff, n >> 48 & 0xffff, n & 0xffff_ffff_ffff);
-        format!("{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
+        let digits = format!("{:032x}", u128::from_be_bytes(self.0));
+        [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
     }
 }
 
@@ -182,7 +182,7 @@ impl Ids {
     }
 
     /// The next one, in the form of a random UUID (version 4).
-    pub fn next(&mut self) -> Id {
+    pub fn another(&mut self) -> Id {
         self.0 = self.0.wrapping_add(1);
         let mut bytes = self.0.to_be_bytes();
         bytes[6] = bytes[6] & 0x0f | 0x40;
@@ -201,13 +201,13 @@ impl Message {
     /// The acknowledgement of a message.
     #[must_use]
     pub fn acknowledgement(id: Id, of: &Self) -> Self {
-        // Neither a type's name nor a UUID needs escaping.
-        let payload = format!(
-            r#"{{"AcknowledgedMessageType":"{}","AcknowledgedMessageId":"{}","AcknowledgedMessageSequenceNumber":{},"IsSequentialMessage":true}}"#,
-            of.kind.name(),
-            of.id.text(),
-            of.sequence
-        );
+        let payload = json!({
+            "AcknowledgedMessageType": of.kind.name(),
+            "AcknowledgedMessageId": of.id.text(),
+            "AcknowledgedMessageSequenceNumber": of.sequence,
+            "IsSequentialMessage": true,
+        })
+        .to_string();
         let content = Content::Other(0);
         let (kind, payload) = (Kind::Acknowledge, payload.into_bytes());
         Self { kind, created: now(), sequence: 0, flags: SYN_FIN, id, content, payload }
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn ids_differ_and_are_random_uuids_by_form() {
         let mut ids = Ids::new([0xff; 16]);
-        let made: Vec<_> = (0..300).map(|_| ids.next().text()).collect();
+        let made: Vec<_> = (0..300).map(|_| ids.another().text()).collect();
         let different: std::collections::BTreeSet<_> = made.iter().collect();
         assert_eq!(different.len(), made.len());
         assert!(

@@ -89,7 +89,7 @@ impl Conversation {
     /// The first frame, which is text: it opens the channel with the session's token.
     #[must_use]
     pub fn opening(&mut self, token: &str) -> String {
-        let (request, client) = (self.ids.next().text(), self.ids.next().text());
+        let (request, client) = (self.ids.another().text(), self.ids.another().text());
         opening(&request, token, &client)
     }
 
@@ -103,7 +103,7 @@ impl Conversation {
         match message.kind {
             Kind::Output => {
                 self.is_paused = false;
-                let acknowledgement = Message::acknowledgement(self.ids.next(), &message);
+                let acknowledgement = Message::acknowledgement(self.ids.another(), &message);
                 let bytes = message.payload.len();
                 let item = (message.content, message.payload);
                 if let Some(ready) = self.inbound.take(message.sequence, item, bytes) {
@@ -177,7 +177,7 @@ impl Conversation {
     }
 
     fn send(&mut self, content: Content, payload: Vec<u8>, now: Instant) -> Result<Vec<u8>, Fault> {
-        let id = self.ids.next();
+        let id = self.ids.another();
         Ok(self.outbound.send(now, |sequence| Message::input(id, sequence, content, payload).encode())?)
     }
 
@@ -358,18 +358,27 @@ mod tests {
         #[test]
         fn no_conversation_panics_or_answers_more_than_it_was_told(
             frames in prop::collection::vec(
-                (0..6_i64, 0..14_u32, prop::sample::select(KINDS.to_vec()), prop::collection::vec(any::<u8>(), 0..80), any::<bool>()),
+                (
+                    0..6_i64,
+                    0..14_u32,
+                    prop::sample::select(KINDS.to_vec()),
+                    prop::collection::vec(any::<u8>(), 0..80),
+                    any::<bool>(),
+                ),
                 0..60,
             ),
         ) {
             let mut conversation = conversation();
             for (sequence, content, kind, payload, is_json) in frames {
                 let payload = if is_json {
-                    br#"{"RequestedClientActions":[{"ActionType":"SessionType"}],"Output":"x","Challenge":"AAAA"}"#.to_vec()
+                    let actions = json!([{ "ActionType": "SessionType" }]);
+                    let all = json!({ "RequestedClientActions": actions, "Output": "x", "Challenge": "AAAA" });
+                    all.to_string().into_bytes()
                 } else {
                     payload
                 };
-                let mut bytes = Message { kind, ..Message::input(Id([9; 16]), sequence, Content::Other(content), payload) }.encode();
+                let message = Message::input(Id([9; 16]), sequence, Content::Other(content), payload);
+                let mut bytes = Message { kind, ..message }.encode();
                 // Any number can be on the wire, also of a content that has a name.
                 bytes[112..116].copy_from_slice(&content.to_be_bytes());
                 match conversation.receive(&bytes, Instant::now()) {

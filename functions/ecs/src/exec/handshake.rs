@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::cipher::Cipher;
 
-/// The version of AWS's own client that this one does as much as: the least that AWS supports, because it signs the upgrade.
+/// The version of AWS's own client that this one does as much as: the least that AWS supports, because it signs the
+/// upgrade.
 pub const CLIENT_VERSION: &str = "1.2.764.0";
 /// What an agent asks for at most; there are two kinds.
 const ACTIONS: usize = 8;

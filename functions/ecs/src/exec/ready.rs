@@ -110,15 +110,15 @@ fn judge(task: &Task, wanted: Option<&str>) -> Result<Found, StepError> {
     if let Some(why) = gone(task, name) {
         return Err(ErrorName::Conflict.because(format!("{why}: nothing can run in it")));
     }
-    let agent = container.managed_agents().iter();
-    let agent = agent.filter(|agent| agent.name() == Some(&ManagedAgentName::ExecuteCommandAgent)).next_back();
+    let agents = container.managed_agents().iter();
+    let agent = agents.rev().find(|agent| agent.name() == Some(&ManagedAgentName::ExecuteCommandAgent));
     let (status, agent_status) = (container.last_status(), agent.and_then(|agent| agent.last_status()));
     if agent_status == Some("STOPPED") {
         let reason = agent.and_then(|agent| agent.reason()).unwrap_or("ECS gives no reason");
         return Err(ErrorName::Conflict.because(format!(
             "the agent of ECS Exec is stopped in container {name} of task {id} ({reason}): its task role needs \
-             ssmmessages:CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel, its subnet a way to \
-             ssmmessages, and the container a root file system that can be written to; then run another task"
+             ssmmessages:CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel, its subnet a \
+             way to ssmmessages, and the container a root file system that can be written to; then run another task"
         )));
     }
     if task.last_status() != Some("RUNNING") || status != Some("RUNNING") {

@@ -3,6 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::provider::ProvideCredentials;
+use aws_sdk_ecs::config::Config;
+use aws_sdk_ecs::config::retry::RetryConfig;
 use aws_sdk_ecs::types::Session;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_ssm::types::{SessionFilter, SessionFilterKey, SessionState};
@@ -15,10 +17,10 @@ use super::codec::Ids;
 use super::conversation::{Conversation, Wanted};
 use super::handshake::{self, DataKey};
 use super::ready::{self, Ready, jitter};
-use super::transcript::Told;
+use super::transcript::{End, Told};
 use super::{signing, wrapper};
 
-/// How often a session is asked for where the agent is not connected, and the first wait; each is twice the one before.
+/// How often a session is asked for where nothing can have begun, and the first wait; each is twice the one before.
 const ASKS: u32 = 4;
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// How long the end of a session may take.
@@ -39,6 +41,12 @@ pub struct Ran {
     pub before: String,
     /// Whether it is known to have begun.
     pub has_begun: bool,
+    /// Its session.
+    pub session_id: String,
+    /// Why the session may still be there, where it could not be ended.
+    pub left: Option<StepError>,
+    /// Where an earlier call had begun the command: this execution's other sessions with the container.
+    pub others: Result<Vec<String>, StepError>,
 }
 
 struct Life<'a> {
@@ -50,8 +58,7 @@ struct Life<'a> {
 /// Runs the command in the container. The session is ended whatever happens, as long as this is not dropped before.
 ///
 /// # Errors
-/// Why there was no session, or no way to it: then nobody knows whether the command has begun, which the claim makes
-/// harmless.
+/// Why there was no session. What goes wrong after that is in the answer: the agent needs nobody to begin the command.
 pub async fn run(
     ctx: &Context,
     ready: &Ready,
@@ -61,37 +68,47 @@ pub async fn run(
 ) -> Result<Ran, StepError> {
     let nonce = wrapper::nonce(random()?);
     let wrapped = wrapper::wrapped(command, &nonce, &wrapper::claim(token));
+    let mut conversation = Conversation::new(Ids::new(random()?), &nonce);
     let session = ask(ctx, ready, &wrapped, deadline).await?;
     let session_id = session.session_id().unwrap_or_default().to_owned();
     let life = Life { ctx, ready, session_id };
-    let conversation = Conversation::new(Ids::new(random()?), &nonce);
-    let ran = life.talk(&session, conversation, deadline).await;
-    if let Err(error) = end(ctx, &life.session_id).await {
+    let talked = life.talk(&session, &mut conversation, deadline).await;
+    let why = talked.unwrap_or_else(|error| Why::Lost(error.message));
+    let (before, has_begun) = (conversation.before(), conversation.has_begun());
+    let (told, errors, exit_code) = conversation.read();
+    let others = async { if told.end == Some(End::Begun) { life.others().await } else { Ok(Vec::new()) } };
+    let (ended, others) = tokio::join!(end(ctx, &life.session_id), others);
+    let (session_id, left) = (life.session_id, ended.err());
+    if let Some(error) = &left {
         ctx.log(format_args!(
-            "Session {} could not be ended: {error}; it ends by itself after 20 minutes without input",
-            life.session_id
+            "Session {session_id} could not be ended: {error}; it ends by itself after 20 minutes without input"
         ));
     }
-    ran
+    Ok(Ran { why, told, errors, exit_code, before, has_begun, session_id, left, others })
 }
 
-/// A session from ECS. An agent that is not connected yet is asked again, a few times.
+/// A session from ECS. It is asked again only after what surely began nothing: throttling, and an agent that is not
+/// connected yet. After a lost answer the SDK's own retry would get a second session, and leave the first to itself.
 async fn ask(ctx: &Context, ready: &Ready, command: &str, deadline: Instant) -> Result<Session, StepError> {
     let ecs = ctx.client(aws_sdk_ecs::Client::new);
     let mut wait = ASK_AGAIN;
     for left in (0..ASKS).rev() {
         let request = ecs.execute_command().cluster(&ready.cluster).task(&ready.task).container(&ready.container);
-        let error = match request.command(command).interactive(true).send().await {
+        let once = Config::builder().retry_config(RetryConfig::disabled());
+        let error = match request.command(command).interactive(true).customize().config_override(once).send().await {
             Ok(answer) => {
-                return answer.session.ok_or_else(|| {
-                    ErrorName::Internal.because("ECS took the command and gave no session; run it again")
-                });
+                return answer.session.ok_or_else(|| unsure(ErrorName::Internal.because("ECS gave no session")));
             }
             Err(error) => StepError::from(error),
         };
         let is_late = error.has_code("TargetNotConnectedException");
-        if !is_late || left == 0 || Instant::now() + 2 * wait > deadline {
-            return Err(if is_late { unconnected(error, ready) } else { error });
+        let may_ask = is_late || error.name == ErrorName::Throttled;
+        if !may_ask || left == 0 || Instant::now() + 2 * wait > deadline {
+            return Err(match error.name {
+                _ if is_late => unconnected(error, ready),
+                ErrorName::TimedOut | ErrorName::Internal => unsure(error),
+                _ => error,
+            });
         }
         tokio::time::sleep(wait + jitter(wait / 2)).await;
         wait *= 2;
@@ -99,12 +116,22 @@ async fn ask(ctx: &Context, ready: &Ready, command: &str, deadline: Instant) -> 
     Err(ErrorName::Internal.because("no session was asked for"))
 }
 
+/// The error, where ECS may have taken the command. What retries the step gets the same claim.
+fn unsure(error: StepError) -> StepError {
+    let message = format!(
+        "{}. The command may have begun: a retry of this step runs it only if it has not; before it is run again in a \
+         new execution, look at what it was to do",
+        error.message
+    );
+    StepError { message, ..error }
+}
+
 fn unconnected(error: StepError, ready: &Ready) -> StepError {
     let Ready { container, task, .. } = ready;
     let message = format!(
         "the agent of ECS Exec in container {container} of task {task} is not connected to AWS: its task role needs \
-         ssmmessages:CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel, and its subnet a way to \
-         ssmmessages; if it has just started, run it again"
+         ssmmessages:CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel, and its subnet a \
+         way to ssmmessages; if it has just started, run it again"
     );
     StepError { name: ErrorName::Conflict, message, ..error }
 }
@@ -113,9 +140,9 @@ impl Life<'_> {
     async fn talk(
         &self,
         session: &Session,
-        mut conversation: Conversation,
+        conversation: &mut Conversation,
         deadline: Instant,
-    ) -> Result<Ran, StepError> {
+    ) -> Result<Why, StepError> {
         let (config, region) = (self.ctx.config(), self.ctx.place.region.as_str());
         let url = signing::stream_url(session.stream_url().unwrap_or_default(), region, config.endpoint_url())?;
         let no_keys = || ErrorName::AccessDenied.because("this account gives no credentials to sign the session with");
@@ -126,10 +153,15 @@ impl Life<'_> {
             Err(ErrorName::TimedOut.because("the session's channel was not open in time; run it again"))
         })?;
         let token = session.token_value().unwrap_or_default();
-        let why = channel::hold(&mut socket, token, &mut conversation, self, deadline).await;
-        let (before, has_begun) = (conversation.before(), conversation.has_begun());
-        let (told, errors, exit_code) = conversation.read();
-        Ok(Ran { why, told, errors, exit_code, before, has_begun })
+        Ok(channel::hold(&mut socket, token, conversation, self, deadline).await)
+    }
+
+    /// This execution's other sessions with the container.
+    async fn others(&self) -> Result<Vec<String>, StepError> {
+        let late = |_| Err(ErrorName::TimedOut.because("DescribeSessions was not answered in time"));
+        let mut ids = timeout(END, own(self.ctx, self.ready)).await.unwrap_or_else(late)?;
+        ids.retain(|id| *id != self.session_id);
+        Ok(ids)
     }
 }
 

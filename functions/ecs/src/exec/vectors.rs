@@ -1,5 +1,5 @@
-//! Every vector and capture of `vectors.json`, which come from AWS's own client and agent (its `meta` says which). A part
-//! of the file that nothing here reads fails a test.
+//! Every vector and capture of `vectors.json`, which come from AWS's own client and agent (its `meta` says which). A
+//! part of the file that nothing here reads fails a test.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};

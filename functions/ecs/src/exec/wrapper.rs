@@ -2,7 +2,8 @@
 
 use super::quote;
 
-/// The longest command, as it is written for the agent, in bytes. AWS documents no limit; this much is known to go through.
+/// The longest command, as it is written for the agent, in bytes. AWS documents no limit, and its agent takes far more;
+/// what the service takes is not known.
 pub const LIMIT: usize = 4096;
 
 /// What is around the command. `"$@"` is the command, `$1` its session's nonce and `$2` its claim. In order:
@@ -10,8 +11,9 @@ pub const LIMIT: usize = 4096;
 /// - The terminal adds no carriage returns and shows no input, where the image has `stty`.
 /// - The start marker: what comes before it is not the command's.
 /// - Claims of more than a day ago go, where the image has `find`: nobody asks for those any more.
-/// - A file that nobody has made before is this call's claim (`set -C` makes it only where there is none, with nothing but
-///   the shell). Whoever finds it there already runs nothing: an earlier call began the command, and its answer was lost.
+/// - A file that nobody has made before is this call's claim (`set -C` makes it only where there is none, with nothing
+///   but the shell). Whoever finds it there already runs nothing: an earlier call began the command, and its answer was
+///   lost.
 /// - The command, without input, which from a terminal would never end.
 /// - The end marker with the exit status: `begun` and `unclaimed` stand for a command that was not run.
 const SCRIPT: &str = r#"n=$1 c=$2; shift 2
@@ -31,7 +33,8 @@ pub fn claim(token: &str) -> String {
 }
 
 /// The command as ECS Exec is to run it: `/bin/sh -c` with the script, whose arguments are the nonce, the claim and
-/// `/bin/sh -c` with the command. So no value is ever part of a script, and a command's syntax errors and `exit` stay its own.
+/// `/bin/sh -c` with the command. So no value is ever part of a script, and a command's syntax errors and `exit` stay
+/// its own.
 #[must_use]
 pub fn wrapped(command: &str, nonce: &str, claim: &str) -> String {
     quote::command(["/bin/sh", "-c", SCRIPT, "sh", nonce, claim, "/bin/sh", "-c", command])

@@ -11,6 +11,9 @@ use super::options::{Executors, NodeStep, Options, Work};
 /// Instances that one task sends a command to. Their IDs are some 22 KB, and their results are read in one piece.
 const BATCH: usize = 1000;
 
+/// Shells that take a script as the argument of `-c`, and its own arguments behind that.
+const SHELLS: [&str; 6] = ["ash", "bash", "dash", "ksh", "sh", "zsh"];
+
 /// What one task of the state machine does.
 #[derive(Debug, Serialize)]
 pub(crate) struct Item {
@@ -106,7 +109,7 @@ impl Round {
         let mut batches: Vec<Batch> = Vec::new();
         let mut open: BTreeMap<Way, usize> = BTreeMap::new();
         for (place, node) in nodes {
-            let way = match Way::to(customer, node) {
+            let way = match Way::to(customer, node).and_then(|way| way.for_all_of(steps)) {
                 Ok(way) => way,
                 Err(why) => {
                     round.unreachable.push((*place, why));
@@ -211,6 +214,19 @@ impl Way {
             other => return Err(format!("node-executor {other:?} is not known: ssm and ecs-exec are")),
         };
         Ok(Self { target, executor })
+    }
+
+    /// This way, where it can do all of these steps' work; else why not.
+    fn for_all_of(self, steps: &[NodeStep]) -> Result<Self, String> {
+        let interpreters = steps.iter().filter_map(|step| match &step.run {
+            Work::Script { interpreter, .. } => interpreter.as_deref(),
+            Work::Command(_) | Work::Step { .. } => None,
+        });
+        let is_shell = |path: &str| SHELLS.contains(&path.rsplit('/').next().unwrap_or(path));
+        match interpreters.into_iter().find(|path| !is_shell(path)).filter(|_| self.executor == Executor::Ecs) {
+            Some(other) => Err(format!("in a container a script is run by a shell, and {other} is none")),
+            None => Ok(self),
+        }
     }
 
     /// The call that does a step's work on these nodes, so many at once.

@@ -9,6 +9,9 @@ use stepward::node::filter::Filter;
 /// How many nodes are worked on at once where nothing else is asked for: SSM's own default.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html> (`MaxConcurrency`)
 const THREADCOUNT: usize = 50;
+/// What all steps may come to, in bytes: beside them a state of an item holds up to 1,000 instance IDs and its results, and
+/// 256 KiB in all. <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>
+const STEPS_LIMIT: usize = 128 * 1024;
 /// As many child executions as a distributed Map runs at once.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html>
 const MOST: usize = 10_000;
@@ -166,6 +169,10 @@ impl Options {
         ids.dedup();
         require(ids.len() == self.steps.len() && !ids.contains(&""), || {
             "every step needs an id that no other has".to_owned()
+        })?;
+        let size = serde_json::to_vec(&self.steps).map_or(usize::MAX, |steps| steps.len());
+        require(size <= STEPS_LIMIT, || {
+            format!("the steps have {size} bytes and at most {STEPS_LIMIT} go to a node; put a longer script into S3")
         })?;
         let filter: Filter = self.filter.parse()?;
         Ok(filter.exclude_precedence(self.exclude_precedence))

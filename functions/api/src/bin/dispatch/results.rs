@@ -16,7 +16,7 @@ use super::store::Store;
 const AT_ONCE: usize = 4;
 /// Characters of a node's output that the list of all nodes keeps; the rest stays where `result` says.
 const KEPT: usize = 1000;
-/// Errors after which nothing was begun on the nodes.
+/// Errors after which nothing was begun on the nodes, where no earlier call had begun anything.
 const REFUSED: [&str; 5] = ["AccessDenied", "Conflict", "InvalidInput", "NotFound", "TrustBroken"];
 
 /// Where a distributed Map has written the results of its items.
@@ -75,6 +75,9 @@ pub(crate) struct Ended {
     error: Option<String>,
     #[serde(default)]
     message: Option<String>,
+    /// Whether an earlier attempt of that call may have begun something.
+    #[serde(default)]
+    begun: bool,
 }
 
 /// How one step ended on one node; the node by its place in the list.
@@ -95,7 +98,13 @@ pub(crate) async fn read(
     }
     let by_place: BTreeMap<usize, &Ended> =
         items.values().filter_map(|ended| Some((ended.item.split_once('-')?.1.parse().ok()?, ended))).collect();
-    let nothing = Ended::default();
+    // Of an item without a record nobody knows whether it ran.
+    let nothing = Ended {
+        began: true,
+        error: Some("Internal".into()),
+        message: Some("Step Functions has no result of this item; look at the execution's Map run".into()),
+        ..Ended::default()
+    };
     let results = round.iter().enumerate().map(|(place, planned)| {
         let ended = by_place.get(&place).copied().unwrap_or(&nothing);
         of_item(store, planned, nodes, ended)
@@ -116,7 +125,7 @@ fn ended(child: Child) -> Option<Ended> {
     let input: Value = serde_json::from_str(&child.input).ok()?;
     let item = input["item"]["id"].as_str()?.to_owned();
     let error = child.error.unwrap_or_else(|| child.status.clone());
-    Some(Ended { item, began: true, calls: Vec::new(), error: Some(error), message: child.cause })
+    Some(Ended { item, began: true, error: Some(error), message: child.cause, begun: true, ..Ended::default() })
 }
 
 async fn of_item(
@@ -171,7 +180,7 @@ fn without_answer(ended: &Ended) -> Outcome {
         "TimedOut" => Status::TimedOut,
         "StepFailed" => Status::Failed,
         "ABORTED" => Status::Cancelled,
-        error if REFUSED.contains(&error) => Status::NotStarted,
+        error if REFUSED.contains(&error) && !ended.begun => Status::NotStarted,
         _ => Status::Unknown,
     };
     let message = ended.message.as_deref().unwrap_or("no reason was given");

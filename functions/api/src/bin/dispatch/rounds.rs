@@ -1,5 +1,7 @@
 //! From the nodes that were found to the outcome on each, round by round.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use stepward::error::{ErrorName, StepError};
@@ -14,6 +16,8 @@ use super::store::Store;
 const OUTCOME: &str = "outcome.json";
 /// Names and failures that an answer holds; all are in the artifacts bucket.
 const SHOWN: usize = 50;
+/// Characters of a message that an answer holds.
+const MESSAGE: usize = 150;
 
 /// How far a dispatch has come.
 #[derive(Debug, Deserialize, Serialize)]
@@ -132,7 +136,7 @@ async fn finish(store: &Store<'_>, mut state: State) -> Result<Value, StepError>
             "step": last.map(|step| &step.step),
             "status": last.map(|step| step.outcome.status),
             "exit_code": last.and_then(|step| step.outcome.exit_code),
-            "message": last.and_then(|step| step.outcome.message.as_ref()),
+            "message": last.and_then(|step| step.outcome.message.as_deref()).map(short),
         })
     };
     Ok(json!({
@@ -143,7 +147,7 @@ async fn finish(store: &Store<'_>, mut state: State) -> Result<Value, StepError>
             "succeeded": total - bad,
             "failed": bad,
             "failed_nodes": failed.iter().take(SHOWN).map(shown).collect::<Vec<_>>(),
-            "failed_sources": state.failures.iter().take(SHOWN).collect::<Vec<_>>(),
+            "failed_sources": state.failures.iter().take(SHOWN).map(in_short).collect::<Vec<_>>(),
             "all": { "bucket": store.bucket, "key": key },
         },
     }))
@@ -180,9 +184,16 @@ async fn again(
     Ok((options, nodes, Vec::new()))
 }
 
+/// What a node is at AWS; `None` of one that has no such attributes, as of no source here.
+fn identity(node: &Node) -> Option<Vec<String>> {
+    let of = |names: &[&str]| names.iter().map(|name| node.attributes.get(*name).cloned()).collect::<Option<Vec<_>>>();
+    of(&["accountId", "region", "instanceId"]).or_else(|| of(&["accountId", "region", "cluster", "task", "container"]))
+}
+
 /// The nodes of all sources, and the places that could not be looked into.
 async fn gather(store: &Store<'_>, found: Vec<Found>) -> Result<(Vec<Node>, Vec<SourceFailure>), StepError> {
     let (mut nodes, mut failures) = (Vec::new(), Vec::new());
+    let mut met = BTreeSet::new();
     for Found { account, source, output, error, message } in found {
         let failure = |region, error, message| {
             let (account, source) = (account.clone(), source.clone());
@@ -190,7 +201,8 @@ async fn gather(store: &Store<'_>, found: Vec<Found>) -> Result<(Vec<Node>, Vec<
         };
         if let Some(output) = output {
             let answer: source::Found = store.get(&output.artifact.key).await?;
-            nodes.extend(answer.nodes);
+            // Two of the customer's accounts on record may be one at AWS.
+            nodes.extend(answer.nodes.into_iter().filter(|node| identity(node).is_none_or(|one| met.insert(one))));
             failures.extend(
                 answer.failures.into_iter().map(|one| failure(Some(one.region), one.error.to_string(), one.message)),
             );
@@ -200,6 +212,16 @@ async fn gather(store: &Store<'_>, found: Vec<Found>) -> Result<(Vec<Node>, Vec<
         }
     }
     Ok((nodes, failures))
+}
+
+/// The beginning of a message: a summary goes into the cause of a failed execution, which holds 32,768 characters.
+/// <https://docs.aws.amazon.com/step-functions/latest/apireference/API_ExecutionFailedEventDetails.html>
+fn short(message: &str) -> String {
+    message.chars().take(MESSAGE).collect()
+}
+
+fn in_short(failure: &SourceFailure) -> SourceFailure {
+    SourceFailure { message: short(&failure.message), ..failure.clone() }
 }
 
 fn name(round: usize) -> String {
