@@ -60,8 +60,8 @@ pub fn ended(plan: &Plan, invocation: &CommandInvocation, stopped: bool) -> Opti
         "DeliveryTimedOut" | "TimedOut" => {
             let seconds = i64::from(plan.delivery_timeout) + i64::from(plan.timeout);
             let said = format!(
-                "SSM heard of no end until the command expired, {seconds} s or more after it was sent; only the node can \
-                 tell whether it ran: see that node and agent run and reach SSM"
+                "SSM heard of no end until the command expired, {seconds} s or more after it was sent; only the node \
+                 can tell whether it ran: see that node and agent run and reach SSM"
             );
             (Status::Unknown, Some(said))
         }

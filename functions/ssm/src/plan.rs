@@ -90,7 +90,7 @@ impl Plan {
 
     /// Seconds within which the last of a command's nodes must have taken it, where so many run it at once. SSM counts
     /// from when it was sent, also for nodes that wait for their turn.
-    /// <https://docs.aws.amazon.com/systems-manager/latest/userguide/monitor-commands.html#monitor-about-status-timeouts>
+    /// <https://docs.aws.amazon.com/systems-manager/latest/userguide/monitor-commands.html>
     #[must_use]
     pub fn taken_within(&self, nodes: usize, concurrency: usize) -> i32 {
         let turns = u32::try_from(nodes.div_ceil(concurrency.max(1))).unwrap_or(u32::MAX);

@@ -26,9 +26,9 @@ const LONGEST_PATH: usize = 4096;
 /// directory must be there.
 ///
 /// Text goes through `bucket`, or through Stepward's own artifacts bucket, and the object is removed when all nodes are
-/// over, also when the step fails or is stopped; after an error that is tried again it stays for the next call. One that
-/// cannot be removed is a line of the log and no failure. An object of the account is read once for its SHA-256, unless S3 has
-/// one of the whole object. Its bucket must be in the Region that the step works in.
+/// over, also when the step fails or is stopped; after an error that is tried again it stays for the next call. One
+/// that cannot be removed is a line of the log and no failure. An object of the account is read once for its SHA-256,
+/// unless S3 has one of the whole object. Its bucket must be in the Region that the step works in.
 ///
 /// Batches, concurrency, repeated calls and the output are those of `ssm-run-command`; as links are short-lived, a
 /// batch has no more nodes than begin at once.

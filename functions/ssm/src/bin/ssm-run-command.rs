@@ -63,8 +63,9 @@ struct RunCommand {
     /// Seconds that the command may run on a node, up to 172,800 (48 hours); then it is stopped.
     #[serde(default = "defaults::timeout")]
     timeout: u32,
-    /// Seconds within which a node's agent must take the command, 30 to 2,592,000. In a batch with more nodes than run at
-    /// once SSM is told that much with the `timeout` of each turn before the last, so that no node expires while it waits.
+    /// Seconds within which a node's agent must take the command, 30 to 2,592,000. In a batch with more nodes than run
+    /// at once SSM is told that much with the `timeout` of each turn before the last, so that no node expires while it
+    /// waits.
     #[serde(default = "defaults::delivery_timeout")]
     delivery_timeout: i32,
     /// A CloudWatch log group that the nodes write whole outputs to. Their instance profile must allow it.
