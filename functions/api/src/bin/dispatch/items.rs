@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use stepward::node::Node;
 
 use super::options::{Executors, NodeStep, Options, Work};
+use super::shares::Shares;
 
 /// Instances that one task sends a command to. Their IDs are some 22 KB, and their results are read in one piece.
 const BATCH: usize = 1000;
@@ -141,7 +142,8 @@ impl Round {
             batches.sort_by_key(|batch| !batch.together);
         }
         let known: BTreeMap<usize, &Node> = nodes.iter().copied().collect();
-        let shares = Shares::of(options.threadcount, &batches, in_order);
+        let sizes: Vec<_> = batches.iter().filter(|batch| batch.together).map(|batch| batch.nodes.len()).collect();
+        let shares = Shares::of(options.threadcount, &sizes, batches.len() - sizes.len(), in_order);
         round.concurrency = shares.items;
         for (batch, share) in batches.into_iter().zip(shares.nodes) {
             let members: Vec<_> = batch.nodes.iter().filter_map(|place| known.get(place).copied()).collect();
@@ -153,38 +155,6 @@ impl Round {
             round.items.push(Item { id, target: batch.way.target, calls });
         }
         round
-    }
-}
-
-/// How the threads are shared out, so that never more nodes are worked on than there are threads.
-struct Shares {
-    /// Items at once.
-    items: usize,
-    /// Nodes at once within each item.
-    nodes: Vec<usize>,
-}
-
-impl Shares {
-    fn of(threads: usize, batches: &[Batch], in_order: bool) -> Self {
-        let sizes: Vec<_> = batches.iter().filter(|batch| batch.together).map(|batch| batch.nodes.len()).collect();
-        let (count, alone) = (sizes.len(), batches.len() - sizes.len());
-        if in_order && count > 0 {
-            // One after another, each with all threads.
-            return Self { items: 1, nodes: vec![threads; batches.len()] };
-        }
-        if count == 0 || count >= threads {
-            return Self { items: threads, nodes: vec![1; batches.len()] };
-        }
-        let together: usize = sizes.iter().sum();
-        let for_batches = match alone {
-            0 => threads,
-            _ => (threads * together / (together + alone)).clamp(count, (threads - 1).max(count)),
-        };
-        // One for each, the rest by size.
-        let rest = for_batches - count;
-        let share = |size: &usize| (1 + rest * size / together).min(*size);
-        let nodes = sizes.iter().map(share).chain(std::iter::repeat_n(1, alone)).collect();
-        Self { items: count + threads - for_batches, nodes }
     }
 }
 

@@ -8,6 +8,7 @@ mod items;
 mod options;
 mod results;
 mod rounds;
+mod shares;
 mod store;
 #[cfg(test)]
 mod tests;
