@@ -167,6 +167,12 @@ fn new_name(slug: &str) -> Result<String> {
     Ok(format!("{slug}-{time}-{}", stepward::customer::hex(&random)))
 }
 
+/// An execution's name, from its ARN.
+#[must_use]
+pub fn id_of(execution: &str) -> &str {
+    execution.rsplit(':').next().unwrap_or(execution)
+}
+
 /// Finds an execution by its ARN or by its name.
 pub async fn find(cloud: &Cloud, deployment: &Deployment, id: &str) -> Result<String> {
     if id.starts_with("arn:") {

@@ -8,7 +8,7 @@ use stepward_cli::cloud::Cloud;
 use stepward_cli::customers::Office;
 use stepward_cli::deploy::{self, Deployment, LOCAL_FOLDER};
 use stepward_cli::error::{Error, Result};
-use stepward_cli::jobs::{self, View};
+use stepward_cli::jobs::{self, View, id_of};
 use stepward_cli::local::{LocalCloud, OPERATOR};
 use stepward_cli::output::{Format, Progress, span, table};
 use stepward_cli::package::{self, Build};
@@ -211,8 +211,4 @@ async fn watch(cloud: &Cloud, execution: &str, format: Format) -> Result<u8> {
     };
     format.show(&finished, || format!("\n{}", jobs::summary(&finished)))?;
     Ok(finished.outcome.code())
-}
-
-fn id_of(execution: &str) -> &str {
-    execution.rsplit(':').next().unwrap_or(execution)
 }

@@ -6,6 +6,7 @@ use aws_sdk_sfn::operation::describe_execution::DescribeExecutionOutput;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use stepward::node::{Node, NodeResult, Outcome, Status};
+use stepward::shell;
 
 use crate::args::{self, RunOnNodes, WhichNodes};
 use crate::cloud::Cloud;
@@ -23,10 +24,12 @@ const STEP: &str = "run";
 
 /// What a dispatch came to, as it stands in the artifacts bucket.
 #[derive(Debug, Deserialize)]
-struct Dispatched {
-    nodes: Vec<NodeResult>,
+pub struct Dispatched {
+    /// Every node, and how each step ended there.
+    pub nodes: Vec<NodeResult>,
+    /// The places that could not be looked into.
     #[serde(default)]
-    failures: Vec<Value>,
+    pub failures: Vec<Value>,
 }
 
 /// `stepward nodes …`
@@ -41,8 +44,7 @@ pub async fn command(cloud: &Cloud, deployment: &Deployment, command: args::Node
         args::Nodes::RunAgain { id } => {
             let earlier = jobs::find(cloud, deployment, &id).await?;
             let customer = customer_of(cloud, &earlier).await?;
-            let name = earlier.rsplit(':').next().unwrap_or(&earlier);
-            let options = Map::from_iter([("failed_of".to_owned(), json!(name))]);
+            let options = Map::from_iter([("failed_of".to_owned(), json!(jobs::id_of(&earlier)))]);
             self::run(cloud, deployment, customer, Vec::new(), options, format).await
         }
     }
@@ -80,7 +82,7 @@ async fn run(
 ) -> Result<u8> {
     let input = Input { customer, accounts, options, started_by: cloud.caller.clone() };
     let execution = jobs::start(cloud, deployment, JOB, &input, None).await?;
-    let id = execution.rsplit(':').next().unwrap_or(&execution);
+    let id = jobs::id_of(&execution);
     eprintln!("Execution {id}");
     let progress = Progress::new();
     let finished = tokio::select! {
@@ -155,7 +157,7 @@ fn options_of(run: RunOnNodes) -> Result<Map<String, Value>> {
 fn line(words: &[String]) -> String {
     let plain =
         |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c));
-    let quoted = |word: &String| if plain(word) { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) };
+    let quoted = |word: &String| if plain(word) { word.clone() } else { shell::word(word) };
     match words {
         [line] => line.clone(),
         words => words.iter().map(quoted).collect::<Vec<_>>().join(" "),
@@ -163,7 +165,7 @@ fn line(words: &[String]) -> String {
 }
 
 /// What the dispatch wrote into the artifacts bucket; `None` where it did not come so far.
-async fn dispatched(cloud: &Cloud, finished: &Finished) -> Result<Option<Dispatched>> {
+pub async fn dispatched(cloud: &Cloud, finished: &Finished) -> Result<Option<Dispatched>> {
     let all = &finished.output["all"];
     let (Some(bucket), Some(key)) = (all["bucket"].as_str(), all["key"].as_str()) else { return Ok(None) };
     read(cloud, bucket, key).await.map(Some)

@@ -21,6 +21,7 @@ pub mod runtime;
 pub mod scratch;
 pub mod session;
 pub mod settings;
+pub mod shell;
 pub mod step;
 pub mod store;
 pub mod testing;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_config::SdkConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_runtime_api::client::http::HttpClient;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -26,7 +29,7 @@ pub fn context<C: Clone + Send + Sync + 'static>(client: C) -> Context {
     with_session(session)
 }
 
-/// As [`context_as`], with all clients made from this configuration: for several services, and endpoints of a test's own.
+/// In a role session of this ARN, with all clients made from this configuration: for several services, and endpoints of a test's own.
 #[must_use]
 pub fn context_of(config: SdkConfig, session_arn: &str) -> Context {
     let mut session = Session::new(config, Secrets::default());
@@ -36,10 +39,20 @@ pub fn context_of(config: SdkConfig, session_arn: &str) -> Context {
 
 /// As [`context`], in a role session of this ARN.
 pub fn context_as<C: Clone + Send + Sync + 'static>(client: C, session_arn: &str) -> Context {
-    let mut session = Session::new(SdkConfig::builder().build(), Secrets::default());
-    session.arn = Some(session_arn.into());
-    session.client(|_| client);
-    with_session(session)
+    let ctx = context_of(SdkConfig::builder().build(), session_arn);
+    ctx.client(|_| client);
+    ctx
+}
+
+/// What clients are made from whose requests this one answers, without a network.
+pub fn config_over(http_client: impl HttpClient + 'static) -> SdkConfig {
+    let keys = Credentials::new("key", "not-a-secret", None, None, "test");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .credentials_provider(SharedCredentialsProvider::new(keys))
+        .http_client(http_client)
+        .build()
 }
 
 /// A context whose second place is the other one.

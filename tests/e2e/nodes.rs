@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+use stepward::node::Status;
 use stepward_cli::cloud::Cloud;
+use stepward_cli::nodes::dispatched;
 use stepward_tests::nodes::{self, FAILS_ON_SOME, fails};
 
 use crate::world::{REGION, World, customer_role, in_the_world};
@@ -143,30 +145,22 @@ fn the_role_that_customers_launch_lets_commands_run_step_by_step_on_each_node() 
             let options = json!({ "strategy": strategy, "keepgoing": keepgoing, "threadcount": 1, "steps": steps });
             let input = json!({ "customer": acme.customer, "options": options, "started_by": "test" });
             let finished = world.run(nodes::JOB, &input).await;
-            let all = &finished.output["all"];
-            let (bucket, key) = (all["bucket"].as_str().unwrap(), all["key"].as_str().unwrap());
-            let object = world.operator.s3().get_object().bucket(bucket).key(key).send().await.unwrap();
-            let all: Value = serde_json::from_slice(&object.body.collect().await.unwrap().into_bytes()).unwrap();
-            (finished, all["nodes"].as_array().unwrap().clone())
+            let all = dispatched(&world.operator, &finished).await.unwrap().expect("what the dispatch came to");
+            (finished, all.nodes)
         };
         for strategy in ["node-first", "step-first"] {
             let (finished, nodes) = run(strategy, true, "true").await;
             assert_eq!(finished.output["outcome"], "succeeded", "{strategy}: {finished:?}");
             assert_eq!(nodes.len(), 3);
             for node in nodes {
-                assert_eq!(
-                    node["steps"][1]["output"].as_str().unwrap().trim(),
-                    node["node"]["instanceId"],
-                    "{strategy}"
-                );
+                assert_eq!(Some(node.steps[1].outcome.output.trim()), node.node.get("instanceId"), "{strategy}");
             }
         }
         // One node after the other, and none after the first that fails.
         let last = format!("test $INSTANCE_ID != {}", ids.iter().min().unwrap());
         let (finished, nodes) = run("node-first", false, &last).await;
-        let statuses: Vec<_> =
-            nodes.iter().map(|node| node["steps"].as_array().unwrap().last().unwrap()["status"].clone()).collect();
+        let statuses: Vec<_> = nodes.iter().map(|node| node.steps.last().unwrap().outcome.status).collect();
         assert_eq!(finished.output["outcome"], "failed", "{finished:?}");
-        assert_eq!(statuses, ["failed", "not_started", "not_started"]);
+        assert_eq!(statuses, [Status::Failed, Status::NotStarted, Status::NotStarted]);
     });
 }

@@ -154,11 +154,6 @@ impl EcsAgent {
     pub fn secrets(&self) -> Vec<String> {
         lock(&self.state).sessions.values().map(|session| session.token.clone()).collect()
     }
-
-    /// What happens to the sessions from now on.
-    pub fn set_mishap(&self, mishap: Mishap) {
-        lock(&self.state).mishap = mishap;
-    }
 }
 
 impl Drop for EcsAgent {

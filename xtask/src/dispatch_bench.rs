@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use aws_sdk_sfn::types::{HistoryEvent, HistoryEventType};
 use clap::Args;
 use comfy_table::{CellAlignment, Table};
-use serde_json::{Value, json};
+use serde_json::json;
+use stepward::node::NodeResult;
 use stepward_cli::cloud::Cloud;
 use stepward_cli::deploy::{self, Deployment};
 use stepward_cli::jobs::{self, Finished};
 use stepward_cli::local::{LocalCloud, OPERATOR};
+use stepward_cli::nodes::dispatched;
 use stepward_cli::output::Progress;
 use stepward_cli::package::{self, Build};
 use stepward_cli::workspace::Workspace;
@@ -67,7 +69,8 @@ async fn all(options: &Options) -> Result<(), String> {
         let local = LocalCloud::start_private(&dir).map_err(text)?;
         let operator = Cloud::local(local.port, OPERATOR, Some(REGIONS[0]));
         let parameters = BTreeMap::from([("Steps".to_owned(), "jobs".to_owned())]);
-        let deployed = deploy::deploy(&operator, "stepward", &release, &parameters, &progress).await.map_err(text)?;
+        let deployed =
+            deploy::deploy(&operator, "stepward", &release, &parameters, &Progress::hidden()).await.map_err(text)?;
         let account_id = format!("9999{number:08}");
         nodes::onboard(&operator, &deployed, ("bench", ACCOUNT), &account_id, &REGIONS).await?;
         let mut ids = Vec::new();
@@ -130,19 +133,10 @@ async fn one(
 
 /// The IDs of the nodes that the job says it failed on.
 async fn failed_nodes(operator: &Cloud, finished: &Finished) -> Result<BTreeSet<String>, String> {
-    let all = &finished.output["all"];
-    let (Some(bucket), Some(key)) = (all["bucket"].as_str(), all["key"].as_str()) else {
-        return Err(format!("the job came to nothing: {finished:?}"));
-    };
-    let answer = operator.s3().get_object().bucket(bucket).key(key).send().await.map_err(|error| error.to_string())?;
-    let body = answer.body.collect().await.map_err(|error| error.to_string())?;
-    let all: Value = serde_json::from_slice(&body.into_bytes()).map_err(|error| error.to_string())?;
-    let nodes = all["nodes"].as_array().into_iter().flatten();
-    let is_bad = |node: &&Value| {
-        let steps = node["steps"].as_array();
-        steps.is_none_or(|steps| steps.is_empty() || steps.iter().any(|step| step["status"] != "succeeded"))
-    };
-    Ok(nodes.filter(is_bad).filter_map(|node| node["node"]["instanceId"].as_str().map(str::to_owned)).collect())
+    let all = dispatched(operator, finished).await.map_err(|error| error.to_string())?;
+    let all = all.ok_or_else(|| format!("the job came to nothing: {finished:?}"))?;
+    let is_bad = |node: &&NodeResult| node.steps.is_empty() || !node.is_well();
+    Ok(all.nodes.iter().filter(is_bad).filter_map(|node| node.node.get("instanceId").map(str::to_owned)).collect())
 }
 
 /// The histories of an execution and of the items of its Maps.

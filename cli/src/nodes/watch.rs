@@ -119,8 +119,7 @@ struct Plan {
 
 /// The plan in the answer of the function that makes it.
 fn plan(event: &HistoryEvent) -> Option<Plan> {
-    let output: Value = serde_json::from_str(event.task_succeeded_event_details()?.output()?).ok()?;
-    let plan = &output["Payload"];
+    let plan = answer(event)?;
     let (bucket, items) = (plan["bucket"].as_str()?, plan["key"].as_str()?);
     let key = items.replace("/dispatch/items-", "/dispatch/round-");
     (key != items).then(|| Plan { bucket: bucket.into(), key })
@@ -151,11 +150,8 @@ impl Items {
             let child = child.map_err(|error| cloud.error(error).nothing_done())?;
             children.push((child.execution_arn, child.status != ExecutionStatus::Running));
         }
-        for (arn, _) in &children {
-            self.children.entry(arn.clone()).or_default();
-        }
-        children.retain(|(arn, _)| self.children.get(arn).is_some_and(|child| !child.ended));
-        // Those come first that nobody has looked at for longest.
+        children.retain(|(arn, _)| self.children.get(arn).is_none_or(|child| !child.ended));
+        // Those come first that nobody has looked at for longest, or at all.
         children.sort_by_key(|(arn, _)| self.children.get(arn).map(|child| child.looked));
         for (arn, ended) in children.into_iter().take(LOOKS) {
             self.looks += 1;
@@ -163,10 +159,11 @@ impl Items {
             child.looked = self.looks;
             for event in events_after(cloud, &arn, child.last).await? {
                 child.last = child.last.max(event.id());
-                for line in child.says(&event, round) {
+                let answer = answer(&event).unwrap_or_default();
+                for line in child.says(&event, &answer, round) {
                     progress.say(line);
                 }
-                if let Some(now) = pending(&event) {
+                if let Some(now) = answer["progress"].as_str() {
                     progress.now(now);
                 }
             }
@@ -178,14 +175,12 @@ impl Items {
 
 impl Child {
     /// The lines in an answer of a step, each with the node's name.
-    fn says(&mut self, event: &HistoryEvent, round: &Round) -> Vec<String> {
+    fn says(&mut self, event: &HistoryEvent, answer: &Value, round: &Round) -> Vec<String> {
         if *event.r#type() == E::PassStateEntered && self.node.is_none() {
             let input = event.state_entered_event_details().and_then(|about| about.input());
             self.node = input.and_then(|input| only_node(input, round));
         }
-        let text = event.task_succeeded_event_details().and_then(|about| about.output()).unwrap_or_default();
-        let output: Value = serde_json::from_str(text).unwrap_or_default();
-        let lines = output["Payload"]["log"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let lines = answer["log"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let mut lines: Vec<_> = lines.map(|line| named(line, self.node.as_deref(), round)).collect();
         if let Some(about) = event.task_failed_event_details() {
             let cause = about.cause().unwrap_or_default();
@@ -197,10 +192,10 @@ impl Child {
     }
 }
 
-/// The progress of a pending answer.
-fn pending(event: &HistoryEvent) -> Option<String> {
-    let output: Value = serde_json::from_str(event.task_succeeded_event_details()?.output()?).ok()?;
-    output["Payload"]["progress"].as_str().map(str::to_owned)
+/// What a function has answered.
+fn answer(event: &HistoryEvent) -> Option<Value> {
+    let mut output: Value = serde_json::from_str(event.task_succeeded_event_details()?.output()?).ok()?;
+    Some(output["Payload"].take())
 }
 
 /// The name of the node that an item is about, where it is only one.

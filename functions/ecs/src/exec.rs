@@ -14,7 +14,6 @@ pub mod codec;
 pub mod conversation;
 pub mod handshake;
 pub mod outcome;
-pub mod quote;
 pub mod ready;
 pub mod session;
 pub mod signing;

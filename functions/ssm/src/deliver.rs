@@ -6,7 +6,9 @@
 
 use std::fmt::Write as _;
 
-use crate::quote::{powershell, sh};
+use stepward::shell::word;
+
+use crate::quote::powershell;
 use crate::state::Digest;
 
 /// How a file is fetched, and what it must be.
@@ -60,7 +62,7 @@ trap 'exit 143' TERM
 #[must_use]
 pub fn sh_copy(fetch: &Fetch<'_>, destination: &str, mode: Option<&str>, owner: Option<&str>) -> String {
     let mut text = sh_begin(fetch);
-    let _ = writeln!(text, "to={}", sh(destination));
+    let _ = writeln!(text, "to={}", word(destination));
     text.push_str(
         r#"dir=${to%/*}
 [ -n "$dir" ] || dir=/
@@ -72,10 +74,10 @@ get "$file"
 "#,
     );
     if let Some(owner) = owner {
-        let _ = writeln!(text, "chown {} \"$file\" || fail 'the owner could not be set'", sh(owner));
+        let _ = writeln!(text, "chown {} \"$file\" || fail 'the owner could not be set'", word(owner));
     }
     if let Some(mode) = mode {
-        let _ = writeln!(text, "chmod {} \"$file\" || fail 'the mode could not be set'", sh(mode));
+        let _ = writeln!(text, "chmod {} \"$file\" || fail 'the mode could not be set'", word(mode));
     }
     text.push_str("mv -f \"$file\" \"$to\" || fail \"the file could not be moved to $to\"\n");
     text
@@ -95,7 +97,7 @@ umask "$mask"
     );
     let _ = write!(text, "{reader} \"$dir/script\"");
     for arg in args {
-        let _ = write!(text, " {}", sh(arg));
+        let _ = write!(text, " {}", word(arg));
     }
     text.push_str("\nexit $?\n");
     text
@@ -103,7 +105,7 @@ umask "$mask"
 
 fn sh_begin(fetch: &Fetch<'_>) -> String {
     let Fetch { url, digest: Digest { bytes, sha256 } } = fetch;
-    format!("{SH_GET}url={}\nbytes={bytes}\nsha256={}\n", sh(url), sh(sha256))
+    format!("{SH_GET}url={}\nbytes={bytes}\nsha256={}\n", word(url), word(sha256))
 }
 
 /// For PowerShell: `Get FILE`, as for `sh`.
@@ -316,11 +318,11 @@ mod tests {
         let (url, digest) = (served(script), digest(script));
         let fetch = Fetch { url: &url, digest: &digest };
         let args = HOSTILE.map(String::from);
-        let output = run(&sh_run(&fetch, &sh("/bin/sh"), &args), &dir, None);
+        let output = run(&sh_run(&fetch, &word("/bin/sh"), &args), &dir, None);
         assert_eq!(output.status.code(), Some(42), "{}", text(&output.stderr));
         assert_eq!(text(&output.stdout), format!("<{}>", HOSTILE.join("><")));
         assert!(names(&dir).is_empty());
-        let reader = format!("{} {}", sh("/usr/bin/env"), sh("sh"));
+        let reader = format!("{} {}", word("/usr/bin/env"), word("sh"));
         assert_eq!(run(&sh_run(&fetch, &reader, &[]), &dir, None).status.code(), Some(42));
         std::fs::remove_dir_all(dir).unwrap();
     }
@@ -345,7 +347,7 @@ mod tests {
             for tool in ["sh", "mktemp", "rm", "cut", "wc"].iter().chain(tools) {
                 let _ = std::os::unix::fs::symlink(found(tool).unwrap(), bin.join(tool));
             }
-            let output = run(&sh_run(&fetch, &sh("/bin/sh"), &[]), &dir, Some(&bin));
+            let output = run(&sh_run(&fetch, &word("/bin/sh"), &[]), &dir, Some(&bin));
             let expected = if tools.is_empty() { 125 } else { 7 };
             assert_eq!(output.status.code(), Some(expected), "{tools:?}: {}", text(&output.stderr));
             std::fs::remove_dir_all(&bin).unwrap();

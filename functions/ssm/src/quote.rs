@@ -4,27 +4,10 @@
 //! Store. No text made here has any.
 //! <https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-param-runcommand.html>
 
+use stepward::shell::word;
+
 /// What begins a place that SSM fills.
 const BRACES: &str = "{{";
-
-/// A value as one word of a POSIX shell.
-#[must_use]
-pub fn sh(value: &str) -> String {
-    let mut word = String::with_capacity(value.len() + 2);
-    word.push('\'');
-    let mut before = ' ';
-    for c in value.chars() {
-        match c {
-            '\'' => word.push_str(r"'\''"),
-            // Two words that stand together are one to the shell.
-            '{' if before == '{' => word.push_str("''{"),
-            c => word.push(c),
-        }
-        before = c;
-    }
-    word.push('\'');
-    word
-}
 
 /// A value as an expression of PowerShell: in Base64, because several characters end a string there.
 #[must_use]
@@ -57,7 +40,7 @@ pub fn sh_command(command: &str) -> String {
 pub fn named_reader(script: &str) -> Option<String> {
     let line = script.strip_prefix("#!")?.lines().next()?.trim();
     let (program, argument) = line.split_once([' ', '\t']).unwrap_or((line, ""));
-    let words = [program, argument.trim()].map(sh);
+    let words = [program, argument.trim()].map(word);
     match (program, argument.trim()) {
         ("", _) => None,
         (_, "") => Some(words[0].clone()),
@@ -119,11 +102,11 @@ mod tests {
     #[test]
     fn every_value_comes_out_of_the_shell_as_it_went_in() {
         for value in HOSTILE {
-            let word = sh(value);
+            let word = word(value);
             assert!(!word.contains("{{"), "{word}");
             assert_eq!(run(&format!("printf '<%s>' {word}")).1, format!("<{value}>"));
         }
-        let all = HOSTILE.map(sh).join(" ");
+        let all = HOSTILE.map(word).join(" ");
         let whole = format!("<{}>", HOSTILE.join("><"));
         assert_eq!(run(&format!("printf '<%s>' {all}")).1, whole);
     }

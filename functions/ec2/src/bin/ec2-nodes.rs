@@ -201,7 +201,6 @@ fn main() -> ExitCode {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use aws_sdk_ec2::config::{Credentials, SharedCredentialsProvider};
     use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
     use aws_smithy_http_client::test_util::infallible_client_fn;
     use aws_smithy_types::body::SdkBody;
@@ -232,14 +231,7 @@ mod tests {
             let (status, xml) = answer(&region, &body);
             http::Response::builder().status(status).body(xml).unwrap()
         });
-        let keys = Credentials::new("key", "not-a-secret", None, None, "test");
-        let config = aws_sdk_ec2::Config::builder()
-            .behavior_version_latest()
-            .region(Region::new("eu-west-1"))
-            .credentials_provider(SharedCredentialsProvider::new(keys))
-            .http_client(client)
-            .build();
-        (testing::with_regions(testing::context(Client::from_conf(config)), &REGIONS), asked)
+        (testing::with_regions(testing::context(Client::new(&testing::config_over(client))), &REGIONS), asked)
     }
 
     fn page(instances: &[&str], next: Option<&str>) -> (u16, String) {

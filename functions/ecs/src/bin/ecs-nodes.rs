@@ -267,7 +267,6 @@ fn main() -> ExitCode {
 mod tests {
     use std::sync::Arc;
 
-    use aws_sdk_ecs::config::{Credentials, SharedCredentialsProvider};
     use aws_sdk_ecs::types::ContainerDefinition;
     use aws_smithy_http_client::test_util::infallible_client_fn;
     use aws_smithy_types::body::SdkBody;
@@ -310,14 +309,7 @@ mod tests {
             let status = if answer["__type"].is_string() { 400 } else { 200 };
             http::Response::builder().status(status).body(answer.to_string()).unwrap()
         });
-        let keys = Credentials::new("key", "not-a-secret", None, None, "test");
-        let config = aws_sdk_ecs::Config::builder()
-            .behavior_version_latest()
-            .region(Region::new("eu-west-1"))
-            .credentials_provider(SharedCredentialsProvider::new(keys))
-            .http_client(client)
-            .build();
-        (testing::with_regions(testing::context(Client::from_conf(config)), &REGIONS), asked)
+        (testing::with_regions(testing::context(Client::new(&testing::config_over(client))), &REGIONS), asked)
     }
 
     fn arn(region: &str, resource: &str) -> String {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use serde_json::{Value, json};
 use stepward::customer::hex;
+use stepward::shell;
 use stepward_tests::ecs_agent::split;
 use time::PrimitiveDateTime;
 use time::format_description;
@@ -16,7 +17,7 @@ use super::cipher::Cipher;
 use super::codec::{Content, Id, Ids, Kind, Message};
 use super::conversation::{Conversation, opening};
 use super::handshake::{self, Asked};
-use super::{quote, signing};
+use super::signing;
 
 fn file() -> Value {
     serde_json::from_str(include_str!("vectors.json")).unwrap()
@@ -282,7 +283,7 @@ fn commands_are_quoted_and_taken_apart_as_by_the_agent() {
     for vector in file["shlex"]["quote"].as_array().unwrap() {
         keys(vector, &["argv", "command"]);
         let arguments = list(&vector["argv"]);
-        let command = quote::command(arguments.iter().map(String::as_str));
+        let command = shell::line(arguments.iter().map(String::as_str));
         assert_eq!(command, vector["command"].as_str().unwrap());
         assert_eq!(split(&command).unwrap(), arguments);
     }

@@ -1,6 +1,6 @@
 //! What is run in the container around the command, because ECS Exec tells no exit status and knows no repeated call.
 
-use super::quote;
+use stepward::shell;
 
 /// The longest command, as it is written for the agent, in bytes. AWS documents no limit, and its agent takes far more;
 /// what the service takes is not known.
@@ -37,7 +37,7 @@ pub fn claim(token: &str) -> String {
 /// its own.
 #[must_use]
 pub fn wrapped(command: &str, nonce: &str, claim: &str) -> String {
-    quote::command(["/bin/sh", "-c", SCRIPT, "sh", nonce, claim, "/bin/sh", "-c", command])
+    shell::line(["/bin/sh", "-c", SCRIPT, "sh", nonce, claim, "/bin/sh", "-c", command])
 }
 
 /// Random letters that no output contains by chance.
@@ -50,6 +50,7 @@ pub fn nonce(random: [u8; 16]) -> String {
 mod tests {
     use std::process::{Command, Stdio};
 
+    use proptest::prelude::*;
     use stepward_tests::ecs_agent::split;
 
     use super::*;
@@ -92,7 +93,7 @@ mod tests {
     fn no_character_of_the_command_means_anything_to_the_script() {
         for text in ["it's \"$HOME\" $(id) `id` \\ * ; & | {{ssm:x}} $$ #", "a\nb\tc", "é 日本 \u{fffd}", "'", "%s\\n"]
         {
-            let command = quote::command(["printf", "%s", text]);
+            let command = shell::line(["printf", "%s", text]);
             assert_eq!(run("characters", &command), (text.into(), Some(End::Exited(0))));
         }
     }
@@ -144,5 +145,23 @@ mod tests {
     fn a_claim_names_the_token_and_nothing_else() {
         assert_eq!(claim(&"ab".repeat(32)), format!("/tmp/.stepward-{}", "ab".repeat(16)));
         assert_eq!(nonce([1; 16]).len(), 32);
+    }
+
+    #[test]
+    fn what_a_document_would_replace_is_not_in_the_command() {
+        let written = shell::line(["{{ssm:password}} $$ {{{x}}}"]);
+        assert!(!written.contains("{{") && !written.contains("$$"), "{written}");
+        assert_eq!(split(&written).unwrap(), ["{{ssm:password}} $$ {{{x}}}"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_arguments_come_out_as_they_went_in(
+            arguments in prop::collection::vec(prop_oneof!["\\PC{0,30}", "[ '\"\\\\#\n\t${};|&*]{0,30}"], 1..6),
+        ) {
+            let written = shell::line(arguments.iter().map(String::as_str));
+            prop_assert!(!written.contains("{{") && !written.contains("$$"));
+            prop_assert_eq!(split(&written).unwrap(), arguments);
+        }
     }
 }

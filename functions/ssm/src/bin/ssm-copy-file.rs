@@ -204,10 +204,8 @@ mod tests {
     use stepward::testing::{log, with_artifacts};
     use stepward_tests::proof::prove;
 
-    use super::testing::{self, Bucket, Fake, bucket, nodes, ran, resumed};
+    use super::testing::{self, Bucket, Fake, IDS, bucket, nodes, ran, resumed};
     use super::*;
-
-    const IDS: [&str; 2] = ["i-0123456789abcdef0", "i-0123456789abcdef1"];
 
     #[expect(clippy::needless_pass_by_value, reason = "it is always written in place")]
     fn step(more: Value) -> CopyFile {

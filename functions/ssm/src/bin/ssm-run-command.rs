@@ -167,10 +167,8 @@ mod tests {
     use stepward::testing::log;
     use stepward_tests::proof::prove;
 
-    use super::testing::{self, Fake, bucket, nodes, ran};
+    use super::testing::{self, Fake, IDS, bucket, nodes, ran};
     use super::*;
-
-    const IDS: [&str; 2] = ["i-0123456789abcdef0", "i-0123456789abcdef1"];
 
     #[expect(clippy::needless_pass_by_value, reason = "it is always written in place")]
     fn step(more: Value) -> RunCommand {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::input::{List, require};
-use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
+use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError, shell};
 use stepward_ssm::deliver::{self, Fetch};
 use stepward_ssm::engine::{self, Ran};
 use stepward_ssm::payload::{File, Origin};
@@ -104,8 +104,8 @@ impl RunScript {
     /// What reads the script, as words of a shell.
     fn reader(&self) -> String {
         let given = self.interpreter.as_deref();
-        let given = given.map(|words| words.split_whitespace().map(quote::sh).collect::<Vec<_>>().join(" "));
-        given.or_else(|| quote::named_reader(&self.script)).unwrap_or_else(|| quote::sh("/bin/sh"))
+        let given = given.map(|words| words.split_whitespace().map(shell::word).collect::<Vec<_>>().join(" "));
+        given.or_else(|| quote::named_reader(&self.script)).unwrap_or_else(|| shell::word("/bin/sh"))
     }
 
     fn file(&self) -> File<impl Fn(&Fetch<'_>) -> String + Send + Sync> {
@@ -200,10 +200,8 @@ mod tests {
     use stepward::testing::with_artifacts;
     use stepward_tests::proof::prove;
 
-    use super::testing::{self, Bucket, Fake, bucket, nodes, ran};
+    use super::testing::{self, Bucket, Fake, IDS, bucket, nodes, ran};
     use super::*;
-
-    const IDS: [&str; 2] = ["i-0123456789abcdef0", "i-0123456789abcdef1"];
 
     #[expect(clippy::needless_pass_by_value, reason = "it is always written in place")]
     fn step(more: Value) -> RunScript {

@@ -21,6 +21,9 @@ use stepward_tests::proof::Scene;
 pub use bucket::Bucket;
 pub use ssm::Fake;
 
+/// Two instances.
+pub const IDS: [&str; 2] = ["i-0123456789abcdef0", "i-0123456789abcdef1"];
+
 /// The step with these parameters, over its usual ones.
 pub fn with<S: Step>(usual: Value, more: &Value) -> S {
     let mut params = usual;

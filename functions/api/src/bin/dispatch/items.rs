@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use stepward::node::Node;
+use stepward::shell::line;
 
 use super::options::{Executors, NodeStep, Options, Work};
 use super::shares::Shares;
@@ -88,10 +89,10 @@ enum Executor {
     Ecs,
 }
 
-/// Nodes of one item, by their places in the list.
-struct Batch {
+/// Nodes of one item, with their places in the list.
+struct Batch<'a> {
     way: Way,
-    nodes: Vec<usize>,
+    nodes: Vec<(usize, &'a Node)>,
     /// Whether it is one command for all of them, however many.
     together: bool,
 }
@@ -122,7 +123,7 @@ impl Round {
                 _ => false,
             };
             if let Some(batch) = open.get(&way).filter(|_| together) {
-                batches[*batch].nodes.push(*place);
+                batches[*batch].nodes.push((*place, *node));
             } else {
                 if in_order {
                     // What comes later in rank does not join what has begun.
@@ -131,7 +132,7 @@ impl Round {
                 if together {
                     open.insert(way.clone(), batches.len());
                 }
-                batches.push(Batch { way: way.clone(), nodes: vec![*place], together });
+                batches.push(Batch { way: way.clone(), nodes: vec![(*place, *node)], together });
             }
             if open.get(&way).is_some_and(|batch| batches[*batch].nodes.len() == BATCH) {
                 open.remove(&way);
@@ -141,16 +142,15 @@ impl Round {
             // Batches have their part of the threads from the beginning; the others take turns behind them.
             batches.sort_by_key(|batch| !batch.together);
         }
-        let known: BTreeMap<usize, &Node> = nodes.iter().copied().collect();
         let sizes: Vec<_> = batches.iter().filter(|batch| batch.together).map(|batch| batch.nodes.len()).collect();
         let shares = Shares::of(options.threadcount, &sizes, batches.len() - sizes.len(), in_order);
         round.concurrency = shares.items;
         for (batch, share) in batches.into_iter().zip(shares.nodes) {
-            let members: Vec<_> = batch.nodes.iter().filter_map(|place| known.get(place).copied()).collect();
+            let (places, members): (Vec<_>, Vec<_>) = batch.nodes.into_iter().unzip();
             let call = |step| batch.way.call(options, step, &members, (share, in_order));
             let calls: Vec<Call> = steps.iter().map(call).collect();
             let what = calls.iter().map(|call| (call.step.clone(), call.by)).collect();
-            round.planned.push(Planned { nodes: batch.nodes, calls: what });
+            round.planned.push(Planned { nodes: places, calls: what });
             let id = format!("{number}-{:05}", round.items.len());
             round.items.push(Item { id, target: batch.way.target, calls });
         }
@@ -246,10 +246,8 @@ impl Way {
 
 /// A script as a command line for a container, where nothing can be copied to: the shell gets it as an argument.
 fn in_container(script: &str, args: &[String], interpreter: Option<&str>) -> String {
-    let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
     let shell = interpreter.unwrap_or("/bin/sh");
-    let words = [script, shell].into_iter().chain(args.iter().map(String::as_str)).map(quoted);
-    format!("{shell} -c {}", words.collect::<Vec<_>>().join(" "))
+    format!("{shell} -c {}", line([script, shell].into_iter().chain(args.iter().map(String::as_str))))
 }
 
 /// The value with the node's attributes in the place of `${node.ATTRIBUTE}`; one that the node lacks is empty.

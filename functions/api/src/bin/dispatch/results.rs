@@ -75,9 +75,9 @@ pub(crate) struct Ended {
     error: Option<String>,
     #[serde(default)]
     message: Option<String>,
-    /// Whether an earlier attempt of that call may have begun something.
+    /// Whether the step was called before that, so that it may have begun something.
     #[serde(default)]
-    begun: bool,
+    called_before: bool,
 }
 
 /// How one step ended on one node; the node by its place in the list.
@@ -91,13 +91,12 @@ pub(crate) async fn read(
     written: &Written,
 ) -> std::result::Result<Vec<Result>, StepError> {
     let listing: Listing = store.get(&written.details.key).await?;
-    let mut items: BTreeMap<String, Ended> = BTreeMap::new();
+    let mut items: BTreeMap<usize, Ended> = BTreeMap::new();
     for file in listing.result_files.into_values().flatten() {
         let children: Vec<Child> = store.get(&file.key).await?;
-        items.extend(children.into_iter().filter_map(ended).map(|ended| (ended.item.clone(), ended)));
+        let ended = children.into_iter().filter_map(ended);
+        items.extend(ended.filter_map(|ended| Some((ended.item.split_once('-')?.1.parse().ok()?, ended))));
     }
-    let by_place: BTreeMap<usize, &Ended> =
-        items.values().filter_map(|ended| Some((ended.item.split_once('-')?.1.parse().ok()?, ended))).collect();
     // Of an item without a record nobody knows whether it ran.
     let nothing = Ended {
         began: true,
@@ -106,7 +105,7 @@ pub(crate) async fn read(
         ..Ended::default()
     };
     let results = round.iter().enumerate().map(|(place, planned)| {
-        let ended = by_place.get(&place).copied().unwrap_or(&nothing);
+        let ended = items.get(&place).unwrap_or(&nothing);
         of_item(store, planned, nodes, ended)
     });
     let results: Vec<Vec<Result>> = stream::iter(results).buffered(AT_ONCE).try_collect().await?;
@@ -125,7 +124,7 @@ fn ended(child: Child) -> Option<Ended> {
     let input: Value = serde_json::from_str(&child.input).ok()?;
     let item = input["item"]["id"].as_str()?.to_owned();
     let error = child.error.unwrap_or_else(|| child.status.clone());
-    Some(Ended { item, began: true, error: Some(error), message: child.cause, begun: true, ..Ended::default() })
+    Some(Ended { item, began: true, error: Some(error), message: child.cause, called_before: true, ..Ended::default() })
 }
 
 async fn of_item(
@@ -180,7 +179,7 @@ fn without_answer(ended: &Ended) -> Outcome {
         "TimedOut" => Status::TimedOut,
         "StepFailed" => Status::Failed,
         "ABORTED" => Status::Cancelled,
-        error if REFUSED.contains(&error) && !ended.begun => Status::NotStarted,
+        error if REFUSED.contains(&error) && !ended.called_before => Status::NotStarted,
         _ => Status::Unknown,
     };
     let message = ended.message.as_deref().unwrap_or("no reason was given");

@@ -128,7 +128,7 @@ async fn finish(store: &Store<'_>, mut state: State) -> Result<Value, StepError>
         _ => "partial",
     };
     let shown = |entry: &&NodeResult| {
-        let last = entry.steps.iter().find(|step| !step.outcome.status.is_success());
+        let last = entry.decisive();
         json!({
             "node": entry.node.nodename,
             "account": entry.node.attributes.get("account"),
@@ -162,7 +162,8 @@ async fn again(
     let earlier = store.of(execution)?;
     let state: State = earlier.get(&earlier.key(OUTCOME)).await.map_err(|error| match error.name {
         ErrorName::NotFound => ErrorName::NotFound.because(format!(
-            "there is no outcome of execution {execution}: it ran nothing on nodes, or has not ended"
+            "there is no outcome of execution {execution}: it has not ended, ran nothing on nodes, or was stopped before its \
+             outcomes were gathered; then its commands may have run, and its Map run shows which"
         )),
         _ => error,
     })?;

@@ -101,6 +101,11 @@ async fn exactly_the_nodes_that_failed_are_named_and_run_again() {
     assert_eq!(bucket.collect("e2", &plan, results).await.unwrap()["summary"]["outcome"], "succeeded");
     let none = bucket.ask("e3", json!({ "do": "plan", "options": options(&json!({ "failed_of": "e2" })) })).await;
     assert!(none.unwrap_err().message.contains("nothing to run again"));
+    let stopped =
+        bucket.ask("e4", json!({ "do": "plan", "options": options(&json!({ "failed_of": "stopped" })) })).await;
+    let stopped = stopped.unwrap_err();
+    assert_eq!(stopped.name, ErrorName::NotFound);
+    assert!(stopped.message.contains("its commands may have run"), "{stopped}");
 }
 
 #[tokio::test]
