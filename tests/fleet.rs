@@ -8,13 +8,14 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use serde_json::Value;
-use stepward::error::ErrorName;
-use stepward::manifest::Manifest;
-use stepward::permissions::{SESSION_POLICY_LIMIT, Statement};
+use stepward::model::error::ErrorName;
+use stepward::model::permissions::{SESSION_POLICY_LIMIT, Statement};
+use stepward::runtime::manifest::Manifest;
 use stepward_cli::steps::Catalog;
-use stepward_tests::build::root;
-use stepward_tests::proofs::Proofs;
-use stepward_tests::{build, catalog, generated, iam, proofs};
+use stepward_testkit::build;
+use stepward_testkit::build::root;
+use xtask::proof_tables::Proofs;
+use xtask::{catalog, generated, iam, proof_tables};
 
 /// What the steps say of themselves, built and asked once.
 fn catalog() -> &'static Catalog {
@@ -58,7 +59,7 @@ fn what_is_generated_is_what_the_steps_and_jobs_say() {
     let stale = generated::stale(catalog()).unwrap();
     let said = |(path, text): (String, Option<String>)| {
         let what = if text.is_some() { "is not what the steps and jobs say" } else { "is of no step" };
-        format!("{path} {what}; `{}` mends it", generated::MENDED_BY)
+        format!("{path} {what}; `{}` mends it", build::GENERATE)
     };
     none(stale.into_iter().map(said));
 }
@@ -72,7 +73,7 @@ fn every_step_is_called_after_its_file() {
 
 #[test]
 fn every_step_has_every_proof_or_a_reason_why_not() {
-    none(proofs::read().unwrap().iter().flat_map(Proofs::faults));
+    none(proof_tables::read().unwrap().iter().flat_map(Proofs::faults));
 }
 
 /// A job that is imported from Rundeck must get one step for a plugin, and always the same.

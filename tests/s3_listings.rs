@@ -11,10 +11,10 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stepward_tests::build::{build, of_this_program, steps};
-use stepward_tests::envelope;
-use stepward_tests::runtime_api::{Answer, Function};
-use stepward_tests::stand_in::{Numbers, StandIn};
+use stepward_testkit::build::{build, of_this_program, steps};
+use stepward_testkit::envelope;
+use stepward_testkit::runtime_api::{Answer, Function};
+use stepward_testkit::stand_in::{Numbers, StandIn};
 
 /// What Lambda gives one call here. The step keeps 2 s of it free, and begins nothing new in the second half of the rest.
 const LIMIT: Duration = Duration::from_secs(8);

@@ -10,10 +10,10 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use stepward_tests::build::{build, of_this_program, steps};
-use stepward_tests::envelope;
-use stepward_tests::runtime_api::{Answer, Function};
-use stepward_tests::stand_in::{Request, StandIn};
+use stepward_testkit::build::{build, of_this_program, steps};
+use stepward_testkit::envelope;
+use stepward_testkit::runtime_api::{Answer, Function};
+use stepward_testkit::stand_in::{Request, StandIn};
 
 /// Acme's account, with one instance.
 const ACME: &str = "222222222222";

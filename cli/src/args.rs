@@ -2,7 +2,7 @@
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
-use stepward::customer::Provider;
+use stepward::model::customer::Provider;
 
 /// Runs runbook jobs across many AWS accounts, with no server
 #[derive(Debug, Parser)]

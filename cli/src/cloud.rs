@@ -9,7 +9,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_smithy_types::timeout::TimeoutConfig;
-use stepward::error::{ErrorName, StepError};
+use stepward::model::error::{ErrorName, StepError};
 
 use crate::error::{Error, Result};
 use crate::local;

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 use serde_json::json;
-use stepward::customer::{AccessKey, Account, Customer, Defaults, Provider, Status, Trust};
-use stepward::error::StepError;
-use stepward::store::{NewAccount, Store};
+use stepward::access::store::{NewAccount, Store};
+use stepward::model::customer::{AccessKey, Account, Customer, Defaults, Provider, Status, Trust};
+use stepward::model::error::StepError;
 
 use crate::args;
 use crate::cloud::Cloud;

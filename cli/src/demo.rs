@@ -5,7 +5,7 @@ pub mod account;
 use std::collections::BTreeMap;
 
 use clap::Parser;
-use stepward::customer::Trust;
+use stepward::model::customer::Trust;
 
 use crate::args::{Cli, Command};
 use crate::cloud::Cloud;

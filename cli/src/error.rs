@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use stepward::error::StepError;
+use stepward::model::error::StepError;
 
 /// Ends most functions here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -164,7 +164,7 @@ fn new_name(slug: &str) -> Result<String> {
     getrandom::fill(&mut random).doing("randomness from the operating system")?;
     // Step Functions takes 80 characters.
     let slug = &slug[..slug.len().min(50)];
-    Ok(format!("{slug}-{time}-{}", stepward::customer::hex(&random)))
+    Ok(format!("{slug}-{time}-{}", stepward::model::digest::hex(&random)))
 }
 
 /// An execution's name, from its ARN.

@@ -5,8 +5,8 @@ mod watch;
 use aws_sdk_sfn::operation::describe_execution::DescribeExecutionOutput;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use stepward::node::shell;
 use stepward::node::{Node, NodeResult, Outcome, Status};
-use stepward::shell;
 
 use crate::args::{self, RunOnNodes, WhichNodes};
 use crate::cloud::Cloud;

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use stepward::customer::{Account, Trust};
-use stepward::store::Store;
-use stepward::trust::{Proof, Verdict};
+use stepward::access::store::Store;
+use stepward::access::trust::{Proof, Verdict};
+use stepward::model::customer::{Account, Trust};
 
 use crate::cloud::Cloud;
 use crate::deploy::Deployment;
@@ -99,7 +99,7 @@ fn percent_encoded(text: &str) -> String {
             encoded.push(char::from(byte));
         } else {
             encoded.push('%');
-            encoded.push_str(&stepward::customer::hex(&[byte]).to_uppercase());
+            encoded.push_str(&stepward::model::digest::hex(&[byte]).to_uppercase());
         }
         encoded
     })

@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::local::venv;
 use crate::output::Progress;
 use crate::workspace::{Function, Workspace};
-use stepward::customer::hex;
+use stepward::model::digest::hex;
 use zips::{sha256, zipped};
 
 /// What the functions are built for.

@@ -1,8 +1,8 @@
 //! The role that a customer launches, cut to what some steps need.
 
 use serde_json::{Value, json};
-use stepward::manifest::Manifest;
-use stepward::permissions::Statement;
+use stepward::model::permissions::Statement;
+use stepward::runtime::manifest::Manifest;
 
 use crate::error::{Context, Error, Result};
 use crate::output::print;

@@ -5,7 +5,7 @@ mod schema;
 
 use std::collections::BTreeMap;
 
-use stepward::manifest::Manifest;
+use stepward::runtime::manifest::Manifest;
 
 use crate::error::{Context, Error, Result};
 use crate::output::{Format, table};

@@ -1,35 +1,24 @@
-//! What every Stepward step stands on.
+//! What every Stepward step is built on.
 //!
-//! A step is a type that implements [`Step`] and a `main` that calls [`serve`]. Everything else here serves that one
-//! call: [`envelope`] reads what the state machine sent, [`store`] knows the customer, [`session`] turns customer and
-//! account into credentials cut to the step's [`permissions`], and [`error`] names whatever goes wrong.
+//! A step is a type that implements [`Step`]; its binary's `main` calls [`serve`]. The modules are layers, and each
+//! imports only those above it in this list:
+//!
+//! - [`model`]: what processes exchange and store: envelopes, customers, permissions, errors;
+//! - [`node`]: nodes, how they are mapped, filtered and ordered, and how a dispatch runs steps on them;
+//! - [`settings`]: the environment variables of a function;
+//! - [`access`]: from a customer's record to credentials cut to the step, and the secrets that must stay hidden;
+//! - [`runtime`]: from Lambda's event to the step and back.
 
-pub mod artifact;
-pub mod context;
-pub mod customer;
-pub mod envelope;
-pub mod error;
-pub mod input;
-pub mod keys;
-pub mod logging;
-pub mod manifest;
-pub mod mask;
+pub mod access;
+pub mod model;
 pub mod node;
-pub mod permissions;
-pub mod resend;
 pub mod runtime;
-pub mod scratch;
-pub mod session;
 pub mod settings;
-pub mod shell;
-pub mod step;
-pub mod store;
 pub mod testing;
-pub mod trust;
 
-pub use context::Context;
-pub use envelope::Resume;
-pub use error::{ErrorName, StepError};
-pub use permissions::Permissions;
-pub use runtime::serve;
-pub use step::{Function, Peer, Progress, Step};
+pub use model::envelope::Resume;
+pub use model::error::{ErrorName, StepError};
+pub use model::permissions::Permissions;
+pub use runtime::context::Context;
+pub use runtime::serve::serve;
+pub use runtime::step::{Function, Peer, Progress, Step};

@@ -6,7 +6,7 @@ use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::error::{ErrorName, StepError};
+use crate::model::error::{ErrorName, StepError};
 
 /// The DynamoDB table with customers and accounts: `STEPWARD_TABLE`.
 ///

@@ -10,16 +10,16 @@ use aws_smithy_runtime_api::client::http::HttpClient;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::context::{Artifacts, Context};
+use crate::access::mask::Secrets;
+use crate::access::session::{Broker, Session};
 #[cfg(test)]
-use crate::customer::{Account, Configuration, Customer, Defaults, ExternalId, Status, Trust};
-use crate::envelope::Execution;
-use crate::error::{ErrorName, StepError};
-use crate::mask::Secrets;
-use crate::permissions::Place;
-use crate::runtime;
-use crate::session::{Broker, Session};
-use crate::step::Step;
+use crate::model::customer::{Account, Configuration, Customer, Defaults, ExternalId, Status, Trust};
+use crate::model::envelope::Execution;
+use crate::model::error::{ErrorName, StepError};
+use crate::model::permissions::Place;
+use crate::runtime::context::{Artifacts, Context};
+use crate::runtime::serve;
+use crate::runtime::step::Step;
 
 /// A context for account `prod` (222222222222) of `acme` in `eu-west-1` whose client is the given one, usually made by
 /// `aws_smithy_mocks::mock_client!`.
@@ -79,7 +79,7 @@ pub fn with_artifacts(ctx: Context, s3: aws_sdk_s3::Client, bucket: &str) -> Con
 /// What the step fails with.
 pub async fn call<S: Step>(broker: &Broker, envelope: &Value) -> Result<Value, StepError> {
     let deadline = SystemTime::now() + Duration::from_mins(1);
-    let answer = runtime::answer::<S>(broker, &envelope.to_string(), deadline, "test").await?;
+    let answer = serve::answer::<S>(broker, &envelope.to_string(), deadline, "test").await?;
     serde_json::to_value(answer).map_err(|error| ErrorName::Internal.because(error.to_string()))
 }
 

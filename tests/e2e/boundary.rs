@@ -1,8 +1,8 @@
 //! Nobody reaches an account that is not theirs, and a step does only what it declares: with IAM enforced.
 
 use serde_json::{Value, json};
-use stepward::customer::Trust;
-use stepward::trust::{Proof, Verdict};
+use stepward::access::trust::{Proof, Verdict};
+use stepward::model::customer::Trust;
 
 use crate::world::{Owned, STACK, World, customer_role, in_the_world, made_role, zipped};
 

@@ -97,7 +97,7 @@ fn a_customer_that_is_unknown_or_suspended_ends_the_job_by_name() {
 
         let acme = world.customer().await;
         let record = world.store.customer(&acme.customer).await.unwrap();
-        world.store.set_status("test", &record, stepward::customer::Status::Suspended).await.unwrap();
+        world.store.set_status("test", &record, stepward::model::customer::Status::Suspended).await.unwrap();
         let finished = world.morning_check(&acme.customer).await;
         assert_eq!(finished.error.as_deref(), Some("Conflict"));
         assert!(finished.cause.unwrap().contains("suspended"));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use stepward::node::Status;
 use stepward_cli::cloud::Cloud;
 use stepward_cli::nodes::dispatched;
-use stepward_tests::nodes::{self, FAILS_ON_SOME, fails};
+use stepward_testkit::nodes::{self, FAILS_ON_SOME, fails};
 
 use crate::world::{REGION, World, customer_role, in_the_world};
 

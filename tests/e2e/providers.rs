@@ -1,8 +1,8 @@
 //! The credential providers that assume no role: each must land in the account on record, or nothing is done.
 
 use serde_json::{Value, json};
-use stepward::customer::{AccessKey, Provider};
-use stepward::store::NewAccount;
+use stepward::access::store::NewAccount;
+use stepward::model::customer::{AccessKey, Provider};
 use stepward_cli::local::OPERATOR;
 
 use crate::world::{Owned, REGION, World, in_the_world};

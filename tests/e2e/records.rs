@@ -1,8 +1,8 @@
 //! The table under changes at the same time.
 
 use stepward::ErrorName;
-use stepward::customer::Defaults;
-use stepward::store::NewAccount;
+use stepward::access::store::NewAccount;
+use stepward::model::customer::Defaults;
 
 use crate::world::{REGION, in_the_world};
 

@@ -10,7 +10,7 @@ use aws_sdk_ssm::operation::get_command_invocation::GetCommandInvocationOutput;
 use stepward_cli::cloud::Cloud;
 use stepward_cli::local::{LocalCloud, OPERATOR};
 use stepward_cli::workspace::Workspace;
-use stepward_tests::nodes;
+use stepward_testkit::nodes;
 
 use crate::world::REGION;
 

@@ -1,7 +1,7 @@
 //! What is secret stays so: in logs, outputs, histories and what `--json` prints.
 
 use serde_json::json;
-use stepward::customer::ExternalId;
+use stepward::model::customer::ExternalId;
 
 use crate::world::{in_the_world, made_role};
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use stepward_tests::s3::{Against, Summary, Wrong, kill, run};
+use stepward_testkit::s3::{Against, Summary, Wrong, kill, run};
 
 /// Seeds that once differed, with what it was.
 const CASES: &str = include_str!("cases.txt");

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 use stepward_cli::workspace::Function;
-use stepward_tests::build::{build, of_this_program, root, steps};
-use stepward_tests::envelope;
-use stepward_tests::runtime_api::{self, Answer};
-use stepward_tests::stand_in::StandIn;
+use stepward_testkit::build::{build, of_this_program, root, steps};
+use stepward_testkit::envelope;
+use stepward_testkit::runtime_api::{self, Answer};
+use stepward_testkit::stand_in::StandIn;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
@@ -221,7 +221,7 @@ impl Row {
             event["execution"]["id"] = execution.into();
             let answer = function.invoke(event.to_string().as_bytes());
             self.step.check(&answer, &function)?;
-            let mut made: Vec<_> = aws.requests().iter().map(stepward_tests::stand_in::Request::name).collect();
+            let mut made: Vec<_> = aws.requests().iter().map(stepward_testkit::stand_in::Request::name).collect();
             for own in self.case.own {
                 made.iter().position(|call| call == own).map(|place| made.remove(place));
             }

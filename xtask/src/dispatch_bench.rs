@@ -16,7 +16,7 @@ use stepward_cli::nodes::dispatched;
 use stepward_cli::output::Progress;
 use stepward_cli::package::{self, Build};
 use stepward_cli::workspace::Workspace;
-use stepward_tests::nodes::{self, FAILS_ON_SOME, JOB, fails};
+use stepward_testkit::nodes::{self, FAILS_ON_SOME, JOB, fails};
 
 const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
 const ACCOUNT: &str = "prod";

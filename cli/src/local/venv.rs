@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::process::{lock, run};
 use crate::error::{Context, Error, Result};
 use crate::workspace::Workspace;
-use stepward::customer::hex;
+use stepward::model::digest::hex;
 
 /// What runs the local cloud.
 pub const LOCAL_CLOUD: &str = "tests/local-cloud/requirements.txt";

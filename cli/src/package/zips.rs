@@ -13,7 +13,7 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 use super::{Build, Content};
 use crate::error::{Context, Result};
 use crate::workspace::Workspace;
-use stepward::customer::hex;
+use stepward::model::digest::hex;
 
 /// What a zip was made from, beside it: a binary that has not changed is neither read nor zipped again.
 #[derive(Deserialize, PartialEq, Serialize)]

@@ -2,9 +2,9 @@
 
 use schemars::schema_for;
 use serde_json::Value;
-use stepward::error::ErrorName;
-use stepward::manifest::Manifest;
-use stepward::permissions::Statement;
+use stepward::model::error::ErrorName;
+use stepward::model::permissions::Statement;
+use stepward::runtime::manifest::Manifest;
 
 use super::schema::{Field, fields};
 

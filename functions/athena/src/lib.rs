@@ -1,5 +1,7 @@
 //! How Athena's results are read.
 
+pub mod steps;
+
 use aws_sdk_athena::Client;
 use aws_sdk_athena::types::Row;
 use schemars::JsonSchema;

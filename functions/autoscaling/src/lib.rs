@@ -1,5 +1,7 @@
 //! What the Auto Scaling steps share: a group's sizes, and how far it is from them.
 
+pub mod steps;
+
 use std::fmt;
 
 use aws_sdk_autoscaling::types::{AutoScalingGroup, Instance, LifecycleState};

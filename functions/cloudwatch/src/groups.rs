@@ -1,7 +1,7 @@
 //! Names and ARNs of log groups.
 
-use stepward::input::require;
-use stepward::permissions::{Place, arn, literal};
+use stepward::model::input::require;
+use stepward::model::permissions::{Place, arn, literal};
 use stepward::{ErrorName, StepError};
 
 /// What one query can search.

@@ -3,6 +3,7 @@
 mod groups;
 mod range;
 mod rows;
+pub mod steps;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -13,7 +14,7 @@ use aws_sdk_cloudwatchlogs::error::ProvideErrorMetadata;
 use aws_sdk_cloudwatchlogs::types::{QueryInfo, QueryLanguage, QueryStatus};
 use aws_sdk_cloudwatchlogs::{Client, Config};
 use serde::{Deserialize, Serialize};
-use stepward::input::require;
+use stepward::model::input::require;
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, StepError};
 
 use groups::{Group, MAX_GROUPS, check_place};

@@ -6,8 +6,8 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Instance, InstanceStateName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stepward::input::require;
-use stepward::permissions::{arn, literal};
+use stepward::model::input::require;
+use stepward::model::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Permissions, StepError};
 
 use crate::{filter, require_id};

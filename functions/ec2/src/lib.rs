@@ -5,7 +5,9 @@ pub mod from_snapshot;
 pub mod image;
 pub mod instances;
 pub mod nodes;
-pub mod testing;
+pub mod steps;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 
@@ -14,7 +16,7 @@ use aws_sdk_ec2::types::{
     Filter, InstanceStateName, InstanceStatus, ResourceType, SummaryStatus, Tag, TagSpecification,
 };
 use serde_json::json;
-use stepward::input::require;
+use stepward::model::input::require;
 use stepward::{Permissions, StepError};
 
 /// The tag that everything a step makes carries, with the step's client token: a call repeated after a lost answer

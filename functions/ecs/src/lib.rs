@@ -2,12 +2,13 @@
 
 pub mod exec;
 pub mod nodes;
+pub mod steps;
 
 use aws_sdk_ecs::types::{Failure, Task};
 use schemars::JsonSchema;
 use serde::Serialize;
-use stepward::input::require;
-use stepward::permissions::{Place, arn, literal};
+use stepward::model::input::require;
+use stepward::model::permissions::{Place, arn, literal};
 use stepward::{ErrorName, StepError};
 
 /// What ECS says when a task stops, with the page of its developer guide and what that means. The first sign that the

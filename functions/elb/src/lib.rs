@@ -1,9 +1,11 @@
 //! What the Elastic Load Balancing steps share: a load balancer as a parameter gives it.
 
+pub mod steps;
+
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::LoadBalancer;
-use stepward::input::require;
-use stepward::permissions::Place;
+use stepward::model::input::require;
+use stepward::model::permissions::Place;
 use stepward::{Context, ErrorName, StepError};
 
 /// How the ARN of a load balancer begins, after partition, Region and account.

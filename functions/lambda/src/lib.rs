@@ -2,6 +2,7 @@
 
 pub mod code;
 pub mod own;
+pub mod steps;
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use aws_sdk_lambda::operation::invoke::builders::InvokeFluentBuilder;
 use aws_sdk_lambda::primitives::Blob;
 use aws_smithy_types::base64;
 use serde_json::Value;
-use stepward::resend::OnlyThrottled;
+use stepward::runtime::resend::OnlyThrottled;
 use stepward::{ErrorName, StepError};
 
 /// How much of a function's own error goes into a message, in characters.

@@ -6,9 +6,9 @@ use aws_sdk_lambda::Client;
 use aws_sdk_lambda::operation::create_function::builders::CreateFunctionFluentBuilder;
 use aws_sdk_lambda::types::{FunctionConfiguration, LoggingConfig, State};
 use serde::{Deserialize, Serialize};
-use stepward::error::denied;
-use stepward::input::require;
-use stepward::permissions::Place;
+use stepward::model::error::denied;
+use stepward::model::input::require;
+use stepward::model::permissions::Place;
 use stepward::{Context, ErrorName, StepError};
 
 /// Where these functions write their logs: one group, not one for every run.

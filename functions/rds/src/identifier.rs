@@ -6,7 +6,7 @@ use std::ops::Deref;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::StepError;
-use stepward::input::require;
+use stepward::model::input::require;
 
 /// The longest identifier of an instance or a cluster.
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_CreateDBInstance.html>

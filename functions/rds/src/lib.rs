@@ -3,6 +3,7 @@
 mod identifier;
 mod seen;
 mod status;
+pub mod steps;
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use aws_sdk_rds::Client;
 use aws_sdk_rds::types::{DbInstance, Filter};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stepward::permissions::{arn, literal};
+use stepward::model::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, StepError};
 
 pub use identifier::{Identifier, LONGEST};

@@ -16,7 +16,7 @@ use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use aws_smithy_types::error::ErrorMetadata;
 use serde_json::{Value, json};
 use stepward::{Context, ErrorName, Progress, Resume, Step};
-use stepward_tests::proof::Scene;
+use stepward_testkit::proof::Scene;
 
 /// The status of a cluster, and those of its two instances.
 pub(crate) type Statuses = (&'static str, [&'static str; 2]);

@@ -12,7 +12,7 @@ use crc_fast::CrcAlgorithm;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stepward::error::denied;
+use stepward::model::error::denied;
 use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;

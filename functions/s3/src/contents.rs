@@ -4,7 +4,7 @@ use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
 use aws_sdk_s3::types::{EncodingType, Error, ObjectIdentifier};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
-use stepward::error::denied;
+use stepward::model::error::denied;
 use stepward::{Context, ErrorName, StepError};
 
 use crate::bucket::Bucket;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aws_sdk_s3::error::BuildError;
 use aws_sdk_s3::types::{Delete, Error, ObjectIdentifier};
 use futures_util::{StreamExt, stream};
-use stepward::error::denied;
+use stepward::model::error::denied;
 use stepward::{ErrorName, StepError};
 
 use crate::body::blocking;

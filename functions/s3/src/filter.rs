@@ -11,7 +11,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::StepError;
-use stepward::input::require;
+use stepward::model::input::require;
 
 use self::pattern::Pattern;
 use crate::local::lexical;

@@ -19,6 +19,7 @@ pub mod plan;
 pub mod report;
 pub mod sizes;
 pub mod slice;
+pub mod steps;
 pub mod task;
 pub mod transfer;
 pub mod verify;

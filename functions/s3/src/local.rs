@@ -21,7 +21,7 @@ use std::time::SystemTime;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, Metadata, MetadataExt, OpenOptions, OpenOptionsExt};
 use rustix::fs::OFlags;
-use stepward::error::ErrorName;
+use stepward::model::error::ErrorName;
 use stepward::{StepError, settings};
 
 pub(crate) use self::failure::failed;

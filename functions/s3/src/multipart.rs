@@ -16,7 +16,7 @@ use crc_fast::CrcAlgorithm;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
-use stepward::resend::OnlyThrottled;
+use stepward::runtime::resend::OnlyThrottled;
 use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;

@@ -1,7 +1,7 @@
 //! Where objects and files are: `s3://bucket/key`, or a path below the local root.
 
 use stepward::StepError;
-use stepward::input::require;
+use stepward::model::input::require;
 
 /// A bucket, and a key or the beginning of keys in it.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use aws_sdk_s3::types::{MultipartUpload, StorageClass};
-use stepward::input::require;
+use stepward::model::input::require;
 use stepward::{Context, ErrorName, Progress, Resume, StepError};
 use tokio::sync::Semaphore;
 

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use stepward::shell::word;
+use stepward::node::shell::word;
 
 use crate::quote::powershell;
 use crate::state::Digest;
@@ -184,7 +184,7 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::process::{Command, Output};
 
-    use stepward::context::sha256;
+    use stepward::model::digest::sha256;
 
     use super::*;
 

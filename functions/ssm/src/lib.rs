@@ -10,7 +10,7 @@
 //! `SendCommand` has no client token, so every batch has a comment that no other batch of any execution has. Each call
 //! lists the commands that SSM has had since the last answer before it sends the first one, and takes over those that
 //! have a comment of its own; after it has sent anything it answers at once, so that the next call knows their IDs. The
-//! SDK repeats the request only where SSM has refused it for now ([`OnlyThrottled`](stepward::resend::OnlyThrottled)),
+//! SDK repeats the request only where SSM has refused it for now ([`OnlyThrottled`](stepward::runtime::resend::OnlyThrottled)),
 //! and a request without an answer is looked for by the next look before it is made again. What remains is that SSM
 //! does not say how soon `ListCommands` shows a new command: a batch could run twice only where that takes longer than
 //! the wait of the state machine and the new call's way through DynamoDB and STS, or the five seconds after a request
@@ -28,6 +28,7 @@ pub mod quote;
 pub mod results;
 mod send;
 pub mod state;
+pub mod steps;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

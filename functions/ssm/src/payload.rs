@@ -7,10 +7,10 @@ use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
 use aws_smithy_types::base64;
 use sha2::{Digest as _, Sha256};
-use stepward::customer::hex;
-use stepward::error::denied;
-use stepward::permissions::{literal, s3_arn};
-use stepward::scratch::{Scratch, link};
+use stepward::model::digest::hex;
+use stepward::model::error::denied;
+use stepward::model::permissions::{literal, s3_arn};
+use stepward::runtime::scratch::{Scratch, link};
 use stepward::{Context, ErrorName, Permissions, StepError};
 use tokio::time::Instant;
 

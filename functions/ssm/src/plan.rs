@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use stepward::input::{List, require};
-use stepward::permissions::{arn, literal, s3_arn};
+use stepward::model::input::{List, require};
+use stepward::model::permissions::{arn, literal, s3_arn};
 use stepward::{Permissions, StepError};
 
 /// How many nodes one `SendCommand` names at most.
@@ -225,7 +225,7 @@ pub mod defaults {
 #[cfg(test)]
 mod tests {
     use stepward::ErrorName;
-    use stepward::permissions::Place;
+    use stepward::model::permissions::Place;
 
     use super::*;
 

@@ -4,7 +4,7 @@
 //! Store. No text made here has any.
 //! <https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-param-runcommand.html>
 
-use stepward::shell::word;
+use stepward::node::shell::word;
 
 /// What begins a place that SSM fills.
 const BRACES: &str = "{{";

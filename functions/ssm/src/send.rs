@@ -6,7 +6,7 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::Config;
 use aws_sdk_ssm::operation::send_command::SendCommandError;
 use aws_sdk_ssm::types::CloudWatchOutputConfig;
-use stepward::resend::OnlyThrottled;
+use stepward::runtime::resend::OnlyThrottled;
 use stepward::{Context, ErrorName, StepError};
 
 use crate::nodes;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_ec2::operation::create_flow_logs::CreateFlowLogsOutput;
 use aws_sdk_ec2::types::{FlowLog, FlowLogsResourceType, UnsuccessfulItem};
 use serde::{Deserialize, Serialize};
-use stepward::input::require;
+use stepward::model::input::require;
 use stepward::{Context, ErrorName, StepError};
 
 /// A kind of resource that can have flow logs.

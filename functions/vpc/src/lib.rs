@@ -3,6 +3,7 @@
 pub mod flow_logs;
 pub mod peering;
 pub mod routes;
+pub mod steps;
 
 /// Whether this is an ID as in `vpc-0123456789abcdef0`, old ones with 8 digits included.
 #[must_use]

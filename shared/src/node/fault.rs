@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::error::{ErrorName, StepError};
+use crate::model::error::{ErrorName, StepError};
 
 /// `InvalidInput` that says where in the text the fault is, by line and column from 1, and what it is.
 #[must_use]

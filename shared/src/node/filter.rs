@@ -24,7 +24,7 @@ use regex::Regex;
 use super::Node;
 use super::fault::{fault, found};
 use super::pattern;
-use crate::error::StepError;
+use crate::model::error::StepError;
 
 /// What the messages call it.
 const PARAMETER: &str = "filter";

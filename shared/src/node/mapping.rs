@@ -27,7 +27,7 @@ use std::fmt;
 
 use super::Node;
 use super::fault::{fault, found};
-use crate::error::StepError;
+use crate::model::error::StepError;
 
 /// What the messages call it.
 const PARAMETER: &str = "mapping";

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
-use stepward_tests::stand_in::ARTIFACTS;
+use stepward_testkit::stand_in::ARTIFACTS;
 
 use super::Case;
 

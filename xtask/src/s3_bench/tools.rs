@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use stepward::Function as Limits;
 use stepward_cli::local::venv;
-use stepward_tests::envelope;
-use stepward_tests::runtime_api::{Answer, Function};
-use stepward_tests::stand_in::StandIn;
+use stepward_testkit::envelope;
+use stepward_testkit::runtime_api::{Answer, Function};
+use stepward_testkit::stand_in::StandIn;
 
 use super::bed::{BIG, Bed, KEY, SMALL};
 use super::{Case, Tool};

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use aws_sdk_dynamodb::Client;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use stepward::error::{ErrorName, StepError};
-use stepward::input::List;
+use stepward::access::store::Store;
+use stepward::model::error::{ErrorName, StepError};
+use stepward::model::input::List;
 use stepward::runtime::{Event, run};
-use stepward::store::Store;
-use stepward::{session, settings};
+use stepward::{access::session, settings};
 
 /// What a state machine asks.
 #[derive(Debug, Deserialize)]
@@ -56,7 +56,7 @@ async fn accounts(store: &Store, event: &Event) -> Result<Response, StepError> {
         return Err(ErrorName::NotFound
             .because(format!("customer {0} has no accounts; `stepward account add {0} …` adds one", customer.name)));
     }
-    let entry = |account: stepward::customer::Account| Entry {
+    let entry = |account: stepward::model::customer::Account| Entry {
         account: account.name,
         account_id: account.account_id,
         regions: account.regions,

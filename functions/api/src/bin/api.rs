@@ -16,10 +16,10 @@ use aws_sdk_sfn::primitives::{DateTime, DateTimeFormat};
 use http::{HeaderMap, HeaderValue, header};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use stepward::context::sha256;
-use stepward::error::{ErrorName, StepError};
+use stepward::model::digest::sha256;
+use stepward::model::error::{ErrorName, StepError};
 use stepward::runtime::{Event, run};
-use stepward::{session, settings};
+use stepward::{access::session, settings};
 
 struct Api {
     states: Client,

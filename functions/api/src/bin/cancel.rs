@@ -17,9 +17,9 @@ use aws_sdk_sfn::types::{ExecutionStatus, HistoryEvent, MapRunStatus};
 use futures_util::{StreamExt, future, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stepward::error::{ErrorName, StepError};
+use stepward::access::session;
+use stepward::model::error::{ErrorName, StepError};
 use stepward::runtime::{Event, run};
-use stepward::session;
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// The longest that Lambda lets any function run: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html>

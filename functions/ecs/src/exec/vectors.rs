@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
 use serde_json::{Value, json};
-use stepward::customer::hex;
-use stepward::shell;
-use stepward_tests::ecs_agent::split;
+use stepward::model::digest::hex;
+use stepward::node::shell;
+use stepward_testkit::ecs_agent::split;
 use time::PrimitiveDateTime;
 use time::format_description;
 use tokio::time::Instant;

@@ -1,6 +1,6 @@
 //! What is run in the container around the command, because ECS Exec tells no exit status and knows no repeated call.
 
-use stepward::shell;
+use stepward::node::shell;
 
 /// The longest command, as it is written for the agent, in bytes. AWS documents no limit, and its agent takes far more;
 /// what the service takes is not known.
@@ -51,7 +51,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use proptest::prelude::*;
-    use stepward_tests::ecs_agent::split;
+    use stepward_testkit::ecs_agent::split;
 
     use super::*;
     use crate::exec::transcript::{End, Transcript};

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 
 use rustix::io::Errno;
 use stepward::StepError;
-use stepward::error::ErrorName;
+use stepward::model::error::ErrorName;
 
 /// Whether a path was refused because it leads out of the root. cap-std says so with an error of its own, not the
 /// system's.

@@ -1,8 +1,8 @@
 //! Which paths there can be below the local root.
 
 use stepward::StepError;
-use stepward::error::ErrorName;
-use stepward::input::require;
+use stepward::model::error::ErrorName;
+use stepward::model::input::require;
 
 use super::Root;
 use super::scratch::SCRATCH;

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use stepward::error::ErrorName;
+use stepward::model::error::ErrorName;
 
 use super::Listed;
 use super::tests::{Tree, content};

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, OpenOptions};
 use stepward::StepError;
-use stepward::error::ErrorName;
+use stepward::model::error::ErrorName;
 
 use super::failure::failed;
 use super::{Root, Stat, split};

@@ -286,7 +286,7 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::process::Command;
 
-    use stepward::error::ErrorName;
+    use stepward::model::error::ErrorName;
 
     use super::super::tests::{Tree, name};
     use super::*;

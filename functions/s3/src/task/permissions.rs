@@ -1,7 +1,7 @@
 //! What a transfer may do, and where.
 
 use serde_json::json;
-use stepward::permissions::{literal, s3_arn};
+use stepward::model::permissions::{literal, s3_arn};
 use stepward::{Peer, Permissions};
 
 use super::{Operation, Task, prefix};

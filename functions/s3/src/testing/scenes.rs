@@ -6,7 +6,7 @@ use std::path::Path;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use serde_json::{Value, json};
-use stepward_tests::proof::Scene;
+use stepward_testkit::proof::Scene;
 
 use super::mib;
 

@@ -12,7 +12,7 @@ use crc_fast::CrcAlgorithm;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use serde::{Deserialize, Serialize};
-use stepward::context::sha256;
+use stepward::model::digest::sha256;
 use stepward::{ErrorName, StepError};
 
 use super::{Begin, Reached, Transfers, tried};

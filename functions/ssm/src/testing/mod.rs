@@ -16,7 +16,7 @@ mod ssm;
 
 use serde_json::{Value, json};
 use stepward::{Context, Progress, Resume, Step, StepError};
-use stepward_tests::proof::Scene;
+use stepward_testkit::proof::Scene;
 
 pub use bucket::Bucket;
 pub use ssm::Fake;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use stepward::node::Node;
-use stepward::shell::line;
+use stepward::node::shell::line;
 
 use super::options::{Executors, NodeStep, Options, Work};
 use super::shares::Shares;

@@ -17,9 +17,9 @@ use std::process::ExitCode;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stepward::error::StepError;
+use stepward::model::error::StepError;
 use stepward::runtime::{Event, run};
-use stepward::{session, settings};
+use stepward::{access::session, settings};
 
 use options::{Found, Options};
 use results::Written;

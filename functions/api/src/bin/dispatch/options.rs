@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use stepward::error::StepError;
-use stepward::input::require;
+use stepward::model::error::StepError;
+use stepward::model::input::require;
 use stepward::node::filter::Filter;
 
 /// How many nodes are worked on at once where nothing else is asked for: SSM's own default.

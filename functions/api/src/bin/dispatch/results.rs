@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use serde_json::Value;
-use stepward::error::StepError;
+use stepward::model::error::StepError;
 use stepward::node::{Node, Outcome, Status};
 
 use super::items::{By, Planned};

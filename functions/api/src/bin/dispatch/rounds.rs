@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use stepward::error::{ErrorName, StepError};
+use stepward::model::error::{ErrorName, StepError};
 use stepward::node::{Node, NodeResult, Status, StepResult, order, source};
 
 use super::items::{Planned, Round};

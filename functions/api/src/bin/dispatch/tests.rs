@@ -3,7 +3,7 @@
 mod bucket;
 
 use serde_json::{Value, json};
-use stepward::error::ErrorName;
+use stepward::model::error::ErrorName;
 
 use self::bucket::Bucket;
 

@@ -11,7 +11,7 @@ use aws_sdk_s3::operation::put_object::PutObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use serde_json::{Value, json};
-use stepward::error::StepError;
+use stepward::model::error::StepError;
 use stepward::runtime::Event;
 
 use crate::answer;

@@ -1,0 +1,3 @@
+//! The STS steps.
+
+pub mod steps;

@@ -1,0 +1,8 @@
+//! What processes exchange and store.
+
+pub mod customer;
+pub mod digest;
+pub mod envelope;
+pub mod error;
+pub mod input;
+pub mod permissions;

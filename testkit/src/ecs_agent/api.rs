@@ -1,0 +1,137 @@
+//! The calls of ECS, Systems Manager and KMS that a session needs, in the JSON protocol that all three speak.
+//! <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ExecuteCommand.html>
+
+use std::sync::Mutex;
+
+use aws_smithy_types::base64;
+use serde_json::{Value, json};
+use stepward::model::digest::hex;
+use tokio::sync::watch;
+
+use super::{CLUSTER, CONTAINER, Mishap, RUNTIME_ID, Session, State, TASK, lock};
+use crate::http::Call;
+
+const ARN: &str = "arn:aws:ecs:eu-west-1:222222222222";
+
+pub(super) fn answer(state: &Mutex<State>, call: Call) {
+    let target = call.header("X-Amz-Target").unwrap_or_default().to_owned();
+    let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
+    let body: Value = serde_json::from_slice(&call.body).unwrap_or_default();
+    let answer = {
+        let mut state = lock(state);
+        if call.header("Authorization").is_none_or(|header| !header.contains("Credential=")) {
+            state.wrongs.push(format!("{operation} was not signed"));
+        }
+        state.calls.push((operation.clone(), body.clone()));
+        match operation.as_str() {
+            "DescribeTasks" => Ok(describe(&state, &body)),
+            "ExecuteCommand" => execute(&mut state, &body),
+            "TerminateSession" => terminate(&state, &body),
+            "DescribeSessions" => Ok(sessions(&state, &body)),
+            "GenerateDataKey" => data_key(&mut state, &body),
+            _ => Err(("UnknownOperationException", format!("there is no {target} here"))),
+        }
+    };
+    let (status, body) = match answer {
+        Ok(body) => (200, body),
+        Err((code, message)) => (400, json!({ "__type": code, "message": message })),
+    };
+    call.answer(status, &[("Content-Type", "application/x-amz-json-1.1")], body.to_string().as_bytes());
+}
+
+type Answer = Result<Value, (&'static str, String)>;
+
+fn name(of: &Value) -> &str {
+    of.as_str().unwrap_or_default().rsplit('/').next().unwrap_or_default()
+}
+
+fn describe(state: &State, body: &Value) -> Value {
+    if name(&body["cluster"]) != CLUSTER || name(&body["tasks"][0]) != TASK {
+        let arn = format!("{ARN}:task/{CLUSTER}/{}", name(&body["tasks"][0]));
+        return json!({ "tasks": [], "failures": [{ "arn": arn, "reason": "MISSING" }] });
+    }
+    let status = state.task_status;
+    json!({ "failures": [], "tasks": [{
+        "taskArn": format!("{ARN}:task/{CLUSTER}/{TASK}"),
+        "clusterArn": format!("{ARN}:cluster/{CLUSTER}"),
+        "lastStatus": status,
+        "enableExecuteCommand": true,
+        "containers": [{
+            "name": CONTAINER,
+            "lastStatus": status,
+            "runtimeId": RUNTIME_ID,
+            "managedAgents": [{ "name": "ExecuteCommandAgent", "lastStatus": status }],
+        }],
+    }] })
+}
+
+fn execute(state: &mut State, body: &Value) -> Answer {
+    if body["interactive"] != true {
+        return Err(("InvalidParameterException", "Interactive is the only mode supported currently.".into()));
+    }
+    let is_here = name(&body["cluster"]) == CLUSTER && name(&body["task"]) == TASK && body["container"] == CONTAINER;
+    let Some(command) = body["command"].as_str().filter(|_| is_here && state.task_status == "RUNNING") else {
+        let message = "The execute command failed because execute command was not enabled when the task was run or the \
+                       execute command agent isn’t running. Wait and try again or run a new task with execute command \
+                       enabled and try again.";
+        return Err(("InvalidParameterException", message.into()));
+    };
+    let id = format!("ecs-execute-command-{}", hex(&random_bytes(13)));
+    let token = base64::encode(random_bytes(60));
+    let session = Session {
+        command: command.into(),
+        token: token.clone(),
+        terminated: watch::Sender::new(false),
+        is_over: false,
+    };
+    state.sessions.insert(id.clone(), session);
+    let stream = format!("{}/{id}?role=publish_subscribe", state.stream);
+    Ok(json!({
+        "clusterArn": format!("{ARN}:cluster/{CLUSTER}"), "taskArn": format!("{ARN}:task/{CLUSTER}/{TASK}"),
+        "containerArn": format!("{ARN}:container/{CLUSTER}/{TASK}/1"), "containerName": CONTAINER, "interactive": true,
+        "session": { "sessionId": id, "streamUrl": stream, "tokenValue": token },
+    }))
+}
+
+fn terminate(state: &State, body: &Value) -> Answer {
+    let id = body["SessionId"].as_str().unwrap_or_default();
+    if state.mishap == Mishap::Unendable {
+        return Err(("AccessDeniedException", format!("not authorized to perform: ssm:TerminateSession on {id}")));
+    }
+    let Some(session) = state.sessions.get(id) else {
+        return Err(("DoesNotExistException", format!("there is no session {id}")));
+    };
+    session.terminated.send_replace(true);
+    Ok(json!({ "SessionId": id }))
+}
+
+/// The active sessions, the owner of each being the role session that tests work in.
+fn sessions(state: &State, body: &Value) -> Value {
+    let target = format!("ecs:{CLUSTER}_{TASK}_{RUNTIME_ID}");
+    if body["State"] != "Active" || body["Filters"] != json!([{ "key": "Target", "value": target }]) {
+        return json!({ "Sessions": [] });
+    }
+    let active = state.sessions.iter().filter(|(_, session)| !session.is_over && !*session.terminated.borrow());
+    let session = |id: &String, owner: &str| json!({ "SessionId": id, "Target": target, "Owner": owner });
+    let mut all: Vec<_> = active.map(|(id, _)| session(id, super::OWNER)).collect();
+    all.push(session(&"ecs-execute-command-somebodys".to_owned(), "arn:aws:sts::222222222222:assumed-role/Admin/bob"));
+    json!({ "Sessions": all })
+}
+
+fn data_key(state: &mut State, body: &Value) -> Answer {
+    if body["KeyId"] != super::KEY || body["NumberOfBytes"] != 64 {
+        return Err(("NotFoundException", format!("there is no such key: {body}")));
+    }
+    let (plaintext, ciphertext) = (random_bytes(64), base64::encode(random_bytes(100)));
+    let answer = json!({
+        "KeyId": super::KEY, "Plaintext": base64::encode(&plaintext), "CiphertextBlob": ciphertext,
+    });
+    state.data_keys.insert(ciphertext, (plaintext, body["EncryptionContext"].clone()));
+    Ok(answer)
+}
+
+fn random_bytes(count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    aws_lc_rs::rand::fill(&mut bytes).expect("randomness from the operating system");
+    bytes
+}

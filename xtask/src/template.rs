@@ -1,0 +1,140 @@
+//! The parts of `infra/template.yaml` that follow from the steps and the jobs.
+
+use stepward::runtime::manifest::Manifest;
+use stepward::runtime::step::Function;
+
+/// What a function gets that works on files: the local root, and on AWS the file system behind it.
+const LOCAL_FILES: &str = "      Environment:
+        Variables:
+          STEPWARD_LOCAL_ROOT: !If [HasFileSystem, !Ref FileSystemMountPath, !Ref LocalFolder]
+      FileSystemConfigs: !If
+        - HasFileSystem
+        - [{Arn: !Ref FileSystemAccessPointArn, LocalMountPath: !Ref FileSystemMountPath}]
+        - !Ref AWS::NoValue
+      VpcConfig: !If
+        - HasFileSystem
+        - SubnetIds: !Split [\",\", !Ref VpcSubnetIds]
+          SecurityGroupIds: !Split [\",\", !Ref VpcSecurityGroupIds]
+        - !Ref AWS::NoValue
+";
+
+/// The functions of steps. Those that no job uses carry a condition: the demo goes without them.
+pub(crate) fn steps(steps: &[&Manifest], is_used: impl Fn(&str) -> bool) -> String {
+    let block = |step: &&Manifest| {
+        let name = &step.name;
+        let condition = if is_used(name) { "" } else { "\n    Condition: AllSteps" };
+        // A JSON string is a YAML string too.
+        let title = serde_json::Value::from(step.title.trim_end_matches('.'));
+        format!(
+            "  {id}:
+    Type: AWS::Serverless::Function{condition}
+    Properties:
+      Description: {title}
+      FunctionName: !Sub \"${{AWS::StackName}}-{name}\"
+      CodeUri: {{Bucket: !Ref CodeBucket, Key: !Sub \"${{CodePrefix}}/{name}.zip\"}}
+      Role: !GetAtt BrokerRole.Arn
+{function}",
+            id = logical_id(name),
+            function = function(step.function)
+        )
+    };
+    let mut steps = steps.to_vec();
+    steps.sort_by_key(|step| &step.name);
+    steps.iter().map(block).collect::<Vec<_>>().join("\n")
+}
+
+/// What a function has of its own; the rest is the template's `Globals`.
+fn function(function: Function) -> String {
+    let common = Function::SHORT;
+    let unless_common = |name: &str, own: u16, common: u16| {
+        if own == common { String::new() } else { format!("      {name}: {own}\n") }
+    };
+    [
+        unless_common("Timeout", function.timeout_seconds, common.timeout_seconds),
+        unless_common("MemorySize", function.memory_mib, common.memory_mib),
+        if function.local_files { LOCAL_FILES.to_owned() } else { String::new() },
+    ]
+    .concat()
+}
+
+/// The state machines of jobs, which are called `group/job`.
+pub(crate) fn jobs<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let block = |name: &str| {
+        format!(
+            "  {id}:
+    Type: AWS::Serverless::StateMachine
+    Properties:
+      Name: !Sub \"${{AWS::StackName}}-{with_hyphen}\"
+      DefinitionUri: {{Bucket: !Ref CodeBucket, Key: !Sub \"${{CodePrefix}}/jobs/{name}.asl.json\"}}
+      DefinitionSubstitutions: {{StackName: !Ref AWS::StackName}}
+      Role: !GetAtt JobRole.Arn
+      Tracing: {{Enabled: true}}
+      Logging:
+        Level: ALL
+        IncludeExecutionData: false
+        Destinations:
+          - CloudWatchLogsLogGroup: {{LogGroupArn: !GetAtt JobLogs.Arn}}
+",
+            id = logical_id(name),
+            with_hyphen = name.replace('/', "-")
+        )
+    };
+    names.map(block).collect::<Vec<_>>().join("\n")
+}
+
+/// The text with another block between the lines `MARK: begin` and `MARK: end`.
+pub(crate) fn replaced(template: &str, mark: &str, block: &str) -> Result<String, String> {
+    let (begin, end) = (format!("{mark}: begin\n"), format!("{mark}: end\n"));
+    let (before, rest) = template.split_once(&begin).ok_or_else(|| format!("there is no line `{}`", begin.trim()))?;
+    let (_, after) = rest.split_once(&end).ok_or_else(|| format!("there is no line `{}`", end.trim()))?;
+    Ok(format!("{before}{begin}{block}{end}{after}"))
+}
+
+/// `fleet/morning-check` is `FleetMorningCheck`.
+fn logical_id(name: &str) -> String {
+    let word = |word: &str| {
+        let mut letters = word.chars();
+        letters.next().map(|first| first.to_uppercase().chain(letters).collect::<String>()).unwrap_or_default()
+    };
+    name.split(['/', '-']).map(word).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_between_the_marks_is_replaced() {
+        let text = "a\n  # steps: begin\nold\n  # steps: end\nb\n";
+        assert_eq!(replaced(text, "  # steps", "new\n").unwrap(), "a\n  # steps: begin\nnew\n  # steps: end\nb\n");
+        assert_eq!(replaced(text, "# jobs", "").unwrap_err(), "there is no line `# jobs: begin`");
+    }
+
+    #[test]
+    fn a_function_has_of_its_own_what_the_templates_globals_do_not_give_it() {
+        assert_eq!(function(Function::SHORT), "");
+        let patient = Function { timeout_seconds: 120, ..Function::SHORT };
+        assert_eq!(function(patient), "      Timeout: 120\n");
+        let transfer = function(Function::TRANSFER);
+        for line in ["      Timeout: 900\n", "      MemorySize: 1769\n", "          STEPWARD_LOCAL_ROOT: "] {
+            assert!(transfer.contains(line), "{line}: {transfer}");
+        }
+    }
+
+    #[test]
+    fn the_templates_globals_are_those_of_a_short_step() {
+        let template = std::fs::read_to_string(stepward_testkit::build::root().join("infra/template.yaml")).unwrap();
+        let (_, globals) = template.split_once("\nGlobals:\n").unwrap();
+        let (globals, _) = globals.split_once("\nResources:\n").unwrap();
+        let value = |name: &str| globals.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap().trim();
+        assert_eq!(value("Timeout:"), Function::SHORT.timeout_seconds.to_string());
+        assert_eq!(value("MemorySize:"), Function::SHORT.memory_mib.to_string());
+        assert!(!globals.contains("STEPWARD_LOCAL_ROOT"), "only steps that work on files have a local root");
+    }
+
+    #[test]
+    fn logical_ids_have_no_hyphens() {
+        assert_eq!(logical_id("athena-query"), "AthenaQuery");
+        assert_eq!(logical_id("fleet/morning-check"), "FleetMorningCheck");
+    }
+}
