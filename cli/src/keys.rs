@@ -8,7 +8,8 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::json;
-use stepward::access::keys::{KeyPath, SHORTEST};
+use stepward::access::keys::KeyPath;
+use stepward::access::mask::SHORTEST;
 
 use crate::args;
 use crate::cloud::Cloud;

@@ -4,7 +4,7 @@ mod case;
 mod compare;
 mod dice;
 mod draw;
-pub(crate) mod explained;
+pub mod explained;
 mod files;
 mod kill;
 mod server;

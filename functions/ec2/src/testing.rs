@@ -1,7 +1,5 @@
 //! What the unit tests of the EC2 steps share: answers of EC2, and what a state machine does with a step's answer.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "only tests use this")]
-
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,13 +15,13 @@ use stepward::{Progress, Resume};
 
 /// An instance in a state.
 #[must_use]
-pub fn instance(id: &str, state: InstanceStateName) -> Instance {
+pub(crate) fn instance(id: &str, state: InstanceStateName) -> Instance {
     Instance::builder().instance_id(id).state(InstanceState::builder().name(state).build()).build()
 }
 
 /// A stopped instance, and why it is.
 #[must_use]
-pub fn stopped(id: &str, code: &str, message: &str) -> Instance {
+pub(crate) fn stopped(id: &str, code: &str, message: &str) -> Instance {
     let reason = StateReason::builder().code(code).message(message).build();
     let mut stopped = instance(id, InstanceStateName::Stopped);
     stopped.state_reason = Some(reason);
@@ -32,21 +30,21 @@ pub fn stopped(id: &str, code: &str, message: &str) -> Instance {
 
 /// What `DescribeInstances` answers.
 #[must_use]
-pub fn seen(instances: impl IntoIterator<Item = Instance>) -> DescribeInstancesOutput {
+pub(crate) fn seen(instances: impl IntoIterator<Item = Instance>) -> DescribeInstancesOutput {
     let reservation = Reservation::builder().set_instances(Some(instances.into_iter().collect())).build();
     DescribeInstancesOutput::builder().reservations(reservation).build()
 }
 
 /// How EC2 confirms that it changes an instance's state.
 #[must_use]
-pub fn change(id: &str, now: InstanceStateName) -> InstanceStateChange {
+pub(crate) fn change(id: &str, now: InstanceStateName) -> InstanceStateChange {
     let state = InstanceState::builder().name(now).build();
     InstanceStateChange::builder().instance_id(id).current_state(state).build()
 }
 
 /// What `DescribeInstanceStatus` answers of one instance.
 #[must_use]
-pub fn status(id: &str, state: InstanceStateName, instance: SummaryStatus) -> DescribeInstanceStatusOutput {
+pub(crate) fn status(id: &str, state: InstanceStateName, instance: SummaryStatus) -> DescribeInstanceStatusOutput {
     let check = |status| InstanceStatusSummary::builder().status(status).build();
     let status = InstanceStatus::builder()
         .instance_id(id)
@@ -58,7 +56,7 @@ pub fn status(id: &str, state: InstanceStateName, instance: SummaryStatus) -> De
 
 /// A refusal of EC2, for an operation's `Error::generic`.
 #[must_use]
-pub fn refusal(code: &str, message: &str) -> ErrorMetadata {
+pub(crate) fn refusal(code: &str, message: &str) -> ErrorMetadata {
     ErrorMetadata::builder().code(code).message(message).build()
 }
 
@@ -67,7 +65,7 @@ pub fn refusal(code: &str, message: &str) -> ErrorMetadata {
 /// # Panics
 /// When the state is none.
 #[must_use]
-pub fn resume(state: &serde_json::Value) -> Resume {
+pub(crate) fn resume(state: &serde_json::Value) -> Resume {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     serde_json::from_value(json!({ "since": since, "state": state })).expect("a resume")
 }
@@ -77,7 +75,7 @@ pub fn resume(state: &serde_json::Value) -> Resume {
 /// # Panics
 /// When the answer is not pending.
 #[must_use]
-pub fn pending<T: Debug>(answer: Progress<T>) -> (Resume, Duration, String) {
+pub(crate) fn pending<T: Debug>(answer: Progress<T>) -> (Resume, Duration, String) {
     let Progress::Pending { state, retry_after, progress } = answer else { panic!("not pending: {answer:?}") };
     (resume(&state), retry_after, progress)
 }
@@ -87,7 +85,7 @@ pub fn pending<T: Debug>(answer: Progress<T>) -> (Resume, Duration, String) {
 /// # Panics
 /// When the answer is pending.
 #[must_use]
-pub fn done<T: Debug>(answer: Progress<T>) -> T {
+pub(crate) fn done<T: Debug>(answer: Progress<T>) -> T {
     let Progress::Done(output) = answer else { panic!("not done: {answer:?}") };
     output
 }

@@ -4,6 +4,8 @@ mod identifier;
 mod seen;
 mod status;
 pub mod steps;
+#[cfg(test)]
+mod testing;
 
 use std::future::Future;
 use std::time::Duration;

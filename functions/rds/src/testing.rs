@@ -1,9 +1,5 @@
 //! What the unit tests of the RDS steps share: the instance `orders` and the cluster `shop` as RDS shows them, what a
 //! state machine does with a step's answers, and the same databases on the local cloud.
-//!
-//! Each step takes this file into its own tests: a part of the library would bring the mocks into what is released.
-
-#![expect(dead_code, reason = "no step needs all of it: who works on instances has no use for what is of clusters")]
 
 use std::fmt::Debug;
 use std::time::Duration;

@@ -21,5 +21,7 @@ pub mod sizes;
 pub mod slice;
 pub mod steps;
 pub mod task;
+#[cfg(test)]
+mod testing;
 pub mod transfer;
 pub mod verify;

@@ -2,20 +2,12 @@
 //! request, and a process with a local root.
 //!
 //! It stands where the SDK's connection would: what a test sees are the requests as they go over the wire, with the
-//! checksums that the SDK adds, and the SDK reads and checks the answers as it always does. Each step takes this file into
-//! its own tests: a part of the library would bring it into what is released.
+//! checksums that the SDK adds, and the SDK reads and checks the answers as it always does.
 
-#![allow(dead_code, unused_imports, reason = "no step needs all of it")]
-
-#[path = "testing/parts.rs"]
 mod parts;
-#[path = "testing/process.rs"]
 mod process;
-#[path = "testing/scenes.rs"]
 pub(crate) mod scenes;
-#[path = "testing/sent.rs"]
 mod sent;
-#[path = "testing/store.rs"]
 mod store;
 
 use std::collections::BTreeMap;
@@ -23,6 +15,8 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::body::Checksum;
+use crate::bucket;
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
@@ -34,8 +28,6 @@ use crc_fast::CrcAlgorithm;
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 use stepward::{Context, Progress, Resume, Step, StepError};
-use stepward_s3::body::Checksum;
-use stepward_s3::bucket;
 
 pub(crate) use self::process::{in_root, with_root};
 pub(crate) use self::sent::Sent;

@@ -205,7 +205,7 @@ pub const EXPLAINED: &[Explained] = &[
 
 /// The page with all of them.
 #[must_use]
-pub(crate) fn page() -> String {
+pub fn page() -> String {
     let mut page = format!(
         "# How the S3 steps differ from the AWS CLI\n\n\
          `s3-copy`, `s3-move`, `s3-sync` and `s3-delete` decide what is copied, skipped and deleted as `aws s3 cp`, `mv`, \

@@ -110,7 +110,7 @@ impl Look<'_> {
     fn node(&self, region: &str, instance: &Instance, images: &BTreeMap<String, String>) -> Node {
         let image_name = instance.image_id().and_then(|id| images.get(id)).map(String::as_str);
         let mut node = self.mapping.node(&Described { instance, region, image_name });
-        source::place(self.ctx, "ec2", region, &mut node);
+        node_source::place(self.ctx, "ec2", region, &mut node);
         node.attributes.insert("instanceId".into(), instance.instance_id.clone().unwrap_or_default());
         let family = node.attributes.entry("osFamily".into()).or_insert_with(|| "unix".into());
         if is_windows(instance) && family == "unix" {
@@ -166,7 +166,7 @@ impl Step for Nodes {
         (ErrorName::Conflict, "There are more than 50,000 nodes; ask by Region or filter."),
         (ErrorName::TimedOut, "No Region answered in time."),
     ];
-    const FUNCTION: Function = source::FUNCTION;
+    const FUNCTION: Function = node_source::FUNCTION;
     type Output = Found;
 
     fn validate(&self) -> Result<(), StepError> {
@@ -185,10 +185,10 @@ impl Step for Nodes {
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Found>, StepError> {
-        let regions = source::regions(ctx, &self.regions)?;
+        let regions = node_source::regions(ctx, &self.regions)?;
         let (mapping, filters, tally) = (self.mapping()?, self.filters()?, Tally::default());
         let look = Look { ctx, mapping: &mapping, filters: &filters, tally: &tally };
-        source::find(ctx, &regions, |region| look.nodes(region), &tally).await.map(Progress::Done)
+        node_source::find(ctx, &regions, |region| look.nodes(region), &tally).await.map(Progress::Done)
     }
 }
 

@@ -176,7 +176,7 @@ impl Look<'_> {
         wanted
             .map(|container| {
                 let mut node = node(task, container);
-                source::place(self.ctx, "ecs", region, &mut node);
+                node_source::place(self.ctx, "ecs", region, &mut node);
                 node
             })
             .collect()
@@ -214,7 +214,7 @@ impl Step for Nodes {
         (ErrorName::StepFailed, "ECS could not describe a task of the only Region; the message has its reason."),
         (ErrorName::TimedOut, "No Region answered in time."),
     ];
-    const FUNCTION: Function = source::FUNCTION;
+    const FUNCTION: Function = node_source::FUNCTION;
     type Output = Found;
 
     fn validate(&self) -> Result<(), StepError> {
@@ -240,7 +240,7 @@ impl Step for Nodes {
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Found>, StepError> {
-        let regions = source::regions(ctx, &self.regions)?;
+        let regions = node_source::regions(ctx, &self.regions)?;
         for cluster in self.clusters.iter() {
             let is_ours = home(cluster).is_none_or(|(region, account)| {
                 account == ctx.place.account_id && regions.iter().any(|one| one == region)
@@ -252,7 +252,7 @@ impl Step for Nodes {
         }
         let tally = Tally::default();
         let look = Look { ctx, step: self, tally: &tally, found: Mutex::default() };
-        let found = source::find(ctx, &regions, |region| look.nodes(region), &tally).await?;
+        let found = node_source::find(ctx, &regions, |region| look.nodes(region), &tally).await?;
         look.check(&found)?;
         Ok(Progress::Done(found))
     }

@@ -285,10 +285,6 @@ impl Step for Capture {
 }
 
 #[cfg(test)]
-#[path = "../testing.rs"]
-mod testing;
-
-#[cfg(test)]
 mod tests {
     use aws_sdk_rds::operation::create_db_snapshot::{CreateDBSnapshotError, CreateDbSnapshotOutput};
     use aws_sdk_rds::operation::describe_db_snapshots::{DescribeDBSnapshotsError, DescribeDbSnapshotsOutput};

@@ -63,10 +63,6 @@ impl Step for Start {
 }
 
 #[cfg(test)]
-#[path = "../testing.rs"]
-mod testing;
-
-#[cfg(test)]
 mod tests {
     use aws_sdk_rds::Client;
     use aws_sdk_rds::operation::start_db_cluster::{StartDBClusterError, StartDbClusterOutput};

@@ -64,10 +64,6 @@ impl Step for Start {
 }
 
 #[cfg(test)]
-#[path = "../testing.rs"]
-mod testing;
-
-#[cfg(test)]
 mod tests {
     use crate::POLL;
     use aws_sdk_rds::Client;

@@ -212,10 +212,6 @@ fn pending(instance: &DbInstance) -> BTreeMap<String, String> {
 }
 
 #[cfg(test)]
-#[path = "../testing.rs"]
-mod testing;
-
-#[cfg(test)]
 mod tests {
     use aws_sdk_rds::operation::describe_db_instances::DescribeDbInstancesOutput;
     use aws_sdk_rds::operation::describe_events::DescribeEventsOutput;

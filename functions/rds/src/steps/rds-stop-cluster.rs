@@ -65,10 +65,6 @@ impl Step for Stop {
 }
 
 #[cfg(test)]
-#[path = "../testing.rs"]
-mod testing;
-
-#[cfg(test)]
 mod tests {
     use aws_sdk_rds::Client;
     use aws_sdk_rds::operation::stop_db_cluster::{StopDBClusterError, StopDbClusterOutput};

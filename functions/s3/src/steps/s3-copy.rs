@@ -112,10 +112,6 @@ impl Step for S3Copy {
 }
 
 #[cfg(test)]
-#[path = "../testing.rs"]
-mod testing;
-
-#[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::Path;
@@ -124,12 +120,12 @@ mod tests {
     use serde_json::{Value, json};
     use stepward_testkit::proof::prove;
 
-    use super::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
-    use super::testing::{
+    use super::*;
+    use crate::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
+    use crate::testing::{
         Object, S3, Sent, THEIRS, WRITTEN, crc, done, in_root, in_time, mib, pending, refusal, says, scenes, step,
         with_root,
     };
-    use super::*;
 
     const SESSION: &str = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
     const MIB: u64 = 1 << 20;

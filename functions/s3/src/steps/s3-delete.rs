@@ -101,17 +101,13 @@ impl Step for S3Delete {
 }
 
 #[cfg(test)]
-#[path = "../testing.rs"]
-mod testing;
-
-#[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
     use stepward::testing::log;
     use stepward_testkit::proof::prove;
 
-    use super::testing::{Answer, S3, Sent, done, pending, step};
     use super::*;
+    use crate::testing::{Answer, S3, Sent, done, pending, step};
 
     fn delete(params: Value) -> S3Delete {
         step(params)
@@ -391,7 +387,7 @@ mod tests {
         let mut asked = 0;
         s3.on("ListObjectsV2", move |_, _| {
             asked += 1;
-            (asked == 3).then(|| testing::refusal(403, "AccessDenied"))
+            (asked == 3).then(|| crate::testing::refusal(403, "AccessDenied"))
         });
         let ctx = s3.context();
         let error = all().run(&ctx, None).await.unwrap_err();

@@ -98,10 +98,6 @@ impl Step for S3Move {
 }
 
 #[cfg(test)]
-#[path = "../testing.rs"]
-mod testing;
-
-#[cfg(test)]
 mod tests {
     use std::fs;
     use std::path::Path;
@@ -110,11 +106,11 @@ mod tests {
     use stepward::testing::log;
     use stepward_testkit::proof::prove;
 
-    use super::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
-    use super::testing::{
+    use super::*;
+    use crate::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
+    use crate::testing::{
         Object, S3, Sent, THEIRS, crc, done, in_root, mib, pending, refusal, scenes, step, with_root,
     };
-    use super::*;
 
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;

@@ -146,10 +146,6 @@ impl Step for S3Sync {
 }
 
 #[cfg(test)]
-#[path = "../testing.rs"]
-mod testing;
-
-#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
@@ -161,8 +157,8 @@ mod tests {
     use stepward::testing::log;
     use stepward_testkit::proof::prove;
 
-    use super::testing::{Object, S3, Sent, WRITTEN, done, in_root, in_time, pending, refusal, step};
     use super::*;
+    use crate::testing::{Object, S3, Sent, WRITTEN, done, in_root, in_time, pending, refusal, step};
 
     fn sync(params: Value) -> S3Sync {
         step(params)
@@ -786,7 +782,7 @@ mod tests {
         let ctx = s3.context_as(session);
         for (id, initiator) in [("lost", session), ("another", "arn:aws:sts::222222222222:assumed-role/Other/x")] {
             let (bucket, key) = ("to-there".to_owned(), "large".to_owned());
-            let upload = testing::Upload { bucket, key, initiator: initiator.into(), ..Default::default() };
+            let upload = crate::testing::Upload { bucket, key, initiator: initiator.into(), ..Default::default() };
             s3.store().uploads.insert(id.into(), upload);
         }
         across(true).cancel(&ctx, None).await.unwrap();
@@ -799,7 +795,7 @@ mod tests {
         let session = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
         for (id, initiated) in [("before", WRITTEN - 600), ("since", WRITTEN + 5)] {
             let (bucket, key, initiator) = ("to-there".to_owned(), "large".to_owned(), session.to_owned());
-            let upload = testing::Upload { bucket, key, initiator, initiated, ..Default::default() };
+            let upload = crate::testing::Upload { bucket, key, initiator, initiated, ..Default::default() };
             s3.store().uploads.insert(id.into(), upload);
         }
         let position = json!({ "after": null, "unfinished": [], "report": crate::report::Report::default() });

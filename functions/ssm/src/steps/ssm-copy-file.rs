@@ -187,10 +187,6 @@ impl Step for CopyFile {
 }
 
 #[cfg(test)]
-#[path = "../testing/mod.rs"]
-mod testing;
-
-#[cfg(test)]
 mod tests {
     use aws_sdk_ssm::types::PingStatus;
     use serde_json::{Value, json};
@@ -199,8 +195,8 @@ mod tests {
     use stepward::testing::{log, with_artifacts};
     use stepward_testkit::proof::prove;
 
-    use super::testing::{self, Bucket, Fake, IDS, bucket, nodes, ran, resumed};
     use super::*;
+    use crate::testing::{self, Bucket, Fake, IDS, bucket, nodes, ran, resumed};
 
     #[expect(clippy::needless_pass_by_value, reason = "it is always written in place")]
     fn step(more: Value) -> CopyFile {

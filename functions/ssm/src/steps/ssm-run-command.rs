@@ -151,10 +151,6 @@ impl Step for RunCommand {
 }
 
 #[cfg(test)]
-#[path = "../testing/mod.rs"]
-mod testing;
-
-#[cfg(test)]
 mod tests {
     use aws_sdk_ssm::types::PingStatus;
     use serde_json::{Value, json};
@@ -162,8 +158,8 @@ mod tests {
     use stepward::testing::log;
     use stepward_testkit::proof::prove;
 
-    use super::testing::{self, Fake, IDS, bucket, nodes, ran};
     use super::*;
+    use crate::testing::{self, Fake, IDS, bucket, nodes, ran};
 
     #[expect(clippy::needless_pass_by_value, reason = "it is always written in place")]
     fn step(more: Value) -> RunCommand {

@@ -184,10 +184,6 @@ impl Step for RunScript {
 }
 
 #[cfg(test)]
-#[path = "../testing/mod.rs"]
-mod testing;
-
-#[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
     use stepward::model::digest::sha256;
@@ -195,8 +191,8 @@ mod tests {
     use stepward::testing::with_artifacts;
     use stepward_testkit::proof::prove;
 
-    use super::testing::{self, Bucket, Fake, IDS, bucket, nodes, ran};
     use super::*;
+    use crate::testing::{self, Bucket, Fake, IDS, bucket, nodes, ran};
 
     #[expect(clippy::needless_pass_by_value, reason = "it is always written in place")]
     fn step(more: Value) -> RunScript {

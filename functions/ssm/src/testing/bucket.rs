@@ -13,31 +13,31 @@ use aws_smithy_types::error::ErrorMetadata;
 
 /// S3 in memory: what was written and not removed, and how often that was done.
 #[derive(Clone, Debug, Default)]
-pub struct Bucket(Arc<Mutex<Objects>>);
+pub(crate) struct Bucket(Arc<Mutex<Objects>>);
 
 #[derive(Debug, Default)]
-pub struct Objects {
-    pub kept: BTreeMap<String, Vec<u8>>,
-    pub puts: usize,
+pub(crate) struct Objects {
+    pub(crate) kept: BTreeMap<String, Vec<u8>>,
+    pub(crate) puts: usize,
     /// S3's own SHA-256 of any object, in Base64.
-    pub checksum: Option<String>,
-    pub gets: usize,
+    pub(crate) checksum: Option<String>,
+    pub(crate) gets: usize,
     /// Whose the bucket was to be, of all that was written and removed.
-    pub owners: Vec<Option<String>>,
+    pub(crate) owners: Vec<Option<String>>,
 }
 
 impl Bucket {
     /// How many objects were written, read, and are there.
-    pub fn counts(&self) -> (usize, usize, usize) {
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
         let objects = self.lock();
         (objects.puts, objects.gets, objects.kept.len())
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, Objects> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Objects> {
         self.0.lock().unwrap()
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let path = |bucket: Option<&str>, key: Option<&str>| format!("{}/{}", bucket.unwrap(), key.unwrap());
         let (of_put, of_delete, of_get, of_head) = (self.clone(), self.clone(), self.clone(), self.clone());
         let put = mock!(Client::put_object).then_compute_output(move |request| {

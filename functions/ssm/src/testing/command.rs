@@ -7,37 +7,37 @@ use aws_smithy_types::DateTime;
 
 /// A command as it was sent.
 #[derive(Clone, Debug)]
-pub struct Sent {
-    pub id: String,
-    pub document: String,
-    pub comment: String,
-    pub ids: Vec<String>,
-    pub concurrency: usize,
-    pub max_errors: usize,
-    pub delivery: i32,
-    pub parameters: BTreeMap<String, Vec<String>>,
-    pub bucket: Option<String>,
-    pub log_group: Option<String>,
+pub(crate) struct Sent {
+    pub(crate) id: String,
+    pub(crate) document: String,
+    pub(crate) comment: String,
+    pub(crate) ids: Vec<String>,
+    pub(crate) concurrency: usize,
+    pub(crate) max_errors: usize,
+    pub(crate) delivery: i32,
+    pub(crate) parameters: BTreeMap<String, Vec<String>>,
+    pub(crate) bucket: Option<String>,
+    pub(crate) log_group: Option<String>,
     /// How it ended on nodes: in their order, as far as it has come.
-    pub ended: BTreeMap<String, &'static str>,
-    pub at: i64,
+    pub(crate) ended: BTreeMap<String, &'static str>,
+    pub(crate) at: i64,
 }
 
 impl Sent {
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.parameters["commands"][0]
     }
 
-    pub fn errors(&self) -> usize {
+    pub(crate) fn errors(&self) -> usize {
         self.ended.values().filter(|end| **end == "Failed").count()
     }
 
-    pub fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.concurrency.min(self.ids.len() - self.ended.len())
     }
 
     /// What the list of commands has of it.
-    pub fn shown(&self) -> Command {
+    pub(crate) fn shown(&self) -> Command {
         let over = self.ended.len() == self.ids.len();
         let status = match (over, self.errors()) {
             (false, _) => CommandStatus::InProgress,

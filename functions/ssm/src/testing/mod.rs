@@ -1,15 +1,5 @@
 //! What the tests of the steps and of the engine share: SSM and S3 in memory, and scenes on the local cloud.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    clippy::unwrap_used,
-    clippy::panic,
-    missing_docs,
-    unreachable_pub,
-    reason = "tests of several binaries share it"
-)]
-
 mod bucket;
 mod command;
 mod ssm;
@@ -18,14 +8,14 @@ use serde_json::{Value, json};
 use stepward::{Context, Progress, Resume, Step, StepError};
 use stepward_testkit::proof::Scene;
 
-pub use bucket::Bucket;
-pub use ssm::Fake;
+pub(crate) use bucket::Bucket;
+pub(crate) use ssm::Fake;
 
 /// Two instances.
-pub const IDS: [&str; 2] = ["i-0123456789abcdef0", "i-0123456789abcdef1"];
+pub(crate) const IDS: [&str; 2] = ["i-0123456789abcdef0", "i-0123456789abcdef1"];
 
 /// The step with these parameters, over its usual ones.
-pub fn with<S: Step>(usual: Value, more: &Value) -> S {
+pub(crate) fn with<S: Step>(usual: Value, more: &Value) -> S {
     let mut params = usual;
     params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     params.as_object_mut().unwrap().retain(|_, value| !value.is_null());
@@ -33,13 +23,13 @@ pub fn with<S: Step>(usual: Value, more: &Value) -> S {
 }
 
 /// What the state machine does with a pending answer: calls again with it.
-pub fn resumed<T: std::fmt::Debug>(answer: Progress<T>) -> Resume {
+pub(crate) fn resumed<T: std::fmt::Debug>(answer: Progress<T>) -> Resume {
     let Progress::Pending { state, .. } = answer else { panic!("not pending: {answer:?}") };
     serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
 }
 
 /// Calls until it is done.
-pub async fn ran<S: Step<Output: std::fmt::Debug>>(step: &S, ctx: &Context) -> Result<S::Output, StepError> {
+pub(crate) async fn ran<S: Step<Output: std::fmt::Debug>>(step: &S, ctx: &Context) -> Result<S::Output, StepError> {
     let mut resume = None;
     loop {
         match step.run(ctx, resume).await? {
@@ -50,7 +40,7 @@ pub async fn ran<S: Step<Output: std::fmt::Debug>>(step: &S, ctx: &Context) -> R
 }
 
 /// On the local cloud: an instance that SSM manages, and one that it does not.
-pub async fn nodes(scene: &Scene) -> Vec<String> {
+pub(crate) async fn nodes(scene: &Scene) -> Vec<String> {
     let (ec2, name) = (scene.client(aws_sdk_ec2::Client::new), scene.name("profile"));
     let statement =
         json!([{ "Effect": "Allow", "Principal": { "Service": "ec2.amazonaws.com" }, "Action": "sts:AssumeRole" }]);
@@ -73,7 +63,7 @@ pub async fn nodes(scene: &Scene) -> Vec<String> {
 }
 
 /// On the local cloud: a bucket.
-pub async fn bucket(scene: &Scene) -> String {
+pub(crate) async fn bucket(scene: &Scene) -> String {
     let name = scene.name("bucket");
     let bucket = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": name } });
     scene.make(&json!({ "Resources": { "Bucket": bucket } })).await;

@@ -22,39 +22,39 @@ use super::command::Sent;
 
 /// What SSM has and was asked.
 #[derive(Debug, Default)]
-pub struct Ssm {
-    pub commands: Vec<Sent>,
+pub(crate) struct Ssm {
+    pub(crate) commands: Vec<Sent>,
     /// Nodes on which commands fail, with exit code 3.
-    pub failing: BTreeSet<String>,
+    pub(crate) failing: BTreeSet<String>,
     /// Nodes that do not come to an end.
-    pub stuck: BTreeSet<String>,
+    pub(crate) stuck: BTreeSet<String>,
     /// Nodes that are not online: what SSM says of them, and none where it does not know them.
-    pub away: BTreeMap<String, Option<PingStatus>>,
+    pub(crate) away: BTreeMap<String, Option<PingStatus>>,
     /// Nodes with Windows; no other's platform is known.
-    pub windows: BTreeSet<String>,
+    pub(crate) windows: BTreeSet<String>,
     /// What each node writes to standard output, and to standard error.
-    pub output: String,
-    pub errors: String,
+    pub(crate) output: String,
+    pub(crate) errors: String,
     /// How many nodes are over at most with each look; 0 for as many as run.
-    pub pace: usize,
+    pub(crate) pace: usize,
     /// How many of the next sends take the command and lose the answer; what those after the last refuse with.
-    pub lose: usize,
-    pub refuse: Vec<ErrorMetadata>,
+    pub(crate) lose: usize,
+    pub(crate) refuse: Vec<ErrorMetadata>,
     /// Calls that are denied.
-    pub denied: BTreeSet<&'static str>,
+    pub(crate) denied: BTreeSet<&'static str>,
     /// How many of the next lists do not have yet what they were asked for: commands by ID, and the last node of one.
-    pub behind: usize,
-    pub nodes_behind: usize,
-    pub calls: BTreeMap<&'static str, usize>,
-    pub cancelled: Vec<(String, Vec<String>)>,
+    pub(crate) behind: usize,
+    pub(crate) nodes_behind: usize,
+    pub(crate) calls: BTreeMap<&'static str, usize>,
+    pub(crate) cancelled: Vec<(String, Vec<String>)>,
     /// The most nodes that ever ran at once.
-    pub peak: usize,
+    pub(crate) peak: usize,
     /// The nodes in the order in which they began.
-    pub order: Vec<String>,
+    pub(crate) order: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Fake(Arc<Mutex<Ssm>>);
+pub(crate) struct Fake(Arc<Mutex<Ssm>>);
 
 impl Ssm {
     fn count(&mut self, call: &'static str) {
@@ -122,20 +122,20 @@ impl Ssm {
 }
 
 impl Fake {
-    pub fn lock(&self) -> MutexGuard<'_, Ssm> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Ssm> {
         self.0.lock().unwrap()
     }
-    pub fn calls(&self, call: &str) -> usize {
+    pub(crate) fn calls(&self, call: &str) -> usize {
         self.lock().calls.get(call).copied().unwrap_or_default()
     }
 
     /// A context in which SSM is this one, and EC2 knows of the stopped instances.
-    pub fn context(&self, stopped: &'static [&'static str]) -> Context {
+    pub(crate) fn context(&self, stopped: &'static [&'static str]) -> Context {
         self.context_after(&[], stopped)
     }
 
     /// A context in which SSM asks twice to slow down when it is first asked for commands.
-    pub fn throttled(&self) -> Context {
+    pub(crate) fn throttled(&self) -> Context {
         let slower = || ErrorMetadata::builder().code("ThrottlingException").message("slow down").build();
         let list = mock!(Client::list_commands)
             .sequence()

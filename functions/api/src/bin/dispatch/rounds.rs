@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use stepward::model::error::{ErrorName, StepError};
-use stepward::node::{Node, NodeResult, Status, StepResult, order, source};
+use stepward::node::{Node, NodeResult, Status, StepResult, order};
+use stepward::runtime::node_source;
 
 use super::items::{Planned, Round};
 use super::options::{Found, NodeStep, Options, RankOrder, SourceFailure};
@@ -201,7 +202,7 @@ async fn gather(store: &Store<'_>, found: Vec<Found>) -> Result<(Vec<Node>, Vec<
             SourceFailure { account, source, region, error, message }
         };
         if let Some(output) = output {
-            let answer: source::Found = store.get(&output.artifact.key).await?;
+            let answer: node_source::Found = store.get(&output.artifact.key).await?;
             // Two of the customer's accounts on record may be one at AWS.
             nodes.extend(answer.nodes.into_iter().filter(|node| identity(node).is_none_or(|one| met.insert(one))));
             failures.extend(
