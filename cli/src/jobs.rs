@@ -1,16 +1,16 @@
 //! Jobs of a deployed stack: list, start, watch, stop.
 
+mod finished;
 pub mod progress;
 mod summary;
 mod view;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_sdk_sfn::error::SdkError;
 use aws_sdk_sfn::operation::describe_execution::DescribeExecutionError;
 use aws_sdk_sfn::operation::start_execution::StartExecutionError;
-use aws_sdk_sfn::types::{ExecutionStatus, HistoryEvent};
+use aws_sdk_sfn::types::HistoryEvent;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -19,6 +19,8 @@ use tokio::time::{Instant, sleep};
 use crate::cloud::Cloud;
 use crate::deploy::Deployment;
 use crate::error::{Context, Error, Result};
+pub(crate) use finished::message_of;
+pub use finished::{Finished, Outcome, result};
 use progress::JobProgress;
 pub use summary::summary;
 pub use view::View;
@@ -48,50 +50,6 @@ pub struct Input {
     pub options: Map<String, Value>,
     /// Who starts it.
     pub started_by: String,
-}
-
-/// How an execution ended.
-#[derive(Clone, Debug, Serialize)]
-pub struct Finished {
-    /// The execution.
-    pub execution_arn: String,
-    /// The status that Step Functions gave it.
-    pub status: String,
-    /// What it comes to.
-    pub outcome: Outcome,
-    /// Its output; of a failed execution, the summary in its cause.
-    #[serde(skip_serializing_if = "Value::is_null")]
-    pub output: Value,
-    /// The error's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// What the error says.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cause: Option<String>,
-}
-
-/// What an execution comes to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// All of it succeeded.
-    Succeeded,
-    /// Some accounts failed.
-    Partial,
-    /// It failed, was stopped, or ran out of time.
-    Failed,
-}
-
-impl Outcome {
-    /// The exit code of `job run` and `job watch`.
-    #[must_use]
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Succeeded => 0,
-            Self::Failed => 1,
-            Self::Partial => 3,
-        }
-    }
 }
 
 /// The jobs of the stack, by name. `sources` are the names that the checkout knows.
@@ -245,36 +203,6 @@ pub(crate) async fn events_after(cloud: &Cloud, execution: &str, known: i64) -> 
     Ok(new)
 }
 
-/// How an execution ended.
-pub async fn result(cloud: &Cloud, execution: &str) -> Result<Finished> {
-    let found = cloud.sfn().describe_execution().execution_arn(execution).send().await;
-    let found = found.map_err(|error| cloud.error(error).nothing_done())?;
-    let succeeded = *found.status() == ExecutionStatus::Succeeded;
-    // A job that failed in every account puts its summary into the cause.
-    let text = if succeeded { found.output() } else { found.cause() };
-    let output: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let outcome = match (succeeded, output["outcome"].as_str()) {
-        (false, _) | (_, Some("failed")) => Outcome::Failed,
-        (true, Some("partial")) => Outcome::Partial,
-        (true, _) => Outcome::Succeeded,
-    };
-    let cause = found.cause().filter(|_| output.is_null()).map(|cause| message_of(cause).unwrap_or(cause.to_owned()));
-    Ok(Finished {
-        execution_arn: execution.to_owned(),
-        status: found.status().as_str().to_owned(),
-        outcome,
-        output,
-        error: found.error().map(str::to_owned),
-        cause,
-    })
-}
-
-/// The message in what Lambda says of a failed function.
-pub(crate) fn message_of(cause: &str) -> Option<String> {
-    let parsed: Value = serde_json::from_str(cause).ok()?;
-    parsed["errorMessage"].as_str().map(str::to_owned)
-}
-
 /// Starts a job and waits for its end, showing nothing: for programs.
 pub async fn run(cloud: &Cloud, deployment: &Deployment, job: &str, input: &impl Serialize) -> Result<Finished> {
     let execution = start(cloud, deployment, job, input, None).await?;
@@ -288,51 +216,14 @@ pub async fn stop(cloud: &Cloud, execution: &str, cause: Option<&str>) -> Result
     stop.send().await.map(|_| ()).map_err(|error| cloud.error(error).nothing_done())
 }
 
-/// Reads `key=value` options: a value that is JSON is taken as such, any other as text.
-pub fn options(given: &[String]) -> Result<Map<String, Value>> {
-    let mut options = Map::new();
-    for (key, value) in pairs("--option", given)? {
-        let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
-        options.insert(key, value);
-    }
-    Ok(options)
-}
-
-/// Reads `key=value` arguments.
-pub fn pairs(flag: &str, given: &[String]) -> Result<BTreeMap<String, String>> {
-    let pair = |text: &String| {
-        let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty())?;
-        Some((key.to_owned(), value.to_owned()))
-    };
-    let wrong =
-        |text: &str| Error::not_asked(format!("{flag} {text}: no value")).next(format!("write {flag} KEY=VALUE"));
-    given.iter().map(|text| pair(text).ok_or_else(|| wrong(text))).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn an_option_is_json_where_it_can_be() {
-        let given = ["n=3", "text=hello world", "tags={\"a\":\"b\"}", "sql=SELECT 1 = 1"].map(str::to_owned);
-        let read = Value::Object(options(&given).unwrap());
-        assert_eq!(read, json!({ "n": 3, "text": "hello world", "tags": { "a": "b" }, "sql": "SELECT 1 = 1" }));
-        assert!(options(&["novalue".to_owned()]).unwrap_err().to_string().contains("KEY=VALUE"));
-        assert!(options(&["=x".to_owned()]).is_err());
-    }
 
     #[test]
     fn an_execution_name_fits_step_functions() {
         let name = new_name(&"x".repeat(70)).unwrap();
         assert!(name.len() <= 80, "{name}");
         assert_ne!(new_name("a").unwrap(), new_name("a").unwrap());
-    }
-
-    #[test]
-    fn outcomes_have_their_exit_codes() {
-        assert_eq!([Outcome::Succeeded, Outcome::Failed, Outcome::Partial].map(Outcome::code), [0, 1, 3]);
     }
 }

@@ -1,11 +1,14 @@
 //! The operator's command line as a library: the end-to-end tests deploy and onboard with the same code.
+//!
+//! `commands` has what an operator can type. The other modules are what commands, tests and generators share; none of
+//! them uses `commands`.
 
-pub mod args;
+pub mod arguments;
 pub mod cloud;
-pub mod customers;
-pub mod demo;
+pub mod commands;
 pub mod deploy;
 pub mod error;
+mod global;
 pub mod jobs;
 pub mod keys;
 pub mod local;

@@ -1,5 +1,6 @@
 //! `stepward nodes …`: a customer's nodes, and commands on them, by the job `nodes/dispatch`.
 
+pub(crate) mod args;
 mod watch;
 
 use aws_sdk_sfn::operation::describe_execution::DescribeExecutionOutput;
@@ -8,12 +9,12 @@ use serde_json::{Map, Value, json};
 use stepward::node::shell;
 use stepward::node::{Node, NodeResult, Outcome, Status};
 
-use crate::args::{self, RunOnNodes, WhichNodes};
 use crate::cloud::Cloud;
 use crate::deploy::Deployment;
 use crate::error::{Context, Error, Result};
 use crate::jobs::{self, Finished, Input};
 use crate::output::{Format, Progress, table};
+use args::{Nodes, RunOnNodes, WhichNodes};
 
 /// The job that finds nodes and runs steps on them.
 const JOB: &str = "nodes/dispatch";
@@ -33,15 +34,15 @@ pub struct Dispatched {
 }
 
 /// `stepward nodes …`
-pub async fn command(cloud: &Cloud, deployment: &Deployment, command: args::Nodes, format: Format) -> Result<u8> {
+pub(crate) async fn command(cloud: &Cloud, deployment: &Deployment, command: Nodes, format: Format) -> Result<u8> {
     match command {
-        args::Nodes::List(which) => list(cloud, deployment, which, format).await,
-        args::Nodes::Run(run) => {
+        Nodes::List(which) => list(cloud, deployment, which, format).await,
+        Nodes::Run(run) => {
             let (customer, accounts) = (run.which.customer.clone(), run.which.accounts.clone());
             let options = options_of(run)?;
             self::run(cloud, deployment, customer, accounts, options, format).await
         }
-        args::Nodes::RunAgain { id } => {
+        Nodes::RunAgain { id } => {
             let earlier = jobs::find(cloud, deployment, &id).await?;
             let customer = customer_of(cloud, &earlier).await?;
             let options = Map::from_iter([("failed_of".to_owned(), json!(jobs::id_of(&earlier)))]);

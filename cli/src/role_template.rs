@@ -4,8 +4,7 @@ use serde_json::{Value, json};
 use stepward::model::permissions::Statement;
 use stepward::runtime::manifest::Manifest;
 
-use crate::error::{Context, Error, Result};
-use crate::output::print;
+use crate::error::{Error, Result};
 use crate::package;
 use crate::steps;
 use crate::workspace::Workspace;
@@ -15,11 +14,6 @@ use crate::workspace::Workspace;
 const POLICY_LIMIT: usize = 6144;
 /// How many of them a role may have.
 const POLICIES: usize = 10;
-
-/// `stepward customer role-template`
-pub fn command(names: &[String], jobs: &[String]) -> Result<()> {
-    print(&serde_json::to_string_pretty(&template(&manifests(names, jobs)?)?).doing("the template")?)
-}
 
 /// What these steps, and those that these jobs call, say of themselves.
 pub fn manifests(names: &[String], jobs: &[String]) -> Result<Vec<Manifest>> {

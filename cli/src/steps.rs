@@ -1,4 +1,4 @@
-//! The steps' pages. The catalog is made from the binaries' own manifests by `cargo xtask generate`.
+//! The steps' catalog and pages. The catalog is made from the binaries' own manifests by `cargo xtask generate`.
 
 pub mod page;
 mod schema;
@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 use stepward::runtime::manifest::Manifest;
 
 use crate::error::{Context, Error, Result};
-use crate::output::{Format, table};
 
-const CATALOG: &str = include_str!("../catalog.json");
+/// What `build.rs` made of the files below `cli/catalog/`.
+const CATALOG: &str = include_str!(concat!(env!("OUT_DIR"), "/catalog.json"));
 
 /// The manifests of steps by service, which is the folder below `functions/`; each service's by name.
 pub type Catalog = BTreeMap<String, Vec<Manifest>>;
 
 /// The manifests of all steps by service.
 pub fn by_service() -> Result<Catalog> {
-    let catalog = serde_json::from_str(CATALOG).doing("cli/catalog.json");
-    catalog.map_err(|error| error.next("make it again: `cargo xtask generate`"))
+    let catalog = serde_json::from_str(CATALOG).doing("cli/catalog/");
+    catalog.map_err(|error| error.next("write it again: `cargo xtask generate`"))
 }
 
 /// The manifests of all steps, by name.
@@ -40,26 +40,6 @@ pub fn find(name: &str) -> Result<Manifest> {
     Err(Error::not_asked(format!("there is no step {name}")).next(next))
 }
 
-/// `stepward steps [NAME]`
-pub fn command(name: Option<&str>, format: Format) -> Result<()> {
-    if let Some(name) = name {
-        let step = find(name)?;
-        return format.show(&step, || page::markdown(&step));
-    }
-    let catalog = by_service()?;
-    format.show(&catalog, || list(&catalog))
-}
-
-fn list(catalog: &Catalog) -> String {
-    let row = |(service, steps): (&String, &Vec<Manifest>)| {
-        let heading = |number| if number == 0 { service.clone() } else { String::new() };
-        let row = |(number, step): (usize, &Manifest)| [heading(number), step.name.clone(), step.title.clone()];
-        steps.iter().enumerate().map(row).collect::<Vec<_>>()
-    };
-    let rows = table(&["service", "step", ""], catalog.iter().flat_map(row));
-    format!("{rows}\n\nA step's page: `stepward steps NAME`, or docs/steps/NAME.md.")
-}
-
 fn is_near(known: &str, name: &str) -> bool {
     name.split('-').any(|word| word.len() > 1 && known.split('-').any(|other| other == word))
 }
@@ -73,11 +53,5 @@ mod tests {
         let said = find("ec2-begin").unwrap_err().to_string();
         assert!(said.contains("no step ec2-begin") && said.contains("is it ") && said.contains("ec2-start"), "{said}");
         assert!(find("x").unwrap_err().to_string().contains("`stepward steps` lists all"));
-    }
-
-    #[test]
-    fn the_catalog_is_readable_and_its_list_names_every_step() {
-        let list = list(&by_service().unwrap());
-        assert!(catalog().unwrap().iter().all(|step| list.contains(&format!(" {} ", step.name))), "{list}");
     }
 }

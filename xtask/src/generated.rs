@@ -16,6 +16,8 @@ use stepward_testkit::s3::explained;
 
 /// Where the steps' pages are.
 const PAGES: &str = "docs/steps";
+/// Where the steps' manifests are, by service.
+const CATALOG: &str = "cli/catalog";
 /// Files by their path from the root, with the text that they should have: none for a file that should not be there.
 pub type Changes = BTreeMap<String, Option<String>>;
 const TEMPLATE: &str = "infra/template.yaml";
@@ -25,8 +27,12 @@ pub fn files(catalog: &Catalog) -> Result<BTreeMap<String, String>, String> {
     let said = |error: &dyn std::fmt::Display| error.to_string();
     let proofs = proof_tables::read()?;
     let mut files = binaries::files()?;
-    let json = serde_json::to_string_pretty(catalog).map_err(|error| said(&error))?;
-    files.insert("cli/catalog.json".into(), json + "\n");
+    for (service, steps) in catalog {
+        for step in steps {
+            let json = serde_json::to_string_pretty(step).map_err(|error| said(&error))?;
+            files.insert(format!("{CATALOG}/{service}/{}.json", step.name), json + "\n");
+        }
+    }
     files.insert(format!("{PAGES}/README.md"), index(catalog));
     for step in catalog.values().flatten() {
         let row = proofs.iter().find(|row| row.step == step.name).map(Proofs::of_one_step).unwrap_or_default();
@@ -53,6 +59,7 @@ pub fn files(catalog: &Catalog) -> Result<BTreeMap<String, String>, String> {
 /// What differs: files to write, with their text, and files to remove (none), whose steps are no more.
 pub fn stale(catalog: &Catalog) -> Result<Changes, String> {
     let mut folders = vec![PAGES.to_owned()];
+    folders.extend(entries(CATALOG));
     folders.extend(binaries::folders()?);
     changes(files(catalog)?, &folders)
 }
@@ -71,12 +78,8 @@ pub fn write_all(catalog: &Catalog) -> Result<Vec<String>, String> {
 fn changes(files: BTreeMap<String, String>, folders: &[String]) -> Result<Changes, String> {
     let mut changes = Changes::new();
     for folder in folders {
-        for entry in std::fs::read_dir(root().join(folder)).into_iter().flatten().flatten() {
-            let path = format!("{folder}/{}", entry.file_name().display());
-            if !files.contains_key(&path) {
-                changes.insert(path, None);
-            }
-        }
+        let there = entries(folder).into_iter().filter(|path| !files.contains_key(path));
+        changes.extend(there.map(|path| (path, None)));
     }
     let differs = |path: &str, text: &String| read(path).ok().as_ref() != Some(text);
     changes.extend(files.into_iter().filter(|(path, text)| differs(path, text)).map(|(path, text)| (path, Some(text))));
@@ -99,6 +102,12 @@ fn write(changes: Changes) -> Result<Vec<String>, String> {
         done.push(format!("{what} {path}"));
     }
     Ok(done)
+}
+
+/// What is in a folder, by its path from the root.
+fn entries(folder: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(root().join(folder)).into_iter().flatten().flatten();
+    entries.map(|entry| format!("{folder}/{}", entry.file_name().display())).collect()
 }
 
 fn read(path: &str) -> Result<String, String> {

@@ -8,7 +8,7 @@ use aws_sdk_sfn::types::{HistoryEvent, HistoryEventType as E, MapIterationEventD
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::message_of;
+use super::finished::message_of;
 
 /// An execution as far as it has come.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Finished, Outcome};
+use super::finished::{Finished, Outcome};
 use crate::output::table;
 
 /// A table of the accounts, what queries found, and the error.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
@@ -10,10 +10,19 @@ use sha2::{Digest, Sha256};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
-use super::{Build, Content};
+use super::build::Build;
 use crate::error::{Context, Result};
 use crate::workspace::Workspace;
 use stepward::model::digest::hex;
+
+/// A file of a release, as it is on disk.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// Where it is.
+    pub path: PathBuf,
+    /// SHA-256 of it, in hex.
+    pub sha256: String,
+}
 
 /// What a zip was made from, beside it: a binary that has not changed is neither read nor zipped again.
 #[derive(Deserialize, PartialEq, Serialize)]

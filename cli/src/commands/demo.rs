@@ -1,19 +1,20 @@
 //! `stepward demo`: everything once, on this machine, with the same code that deploys and onboards on AWS.
 
-pub mod account;
+mod account;
 
 use std::collections::BTreeMap;
 
-use clap::Parser;
+use clap::{Args, Parser};
 use stepward::model::customer::Trust;
 
-use crate::args::{Cli, Command};
 use crate::cloud::Cloud;
 use crate::deploy::{self, Deployment};
 use crate::error::{Context, Error, Result};
+use crate::global::Global;
 use crate::jobs::{self, Finished, Input, Outcome, View};
-use crate::local::{LocalCloud, OPERATOR, venv};
+use crate::local::{DEFAULT_PORT, LocalCloud, OPERATOR, venv};
 use crate::nodes;
+use crate::nodes::args::{Nodes, RunOnNodes};
 use crate::output::{Format, Progress, Stage, print};
 use crate::package::{self, Build, Release};
 use crate::workspace::Workspace;
@@ -23,12 +24,27 @@ const JOB: &str = "fleet/morning-check";
 /// What is run on the nodes of one customer.
 const COMMAND: &str = "uname -sm";
 
-/// `stepward demo`
-pub async fn command(port: u16, stack: &str) -> Result<u8> {
-    let progress = Progress::new();
-    let done = demo(port, stack, &progress).await;
-    progress.end();
-    done.map(|()| 0)
+/// Show all of it on this machine: build, deploy, onboard three customers, run a job
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  stepward demo              the first time it compiles, for some minutes; after that it takes seconds
+  stepward local down        ends the local cloud that it leaves running")]
+pub(crate) struct Demo {}
+
+impl Demo {
+    pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
+        let progress = Progress::new();
+        let done = demo(global.port, &global.stack, &progress).await;
+        progress.end();
+        done.map(|()| 0)
+    }
+}
+
+/// A command of `nodes run`, read as an operator's is: what is printed is what runs.
+#[derive(Debug, Parser)]
+struct RunLine {
+    #[command(flatten)]
+    run: RunOnNodes,
 }
 
 async fn demo(port: u16, stack: &str, progress: &Progress) -> Result<()> {
@@ -121,10 +137,9 @@ async fn run(cloud: &Cloud, deployment: &Deployment, account: &DemoAccount) -> R
 async fn on_the_nodes(cloud: &Cloud, deployment: &Deployment) -> Result<()> {
     let line = format!("nodes run --customer {} -- {COMMAND}", ACCOUNTS[0].customer);
     print(&format!("\n{} {line}", cloud.command()))?;
-    let words = std::iter::once("stepward").chain(line.split(' '));
-    let read = Cli::try_parse_from(words).doing(&line)?;
-    let Command::Nodes(command) = read.command else { return Err(Error::new(format!("{line} is no nodes command"))) };
-    match nodes::command(cloud, deployment, command, Format::Table).await? {
+    // `nodes run` takes the place of the program's name.
+    let RunLine { run } = RunLine::try_parse_from(line.split(' ').skip(1)).doing(&line)?;
+    match nodes::command(cloud, deployment, Nodes::Run(run), Format::Table).await? {
         0 => Ok(()),
         code => Err(Error::new(format!("the command did not succeed on every node: exit code {code}"))
             .next("see what is said of each node above")),
@@ -132,7 +147,7 @@ async fn on_the_nodes(cloud: &Cloud, deployment: &Deployment) -> Result<()> {
 }
 
 fn further(port: u16) -> String {
-    let port = if port == crate::local::DEFAULT_PORT { String::new() } else { format!("--port {port} ") };
+    let port = if port == DEFAULT_PORT { String::new() } else { format!("--port {port} ") };
     let local = format!("{port}--local");
     format!(
         "acme and globex were checked, initech was refused as TrustBroken: its role would let anybody in.

@@ -21,7 +21,7 @@ use crate::output::Progress;
 use crate::workspace::Workspace;
 
 /// Every demo customer has one account, of this name.
-pub const ACCOUNT: &str = "prod";
+pub(crate) const ACCOUNT: &str = "prod";
 
 const DATA_STACK: &str = "operations";
 const ROLE_STACK: &str = "Stepward";
@@ -31,21 +31,21 @@ const TAG: (&str, &str) = ("stepward:morning-check", "start");
 
 /// A customer of the demo, with its one account.
 #[derive(Clone, Copy, Debug)]
-pub struct DemoAccount {
+pub(crate) struct DemoAccount {
     /// The customer.
-    pub customer: &'static str,
+    pub(crate) customer: &'static str,
     /// The account ID; on the local cloud also its access key.
-    pub account_id: &'static str,
+    pub(crate) account_id: &'static str,
     /// Names of its instances.
-    pub instances: &'static [&'static str],
+    pub(crate) instances: &'static [&'static str],
     /// What its backups reported.
-    pub backups: &'static str,
+    pub(crate) backups: &'static str,
     /// Whether its role asks for the external ID, as it must.
-    pub asks_for_external_id: bool,
+    pub(crate) asks_for_external_id: bool,
 }
 
 /// The demo's customers.
-pub const ACCOUNTS: [DemoAccount; 3] = [
+pub(crate) const ACCOUNTS: [DemoAccount; 3] = [
     DemoAccount {
         customer: "acme",
         account_id: "222222222222",
@@ -70,7 +70,7 @@ pub const ACCOUNTS: [DemoAccount; 3] = [
 ];
 
 /// Makes what the customer has before Stepward comes; what is there stays, and its instances are stopped again.
-pub async fn make(cloud: &Cloud, workspace: &Workspace, account: &DemoAccount) -> Result<()> {
+pub(crate) async fn make(cloud: &Cloud, workspace: &Workspace, account: &DemoAccount) -> Result<()> {
     let template = text(workspace, "infra/demo/customer-data.yaml")?;
     let parameters = Parameters::new();
     stack::apply(cloud, DATA_STACK, &Template::Body(template), &parameters, &Progress::hidden()).await?;
@@ -164,7 +164,7 @@ fn is_called(instance: &Instance, name: &str) -> bool {
 }
 
 /// Onboards as operator and customer would together; what is done already is left. The trust that was found.
-pub async fn onboard(
+pub(crate) async fn onboard(
     cloud: &Cloud,
     deployment: &Deployment,
     workspace: &Workspace,

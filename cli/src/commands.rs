@@ -1,0 +1,127 @@
+//! What an operator can type. Each command's file has its arguments, what it does and what it prints.
+
+mod account;
+mod confirmation;
+mod customer;
+mod demo;
+mod deploy;
+mod job;
+mod keys;
+mod local;
+mod records;
+mod steps;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Result;
+use crate::global::Global;
+use crate::nodes;
+
+/// Runs runbook jobs across many AWS accounts, with no server
+#[derive(Debug, Parser)]
+#[command(
+    name = "stepward",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  stepward demo                                      see all of it on this machine, without AWS
+  stepward --local job run fleet/morning-check --customer acme
+  stepward deploy                                    deploy to AWS, with your usual credentials
+
+Exit codes: 0 done; 1 failed; 2 nothing was done, the command or its surroundings are wrong; 3 a job failed in some accounts."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    /// Start, stop, look at or empty the local cloud
+    #[command(subcommand)]
+    Local(local::Local),
+    Deploy(deploy::Deploy),
+    /// List, run, watch and stop jobs
+    #[command(subcommand)]
+    Job(job::Job),
+    /// List a customer's nodes, and run commands and scripts on them
+    #[command(subcommand)]
+    Nodes(nodes::args::Nodes),
+    /// Add, list, show, suspend, resume and remove customers
+    #[command(subcommand)]
+    Customer(customer::Customer),
+    /// Add customers' accounts, set and prove their roles
+    #[command(subcommand)]
+    Account(account::Account),
+    /// Store, list and remove the secrets that steps take from `keys/…` paths
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    Steps(steps::Steps),
+}
+
+impl Cli {
+    /// Does what was typed; the exit code.
+    pub async fn run(self) -> Result<u8> {
+        let global = &self.global;
+        match self.command {
+            Command::Demo(demo) => demo.run(global).await,
+            Command::Local(local) => local.run(global),
+            Command::Deploy(deploy) => deploy.run(global).await,
+            Command::Job(job) => job.run(global).await,
+            Command::Nodes(nodes) => {
+                let (cloud, deployment) = global.deployed().await?;
+                nodes::command(&cloud, &deployment, nodes, global.format()).await
+            }
+            Command::Customer(customer) => customer.run(global).await,
+            Command::Account(account) => account.run(global).await,
+            Command::Keys(keys) => keys.run(global).await,
+            Command::Steps(steps) => steps.run(global),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed_and_each_has_an_example() {
+        fn check(command: &clap::Command) {
+            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+                let leaf = sub.get_subcommands().next().is_none();
+                assert!(!leaf || sub.get_after_help().is_some(), "{} has no example", sub.get_name());
+                assert!(sub.get_about().is_some(), "{} has no help", sub.get_name());
+                check(sub);
+            }
+        }
+        Cli::command().debug_assert();
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn the_cloud_can_be_named_before_and_behind_the_command() {
+        for line in ["stepward --local job list", "stepward job list --local"] {
+            assert!(Cli::try_parse_from(line.split(' ')).unwrap().global.local, "{line}");
+        }
+        let line =
+            "stepward account add acme prod --account-id 222222222222 --regions eu-west-1,us-east-1 --provider ec2";
+        assert!(Cli::try_parse_from(line.split(' ')).is_ok());
+        assert!(Cli::try_parse_from(line.replace("ec2", "magic").split(' ')).is_err());
+    }
+
+    #[test]
+    fn a_proposed_command_names_the_same_stack_and_region() {
+        let repeated = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap().global.repeated();
+        assert_eq!(
+            repeated("stepward customer list --stack staging --region eu-west-1"),
+            " --stack staging --region eu-west-1"
+        );
+        assert_eq!(repeated("stepward customer list --stack stepward"), "");
+    }
+}

@@ -1,0 +1,24 @@
+//! `stepward customer resume`
+
+use clap::Args;
+use stepward::model::customer::Status;
+
+use crate::commands::records::Records;
+use crate::error::Result;
+use crate::global::Global;
+
+/// Let jobs run again
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  stepward customer resume acme")]
+pub(crate) struct ResumeCustomer {
+    /// The customer
+    name: String,
+}
+
+impl ResumeCustomer {
+    pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
+        let records = Records::open(global).await?;
+        records.show_customer(&records.set_status(&self.name, Status::Active).await?)?;
+        Ok(0)
+    }
+}

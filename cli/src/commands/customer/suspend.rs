@@ -1,0 +1,24 @@
+//! `stepward customer suspend`
+
+use clap::Args;
+use stepward::model::customer::Status;
+
+use crate::commands::records::Records;
+use crate::error::Result;
+use crate::global::Global;
+
+/// Let no job run for a customer
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  stepward customer suspend acme")]
+pub(crate) struct SuspendCustomer {
+    /// The customer
+    name: String,
+}
+
+impl SuspendCustomer {
+    pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
+        let records = Records::open(global).await?;
+        records.show_customer(&records.set_status(&self.name, Status::Suspended).await?)?;
+        Ok(0)
+    }
+}

@@ -1,0 +1,60 @@
+//! `stepward job run`
+
+use clap::Args;
+use serde_json::json;
+
+use super::watch::watch;
+use crate::arguments::options;
+use crate::error::Result;
+use crate::global::Global;
+use crate::jobs::{Input, id_of, start};
+
+/// Start a job and watch it to its end
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  stepward job run fleet/morning-check --customer acme
+  stepward job run fleet/morning-check --customer acme --account prod --option database=operations
+  stepward job run fleet/morning-check --customer acme --option 'tags={\"team\":\"web\"}' --no-wait
+
+Ctrl-C stops the watching, not the job. Exit codes: 0 succeeded; 1 failed, stopped or out of time; 2 could not be asked;
+3 failed in some accounts.")]
+pub(crate) struct RunJob {
+    /// The job, as in fleet/morning-check
+    job: String,
+    /// The customer whose accounts it runs in
+    #[arg(long)]
+    customer: String,
+    /// One of the customer's accounts; may be given several times; all when absent
+    #[arg(long = "account")]
+    accounts: Vec<String>,
+    /// An option of the job, JSON or text; may be given several times
+    #[arg(long = "option", short = 'o', value_name = "KEY=VALUE")]
+    options: Vec<String>,
+    /// Name of the execution; one that has run already is not started twice
+    #[arg(long, value_name = "EXECUTION_NAME")]
+    name: Option<String>,
+    /// Print the execution's ID and leave
+    #[arg(long)]
+    no_wait: bool,
+}
+
+impl RunJob {
+    pub(crate) async fn run(self, global: &Global) -> Result<u8> {
+        let (cloud, deployment) = global.deployed().await?;
+        let input = Input {
+            customer: self.customer,
+            accounts: self.accounts,
+            options: options(&self.options)?,
+            started_by: cloud.caller.clone(),
+        };
+        let execution = start(&cloud, &deployment, &self.job, &input, self.name.as_deref()).await?;
+        if self.no_wait {
+            let id = id_of(&execution);
+            let json = json!({ "id": id, "execution_arn": execution });
+            let text = || format!("Started {id}.\nWatch it: `{} job watch {id}`", cloud.command());
+            global.format().show(&json, text)?;
+            return Ok(0);
+        }
+        watch(&cloud, &execution, global.format()).await
+    }
+}

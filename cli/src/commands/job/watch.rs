@@ -1,0 +1,43 @@
+//! `stepward job watch`
+
+use clap::Args;
+use tokio::signal::ctrl_c;
+
+use crate::cloud::Cloud;
+use crate::error::{Error, Result};
+use crate::global::Global;
+use crate::jobs::{self, View, find, id_of, summary};
+use crate::output::Format;
+
+/// Watch an execution to its end
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  stepward job watch fleet-morning-check-20250301T060000-5f00ba
+  stepward job watch arn:aws:states:eu-west-1:111111111111:execution:stepward-fleet-morning-check:nightly")]
+pub(crate) struct WatchExecution {
+    /// The execution: its name or its ARN
+    id: String,
+}
+
+impl WatchExecution {
+    pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
+        let (cloud, deployment) = global.deployed().await?;
+        watch(&cloud, &find(&cloud, &deployment, &self.id).await?, global.format()).await
+    }
+}
+
+/// Ctrl-C ends the watching, not the job.
+pub(crate) async fn watch(cloud: &Cloud, execution: &str, format: Format) -> Result<u8> {
+    let (view, id) = (View::new(), id_of(execution));
+    eprintln!("Execution {id}");
+    let finished = tokio::select! {
+        finished = jobs::watch(cloud, execution, &view) => finished?,
+        _ = ctrl_c() => {
+            let command = cloud.command();
+            return Err(Error::not_asked("stopped watching; the job goes on")
+                .next(format!("`{command} job watch {id}` watches it again, `{command} job stop {id}` stops it")));
+        }
+    };
+    format.show(&finished, || format!("\n{}", summary(&finished)))?;
+    Ok(finished.outcome.code())
+}

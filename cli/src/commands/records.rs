@@ -1,0 +1,126 @@
+//! What the commands for customers and accounts share: the store that they read and write, and how a record is shown.
+
+use clap::Args;
+use serde::Serialize;
+use stepward::access::store::Store;
+use stepward::model::customer::{Account, Customer, Provider, Status, Trust};
+use stepward::model::error::StepError;
+
+use crate::cloud::Cloud;
+use crate::deploy::Deployment;
+use crate::error::Result;
+use crate::global::Global;
+use crate::onboarding::{self, Invitation};
+use crate::output::{Format, table};
+
+/// An account, as most of `stepward account …` takes it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AccountName {
+    /// The customer
+    pub(crate) customer: String,
+    /// The account's name within the customer, as in prod
+    pub(crate) account: String,
+}
+
+/// The customers and accounts of a deployment.
+pub(crate) struct Records {
+    pub(crate) cloud: Cloud,
+    pub(crate) deployment: Deployment,
+    pub(crate) store: Store,
+    pub(crate) format: Format,
+}
+
+impl Records {
+    pub(crate) async fn open(global: &Global) -> Result<Self> {
+        let (cloud, deployment) = global.deployed().await?;
+        let store = onboarding::store(&cloud, &deployment)?;
+        Ok(Self { cloud, deployment, store, format: global.format() })
+    }
+
+    /// What the store answered, or its error as this cloud's operator is told it.
+    pub(crate) fn explained<T>(&self, answer: Result<T, StepError>) -> Result<T> {
+        answer.map_err(|error| self.cloud.explain(&error))
+    }
+
+    pub(crate) async fn account(&self, name: &AccountName) -> Result<Account> {
+        self.explained(self.store.account(&name.customer, &name.account).await)
+    }
+
+    pub(crate) async fn set_status(&self, name: &str, status: Status) -> Result<Customer> {
+        let customer = self.explained(self.store.customer(name).await)?;
+        if customer.status == status {
+            return Ok(customer);
+        }
+        self.explained(self.store.set_status(&self.cloud.caller, &customer, status).await)
+    }
+
+    pub(crate) fn show_customer(&self, customer: &Customer) -> Result<()> {
+        self.format.show(customer, || customer_table(std::slice::from_ref(customer)))
+    }
+}
+
+/// An account as everybody may see it: without its external ID.
+#[derive(Serialize)]
+pub(crate) struct AccountView<'a> {
+    customer: &'a str,
+    account: &'a str,
+    account_id: &'a str,
+    provider: Option<Provider>,
+    role_arn: Option<&'a str>,
+    regions: &'a [String],
+    default_region: Option<&'a str>,
+    trust: Trust,
+    rotating: bool,
+}
+
+impl<'a> From<&'a Account> for AccountView<'a> {
+    fn from(account: &'a Account) -> Self {
+        Self {
+            customer: &account.customer,
+            account: &account.name,
+            account_id: &account.account_id,
+            provider: account.provider,
+            role_arn: account.role_arn.as_deref(),
+            regions: &account.regions,
+            default_region: account.default_region.as_deref(),
+            trust: account.trust,
+            rotating: account.next_external_id.is_some(),
+        }
+    }
+}
+
+pub(crate) fn customer_table(customers: &[Customer]) -> String {
+    let row = |customer: &Customer| {
+        let status = if customer.status == Status::Active { "active" } else { "suspended" };
+        let region = customer.default_region.clone().unwrap_or_else(|| "–".into());
+        let since = customer.created_at.split('.').next().unwrap_or_default().replace('T', " ");
+        [customer.name.clone(), status.into(), region, since]
+    };
+    table(&["customer", "status", "default region", "since"], customers.iter().map(row))
+}
+
+pub(crate) fn account_table(accounts: &[AccountView]) -> String {
+    let row = |account: &AccountView| {
+        let trust = match account.trust {
+            Trust::Proven => "proven",
+            Trust::Open => "open: steps refuse it",
+            Trust::Overridden => "open, overridden",
+            Trust::Unproven => "unproven",
+        };
+        let trust = if account.rotating { format!("{trust}, rotating") } else { trust.into() };
+        let provider = account.provider.map_or_else(|| "inherited".into(), |provider| provider.to_string());
+        let role = account.role_arn.unwrap_or("–").to_owned();
+        [account.account.into(), account.account_id.into(), trust, provider, account.regions.join(" "), role]
+    };
+    table(&["account", "account id", "trust", "provider", "regions", "role"], accounts.iter().map(row))
+}
+
+/// The three facts that the owner of an account needs.
+pub(crate) fn facts(invitation: &Invitation) -> String {
+    let policy = serde_json::to_string_pretty(&invitation.trust_policy).unwrap_or_default();
+    format!(
+        "Broker role   {}\nExternal ID   {}\n\nTrust policy of the role:\n{policy}",
+        invitation.broker_role_arn,
+        invitation.external_ids.join("  and  ")
+    )
+}
