@@ -19,13 +19,19 @@ sys.path.insert(0, str(HERE))
 REGION = "eu-west-1"
 OPERATOR = "111111111111"
 START = 60  # seconds, on a machine that does much else
-MINISTACK = [sys.executable, "-c", "import ministack.app; ministack.app.main()"]
+# It ends with its process group when standard input ends, as the local cloud does.
+MINISTACK = """
+import os, signal, threading
+threading.Thread(target=lambda: os.read(0, 1) or os.killpg(os.getpgrp(), signal.SIGKILL), daemon=True).start()
+import ministack.app
+ministack.app.main()
+"""
 
 
 class Cloud:
     """A running server. An access key of 12 digits is the root of that account."""
 
-    def __init__(self, command, directory):
+    def __init__(self, arguments, directory):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -49,7 +55,7 @@ class Cloud:
         }
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*command, *([directory / "alive.lock", "attached"] if command != MINISTACK else [])],
+                [sys.executable, *arguments],
                 env=environment,
                 cwd=directory,
                 stdin=subprocess.PIPE,
@@ -94,8 +100,8 @@ class Cloud:
         self.process.wait()
 
 
-def started(command, directory):
-    cloud = Cloud(command, directory)
+def started(arguments, directory):
+    cloud = Cloud(arguments, directory)
     try:
         cloud.wait_until_ready()
         yield cloud
@@ -105,9 +111,10 @@ def started(command, directory):
 
 @pytest.fixture(scope="session")
 def ministack(tmp_path_factory):
-    yield from started(MINISTACK, tmp_path_factory.mktemp("ministack"))
+    yield from started(["-c", MINISTACK], tmp_path_factory.mktemp("ministack"))
 
 
 @pytest.fixture(scope="session")
 def local_cloud(tmp_path_factory):
-    yield from started([sys.executable, HERE], tmp_path_factory.mktemp("local-cloud"))
+    directory = tmp_path_factory.mktemp("local-cloud")
+    yield from started([HERE, directory / "alive.lock", "attached"], directory)
