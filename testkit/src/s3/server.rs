@@ -64,7 +64,8 @@ impl Server {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let port = port.map_err(|error| said(&error))?.port();
         let mut command = Command::new(venv::interpreter(&venv));
-        command.arg(workspace.root.join(PROGRAM)).env_clear().env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8").current_dir(dir);
+        command.arg(workspace.root.join(PROGRAM)).env_clear().current_dir(dir);
+        command.env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8");
         command.env("HOME", &temporary).env("TMPDIR", &temporary).env("LOG_LEVEL", "WARNING");
         command.env("GATEWAY_PORT", port.to_string()).env("BIND_HOST", "127.0.0.1");
         command.env("SFTP_ENABLED", "0").env("IOT_MTLS_ENABLED", "0");
