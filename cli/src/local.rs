@@ -23,7 +23,7 @@ pub const OPERATOR: &str = "111111111111";
 pub const SECRET: &str = "test";
 
 /// The program, a folder of the checkout. Python runs it from there, so that no copy of it can be out of date.
-pub const PROGRAM: &str = "local-cloud";
+const PROGRAM: &str = "local-cloud";
 /// It is ready in about 1 s; a loaded machine that imports its modules for the first time takes longer.
 const START: Duration = Duration::from_mins(1);
 const STOP: Duration = Duration::from_secs(10);
