@@ -22,14 +22,8 @@ pub const OPERATOR: &str = "111111111111";
 /// The secret of every access key on the local cloud.
 pub const SECRET: &str = "test";
 
-const LAUNCHER: &str = "launcher.py";
-/// The launcher, and the modules that it finds beside it.
-const PROGRAMS: [(&str, &str); 4] = [
-    (LAUNCHER, include_str!("local/launcher.py")),
-    ("maps.py", include_str!("local/maps.py")),
-    ("run_command.py", include_str!("local/run_command.py")),
-    ("ssm.py", include_str!("local/ssm.py")),
-];
+/// The program, a folder of the checkout. Python runs it from there, so that no copy of it can be out of date.
+const PROGRAM: &str = "local-cloud";
 /// It is ready in about 1 s; a loaded machine that imports its modules for the first time takes longer.
 const START: Duration = Duration::from_mins(1);
 const STOP: Duration = Duration::from_secs(10);
@@ -43,7 +37,7 @@ pub struct LocalCloud {
     /// Its log, its lock and its temporary files.
     pub dir: PathBuf,
     /// Present when it ends with this value. Its standard input is held open: when this process goes, in any way, the
-    /// launcher sees that and ends the local cloud.
+    /// program sees that and ends the local cloud.
     child: Option<Child>,
 }
 
@@ -70,7 +64,7 @@ impl LocalCloud {
             attempts -= 1;
             let port = free_port()?;
             // Somebody else may have taken the port since.
-            match Self::start(&venv, dir, port, Lives::AsLongAsThis) {
+            match Self::start(&workspace, &venv, dir, port, Lives::AsLongAsThis) {
                 Err(_) if attempts > 0 && !is_free(port) => {}
                 Err(error) => return Err(error),
                 Ok(child) => return Ok(Self { port, dir: dir.to_owned(), child: Some(child) }),
@@ -90,7 +84,7 @@ impl LocalCloud {
                 .next(format!("end that program, or take another port: `stepward local up --port {}`", port + 1)));
         }
         let venv = venv::ensure(workspace, venv::LOCAL_CLOUD)?;
-        let child = Self::start(&venv, &dir, port, Lives::On)?;
+        let child = Self::start(workspace, &venv, &dir, port, Lives::On)?;
         let state = serde_json::to_vec(&State { pid: child.id(), port }).doing("the state file")?;
         std::fs::write(dir.join("state.json"), state).doing("the state file")?;
         Ok(Self { port, dir, child: None })
@@ -164,14 +158,10 @@ impl LocalCloud {
         endpoint(self.port)
     }
 
-    fn start(venv: &Path, dir: &Path, port: u16, lives: Lives) -> Result<Child> {
+    fn start(workspace: &Workspace, venv: &Path, dir: &Path, port: u16, lives: Lives) -> Result<Child> {
         remove_temporary(dir)?;
         let temporary = dir.join("tmp");
         std::fs::create_dir_all(&temporary).doing(temporary.display())?;
-        for (name, text) in PROGRAMS {
-            let program = dir.join(name);
-            std::fs::write(&program, text).doing(program.display())?;
-        }
         let log_path = dir.join("ministack.log");
         let log = File::create(&log_path).doing(log_path.display())?;
         let (mode, stdin) = match lives {
@@ -179,7 +169,7 @@ impl LocalCloud {
             Lives::On => ("detached", Stdio::null()),
         };
         let mut child = Command::new(venv::interpreter(venv))
-            .arg(dir.join(LAUNCHER))
+            .arg(workspace.root.join(PROGRAM))
             .arg(dir.join("alive.lock"))
             .arg(mode)
             // Lambda processes inherit this environment: nothing of the operator's own may reach them.

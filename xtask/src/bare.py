@@ -8,11 +8,16 @@ import sys
 import boto3
 
 CALLS = {
-    "describe-instances": ("ec2", lambda aws, e: len(aws.describe_instances(InstanceIds=[e["instance_id"]])["Reservations"])),
+    "describe-instances": (
+        "ec2",
+        lambda aws, e: len(aws.describe_instances(InstanceIds=[e["instance_id"]])["Reservations"]),
+    ),
     "get-caller-identity": ("sts", lambda aws, e: aws.get_caller_identity()["Account"]),
     "get-query-execution": (
         "athena",
-        lambda aws, e: aws.get_query_execution(QueryExecutionId=e["query_execution_id"])["QueryExecution"]["Status"]["State"],
+        lambda aws, e: aws.get_query_execution(QueryExecutionId=e["query_execution_id"])["QueryExecution"]["Status"][
+            "State"
+        ],
     ),
     "list-objects": ("s3", lambda aws, e: len(aws.list_objects_v2(Bucket=e["bucket"], Prefix=e["prefix"])["Contents"])),
 }
@@ -24,5 +29,7 @@ while True:
     api.request("GET", "/2018-06-01/runtime/invocation/next")
     response = api.getresponse()
     event, invocation = json.load(response), response.headers["Lambda-Runtime-Aws-Request-Id"]
-    api.request("POST", f"/2018-06-01/runtime/invocation/{invocation}/response", json.dumps({"answer": call(client, event)}))
+    api.request(
+        "POST", f"/2018-06-01/runtime/invocation/{invocation}/response", json.dumps({"answer": call(client, event)})
+    )
     api.getresponse().read()

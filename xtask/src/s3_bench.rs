@@ -17,7 +17,7 @@ use self::tools::{Measure, Tools};
 /// The server: an S3 whose objects are files, so that what came of a transfer can be read without it.
 const SERVER: (&str, &str) = ("s3s-fs", "0.14.1");
 /// What the steps are compared with.
-const PINS: &str = "tests/local-cloud/requirements-s3.txt";
+const PINS: &str = "local-cloud/requirements-s3.txt";
 
 #[derive(Args)]
 pub(crate) struct Options {

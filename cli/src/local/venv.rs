@@ -12,9 +12,9 @@ use crate::workspace::Workspace;
 use stepward::model::digest::hex;
 
 /// What runs the local cloud.
-pub const LOCAL_CLOUD: &str = "tests/local-cloud/requirements.txt";
-/// What only people who work on Stepward, or deploy it, need.
-pub const TOOLS: &str = "tests/local-cloud/requirements-dev.txt";
+pub const LOCAL_CLOUD: &str = "local-cloud/requirements.txt";
+/// What builds the functions for Lambda.
+pub const TOOLS: &str = "local-cloud/requirements-deploy.txt";
 
 /// Long enough for a slow network; pip itself retries.
 const INSTALL: Duration = Duration::from_mins(10);

@@ -15,7 +15,7 @@ use stepward_cli::workspace::Workspace;
 use super::case::Object;
 use super::talk::Program;
 
-const SCRIPT: &str = include_str!("server.py");
+const PROGRAM: &str = "local-cloud/s3_server.py";
 /// It is ready in about 2 s; a loaded machine that imports its modules for the first time takes longer.
 const START: Duration = Duration::from_mins(1);
 
@@ -59,14 +59,13 @@ impl Server {
         let venv = venv::ensure(workspace, venv::LOCAL_CLOUD).map_err(|error| said(&error))?;
         let temporary = dir.join("tmp");
         std::fs::create_dir_all(&temporary).map_err(|error| said(&error))?;
-        let script = dir.join("server.py");
-        std::fs::write(&script, SCRIPT).map_err(|error| said(&error))?;
         let log = dir.join("server.log");
         // Somebody else may take the port between these two lines; then it does not come up, and says so.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let port = port.map_err(|error| said(&error))?.port();
         let mut command = Command::new(venv::interpreter(&venv));
-        command.arg(&script).env_clear().env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8").current_dir(dir);
+        command.arg(workspace.root.join(PROGRAM)).env_clear().current_dir(dir);
+        command.env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8");
         command.env("HOME", &temporary).env("TMPDIR", &temporary).env("LOG_LEVEL", "WARNING");
         command.env("GATEWAY_PORT", port.to_string()).env("BIND_HOST", "127.0.0.1");
         command.env("SFTP_ENABLED", "0").env("IOT_MTLS_ENABLED", "0");

@@ -16,7 +16,7 @@ use crate::runtime_api::{Answer, Function};
 use crate::stand_in::StandIn;
 
 /// The AWS CLI, pinned.
-pub(super) const TOOLS: &str = "tests/local-cloud/requirements-s3.txt";
+pub(super) const TOOLS: &str = "local-cloud/requirements-s3.txt";
 const SCRIPT: &str = include_str!("cli.py");
 /// The customer's account; on the server an access key of twelve digits is that account's own.
 pub(super) const ACCOUNT: &str = "222222222222";

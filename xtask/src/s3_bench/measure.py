@@ -1,7 +1,7 @@
 """Runs a program: `measure.py SECONDS PROGRAM ARGUMENT…`, with the seconds after which it is ended.
 
 Prints its exit status, what it took (wall and processor seconds, its children's included) and the peak of its memory
-in bytes, as Linux counts them for a process that has ended: they are exact, where looking at it from time to time is not.
+in bytes, as Linux counts them for a process that has ended: these are exact, and samples of a running process are not.
 """
 
 import json

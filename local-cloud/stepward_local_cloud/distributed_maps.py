@@ -1,16 +1,13 @@
-"""Step Functions of the local cloud: histories as AWS writes them, and distributed Maps in JSONata.
+"""Step Functions: distributed Maps in JSONata, with results in a bucket, and stopped together with their execution.
 
-Histories: https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html
+MiniStack's distributed Maps know JSONPath only, write no results, and continue when their execution is stopped. From
+https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html: a child is an execution of its own. It
+sees its input and nothing else of its parent, neither variables
+(https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html) nor the context object. Results in a
+bucket are in the order in which the children ended.
 
-Distributed Maps: MiniStack's speak JSONPath only, write no results, and go on when their execution is stopped. From
-https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html and
-https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html. A child is an execution of its own,
-which sees its input and nothing else of its parent, no variables
-(https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html) and no context. Results in a bucket are
-in the order in which the children ended.
-
-What differs from AWS: without MaxConcurrency 64 children run at once; items are not batched; what reads the items and
-writes the results is not checked against the role of the state machine.
+What differs from AWS: without MaxConcurrency 64 children run at once; items are not batched; the role of the state
+machine is not checked when items are read and results are written.
 """
 
 import contextvars
@@ -22,82 +19,19 @@ from ministack.core.responses import new_uuid, now_iso
 from ministack.services import s3
 from ministack.services import stepfunctions as sfn
 
-AT_ONCE = 64
-LIMIT = 256 << 10  # bytes of a state's result
+from .execution_history import add_linked_event, map_item, previous_event_id
+from .map_results import RESULT_LIMIT, result_files, result_folder, state_result, too_large
+
+DEFAULT_CONCURRENCY = 64
 COUNTS = ["pending", "running", "succeeded", "failed", "timedOut", "aborted", "total", "resultsWritten"]
 
-
-# --- Histories ---
-
-# MiniStack runs every item of a Map in a copy of its context, so these follow the branches by themselves.
-before = contextvars.ContextVar("before", default=0)
-iteration = contextvars.ContextVar("iteration", default=None)
-writing = threading.Lock()
-
-add_event = sfn._add_event
-run_sub_machine = sfn._run_sub_machine
-execute_task = sfn._execute_task
-fail_execution = sfn._fail_execution
-
-
-def add_linked_event(execution, kind, details=None):
-    with writing:
-        if execution.get("status", "RUNNING") != "RUNNING" and not kind.startswith("Execution"):
-            return execution["events"][-1]  # a branch of an execution that is over
-        previous = before.get() if execution["events"] else 0
-        event = add_event(execution, kind, {"previousEventId": previous, **(details or {})})
-    before.set(event["id"])
-    return event
-
-
-def fail_running_execution(execution, error, cause):
-    if execution["status"] == "RUNNING":  # not one that was stopped meanwhile
-        fail_execution(execution, error, cause)
-
-
-def run_recorded_sub_machine(states, start_at, input_data, execution, ctx):
-    item = (ctx.get("Map") or {}).get("Item")
-    if item is None or iteration.get() is item:  # a branch of a Parallel
-        return run_sub_machine(states, start_at, input_data, execution, ctx)
-    iteration.set(item)
-    about = {"name": ctx["State"]["Name"], "index": item["Index"]}
-    add_linked_event(execution, "MapIterationStarted", {"mapIterationStartedEventDetails": about})
-    try:
-        output = run_sub_machine(states, start_at, input_data, execution, ctx)
-    except Exception:
-        add_linked_event(execution, "MapIterationFailed", {"mapIterationFailedEventDetails": about})
-        raise
-    add_linked_event(execution, "MapIterationSucceeded", {"mapIterationSucceededEventDetails": about})
-    return output
-
-
-def execute_recorded_task(state_def, raw_input, execution, ctx):
-    if (execution or {}).get("status", "RUNNING") != "RUNNING":  # the branches of a stopped execution go no further
-        raise sfn._ExecutionError("States.Runtime", "The execution was stopped")
-    if iteration.get() is None:  # outside a Map, MiniStack records the state itself
-        return execute_task(state_def, raw_input, execution, ctx)
-    name = ctx["State"]["Name"]
-    entered = {"name": name, "input": json.dumps(raw_input)}
-    add_linked_event(execution, "TaskStateEntered", {"stateEnteredEventDetails": entered})
-    output, following = execute_task(state_def, raw_input, execution, ctx)
-    exited = {"name": name, "output": json.dumps(output)}
-    add_linked_event(execution, "TaskStateExited", {"stateExitedEventDetails": exited})
-    return output, following
-
-
-sfn._add_event = add_linked_event
-sfn._fail_execution = fail_running_execution
-sfn._run_sub_machine = run_recorded_sub_machine
-sfn._execute_task = execute_recorded_task
-
-
-# --- Distributed Maps ---
-
-running = {}  # by ARN
+running = {}  # MapRun by ARN
 stop_execution = sfn._stop_execution
 
 
 class MapRun:
+    """One execution of a distributed Map state."""
+
     def __init__(self, fields, processor, execution):
         self.fields, self.processor, self.execution = fields, processor, execution
         self.items = fields.items()
@@ -108,13 +42,12 @@ class MapRun:
         self.id, self.changing = new_uuid(), threading.RLock()
         self.arn = f"arn:aws:states:{region}:{account}:mapRun:{self.name}:{self.id}"
         self.children = [None] * len(self.items)
-        self.outputs = {}  # by child's ARN
-        self.ended = []  # as they end
+        self.outputs = {}  # by the child's ARN
+        self.ended = []  # in the order in which they ended
         self.error = None
-        self.at_once = int(fields.number("MaxConcurrency", 0)) or AT_ONCE
-        self.failures = {
-            name: fields.number(name) for name in ("ToleratedFailureCount", "ToleratedFailurePercentage")
-        }
+        self.concurrency = int(fields.number("MaxConcurrency", 0)) or DEFAULT_CONCURRENCY
+        self.tolerated_count = fields.number("ToleratedFailureCount")
+        self.tolerated_percentage = fields.number("ToleratedFailurePercentage")
         counts = dict.fromkeys(COUNTS, 0) | {"pending": len(self.items), "total": len(self.items)}
         self.record = {
             "mapRunArn": self.arn,
@@ -122,8 +55,8 @@ class MapRun:
             "status": "RUNNING",
             "startDate": now_iso(),
             "maxConcurrency": int(fields.number("MaxConcurrency", 0)),
-            "toleratedFailurePercentage": self.failures["ToleratedFailurePercentage"] or 0,
-            "toleratedFailureCount": int(self.failures["ToleratedFailureCount"] or 0),
+            "toleratedFailurePercentage": self.tolerated_percentage or 0,
+            "toleratedFailureCount": int(self.tolerated_count or 0),
             "itemCounts": dict(counts),
             "executionCounts": dict(counts),
             "redriveCount": 0,
@@ -132,9 +65,9 @@ class MapRun:
         sfn._map_runs[self.arn] = self.record
 
     def run(self):
-        with ThreadPoolExecutor(max_workers=max(1, min(self.at_once, len(self.items)))) as pool:
-            every = range(len(self.items))
-            wait([pool.submit(contextvars.copy_context().run, self.run_item, index) for index in every])
+        with ThreadPoolExecutor(max_workers=max(1, min(self.concurrency, len(self.items)))) as pool:
+            indexes = range(len(self.items))
+            wait([pool.submit(contextvars.copy_context().run, self.run_item, index) for index in indexes])
         with self.changing:
             if self.record["status"] == "RUNNING":
                 self.end("SUCCEEDED")
@@ -144,14 +77,14 @@ class MapRun:
             if self.record["status"] != "RUNNING":
                 return
             try:
-                given = self.fields.item(index, self.items[index])
+                child_input = self.fields.item(index, self.items[index])
             except sfn._ExecutionError as error:
                 self.error = error
                 return self.end("FAILED")
-            child = self.children[index] = self.begin(given)
+            child = self.children[index] = self.start_child(child_input)
         try:
-            output = self.walk(child, given)
-            if len(json.dumps(output)) > LIMIT:
+            output = self.run_states(child, child_input)
+            if len(json.dumps(output)) > RESULT_LIMIT:
                 raise too_large(f"execution {child['name']}")
             self.end_child(child, "SUCCEEDED", output)
         except Exception as error:
@@ -159,7 +92,7 @@ class MapRun:
                 error = sfn._ExecutionError("States.Runtime", str(error))
             self.end_child(child, "FAILED", error=error)
 
-    def begin(self, given):
+    def start_child(self, child_input):
         name = new_uuid()
         region, account = self.arn.split(":")[3:5]
         child = {
@@ -169,7 +102,7 @@ class MapRun:
             "status": "RUNNING",
             "startDate": now_iso(),
             "stopDate": None,
-            "input": json.dumps(given),
+            "input": json.dumps(child_input),
             "output": None,
             "mapRunArn": self.arn,
             "events": [],
@@ -180,25 +113,25 @@ class MapRun:
         self.count("pending", "running")
         return child
 
-    def walk(self, child, given):
-        """Walks the states as MiniStack walks those of an execution."""
-        iteration.set(None)
+    def run_states(self, child, child_input):
+        """Runs the child's states as MiniStack runs those of an execution, and returns the output."""
+        map_item.set(None)
         role = (sfn._state_machines.get(self.execution["stateMachineArn"]) or {}).get("roleArn", "")
         started = {"input": child["input"], "roleArn": role}
         add_linked_event(child, "ExecutionStarted", {"executionStartedEventDetails": started})
-        before.set(0)  # on AWS the first state comes after 0, not after 1
+        previous_event_id.set(0)  # on AWS the event before the first state is 0, and not 1
         ctx = {
             "QueryLanguage": self.processor.get("QueryLanguage") or self.fields.ctx.get("QueryLanguage", "JSONPath"),
             "Execution": {
                 "Id": child["executionArn"],
-                "Input": given,
+                "Input": child_input,
                 "Name": child["name"],
                 "StartTime": child["startDate"],
             },
             "StateMachine": {"Id": self.machine, "Name": self.name},
             "variables": {},
         }
-        name, data = self.processor.get("StartAt"), given
+        name, data = self.processor.get("StartAt"), child_input
         while name and child["status"] == "RUNNING":
             state = self.processor["States"].get(name)
             if state is None:
@@ -214,8 +147,8 @@ class MapRun:
                 data = sfn._apply_output_path(state, sfn._apply_input_path(state, data, ctx), ctx)
             else:
                 execute = getattr(sfn, f"_execute_{kind.lower()}")
-                also = (child,) if kind in ("Task", "Parallel", "Map") else ()
-                data, following = execute(state, data, *also, ctx)
+                execution = (child,) if kind in ("Task", "Parallel", "Map") else ()
+                data, following = execute(state, data, *execution, ctx)
             exited = {"name": name, "output": json.dumps(data)}
             add_linked_event(child, f"{kind}StateExited", {"stateExitedEventDetails": exited})
             name = following
@@ -235,7 +168,7 @@ class MapRun:
                     add_linked_event(child, "ExecutionFailed", details)
                 else:
                     add_linked_event(child, "ExecutionAborted", {"executionAbortedEventDetails": {}})
-            # One that was stopped by itself comes by here too, when its state is over.
+            # A child that was stopped comes here a second time, when its current state ends.
             if child["executionArn"] not in self.outputs:
                 self.outputs[child["executionArn"]] = output
                 self.ended.append(child)
@@ -243,22 +176,22 @@ class MapRun:
             if self.record["status"] == "RUNNING" and self.too_many_failed():
                 self.end("FAILED")
 
-    def count(self, of, to):
+    def count(self, previous, current):
         for counts in (self.record["itemCounts"], self.record["executionCounts"]):
-            counts[of] -= 1
-            counts[to] += 1
+            counts[previous] -= 1
+            counts[current] += 1
 
     def too_many_failed(self):
         failed = len(self.ended) - self.record["executionCounts"]["succeeded"]
-        most, percent = self.failures.values()
-        if most is None and percent is None:
+        count, percentage = self.tolerated_count, self.tolerated_percentage
+        if count is None and percentage is None:
             return failed > 0
-        return (most is not None and failed > most) or (
-            percent is not None and failed * 100 > percent * len(self.items)
+        return (count is not None and failed > count) or (
+            percentage is not None and failed * 100 > percentage * len(self.items)
         )
 
     def end(self, status):
-        """No more children begin, and those that run are stopped."""
+        """Stops the children that run; no other child starts."""
         self.record.update(status=status, stopDate=now_iso())
         for child in self.children:
             if child is not None and child["stopDate"] is None:
@@ -271,41 +204,17 @@ class MapRun:
                 self.end("ABORTED")
                 add_linked_event(self.execution, "MapRunAborted")
 
-    def shape(self, child, how):
-        """What is shown of a child: a list, because an output that is one may be flattened."""
-        output = self.outputs[child["executionArn"]]
-        if how == "NONE" or child["status"] != "SUCCEEDED":
-            return [described(child)]
-        return output if how == "FLATTEN" and isinstance(output, list) else [output]
-
-    def state_result(self, config):
-        how = config.get("Transformation", "COMPACT")
-        result = [shown for child in self.children for shown in self.shape(child, how)]
-        if len(json.dumps(result)) > LIMIT:
-            raise too_large(f"state/task '{self.fields.ctx['State']['Name']}'")
-        return "\n".join(map(json.dumps, result)) if config.get("OutputType") == "JSONL" else result
-
-    def write(self, bucket, prefix, config):
-        how, lines = config.get("Transformation", "NONE"), config.get("OutputType") == "JSONL"
-        folder = "/".join(part for part in ((prefix or "").strip("/"), self.id) if part)
+    def write_results(self, bucket, prefix, config):
+        folder = result_folder(prefix, self.id)
         pending = [item for item, child in zip(self.items, self.children) if child is None]
-        kinds = {
-            "FAILED": [],
-            "PENDING": [{"Input": json.dumps(item), "InputDetails": {"Included": True}} for item in pending],
-            "SUCCEEDED": [],
+        written = {
+            status: [{"Key": f"{folder}/{name}", "Size": put(bucket, f"{folder}/{name}", text)} for name, text in files]
+            for status, files in result_files(self.ended, self.outputs, pending, config).items()
         }
-        for child in self.ended:
-            kinds["SUCCEEDED" if child["status"] == "SUCCEEDED" else "FAILED"] += self.shape(child, how)
-        files = {kind: [] for kind in kinds}
-        for kind, entries in kinds.items():
-            if entries:
-                key = f"{folder}/{kind}_0.{'jsonl' if lines else 'json'}"
-                text = "\n".join(map(json.dumps, entries)) + "\n" if lines else json.dumps(entries)
-                files[kind].append({"Key": key, "Size": len(put(bucket, key, text))})
         for counts in (self.record["itemCounts"], self.record["executionCounts"]):
             counts["resultsWritten"] = len(self.ended)
         key = f"{folder}/manifest.json"
-        put(bucket, key, json.dumps({"DestinationBucket": bucket, "MapRunArn": self.arn, "ResultFiles": files}))
+        put(bucket, key, json.dumps({"DestinationBucket": bucket, "MapRunArn": self.arn, "ResultFiles": written}))
         return {"MapRunArn": self.arn, "ResultWriterDetails": {"Bucket": bucket, "Key": key}}
 
 
@@ -354,37 +263,13 @@ class Fields:
         return self.value(selector, {**self.ctx, "Map": {"Item": {"Index": index, "Value": value}}})
 
 
-def described(child):
-    succeeded = child["status"] == "SUCCEEDED"
-    return {
-        **({} if succeeded else {"Cause": child.get("cause") or "", "Error": child.get("error") or ""}),
-        "ExecutionArn": child["executionArn"],
-        "Input": child["input"],
-        "InputDetails": {"Included": True},
-        "Name": child["name"],
-        **({"Output": child["output"]} if succeeded else {}),
-        "OutputDetails": {"Included": True},
-        "RedriveCount": 0,
-        "RedriveStatus": "NOT_REDRIVABLE" if succeeded else "REDRIVABLE_BY_MAP_RUN",
-        **({"RedriveStatusReason": "Execution is SUCCEEDED and cannot be redriven"} if succeeded else {}),
-        "StartDate": child["startDate"],
-        "StateMachineArn": child["stateMachineArn"],
-        "Status": child["status"],
-        "StopDate": child["stopDate"],
-    }
-
-
 def put(bucket, key, text):
+    """Writes an object and returns its size."""
     body = text.encode()
     status, _, answer = s3._put_object(bucket, key, body, {})
     if status != 200:
         raise sfn._ExecutionError("States.ResultWriterFailed", f"Writing s3://{bucket}/{key} failed: {answer.decode()}")
-    return body
-
-
-def too_large(what):
-    text = f"The {what} returned a result with a size exceeding the maximum number of bytes service limit."
-    return sfn._ExecutionError("States.DataLimitExceeded", text)
+    return len(body)
 
 
 def run_distributed_map(state, raw_input, effective, processor, execution, ctx):
@@ -401,7 +286,7 @@ def run_distributed_map(state, raw_input, effective, processor, execution, ctx):
         del running[run.arn]
     config = fields.value(writer.get("WriterConfig") or {})
     place = fields.arguments(writer) if writer.get("Resource") else None
-    written = run.write(place.get("Bucket"), place.get("Prefix"), config) if place else None
+    written = run.write_results(place.get("Bucket"), place.get("Prefix"), config) if place else None
     if run.record["status"] != "SUCCEEDED":
         text = "The specified tolerated failure threshold was exceeded"
         error = run.error or sfn._ExecutionError("States.ExceedToleratedFailureThreshold", text)
@@ -409,7 +294,7 @@ def run_distributed_map(state, raw_input, effective, processor, execution, ctx):
         add_linked_event(execution, "MapRunFailed", details)
         add_linked_event(execution, "MapStateFailed")
         raise error
-    result = written or run.state_result(config)
+    result = written or state_result(run.children, run.outputs, config, ctx["State"]["Name"])
     add_linked_event(execution, "MapRunSucceeded")
     add_linked_event(execution, "MapStateSucceeded")
     if fields.jsonata:
@@ -427,12 +312,13 @@ def abort_map_runs_of(execution):
             run.abort()
 
 
-def stop_with_map_runs(data):
+def stop_execution_and_map_runs(data):
     execution = sfn._executions.get(data.get("executionArn"))
     if execution and execution["status"] == "RUNNING":
         abort_map_runs_of(execution)
     return stop_execution(data)
 
 
-sfn._run_distributed_map = run_distributed_map
-sfn._stop_execution = stop_with_map_runs
+def install():
+    sfn._run_distributed_map = run_distributed_map
+    sfn._stop_execution = stop_execution_and_map_runs

@@ -1,0 +1,125 @@
+"""A MiniStack whose S3 a test fills and inspects from inside: `python local-cloud/s3_server.py`.
+
+Requests are JSON lines on standard input, answers are JSON lines on standard output. It ends when standard input ends.
+Through S3's own API a test cannot set when an object was last modified, which is half of what `sync` decides by.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+from datetime import datetime, timezone
+
+answers = os.fdopen(os.dup(1), "w", buffering=1)
+os.dup2(2, 1)
+
+from ministack.app import main  # noqa: E402
+from ministack.core.responses import set_request_account_id  # noqa: E402
+from ministack.services import s3  # noqa: E402
+
+import stepward_local_cloud  # noqa: E402
+
+REGION = "eu-west-1"
+ACCOUNT = "222222222222"
+
+
+@functools.lru_cache(maxsize=64)
+def content(size, fill):
+    """Each 64 bytes differ from all others, so that parts in the wrong order are noticed."""
+    blocks = (f"{block:08x}{fill:08x}".ljust(63, ".") + "\n" for block in range((size + 63) // 64))
+    return "".join(blocks).encode()[:size]
+
+
+def fill(buckets):
+    for state in (s3._buckets, s3._multipart_uploads, s3._completed_multipart_uploads):
+        state._data.clear()
+    # Large outputs go to the broker's bucket. MiniStack reads its access key as that of no particular account.
+    set_request_account_id("")
+    s3._buckets["stepward-artifacts-111111111111"] = {"created": s3.now_iso(), "objects": {}, "region": REGION}
+    set_request_account_id(ACCOUNT)
+    for bucket, objects in buckets.items():
+        s3._buckets[bucket] = {"created": s3.now_iso(), "objects": {}, "region": REGION}
+        for wanted in objects:
+            headers = {"content-type": wanted["content_type"], "x-amz-storage-class": wanted["storage_class"]}
+            headers |= {f"x-amz-meta-{name}": value for name, value in wanted["metadata"].items()}
+            record = s3._build_object_record(content(wanted["size"], wanted["fill"]), headers)
+            modified = datetime.fromtimestamp(wanted["modified"], timezone.utc)
+            record["last_modified"] = modified.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+            s3._buckets[bucket]["objects"][wanted["key"]] = record
+
+
+def look():
+    def seen(record):
+        return {
+            "size": record["size"],
+            "sha256": hashlib.sha256(record["body"]).hexdigest(),
+            "content_type": record["content_type"],
+            "storage_class": record["storage_class"],
+            "metadata": dict(record["metadata"], **record["preserved_headers"]),
+            "modified": record["last_modified"],
+        }
+
+    buckets = {
+        name: {key: seen(record) for key, record in bucket["objects"].items()}
+        for (_, name), bucket in s3._buckets._data.items()
+    }
+    uploads = [[upload["bucket"], upload["key"]] for upload in s3._multipart_uploads._data.values()]
+    return {"buckets": buckets, "uploads": uploads}
+
+
+def serve():
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "fill" in request:
+            answer = fill(request["fill"])
+        elif "kill" in request:
+            answer = victim.update(request["kill"], seen=0)
+        else:
+            answer = {**look(), "requests": victim["seen"]}
+        answers.write(json.dumps(answer) + "\n")
+    os._exit(0)
+
+
+# A test can have a process killed at a certain request.
+victim = {"process": None, "request": 0, "is_answered": False, "seen": 0}
+handle_request = s3.handle_request
+
+
+def kill_at(request):
+    if victim["process"] and victim["request"] == request:
+        os.kill(victim["process"], signal.SIGKILL)
+        victim["process"] = None
+
+
+@functools.wraps(handle_request)
+async def handle_request_and_kill(*arguments, **named):
+    victim["seen"] += 1
+    number = victim["seen"]
+    if not victim["is_answered"]:
+        kill_at(number)
+    answer = await handle_request(*arguments, **named)
+    kill_at(number)
+    return answer
+
+
+# The same contents come many times.
+compute_checksum = s3._compute_s3_checksum
+checksums = {}
+
+
+def compute_checksum_once(algorithm, body):
+    key = algorithm, hashlib.sha256(body).digest()
+    if key not in checksums:
+        checksums[key] = compute_checksum(algorithm, body)
+    return checksums[key]
+
+
+for addition in stepward_local_cloud.additions():
+    addition.install()
+s3.handle_request = handle_request_and_kill
+s3._compute_s3_checksum = compute_checksum_once
+threading.Thread(target=serve, daemon=True).start()
+main()

@@ -1,0 +1,74 @@
+"""EC2: images registered from a snapshot can be launched, client tokens of RunInstances, pages of DescribeInstances."""
+
+import base64
+import threading
+
+from ministack.core.responses import AccountRegionScopedDict
+from ministack.services import ec2
+
+launches = AccountRegionScopedDict()  # answers of RunInstances by client token
+launching = threading.Lock()
+
+registered_image = ec2._registered_image
+run_instances = ec2._ACTION_MAP["RunInstances"]
+describe_instances = ec2._ACTION_MAP["DescribeInstances"]
+parameter = ec2._p
+reset_ec2 = ec2.reset
+
+
+def launchable_image(image_id):
+    # MiniStack starts a container for an image that has a location, and refuses one that has none. An image that it
+    # does not find is launched as an instance without a container.
+    image = registered_image(image_id)
+    return image if image and image["ImageLocation"] else None
+
+
+def run_instances_once(parameters):
+    token = parameter(parameters, "ClientToken")
+    with launching:
+        answer = launches.get(token) if token else None
+        if answer is None:
+            answer = run_instances(parameters)
+            if token and answer[0] == 200:
+                launches[token] = answer
+    return answer
+
+
+def describe_page_of_instances(parameters):
+    # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html: 5 to 1,000 a page
+    if ec2._parse_member_list(parameters, "InstanceId"):
+        return describe_instances(parameters)
+    ec2._cleanup_terminated()
+    filters = ec2._parse_filters(parameters)
+    found = [instance for instance in ec2._instances.values() if ec2._matches_filters(instance, filters)]
+    start, end = page_bounds(parameter(parameters, "MaxResults"), parameter(parameters, "NextToken"))
+    page = found[start:end]
+    if not page:
+        return ec2._xml(200, "DescribeInstancesResponse", "<reservationSet/>")
+    ids = {f"InstanceId.{number}": [instance["InstanceId"]] for number, instance in enumerate(page, 1)}
+    status, headers, body = describe_instances(ids)
+    if status == 200 and end < len(found):
+        body = body.replace(b"</reservationSet>", b"</reservationSet><nextToken>" + page_token(end) + b"</nextToken>")
+    return status, headers, body
+
+
+def page_bounds(max_results, token):
+    size = min(max(int(max_results or 1000), 5), 1000)
+    start = int(base64.b64decode(token)) if token else 0
+    return start, start + size
+
+
+def page_token(start):
+    return base64.b64encode(str(start).encode())
+
+
+def reset():
+    launches.clear()
+    reset_ec2()
+
+
+def install():
+    ec2._registered_image = launchable_image
+    ec2._ACTION_MAP["RunInstances"] = run_instances_once
+    ec2._ACTION_MAP["DescribeInstances"] = describe_page_of_instances
+    ec2.reset = reset

@@ -1,0 +1,36 @@
+"""ECS Exec: the session's stream is where the task's tag `stepward:stream` says.
+
+There is no ECS agent on the local cloud, so a test starts a stand-in for the agent and names it in the tag. The
+stream's URL carries the command in hexadecimal, because the stand-in has no other way to learn it. Without the tag the
+stream is on AWS's own host, as in MiniStack.
+"""
+
+import json
+
+from ministack.services import ecs
+
+STREAM_TAG = "stepward:stream"
+
+execute_command = ecs._ACTION_MAP["ExecuteCommand"]
+
+
+def execute_command_on_tagged_stream(data):
+    status, headers, body = execute_command(data)
+    if status == 200:
+        answer = json.loads(body)
+        tags = {tag["key"]: tag["value"] for tag in ecs._tasks[answer["taskArn"]].get("tags") or []}
+        answer["session"] = session_on_stream(answer["session"], tags.get(STREAM_TAG), data.get("command", ""))
+        body = json.dumps(answer).encode()
+    return status, headers, body
+
+
+def session_on_stream(session, stream, command):
+    # AWS's session IDs begin like this.
+    session = {**session, "sessionId": f"ecs-execute-command-{session['sessionId']}"}
+    if stream:
+        session["streamUrl"] = f"{stream}/{session['sessionId']}?command={command.encode().hex()}"
+    return session
+
+
+def install():
+    ecs._ACTION_MAP["ExecuteCommand"] = execute_command_on_tagged_stream
