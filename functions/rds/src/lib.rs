@@ -18,7 +18,7 @@ use stepward::model::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, StepError};
 
 pub use identifier::{Identifier, LONGEST};
-pub use seen::instance;
+pub use seen::{Member, instance};
 use seen::{Seen, missing};
 use status::INELIGIBLE;
 pub use status::{AVAILABLE, Goal, STOPPED, is_forbidden, refused, trouble};
@@ -49,15 +49,6 @@ pub struct Changed {
     pub restarts_at: Option<String>,
     /// The instance or cluster in the AWS console.
     pub console_url: String,
-}
-
-/// An instance of a cluster.
-#[derive(Clone, Debug, JsonSchema, Serialize)]
-pub struct Member {
-    /// The instance's name.
-    pub instance: String,
-    /// Its status.
-    pub status: String,
 }
 
 /// What is kept between two calls.

@@ -2,9 +2,20 @@
 
 use aws_sdk_rds::Client;
 use aws_sdk_rds::types::DbInstance;
+use schemars::JsonSchema;
+use serde::Serialize;
 use stepward::{ErrorName, StepError};
 
-use crate::{Goal, Member, trouble};
+use crate::status::{Goal, trouble};
+
+/// An instance of a cluster.
+#[derive(Clone, Debug, JsonSchema, Serialize)]
+pub struct Member {
+    /// The instance's name.
+    pub instance: String,
+    /// Its status.
+    pub status: String,
+}
 
 /// An instance or a cluster as RDS shows it.
 #[derive(Debug)]

@@ -11,10 +11,10 @@ use stepward::{ErrorName, StepError};
 
 use crate::body::blocking;
 use crate::bucket::Bucket;
+use crate::end::End;
 use crate::keys::fits_xml;
 use crate::listing::Entry;
 use crate::slice::Slice;
-use crate::transfer::End;
 
 /// Objects that one request deletes. <https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html>
 pub const BATCH: usize = 1000;

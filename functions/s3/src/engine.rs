@@ -11,11 +11,12 @@ use stepward::{ErrorName, Progress, StepError};
 
 use crate::body::blocking;
 use crate::delete::{self, Batch};
+use crate::end::End;
 use crate::listing::Entry;
 use crate::plan::{Decision, Plan};
 use crate::report::{Done, Report};
 use crate::slice::too_late;
-use crate::transfer::{Begin, End, Transfers};
+use crate::transfer::{Begin, Transfers};
 
 pub use self::position::{Position, Unfinished, position};
 

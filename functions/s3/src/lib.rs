@@ -7,6 +7,7 @@ pub mod body;
 pub mod bucket;
 pub mod contents;
 pub mod delete;
+pub mod end;
 pub mod engine;
 pub mod filter;
 pub mod keys;
@@ -24,4 +25,5 @@ pub mod task;
 #[cfg(test)]
 mod testing;
 pub mod transfer;
+mod tries;
 pub mod verify;

@@ -8,9 +8,9 @@ use stepward::{ErrorName, StepError};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use crate::bucket::Bucket;
+use crate::end::End;
 use crate::keys::listed;
 use crate::local::{self, Root};
-use crate::transfer::End;
 
 /// Entries of a local listing that are handed over at once; S3's pages have as many.
 const PAGE: usize = 1000;

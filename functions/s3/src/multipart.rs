@@ -15,14 +15,14 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUploa
 use crc_fast::CrcAlgorithm;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use serde::{Deserialize, Serialize};
 use stepward::runtime::resend::OnlyThrottled;
 use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;
 use crate::bucket::{Attributes, Bucket, patient};
 use crate::slice::Slice;
-use crate::transfer::{Begin, Reached, TRIES, jitter};
+use crate::transfer::{Begin, Begun, Reached};
+use crate::tries::{TRIES, jitter};
 
 use self::left::abort_lost;
 pub(crate) use self::left::aborted;
@@ -34,15 +34,6 @@ pub const PART: u64 = 8 * 1024 * 1024;
 const PARTS: u64 = 10_000;
 /// Parts of one object that are on their way at once.
 pub const AT_ONCE: usize = 8;
-
-/// A multipart upload that goes on in another call.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Begun {
-    /// S3's ID of it.
-    pub upload_id: String,
-    /// What it is of: when this has changed, its parts are of no use.
-    pub of: String,
-}
 
 /// What a multipart upload is to make.
 pub struct Upload<'a> {

@@ -2,140 +2,38 @@
 
 mod ends;
 mod permissions;
+mod request;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use aws_sdk_s3::types::{MultipartUpload, StorageClass};
-use stepward::model::input::require;
-use stepward::{Context, ErrorName, Progress, Resume, StepError};
+use stepward::{Context, Progress, Resume, StepError};
 use tokio::sync::Semaphore;
 
 use crate::body::blocking;
-use crate::bucket::{Attributes, Encryption};
+use crate::bucket::Attributes;
+use crate::end::End;
 use crate::engine::{self, Run, Unfinished};
-use crate::filter::{Filter, Filters, root_of_local, root_of_s3};
+use crate::filter::{Filters, root_of_local, root_of_s3};
 use crate::listing::Listing;
 use crate::multipart::{abort, is_of, unfinished};
-use crate::place::{Place, Uri};
+use crate::place::Uri;
 use crate::plan::{Direction, Plan};
 use crate::report::Done;
 use crate::slice::Slice;
-use crate::transfer::{End, MEMORY, Transfers, scratch_name};
+use crate::transfer::{MEMORY, Transfers, scratch_name};
 
 use self::ends::{Ends, Look};
+pub use self::request::{Operation, Task};
 
 /// How long a transfer may take, over all its calls.
 pub const TIMEOUT: Duration = Duration::from_hours(24);
 /// Seconds by which our clock may be ahead of S3's.
 const CLOCKS: i64 = 60;
 
-/// What is done.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Operation {
-    /// As `aws s3 cp`.
-    Copy,
-    /// As `aws s3 mv`.
-    Move,
-    /// As `aws s3 sync`, with `--delete` where true.
-    Sync(bool),
-    /// As `aws s3 rm`: what is named as destination.
-    Delete,
-}
-
-/// What a step's parameters ask for.
-#[derive(Clone, Copy, Debug)]
-pub struct Task<'a> {
-    /// What is done.
-    pub operation: Operation,
-    /// From where; the destination where it is a deletion.
-    pub source: &'a str,
-    /// To where.
-    pub destination: &'a str,
-    /// Whether all that begins with the source is meant.
-    pub recursive: bool,
-    /// Which names are meant.
-    pub filters: &'a [Filter],
-    /// Whether nothing is changed, only shown.
-    pub dry_run: bool,
-    /// The storage class of what is written.
-    pub storage_class: Option<&'a str>,
-    /// The encryption of what is written.
-    pub sse: Option<Encryption>,
-    /// The KMS key of what is written.
-    pub sse_kms_key_id: Option<&'a str>,
-    /// Another account of the customer that the source is read in.
-    pub source_account: Option<&'a str>,
-    /// The Region of the source bucket, where it is another.
-    pub source_region: Option<&'a str>,
-    /// The account that owns the bucket that is written, where it is not the target's.
-    pub bucket_owner: Option<&'a str>,
-}
-
 impl Task<'_> {
-    fn places(&self) -> Result<(Place, Place), StepError> {
-        Ok((Place::parse("source", self.source)?, Place::parse(self.name_of_destination(), self.destination)?))
-    }
-
-    /// Whether the source is read in another account or Region than the destination is written in.
-    fn is_elsewhere(&self) -> bool {
-        self.source_account.is_some() || self.source_region.is_some()
-    }
-
-    fn name_of_destination(&self) -> &'static str {
-        if self.operation == Operation::Delete { "uri" } else { "destination" }
-    }
-
-    /// Checks what can be checked before anything is asked of AWS.
-    ///
-    /// # Errors
-    /// `InvalidInput` naming the parameter.
-    pub fn validate(&self) -> Result<(), StepError> {
-        if self.operation == Operation::Delete {
-            let uri = Uri::parse("uri", self.destination)?;
-            require(self.recursive || !uri.key.is_empty(), || {
-                "uri names a whole bucket: name an object, or set recursive".into()
-            })?;
-        }
-        let (source, destination) = self.places()?;
-        let classes = StorageClass::values();
-        require(self.storage_class.is_none_or(|class| classes.contains(&class)), || {
-            format!("storage_class is none of {}", classes.join(", "))
-        })?;
-        require(self.sse_kms_key_id.is_none() || self.sse == Some(Encryption::Kms), || {
-            "sse_kms_key_id needs sse \"aws:kms\"".into()
-        })?;
-        require(self.bucket_owner.is_none_or(|id| id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit())), || {
-            "bucket_owner is not an account ID of 12 digits".into()
-        })?;
-        let single = !self.recursive && self.operation != Operation::Delete;
-        match (&source, &destination) {
-            (Place::Local(_), Place::Local(_)) => Err(ErrorName::InvalidInput
-                .because("source and destination are both local: at least one must be s3://bucket/key")),
-            (Place::Local(_), _) if self.is_elsewhere() => Err(ErrorName::InvalidInput
-                .because("source_account and source_region are for a source in S3, and this one is local")),
-            (Place::S3(uri), _) if single && (uri.key.is_empty() || uri.key.ends_with('/')) => {
-                Err(ErrorName::InvalidInput
-                    .because("source names a prefix and not an object: set recursive, or name an object"))
-            }
-            (Place::S3(from), Place::S3(to)) if self.operation == Operation::Move => {
-                let (below, onto) = (prefix(&from.key), prefix(&to.key));
-                let itself = if self.recursive { onto.starts_with(&below) } else { is_onto(&from.key, &to.key) };
-                require(from.bucket != to.bucket || !itself, || {
-                    "destination is source itself or below it: what was moved would be moved again, or lost".into()
-                })
-            }
-            (Place::S3(from), Place::S3(to)) if self.operation == Operation::Sync(true) => {
-                let (below, onto) = (prefix(&from.key), prefix(&to.key));
-                require(from.bucket != to.bucket || below == onto || !below.starts_with(&onto), || {
-                    "source is below destination, where delete would delete it: name another destination".into()
-                })
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Works until all is done or the time for a call is over.
     ///
     /// # Errors
@@ -277,15 +175,4 @@ impl Task<'_> {
             &root(&transfers.destination, self.destination),
         )
     }
-}
-
-/// A prefix that whole names follow: empty, or with a slash at its end.
-fn prefix(key: &str) -> String {
-    if key.is_empty() || key.ends_with('/') { key.to_owned() } else { format!("{key}/") }
-}
-
-/// Whether a single object would be moved onto itself.
-fn is_onto(from: &str, to: &str) -> bool {
-    let name = from.rsplit('/').next().unwrap_or(from);
-    from == to || (to.is_empty() || to.ends_with('/')) && *from == format!("{to}{name}")
 }

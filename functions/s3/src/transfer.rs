@@ -4,104 +4,20 @@ mod begin;
 mod copy;
 mod download;
 mod moved;
+mod shared;
 mod upload;
 
-use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
-
-use stepward::{Context, ErrorName, StepError};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use stepward::{ErrorName, StepError};
 use tokio::time::timeout_at;
 
-use crate::bucket::{Attributes, Bucket};
-use crate::keys;
-use crate::listing::Entry;
-use crate::local::{Root, Scratch};
-use crate::multipart::{self, Upload};
-use crate::slice::{Slice, too_late};
-
-pub use self::begin::{Begin, Reached};
+pub use self::begin::{Begin, Begun, Partial, Reached};
 use self::copy::COPY_LIMIT;
-pub use self::download::Partial;
 pub(crate) use self::download::scratch_name;
-
-/// Tries of what the SDK cannot send again by itself: a body that broke off on its way.
-pub(crate) const TRIES: u32 = 3;
-
-/// One end of a transfer.
-#[derive(Clone, Debug)]
-pub enum End {
-    /// Objects.
-    S3 {
-        /// Where.
-        bucket: Bucket,
-        /// What keys begin with; empty, or with a slash at its end.
-        prefix: String,
-    },
-    /// Files.
-    Local {
-        /// The local root.
-        root: Arc<Root>,
-        /// The directory, below the root.
-        base: String,
-    },
-}
-
-/// What transfers of one call share.
-pub struct Transfers<'a> {
-    /// The step's context.
-    pub ctx: &'a Context,
-    /// From where.
-    pub source: End,
-    /// To where.
-    pub destination: End,
-    /// How objects are written.
-    pub attributes: Attributes,
-    /// Whether sources are deleted once their copies are verified.
-    pub is_move: bool,
-    /// Whether all below the source is transferred.
-    pub recursive: bool,
-    /// When to stop for now.
-    pub slice: Slice,
-    /// Where files are written before they get their names.
-    pub scratch: Option<Arc<Scratch>>,
-    /// Whether copies go through here, because S3 may not make them itself.
-    pub relay: AtomicBool,
-    /// Whether the source is read in another account than the destination is written in.
-    pub two_accounts: bool,
-    /// Memory for parts that are held whole, in units of [`crate::multipart::PART`].
-    pub memory: Semaphore,
-}
-
-impl End {
-    /// A name below it, whole: a key, or a path below the root.
-    #[must_use]
-    pub fn path(&self, name: &str) -> String {
-        match self {
-            Self::S3 { prefix, .. } => format!("{prefix}{name}"),
-            Self::Local { base, .. } if base.is_empty() => name.to_owned(),
-            Self::Local { base, .. } => format!("{base}/{name}"),
-        }
-    }
-
-    /// A name below it as filters see it, and people: `bucket/key`, or an absolute path.
-    #[must_use]
-    pub fn full_path(&self, name: &str) -> String {
-        match self {
-            Self::S3 { bucket, .. } => format!("{}/{}", bucket.name, self.path(name)),
-            Self::Local { root, .. } => format!("{}/{}", root.path().display(), self.path(name)),
-        }
-    }
-
-    /// A name below it, for a person: on one line, whatever is in it.
-    #[must_use]
-    pub fn shown(&self, name: &str) -> String {
-        let scheme = if matches!(self, Self::S3 { .. }) { "s3://" } else { "" };
-        format!("{scheme}{}", keys::shown(&self.full_path(name)))
-    }
-}
+pub use self::shared::{MEMORY, Transfers};
+use crate::end::End;
+use crate::listing::Entry;
+use crate::multipart;
+use crate::slice::too_late;
 
 impl Transfers<'_> {
     /// Transfers an entry to its name at the destination. What is not over in time goes on with what comes back.
@@ -226,43 +142,4 @@ impl Transfers<'_> {
             }
         }
     }
-
-    /// What is made of parts at the destination.
-    fn in_parts_to<'b>(&'b self, to: (&'b Bucket, &'b str), size: u64, part_size: u64, of: &'b str) -> Upload<'b> {
-        let (bucket, key) = to;
-        let (attributes, session_arn, slice) = (&self.attributes, self.ctx.session_arn(), &self.slice);
-        Upload { bucket, key, attributes, size, part_size, of, session_arn, slice }
-    }
-
-    /// Room for a part that is held in memory whole.
-    async fn room(&self, bytes: u64) -> Result<SemaphorePermit<'_>, StepError> {
-        let units = bytes.div_ceil(multipart::PART).clamp(1, MEMORY as u64);
-        let room = self.memory.acquire_many(u32::try_from(units).unwrap_or(1)).await;
-        room.map_err(|_| ErrorName::Internal.because("the memory's semaphore is closed"))
-    }
-}
-
-/// Units of [`crate::multipart::PART`] that are held in memory at once.
-pub const MEMORY: usize = 4;
-
-/// Tries again, a little later each time, what broke off on its way.
-async fn tried<T, F: Future<Output = Result<T, StepError>>>(work: impl Fn() -> F) -> Result<T, StepError> {
-    let mut tries = 1;
-    loop {
-        match work().await {
-            Err(error) if matches!(error.name, ErrorName::TimedOut | ErrorName::Throttled) && tries < TRIES => {
-                tries += 1;
-                tokio::time::sleep(jitter(Duration::from_secs(1 << tries))).await;
-            }
-            answer => return answer,
-        }
-    }
-}
-
-/// Some time up to `most`, so that many who failed together do not come back together.
-pub(crate) fn jitter(most: Duration) -> Duration {
-    let mut random = [0; 2];
-    // Without randomness the wait is the longest.
-    let part = getrandom::fill(&mut random).map_or(1.0, |()| f64::from(u16::from_be_bytes(random)) / 65_536.0);
-    most.mul_f64(part)
 }

@@ -1,43 +1,26 @@
 //! Runs a command on any number of nodes, batch by batch, over any number of calls.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_sdk_ssm::Client;
 use futures_util::{StreamExt, stream};
-use schemars::JsonSchema;
-use serde::Serialize;
-use stepward::node::Outcome;
 use stepward::{Context, ErrorName, Progress, Resume, StepError};
 use tokio::time::Instant;
 
+use crate::outcome::tell_left_out;
 use crate::payload::Payload;
 use crate::plan::{BATCH, Plan};
+use crate::results::{self, Ran};
 use crate::send::{self, Sent};
 use crate::state::{Batch, Run, now};
-use crate::{look, outcome, results};
+use crate::{AT_ONCE, look};
 
-/// How many requests are made of SSM at once. Its limits are the account's and shared with everything else there.
-pub(crate) const AT_ONCE: usize = 4;
 /// How long one call sends: after it the position is answered, so that no repeat has much to look for.
 const SENDING: Duration = Duration::from_secs(20);
 /// How many looks in a row may fail to send before the step gives up.
 const PATIENCE: u8 = 5;
 /// Characters of the reason for which no more are begun that go from call to call.
 const REASON: usize = 500;
-
-/// How a command ended on all nodes.
-#[derive(Debug, JsonSchema, Serialize)]
-pub struct Ran {
-    /// SSM's IDs of the commands, one for each batch of up to 50 nodes.
-    pub command_ids: Vec<String>,
-    /// On how many nodes it succeeded.
-    pub succeeded: usize,
-    /// On how many it did not: it failed, was not over in time, or did not run.
-    pub failed: usize,
-    /// How it ended on each node, by the node's ID.
-    pub nodes: BTreeMap<String, Outcome>,
-}
 
 /// One call of a step: looks how far the commands are, sends those whose turn it is, and answers.
 ///
@@ -214,13 +197,6 @@ fn after_sending(ctx: &Context, run: &mut Run, sent: usize, failed: Option<StepE
         return Err(error);
     }
     Ok(if sent > 0 { Duration::ZERO } else { Duration::from_secs(5) })
-}
-
-/// Tells of the nodes that a batch was not sent to.
-pub(crate) fn tell_left_out(ctx: &Context, ids: &[String], left_out: &str) {
-    for (id, why) in ids.iter().zip(left_out.chars()).filter(|(_, why)| *why != '.') {
-        ctx.log(outcome::line(id, &outcome::left_out(why)));
-    }
 }
 
 fn pending(plan: &Plan, run: &mut Run, wait: Duration) -> Result<Progress<Ran>, StepError> {

@@ -41,6 +41,9 @@ use stepward::{ErrorName, Function};
 /// How long a step may be at it: the longest command, 48 hours, with an hour to be taken and looked at.
 pub const TIMEOUT: Duration = Duration::from_hours(49);
 
+/// How many requests are made of SSM at once. Its limits are the account's and shared with everything else there.
+pub(crate) const AT_ONCE: usize = 4;
+
 /// What the steps' functions are given: a call sends for 20 seconds at most and looks by pages, but the last one reads
 /// the results of up to 25,000 nodes, with up to 4 MiB of outputs.
 pub const FUNCTION: Function = Function { timeout_seconds: 300, memory_mib: 1024, local_files: false };

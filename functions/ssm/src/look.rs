@@ -10,11 +10,11 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use stepward::node::Status;
 use stepward::{Context, ErrorName, StepError};
 
-use crate::engine::{AT_ONCE, tell_left_out};
+use crate::outcome::tell_left_out;
 use crate::plan::Plan;
 use crate::send::comment;
 use crate::state::{Batch, Run, now};
-use crate::{nodes, outcome};
+use crate::{AT_ONCE, nodes, outcome};
 
 /// Up to so many commands are asked for by ID; more by pages of all that SSM has had since they were sent.
 const BY_ID: usize = 3;

@@ -1,6 +1,7 @@
 //! What SSM's words about a node mean, and what to do about it.
 
 use aws_sdk_ssm::types::{CommandInvocation, CommandInvocationStatus};
+use stepward::Context;
 use stepward::node::{Outcome, Status};
 
 use crate::plan::Plan;
@@ -166,6 +167,13 @@ pub fn line(id: &str, outcome: &Outcome) -> String {
         (Some(code), _) => format!("{id} {status} (exit {code})"),
         (None, Some(message)) => format!("{id} {status}: {message}"),
         (None, None) => format!("{id} {status}"),
+    }
+}
+
+/// Tells of the nodes that a batch was not sent to; `reasons` has a character for each.
+pub(crate) fn tell_left_out(ctx: &Context, ids: &[String], reasons: &str) {
+    for (id, why) in ids.iter().zip(reasons.chars()).filter(|(_, why)| *why != '.') {
+        ctx.log(line(id, &left_out(why)));
     }
 }
 

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use aws_sdk_ssm::Client;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use schemars::JsonSchema;
+use serde::Serialize;
 use stepward::node::{Outcome, Status};
 use stepward::{Context, ErrorName, StepError};
 use tokio::time::Instant;
 
-use crate::engine::{AT_ONCE, Ran};
 use crate::look::invocations;
 use crate::plan::Plan;
 use crate::state::{Batch, Run};
-use crate::{outcome, output};
+use crate::{AT_ONCE, outcome, output};
 
 /// Characters of output that all nodes of a run have together; each has the same share.
 pub const OUTPUT_BUDGET: usize = 4 * 1024 * 1024;
@@ -32,6 +33,19 @@ const SHOWN: usize = 500;
 const REREADS: u8 = 2;
 /// How long to wait before that.
 pub(crate) const REREAD: Duration = Duration::from_secs(5);
+
+/// How a command ended on all nodes.
+#[derive(Debug, JsonSchema, Serialize)]
+pub struct Ran {
+    /// SSM's IDs of the commands, one for each batch of up to 50 nodes.
+    pub command_ids: Vec<String>,
+    /// On how many nodes it succeeded.
+    pub succeeded: usize,
+    /// On how many it did not: it failed, was not over in time, or did not run.
+    pub failed: usize,
+    /// How it ended on each node, by the node's ID.
+    pub nodes: BTreeMap<String, Outcome>,
+}
 
 /// What a node's result is known from.
 struct Found {

@@ -10,9 +10,10 @@ use serde_json::json;
 use stepward::node::Status;
 use stepward::{Context, ErrorName, Progress, Resume, StepError, testing};
 
-use crate::engine::{self, Ran};
+use crate::engine;
 use crate::payload::Command;
 use crate::plan::Plan;
+use crate::results::Ran;
 use crate::testing::Fake;
 
 pub(crate) fn id(number: usize) -> String {

@@ -4,25 +4,13 @@ use stepward::StepError;
 use stepward::model::error::ErrorName;
 use stepward::model::input::require;
 
-use super::Root;
+use super::path::lexical;
+use super::root::Root;
 use super::scratch::SCRATCH;
 
 // https://man7.org/linux/man-pages/man3/limits.h.0p.html: NAME_MAX, and PATH_MAX without the NUL that ends a path.
 const LONGEST_NAME: usize = 255;
 const LONGEST_PATH: usize = 4_095;
-
-/// The parts of a path without `.`, `..` and empty ones, or `None` if a `..` climbs above where it begins.
-pub(crate) fn lexical(path: &str) -> Option<Vec<&str>> {
-    let mut clean = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(clean.pop()?),
-            name => clean.push(name),
-        }
-    }
-    Some(clean)
-}
 
 impl Root {
     /// Where a path, absolute or relative to the root, is below it: without `.`, `..` and doubled slashes, and empty

@@ -10,7 +10,8 @@ use stepward::StepError;
 use stepward::model::error::ErrorName;
 
 use super::failure::failed;
-use super::{Root, Stat, split};
+use super::path::split;
+use super::root::{Root, Stat};
 
 /// The directory below the root that listings leave out.
 pub(super) const SCRATCH: &str = ".stepward";

@@ -1,16 +1,21 @@
 //! What holds for every path. The helpers serve the modules beside this one.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::*;
+use stepward::StepError;
+use stepward::model::error::ErrorName;
+
+use super::root::{Root, Stat};
 
 /// A root with something beside it that nothing may touch.
 pub(super) struct Tree {

@@ -10,7 +10,7 @@ use cap_std::fs::{Dir, MetadataExt};
 use stepward::StepError;
 
 use super::failure::{failed, is_absent, why_skipped};
-use super::{Root, Stat};
+use super::root::{Root, Stat};
 
 /// How many names are held at once. A directory with more is read again for the next ones.
 const MOST_NAMES: usize = 100_000;

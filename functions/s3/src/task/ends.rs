@@ -3,13 +3,13 @@
 use aws_sdk_s3::types::StorageClass;
 use stepward::{Context, ErrorName, StepError};
 
-use super::{Operation, Task, prefix};
+use super::request::{Operation, Task, prefix};
 use crate::body::blocking;
 use crate::bucket::{Bucket, Head, client};
+use crate::end::End;
 use crate::listing::{Entry, is_archived};
 use crate::local::Root;
 use crate::place::{Place, Uri};
-use crate::transfer::End;
 
 /// The two ends and, for a single entry, that entry and its name at the destination.
 pub(super) struct Ends {

@@ -4,7 +4,7 @@ use serde_json::json;
 use stepward::model::permissions::{literal, s3_arn};
 use stepward::{Peer, Permissions};
 
-use super::{Operation, Task, prefix};
+use super::request::{Operation, Task, prefix};
 use crate::place::{Place, Uri};
 
 /// Session policies let S3 alone use KMS keys, for objects that are encrypted with them.

@@ -11,18 +11,20 @@ use crc_fast::CrcAlgorithm;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use stepward::{ErrorName, StepError};
 
+use super::begin::{Begin, Begun, Reached};
 use super::download::{broken, changed, check};
-use super::{Begin, Reached, Transfers, tried};
+use super::shared::Transfers;
 use crate::body::Checksum;
 use crate::bucket::{Bucket, Head, copy_source, patient};
 use crate::listing::Entry;
 use crate::multipart::{self, PART, Part, Uploaded};
+use crate::tries::tried;
 use crate::verify;
 
 /// The largest object that S3 copies by one request, in bytes: 5 GiB.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html>
 pub(super) const COPY_LIMIT: u64 = 5 << 30;
-/// What [`multipart::Begun::of`] begins with where the parts go through here: the next call goes on in the same way.
+/// What [`Begun::of`] begins with where the parts go through here: the next call goes on in the same way.
 const HERE: &str = "here ";
 /// Parts of a copy that S3 makes: large, because only requests travel.
 const COPY_PART: u64 = 512 << 20;
@@ -58,9 +60,9 @@ impl Transfers<'_> {
         (from, source): (&Bucket, &str),
         entry: &Entry,
         (to, key): (&Bucket, &str),
-        begun: Option<multipart::Begun>,
+        begun: Option<Begun>,
         reached: &Reached,
-    ) -> Result<Option<multipart::Begun>, StepError> {
+    ) -> Result<Option<Begun>, StepError> {
         let went_through_here = begun.as_ref().is_some_and(|begun| begun.of.starts_with(HERE));
         if went_through_here || self.relay.load(Ordering::Relaxed) {
             return Err(ErrorName::AccessDenied.because("S3 may not copy between these two accounts by itself"));
@@ -85,9 +87,9 @@ impl Transfers<'_> {
         (from, source): (&Bucket, &str),
         entry: &Entry,
         (to, key): (&Bucket, &str),
-        begun: Option<multipart::Begun>,
+        begun: Option<Begun>,
         reached: &Reached,
-    ) -> Result<Option<multipart::Begun>, StepError> {
+    ) -> Result<Option<Begun>, StepError> {
         let head = from.head(source).await?;
         let (of, part_size) = (entry.etag.clone().unwrap_or_default(), multipart::part_size(head.size, COPY_PART));
         let (upload, head) = (self.in_parts_to((to, key), head.size, part_size, &of), &head);
@@ -114,9 +116,9 @@ impl Transfers<'_> {
         (from, source): (&Bucket, &str),
         entry: &Entry,
         (to, key): (&Bucket, &str),
-        begun: Option<multipart::Begun>,
+        begun: Option<Begun>,
         reached: &Reached,
-    ) -> Result<Option<multipart::Begun>, StepError> {
+    ) -> Result<Option<Begun>, StepError> {
         let head = from.head(source).await?;
         if entry.etag.is_some() && entry.etag != head.etag {
             return Err(ErrorName::Conflict.because("the object was changed while it was copied; run it again"));

@@ -11,35 +11,18 @@ use bytes::{Bytes, BytesMut};
 use crc_fast::CrcAlgorithm;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
-use serde::{Deserialize, Serialize};
 use stepward::model::digest::sha256;
 use stepward::{ErrorName, StepError};
 
-use super::{Begin, Reached, Transfers, tried};
+use super::begin::{Begin, Partial, Reached};
+use super::shared::Transfers;
 use crate::body::{CHUNK, Checksum, blocking};
 use crate::bucket::{Bucket, Head};
 use crate::listing::Entry;
 use crate::local::{Root, Scratch};
 use crate::multipart::{AT_ONCE, PART};
+use crate::tries::tried;
 use crate::verify;
-
-/// A file that has its first `bytes`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Partial {
-    etag: Option<String>,
-    bytes: u64,
-    /// As text: of a number of 64 bits a state machine keeps 53.
-    checksum: String,
-    /// Of a move whose file is whole and has its name: how many bytes of it have been read again, and their checksum.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    read: Option<(u64, String)>,
-}
-
-impl Partial {
-    fn of(etag: Option<&String>, received: Checksum) -> Self {
-        Self { etag: etag.cloned(), bytes: received.bytes, checksum: received.text(), read: None }
-    }
-}
 
 impl Transfers<'_> {
     pub(super) async fn download(

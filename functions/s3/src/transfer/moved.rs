@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use stepward::{ErrorName, StepError};
 
+use super::begin::Begin;
 use super::download::scratch_name;
-use super::{Begin, End, Transfers};
+use super::shared::Transfers;
 use crate::body::blocking;
+use crate::end::End;
 use crate::listing::Entry;
 use crate::multipart::aborted;
 

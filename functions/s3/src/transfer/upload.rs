@@ -8,7 +8,8 @@ use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use stepward::{ErrorName, StepError};
 
-use super::{Begin, Reached, Transfers};
+use super::begin::{Begin, Begun, Reached};
+use super::shared::Transfers;
 use crate::body::{CHUNK, Checksum, blocking};
 use crate::bucket::Bucket;
 use crate::local::{OpenFile, Root};
@@ -90,7 +91,7 @@ impl Transfers<'_> {
         opened: &OpenFile,
         path: &str,
         (bucket, key): (&Bucket, &str),
-        begun: Option<multipart::Begun>,
+        begun: Option<Begun>,
         reached: &Reached,
     ) -> Result<Uploaded, StepError> {
         let size = opened.stat.size;

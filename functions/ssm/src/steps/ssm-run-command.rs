@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::engine::{self, Ran};
+use crate::engine;
 use crate::payload::Command;
 use crate::plan::{Plan, Shell, defaults};
+use crate::results::Ran;
 use crate::{FUNCTION, TIMEOUT, quote};
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::deliver::{self, Fetch};
-use crate::engine::{self, Ran};
+use crate::engine;
 use crate::payload::{File, Origin};
 use crate::plan::{DELIVERY, Plan, Shell, check_bucket, defaults};
+use crate::results::Ran;
 use crate::{FUNCTION, TIMEOUT, quote};
 use schemars::JsonSchema;
 use serde::Deserialize;
