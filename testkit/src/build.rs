@@ -1,6 +1,7 @@
 //! Builds binaries of this workspace with Cargo: tests and benches run what a deployment runs.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -83,15 +84,17 @@ pub fn of_this_program() -> Result<(String, PathBuf), String> {
 }
 
 /// A program from the package registry, in this version with this feature, below `tools` in the target directory; where
-/// it is. It is built once, for release and with the dependencies that it was published with.
+/// it is. It is built once, for release and with the dependencies that it was published with. Of several runs that need
+/// it at the same time, one installs it and the others wait.
 pub fn install(name: &str, version: &str, feature: &str, target_dir: &Path) -> Result<PathBuf, String> {
     let tools = target_dir.join("tools");
     let place = tools.join(format!("{name}-{version}"));
     let program = place.join("bin").join(name);
+    let _held = lock(&tools, &format!("{name}-{version}.lock"))?;
     if program.is_file() {
         return Ok(program);
     }
-    let parts = tools.join("build");
+    let parts = tools.join(format!("build-{name}-{version}"));
     let mut command = cargo(&["install", "--locked", "--features", feature, "--version", &format!("={version}"), name]);
     command.arg("--root").arg(&place).arg("--target-dir").arg(&parts);
     let done = command.status().map_err(|error| format!("cargo cannot be run: {error}"))?;
@@ -101,6 +104,17 @@ pub fn install(name: &str, version: &str, feature: &str, target_dir: &Path) -> R
     // Hundreds of megabytes that nobody needs again.
     let _ = std::fs::remove_dir_all(parts);
     Ok(program)
+}
+
+/// Takes a lock file, waiting for whoever holds it. Released when the file is dropped, also by a process that is killed.
+fn lock(dir: &Path, name: &str) -> Result<File, String> {
+    let path = dir.join(name);
+    let taken = || {
+        std::fs::create_dir_all(dir)?;
+        let file = File::create(&path)?;
+        file.lock().map(|()| file)
+    };
+    taken().map_err(|error: std::io::Error| format!("{}: {error}", path.display()))
 }
 
 fn cargo(arguments: &[&str]) -> Command {

@@ -5,6 +5,7 @@ pub mod ecs_agent;
 mod http;
 pub mod nodes;
 pub mod proof;
+pub mod run_dir;
 pub mod runtime_api;
 pub mod s3;
 pub mod stand_in;

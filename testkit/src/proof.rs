@@ -25,6 +25,8 @@ use stepward_cli::output::Progress;
 use stepward_cli::role_template;
 use stepward_cli::workspace::Workspace;
 
+use crate::run_dir::new_run_dir;
+
 const REGION: &str = "eu-west-1";
 const CUSTOMER: &str = "acme";
 const ACCOUNT: (&str, &str) = ("prod", "222222222222");
@@ -115,7 +117,9 @@ struct Proof {
 impl Proof {
     async fn start<S: Step>() -> Self {
         let workspace = Workspace::find().expect("the checkout");
-        let dir = workspace.local_cloud().join(format!("proof-{}-{}", S::NAME, std::process::id()));
+        // A step may have several proofs, which run at once.
+        let dir = new_run_dir(&workspace.local_cloud(), &format!("proof-{}", S::NAME))
+            .unwrap_or_else(|error| panic!("{error}"));
         let local = LocalCloud::start_private(&dir).unwrap_or_else(|error| panic!("no local cloud: {error}"));
         let operator = Cloud::local(local.port, OPERATOR, Some(REGION));
         let (owner, peer) = (operator.other_account(ACCOUNT.1), operator.other_account(PEER.1));

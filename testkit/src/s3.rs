@@ -28,6 +28,7 @@ use self::compare::After;
 use self::server::Server;
 use self::sides::{Cli, Outcome, Place, Steps};
 use crate::build;
+use crate::run_dir::new_run_dir;
 
 /// Differing seeds that are kept; the rest of a run is only counted.
 const SHOWN: usize = 50;
@@ -132,8 +133,8 @@ pub fn run(
     let binaries = if against == Against::Steps { steps(&workspace)? } else { BTreeMap::new() };
     let seeds = Mutex::new(seeds.into_iter().collect::<Vec<_>>().into_iter());
     let summary = Mutex::new(Summary::default());
-    let work = |worker: usize| -> Result<(), String> {
-        let mut world = World::start(&workspace, &binaries, against, worker)?;
+    let work = || -> Result<(), String> {
+        let mut world = World::start(&workspace, &binaries, against)?;
         loop {
             let next = locked(&seeds).next();
             let Some(seed) = next else { return world.end() };
@@ -143,7 +144,7 @@ pub fn run(
                 // Whatever is wrong with this world, the next seed gets a new one.
                 Err(error) => {
                     let broken = Compared::broken(&case, &error);
-                    world = World::start(&workspace, &binaries, against, worker)?;
+                    world = World::start(&workspace, &binaries, against)?;
                     broken
                 }
             };
@@ -153,7 +154,7 @@ pub fn run(
         }
     };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs.max(1)).map(|worker| scope.spawn(move || work(worker))).collect();
+        let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(&work)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a worker panicked".to_owned())?)
     })?;
     Ok(summary.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -169,13 +170,8 @@ fn steps(workspace: &Workspace) -> Result<BTreeMap<String, PathBuf>, String> {
 }
 
 impl World {
-    fn start(
-        workspace: &Workspace,
-        binaries: &BTreeMap<String, PathBuf>,
-        against: Against,
-        worker: usize,
-    ) -> Result<Self, String> {
-        let dir = directory(workspace, &format!("s3-{}-{worker}", std::process::id()))?;
+    fn start(workspace: &Workspace, binaries: &BTreeMap<String, PathBuf>, against: Against) -> Result<Self, String> {
+        let dir = new_run_dir(&workspace.local_cloud(), "s3")?;
         let places = ["cli", "our"].map(|name| Place::new(&dir, name));
         for place in &places {
             std::fs::create_dir_all(place.root()).map_err(|error| format!("{}: {error}", place.root().display()))?;
@@ -291,14 +287,6 @@ impl fmt::Display for Summary {
         }
         write!(f, "{} seeds differ without an explanation", self.found.len() + self.more)
     }
-}
-
-/// A directory of its own below the target directory. The CLI names files as they are seen from where it is, which leads
-/// through no links.
-fn directory(workspace: &Workspace, name: &str) -> Result<PathBuf, String> {
-    let dir = workspace.local_cloud().join(name);
-    let made = std::fs::create_dir_all(&dir).and_then(|()| dir.canonicalize());
-    made.map_err(|error| format!("{}: {error}", dir.display()))
 }
 
 /// Gives both places the buckets of a case.

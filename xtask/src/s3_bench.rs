@@ -1,17 +1,19 @@
 //! `cargo xtask bench s3`: the S3 steps beside s5cmd and the AWS CLI.
 
 mod bed;
+mod choice;
 mod tools;
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use comfy_table::{CellAlignment, Table};
 use stepward_cli::local::venv;
 use stepward_cli::workspace::{Function, Workspace};
 use stepward_testkit::build::{build, install, of_this_program, root};
 
-use self::bed::Bed;
+use self::bed::{Bed, Place};
+use self::choice::{Case, Tool, name, or_all};
 use self::tools::{Measure, Tools};
 
 /// The server: an S3 whose objects are files, so that what came of a transfer can be read without it.
@@ -38,32 +40,6 @@ pub(crate) struct Options {
     dir: Option<PathBuf>,
 }
 
-/// What moves data.
-#[derive(Clone, Copy, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Tool {
-    /// `s3-copy` or `s3-sync`, as Lambda runs it.
-    Step,
-    /// s5cmd.
-    S5cmd,
-    /// The AWS CLI.
-    Awscli,
-}
-
-/// A transfer.
-#[derive(Clone, Copy, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Case {
-    /// 5,000 files of 16 KiB to the bucket.
-    SmallUp,
-    /// 5,000 objects of 16 KiB from the bucket.
-    SmallDown,
-    /// A file of 1 GiB to the bucket.
-    BigUp,
-    /// An object of 1 GiB from the bucket.
-    BigDown,
-    /// A sync of 5,000 files to a bucket that has them all.
-    NoChange,
-}
-
 /// What a tool took for a transfer, run by run.
 struct Row {
     case: Case,
@@ -83,7 +59,7 @@ pub(crate) fn bench(options: Options) -> Result<(), String> {
         tools.steps = built.remove("s3-copy").zip(built.remove("s3-sync")).map(Into::into);
     }
     let server = install(SERVER.0, SERVER.1, "binary", &target)?;
-    let mut bed = Bed::new(dir.unwrap_or_else(|| target.join("bench-s3")), &server)?;
+    let mut bed = Bed::new(Place::new(dir, &target)?, &server)?;
     tools.fill(&mut bed)?;
 
     let mut rows: Vec<Row> = Vec::new();
@@ -177,14 +153,4 @@ impl Row {
         let (low, high) = (all[(all.len() - 1) / 2], all[all.len() / 2]);
         f64::midpoint(low, high)
     }
-}
-
-/// What was chosen; where nothing was, all there is.
-fn or_all<T: ValueEnum + Clone>(chosen: Vec<T>) -> Vec<T> {
-    if chosen.is_empty() { T::value_variants().to_vec() } else { chosen }
-}
-
-/// As it is typed.
-fn name(value: &impl ValueEnum) -> String {
-    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

@@ -17,6 +17,7 @@ use super::files;
 use super::server::{SeenObject, Server};
 use super::sides::{Outcome, Place, aws, parameters};
 use super::{look, prepare};
+use crate::run_dir::new_run_dir;
 use crate::runtime_api::{Answer, Function};
 
 const MIB: u64 = 1024 * 1024;
@@ -81,7 +82,7 @@ struct Arena {
 pub fn kill(times: u64, seed: u64, tell: impl Fn(&str)) -> Result<Killed, String> {
     let workspace = Workspace::find().map_err(|error| error.to_string())?;
     let binaries = super::steps(&workspace)?;
-    let dir = super::directory(&workspace, &format!("s3-kill-{}", std::process::id()))?;
+    let dir = new_run_dir(&workspace.local_cloud(), "s3-kill")?;
     let places = ["one", "two"].map(|name| Place::new(&dir, name));
     for place in &places {
         std::fs::create_dir_all(place.root()).map_err(|error| format!("{}: {error}", place.root().display()))?;

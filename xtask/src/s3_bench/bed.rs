@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{BufReader, Read};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -10,9 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
+use stepward_testkit::run_dir::new_run_dir;
 use stepward_testkit::stand_in::ARTIFACTS;
 
-use super::Case;
+use super::choice::Case;
 
 /// How many small files, and how long each is.
 pub(super) const SMALL: (u64, u64) = (5_000, 16 << 10);
@@ -25,9 +26,54 @@ const UPLOADS: &str = "uploads";
 /// Small files in one folder.
 const FOLDER: u64 = 100;
 
+/// What the folders of benches are called, before a number.
+const FOLDERS: &str = "bench-s3";
+/// In such a folder, locked while its bench runs.
+const ALIVE: &str = "alive.lock";
+
+/// The folder of one bench.
+pub(super) struct Place {
+    dir: PathBuf,
+    /// Held while the bench runs, where the folder is below Cargo's target directory.
+    _alive: Option<File>,
+}
+
+impl Place {
+    /// Makes a new folder: the one that was asked for, else one below Cargo's target directory, where other benches may
+    /// run at the same time. What benches that were killed have left there is removed.
+    pub(super) fn new(asked_for: Option<PathBuf>, target: &Path) -> Result<Self, String> {
+        if let Some(dir) = asked_for {
+            fs::create_dir(&dir).map_err(|error| format!("{}: {error}; name a folder that is new", dir.display()))?;
+            return Ok(Self { dir, _alive: None });
+        }
+        let locked = |path: &Path| {
+            let file = File::create(path);
+            file.and_then(|file| file.lock().map(|()| file)).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        make(target)?;
+        // Otherwise another bench could take this one's folder for left over, before that is locked.
+        let _gate = locked(&target.join(format!("{FOLDERS}.lock")))?;
+        for name in names(target)?.iter().filter(|name| name.to_string_lossy().starts_with(&format!("{FOLDERS}-"))) {
+            let alive = File::open(target.join(name).join(ALIVE));
+            if !alive.is_ok_and(|alive| matches!(alive.try_lock(), Err(TryLockError::WouldBlock))) {
+                remove(&target.join(name))?;
+            }
+        }
+        let dir = new_run_dir(target, FOLDERS)?;
+        let alive = locked(&dir.join(ALIVE))?;
+        Ok(Self { dir, _alive: Some(alive) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
 /// Files and a server. Both are gone when it is dropped.
 pub(super) struct Bed {
-    dir: PathBuf,
+    place: Place,
     server: Child,
     /// Where the server answers.
     pub(super) endpoint: String,
@@ -41,19 +87,15 @@ type Tree = BTreeMap<PathBuf, (u64, SystemTime)>;
 
 impl Bed {
     /// Makes the files and starts the server, with empty buckets.
-    pub(super) fn new(dir: PathBuf, server: &Path) -> Result<Self, String> {
-        fs::create_dir(&dir).map_err(|error| {
-            let next = "if no other bench runs, an earlier one was killed: remove it";
-            format!("{}: {error}; {next}", dir.display())
-        })?;
-        let made = write_files(&dir).and_then(|()| start(server, &dir.join("server")));
-        let (server, endpoint) = made.inspect_err(|_| drop(fs::remove_dir_all(&dir)))?;
-        Ok(Self { dir, server, endpoint, filled: BTreeSet::new(), objects: Tree::new() })
+    pub(super) fn new(place: Place, server: &Path) -> Result<Self, String> {
+        write_files(&place.dir)?;
+        let (server, endpoint) = start(server, &place.dir.join("server"))?;
+        Ok(Self { place, server, endpoint, filled: BTreeSet::new(), objects: Tree::new() })
     }
 
     /// The folder that holds all the files.
     pub(super) fn root(&self) -> PathBuf {
-        self.dir.join("files")
+        self.place.dir.join("files")
     }
 
     /// From where to where a case's data goes.
@@ -73,13 +115,13 @@ impl Bed {
         same(&self.root().join("small"), &self.bucket("small"))?;
         same(&self.root().join("big"), &self.bucket("big"))?;
         self.objects = tree(&self.bucket("small"))?;
-        self.filled = names(&self.dir.join("server"))?;
+        self.filled = names(&self.place.dir.join("server"))?;
         Ok(())
     }
 
     /// Takes back what an earlier transfer did, and waits until the disk has it: no transfer pays for another's writes.
     pub(super) fn prepare(&self) -> Result<(), String> {
-        let server = self.dir.join("server");
+        let server = self.place.dir.join("server");
         for name in names(&server)?.difference(&self.filled) {
             remove(&server.join(name))?;
         }
@@ -103,7 +145,7 @@ impl Bed {
             Case::NoChange if tree(&self.bucket("small"))? == self.objects => {}
             Case::NoChange => return Err("objects were written although none had changed".into()),
         }
-        let left = names(&self.dir.join("server"))?.into_iter().find(|name| is_part(&name.to_string_lossy()));
+        let left = names(&self.place.dir.join("server"))?.into_iter().find(|name| is_part(&name.to_string_lossy()));
         if let Some(left) = left {
             return Err(format!("a multipart upload was left unfinished: {}", left.display()));
         }
@@ -115,7 +157,7 @@ impl Bed {
     }
 
     fn bucket(&self, name: &str) -> PathBuf {
-        self.dir.join("server").join(name)
+        self.place.dir.join("server").join(name)
     }
 }
 
@@ -123,7 +165,6 @@ impl Drop for Bed {
     fn drop(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
-        let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
@@ -261,6 +302,23 @@ mod tests {
             fs::write(path, content).unwrap();
         }
         dir
+    }
+
+    #[test]
+    fn a_bench_leaves_the_folders_of_running_benches_alone_and_removes_others() {
+        let target = folder("places", &[("bench-s3-1-0/files/a", "1"), ("bench-s3.txt", ""), ("debug/a", "")]);
+        let one = Place::new(None, &target).unwrap();
+        let other = Place::new(None, &target).unwrap();
+        assert!(one.dir != other.dir && one.dir.is_dir() && other.dir.is_dir());
+        assert!(!target.join("bench-s3-1-0").exists());
+        assert!(target.join("bench-s3.txt").is_file() && target.join("debug/a").is_file());
+        let gone = one.dir.clone();
+        drop(one);
+        assert!(!gone.exists() && other.dir.is_dir());
+        let taken = Place::new(Some(other.dir.clone()), &target).err().unwrap();
+        assert!(taken.contains("name a folder that is new"), "{taken}");
+        drop(other);
+        remove(&target).unwrap();
     }
 
     #[test]

@@ -12,7 +12,7 @@ use stepward_testkit::runtime_api::{Answer, Function};
 use stepward_testkit::stand_in::StandIn;
 
 use super::bed::{BIG, Bed, KEY, SMALL};
-use super::{Case, Tool};
+use super::choice::{Case, Tool};
 
 const ACCOUNT: &str = "222222222222";
 /// What the step's function is given.
