@@ -10,10 +10,11 @@ mod api;
 mod frame;
 mod mishap;
 mod shlex;
+mod state;
 mod worker;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use serde_json::Value;
@@ -22,18 +23,9 @@ use tokio::sync::watch;
 
 pub use self::mishap::{Mishap, Weather};
 pub use self::shlex::split;
+pub use self::state::{CLUSTER, CONTAINER, OWNER, TASK};
+use self::state::{State, lock};
 use crate::http::Server;
-
-/// The cluster of the one task.
-pub const CLUSTER: &str = "production";
-/// The one task.
-pub const TASK: &str = "0123456789abcdef0123456789abcdef";
-/// Its one container.
-pub const CONTAINER: &str = "app";
-/// Who the active sessions belong to, as Systems Manager shows them.
-pub const OWNER: &str = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
-const RUNTIME_ID: &str = "0123456789abcdef-1";
-const KEY: &str = "arn:aws:kms:eu-west-1:222222222222:key/0e1d";
 
 /// A task with one container and its agent, until it is dropped.
 pub struct EcsAgent {
@@ -41,42 +33,6 @@ pub struct EcsAgent {
     state: Arc<Mutex<State>>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// What the agent and the three services know.
-struct State {
-    stream: String,
-    weather: Weather,
-    mishap: Mishap,
-    encrypts: bool,
-    task_status: &'static str,
-    sessions: HashMap<String, Session>,
-    /// Data keys by their ciphertext: the key, and what it is bound to.
-    data_keys: HashMap<String, (Vec<u8>, Value)>,
-    /// Calls of the API: operation and body.
-    calls: Vec<(String, Value)>,
-    /// What the client did that it must not do.
-    wrongs: Vec<String>,
-}
-
-/// A session that ECS has given.
-struct Session {
-    command: String,
-    /// Empty: any.
-    token: String,
-    terminated: watch::Sender<bool>,
-    is_over: bool,
-}
-
-impl Session {
-    /// A session that another ECS has given, with the command in hexadecimal in its URL's query: the local cloud does
-    /// that (`local-cloud/stepward_local_cloud/ecs_exec.py`).
-    fn of_a_stranger(query: &str) -> Self {
-        let digits = query.strip_prefix("command=").unwrap_or_default();
-        let bytes = (0..digits.len() / 2).map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap_or(b'?'));
-        let command = String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned();
-        Self { command, token: String::new(), terminated: watch::Sender::new(false), is_over: false }
-    }
 }
 
 impl Default for EcsAgent {
@@ -183,8 +139,4 @@ async fn serve(listener: std::net::TcpListener, state: Arc<Mutex<State>>, mut st
             _ = stopped.changed() => return,
         }
     }
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

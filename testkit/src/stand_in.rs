@@ -7,55 +7,32 @@
 mod athena;
 mod dynamodb;
 mod ec2;
+mod instance;
 mod numbers;
 mod query;
+mod request;
 mod s3;
 mod state;
 mod sts;
 mod wire;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use stepward::model::customer::ExternalId;
+use serde_json::json;
 
+use self::instance::Instance;
 pub use self::numbers::{Numbers, Seen};
-use self::state::{Failure, Fault, State};
+pub use self::request::{ARTIFACTS, BROKER_ACCOUNT, Keys, Request};
+use self::request::{TABLE, random};
+use self::state::{Failure, Fault, State, lock};
 use crate::http::Server;
-
-/// The broker's account.
-pub const BROKER_ACCOUNT: &str = "111111111111";
-const TABLE: &str = "stepward";
-/// The broker's bucket for what is too large for an answer.
-pub const ARTIFACTS: &str = "stepward-artifacts-111111111111";
 
 /// A small AWS, until it is dropped.
 pub struct StandIn {
     server: Server,
     state: Arc<Mutex<State>>,
-}
-
-/// One request, as it was understood.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// The service that it was signed for, as in `ec2`.
-    pub service: String,
-    /// The operation, as in `StartInstances`.
-    pub operation: String,
-    /// What it was given: the body of the JSON protocols, the form of the query protocols; for S3 bucket, key and query.
-    pub parameters: Value,
-    /// The account of the caller.
-    pub account: String,
-}
-
-/// Access keys, as a function's environment has them.
-#[derive(Clone, Debug)]
-pub struct Keys {
-    id: String,
-    secret: String,
-    token: String,
 }
 
 impl Default for StandIn {
@@ -166,7 +143,7 @@ impl StandIn {
 
     /// Adds an instance in an account, in this state.
     pub fn add_instance(&self, account_id: &str, id: &str, state: &str) {
-        self.state().instances.push(ec2::Instance::new(account_id, id, state));
+        self.state().instances.push(Instance::new(account_id, id, state));
     }
 
     /// Brings an instance to a state, and says how often it will be seen on its way to another before it is there.
@@ -258,40 +235,10 @@ impl StandIn {
     }
 }
 
-impl Request {
-    /// Service and operation, as in `ec2:StartInstances`.
-    #[must_use]
-    pub fn name(&self) -> String {
-        format!("{}:{}", self.service, self.operation)
-    }
-
-    /// A parameter's text; empty when there is none.
-    #[must_use]
-    pub fn text(&self, name: &str) -> &str {
-        self.parameters[name].as_str().unwrap_or_default()
-    }
-}
-
-impl Keys {
-    fn new(id: &str) -> Self {
-        Self { id: id.into(), secret: random(), token: format!("{}{}", random(), random()) }
-    }
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn owned((name, value): (&str, &str)) -> (String, String) {
     (name.into(), value.into())
 }
 
 fn role_arn(account_id: &str) -> String {
     format!("arn:aws:iam::{account_id}:role/stepward/Stepward")
-}
-
-/// 40 hex digits that nobody knows.
-#[expect(clippy::expect_used, reason = "without randomness there is no test")]
-fn random() -> String {
-    ExternalId::generate().expect("randomness from the operating system").expose().to_owned()
 }

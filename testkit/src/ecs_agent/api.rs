@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use stepward::model::digest::hex;
 use tokio::sync::watch;
 
-use super::{CLUSTER, CONTAINER, Mishap, RUNTIME_ID, Session, State, TASK, lock};
+use super::mishap::Mishap;
+use super::state::{CLUSTER, CONTAINER, KEY, OWNER, RUNTIME_ID, Session, State, TASK, lock};
 use crate::http::Call;
 
 const ARN: &str = "arn:aws:ecs:eu-west-1:222222222222";
@@ -113,18 +114,18 @@ fn sessions(state: &State, body: &Value) -> Value {
     }
     let active = state.sessions.iter().filter(|(_, session)| !session.is_over && !*session.terminated.borrow());
     let session = |id: &String, owner: &str| json!({ "SessionId": id, "Target": target, "Owner": owner });
-    let mut all: Vec<_> = active.map(|(id, _)| session(id, super::OWNER)).collect();
+    let mut all: Vec<_> = active.map(|(id, _)| session(id, OWNER)).collect();
     all.push(session(&"ecs-execute-command-somebodys".to_owned(), "arn:aws:sts::222222222222:assumed-role/Admin/bob"));
     json!({ "Sessions": all })
 }
 
 fn data_key(state: &mut State, body: &Value) -> Answer {
-    if body["KeyId"] != super::KEY || body["NumberOfBytes"] != 64 {
+    if body["KeyId"] != KEY || body["NumberOfBytes"] != 64 {
         return Err(("NotFoundException", format!("there is no such key: {body}")));
     }
     let (plaintext, ciphertext) = (random_bytes(64), base64::encode(random_bytes(100)));
     let answer = json!({
-        "KeyId": super::KEY, "Plaintext": base64::encode(&plaintext), "CiphertextBlob": ciphertext,
+        "KeyId": KEY, "Plaintext": base64::encode(&plaintext), "CiphertextBlob": ciphertext,
     });
     state.data_keys.insert(ciphertext, (plaintext, body["EncryptionContext"].clone()));
     Ok(answer)

@@ -18,7 +18,8 @@ use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
 use super::frame::{self, Frame, Keys};
 use super::mishap::{Dice, Mishap};
-use super::{CLUSTER, CONTAINER, KEY, RUNTIME_ID, Session, State, TASK, lock, split};
+use super::shlex::split;
+use super::state::{CLUSTER, CONTAINER, KEY, RUNTIME_ID, Session, State, TASK, lock};
 
 /// The most bytes of output in one frame.
 const CHUNK: usize = 1024;

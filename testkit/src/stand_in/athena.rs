@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::Request;
+use super::request::Request;
 use super::state::{Answer, Failure};
 
 /// A query that never ends: what a cold start is measured with.

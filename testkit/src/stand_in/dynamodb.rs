@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::request::{Request, TABLE};
 use super::state::{Answer, Failure, State};
-use super::{Request, TABLE};
 
 pub(super) fn answer(state: &State, request: &Request) -> Answer {
     if request.operation != "BatchGetItem" {

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::query::{decoded, escaped, pairs};
+use super::request::{ARTIFACTS, Request};
 use super::state::{Answer, Failure, State};
-use super::{ARTIFACTS, Request};
 use crate::http::Call;
 
 /// Operation and parameters of a request.

@@ -1,11 +1,14 @@
 //! What the small AWS knows, and who may do what in it.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{BROKER_ACCOUNT, Keys, Numbers, Request, ec2};
+use super::instance::Instance;
+use super::numbers::Numbers;
+use super::request::{BROKER_ACCOUNT, Keys, Request};
 use crate::http::Call;
 
 pub(super) struct State {
@@ -18,7 +21,7 @@ pub(super) struct State {
     pub(super) roles: HashMap<String, Option<String>>,
     /// Records of the table by `pk` and `sk`, as plain JSON.
     pub(super) records: HashMap<(String, String), Value>,
-    pub(super) instances: Vec<ec2::Instance>,
+    pub(super) instances: Vec<Instance>,
     pub(super) objects: HashMap<String, Vec<u8>>,
     /// Buckets of numbered objects, by name.
     pub(super) numbers: HashMap<String, Numbers>,
@@ -160,4 +163,8 @@ fn allows(policy: &Value, action: &str) -> bool {
         actions == action || actions.as_array().is_some_and(|actions| actions.iter().any(|name| name == action))
     };
     statements.iter().any(|statement| statement["Effect"] == "Allow" && names(&statement["Action"]))
+}
+
+pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Request;
 use super::query::escaped;
+use super::request::Request;
 use super::state::{Answer, Caller, Failure, State};
 
 const XMLNS: &str = "https://sts.amazonaws.com/doc/2011-06-15/";

@@ -4,8 +4,9 @@ use std::sync::Mutex;
 
 use serde_json::json;
 
-use super::state::{Failure, Fault, State};
-use super::{Request, athena, dynamodb, ec2, lock, query, s3, sts};
+use super::request::Request;
+use super::state::{Failure, Fault, State, lock};
+use super::{athena, dynamodb, ec2, query, s3, sts};
 use crate::http::Call;
 
 pub(super) fn handle(state: &Mutex<State>, call: Call) {
