@@ -1,5 +1,6 @@
 //! What processes exchange and store.
 
+pub mod artifacts;
 pub mod customer;
 pub mod digest;
 pub mod envelope;

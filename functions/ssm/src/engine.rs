@@ -1,13 +1,10 @@
 //! Runs a command on any number of nodes, batch by batch, over any number of calls.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_sdk_ssm::Client;
 use futures_util::{StreamExt, stream};
-use schemars::JsonSchema;
-use serde::Serialize;
-use stepward::node::Outcome;
+pub use stepward::node::CommandResults as Ran;
 use stepward::{Context, ErrorName, Progress, Resume, StepError};
 use tokio::time::Instant;
 
@@ -25,19 +22,6 @@ const SENDING: Duration = Duration::from_secs(20);
 const PATIENCE: u8 = 5;
 /// Characters of the reason for which no more are begun that go from call to call.
 const REASON: usize = 500;
-
-/// How a command ended on all nodes.
-#[derive(Debug, JsonSchema, Serialize)]
-pub struct Ran {
-    /// SSM's IDs of the commands, one for each batch of up to 50 nodes.
-    pub command_ids: Vec<String>,
-    /// On how many nodes it succeeded.
-    pub succeeded: usize,
-    /// On how many it did not: it failed, was not over in time, or did not run.
-    pub failed: usize,
-    /// How it ended on each node, by the node's ID.
-    pub nodes: BTreeMap<String, Outcome>,
-}
 
 /// One call of a step: looks how far the commands are, sends those whose turn it is, and answers.
 ///
