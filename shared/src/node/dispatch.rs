@@ -20,11 +20,12 @@ mod state;
 mod tests;
 
 pub use function::{
-    Action, ArtifactKey, Caller, End, FailedNode, Found, JobOutcome, MapResults, MayBegin, NextRound, Object, Request, ResultWriter,
-    Stored, Summary,
+    Action, ArtifactKey, Caller, End, FailedNode, Found, JobOutcome, MapResults, MayBegin, NextRound, Object, Request,
+    ResultWriter, Stored, Summary,
 };
 pub use item::{
-    Call, ExecutorKind, InContainer, InstanceWork, Item, ItemEnd, ItemId, ItemInput, ItemRef, OnInstances, Params, Shell,
+    Call, ExecutorKind, InContainer, InstanceWork, Item, ItemEnd, ItemId, ItemInput, ItemRef, OnInstances, Params,
+    Shell,
 };
 pub use keys::Keys;
 pub use options::{Executors, JOB, JobInput, JobOptions, NodeStep, NodeWork, Options, RankOrder, Strategy};

@@ -129,8 +129,7 @@ impl Round {
         for (batch, share) in batches.into_iter().zip(shares.nodes) {
             let (places, members): (Vec<_>, Vec<_>) = batch.nodes.into_iter().unzip();
             let turns = Turns { concurrency: share, in_order };
-            let calls: Vec<Call> =
-                steps.iter().map(|step| batch.route.call(options, step, &members, turns)).collect();
+            let calls: Vec<Call> = steps.iter().map(|step| batch.route.call(options, step, &members, turns)).collect();
             let what = calls.iter().map(|call| (call.step.clone(), call.by)).collect();
             round.planned.push(PlannedItem { nodes: places, calls: what });
             let id = ItemId { round: number, place: round.items.len() };

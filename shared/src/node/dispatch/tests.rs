@@ -189,7 +189,11 @@ fn request(state_name: &str) -> Value {
         other => panic!("{state_name} sends {other}, which this test has no value for"),
     };
     // `executors` goes among the options.
-    sent.iter().filter(|field| *field != "executors").map(|field| (field.clone(), value(field))).collect::<Map<_, _>>().into()
+    sent.iter()
+        .filter(|field| *field != "executors")
+        .map(|field| (field.clone(), value(field)))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 #[test]
