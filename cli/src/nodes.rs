@@ -142,12 +142,9 @@ fn run_input(run: RunOnNodes, started_by: String) -> Result<JobInput> {
 
 /// One word is a line for the shell; of several each stays a word.
 fn line(words: &[String]) -> String {
-    let plain =
-        |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c));
-    let quoted = |word: &String| if plain(word) { word.clone() } else { shell::word(word) };
     match words {
         [line] => line.clone(),
-        words => words.iter().map(quoted).collect::<Vec<_>>().join(" "),
+        words => shell::readable_line(words.iter().map(String::as_str)),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_sdk_ssm::Client;
 use futures_util::{StreamExt, stream};
-pub use stepward::node::CommandResults as Ran;
+use stepward::node::CommandResults;
 use stepward::{Context, ErrorName, Progress, Resume, StepError};
 use tokio::time::Instant;
 
@@ -32,7 +32,7 @@ pub async fn run(
     payload: &impl Payload,
     ctx: &Context,
     resume: Option<&Resume>,
-) -> Result<Progress<Ran>, StepError> {
+) -> Result<Progress<CommandResults>, StepError> {
     let mut run = Run::of(resume)?;
     let answer = go_on(plan, payload, ctx, &mut run).await.map_err(|error| once_sent(&run, error));
     // What passes the state machine tries again, and nodes that have begun may not have fetched the file yet.
@@ -66,7 +66,12 @@ fn once_sent(run: &Run, error: StepError) -> StepError {
     StepError { name: ErrorName::Internal, message, ..error }
 }
 
-async fn go_on(plan: &Plan, payload: &impl Payload, ctx: &Context, run: &mut Run) -> Result<Progress<Ran>, StepError> {
+async fn go_on(
+    plan: &Plan,
+    payload: &impl Payload,
+    ctx: &Context,
+    run: &mut Run,
+) -> Result<Progress<CommandResults>, StepError> {
     let ssm = ctx.client(Client::new);
     look::refresh(plan, ctx, &ssm, run).await?;
     let ready = ready(plan, run);
@@ -207,7 +212,7 @@ pub(crate) fn tell_left_out(ctx: &Context, ids: &[String], left_out: &str) {
     }
 }
 
-fn pending(plan: &Plan, run: &mut Run, wait: Duration) -> Result<Progress<Ran>, StepError> {
+fn pending(plan: &Plan, run: &mut Run, wait: Duration) -> Result<Progress<CommandResults>, StepError> {
     run.at = now();
     let begun = run.batches.iter().rposition(Batch::begun).map_or(0, |last| last + 1);
     run.batches.truncate(begun);

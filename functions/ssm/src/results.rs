@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use aws_sdk_ssm::Client;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use stepward::node::{Outcome, Status};
+use stepward::node::{CommandResults, Outcome, Status};
 use stepward::{Context, ErrorName, StepError};
 use tokio::time::Instant;
 
-use crate::engine::{AT_ONCE, Ran};
+use crate::engine::AT_ONCE;
 use crate::look::invocations;
 use crate::plan::Plan;
 use crate::state::{Batch, Run};
@@ -47,7 +47,12 @@ struct Found {
 ///
 /// # Errors
 /// `StepFailed` when a node did not succeed and the plan says that this is a failure; else why AWS failed.
-pub(crate) async fn of(plan: &Plan, ctx: &Context, ssm: &Client, run: &Run) -> Result<Option<Ran>, StepError> {
+pub(crate) async fn of(
+    plan: &Plan,
+    ctx: &Context,
+    ssm: &Client,
+    run: &Run,
+) -> Result<Option<CommandResults>, StepError> {
     let share = (OUTPUT_BUDGET / plan.ids.len().max(1)).clamp(SHARE.0, SHARE.1);
     let batches = plan.batches().enumerate().map(|(number, ids)| (run.batches.get(number).cloned(), ids.to_vec()));
     let found: Vec<Vec<Found>> = stream::iter(batches.collect::<Vec<_>>())
@@ -73,7 +78,7 @@ pub(crate) async fn of(plan: &Plan, ctx: &Context, ssm: &Client, run: &Run) -> R
     }
     let commands = run.batches.iter().filter(|batch| !batch.command.is_empty());
     let command_ids = commands.map(|batch| batch.command.clone()).collect();
-    Ok(Some(Ran { command_ids, succeeded, failed, nodes }))
+    Ok(Some(CommandResults { command_ids, succeeded, failed, nodes }))
 }
 
 async fn of_batch(

@@ -1,5 +1,6 @@
 //! The engine against an SSM in memory.
 
+mod dispatch;
 mod faults;
 
 use std::time::Duration;
@@ -10,10 +11,11 @@ use serde_json::json;
 use stepward::node::Status;
 use stepward::{Context, ErrorName, Progress, Resume, StepError, testing};
 
-use crate::engine::{self, Ran};
+use crate::engine;
 use crate::payload::Command;
 use crate::plan::Plan;
 use crate::testing::Fake;
+use stepward::node::CommandResults;
 
 pub(crate) fn id(number: usize) -> String {
     format!("i-{number:017}")
@@ -31,7 +33,7 @@ pub(crate) fn plan(nodes: usize, concurrency: usize) -> Plan {
 }
 
 /// One call.
-async fn call(plan: &Plan, ctx: &Context, resume: Option<&Resume>) -> Result<Progress<Ran>, StepError> {
+async fn call(plan: &Plan, ctx: &Context, resume: Option<&Resume>) -> Result<Progress<CommandResults>, StepError> {
     engine::run(plan, &Command("uptime".into()), ctx, resume).await
 }
 
@@ -40,7 +42,7 @@ fn resumed(state: &serde_json::Value) -> Resume {
 }
 
 /// Calls until it is done, and gives back the largest state on the way.
-pub(crate) async fn all(plan: &Plan, ctx: &Context) -> Result<(Ran, usize), StepError> {
+pub(crate) async fn all(plan: &Plan, ctx: &Context) -> Result<(CommandResults, usize), StepError> {
     let (mut resume, mut largest) = (None, 0);
     for _ in 0..5000 {
         match call(plan, ctx, resume.as_ref()).await? {
