@@ -264,7 +264,7 @@ fn every_member_asks_for_the_same_features() {
     };
     let all = features(&["--workspace"]);
     assert!(all.len() > 100, "cargo tree lists every dependency");
-    for member in ["stepward-cli", "stepward-ec2", "stepward-api"] {
+    for member in ["stepward-cli", "stepward-ec2", "stepward-control"] {
         for (package, asked) in features(&["--package", member]) {
             assert_eq!(Some(&asked), all.get(&package), "{member} has {package} with other features");
         }

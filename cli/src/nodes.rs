@@ -5,48 +5,40 @@ mod watch;
 
 use aws_sdk_sfn::operation::describe_execution::DescribeExecutionOutput;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use stepward::node::dispatch::{
+    JOB, JobInput, JobOptions, NodeStep, NodeWork, Object, Options, RankOrder, SourceFailure, State, Summary,
+};
 use stepward::node::shell;
 use stepward::node::{Node, NodeResult, Outcome, Status};
 
 use crate::cloud::Cloud;
 use crate::deploy::Deployment;
 use crate::error::{Context, Error, Result};
-use crate::jobs::{self, Finished, Input};
+use crate::jobs::{self, Finished};
 use crate::output::{Format, Progress, table};
 use args::{Nodes, RunOnNodes, WhichNodes};
 
-/// The job that finds nodes and runs steps on them.
-const JOB: &str = "nodes/dispatch";
 /// Nodes whose outputs are printed; `--json` has all of them.
 const SHOWN: usize = 20;
 /// The step's name in the job where there is only one.
 const STEP: &str = "run";
-
-/// What a dispatch came to, as it stands in the artifacts bucket.
-#[derive(Debug, Deserialize)]
-pub struct Dispatched {
-    /// Every node, and how each step ended there.
-    pub nodes: Vec<NodeResult>,
-    /// The places that could not be looked into.
-    #[serde(default)]
-    pub failures: Vec<Value>,
-}
 
 /// `stepward nodes …`
 pub(crate) async fn command(cloud: &Cloud, deployment: &Deployment, command: Nodes, format: Format) -> Result<u8> {
     match command {
         Nodes::List(which) => list(cloud, deployment, which, format).await,
         Nodes::Run(run) => {
-            let (customer, accounts) = (run.which.customer.clone(), run.which.accounts.clone());
-            let options = options_of(run)?;
-            self::run(cloud, deployment, customer, accounts, options, format).await
+            let input = run_input(run, cloud.caller.clone())?;
+            self::run(cloud, deployment, &input, format).await
         }
         Nodes::RunAgain { id } => {
             let earlier = jobs::find(cloud, deployment, &id).await?;
             let customer = customer_of(cloud, &earlier).await?;
-            let options = Map::from_iter([("failed_of".to_owned(), json!(jobs::id_of(&earlier)))]);
-            self::run(cloud, deployment, customer, Vec::new(), options, format).await
+            let dispatch = Options { failed_of: Some(jobs::id_of(&earlier).to_owned()), ..Options::default() };
+            let options = JobOptions { dispatch, ..JobOptions::default() };
+            let input = JobInput { customer, accounts: Vec::new(), options, started_by: cloud.caller.clone() };
+            self::run(cloud, deployment, &input, format).await
         }
     }
 }
@@ -54,8 +46,7 @@ pub(crate) async fn command(cloud: &Cloud, deployment: &Deployment, command: Nod
 async fn list(cloud: &Cloud, deployment: &Deployment, which: WhichNodes, format: Format) -> Result<u8> {
     let progress = Progress::new();
     progress.now("looking for nodes");
-    let (customer, accounts) = (which.customer.clone(), which.accounts.clone());
-    let input = Input { customer, accounts, options: which_options(which), started_by: cloud.caller.clone() };
+    let input = list_input(which, cloud.caller.clone());
     let finished = jobs::run(cloud, deployment, JOB, &input).await;
     progress.end();
     let finished = finished?;
@@ -73,16 +64,8 @@ async fn list(cloud: &Cloud, deployment: &Deployment, which: WhichNodes, format:
     Ok(finished.outcome.code())
 }
 
-async fn run(
-    cloud: &Cloud,
-    deployment: &Deployment,
-    customer: String,
-    accounts: Vec<String>,
-    options: Map<String, Value>,
-    format: Format,
-) -> Result<u8> {
-    let input = Input { customer, accounts, options, started_by: cloud.caller.clone() };
-    let execution = jobs::start(cloud, deployment, JOB, &input, None).await?;
+async fn run(cloud: &Cloud, deployment: &Deployment, input: &JobInput, format: Format) -> Result<u8> {
+    let execution = jobs::start(cloud, deployment, JOB, input, None).await?;
     let id = jobs::id_of(&execution);
     eprintln!("Execution {id}");
     let progress = Progress::new();
@@ -102,7 +85,7 @@ async fn run(
         return Ok(finished.outcome.code());
     };
     say_failures(&dispatched.failures);
-    let Dispatched { nodes, failures } = &dispatched;
+    let State { nodes, failures, .. } = &dispatched;
     let json = json!({
         "id": id,
         "execution_arn": finished.execution_arn,
@@ -124,66 +107,66 @@ async fn customer_of(cloud: &Cloud, execution: &str) -> Result<String> {
     customer.ok_or_else(|| Error::not_asked(format!("{execution} was started without a customer")))
 }
 
-fn which_options(which: WhichNodes) -> Map<String, Value> {
-    let mut options = Map::from_iter([("filter".to_owned(), json!(which.filter))]);
-    for (name, list) in [("regions", which.regions), ("sources", which.sources)] {
-        if !list.is_empty() {
-            options.insert(name.into(), json!(list));
-        }
+/// The input that only finds nodes.
+fn list_input(which: WhichNodes, started_by: String) -> JobInput {
+    let WhichNodes { customer, accounts, regions, sources, filter } = which;
+    let dispatch = Options { filter, ..Options::default() };
+    JobInput {
+        customer,
+        accounts,
+        options: JobOptions { sources, regions, dispatch, ..JobOptions::default() },
+        started_by,
     }
-    options
 }
 
-fn options_of(run: RunOnNodes) -> Result<Map<String, Value>> {
+/// The input that runs a command or a script on nodes.
+fn run_input(run: RunOnNodes, started_by: String) -> Result<JobInput> {
     let work = match &run.script {
-        None => json!({ "command": line(&run.command) }),
+        None => NodeWork::Command(line(&run.command)),
         Some(path) => {
             let text = std::fs::read_to_string(path).doing(path.display())?;
-            json!({ "script": { "text": text, "args": run.command, "interpreter": run.interpreter } })
+            NodeWork::Script { text, args: run.command, interpreter: run.interpreter }
         }
     };
-    let mut options = which_options(run.which);
-    options.extend([
-        ("steps".to_owned(), json!([{ "id": STEP, "run": work }])),
-        ("keepgoing".to_owned(), json!(!run.stop_on_failure)),
-        ("rank_order".to_owned(), json!(if run.descending { "descending" } else { "ascending" })),
-    ]);
-    let given = [("threadcount", json!(run.threadcount)), ("rank_attribute", json!(run.rank_attribute))];
-    options
-        .extend(given.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.to_owned(), value)));
-    Ok(options)
+    let mut input = list_input(run.which, started_by);
+    let options = &mut input.options.dispatch;
+    options.steps = vec![NodeStep { id: STEP.to_owned(), run: work }];
+    options.keepgoing = !run.stop_on_failure;
+    options.rank_attribute = run.rank_attribute;
+    options.rank_order = if run.descending { RankOrder::Descending } else { RankOrder::Ascending };
+    if let Some(threadcount) = run.threadcount {
+        options.threadcount = threadcount;
+    }
+    Ok(input)
 }
 
 /// One word is a line for the shell; of several each stays a word.
 fn line(words: &[String]) -> String {
-    let plain =
-        |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c));
-    let quoted = |word: &String| if plain(word) { word.clone() } else { shell::word(word) };
     match words {
         [line] => line.clone(),
-        words => words.iter().map(quoted).collect::<Vec<_>>().join(" "),
+        words => shell::readable_line(words.iter().map(String::as_str)),
     }
 }
 
 /// What the dispatch wrote into the artifacts bucket; `None` where it did not come so far.
-pub async fn dispatched(cloud: &Cloud, finished: &Finished) -> Result<Option<Dispatched>> {
-    let all = &finished.output["all"];
-    let (Some(bucket), Some(key)) = (all["bucket"].as_str(), all["key"].as_str()) else { return Ok(None) };
-    read(cloud, bucket, key).await.map(Some)
+pub async fn dispatched(cloud: &Cloud, finished: &Finished) -> Result<Option<State>> {
+    let Ok(Summary { all: Object { bucket, key }, .. }) = Summary::deserialize(&finished.output) else {
+        return Ok(None);
+    };
+    read(cloud, &bucket, &key).await.map(Some)
 }
 
-/// An object of the artifacts bucket.
-async fn read<T: serde::de::DeserializeOwned>(cloud: &Cloud, bucket: &str, key: &str) -> Result<T> {
+/// Reads the state of a dispatch from the artifacts bucket.
+async fn read(cloud: &Cloud, bucket: &str, key: &str) -> Result<State> {
     let answer = cloud.s3().get_object().bucket(bucket).key(key).send().await.map_err(|error| cloud.error(error))?;
     let body = answer.body.collect().await.doing(format!("s3://{bucket}/{key}"))?;
     serde_json::from_slice(&body.into_bytes()).doing(format!("s3://{bucket}/{key}"))
 }
 
-fn say_failures(failures: &[Value]) {
-    for failure in failures {
-        let text = |name: &str| failure[name].as_str().unwrap_or_default();
-        let region = failure["region"].as_str().map(|region| format!(" in {region}")).unwrap_or_default();
-        eprintln!("✘ {}{region}, {}: {}: {}", text("account"), text("source"), text("error"), text("message"));
+fn say_failures(failures: &[SourceFailure]) {
+    for SourceFailure { account, source, region, error, message } in failures {
+        let region = region.as_ref().map(|region| format!(" in {region}")).unwrap_or_default();
+        eprintln!("✘ {account}{region}, {source}: {error}: {message}");
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use stepward::access::store::Store;
 use stepward::access::trust::{Proof, Verdict};
 use stepward::model::customer::{Account, Trust};
+use stepward::model::partition::Partition;
 
 use crate::cloud::Cloud;
 use crate::deploy::Deployment;
@@ -78,11 +79,7 @@ pub fn trust_policy(broker_role_arn: &str, external_ids: &[String]) -> Value {
 
 /// <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cfn-console-create-stacks-quick-create-links.html>
 fn launch_link(partition: &str, region: &str, template: &str, broker: &str, external_ids: &[String]) -> String {
-    let console = match partition {
-        "aws-cn" => "console.amazonaws.cn",
-        "aws-us-gov" => "console.amazonaws-us-gov.com",
-        _ => "console.aws.amazon.com",
-    };
+    let console = Partition::named_or_standard(partition).console;
     let pairs = [
         ("templateURL", template),
         ("stackName", STACK),

@@ -51,7 +51,7 @@ impl Function {
     /// Whether it is one of the runner's own; the others are steps.
     #[must_use]
     pub fn is_the_runners(&self) -> bool {
-        self.package == "stepward-api"
+        self.package == "stepward-control"
     }
 
     /// The folder below `functions/`: its package is called after it.

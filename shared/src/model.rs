@@ -1,8 +1,11 @@
 //! What processes exchange and store.
 
+pub mod artifacts;
+pub mod bucket;
 pub mod customer;
 pub mod digest;
 pub mod envelope;
 pub mod error;
 pub mod input;
+pub mod partition;
 pub mod permissions;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use aws_sdk_ec2::types::{IamInstanceProfileSpecification, InstanceType, ResourceType, Tag, TagSpecification};
 use stepward::access::store::NewAccount;
+pub use stepward::node::dispatch::JOB;
 use stepward_cli::cloud::Cloud;
 use stepward_cli::deploy::Deployment;
 use stepward_cli::deploy::stack::{self, Template};
@@ -11,8 +12,6 @@ use stepward_cli::onboarding;
 use stepward_cli::output::Progress;
 use stepward_cli::role_template;
 
-/// The job that finds nodes and runs steps on them.
-pub const JOB: &str = "nodes/dispatch";
 /// Instances that one call launches.
 const LAUNCH: usize = 1000;
 /// A command that counts its runs on the node, says how many it were, and fails on some 3 % of nodes: see [`fails`].

@@ -8,6 +8,7 @@ use aws_sdk_s3::types::{
     ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule,
 };
 use serde_json::json;
+use stepward::model::partition::Partition;
 
 use crate::cloud::Cloud;
 use crate::error::{Context, Error, Result};
@@ -121,6 +122,6 @@ pub(super) fn url(cloud: &Cloud, bucket: &str, key: &str) -> String {
     if let Some(port) = cloud.local {
         return format!("{}/{bucket}/{key}", crate::local::endpoint(port));
     }
-    let suffix = if cloud.partition == "aws-cn" { ".cn" } else { "" };
-    format!("https://s3.{}.amazonaws.com{suffix}/{bucket}/{key}", cloud.region)
+    let domain = Partition::named_or_standard(&cloud.partition).dns_suffix;
+    format!("https://s3.{}.{domain}/{bucket}/{key}", cloud.region)
 }

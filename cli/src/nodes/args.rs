@@ -55,7 +55,7 @@ pub(crate) struct RunOnNodes {
     pub(crate) which: WhichNodes,
     /// How many nodes at once, over all accounts and Regions; 50 when absent
     #[arg(long)]
-    pub(crate) threadcount: Option<u32>,
+    pub(crate) threadcount: Option<usize>,
     /// Begin on no further node once one has failed
     #[arg(long)]
     pub(crate) stop_on_failure: bool,

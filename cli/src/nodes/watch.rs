@@ -6,6 +6,7 @@ use aws_sdk_sfn::types::{ExecutionStatus, HistoryEvent, HistoryEventType as E};
 use serde::Deserialize;
 use serde_json::Value;
 use stepward::node::NodeResult;
+use stepward::node::dispatch::{ItemInput, NextRound, PlannedItem, State as DispatchState};
 use tokio::time::{Instant, sleep};
 
 use crate::cloud::Cloud;
@@ -22,24 +23,19 @@ const LOOKS: usize = 10;
 /// Looks that may fail one after the other; the job goes on meanwhile.
 const FAULTS: u32 = 20;
 
-/// What the job keeps of the round under way: which nodes there are, and which item is on which.
-#[derive(Debug, Default, Deserialize)]
+/// The round under way: which nodes there are, and which item is on which.
+#[derive(Debug, Default)]
 struct Round {
     nodes: Vec<NodeResult>,
-    round: Vec<Planned>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Planned {
-    nodes: Vec<usize>,
+    items: Vec<PlannedItem>,
 }
 
 /// A dispatch as far as it has been seen.
 #[derive(Debug, Default)]
 struct Dispatch {
     job: JobProgress,
-    /// A plan that has not been read yet.
-    plan: Option<Plan>,
+    /// A round that has been planned, and whose state has not been read yet.
+    planned: Option<NextRound>,
     round: Round,
     items: Items,
 }
@@ -94,40 +90,20 @@ impl Dispatch {
                 let says = change.step.says.unwrap_or_default();
                 progress.say(format!("✘ {} {}: {says}", change.label, change.step.name));
             }
-            if let Some(plan) = plan(&event) {
-                self.plan = Some(plan);
+            if let Some(planned) = answer(&event).and_then(|answer| NextRound::deserialize(answer).ok()) {
+                self.planned = Some(planned);
             }
             if let Some(about) = event.map_run_started_event_details() {
                 self.items = Items { map_run: about.map_run_arn().unwrap_or_default().into(), ..Items::default() };
             }
         }
-        if let Some(plan) = &self.plan {
-            self.round = plan.read(cloud).await?;
-            progress.say(format!("{} nodes", self.round.nodes.len()));
-            self.plan = None;
+        if let Some(NextRound { bucket, state, .. }) = &self.planned {
+            let DispatchState { nodes, round, .. } = super::read(cloud, bucket, state).await?;
+            progress.say(format!("{} nodes", nodes.len()));
+            self.round = Round { nodes, items: round };
+            self.planned = None;
         }
         if self.items.map_run.is_empty() { Ok(()) } else { self.items.look(cloud, &self.round, progress).await }
-    }
-}
-
-/// Where a plan is.
-#[derive(Debug)]
-struct Plan {
-    bucket: String,
-    key: String,
-}
-
-/// The plan in the answer of the function that makes it.
-fn plan(event: &HistoryEvent) -> Option<Plan> {
-    let plan = answer(event)?;
-    let (bucket, items) = (plan["bucket"].as_str()?, plan["key"].as_str()?);
-    let key = items.replace("/dispatch/items-", "/dispatch/round-");
-    (key != items).then(|| Plan { bucket: bucket.into(), key })
-}
-
-impl Plan {
-    async fn read(&self, cloud: &Cloud) -> Result<Round> {
-        super::read(cloud, &self.bucket, &self.key).await
     }
 }
 
@@ -200,9 +176,8 @@ fn answer(event: &HistoryEvent) -> Option<Value> {
 
 /// The name of the node that an item is about, where it is only one.
 fn only_node(input: &str, round: &Round) -> Option<String> {
-    let input: Value = serde_json::from_str(input).ok()?;
-    let place: usize = input["item"]["id"].as_str()?.split_once('-')?.1.parse().ok()?;
-    match round.round.get(place)?.nodes.as_slice() {
+    let input: ItemInput = serde_json::from_str(input).ok()?;
+    match round.items.get(input.item.id.place)?.nodes.as_slice() {
         [only] => round.nodes.get(*only).map(|entry| entry.node.nodename.clone()),
         _ => None,
     }

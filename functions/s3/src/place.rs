@@ -1,7 +1,8 @@
 //! Where objects and files are: `s3://bucket/key`, or a path below the local root.
 
-use stepward::StepError;
+use stepward::model::bucket;
 use stepward::model::input::require;
+use stepward::{ErrorName, StepError};
 
 /// A bucket, and a key or the beginning of keys in it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,13 +28,8 @@ impl Uri {
     /// # Errors
     /// `InvalidInput` naming the parameter.
     pub fn parse(parameter: &str, text: &str) -> Result<Self, StepError> {
-        let path = text.strip_prefix("s3://");
-        let (bucket, key) = path.map(|path| path.split_once('/').unwrap_or((path, ""))).unwrap_or_default();
-        // https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
-        let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-        require((3..=63).contains(&bucket.len()) && bucket.bytes().all(legal), || {
-            format!("{parameter} {text:?} names no bucket, as in s3://bucket/key")
-        })?;
+        let no_bucket = || format!("{parameter} {text:?} names no bucket, as in s3://bucket/key");
+        let (bucket, key) = bucket::in_uri(text).ok_or_else(|| ErrorName::InvalidInput.because(no_bucket()))?;
         // https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
         require(key.len() <= 1024, || format!("{parameter} has a key of {} bytes, and S3 takes 1,024", key.len()))?;
         Ok(Self { bucket: bucket.into(), key: key.into() })

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use aws_sdk_ssm::Client;
 use futures_util::{StreamExt, stream};
+use stepward::node::CommandResults;
 use stepward::{Context, ErrorName, Progress, Resume, StepError};
 use tokio::time::Instant;
 
 use crate::outcome::tell_left_out;
 use crate::payload::Payload;
 use crate::plan::{BATCH, Plan};
-use crate::results::{self, Ran};
+use crate::results;
 use crate::send::{self, Sent};
 use crate::state::{Batch, Run, now};
 use crate::{AT_ONCE, look};
@@ -31,7 +32,7 @@ pub async fn run(
     payload: &impl Payload,
     ctx: &Context,
     resume: Option<&Resume>,
-) -> Result<Progress<Ran>, StepError> {
+) -> Result<Progress<CommandResults>, StepError> {
     let mut run = Run::of(resume)?;
     let answer = go_on(plan, payload, ctx, &mut run).await.map_err(|error| once_sent(&run, error));
     // What passes the state machine tries again, and nodes that have begun may not have fetched the file yet.
@@ -65,7 +66,12 @@ fn once_sent(run: &Run, error: StepError) -> StepError {
     StepError { name: ErrorName::Internal, message, ..error }
 }
 
-async fn go_on(plan: &Plan, payload: &impl Payload, ctx: &Context, run: &mut Run) -> Result<Progress<Ran>, StepError> {
+async fn go_on(
+    plan: &Plan,
+    payload: &impl Payload,
+    ctx: &Context,
+    run: &mut Run,
+) -> Result<Progress<CommandResults>, StepError> {
     let ssm = ctx.client(Client::new);
     look::refresh(plan, ctx, &ssm, run).await?;
     let ready = ready(plan, run);
@@ -199,7 +205,7 @@ fn after_sending(ctx: &Context, run: &mut Run, sent: usize, failed: Option<StepE
     Ok(if sent > 0 { Duration::ZERO } else { Duration::from_secs(5) })
 }
 
-fn pending(plan: &Plan, run: &mut Run, wait: Duration) -> Result<Progress<Ran>, StepError> {
+fn pending(plan: &Plan, run: &mut Run, wait: Duration) -> Result<Progress<CommandResults>, StepError> {
     run.at = now();
     let begun = run.batches.iter().rposition(Batch::begun).map_or(0, |last| last + 1);
     run.batches.truncate(begun);

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use stepward::model::bucket;
 use stepward::model::input::{List, require};
 use stepward::model::permissions::{arn, literal, s3_arn};
 use stepward::{Permissions, StepError};
@@ -132,7 +133,7 @@ impl Plan {
         require(group.is_none_or(|name| (1..=512).contains(&name.len()) && name.bytes().all(in_group_name)), || {
             format!("cloudwatch_log_group: {group:?} is no log group's name: letters, digits and _ - / . #")
         })?;
-        check_bucket("output_bucket", self.output_bucket.as_deref())
+        bucket::check("output_bucket", self.output_bucket.as_deref())
     }
 
     /// What running the command needs.
@@ -181,18 +182,6 @@ fn is_node(id: &str) -> bool {
         _ => return false,
     };
     lengths.contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_alphanumeric())
-}
-
-/// Checks a bucket's name.
-///
-/// # Errors
-/// `InvalidInput` naming the parameter.
-pub fn check_bucket(parameter: &str, bucket: Option<&str>) -> Result<(), StepError> {
-    // https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
-    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(&b);
-    require(bucket.is_none_or(|name| (3..=63).contains(&name.len()) && name.bytes().all(legal)), || {
-        format!("{parameter}: {bucket:?} is no bucket's name: 3 to 63 lower-case letters, digits, . and -")
-    })
 }
 
 /// Defaults of parameters, for `#[serde(default = …)]`.

@@ -68,52 +68,14 @@ mod tests {
 
     use super::*;
 
-    /// Values that would be code, or something else, if anything were left out.
-    const HOSTILE: [&str; 22] = [
-        "",
-        " ",
-        "-n",
-        "--",
-        "a b\tc",
-        "it's",
-        "'; touch owned; '",
-        "\"; touch owned; \"",
-        "$(touch owned)",
-        "`touch owned`",
-        "${HOME}",
-        "a\nb\n",
-        "\n",
-        "*",
-        "~",
-        "\\",
-        "\\'",
-        "!!",
-        "{{ssm:secret}}",
-        "{{{{ commands }}}}",
-        "é ‘’ 🦀",
-        "| & ; < > ( ) # % \r",
-    ];
-
     fn run(script: &str) -> (Option<i32>, String) {
         let output = Command::new("/bin/sh").args(["-c", script]).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
 
     #[test]
-    fn every_value_comes_out_of_the_shell_as_it_went_in() {
-        for value in HOSTILE {
-            let word = word(value);
-            assert!(!word.contains("{{"), "{word}");
-            assert_eq!(run(&format!("printf '<%s>' {word}")).1, format!("<{value}>"));
-        }
-        let all = HOSTILE.map(word).join(" ");
-        let whole = format!("<{}>", HOSTILE.join("><"));
-        assert_eq!(run(&format!("printf '<%s>' {all}")).1, whole);
-    }
-
-    #[test]
     fn every_value_for_powershell_is_base64() {
-        for value in HOSTILE {
+        for value in ["", "it's", "\"; exit 9; \"", "$(exit 9)", "`n", "{{ssm:secret}}", "‘’", "é 🦀\n"] {
             let word = powershell(value);
             let inner = word.split('\'').nth(1).unwrap();
             assert!(inner.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b)), "{word}");

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use aws_sdk_ssm::Client;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use schemars::JsonSchema;
-use serde::Serialize;
-use stepward::node::{Outcome, Status};
+use stepward::node::{CommandResults, Outcome, Status};
 use stepward::{Context, ErrorName, StepError};
 use tokio::time::Instant;
 
@@ -34,19 +32,6 @@ const REREADS: u8 = 2;
 /// How long to wait before that.
 pub(crate) const REREAD: Duration = Duration::from_secs(5);
 
-/// How a command ended on all nodes.
-#[derive(Debug, JsonSchema, Serialize)]
-pub struct Ran {
-    /// SSM's IDs of the commands, one for each batch of up to 50 nodes.
-    pub command_ids: Vec<String>,
-    /// On how many nodes it succeeded.
-    pub succeeded: usize,
-    /// On how many it did not: it failed, was not over in time, or did not run.
-    pub failed: usize,
-    /// How it ended on each node, by the node's ID.
-    pub nodes: BTreeMap<String, Outcome>,
-}
-
 /// What a node's result is known from.
 struct Found {
     id: String,
@@ -61,7 +46,12 @@ struct Found {
 ///
 /// # Errors
 /// `StepFailed` when a node did not succeed and the plan says that this is a failure; else why AWS failed.
-pub(crate) async fn of(plan: &Plan, ctx: &Context, ssm: &Client, run: &Run) -> Result<Option<Ran>, StepError> {
+pub(crate) async fn of(
+    plan: &Plan,
+    ctx: &Context,
+    ssm: &Client,
+    run: &Run,
+) -> Result<Option<CommandResults>, StepError> {
     let share = (OUTPUT_BUDGET / plan.ids.len().max(1)).clamp(SHARE.0, SHARE.1);
     let batches = plan.batches().enumerate().map(|(number, ids)| (run.batches.get(number).cloned(), ids.to_vec()));
     let found: Vec<Vec<Found>> = stream::iter(batches.collect::<Vec<_>>())
@@ -87,7 +77,7 @@ pub(crate) async fn of(plan: &Plan, ctx: &Context, ssm: &Client, run: &Run) -> R
     }
     let commands = run.batches.iter().filter(|batch| !batch.command.is_empty());
     let command_ids = commands.map(|batch| batch.command.clone()).collect();
-    Ok(Some(Ran { command_ids, succeeded, failed, nodes }))
+    Ok(Some(CommandResults { command_ids, succeeded, failed, nodes }))
 }
 
 async fn of_batch(

@@ -1,5 +1,6 @@
 //! The engine against an SSM in memory.
 
+mod dispatch;
 mod faults;
 
 use std::time::Duration;
@@ -13,8 +14,8 @@ use stepward::{Context, ErrorName, Progress, Resume, StepError, testing};
 use crate::engine;
 use crate::payload::Command;
 use crate::plan::Plan;
-use crate::results::Ran;
 use crate::testing::Fake;
+use stepward::node::CommandResults;
 
 pub(crate) fn id(number: usize) -> String {
     format!("i-{number:017}")
@@ -32,7 +33,7 @@ pub(crate) fn plan(nodes: usize, concurrency: usize) -> Plan {
 }
 
 /// One call.
-async fn call(plan: &Plan, ctx: &Context, resume: Option<&Resume>) -> Result<Progress<Ran>, StepError> {
+async fn call(plan: &Plan, ctx: &Context, resume: Option<&Resume>) -> Result<Progress<CommandResults>, StepError> {
     engine::run(plan, &Command("uptime".into()), ctx, resume).await
 }
 
@@ -41,7 +42,7 @@ fn resumed(state: &serde_json::Value) -> Resume {
 }
 
 /// Calls until it is done, and gives back the largest state on the way.
-pub(crate) async fn all(plan: &Plan, ctx: &Context) -> Result<(Ran, usize), StepError> {
+pub(crate) async fn all(plan: &Plan, ctx: &Context) -> Result<(CommandResults, usize), StepError> {
     let (mut resume, mut largest) = (None, 0);
     for _ in 0..5000 {
         match call(plan, ctx, resume.as_ref()).await? {

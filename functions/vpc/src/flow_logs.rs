@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_ec2::operation::create_flow_logs::CreateFlowLogsOutput;
 use aws_sdk_ec2::types::{FlowLog, FlowLogsResourceType, UnsuccessfulItem};
 use serde::{Deserialize, Serialize};
+use stepward::model::bucket;
 use stepward::model::input::require;
 use stepward::{Context, ErrorName, StepError};
 
@@ -77,12 +78,8 @@ pub fn check_log_group(name: &str) -> Result<(), StepError> {
 /// `InvalidInput`.
 pub fn check_bucket(arn: &str) -> Result<(), StepError> {
     let path = arn.strip_prefix("arn:aws").and_then(|rest| rest.split_once(":s3:::")).map(|(_, path)| path);
-    let (bucket, folder) = path.map(|path| path.split_once('/').unwrap_or((path, ""))).unwrap_or_default();
-    // https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
-    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-    require((3..=63).contains(&bucket.len()) && bucket.bytes().all(legal), || {
-        format!("s3_arn {arn:?} names no bucket, as in arn:aws:s3:::bucket/folder/")
-    })?;
+    let (name, folder) = path.map(|path| path.split_once('/').unwrap_or((path, ""))).unwrap_or_default();
+    require(bucket::is_name(name), || format!("s3_arn {arn:?} names no bucket, as in arn:aws:s3:::bucket/folder/"))?;
     // AWS puts a folder of that name behind it and refuses a second one.
     require(folder.split('/').all(|part| part != "AWSLogs"), || {
         "s3_arn: AWS adds the folder AWSLogs by itself, so leave it out".into()

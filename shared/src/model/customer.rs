@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::digest::hex;
 use crate::model::error::{ErrorName, StepError};
+use crate::model::partition::Partition;
 
 /// Somebody whose accounts Stepward works in.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -229,18 +230,7 @@ impl Configuration {
     #[must_use]
     pub fn partition(&self, region: &str) -> String {
         let of_role = self.account.role_arn.as_deref().and_then(|arn| arn.split(':').nth(1));
-        of_role.unwrap_or(partition_of(region)).to_owned()
-    }
-}
-
-/// The partition that a Region belongs to.
-/// <https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/partitions.html>
-#[must_use]
-pub fn partition_of(region: &str) -> &'static str {
-    match region {
-        r if r.starts_with("cn-") => "aws-cn",
-        r if r.starts_with("us-gov-") => "aws-us-gov",
-        _ => "aws",
+        of_role.unwrap_or(Partition::of_region(region).name).to_owned()
     }
 }
 
@@ -306,7 +296,7 @@ pub fn check_role_arn(arn: &str, account_id: &str) -> Result<(), StepError> {
     // https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html (RoleName, Path)
     let legal = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-/".contains(&b);
     if prefix != "arn"
-        || !["aws", "aws-cn", "aws-us-gov"].contains(&partition)
+        || Partition::named(partition).is_none()
         || service != "iam"
         || !region.is_empty()
         || name.is_empty()

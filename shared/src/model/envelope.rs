@@ -36,7 +36,7 @@ pub struct Envelope {
 }
 
 /// Names only: role ARN and external ID come from the customer's record, never from here.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
     /// The customer's name.

@@ -27,12 +27,11 @@ use std::fmt;
 
 use super::Node;
 use super::fault::{fault, found};
+use super::reference::expand;
 use crate::model::error::StepError;
 
 /// What the messages call it.
 const PARAMETER: &str = "mapping";
-/// How a reference to another attribute begins in a default.
-const REFERENCE: &str = "${node.";
 
 /// Rundeck's default mapping for EC2.
 pub const EC2: &str = "\
@@ -203,9 +202,11 @@ impl Mapping {
     /// Fills in what defaults refer to; what is filled in refers to nothing.
     fn refer(&self, node: &mut Node) {
         let mut filled = Vec::new();
-        for (name, default) in self.defaults.iter().filter(|(_, default)| default.contains(REFERENCE)) {
-            if node.get(name) == Some(default) {
-                filled.push((name, fill(default, node)));
+        for (name, default) in &self.defaults {
+            if node.get(name) == Some(default)
+                && let Cow::Owned(value) = expand(default, node)
+            {
+                filled.push((name, value));
             }
         }
         for (name, value) in filled {
@@ -245,27 +246,6 @@ impl Mapping {
         }
         Ok(())
     }
-}
-
-/// The default with the node's attributes in the place of its references; of what the node lacks nothing is left.
-fn fill(default: &str, node: &Node) -> String {
-    let mut text = String::with_capacity(default.len());
-    let mut rest = default;
-    while let Some((before, reference)) = rest.split_once(REFERENCE) {
-        text.push_str(before);
-        let Some((name, behind)) = reference.split_once('}') else {
-            text.push_str(REFERENCE);
-            rest = reference;
-            continue;
-        };
-        if name == "tags" {
-            text.push_str(&node.tags.iter().map(String::as_str).collect::<Vec<_>>().join(","));
-        } else {
-            text.push_str(node.get(name).unwrap_or_default());
-        }
-        rest = behind;
-    }
-    text + rest
 }
 
 /// An entry, and where it stands.

@@ -60,6 +60,19 @@ pub struct Outcome {
     pub message: Option<String>,
 }
 
+/// How a command ended on all nodes.
+#[derive(Debug, Deserialize, JsonSchema, Serialize)]
+pub struct CommandResults {
+    /// SSM's IDs of the commands, one for each batch of up to 50 nodes.
+    pub command_ids: Vec<String>,
+    /// On how many nodes it succeeded.
+    pub succeeded: usize,
+    /// On how many it did not: it failed, was not over in time, or did not run.
+    pub failed: usize,
+    /// How it ended on each node, by the node's ID.
+    pub nodes: BTreeMap<String, Outcome>,
+}
+
 /// What became of a command on one node.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]

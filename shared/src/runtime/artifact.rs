@@ -4,10 +4,10 @@ use aws_config::SdkConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use serde_json::{Map, Value, json};
 
+use crate::model::artifacts::prefix;
 use crate::model::digest::sha256;
 use crate::model::envelope::Execution;
 use crate::model::error::StepError;
-use crate::model::input::require;
 use crate::settings;
 
 /// Outputs and logs above this many bytes become artifacts. A state's whole input or output may have 256 KiB, and a
@@ -19,18 +19,6 @@ const PREVIEW: usize = 1000;
 const SHORT_TEXT: usize = 200;
 /// So many counts, flags and short texts at most.
 const MEMBERS: usize = 16;
-
-/// What the keys of everything that an execution of a customer puts into the artifacts bucket begin with.
-///
-/// # Errors
-/// `InvalidInput` for names that would lead elsewhere.
-pub fn prefix(customer: &str, execution: &str) -> Result<String, StepError> {
-    for (what, name) in [("customer", customer), ("execution", execution)] {
-        let leads_elsewhere = name.is_empty() || name.contains('/') || name == "." || name == "..";
-        require(!leads_elsewhere, || format!("{what}: {name:?} is no name of a folder"))?;
-    }
-    Ok(format!("executions/{customer}/{execution}/"))
-}
 
 /// What the keys of a step's own artifacts begin with.
 pub(crate) fn folder(customer: &str, execution: &Execution) -> Result<String, StepError> {
@@ -91,13 +79,5 @@ mod tests {
             json!({ "failed": 3, "ok": false, "status": "done", "text": "x".repeat(300), "nodes": {}, "ids": [] });
         assert_eq!(Value::from(plain_members(output)), json!({ "failed": 3, "ok": false, "status": "done" }));
         assert!(plain_members(json!("text")).is_empty());
-    }
-
-    #[test]
-    fn no_name_leads_out_of_an_executions_folder() {
-        assert_eq!(prefix("acme", "e-1").unwrap(), "executions/acme/e-1/");
-        for (customer, execution) in [("acme/x", "e"), ("acme", ".."), ("", "e"), ("acme", "a/../../b")] {
-            assert!(prefix(customer, execution).is_err(), "{customer} {execution}");
-        }
     }
 }

@@ -15,6 +15,7 @@ use crate::model::customer::{Configuration, Provider, Trust};
 use crate::model::digest::sha256;
 use crate::model::envelope::Execution;
 use crate::model::error::{ErrorName, StepError, without_role_arns};
+use crate::model::partition::Partition;
 use crate::model::permissions::Place;
 use crate::runtime::artifact;
 use crate::runtime::scratch::Scratch;
@@ -242,11 +243,7 @@ impl Context {
     #[must_use]
     pub fn console(&self, page: &str, fragment: &str) -> String {
         let Place { partition, region, .. } = &self.place;
-        let domain = match partition.as_str() {
-            "aws-cn" => "console.amazonaws.cn",
-            "aws-us-gov" => "console.amazonaws-us-gov.com",
-            _ => "console.aws.amazon.com",
-        };
+        let domain = Partition::named_or_standard(partition).console;
         format!("https://{region}.{domain}/{page}?region={region}#{fragment}")
     }
 

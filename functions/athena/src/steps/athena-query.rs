@@ -7,6 +7,7 @@ use aws_sdk_athena::Client;
 use aws_sdk_athena::types::{QueryExecution, QueryExecutionContext, QueryExecutionState, ResultConfiguration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use stepward::model::bucket;
 use stepward::model::error::denied;
 use stepward::model::input::require;
 use stepward::model::permissions::{arn, literal, s3_arn};
@@ -275,8 +276,7 @@ impl Step for Query {
 }
 
 fn bucket_of(uri: &str) -> Option<&str> {
-    let bucket = uri.strip_prefix("s3://")?.split('/').next()?;
-    (3..=63).contains(&bucket.len()).then_some(bucket)
+    bucket::in_uri(uri).map(|(name, _)| name)
 }
 
 #[cfg(test)]

@@ -245,6 +245,33 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn it_takes_what_a_dispatch_asks_and_answers_what_a_dispatch_reads() {
+        let asked = node::dispatch::InContainer {
+            cluster: CLUSTER.into(),
+            task: TASK.into(),
+            container: CONTAINER.into(),
+            command: "uptime".into(),
+            fail_on_error: false,
+        };
+        let step: Exec = serde_json::from_value(json!(asked)).unwrap();
+        step.validate().unwrap();
+        let mut strange = json!(asked);
+        strange["strange"] = json!(1);
+        assert!(serde_json::from_value::<Exec>(strange).is_err(), "an unknown parameter passes");
+        let outcome = node::Outcome {
+            status: Status::Failed,
+            exit_code: Some(3),
+            output: "said".into(),
+            error_output: String::new(),
+            output_url: None,
+            message: Some("why".into()),
+        };
+        let [cluster, task, container] = [CLUSTER, TASK, CONTAINER].map(str::to_owned);
+        let answer = json!(Answer { outcome: outcome.clone(), cluster, task, container });
+        assert_eq!(serde_json::from_value::<node::Outcome>(answer).unwrap(), outcome);
+    }
+
     fn step(command: &str) -> Exec {
         Exec {
             cluster: CLUSTER.into(),

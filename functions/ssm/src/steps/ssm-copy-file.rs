@@ -5,12 +5,13 @@ use std::time::Duration;
 use crate::deliver::{self, Fetch};
 use crate::engine;
 use crate::payload::{File, Origin};
-use crate::plan::{DELIVERY, Plan, Shell, check_bucket, defaults};
-use crate::results::Ran;
+use crate::plan::{DELIVERY, Plan, Shell, defaults};
 use crate::{FUNCTION, TIMEOUT};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use stepward::model::bucket;
 use stepward::model::input::{List, require};
+use stepward::node::CommandResults;
 use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
 
 /// The longest path on Linux, in bytes.
@@ -133,7 +134,7 @@ impl CopyFile {
 
 /// Bucket and key of `s3://bucket/key`.
 fn place(uri: &str) -> Option<(&str, &str)> {
-    uri.strip_prefix("s3://")?.split_once('/').filter(|(_, key)| !key.is_empty() && !key.ends_with('/'))
+    bucket::in_uri(uri).filter(|(_, key)| !key.is_empty() && !key.ends_with('/'))
 }
 
 impl Step for CopyFile {
@@ -157,19 +158,17 @@ impl Step for CopyFile {
     const ERRORS: &'static [(ErrorName, &'static str)] = crate::ERRORS;
     const TIMEOUT: Duration = TIMEOUT;
     const FUNCTION: Function = FUNCTION;
-    type Output = Ran;
+    type Output = CommandResults;
 
     fn validate(&self) -> Result<(), StepError> {
         require(self.source.is_some() != self.content.is_some(), || {
             "give source, an object of the account, or content, the text itself; one of them".into()
         })?;
         if let Some(source) = &self.source {
-            let bucket = place(source).map(|(bucket, _)| bucket);
-            require(bucket.is_some(), || format!("source: {source:?} is no object, as in s3://bucket/key"))?;
-            check_bucket("source", bucket)?;
+            require(place(source).is_some(), || format!("source: {source:?} is no object, as in s3://bucket/key"))?;
             require(self.bucket.is_none(), || "bucket is for content; source has a bucket of its own".into())?;
         }
-        check_bucket("bucket", self.bucket.as_deref())?;
+        bucket::check("bucket", self.bucket.as_deref())?;
         self.check_destination()?;
         self.plan().validate()
     }
@@ -178,7 +177,7 @@ impl Step for CopyFile {
         self.plan().permissions().and(self.origin().permissions())
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Ran>, StepError> {
+    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<CommandResults>, StepError> {
         engine::run(&self.plan(), &self.file(), ctx, resume.as_ref()).await
     }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 use crate::engine;
 use crate::payload::Command;
 use crate::plan::{Plan, Shell, defaults};
-use crate::results::Ran;
 use crate::{FUNCTION, TIMEOUT, quote};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::input::{List, require};
+use stepward::node::CommandResults;
 use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
 
 /// The longest command, in bytes. SSM takes a document of 64 KB with its parameters, and this may go there in Base64.
@@ -127,7 +127,7 @@ impl Step for RunCommand {
     const ERRORS: &'static [(ErrorName, &'static str)] = crate::ERRORS;
     const TIMEOUT: Duration = TIMEOUT;
     const FUNCTION: Function = FUNCTION;
-    type Output = Ran;
+    type Output = CommandResults;
 
     fn validate(&self) -> Result<(), StepError> {
         require(!self.command.trim().is_empty() && self.command.len() <= LONGEST, || {
@@ -142,7 +142,7 @@ impl Step for RunCommand {
         self.plan().permissions()
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Ran>, StepError> {
+    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<CommandResults>, StepError> {
         engine::run(&self.plan(), &self.payload(), ctx, resume.as_ref()).await
     }
 

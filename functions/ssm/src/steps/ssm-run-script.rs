@@ -5,12 +5,13 @@ use std::time::Duration;
 use crate::deliver::{self, Fetch};
 use crate::engine;
 use crate::payload::{File, Origin};
-use crate::plan::{DELIVERY, Plan, Shell, check_bucket, defaults};
-use crate::results::Ran;
+use crate::plan::{DELIVERY, Plan, Shell, defaults};
 use crate::{FUNCTION, TIMEOUT, quote};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use stepward::model::bucket;
 use stepward::model::input::{List, require};
+use stepward::node::CommandResults;
 use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError, node::shell};
 
 /// How long all arguments together may be, in bytes, and how many: they go with the command, where a quote takes five
@@ -147,7 +148,7 @@ impl Step for RunScript {
     const ERRORS: &'static [(ErrorName, &'static str)] = crate::ERRORS;
     const TIMEOUT: Duration = TIMEOUT;
     const FUNCTION: Function = FUNCTION;
-    type Output = Ran;
+    type Output = CommandResults;
 
     fn validate(&self) -> Result<(), StepError> {
         require(!self.script.trim().is_empty(), || "script is empty".into())?;
@@ -167,7 +168,7 @@ impl Step for RunScript {
             )
         })?;
         require(!self.args.iter().any(|arg| arg.contains('\0')), || "args hold a NUL, which no program takes".into())?;
-        check_bucket("bucket", self.bucket.as_deref())?;
+        bucket::check("bucket", self.bucket.as_deref())?;
         self.plan().validate()
     }
 
@@ -175,7 +176,7 @@ impl Step for RunScript {
         self.plan().permissions().and(self.origin().permissions())
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Ran>, StepError> {
+    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<CommandResults>, StepError> {
         engine::run(&self.plan(), &self.file(), ctx, resume.as_ref()).await
     }
 

@@ -20,7 +20,7 @@ async fn look(plan: &Plan, ctx: &Context, resume: Option<&Resume>) -> (serde_jso
 }
 
 /// Calls from a position until it is done.
-async fn from(mut state: serde_json::Value, plan: &Plan, ctx: &Context) -> Result<Ran, StepError> {
+async fn from(mut state: serde_json::Value, plan: &Plan, ctx: &Context) -> Result<CommandResults, StepError> {
     for _ in 0..100 {
         match call(plan, ctx, Some(&resumed(&state))).await? {
             Progress::Done(ran) => return Ok(ran),
@@ -56,7 +56,7 @@ impl Payload for Kept {
 }
 
 /// Calls until it is done, with a file.
-async fn with_file(plan: &Plan, file: &Kept, ctx: &Context) -> Result<Ran, StepError> {
+async fn with_file(plan: &Plan, file: &Kept, ctx: &Context) -> Result<CommandResults, StepError> {
     let mut resume = None;
     for _ in 0..100 {
         match engine::run(plan, file, ctx, resume.as_ref()).await? {

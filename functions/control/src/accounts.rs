@@ -64,7 +64,9 @@ async fn accounts(store: &Store, event: &Event) -> Result<Response, StepError> {
     Ok(Response { accounts: accounts.into_iter().map(entry).collect() })
 }
 
-fn main() -> ExitCode {
+/// Runs the function on Lambda.
+#[must_use]
+pub fn serve() -> ExitCode {
     run(
         async || Ok(Store::new(Client::new(&session::aws_config(None).await), settings::table()?)),
         async |store: &Store, event| accounts(store, &event.payload).await,

@@ -5,7 +5,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stepward::model::error::{ErrorName, StepError};
-use stepward::runtime::artifact;
+use stepward::node::dispatch::Keys;
 
 /// The largest object that is read, in bytes. 10,000 nodes with what they said come to some 30 MB.
 const LIMIT: i64 = 256 * 1024 * 1024;
@@ -15,40 +15,33 @@ pub(crate) struct Store<'a> {
     s3: &'a Client,
     pub(crate) bucket: &'a str,
     pub(crate) customer: &'a str,
-    prefix: String,
+    pub(crate) keys: Keys,
 }
 
 impl<'a> Store<'a> {
-    /// Of this customer's execution.
+    /// The objects of this customer's execution.
     ///
     /// # Errors
     /// `InvalidInput` for names that would lead elsewhere.
     pub(crate) fn new(s3: &'a Client, bucket: &'a str, customer: &'a str, execution: &str) -> Result<Self, StepError> {
-        let prefix = artifact::prefix(customer, execution)?;
-        Ok(Self { s3, bucket, customer, prefix })
+        Ok(Self { s3, bucket, customer, keys: Keys::new(customer, execution)? })
     }
 
-    /// Another execution of the same customer.
+    /// The objects of another execution of the same customer.
     pub(crate) fn of(&self, execution: &str) -> Result<Self, StepError> {
         Self::new(self.s3, self.bucket, self.customer, execution)
     }
 
-    /// The key of one of dispatch's own objects.
-    pub(crate) fn key(&self, name: &str) -> String {
-        format!("{}dispatch/{name}", self.prefix)
-    }
-
-    pub(crate) async fn put(&self, name: &str, value: &impl Serialize) -> Result<String, StepError> {
+    pub(crate) async fn put(&self, key: &str, value: &impl Serialize) -> Result<(), StepError> {
         let body = serde_json::to_vec(value).map_err(|error| ErrorName::Internal.because(error.to_string()))?;
-        let key = self.key(name);
-        let put = self.s3.put_object().bucket(self.bucket).key(&key).content_type("application/json");
+        let put = self.s3.put_object().bucket(self.bucket).key(key).content_type("application/json");
         put.body(ByteStream::from(body)).send().await?;
-        Ok(key)
+        Ok(())
     }
 
     /// Reads an object of this customer's execution: what a state machine hands over as a key must be its own.
     pub(crate) async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<T, StepError> {
-        if !key.starts_with(&self.prefix) {
+        if !self.keys.contain(key) {
             return Err(ErrorName::InvalidInput.because(format!("{key} is no artifact of this execution")));
         }
         let answer = self.s3.get_object().bucket(self.bucket).key(key).send().await?;
@@ -66,13 +59,12 @@ impl<'a> Store<'a> {
 
     /// Lets no further item begin.
     pub(crate) async fn stop(&self) -> Result<(), StepError> {
-        self.put("stop.json", &true).await.map(|_| ())
+        self.put(&self.keys.stop(), &true).await
     }
 
     pub(crate) async fn is_stopped(&self) -> Result<bool, StepError> {
         // By listing, because what is not there is told apart from what may not be seen only with s3:ListBucket anyway.
-        let seen =
-            self.s3.list_objects_v2().bucket(self.bucket).prefix(self.key("stop.json")).max_keys(1).send().await?;
-        Ok(seen.key_count().unwrap_or_default() > 0)
+        let list = self.s3.list_objects_v2().bucket(self.bucket).prefix(self.keys.stop()).max_keys(1);
+        Ok(list.send().await?.key_count().unwrap_or_default() > 0)
     }
 }

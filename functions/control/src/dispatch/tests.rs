@@ -39,7 +39,7 @@ fn ssm(call: &Value, fails: impl Fn(&str) -> bool) -> Value {
         nodes[id] = json!({ "status": status, "exit_code": code, "output": "x".repeat(3000) });
     }
     let failed = ids.iter().filter(|id| fails(id.as_str().unwrap())).count();
-    json!({ "failed": failed, "succeeded": ids.len() - failed, "nodes": nodes })
+    json!({ "command_ids": [], "failed": failed, "succeeded": ids.len() - failed, "nodes": nodes })
 }
 
 fn names(failed: &Value) -> Vec<&str> {
@@ -151,6 +151,31 @@ async fn node_first_takes_each_node_through_all_steps() {
     assert_eq!(names(&end["summary"]["failed_nodes"]), ["task-0001"]);
     assert_eq!(end["summary"]["failed_nodes"][0]["exit_code"], 2);
     assert_eq!(end["summary"]["succeeded"], 1);
+}
+
+#[tokio::test]
+async fn parameters_of_a_step_take_any_attribute_of_their_node() {
+    let bucket = Bucket::default();
+    let mut node = ec2(2);
+    node["osArch"] = json!("arm64");
+    node["tags"] = json!(["web", "db"]);
+    let params = json!({
+        "arch": "${node.os-arch}", "tags": ["${node.tags}"], "none": "<${node.none}>", "open": "a ${node.name", "n": 1 });
+    let steps = json!([{ "id": "s", "run": { "step": { "function": "f", "params": params } } }]);
+    let plan = bucket.plan("e", &[node], options(&json!({ "steps": steps }))).await.unwrap();
+    let expected = json!({ "arch": "arm64", "tags": ["db,web"], "none": "<>", "open": "a ${node.name", "n": 1 });
+    assert_eq!(bucket.items(&plan)[0]["calls"][0]["params"], expected);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_the_steps_leaves_its_nodes_unknown() {
+    let bucket = Bucket::default();
+    let plan = bucket.plan("e", &[ec2(2), ecs(1)], options(&json!({}))).await.unwrap();
+    let results = bucket.run("e", &plan, |_, _| Ok(json!({ "failed": 0, "nodes": {} })));
+    let end = bucket.collect("e", &plan, results).await.unwrap();
+    let statuses: Vec<_> =
+        end["summary"]["failed_nodes"].as_array().unwrap().iter().map(|node| &node["status"]).collect();
+    assert_eq!(statuses, ["unknown", "unknown"]);
 }
 
 #[tokio::test]

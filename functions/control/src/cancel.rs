@@ -269,7 +269,9 @@ fn identity(call: &Call) -> String {
     json!([call.function, call.payload["target"], execution["step"], execution["item"]]).to_string()
 }
 
-fn main() -> ExitCode {
+/// Runs the function on Lambda.
+#[must_use]
+pub fn serve() -> ExitCode {
     run(
         async || {
             let config = session::aws_config(None).await;

@@ -2,38 +2,34 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::Serialize;
 use stepward::model::error::{ErrorName, StepError};
+use stepward::node::dispatch::{
+    End, FailedNode, Found, JobOutcome, MapResults, NextRound, NodeStep, Object, Options, RankOrder, SourceFailure,
+    State, Summary,
+};
 use stepward::node::{Node, NodeResult, Status, StepResult, order};
 use stepward::runtime::node_source;
 
-use super::items::{Planned, Round};
-use super::options::{Found, NodeStep, Options, RankOrder, SourceFailure};
-use super::results::{self, Written, plain};
+use super::items::Round;
+use super::results::{self, plain};
 use super::store::Store;
 
-/// The object with what a dispatch came to.
-const OUTCOME: &str = "outcome.json";
 /// Names and failures that an answer holds; all are in the artifacts bucket.
 const SHOWN: usize = 50;
 /// Characters of a message that an answer holds.
 const MESSAGE: usize = 150;
 
-/// How far a dispatch has come.
-#[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct State {
-    options: Options,
-    /// In the order in which they begin.
-    nodes: Vec<NodeResult>,
-    /// Places that could not be looked into.
-    failures: Vec<SourceFailure>,
-    /// What the round now under way runs.
-    round: Vec<Planned>,
+/// The answer to the state machine.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Answer {
+    Round(NextRound),
+    End(Box<End>),
 }
 
 /// Chooses the nodes and plans the first round.
-pub(crate) async fn plan(store: &Store<'_>, options: Options, found: Vec<Found>) -> Result<Value, StepError> {
+pub(crate) async fn plan(store: &Store<'_>, options: Options, found: Vec<Found>) -> Result<Answer, StepError> {
     let filter = options.check()?;
     let (options, mut nodes, failures) = if let Some(execution) = &options.failed_of {
         again(store, &options, execution).await?
@@ -64,8 +60,8 @@ pub(crate) async fn plan(store: &Store<'_>, options: Options, found: Vec<Found>)
 }
 
 /// Takes in how a round ended and plans the next.
-pub(crate) async fn collect(store: &Store<'_>, round: usize, written: &Written) -> Result<Value, StepError> {
-    let mut state: State = store.get(&store.key(&name(round))).await?;
+pub(crate) async fn collect(store: &Store<'_>, round: usize, written: &MapResults) -> Result<Answer, StepError> {
+    let mut state: State = store.get(&store.keys.state(round)).await?;
     let planned = std::mem::take(&mut state.round);
     let nodes: Vec<&Node> = state.nodes.iter().map(|entry| &entry.node).collect();
     for (place, step, outcome, result) in results::read(store, &planned, &nodes, written).await? {
@@ -74,8 +70,8 @@ pub(crate) async fn collect(store: &Store<'_>, round: usize, written: &Written) 
     advance(store, state, round + 1).await
 }
 
-/// The answer to the state machine: the next round, or what it all came to.
-async fn advance(store: &Store<'_>, mut state: State, round: usize) -> Result<Value, StepError> {
+/// The next round, or what it all came to.
+async fn advance(store: &Store<'_>, mut state: State, round: usize) -> Result<Answer, StepError> {
     let steps: &[NodeStep] = match (state.options.is_step_first(), round) {
         (true, round) => state.options.steps.get(round..=round).unwrap_or_default(),
         (false, 0) => &state.options.steps,
@@ -97,22 +93,24 @@ async fn advance(store: &Store<'_>, mut state: State, round: usize) -> Result<Va
         return finish(store, state).await;
     }
     state.round = next.planned;
-    store.put(&name(round), &state).await?;
-    let key = store.put(&format!("items-{round}.json"), &next.items).await?;
-    Ok(json!({
-        "round": round,
-        "items": next.items.len(),
-        "nodes": state.nodes.len(),
-        "concurrency": next.concurrency,
-        "bucket": store.bucket,
-        "key": key,
-        "results": store.key(&format!("results-{round}")),
-        "keepgoing": state.options.keepgoing,
-    }))
+    let answer = NextRound {
+        round,
+        items: next.items.len(),
+        nodes: state.nodes.len(),
+        concurrency: next.concurrency,
+        bucket: store.bucket.to_owned(),
+        key: store.keys.items(round),
+        results: store.keys.results(round),
+        state: store.keys.state(round),
+        keepgoing: state.options.keepgoing,
+    };
+    store.put(&answer.state, &state).await?;
+    store.put(&answer.key, &next.items).await?;
+    Ok(Answer::Round(answer))
 }
 
 /// What it all came to; the whole of it goes to the artifacts bucket.
-async fn finish(store: &Store<'_>, mut state: State) -> Result<Value, StepError> {
+async fn finish(store: &Store<'_>, mut state: State) -> Result<Answer, StepError> {
     for entry in &mut state.nodes {
         let missing = state.options.steps.iter().filter(|step| !entry.steps.iter().any(|done| done.step == step.id));
         if let (true, Some(step)) = (entry.is_well(), missing.map(|step| step.id.clone()).next()) {
@@ -120,38 +118,39 @@ async fn finish(store: &Store<'_>, mut state: State) -> Result<Value, StepError>
             entry.steps.push(StepResult { step, outcome, result: None });
         }
     }
-    let key = store.put(OUTCOME, &state).await?;
+    let all = Object { bucket: store.bucket.to_owned(), key: store.keys.outcome() };
+    store.put(&all.key, &state).await?;
     let failed: Vec<_> = state.nodes.iter().filter(|entry| !entry.is_well()).collect();
     let (total, bad) = (state.nodes.len(), failed.len());
     let outcome = match (bad, state.failures.len()) {
-        (0, 0) => "succeeded",
-        (bad, _) if bad == total && total > 0 => "failed",
-        _ => "partial",
+        (0, 0) => JobOutcome::Succeeded,
+        (bad, _) if bad == total && total > 0 => JobOutcome::Failed,
+        _ => JobOutcome::Partial,
     };
-    let shown = |entry: &&NodeResult| {
-        let last = entry.decisive();
-        json!({
-            "node": entry.node.nodename,
-            "account": entry.node.attributes.get("account"),
-            "region": entry.node.attributes.get("region"),
-            "step": last.map(|step| &step.step),
-            "status": last.map(|step| step.outcome.status),
-            "exit_code": last.and_then(|step| step.outcome.exit_code),
-            "message": last.and_then(|step| step.outcome.message.as_deref()).map(short),
-        })
+    let summary = Summary {
+        outcome,
+        nodes: total,
+        succeeded: total - bad,
+        failed: bad,
+        failed_nodes: failed.into_iter().take(SHOWN).map(failed_node).collect(),
+        failed_sources: state.failures.iter().take(SHOWN).map(in_short).collect(),
+        all,
     };
-    Ok(json!({
-        "items": 0,
-        "summary": {
-            "outcome": outcome,
-            "nodes": total,
-            "succeeded": total - bad,
-            "failed": bad,
-            "failed_nodes": failed.iter().take(SHOWN).map(shown).collect::<Vec<_>>(),
-            "failed_sources": state.failures.iter().take(SHOWN).map(in_short).collect::<Vec<_>>(),
-            "all": { "bucket": store.bucket, "key": key },
-        },
-    }))
+    Ok(Answer::End(Box::new(End { items: 0, summary })))
+}
+
+fn failed_node(entry: &NodeResult) -> FailedNode {
+    let attribute = |name: &str| entry.node.get(name).map(str::to_owned);
+    let last = entry.decisive();
+    FailedNode {
+        node: entry.node.nodename.clone(),
+        account: attribute("account"),
+        region: attribute("region"),
+        step: last.map(|step| step.step.clone()),
+        status: last.map(|step| step.outcome.status),
+        exit_code: last.and_then(|step| step.outcome.exit_code),
+        message: last.and_then(|step| step.outcome.message.as_deref()).map(short),
+    }
 }
 
 /// The nodes that an earlier execution did not succeed on, with what it ran there.
@@ -161,7 +160,7 @@ async fn again(
     execution: &str,
 ) -> Result<(Options, Vec<Node>, Vec<SourceFailure>), StepError> {
     let earlier = store.of(execution)?;
-    let state: State = earlier.get(&earlier.key(OUTCOME)).await.map_err(|error| match error.name {
+    let state: State = earlier.get(&earlier.keys.outcome()).await.map_err(|error| match error.name {
         ErrorName::NotFound => ErrorName::NotFound.because(format!(
             "there is no outcome of execution {execution}: it has not ended, ran nothing on nodes, or was stopped before its \
              outcomes were gathered; then its commands may have run, and its Map run shows which"
@@ -224,8 +223,4 @@ fn short(message: &str) -> String {
 
 fn in_short(failure: &SourceFailure) -> SourceFailure {
     SourceFailure { message: short(&failure.message), ..failure.clone() }
-}
-
-fn name(round: usize) -> String {
-    format!("round-{round}.json")
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use stepward::model::error::StepError;
 use stepward::runtime::Event;
 
-use crate::answer;
+use crate::dispatch::answer;
 
 /// A bucket in memory.
 #[derive(Clone, Default)]

@@ -199,7 +199,9 @@ fn time(at: &DateTime) -> Option<String> {
     at.fmt(DateTimeFormat::DateTime).ok()
 }
 
-fn main() -> ExitCode {
+/// Runs the function on Lambda.
+#[must_use]
+pub fn serve() -> ExitCode {
     run(
         async || {
             let states = Client::new(&session::aws_config(None).await);

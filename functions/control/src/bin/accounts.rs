@@ -1,0 +1,7 @@
+//! The function `accounts`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stepward_control::accounts::serve()
+}

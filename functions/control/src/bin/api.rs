@@ -1,0 +1,7 @@
+//! The function `api`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stepward_control::api::serve()
+}

@@ -1,0 +1,7 @@
+//! The function `dispatch`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stepward_control::dispatch::serve()
+}

@@ -1,0 +1,71 @@
+//! Names of S3 buckets, and S3 URIs.
+
+use super::error::StepError;
+use super::input::require;
+
+/// Whether a bucket can have this name, by length and characters. S3 has more rules, as for adjacent periods, and itself
+/// refuses a name that breaks those.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let is_legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    (3..=63).contains(&name.len()) && name.bytes().all(is_legal)
+}
+
+/// Checks a parameter that names a bucket, where it is given.
+///
+/// # Errors
+/// `InvalidInput` naming the parameter.
+pub fn check(parameter: &str, name: Option<&str>) -> Result<(), StepError> {
+    let wrong = name.filter(|name| !is_name(name));
+    require(wrong.is_none(), || {
+        let name = wrong.unwrap_or_default();
+        format!("{parameter}: {name:?} is not a bucket name: 3 to 63 lowercase letters, digits, periods and hyphens")
+    })
+}
+
+/// Bucket and key of `s3://bucket/key`. The key is empty when the URI names the whole bucket.
+#[must_use]
+pub fn in_uri(uri: &str) -> Option<(&str, &str)> {
+    let path = uri.strip_prefix("s3://")?;
+    let (name, key) = path.split_once('/').unwrap_or((path, ""));
+    is_name(name).then_some((name, key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::error::ErrorName;
+
+    #[test]
+    fn a_name_has_3_to_63_lowercase_letters_digits_periods_and_hyphens() {
+        for name in ["abc", "my.bucket-1", &"a".repeat(63)] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "ab", &"a".repeat(64), "Bucket", "a_b", "a/b", "a b", "bücket", "a\0b", "*"] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_name_is_refused_with_its_parameter() {
+        assert!(check("bucket", None).is_ok() && check("bucket", Some("files")).is_ok());
+        let error = check("output_bucket", Some("Files")).unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidInput);
+        assert!(error.message.starts_with("output_bucket: \"Files\" is not a bucket name"), "{error}");
+    }
+
+    #[test]
+    fn a_uri_has_a_bucket_and_a_key_that_may_be_empty() {
+        for (uri, parts) in [
+            ("s3://files/a/b", Some(("files", "a/b"))),
+            ("s3://files/", Some(("files", ""))),
+            ("s3://files", Some(("files", ""))),
+            ("s3://Files/a", None),
+            ("s3:///a", None),
+            ("files/a", None),
+        ] {
+            assert_eq!(in_uri(uri), parts, "{uri}");
+        }
+    }
+}
