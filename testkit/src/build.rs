@@ -137,3 +137,22 @@ fn json_lines(mut command: Command) -> Result<Vec<Value>, String> {
     let lines = answer.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     lines.map(|line| serde_json::from_slice(line).map_err(|error| format!("cargo's answer: {error}"))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::TryLockError;
+
+    use super::*;
+    use crate::run_dir::new_run_dir;
+
+    #[test]
+    fn a_second_install_waits_for_the_first() {
+        let dir = new_run_dir(&std::env::temp_dir(), "stepward-install").unwrap();
+        let first = lock(&dir, "tool.lock").unwrap();
+        let second = File::open(dir.join("tool.lock")).unwrap();
+        assert!(matches!(second.try_lock(), Err(TryLockError::WouldBlock)));
+        drop(first);
+        drop(lock(&dir, "tool.lock").unwrap());
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

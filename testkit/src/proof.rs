@@ -366,10 +366,14 @@ mod tests {
             ("ec2:DescribeInstances", "Wrongly listed."),
             ("ec2:StopInstances", "Not declared."),
         ];
-        let found = Proof::start::<Look>().await.all::<Look>(&idle, async |_| json!({})).await;
+        let proof = Proof::start::<Look>().await;
+        let found = proof.all::<Look>(&idle, async |_| json!({})).await;
+        let dir = proof.local.dir.clone();
+        drop(proof);
         let [stop, reboot, describe] = &found[..] else { panic!("three findings expected: {found:?}") };
         assert!(stop.starts_with("ec2:StopInstances is listed as idle, and not declared"), "{stop}");
         assert!(reboot.starts_with("without ec2:RebootInstances in its own account it succeeds"), "{reboot}");
         assert!(describe.starts_with("ec2:DescribeInstances is listed as idle, and missed"), "{describe}");
+        std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -60,7 +60,9 @@ pub(crate) fn imports(package: &Package) -> Result<Vec<Import>, String> {
     let mut found = BTreeMap::new();
     for (id, module) in modules.all.iter().enumerate().filter(|(_, module)| !module.is_test) {
         let mut code = Code { modules: &modules, module: id, found: Vec::new() };
-        module.items.iter().for_each(|item| code.visit_item(item));
+        for item in module.items {
+            code.visit_item(item);
+        }
         for import in code.found {
             found.entry((import.from.clone(), import.to.clone())).or_insert(import);
         }
@@ -130,7 +132,9 @@ impl<'a> Modules<'a> {
     ) -> Result<ModuleId, String> {
         let id = self.all.len();
         let mut names = Names::default();
-        items.iter().for_each(|item| names.visit_item(item));
+        for item in items {
+            names.visit_item(item);
+        }
         let Names { names, globs } = names;
         self.all.push(Module { file, root, parent, is_test, items, names, globs });
         for item in items {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -18,6 +19,9 @@ use super::talk::Program;
 const PROGRAM: &str = "local-cloud/s3_server.py";
 /// It is ready in about 2 s; a loaded machine that imports its modules for the first time takes longer.
 const START: Duration = Duration::from_mins(1);
+
+/// How often another port is tried.
+const ATTEMPTS: usize = 3;
 
 /// A running server.
 pub(super) struct Server {
@@ -55,15 +59,26 @@ pub(super) struct SeenObject {
 impl Server {
     /// Starts one that keeps its files below a directory.
     pub(super) fn start(workspace: &Workspace, dir: &Path) -> Result<Self, String> {
+        let venv = venv::ensure(workspace, venv::LOCAL_CLOUD).map_err(|error| error.to_string())?;
+        let mut failed = String::new();
+        for _ in 0..ATTEMPTS {
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+            let port = free.map_err(|error| format!("a free port: {error}"))?.port();
+            // Another program, such as the server of another run, may take the port before this one does.
+            match Self::start_on(workspace, &venv, dir, port) {
+                Err(error) => failed = error,
+                started => return started,
+            }
+        }
+        Err(failed)
+    }
+
+    fn start_on(workspace: &Workspace, venv: &Path, dir: &Path, port: u16) -> Result<Self, String> {
         let said = |error: &dyn std::fmt::Display| error.to_string();
-        let venv = venv::ensure(workspace, venv::LOCAL_CLOUD).map_err(|error| said(&error))?;
         let temporary = dir.join("tmp");
         std::fs::create_dir_all(&temporary).map_err(|error| said(&error))?;
         let log = dir.join("server.log");
-        // Somebody else may take the port between these two lines; then it does not come up, and says so.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        let port = port.map_err(|error| said(&error))?.port();
-        let mut command = Command::new(venv::interpreter(&venv));
+        let mut command = Command::new(venv::interpreter(venv));
         command.arg(workspace.root.join(PROGRAM)).env_clear().current_dir(dir);
         command.env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8");
         command.env("HOME", &temporary).env("TMPDIR", &temporary).env("LOG_LEVEL", "WARNING");
@@ -71,15 +86,30 @@ impl Server {
         command.env("SFTP_ENABLED", "0").env("IOT_MTLS_ENABLED", "0");
         command.env("DOCKER_HOST", format!("unix://{}", temporary.join("no-docker").display()));
         command.stderr(File::create(&log).map_err(|error| said(&error))?);
-        let mut program = Program::start("the S3 server", command)?;
+        let mut server = Self { program: Program::start("the S3 server", command)?, endpoint: endpoint(port) };
         let since = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            if program.has_ended() || since.elapsed() > START {
+        loop {
+            if server.program.has_ended() || since.elapsed() > START {
                 return Err(format!("the S3 server did not come up; see {}", log.display()));
+            }
+            if server.has_answered_on(port) {
+                return Ok(server);
             }
             std::thread::sleep(Duration::from_millis(30));
         }
-        Ok(Self { program, endpoint: endpoint(port) })
+    }
+
+    /// Sends a request to a port; whether it is this server that has answered. It counts its requests.
+    fn has_answered_on(&mut self, port: u16) -> bool {
+        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { return false };
+        let mut request = || {
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")?;
+            stream.read_to_end(&mut Vec::new())
+        };
+        // What the answer is does not matter, nor whether another program gives one.
+        let _: std::io::Result<usize> = request();
+        self.ask(&json!({ "look": true })).is_ok_and(|seen| seen["requests"].as_u64() > Some(0))
     }
 
     pub(super) fn ask(&mut self, request: &Value) -> Result<Value, String> {
@@ -106,5 +136,26 @@ impl Server {
     pub(super) fn look(&mut self) -> Result<Seen, String> {
         let seen = self.program.ask(&json!({ "look": true }))?;
         serde_json::from_value(seen).map_err(|error| format!("what the S3 server has: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run_dir::new_run_dir;
+
+    #[test]
+    fn another_program_on_the_port_is_not_taken_for_the_server() {
+        let workspace = Workspace::find().unwrap();
+        let venv = venv::ensure(&workspace, venv::LOCAL_CLOUD).unwrap();
+        let dir = new_run_dir(&workspace.local_cloud(), "s3-port").unwrap();
+        let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = other.local_addr().unwrap().port();
+        // It takes connections and closes them.
+        std::thread::spawn(move || other.incoming().for_each(drop));
+        let error = Server::start_on(&workspace, &venv, &dir, port).err().unwrap();
+        assert!(error.contains("did not come up"), "{error}");
+        assert!(Server::start(&workspace, &dir).is_ok());
+        std::fs::remove_dir_all(dir).unwrap();
     }
 }
