@@ -1,13 +1,13 @@
 //! `stepward nodes …`: a customer's nodes, and commands on them, by the job `nodes/dispatch`.
 
 pub(crate) mod args;
+mod state;
 mod watch;
 
 use aws_sdk_sfn::operation::describe_execution::DescribeExecutionOutput;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use stepward::node::dispatch::{
-    JOB, JobInput, JobOptions, NodeStep, NodeWork, Object, Options, RankOrder, SourceFailure, State, Summary,
+    JOB, JobInput, JobOptions, NodeStep, NodeWork, Options, RankOrder, SourceFailure, State,
 };
 use stepward::node::shell;
 use stepward::node::{Node, NodeResult, Outcome, Status};
@@ -15,9 +15,10 @@ use stepward::node::{Node, NodeResult, Outcome, Status};
 use crate::cloud::Cloud;
 use crate::deploy::Deployment;
 use crate::error::{Context, Error, Result};
-use crate::jobs::{self, Finished};
+use crate::jobs;
 use crate::output::{Format, Progress, table};
 use args::{Nodes, RunOnNodes, WhichNodes};
+pub use state::dispatched;
 
 /// Nodes whose outputs are printed; `--json` has all of them.
 const SHOWN: usize = 20;
@@ -146,21 +147,6 @@ fn line(words: &[String]) -> String {
         [line] => line.clone(),
         words => shell::readable_line(words.iter().map(String::as_str)),
     }
-}
-
-/// What the dispatch wrote into the artifacts bucket; `None` where it did not come so far.
-pub async fn dispatched(cloud: &Cloud, finished: &Finished) -> Result<Option<State>> {
-    let Ok(Summary { all: Object { bucket, key }, .. }) = Summary::deserialize(&finished.output) else {
-        return Ok(None);
-    };
-    read(cloud, &bucket, &key).await.map(Some)
-}
-
-/// Reads the state of a dispatch from the artifacts bucket.
-async fn read(cloud: &Cloud, bucket: &str, key: &str) -> Result<State> {
-    let answer = cloud.s3().get_object().bucket(bucket).key(key).send().await.map_err(|error| cloud.error(error))?;
-    let body = answer.body.collect().await.doing(format!("s3://{bucket}/{key}"))?;
-    serde_json::from_slice(&body.into_bytes()).doing(format!("s3://{bucket}/{key}"))
 }
 
 fn say_failures(failures: &[SourceFailure]) {

@@ -9,6 +9,7 @@ use stepward::node::NodeResult;
 use stepward::node::dispatch::{ItemInput, NextRound, PlannedItem, State as DispatchState};
 use tokio::time::{Instant, sleep};
 
+use super::state;
 use crate::cloud::Cloud;
 use crate::error::{Error, Result};
 use crate::jobs::progress::{JobProgress, State};
@@ -97,8 +98,8 @@ impl Dispatch {
                 self.items = Items { map_run: about.map_run_arn().unwrap_or_default().into(), ..Items::default() };
             }
         }
-        if let Some(NextRound { bucket, state, .. }) = &self.planned {
-            let DispatchState { nodes, round, .. } = super::read(cloud, bucket, state).await?;
+        if let Some(NextRound { bucket, state: key, .. }) = &self.planned {
+            let DispatchState { nodes, round, .. } = state::read(cloud, bucket, key).await?;
             progress.say(format!("{} nodes", nodes.len()));
             self.round = Round { nodes, items: round };
             self.planned = None;
