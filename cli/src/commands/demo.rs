@@ -130,7 +130,7 @@ async fn run(cloud: &Cloud, deployment: &Deployment, account: &DemoAccount) -> R
         ..Input::default()
     };
     let execution = jobs::start(cloud, deployment, JOB, &input, None).await?;
-    jobs::watch(cloud, &execution, &View::new()).await
+    jobs::watch(cloud, deployment, &execution, &View::new()).await
 }
 
 /// Runs a command on the instances that the morning check has started.

@@ -55,6 +55,6 @@ impl RunJob {
             global.format().show(&json, text)?;
             return Ok(0);
         }
-        watch(&cloud, &execution, global.format()).await
+        watch(&cloud, &deployment, &execution, global.format()).await
     }
 }
