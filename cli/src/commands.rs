@@ -8,6 +8,7 @@ mod deploy;
 mod job;
 mod keys;
 mod local;
+mod nodes;
 mod records;
 mod steps;
 
@@ -15,7 +16,6 @@ use clap::{Parser, Subcommand};
 
 use crate::error::Result;
 use crate::global::Global;
-use crate::nodes;
 
 /// Runs runbook jobs across many AWS accounts, with no server
 #[derive(Debug, Parser)]
@@ -50,7 +50,7 @@ enum Command {
     Job(job::Job),
     /// List a customer's nodes, and run commands and scripts on them
     #[command(subcommand)]
-    Nodes(nodes::args::Nodes),
+    Nodes(nodes::Nodes),
     /// Add, list, show, suspend, resume and remove customers
     #[command(subcommand)]
     Customer(customer::Customer),
@@ -72,10 +72,7 @@ impl Cli {
             Command::Local(local) => local.run(global),
             Command::Deploy(deploy) => deploy.run(global).await,
             Command::Job(job) => job.run(global).await,
-            Command::Nodes(nodes) => {
-                let (cloud, deployment) = global.deployed().await?;
-                nodes::command(&cloud, &deployment, nodes, global.format()).await
-            }
+            Command::Nodes(nodes) => nodes.run(global).await,
             Command::Customer(customer) => customer.run(global).await,
             Command::Account(account) => account.run(global).await,
             Command::Keys(keys) => keys.run(global).await,
