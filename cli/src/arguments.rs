@@ -36,7 +36,10 @@ pub(crate) fn provider(text: &str) -> Result<Provider, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
+    use stepward::model::customer::{check_account_id, check_name, check_region, check_role_arn};
+    use stepward::model::error::ErrorName;
 
     use super::*;
 
@@ -53,5 +56,35 @@ mod tests {
     fn a_provider_is_one_of_those_there_are() {
         assert_eq!(provider("ec2"), Ok(Provider::Ec2));
         assert!(provider("magic").unwrap_err().contains("assume-role"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_pair_is_read_whole_or_refused(text in "(?s:.{0,20})") {
+            match pairs("--option", std::slice::from_ref(&text)) {
+                Ok(read) => {
+                    let read: Vec<_> = read.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                    prop_assert_eq!(read, [text.as_str()]);
+                }
+                Err(error) => prop_assert!(error.to_string().contains("KEY=VALUE")),
+            }
+            let options = options(std::slice::from_ref(&text));
+            prop_assert_eq!(options.is_ok(), text.find('=').is_some_and(|at| at > 0));
+        }
+
+        /// What the records' fields are checked with, before anything is stored.
+        #[test]
+        fn any_text_is_a_name_or_is_refused(text in "[a-z0-9:/-]{0,40}|\\PC*", account in "[0-9]{12}|\\PC*") {
+            let _ = provider(&text);
+            for checked in [
+                check_name("customer", &text),
+                check_account_id(&account),
+                check_region(&text),
+                check_role_arn(&text, &account),
+                check_role_arn(&format!("arn:aws:iam::{account}:role/stepward/{text}"), &account),
+            ] {
+                prop_assert!(checked.is_ok() || checked.unwrap_err().name == ErrorName::InvalidInput);
+            }
+        }
     }
 }

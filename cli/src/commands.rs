@@ -8,6 +8,7 @@ mod deploy;
 mod job;
 mod keys;
 mod local;
+mod nodes;
 mod records;
 mod steps;
 
@@ -15,7 +16,6 @@ use clap::{Parser, Subcommand};
 
 use crate::error::Result;
 use crate::global::Global;
-use crate::nodes;
 
 /// Runs runbook jobs across many AWS accounts, with no server
 #[derive(Debug, Parser)]
@@ -50,7 +50,7 @@ enum Command {
     Job(job::Job),
     /// List a customer's nodes, and run commands and scripts on them
     #[command(subcommand)]
-    Nodes(nodes::args::Nodes),
+    Nodes(nodes::Nodes),
     /// Add, list, show, suspend, resume and remove customers
     #[command(subcommand)]
     Customer(customer::Customer),
@@ -72,10 +72,7 @@ impl Cli {
             Command::Local(local) => local.run(global),
             Command::Deploy(deploy) => deploy.run(global).await,
             Command::Job(job) => job.run(global).await,
-            Command::Nodes(nodes) => {
-                let (cloud, deployment) = global.deployed().await?;
-                nodes::command(&cloud, &deployment, nodes, global.format()).await
-            }
+            Command::Nodes(nodes) => nodes.run(global).await,
             Command::Customer(customer) => customer.run(global).await,
             Command::Account(account) => account.run(global).await,
             Command::Keys(keys) => keys.run(global).await,
@@ -86,7 +83,11 @@ impl Cli {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
     use clap::CommandFactory;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -123,5 +124,48 @@ mod tests {
             " --stack staging --region eu-west-1"
         );
         assert_eq!(repeated("stepward customer list --stack stepward"), "");
+    }
+
+    /// Every way to a command, and the options that the commands on it have.
+    fn lines(command: &clap::Command, way: &[String], options: &[String], found: &mut Vec<(Vec<String>, Vec<String>)>) {
+        let own = command.get_arguments().flat_map(|argument| {
+            let long = argument.get_long().map(|name| format!("--{name}"));
+            long.into_iter().chain(argument.get_short().map(|name| format!("-{name}")))
+        });
+        let options = [options, &own.collect::<Vec<_>>()].concat();
+        found.push((way.to_vec(), options.clone()));
+        for sub in command.get_subcommands() {
+            lines(sub, &[way, &[sub.get_name().to_owned()]].concat(), &options, found);
+        }
+    }
+
+    /// A line that begins as a command does; then options of it and anything at all.
+    fn line() -> impl Strategy<Value = Vec<OsString>> {
+        let mut found = Vec::new();
+        lines(&Cli::command(), &[], &[], &mut found);
+        prop::sample::select(found).prop_flat_map(|(way, options)| {
+            let option = prop::sample::select(options);
+            let word = prop_oneof![
+                2 => option.clone().prop_map(OsString::from),
+                1 => (option, any::<String>()).prop_map(|(option, value)| format!("{option}={value}").into()),
+                1 => "[a-z0-9/=,:.-]{0,20}".prop_map(OsString::from),
+                2 => "(?s:.{0,20})".prop_map(OsString::from),
+                1 => any::<Vec<u8>>().prop_map(OsString::from_vec),
+            ];
+            let way: Vec<_> = way.into_iter().map(OsString::from).collect();
+            prop::collection::vec(word, 0..8).prop_map(move |words| [way.clone(), words].concat())
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn any_line_is_read_or_refused(line in line()) {
+            let words = std::iter::once("stepward".into()).chain(line);
+            if let Err(error) = Cli::try_parse_from(words) {
+                prop_assert!(!error.to_string().is_empty());
+            }
+        }
     }
 }

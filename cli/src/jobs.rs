@@ -1,6 +1,8 @@
 //! Jobs of a deployed stack: list, start, watch, stop.
 
+mod call;
 mod finished;
+mod log;
 pub mod progress;
 mod summary;
 mod view;
@@ -19,6 +21,8 @@ use tokio::time::{Instant, sleep};
 use crate::cloud::Cloud;
 use crate::deploy::Deployment;
 use crate::error::{Context, Error, Result};
+use crate::package;
+use crate::workspace::Workspace;
 pub(crate) use finished::message_of;
 pub use finished::{Finished, Outcome, result};
 use progress::JobProgress;
@@ -52,25 +56,39 @@ pub struct Input {
     pub started_by: String,
 }
 
-/// The jobs of the stack, by name. `sources` are the names that the checkout knows.
-pub async fn list(cloud: &Cloud, deployment: &Deployment, sources: &[String]) -> Result<Vec<Job>> {
-    let client = cloud.cloudformation();
-    let mut pages = client.list_stack_resources().stack_name(&deployment.stack).into_paginator().items().send();
+/// The jobs of the stack, by name.
+pub async fn list(cloud: &Cloud, deployment: &Deployment) -> Result<Vec<Job>> {
+    // Outside a checkout the names of the sources are not at hand; those of the state machines will do.
+    let sources = Workspace::find().and_then(|workspace| package::jobs(&workspace)).unwrap_or_default();
     let prefix = deployment.output("StateMachinePrefix")?;
-    let mut jobs = Vec::new();
-    while let Some(resource) = pages.next().await {
-        let resource = resource.map_err(|error| cloud.error(error))?;
-        let (Some("AWS::StepFunctions::StateMachine"), Some(arn)) =
-            (resource.resource_type(), resource.physical_resource_id())
-        else {
-            continue;
-        };
-        let slug = arn.strip_prefix(prefix).unwrap_or(arn);
-        let name = sources.iter().find(|source| source.replace('/', "-") == slug).map_or(slug, String::as_str);
-        jobs.push(Job { name: name.to_owned(), state_machine_arn: arn.to_owned() });
-    }
+    let job = |arn: String| {
+        let slug = arn.strip_prefix(prefix).unwrap_or(&arn);
+        let source = sources.iter().find(|source| slug_of(&source.name) == slug);
+        let name = source.map_or(slug, |source| &source.name).to_owned();
+        Job { name, state_machine_arn: arn }
+    };
+    let mut jobs: Vec<_> = state_machines(cloud, deployment).await?.into_iter().map(job).collect();
     jobs.sort();
     Ok(jobs)
+}
+
+/// The ARNs of the stack's state machines.
+async fn state_machines(cloud: &Cloud, deployment: &Deployment) -> Result<Vec<String>> {
+    let client = cloud.cloudformation();
+    let mut pages = client.list_stack_resources().stack_name(&deployment.stack).into_paginator().items().send();
+    let mut arns = Vec::new();
+    while let Some(resource) = pages.next().await {
+        let resource = resource.map_err(|error| cloud.error(error))?;
+        if resource.resource_type() == Some("AWS::StepFunctions::StateMachine") {
+            arns.extend(resource.physical_resource_id);
+        }
+    }
+    Ok(arns)
+}
+
+/// What the name of a job's state machine ends with.
+fn slug_of(job: &str) -> String {
+    job.replace('/', "-")
 }
 
 /// Starts a job; the execution's ARN.
@@ -81,7 +99,7 @@ pub async fn start(
     input: &impl Serialize,
     name: Option<&str>,
 ) -> Result<String> {
-    let slug = job.replace('/', "-");
+    let slug = slug_of(job);
     let state_machine = format!("{}{slug}", deployment.output("StateMachinePrefix")?);
     let name = name.map_or_else(|| new_name(&slug), |name| Ok(name.to_owned()))?;
     let sent = cloud
@@ -95,8 +113,9 @@ pub async fn start(
     match sent {
         Ok(started) => Ok(started.execution_arn),
         Err(error) => Err(match error.as_service_error() {
-            Some(StartExecutionError::StateMachineDoesNotExist(_)) => {
-                let known: Vec<_> = list(cloud, deployment, &[]).await?.into_iter().map(|job| job.name).collect();
+            // No ARN can be made of a name that no job could have.
+            Some(StartExecutionError::StateMachineDoesNotExist(_) | StartExecutionError::InvalidArn(_)) => {
+                let known: Vec<_> = list(cloud, deployment).await?.into_iter().map(|job| job.name).collect();
                 Error::not_asked(format!("stack {} on {} has no job {job}", deployment.stack, cloud.name()))
                     .next(format!("it has {}; `{} job list` shows them", known.join(", "), cloud.command()))
             }
@@ -120,8 +139,9 @@ fn new_name(slug: &str) -> Result<String> {
     let time = format!("{}{:02}{:02}T{hour:02}{minute:02}{second:02}", now.year(), u8::from(now.month()), now.day());
     let mut random = [0_u8; 3];
     getrandom::fill(&mut random).doing("randomness from the operating system")?;
-    // Step Functions takes 80 characters.
-    let slug = &slug[..slug.len().min(50)];
+    // Step Functions takes 80 characters, and of those that a job's name can have all are among these.
+    // https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+    let slug: String = slug.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).take(50).collect();
     Ok(format!("{slug}-{time}-{}", stepward::model::digest::hex(&random)))
 }
 
@@ -137,8 +157,8 @@ pub async fn find(cloud: &Cloud, deployment: &Deployment, id: &str) -> Result<St
         return Ok(id.to_owned());
     }
     let mut found = Vec::new();
-    for job in list(cloud, deployment, &[]).await? {
-        let arn = format!("{}:{id}", job.state_machine_arn.replacen(":stateMachine:", ":execution:", 1));
+    for state_machine in state_machines(cloud, deployment).await? {
+        let arn = format!("{}:{id}", state_machine.replacen(":stateMachine:", ":execution:", 1));
         match cloud.sfn().describe_execution().execution_arn(&arn).send().await {
             Ok(_) => found.push(arn),
             Err(error) if is_missing(error.as_service_error()) => {}
@@ -163,12 +183,20 @@ fn is_missing(error: Option<&DescribeExecutionError>) -> bool {
 }
 
 /// Follows an execution to its end, showing what happens. Dropping the future stops the watching, not the job.
-pub async fn watch(cloud: &Cloud, execution: &str, view: &View) -> Result<Finished> {
+pub async fn watch(cloud: &Cloud, deployment: &Deployment, execution: &str, view: &View) -> Result<Finished> {
     let end = Instant::now() + WATCH;
-    let mut job = JobProgress::default();
+    let mut job = if view.is_hidden() {
+        JobProgress::default()
+    } else {
+        JobProgress::of_job(&deployment.stack, &definition(cloud, execution).await)
+    };
     while !job.has_ended() {
         for event in events_after(cloud, execution, job.last_event()).await? {
-            if let Some(change) = job.apply(&event) {
+            let change = job.apply(&event);
+            if let Some((whose, log)) = job.log(&event).filter(|_| !view.is_hidden()) {
+                view.log(&whose, &log.lines(cloud).await);
+            }
+            if let Some(change) = change {
                 view.change(&change);
             }
         }
@@ -185,6 +213,12 @@ pub async fn watch(cloud: &Cloud, execution: &str, view: &View) -> Result<Finish
     result(cloud, execution).await
 }
 
+/// The definition of an execution's job. It only tells how steps are called: without it they have the names of states.
+async fn definition(cloud: &Cloud, execution: &str) -> Value {
+    let found = cloud.sfn().describe_state_machine_for_execution().execution_arn(execution).send().await;
+    found.ok().and_then(|found| serde_json::from_str(found.definition()).ok()).unwrap_or_default()
+}
+
 /// The events behind one that is known, oldest first. Newest are asked for first, so that a long history is not read
 /// again at every look.
 pub(crate) async fn events_after(cloud: &Cloud, execution: &str, known: i64) -> Result<Vec<HistoryEvent>> {
@@ -199,14 +233,20 @@ pub(crate) async fn events_after(cloud: &Cloud, execution: &str, known: i64) -> 
         }
         new.push(event);
     }
-    new.reverse();
-    Ok(new)
+    Ok(in_order(new))
+}
+
+/// Oldest first, each once: pages can overlap when events are added between two of them.
+fn in_order(mut events: Vec<HistoryEvent>) -> Vec<HistoryEvent> {
+    events.sort_by_key(HistoryEvent::id);
+    events.dedup_by_key(|event| event.id());
+    events
 }
 
 /// Starts a job and waits for its end, showing nothing: for programs.
 pub async fn run(cloud: &Cloud, deployment: &Deployment, job: &str, input: &impl Serialize) -> Result<Finished> {
     let execution = start(cloud, deployment, job, input, None).await?;
-    watch(cloud, &execution, &View::hidden()).await
+    watch(cloud, deployment, &execution, &View::hidden()).await
 }
 
 /// Stops an execution; the `cancel` function then stops what its steps had started.
@@ -218,6 +258,10 @@ pub async fn stop(cloud: &Cloud, execution: &str, cause: Option<&str>) -> Result
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_sfn::primitives::DateTime;
+    use aws_sdk_sfn::types::HistoryEventType;
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -225,5 +269,27 @@ mod tests {
         let name = new_name(&"x".repeat(70)).unwrap();
         assert!(name.len() <= 80, "{name}");
         assert_ne!(new_name("a").unwrap(), new_name("a").unwrap());
+    }
+
+    #[test]
+    fn overlapping_pages_give_each_event_once_and_in_order() {
+        let event = |id| HistoryEvent::builder().id(id).r#type(HistoryEventType::TaskSucceeded);
+        let event = |id| event(id).timestamp(DateTime::from_secs(id)).build().unwrap();
+        let ids: Vec<_> = in_order([9, 8, 7, 8, 7, 6].map(event).into()).iter().map(HistoryEvent::id).collect();
+        assert_eq!(ids, [6, 7, 8, 9]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_job_gives_an_execution_name_that_step_functions_takes(job in "(?s:.{0,90})") {
+            let name = new_name(&slug_of(&job)).unwrap();
+            prop_assert!(name.len() <= 80, "{name}");
+            prop_assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)), "{name}");
+        }
+
+        #[test]
+        fn any_text_has_the_name_of_an_execution(id in "(?s:.{0,40})") {
+            prop_assert!(id.ends_with(id_of(&id)));
+        }
     }
 }

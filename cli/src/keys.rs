@@ -93,3 +93,21 @@ pub(crate) async fn remove(cloud: &Cloud, name: &str) -> Result<()> {
 fn client(cloud: &Cloud) -> Client {
     Client::new(&cloud.config)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_path_is_read_or_refused(path in "(keys/)?[a-z0-9/._-]{0,40}|\\PC*") {
+            if let Ok(key) = parse(&path) {
+                let folder = format!("keys/{}/", key.customer);
+                prop_assert!(path.starts_with(&folder));
+                prop_assert_eq!(key.secret_name("stepward"), format!("stepward/{path}"));
+            }
+        }
+    }
+}

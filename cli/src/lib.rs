@@ -4,6 +4,7 @@
 //! them uses `commands`.
 
 pub mod arguments;
+mod artifacts;
 pub mod cloud;
 pub mod commands;
 pub mod deploy;

@@ -22,7 +22,7 @@ impl Format {
     /// Shows a result: the value as JSON, or the text made for people.
     pub fn show<T: Serialize>(self, value: &T, people: impl FnOnce() -> String) -> Result<()> {
         match self {
-            Self::Table => print(&people()),
+            Self::Table => print(&escaped(&people())),
             Self::Json => print(&serde_json::to_string_pretty(value).doing("the result as JSON")?),
         }
     }
@@ -35,6 +35,26 @@ pub fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         done => done.doing("standard output"),
     }
+}
+
+/// A text as a terminal may have it: line ends and tabs as they are, every other control character and those that turn the
+/// direction of writing as an escape sequence is written in Rust. What is shown comes from customers' accounts too.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    let is_harmless = |c: char| match c {
+        '\n' | '\t' => true,
+        // https://www.unicode.org/reports/tr9/#Explicit_Directional_Embeddings and what follows there
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => false,
+        c => !c.is_control(),
+    };
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
+        if is_harmless(c) {
+            shown.push(c);
+        } else {
+            shown.extend(c.escape_default());
+        }
+        shown
+    })
 }
 
 /// A table with a heading row.
@@ -91,8 +111,8 @@ impl Progress {
     /// A line that stays.
     pub fn say(&self, line: impl AsRef<str>) {
         match self.to {
-            To::Terminal => self.bar.suspend(|| eprintln!("{}", line.as_ref())),
-            To::Lines => eprintln!("{}", line.as_ref()),
+            To::Terminal => self.bar.suspend(|| eprintln!("{}", escaped(line.as_ref()))),
+            To::Lines => eprintln!("{}", escaped(line.as_ref())),
             To::Nowhere => {}
         }
     }
@@ -100,13 +120,13 @@ impl Progress {
     /// A line that only a log wants: on a terminal the spinner has shown it.
     pub fn detail(&self, line: impl AsRef<str>) {
         if self.to == To::Lines {
-            eprintln!("  {}", line.as_ref());
+            eprintln!("  {}", escaped(line.as_ref()));
         }
     }
 
     /// What is going on now; seen on a terminal only.
-    pub fn now(&self, text: impl Into<String>) {
-        self.bar.set_message(text.into());
+    pub fn now(&self, text: impl AsRef<str>) {
+        self.bar.set_message(escaped(text.as_ref()));
     }
 
     /// Takes the spinner away.
@@ -169,5 +189,11 @@ mod tests {
         let text = table(&["name"], [["acme".to_owned()]]);
         assert_eq!(text.lines().map(str::trim).collect::<Vec<_>>(), ["NAME", "acme"]);
         assert!(text.lines().all(|line| line == line.trim_end()));
+    }
+
+    #[test]
+    fn what_would_steer_a_terminal_is_written_out() {
+        assert_eq!(escaped("a\tb\nö…"), "a\tb\nö…");
+        assert_eq!(escaped("\u{1b}]0;x\u{7}\u{85}\u{202e}"), "\\u{1b}]0;x\\u{7}\\u{85}\\u{202e}");
     }
 }

@@ -174,12 +174,14 @@ fn shortened(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();
     }
-    let end = text[..limit].rfind(", ").unwrap_or(limit);
-    format!("{} and more", &text[..end])
+    let start = &text[..text.floor_char_boundary(limit)];
+    format!("{} and more", start.rfind(", ").map_or(start, |end| &start[..end]))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn of(names: &[&str]) -> Value {
@@ -211,5 +213,13 @@ mod tests {
             assert!(length <= POLICY_LIMIT, "{id}: {length}");
         }
         assert!(template["Description"].as_str().unwrap().len() <= 1024);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_shortened_to_its_limit(text in "(?s:.{0,60})", limit in 0..100_usize) {
+            let shown = shortened(&text, limit);
+            prop_assert!(shown == text || shown.len() <= limit + " and more".len());
+        }
     }
 }

@@ -46,6 +46,8 @@ fn is_near(known: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -53,5 +55,15 @@ mod tests {
         let said = find("ec2-begin").unwrap_err().to_string();
         assert!(said.contains("no step ec2-begin") && said.contains("is it ") && said.contains("ec2-start"), "{said}");
         assert!(find("x").unwrap_err().to_string().contains("`stepward steps` lists all"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_name_of_a_step_is_found_or_refused(name in "[a-z0-9-]{0,12}|\\PC*") {
+            let known = catalog().unwrap().iter().any(|step| step.name == name);
+            prop_assert_eq!(find(&name).is_ok(), known);
+        }
     }
 }

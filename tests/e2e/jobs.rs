@@ -1,9 +1,9 @@
 //! The job as a customer's operator runs it.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use stepward_cli::jobs::Outcome;
 
-use crate::world::{customer_role, cut_role, in_the_world, is_open, made_role};
+use crate::world::{World, customer_role, cut_role, in_the_world, is_open, made_role};
 
 #[test]
 fn the_morning_check_starts_the_instances_and_reports_the_failed_backup() {
@@ -21,6 +21,66 @@ fn the_morning_check_starts_the_instances_and_reports_the_failed_backup() {
         assert_eq!(account["start_instances"]["instances"].as_array().unwrap().len(), 2, "{account}");
         assert_eq!(account["start_instances"]["instances"][0]["previous_state"], "stopped");
         assert_eq!(account["query"]["rows"], json!([["crm", "failed", null]]), "{account}");
+    });
+}
+
+#[test]
+fn the_command_line_shows_every_line_that_a_jobs_steps_log_once() {
+    in_the_world(async |world| {
+        let acme = world.customer().await;
+        let arguments = ["job", "run", "fleet/morning-check", "--customer", &acme.customer];
+        let ran = world.stepward(&arguments, true);
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(0), "{said}");
+        let finished: Value = serde_json::from_slice(&ran.stdout).unwrap();
+
+        let whose = |step: &str| format!("{}/prod {step}  ", acme.customer);
+        for (step, begins) in [("validate-credentials", "Reached account "), ("ec2-start", "Starting i-")] {
+            let begins = whose(step) + begins;
+            assert!(said.lines().any(|line| line.starts_with(&begins)), "no line begins with {begins}:\n{said}");
+        }
+        let shown = said.lines().filter(|line| line.starts_with(&format!("{}/", acme.customer)));
+        let mut shown: Vec<_> =
+            shown.filter_map(|line| line.split_once("  ")).map(|(_, line)| line.to_owned()).collect();
+        let execution = finished["execution_arn"].as_str().unwrap();
+        let mut logged = logged(world, execution).await;
+        shown.sort();
+        logged.sort();
+        assert!(logged.len() >= 5, "{logged:?}");
+        assert_eq!(shown, logged, "{said}");
+    });
+}
+
+/// Every log line in the answers that an execution's history has, read from its beginning.
+async fn logged(world: &World, execution: &str) -> Vec<String> {
+    let request = world.operator.sfn().get_execution_history().execution_arn(execution);
+    let mut events = request.into_paginator().items().send();
+    let mut lines = Vec::new();
+    while let Some(event) = events.next().await {
+        let event = event.unwrap();
+        let Some(output) = event.task_succeeded_event_details().and_then(|about| about.output()) else { continue };
+        let answer: Value = serde_json::from_str(output).unwrap();
+        let log = answer["Payload"]["log"].as_array().into_iter().flatten();
+        lines.extend(log.map(|line| line.as_str().unwrap().to_owned()));
+    }
+    lines
+}
+
+#[test]
+fn an_unknown_job_is_refused_with_the_names_that_the_list_shows() {
+    in_the_world(async |world| {
+        let listed = world.stepward(&["job", "list"], true);
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let names: Vec<_> = listed.as_array().unwrap().iter().map(|job| job["name"].as_str().unwrap()).collect();
+        assert!(names.contains(&"fleet/morning-check"), "{names:?}");
+        // Cut after a number of bytes, the last would be cut within a letter.
+        for job in ["nothing", "fleet/nichts-für-äöü", &format!("x{}", "ö".repeat(60))] {
+            let ran = world.stepward(&["job", "run", job, "--customer", "acme"], false);
+            let said = String::from_utf8(ran.stderr).unwrap();
+            assert_eq!(ran.status.code(), Some(2), "{said}");
+            assert!(said.contains(&format!("has no job {job}")), "{said}");
+            assert!(said.contains(&format!("it has {};", names.join(", "))), "{said}");
+        }
     });
 }
 

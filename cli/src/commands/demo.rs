@@ -8,13 +8,12 @@ use clap::{Args, Parser};
 use stepward::model::customer::Trust;
 
 use crate::cloud::Cloud;
+use crate::commands::nodes::run::RunOnNodes;
 use crate::deploy::{self, Deployment};
 use crate::error::{Context, Error, Result};
 use crate::global::Global;
 use crate::jobs::{self, Finished, Input, Outcome, View};
 use crate::local::{DEFAULT_PORT, LocalCloud, OPERATOR, venv};
-use crate::nodes;
-use crate::nodes::args::{Nodes, RunOnNodes};
 use crate::output::{Format, Progress, Stage, print};
 use crate::package::{self, Build, Release};
 use crate::workspace::Workspace;
@@ -130,7 +129,7 @@ async fn run(cloud: &Cloud, deployment: &Deployment, account: &DemoAccount) -> R
         ..Input::default()
     };
     let execution = jobs::start(cloud, deployment, JOB, &input, None).await?;
-    jobs::watch(cloud, &execution, &View::new()).await
+    jobs::watch(cloud, deployment, &execution, &View::new()).await
 }
 
 /// Runs a command on the instances that the morning check has started.
@@ -139,7 +138,7 @@ async fn on_the_nodes(cloud: &Cloud, deployment: &Deployment) -> Result<()> {
     print(&format!("\n{} {line}", cloud.command()))?;
     // `nodes run` takes the place of the program's name.
     let RunLine { run } = RunLine::try_parse_from(line.split(' ').skip(1)).doing(&line)?;
-    match nodes::command(cloud, deployment, Nodes::Run(run), Format::Table).await? {
+    match run.run_at(cloud, deployment, Format::Table).await? {
         0 => Ok(()),
         code => Err(Error::new(format!("the command did not succeed on every node: exit code {code}"))
             .next("see what is said of each node above")),

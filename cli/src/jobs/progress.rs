@@ -4,17 +4,22 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_sfn::types::{HistoryEvent, HistoryEventType as E, MapIterationEventDetails};
+use aws_sdk_sfn::types::{HistoryEvent, HistoryEventType as E, MapIterationEventDetails, TaskScheduledEventDetails};
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use super::call::{Call, Functions};
 use super::finished::message_of;
+use super::log::Log;
 
 /// An execution as far as it has come.
 #[derive(Debug)]
 pub struct JobProgress {
     /// First the job itself, then the items of its Maps in order of their start.
     pub rows: Vec<Row>,
+    /// Whose accounts, as the execution's input names it.
+    customer: String,
+    functions: Functions,
     places: HashMap<i64, Place>,
     last: i64,
     ended: bool,
@@ -44,6 +49,16 @@ pub struct StepRun {
     pub ended: Option<OffsetDateTime>,
     /// What it last said: the progress of a pending answer, or an error.
     pub says: Option<String>,
+    /// What it calls, and for which account, where the history or the definition tells.
+    pub(super) call: Call,
+}
+
+impl StepRun {
+    /// One that begins now.
+    pub(super) fn new(name: &str, now: OffsetDateTime) -> Self {
+        let call = Call::default();
+        Self { name: name.to_owned(), state: State::Running, began: now, ended: None, says: None, call }
+    }
 }
 
 /// How a step is.
@@ -77,11 +92,23 @@ struct Place {
 impl Default for JobProgress {
     fn default() -> Self {
         let job = Row { label: String::new(), steps: Vec::new(), parent: 0 };
-        Self { rows: vec![job], places: HashMap::new(), last: 0, ended: false }
+        Self {
+            rows: vec![job],
+            customer: String::new(),
+            functions: Functions::default(),
+            places: HashMap::new(),
+            last: 0,
+            ended: false,
+        }
     }
 }
 
 impl JobProgress {
+    /// An execution of a stack's job, by the job's definition: null where that is not known.
+    pub(super) fn of_job(stack: &str, definition: &Value) -> Self {
+        Self { functions: Functions::of_job(stack, definition), ..Self::default() }
+    }
+
     /// The ID of the last event taken in; 0 before the first.
     #[must_use]
     pub fn last_event(&self) -> i64 {
@@ -101,6 +128,11 @@ impl JobProgress {
         let now = OffsetDateTime::from_unix_timestamp_nanos(event.timestamp().as_nanos()).ok()?;
         let mut changed = None;
         match event.r#type() {
+            E::ExecutionStarted => {
+                let input = event.execution_started_event_details().and_then(|about| about.input());
+                let input: Value = input.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+                input["customer"].as_str().unwrap_or_default().clone_into(&mut self.customer);
+            }
             E::MapIterationStarted => {
                 let index = event.map_iteration_started_event_details().map_or(0, MapIterationEventDetails::index);
                 let label = format!("#{}", index + 1);
@@ -119,6 +151,13 @@ impl JobProgress {
             // Whichever state comes first has the item as its input.
             E::PassStateEntered => {
                 self.name_row(place.row, event.state_entered_event_details().and_then(|about| about.input()));
+            }
+            E::TaskScheduled => {
+                // A task's own parameters are more exact than the definition and the names of rows.
+                let parameters = event.task_scheduled_event_details().map_or("", TaskScheduledEventDetails::parameters);
+                if let Some(step) = place.step.and_then(|step| self.rows[place.row].steps.get_mut(step)) {
+                    step.call = self.functions.call_with(parameters, &step.call);
+                }
             }
             E::TaskSucceeded => {
                 let output = event.task_succeeded_event_details().and_then(|about| about.output());
@@ -143,6 +182,20 @@ impl JobProgress {
         changed.map(|step| Change { label: row.label.clone(), step: row.steps[step].clone() })
     }
 
+    /// The log in the answer that an event brings, and whose it is, as in `acme/prod ec2-start`. The event has been applied.
+    pub(super) fn log(&self, event: &HistoryEvent) -> Option<(String, Log)> {
+        let output: Value = serde_json::from_str(event.task_succeeded_event_details()?.output()?).ok()?;
+        let log = Log::in_answer(&output["Payload"])?;
+        let place = self.places.get(&event.id())?;
+        let row = self.rows.get(place.row)?;
+        let StepRun { name, call, .. } = row.steps.get(place.step?)?;
+        let customer = call.customer.as_ref().unwrap_or(&self.customer);
+        let account = call.account.as_ref().unwrap_or(&row.label);
+        let target: Vec<_> = [customer, account].into_iter().filter(|name| !name.is_empty()).cloned().collect();
+        let step = call.step.as_ref().unwrap_or(name);
+        Some((format!("{} {step}", target.join("/")).trim_start().to_owned(), log))
+    }
+
     /// A row is called after the account that its first input names.
     fn name_row(&mut self, row: usize, input: Option<&str>) {
         if row == 0 || !self.rows[row].label.starts_with('#') {
@@ -165,7 +218,7 @@ impl JobProgress {
             }
             return known;
         }
-        steps.push(StepRun { name: name.into(), state: State::Running, began: now, ended: None, says: None });
+        steps.push(StepRun { call: self.functions.call_of(name), ..StepRun::new(name, now) });
         steps.len() - 1
     }
 
@@ -208,8 +261,10 @@ mod tests {
     use aws_sdk_sfn::primitives::DateTime;
     use aws_sdk_sfn::types::builders::HistoryEventBuilder;
     use aws_sdk_sfn::types::{
-        StateEnteredEventDetails, StateExitedEventDetails, TaskFailedEventDetails, TaskSucceededEventDetails,
+        ExecutionStartedEventDetails, StateEnteredEventDetails, StateExitedEventDetails, TaskFailedEventDetails,
+        TaskSucceededEventDetails,
     };
+    use serde_json::json;
 
     use super::*;
 
@@ -309,5 +364,94 @@ mod tests {
         ]);
         assert_eq!(job.rows[0].steps[0].name, "Report");
         assert!(job.rows[1].steps.is_empty());
+    }
+
+    fn started(customer: &str) -> HistoryEventBuilder {
+        let input = json!({ "customer": customer }).to_string();
+        let about = ExecutionStartedEventDetails::builder().input(input).build();
+        event(1, 0, E::ExecutionStarted).execution_started_event_details(about)
+    }
+
+    fn scheduled(id: i64, previous: i64, parameters: &Value) -> HistoryEventBuilder {
+        let about = TaskScheduledEventDetails::builder().resource_type("lambda").resource("invoke").region("eu-west-1");
+        let about = about.parameters(parameters.to_string()).build().unwrap();
+        event(id, previous, E::TaskScheduled).task_scheduled_event_details(about)
+    }
+
+    /// What is said, line by line, with whose it is.
+    fn said(mut job: JobProgress, events: Vec<HistoryEventBuilder>) -> Vec<String> {
+        let mut said = Vec::new();
+        for event in events {
+            let event = event.build().unwrap();
+            job.apply(&event);
+            let Some((whose, Log::Lines(lines))) = job.log(&event) else { continue };
+            said.extend(lines.into_iter().map(|line| format!("{whose}: {line}")));
+        }
+        said
+    }
+
+    fn definition() -> Value {
+        json!({ "States": {
+            "Find": { "Type": "Task", "Arguments": { "FunctionName": "staging-accounts" } },
+            "Check accounts": { "Type": "Map", "ItemProcessor": { "States": {
+                "Start": { "Type": "Task", "Arguments": { "FunctionName":
+                    "arn:aws:lambda:eu-west-1:111111111111:function:staging-ec2-start:live" } },
+                "Chosen": { "Type": "Task", "Arguments": { "FunctionName": "{% $step %}" } },
+            } } },
+        } })
+    }
+
+    #[test]
+    fn log_lines_are_told_by_account_and_step() {
+        let events = vec![
+            started("acme"),
+            event(2, 1, E::MapStateEntered),
+            iteration(3, 2, 0),
+            iteration(4, 2, 1),
+            entered(5, 3, "Start", r#"{"account":"prod"}"#),
+            entered(6, 4, "Start", r#"{"account":"test"}"#),
+            answered(7, 6, r#"{"status":"pending","log":["Starting i-2"]}"#),
+            answered(8, 5, r#"{"status":"pending","log":["Starting i-1","still pending"]}"#),
+            exited(9, 8, "Start"),
+            entered(10, 9, "Start", "{}"),
+            answered(11, 10, r#"{"status":"done","log":["running"]}"#),
+            exited(12, 11, "Start"),
+            entered(13, 12, "Chosen", "{}"),
+            answered(14, 13, r#"{"status":"done","log":["chosen"]}"#),
+        ];
+        assert_eq!(
+            said(JobProgress::of_job("staging", &definition()), events),
+            [
+                "acme/test ec2-start: Starting i-2",
+                "acme/prod ec2-start: Starting i-1",
+                "acme/prod ec2-start: still pending",
+                "acme/prod ec2-start: running",
+                // The definition does not tell which function this state calls, and the history has no parameters.
+                "acme/prod Chosen: chosen",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_parameters_of_a_call_tell_more_than_the_definition() {
+        let call = json!({
+            "FunctionName": "staging-ec2-stop",
+            "Payload": { "target": { "customer": "globex", "account": "main" }, "params": {} },
+        });
+        let events = vec![
+            started("acme"),
+            entered(2, 1, "Chosen", "{}"),
+            scheduled(3, 2, &call),
+            event(4, 3, E::TaskStarted),
+            answered(5, 4, r#"{"status":"done","log":["Stopping i-1"]}"#),
+        ];
+        let job = JobProgress::of_job("staging", &definition());
+        assert_eq!(said(job, events), ["globex/main ec2-stop: Stopping i-1"]);
+    }
+
+    #[test]
+    fn a_log_is_told_although_nothing_else_is_known() {
+        let events = vec![entered(1, 0, "Start", "{}"), answered(2, 1, r#"{"status":"done","log":["Starting i-1"]}"#)];
+        assert_eq!(said(JobProgress::of_job("s", &Value::Null), events), ["Start: Starting i-1"]);
     }
 }

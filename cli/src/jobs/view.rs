@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use time::OffsetDateTime;
 
 use super::progress::{Change, JobProgress, Row, State, StepRun};
-use crate::output::span;
+use crate::output::{escaped, span};
 
 /// Shows a job while it runs.
 #[derive(Debug)]
@@ -39,10 +39,27 @@ impl View {
         Self { to: To::Nowhere }
     }
 
+    pub(super) fn is_hidden(&self) -> bool {
+        matches!(self.to, To::Nowhere)
+    }
+
+    /// Lines of a step's log, which stay.
+    pub(super) fn log(&self, whose: &str, lines: &[String]) {
+        for line in lines.iter().flat_map(|line| log_lines(whose, line)) {
+            match &self.to {
+                // A terminal that has gone is no failure of the job.
+                To::Terminal { lines, .. } => drop(lines.println(line)),
+                To::Lines => eprintln!("{line}"),
+                To::Nowhere => {}
+            }
+        }
+    }
+
     pub(super) fn change(&self, change: &Change) {
         if matches!(self.to, To::Lines) {
             let label = if change.label.is_empty() { "job" } else { &change.label };
-            eprintln!("  {label:<16} {}", step_text(&change.step, change.step.ended.unwrap_or(change.step.began)));
+            let text = step_text(&change.step, change.step.ended.unwrap_or(change.step.began));
+            eprintln!("{}", escaped(&format!("  {label:<16} {text}")));
         }
     }
 
@@ -59,7 +76,7 @@ impl View {
                 bar.enable_steady_tick(Duration::from_millis(120));
                 bars.push(bar);
             }
-            bars[number].set_message(row_text(row, width, now));
+            bars[number].set_message(escaped(&row_text(row, width, now)));
         }
     }
 
@@ -77,6 +94,13 @@ impl Default for View {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A line of a log as it is shown, or several where there are line ends in it: whoever reads them sees whose each is.
+fn log_lines(whose: &str, line: &str) -> Vec<String> {
+    let shown =
+        |line: &str| escaped(&format!("{whose}  {}", line.strip_suffix('\r').unwrap_or(line))).replace('\t', "\\t");
+    line.strip_suffix('\n').unwrap_or(line).split('\n').map(shown).collect()
 }
 
 fn row_text(row: &Row, width: usize, now: OffsetDateTime) -> String {
@@ -106,20 +130,36 @@ fn step_text(step: &StepRun, now: OffsetDateTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn a_pending_step_says_for_how_long_and_what() {
         let began = OffsetDateTime::UNIX_EPOCH;
-        let step = StepRun {
-            name: "Start".into(),
-            state: State::Pending,
-            began,
-            ended: None,
-            says: Some("1 of 2 running".into()),
-        };
+        let step = StepRun::new("Start", began);
+        let step = StepRun { state: State::Pending, says: Some("1 of 2 running".into()), ..step };
         assert_eq!(step_text(&step, began + Duration::from_secs(12)), "… Start 12 s: 1 of 2 running");
         let done = StepRun { state: State::Done, ended: Some(began + Duration::from_millis(400)), says: None, ..step };
         assert_eq!(step_text(&done, began + Duration::from_secs(99)), "✔ Start 0.4 s");
+    }
+
+    #[test]
+    fn a_log_line_says_whose_it_is_and_sends_nothing_to_the_terminal() {
+        assert_eq!(log_lines("acme/prod ec2-start", "Starting i-1"), ["acme/prod ec2-start  Starting i-1"]);
+        assert_eq!(log_lines("a s", "one\r\ntwo\n"), ["a s  one", "a s  two"]);
+        assert_eq!(log_lines("a s", "\u{1b}[2J\ta\rb\u{9b}c"), ["a s  \\u{1b}[2J\\ta\\rb\\u{9b}c"]);
+        assert_eq!(log_lines("a s", ""), ["a s  "]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_log_line_is_shown_whole_and_without_control_characters(line in "(?s:.{0,40})") {
+            let shown = log_lines("acme/prod ec2-start", &line);
+            prop_assert!(shown.iter().all(|line| line.starts_with("acme/prod ec2-start  ")));
+            prop_assert!(!shown.concat().contains(char::is_control));
+            let printable = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).count();
+            prop_assert!(printable(&line) <= printable(&shown.concat()));
+        }
     }
 }

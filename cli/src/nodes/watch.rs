@@ -9,6 +9,7 @@ use stepward::node::NodeResult;
 use stepward::node::dispatch::{ItemInput, NextRound, PlannedItem, State as DispatchState};
 use tokio::time::{Instant, sleep};
 
+use crate::artifacts;
 use crate::cloud::Cloud;
 use crate::error::{Error, Result};
 use crate::jobs::progress::{JobProgress, State};
@@ -59,7 +60,7 @@ struct Child {
 }
 
 /// Follows a dispatch to its end. Dropping the future stops the watching, not the job.
-pub(super) async fn watch(cloud: &Cloud, execution: &str, progress: &Progress) -> Result<Finished> {
+pub(crate) async fn watch(cloud: &Cloud, execution: &str, progress: &Progress) -> Result<Finished> {
     let end = Instant::now() + WATCH;
     let (mut dispatch, mut faults) = (Dispatch::default(), 0);
     progress.now("looking for nodes");
@@ -97,8 +98,8 @@ impl Dispatch {
                 self.items = Items { map_run: about.map_run_arn().unwrap_or_default().into(), ..Items::default() };
             }
         }
-        if let Some(NextRound { bucket, state, .. }) = &self.planned {
-            let DispatchState { nodes, round, .. } = super::read(cloud, bucket, state).await?;
+        if let Some(NextRound { bucket, state: key, .. }) = &self.planned {
+            let DispatchState { nodes, round, .. } = artifacts::read(cloud, bucket, key).await?;
             progress.say(format!("{} nodes", nodes.len()));
             self.round = Round { nodes, items: round };
             self.planned = None;

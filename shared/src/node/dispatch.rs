@@ -13,20 +13,19 @@
 
 mod function;
 mod item;
-mod keys;
+mod objects;
 mod options;
 mod state;
 #[cfg(test)]
 mod tests;
 
 pub use function::{
-    Action, ArtifactKey, Caller, End, FailedNode, Found, JobOutcome, MapResults, MayBegin, NextRound, Object, Request,
-    ResultWriter, Stored, Summary,
+    Action, Caller, End, FailedNode, Found, JobOutcome, MapResults, MayBegin, NextRound, Request, ResultWriter, Summary,
 };
 pub use item::{
     Call, ExecutorKind, InContainer, InstanceWork, Item, ItemEnd, ItemId, ItemInput, ItemRef, OnInstances, Params,
     Shell,
 };
-pub use keys::Keys;
+pub use objects::{ArtifactKey, Keys, Object, Stored};
 pub use options::{Executors, JOB, JobInput, JobOptions, NodeStep, NodeWork, Options, RankOrder, Strategy};
 pub use state::{PlannedItem, SourceFailure, State};

@@ -16,6 +16,7 @@ use crate::jobs::{Input, id_of, start};
   stepward job run fleet/morning-check --customer acme --account prod --option database=operations
   stepward job run fleet/morning-check --customer acme --option 'tags={\"team\":\"web\"}' --no-wait
 
+Progress and the lines that the steps log go to standard error, the result to standard output.
 Ctrl-C stops the watching, not the job. Exit codes: 0 succeeded; 1 failed, stopped or out of time; 2 could not be asked;
 3 failed in some accounts.")]
 pub(crate) struct RunJob {
@@ -55,6 +56,6 @@ impl RunJob {
             global.format().show(&json, text)?;
             return Ok(0);
         }
-        watch(&cloud, &execution, global.format()).await
+        watch(&cloud, &deployment, &execution, global.format()).await
     }
 }

@@ -4,6 +4,7 @@ use clap::Args;
 use tokio::signal::ctrl_c;
 
 use crate::cloud::Cloud;
+use crate::deploy::Deployment;
 use crate::error::{Error, Result};
 use crate::global::Global;
 use crate::jobs::{self, View, find, id_of, summary};
@@ -22,16 +23,17 @@ pub(crate) struct WatchExecution {
 impl WatchExecution {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
         let (cloud, deployment) = global.deployed().await?;
-        watch(&cloud, &find(&cloud, &deployment, &self.id).await?, global.format()).await
+        let execution = find(&cloud, &deployment, &self.id).await?;
+        watch(&cloud, &deployment, &execution, global.format()).await
     }
 }
 
 /// Ctrl-C ends the watching, not the job.
-pub(crate) async fn watch(cloud: &Cloud, execution: &str, format: Format) -> Result<u8> {
+pub(crate) async fn watch(cloud: &Cloud, deployment: &Deployment, execution: &str, format: Format) -> Result<u8> {
     let (view, id) = (View::new(), id_of(execution));
     eprintln!("Execution {id}");
     let finished = tokio::select! {
-        finished = jobs::watch(cloud, execution, &view) => finished?,
+        finished = jobs::watch(cloud, deployment, execution, &view) => finished?,
         _ = ctrl_c() => {
             let command = cloud.command();
             return Err(Error::not_asked("stopped watching; the job goes on")

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::objects::{Object, Stored};
 use super::options::Options;
 use super::state::SourceFailure;
 use crate::node::Status;
@@ -66,29 +67,6 @@ pub struct Found {
     /// What the error says.
     #[serde(default)]
     pub message: Option<String>,
-}
-
-/// A step's output that is in the artifacts bucket.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Stored {
-    /// Where it is.
-    pub artifact: ArtifactKey,
-}
-
-/// An object of the artifacts bucket, where the reader knows the bucket.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct ArtifactKey {
-    /// The object's key.
-    pub key: String,
-}
-
-/// An object of the artifacts bucket.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Object {
-    /// The bucket.
-    pub bucket: String,
-    /// The object's key.
-    pub key: String,
 }
 
 /// What a distributed Map answers.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::function::Stored;
+use super::objects::Stored;
 use crate::model::envelope::Target;
 
 /// What one child execution of the Map runs: a command on many instances at once, or all steps on one node.

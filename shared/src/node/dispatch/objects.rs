@@ -1,5 +1,7 @@
 //! Where the objects of a dispatch are in the artifacts bucket.
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::artifacts;
 use crate::model::error::StepError;
 
@@ -60,4 +62,27 @@ impl Keys {
     fn key(&self, name: &str) -> String {
         format!("{}{FOLDER}{name}", self.prefix)
     }
+}
+
+/// A step's output that is in the artifacts bucket.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Stored {
+    /// Where it is.
+    pub artifact: ArtifactKey,
+}
+
+/// An object of the artifacts bucket, where the reader knows the bucket.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct ArtifactKey {
+    /// The object's key.
+    pub key: String,
+}
+
+/// An object of the artifacts bucket.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Object {
+    /// The bucket.
+    pub bucket: String,
+    /// The object's key.
+    pub key: String,
 }
