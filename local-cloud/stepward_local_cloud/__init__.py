@@ -1,7 +1,7 @@
 """What Stepward adds to MiniStack 1.5.33: `README.md` has the list.
 
-A module with an `install` function is an addition. `install` replaces functions that are private to MiniStack 1.5.33.
-Another version fails when the local cloud starts, and not silently.
+A module with an `install` function is an addition. `install` replaces functions that are private to MiniStack 1.5.33,
+which the module reads when it is imported: with a version that lacks one of them, the local cloud does not start.
 """
 
 import importlib

@@ -1,7 +1,11 @@
-"""The table in README.md is complete, and each row's tests exist."""
+"""The package as a whole: README.md lists all of it, and the names of MiniStack that it uses exist."""
 
+import ast
+import importlib
+import inspect
 import pkgutil
 import re
+import types
 from pathlib import Path
 
 import stepward_local_cloud
@@ -18,19 +22,24 @@ def rows():
     return [[cell.strip() for cell in row] for row in table[2:]]
 
 
+def modules():
+    names = [module.name for module in pkgutil.iter_modules(stepward_local_cloud.__path__)]
+    return {name: importlib.import_module(f"stepward_local_cloud.{name}") for name in names}
+
+
 def names(cell):
     return re.findall(r"`(\w+)\.py`", cell)
 
 
 def test_each_module_is_in_the_table_once():
     listed = [name for row in rows() for name in names(row[1])]
-    assert sorted(listed) == sorted(module.name for module in pkgutil.iter_modules(stepward_local_cloud.__path__))
+    assert sorted(listed) == sorted(modules())
 
 
 def test_each_row_has_one_addition_and_its_tests_show_what_ministack_lacks():
     additions = {module.__name__.rpartition(".")[2] for module in stepward_local_cloud.additions()}
-    for _, modules, tests, _ in rows():
-        [addition] = additions & set(names(modules))
+    for _, listed, tests, _ in rows():
+        [addition] = additions & set(names(listed))
         shown = [(HERE / f"{name}.py").read_text() for name in names(tests)]
         assert any("def test_ministack_lacks_" in text for text in shown), addition
         assert all((HERE / f"{name}.py").is_file() for name in names(tests))
@@ -44,3 +53,15 @@ def test_each_test_is_in_the_table():
 def test_the_version_of_ministack_is_the_pinned_one():
     pinned = re.search(r"^ministack==(\S+)", PINS, re.MULTILINE)[1]
     assert {f"MiniStack {pinned}"} == set(re.findall(r"MiniStack \d+\.\d+\.\d+", README))
+
+
+def test_each_name_of_ministack_that_is_used_exists():
+    used = set()
+    for module in modules().values():
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                owner = vars(module).get(node.value.id)
+                if isinstance(owner, types.ModuleType) and owner.__name__.startswith("ministack."):
+                    used.add((owner, node.attr))
+    assert len(used) > 50
+    assert [f"{owner.__name__}.{name}" for owner, name in used if not hasattr(owner, name)] == []
