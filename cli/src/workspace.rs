@@ -47,11 +47,14 @@ struct Target {
     name: String,
 }
 
+/// The package whose functions are the runner's own. Every other package below `functions/` is a service with its steps.
+const CONTROL: &str = "stepward-control";
+
 impl Function {
     /// Whether it is one of the runner's own; the others are steps.
     #[must_use]
     pub fn is_the_runners(&self) -> bool {
-        self.package == "stepward-control"
+        self.package == CONTROL
     }
 
     /// The folder below `functions/`: its package is called after it.
