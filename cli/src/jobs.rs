@@ -14,7 +14,7 @@ use aws_sdk_sfn::operation::describe_execution::DescribeExecutionError;
 use aws_sdk_sfn::operation::start_execution::StartExecutionError;
 use aws_sdk_sfn::types::HistoryEvent;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
@@ -39,21 +39,6 @@ pub struct Job {
     pub name: String,
     /// Its state machine.
     pub state_machine_arn: String,
-}
-
-/// What a job is started with.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Input {
-    /// Whose accounts.
-    pub customer: String,
-    /// Which of them; all when empty.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub accounts: Vec<String>,
-    /// The job's options.
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    pub options: Map<String, Value>,
-    /// Who starts it.
-    pub started_by: String,
 }
 
 /// The jobs of the stack, by name.

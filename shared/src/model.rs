@@ -7,5 +7,6 @@ pub mod digest;
 pub mod envelope;
 pub mod error;
 pub mod input;
+pub mod job;
 pub mod partition;
 pub mod permissions;

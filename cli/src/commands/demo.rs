@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 
 use clap::{Args, Parser};
 use stepward::model::customer::Trust;
+use stepward::model::job::JobInput;
 
 use crate::cloud::Cloud;
 use crate::commands::nodes::run::RunOnNodes;
 use crate::deploy::{self, Deployment};
 use crate::error::{Context, Error, Result};
 use crate::global::Global;
-use crate::jobs::{self, Finished, Input, Outcome, View};
+use crate::jobs::{self, Finished, Outcome, View};
 use crate::local::{DEFAULT_PORT, LocalCloud, OPERATOR, venv};
 use crate::output::{Format, Progress, Stage, print};
 use crate::package::{self, Build, Release};
@@ -122,11 +123,11 @@ async fn build(workspace: &Workspace, progress: &Progress) -> Result<Release> {
 
 async fn run(cloud: &Cloud, deployment: &Deployment, account: &DemoAccount) -> Result<Finished> {
     print(&format!("\n{} job run {JOB} --customer {}", cloud.command(), account.customer))?;
-    let input = Input {
+    let input: JobInput = JobInput {
         customer: account.customer.into(),
         accounts: vec![ACCOUNT.into()],
         started_by: cloud.caller.clone(),
-        ..Input::default()
+        ..JobInput::default()
     };
     let execution = jobs::start(cloud, deployment, JOB, &input, None).await?;
     jobs::watch(cloud, deployment, &execution, &View::new()).await

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use stepward::model::digest::sha256;
 use stepward::model::error::{ErrorName, StepError};
+use stepward::model::job::JobInput;
 use stepward::runtime::{Event, run};
 use stepward::{access::session, settings};
 
@@ -94,15 +95,15 @@ impl Api {
                 );
             }
         };
-        let input = json!({
-            "customer": start.customer, "accounts": start.accounts, "options": start.options, "started_by": caller,
-        });
+        let Start { customer, accounts, options } = start;
+        let input = JobInput { customer, accounts, options, started_by: caller.to_owned() };
+        let text = serde_json::to_string(&input).map_err(|error| ErrorName::Internal.because(error.to_string()))?;
         let started = self
             .states
             .start_execution()
             .state_machine_arn(format!("{}{job}", self.state_machines))
             .name(&name)
-            .input(input.to_string())
+            .input(text)
             .send()
             .await
             .map_err(StepError::from);
@@ -121,10 +122,13 @@ impl Api {
 
     /// Step Functions answers a used name with an error once the execution is over; to the caller that is still the
     /// execution that the key has started, unless the request is another.
-    async fn check_same(&self, job: &str, name: &str, input: &Value) -> Result<(), StepError> {
-        let known = self.find(job, name).await?;
-        let known: Value = known.input.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-        if ["customer", "accounts", "options"].iter().all(|field| known[field] == input[field]) {
+    async fn check_same(&self, job: &str, name: &str, input: &JobInput) -> Result<(), StepError> {
+        let known = self.find(job, name).await?.input;
+        let is_same = |known: JobInput| {
+            let JobInput { customer, accounts, options, .. } = known;
+            customer == input.customer && accounts == input.accounts && options == input.options
+        };
+        if known.and_then(|text| serde_json::from_str(&text).ok()).is_some_and(is_same) {
             return Ok(());
         }
         Err(ErrorName::Conflict

@@ -2,7 +2,7 @@
 //!
 //! | from | to | |
 //! |---|---|---|
-//! | whoever starts one | the job `nodes/dispatch` | [`JobInput`], with [`JobOptions`] |
+//! | whoever starts one | the job `nodes/dispatch` | [`JobInput`](crate::model::job::JobInput) of [`JobOptions`] |
 //! | the job | the function `dispatch` | [`Request`] |
 //! | the function | the job | [`NextRound`], [`End`] or [`MayBegin`] |
 //! | the function | the job, in the artifacts bucket | [`Item`]: which functions to call, with [`OnInstances`] or [`InContainer`] |
@@ -27,5 +27,5 @@ pub use item::{
     Shell,
 };
 pub use objects::{ArtifactKey, Keys, Object, Stored};
-pub use options::{Executors, JOB, JobInput, JobOptions, NodeStep, NodeWork, Options, RankOrder, Strategy};
+pub use options::{Executors, JOB, JobOptions, NodeStep, NodeWork, Options, RankOrder, Strategy};
 pub use state::{PlannedItem, SourceFailure, State};

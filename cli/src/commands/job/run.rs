@@ -2,12 +2,13 @@
 
 use clap::Args;
 use serde_json::json;
+use stepward::model::job::JobInput;
 
 use super::watch::watch;
 use crate::arguments::options;
 use crate::error::Result;
 use crate::global::Global;
-use crate::jobs::{Input, id_of, start};
+use crate::jobs::{id_of, start};
 
 /// Start a job and watch it to its end
 #[derive(Args, Debug)]
@@ -42,7 +43,7 @@ pub(crate) struct RunJob {
 impl RunJob {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
         let (cloud, deployment) = global.deployed().await?;
-        let input = Input {
+        let input = JobInput {
             customer: self.customer,
             accounts: self.accounts,
             options: options(&self.options)?,

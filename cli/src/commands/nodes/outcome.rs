@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use stepward::node::dispatch::{JOB, JobInput, SourceFailure, State};
+use stepward::model::job::JobInput;
+use stepward::node::dispatch::{JOB, JobOptions, SourceFailure, State};
 use stepward::node::{Node, NodeResult, Outcome, Status};
 use tokio::signal::ctrl_c;
 
@@ -21,7 +22,7 @@ const SHOWN: usize = 20;
 pub(crate) async fn dispatch_and_show(
     cloud: &Cloud,
     deployment: &Deployment,
-    input: &JobInput,
+    input: &JobInput<JobOptions>,
     format: Format,
 ) -> Result<u8> {
     let execution = jobs::start(cloud, deployment, JOB, input, None).await?;

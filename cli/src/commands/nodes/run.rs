@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use stepward::node::dispatch::{JobInput, NodeStep, NodeWork, RankOrder};
+use stepward::model::job::JobInput;
+use stepward::node::dispatch::{JobOptions, NodeStep, NodeWork, RankOrder};
 use stepward::node::shell;
 
 use super::outcome::dispatch_and_show;
@@ -64,7 +65,7 @@ impl RunOnNodes {
         dispatch_and_show(cloud, deployment, &input, format).await
     }
 
-    fn job_input(self, started_by: String) -> Result<JobInput> {
+    fn job_input(self, started_by: String) -> Result<JobInput<JobOptions>> {
         let work = match &self.script {
             None => NodeWork::Command(line(&self.command)),
             Some(path) => {

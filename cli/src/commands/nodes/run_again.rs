@@ -2,7 +2,8 @@
 
 use clap::Args;
 use serde_json::Value;
-use stepward::node::dispatch::{JobInput, JobOptions, Options};
+use stepward::model::job::JobInput;
+use stepward::node::dispatch::{JobOptions, Options};
 
 use super::outcome::dispatch_and_show;
 use crate::cloud::Cloud;

@@ -1,7 +1,8 @@
 //! Which nodes a command is for.
 
 use clap::Args;
-use stepward::node::dispatch::{JobInput, JobOptions, Options};
+use stepward::model::job::JobInput;
+use stepward::node::dispatch::{JobOptions, Options};
 
 /// Which nodes are meant.
 #[derive(Args, Debug)]
@@ -25,7 +26,7 @@ pub(crate) struct NodeSelection {
 
 impl NodeSelection {
     /// The job's input that only finds these nodes.
-    pub(crate) fn job_input(self, started_by: String) -> JobInput {
+    pub(crate) fn job_input(self, started_by: String) -> JobInput<JobOptions> {
         let Self { customer, accounts, regions, sources, filter } = self;
         let dispatch = Options { filter, ..Options::default() };
         JobInput {

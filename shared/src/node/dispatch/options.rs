@@ -19,20 +19,6 @@ const MAX_THREADCOUNT: usize = 10_000;
 /// results, and 256 KiB in all. <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>
 const STEPS_LIMIT: usize = 128 * 1024;
 
-/// The input of the job.
-#[derive(Clone, Debug, Serialize)]
-pub struct JobInput {
-    /// The customer.
-    pub customer: String,
-    /// The customer's accounts to look in; all when empty.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub accounts: Vec<String>,
-    /// Which nodes, what to run on them, and how.
-    pub options: JobOptions,
-    /// Who starts the job.
-    pub started_by: String,
-}
-
 /// The options of the job: where to look for nodes, which the state machine does itself, and what it passes on.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct JobOptions {
