@@ -279,3 +279,29 @@ fn every_file_of_a_step_is_short_enough_to_read() {
         assert!(code <= 300, "{} has {code} lines before its tests", path.display());
     }
 }
+
+/// Pages for contributors send readers to files; a file that has moved must not leave a wrong way behind.
+#[test]
+fn every_file_that_the_pages_name_exists() {
+    let mut faults = Vec::new();
+    for page in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = std::fs::read_to_string(root().join(page)).unwrap();
+        let folders = [
+            "cli/",
+            "docs/",
+            "functions/",
+            "infra/",
+            "local-cloud/",
+            "shared/",
+            "statemachines/",
+            "testkit/",
+            "tests/",
+            "xtask/",
+        ];
+        let paths = text.split('`').filter(|code| folders.iter().any(|folder| code.starts_with(folder)));
+        let plain = paths.filter(|path| !path.contains(['<', '*', '…', ' ', '$', '{']));
+        faults
+            .extend(plain.filter(|path| !root().join(path).exists()).map(|path| format!("{page}: there is no {path}")));
+    }
+    none(faults);
+}

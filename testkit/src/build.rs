@@ -54,6 +54,14 @@ pub fn build_tests(packages: &[&str], profile: &str, target_dir: &Path) -> Resul
         .collect()
 }
 
+/// Builds one of a package's test programs, a file of its `tests`; where it is.
+pub fn build_test(package: &str, test: &str, profile: &str, target_dir: &Path) -> Result<PathBuf, String> {
+    let mut command = cargo_build(&["test", "--no-run"], profile, target_dir);
+    command.args(["--package", package, "--test", test]);
+    let made = executables(command, |message| message["profile"]["test"] == true)?;
+    made.get(test).cloned().ok_or_else(|| format!("cargo built no test {test} of {package}"))
+}
+
 fn cargo_build(arguments: &[&str], profile: &str, target_dir: &Path) -> Command {
     let mut command = cargo(arguments);
     command.args(["--message-format", "json-render-diagnostics", "--profile", profile, "--target-dir"]).arg(target_dir);

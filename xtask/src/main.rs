@@ -2,6 +2,7 @@
 
 mod cold_start;
 mod dispatch_bench;
+mod e2e;
 mod iam_actions;
 mod proofs;
 mod s3_bench;
@@ -53,6 +54,14 @@ enum Task {
         /// What the points follow from.
         #[arg(long, default_value_t = 0)]
         seed: u64,
+    },
+    /// Run the end-to-end tests many times, and stop at the first failure.
+    E2e {
+        /// How many times.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+        times: u16,
+        /// Only the tests whose names contain this.
+        filter: Option<String>,
     },
     /// Measure.
     #[command(subcommand)]
@@ -109,6 +118,7 @@ fn main() -> ExitCode {
             s3_differential::compare(from..from + seeds, jobs, against)
         }
         Task::S3Kill { times, seed } => s3_differential::kill(times, seed),
+        Task::E2e { times, filter } => e2e::run(times, filter.as_deref()),
         Task::Bench(Bench::ColdStart { runs, profile, python }) => cold_start::bench(runs, &profile, python),
         Task::Bench(Bench::S3(options)) => s3_bench::bench(options),
         Task::Bench(Bench::Dispatch(options)) => dispatch_bench::bench(&options),
