@@ -112,9 +112,9 @@ fn the_state_machine_reads_fields_that_the_function_answers() {
 fn the_state_machine_reads_fields_that_an_item_has() {
     let text = state("Run items").to_string();
     have(&all_of(r"\$item\.([a-z_]+)", &text), &[json!(item())]);
-    let calls = json!(item().calls[0]);
-    have(&all_of(r"\$item\.calls\[\$at\]\.([a-z_]+)", &text), &[calls.clone()]);
-    have(&all_of(r"\$call\.([a-z_]+)", &text), &[calls]);
+    let call = [json!(item().calls[0])];
+    have(&all_of(r"\$item\.calls\[\$at\]\.([a-z_]+)", &text), &call);
+    have(&all_of(r"\$call\.([a-z_]+)", &text), &call);
     let kinds = names(&[&text_of(ExecutorKind::Ssm), &text_of(ExecutorKind::Ecs)]);
     assert_eq!(all_of(r"\.by = '([a-z_]+)'", &text), kinds);
     let input = json!({ "item": item() });
