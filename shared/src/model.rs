@@ -9,4 +9,5 @@ pub mod error;
 pub mod input;
 pub mod job;
 pub mod partition;
+pub mod merged;
 pub mod permissions;

@@ -148,10 +148,20 @@ pub(crate) fn read<T: DeserializeOwned>(what: &str, value: &Value) -> Result<T, 
         return Err(ErrorName::InvalidInput.because(format!("{what} must be a JSON object, not {}", kind(value))));
     }
     serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        let place = if path == "." { what.to_owned() } else { format!("{what}, field `{path}`") };
-        ErrorName::InvalidInput.because(format!("{place}: {}", error.inner()))
+        let fault = fault(&error);
+        let separator = if fault.starts_with(FIELD) { "," } else { ":" };
+        ErrorName::InvalidInput.because(format!("{what}{separator} {fault}"))
     })
+}
+
+/// How a fault begins that names the field.
+pub(crate) const FIELD: &str = "field `";
+
+/// What does not fit, beginning with the field's path; a fault that names a field already, as a part of
+/// [`Merged`](crate::model::merged::Merged) gives it, stays as it is.
+pub(crate) fn fault(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let (path, fault) = (error.path().to_string(), error.inner().to_string());
+    if path == "." { fault } else { format!("{FIELD}{path}`: {fault}") }
 }
 
 fn kind(value: &Value) -> &'static str {
