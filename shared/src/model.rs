@@ -8,6 +8,6 @@ pub mod envelope;
 pub mod error;
 pub mod input;
 pub mod job;
-pub mod partition;
 pub mod merged;
+pub mod partition;
 pub mod permissions;

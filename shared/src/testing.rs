@@ -14,10 +14,11 @@ use crate::access::mask::Secrets;
 use crate::access::session::{Broker, Session};
 #[cfg(test)]
 use crate::model::customer::{Account, Configuration, Customer, Defaults, ExternalId, Status, Trust};
-use crate::model::envelope::Execution;
+use crate::model::envelope::{Execution, read};
 use crate::model::error::{ErrorName, StepError};
 use crate::model::permissions::Place;
 use crate::runtime::context::{Artifacts, Context};
+use crate::runtime::manifest::Manifest;
 use crate::runtime::serve;
 use crate::runtime::step::Step;
 
@@ -81,6 +82,27 @@ pub async fn call<S: Step>(broker: &Broker, envelope: &Value) -> Result<Value, S
     let deadline = SystemTime::now() + Duration::from_mins(1);
     let answer = serve::answer::<S>(broker, &envelope.to_string(), deadline, "test").await?;
     serde_json::to_value(answer).map_err(|error| ErrorName::Internal.because(error.to_string()))
+}
+
+/// Asserts for every parameter of a step that a value of another type is `InvalidInput` and names the parameter, and so
+/// for one that the step does not have. In the words that the step's function answers with.
+///
+/// # Panics
+/// Where a parameter is not named.
+#[allow(clippy::unwrap_used, reason = "what the tests share fails a test as the tests do")]
+pub fn names_invalid_parameters<S: Step>() {
+    let manifest = Manifest::of::<S>().unwrap();
+    let properties = manifest.parameters["properties"].as_object().unwrap();
+    for name in properties.keys().map(String::as_str).chain(["no_such_parameter"]) {
+        let mut params = manifest.examples[0].clone();
+        // No parameter is a fraction.
+        params[name] = 0.5.into();
+        let error = read::<S>("params", &params).map(|_| name).unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidInput, "{error}");
+        let why = if properties.contains_key(name) { "invalid type: floating point `0.5`" } else { "unknown field" };
+        let begin = format!("params, field `{name}`: {why}");
+        assert!(error.message.starts_with(&begin), "{} does not name {name}: {error}", S::NAME);
+    }
 }
 
 /// What the step has said so far.

@@ -51,7 +51,7 @@ impl Task<'_> {
             Look::MustBeThere
         };
         let Ends { source, destination, single } = self.ends(ctx, look).await?;
-        if self.operation == Operation::Move && !self.recursive && !resumed && !self.dry_run {
+        if self.operation == Operation::Move && !self.recursive && !resumed && !self.selection.dry_run {
             // A source that is gone at the next call has been moved by one whose answer was lost.
             return Progress::pending(&position, Duration::ZERO, "the source is there and will be moved");
         }
@@ -86,7 +86,12 @@ impl Task<'_> {
         };
         let plan = plan.resumed(after);
         let rename = single.map(|(_, name)| name);
-        let run = Run { transfers: &transfers, rename, dry_run: self.dry_run, verb: self.verb(source, destination) };
+        let run = Run {
+            transfers: &transfers,
+            rename,
+            dry_run: self.selection.dry_run,
+            verb: self.verb(source, destination),
+        };
         Box::pin(run.run(plan, position)).await
     }
 
@@ -104,7 +109,7 @@ impl Task<'_> {
         let transfers = self.transfers(ctx, (source, destination), Slice::of(ctx))?;
         let rename = single.map(|(_, name)| name);
         let only = rename.as_deref().map(|name| transfers.destination.path(name));
-        let run = Run { transfers: &transfers, rename, dry_run: self.dry_run, verb };
+        let run = Run { transfers: &transfers, rename, dry_run: self.selection.dry_run, verb };
         run.give_up(&position.unfinished).await?;
         // A call whose answer was lost may have begun others.
         if let (End::S3 { bucket, prefix }, Some(session_arn)) = (&transfers.destination, ctx.session_arn()) {
@@ -137,9 +142,9 @@ impl Task<'_> {
             source,
             destination,
             attributes: Attributes {
-                storage_class: self.storage_class.map(StorageClass::from),
-                encryption: self.sse.map(Into::into),
-                kms_key: self.sse_kms_key_id.map(str::to_owned),
+                storage_class: self.options.storage_class.as_deref().map(StorageClass::from),
+                encryption: self.options.sse.map(Into::into),
+                kms_key: self.options.sse_kms_key_id.clone(),
             },
             is_move: self.operation == Operation::Move,
             recursive: self.recursive,
@@ -170,7 +175,7 @@ impl Task<'_> {
             End::Local { root, .. } => root_of_local(root.path(), given, self.recursive),
         };
         Filters::new(
-            self.filters,
+            &self.selection.filters,
             &root(&transfers.source, self.source),
             &root(&transfers.destination, self.destination),
         )

@@ -1,6 +1,6 @@
 //! What the SSM steps share: one engine that runs a command on any number of nodes through Run Command.
 //!
-//! A step makes a [`Plan`](plan::Plan) from its parameters and hands it to [`engine`] with a
+//! A step makes a [`Plan`](plan::Plan) from its parameters, most of which are those of [`params`], and hands it to [`engine`] with a
 //! [`Payload`](payload::Payload): what is run, as text that may be made anew for every batch. The engine keeps its
 //! position in [`state`], asks SSM about nodes in [`nodes`], reads results in [`results`], and makes sense of SSM's
 //! words in [`outcome`]. [`quote`] and [`deliver`] write what runs on the node.
@@ -22,6 +22,7 @@ mod look;
 pub mod nodes;
 pub mod outcome;
 mod output;
+pub mod params;
 pub mod payload;
 pub mod plan;
 pub mod quote;

@@ -46,7 +46,7 @@ impl Shell {
     }
 }
 
-/// What is to be run where, and how much at once: the parameters that the SSM steps have in common.
+/// What is to be run where, and how much at once.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// The nodes, in order, each once.
@@ -182,33 +182,6 @@ fn is_node(id: &str) -> bool {
         _ => return false,
     };
     lengths.contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_alphanumeric())
-}
-
-/// Defaults of parameters, for `#[serde(default = …)]`.
-pub mod defaults {
-    /// How many nodes run at once.
-    #[must_use]
-    pub fn concurrency() -> usize {
-        50
-    }
-
-    /// Seconds that a command may run.
-    #[must_use]
-    pub fn timeout() -> u32 {
-        3600
-    }
-
-    /// Seconds within which the agent must take it.
-    #[must_use]
-    pub fn delivery_timeout() -> i32 {
-        600
-    }
-
-    /// `true`.
-    #[must_use]
-    pub fn yes() -> bool {
-        true
-    }
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::params::Transfer;
+use crate::params::{Places, Transfer};
 use crate::report::Done;
 use crate::task::{self, Operation, Task};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use stepward::model::merged::Merged;
 use stepward::{Context, ErrorName, Function, Peer, Permissions, Progress, Resume, Step, StepError};
 
 /// Copy objects and files to S3, from S3 or within it, as `aws s3 cp` does.
@@ -56,11 +57,12 @@ use stepward::{Context, ErrorName, Function, Peer, Permissions, Progress, Resume
 /// and of what is resumed, refused and left; and on the local cloud for the permissions. The local cloud checks neither KMS keys, Object Lock nor a bucket's policy, and copies between
 /// accounts only as far as its own rules go.
 #[derive(Debug, Deserialize, JsonSchema)]
-pub struct S3Copy(Transfer);
+pub struct S3Copy(Merged<Places, Transfer>);
 
 impl S3Copy {
     fn task(&self) -> Task<'_> {
-        self.0.task(Operation::Copy)
+        let Merged(Places { source, destination, recursive }, transfer) = &self.0;
+        Task::transfer(Operation::Copy, (source, destination), *recursive, transfer)
     }
 }
 
@@ -118,6 +120,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use serde_json::{Value, json};
+    use stepward::testing::names_invalid_parameters;
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -453,6 +456,14 @@ mod tests {
                 assert!(error.to_string().contains(why), "{error}");
             }
         });
+    }
+
+    #[test]
+    fn invalid_parameters_are_named() {
+        names_invalid_parameters::<S3Copy>();
+        let params = json!({ "source": "a", "destination": "s3://data/a", "filters": [{ "include": 7 }] });
+        let error = serde_json::from_value::<S3Copy>(params).unwrap_err().to_string();
+        assert!(error.starts_with("field `filters[0].include`: invalid type: integer `7`"), "{error}");
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::filter::Filter;
+use crate::params::Selection;
 use crate::report::Done;
-use crate::task::{self, Operation, Task};
+use crate::task::{self, Task};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use stepward::model::merged::Merged;
 use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
 
 /// Delete objects, as `aws s3 rm` does.
@@ -35,39 +36,25 @@ use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step
 /// to, and is in `docs/AWS-CLI.md`); in unit tests of what is sent, with 100,000 keys that a stand-in for S3 makes up over several calls, and on the
 /// local cloud for the permissions. The local cloud has no Object Lock.
 #[derive(Debug, Deserialize, JsonSchema)]
+pub struct S3Delete(Merged<Own, Selection>);
+
+/// The parameters of `s3-delete` alone.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct S3Delete {
+struct Own {
     /// What to delete: `s3://bucket/key`, or with `recursive` all below `s3://bucket/prefix`.
     uri: String,
-    /// Which names are meant, in order: the last one that matches wins. All when absent.
-    #[serde(default)]
-    filters: Vec<Filter>,
     /// All below the prefix, and not the one object that it names.
     #[serde(default)]
     recursive: bool,
-    /// Change nothing, only say what would be done.
-    #[serde(default)]
-    dry_run: bool,
     /// The account ID that owns the bucket, where it is not the target's account.
     bucket_owner: Option<String>,
 }
 
 impl S3Delete {
     fn task(&self) -> Task<'_> {
-        Task {
-            operation: Operation::Delete,
-            source: &self.uri,
-            destination: &self.uri,
-            recursive: self.recursive,
-            filters: &self.filters,
-            dry_run: self.dry_run,
-            storage_class: None,
-            sse: None,
-            sse_kms_key_id: None,
-            source_account: None,
-            source_region: None,
-            bucket_owner: self.bucket_owner.as_deref(),
-        }
+        let Merged(Own { uri, recursive, bucket_owner }, selection) = &self.0;
+        Task::deletion(uri, *recursive, selection, bucket_owner.as_deref())
     }
 }
 
@@ -103,7 +90,7 @@ impl Step for S3Delete {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use stepward::testing::log;
+    use stepward::testing::{log, names_invalid_parameters};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -233,6 +220,11 @@ mod tests {
             assert_eq!(error.name, ErrorName::NotFound, "{error}");
             assert!(error.message.contains("S3 says no"), "{error}");
         }
+    }
+
+    #[test]
+    fn invalid_parameters_are_named() {
+        names_invalid_parameters::<S3Delete>();
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::params::Transfer;
+use crate::params::{Places, Transfer};
 use crate::report::Done;
 use crate::task::{self, Operation, Task};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use stepward::model::merged::Merged;
 use stepward::{Context, ErrorName, Function, Peer, Permissions, Progress, Resume, Step, StepError};
 
 /// Move objects and files to S3, from S3 or within it, as `aws s3 mv` does.
@@ -39,11 +40,12 @@ use stepward::{Context, ErrorName, Function, Peer, Permissions, Progress, Resume
 /// of what is verified and of when a source is kept; and on the local cloud for the permissions. The local cloud checks neither KMS keys, Object Lock nor a bucket's policy, and copies between
 /// accounts only as far as its own rules go.
 #[derive(Debug, Deserialize, JsonSchema)]
-pub struct S3Move(Transfer);
+pub struct S3Move(Merged<Places, Transfer>);
 
 impl S3Move {
     fn task(&self) -> Task<'_> {
-        self.0.task(Operation::Move)
+        let Merged(Places { source, destination, recursive }, transfer) = &self.0;
+        Task::transfer(Operation::Move, (source, destination), *recursive, transfer)
     }
 }
 
@@ -103,7 +105,7 @@ mod tests {
     use std::path::Path;
 
     use serde_json::{Value, json};
-    use stepward::testing::log;
+    use stepward::testing::{log, names_invalid_parameters};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -275,6 +277,11 @@ mod tests {
                 assert_eq!(error.name, ErrorName::NotFound, "{source}: {error}");
             }
         });
+    }
+
+    #[test]
+    fn invalid_parameters_are_named() {
+        names_invalid_parameters::<S3Move>();
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::bucket::Encryption;
-use crate::filter::Filter;
+use crate::params::Transfer;
 use crate::report::Done;
 use crate::task::{self, Operation, Task};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use stepward::model::merged::Merged;
 use stepward::{Context, ErrorName, Function, Peer, Permissions, Progress, Resume, Step, StepError};
 
 /// Bring a directory or bucket up to date with another, as `aws s3 sync` does.
@@ -51,51 +51,25 @@ use stepward::{Context, ErrorName, Function, Peer, Permissions, Progress, Resume
 /// on both sides that a stand-in for S3 makes up, over several calls and within 128 MB; and on the local cloud for the
 /// permissions. The local cloud checks neither KMS keys nor Object Lock.
 #[derive(Debug, Deserialize, JsonSchema)]
+pub struct S3Sync(Merged<Own, Transfer>);
+
+/// The parameters of `s3-sync` alone.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct S3Sync {
+struct Own {
     /// From where: `s3://bucket/prefix`, or a directory below the deployment's local root.
     source: String,
     /// To where: `s3://bucket/prefix`, or a directory below the deployment's local root.
     destination: String,
-    /// Which names are meant, in order: the last one that matches wins. All when absent.
-    #[serde(default)]
-    filters: Vec<Filter>,
     /// Delete what is at the destination and not at the source; an empty source then empties the destination.
     #[serde(default)]
     delete: bool,
-    /// Change nothing, only say what would be done.
-    #[serde(default)]
-    dry_run: bool,
-    /// The storage class of what is written to S3, as in `STANDARD_IA`; `STANDARD` when absent.
-    storage_class: Option<String>,
-    /// How S3 encrypts what is written; the bucket's default when absent.
-    sse: Option<Encryption>,
-    /// The KMS key's ID or ARN for `aws:kms`; the key that AWS manages for S3 when absent.
-    sse_kms_key_id: Option<String>,
-    /// Another account of the same customer that the source bucket is read in.
-    source_account: Option<String>,
-    /// The Region of the source bucket, where it is not the target's.
-    source_region: Option<String>,
-    /// The account ID that owns the bucket that is written, where it is not the target's account.
-    bucket_owner: Option<String>,
 }
 
 impl S3Sync {
     fn task(&self) -> Task<'_> {
-        Task {
-            operation: Operation::Sync(self.delete),
-            source: &self.source,
-            destination: &self.destination,
-            recursive: true,
-            filters: &self.filters,
-            dry_run: self.dry_run,
-            storage_class: self.storage_class.as_deref(),
-            sse: self.sse,
-            sse_kms_key_id: self.sse_kms_key_id.as_deref(),
-            source_account: self.source_account.as_deref(),
-            source_region: self.source_region.as_deref(),
-            bucket_owner: self.bucket_owner.as_deref(),
-        }
+        let Merged(Own { source, destination, delete }, transfer) = &self.0;
+        Task::transfer(Operation::Sync(*delete), (source, destination), true, transfer)
     }
 }
 
@@ -154,7 +128,7 @@ mod tests {
 
     use aws_sdk_s3::types::CreateBucketConfiguration;
     use serde_json::{Value, json};
-    use stepward::testing::log;
+    use stepward::testing::{log, names_invalid_parameters};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -422,6 +396,11 @@ mod tests {
             assert_eq!((error.name, error.message.as_str()), (ErrorName::NotFound, "there is no directory in"));
             assert_eq!(s3.requests(), [""; 0]);
         });
+    }
+
+    #[test]
+    fn invalid_parameters_are_named() {
+        names_invalid_parameters::<S3Sync>();
     }
 
     #[test]

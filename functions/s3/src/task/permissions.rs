@@ -39,7 +39,7 @@ impl Task<'_> {
     pub fn peer(&self) -> Option<Peer> {
         let Ok((Place::S3(from), destination)) = self.places() else { return None };
         let permissions = self.reading(&from, matches!(destination, Place::S3(_)));
-        let (account, region) = (self.source_account.map(str::to_owned), self.source_region.map(str::to_owned));
+        let (account, region) = (self.options.source_account.clone(), self.options.source_region.clone());
         self.is_elsewhere().then_some(Peer { account, region, permissions })
     }
 

@@ -2,10 +2,11 @@
 
 use aws_sdk_s3::types::StorageClass;
 use stepward::model::input::require;
+use stepward::model::merged::Merged;
 use stepward::{ErrorName, StepError};
 
 use crate::bucket::Encryption;
-use crate::filter::Filter;
+use crate::params::{Selection, Transfer, TransferOptions};
 use crate::place::{Place, Uri};
 
 /// What is done.
@@ -32,22 +33,33 @@ pub struct Task<'a> {
     pub destination: &'a str,
     /// Whether all that begins with the source is meant.
     pub recursive: bool,
-    /// Which names are meant.
-    pub filters: &'a [Filter],
-    /// Whether nothing is changed, only shown.
-    pub dry_run: bool,
-    /// The storage class of what is written.
-    pub storage_class: Option<&'a str>,
-    /// The encryption of what is written.
-    pub sse: Option<Encryption>,
-    /// The KMS key of what is written.
-    pub sse_kms_key_id: Option<&'a str>,
-    /// Another account of the customer that the source is read in.
-    pub source_account: Option<&'a str>,
-    /// The Region of the source bucket, where it is another.
-    pub source_region: Option<&'a str>,
+    /// Which objects are meant.
+    pub selection: &'a Selection,
+    /// How objects are read and written.
+    pub options: &'a TransferOptions,
     /// The account that owns the bucket that is written, where it is not the target's.
     pub bucket_owner: Option<&'a str>,
+}
+
+impl<'a> Task<'a> {
+    /// A transfer with the parameters that all transfers share.
+    #[must_use]
+    pub fn transfer(
+        operation: Operation,
+        (source, destination): (&'a str, &'a str),
+        recursive: bool,
+        Merged(selection, options): &'a Transfer,
+    ) -> Self {
+        let bucket_owner = options.bucket_owner.as_deref();
+        Self { operation, source, destination, recursive, selection, options, bucket_owner }
+    }
+
+    /// A deletion of what is at the URI.
+    #[must_use]
+    pub fn deletion(uri: &'a str, recursive: bool, selection: &'a Selection, bucket_owner: Option<&'a str>) -> Self {
+        let (source, destination, options) = (uri, uri, &TransferOptions::NONE);
+        Self { operation: Operation::Delete, source, destination, recursive, selection, options, bucket_owner }
+    }
 }
 
 impl Task<'_> {
@@ -57,7 +69,7 @@ impl Task<'_> {
 
     /// Whether the source is read in another account or Region than the destination is written in.
     pub(super) fn is_elsewhere(&self) -> bool {
-        self.source_account.is_some() || self.source_region.is_some()
+        self.options.source_account.is_some() || self.options.source_region.is_some()
     }
 
     pub(super) fn name_of_destination(&self) -> &'static str {
@@ -77,10 +89,10 @@ impl Task<'_> {
         }
         let (source, destination) = self.places()?;
         let classes = StorageClass::values();
-        require(self.storage_class.is_none_or(|class| classes.contains(&class)), || {
+        require(self.options.storage_class.as_deref().is_none_or(|class| classes.contains(&class)), || {
             format!("storage_class is none of {}", classes.join(", "))
         })?;
-        require(self.sse_kms_key_id.is_none() || self.sse == Some(Encryption::Kms), || {
+        require(self.options.sse_kms_key_id.is_none() || self.options.sse == Some(Encryption::Kms), || {
             "sse_kms_key_id needs sse \"aws:kms\"".into()
         })?;
         require(self.bucket_owner.is_none_or(|id| id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit())), || {

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use crate::deliver::{self, Fetch};
 use crate::engine;
+use crate::params::Rollout;
 use crate::payload::{File, Origin};
-use crate::plan::{DELIVERY, Plan, Shell, defaults};
+use crate::plan::{Plan, Shell};
 use crate::{FUNCTION, TIMEOUT};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::bucket;
-use stepward::model::input::{List, require};
+use stepward::model::input::require;
+use stepward::model::merged::Merged;
 use stepward::node::CommandResults;
 use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
 
@@ -38,10 +40,12 @@ const LONGEST_PATH: usize = 4096;
 /// That what is sent puts the right file in place, or none, is proven by running it with `sh`; what PowerShell is sent
 /// was not run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct CopyFile(Merged<Own, Rollout>);
+
+/// The parameters of `ssm-copy-file` alone.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CopyFile {
-    /// The nodes, by ID: `i-…` for EC2 instances, `mi-…` for other machines; one named twice is copied to once.
-    instance_ids: List,
+struct Own {
     /// The object to copy, as in `s3://bucket/key`. Give this or `content`.
     source: Option<String>,
     /// The text to copy. Give this or `source`.
@@ -54,61 +58,35 @@ pub struct CopyFile {
     owner: Option<String>,
     /// The bucket of the account that `content` goes through, below `stepward/scratch/`.
     bucket: Option<String>,
-    /// What the nodes have: `bash` for Linux and macOS, `powershell` for Windows.
-    #[serde(default)]
-    shell: Shell,
-    /// How many nodes fetch it at once, over all batches.
-    #[serde(default = "defaults::concurrency")]
-    concurrency: usize,
-    /// After more failed nodes than this no more are begun. Without it there is no limit.
-    max_errors: Option<u32>,
-    /// Whether nodes are begun in the order given: as many as `concurrency` at once, the next ones when all of these
-    /// are over.
-    #[serde(default)]
-    in_order: bool,
-    /// Seconds that a node may take, up to 172,800 (48 hours).
-    #[serde(default = "defaults::timeout")]
-    timeout: u32,
-    /// Whether a node that did not succeed fails the step; else the output alone says so.
-    #[serde(default = "defaults::yes")]
-    fail_on_error: bool,
 }
 
 impl CopyFile {
     fn plan(&self) -> Plan {
-        Plan {
-            ids: Plan::nodes(&self.instance_ids),
-            shell: self.shell,
-            concurrency: self.concurrency,
-            max_errors: self.max_errors,
-            in_order: self.in_order,
-            short_lived: true,
-            timeout: self.timeout,
-            delivery_timeout: DELIVERY,
-            log_group: None,
-            output_bucket: None,
-            fail_on_error: self.fail_on_error,
-        }
+        let Merged(_, rollout) = &self.0;
+        rollout.plan()
     }
 
     fn origin(&self) -> Origin {
-        if let Some((bucket, key)) = self.source.as_deref().and_then(place) {
+        let Merged(own, _) = &self.0;
+        if let Some((bucket, key)) = own.source.as_deref().and_then(place) {
             return Origin::Object { bucket: bucket.to_owned(), key: key.to_owned() };
         }
-        Origin::Content { content: self.content.clone().unwrap_or_default().into_bytes(), bucket: self.bucket.clone() }
+        Origin::Content { content: own.content.clone().unwrap_or_default().into_bytes(), bucket: own.bucket.clone() }
     }
 
     fn file(&self) -> File<impl Fn(&Fetch<'_>) -> String + Send + Sync> {
-        let on_node = |fetch: &Fetch<'_>| match self.shell {
-            Shell::Bash => deliver::sh_copy(fetch, &self.destination, self.mode.as_deref(), self.owner.as_deref()),
-            Shell::Powershell => deliver::powershell_copy(fetch, &self.destination),
+        let Merged(Own { destination, mode, owner, .. }, rollout) = &self.0;
+        let on_node = |fetch: &Fetch<'_>| match rollout.shell {
+            Shell::Bash => deliver::sh_copy(fetch, destination, mode.as_deref(), owner.as_deref()),
+            Shell::Powershell => deliver::powershell_copy(fetch, destination),
         };
         File { origin: self.origin(), on_node }
     }
 
     fn check_destination(&self) -> Result<(), StepError> {
-        let path = self.destination.as_str();
-        let is_whole = match self.shell {
+        let Merged(own, rollout) = &self.0;
+        let path = own.destination.as_str();
+        let is_whole = match rollout.shell {
             Shell::Bash => path.starts_with('/') && !path.ends_with('/'),
             Shell::Powershell => {
                 let drive = matches!(path.as_bytes(), [letter, b':', b'\\', _, ..] if letter.is_ascii_alphabetic());
@@ -118,15 +96,15 @@ impl CopyFile {
         require(is_whole && path.len() <= LONGEST_PATH && !path.contains('\0'), || {
             format!("destination: {path:?} is not the whole path of a file, as in /etc/app.conf or C:\\app\\app.conf")
         })?;
-        let mode = self.mode.as_deref();
+        let mode = own.mode.as_deref();
         let is_mode = |mode: &str| (3..=4).contains(&mode.len()) && mode.bytes().all(|b| (b'0'..=b'7').contains(&b));
         require(mode.is_none_or(is_mode), || format!("mode: {mode:?} is not three or four octal digits, as in 0644"))?;
         let legal = |b: u8| b.is_ascii_alphanumeric() || b"_.:-".contains(&b);
         let is_owner = |owner: &str| !owner.is_empty() && !owner.starts_with(['-', ':']) && owner.bytes().all(legal);
-        let owner = self.owner.as_deref();
+        let owner = own.owner.as_deref();
         require(owner.is_none_or(is_owner), || format!("owner: {owner:?} is not a user, or user:group"))?;
         let has_neither = mode.is_none() && owner.is_none();
-        require(self.shell == Shell::Bash || has_neither, || {
+        require(rollout.shell == Shell::Bash || has_neither, || {
             "mode and owner are for Linux and macOS; on Windows the file has the permissions of its directory".into()
         })
     }
@@ -161,14 +139,15 @@ impl Step for CopyFile {
     type Output = CommandResults;
 
     fn validate(&self) -> Result<(), StepError> {
-        require(self.source.is_some() != self.content.is_some(), || {
+        let Merged(Own { source, content, bucket, .. }, _) = &self.0;
+        require(source.is_some() != content.is_some(), || {
             "give source, an object of the account, or content, the text itself; one of them".into()
         })?;
-        if let Some(source) = &self.source {
+        if let Some(source) = source {
             require(place(source).is_some(), || format!("source: {source:?} is no object, as in s3://bucket/key"))?;
-            require(self.bucket.is_none(), || "bucket is for content; source has a bucket of its own".into())?;
+            require(bucket.is_none(), || "bucket is for content; source has a bucket of its own".into())?;
         }
-        bucket::check("bucket", self.bucket.as_deref())?;
+        bucket::check("bucket", bucket.as_deref())?;
         self.check_destination()?;
         self.plan().validate()
     }
@@ -192,7 +171,7 @@ mod tests {
     use serde_json::{Value, json};
     use stepward::model::digest::sha256;
     use stepward::node::Status;
-    use stepward::testing::{log, with_artifacts};
+    use stepward::testing::{log, names_invalid_parameters, with_artifacts};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -310,6 +289,11 @@ mod tests {
         let error = ran(&step(json!({ "content": null, "source": "s3://releases/app" })), &ctx).await.unwrap_err();
         assert_eq!((error.name, fake.calls("SendCommand")), (ErrorName::NotFound, 0));
         assert!(error.message.contains("s3://releases/app"), "{error}");
+    }
+
+    #[test]
+    fn invalid_parameters_are_named() {
+        names_invalid_parameters::<CopyFile>();
     }
 
     #[test]

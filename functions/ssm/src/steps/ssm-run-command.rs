@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use crate::engine;
+use crate::params::{CommandOptions, defaults};
 use crate::payload::Command;
-use crate::plan::{Plan, Shell, defaults};
+use crate::plan::{Plan, Shell};
 use crate::{FUNCTION, TIMEOUT, quote};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stepward::model::input::{List, require};
+use stepward::model::input::require;
+use stepward::model::merged::Merged;
 use stepward::node::CommandResults;
 use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
 
@@ -39,66 +41,33 @@ const LONGEST: usize = 44 * 1024;
 /// Proven on the local cloud, whose nodes are directories of one machine. Windows, nodes that fall silent while they
 /// run, SSM's own rate control and outputs in CloudWatch Logs and S3 rest on unit tests of what is sent and read.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct RunCommand(Merged<Own, CommandOptions>);
+
+/// The parameters of `ssm-run-command` alone.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RunCommand {
-    /// The nodes, by ID: `i-…` for EC2 instances, `mi-…` for other machines. Up to 25,000; one named twice is run on
-    /// once.
-    instance_ids: List,
-    /// The command, up to 45,056 bytes: any text that the shell takes. Longer ones are for `ssm-run-script`.
+struct Own {
+    /// The command, up to 45,056 bytes: any text that the shell takes. With `bash` that is the node's `sh`, unless the
+    /// first line names another program, as in `#!/bin/bash`. Longer ones are for `ssm-run-script`.
     command: String,
-    /// What reads it: `bash` is for Linux and macOS and means the node's `sh`, unless the command's first line names
-    /// another program, as in `#!/bin/bash`; `powershell` is for Windows.
-    #[serde(default)]
-    shell: Shell,
-    /// How many nodes run it at once, over all batches.
-    #[serde(default = "defaults::concurrency")]
-    concurrency: usize,
-    /// After more failed nodes than this no more are begun; those at work are let finish. Without it there is no limit.
-    /// A node on which the command did not run does not count.
-    max_errors: Option<u32>,
-    /// Whether nodes are begun in the order given: as many as `concurrency` at once, the next ones when all of these
-    /// are over.
-    #[serde(default)]
-    in_order: bool,
-    /// Seconds that the command may run on a node, up to 172,800 (48 hours); then it is stopped.
-    #[serde(default = "defaults::timeout")]
-    timeout: u32,
     /// Seconds within which a node's agent must take the command, 30 to 2,592,000. In a batch with more nodes than run
     /// at once SSM is told that much with the `timeout` of each turn before the last, so that no node expires while it
     /// waits.
     #[serde(default = "defaults::delivery_timeout")]
     delivery_timeout: i32,
-    /// A CloudWatch log group that the nodes write whole outputs to. Their instance profile must allow it.
-    cloudwatch_log_group: Option<String>,
-    /// A bucket of the account that the nodes write whole outputs to, below `stepward/`. Their instance profile must
-    /// allow it.
-    output_bucket: Option<String>,
-    /// Whether a node that did not succeed fails the step; else the output alone says so.
-    #[serde(default = "defaults::yes")]
-    fail_on_error: bool,
 }
 
 impl RunCommand {
     fn plan(&self) -> Plan {
-        Plan {
-            ids: Plan::nodes(&self.instance_ids),
-            shell: self.shell,
-            concurrency: self.concurrency,
-            max_errors: self.max_errors,
-            in_order: self.in_order,
-            short_lived: false,
-            timeout: self.timeout,
-            delivery_timeout: self.delivery_timeout,
-            log_group: self.cloudwatch_log_group.clone(),
-            output_bucket: self.output_bucket.clone(),
-            fail_on_error: self.fail_on_error,
-        }
+        let Merged(own, Merged(rollout, outputs)) = &self.0;
+        Plan { short_lived: false, delivery_timeout: own.delivery_timeout, ..outputs.plan(rollout) }
     }
 
     fn payload(&self) -> Command {
-        Command(match self.shell {
-            Shell::Bash => quote::sh_command(&self.command),
-            Shell::Powershell => quote::powershell_command(&self.command),
+        let Merged(Own { command, .. }, Merged(rollout, _)) = &self.0;
+        Command(match rollout.shell {
+            Shell::Bash => quote::sh_command(command),
+            Shell::Powershell => quote::powershell_command(command),
         })
     }
 }
@@ -130,11 +99,12 @@ impl Step for RunCommand {
     type Output = CommandResults;
 
     fn validate(&self) -> Result<(), StepError> {
-        require(!self.command.trim().is_empty() && self.command.len() <= LONGEST, || {
-            let length = self.command.len();
+        let Merged(Own { command, .. }, _) = &self.0;
+        require(!command.trim().is_empty() && command.len() <= LONGEST, || {
+            let length = command.len();
             format!("command must have 1 to {LONGEST} bytes, not {length}; ssm-run-script takes longer ones")
         })?;
-        require(!self.command.contains('\0'), || "command holds a NUL, which no shell takes".into())?;
+        require(!command.contains('\0'), || "command holds a NUL, which no shell takes".into())?;
         self.plan().validate()
     }
 
@@ -156,7 +126,7 @@ mod tests {
     use aws_sdk_ssm::types::PingStatus;
     use serde_json::{Value, json};
     use stepward::node::Status;
-    use stepward::testing::log;
+    use stepward::testing::{log, names_invalid_parameters};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -214,6 +184,11 @@ mod tests {
         let ran = ran(&step(json!({ "fail_on_error": false })), &fake.context(&[])).await.unwrap();
         assert_eq!((ran.nodes[IDS[0]].status, ran.nodes[IDS[1]].status), (Status::Unmanaged, Status::Succeeded));
         assert!(ran.nodes[IDS[0]].message.as_ref().unwrap().contains("AmazonSSMManagedInstanceCore"));
+    }
+
+    #[test]
+    fn invalid_parameters_are_named() {
+        names_invalid_parameters::<RunCommand>();
     }
 
     #[test]

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use crate::deliver::{self, Fetch};
 use crate::engine;
+use crate::params::CommandOptions;
 use crate::payload::{File, Origin};
-use crate::plan::{DELIVERY, Plan, Shell, defaults};
+use crate::plan::{Plan, Shell};
 use crate::{FUNCTION, TIMEOUT, quote};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::bucket;
 use stepward::model::input::{List, require};
+use stepward::model::merged::Merged;
 use stepward::node::CommandResults;
 use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError, node::shell};
 
@@ -37,10 +39,12 @@ const UTF8: char = '\u{feff}';
 /// Proven on the local cloud, whose nodes are directories of one machine, through a bucket of the account. That
 /// arguments are never code is proven by running what is sent with `sh`; what PowerShell is sent was not run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct RunScript(Merged<Own, CommandOptions>);
+
+/// The parameters of `ssm-run-script` alone.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RunScript {
-    /// The nodes, by ID: `i-…` for EC2 instances, `mi-…` for other machines; one named twice is run on once.
-    instance_ids: List,
+struct Own {
     /// The script's text.
     script: String,
     /// The program that reads it, with options between spaces, as in `/usr/bin/python3 -u`. Without it, what the
@@ -52,67 +56,41 @@ pub struct RunScript {
     args: List,
     /// The bucket of the account that the script goes through, below `stepward/scratch/`; Stepward's own without it.
     bucket: Option<String>,
-    /// What the nodes have: `bash` for Linux and macOS, `powershell` for Windows.
-    #[serde(default)]
-    shell: Shell,
-    /// How many nodes run it at once, over all batches.
-    #[serde(default = "defaults::concurrency")]
-    concurrency: usize,
-    /// After more failed nodes than this no more are begun; those at work are let finish. Without it there is no limit.
-    max_errors: Option<u32>,
-    /// Whether nodes are begun in the order given: as many as `concurrency` at once, the next ones when all of these
-    /// are over.
-    #[serde(default)]
-    in_order: bool,
-    /// Seconds that the script may run on a node, up to 172,800 (48 hours); then it is stopped.
-    #[serde(default = "defaults::timeout")]
-    timeout: u32,
-    /// A CloudWatch log group that the nodes write whole outputs to. Their instance profile must allow it.
-    cloudwatch_log_group: Option<String>,
-    /// A bucket of the account that the nodes write whole outputs to, below `stepward/`. Their instance profile must
-    /// allow it.
-    output_bucket: Option<String>,
-    /// Whether a node that did not succeed fails the step; else the output alone says so.
-    #[serde(default = "defaults::yes")]
-    fail_on_error: bool,
 }
 
 impl RunScript {
     fn plan(&self) -> Plan {
-        Plan {
-            ids: Plan::nodes(&self.instance_ids),
-            shell: self.shell,
-            concurrency: self.concurrency,
-            max_errors: self.max_errors,
-            in_order: self.in_order,
-            short_lived: true,
-            timeout: self.timeout,
-            delivery_timeout: DELIVERY,
-            log_group: self.cloudwatch_log_group.clone(),
-            output_bucket: self.output_bucket.clone(),
-            fail_on_error: self.fail_on_error,
-        }
+        let Merged(_, Merged(rollout, outputs)) = &self.0;
+        outputs.plan(rollout)
+    }
+
+    fn shell(&self) -> Shell {
+        let Merged(_, Merged(rollout, _)) = &self.0;
+        rollout.shell
     }
 
     fn origin(&self) -> Origin {
-        let mut content = self.script.clone();
-        if self.shell == Shell::Powershell && !content.starts_with(UTF8) {
+        let Merged(own, _) = &self.0;
+        let mut content = own.script.clone();
+        if self.shell() == Shell::Powershell && !content.starts_with(UTF8) {
             content.insert(0, UTF8);
         }
-        Origin::Content { content: content.into_bytes(), bucket: self.bucket.clone() }
+        Origin::Content { content: content.into_bytes(), bucket: own.bucket.clone() }
     }
 
     /// What reads the script, as words of a shell.
     fn reader(&self) -> String {
-        let given = self.interpreter.as_deref();
+        let Merged(Own { script, interpreter, .. }, _) = &self.0;
+        let given = interpreter.as_deref();
         let given = given.map(|words| words.split_whitespace().map(shell::word).collect::<Vec<_>>().join(" "));
-        given.or_else(|| quote::named_reader(&self.script)).unwrap_or_else(|| shell::word("/bin/sh"))
+        given.or_else(|| quote::named_reader(script)).unwrap_or_else(|| shell::word("/bin/sh"))
     }
 
     fn file(&self) -> File<impl Fn(&Fetch<'_>) -> String + Send + Sync> {
-        let on_node = |fetch: &Fetch<'_>| match self.shell {
-            Shell::Bash => deliver::sh_run(fetch, &self.reader(), &self.args),
-            Shell::Powershell => deliver::powershell_run(fetch, &self.args),
+        let Merged(Own { args, .. }, _) = &self.0;
+        let on_node = |fetch: &Fetch<'_>| match self.shell() {
+            Shell::Bash => deliver::sh_run(fetch, &self.reader(), args),
+            Shell::Powershell => deliver::powershell_run(fetch, args),
         };
         File { origin: self.origin(), on_node }
     }
@@ -151,24 +129,25 @@ impl Step for RunScript {
     type Output = CommandResults;
 
     fn validate(&self) -> Result<(), StepError> {
-        require(!self.script.trim().is_empty(), || "script is empty".into())?;
-        let interpreter = self.interpreter.as_deref();
+        let Merged(Own { script, interpreter, args, bucket }, _) = &self.0;
+        require(!script.trim().is_empty(), || "script is empty".into())?;
+        let interpreter = interpreter.as_deref();
         require(interpreter.is_none_or(|words| words.starts_with('/') && !words.contains('\0')), || {
             "interpreter must be a program's whole path, as in /usr/bin/python3".into()
         })?;
-        require(interpreter.is_none() || self.shell == Shell::Bash, || {
+        require(interpreter.is_none() || self.shell() == Shell::Bash, || {
             "interpreter is for Linux and macOS; with powershell the script is PowerShell".into()
         })?;
-        let length: usize = self.args.iter().map(String::len).sum();
-        require(length <= LONGEST_ARGS && self.args.len() <= MOST_ARGS, || {
-            let count = self.args.len();
+        let length: usize = args.iter().map(String::len).sum();
+        require(length <= LONGEST_ARGS && args.len() <= MOST_ARGS, || {
+            let count = args.len();
             format!(
                 "args are {count} with {length} bytes, and at most {MOST_ARGS} with {LONGEST_ARGS}; copy a file with \
                  ssm-copy-file instead"
             )
         })?;
-        require(!self.args.iter().any(|arg| arg.contains('\0')), || "args hold a NUL, which no program takes".into())?;
-        bucket::check("bucket", self.bucket.as_deref())?;
+        require(!args.iter().any(|arg| arg.contains('\0')), || "args hold a NUL, which no program takes".into())?;
+        bucket::check("bucket", bucket.as_deref())?;
         self.plan().validate()
     }
 
@@ -190,7 +169,7 @@ mod tests {
     use serde_json::{Value, json};
     use stepward::model::digest::sha256;
     use stepward::node::Status;
-    use stepward::testing::with_artifacts;
+    use stepward::testing::{names_invalid_parameters, with_artifacts};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -262,6 +241,11 @@ mod tests {
         let step = step(json!({ "fail_on_error": false }));
         let ran = ran(&step, &context(&fake, &Bucket::default())).await.unwrap();
         assert_eq!((ran.nodes[IDS[0]].status, ran.nodes[IDS[1]].status), (Status::Unmanaged, Status::Succeeded));
+    }
+
+    #[test]
+    fn invalid_parameters_are_named() {
+        names_invalid_parameters::<RunScript>();
     }
 
     #[test]
