@@ -1,5 +1,12 @@
 //! What unit tests of steps need: a context for a made-up account whose clients a test provides.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what the tests share fails a test as the tests do, in other crates too"
+)]
+
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,13 +21,13 @@ use crate::access::mask::Secrets;
 use crate::access::session::{Broker, Session};
 #[cfg(test)]
 use crate::model::customer::{Account, Configuration, Customer, Defaults, ExternalId, Status, Trust};
-use crate::model::envelope::{Execution, read};
+use crate::model::envelope::{Execution, Resume, now, read};
 use crate::model::error::{ErrorName, StepError};
 use crate::model::permissions::Place;
 use crate::runtime::context::{Artifacts, Context};
 use crate::runtime::manifest::Manifest;
 use crate::runtime::serve;
-use crate::runtime::step::Step;
+use crate::runtime::step::{Progress, Step};
 
 /// A context for account `prod` (222222222222) of `acme` in `eu-west-1` whose client is the given one, usually made by
 /// `aws_smithy_mocks::mock_client!`.
@@ -84,12 +91,60 @@ pub async fn call<S: Step>(broker: &Broker, envelope: &Value) -> Result<Value, S
     serde_json::to_value(answer).map_err(|error| ErrorName::Internal.because(error.to_string()))
 }
 
+/// A step with these parameters.
+///
+/// # Panics
+/// Where the parameters are not the step's.
+#[must_use]
+pub fn step<S: Step>(params: Value) -> S {
+    match serde_json::from_value(params) {
+        Ok(step) => step,
+        Err(error) => panic!("no parameters of {}: {error}", S::NAME),
+    }
+}
+
+/// A step's state as a state machine hands it back, in the execution's first seconds.
+#[must_use]
+pub fn resume(state: &Value) -> Resume {
+    Resume::new(now(), state.clone())
+}
+
+/// What a state machine does with a pending answer: it keeps the state as JSON, waits, and hands it back.
+///
+/// # Panics
+/// When the answer is not pending, or a number of its state would not outlive the state machine.
+#[must_use]
+pub fn pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, Duration, String) {
+    let Ok(Progress::Pending { state, retry_after, progress }) = answer else { panic!("not pending: {answer:?}") };
+    assert!(is_exact(&state), "JSONata would round a number of it: {state}");
+    (resume(&state), retry_after, progress)
+}
+
+/// Whether every number outlives a state machine, which keeps 53 bits of it.
+fn is_exact(state: &Value) -> bool {
+    match state {
+        Value::Number(number) => number.as_i64().is_some_and(|number| number.unsigned_abs() < 1 << 53),
+        Value::Array(all) => all.iter().all(is_exact),
+        Value::Object(all) => all.values().all(is_exact),
+        _ => true,
+    }
+}
+
+/// The output of an answer.
+///
+/// # Panics
+/// When the answer is no output.
+#[allow(clippy::must_use_candidate, reason = "that there is an output is all that some tests ask")]
+pub fn done<T: Debug>(answer: Result<Progress<T>, StepError>) -> T {
+    let Ok(Progress::Done(output)) = answer else { panic!("not done: {answer:?}") };
+    output
+}
+
 /// Asserts for every parameter of a step that a value of another type is `InvalidInput` and names the parameter, and so
 /// for one that the step does not have. In the words that the step's function answers with.
 ///
 /// # Panics
 /// Where a parameter is not named.
-#[allow(clippy::unwrap_used, reason = "what the tests share fails a test as the tests do")]
 pub fn names_invalid_parameters<S: Step>() {
     let manifest = Manifest::of::<S>().unwrap();
     let properties = manifest.parameters["properties"].as_object().unwrap();

@@ -1,17 +1,19 @@
-//! What the unit tests of the EC2 steps share: answers of EC2, and what a state machine does with a step's answer.
+//! What the unit tests of the EC2 steps share: answers of EC2, and instances on the local cloud.
 
 use std::fmt::Debug;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_sdk_ec2::Client;
 use aws_sdk_ec2::operation::describe_instance_status::DescribeInstanceStatusOutput;
-use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
+use aws_sdk_ec2::operation::describe_instances::{DescribeInstancesError, DescribeInstancesOutput};
 use aws_sdk_ec2::types::{
     Instance, InstanceState, InstanceStateChange, InstanceStateName, InstanceStatus, InstanceStatusSummary,
-    Reservation, StateReason, SummaryStatus,
+    InstanceType, Reservation, StateReason, SummaryStatus,
 };
+use aws_smithy_mocks::{mock, mock_client};
 use aws_smithy_types::error::ErrorMetadata;
-use serde_json::json;
-use stepward::{Progress, Resume};
+use stepward::testing::context;
+use stepward::{ErrorName, Step};
+use stepward_testkit::proof::Scene;
 
 /// An instance in a state.
 #[must_use]
@@ -60,32 +62,17 @@ pub(crate) fn refusal(code: &str, message: &str) -> ErrorMetadata {
     ErrorMetadata::builder().code(code).message(message).build()
 }
 
-/// A resume with this state, of a step that has just begun.
-///
-/// # Panics
-/// When the state is none.
-#[must_use]
-pub(crate) fn resume(state: &serde_json::Value) -> Resume {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    serde_json::from_value(json!({ "since": since, "state": state })).expect("a resume")
+/// Asserts that a step for an instance that EC2 does not know is `NotFound`.
+pub(crate) async fn is_not_found<S: Step<Output: Debug>>(step: &S) {
+    let look = mock!(Client::describe_instances)
+        .then_error(|| DescribeInstancesError::generic(refusal("InvalidInstanceID.NotFound", "does not exist")));
+    let error = step.run(&context(mock_client!(aws_sdk_ec2, [&look])), None).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::NotFound);
 }
 
-/// What a state machine does with a pending answer: it keeps it as JSON, waits, and hands it back.
-///
-/// # Panics
-/// When the answer is not pending.
-#[must_use]
-pub(crate) fn pending<T: Debug>(answer: Progress<T>) -> (Resume, Duration, String) {
-    let Progress::Pending { state, retry_after, progress } = answer else { panic!("not pending: {answer:?}") };
-    (resume(&state), retry_after, progress)
-}
-
-/// The output of an answer.
-///
-/// # Panics
-/// When the answer is pending.
-#[must_use]
-pub(crate) fn done<T: Debug>(answer: Progress<T>) -> T {
-    let Progress::Done(output) = answer else { panic!("not done: {answer:?}") };
-    output
+/// Launches an instance on the local cloud, and answers its ID.
+pub(crate) async fn launched(scene: &Scene) -> String {
+    let launch = scene.client(Client::new).run_instances().instance_type(InstanceType::T3Micro);
+    let launched = launch.min_count(1).max_count(1).image_id("ami-0abcdef1234567890").send().await.unwrap();
+    launched.instances()[0].instance_id().unwrap().to_owned()
 }

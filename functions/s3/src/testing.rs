@@ -26,7 +26,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use futures_util::FutureExt;
-use serde_json::{Value, json};
+use serde_json::Value;
 use stepward::{Context, Progress, Resume, Step, StepError};
 
 pub(crate) use self::process::{in_root, with_root};
@@ -213,44 +213,20 @@ pub(crate) fn mib(n: u8) -> Bytes {
 
 /// A step with these parameters, which are checked as the runtime does.
 pub(crate) fn step<S: Step>(params: Value) -> S {
-    let step: S = serde_json::from_value(params).unwrap();
+    let step: S = stepward::testing::step(params);
     step.validate().unwrap();
     step
 }
 
-/// What a step has said so far.
-pub(crate) fn says(ctx: &Context) -> Vec<String> {
-    stepward::testing::log(ctx)
-}
-
-/// What a state machine does with a pending answer: it keeps it as JSON, waits, and hands it back.
+/// As [`stepward::testing::pending`], of a step that began before all that the small S3 has; without how long it waits.
 pub(crate) fn pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, String) {
-    let Progress::Pending { state, progress, .. } = answer.unwrap() else { panic!("not pending") };
-    assert!(is_exact(&state), "JSONata would round a number of it: {state}");
-    let text = json!({ "since": 0, "state": state }).to_string();
-    (serde_json::from_str(&text).unwrap(), progress)
-}
-
-/// Whether every number outlives a state machine, which keeps 53 bits of it.
-fn is_exact(state: &Value) -> bool {
-    match state {
-        Value::Number(number) => number.as_u64().is_some_and(|number| number < 1 << 53),
-        Value::Array(all) => all.iter().all(is_exact),
-        Value::Object(all) => all.values().all(is_exact),
-        _ => true,
-    }
+    let (mut resume, _, progress) = stepward::testing::pending(answer);
+    resume.since = 0;
+    (resume, progress)
 }
 
 /// What comes of a call before Lambda would end it.
 pub(crate) fn in_time<T>(call: impl Future<Output = T>) -> impl Future<Output = T> {
     let call = Box::pin(tokio::time::timeout(Duration::from_secs(59), call));
     async { call.await.expect("the call outlived its deadline") }
-}
-
-/// The output of an answer.
-pub(crate) fn done<T: Debug>(answer: Result<Progress<T>, StepError>) -> T {
-    match answer.unwrap() {
-        Progress::Done(output) => output,
-        pending @ Progress::Pending { .. } => panic!("not done: {pending:?}"),
-    }
 }

@@ -291,7 +291,7 @@ mod tests {
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
-    use stepward::testing;
+    use stepward::testing::{self, done, pending};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -354,16 +354,11 @@ mod tests {
         ErrorMetadata::builder().code(code).message("Athena says no").build()
     }
 
-    fn done(answer: Progress<Answered>) -> Answered {
-        let Progress::Done(answered) = answer else { panic!("not done: {answer:?}") };
-        answered
-    }
-
     #[tokio::test]
     async fn done_shows_the_first_rows_and_where_the_rest_is() {
         let (start, [look, read]) = (starts(), succeeds());
         let ctx = testing::context(mock_client!(aws_sdk_athena, RuleMode::MatchAny, [&start, &look, &read]));
-        let answered = done(example().run(&ctx, None).await.unwrap());
+        let answered = done(example().run(&ctx, None).await);
         assert_eq!(answered.rows, [[Some("ok".to_owned())], [None]]);
         assert_eq!((answered.columns[0].name.as_str(), answered.columns[0].r#type.as_str()), ("status", "varchar"));
         assert!(answered.truncated && answered.console_url.contains("q-1"), "{answered:?}");
@@ -413,7 +408,7 @@ mod tests {
             .build();
         let [look, read] = succeeds();
         let ctx = testing::context(mock_client!(aws_sdk_athena, RuleMode::MatchAny, [&start, &look, &read]));
-        assert_eq!(done(example().run(&ctx, None).await.unwrap()).rows.len(), 2);
+        assert_eq!(done(example().run(&ctx, None).await).rows.len(), 2);
         assert_eq!(start.num_calls(), 2);
     }
 
@@ -440,12 +435,12 @@ mod tests {
         let mut resume = None;
         // What has waited since 1970 is looked at ever more rarely.
         for (after, expected) in [(POLL, "query q-1 is queued"), (Duration::from_mins(5), "query q-1 is running")] {
-            let answer = example().run(&ctx, resume).await.unwrap();
-            let Progress::Pending { state, retry_after, progress } = answer else { panic!("not pending") };
+            let (mut next, retry_after, progress) = pending(example().run(&ctx, resume).await);
             assert_eq!((retry_after, progress.as_str()), (after, expected));
-            resume = Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap());
+            next.since = 0;
+            resume = Some(next);
         }
-        done(example().run(&ctx, resume).await.unwrap());
+        done(example().run(&ctx, resume).await);
         assert_eq!(start.num_calls(), 1);
     }
 

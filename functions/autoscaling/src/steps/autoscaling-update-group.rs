@@ -307,7 +307,7 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
     use stepward::model::permissions::Place;
-    use stepward::testing;
+    use stepward::testing::{self, done, pending};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -392,16 +392,13 @@ mod tests {
         testing::context(mock_client!(aws_sdk_autoscaling, RuleMode::MatchAny, rules))
     }
 
-    fn done(answer: Progress<Updated>) -> Updated {
-        let Progress::Done(updated) = answer else { panic!("not done: {answer:?}") };
-        updated
-    }
-
-    /// What the state machine does with a pending answer: wait, then call again with it.
+    /// What the state machine does with a pending answer: wait, then call again with it. All activities are later than 1970.
     fn resumed(answer: Progress<Updated>, said: &str) -> Resume {
         let Progress::Pending { state, progress, .. } = answer else { panic!("not pending: {answer:?}") };
         assert_eq!(progress, said);
-        serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
+        let mut resume = testing::resume(&state);
+        resume.since = 0;
+        resume
     }
 
     #[tokio::test]
@@ -409,7 +406,7 @@ mod tests {
         let update = updates(None, Some(4), Some(6));
         let ctx = context(&[&looks(vec![serving(sizes(1, 2, 3), 2)]), &update]);
         let step = step(json!({ "min_size": 1, "desired_capacity": 4, "max_size": 6 }));
-        let updated = done(step.run(&ctx, None).await.unwrap());
+        let updated = done(step.run(&ctx, None).await);
         assert_eq!((updated.previous, updated.current, updated.in_service), (sizes(1, 2, 3), sizes(1, 4, 6), 2));
         assert_eq!(
             testing::log(&ctx),
@@ -427,7 +424,7 @@ mod tests {
             (json!({ "min_size": 3, "desired_capacity": 3 }), updates(Some(3), Some(3), None), sizes(3, 3, 5)),
         ] {
             let ctx = context(&[&looks(vec![serving(sizes(1, 2, 5), 2)]), &update]);
-            assert_eq!(done(step(params).run(&ctx, None).await.unwrap()).current, wanted);
+            assert_eq!(done(step(params).run(&ctx, None).await).current, wanted);
         }
     }
 
@@ -436,7 +433,7 @@ mod tests {
         for wait in [false, true] {
             let ctx = context(&[&looks(vec![serving(sizes(1, 2, 3), 2)])]);
             let step = step(json!({ "desired_capacity": 2, "wait_for_capacity": wait }));
-            assert_eq!(done(step.run(&ctx, None).await.unwrap()).in_service, 2);
+            assert_eq!(done(step.run(&ctx, None).await).in_service, 2);
             assert!(testing::log(&ctx)[0].ends_with("already; nothing to change"));
         }
     }
@@ -482,7 +479,7 @@ mod tests {
             .output(|| seen(serving(sizes(1, 2, 3), 2)))
             .build();
         let ctx = context(&[&look, &updates(None, Some(3), None)]);
-        done(step(json!({ "desired_capacity": 3 })).run(&ctx, None).await.unwrap());
+        done(step(json!({ "desired_capacity": 3 })).run(&ctx, None).await);
         assert_eq!(look.num_calls(), 2);
     }
 
@@ -503,7 +500,7 @@ mod tests {
         for _ in 0..3 {
             resume = Some(resumed(step.run(&ctx, resume).await.unwrap(), "2 of 3 in service"));
         }
-        let updated = done(step.run(&ctx, resume).await.unwrap());
+        let updated = done(step.run(&ctx, resume).await);
         assert_eq!((updated.previous, updated.current, updated.in_service), (sizes(1, 2, 3), wanted, 3));
         assert_eq!(update.num_calls(), 1);
     }
@@ -526,7 +523,7 @@ mod tests {
             let ctx = context(&[&looks(vec![serving(sizes(1, 2, 3), 2), serving(sizes(1, 2, 3), 2)]), &update]);
             let step = step(json!({ "desired_capacity": 3 }));
             let resume = resumed(step.run(&ctx, None).await.unwrap(), "group web is busy with another change");
-            assert_eq!(done(step.run(&ctx, Some(resume)).await.unwrap()).current, sizes(1, 3, 3), "{code}");
+            assert_eq!(done(step.run(&ctx, Some(resume)).await).current, sizes(1, 3, 3), "{code}");
         }
     }
 
@@ -542,7 +539,7 @@ mod tests {
         let resume = resumed(answer, "2 of 3 in service; group web may want 2 now");
         let answer = step.run(&ctx, Some(resume)).await.unwrap();
         let resume = resumed(answer, "5 of 3 in service; group web may want 5 now");
-        assert_eq!(done(step.run(&ctx, Some(resume)).await.unwrap()).current, sizes(1, 5, 9));
+        assert_eq!(done(step.run(&ctx, Some(resume)).await).current, sizes(1, 5, 9));
         assert!(testing::log(&ctx).iter().any(|line| line.starts_with("Something else changed group web")));
     }
 
@@ -555,7 +552,7 @@ mod tests {
         let resume = resumed(step.run(&ctx, None).await.unwrap(), "2 of 3 in service");
         let answer = step.run(&ctx, Some(resume)).await.unwrap();
         let resume = resumed(answer, "2 of 3 in service; group web may want 2 now");
-        assert_eq!(done(step.run(&ctx, Some(resume)).await.unwrap()).current, sizes(1, 3, 9));
+        assert_eq!(done(step.run(&ctx, Some(resume)).await).current, sizes(1, 3, 9));
         assert!(!testing::log(&ctx).iter().any(|line| line.starts_with("Something else changed")));
     }
 
@@ -566,10 +563,10 @@ mod tests {
         let step = step(json!({ "desired_capacity": 3, "wait_for_capacity": true }));
         let mut resume = None;
         for expected in [POLL, Duration::from_mins(5)] {
-            let answer = step.run(&ctx, resume).await.unwrap();
-            let Progress::Pending { state, retry_after, .. } = answer else { panic!("not pending: {answer:?}") };
+            let (mut next, retry_after, _) = pending(step.run(&ctx, resume).await);
             assert_eq!(retry_after, expected);
-            resume = Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap());
+            next.since = 0;
+            resume = Some(next);
         }
     }
 
@@ -633,7 +630,7 @@ mod tests {
         }
         let look = looks(vec![suspending(serving(sizes(1, 2, 3), 2), "Launch")]);
         let ctx = context(&[&look, &updates(None, Some(3), None)]);
-        done(step(json!({ "desired_capacity": 3 })).run(&ctx, None).await.unwrap());
+        done(step(json!({ "desired_capacity": 3 })).run(&ctx, None).await);
         assert!(testing::log(&ctx)[1].starts_with("Launch is suspended"));
     }
 

@@ -196,7 +196,7 @@ mod tests {
 
     fn resumed(answer: Progress<Answered>) -> Resume {
         let Progress::Pending { state, .. } = answer else { panic!("not pending: {answer:?}") };
-        serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
+        stepward::testing::resume(&state)
     }
 
     fn output(answer: Progress<Answered>) -> serde_json::Value {
@@ -403,8 +403,9 @@ mod tests {
         assert_eq!(progress, "query q-1 is scheduled, 40 log events read");
         assert_eq!(*retry_after, Duration::from_secs(2));
         let from = state["from"].as_i64().unwrap();
-        let second = example().run(&ctx, Some(resumed(first))).await.unwrap();
-        // Since 1970, says the resume.
+        let mut resume = resumed(first);
+        resume.since = 0;
+        let second = example().run(&ctx, Some(resume)).await.unwrap();
         let Progress::Pending { retry_after, .. } = &second else { panic!("not pending: {second:?}") };
         assert_eq!(*retry_after, Duration::from_mins(5));
         let output = output(example().run(&ctx, Some(resumed(second))).await.unwrap());
@@ -445,7 +446,7 @@ mod tests {
         let rules = [&scheduled, &running, &stop];
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, rules));
         let state = json!({ "query_id": "q-1", "from": 1, "to": 2 });
-        let resume = serde_json::from_value(json!({ "since": 0, "state": state })).unwrap();
+        let resume = stepward::testing::resume(&state);
         example().cancel(&ctx, Some(resume)).await.unwrap();
         example().cancel(&ctx, None).await.unwrap();
         assert_eq!(stop.num_calls(), 2);
@@ -498,7 +499,7 @@ mod tests {
             .then_error(|| StopQueryError::generic(ErrorMetadata::builder().code("InvalidParameterException").build()));
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, [&stop]));
         let state = json!({ "query_id": "q-1", "from": 1, "to": 2 });
-        let resume = serde_json::from_value(json!({ "since": 0, "state": state })).unwrap();
+        let resume = stepward::testing::resume(&state);
         example().cancel(&ctx, Some(resume)).await.unwrap();
         assert_eq!(testing::log(&ctx), ["CloudWatch Logs query q-1 had ended already"]);
     }

@@ -452,7 +452,7 @@ mod tests {
         let rules = [&no_queries(), &definitions, &start, &look];
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, rules));
         let Progress::Pending { state, .. } = example().run(&ctx, None).await.unwrap() else { panic!("not pending") };
-        let resume = serde_json::from_value(json!({ "since": 0, "state": state })).unwrap();
+        let resume = stepward::testing::resume(&state);
         let answer = example().run(&ctx, Some(resume)).await.unwrap();
         assert!(matches!(answer, Progress::Done(_)), "{answer:?}");
         assert_eq!((definitions.num_calls(), start.num_calls()), (1, 1));
@@ -475,7 +475,7 @@ mod tests {
             .then_output(|| StopQueryOutput::builder().success(true).build());
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, [&stop]));
         let state = json!({ "query_id": "q-1", "from": 1, "to": 2 });
-        example().cancel(&ctx, serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()).await.unwrap();
+        example().cancel(&ctx, Some(stepward::testing::resume(&state))).await.unwrap();
         assert_eq!(stop.num_calls(), 1);
     }
 

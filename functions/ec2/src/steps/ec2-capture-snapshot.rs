@@ -270,14 +270,14 @@ impl Step for Capture {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{done, pending, refusal, resume};
+    use crate::testing::refusal;
     use aws_sdk_ec2::config::http::HttpResponse;
     use aws_sdk_ec2::operation::create_snapshot::CreateSnapshotOutput;
     use aws_sdk_ec2::operation::create_snapshots::CreateSnapshotsOutput;
     use aws_sdk_ec2::operation::describe_snapshots::{DescribeSnapshotsInput, DescribeSnapshotsOutput};
     use aws_sdk_ec2::types::{SnapshotInfo, TagSpecification, VolumeType};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
-    use stepward::testing;
+    use stepward::testing::{self, done, pending, resume};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -371,8 +371,8 @@ mod tests {
         let look = looks([vec![], vec![complete(ONE, 8), complete(TWO, 100)]]);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&begin, &look]));
         let step = step(json!({ "instance_id": INSTANCE, "snapshot_name": "before", "tags": { "ticket": "OPS-1" } }));
-        let (resume, ..) = pending(step.run(&ctx, None).await.unwrap());
-        let captured = done(step.run(&ctx, Some(resume)).await.unwrap());
+        let (resume, ..) = pending(step.run(&ctx, None).await);
+        let captured = done(step.run(&ctx, Some(resume)).await);
         let snapshots: Vec<_> = captured.snapshots.iter().map(|s| (s.snapshot_id.as_str(), s.volume_gib)).collect();
         assert_eq!(snapshots, [(ONE, 8), (TWO, 100)]);
         assert!(captured.console_url.ends_with(&format!("#Snapshots:snapshotId={ONE},{TWO}")));
@@ -385,17 +385,17 @@ mod tests {
     async fn already_captured_by_an_earlier_call_nothing_is_captured_again() {
         let look = looks([vec![complete(ONE, 8)], vec![complete(ONE, 8)]]);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
-        let (resume, after, _) = pending(of_volume().run(&ctx, None).await.unwrap());
+        let (resume, after, _) = pending(of_volume().run(&ctx, None).await);
         assert_eq!(after, FIRST_LOOK);
-        assert_eq!(done(of_volume().run(&ctx, Some(resume)).await.unwrap()).snapshots[0].snapshot_id, ONE);
+        assert_eq!(done(of_volume().run(&ctx, Some(resume)).await).snapshots[0].snapshot_id, ONE);
     }
 
     #[tokio::test]
     async fn already_captured_by_an_earlier_call_it_looks_twice_as_ec2_can_show_a_part_at_first() {
         let look = looks([vec![complete(ONE, 8)], vec![complete(ONE, 8), complete(TWO, 8)]]);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
-        let (resume, ..) = pending(of_volume().run(&ctx, None).await.unwrap());
-        assert_eq!(done(of_volume().run(&ctx, Some(resume)).await.unwrap()).snapshots.len(), 2);
+        let (resume, ..) = pending(of_volume().run(&ctx, None).await);
+        assert_eq!(done(of_volume().run(&ctx, Some(resume)).await).snapshots.len(), 2);
     }
 
     #[tokio::test]
@@ -437,7 +437,7 @@ mod tests {
             .output(|| CreateSnapshotOutput::builder().snapshot_id(ONE).build())
             .build();
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&none_made(), &begin]));
-        let (_, after, _) = pending(of_volume().run(&ctx, None).await.unwrap());
+        let (_, after, _) = pending(of_volume().run(&ctx, None).await);
         assert_eq!((after, begin.num_calls()), (FIRST_LOOK, 2));
     }
 
@@ -455,12 +455,12 @@ mod tests {
         let look = looks([vec![], is_pending(""), is_pending("62%"), vec![complete(ONE, 8)]]);
         let begin = begins();
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&begin, &look]));
-        let (resume, ..) = pending(of_volume().run(&ctx, None).await.unwrap());
-        let (resume, _, progress) = pending(of_volume().run(&ctx, Some(resume)).await.unwrap());
+        let (resume, ..) = pending(of_volume().run(&ctx, None).await);
+        let (resume, _, progress) = pending(of_volume().run(&ctx, Some(resume)).await);
         assert_eq!(progress, "0 of 1 snapshots complete, 0 % captured");
-        let (resume, after, progress) = pending(of_volume().run(&ctx, Some(resume)).await.unwrap());
+        let (resume, after, progress) = pending(of_volume().run(&ctx, Some(resume)).await);
         assert_eq!((after, progress.as_str()), (POLL, "0 of 1 snapshots complete, 62 % captured"));
-        assert!(!done(of_volume().run(&ctx, Some(resume)).await.unwrap()).snapshots.is_empty());
+        assert!(!done(of_volume().run(&ctx, Some(resume)).await).snapshots.is_empty());
         assert_eq!(begin.num_calls(), 1);
     }
 
@@ -470,11 +470,11 @@ mod tests {
         let look = looks([vec![], vec![complete(ONE, 8)], both()]);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
         let begun = || resume(&json!({ "snapshot_ids": [ONE, TWO], "missed": false }));
-        let (_, _, progress) = pending(of_volume().run(&ctx, Some(begun())).await.unwrap());
+        let (_, _, progress) = pending(of_volume().run(&ctx, Some(begun())).await);
         assert_eq!(progress, "0 of 2 snapshots complete, 0 % captured");
-        let (resume, after, progress) = pending(of_volume().run(&ctx, Some(begun())).await.unwrap());
+        let (resume, after, progress) = pending(of_volume().run(&ctx, Some(begun())).await);
         assert_eq!((after, progress.as_str()), (POLL, "1 of 2 snapshots complete, 100 % captured"));
-        assert_eq!(done(of_volume().run(&ctx, Some(resume)).await.unwrap()).snapshots.len(), 2);
+        assert_eq!(done(of_volume().run(&ctx, Some(resume)).await).snapshots.len(), 2);
     }
 
     #[tokio::test]
@@ -482,7 +482,7 @@ mod tests {
         let look = looks([vec![complete(ONE, 8)], vec![complete(ONE, 8)]]);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
         let begun = resume(&json!({ "snapshot_ids": [ONE, TWO], "missed": false }));
-        let (resume, ..) = pending(of_volume().run(&ctx, Some(begun)).await.unwrap());
+        let (resume, ..) = pending(of_volume().run(&ctx, Some(begun)).await);
         let error = of_volume().run(&ctx, Some(resume)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
         assert!(error.message.starts_with(&format!("{TWO} cannot be found")), "{error}");
@@ -498,7 +498,7 @@ mod tests {
             ])
         });
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        let (_, _, progress) = pending(of_volume().run(&ctx, None).await.unwrap());
+        let (_, _, progress) = pending(of_volume().run(&ctx, None).await);
         assert_eq!(progress, "1 of 2 snapshots complete, 87 % captured");
     }
 

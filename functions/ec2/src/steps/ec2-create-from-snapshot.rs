@@ -284,7 +284,7 @@ impl Step for Create {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{done, instance, pending, refusal, resume, seen, status};
+    use crate::testing::{instance, refusal, seen, status};
     use aws_sdk_ec2::config::http::HttpResponse;
     use aws_sdk_ec2::operation::deregister_image::{DeregisterImageError, DeregisterImageOutput};
     use aws_sdk_ec2::operation::describe_images::DescribeImagesOutput;
@@ -299,7 +299,7 @@ mod tests {
     };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use stepward::model::permissions::Place;
-    use stepward::testing;
+    use stepward::testing::{self, done, pending, resume};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -465,7 +465,7 @@ mod tests {
 
         let rules = [&none, &no_image, &complete(), &register];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (resume, _, progress) = pending(step.run(&ctx, None).await.unwrap());
+        let (resume, _, progress) = pending(step.run(&ctx, None).await);
         assert_eq!(progress, format!("image {IMAGE} registered"));
 
         let deregister = deregisters();
@@ -477,8 +477,8 @@ mod tests {
             &deregister,
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await.unwrap());
-        let created = done(step.run(&ctx, Some(resume)).await.unwrap());
+        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
+        let created = done(step.run(&ctx, Some(resume)).await);
 
         assert_eq!((created.instance_id.as_str(), created.image_id.as_str()), (INSTANCE, IMAGE));
         assert_eq!((created.private_ip.as_deref(), created.public_ip), (Some("10.0.0.7"), None));
@@ -495,7 +495,7 @@ mod tests {
         let profile = format!("arn:aws:iam::222222222222:instance-profile/{}", "web");
         let step = step(json!({ "keep_image": true, "instance_profile": profile }));
         step.validate().unwrap();
-        assert!(done(step.run(&ctx, Some(made)).await.unwrap()).image_kept);
+        assert!(done(step.run(&ctx, Some(made)).await).image_kept);
     }
 
     #[tokio::test]
@@ -506,7 +506,7 @@ mod tests {
             let rules = [&launched(Some(InstanceStateName::Running)), &checks(SummaryStatus::Ok), &deregister];
             let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
             let made = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
-            assert_eq!(done(plain().run(&ctx, Some(made)).await.unwrap()).instance_id, INSTANCE);
+            assert_eq!(done(plain().run(&ctx, Some(made)).await).instance_id, INSTANCE);
             assert_eq!(deregister.num_calls(), 1);
         }
     }
@@ -515,7 +515,7 @@ mod tests {
     async fn already_created_by_an_earlier_call_it_finds_the_instance_and_the_image_gone() {
         let rules = [&launched(Some(InstanceStateName::Running)), &image(None), &checks(SummaryStatus::Ok)];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        assert_eq!(done(plain().run(&ctx, None).await.unwrap()).instance_id, INSTANCE);
+        assert_eq!(done(plain().run(&ctx, None).await).instance_id, INSTANCE);
     }
 
     #[tokio::test]
@@ -574,7 +574,7 @@ mod tests {
             .build();
         let rules = [&launched(None), &image(None), &complete(), &register];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (resume, ..) = pending(plain().run(&ctx, None).await.unwrap());
+        let (resume, ..) = pending(plain().run(&ctx, None).await);
         let launch = mock!(Client::run_instances)
             .sequence()
             .error(|| RunInstancesError::generic(refusal("RequestLimitExceeded", "slow down")))
@@ -582,7 +582,7 @@ mod tests {
             .build();
         let rules = [&image(Some(ImageState::Available)), &launch];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let _ = pending(plain().run(&ctx, Some(resume)).await.unwrap());
+        let _ = pending(plain().run(&ctx, Some(resume)).await);
         assert_eq!((register.num_calls(), launch.num_calls()), (2, 2));
     }
 
@@ -624,7 +624,7 @@ mod tests {
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         let (mut state, mut said) = (None, Vec::new());
         for _ in 0..7 {
-            let (resume, _, progress) = pending(plain().run(&ctx, state).await.unwrap());
+            let (resume, _, progress) = pending(plain().run(&ctx, state).await);
             state = Some(resume);
             said.push(progress);
         }
@@ -648,7 +648,7 @@ mod tests {
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         for _ in 0..2 {
             // The same client token: EC2 answers the second with the instance of the first.
-            let _ = pending(plain().run(&ctx, None).await.unwrap());
+            let _ = pending(plain().run(&ctx, None).await);
         }
         assert_eq!(launch.num_calls(), 2);
     }
@@ -659,11 +659,11 @@ mod tests {
             .then_error(|| RegisterImageError::generic(refusal("InvalidAMIName.Duplicate", "in use")));
         let rules = [&launched(None), &image(None), &complete(), &register];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (resume, ..) = pending(plain().run(&ctx, None).await.unwrap());
+        let (resume, ..) = pending(plain().run(&ctx, None).await);
         let launch = launches();
         let rules = [&launched(None), &image(Some(ImageState::Available)), &launch];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (_, _, progress) = pending(plain().run(&ctx, Some(resume)).await.unwrap());
+        let (_, _, progress) = pending(plain().run(&ctx, Some(resume)).await);
         assert_eq!(progress, format!("instance {INSTANCE} launched"));
     }
 
@@ -679,7 +679,7 @@ mod tests {
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         let (mut state, mut said) = (resume(&json!({ "image_id": IMAGE })), Vec::new());
         for _ in 0..3 {
-            let (resume, _, progress) = pending(plain().run(&ctx, Some(state)).await.unwrap());
+            let (resume, _, progress) = pending(plain().run(&ctx, Some(state)).await);
             state = resume;
             said.push(progress);
         }
@@ -694,7 +694,7 @@ mod tests {
         let rules = [&launched(Some(InstanceStateName::Running)), &checks];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         let made = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
-        let (_, _, progress) = pending(plain().run(&ctx, Some(made)).await.unwrap());
+        let (_, _, progress) = pending(plain().run(&ctx, Some(made)).await);
         assert_eq!(progress, format!("instance {INSTANCE} is running, its checks: no checks yet"));
     }
 
@@ -707,7 +707,7 @@ mod tests {
         let error = loop {
             match plain().run(&ctx, Some(state)).await {
                 Err(error) => break error,
-                Ok(answer) => {
+                answer @ Ok(_) => {
                     let (resume, after, _) = pending(answer);
                     (state, waited) = (resume, waited + after);
                 }

@@ -196,12 +196,11 @@ impl Step for Nodes {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use crate::testing::done;
     use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
     use aws_smithy_http_client::test_util::infallible_client_fn;
     use aws_smithy_types::body::SdkBody;
     use serde_json::json;
-    use stepward::testing;
+    use stepward::testing::{self, done};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -257,7 +256,7 @@ mod tests {
             ("eu-west-1", true) => page(&[WINDOWS], None),
             _ => page(&[], None),
         });
-        let found = done(step(json!({ "regions": "all" })).run(&ctx, None).await.unwrap());
+        let found = done(step(json!({ "regions": "all" })).run(&ctx, None).await);
         assert!(found.failures.is_empty());
         let [windows, web] = &found.nodes[..] else { panic!("two nodes expected: {found:?}") };
         assert_eq!((windows.nodename.as_str(), web.nodename.as_str()), ("i-2", "web"));
@@ -287,7 +286,7 @@ mod tests {
     async fn done_looks_into_its_own_region_by_default_and_sends_the_filters() {
         let (ctx, asked) = context(|_, _| page(&[WEB], None));
         let params = json!({ "filter": "tag:env=prod,test;instance-type=m7g.*", "running_only": false });
-        let _ = done(step(params).run(&ctx, None).await.unwrap());
+        let _ = done(step(params).run(&ctx, None).await);
         let asked = asked.lock().unwrap();
         let [one] = &asked[..] else { panic!("one call expected: {asked:?}") };
         assert!(one.starts_with("eu-west-1 ") && !one.contains("instance-state-name"), "{one}");
@@ -307,7 +306,7 @@ mod tests {
         });
         let mapping = "attributes.selector=tags/*;image.selector=imageName;instanceId.selector=;source.default=me";
         let params = json!({ "mapping": mapping, "use_default_mapping": false });
-        let found = done(step(params).run(&ctx, None).await.unwrap());
+        let found = done(step(params).run(&ctx, None).await);
         let [web, windows] = &found.nodes[..] else { panic!("two nodes expected: {found:?}") };
         let shown: Vec<_> = web.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let expected = "Name=web account=prod accountId=222222222222 image=al2023 instanceId=i-1 osFamily=unix \
@@ -325,7 +324,7 @@ mod tests {
     #[tokio::test]
     async fn not_found_is_no_error_where_no_instance_fits() {
         let (ctx, _) = context(|_, _| page(&[], None));
-        let found = done(step(json!({})).run(&ctx, None).await.unwrap());
+        let found = done(step(json!({})).run(&ctx, None).await);
         assert!(found.nodes.is_empty() && found.failures.is_empty());
     }
 
@@ -358,7 +357,7 @@ mod tests {
             "eu-west-1" => page(&[WEB], None),
             _ => refusal(503, "RequestLimitExceeded"),
         });
-        let found = done(step(json!({ "regions": REGIONS })).run(&ctx, None).await.unwrap());
+        let found = done(step(json!({ "regions": REGIONS })).run(&ctx, None).await);
         assert_eq!(found.nodes.len(), 1);
         let [failure] = &found.failures[..] else { panic!("one failure expected: {found:?}") };
         assert_eq!((failure.region.as_str(), failure.error), ("eu-central-1", ErrorName::Throttled));
@@ -384,7 +383,7 @@ mod tests {
             ("eu-central-1", true) => refusal(403, "UnauthorizedOperation"),
             _ => page(&[WINDOWS], None),
         });
-        let found = done(step(json!({ "regions": "all" })).run(&ctx, None).await.unwrap());
+        let found = done(step(json!({ "regions": "all" })).run(&ctx, None).await);
         assert_eq!((found.nodes.len(), found.failures.len()), (1, 1));
         assert_eq!(found.nodes[0].get("region"), Some("eu-west-1"));
     }

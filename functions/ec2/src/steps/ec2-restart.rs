@@ -155,13 +155,12 @@ impl Step for Restart {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{done, instance, pending, refusal, seen, status};
-    use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
+    use crate::testing::{instance, is_not_found, launched, refusal, seen, status};
     use aws_sdk_ec2::operation::reboot_instances::{RebootInstancesError, RebootInstancesOutput};
-    use aws_sdk_ec2::types::{InstanceType, SummaryStatus};
+    use aws_sdk_ec2::types::SummaryStatus;
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use serde_json::json;
-    use stepward::testing;
+    use stepward::testing::{self, done, pending};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -205,9 +204,9 @@ mod tests {
         let reboot = reboots();
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &reboot, &checks]));
         let step = step(json!({ "tags": { "role": "web" } }));
-        let (resume, after, _) = pending(step.run(&ctx, None).await.unwrap());
+        let (resume, after, _) = pending(step.run(&ctx, None).await);
         assert_eq!(after, Duration::from_secs(90));
-        let output = done(step.run(&ctx, Some(resume)).await.unwrap());
+        let output = done(step.run(&ctx, Some(resume)).await);
         let [one] = &output.instances[..] else { panic!("one instance") };
         assert_eq!((one.instance_id.as_str(), one.state.as_str()), (ID, "running"));
         let says =
@@ -219,15 +218,12 @@ mod tests {
     async fn done_with_no_instance_that_carries_the_tags() {
         let look = mock!(Client::describe_instances).then_output(|| seen([]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        assert!(done(step(json!({ "tags": { "role": "web" } })).run(&ctx, None).await.unwrap()).instances.is_empty());
+        assert!(done(step(json!({ "tags": { "role": "web" } })).run(&ctx, None).await).instances.is_empty());
     }
 
     #[tokio::test]
     async fn not_found_is_an_unknown_id() {
-        let look = mock!(Client::describe_instances)
-            .then_error(|| DescribeInstancesError::generic(refusal("InvalidInstanceID.NotFound", "does not exist")));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        assert_eq!(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap_err().name, ErrorName::NotFound);
+        is_not_found(&step(json!({ "instance_ids": ID }))).await;
     }
 
     #[test]
@@ -252,7 +248,7 @@ mod tests {
             .output(|| RebootInstancesOutput::builder().build())
             .build();
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&running(), &reboot]));
-        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap());
+        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!((progress.as_str(), reboot.num_calls()), ("0 of 1 instances back", 2));
     }
 
@@ -266,12 +262,12 @@ mod tests {
         let (look, reboot) = (running(), reboots());
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &reboot, &checks]));
         let step = step(json!({ "instance_ids": ID, "settle_seconds": 0 }));
-        let (resume, after, _) = pending(step.run(&ctx, None).await.unwrap());
+        let (resume, after, _) = pending(step.run(&ctx, None).await);
         assert_eq!(after, POLL.max(settings::linger()));
-        let (resume, after, progress) = pending(step.run(&ctx, Some(resume)).await.unwrap());
+        let (resume, after, progress) = pending(step.run(&ctx, Some(resume)).await);
         assert_eq!(progress, format!("0 of 1 instances back ({ID}: system ok, instance impaired)"));
         assert_eq!(after, POLL);
-        assert_eq!(done(step.run(&ctx, Some(resume)).await.unwrap()).instances.len(), 1);
+        assert_eq!(done(step.run(&ctx, Some(resume)).await).instances.len(), 1);
         assert_eq!(reboot.num_calls(), 1);
     }
 
@@ -289,7 +285,7 @@ mod tests {
         let (look, reboot) = (running(), reboots());
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &reboot]));
         for _ in 0..2 {
-            let _ = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap());
+            let _ = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         }
         assert_eq!(reboot.num_calls(), 2);
     }
@@ -300,7 +296,7 @@ mod tests {
             .then_output(|| status(ID, InstanceStateName::Stopping, SummaryStatus::NotApplicable));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&running(), &reboots(), &checks]));
         let step = step(json!({ "instance_ids": ID }));
-        let (resume, ..) = pending(step.run(&ctx, None).await.unwrap());
+        let (resume, ..) = pending(step.run(&ctx, None).await);
         let error = step.run(&ctx, Some(resume)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(error.message.contains(&format!("{ID} is stopping")), "{error}");
@@ -331,10 +327,6 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
-        prove::<Restart>(&[], async |scene| {
-            let launch = scene.client(Client::new).run_instances().instance_type(InstanceType::T3Micro);
-            let launched = launch.min_count(1).max_count(1).image_id("ami-0abcdef1234567890").send().await.unwrap();
-            json!({ "instance_ids": [launched.instances()[0].instance_id().unwrap()] })
-        });
+        prove::<Restart>(&[], async |scene| json!({ "instance_ids": [launched(scene).await] }));
     }
 }

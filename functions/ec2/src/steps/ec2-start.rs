@@ -83,15 +83,15 @@ impl Step for Start {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{change, done, instance, pending, refusal, seen, stopped};
+    use crate::testing::{change, instance, is_not_found, launched, refusal, seen, stopped};
     use aws_sdk_ec2::Client;
     use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
     use aws_sdk_ec2::operation::start_instances::{StartInstancesError, StartInstancesOutput};
-    use aws_sdk_ec2::types::{Instance, InstanceType, Tag};
+    use aws_sdk_ec2::types::{Instance, Tag};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use serde_json::json;
     use stepward::model::permissions::Place;
-    use stepward::testing;
+    use stepward::testing::{self, done, pending};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -131,7 +131,7 @@ mod tests {
                 StartInstancesOutput::builder().starting_instances(change(ID, InstanceStateName::Running)).build()
             });
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &start]));
-        let output = done(step(json!({ "tags": { "team": "ops" } })).run(&ctx, None).await.unwrap());
+        let output = done(step(json!({ "tags": { "team": "ops" } })).run(&ctx, None).await);
         let [one] = &output.instances[..] else { panic!("one instance") };
         assert_eq!((one.previous_state.as_str(), one.state.as_str()), ("stopped", "running"));
         assert!(output.console_url.ends_with(&format!("#Instances:instanceId={ID}")), "{}", output.console_url);
@@ -144,7 +144,7 @@ mod tests {
             .match_requests(|request| request.instance_ids() == [ID])
             .then_output(|| seen([instance(ID, InstanceStateName::Running)]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        let output = done(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap());
+        let output = done(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(output.instances[0].previous_state, "running");
     }
 
@@ -152,16 +152,13 @@ mod tests {
     async fn already_none_with_these_tags_is_success() {
         let look = mock!(Client::describe_instances).then_output(|| seen([]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        let output = done(step(json!({ "tags": { "team": "ops" } })).run(&ctx, None).await.unwrap());
+        let output = done(step(json!({ "tags": { "team": "ops" } })).run(&ctx, None).await);
         assert!(output.instances.is_empty());
     }
 
     #[tokio::test]
     async fn not_found_is_an_unknown_id() {
-        let look = mock!(Client::describe_instances)
-            .then_error(|| DescribeInstancesError::generic(refusal("InvalidInstanceID.NotFound", "does not exist")));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        assert_eq!(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap_err().name, ErrorName::NotFound);
+        is_not_found(&step(json!({ "instance_ids": ID }))).await;
     }
 
     #[test]
@@ -194,7 +191,7 @@ mod tests {
             .output(starting)
             .build();
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &start]));
-        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap());
+        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!((progress.as_str(), start.num_calls()), ("0 of 1 instances running", 2));
     }
 
@@ -213,10 +210,10 @@ mod tests {
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &start]));
         let step = step(json!({ "instance_ids": [ID, OTHER] }));
 
-        let (resume, after, progress) = pending(step.run(&ctx, None).await.unwrap());
+        let (resume, after, progress) = pending(step.run(&ctx, None).await);
         assert_eq!((after, progress.as_str()), (Duration::from_secs(5), "1 of 2 instances running"));
-        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await.unwrap());
-        let output = done(step.run(&ctx, Some(resume)).await.unwrap());
+        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
+        let output = done(step.run(&ctx, Some(resume)).await);
 
         let states = output.instances.iter().map(|i| (i.previous_state.as_str(), i.state.as_str()));
         assert_eq!(states.collect::<Vec<_>>(), [("stopped", "running"), ("running", "running")]);
@@ -227,7 +224,7 @@ mod tests {
     async fn pending_again_after_a_lost_answer_and_nothing_is_started_twice() {
         let look = mock!(Client::describe_instances).then_output(|| seen([instance(ID, InstanceStateName::Pending)]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
-        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap());
+        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(progress, "0 of 1 instances running");
     }
 
@@ -246,9 +243,9 @@ mod tests {
         let step = step(json!({ "tags": { "team": "ops" } }));
         let rules = [&all(InstanceStateName::Stopped), &start];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (resume, ..) = pending(step.run(&ctx, None).await.unwrap());
+        let (resume, ..) = pending(step.run(&ctx, None).await);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&all(InstanceStateName::Pending)]));
-        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await.unwrap());
+        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
         let length = serde_json::to_string(&resume).unwrap().len();
         assert!(length < 128 * 1024, "{length} bytes");
     }
@@ -264,9 +261,9 @@ mod tests {
             let step = step(json!({ "instance_ids": ID }));
             let mut state = None;
             for _ in 0..3 {
-                state = Some(pending(step.run(&ctx, state).await.unwrap()).0);
+                state = Some(pending(step.run(&ctx, state).await).0);
             }
-            assert_eq!(done(step.run(&ctx, state).await.unwrap()).instances[0].state, "running");
+            assert_eq!(done(step.run(&ctx, state).await).instances[0].state, "running");
             assert_eq!(start.num_calls(), 1);
         }
     }
@@ -283,8 +280,8 @@ mod tests {
             let start = mock!(Client::start_instances).then_output(starting);
             let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &start]));
             let step = step(json!({ "instance_ids": ID }));
-            let (resume, ..) = pending(step.run(&ctx, None).await.unwrap());
-            let (resume, ..) = pending(step.run(&ctx, Some(resume)).await.unwrap());
+            let (resume, ..) = pending(step.run(&ctx, None).await);
+            let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
             let error = step.run(&ctx, Some(resume)).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             assert!(error.message.contains(tells), "{error}");
@@ -305,8 +302,8 @@ mod tests {
             let start = mock!(Client::start_instances).then_output(starting);
             let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &start]));
             let step = step(json!({ "instance_ids": ID }));
-            let (resume, ..) = pending(step.run(&ctx, None).await.unwrap());
-            let (resume, ..) = pending(step.run(&ctx, Some(resume)).await.unwrap());
+            let (resume, ..) = pending(step.run(&ctx, None).await);
+            let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
             let error = step.run(&ctx, Some(resume)).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             assert!(error.message.contains(&format!("{ID} is stopped again: so it is")), "{error}");
@@ -336,9 +333,7 @@ mod tests {
         let idle = [("kms:CreateGrant", "The local cloud encrypts no volumes.")];
         prove::<Start>(&idle, async |scene| {
             let ec2 = scene.client(Client::new);
-            let launch = ec2.run_instances().instance_type(InstanceType::T3Micro).min_count(1).max_count(1);
-            let launched = launch.image_id("ami-0abcdef1234567890").send().await.unwrap();
-            let id = launched.instances()[0].instance_id().unwrap().to_owned();
+            let id = launched(scene).await;
             ec2.stop_instances().instance_ids(&id).send().await.unwrap();
             json!({ "instance_ids": [id] })
         });

@@ -100,14 +100,13 @@ impl Step for Stop {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{change, done, instance, pending, refusal, seen, stopped};
+    use crate::testing::{change, instance, is_not_found, launched, refusal, seen, stopped};
     use aws_sdk_ec2::Client;
     use aws_sdk_ec2::operation::describe_instances::{DescribeInstancesError, DescribeInstancesOutput};
     use aws_sdk_ec2::operation::stop_instances::{StopInstancesError, StopInstancesOutput};
-    use aws_sdk_ec2::types::InstanceType;
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
     use serde_json::json;
-    use stepward::testing;
+    use stepward::testing::{self, done, pending};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -144,7 +143,7 @@ mod tests {
             let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
             let mut params = more;
             params["instance_ids"] = json!(ID);
-            let output = done(step(params).run(&ctx, None).await.unwrap());
+            let output = done(step(params).run(&ctx, None).await);
             assert_eq!((output.instances[0].state.as_str(), stop.num_calls()), ("stopped", 1));
         }
     }
@@ -162,9 +161,9 @@ mod tests {
             .then_output(stopping);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
         let wanted = step(json!({ "instance_ids": ID, "force": true }));
-        let (resume, ..) = pending(wanted.run(&ctx, None).await.unwrap());
-        let (resume, ..) = pending(wanted.run(&ctx, Some(resume)).await.unwrap());
-        assert_eq!(done(wanted.run(&ctx, Some(resume)).await.unwrap()).instances[0].state, "stopped");
+        let (resume, ..) = pending(wanted.run(&ctx, None).await);
+        let (resume, ..) = pending(wanted.run(&ctx, Some(resume)).await);
+        assert_eq!(done(wanted.run(&ctx, Some(resume)).await).instances[0].state, "stopped");
         assert_eq!(stop.num_calls(), 1);
     }
 
@@ -183,8 +182,8 @@ mod tests {
             let stop = mock!(Client::stop_instances).then_output(stopping);
             let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
             let wanted = step(json!({ "instance_ids": ID, "hibernate": hibernate }));
-            let (resume, ..) = pending(wanted.run(&ctx, None).await.unwrap());
-            let _ = done(wanted.run(&ctx, Some(resume)).await.unwrap());
+            let (resume, ..) = pending(wanted.run(&ctx, None).await);
+            let _ = done(wanted.run(&ctx, Some(resume)).await);
             let line = format!("{ID} was shut down and did not hibernate, its memory is lost: as it went");
             assert_eq!(testing::log(&ctx).contains(&line), says, "{code}");
         }
@@ -195,7 +194,7 @@ mod tests {
         let look = mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Stopped));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
         for step in [step(json!({ "instance_ids": ID })), step(json!({ "instance_ids": ID, "hibernate": true }))] {
-            let output = done(step.run(&ctx, None).await.unwrap());
+            let output = done(step.run(&ctx, None).await);
             assert_eq!(output.instances[0].previous_state, "stopped");
         }
         assert_eq!(testing::log(&ctx), ["1 of 1 instances stopped"; 2]);
@@ -203,10 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn not_found_is_an_unknown_id() {
-        let look = mock!(Client::describe_instances)
-            .then_error(|| DescribeInstancesError::generic(refusal("InvalidInstanceID.NotFound", "does not exist")));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        assert_eq!(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap_err().name, ErrorName::NotFound);
+        is_not_found(&step(json!({ "instance_ids": ID }))).await;
     }
 
     #[test]
@@ -236,7 +232,7 @@ mod tests {
             .output(stopping)
             .build();
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
-        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap());
+        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!((progress.as_str(), stop.num_calls()), ("0 of 1 instances stopped", 2));
     }
 
@@ -254,9 +250,9 @@ mod tests {
         let wanted = step(json!({ "instance_ids": ID }));
         let mut state = None;
         for _ in 0..3 {
-            state = Some(pending(wanted.run(&ctx, state).await.unwrap()).0);
+            state = Some(pending(wanted.run(&ctx, state).await).0);
         }
-        let output = done(wanted.run(&ctx, state).await.unwrap());
+        let output = done(wanted.run(&ctx, state).await);
         assert_eq!(output.instances[0].state, "stopped");
         assert_eq!(stop.num_calls(), 1);
     }
@@ -265,7 +261,7 @@ mod tests {
     async fn pending_again_after_a_lost_answer_and_nothing_is_stopped_twice() {
         let look = mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Stopping));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap());
+        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(progress, "0 of 1 instances stopped");
     }
 
@@ -304,7 +300,7 @@ mod tests {
         let stop = mock!(Client::stop_instances).then_output(stopping);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
         let wanted = step(json!({ "instance_ids": ID }));
-        let (resume, ..) = pending(wanted.run(&ctx, None).await.unwrap());
+        let (resume, ..) = pending(wanted.run(&ctx, None).await);
         let error = wanted.run(&ctx, Some(resume)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(error.message.contains(ID), "{error}");
@@ -312,10 +308,6 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
-        prove::<Stop>(&[], async |scene| {
-            let launch = scene.client(Client::new).run_instances().instance_type(InstanceType::T3Micro);
-            let launched = launch.min_count(1).max_count(1).image_id("ami-0abcdef1234567890").send().await.unwrap();
-            json!({ "instance_ids": [launched.instances()[0].instance_id().unwrap()] })
-        });
+        prove::<Stop>(&[], async |scene| json!({ "instance_ids": [launched(scene).await] }));
     }
 }

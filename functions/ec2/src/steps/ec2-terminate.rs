@@ -177,14 +177,13 @@ impl Step for Terminate {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{change, done, instance, pending, refusal, seen};
+    use crate::testing::{change, instance, is_not_found, launched, refusal, seen};
     use aws_sdk_ec2::operation::describe_instance_attribute::DescribeInstanceAttributeOutput;
-    use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
     use aws_sdk_ec2::operation::terminate_instances::{TerminateInstancesError, TerminateInstancesOutput};
-    use aws_sdk_ec2::types::{AttributeBooleanValue, InstanceType};
+    use aws_sdk_ec2::types::AttributeBooleanValue;
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use serde_json::json;
-    use stepward::testing;
+    use stepward::testing::{self, done, pending};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -237,7 +236,7 @@ mod tests {
             });
         let (free, terminate) = (free(), terminates(&[ID, OTHER], InstanceStateName::Terminated));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&chosen, &look, &free, &terminate]));
-        let output = done(by_tags(2).run(&ctx, None).await.unwrap());
+        let output = done(by_tags(2).run(&ctx, None).await);
         let states = output.instances.iter().map(|i| (i.previous_state.as_str(), i.state.as_str()));
         assert_eq!(states.collect::<Vec<_>>(), [("running", "terminated"), ("stopped", "terminated")]);
         assert_eq!((free.num_calls(), terminate.num_calls()), (4, 1));
@@ -251,17 +250,14 @@ mod tests {
             mock!(Client::describe_instances).then_output(|| seen([instance(ID, InstanceStateName::Terminated)]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
         for step in [step(json!({ "instance_ids": ID, "expected_count": 1 })), by_tags(1)] {
-            let output = done(step.run(&ctx, None).await.unwrap());
+            let output = done(step.run(&ctx, None).await);
             assert_eq!(output.instances[0].previous_state, "terminated");
         }
     }
 
     #[tokio::test]
     async fn not_found_is_an_unknown_id() {
-        let look = mock!(Client::describe_instances)
-            .then_error(|| DescribeInstancesError::generic(refusal("InvalidInstanceID.NotFound", "does not exist")));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        assert_eq!(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap_err().name, ErrorName::NotFound);
+        is_not_found(&step(json!({ "instance_ids": ID }))).await;
     }
 
     #[test]
@@ -292,7 +288,7 @@ mod tests {
             })
             .build();
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &free(), &terminate]));
-        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap());
+        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!((progress.as_str(), terminate.num_calls()), ("0 of 1 instances terminated", 2));
     }
 
@@ -307,9 +303,9 @@ mod tests {
         let terminate = terminates(&[ID], InstanceStateName::ShuttingDown);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &free(), &terminate]));
         let step = step(json!({ "instance_ids": [ID, ID], "expected_count": 1 }));
-        let (resume, ..) = pending(step.run(&ctx, None).await.unwrap());
-        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await.unwrap());
-        assert_eq!(done(step.run(&ctx, Some(resume)).await.unwrap()).instances[0].state, "terminated");
+        let (resume, ..) = pending(step.run(&ctx, None).await);
+        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
+        assert_eq!(done(step.run(&ctx, Some(resume)).await).instances[0].state, "terminated");
         assert_eq!(terminate.num_calls(), 1);
     }
 
@@ -319,7 +315,7 @@ mod tests {
             mock!(Client::describe_instances).then_output(|| seen([instance(ID, InstanceStateName::ShuttingDown)]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
         for step in [step(json!({ "instance_ids": ID })), by_tags(1)] {
-            let (_, _, progress) = pending(step.run(&ctx, None).await.unwrap());
+            let (_, _, progress) = pending(step.run(&ctx, None).await);
             assert_eq!(progress, "0 of 1 instances terminated");
         }
     }
@@ -387,10 +383,6 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
-        prove::<Terminate>(&[], async |scene| {
-            let launch = scene.client(Client::new).run_instances().instance_type(InstanceType::T3Micro);
-            let launched = launch.min_count(1).max_count(1).image_id("ami-0abcdef1234567890").send().await.unwrap();
-            json!({ "instance_ids": [launched.instances()[0].instance_id().unwrap()], "expected_count": 1 })
-        });
+        prove::<Terminate>(&[], async |scene| json!({ "instance_ids": [launched(scene).await], "expected_count": 1 }));
     }
 }

@@ -267,7 +267,7 @@ mod tests {
     use aws_smithy_types::body::SdkBody;
     use serde_json::{Value, json};
     use stepward::model::permissions::Place;
-    use stepward::testing;
+    use stepward::testing::{self, done};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -276,11 +276,6 @@ mod tests {
 
     fn step(params: Value) -> Nodes {
         serde_json::from_value(params).unwrap()
-    }
-
-    fn done(answer: Progress<Found>) -> Found {
-        let Progress::Done(found) = answer else { panic!("not done: {answer:?}") };
-        found
     }
 
     fn names(found: &Found) -> Vec<&str> {
@@ -354,7 +349,7 @@ mod tests {
     #[tokio::test]
     async fn done_finds_the_running_containers_of_every_cluster_page_and_region() {
         let (ctx, asked) = context(fleet);
-        let found = done(step(json!({ "regions": "all" })).run(&ctx, None).await.unwrap());
+        let found = done(step(json!({ "regions": "all" })).run(&ctx, None).await);
         let all = ["api/2/app", "batch/3/app", "shop/1/app", "shop/1/log"].map(|name| [name; 2]);
         assert_eq!(names(&found), all.as_flattened());
         assert!(found.failures.is_empty());
@@ -394,7 +389,7 @@ mod tests {
             (json!({ "behavior": "exclude", "tags": { "team": "shop", "tier": "1" } }), &["api/2/app", "batch/3/app"]),
         ] {
             let (ctx, _) = context(fleet);
-            let found = done(step(params.clone()).run(&ctx, None).await.unwrap());
+            let found = done(step(params.clone()).run(&ctx, None).await);
             assert_eq!(names(&found), expected, "{params}");
         }
     }
@@ -410,7 +405,7 @@ mod tests {
                 "failures": [{ "arn": "2", "reason": "MISSING" }],
             }),
         });
-        let found = done(step(json!({})).run(&ctx, None).await.unwrap());
+        let found = done(step(json!({})).run(&ctx, None).await);
         assert_eq!(names(&found), ["shop/1/app"]);
         assert!(asked.lock().unwrap().iter().all(|(region, ..)| region == "eu-west-1"));
     }
@@ -425,7 +420,7 @@ mod tests {
             _ => refusal("ClusterNotFoundException"),
         };
         let (ctx, asked) = context(only_ops);
-        let found = done(step(json!({ "regions": "all", "clusters": "ops" })).run(&ctx, None).await.unwrap());
+        let found = done(step(json!({ "regions": "all", "clusters": "ops" })).run(&ctx, None).await);
         assert_eq!((found.nodes.len(), found.failures.len()), (4, 0));
         assert!(asked.lock().unwrap().iter().all(|(_, operation, _)| operation != "ListClusters"));
         let both = step(json!({ "regions": "all", "clusters": ["ops", "opps"] }));
@@ -451,7 +446,7 @@ mod tests {
         }
         assert!(asked.lock().unwrap().is_empty());
         let there = json!({ "regions": "all", "clusters": arn("eu-central-1", "cluster/ops") });
-        done(step(there).run(&ctx, None).await.unwrap());
+        done(step(there).run(&ctx, None).await);
         assert!(asked.lock().unwrap().iter().all(|(region, ..)| region == "eu-central-1"));
     }
 
@@ -463,7 +458,7 @@ mod tests {
         });
         // That the cluster may be in the Region that failed keeps it from being not found.
         let params = json!({ "regions": "all", "clusters": ["ops", "elsewhere"] });
-        let (ctx, found) = (&ctx, done(step(params).run(&ctx, None).await.unwrap()));
+        let (ctx, found) = (&ctx, done(step(params).run(&ctx, None).await));
         assert_eq!(found.nodes.len(), 8);
         let [failure] = &found.failures[..] else { panic!("one failure expected: {found:?}") };
         assert_eq!((failure.region.as_str(), failure.error), ("eu-central-1", ErrorName::Throttled));

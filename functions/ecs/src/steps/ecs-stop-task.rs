@@ -223,7 +223,7 @@ mod tests {
     fn resumed(answer: Progress<Outcome>, said: &str) -> Resume {
         let Progress::Pending { state, progress, .. } = answer else { panic!("not pending: {answer:?}") };
         assert_eq!(progress, said);
-        serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
+        stepward::testing::resume(&state)
     }
 
     #[tokio::test]
@@ -325,10 +325,10 @@ mod tests {
         let look = mock!(Client::describe_tasks).then_output(|| seen(task("STOPPED", "RUNNING")));
         let (ctx, mut resume) = (context(&[&look]), None);
         for expected in [POLL, Duration::from_mins(5)] {
-            let answer = step().run(&ctx, resume).await.unwrap();
-            let Progress::Pending { state, retry_after, .. } = answer else { panic!("not pending: {answer:?}") };
+            let (mut next, retry_after, _) = testing::pending(step().run(&ctx, resume).await);
             assert_eq!(retry_after, expected);
-            resume = Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap());
+            next.since = 0;
+            resume = Some(next);
         }
     }
 

@@ -300,7 +300,7 @@ mod tests {
     use aws_smithy_types::base64;
     use aws_smithy_types::error::ErrorMetadata;
     use stepward::model::permissions::Place;
-    use stepward::testing;
+    use stepward::testing::{self, done};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -390,7 +390,7 @@ mod tests {
     }
 
     fn resume(phase: &Value) -> Resume {
-        serde_json::from_value(json!({ "since": 0, "state": phase })).unwrap()
+        stepward::testing::resume(&phase)
     }
 
     fn created() -> Resume {
@@ -400,11 +400,6 @@ mod tests {
     fn pending(answer: Progress<Ran>) -> (Value, Duration, String) {
         let Progress::Pending { state, retry_after, progress } = answer else { panic!("not pending: {answer:?}") };
         (state, retry_after, progress)
-    }
-
-    fn done(answer: Progress<Ran>) -> Ran {
-        let Progress::Done(ran) = answer else { panic!("not done: {answer:?}") };
-        ran
     }
 
     fn file_of(request: &CreateFunctionInput) -> (String, String) {
@@ -445,7 +440,7 @@ mod tests {
         assert_eq!((retry_after, progress), (settings::linger(), format!("function {} is being created", name())));
         let (state, _, progress) = pending(step.run(&ctx, Some(resume(&state))).await.unwrap());
         assert_eq!(progress, format!("function {} is Pending", name()));
-        let ran = done(step.run(&ctx, Some(resume(&state))).await.unwrap());
+        let ran = done(step.run(&ctx, Some(resume(&state))).await);
 
         assert_eq!(
             json!(ran),
@@ -492,7 +487,7 @@ mod tests {
             "delete_after": false,
         }));
         let (state, ..) = pending(step.run(&ctx, None).await.unwrap());
-        assert!(!done(step.run(&ctx, Some(resume(&state))).await.unwrap()).function_was_deleted);
+        assert!(!done(step.run(&ctx, Some(resume(&state))).await).function_was_deleted);
     }
 
     #[tokio::test]
@@ -503,7 +498,7 @@ mod tests {
         let (look, mark, run) = (is(State::Active), marks("run-1"), runs());
         let busy = refuses("ResourceConflictException");
         let ctx = context(&[&look, &mark, &run, &busy]);
-        assert!(!done(step(params()).run(&ctx, Some(created())).await.unwrap()).function_was_deleted);
+        assert!(!done(step(params()).run(&ctx, Some(created())).await).function_was_deleted);
         assert!(testing::log(&ctx).iter().any(|line| line.contains("is left, delete it")));
         let denied = refuses("AccessDeniedException");
         let error = step(params()).run(&context(&[&look, &mark, &run, &denied]), Some(created())).await.unwrap_err();
@@ -547,7 +542,7 @@ mod tests {
         let ctx = context(&[&exists, &look, &mark, &run, &delete]);
         let (state, retry_after, _) = pending(step(params()).run(&ctx, None).await.unwrap());
         assert_eq!((&state, retry_after), (&json!({ "invoke": { "attempt": 1 } }), settings::linger()));
-        assert!(done(step(params()).run(&ctx, Some(resume(&state))).await.unwrap()).function_was_deleted);
+        assert!(done(step(params()).run(&ctx, Some(resume(&state))).await).function_was_deleted);
         assert_eq!([&exists, &run, &delete].map(Rule::num_calls), [1, 1, 1]);
     }
 
@@ -639,7 +634,7 @@ mod tests {
         assert_eq!(create.num_calls(), 2);
         let (state, ..) = pending(step(params()).run(&ctx, Some(resume(&state))).await.unwrap());
         assert_eq!((&state, delete.num_calls()), (&json!({ "invoke": { "attempt": 2 } }), 0));
-        let ran = done(step(params()).run(&ctx, Some(resume(&state))).await.unwrap());
+        let ran = done(step(params()).run(&ctx, Some(resume(&state))).await);
         assert_eq!((ran.invoke_response_payload_string.as_str(), invoke.num_calls()), ("8", 4));
     }
 
@@ -669,7 +664,7 @@ mod tests {
             assert_eq!((&state, retry_after), (&json!({ "invoke": { "attempt": 1 } }), POLL));
             assert_eq!(progress, format!("function {} is not ready: {said}", name()));
             assert_eq!([&run, &delete].map(Rule::num_calls), [0, 0]);
-            done(step(params()).run(&ctx, Some(resume(&state))).await.unwrap());
+            done(step(params()).run(&ctx, Some(resume(&state))).await);
             assert_eq!([&mark, &run, &delete].map(Rule::num_calls), [2, 1, 1]);
         }
     }

@@ -120,14 +120,13 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use serde_json::{Value, json};
-    use stepward::testing::names_invalid_parameters;
+    use stepward::testing::{done, log, names_invalid_parameters};
     use stepward_testkit::proof::prove;
 
     use super::*;
     use crate::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
     use crate::testing::{
-        Object, S3, Sent, THEIRS, WRITTEN, crc, done, in_root, in_time, mib, pending, refusal, says, scenes, step,
-        with_root,
+        Object, S3, Sent, THEIRS, WRITTEN, crc, in_root, in_time, mib, pending, refusal, scenes, step, with_root,
     };
 
     const SESSION: &str = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
@@ -178,7 +177,7 @@ mod tests {
             let output = done(step.run(&ctx, None).await);
             assert_eq!((output.transferred, output.bytes), (1, 4));
             let line = format!("upload: {}/today.csv to s3://data/reports/today.csv", root.display());
-            assert_eq!(says(&ctx), [line]);
+            assert_eq!(log(&ctx), [line]);
             let [sent] = &s3.take()[..] else { panic!("one request") };
             assert_eq!((sent.line().as_str(), &sent.body[..]), ("PutObject data/reports/today.csv", &b"a,b\n"[..]));
             for (name, value) in [
@@ -268,7 +267,7 @@ mod tests {
             done(step.run(&ctx, None).await);
             assert_eq!(s3.requests(), ["HeadObject data/object", "GetObject data/object"]);
             let path = root.join("new/folder/object");
-            assert_eq!(says(&ctx), [format!("download: s3://data/object to {}", path.display())]);
+            assert_eq!(log(&ctx), [format!("download: s3://data/object to {}", path.display())]);
             assert_eq!(fs::read_to_string(&path).unwrap(), "content");
             let written = SystemTime::UNIX_EPOCH + Duration::from_secs(WRITTEN.unsigned_abs());
             assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), written);
@@ -302,7 +301,7 @@ mod tests {
         }));
         let ctx = s3.context();
         assert_eq!(done(step.run(&ctx, None).await).bytes, 7);
-        assert_eq!(says(&ctx), ["copy: s3://data/a b/ü to s3://other/ü"]);
+        assert_eq!(log(&ctx), ["copy: s3://data/a b/ü to s3://other/ü"]);
         let sent = s3.take();
         assert_eq!(sent.iter().map(Sent::line).collect::<Vec<_>>(), ["HeadObject data/a b/ü", "CopyObject other/ü"]);
         let etag = s3.object("data", "a b/ü").unwrap().etag;
@@ -385,7 +384,7 @@ mod tests {
         let ctx = s3.context_of_two();
         // One after the other, so that what the first has learnt is known to the second.
         assert_eq!(done(step.run(&ctx, None).await).transferred, 3);
-        let told = says(&ctx).iter().filter(|line| line.contains("may not copy between these two accounts")).count();
+        let told = log(&ctx).iter().filter(|line| line.contains("may not copy between these two accounts")).count();
         assert_eq!(told, 1);
         for sent in s3.take() {
             let account = if sent.bucket == "theirs" { THEIRS } else { "222222222222" };
@@ -433,7 +432,7 @@ mod tests {
             let step = copy(json!({ "source": "a", "destination": "s3://data/", "dry_run": true }));
             let output = done(step.run(&ctx, None).await);
             assert_eq!((output.transferred, output.bytes, output.dry_run), (1, 3, true));
-            assert_eq!(says(&ctx), [format!("(dryrun) upload: {}/a to s3://data/a", root.display())]);
+            assert_eq!(log(&ctx), [format!("(dryrun) upload: {}/a to s3://data/a", root.display())]);
             assert_eq!(s3.requests(), [""; 0]);
         });
     }
@@ -800,7 +799,7 @@ mod tests {
                 assert!(error.message.contains(part), "{error}");
             }
             assert_eq!(files(root), ["out/a", "out/e"]);
-            let log = says(&ctx);
+            let log = log(&ctx);
             assert_eq!(
                 log.iter().filter(|line| line.starts_with("download failed: s3://data/in/")).count(),
                 2,

@@ -329,7 +329,7 @@ mod tests {
     /// What a state machine does with a pending answer: it keeps it as JSON and hands it back.
     fn pending(answer: Progress<Deleted>) -> (Option<Resume>, Duration, String) {
         let Progress::Pending { state, retry_after, progress } = answer else { panic!("not pending: {answer:?}") };
-        (Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()), retry_after, progress)
+        (Some(stepward::testing::resume(&state)), retry_after, progress)
     }
 
     fn begun() -> Resume {

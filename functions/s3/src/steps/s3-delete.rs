@@ -90,11 +90,11 @@ impl Step for S3Delete {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use stepward::testing::{log, names_invalid_parameters};
+    use stepward::testing::{done, log, names_invalid_parameters};
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{Answer, S3, Sent, done, pending, step};
+    use crate::testing::{Answer, S3, Sent, pending, step};
 
     fn delete(params: Value) -> S3Delete {
         step(params)

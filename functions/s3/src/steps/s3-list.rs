@@ -491,7 +491,7 @@ mod tests {
                         Progress::Done(listing) => break listing,
                         Progress::Pending { state, retry_after, .. } => {
                             assert_eq!(retry_after, Duration::ZERO);
-                            resume = Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap());
+                            resume = Some(stepward::testing::resume(&state));
                         }
                     }
                 };
@@ -528,7 +528,7 @@ mod tests {
                 Progress::Pending { state, progress, .. } => {
                     let bytes = state.to_string().len();
                     assert!((MAX_KEPT / 2..MAX_KEPT + 1024).contains(&bytes), "{bytes} bytes");
-                    resume = Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap());
+                    resume = Some(stepward::testing::resume(&state));
                     progresses.push(progress);
                 }
             }

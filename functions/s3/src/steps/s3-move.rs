@@ -105,14 +105,12 @@ mod tests {
     use std::path::Path;
 
     use serde_json::{Value, json};
-    use stepward::testing::{log, names_invalid_parameters};
+    use stepward::testing::{done, log, names_invalid_parameters};
     use stepward_testkit::proof::prove;
 
     use super::*;
     use crate::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
-    use crate::testing::{
-        Object, S3, Sent, THEIRS, crc, done, in_root, mib, pending, refusal, scenes, step, with_root,
-    };
+    use crate::testing::{Object, S3, Sent, THEIRS, crc, in_root, mib, pending, refusal, scenes, step, with_root};
 
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;

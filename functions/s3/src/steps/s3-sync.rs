@@ -128,11 +128,11 @@ mod tests {
 
     use aws_sdk_s3::types::CreateBucketConfiguration;
     use serde_json::{Value, json};
-    use stepward::testing::{log, names_invalid_parameters};
+    use stepward::testing::{done, log, names_invalid_parameters};
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{Object, S3, Sent, WRITTEN, done, in_root, in_time, pending, refusal, step};
+    use crate::testing::{Object, S3, Sent, WRITTEN, in_root, in_time, pending, refusal, step};
 
     fn sync(params: Value) -> S3Sync {
         step(params)

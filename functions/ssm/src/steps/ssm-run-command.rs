@@ -229,7 +229,7 @@ mod tests {
         let moved = |seconds: i64| {
             let mut state = state.clone();
             state["moved"] = json!(state["moved"].as_i64().unwrap() - seconds);
-            serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
+            stepward::testing::resume(&state)
         };
         for (ago, wait) in [(0, 2), (1200, 60), (864_000, 300)] {
             let Progress::Pending { retry_after, .. } = step.run(&ctx, Some(moved(ago))).await.unwrap() else {

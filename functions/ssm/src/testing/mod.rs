@@ -25,7 +25,7 @@ pub(crate) fn with<S: Step>(usual: Value, more: &Value) -> S {
 /// What the state machine does with a pending answer: calls again with it.
 pub(crate) fn resumed<T: std::fmt::Debug>(answer: Progress<T>) -> Resume {
     let Progress::Pending { state, .. } = answer else { panic!("not pending: {answer:?}") };
-    serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
+    stepward::testing::resume(&state)
 }
 
 /// Calls until it is done.

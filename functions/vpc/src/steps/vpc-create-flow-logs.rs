@@ -524,7 +524,7 @@ mod tests {
         let answer = to_group().run(&ctx, None).await.unwrap();
         let Progress::Pending { state, retry_after, progress } = answer else { panic!("not pending") };
         assert_eq!((retry_after, progress.as_str()), (POLL, "1 of 2 flow logs show"));
-        let resume = serde_json::from_value(json!({ "since": 0, "state": state })).unwrap();
+        let resume = stepward::testing::resume(&state);
         let output = done(to_group().run(&ctx, Some(resume)).await.unwrap());
         assert_eq!(output, [row(ID, "fl-1", true), row(OTHER, "fl-2", true)]);
         // The answer was lost: it looks, and finds them.
@@ -568,7 +568,7 @@ mod tests {
             assert_eq!((retry_after, progress), (POLL, format!("0 of 2 flow logs show; {hint}")));
             let log = new.map(|id| format!("Created {id} for {OTHER}"));
             assert_eq!(testing::log(&ctx), log.into_iter().collect::<Vec<_>>());
-            let resume = serde_json::from_value(json!({ "since": 0, "state": state })).unwrap();
+            let resume = stepward::testing::resume(&state);
             let output = done(to_group().run(&ctx, Some(resume)).await.unwrap());
             assert_eq!(output, [row(ID, "fl-1", false), row(OTHER, "fl-2", new.is_some())]);
             assert_eq!(create.num_calls(), 1);

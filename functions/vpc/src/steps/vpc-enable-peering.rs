@@ -299,7 +299,7 @@ mod tests {
     };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
-    use stepward::testing;
+    use stepward::testing::{self, done};
     use stepward_testkit::proof::prove;
 
     use super::*;
@@ -344,12 +344,7 @@ mod tests {
     fn resumed(answer: Progress<Peered>, expected: &str) -> Resume {
         let Progress::Pending { state, retry_after, progress } = answer else { panic!("not pending: {answer:?}") };
         assert_eq!((retry_after, progress.as_str()), (POLL, expected));
-        serde_json::from_value(json!({ "since": 0, "state": state })).unwrap()
-    }
-
-    fn done(answer: Progress<Peered>) -> Peered {
-        let Progress::Done(output) = answer else { panic!("not done: {answer:?}") };
-        output
+        stepward::testing::resume(&state)
     }
 
     fn meta(code: &str) -> ErrorMetadata {
@@ -490,7 +485,7 @@ mod tests {
         let resume = resumed(advance(&step, &two, None).await.unwrap(), &format!("{PCX} is requested"));
         let resume =
             resumed(advance(&step, &two, Some(resume)).await.unwrap(), &format!("{PCX} is pending-acceptance"));
-        let output = done(advance(&step, &two, Some(resume)).await.unwrap());
+        let output = done(advance(&step, &two, Some(resume)).await);
         assert_eq!((output.vpc_peering_connection_id.as_str(), output.status.as_str()), (PCX, "active"));
         assert!(output.created && output.console_url.ends_with(PCX), "{output:?}");
         let routes = output.routes.iter().map(|r| (r.route_table_id.as_str(), r.destination.as_str(), r.created));
@@ -516,14 +511,14 @@ mod tests {
         let two = two(&[&none, &later, &our_vpc(), &requests()], &[&their_vpc()]);
         let step = step(json!({ "vpc_id": OURS, "peer_vpc_id": THEIRS, "accept": false }));
         let resume = resumed(advance(&step, &two, None).await.unwrap(), &format!("{PCX} is requested"));
-        assert_eq!(done(advance(&step, &two, Some(resume)).await.unwrap()).status, "pending-acceptance");
+        assert_eq!(done(advance(&step, &two, Some(resume)).await).status, "pending-acceptance");
     }
 
     #[tokio::test]
     async fn already_active_with_its_routes_is_success_and_changes_nothing() {
         let here = [&found(Some(Status::Active), false), &our_vpc(), &table(OURS, "rtb-1", Some(("10.1.0.0/16", PCX)))];
         let there = [&their_vpc(), &table(THEIRS, "rtb-2", Some(("10.0.0.0/16", PCX)))];
-        let output = done(advance(&example(), &two(&here, &there), None).await.unwrap());
+        let output = done(advance(&example(), &two(&here, &there), None).await);
         assert!(!output.created && output.routes.iter().all(|route| !route.created), "{output:?}");
         assert_eq!(output.routes.len(), 2);
     }
@@ -590,7 +585,7 @@ mod tests {
             .output(|| seen(Some(Status::Active), false))
             .build();
         let step = step(json!({ "vpc_id": OURS, "peer_vpc_id": THEIRS, "peer_account": "shared" }));
-        assert_eq!(done(advance(&step, &two(&[&look], &[]), None).await.unwrap()).status, "active");
+        assert_eq!(done(advance(&step, &two(&[&look], &[]), None).await).status, "active");
         assert_eq!(look.num_calls(), 2);
     }
 
@@ -604,7 +599,7 @@ mod tests {
         for status in ["requested", "initiating-request", "pending-acceptance", "provisioning"] {
             resume = Some(resumed(advance(&step, &two, resume).await.unwrap(), &format!("{PCX} is {status}")));
         }
-        assert!(done(advance(&step, &two, resume).await.unwrap()).created);
+        assert!(done(advance(&step, &two, resume).await).created);
         assert_eq!((request.num_calls(), accept.num_calls()), (1, 1));
     }
 
@@ -623,7 +618,7 @@ mod tests {
         let look = mock!(Client::describe_vpc_peering_connections)
             .then_error(|| DescribeVpcPeeringConnectionsError::generic(meta("InvalidVpcPeeringConnectionID.NotFound")));
         let state = json!({ "vpc_peering_connection_id": PCX, "created": true });
-        let resume = serde_json::from_value(json!({ "since": 0, "state": state })).unwrap();
+        let resume = stepward::testing::resume(&state);
         let answer = advance(&example(), &two(&[&look], &[]), Some(resume)).await.unwrap();
         resumed(answer, &format!("{PCX} is requested"));
     }
@@ -641,7 +636,7 @@ mod tests {
         let (none, shown) = (with("rtb-2", None), with("rtb-2", Some(("10.0.0.0/16", PCX))));
         let look = becomes(&[Status::Active, Status::Active, Status::Active]);
         let state = json!({ "vpc_peering_connection_id": PCX, "created": true });
-        let mut resume = Some(serde_json::from_value(json!({ "since": 0, "state": state })).unwrap());
+        let mut resume = Some(stepward::testing::resume(&state));
         // Our side's table shows the new route late, too.
         let here = [&look, &our_vpc(), &table(OURS, "rtb-1", None), &out];
         for code in ["InvalidVpcPeeringConnectionID.NotFound", "RouteAlreadyExists"] {
@@ -651,7 +646,7 @@ mod tests {
             let expected = format!("{PCX} is active and stays; still to be added is {waits}");
             resume = Some(resumed(advance(&example(), &two, resume).await.unwrap(), &expected));
         }
-        let output = done(advance(&example(), &two(&here, &[&their_vpc(), &shown]), resume).await.unwrap());
+        let output = done(advance(&example(), &two(&here, &[&their_vpc(), &shown]), resume).await);
         let created: Vec<_> = output.routes.iter().map(|r| (r.route_table_id.as_str(), r.created)).collect();
         assert_eq!(created, [("rtb-1", true), ("rtb-2", false)]);
         assert_eq!((out.num_calls(), back.num_calls()), (1, 2));
@@ -661,7 +656,7 @@ mod tests {
     async fn failed_connections_give_the_reason_of_aws() {
         for status in [Status::Failed, Status::Rejected, Status::Expired, Status::Deleted] {
             let state = json!({ "vpc_peering_connection_id": PCX, "created": true });
-            let resume = serde_json::from_value(json!({ "since": 0, "state": state })).unwrap();
+            let resume = stepward::testing::resume(&state);
             let contexts = two(&[&becomes(&[status])], &[]);
             let error = advance(&example(), &contexts, Some(resume)).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
@@ -725,7 +720,7 @@ mod tests {
         let (out, back) = (adds_route("rtb-1", "10.1.0.0/16"), adds_route("rtb-2", "10.0.0.0/16"));
         let here = [&found(Some(Status::Active), true), &our_vpc(), &tables, &out];
         let there = [&their_vpc(), &table(THEIRS, "rtb-2", None), &back];
-        let output = done(advance(&example(), &two(&here, &there), None).await.unwrap());
+        let output = done(advance(&example(), &two(&here, &there), None).await);
         assert!(output.routes.iter().all(|route| route.created), "{output:?}");
         assert_eq!((out.num_calls(), back.num_calls()), (1, 1));
     }
