@@ -1,26 +1,19 @@
-//! What the unit tests of the RDS steps share: the instance `orders` and the cluster `shop` as RDS shows them, what a
-//! state machine does with a step's answers, and the same databases on the local cloud.
+//! What the unit tests of the RDS steps share: the instance `orders` as RDS shows it, what a state machine does with a
+//! step's answers, and databases on the local cloud.
+
+pub(crate) mod change;
 
 use std::fmt::Debug;
-use std::time::Duration;
 
 use aws_sdk_rds::Client;
-use aws_sdk_rds::operation::describe_db_clusters::{DescribeDBClustersError, DescribeDbClustersOutput};
 use aws_sdk_rds::operation::describe_db_instances::{DescribeDBInstancesError, DescribeDbInstancesOutput};
-use aws_sdk_rds::types::{DbCluster, DbInstance};
+use aws_sdk_rds::types::DbInstance;
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 use aws_smithy_types::error::ErrorMetadata;
-use serde_json::{Value, json};
-use stepward::{Context, ErrorName, Progress, Resume, Step};
+use serde_json::json;
+use stepward::testing::{pending, step};
+use stepward::{Context, ErrorName, Resume, Step};
 use stepward_testkit::proof::Scene;
-
-/// The status of a cluster, and those of its two instances.
-pub(crate) type Statuses = (&'static str, [&'static str; 2]);
-
-/// A step with these parameters.
-pub(crate) fn step<S: Step>(params: Value) -> S {
-    serde_json::from_value(params).unwrap()
-}
 
 /// Asserts that a step checks the name in this parameter: what is none, or reaches further than one, it does not take.
 pub(crate) fn takes_only_a_name<S: Step>(parameter: &str) {
@@ -62,7 +55,7 @@ pub(crate) fn looks_at_member(status: &'static str) -> Rule {
 }
 
 /// What `DescribeDBInstances` answers.
-pub(crate) fn seen(instance: DbInstance) -> DescribeDbInstancesOutput {
+fn seen(instance: DbInstance) -> DescribeDbInstancesOutput {
     DescribeDbInstancesOutput::builder().db_instances(instance).build()
 }
 
@@ -80,77 +73,16 @@ pub(crate) fn unknown() -> Rule {
     mock!(Client::describe_db_instances).then_error(|| DescribeDBInstancesError::generic(refusal("DBInstanceNotFound")))
 }
 
-/// RDS is asked for `shop` and its instances, `shop-1` and `shop-2`, and shows them with one set of statuses after the
-/// other.
-pub(crate) fn looks_at_cluster(statuses: &[Statuses]) -> [Rule; 2] {
-    let mut cluster =
-        mock!(Client::describe_db_clusters).match_requests(|r| r.db_cluster_identifier() == Some("shop")).sequence();
-    let mut members = mock!(Client::describe_db_instances)
-        .match_requests(|r| r.filters()[0].name() == Some("db-cluster-id") && r.filters()[0].values() == ["shop"])
-        .sequence();
-    for &(status, of_members) in statuses {
-        cluster = cluster.output(move || seen_cluster(DbCluster::builder().status(status).build()));
-        members = members.output(move || {
-            let member = |(number, status): (usize, &&str)| {
-                let name = format!("shop-{}", number + 1);
-                DbInstance::builder().db_instance_identifier(name).db_instance_status(*status).build()
-            };
-            let all = of_members.iter().enumerate().map(member).collect();
-            DescribeDbInstancesOutput::builder().set_db_instances(Some(all)).build()
-        });
-    }
-    [cluster.build(), members.build()]
-}
-
-/// The cluster and both of its instances have this status.
-pub(crate) fn all(status: &'static str) -> Statuses {
-    (status, [status; 2])
-}
-
-/// What `DescribeDBClusters` answers.
-pub(crate) fn seen_cluster(cluster: DbCluster) -> DescribeDbClustersOutput {
-    DescribeDbClustersOutput::builder().db_clusters(cluster).build()
-}
-
-/// RDS throttles the first look at a cluster and answers the second.
-pub(crate) fn throttled_cluster(status: &'static str) -> [Rule; 2] {
-    let cluster = mock!(Client::describe_db_clusters)
-        .sequence()
-        .error(|| DescribeDBClustersError::generic(refusal("Throttling")))
-        .output(move || seen_cluster(DbCluster::builder().status(status).build()))
-        .build();
-    let [_, members] = looks_at_cluster(&[all(status)]);
-    [cluster, members]
-}
-
-/// RDS knows no such cluster.
-pub(crate) fn unknown_cluster() -> Rule {
-    mock!(Client::describe_db_clusters)
-        .then_error(|| DescribeDBClustersError::generic(refusal("DBClusterNotFoundFault")))
-}
-
 /// Calls a step as its state machine does, for as long as it is expected to be pending and to say these things.
 /// Answers what the call after that gets.
 pub(crate) async fn waits<S: Step<Output: Debug>>(step: &S, ctx: &Context, says: &[&str]) -> Option<Resume> {
     let mut resume = None;
     for expected in says {
-        let (next, _, progress) = pending(step.run(ctx, resume).await.unwrap());
+        let (next, _, progress) = pending(step.run(ctx, resume).await);
         assert_eq!(progress, *expected);
         resume = Some(next);
     }
     resume
-}
-
-/// What a state machine does with a pending answer: it keeps it as JSON, waits, and hands it back.
-pub(crate) fn pending<T: Debug>(answer: Progress<T>) -> (Resume, Duration, String) {
-    let Progress::Pending { state, retry_after, progress } = answer else { panic!("not pending: {answer:?}") };
-    (serde_json::from_value(json!({ "since": 0, "state": state })).unwrap(), retry_after, progress)
-}
-
-/// The output of an answer.
-pub(crate) fn done<T: Debug>(answer: Progress<T>) -> T {
-    let Progress::Done(output) = answer else { panic!("not done: {answer:?}") };
-    output
 }
 
 /// Makes an instance on the local cloud, and answers its name.

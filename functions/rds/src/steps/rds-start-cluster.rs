@@ -66,163 +66,82 @@ impl Step for Start {
 mod tests {
     use aws_sdk_rds::Client;
     use aws_sdk_rds::operation::start_db_cluster::{StartDBClusterError, StartDbClusterOutput};
-    use aws_smithy_mocks::{Rule, mock};
+    use aws_smithy_mocks::mock;
     use serde_json::json;
-    use stepward::testing::log;
+    use stepward::testing::step;
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{
-        all, context, done, looks_at_cluster, make_cluster, refusal, step, takes_only_a_name, throttled_cluster,
-        unknown_cluster, waits,
+    use crate::testing::change::{Change, Kind};
+    use crate::testing::{make_cluster, refusal};
+
+    const CHANGE: Change<Start> = Change {
+        step: || step(json!({ "cluster": "Shop" })),
+        kind: Kind::Cluster,
+        statuses: ["stopped", "starting", "available"],
+        doing: "Starting",
+        accepted: || {
+            mock!(Client::start_db_cluster)
+                .match_requests(|r| r.db_cluster_identifier() == Some("shop"))
+                .then_output(|| StartDbClusterOutput::builder().build())
+        },
+        refused: |code| mock!(Client::start_db_cluster).then_error(move || StartDBClusterError::generic(refusal(code))),
     };
-
-    const ASKED: &str = "shop is stopped, 0 of 2 instances available; RDS was asked";
-    const UNDER_WAY: &str = "shop is starting, 0 of 2 instances available; RDS was asked";
-    const REFUSED: &str = "shop is stopped, 0 of 2 instances available; RDS refused, and is asked again";
-
-    fn shop() -> Start {
-        step(json!({ "cluster": "Shop" }))
-    }
-
-    fn starts() -> Rule {
-        mock!(Client::start_db_cluster)
-            .match_requests(|r| r.db_cluster_identifier() == Some("shop"))
-            .then_output(|| StartDbClusterOutput::builder().build())
-    }
-
-    fn start_refused(code: &'static str) -> Rule {
-        mock!(Client::start_db_cluster).then_error(move || StartDBClusterError::generic(refusal(code)))
-    }
 
     #[tokio::test]
     async fn done_starts_the_cluster_and_ends_when_all_of_it_is_available() {
-        let half = ["starting", "available"];
-        let look = looks_at_cluster(&[all("stopped"), ("starting", half), ("available", half), all("available")]);
-        let start = starts();
-        let ctx = context(look.iter().chain([&start]));
-        let says = [
-            ASKED,
-            "shop is starting, 1 of 2 instances available; RDS was asked",
-            "shop is available, 1 of 2 instances available; RDS was asked",
-        ];
-        let resume = waits(&shop(), &ctx, &says).await;
-        let changed = done(shop().run(&ctx, resume).await.unwrap());
-
-        assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), ("stopped", "available"));
-        let members = changed.members.iter().map(|member| (member.instance.as_str(), member.status.as_str()));
-        assert_eq!(members.collect::<Vec<_>>(), [("shop-1", "available"), ("shop-2", "available")]);
-        assert!(changed.console_url.ends_with("#database:id=shop;is-cluster=true"), "{}", changed.console_url);
-        assert_eq!(start.num_calls(), 1);
-        assert_eq!(log(&ctx), ["Starting shop", "shop is available"]);
+        CHANGE.is_done().await;
     }
 
     #[tokio::test]
     async fn already_available_is_success_and_rds_is_asked_for_nothing() {
-        let look = looks_at_cluster(&[("available", ["storage-initialization", "storage-optimization"])]);
-        let changed = done(shop().run(&context(&look), None).await.unwrap());
-        assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), ("available", "available"));
+        CHANGE.is_already_done(&[("available", ["storage-initialization", "storage-optimization"])]).await;
     }
 
     #[tokio::test]
     async fn not_found_is_a_cluster_that_rds_does_not_know() {
-        let error = shop().run(&context([&unknown_cluster()]), None).await.unwrap_err();
-        assert_eq!(error.name, ErrorName::NotFound);
+        CHANGE.is_not_found().await;
     }
 
     #[test]
     fn invalid_names_are_refused_before_any_call() {
-        takes_only_a_name::<Start>("cluster");
+        CHANGE.takes_only_a_name();
     }
 
     #[tokio::test(start_paused = true)]
     async fn throttled_looks_are_repeated_and_the_step_goes_on() {
-        let look = throttled_cluster("available");
-        done(shop().run(&context(&look), None).await.unwrap());
-        assert_eq!(look[0].num_calls(), 2);
+        CHANGE.is_throttled().await;
     }
 
     #[tokio::test]
     async fn pending_while_the_cluster_is_busy_and_then_starts_it_once() {
-        let busy = ("stopping", ["stopping", "stopped"]);
-        let look = looks_at_cluster(&[busy, all("stopped"), all("stopped"), all("available")]);
-        let start = starts();
-        let ctx = context(look.iter().chain([&start]));
-        // RDS shows the old status for a moment after it was asked.
-        let says = ["shop is stopping, 0 of 2 instances available; RDS is not asked yet", ASKED, ASKED];
-        let resume = waits(&shop(), &ctx, &says).await;
-        done(shop().run(&ctx, resume).await.unwrap());
-        assert_eq!(start.num_calls(), 1);
+        CHANGE.is_pending_while(("stopping", ["stopping", "stopped"])).await;
     }
 
     #[tokio::test]
     async fn pending_after_a_lost_answer_asks_for_nothing_again() {
-        let says = ["shop is starting, 0 of 2 instances available"];
-        waits(&shop(), &context(&looks_at_cluster(&[all("starting")])), &says).await;
-
-        // The SDK's own retry is refused because the first request got through.
-        let look = looks_at_cluster(&[all("stopped"), all("starting")]);
-        let start = start_refused("InvalidDBClusterStateFault");
-        waits(&shop(), &context(look.iter().chain([&start])), &says).await;
+        CHANGE.is_pending_after_a_lost_answer().await;
     }
 
     #[tokio::test]
     async fn failed_when_the_cluster_or_one_of_its_instances_does_not_get_there() {
-        for (last, says) in [
-            (
-                ("starting", ["available", "incompatible-parameters"]),
-                "shop-2 is incompatible-parameters and does not become available: it does not start",
-            ),
-            (all("stopped"), "shop is stopped again"),
-        ] {
-            let (look, start) = (looks_at_cluster(&[all("stopped"), all("starting"), last]), starts());
-            let ctx = context(look.iter().chain([&start]));
-            let resume = waits(&shop(), &ctx, &[ASKED, UNDER_WAY]).await;
-            let error = shop().run(&ctx, resume).await.unwrap_err();
-            assert_eq!(error.name, ErrorName::StepFailed);
-            assert!(error.message.starts_with(says), "{error}");
-        }
+        let message = "shop-2 is incompatible-parameters and does not become available: it does not start";
+        CHANGE.is_failed(("starting", ["available", "incompatible-parameters"]), message).await;
     }
 
     #[tokio::test]
     async fn a_status_that_leads_nowhere_is_a_conflict_with_advice() {
-        for (statuses, who) in [
-            (("inaccessible-encryption-credentials", ["stopped", "stopped"]), "shop"),
-            (("deleting", ["deleting", "stopped"]), "shop"),
-            (("available", ["incompatible-parameters", "available"]), "shop-1"),
-        ] {
-            let error = shop().run(&context(&looks_at_cluster(&[statuses])), None).await.unwrap_err();
-            assert_eq!(error.name, ErrorName::Conflict, "{statuses:?}");
-            assert!(error.message.starts_with(&format!("{who} is ")), "{error}");
-        }
+        CHANGE.is_a_conflict_in_other_statuses().await;
     }
 
     #[tokio::test]
     async fn what_rds_refuses_because_of_a_state_is_a_conflict() {
-        for (code, at_first) in [
-            ("InvalidDBClusterStateFault", &[REFUSED][..]),
-            ("InvalidDBInstanceState", &[REFUSED][..]),
-            ("InvalidDBShardGroupState", &[REFUSED][..]),
-            ("InvalidParameterCombination", &[]),
-        ] {
-            let (look, start) = (looks_at_cluster(&[all("stopped"); 4]), start_refused(code));
-            let ctx = context(look.iter().chain([&start]));
-            let resume = waits(&shop(), &ctx, at_first).await;
-            let error = shop().run(&ctx, resume).await.unwrap_err();
-            assert_eq!(error.name, ErrorName::Conflict, "{code}");
-            assert!(
-                error.message.starts_with("RDS says no; ") && error.message.contains("cluster-stop-start"),
-                "{error}"
-            );
-        }
+        CHANGE.is_a_conflict_where_rds_refuses().await;
     }
 
     #[tokio::test]
     async fn a_key_that_cannot_be_used_is_a_conflict_with_advice() {
-        let (look, start) = (looks_at_cluster(&[all("stopped")]), start_refused("KMSKeyNotAccessibleFault"));
-        let error = shop().run(&context(look.iter().chain([&start])), None).await.unwrap_err();
-        assert_eq!(error.name, ErrorName::Conflict);
-        assert!(error.message.starts_with("RDS says no; ") && error.message.contains("enable the key"), "{error}");
+        CHANGE.is_a_conflict_without_its_key().await;
     }
 
     #[test]

@@ -65,174 +65,97 @@ impl Step for Start {
 
 #[cfg(test)]
 mod tests {
-    use crate::POLL;
     use aws_sdk_rds::Client;
     use aws_sdk_rds::operation::start_db_instance::{StartDBInstanceError, StartDbInstanceOutput};
-    use aws_smithy_mocks::{Rule, mock};
+    use aws_smithy_mocks::mock;
     use serde_json::json;
-    use stepward::testing::log;
+    use stepward::testing::step;
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{
-        context, done, looks, looks_at_member, make_instance, pending, refusal, step, takes_only_a_name, throttled,
-        unknown, waits,
+    use crate::testing::change::{Change, Kind, all};
+    use crate::testing::{context, looks, make_instance, refusal};
+
+    const CHANGE: Change<Start> = Change {
+        step: || step(json!({ "instance": "Orders" })),
+        kind: Kind::Instance,
+        statuses: ["stopped", "starting", "available"],
+        doing: "Starting",
+        accepted: || {
+            mock!(Client::start_db_instance)
+                .match_requests(|r| r.db_instance_identifier() == Some("orders"))
+                .then_output(|| StartDbInstanceOutput::builder().build())
+        },
+        refused: |code| {
+            mock!(Client::start_db_instance).then_error(move || StartDBInstanceError::generic(refusal(code)))
+        },
     };
-
-    const ASKED: &str = "orders is stopped; RDS was asked";
-    const UNDER_WAY: &str = "orders is starting; RDS was asked";
-    const REFUSED: &str = "orders is stopped; RDS refused, and is asked again";
-
-    fn orders() -> Start {
-        step(json!({ "instance": "Orders" }))
-    }
-
-    fn starts() -> Rule {
-        mock!(Client::start_db_instance)
-            .match_requests(|r| r.db_instance_identifier() == Some("orders"))
-            .then_output(|| StartDbInstanceOutput::builder().build())
-    }
-
-    fn start_refused(code: &'static str) -> Rule {
-        mock!(Client::start_db_instance).then_error(move || StartDBInstanceError::generic(refusal(code)))
-    }
 
     #[tokio::test]
     async fn done_starts_the_instance_and_ends_when_it_is_available() {
-        let (look, start) = (looks(&["stopped", "starting", "available"]), starts());
-        let ctx = context([&look, &start]);
-        let resume = waits(&orders(), &ctx, &[ASKED, UNDER_WAY]).await;
-        let changed = done(orders().run(&ctx, resume).await.unwrap());
-
-        assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), ("stopped", "available"));
-        assert!(changed.console_url.ends_with("#database:id=orders;is-cluster=false"), "{}", changed.console_url);
-        assert_eq!(start.num_calls(), 1);
-        assert_eq!(log(&ctx), ["Starting orders", "orders is available"]);
+        CHANGE.is_done().await;
     }
 
     #[tokio::test]
     async fn already_available_is_success_and_rds_is_asked_for_nothing() {
-        for status in ["available", "storage-initialization", "storage-optimization"] {
-            let changed = done(orders().run(&context([&looks(&[status])]), None).await.unwrap());
-            assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), (status, status));
-        }
+        CHANGE.is_already_done(&[all("available"), all("storage-initialization"), all("storage-optimization")]).await;
     }
 
     #[tokio::test]
     async fn not_found_is_an_instance_that_rds_does_not_know() {
-        let error = orders().run(&context([&unknown()]), None).await.unwrap_err();
-        assert_eq!(error.name, ErrorName::NotFound);
+        CHANGE.is_not_found().await;
     }
 
     #[test]
     fn invalid_names_are_refused_before_any_call() {
-        takes_only_a_name::<Start>("instance");
+        CHANGE.takes_only_a_name();
     }
 
     #[tokio::test(start_paused = true)]
     async fn throttled_looks_are_repeated_and_the_step_goes_on() {
-        let look = throttled("available");
-        done(orders().run(&context([&look]), None).await.unwrap());
-        assert_eq!(look.num_calls(), 2);
+        CHANGE.is_throttled().await;
     }
 
     #[tokio::test]
     async fn pending_while_the_instance_is_busy_and_then_starts_it_once() {
-        let (look, start) = (looks(&["modifying", "stopped", "stopped", "available"]), starts());
-        let ctx = context([&look, &start]);
-        // RDS shows the old status for a moment after it was asked.
-        let resume = waits(&orders(), &ctx, &["orders is modifying; RDS is not asked yet", ASKED, ASKED]).await;
-        done(orders().run(&ctx, resume).await.unwrap());
-        assert_eq!(start.num_calls(), 1);
+        CHANGE.is_pending_while(all("modifying")).await;
     }
 
     #[tokio::test]
     async fn pending_after_a_lost_answer_asks_for_nothing_again() {
-        waits(&orders(), &context([&looks(&["starting"])]), &["orders is starting"]).await;
-
-        // The SDK's own retry is refused because the first request got through.
-        let (look, start) = (looks(&["stopped", "starting"]), start_refused("InvalidDBInstanceState"));
-        waits(&orders(), &context([&look, &start]), &["orders is starting"]).await;
-
-        // And RDS shows the old status for a moment.
-        let look = looks(&["stopped", "stopped", "starting", "available"]);
-        let start = start_refused("InvalidDBInstanceState");
-        let ctx = context([&look, &start]);
-        let resume = waits(&orders(), &ctx, &[REFUSED, "orders is starting"]).await;
-        assert_eq!(done(orders().run(&ctx, resume).await.unwrap()).previous_status, "stopped");
-        assert_eq!(start.num_calls(), 1);
-    }
-
-    #[tokio::test]
-    async fn pending_looks_are_rarer_the_longer_it_takes() {
-        let (look, start) = (looks(&["stopped", "starting"]), starts());
-        let ctx = context([&look, &start]);
-        let (resume, first, _) = pending(orders().run(&ctx, None).await.unwrap());
-        let (_, later, _) = pending(orders().run(&ctx, Some(resume)).await.unwrap());
-        assert_eq!((first, later), (POLL, Duration::from_mins(5)));
+        CHANGE.is_pending_after_a_lost_answer().await;
     }
 
     #[tokio::test]
     async fn failed_when_the_instance_does_not_get_there() {
-        for (last, says) in [("incompatible-parameters", "parameter group"), ("stopped", "orders is stopped again")] {
-            let (look, start) = (looks(&["stopped", "starting", last]), starts());
-            let ctx = context([&look, &start]);
-            let resume = waits(&orders(), &ctx, &[ASKED, UNDER_WAY]).await;
-            let error = orders().run(&ctx, resume).await.unwrap_err();
-            assert_eq!(error.name, ErrorName::StepFailed);
-            assert!(error.message.contains(says), "{error}");
-        }
+        let message = "orders is incompatible-parameters and does not become available: it does not start";
+        CHANGE.is_failed(all("incompatible-parameters"), message).await;
     }
 
     #[tokio::test]
     async fn a_status_that_leads_nowhere_is_a_conflict_with_advice() {
-        for status in ["storage-full", "failed", "upgrade_failed", "deleting", "incompatible-something-new"] {
-            let error = orders().run(&context([&looks(&[status])]), None).await.unwrap_err();
-            assert_eq!(error.name, ErrorName::Conflict, "{status}");
-            let begin = format!("orders is {status} and does not become available: ");
-            assert!(error.message.starts_with(&begin), "{error}");
-        }
-    }
-
-    #[tokio::test]
-    async fn an_instance_of_a_cluster_is_a_conflict_and_rds_is_not_asked() {
-        let error = orders().run(&context([&looks_at_member("stopped")]), None).await.unwrap_err();
-        assert_eq!(error.name, ErrorName::Conflict);
-        assert!(error.message.contains("cluster shop") && error.message.contains("rds-start-cluster"), "{error}");
+        CHANGE.is_a_conflict_in_other_statuses().await;
     }
 
     #[tokio::test]
     async fn what_rds_refuses_because_of_a_state_is_a_conflict() {
-        for (code, at_first) in [
-            ("InvalidDBInstanceState", &[REFUSED][..]),
-            ("InvalidDBClusterStateFault", &[REFUSED][..]),
-            ("InvalidSubnet", &[REFUSED][..]),
-            ("InvalidParameterCombination", &[]),
-        ] {
-            let (look, start) = (looks(&["stopped"; 4]), start_refused(code));
-            let ctx = context([&look, &start]);
-            let resume = waits(&orders(), &ctx, at_first).await;
-            let error = orders().run(&ctx, resume).await.unwrap_err();
-            assert_eq!(error.name, ErrorName::Conflict, "{code}");
-            assert!(
-                error.message.starts_with("RDS says no; ") && error.message.contains("USER_StopInstance"),
-                "{error}"
-            );
-        }
+        CHANGE.is_a_conflict_where_rds_refuses().await;
+    }
+
+    #[tokio::test]
+    async fn an_instance_of_a_cluster_is_a_conflict_and_rds_is_not_asked() {
+        CHANGE.is_a_conflict_for_a_member("rds-start-cluster").await;
     }
 
     #[tokio::test]
     async fn a_key_that_cannot_be_used_is_a_conflict_with_advice() {
-        let (look, start) = (looks(&["stopped"]), start_refused("KMSKeyNotAccessibleFault"));
-        let error = orders().run(&context([&look, &start]), None).await.unwrap_err();
-        assert_eq!(error.name, ErrorName::Conflict);
-        assert!(error.message.starts_with("RDS says no; ") && error.message.contains("enable the key"), "{error}");
+        CHANGE.is_a_conflict_without_its_key().await;
     }
 
     #[tokio::test]
     async fn an_instance_whose_key_can_be_used_again_is_started() {
-        let (look, start) = (looks(&["inaccessible-encryption-credentials-recoverable"]), starts());
-        orders().run(&context([&look, &start]), None).await.unwrap();
+        let (look, start) = (looks(&["inaccessible-encryption-credentials-recoverable"]), (CHANGE.accepted)());
+        (CHANGE.step)().run(&context([&look, &start]), None).await.unwrap();
         assert_eq!(start.num_calls(), 1);
     }
 

@@ -70,152 +70,82 @@ impl Step for Stop {
 mod tests {
     use aws_sdk_rds::Client;
     use aws_sdk_rds::operation::stop_db_instance::{StopDBInstanceError, StopDbInstanceOutput};
-    use aws_sdk_rds::primitives::DateTime;
-    use aws_sdk_rds::types::DbInstance;
-    use aws_smithy_mocks::{Rule, mock};
+    use aws_smithy_mocks::mock;
     use serde_json::json;
-    use stepward::testing::log;
+    use stepward::testing::step;
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{
-        context, done, looks, looks_at_member, make_instance, refusal, seen, step, takes_only_a_name, throttled,
-        unknown, waits,
+    use crate::testing::change::{Change, Kind, all};
+    use crate::testing::{make_instance, refusal};
+
+    const CHANGE: Change<Stop> = Change {
+        step: || step(json!({ "instance": "Orders" })),
+        kind: Kind::Instance,
+        statuses: ["available", "stopping", "stopped"],
+        doing: "Stopping",
+        accepted: || {
+            mock!(Client::stop_db_instance)
+                .match_requests(|r| r.db_instance_identifier() == Some("orders"))
+                .then_output(|| StopDbInstanceOutput::builder().build())
+        },
+        refused: |code| mock!(Client::stop_db_instance).then_error(move || StopDBInstanceError::generic(refusal(code))),
     };
-
-    const ASKED: &str = "orders is available; RDS was asked";
-    const UNDER_WAY: &str = "orders is stopping; RDS was asked";
-    const REFUSED: &str = "orders is available; RDS refused, and is asked again";
-
-    fn orders() -> Stop {
-        step(json!({ "instance": "Orders" }))
-    }
-
-    fn stops() -> Rule {
-        mock!(Client::stop_db_instance)
-            .match_requests(|r| r.db_instance_identifier() == Some("orders"))
-            .then_output(|| StopDbInstanceOutput::builder().build())
-    }
-
-    fn stop_refused(code: &'static str) -> Rule {
-        mock!(Client::stop_db_instance).then_error(move || StopDBInstanceError::generic(refusal(code)))
-    }
 
     #[tokio::test]
     async fn done_stops_the_instance_and_ends_when_it_is_stopped() {
-        let (look, stop) = (looks(&["available", "stopping", "stopped"]), stops());
-        let ctx = context([&look, &stop]);
-        let resume = waits(&orders(), &ctx, &[ASKED, UNDER_WAY]).await;
-        let changed = done(orders().run(&ctx, resume).await.unwrap());
-
-        assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), ("available", "stopped"));
-        assert!(changed.console_url.ends_with("#database:id=orders;is-cluster=false"), "{}", changed.console_url);
-        assert_eq!(stop.num_calls(), 1);
-        assert_eq!(log(&ctx), ["Stopping orders", "orders is stopped"]);
+        CHANGE.is_done().await;
     }
 
     #[tokio::test]
     async fn already_stopped_is_success_and_rds_is_asked_for_nothing() {
-        let restart = DateTime::from_secs(1_800_000_000);
-        let look = mock!(Client::describe_db_instances).then_output(move || {
-            seen(DbInstance::builder().db_instance_status("stopped").automatic_restart_time(restart).build())
-        });
-        let changed = done(orders().run(&context([&look]), None).await.unwrap());
-        assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), ("stopped", "stopped"));
-        assert_eq!(changed.restarts_at.as_deref(), Some("2027-01-15T08:00:00Z"));
+        CHANGE.is_already_done(&[all("stopped")]).await;
     }
 
     #[tokio::test]
     async fn not_found_is_an_instance_that_rds_does_not_know() {
-        let error = orders().run(&context([&unknown()]), None).await.unwrap_err();
-        assert_eq!(error.name, ErrorName::NotFound);
+        CHANGE.is_not_found().await;
     }
 
     #[test]
     fn invalid_names_are_refused_before_any_call() {
-        takes_only_a_name::<Stop>("instance");
+        CHANGE.takes_only_a_name();
     }
 
     #[tokio::test(start_paused = true)]
     async fn throttled_looks_are_repeated_and_the_step_goes_on() {
-        let look = throttled("stopped");
-        done(orders().run(&context([&look]), None).await.unwrap());
-        assert_eq!(look.num_calls(), 2);
+        CHANGE.is_throttled().await;
     }
 
     #[tokio::test]
     async fn pending_while_the_instance_is_busy_and_then_stops_it_once() {
-        let (look, stop) = (looks(&["modifying", "available", "available", "stopped"]), stops());
-        let ctx = context([&look, &stop]);
-        // RDS shows the old status for a moment after it was asked.
-        let resume = waits(&orders(), &ctx, &["orders is modifying; RDS is not asked yet", ASKED, ASKED]).await;
-        done(orders().run(&ctx, resume).await.unwrap());
-        assert_eq!(stop.num_calls(), 1);
+        CHANGE.is_pending_while(all("modifying")).await;
     }
 
     #[tokio::test]
     async fn pending_after_a_lost_answer_asks_for_nothing_again() {
-        waits(&orders(), &context([&looks(&["stopping"])]), &["orders is stopping"]).await;
-
-        // The SDK's own retry is refused because the first request got through.
-        let (look, stop) = (looks(&["available", "stopping"]), stop_refused("InvalidDBInstanceState"));
-        waits(&orders(), &context([&look, &stop]), &["orders is stopping"]).await;
-
-        // And RDS shows the old status for a moment.
-        let look = looks(&["available", "available", "stopping", "stopped"]);
-        let stop = stop_refused("InvalidDBInstanceState");
-        let ctx = context([&look, &stop]);
-        let resume = waits(&orders(), &ctx, &[REFUSED, "orders is stopping"]).await;
-        assert_eq!(done(orders().run(&ctx, resume).await.unwrap()).previous_status, "available");
-        assert_eq!(stop.num_calls(), 1);
+        CHANGE.is_pending_after_a_lost_answer().await;
     }
 
     #[tokio::test]
     async fn failed_when_the_instance_does_not_get_there() {
-        for (last, says) in [("failed", "restore it"), ("available", "orders is available again")] {
-            let (look, stop) = (looks(&["available", "stopping", last]), stops());
-            let ctx = context([&look, &stop]);
-            let resume = waits(&orders(), &ctx, &[ASKED, UNDER_WAY]).await;
-            let error = orders().run(&ctx, resume).await.unwrap_err();
-            assert_eq!(error.name, ErrorName::StepFailed);
-            assert!(error.message.contains(says), "{error}");
-        }
+        let message = "orders is failed and does not become stopped: RDS cannot recover it";
+        CHANGE.is_failed(all("failed"), message).await;
     }
 
     #[tokio::test]
     async fn a_status_that_leads_nowhere_is_a_conflict_with_advice() {
-        for status in ["storage-full", "failed", "upgrade_failed", "deleting", "incompatible-something-new"] {
-            let error = orders().run(&context([&looks(&[status])]), None).await.unwrap_err();
-            assert_eq!(error.name, ErrorName::Conflict, "{status}");
-            let begin = format!("orders is {status} and does not become stopped: ");
-            assert!(error.message.starts_with(&begin), "{error}");
-        }
-    }
-
-    #[tokio::test]
-    async fn an_instance_of_a_cluster_is_a_conflict_and_rds_is_not_asked() {
-        let error = orders().run(&context([&looks_at_member("available")]), None).await.unwrap_err();
-        assert_eq!(error.name, ErrorName::Conflict);
-        assert!(error.message.contains("cluster shop") && error.message.contains("rds-stop-cluster"), "{error}");
+        CHANGE.is_a_conflict_in_other_statuses().await;
     }
 
     #[tokio::test]
     async fn what_rds_refuses_because_of_a_state_is_a_conflict() {
-        for (code, at_first) in [
-            ("InvalidDBInstanceState", &[REFUSED][..]),
-            ("InvalidDBClusterStateFault", &[REFUSED][..]),
-            ("InvalidParameterCombination", &[]),
-        ] {
-            let (look, stop) = (looks(&["available"; 4]), stop_refused(code));
-            let ctx = context([&look, &stop]);
-            let resume = waits(&orders(), &ctx, at_first).await;
-            let error = orders().run(&ctx, resume).await.unwrap_err();
-            assert_eq!(error.name, ErrorName::Conflict, "{code}");
-            assert!(
-                error.message.starts_with("RDS says no; ") && error.message.contains("USER_StopInstance"),
-                "{error}"
-            );
-        }
+        CHANGE.is_a_conflict_where_rds_refuses().await;
+    }
+
+    #[tokio::test]
+    async fn an_instance_of_a_cluster_is_a_conflict_and_rds_is_not_asked() {
+        CHANGE.is_a_conflict_for_a_member("rds-stop-cluster").await;
     }
 
     #[test]
