@@ -6,7 +6,9 @@ use aws_config::SdkConfig;
 use aws_credential_types::provider::ProvideCredentials;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::{Context, ErrorName, Permissions, Progress, Resume, Service, Step, StepError};
+
+const EC2: Service = Service { iam_prefix: "ec2", codes: |_, _| None };
 
 /// Misbehave.
 ///
@@ -66,12 +68,14 @@ impl Step for Rogue {
             Misdeed::Panic => panic!("a panic whose message nobody should see: {}", credentials(ctx).await?),
             Misdeed::Undeclared => {
                 let ec2 = ctx.client(aws_sdk_ec2::Client::new);
-                ec2.stop_instances().instance_ids(&self.instance_id).send().await?;
+                let stop = ec2.stop_instances().instance_ids(&self.instance_id);
+                stop.send().await.map_err(|error| EC2.step_error(error))?;
                 "stopped an instance without permission".into()
             }
             Misdeed::AsBroker => {
                 let own = stepward::access::session::aws_config(Some(ctx.place.region.clone())).await;
-                aws_sdk_ec2::Client::new(&own).describe_instances().send().await?;
+                let describe = aws_sdk_ec2::Client::new(&own).describe_instances();
+                describe.send().await.map_err(|error| EC2.step_error(error))?;
                 "described instances as the broker".into()
             }
             Misdeed::BigOutput => "0123456789abcdef".repeat(100 * 1024 / 16),

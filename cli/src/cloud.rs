@@ -9,7 +9,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_smithy_types::timeout::TimeoutConfig;
-use stepward::model::error::{ErrorName, StepError};
+use stepward::{ErrorName, Service, StepError};
 
 use crate::error::{Error, Result};
 use crate::local;
@@ -143,7 +143,7 @@ impl Cloud {
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        self.explain(&StepError::from(error))
+        self.explain(&service_of::<E>().step_error(error))
     }
 
     /// As [`error`](Self::error), for an error that `stepward` has named already.
@@ -211,6 +211,17 @@ impl Cloud {
     }
 }
 
+/// The service of an operation's error, from the name of its SDK crate. Commands act on codes, so none needs a name of
+/// its own here.
+fn service_of<E>() -> Service {
+    let sdk_crate = std::any::type_name::<E>().split("::").next().unwrap_or_default();
+    let iam_prefix = match sdk_crate.strip_prefix("aws_sdk_").unwrap_or(sdk_crate) {
+        "sfn" => "states",
+        service => service,
+    };
+    Service { iam_prefix, codes: |_, _| None }
+}
+
 fn operation(error: &StepError) -> &str {
     error.aws.as_ref().map_or("the call", |aws| &aws.operation)
 }
@@ -225,7 +236,20 @@ fn timeouts() -> TimeoutConfig {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_cloudformation::operation::create_stack::CreateStackError;
+    use aws_sdk_sfn::operation::start_execution::StartExecutionError;
+    use stepward::testing::service_error;
+
     use super::*;
+
+    #[test]
+    fn a_refusal_names_the_action_as_iam_does() {
+        let cloud = Cloud::local(1, local::OPERATOR, None);
+        let start = cloud.error(service_error(StartExecutionError::generic, "AccessDeniedException", 400)).to_string();
+        assert!(start.contains("refused states:StartExecution"), "{start}");
+        let create = cloud.error(service_error(CreateStackError::generic, "AccessDenied", 403)).to_string();
+        assert!(create.contains("refused cloudformation:CreateStack"), "{create}");
+    }
 
     #[tokio::test]
     async fn a_local_cloud_that_is_not_there_is_named_with_the_command_that_starts_it() {

@@ -16,6 +16,7 @@ pub mod runtime;
 pub mod settings;
 pub mod testing;
 
+pub use model::aws_error::{AwsError, Service};
 pub use model::envelope::Resume;
 pub use model::error::{ErrorName, StepError};
 pub use model::permissions::Permissions;

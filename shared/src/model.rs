@@ -1,6 +1,7 @@
 //! What processes exchange and store.
 
 pub mod artifacts;
+pub mod aws_error;
 pub mod bucket;
 pub mod customer;
 pub mod digest;

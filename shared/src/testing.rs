@@ -14,6 +14,10 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_runtime_api::client::http::HttpClient;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_runtime_api::http::StatusCode;
+use aws_smithy_types::error::ErrorMetadata;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -158,6 +162,17 @@ pub fn names_invalid_parameters<S: Step>() {
         let begin = format!("params, field `{name}`: {why}");
         assert!(error.message.starts_with(&begin), "{} does not name {name}: {error}", S::NAME);
     }
+}
+
+/// The error of an SDK call that AWS answered with this error code and HTTP status, as in
+/// `service_error(StopInstancesError::generic, "VolumeInUse", 400)`.
+pub fn service_error<E>(
+    generic: impl FnOnce(ErrorMetadata) -> E,
+    code: &str,
+    status: u16,
+) -> SdkError<E, HttpResponse> {
+    let status = StatusCode::try_from(status).unwrap_or_else(|_| unreachable!("a test gives an HTTP status"));
+    SdkError::service_error(generic(ErrorMetadata::builder().code(code).build()), HttpResponse::new(status, "".into()))
 }
 
 /// What the step has said so far.

@@ -329,9 +329,11 @@ async fn assumed(operator: &Cloud, role_arn: &str) -> SdkConfig {
 mod tests {
     use schemars::JsonSchema;
     use serde::Deserialize;
-    use stepward::{Context, Permissions, Resume};
+    use stepward::{Context, Permissions, Resume, Service};
 
     use super::*;
+
+    const EC2: Service = Service { iam_prefix: "ec2", codes: |_, _| None };
 
     /// Look at instances.
     ///
@@ -354,7 +356,8 @@ mod tests {
         }
 
         async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<stepward::Progress<()>, StepError> {
-            ctx.client(aws_sdk_ec2::Client::new).describe_instances().send().await?;
+            let ec2 = ctx.client(aws_sdk_ec2::Client::new);
+            ec2.describe_instances().send().await.map_err(|error| EC2.step_error(error))?;
             Ok(stepward::Progress::Done(()))
         }
     }

@@ -1,5 +1,6 @@
 //! How Athena's results are read.
 
+mod error;
 pub mod steps;
 
 use aws_sdk_athena::Client;
@@ -7,6 +8,8 @@ use aws_sdk_athena::types::Row;
 use schemars::JsonSchema;
 use serde::Serialize;
 use stepward::StepError;
+
+use error::athena_error;
 
 /// What one page of results holds at most.
 /// <https://docs.aws.amazon.com/athena/latest/APIReference/API_GetQueryResults.html>
@@ -44,7 +47,7 @@ pub async fn first_rows(athena: &Client, query: &str, max_rows: usize) -> Result
     while table.rows.len() <= max_rows
         && let Some(page) = pages.next().await
     {
-        let Some(result) = page?.result_set else { break };
+        let Some(result) = page.map_err(athena_error)?.result_set else { break };
         let mut rows: Vec<_> = result.rows.unwrap_or_default().into_iter().map(values).collect();
         if first {
             let columns = result.result_set_metadata.and_then(|about| about.column_info).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! What the Auto Scaling steps share: a group's sizes, and how far it is from them.
 
+mod error;
 pub mod steps;
 
 use std::fmt;

@@ -1,5 +1,6 @@
 //! What the CloudWatch Logs steps share: names of log groups, and a query from its start to its rows.
 
+mod error;
 mod groups;
 mod range;
 mod rows;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use stepward::model::input::require;
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, StepError};
 
+use error::logs_error;
 use groups::{Group, MAX_GROUPS, check_place};
 pub use groups::{check_group_name, group_arns};
 pub use range::{Count, TimeUnit};
@@ -161,10 +163,10 @@ async fn start(ctx: &Context, query: &Query) -> Result<Started, StepError> {
     let answer = match request.customize().config_override(once).send().await {
         Ok(answer) => answer,
         Err(error) if error.raw_response().is_some_and(|answer| answer.status().is_client_error()) => {
-            return Err(error.into());
+            return Err(logs_error(error));
         }
         // It may have started all the same.
-        Err(error) => return find(ctx).await?.ok_or_else(|| error.into()),
+        Err(error) => return find(ctx).await?.ok_or_else(|| logs_error(error)),
     };
     let query_id = answer
         .query_id
@@ -177,7 +179,7 @@ async fn start(ctx: &Context, query: &Query) -> Result<Started, StepError> {
 async fn look(ctx: &Context, query: Started, limit: u16, patience: Duration) -> Result<Progress<Answered>, StepError> {
     let logs = ctx.client(Client::new);
     let id = &query.query_id;
-    let answer = logs.get_query_results().query_id(id).send().await?;
+    let answer = logs.get_query_results().query_id(id).send().await.map_err(logs_error)?;
     let statistics = answer.statistics.as_ref().map(Statistics::from).unwrap_or_default();
     let failed = |what: &str| Err(ErrorName::StepFailed.because(format!("CloudWatch Logs query {id} {what}")));
     match &answer.status {
@@ -200,7 +202,7 @@ async fn look(ctx: &Context, query: Started, limit: u16, patience: Duration) -> 
     }
     let (mut results, mut next) = (answer.results.unwrap_or_default(), answer.next_token);
     while let Some(token) = next.filter(|_| results.len() < limit.into()) {
-        let page = logs.get_query_results().query_id(id).next_token(token).send().await?;
+        let page = logs.get_query_results().query_id(id).next_token(token).send().await.map_err(logs_error)?;
         results.extend(page.results.unwrap_or_default());
         next = page.next_token;
     }
@@ -242,7 +244,7 @@ pub async fn stop(ctx: &Context, resume: Option<Resume>) -> Result<(), StepError
             // Which is an error to CloudWatch Logs.
             // https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_StopQuery.html
             Err(error) if error.code() != Some("InvalidParameterException") => {
-                let error = StepError::from(error);
+                let error = logs_error(error);
                 ctx.log(format_args!("CloudWatch Logs query {id} was not stopped: {error}"));
                 failure = failure.and(Err(error));
             }
@@ -280,7 +282,7 @@ async fn marked(ctx: &Context, states: &[QueryStatus]) -> Result<Vec<QueryInfo>,
         let mut next = None;
         loop {
             let request = logs.describe_queries().query_language(QueryLanguage::Cwli).status(state.clone());
-            let page = request.max_results(1000).set_next_token(next).send().await?;
+            let page = request.max_results(1000).set_next_token(next).send().await.map_err(logs_error)?;
             found.extend(page.queries.unwrap_or_default().into_iter().filter(is_ours));
             next = page.next_token;
             if next.is_none() {

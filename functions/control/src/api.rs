@@ -22,6 +22,8 @@ use stepward::model::job::JobInput;
 use stepward::runtime::{Event, run};
 use stepward::{access::session, settings};
 
+use crate::error::states_error;
+
 struct Api {
     states: Client,
     /// What the ARN of each state machine begins with, `arn:…:stateMachine:stepward-`.
@@ -106,7 +108,7 @@ impl Api {
             .input(text)
             .send()
             .await
-            .map_err(StepError::from);
+            .map_err(states_error);
         match started {
             Ok(_) => {}
             Err(error) if error.has_code("ExecutionAlreadyExists") => self.check_same(&job, &name, &input).await?,
@@ -172,7 +174,7 @@ impl Api {
 
     async fn find(&self, job: &str, name: &str) -> Result<DescribeExecutionOutput, StepError> {
         let arn = format!("{}{job}:{name}", self.state_machines.replacen(":stateMachine:", ":execution:", 1));
-        self.states.describe_execution().execution_arn(arn).send().await.map_err(|error| match StepError::from(error) {
+        self.states.describe_execution().execution_arn(arn).send().await.map_err(|error| match states_error(error) {
             error if error.name == ErrorName::NotFound => {
                 ErrorName::NotFound.because(format!("there is no execution {job}:{name}"))
             }

@@ -22,6 +22,8 @@ use stepward::model::error::{ErrorName, StepError};
 use stepward::runtime::{Event, run};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::error::{lambda_error, states_error};
+
 /// The longest that Lambda lets any function run: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html>
 const LONGEST: Duration = Duration::from_mins(15);
 /// A function's limit does not count its start: <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
@@ -97,7 +99,7 @@ async fn history(clients: &Clients, execution: &str) -> Result<Vec<HistoryEvent>
     let mut pages = request.into_paginator().items().send();
     let mut history = Vec::new();
     while let Some(event) = pages.next().await {
-        history.push(event?);
+        history.push(event.map_err(states_error)?);
     }
     Ok(history)
 }
@@ -111,7 +113,8 @@ async fn calls_of_items(
 ) -> Result<(Vec<Call>, Vec<String>), StepError> {
     // Stopping an execution stops its Maps' items a little later.
     let patience = Instant::now() + MAP_ENDS.min(until(deadline));
-    while clients.states.describe_map_run().map_run_arn(run).send().await?.status == MapRunStatus::Running {
+    let describe = clients.states.describe_map_run().map_run_arn(run);
+    while describe.clone().send().await.map_err(states_error)?.status == MapRunStatus::Running {
         if Instant::now() >= patience {
             return Err(ErrorName::TimedOut.because(format!("the Map run {run} has not ended; it is looked at again")));
         }
@@ -122,7 +125,7 @@ async fn calls_of_items(
     let mut pages = clients.states.list_executions().map_run_arn(run).into_paginator().items().send();
     let mut items = Vec::new();
     while let Some(item) = pages.next().await {
-        let item = item?;
+        let item = item.map_err(states_error)?;
         if item.status != ExecutionStatus::Succeeded {
             items.push(item.execution_arn);
         }
@@ -161,7 +164,7 @@ async fn limit(clients: &Clients, function: &str) -> Duration {
     let seconds = match clients.lambda.get_function_configuration().function_name(function).send().await {
         Ok(function) => function.timeout.and_then(|seconds| seconds.try_into().ok()),
         Err(error) => {
-            let error = StepError::from(error);
+            let error = lambda_error(error);
             tracing::warn!("the limit of {function} is taken for {} s: {error}", LONGEST.as_secs());
             None
         }
@@ -186,7 +189,8 @@ async fn stop_all<'a>(clients: &Clients, calls: impl IntoIterator<Item = (&'a Ca
 
 async fn stop(clients: &Clients, call: &Call) -> Result<(), StepError> {
     let payload = Blob::new(call.payload.to_string());
-    let answer = clients.steps.invoke().function_name(&call.function).payload(payload).send().await?;
+    let invoke = clients.steps.invoke().function_name(&call.function).payload(payload);
+    let answer = invoke.send().await.map_err(lambda_error)?;
     if answer.function_error.is_none() {
         return Ok(());
     }

@@ -6,3 +6,4 @@ pub mod accounts;
 pub mod api;
 pub mod cancel;
 pub mod dispatch;
+mod error;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use stepward::{Context, ErrorName, Resume, StepError};
 
 use crate::bring::reason;
+use crate::error::ec2_error;
 use crate::instances::{Selection, state};
 use crate::{TOKEN_TAG, filter, health};
 
@@ -58,7 +59,7 @@ async fn image(ctx: &Context, ec2: &Client) -> Result<Option<Image>, StepError> 
     let mut pages = ec2.describe_images().owners("self").filters(named).into_paginator().send();
     let mut images = Vec::new();
     while let Some(page) = pages.next().await {
-        images.extend(page?.images.unwrap_or_default());
+        images.extend(page.map_err(ec2_error)?.images.unwrap_or_default());
     }
     Ok(images.into_iter().next())
 }
@@ -77,7 +78,14 @@ async fn register(
     snapshot_id: &str,
     request: RegisterImageInputBuilder,
 ) -> Result<Stage, StepError> {
-    let found = ec2.describe_snapshots().snapshot_ids(snapshot_id).send().await?.snapshots.unwrap_or_default();
+    let found = ec2
+        .describe_snapshots()
+        .snapshot_ids(snapshot_id)
+        .send()
+        .await
+        .map_err(ec2_error)?
+        .snapshots
+        .unwrap_or_default();
     let snapshot =
         found.first().ok_or_else(|| ErrorName::NotFound.because(format!("there is no snapshot {snapshot_id}")))?;
     match &snapshot.state {
@@ -96,7 +104,7 @@ async fn register(
             )));
         }
     }
-    let sent = request.name(image_name(ctx)).send_with(ec2).await.map_err(StepError::from);
+    let sent = request.name(image_name(ctx)).send_with(ec2).await.map_err(ec2_error);
     if sent.as_ref().is_err_and(|error| error.has_code("InvalidAMIName.Duplicate")) {
         // By a call whose answer was lost, and EC2 does not show it yet.
         return Ok(Stage::Waiting(Made::default(), SOON, "image is registered".into()));
@@ -169,7 +177,7 @@ impl Made {
             }
         }
         let request = request.image_id(image_id).client_token(token(ctx)).min_count(1).max_count(1);
-        let launched = match request.send_with(ec2).await.map_err(StepError::from) {
+        let launched = match request.send_with(ec2).await.map_err(ec2_error) {
             Err(error) if is_gone(&error) => return self.unknown(image_id),
             launched => launched?.instances.unwrap_or_default(),
         };
@@ -262,7 +270,7 @@ impl Made {
         };
         if let Some(id) = &self.instance_id {
             let answer = ec2.terminate_instances().instance_ids(id).send().await;
-            note(format!("instance {id}"), answer.map(drop).map_err(StepError::from));
+            note(format!("instance {id}"), answer.map(drop).map_err(ec2_error));
         }
         if let Some(id) = &self.image_id {
             note(format!("image {id}"), deregister(ec2, id).await);
@@ -276,7 +284,7 @@ impl Made {
 /// # Errors
 /// Why EC2 refused.
 pub async fn deregister(ec2: &Client, image_id: &str) -> Result<(), StepError> {
-    match ec2.deregister_image().image_id(image_id).send().await.map_err(StepError::from) {
+    match ec2.deregister_image().image_id(image_id).send().await.map_err(ec2_error) {
         Err(error) if !is_gone(&error) => Err(error),
         _ => Ok(()),
     }

@@ -10,6 +10,7 @@ use stepward::model::input::require;
 use stepward::model::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Permissions, StepError};
 
+use crate::error::ec2_error;
 use crate::{filter, require_id};
 
 /// Instances that one call may name. A session policy that names each has room for about 25; beyond that it falls back
@@ -110,7 +111,11 @@ impl Selection<'_> {
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
             found.extend(
-                page?.reservations.unwrap_or_default().into_iter().flat_map(|r| r.instances.unwrap_or_default()),
+                page.map_err(ec2_error)?
+                    .reservations
+                    .unwrap_or_default()
+                    .into_iter()
+                    .flat_map(|r| r.instances.unwrap_or_default()),
             );
             if !self.tags.is_empty() && found.len() > MAX_BY_TAGS {
                 return Err(ErrorName::Conflict.because(format!(

@@ -1,6 +1,7 @@
 //! What the EC2 steps share.
 
 pub mod bring;
+mod error;
 pub mod from_snapshot;
 pub mod image;
 pub mod instances;
@@ -18,6 +19,8 @@ use aws_sdk_ec2::types::{
 use serde_json::json;
 use stepward::model::input::require;
 use stepward::{Permissions, StepError};
+
+use error::ec2_error;
 
 /// The tag that everything a step makes carries, with the step's client token: a call repeated after a lost answer
 /// finds by it what the first one made.
@@ -134,7 +137,7 @@ pub async fn health(ec2: &Client, ids: &[String]) -> Result<Vec<Health>, StepErr
         let request = ec2.describe_instance_status().set_instance_ids(Some(ids.to_vec())).include_all_instances(true);
         let mut pages = request.into_paginator().send();
         while let Some(page) = pages.next().await {
-            found.extend(page?.instance_statuses.unwrap_or_default());
+            found.extend(page.map_err(ec2_error)?.instance_statuses.unwrap_or_default());
         }
     }
     let health = |status: InstanceStatus| {

@@ -1,5 +1,6 @@
 //! What the ECS steps share: how clusters and tasks are named, and what ECS's words about stopped tasks mean.
 
+mod error;
 pub mod exec;
 pub mod nodes;
 pub mod steps;

@@ -1,5 +1,6 @@
 //! What the Elastic Load Balancing steps share: a load balancer as a parameter gives it.
 
+mod error;
 pub mod steps;
 
 use aws_sdk_elasticloadbalancingv2::Client;
@@ -7,6 +8,8 @@ use aws_sdk_elasticloadbalancingv2::types::LoadBalancer;
 use stepward::model::input::require;
 use stepward::model::permissions::Place;
 use stepward::{Context, ErrorName, StepError};
+
+use error::elb_error;
 
 /// How the ARN of a load balancer begins, after partition, Region and account.
 const RESOURCE: &str = "loadbalancer/";
@@ -62,7 +65,7 @@ pub async fn find(ctx: &Context, load_balancer: &str) -> Result<LoadBalancer, St
     let request = ctx.client(Client::new).describe_load_balancers();
     let request = if is_arn { request.load_balancer_arns(load_balancer) } else { request.names(load_balancer) };
     let answer = request.send().await.map_err(|error| {
-        let mut error = StepError::from(error);
+        let mut error = elb_error(error);
         if error.name == ErrorName::NotFound {
             error.message = absent();
         }

@@ -1,6 +1,7 @@
 //! What the Lambda steps share: one invocation, never sent twice unless Lambda has refused it, and what came of it.
 
 pub mod code;
+mod error;
 pub mod own;
 pub mod steps;
 
@@ -17,6 +18,8 @@ use aws_smithy_types::base64;
 use serde_json::Value;
 use stepward::runtime::resend::OnlyThrottled;
 use stepward::{ErrorName, StepError};
+
+use error::lambda_error;
 
 /// How much of a function's own error goes into a message, in characters.
 const ERROR_LENGTH: usize = 1_000;
@@ -80,7 +83,7 @@ fn unanswered(error: SdkError<InvokeError, HttpResponse>) -> StepError {
     let status = error.raw_response().map_or(0, |answer| answer.status().as_u16());
     let set_up = could_not_start(error.code().unwrap_or_default(), status);
     let said = error.message().unwrap_or("AWS gave no reason").to_owned();
-    let error = StepError::from(error);
+    let error = lambda_error(error);
     if set_up && error.name != ErrorName::Throttled {
         let message = format!("Lambda could not start the function: {said}");
         return StepError { name: ErrorName::StepFailed, message, ..error };

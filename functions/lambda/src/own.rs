@@ -11,6 +11,8 @@ use stepward::model::input::require;
 use stepward::model::permissions::Place;
 use stepward::{Context, ErrorName, StepError};
 
+use crate::error::lambda_error;
+
 /// Where these functions write their logs: one group, not one for every run.
 pub const LOG_GROUP: &str = "/aws/lambda/stepward-run";
 /// The tag that says for which step of which execution a function was created.
@@ -71,7 +73,7 @@ impl OwnFunction {
         let Self { name, token, .. } = self;
         let log = LoggingConfig::builder().log_group(LOG_GROUP).build();
         let request = request.function_name(name).logging_config(log).tags(TAG, token);
-        match request.send().await.map_err(StepError::from) {
+        match request.send().await.map_err(lambda_error) {
             Ok(_) => ctx.log(format_args!("Function {name} created")),
             Err(error) if error.has_code("ResourceConflictException") => {
                 // If it does not show yet, or any more, the next call finds out: failing here could leave it behind.
@@ -89,7 +91,7 @@ impl OwnFunction {
     /// `Conflict` when somebody else has created it, or why AWS failed.
     pub async fn find(&self) -> Result<Option<FunctionConfiguration>, StepError> {
         let Self { name, token, lambda, .. } = self;
-        let found = match lambda.get_function().function_name(name).send().await.map_err(StepError::from) {
+        let found = match lambda.get_function().function_name(name).send().await.map_err(lambda_error) {
             Ok(found) => found,
             Err(error) if error.name == ErrorName::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -126,7 +128,7 @@ impl OwnFunction {
             state => return Ok(Claim::NotReady(state.map_or("Pending", State::as_str).into())),
         }
         let alias = self.lambda.create_alias().function_name(name).name(format!("run-{attempt}"));
-        match alias.function_version("$LATEST").send().await.map_err(StepError::from) {
+        match alias.function_version("$LATEST").send().await.map_err(lambda_error) {
             Ok(_) => Ok(Claim::Ours),
             // The same code says that the function is not ready, or that something else is being done to it.
             // https://docs.aws.amazon.com/lambda/latest/api/API_CreateAlias.html#API_CreateAlias_Errors
@@ -149,7 +151,7 @@ impl OwnFunction {
         if !self.temporary {
             return Ok(false);
         }
-        match self.lambda.delete_function().function_name(&self.name).send().await.map_err(StepError::from) {
+        match self.lambda.delete_function().function_name(&self.name).send().await.map_err(lambda_error) {
             Ok(_) => ctx.log(format_args!("Function {} deleted", self.name)),
             Err(error) if error.name == ErrorName::NotFound => {}
             Err(error) => return Err(error),

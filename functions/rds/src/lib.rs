@@ -1,5 +1,6 @@
 //! What the RDS steps share: identifiers, what a status means, and bringing an instance or a cluster to a state.
 
+mod error;
 mod identifier;
 mod seen;
 mod status;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use stepward::model::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, StepError};
 
+use error::rds_error;
 pub use identifier::{Identifier, LONGEST};
 pub use seen::{Member, instance};
 use seen::{Seen, missing};
@@ -100,7 +102,8 @@ impl Database<'_> {
             Self::Cluster(name) => {
                 let name: &str = name;
                 let pages = rds.describe_db_clusters().db_cluster_identifier(name).into_paginator().items().send();
-                let cluster = pages.try_collect().await?.into_iter().next().ok_or_else(|| missing("cluster", name))?;
+                let clusters = pages.try_collect().await.map_err(rds_error)?;
+                let cluster = clusters.into_iter().next().ok_or_else(|| missing("cluster", name))?;
                 let of_cluster = Filter::builder().name("db-cluster-id").values(name).build();
                 let pages = rds.describe_db_instances().filters(of_cluster).into_paginator().items().send();
                 let member = |instance: DbInstance| Member {
@@ -109,7 +112,7 @@ impl Database<'_> {
                 };
                 Ok(Seen {
                     status: cluster.status.unwrap_or_default(),
-                    members: pages.try_collect().await?.into_iter().map(member).collect(),
+                    members: pages.try_collect().await.map_err(rds_error)?.into_iter().map(member).collect(),
                     cluster: None,
                     restarts_at: cluster.automatic_restart_time.map(|time| time.to_string()),
                 })

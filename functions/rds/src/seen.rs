@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use stepward::{ErrorName, StepError};
 
+use crate::error::rds_error;
 use crate::status::{Goal, trouble};
 
 /// An instance of a cluster.
@@ -60,7 +61,7 @@ impl Seen {
 /// `NotFound` where there is none of this name.
 pub async fn instance(rds: &Client, name: &str) -> Result<DbInstance, StepError> {
     let pages = rds.describe_db_instances().db_instance_identifier(name).into_paginator().items().send();
-    pages.try_collect().await?.into_iter().next().ok_or_else(|| missing("instance", name))
+    pages.try_collect().await.map_err(rds_error)?.into_iter().next().ok_or_else(|| missing("instance", name))
 }
 
 pub(crate) fn missing(what: &str, name: &str) -> StepError {

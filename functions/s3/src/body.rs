@@ -10,9 +10,10 @@ use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum_combine};
 use http_body::{Body, Frame, SizeHint};
-use stepward::{ErrorName, StepError};
+use stepward::{AwsError, ErrorName, StepError};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::error::s3_error;
 use crate::local::{OpenFile, Stat, failed};
 
 /// Bytes of a file that are in memory at once, for each request. What has no more is sent as a whole.
@@ -47,8 +48,8 @@ impl OpenFile {
 
     /// What a request with bytes of the file has failed with.
     #[must_use]
-    pub fn failure(&self, error: impl Into<StepError>) -> StepError {
-        if self.is_changed() { changed() } else { error.into() }
+    pub fn failure(&self, error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
+        if self.is_changed() { changed() } else { s3_error(error) }
     }
 
     fn is_changed(&self) -> bool {

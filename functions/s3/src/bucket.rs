@@ -16,6 +16,7 @@ use stepward::model::error::denied;
 use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;
+use crate::error::s3_error;
 
 /// How long a request may take until its answer begins, its body included: eight parts of 8 MiB may have to be read from a
 /// file system that gives 1 MiB a second.
@@ -125,7 +126,7 @@ impl Bucket {
     pub async fn head(&self, key: &str) -> Result<Head, StepError> {
         let head = self.client.head_object().bucket(&self.name).key(key).checksum_mode(ChecksumMode::Enabled);
         let head = head.set_expected_bucket_owner(self.owner.clone()).send().await;
-        let answer = head.map_err(|error| match StepError::from(error) {
+        let answer = head.map_err(|error| match s3_error(error) {
             error if error.name == ErrorName::NotFound => {
                 StepError { message: format!("there is no object s3://{}/{}", self.name, key.escape_debug()), ..error }
             }
@@ -195,7 +196,7 @@ mod tests {
         let copy = client(&config.build()).copy_object().bucket("b").key("k").copy_source("b/l");
         let copy = copy.customize().config_override(patient()).send();
         let copied = tokio::time::timeout(Duration::from_mins(14), copy).await.unwrap();
-        assert_eq!(copied.map_err(StepError::from).unwrap_err().name, ErrorName::TimedOut);
+        assert_eq!(copied.map_err(s3_error).unwrap_err().name, ErrorName::TimedOut);
     }
 
     #[test]

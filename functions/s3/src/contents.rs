@@ -9,6 +9,7 @@ use stepward::{Context, ErrorName, StepError};
 
 use crate::bucket::Bucket;
 use crate::delete::together;
+use crate::error::s3_error;
 use crate::keys::{fits_xml, listed, shown};
 use crate::multipart::abort;
 use crate::slice::Slice;
@@ -84,7 +85,7 @@ impl Contents<'_> {
         let list = client.list_object_versions().bucket(name).set_expected_bucket_owner(owner.clone());
         let list = list.max_keys(most).encoding_type(EncodingType::Url);
         let list = list.set_key_marker(after.map(|version| version.key.clone()));
-        Ok(list.set_version_id_marker(after.map(|version| version.id.clone())).send().await?)
+        Ok(list.set_version_id_marker(after.map(|version| version.id.clone())).send().await.map_err(s3_error)?)
     }
 
     async fn remove_versions(&self, removal: &mut Removal, slice: &Slice) -> Result<bool, StepError> {
@@ -123,7 +124,7 @@ impl Contents<'_> {
         let Bucket { client, name, owner } = &self.bucket;
         let alone = alone.into_iter().map(async |version| {
             let request = client.delete_object().bucket(name).set_expected_bucket_owner(owner.clone());
-            match request.key(&version.key).version_id(&version.id).send().await.map_err(StepError::from) {
+            match request.key(&version.key).version_id(&version.id).send().await.map_err(s3_error) {
                 Ok(_) => Ok(None),
                 Err(error) if error.name == ErrorName::AccessDenied => Ok(Some((version, error.message))),
                 Err(error) => Err(error),
@@ -142,7 +143,7 @@ impl Contents<'_> {
         let list = list.encoding_type(EncodingType::Url);
         loop {
             // From the front each time: what was aborted is gone.
-            let page = list.clone().send().await?;
+            let page = list.clone().send().await.map_err(s3_error)?;
             let encoding = page.encoding_type;
             let uploads = page.uploads.unwrap_or_default().into_iter().map(|upload| {
                 Ok((listed(encoding.as_ref(), upload.key.unwrap_or_default())?, upload.upload_id.unwrap_or_default()))

@@ -12,6 +12,7 @@ use stepward::{ErrorName, StepError};
 use crate::body::blocking;
 use crate::bucket::Bucket;
 use crate::end::End;
+use crate::error::s3_error;
 use crate::keys::fits_xml;
 use crate::listing::Entry;
 use crate::slice::Slice;
@@ -99,7 +100,7 @@ pub async fn all(end: &End, entries: Vec<Entry>, slice: &Slice) -> Vec<(Entry, R
             let alone = alone.into_iter().map(async |entry| {
                 let request = bucket.client.delete_object().bucket(&bucket.name).key(end.path(&entry.key));
                 let request = request.set_expected_bucket_owner(bucket.owner.clone());
-                let deleted = slice.within(async { request.send().await.map(drop).map_err(StepError::from) });
+                let deleted = slice.within(async { request.send().await.map(drop).map_err(s3_error) });
                 (entry, deleted.await)
             });
             came.extend(stream::iter(alone).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
@@ -134,7 +135,7 @@ pub async fn together(
     let delete = identifiers.and_then(|all| Delete::builder().set_objects(Some(all)).quiet(true).build());
     let delete = delete.map_err(|error| ErrorName::Internal.because(error.to_string()))?;
     let request = bucket.client.delete_objects().bucket(&bucket.name).delete(delete);
-    let answer = request.set_expected_bucket_owner(bucket.owner.clone()).send().await?;
+    let answer = request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(s3_error)?;
     Ok(answer.errors.unwrap_or_default())
 }
 

@@ -9,6 +9,7 @@ pub mod contents;
 pub mod delete;
 pub mod end;
 pub mod engine;
+mod error;
 pub mod filter;
 pub mod keys;
 pub mod listing;

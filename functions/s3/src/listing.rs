@@ -9,6 +9,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use crate::bucket::Bucket;
 use crate::end::End;
+use crate::error::s3_error;
 use crate::keys::listed;
 use crate::local::{self, Root};
 
@@ -144,7 +145,7 @@ async fn objects(
     let request = request.set_start_after(last.clone());
     let mut pages = request.into_paginator().send();
     while let Some(page) = pages.next().await {
-        let page = page?;
+        let page = page.map_err(s3_error)?;
         let mut entries = Vec::new();
         for object in page.contents.unwrap_or_default() {
             let key = listed(page.encoding_type.as_ref(), object.key.unwrap_or_default())?;

@@ -20,6 +20,7 @@ use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;
 use crate::bucket::{Attributes, Bucket, patient};
+use crate::error::s3_error;
 use crate::slice::Slice;
 use crate::transfer::{Begin, Begun, Reached};
 use crate::tries::{TRIES, jitter};
@@ -156,7 +157,7 @@ impl Upload<'_> {
             .set_server_side_encryption(encryption.clone())
             .set_ssekms_key_id(kms_key.clone())
             .set_expected_bucket_owner(self.bucket.owner.clone());
-        let answer = request.customize().config_override(once).send().await?;
+        let answer = request.customize().config_override(once).send().await.map_err(s3_error)?;
         answer.upload_id.ok_or_else(|| ErrorName::Internal.because("S3 began an upload and gave it no ID"))
     }
 
@@ -172,7 +173,7 @@ impl Upload<'_> {
         let mut parts = request.into_paginator().items().send();
         let mut done = BTreeMap::new();
         while let Some(part) = parts.next().await {
-            let part = match part.map_err(StepError::from) {
+            let part = match part.map_err(s3_error) {
                 Err(error) if error.has_code("NoSuchUpload") => return Ok(None),
                 part => part?,
             };
@@ -238,7 +239,7 @@ impl Upload<'_> {
         let request = request.set_checksum_crc64_nvme(whole.map(|whole| whole.text()));
         let request = request.set_checksum_type(whole.map(|_| ChecksumType::FullObject));
         let request = request.set_expected_bucket_owner(self.bucket.owner.clone());
-        let Err(error) = request.customize().config_override(patient()).send().await.map_err(StepError::from) else {
+        let Err(error) = request.customize().config_override(patient()).send().await.map_err(s3_error) else {
             return Ok(whole);
         };
         // The answer may have been lost, and another try have found no upload any more.

@@ -7,6 +7,7 @@ use stepward::{ErrorName, StepError};
 
 use crate::body::{CHUNK, Checksum, blocking};
 use crate::bucket::{Bucket, Head};
+use crate::error::s3_error;
 use crate::local::{OpenFile, Root};
 
 /// The largest object that is read again, in bytes, where S3 has no checksum to compare: 1 GiB.
@@ -102,7 +103,7 @@ async fn read_again(bucket: &Bucket, key: &str, head: &Head) -> Result<Checksum,
         ));
     }
     let request = bucket.client.get_object().bucket(&bucket.name).key(key).set_if_match(head.etag.clone());
-    let mut body = request.set_expected_bucket_owner(bucket.owner.clone()).send().await?.body;
+    let mut body = request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(s3_error)?.body;
     let mut digest = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
     let mut bytes = 0;
     while let Some(piece) = body.next().await {

@@ -8,6 +8,7 @@ use stepward::node::CommandResults;
 use stepward::{Context, ErrorName, Progress, Resume, StepError};
 use tokio::time::Instant;
 
+use crate::error::ssm_error;
 use crate::outcome::tell_left_out;
 use crate::payload::Payload;
 use crate::plan::{BATCH, Plan};
@@ -254,7 +255,7 @@ pub async fn cancel(
     for (command, answer) in stopped {
         match answer {
             Ok(_) => ctx.log(format_args!("Command {command} is being cancelled")),
-            Err(error) => failed = Some(error.into()),
+            Err(error) => failed = Some(ssm_error(error)),
         }
     }
     failed.map_or(Ok(()), Err)

@@ -18,6 +18,7 @@
 
 pub mod deliver;
 pub mod engine;
+mod error;
 mod look;
 pub mod nodes;
 pub mod outcome;

@@ -10,6 +10,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use stepward::node::Status;
 use stepward::{Context, ErrorName, StepError};
 
+use crate::error::ssm_error;
 use crate::outcome::tell_left_out;
 use crate::plan::Plan;
 use crate::send::comment;
@@ -114,7 +115,8 @@ pub(crate) async fn stop_waiting(ssm: &Client, run: &mut Run) -> Result<(), Step
         let waiting: Vec<_> =
             nodes.iter().filter(|node| outcome::is_waiting(node)).filter_map(|node| node.instance_id.clone()).collect();
         if !waiting.is_empty() {
-            ssm.cancel_command().command_id(&command).set_instance_ids(Some(waiting)).send().await?;
+            let cancel = ssm.cancel_command().command_id(&command).set_instance_ids(Some(waiting));
+            cancel.send().await.map_err(ssm_error)?;
         }
     }
     Ok(())
@@ -161,7 +163,7 @@ async fn commands(ssm: &Client, run: &Run, in_flight: &[usize]) -> Result<HashMa
         let mut pages = since(ssm, oldest - MARGIN)?.into_paginator().send();
         for _ in 0..PAGES {
             let Some(page) = pages.next().await else { break };
-            for seen in page?.commands().iter().filter_map(Seen::of) {
+            for seen in page.map_err(ssm_error)?.commands().iter().filter_map(Seen::of) {
                 missing.retain(|batch| batch.command != seen.id);
                 found.insert(seen.id.clone(), seen);
             }
@@ -173,7 +175,7 @@ async fn commands(ssm: &Client, run: &Run, in_flight: &[usize]) -> Result<HashMa
     let missing: Vec<_> = missing.into_iter().map(|batch| batch.command.clone()).collect();
     let one_by_one = stream::iter(missing)
         .map(|id| async move {
-            let answer = ssm.list_commands().command_id(&id).send().await.map_err(StepError::from);
+            let answer = ssm.list_commands().command_id(&id).send().await.map_err(ssm_error);
             Ok::<_, StepError>(known(answer)?.and_then(|answer| answer.commands().iter().find_map(Seen::of)))
         })
         .buffer_unordered(AT_ONCE);
@@ -203,7 +205,7 @@ pub(crate) async fn take_over(plan: &Plan, ctx: &Context, ssm: &Client, run: &mu
     let mut found = 0;
     for _ in 0..PAGES_FOR_LOST {
         let Some(page) = pages.next().await else { return Ok(found) };
-        for command in page?.commands.unwrap_or_default() {
+        for command in page.map_err(ssm_error)?.commands.unwrap_or_default() {
             let Some(number) = command.comment.as_ref().and_then(|comment| wanted.remove(comment)) else { continue };
             let (Some(id), Some(ids)) = (command.command_id, batches.get(number)) else { continue };
             let sent_to = command.instance_ids.unwrap_or_default();
@@ -254,7 +256,7 @@ fn since(
 
 /// Asks for any one invocation: who may not see how commands end is to send none.
 pub(crate) async fn may_look(ssm: &Client) -> Result<(), StepError> {
-    ssm.list_command_invocations().max_results(1).send().await?;
+    ssm.list_command_invocations().max_results(1).send().await.map_err(ssm_error)?;
     Ok(())
 }
 
@@ -264,7 +266,7 @@ pub(crate) async fn invocations(ssm: &Client, command: &str) -> Result<Vec<Comma
     let mut pages = request.into_paginator().items().send();
     let mut all = Vec::new();
     while let Some(one) = pages.next().await {
-        all.extend(known(one.map_err(StepError::from))?);
+        all.extend(known(one.map_err(ssm_error))?);
     }
     Ok(all)
 }

@@ -6,6 +6,7 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::{InstanceInformationStringFilter, PingStatus, PlatformType};
 use stepward::{Context, ErrorName, StepError};
 
+use crate::error::{ec2_error, ssm_error};
 use crate::plan::{BATCH, Shell};
 
 /// For each of the nodes, at most a batch, why a command cannot be sent to it: `u` where SSM does not manage it, `o`
@@ -26,7 +27,7 @@ pub async fn left_out(ctx: &Context, ssm: &Client, ids: &[String], shell: Shell)
     // A page may be empty and yet not the last; more than a few are no answer to a question about 50 nodes.
     for _ in 0..BATCH {
         let Some(page) = pages.next().await else { break };
-        for node in page?.instance_information_list.unwrap_or_default() {
+        for node in page.map_err(ssm_error)?.instance_information_list.unwrap_or_default() {
             if let Some(id) = node.instance_id {
                 known.insert(id, (node.ping_status, node.platform_type));
             }
@@ -57,9 +58,8 @@ async fn stopped(ctx: &Context, ids: Vec<String>) -> Result<HashSet<String>, Ste
     let mut pages = request.into_paginator().send();
     let mut stopped = HashSet::new();
     while let Some(page) = pages.next().await {
-        for instance in
-            page?.reservations.unwrap_or_default().into_iter().flat_map(|one| one.instances.unwrap_or_default())
-        {
+        let reservations = page.map_err(ec2_error)?.reservations.unwrap_or_default();
+        for instance in reservations.into_iter().flat_map(|one| one.instances.unwrap_or_default()) {
             let state = instance.state.and_then(|state| state.name);
             let (Some(id), Some(InstanceStateName::Stopped | InstanceStateName::Stopping)) =
                 (instance.instance_id, state)

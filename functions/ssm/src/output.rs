@@ -5,6 +5,7 @@ use aws_sdk_ssm::types::CommandPlugin;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use stepward::{Context, ErrorName, StepError};
 
+use crate::error::{logs_error, s3_error, ssm_error};
 use crate::plan::Plan;
 
 /// Pages of log events that are read of one output, of up to 1 MB each.
@@ -52,7 +53,7 @@ impl Source {
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetCommandInvocation.html>
 pub(crate) async fn of_node(ctx: &Context, ssm: &Client, source: &Source) -> Option<(String, String)> {
     let request = ssm.get_command_invocation().command_id(&source.command).instance_id(&source.id);
-    let answer = request.send().await.map_err(StepError::from).inspect_err(|error| unread(ctx, source, error)).ok()?;
+    let answer = request.send().await.map_err(ssm_error).inspect_err(|error| unread(ctx, source, error)).ok()?;
     Some((answer.standard_output_content.unwrap_or_default(), answer.standard_error_content.unwrap_or_default()))
 }
 
@@ -78,7 +79,7 @@ async fn from_bucket(ctx: &Context, bucket: &str, key: &str, most: usize) -> Res
     let s3 = ctx.client(aws_sdk_s3::Client::new);
     let request = s3.get_object().bucket(bucket).key(key).range(format!("bytes=-{most}"));
     // A free bucket name can be taken by anybody, who would write what is read here.
-    let answer = request.expected_bucket_owner(&ctx.place.account_id).send().await?;
+    let answer = request.expected_bucket_owner(&ctx.place.account_id).send().await.map_err(s3_error)?;
     let unread = |error: &dyn std::fmt::Display| ErrorName::TimedOut.because(format!("s3://{bucket}/{key}: {error}"));
     let content = answer.body.collect().await.map_err(|error| unread(&error))?;
     Ok(String::from_utf8_lossy(&content.into_bytes()).into_owned())
@@ -90,7 +91,7 @@ async fn from_log(ctx: &Context, group: &str, source: &Source, kind: &str, most:
     let (mut pages, mut length, mut token) = (Vec::new(), 0, None);
     for _ in 0..PAGES {
         let request = logs.get_log_events().log_group_name(group).log_stream_name(&stream).start_from_head(false);
-        let answer = request.set_next_token(token.clone()).send().await?;
+        let answer = request.set_next_token(token.clone()).send().await.map_err(logs_error)?;
         let lines: Vec<_> = answer.events().iter().filter_map(|event| event.message()).collect();
         let page = lines.join("\n");
         length += page.len();

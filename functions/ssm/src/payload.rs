@@ -15,6 +15,7 @@ use stepward::{Context, ErrorName, Permissions, StepError};
 use tokio::time::Instant;
 
 use crate::deliver::Fetch;
+use crate::error::s3_error;
 use crate::plan::encrypted;
 use crate::state::Digest;
 
@@ -164,7 +165,7 @@ async fn head(ctx: &Context, bucket: &str, key: &str) -> Result<HeadObjectOutput
     let request = ctx.client(aws_sdk_s3::Client::new).head_object().bucket(bucket).key(key);
     let request = request.checksum_mode(ChecksumMode::Enabled).expected_bucket_owner(&ctx.place.account_id);
     request.send().await.map_err(|error| {
-        let error = StepError::from(error);
+        let error = s3_error(error);
         // S3 gives no reason to who asks for the head alone.
         let said = match error.name {
             ErrorName::NotFound => "it does not exist".to_owned(),
@@ -195,7 +196,7 @@ async fn of_object(ctx: &Context, bucket: &str, key: &str) -> Result<Digest, Ste
     ctx.log(format_args!("Reading s3://{bucket}/{key} ({bytes} bytes) for its SHA-256"));
     let get =
         s3.get_object().bucket(bucket).key(key).expected_bucket_owner(&ctx.place.account_id).set_if_match(head.e_tag);
-    let mut body = get.send().await?.body;
+    let mut body = get.send().await.map_err(s3_error)?.body;
     let (mut sum, mut read) = (Sha256::new(), 0);
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|error| {

@@ -9,6 +9,7 @@ use aws_sdk_ssm::types::CloudWatchOutputConfig;
 use stepward::runtime::resend::OnlyThrottled;
 use stepward::{Context, ErrorName, StepError};
 
+use crate::error::ssm_error;
 use crate::nodes;
 use crate::plan::{OUTPUT_PREFIX, Plan};
 
@@ -97,7 +98,8 @@ async fn send(
         .customize()
         .config_override(Config::builder().retry_classifier(OnlyThrottled::<SendCommandError>::default()))
         .send()
-        .await?;
+        .await
+        .map_err(ssm_error)?;
     answer
         .command
         .and_then(|command| command.command_id)

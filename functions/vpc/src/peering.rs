@@ -8,6 +8,7 @@ use aws_sdk_ec2::types::{
 use serde::{Deserialize, Serialize};
 use stepward::{Context, ErrorName, StepError};
 
+use crate::error::ec2_error;
 use crate::routes::Vpc;
 
 /// The tag by which a repeated call knows the connection that it requested: AWS takes no client token for it.
@@ -63,7 +64,7 @@ pub async fn look(sides: &[Vpc<'_>; 2], id: Option<&str>) -> Result<Option<Conne
     };
     let (mut pages, mut found) = (request.into_paginator().send(), Vec::new());
     while let Some(page) = pages.next().await {
-        match page.map_err(StepError::from) {
+        match page.map_err(ec2_error) {
             Ok(page) => {
                 let connections = page.vpc_peering_connections.unwrap_or_default();
                 found.extend(connections.into_iter().filter_map(|connection| between(sides, connection)));
@@ -111,7 +112,7 @@ pub async fn request([here, there]: &[Vpc<'_>; 2]) -> Result<Requested, StepErro
     let tags = TagSpecification::builder().resource_type(ResourceType::VpcPeeringConnection).tags(tag).build();
     let request = here.ctx.client(Client::new).create_vpc_peering_connection().vpc_id(here.id).peer_vpc_id(there.id);
     let request = request.peer_owner_id(&peer.account_id).peer_region(&peer.region).tag_specifications(tags);
-    let made = request.send().await?.vpc_peering_connection;
+    let made = request.send().await.map_err(ec2_error)?.vpc_peering_connection;
     let id = made.and_then(|connection| connection.vpc_peering_connection_id).ok_or_else(|| {
         ErrorName::Internal.because("AWS requested the connection but gave no ID; run the step again to find it")
     })?;
@@ -127,7 +128,7 @@ pub async fn request([here, there]: &[Vpc<'_>; 2]) -> Result<Requested, StepErro
 pub async fn accept([here, there]: &[Vpc<'_>; 2], connection: &Connection) -> Result<(), StepError> {
     let (id, accepter) = (&connection.id, if connection.from_here { there.ctx } else { here.ctx });
     let request = accepter.client(Client::new).accept_vpc_peering_connection().vpc_peering_connection_id(id);
-    let mut error = match request.send().await.map_err(StepError::from) {
+    let mut error = match request.send().await.map_err(ec2_error) {
         Ok(_) => {
             here.ctx.log(format_args!("Accepted {id} in account {}", accepter.place.account_id));
             return Ok(());
@@ -191,6 +192,11 @@ pub async fn undo(sides: &[Vpc<'_>; 2], requested: Option<Requested>) -> Result<
 /// # Errors
 /// What AWS answers.
 async fn delete(ctx: &Context, id: &str) -> Result<(), StepError> {
-    ctx.client(Client::new).delete_vpc_peering_connection().vpc_peering_connection_id(id).send().await?;
+    ctx.client(Client::new)
+        .delete_vpc_peering_connection()
+        .vpc_peering_connection_id(id)
+        .send()
+        .await
+        .map_err(ec2_error)?;
     Ok(())
 }

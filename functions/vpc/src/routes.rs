@@ -8,6 +8,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use stepward::{Context, ErrorName, StepError};
 
+use crate::error::ec2_error;
+
 /// A VPC, in the account and Region of a context, with the route tables that count.
 #[derive(Clone, Copy, Debug)]
 pub struct Vpc<'a> {
@@ -26,7 +28,7 @@ impl Vpc<'_> {
     /// `NotFound` where there is no such VPC, or what AWS answers.
     async fn blocks(&self) -> Result<Vec<String>, StepError> {
         // By ID there is one page, and an ID that does not exist is an error.
-        let answer = self.ctx.client(Client::new).describe_vpcs().vpc_ids(self.id).send().await?;
+        let answer = self.ctx.client(Client::new).describe_vpcs().vpc_ids(self.id).send().await.map_err(ec2_error)?;
         let Some(vpc) = answer.vpcs.unwrap_or_default().into_iter().next() else {
             return Err(ErrorName::NotFound.because(format!("there is no VPC {} in {}", self.id, self.place())));
         };
@@ -51,7 +53,7 @@ impl Vpc<'_> {
         };
         let (mut pages, mut tables) = (request.into_paginator().send(), Vec::new());
         while let Some(page) = pages.next().await {
-            tables.extend(page?.route_tables.unwrap_or_default());
+            tables.extend(page.map_err(ec2_error)?.route_tables.unwrap_or_default());
         }
         if let Some(table) = tables.iter().find(|table| table.vpc_id() != Some(self.id)) {
             return Err(ErrorName::Conflict.because(format!(
@@ -162,7 +164,7 @@ pub async fn add(
         let side = if route.vpc_id == here.id { here } else { there };
         let request = side.ctx.client(Client::new).create_route().route_table_id(&route.route_table_id);
         let request = request.destination_cidr_block(&route.destination).vpc_peering_connection_id(connection);
-        match request.send().await.map_err(StepError::from) {
+        match request.send().await.map_err(ec2_error) {
             Ok(_) => here.ctx.log(format_args!("Added a route to {name}")),
             // Active is what one side says; the other's account or Region learns of it later. And a request that the
             // SDK sent again after a lost answer may find its own route, which does not show everywhere at once.

@@ -2,6 +2,7 @@
 
 use aws_credential_types::Credentials;
 
+use crate::model::aws_error::{AwsError, Service};
 use crate::model::customer::{Account, Configuration, Provider, Trust};
 use crate::model::envelope::Execution;
 use crate::model::error::{ErrorName, StepError};
@@ -53,7 +54,7 @@ pub(crate) async fn assume(
         .duration_seconds(SESSION_SECONDS)
         .send()
         .await
-        .map_err(|error| match StepError::from(error) {
+        .map_err(|error| match sts_error(error) {
             error if error.name == ErrorName::AccessDenied => StepError {
                 message: "the customer's role refuses Stepward: its trust policy must name the broker's ARN and the external \
                           ID on record, and allow sts:AssumeRole and sts:SetSourceIdentity; `stepward account check` \
@@ -71,6 +72,12 @@ pub(crate) async fn assume(
     let expiry = given.expiration.try_into().ok();
     let (id, secret, token) = (given.access_key_id, given.secret_access_key, given.session_token);
     Ok((Credentials::new(id, secret, Some(token), expiry, "stepward"), arn))
+}
+
+const STS: Service = Service { iam_prefix: "sts", codes: |_, _| None };
+
+pub(crate) fn sts_error(error: impl AwsError<aws_sdk_sts::Error>) -> StepError {
+    error.into_step_error(&STS)
 }
 
 pub(crate) fn check_landed(landed: &str, account_id: &str) -> Result<(), StepError> {

@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use crate::access::mask::{SHORTEST, Secrets};
+use crate::model::aws_error::{AwsError, Service};
 use crate::model::customer::check_name;
 use crate::model::error::{ErrorName, StepError};
 
@@ -62,6 +63,12 @@ impl<'a> KeyPath<'a> {
     }
 }
 
+const SECRETS_MANAGER: Service = Service { iam_prefix: "secretsmanager", codes: |_, _| None };
+
+fn secrets_manager_error(error: impl AwsError<aws_sdk_secretsmanager::Error>) -> StepError {
+    error.into_step_error(&SECRETS_MANAGER)
+}
+
 /// Reads the secret that a path stands for.
 ///
 /// # Errors
@@ -70,7 +77,7 @@ pub async fn secret(config: &SdkConfig, stack: &str, path: &str) -> Result<Secre
     let key = KeyPath::parse(path)?;
     let client = aws_sdk_secretsmanager::Client::new(config);
     let answer = client.get_secret_value().secret_id(key.secret_name(stack)).send().await.map_err(|error| {
-        let error = StepError::from(error);
+        let error = secrets_manager_error(error);
         match error.name {
             ErrorName::NotFound => StepError {
                 message: format!("there is no key {path}; store it with `stepward keys set {path}`"),

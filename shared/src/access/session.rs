@@ -14,7 +14,7 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
 use secrecy::ExposeSecret;
 
-use crate::access::assume::{Attribution, assume, check_landed, role_of};
+use crate::access::assume::{Attribution, assume, check_landed, role_of, sts_error};
 use crate::access::keys;
 use crate::access::mask::Secrets;
 use crate::access::store::Store;
@@ -239,7 +239,7 @@ fn secrets_of(credentials: &Credentials) -> Secrets {
 }
 
 async fn in_account(sts: &aws_sdk_sts::Client, account_id: &str) -> Result<(), StepError> {
-    let identity = sts.get_caller_identity().send().await?;
+    let identity = sts.get_caller_identity().send().await.map_err(sts_error)?;
     check_landed(identity.account.as_deref().unwrap_or_default(), account_id)
 }
 

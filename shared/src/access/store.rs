@@ -24,6 +24,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::access::keys::check_owner;
+use crate::model::aws_error::{AwsError, Service};
 use crate::model::customer::{
     AccessKey, Account, Configuration, Customer, Defaults, ExternalId, Provider, Status, Trust, check_account_id,
     check_name, check_region, check_role_arn,
@@ -79,7 +80,8 @@ impl Store {
             .consistent_read(true)
             .build()
             .map_err(|error| ErrorName::Internal.because(error.to_string()))?;
-        let answer = self.client.batch_get_item().request_items(&self.table, keys).send().await?;
+        let answer =
+            self.client.batch_get_item().request_items(&self.table, keys).send().await.map_err(dynamodb_error)?;
         if answer.unprocessed_keys.is_some_and(|keys| !keys.is_empty()) {
             return Err(ErrorName::Throttled.because("DynamoDB answered only in part; try again"));
         }
@@ -346,8 +348,15 @@ impl Store {
     }
 
     async fn get<T: DeserializeOwned>(&self, key: Item) -> Result<Option<T>, StepError> {
-        let answer =
-            self.client.get_item().table_name(&self.table).set_key(Some(key)).consistent_read(true).send().await?;
+        let answer = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(key))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(dynamodb_error)?;
         answer.item.map(parse).transpose()
     }
 
@@ -364,7 +373,7 @@ impl Store {
         let mut pages = query.into_paginator().items().send();
         let mut found = Vec::new();
         while let Some(item) = pages.next().await {
-            found.push(parse(item?)?);
+            found.push(parse(item.map_err(dynamodb_error)?)?);
         }
         Ok(found)
     }
@@ -447,6 +456,19 @@ fn safe(account: &Account) -> Value {
 
 const CHANGED: &str = "the record has been changed by somebody else meanwhile; look at it again and repeat the command";
 
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
+const DYNAMODB: Service = Service {
+    iam_prefix: "dynamodb",
+    codes: |code, _| match code {
+        "ConditionalCheckFailedException" | "TransactionCanceledException" => Some(ErrorName::Conflict),
+        _ => None,
+    },
+};
+
+fn dynamodb_error(error: impl AwsError<aws_sdk_dynamodb::Error>) -> StepError {
+    error.into_step_error(&DYNAMODB)
+}
+
 fn cancelled(error: SdkError<TransactWriteItemsError>, reasons: &[&str]) -> StepError {
     let failed = error.as_service_error().and_then(|answer| match answer {
         TransactWriteItemsError::TransactionCanceledException(cancelled) => {
@@ -455,7 +477,7 @@ fn cancelled(error: SdkError<TransactWriteItemsError>, reasons: &[&str]) -> Step
         }
         _ => None,
     });
-    let said = StepError::from(error);
+    let said = dynamodb_error(error);
     match failed {
         Some((place, code)) if code == "ConditionalCheckFailed" => StepError {
             name: ErrorName::Conflict,

@@ -1,11 +1,7 @@
-//! The nine names under which anything here can fail, and the one place where AWS's errors get one of them.
+//! The nine names of errors. [`aws_error`](crate::model::aws_error) converts the errors of AWS calls.
 
 use std::fmt;
 
-use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use lambda_runtime::Diagnostic;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -121,148 +117,6 @@ impl From<StepError> for Diagnostic {
     }
 }
 
-impl<E> From<SdkError<E, HttpResponse>> for StepError
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    fn from(error: SdkError<E, HttpResponse>) -> Self {
-        let operation = operation_of(std::any::type_name::<E>());
-        let request_id = error
-            .raw_response()
-            .and_then(|r| r.headers().get("x-amzn-requestid").or_else(|| r.headers().get("x-amz-request-id")))
-            .or_else(|| error.meta().extra("aws_request_id"))
-            .map(str::to_owned);
-        let status = error.raw_response().map_or(0, |r| r.status().as_u16());
-        let (name, code, message) = match &error {
-            SdkError::ServiceError(answer) => {
-                let code = answer.err().code().unwrap_or("no error code").to_owned();
-                let said = without_role_arns(answer.err().message().unwrap_or("AWS gave no reason"));
-                let name = classify(&code, status);
-                let message = match name {
-                    ErrorName::AccessDenied => denied(&operation, &said),
-                    ErrorName::Throttled => format!("AWS asked to slow down, run it again later: {said}"),
-                    ErrorName::Internal => format!("a fault at AWS, run it again later: {said}"),
-                    _ => said,
-                };
-                (name, code, message)
-            }
-            SdkError::TimeoutError(_) => {
-                (ErrorName::TimedOut, "timeout".into(), format!("AWS did not answer {operation} in time; try again"))
-            }
-            SdkError::DispatchFailure(failure) if failure.is_timeout() || failure.is_io() => (
-                ErrorName::TimedOut,
-                "unreachable".into(),
-                format!("{operation} did not reach AWS; check the region, the network and the service's status"),
-            ),
-            other => (
-                ErrorName::Internal,
-                "no usable answer".into(),
-                format!("{operation} could not be sent or its answer not read: {}", without_role_arns(&causes(other))),
-            ),
-        };
-        Self { name, message, aws: Some(Box::new(AwsFailure { operation, code, request_id })), place: None }
-    }
-}
-
-/// The one table from AWS's error codes to our names. Codes are documented per service under "Common errors", and for
-/// EC2 in <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html>.
-fn classify(code: &str, status: u16) -> ErrorName {
-    const DENIED: [&str; 12] = [
-        "AccessDenied",
-        "AccessDeniedException",
-        "AuthFailure",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "OptInRequired",
-        "SignatureDoesNotMatch",
-        "UnauthorizedAccess",
-        "UnauthorizedOperation",
-        "UnrecognizedClientException",
-    ];
-    const CONFLICT: [&str; 18] = [
-        "BucketHasAccessPointsAttached",
-        "BucketNotEmpty",
-        "ConcurrentModificationException",
-        "ConditionalCheckFailedException",
-        "ConflictException",
-        "IdempotentParameterMismatch",
-        "IdempotentParameterMismatchException",
-        "OperationAborted",
-        "OperationAbortedException",
-        "OperationNotPermitted",
-        "PreconditionFailed",
-        "ResourceConflictException",
-        "ResourceContention",
-        "ScalingActivityInProgress",
-        "TransactionCanceledException",
-        "UnsupportedHibernationConfiguration",
-        "UnsupportedOperation",
-        "VolumeInUse",
-    ];
-    // How services end the codes of what exists, is used, or is in a state that forbids the action.
-    const CONFLICT_ENDS: [&str; 9] = [
-        "AlreadyExists",
-        "AlreadyExistsException",
-        "AlreadyExistsFault",
-        ".Duplicate",
-        ".InUse",
-        "InUseException",
-        "State",
-        "StateFault",
-        "StateTransition",
-    ];
-    // EC2 limits how many snapshots are made at once.
-    const TOO_MANY: [&str; 4] = [
-        "ConcurrentSnapshotLimitExceeded",
-        "PendingSnapshotLimitExceeded",
-        "SnapshotCreationPerVolumeRateExceeded",
-        "TooManyRequests",
-    ];
-    const NOT_FOUND: [&str; 6] = [
-        "ExecutionDoesNotExist",
-        "NoSuchBucket",
-        "NoSuchEntity",
-        "NoSuchKey",
-        "NoSuchUpload",
-        "StateMachineDoesNotExist",
-    ];
-    if THROTTLING_ERRORS.contains(&code) || TOO_MANY.contains(&code) {
-        ErrorName::Throttled
-    } else if TRANSIENT_ERRORS.contains(&code) {
-        ErrorName::TimedOut
-    } else if DENIED.contains(&code) {
-        ErrorName::AccessDenied
-    } else if CONFLICT.contains(&code) || CONFLICT_ENDS.iter().any(|end| code.ends_with(end)) {
-        ErrorName::Conflict
-    } else if NOT_FOUND.contains(&code)
-        || code.contains("NotFound")
-        || code == "InvalidInstanceID.Malformed" && status == 404
-    {
-        ErrorName::NotFound
-    } else if code.starts_with("Insufficient") {
-        // AWS is short of something, which EC2 answers with 500: nothing that a retry a moment later would mend.
-        ErrorName::StepFailed
-    } else if code.starts_with("Invalid")
-        || code.starts_with("Malformed")
-        || code.starts_with("Missing")
-        || code.starts_with("Validation")
-        || code.ends_with("ValidationException")
-        || ["RequestTooLargeException", "UnknownParameter"].contains(&code)
-    {
-        ErrorName::InvalidInput
-    } else {
-        match status {
-            401 | 403 => ErrorName::AccessDenied,
-            404 => ErrorName::NotFound,
-            429 => ErrorName::Throttled,
-            500.. => ErrorName::Internal,
-            _ => ErrorName::StepFailed,
-        }
-    }
-}
-
 /// What to say when AWS refused `operation` and `said` so. AWS's own sentence holds role ARNs and is not repeated; the action in it is, because
 /// one call can need several actions, and AWS names the one that was missing.
 #[must_use]
@@ -289,23 +143,6 @@ pub fn denied(operation: &str, said: &str) -> String {
     }
 }
 
-/// `aws_sdk_ec2::operation::start_instances::StartInstancesError` → `ec2:StartInstances`.
-///
-/// The SDK's errors do not carry their operation. Taking it from the type keeps it right without naming it again at
-/// every call; a test pins the form.
-fn operation_of(type_name: &str) -> String {
-    let service = type_name.strip_prefix("aws_sdk_").and_then(|rest| rest.split("::").next()).unwrap_or("aws");
-    // IAM calls some services by other names than their crates.
-    let service = match service {
-        "cloudwatchlogs" => "logs",
-        "elasticloadbalancingv2" => "elasticloadbalancing",
-        "sfn" => "states",
-        service => service,
-    };
-    let operation = type_name.rsplit("::").next().unwrap_or(type_name);
-    format!("{service}:{}", operation.strip_suffix("Error").unwrap_or(operation))
-}
-
 /// AWS's messages quote role and session ARNs; those never reach a log.
 pub(crate) fn without_role_arns(message: &str) -> String {
     message
@@ -318,49 +155,9 @@ pub(crate) fn without_role_arns(message: &str) -> String {
         .join(" ")
 }
 
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 #[cfg(test)]
 mod tests {
-    use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityError;
-    use aws_smithy_types::error::ErrorMetadata;
-
     use super::*;
-
-    #[test]
-    fn the_operation_comes_from_the_error_type() {
-        assert_eq!(operation_of(std::any::type_name::<GetCallerIdentityError>()), "sts:GetCallerIdentity");
-    }
-
-    #[test]
-    fn codes_of_every_family_get_their_name() {
-        for (code, status, name) in [
-            ("RequestLimitExceeded", 503, ErrorName::Throttled),
-            ("ProvisionedThroughputExceededException", 400, ErrorName::Throttled),
-            ("UnauthorizedOperation", 403, ErrorName::AccessDenied),
-            ("InvalidInstanceID.NotFound", 400, ErrorName::NotFound),
-            ("InvalidInstanceID.Malformed", 400, ErrorName::InvalidInput),
-            ("NoSuchBucket", 404, ErrorName::NotFound),
-            ("IncorrectInstanceState", 400, ErrorName::Conflict),
-            ("InvalidDBInstanceState", 400, ErrorName::Conflict),
-            ("InvalidDBClusterStateFault", 400, ErrorName::Conflict),
-            ("InvalidStateTransition", 400, ErrorName::Conflict),
-            ("InvalidAMIName.Duplicate", 400, ErrorName::Conflict),
-            ("ResourceAlreadyExistsException", 400, ErrorName::Conflict),
-            ("ScalingActivityInProgress", 400, ErrorName::Conflict),
-            ("DBInstanceNotFound", 404, ErrorName::NotFound),
-            ("MalformedQueryException", 400, ErrorName::InvalidInput),
-            ("RequestTooLargeException", 413, ErrorName::InvalidInput),
-            ("SnapshotCreationPerVolumeRateExceeded", 400, ErrorName::Throttled),
-            ("InsufficientInstanceCapacity", 500, ErrorName::StepFailed),
-            ("RequestTimeout", 400, ErrorName::TimedOut),
-            ("SomethingNew", 500, ErrorName::Internal),
-        ] {
-            assert_eq!(classify(code, status), name, "{code}");
-        }
-    }
 
     #[test]
     fn a_refusal_names_the_action_and_no_role() {
@@ -372,14 +169,5 @@ mod tests {
         let tells = denied("ec2:DescribeInstances", &said);
         assert!(tells.contains("ec2:StartInstances on arn:aws:ec2:eu-west-1:222222222222:instance/i-1"), "{tells}");
         assert!(denied("ec2:DescribeInstances", "no").contains("ec2:DescribeInstances"));
-    }
-
-    #[test]
-    fn an_answer_of_aws_becomes_an_error_with_operation_code_and_advice() {
-        let meta = ErrorMetadata::builder().code("AccessDenied").message("no").build();
-        let answer = HttpResponse::new(403.try_into().unwrap(), "".into());
-        let error: StepError = SdkError::service_error(GetCallerIdentityError::generic(meta), answer).into();
-        assert_eq!(error.name, ErrorName::AccessDenied);
-        assert!(error.at("acme/prod").to_string().starts_with("[acme/prod] AWS denied sts:GetCallerIdentity"));
     }
 }

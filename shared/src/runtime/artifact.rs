@@ -8,6 +8,7 @@ use crate::model::artifacts::prefix;
 use crate::model::digest::sha256;
 use crate::model::envelope::Execution;
 use crate::model::error::StepError;
+use crate::runtime::scratch::s3_error;
 use crate::settings;
 
 /// Outputs and logs above this many bytes become artifacts. A state's whole input or output may have 256 KiB, and a
@@ -49,7 +50,7 @@ pub(crate) async fn claim_check(
     let preview: String = text.chars().take(PREVIEW).collect();
     let s3 = aws_sdk_s3::Client::new(own);
     let put = s3.put_object().bucket(&bucket).key(&key).content_type("application/json");
-    put.body(ByteStream::from(text.into_bytes())).send().await?;
+    put.body(ByteStream::from(text.into_bytes())).send().await.map_err(s3_error)?;
     let mut stands_for = plain_members(value);
     let artifact = json!({ "bucket": bucket, "key": key, "bytes": bytes, "sha256": digest });
     stands_for.extend([("artifact".to_owned(), artifact), ("preview".to_owned(), preview.into())]);

@@ -7,6 +7,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 
+use crate::model::aws_error::{AwsError, Service};
 use crate::model::error::{ErrorName, StepError};
 
 /// One object that a machine fetches by a link, and that is removed when all have it. A call that finds it again
@@ -42,7 +43,7 @@ impl Scratch {
     /// Why S3 failed.
     pub async fn put(&self, content: Vec<u8>) -> Result<(), StepError> {
         let put = self.s3.put_object().bucket(&self.bucket).key(&self.key).body(ByteStream::from(content));
-        put.set_expected_bucket_owner(self.owner.clone()).send().await?;
+        put.set_expected_bucket_owner(self.owner.clone()).send().await.map_err(s3_error)?;
         Ok(())
     }
 
@@ -60,7 +61,7 @@ impl Scratch {
     /// Why S3 failed.
     pub async fn remove(&self) -> Result<(), StepError> {
         let delete = self.s3.delete_object().bucket(&self.bucket).key(&self.key);
-        delete.set_expected_bucket_owner(self.owner.clone()).send().await?;
+        delete.set_expected_bucket_owner(self.owner.clone()).send().await.map_err(s3_error)?;
         Ok(())
     }
 }
@@ -71,13 +72,20 @@ impl fmt::Debug for Scratch {
     }
 }
 
+/// The codes of requests for one object need no names of their own: S3 answers with a status that says the same.
+const S3: Service = Service { iam_prefix: "s3", codes: |_, _| None };
+
+pub(crate) fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
+    error.into_step_error(&S3)
+}
+
 /// A link with which whoever has it can read an object as long as it lives: not for a log, an answer or a resume.
 ///
 /// # Errors
 /// `Internal` when it cannot be signed.
 pub async fn link(s3: &Client, bucket: &str, key: &str, lives: Duration) -> Result<String, StepError> {
     let lives = PresigningConfig::expires_in(lives).map_err(|error| ErrorName::Internal.because(error.to_string()))?;
-    let signed = s3.get_object().bucket(bucket).key(key).presigned(lives).await?;
+    let signed = s3.get_object().bucket(bucket).key(key).presigned(lives).await.map_err(s3_error)?;
     Ok(signed.uri().to_owned())
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::error::athena_error;
 use crate::{Column, Table, first_rows};
 use aws_sdk_athena::Client;
 use aws_sdk_athena::types::{QueryExecution, QueryExecutionContext, QueryExecutionState, ResultConfiguration};
@@ -110,7 +111,7 @@ impl Query {
             .set_result_configuration(result)
             .work_group(&self.workgroup)
             .client_request_token(ctx.client_token("query"));
-        let answer = request.send().await?;
+        let answer = request.send().await.map_err(athena_error)?;
         answer
             .query_execution_id
             .ok_or_else(|| ErrorName::Internal.because("Athena started the query but gave no ID; try again"))
@@ -220,7 +221,8 @@ impl Step for Query {
             ctx.log(format_args!("Athena query {id} started"));
             id
         };
-        let answer = ctx.client(Client::new).get_query_execution().query_execution_id(&id).send().await?;
+        let answer =
+            ctx.client(Client::new).get_query_execution().query_execution_id(&id).send().await.map_err(athena_error)?;
         let query = answer.query_execution.ok_or_else(|| {
             ErrorName::Internal.because(format!("Athena answered nothing about query {id}; try again"))
         })?;
@@ -260,7 +262,8 @@ impl Step for Query {
             None => self.start(ctx).await?,
         };
         let athena = ctx.client(Client::new);
-        let query = athena.get_query_execution().query_execution_id(&id).send().await?.query_execution;
+        let query =
+            athena.get_query_execution().query_execution_id(&id).send().await.map_err(athena_error)?.query_execution;
         let state = query.as_ref().and_then(|query| query.status()?.state());
         if matches!(
             state,
@@ -269,7 +272,7 @@ impl Step for Query {
             ctx.log(format_args!("Athena query {id} had ended already"));
             return Ok(());
         }
-        athena.stop_query_execution().query_execution_id(&id).send().await?;
+        athena.stop_query_execution().query_execution_id(&id).send().await.map_err(athena_error)?;
         ctx.log(format_args!("Athena query {id} stopped"));
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::error::autoscaling_error;
 use crate::{Sizes, explained, in_service, in_transit, settled, suspended};
 use aws_sdk_autoscaling::Client;
 use aws_sdk_autoscaling::primitives::{DateTime, DateTimeFormat};
@@ -102,7 +103,7 @@ impl UpdateGroup {
         let mut pages =
             asg.describe_auto_scaling_groups().auto_scaling_group_names(&self.group_name).into_paginator().send();
         while let Some(page) = pages.next().await {
-            let groups = page?.auto_scaling_groups.unwrap_or_default();
+            let groups = page.map_err(autoscaling_error)?.auto_scaling_groups.unwrap_or_default();
             if let Some(group) =
                 groups.into_iter().find(|group| group.auto_scaling_group_name() == Some(&self.group_name))
             {
@@ -127,7 +128,7 @@ impl UpdateGroup {
             .set_max_size(changed(now.max_size, wanted.max_size))
             .send()
             .await;
-        match answer.map_err(StepError::from) {
+        match answer.map_err(autoscaling_error) {
             Ok(_) => Ok(true),
             // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_UpdateAutoScalingGroup.html (Errors)
             Err(error) if error.has_code("ScalingActivityInProgress") || error.has_code("ResourceContention") => {
@@ -149,7 +150,8 @@ impl UpdateGroup {
         let request = asg.describe_scaling_activities().auto_scaling_group_name(&self.group_name);
         let mut pages = request.filters(failed).filters(recent).into_paginator().send();
         while let Some(page) = pages.next().await {
-            let latest = page?.activities.and_then(|activities| activities.into_iter().next());
+            let latest =
+                page.map_err(autoscaling_error)?.activities.and_then(|activities| activities.into_iter().next());
             if latest.is_some() {
                 return Ok(latest);
             }

@@ -1,5 +1,6 @@
 //! The step `cloudwatch-create-log-stream`.
 
+use crate::error::logs_error;
 use crate::{check_group_name, group_arns};
 use aws_sdk_cloudwatchlogs::Client;
 use schemars::JsonSchema;
@@ -68,7 +69,7 @@ impl Step for CreateLogStream {
         let created = match request.send().await {
             Ok(_) => true,
             Err(error) => {
-                let mut error = StepError::from(error);
+                let mut error = logs_error(error);
                 if !error.has_code("ResourceAlreadyExistsException") {
                     if error.name == ErrorName::NotFound {
                         error.message = format!(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::error::logs_error;
 use crate::{self as logs, Answered, Count, Query, TimeUnit};
 use aws_sdk_cloudwatchlogs::Client;
 use aws_sdk_cloudwatchlogs::types::{QueryDefinition, QueryLanguage};
@@ -127,7 +128,7 @@ async fn definitions(ctx: &Context, prefix: Option<&str>) -> Result<Vec<QueryDef
     let (mut found, mut next) = (Vec::new(), None);
     loop {
         let request = logs.describe_query_definitions().set_query_definition_name_prefix(prefix.map(str::to_owned));
-        let page = request.max_results(1000).set_next_token(next).send().await?;
+        let page = request.max_results(1000).set_next_token(next).send().await.map_err(logs_error)?;
         found.extend(page.query_definitions.unwrap_or_default());
         next = page.next_token;
         if next.is_none() {

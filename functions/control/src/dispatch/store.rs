@@ -7,6 +7,8 @@ use serde::de::DeserializeOwned;
 use stepward::model::error::{ErrorName, StepError};
 use stepward::node::dispatch::Keys;
 
+use crate::error::s3_error;
+
 /// The largest object that is read, in bytes. 10,000 nodes with what they said come to some 30 MB.
 const LIMIT: i64 = 256 * 1024 * 1024;
 
@@ -35,7 +37,7 @@ impl<'a> Store<'a> {
     pub(crate) async fn put(&self, key: &str, value: &impl Serialize) -> Result<(), StepError> {
         let body = serde_json::to_vec(value).map_err(|error| ErrorName::Internal.because(error.to_string()))?;
         let put = self.s3.put_object().bucket(self.bucket).key(key).content_type("application/json");
-        put.body(ByteStream::from(body)).send().await?;
+        put.body(ByteStream::from(body)).send().await.map_err(s3_error)?;
         Ok(())
     }
 
@@ -44,7 +46,7 @@ impl<'a> Store<'a> {
         if !self.keys.contain(key) {
             return Err(ErrorName::InvalidInput.because(format!("{key} is no artifact of this execution")));
         }
-        let answer = self.s3.get_object().bucket(self.bucket).key(key).send().await?;
+        let answer = self.s3.get_object().bucket(self.bucket).key(key).send().await.map_err(s3_error)?;
         if answer.content_length().unwrap_or_default() > LIMIT {
             return Err(ErrorName::StepFailed
                 .because(format!("s3://{}/{key} has more than {LIMIT} bytes and is not read", self.bucket)));
@@ -65,6 +67,6 @@ impl<'a> Store<'a> {
     pub(crate) async fn is_stopped(&self) -> Result<bool, StepError> {
         // By listing, because what is not there is told apart from what may not be seen only with s3:ListBucket anyway.
         let list = self.s3.list_objects_v2().bucket(self.bucket).prefix(self.keys.stop()).max_keys(1);
-        Ok(list.send().await?.key_count().unwrap_or_default() > 0)
+        Ok(list.send().await.map_err(s3_error)?.key_count().unwrap_or_default() > 0)
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::error::ec2_error;
 use crate::{TOKEN_TAG, description, filter, require_id, shared_arn, tagged, validate_tags};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Config;
@@ -92,14 +93,16 @@ impl Capture {
         let ids: BTreeSet<_> = if let Some(volume) = &self.volume_id {
             let request = ec2.create_snapshot().volume_id(volume).description(description(&self.snapshot_name));
             let once = Config::builder().retry_classifier(OnlyThrottled::<CreateSnapshotError>::default());
-            let made = request.tag_specifications(tags).customize().config_override(once).send().await?;
+            let made =
+                request.tag_specifications(tags).customize().config_override(once).send().await.map_err(ec2_error)?;
             made.snapshot_id.into_iter().collect()
         } else {
             let all = InstanceSpecification::builder().set_instance_id(self.instance_id.clone()).build();
             let request =
                 ec2.create_snapshots().instance_specification(all).description(description(&self.snapshot_name));
             let once = Config::builder().retry_classifier(OnlyThrottled::<CreateSnapshotsError>::default());
-            let made = request.tag_specifications(tags).customize().config_override(once).send().await?;
+            let made =
+                request.tag_specifications(tags).customize().config_override(once).send().await.map_err(ec2_error)?;
             made.snapshots.unwrap_or_default().into_iter().filter_map(|snapshot| snapshot.snapshot_id).collect()
         };
         if ids.is_empty() {
@@ -125,7 +128,7 @@ async fn find(ctx: &Context, ec2: &Client) -> Result<Vec<Snapshot>, StepError> {
     let mut pages = request.into_paginator().send();
     let mut found = Vec::new();
     while let Some(page) = pages.next().await {
-        found.extend(page?.snapshots.unwrap_or_default());
+        found.extend(page.map_err(ec2_error)?.snapshots.unwrap_or_default());
     }
     Ok(found)
 }

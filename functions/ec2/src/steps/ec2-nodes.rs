@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::error::ec2_error;
 use crate::filter;
 use crate::nodes::{Described, IMAGE_NAME, filters, is_field, is_windows};
 use aws_sdk_ec2::Client;
@@ -95,7 +96,7 @@ impl Look<'_> {
         let mut pages = request.into_paginator().send();
         let (mut nodes, mut images) = (Vec::new(), BTreeMap::new());
         while let Some(page) = pages.next().await {
-            let reservations = page?.reservations.unwrap_or_default();
+            let reservations = page.map_err(ec2_error)?.reservations.unwrap_or_default();
             let instances: Vec<_> =
                 reservations.into_iter().flat_map(|one| one.instances.unwrap_or_default()).collect();
             self.tally.add(instances.len())?;
@@ -135,7 +136,7 @@ async fn name_images(
         let request = ec2.describe_images().filters(filter("image-id", some.iter().copied())).include_deprecated(true);
         let mut pages = request.into_paginator().send();
         while let Some(page) = pages.next().await {
-            let found = page?.images.unwrap_or_default().into_iter();
+            let found = page.map_err(ec2_error)?.images.unwrap_or_default().into_iter();
             images.extend(found.filter_map(|image| Some((image.image_id?, image.name.unwrap_or_default()))));
         }
     }

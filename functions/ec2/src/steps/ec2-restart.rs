@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::error::ec2_error;
 use crate::health;
 use crate::instances::{Changed, ChangedInstance, LIVE, Selection, changed, first_seen};
 use aws_sdk_ec2::Client;
@@ -90,7 +91,7 @@ impl Restart {
         let ids: Vec<_> = instances.iter().map(|instance| instance.instance_id.clone()).collect();
         if !ids.is_empty() {
             ctx.log(format_args!("Restarting {}", ids.join(", ")));
-            ec2.reboot_instances().set_instance_ids(Some(ids)).send().await?;
+            ec2.reboot_instances().set_instance_ids(Some(ids)).send().await.map_err(ec2_error)?;
         }
         Ok(instances)
     }

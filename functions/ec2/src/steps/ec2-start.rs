@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::bring::{Goal, bring};
+use crate::error::ec2_error;
 use crate::instances::{Changed, Selection};
 use crate::unlocked_volumes;
 use aws_sdk_ec2::types::InstanceStateName;
@@ -74,7 +75,7 @@ impl Step for Start {
             remark: |_| None,
         };
         bring(ctx, self.selection(), resume, &goal, |ec2, ids| async move {
-            let answer = ec2.start_instances().set_instance_ids(Some(ids)).send().await?;
+            let answer = ec2.start_instances().set_instance_ids(Some(ids)).send().await.map_err(ec2_error)?;
             Ok(answer.starting_instances.unwrap_or_default())
         })
         .await

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::bring::{Goal, bring, code, reason};
+use crate::error::ec2_error;
 use crate::instances::{Changed, Selection};
 use aws_sdk_ec2::types::{Instance, InstanceStateName};
 use schemars::JsonSchema;
@@ -92,7 +93,7 @@ impl Step for Stop {
         let goal = Goal { reached: InstanceStateName::Stopped, act_on, doing: "Stopping", remark };
         bring(ctx, self.selection(), resume, &goal, |ec2, ids| async move {
             let request = ec2.stop_instances().set_instance_ids(Some(ids)).force(force).hibernate(hibernate);
-            Ok(request.send().await?.stopping_instances.unwrap_or_default())
+            Ok(request.send().await.map_err(ec2_error)?.stopping_instances.unwrap_or_default())
         })
         .await
     }

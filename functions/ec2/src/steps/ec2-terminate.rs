@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bring::{Goal, bring};
+use crate::error::ec2_error;
 use crate::instances::{Changed, LIVE, MAX_INSTANCES, Selection, state};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Instance, InstanceAttributeName, InstanceStateChange, InstanceStateName};
@@ -99,7 +100,8 @@ async fn protection(ec2: &Client, id: &str) -> Result<Option<&'static str>, Step
         (InstanceAttributeName::DisableApiTermination, "termination protection"),
         (InstanceAttributeName::DisableApiStop, "stop protection"),
     ] {
-        let answer = ec2.describe_instance_attribute().instance_id(id).attribute(attribute).send().await?;
+        let answer =
+            ec2.describe_instance_attribute().instance_id(id).attribute(attribute).send().await.map_err(ec2_error)?;
         let values = [answer.disable_api_termination, answer.disable_api_stop];
         if values.into_iter().flatten().any(|value| value.value == Some(true)) {
             return Ok(Some(name));
@@ -121,7 +123,7 @@ async fn terminate(ec2: Client, ids: Vec<String>) -> Result<Vec<InstanceStateCha
             protected.join(", ")
         )));
     }
-    let sent = ec2.terminate_instances().set_instance_ids(Some(ids)).send().await.map_err(StepError::from);
+    let sent = ec2.terminate_instances().set_instance_ids(Some(ids)).send().await.map_err(ec2_error);
     let answer = sent.map_err(|mut error| {
         // Protected since it was checked. EC2 decides this for each Availability Zone by itself.
         if error.has_code("OperationNotPermitted") {

@@ -7,6 +7,7 @@ use aws_sdk_ecs::types::{Container, ManagedAgentName, Task};
 use stepward::{ErrorName, StepError};
 use tokio::time::Instant;
 
+use crate::error::ecs_error;
 use crate::{check_failures, name_of};
 
 /// How long an agent is waited for that is still starting: it starts after its container.
@@ -48,7 +49,7 @@ enum Found {
 /// # Errors
 /// `NotFound`, or why ECS failed.
 pub async fn look(ecs: &Client, cluster: &str, task: &str) -> Result<Task, StepError> {
-    let answer = ecs.describe_tasks().cluster(cluster).tasks(task).send().await?;
+    let answer = ecs.describe_tasks().cluster(cluster).tasks(task).send().await.map_err(ecs_error)?;
     check_failures(answer.failures())?;
     answer.tasks.unwrap_or_default().into_iter().next().ok_or_else(|| {
         ErrorName::NotFound.because(format!(

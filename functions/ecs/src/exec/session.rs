@@ -20,6 +20,8 @@ use super::ready::{self, Ready, jitter};
 use super::transcript::{End, Told};
 use super::{signing, wrapper};
 
+use crate::error::{ecs_error, kms_error, ssm_error};
+
 /// How often a session is asked for where nothing can have begun, and the first wait; each is twice the one before.
 const ASKS: u32 = 4;
 const ASK_AGAIN: Duration = Duration::from_secs(2);
@@ -99,7 +101,7 @@ async fn ask(ctx: &Context, ready: &Ready, command: &str, deadline: Instant) -> 
             Ok(answer) => {
                 return answer.session.ok_or_else(|| unsure(ErrorName::Internal.because("ECS gave no session")));
             }
-            Err(error) => StepError::from(error),
+            Err(error) => ecs_error(error),
         };
         let is_late = error.has_code("TargetNotConnectedException");
         let may_ask = is_late || error.name == ErrorName::Throttled;
@@ -174,7 +176,7 @@ impl Outside for Life<'_> {
             request = request.encryption_context(name, value);
         }
         let bytes = i32::try_from(KEY_BYTES).unwrap_or_default();
-        let answer = request.number_of_bytes(bytes).send().await?;
+        let answer = request.number_of_bytes(bytes).send().await.map_err(kms_error)?;
         let bytes = |blob: Option<Blob>| blob.map(Blob::into_inner).unwrap_or_default();
         Ok(DataKey { plaintext: bytes(answer.plaintext), ciphertext: bytes(answer.ciphertext_blob) })
     }
@@ -198,7 +200,7 @@ pub async fn end(ctx: &Context, session_id: &str) -> Result<(), StepError> {
     let request = ctx.client(aws_sdk_ssm::Client::new).terminate_session().session_id(session_id);
     match timeout(END, request.send()).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => match StepError::from(error) {
+        Ok(Err(error)) => match ssm_error(error) {
             error if error.has_code("DoesNotExistException") => Ok(()),
             error => Err(error),
         },
@@ -219,7 +221,7 @@ pub async fn own(ctx: &Context, ready: &Ready) -> Result<Vec<String>, StepError>
     let mut pages = ssm.describe_sessions().state(SessionState::Active).filters(filter).into_paginator().send();
     let mut ids = Vec::new();
     while let Some(page) = pages.next().await {
-        let page = page?;
+        let page = page.map_err(ssm_error)?;
         let own = page.sessions().iter().filter(|session| session.owner() == Some(owner));
         ids.extend(own.filter_map(|session| session.session_id().map(str::to_owned)));
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
+use crate::error::ecs_error;
 use crate::nodes::{family, home, node};
 use crate::{check_cluster, check_failures, name_of, service_of};
 use aws_sdk_ecs::Client;
@@ -128,7 +129,7 @@ impl Look<'_> {
         if self.step.clusters.is_empty() {
             let mut pages = ecs.list_clusters().into_paginator().send();
             while let Some(page) = pages.next().await {
-                clusters.extend(page?.cluster_arns.unwrap_or_default());
+                clusters.extend(page.map_err(ecs_error)?.cluster_arns.unwrap_or_default());
             }
         } else {
             let here = |cluster: &&String| home(cluster).is_none_or(|(home, _)| home == region);
@@ -147,7 +148,7 @@ impl Look<'_> {
             ecs.list_tasks().cluster(&cluster).desired_status(DesiredStatus::Running).into_paginator().send();
         let mut nodes = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = match page.map_err(StepError::from) {
+            let page = match page.map_err(ecs_error) {
                 Ok(page) => page,
                 // It is in another Region, or was deleted since it was listed.
                 Err(error) if error.has_code("ClusterNotFoundException") => return Ok(nodes),
@@ -159,7 +160,7 @@ impl Look<'_> {
             }
             // A page has at most 100 tasks, which is what one description takes.
             let request = ecs.describe_tasks().cluster(&cluster).set_tasks(Some(tasks)).include(TaskField::Tags);
-            let answer = request.send().await?;
+            let answer = request.send().await.map_err(ecs_error)?;
             check_failures(answer.failures())?;
             let running = answer.tasks().iter().filter(|task| task.last_status() == Some("RUNNING"));
             let found: Vec<_> = running.flat_map(|task| self.containers(region, task)).collect();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::error::ecs_error;
 use crate::{
     StoppedContainer, check_cluster, check_failures, check_place, check_task, containers, name_of, service_of,
     task_arns,
@@ -73,7 +74,7 @@ struct Asked {
 
 impl StopTask {
     async fn look(&self, ecs: &Client) -> Result<Task, StepError> {
-        let answer = ecs.describe_tasks().cluster(&self.cluster).tasks(&self.task).send().await?;
+        let answer = ecs.describe_tasks().cluster(&self.cluster).tasks(&self.task).send().await.map_err(ecs_error)?;
         check_failures(answer.failures())?;
         answer.tasks.unwrap_or_default().into_iter().next().ok_or_else(|| {
             ErrorName::NotFound.because(format!(
@@ -145,7 +146,7 @@ impl Step for StopTask {
                 ctx.log(format_args!("ECS task {id} was stopped already, or is stopping"));
             } else {
                 let stop = ecs.stop_task().cluster(&self.cluster).task(&self.task).reason(&self.reason);
-                if let Some(stopping) = stop.send().await?.task {
+                if let Some(stopping) = stop.send().await.map_err(ecs_error)?.task {
                     task = stopping;
                 }
                 ctx.log(format_args!("Stopping ECS task {id}: {}", self.reason));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::error::ecs_error;
 use crate::{
     Meaning, StoppedContainer, check_cluster, check_failures, check_place, containers, is_name, meaning_of, name_of,
     service_of, task_arns,
@@ -97,11 +98,17 @@ impl StoppedTaskErrors {
         let mut pages = list.desired_status(DesiredStatus::Stopped).into_paginator().send();
         let mut arns = Vec::new();
         while let Some(page) = pages.next().await {
-            arns.extend(page?.task_arns.unwrap_or_default());
+            arns.extend(page.map_err(ecs_error)?.task_arns.unwrap_or_default());
         }
         let mut tasks = Vec::new();
         for batch in arns.chunks(BATCH) {
-            let answer = ecs.describe_tasks().cluster(&self.cluster).set_tasks(Some(batch.to_vec())).send().await?;
+            let answer = ecs
+                .describe_tasks()
+                .cluster(&self.cluster)
+                .set_tasks(Some(batch.to_vec()))
+                .send()
+                .await
+                .map_err(ecs_error)?;
             check_failures(answer.failures())?;
             tasks.extend(answer.tasks.unwrap_or_default());
         }
@@ -118,7 +125,7 @@ impl Definitions {
     async fn expendable(&mut self, ecs: &Client, definition: &str) -> Result<&[String], StepError> {
         if !self.0.contains_key(definition) {
             let answer = ecs.describe_task_definition().task_definition(definition).send().await;
-            let known = match answer.map_err(StepError::from) {
+            let known = match answer.map_err(ecs_error) {
                 Ok(answer) => answer.task_definition,
                 // ECS's answer for a definition that was deleted: then every container counts.
                 Err(error) if error.has_code("ClientException") => None,

@@ -1,5 +1,6 @@
 //! The step `elb-unhealthy-targets`.
 
+use crate::error::elb_error;
 use crate::{check, find};
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::{TargetGroup, TargetHealthDescription, TargetHealthStateEnum};
@@ -135,9 +136,9 @@ impl Step for UnhealthyTargets {
         let request = elb.describe_target_groups().load_balancer_arn(&health.load_balancer_arn);
         let mut groups = request.into_paginator().items().send();
         while let Some(group) = groups.next().await {
-            let group = group?;
+            let group = group.map_err(elb_error)?;
             let request = elb.describe_target_health().set_target_group_arn(group.target_group_arn.clone());
-            let seen = request.send().await?.target_health_descriptions.unwrap_or_default();
+            let seen = request.send().await.map_err(elb_error)?.target_health_descriptions.unwrap_or_default();
             health.target_groups += 1;
             health.targets += seen.len();
             health.unhealthy.extend(seen.into_iter().filter_map(|seen| Unhealthy::of(&group, seen)));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::error::rds_error;
 use crate::{Identifier, LONGEST, POLL, instance, is_forbidden, refused, trouble};
 use aws_sdk_rds::Client;
 use aws_sdk_rds::types::{DbSnapshot, Tag};
@@ -84,7 +85,7 @@ impl Capture {
             .describe_db_snapshots()
             .db_instance_identifier(&*self.instance)
             .db_snapshot_identifier(&*self.snapshot_name);
-        match request.into_paginator().items().send().try_collect().await.map_err(StepError::from) {
+        match request.into_paginator().items().send().try_collect().await.map_err(rds_error) {
             Ok(found) => Ok(found.into_iter().next()),
             Err(error) if error.has_code("DBSnapshotNotFound") => Ok(None),
             Err(error) => Err(error),
@@ -130,7 +131,7 @@ impl Capture {
             .db_instance_identifier(&*self.instance)
             .db_snapshot_identifier(&*self.snapshot_name)
             .set_tags(Some(tags));
-        match request.send().await.map_err(StepError::from) {
+        match request.send().await.map_err(rds_error) {
             Ok(answer) => self.follow(ctx, answer.db_snapshot.unwrap_or_else(|| DbSnapshot::builder().build()), wait),
             // Maybe a first request of the SDK's got through, only its answer was lost, and RDS does not show the
             // snapshot yet.

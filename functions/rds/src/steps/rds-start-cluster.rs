@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::error::rds_error;
 use crate::{AVAILABLE, Changed, Database, Identifier, LONGEST, bring};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -55,7 +56,7 @@ impl Step for Start {
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
         bring(ctx, Database::Cluster(&self.cluster), resume, &AVAILABLE, |rds| async move {
-            rds.start_db_cluster().db_cluster_identifier(&*self.cluster).send().await?;
+            rds.start_db_cluster().db_cluster_identifier(&*self.cluster).send().await.map_err(rds_error)?;
             Ok(())
         })
         .await

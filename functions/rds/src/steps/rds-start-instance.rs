@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::error::rds_error;
 use crate::{AVAILABLE, Changed, Database, Identifier, LONGEST, bring};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -56,7 +57,7 @@ impl Step for Start {
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
         bring(ctx, Database::Instance(&self.instance), resume, &AVAILABLE, |rds| async move {
-            rds.start_db_instance().db_instance_identifier(&*self.instance).send().await?;
+            rds.start_db_instance().db_instance_identifier(&*self.instance).send().await.map_err(rds_error)?;
             Ok(())
         })
         .await

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::error::rds_error;
 use crate::{Identifier, LONGEST, instance, trouble};
 use aws_sdk_rds::Client;
 use aws_sdk_rds::types::{DbInstance, Event, SourceType};
@@ -130,7 +131,7 @@ impl Step for Look {
         }
         let events = rds.describe_events().source_type(SourceType::DbInstance).source_identifier(name);
         let pages = events.duration(EVENTS_MINUTES).into_paginator().items().send();
-        let mut events = pages.try_collect().await?;
+        let mut events = pages.try_collect().await.map_err(rds_error)?;
         events.sort_by_key(|event| event.date);
         let events: Vec<_> = events.into_iter().map(happened).collect();
         for Happened { at, message, .. } in &events {

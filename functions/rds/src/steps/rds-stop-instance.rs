@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::error::rds_error;
 use crate::{Changed, Database, Identifier, LONGEST, STOPPED, bring};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -59,7 +60,7 @@ impl Step for Stop {
 
     async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
         bring(ctx, Database::Instance(&self.instance), resume, &STOPPED, |rds| async move {
-            rds.stop_db_instance().db_instance_identifier(&*self.instance).send().await?;
+            rds.stop_db_instance().db_instance_identifier(&*self.instance).send().await.map_err(rds_error)?;
             Ok(())
         })
         .await

@@ -4,6 +4,7 @@ use aws_sdk_s3::types::{EncodingType, MultipartUpload};
 use stepward::StepError;
 
 use crate::bucket::Bucket;
+use crate::error::s3_error;
 use crate::keys::listed;
 
 /// Aborts an upload; one that is not there is as good.
@@ -17,7 +18,7 @@ pub async fn abort(bucket: &Bucket, key: &str, upload_id: &str) -> Result<(), St
 /// As [`abort`]; whether it was there.
 pub(crate) async fn aborted(bucket: &Bucket, key: &str, upload_id: &str) -> Result<bool, StepError> {
     let request = bucket.client.abort_multipart_upload().bucket(&bucket.name).key(key).upload_id(upload_id);
-    match request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(StepError::from) {
+    match request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(s3_error) {
         Err(error) if error.has_code("NoSuchUpload") => Ok(false),
         answer => answer.map(|_| true),
     }
@@ -75,7 +76,7 @@ pub async fn unfinished(
         let request = bucket.client.list_multipart_uploads().bucket(&bucket.name).prefix(prefix);
         let request = request.encoding_type(EncodingType::Url).set_expected_bucket_owner(bucket.owner.clone());
         let page = request.set_key_marker(key_marker).set_upload_id_marker(id_marker).send().await;
-        let page = match page.map_err(StepError::from) {
+        let page = match page.map_err(s3_error) {
             // Some servers that speak S3 keep uploads and cannot list them. S3 itself can.
             Err(error) if error.has_code("NotImplemented") => return Ok(found),
             page => page?,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::error::s3_error;
 use crate::place::Uri;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::BuildError;
@@ -14,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::input::require;
 use stepward::model::permissions::{literal, s3_arn};
-use stepward::{Context, ErrorName, Peer, Permissions, Progress, Resume, Step, StepError};
+use stepward::{AwsError, Context, ErrorName, Peer, Permissions, Progress, Resume, Step, StepError};
 
 /// How often a new bucket is given a setting while S3 does not know the bucket everywhere yet.
 const TRIES: u32 = 10;
@@ -97,7 +98,7 @@ impl CreateBucket {
 async fn found(s3: &Client, name: &str) -> Result<Option<String>, StepError> {
     let mut pages = s3.list_buckets().prefix(name).max_buckets(1000).into_paginator().send();
     while let Some(page) = pages.next().await {
-        let mut buckets = page?.buckets.unwrap_or_default().into_iter();
+        let mut buckets = page.map_err(s3_error)?.buckets.unwrap_or_default().into_iter();
         if let Some(bucket) = buckets.find(|bucket| bucket.name.as_deref() == Some(name)) {
             return Ok(Some(bucket.bucket_region.unwrap_or_default()));
         }
@@ -115,7 +116,7 @@ async fn make(s3: &Client, name: &str, region: &str) -> Result<bool, StepError> 
     let request = request.set_create_bucket_configuration(constraint);
     // https://docs.aws.amazon.com/AmazonS3/latest/userguide/gpbucketnamespaces.html
     let request = request.set_bucket_namespace(name.ends_with("-an").then_some(BucketNamespace::AccountRegional));
-    match request.send().await.map_err(StepError::from) {
+    match request.send().await.map_err(s3_error) {
         Ok(_) => Ok(true),
         Err(error) if error.has_code("BucketAlreadyOwnedByYou") => {
             // Made by another call after the look, or so fresh that the list of buckets did not have it.
@@ -166,24 +167,23 @@ fn sse() -> Result<ServerSideEncryptionConfiguration, BuildError> {
 
 /// Sends until the new bucket is known where the request arrives, and its making is over there.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel> (bucket configurations)
-async fn settled<T, E: Into<StepError>, F: Future<Output = Result<T, E>>>(
+async fn settled<T, E: AwsError<aws_sdk_s3::Error>, F: Future<Output = Result<T, E>>>(
     send: impl Fn() -> F,
 ) -> Result<(), StepError> {
     for _ in 1..TRIES {
-        match send().await.map_err(Into::into) {
+        match send().await.map_err(s3_error) {
             Err(error) if error.has_code("NoSuchBucket") || error.has_code("OperationAborted") => {
                 tokio::time::sleep(BETWEEN).await;
             }
             answer => return answer.map(drop),
         }
     }
-    send().await.map(drop).map_err(Into::into)
+    send().await.map(drop).map_err(s3_error)
 }
 
 /// Removes the bucket again that was made a moment ago; S3 refuses that if anything is in it already.
 async fn undo(s3: &Client, name: &str, owner: &str, mut error: StepError) -> StepError {
-    let left = match s3.delete_bucket().bucket(name).expected_bucket_owner(owner).send().await.map_err(StepError::from)
-    {
+    let left = match s3.delete_bucket().bucket(name).expected_bucket_owner(owner).send().await.map_err(s3_error) {
         Ok(_) => "was removed again".to_owned(),
         Err(left) => format!(
             "is left, private and encrypted by S3's own defaults, since it could not be removed either ({}): delete \

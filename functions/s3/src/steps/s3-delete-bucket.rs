@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::bucket::Bucket;
 use crate::contents::{Contents, Removal};
+use crate::error::s3_error;
 use crate::place::Uri;
 use crate::slice::Slice;
 use aws_sdk_s3::Client;
@@ -113,7 +114,7 @@ async fn advance(contents: &Contents<'_>, mut removal: Removal) -> Result<Progre
 /// Deletes the bucket itself; false where it is not empty.
 async fn delete(Bucket { client, name, owner }: &Bucket) -> Result<bool, StepError> {
     let request = client.delete_bucket().bucket(name).set_expected_bucket_owner(owner.clone());
-    match request.send().await.map_err(StepError::from) {
+    match request.send().await.map_err(s3_error) {
         Err(error) if error.has_code("BucketNotEmpty") => Ok(false),
         // Only a call that knew the bucket comes here: another one has deleted it since.
         Err(error) if !error.has_code("NoSuchBucket") => Err(error),

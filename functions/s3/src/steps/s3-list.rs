@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::error::s3_error;
 use crate::keys::{listed, shown};
 use crate::place::Uri;
 use crate::sizes::human_readable;
@@ -121,7 +122,7 @@ impl S3List {
         let mut pages = ctx.client(Client::new).list_buckets().max_buckets(self.page_size).into_paginator().send();
         let mut state = State::default();
         while let Some(page) = pages.next().await {
-            for bucket in page?.buckets.unwrap_or_default() {
+            for bucket in page.map_err(s3_error)?.buckets.unwrap_or_default() {
                 let (name, created_at) = (bucket.name.unwrap_or_default(), time(bucket.creation_date)?);
                 state.say(ctx, format_args!("{} {name}", column(&created_at)));
                 if state.listing.room() {
@@ -142,7 +143,7 @@ impl S3List {
         let after = (!state.last.is_empty()).then(|| state.last.clone());
         let mut pages = request.set_start_after(after).into_paginator().send();
         while let Some(page) = pages.next().await {
-            let page = page?;
+            let page = page.map_err(s3_error)?;
             let (encoding, more) = (page.encoding_type, page.is_truncated == Some(true));
             let mut last = String::new();
             for found in page.common_prefixes.unwrap_or_default() {

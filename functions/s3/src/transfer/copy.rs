@@ -16,6 +16,7 @@ use super::download::{broken, changed, check};
 use super::shared::Transfers;
 use crate::body::Checksum;
 use crate::bucket::{Bucket, Head, copy_source, patient};
+use crate::error::s3_error;
 use crate::listing::Entry;
 use crate::multipart::{self, PART, Part, Uploaded};
 use crate::tries::tried;
@@ -143,7 +144,7 @@ impl Transfers<'_> {
                 .set_server_side_encryption(self.attributes.encryption.clone())
                 .set_ssekms_key_id(self.attributes.kms_key.clone())
                 .set_expected_bucket_owner(to.owner.clone());
-            request.customize().disable_payload_signing().send().await?;
+            request.customize().disable_payload_signing().send().await.map_err(s3_error)?;
             return Ok(None);
         }
         let of = format!("{HERE}{}", head.etag.as_deref().unwrap_or_default());
@@ -156,7 +157,7 @@ impl Transfers<'_> {
             let request = to.client.upload_part().bucket(&to.name).key(key).upload_id(upload_id).part_number(number);
             let request = request.checksum_crc64_nvme(checksum.text()).body(ByteStream::from(bytes));
             let request = request.set_expected_bucket_owner(to.owner.clone());
-            let answer = request.customize().disable_payload_signing().send().await?;
+            let answer = request.customize().disable_payload_signing().send().await.map_err(s3_error)?;
             let completed = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag);
             Ok(completed.checksum_crc64_nvme(checksum.text()).build())
         };
@@ -205,7 +206,7 @@ fn expires(answer: &HeadObjectOutput) -> Option<DateTime> {
 /// An object's tags, as a request to write takes them.
 async fn tags(bucket: &Bucket, key: &str) -> Result<Option<String>, StepError> {
     let request = bucket.client.get_object_tagging().bucket(&bucket.name).key(key);
-    let answer = request.set_expected_bucket_owner(bucket.owner.clone()).send().await?;
+    let answer = request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(s3_error)?;
     let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let tags: Vec<_> =
         answer.tag_set.iter().map(|tag| format!("{}={}", encoded(&tag.key), encoded(&tag.value))).collect();

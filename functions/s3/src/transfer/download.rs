@@ -12,12 +12,13 @@ use crc_fast::CrcAlgorithm;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use stepward::model::digest::sha256;
-use stepward::{ErrorName, StepError};
+use stepward::{AwsError, ErrorName, StepError};
 
 use super::begin::{Begin, Partial, Reached};
 use super::shared::Transfers;
 use crate::body::{CHUNK, Checksum, blocking};
 use crate::bucket::{Bucket, Head};
+use crate::error::s3_error;
 use crate::listing::Entry;
 use crate::local::{Root, Scratch};
 use crate::multipart::{AT_ONCE, PART};
@@ -87,7 +88,7 @@ impl Transfers<'_> {
     ) -> Result<(Option<String>, Checksum), StepError> {
         tried(|| async {
             let request = bucket.client.get_object().bucket(&bucket.name).key(key).checksum_mode(ChecksumMode::Enabled);
-            let answer = request.set_expected_bucket_owner(bucket.owner.clone()).send().await?;
+            let answer = request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(s3_error)?;
             let (size, etag) = (answer.content_length.unwrap_or_default().unsigned_abs(), answer.e_tag);
             let modified = answer.last_modified.and_then(|time| SystemTime::try_from(time).ok());
             let modified = modified.ok_or_else(|| ErrorName::Internal.because("S3 sent an object without a time"))?;
@@ -178,7 +179,7 @@ impl Transfers<'_> {
         etag: Option<String>,
     ) -> Result<(), StepError> {
         let request = bucket.client.delete_object().bucket(&bucket.name).key(key).set_if_match(etag);
-        match request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(StepError::from) {
+        match request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(s3_error) {
             Err(error) if error.has_code("PreconditionFailed") => Err(StepError {
                 message: "it was changed after it had been copied, so it was kept; run the move again".into(),
                 ..error
@@ -214,8 +215,8 @@ async fn part(
 }
 
 /// A refusal because the object is not what it was.
-pub(super) fn changed(error: impl Into<StepError>) -> StepError {
-    match error.into() {
+pub(super) fn changed(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
+    match s3_error(error) {
         // And no other conflict: an archived object is one too, which another run would not mend.
         error if error.has_code("PreconditionFailed") => {
             StepError { message: "the object was changed while it was copied; run it again".into(), ..error }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::error::ec2_error;
 use crate::flow_logs::{Created, Kind, check_bucket, check_log_group, role};
 use crate::is_id;
 use aws_sdk_ec2::Client;
@@ -123,7 +124,9 @@ impl CreateFlowLogs {
             let filter = Filter::builder().name("resource-id").set_values(Some(ids.to_vec())).build();
             let mut pages = ctx.client(Client::new).describe_flow_logs().filter(filter).into_paginator().send();
             while let Some(page) = pages.next().await {
-                for log in page?.flow_logs.unwrap_or_default().into_iter().filter(|log| self.is_same(log)) {
+                for log in
+                    page.map_err(ec2_error)?.flow_logs.unwrap_or_default().into_iter().filter(|log| self.is_same(log))
+                {
                     found.insert(log.resource_id.clone().unwrap_or_default(), log);
                 }
             }
@@ -148,7 +151,7 @@ impl CreateFlowLogs {
             .set_log_group_name(self.log_group_name.clone())
             .set_log_destination(self.s3_arn.clone())
             .set_deliver_logs_permission_arn(self.role_arn.clone());
-        Created::of(request.send().await?, &missing, ctx)
+        Created::of(request.send().await.map_err(ec2_error)?, &missing, ctx)
     }
 
     fn done(&self, ctx: &Context, mut found: BTreeMap<String, FlowLog>, created: &Created) -> FlowLogs {

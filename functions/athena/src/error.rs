@@ -1,0 +1,33 @@
+//! The errors of Athena.
+
+use stepward::{AwsError, Service, StepError};
+
+const ATHENA: Service = Service { iam_prefix: "athena", codes: |_, _| None };
+
+/// Converts the error of a call of Athena.
+pub(crate) fn athena_error(error: impl AwsError<aws_sdk_athena::Error>) -> StepError {
+    error.into_step_error(&ATHENA)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_athena::operation::start_query_execution::StartQueryExecutionError;
+    use stepward::ErrorName;
+    use stepward::testing::service_error;
+
+    use super::*;
+
+    #[test]
+    fn athena_codes_get_their_name() {
+        for (code, status, name) in [
+            ("InvalidRequestException", 400, ErrorName::InvalidInput),
+            ("TooManyRequestsException", 400, ErrorName::Throttled),
+            ("ResourceNotFoundException", 400, ErrorName::NotFound),
+            ("AccessDeniedException", 400, ErrorName::AccessDenied),
+            ("InternalServerException", 500, ErrorName::Internal),
+        ] {
+            let error = athena_error(service_error(StartQueryExecutionError::generic, code, status));
+            assert_eq!(error.name, name, "{code}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Auto Scaling's own error codes.
+
+use stepward::{AwsError, ErrorName, Service, StepError};
+
+/// <https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_UpdateAutoScalingGroup.html>
+const AUTO_SCALING: Service = Service {
+    iam_prefix: "autoscaling",
+    codes: |code, _| match code {
+        "ResourceContention" | "ScalingActivityInProgress" => Some(ErrorName::Conflict),
+        _ => None,
+    },
+};
+
+/// Converts the error of a call of Auto Scaling.
+pub(crate) fn autoscaling_error(error: impl AwsError<aws_sdk_autoscaling::Error>) -> StepError {
+    error.into_step_error(&AUTO_SCALING)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_autoscaling::operation::update_auto_scaling_group::UpdateAutoScalingGroupError;
+    use stepward::testing::service_error;
+
+    use super::*;
+
+    #[test]
+    fn auto_scaling_codes_get_their_name() {
+        for (code, status, name) in [
+            ("ResourceContention", 500, ErrorName::Conflict),
+            ("ScalingActivityInProgress", 400, ErrorName::Conflict),
+            ("ServiceLinkedRoleFailure", 400, ErrorName::StepFailed),
+            ("ServiceLinkedRoleFailure", 500, ErrorName::Internal),
+            ("ValidationError", 400, ErrorName::InvalidInput),
+            ("Throttling", 400, ErrorName::Throttled),
+        ] {
+            let error = autoscaling_error(service_error(UpdateAutoScalingGroupError::generic, code, status));
+            assert_eq!(error.name, name, "{code}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The errors of Elastic Load Balancing.
+
+use stepward::{AwsError, Service, StepError};
+
+const ELASTIC_LOAD_BALANCING: Service = Service { iam_prefix: "elasticloadbalancing", codes: |_, _| None };
+
+/// Converts the error of a call of Elastic Load Balancing.
+pub(crate) fn elb_error(error: impl AwsError<aws_sdk_elasticloadbalancingv2::Error>) -> StepError {
+    error.into_step_error(&ELASTIC_LOAD_BALANCING)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_elasticloadbalancingv2::operation::describe_target_health::DescribeTargetHealthError;
+    use stepward::ErrorName;
+    use stepward::testing::service_error;
+
+    use super::*;
+
+    #[test]
+    fn elastic_load_balancing_codes_get_their_name() {
+        for (code, status, name) in [
+            ("TargetGroupNotFound", 400, ErrorName::NotFound),
+            ("ValidationError", 400, ErrorName::InvalidInput),
+            ("Throttling", 400, ErrorName::Throttled),
+            ("AccessDenied", 403, ErrorName::AccessDenied),
+            ("HealthUnavailable", 500, ErrorName::Internal),
+        ] {
+            let error = elb_error(service_error(DescribeTargetHealthError::generic, code, status));
+            assert_eq!(error.name, name, "{code}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Lambda's own error codes.
+
+use stepward::{AwsError, ErrorName, Service, StepError};
+
+/// <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors>
+const LAMBDA: Service = Service {
+    iam_prefix: "lambda",
+    codes: |code, _| match code {
+        "ResourceConflictException" => Some(ErrorName::Conflict),
+        "RequestTooLargeException" => Some(ErrorName::InvalidInput),
+        _ => None,
+    },
+};
+
+/// Converts the error of a call of Lambda.
+pub(crate) fn lambda_error(error: impl AwsError<aws_sdk_lambda::Error>) -> StepError {
+    error.into_step_error(&LAMBDA)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_lambda::operation::invoke::InvokeError;
+    use stepward::testing::service_error;
+
+    use super::*;
+
+    #[test]
+    fn lambda_codes_get_their_name() {
+        for (code, status, name) in [
+            ("ResourceConflictException", 409, ErrorName::Conflict),
+            ("RequestTooLargeException", 413, ErrorName::InvalidInput),
+            ("ResourceNotFoundException", 404, ErrorName::NotFound),
+            ("ResourceInUseException", 400, ErrorName::Conflict),
+            ("TooManyRequestsException", 429, ErrorName::Throttled),
+            ("EC2ThrottledException", 502, ErrorName::Throttled),
+            ("InvalidParameterValueException", 400, ErrorName::InvalidInput),
+            ("CodeStorageExceededException", 400, ErrorName::StepFailed),
+            ("AccessDeniedException", 403, ErrorName::AccessDenied),
+            ("ServiceException", 500, ErrorName::Internal),
+        ] {
+            let error = lambda_error(service_error(InvokeError::generic, code, status));
+            assert_eq!(error.name, name, "{code}");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The errors of RDS.
+
+use stepward::{AwsError, Service, StepError};
+
+const RDS: Service = Service { iam_prefix: "rds", codes: |_, _| None };
+
+/// Converts the error of a call of RDS.
+pub(crate) fn rds_error(error: impl AwsError<aws_sdk_rds::Error>) -> StepError {
+    error.into_step_error(&RDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_rds::operation::start_db_instance::StartDBInstanceError;
+    use stepward::ErrorName;
+    use stepward::testing::service_error;
+
+    use super::*;
+
+    #[test]
+    fn rds_codes_get_their_name() {
+        for (code, status, name) in [
+            ("DBInstanceNotFound", 404, ErrorName::NotFound),
+            ("InvalidDBInstanceState", 400, ErrorName::Conflict),
+            ("InvalidDBClusterStateFault", 400, ErrorName::Conflict),
+            ("DBSnapshotAlreadyExists", 400, ErrorName::Conflict),
+            ("SnapshotQuotaExceeded", 400, ErrorName::StepFailed),
+            ("KMSKeyNotAccessibleFault", 400, ErrorName::StepFailed),
+            ("InsufficientDBInstanceCapacity", 400, ErrorName::StepFailed),
+            ("InvalidParameterCombination", 400, ErrorName::InvalidInput),
+            ("Throttling", 400, ErrorName::Throttled),
+            ("AccessDenied", 403, ErrorName::AccessDenied),
+        ] {
+            let error = rds_error(service_error(StartDBInstanceError::generic, code, status));
+            assert_eq!(error.name, name, "{code}");
+        }
+    }
+}

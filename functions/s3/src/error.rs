@@ -1,0 +1,59 @@
+//! S3's own error codes.
+
+use stepward::{AwsError, ErrorName, Service, StepError};
+
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html#ErrorCodeList>
+const S3: Service = Service {
+    iam_prefix: "s3",
+    codes: |code, _| match code {
+        "BucketHasAccessPointsAttached" | "BucketNotEmpty" | "OperationAborted" | "PreconditionFailed" => {
+            Some(ErrorName::Conflict)
+        }
+        "NoSuchBucket" | "NoSuchKey" | "NoSuchUpload" => Some(ErrorName::NotFound),
+        _ => None,
+    },
+};
+
+/// Converts the error of a call of S3.
+pub(crate) fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
+    error.into_step_error(&S3)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::operation::delete_bucket::DeleteBucketError;
+    use stepward::testing::service_error;
+
+    use super::*;
+
+    #[test]
+    fn s3_codes_get_their_name() {
+        for (code, status, name) in [
+            ("BucketHasAccessPointsAttached", 400, ErrorName::Conflict),
+            ("BucketNotEmpty", 409, ErrorName::Conflict),
+            ("OperationAborted", 409, ErrorName::Conflict),
+            ("PreconditionFailed", 412, ErrorName::Conflict),
+            ("NoSuchBucket", 404, ErrorName::NotFound),
+            ("NoSuchKey", 404, ErrorName::NotFound),
+            ("NoSuchUpload", 404, ErrorName::NotFound),
+            // A copy can fail after S3 has answered 200, so that the status does not tell.
+            ("NoSuchBucket", 200, ErrorName::NotFound),
+            ("NoSuchKey", 200, ErrorName::NotFound),
+            ("NoSuchUpload", 200, ErrorName::NotFound),
+            ("NotFound", 404, ErrorName::NotFound),
+            ("BucketAlreadyExists", 409, ErrorName::Conflict),
+            ("InvalidObjectState", 403, ErrorName::Conflict),
+            ("BucketAlreadyOwnedByYou", 409, ErrorName::StepFailed),
+            ("InvalidBucketName", 400, ErrorName::InvalidInput),
+            ("InvalidRange", 416, ErrorName::InvalidInput),
+            ("EntityTooLarge", 400, ErrorName::StepFailed),
+            ("AccessDenied", 403, ErrorName::AccessDenied),
+            ("SlowDown", 503, ErrorName::Throttled),
+            ("RequestTimeout", 400, ErrorName::TimedOut),
+            ("InternalError", 500, ErrorName::TimedOut),
+        ] {
+            let error = s3_error(service_error(DeleteBucketError::generic, code, status));
+            assert_eq!(error.name, name, "{code}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The errors of SSM, and of the services that the SSM steps read from and deliver to.
+
+use stepward::{AwsError, ErrorName, Service, StepError};
+
+const SSM: Service = Service { iam_prefix: "ssm", codes: |_, _| None };
+
+/// Converts the error of a call of SSM.
+pub(crate) fn ssm_error(error: impl AwsError<aws_sdk_ssm::Error>) -> StepError {
+    error.into_step_error(&SSM)
+}
+
+const EC2: Service = Service { iam_prefix: "ec2", codes: |_, _| None };
+
+/// Converts the error of a call of EC2.
+pub(crate) fn ec2_error(error: impl AwsError<aws_sdk_ec2::Error>) -> StepError {
+    error.into_step_error(&EC2)
+}
+
+const LOGS: Service = Service { iam_prefix: "logs", codes: |_, _| None };
+
+/// Converts the error of a call of CloudWatch Logs.
+pub(crate) fn logs_error(error: impl AwsError<aws_sdk_cloudwatchlogs::Error>) -> StepError {
+    error.into_step_error(&LOGS)
+}
+
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html#API_GetObject_Errors>
+const S3: Service = Service {
+    iam_prefix: "s3",
+    codes: |code, _| match code {
+        "PreconditionFailed" => Some(ErrorName::Conflict),
+        _ => None,
+    },
+};
+
+/// Converts the error of a call of S3.
+pub(crate) fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
+    error.into_step_error(&S3)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::operation::get_object::GetObjectError;
+    use aws_sdk_ssm::operation::send_command::SendCommandError;
+    use stepward::testing::service_error;
+
+    use super::*;
+
+    #[test]
+    fn ssm_codes_get_their_name() {
+        for (code, status, name) in [
+            ("InvalidInstanceId", 400, ErrorName::InvalidInput),
+            ("UnsupportedPlatformType", 400, ErrorName::StepFailed),
+            ("DoesNotExistException", 400, ErrorName::StepFailed),
+            ("InvalidCommandId", 400, ErrorName::InvalidInput),
+            ("DuplicateInstanceId", 400, ErrorName::StepFailed),
+            ("MaxDocumentSizeExceeded", 400, ErrorName::StepFailed),
+            ("ThrottlingException", 400, ErrorName::Throttled),
+            ("AccessDeniedException", 400, ErrorName::AccessDenied),
+        ] {
+            let error = ssm_error(service_error(SendCommandError::generic, code, status));
+            assert_eq!(error.name, name, "{code}");
+        }
+    }
+
+    #[test]
+    fn codes_of_objects_that_are_delivered_get_their_name() {
+        for (code, status, name) in [
+            ("NoSuchBucket", 404, ErrorName::NotFound),
+            ("NoSuchKey", 404, ErrorName::NotFound),
+            ("PreconditionFailed", 412, ErrorName::Conflict),
+            ("AccessDenied", 403, ErrorName::AccessDenied),
+        ] {
+            let error = s3_error(service_error(GetObjectError::generic, code, status));
+            assert_eq!(error.name, name, "{code}");
+        }
+    }
+}
