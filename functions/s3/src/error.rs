@@ -50,7 +50,7 @@ mod tests {
             ("AccessDenied", 403, ErrorName::AccessDenied),
             ("SlowDown", 503, ErrorName::Throttled),
             ("RequestTimeout", 400, ErrorName::TimedOut),
-            ("InternalError", 500, ErrorName::TimedOut),
+            ("InternalError", 500, ErrorName::Internal),
         ] {
             let error = s3_error(service_error(DeleteBucketError::generic, code, status));
             assert_eq!(error.name, name, "{code}");

@@ -1,3 +1,4 @@
 //! The STS steps.
 
+mod error;
 pub mod steps;

@@ -1,5 +1,6 @@
 //! The step `validate-credentials`.
 
+use crate::error::sts_error;
 use aws_sdk_sts::Client;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -58,7 +59,7 @@ impl Step for ValidateCredentials {
         let sts = ctx.client(Client::new);
         // Neither needs the other's answer.
         let (identity, trust) = tokio::join!(sts.get_caller_identity().send(), ctx.prove_trust());
-        let identity = identity?;
+        let identity = identity.map_err(sts_error)?;
         let (Some(account_id), Some(arn)) = (identity.account, identity.arn) else {
             return Err(ErrorName::Internal.because("GetCallerIdentity answered without account or ARN; try again"));
         };

@@ -1,0 +1,32 @@
+//! The errors of STS.
+
+use stepward::{AwsError, Service, StepError};
+
+const STS: Service = Service { iam_prefix: "sts", codes: |_, _| None };
+
+/// Converts the error of a call of STS.
+pub(crate) fn sts_error(error: impl AwsError<aws_sdk_sts::Error>) -> StepError {
+    error.into_step_error(&STS)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityError;
+    use stepward::ErrorName;
+    use stepward::testing::service_error;
+
+    use super::*;
+
+    #[test]
+    fn sts_codes_get_their_name() {
+        for (code, status, name) in [
+            ("ExpiredToken", 400, ErrorName::AccessDenied),
+            ("InvalidClientTokenId", 403, ErrorName::AccessDenied),
+            ("Throttling", 400, ErrorName::Throttled),
+            ("SomethingNew", 400, ErrorName::StepFailed),
+        ] {
+            let error = sts_error(service_error(GetCallerIdentityError::generic, code, status));
+            assert_eq!(error.name, name, "{code}");
+        }
+    }
+}
