@@ -17,7 +17,14 @@ pub(crate) fn lambda_error(error: impl AwsError<aws_sdk_lambda::Error>) -> StepE
     error.into_step_error(&LAMBDA)
 }
 
-const S3: Service = Service { iam_prefix: "s3", codes: |_, _| None };
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html#API_GetObject_Errors>
+const S3: Service = Service {
+    iam_prefix: "s3",
+    codes: |code, _| match code {
+        "NoSuchBucket" | "NoSuchKey" => Some(ErrorName::NotFound),
+        _ => None,
+    },
+};
 
 /// Converts the error of a call of S3.
 pub(crate) fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
@@ -68,7 +75,8 @@ mod tests {
         assert_eq!(lambda("ResourceConflictException", 409), ErrorName::Conflict);
         assert_eq!(lambda("RequestTooLargeException", 413), ErrorName::InvalidInput);
         assert_eq!(lambda("ResourceNotFoundException", 404), ErrorName::NotFound);
-        let s3 = |code| s3_error(service_error(GetObjectError::generic, code, 404)).name;
+        // By the code alone: the status would say the same with 404.
+        let s3 = |code| s3_error(service_error(GetObjectError::generic, code, 400)).name;
         assert_eq!([s3("NoSuchBucket"), s3("NoSuchKey")], [ErrorName::NotFound; 2]);
     }
 }

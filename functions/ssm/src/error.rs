@@ -28,6 +28,7 @@ const S3: Service = Service {
     iam_prefix: "s3",
     codes: |code, _| match code {
         "PreconditionFailed" => Some(ErrorName::Conflict),
+        "NoSuchBucket" | "NoSuchKey" => Some(ErrorName::NotFound),
         _ => None,
     },
 };
@@ -65,8 +66,9 @@ mod tests {
     #[test]
     fn codes_of_objects_that_are_delivered_get_their_name() {
         for (code, status, name) in [
-            ("NoSuchBucket", 404, ErrorName::NotFound),
-            ("NoSuchKey", 404, ErrorName::NotFound),
+            // By the code alone: the status would say the same with 404.
+            ("NoSuchBucket", 400, ErrorName::NotFound),
+            ("NoSuchKey", 400, ErrorName::NotFound),
             ("PreconditionFailed", 412, ErrorName::Conflict),
             ("AccessDenied", 403, ErrorName::AccessDenied),
         ] {
