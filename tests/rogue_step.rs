@@ -69,13 +69,13 @@ impl Step for Rogue {
             Misdeed::Undeclared => {
                 let ec2 = ctx.client(aws_sdk_ec2::Client::new);
                 let stop = ec2.stop_instances().instance_ids(&self.instance_id);
-                stop.send().await.map_err(|error| EC2.step_error(error))?;
+                stop.send().await.map_err(|error| EC2.step_error(&error))?;
                 "stopped an instance without permission".into()
             }
             Misdeed::AsBroker => {
                 let own = stepward::access::session::aws_config(Some(ctx.place.region.clone())).await;
                 let describe = aws_sdk_ec2::Client::new(&own).describe_instances();
-                describe.send().await.map_err(|error| EC2.step_error(error))?;
+                describe.send().await.map_err(|error| EC2.step_error(&error))?;
                 "described instances as the broker".into()
             }
             Misdeed::BigOutput => "0123456789abcdef".repeat(100 * 1024 / 16),

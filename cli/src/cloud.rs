@@ -139,11 +139,12 @@ impl Cloud {
     }
 
     /// What went wrong with a call, on which cloud, and what to do next.
+    #[expect(clippy::needless_pass_by_value, reason = "callers give the error away with `map_err`")]
     pub fn error<E>(&self, error: SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        self.explain(&service_of::<E>().step_error(error))
+        self.explain(&service_of::<E>().step_error(&error))
     }
 
     /// As [`error`](Self::error), for an error that `stepward` has named already.

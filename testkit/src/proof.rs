@@ -357,7 +357,7 @@ mod tests {
 
         async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<stepward::Progress<()>, StepError> {
             let ec2 = ctx.client(aws_sdk_ec2::Client::new);
-            ec2.describe_instances().send().await.map_err(|error| EC2.step_error(error))?;
+            ec2.describe_instances().send().await.map_err(|error| EC2.step_error(&error))?;
             Ok(stepward::Progress::Done(()))
         }
     }

@@ -85,7 +85,7 @@ impl Contents<'_> {
         let list = client.list_object_versions().bucket(name).set_expected_bucket_owner(owner.clone());
         let list = list.max_keys(most).encoding_type(EncodingType::Url);
         let list = list.set_key_marker(after.map(|version| version.key.clone()));
-        Ok(list.set_version_id_marker(after.map(|version| version.id.clone())).send().await.map_err(s3_error)?)
+        list.set_version_id_marker(after.map(|version| version.id.clone())).send().await.map_err(s3_error)
     }
 
     async fn remove_versions(&self, removal: &mut Removal, slice: &Slice) -> Result<bool, StepError> {

@@ -38,7 +38,7 @@ async fn call(plan: &Plan, ctx: &Context, resume: Option<&Resume>) -> Result<Pro
 }
 
 fn resumed(state: &serde_json::Value) -> Resume {
-    stepward::testing::resume(&state)
+    stepward::testing::resume(state)
 }
 
 /// Calls until it is done, and gives back the largest state on the way.

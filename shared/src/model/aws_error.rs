@@ -37,7 +37,7 @@ where
     S: From<Self>,
 {
     fn into_step_error(self, service: &Service) -> StepError {
-        service.step_error(self)
+        service.step_error(&self)
     }
 }
 
@@ -45,7 +45,7 @@ impl Service {
     /// Converts the error of any SDK operation. Prefer [`AwsError`], which also checks that the operation is of this
     /// service.
     #[must_use]
-    pub fn step_error<E>(&self, error: SdkError<E, HttpResponse>) -> StepError
+    pub fn step_error<E>(&self, error: &SdkError<E, HttpResponse>) -> StepError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
@@ -56,7 +56,7 @@ impl Service {
             .or_else(|| error.meta().extra("aws_request_id"))
             .map(str::to_owned);
         let status = error.raw_response().map_or(0, |r| r.status().as_u16());
-        let (name, code, message) = match &error {
+        let (name, code, message) = match error {
             SdkError::ServiceError(answer) => {
                 let code = answer.err().code().unwrap_or("no error code").to_owned();
                 let said = without_role_arns(answer.err().message().unwrap_or("AWS gave no reason"));
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn an_answer_of_aws_becomes_an_error_with_operation_code_and_advice() {
-        let error = STS.step_error(service_error(GetCallerIdentityError::generic, "AccessDenied", 403));
+        let error = STS.step_error(&service_error(GetCallerIdentityError::generic, "AccessDenied", 403));
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(error.has_code("AccessDenied"));
         assert!(error.at("acme/prod").to_string().starts_with("[acme/prod] AWS denied sts:GetCallerIdentity"));
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_service_names_its_own_codes_before_the_common_families() {
         let own = Service { codes: |code, _| (code == "InvalidOwn").then_some(ErrorName::Conflict), ..STS };
-        let named = |code| own.step_error(service_error(GetCallerIdentityError::generic, code, 400)).name;
+        let named = |code| own.step_error(&service_error(GetCallerIdentityError::generic, code, 400)).name;
         assert_eq!(named("InvalidOwn"), ErrorName::Conflict);
         assert_eq!(named("InvalidOther"), ErrorName::InvalidInput);
     }

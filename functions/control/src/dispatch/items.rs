@@ -58,7 +58,7 @@ struct Ssm {
 struct Container {
     cluster: String,
     task: String,
-    container: String,
+    name: String,
 }
 
 /// How an item's nodes take turns.
@@ -160,7 +160,7 @@ impl Route {
             }
             "ecs" | "ecs-exec" => {
                 let (cluster, task) = (needed("cluster")?, needed("task")?);
-                Executor::Ecs(Container { cluster, task, container: needed("container")? })
+                Executor::Ecs(Container { cluster, task, name: needed("container")? })
             }
             "" => return Err("the node has neither a node-executor nor a source".into()),
             other => return Err(format!("node-executor {other:?} is not known: ssm and ecs-exec are")),
@@ -200,8 +200,8 @@ impl Route {
             };
             (ExecutorKind::Ssm, function.to_owned(), Params::Instances(Box::new(params)))
         };
-        let in_container = |Container { cluster, task, container }: &Container, command| {
-            let (cluster, task, container) = (cluster.clone(), task.clone(), container.clone());
+        let in_container = |Container { cluster, task, name }: &Container, command| {
+            let (cluster, task, container) = (cluster.clone(), task.clone(), name.clone());
             let params = InContainer { cluster, task, container, command, fail_on_error: false };
             (ExecutorKind::Ecs, ecs_command.clone(), Params::Container(params))
         };

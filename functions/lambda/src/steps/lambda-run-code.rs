@@ -390,7 +390,7 @@ mod tests {
     }
 
     fn resume(phase: &Value) -> Resume {
-        stepward::testing::resume(&phase)
+        stepward::testing::resume(phase)
     }
 
     fn created() -> Resume {
