@@ -237,8 +237,8 @@ fn every_step_of_the_catalog_runs_from_the_command_line() {
     in_the_world(async |world| {
         let agent = EcsAgent::default();
         let (owned, input) = long_job::customer(world).await;
-        let files = s3::scene(world).await;
-        let own = nodes_clusters_and_peers(world, &agent).await;
+        let files = Box::pin(s3::scene(world)).await;
+        let own = Box::pin(nodes_clusters_and_peers(world, &agent)).await;
         let tables: [(Steps, &Value); 3] =
             [(&long_job::STEPS, &input), (&s3::STEPS, &files.input), (&NODES_CLUSTERS_AND_PEERS, &own)];
 

@@ -119,7 +119,7 @@ fn files(folder: &Path) -> BTreeMap<String, String> {
 #[test]
 fn a_job_moves_files_and_objects_between_the_local_root_and_two_accounts_of_a_customer() {
     in_the_world(async |world| {
-        let scene = scene(world).await;
+        let scene = Box::pin(scene(world)).await;
 
         let finished = run(world, "test/s3", &STEPS, &scene.input).await;
 

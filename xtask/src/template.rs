@@ -101,7 +101,7 @@ fn folded(words: &[&str], indentation: usize) -> String {
     let mut lines: Vec<String> = Vec::new();
     for word in words {
         match lines.last_mut() {
-            Some(line) if line.len() + 1 + word.len() <= WIDTH => *line += &format!(" {word}"),
+            Some(line) if line.len() + 1 + word.len() <= WIDTH => line.extend([" ", word]),
             _ => lines.push(format!("{}{word}", " ".repeat(indentation))),
         }
     }

@@ -144,7 +144,8 @@ pub(super) fn fits(root: &Value, about: &Value, value: &Value) -> bool {
         return false;
     }
     let types = own_types(about);
-    if !types.is_empty() && !types.contains(&type_of(value)) && !(types.contains(&"number") && value.is_number()) {
+    let is_number = types.contains(&"number") && value.is_number();
+    if !(types.is_empty() || types.contains(&type_of(value)) || is_number) {
         return false;
     }
     match value {
