@@ -246,6 +246,27 @@ fn every_job_calls_functions_that_are_deployed() {
     }
 }
 
+/// The job that runs any step must have time for each: Step Functions ends an execution, or a call, that takes longer.
+#[test]
+fn the_job_of_one_step_waits_longer_than_any_step_takes() {
+    /// For the start of a function, and for retries of the last call.
+    const SPARE: u64 = 30;
+    let job = std::fs::read_to_string(root().join("statemachines/jobs/step/run.asl.json")).unwrap();
+    let job: Value = serde_json::from_str(&job).unwrap();
+    let call = job["States"]["Run step"]["TimeoutSeconds"].as_u64().unwrap();
+    let all = job["TimeoutSeconds"].as_u64().unwrap();
+    none(steps().filter_map(|step| {
+        let (longest, name) = (u64::from(step.function.timeout_seconds), &step.name);
+        if call < longest + SPARE {
+            Some(format!("a call of {name} takes up to {longest} s, and the job waits {call} s for it"))
+        } else if all < step.timeout_seconds + longest + SPARE {
+            Some(format!("{name} takes up to {} s, and the job ends after {all} s", step.timeout_seconds))
+        } else {
+            None
+        }
+    }));
+}
+
 /// One build of the SDK serves `cargo run`, the deployed functions and the tests only while all of them ask for the same
 /// features; a difference costs minutes, and shows nowhere else.
 #[test]

@@ -10,6 +10,7 @@ mod keys;
 mod local;
 mod nodes;
 mod records;
+mod step;
 mod steps;
 
 use clap::{Parser, Subcommand};
@@ -27,6 +28,7 @@ use crate::global::Global;
     after_help = "Examples:
   stepward demo                                      see all of it on this machine, without AWS
   stepward --local job run fleet/morning-check --customer acme
+  stepward --local step run ec2-start --customer acme --account prod -p tags.team=web
   stepward deploy                                    deploy to AWS, with your usual credentials
 
 Exit codes: 0 done; 1 failed; 2 nothing was done, the command or its surroundings are wrong; 3 a job failed in some accounts."
@@ -48,6 +50,9 @@ enum Command {
     /// List, run, watch and stop jobs
     #[command(subcommand)]
     Job(job::Job),
+    /// Run one step
+    #[command(subcommand)]
+    Step(step::Step),
     /// List a customer's nodes, and run commands and scripts on them
     #[command(subcommand)]
     Nodes(nodes::Nodes),
@@ -72,6 +77,7 @@ impl Cli {
             Command::Local(local) => local.run(global),
             Command::Deploy(deploy) => deploy.run(global).await,
             Command::Job(job) => job.run(global).await,
+            Command::Step(step) => step.run(global).await,
             Command::Nodes(nodes) => nodes.run(global).await,
             Command::Customer(customer) => customer.run(global).await,
             Command::Account(account) => account.run(global).await,

@@ -59,6 +59,22 @@ impl Deployment {
         })
     }
 
+    /// Whether the stack has the function of a step: one that was deployed with the parameter `Steps=jobs` lacks many.
+    pub async fn has_function(&self, cloud: &Cloud, step: &str) -> Result<bool> {
+        let function = format!("{}-{step}", self.stack);
+        let client = cloud.cloudformation();
+        let mut pages = client.list_stack_resources().stack_name(&self.stack).into_paginator().items().send();
+        while let Some(resource) = pages.next().await {
+            let resource = resource.map_err(|error| cloud.error(error).nothing_done())?;
+            if resource.resource_type() == Some("AWS::Lambda::Function")
+                && resource.physical_resource_id() == Some(&function)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Where a customer can fetch the template to launch. The code bucket is private, so the address is signed: it opens
     /// for [`LINK_DAYS`] days, or as long as the credentials that signed it live.
     pub async fn customer_role_url(&self, cloud: &Cloud) -> Result<String> {

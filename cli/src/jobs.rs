@@ -30,7 +30,7 @@ pub use summary::summary;
 pub use view::View;
 
 /// A job limits itself; this is for one that was made without a limit.
-pub(crate) const WATCH: Duration = Duration::from_hours(24);
+pub(crate) const WATCH: Duration = Duration::from_hours(72);
 
 /// A job of the stack.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]

@@ -23,6 +23,10 @@ pub fn manifests(names: &[String], jobs: &[String]) -> Result<Vec<Manifest>> {
     }
     wanted.sort();
     wanted.dedup();
+    if wanted.is_empty() {
+        return Err(Error::not_asked(format!("{}: no step is named in the job's definition", jobs.join(", ")))
+            .next("name the steps that you run with it: --steps STEP,…"));
+    }
     wanted.iter().map(|name| steps::find(name)).collect()
 }
 

@@ -1,6 +1,7 @@
 //! The steps' catalog and pages. The catalog is made from the binaries' own manifests by `cargo xtask generate`.
 
 pub mod page;
+pub mod parameters;
 mod schema;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,11 @@ use crate::error::{Context, Error, Result};
 
 /// What `build.rs` made of the files below `cli/catalog/`.
 const CATALOG: &str = include_str!(concat!(env!("OUT_DIR"), "/catalog.json"));
+
+/// How many letters a name may differ in, for it to be proposed instead.
+const TYPING_ERRORS: usize = 3;
+/// How many names are proposed.
+const PROPOSED: usize = 3;
 
 /// The manifests of steps by service, which is the folder below `functions/`; each service's by name.
 pub type Catalog = BTreeMap<String, Vec<Manifest>>;
@@ -34,13 +40,22 @@ pub fn find(name: &str) -> Result<Manifest> {
     if let Some(at) = steps.iter().position(|step| step.name == name) {
         return Ok(steps.swap_remove(at));
     }
-    let near: Vec<_> = steps.into_iter().map(|step| step.name).filter(|known| is_near(known, name)).collect();
-    let next =
-        if near.is_empty() { "`stepward steps` lists all".into() } else { format!("is it {}?", near.join(" or ")) };
+    let near = nearest(steps.into_iter().map(|step| step.name).collect(), name);
+    let all = "`stepward steps` lists all";
+    let next = if near.is_empty() { all.into() } else { format!("is it {}? {all}", near.join(" or ")) };
     Err(Error::not_asked(format!("there is no step {name}")).next(next))
 }
 
-fn is_near(known: &str, name: &str) -> bool {
+/// The known names that were probably meant, the nearest first.
+fn nearest(mut known: Vec<String>, name: &str) -> Vec<String> {
+    let distance = |known: &str| strsim::damerau_levenshtein(known, name);
+    known.retain(|known| shares_word(known, name) || distance(known) <= TYPING_ERRORS);
+    known.sort_by_cached_key(|known| distance(known));
+    known.truncate(PROPOSED);
+    known
+}
+
+fn shares_word(known: &str, name: &str) -> bool {
     name.split('-').any(|word| word.len() > 1 && known.split('-').any(|other| other == word))
 }
 
@@ -51,10 +66,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_asks_for_an_unknown_step_gets_those_with_a_word_of_its_name() {
-        let said = find("ec2-begin").unwrap_err().to_string();
-        assert!(said.contains("no step ec2-begin") && said.contains("is it ") && said.contains("ec2-start"), "{said}");
-        assert!(find("x").unwrap_err().to_string().contains("`stepward steps` lists all"));
+    fn who_asks_for_an_unknown_step_gets_the_nearest_names() {
+        for (name, says) in [
+            ("ec2-strat", "is it ec2-start or "),
+            ("ec2start", "is it ec2-start or "),
+            ("athenaquery", "is it athena-query? `stepward steps` lists all"),
+            ("x", "Next: `stepward steps` lists all"),
+        ] {
+            let said = find(name).unwrap_err().to_string();
+            assert!(said.contains(&format!("no step {name}")) && said.contains(says), "{said}");
+        }
     }
 
     proptest! {

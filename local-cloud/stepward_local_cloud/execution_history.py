@@ -1,4 +1,5 @@
-"""Step Functions: an execution's history links each event to the one before it, and shows what happens inside a Map.
+"""Step Functions: an execution's history links each event to the one before it, has the arguments of each task of a
+JSONata state, and shows what happens inside a Map.
 
 https://docs.aws.amazon.com/step-functions/latest/apireference/API_HistoryEvent.html
 """
@@ -12,9 +13,11 @@ from ministack.services import stepfunctions as sfn
 # MiniStack runs each branch and each item of a Map in a copy of its context, so each has its own values.
 previous_event_id = contextvars.ContextVar("previous_event_id", default=0)
 map_item = contextvars.ContextVar("map_item", default=None)
+task_arguments = contextvars.ContextVar("task_arguments", default=None)
 writing = threading.Lock()
 
 add_event = sfn._add_event
+apply_arguments = sfn._apply_jsonata_arguments
 run_sub_machine = sfn._run_sub_machine
 execute_task = sfn._execute_task
 fail_execution = sfn._fail_execution
@@ -25,9 +28,19 @@ def add_linked_event(execution, kind, details=None):
         if not is_running(execution) and not kind.startswith("Execution"):
             return execution["events"][-1]  # a branch still runs although its execution has ended
         previous = previous_event_id.get() if execution["events"] else 0
+        arguments = task_arguments.get()
+        if kind == "TaskScheduled" and arguments is not None:
+            details["taskScheduledEventDetails"]["parameters"] = json.dumps(arguments)
+            task_arguments.set(None)
         event = add_event(execution, kind, {"previousEventId": previous, **(details or {})})
     previous_event_id.set(event["id"])
     return event
+
+
+def apply_recorded_arguments(state_def, raw_input, ctx=None):
+    arguments = apply_arguments(state_def, raw_input, ctx)
+    task_arguments.set(arguments)
+    return arguments
 
 
 def is_running(execution):
@@ -71,6 +84,7 @@ def execute_recorded_task(state_def, raw_input, execution, ctx):
 
 def install():
     sfn._add_event = add_linked_event
+    sfn._apply_jsonata_arguments = apply_recorded_arguments
     sfn._fail_execution = fail_running_execution
     sfn._run_sub_machine = run_recorded_sub_machine
     sfn._execute_task = execute_recorded_task

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from ministack.services import stepfunctions as sfn
 from state_machines import run
@@ -19,6 +21,35 @@ MAP = {
         "After": PASS,
     },
 }
+
+CALL = {
+    "StartAt": "Call",
+    "QueryLanguage": "JSONata",
+    "States": {
+        "Call": {
+            "Type": "Task",
+            "Resource": "arn:aws:states:::lambda:invoke",
+            "Arguments": {"FunctionName": "{% 'no-' & 'function' %}", "Payload": {"days": "{% 3 + 4 %}"}},
+            "End": True,
+        },
+    },
+}
+
+
+def scheduled(cloud):
+    """What the event TaskScheduled of a task says."""
+    execution = run(cloud, CALL)["executionArn"]
+    events = cloud.client("stepfunctions").get_execution_history(executionArn=execution)["events"]
+    return next(event["taskScheduledEventDetails"] for event in events if event["type"] == "TaskScheduled")
+
+
+def test_ministack_lacks_the_arguments_of_a_task(ministack):
+    assert "parameters" not in scheduled(ministack)
+
+
+def test_a_scheduled_task_has_its_arguments(local_cloud):
+    parameters = json.loads(scheduled(local_cloud)["parameters"])
+    assert parameters == {"FunctionName": "no-function", "Payload": {"days": 7}}
 
 
 def events_of(cloud):

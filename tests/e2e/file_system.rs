@@ -19,7 +19,7 @@ const SUBNETS: (&str, &str) = ("VpcSubnetIds", "subnet-0a1b2c3d,subnet-4e5f6a7b"
 const SECURITY_GROUPS: (&str, &str) = ("VpcSecurityGroupIds", "sg-0a1b2c3d");
 
 /// A second stack of the same release, with these parameters and without the local cloud's folder.
-async fn deployed(world: &World, stack: &str, given: &[(&str, &str)]) -> Result<Outcome, String> {
+pub(crate) async fn deployed(world: &World, stack: &str, given: &[(&str, &str)]) -> Result<Outcome, String> {
     let release = ["CodeBucket", "CodePrefix", "Architecture"].map(|name| (name, &*world.deployment.parameters[name]));
     let parameters: BTreeMap<_, _> =
         release.iter().chain(given).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

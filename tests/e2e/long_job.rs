@@ -1,5 +1,6 @@
 //! One state machine that chains steps of every service, as a long job does.
 
+use aws_sdk_cloudwatchlogs::types::InputLogEvent;
 use aws_sdk_ec2::types::Filter;
 use aws_sdk_ecs::types::ContainerDefinition;
 use aws_sdk_elasticloadbalancingv2::types as elb;
@@ -10,8 +11,8 @@ use stepward_cli::jobs::{Finished, Outcome};
 use crate::world::{Owned, REGION, STACK, World, cut_role, in_the_world, zipped};
 
 /// The steps of the job, in order, with their parameters as JSONata: `$input` is the job's, `$done` has what the steps
-/// before have answered.
-const STEPS: [(&str, &str); 23] = [
+/// before have answered. [`crate::every_step`] reads them too, and knows no operators.
+pub(crate) const STEPS: [(&str, &str); 23] = [
     ("validate-credentials", "{}"),
     ("ec2-start", "{ 'instance_ids': $input.instances }"),
     ("ec2-capture-snapshot", "{ 'volume_id': $input.volume, 'snapshot_name': 'before the night' }"),
@@ -50,7 +51,7 @@ const STEPS: [(&str, &str); 23] = [
         "athena-query",
         "{ 'query': 'SELECT count(*) AS backups FROM backups', 'database': 'operations', 'bucket': $input.results }",
     ),
-    ("s3-list", "{ 'uri': 's3://' & $input.results & '/stepward/' }"),
+    ("s3-list", "{ 'uri': $input.data, 'recursive': true }"),
     (
         "vpc-create-flow-logs",
         "{ 'resource_ids': $input.vpc, 'resource_type': 'VPC', 'traffic_type': 'Reject', 'log_group_name': '/shop', \
@@ -110,7 +111,7 @@ pub(crate) async fn run(world: &World, job: &str, steps: &[(&str, &str)], input:
 }
 
 /// A customer who has something for each of these steps; what the job is started with.
-async fn customer(world: &World) -> (Owned, Value) {
+pub(crate) async fn customer(world: &World) -> (Owned, Value) {
     let owned = world.customer_without_role().await;
     owned.data().await;
     let config = &owned.owner.config;
@@ -158,6 +159,12 @@ async fn customer(world: &World) -> (Owned, Value) {
 
     let logs = aws_sdk_cloudwatchlogs::Client::new(config);
     logs.create_log_group().log_group_name("/shop").send().await.unwrap();
+    logs.create_log_stream().log_group_name("/shop").log_stream_name("day").send().await.unwrap();
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now = i64::try_from(since.as_millis()).unwrap();
+    let closed = InputLogEvent::builder().timestamp(now).message("the shop is closed").build().unwrap();
+    let put = logs.put_log_events().log_group_name("/shop").log_stream_name("day");
+    put.log_events(closed).send().await.unwrap();
     let saved = logs.put_query_definition().name("operations/all").query_string("fields @message");
     saved.log_group_names("/shop").send().await.unwrap();
 
@@ -166,6 +173,8 @@ async fn customer(world: &World) -> (Owned, Value) {
     let volumes = owned.owner.ec2().describe_volumes().filters(attached).send().await.unwrap();
     let input = json!({
         "target": { "customer": owned.customer, "account": "prod" },
+        "account_id": owned.owner.account,
+        "data": format!("s3://stepward-data-{}/", owned.owner.account),
         "instances": instances,
         "task": task.tasks()[0].task_arn(),
         "role": role,
@@ -186,15 +195,19 @@ fn a_job_of_twenty_three_steps_over_every_service_runs_to_its_end() {
         assert_eq!(finished.outcome, Outcome::Succeeded, "{finished:?}");
         let done = &finished.output;
         assert_eq!(done.as_object().unwrap().len(), STEPS.len(), "{done}");
-        // What only the account's owner can tell.
-        let mut states = owned.instance_states().await;
-        states.sort();
-        assert_eq!(states, ["stopped", "stopped", "stopped", "stopped", "terminated"]);
+        assert_effects(&owned).await;
         assert_eq!(done["lambda-invoke"]["payload"], 8);
         assert_eq!(done["lambda-run-code"]["invokeResponsePayloadString"], "9");
         assert_eq!(done["lambda-run-code"]["functionWasDeleted"], true);
         assert_eq!(done["athena-query"]["rows"], json!([["3"]]));
-        let flow_logs = owned.owner.ec2().describe_flow_logs().send().await.unwrap();
-        assert_eq!(flow_logs.flow_logs().len(), 1);
     });
+}
+
+/// What the steps leave behind, and only the account's owner can tell.
+pub(crate) async fn assert_effects(owned: &Owned) {
+    let mut states = owned.instance_states().await;
+    states.sort();
+    assert_eq!(states, ["stopped", "stopped", "stopped", "stopped", "terminated"]);
+    let flow_logs = owned.owner.ec2().describe_flow_logs().send().await.unwrap();
+    assert_eq!(flow_logs.flow_logs().len(), 1);
 }

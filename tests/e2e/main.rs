@@ -11,6 +11,7 @@
 )]
 
 mod boundary;
+mod every_step;
 mod file_system;
 mod jobs;
 mod keys;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{LazyLock, atomic::AtomicU32, atomic::Ordering};
+use std::sync::{LazyLock, OnceLock, atomic::AtomicU32, atomic::Ordering};
 use std::time::Duration;
 
 use aws_sdk_ec2::types::{InstanceType, ResourceType, Tag, TagSpecification};
@@ -34,6 +35,8 @@ pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) local: LocalCloud,
     workspace: Workspace,
+    /// The program `stepward`, built when it is first run.
+    program: OnceLock<PathBuf>,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -66,7 +69,7 @@ impl World {
         let deployed = deploy(&operator, STACK, &release, &parameters, &progress);
         let deployment = runtime.block_on(deployed).unwrap_or_else(|error| panic!("not deployed: {error}"));
         let store = onboarding::store(&operator, &deployment).unwrap();
-        Self { operator, deployment, store, local, workspace, runtime }
+        Self { operator, deployment, store, local, workspace, program: OnceLock::new(), runtime }
     }
 
     /// An account ID and a customer's name that no other test has.
@@ -304,10 +307,12 @@ impl World {
 
     /// Runs the command line against this world, with this on its standard input.
     pub(crate) fn stepward_reading(&self, input: &str, arguments: &[&str], json: bool) -> std::process::Output {
-        let function = Function { name: "stepward".into(), package: "stepward-cli".into() };
-        let progress = Progress::hidden();
-        let binaries = binaries(&self.workspace, std::slice::from_ref(&function), Build::Local, &progress).unwrap();
-        let mut command = std::process::Command::new(&binaries["stepward"]);
+        let program = self.program.get_or_init(|| {
+            let function = Function { name: "stepward".into(), package: "stepward-cli".into() };
+            let built = binaries(&self.workspace, &[function], Build::Local, &Progress::hidden());
+            built.unwrap().remove("stepward").unwrap()
+        });
+        let mut command = std::process::Command::new(program);
         command.args(["--local", "--region", REGION, "--port", &self.local.port.to_string()]).args(arguments);
         if json {
             command.arg("--json");

@@ -43,10 +43,14 @@ pub fn files(catalog: &Catalog) -> Result<BTreeMap<String, String>, String> {
     let workspace = Workspace::at(root()).map_err(|error| said(&error))?;
     let used = package::for_jobs(&workspace).map_err(|error| said(&error))?.functions;
     let jobs = package::jobs(&workspace).map_err(|error| said(&error))?;
+    let mut sources = Vec::new();
+    for job in &jobs {
+        sources.push((job.name.as_str(), read(&job.path.to_string_lossy())?));
+    }
     let steps: Vec<_> = catalog.values().flatten().collect();
     let blocks = [
         ("  # steps", template::steps(&steps, |step| used.iter().any(|function| function.name == step))),
-        ("  # jobs", template::jobs(jobs.iter().map(|job| job.name.as_str()))),
+        ("  # jobs", template::jobs(sources.into_iter(), &steps)),
     ];
     let mut text = read(TEMPLATE)?;
     for (name, block) in blocks {

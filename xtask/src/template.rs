@@ -57,16 +57,30 @@ fn function(function: Function) -> String {
     .concat()
 }
 
-/// The state machines of jobs, which are called `group/job`.
-pub(crate) fn jobs<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let block = |name: &str| {
+/// The longest line of the template.
+const WIDTH: usize = 120;
+
+/// What a job's source has in the place of all steps' names.
+const STEP_NAMES: &str = "${StepNames}";
+
+/// The state machines of jobs, which are called `group/job`, each with its source. A job that can call any step is given
+/// the names of all, so that it can refuse every other function.
+pub(crate) fn jobs<'a>(jobs: impl Iterator<Item = (&'a str, String)>, steps: &[&Manifest]) -> String {
+    let mut steps: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
+    steps.sort_unstable();
+    let block = |(name, source): (&str, String)| {
+        let substitutions = if source.contains(STEP_NAMES) {
+            format!("\n        StackName: !Ref AWS::StackName\n        StepNames: >-\n{}", folded(&steps, 10))
+        } else {
+            " {StackName: !Ref AWS::StackName}".to_owned()
+        };
         format!(
             "  {id}:
     Type: AWS::Serverless::StateMachine
     Properties:
       Name: !Sub \"${{AWS::StackName}}-{with_hyphen}\"
       DefinitionUri: {{Bucket: !Ref CodeBucket, Key: !Sub \"${{CodePrefix}}/jobs/{name}.asl.json\"}}
-      DefinitionSubstitutions: {{StackName: !Ref AWS::StackName}}
+      DefinitionSubstitutions:{substitutions}
       Role: !GetAtt JobRole.Arn
       Tracing: {{Enabled: true}}
       Logging:
@@ -79,7 +93,19 @@ pub(crate) fn jobs<'a>(names: impl Iterator<Item = &'a str>) -> String {
             with_hyphen = name.replace('/', "-")
         )
     };
-    names.map(block).collect::<Vec<_>>().join("\n")
+    jobs.map(block).collect::<Vec<_>>().join("\n")
+}
+
+/// Words as lines of a folded YAML text, which YAML reads with single spaces between the words.
+fn folded(words: &[&str], indentation: usize) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= WIDTH => line.extend([" ", word]),
+            _ => lines.push(format!("{}{word}", " ".repeat(indentation))),
+        }
+    }
+    lines.join("\n")
 }
 
 /// The text with another block between the lines `MARK: begin` and `MARK: end`.
@@ -130,6 +156,27 @@ mod tests {
         assert_eq!(value("Timeout:"), Function::SHORT.timeout_seconds.to_string());
         assert_eq!(value("MemorySize:"), Function::SHORT.memory_mib.to_string());
         assert!(!globals.contains("STEPWARD_LOCAL_ROOT"), "only steps that work on files have a local root");
+    }
+
+    #[test]
+    fn only_a_job_that_asks_for_them_gets_the_steps_names() {
+        let source = |text: &str| text.to_owned();
+        let jobs =
+            jobs([("account/check", source("${StackName}")), ("step/run", source("${StepNames}"))].into_iter(), &[]);
+        assert_eq!(
+            jobs.matches("      DefinitionSubstitutions: {StackName: !Ref AWS::StackName}\n").count(),
+            1,
+            "{jobs}"
+        );
+        assert_eq!(jobs.matches("        StepNames: >-\n").count(), 1, "{jobs}");
+    }
+
+    #[test]
+    fn folded_lines_have_every_word_once_and_fit_the_page() {
+        let words: Vec<_> = (0..40).map(|number| format!("step-number-{number}")).collect();
+        let text = folded(&words.iter().map(String::as_str).collect::<Vec<_>>(), 10);
+        assert!(text.lines().all(|line| line.len() <= WIDTH && line.starts_with("          step-")), "{text}");
+        assert_eq!(text.split_whitespace().collect::<Vec<_>>(), words);
     }
 
     #[test]

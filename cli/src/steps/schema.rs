@@ -76,7 +76,7 @@ fn resolved<'a>(root: &'a Value, about: &'a Value) -> &'a Value {
 }
 
 /// The type in words: `list of strings`, `"tcp" or "udp"`. That it may be null is told apart.
-fn kind(root: &Value, about: &Value) -> String {
+pub(super) fn kind(root: &Value, about: &Value) -> String {
     let about = resolved(root, about);
     let values = values(about).into_iter().map(|(value, _)| format!("`{value}`"));
     let choices = choices(about).filter(|choice| self::values(choice).is_empty()).map(|choice| kind(root, choice));
@@ -84,11 +84,7 @@ fn kind(root: &Value, about: &Value) -> String {
     if !known.is_empty() {
         return or(known);
     }
-    let types = match &about["type"] {
-        Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
-        kind => kind.as_str().map(|kind| vec![kind]).unwrap_or_default(),
-    };
-    let types = types.into_iter().filter(|kind| *kind != "null").map(|kind| match kind {
+    let types = own_types(about).into_iter().filter(|kind| *kind != "null").map(|kind| match kind {
         "array" => format!("list of {}", many(root, &about["items"])),
         "object" if about["additionalProperties"].is_object() => {
             format!("map of {}", many(root, &about["additionalProperties"]))
@@ -106,6 +102,75 @@ fn many(root: &Value, about: &Value) -> String {
         of if of.starts_with("map of ") => of.replacen("map", "maps", 1),
         of if of.starts_with('`') => of,
         of => format!("{of}s"),
+    }
+}
+
+/// The types that a schema itself names.
+fn own_types(about: &Value) -> Vec<&str> {
+    match &about["type"] {
+        Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
+        kind => kind.as_str().map(|kind| vec![kind]).unwrap_or_default(),
+    }
+}
+
+/// The names of the types that a value may have; none where it may have any.
+pub(super) fn types<'a>(root: &'a Value, about: &'a Value) -> Vec<&'a str> {
+    let about = resolved(root, about);
+    let values = values(about).into_iter().map(|(value, _)| type_of(value));
+    let choices = choices(about).flat_map(|choice| types(root, choice));
+    own_types(about).into_iter().chain(values).chain(choices).collect()
+}
+
+/// The schema of a map's entries, where a value may be a map.
+pub(super) fn entries<'a>(root: &'a Value, about: &'a Value) -> Option<&'a Value> {
+    let about = resolved(root, about);
+    let types = types(root, about);
+    let is_map = types.is_empty() || types.contains(&"object") && about["additionalProperties"] != false;
+    is_map.then_some(&about["additionalProperties"])
+}
+
+/// Whether a value has the type that a schema wants, and so do all values within it. Numbers' limits and texts' patterns
+/// are left to the step.
+pub(super) fn fits(root: &Value, about: &Value, value: &Value) -> bool {
+    if value.is_null() && is_nullable(about) {
+        return true;
+    }
+    let about = resolved(root, about);
+    if choices(about).next().is_some() && !choices(about).any(|choice| fits(root, choice, value)) {
+        return false;
+    }
+    let only = [about.get("const")].into_iter().flatten().chain(list(&about["enum"])).collect::<Vec<_>>();
+    if !only.is_empty() && !only.contains(&value) {
+        return false;
+    }
+    let types = own_types(about);
+    let is_number = types.contains(&"number") && value.is_number();
+    if !(types.is_empty() || types.contains(&type_of(value)) || is_number) {
+        return false;
+    }
+    match value {
+        Value::Array(items) => about["items"].is_null() || items.iter().all(|item| fits(root, &about["items"], item)),
+        Value::Object(members) => {
+            members.iter().all(|(name, member)| match (about["properties"].get(name), &about["additionalProperties"]) {
+                (Some(own), _) => fits(root, own, member),
+                (None, Value::Bool(false)) => false,
+                (None, other) => !other.is_object() || fits(root, other, member),
+            })
+        }
+        _ => true,
+    }
+}
+
+/// What JSON Schema calls the type of a value.
+pub(super) fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
 }
 

@@ -18,3 +18,15 @@ pub struct JobInput<O = Map<String, Value>> {
     #[serde(default)]
     pub started_by: String,
 }
+
+/// The options of the job `step/run`, which runs one step in one account.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepRunOptions {
+    /// The step's name.
+    pub step: String,
+    /// The step's parameters.
+    pub params: Map<String, Value>,
+    /// The account's Region to work in; the account's default Region when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+}

@@ -1,14 +1,18 @@
 //! `stepward job run`
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
 use stepward::model::job::JobInput;
 
 use super::watch::watch;
 use crate::arguments::options;
+use crate::cloud::Cloud;
+use crate::deploy::Deployment;
 use crate::error::Result;
 use crate::global::Global;
 use crate::jobs::{id_of, start};
+use crate::output::Format;
 
 /// Start a job and watch it to its end
 #[derive(Args, Debug)]
@@ -49,14 +53,28 @@ impl RunJob {
             options: options(&self.options)?,
             started_by: cloud.caller.clone(),
         };
-        let execution = start(&cloud, &deployment, &self.job, &input, self.name.as_deref()).await?;
-        if self.no_wait {
-            let id = id_of(&execution);
-            let json = json!({ "id": id, "execution_arn": execution });
-            let text = || format!("Started {id}.\nWatch it: `{} job watch {id}`", cloud.command());
-            global.format().show(&json, text)?;
-            return Ok(0);
-        }
-        watch(&cloud, &deployment, &execution, global.format()).await
+        let name = self.name.as_deref();
+        start_and_watch(&cloud, &deployment, &self.job, &input, name, self.no_wait, global.format()).await
     }
+}
+
+/// Starts a job and watches it to its end, or leaves once it has started.
+pub(crate) async fn start_and_watch(
+    cloud: &Cloud,
+    deployment: &Deployment,
+    job: &str,
+    input: &impl Serialize,
+    name: Option<&str>,
+    no_wait: bool,
+    format: Format,
+) -> Result<u8> {
+    let execution = start(cloud, deployment, job, input, name).await?;
+    if no_wait {
+        let id = id_of(&execution);
+        let json = json!({ "id": id, "execution_arn": execution });
+        let text = || format!("Started {id}.\nWatch it: `{} job watch {id}`", cloud.command());
+        format.show(&json, text)?;
+        return Ok(0);
+    }
+    watch(cloud, deployment, &execution, format).await
 }

@@ -1,0 +1,349 @@
+//! Every step of the catalog, run once by the command line, as an operator tries a step.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use aws_sdk_ecs::types::{ContainerDefinition, Tag};
+use aws_sdk_ssm::types::CommandInvocationStatus;
+use serde_json::{Map, Value, json};
+use stepward_cli::jobs::Outcome;
+use stepward_cli::steps::catalog;
+use stepward_testkit::ecs_agent::EcsAgent;
+use stepward_testkit::nodes;
+
+use crate::world::{Owned, World, cut_role, in_the_world};
+use crate::{file_system, long_job, s3};
+
+/// Steps with their parameters, in order, as in [`long_job::STEPS`].
+type Steps = &'static [(&'static str, &'static str)];
+
+/// Those that no other test has a table of.
+const NODES_CLUSTERS_AND_PEERS: [(&str, &str); 9] = [
+    ("ec2-nodes", "{ 'running_only': true }"),
+    ("ssm-run-command", "{ 'instance_ids': $input.instances, 'command': 'echo $((40 + 2))' }"),
+    ("ssm-run-script", "{ 'instance_ids': $input.instances, 'script': 'echo $1-$#', 'args': ['one', 'two words'] }"),
+    ("ssm-copy-file", "{ 'instance_ids': $input.instances[0], 'content': 'copied', 'destination': $input.file }"),
+    ("ecs-nodes", "{ 'clusters': 'ops' }"),
+    ("ecs-exec", "{ 'cluster': 'ops', 'task': $input.task, 'command': 'echo $((40 + 2))' }"),
+    ("rds-stop-cluster", "{ 'cluster': 'shop' }"),
+    ("rds-start-cluster", "{ 'cluster': 'shop' }"),
+    (
+        "vpc-enable-peering",
+        "{ 'vpc_id': $input.vpc, 'peer_vpc_id': $input.peer_vpc, 'peer_account': 'peer', 'add_routes': true }",
+    ),
+];
+
+/// How many steps run at once: most of their time they wait.
+const AT_ONCE: usize = 8;
+/// How long something that the local cloud does in a moment may take.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Whether a step's output is right, by what its scene was made of.
+fn is_right(step: &str, output: &Value, input: &Value) -> bool {
+    let length = |field: &str| output[field].as_array().map(Vec::len);
+    let all_are = |count: usize, state: &str| {
+        let instances = output["instances"].as_array().unwrap();
+        instances.len() == count && instances.iter().all(|instance| instance["state"] == state)
+    };
+    let begins = |value: &Value, with: &str| value.as_str().is_some_and(|text| text.starts_with(with));
+    let nodes = |said: &str| {
+        let nodes = output["nodes"].as_object().unwrap();
+        !nodes.is_empty() && nodes.values().all(|node| node["output"].as_str().is_some_and(|text| text.trim() == said))
+    };
+    match step {
+        "validate-credentials" => output["account_id"] == input["account_id"],
+        "ec2-start" => all_are(2, "running"),
+        "ec2-capture-snapshot" => begins(&output["snapshots"][0]["snapshot_id"], "snap-"),
+        "ec2-create-from-snapshot" => begins(&output["instance_id"], "i-"),
+        "ec2-restart" => all_are(1, "running"),
+        "ec2-stop" => all_are(2, "stopped"),
+        "ec2-terminate" => all_are(1, "terminated"),
+        "ec2-nodes" => length("nodes") == Some(2) && length("failures") == Some(0),
+        "autoscaling-update-group" => output["current"]["desired_capacity"] == 2 && output["in_service"] == 2,
+        "ecs-stop-task" => output["task_arn"] == input["task"] && output["was_stopping"] == false,
+        "ecs-stopped-task-errors" => output["stopped_tasks"] == 1,
+        "ecs-nodes" => length("nodes") == Some(1) && length("failures") == Some(0),
+        "ecs-exec" => output["exit_code"] == 0 && output["output"] == "42\n",
+        "elb-unhealthy-targets" => output["targets"] == 1,
+        "rds-status" => output["status"] == "available" && output["engine"] == "postgres",
+        "rds-capture-snapshot" => output["snapshot_name"] == "orders-night",
+        "rds-stop-instance" => output["status"] == "stopped",
+        "rds-start-instance" => output["status"] == "available",
+        "rds-stop-cluster" => output["status"] == "stopped" && length("members") == Some(1),
+        "rds-start-cluster" => output["status"] == "available" && length("members") == Some(1),
+        "lambda-invoke" => output["payload"] == 8,
+        "lambda-run-code" => output["invokeResponsePayloadString"] == "9" && output["functionWasDeleted"] == true,
+        "cloudwatch-create-log-stream" => output["created"] == true && output["log_stream_name"] == "night",
+        "cloudwatch-query-logs" | "cloudwatch-run-saved-query" => {
+            output["rows"].to_string().contains("the shop is closed")
+        }
+        "athena-query" => output["rows"] == json!([["3"]]),
+        "s3-list" => length("objects") == Some(1) && output["objects"][0]["key"] == "backups/2026-01.csv",
+        "s3-create-bucket" => output["created"] == true,
+        "s3-copy" => output["transferred"] == 3 && output["bytes"] == 2,
+        "s3-sync" => output["transferred"] == 2 && output["bytes"] == 4,
+        "s3-move" => output["transferred"] == 2,
+        "s3-delete" => output["deleted"] == 1,
+        "s3-delete-bucket" => output["versions"] == 2,
+        "ssm-run-command" => output["succeeded"] == 2 && nodes("42"),
+        "ssm-run-script" => output["succeeded"] == 2 && nodes("one-2"),
+        "ssm-copy-file" => {
+            output["succeeded"] == 1 && std::fs::read_to_string(input["file"].as_str().unwrap()).unwrap() == "copied"
+        }
+        "vpc-create-flow-logs" => length("flow_logs") == Some(1),
+        "vpc-enable-peering" => output["status"] == "active" && length("routes") == Some(2),
+        step => panic!("there is no case for {step}: add it to a table of steps, and say here what is right"),
+    }
+}
+
+/// Steps of one service, one after the other: a later one may need what an earlier one has made.
+struct Chain {
+    steps: Vec<(&'static str, &'static str)>,
+    input: Value,
+}
+
+fn chains(steps: Steps, input: &Value) -> Vec<Chain> {
+    let mut by_service: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (step, params) in steps {
+        by_service.entry(step.split('-').next()).or_default().push((*step, *params));
+    }
+    by_service.into_values().map(|steps| Chain { steps, input: input.clone() }).collect()
+}
+
+/// Parameters in JSONata without operators, as JSON: `$input.task` and `$done.step.field[0]` are what they lead to.
+fn resolved(jsonata: &str, input: &Value, done: &Value) -> Map<String, Value> {
+    let known = json!({ "input": input, "done": done });
+    let (mut json, mut is_text, mut rest) = (String::new(), false, jsonata);
+    while let Some(letter) = rest.chars().next() {
+        let end = if letter == '$' && !is_text {
+            let mut is_index = false;
+            let ends = |letter: char| match letter {
+                '[' => std::mem::replace(&mut is_index, true),
+                ']' => !std::mem::take(&mut is_index),
+                letter => !(letter.is_alphanumeric() || "$_.`-".contains(letter)),
+            };
+            let end = rest.find(ends).unwrap_or(rest.len());
+            let path = rest[..end].replace('`', "").replace(['$', '.', '['], "/").replace(']', "");
+            json += &known.pointer(&path).unwrap_or_else(|| panic!("{path} is not in {known}")).to_string();
+            end
+        } else {
+            is_text ^= letter == '\'';
+            json.push(if letter == '\'' { '"' } else { letter });
+            letter.len_utf8()
+        };
+        rest = &rest[end..];
+    }
+    serde_json::from_str(&json).unwrap_or_else(|error| panic!("{json}: {error}"))
+}
+
+/// Runs a step by the command line; its output, or what went wrong.
+fn run(world: &World, step: &str, params: &Map<String, Value>, input: &Value) -> Result<Value, String> {
+    let customer = input["target"]["customer"].as_str().unwrap();
+    let mut arguments: Vec<_> =
+        ["step", "run", step, "--customer", customer, "--account", "prod"].map(String::from).into();
+    for (name, value) in params {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        arguments.extend(["-p".to_owned(), format!("{name}={value}")]);
+    }
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let ran = world.stepward(&arguments, true);
+    let finished: Value = serde_json::from_slice(&ran.stdout).unwrap_or_default();
+    if ran.status.code() != Some(0) || finished["outcome"] != "succeeded" {
+        return Err(format!("{step}: {finished}\n{}", String::from_utf8_lossy(&ran.stderr)));
+    }
+    if is_right(step, &finished["output"], input) {
+        Ok(finished["output"].clone())
+    } else {
+        Err(format!("{step}: the output is not right: {}", finished["output"]))
+    }
+}
+
+/// Runs all chains, some side by side. Those that succeeded, and what went wrong.
+fn run_all(world: &World, mut chains: Vec<Chain>) -> (BTreeSet<&'static str>, Vec<String>) {
+    // The longest is taken first.
+    chains.sort_by_key(|chain| chain.steps.len());
+    let (waiting, ran) = (Mutex::new(chains), Mutex::default());
+    let work = || {
+        loop {
+            let Some(Chain { steps, input }) = waiting.lock().unwrap().pop() else { return };
+            let mut done = json!({});
+            for (step, params) in steps {
+                match run(world, step, &resolved(params, &input, &done), &input) {
+                    Ok(output) => done[step] = output,
+                    Err(fault) => {
+                        let (_, faults): &mut (BTreeSet<_>, Vec<_>) = &mut ran.lock().unwrap();
+                        faults.push(fault);
+                        break;
+                    }
+                }
+                ran.lock().unwrap().0.insert(step);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(work);
+        }
+    });
+    ran.into_inner().unwrap()
+}
+
+/// A customer who has something for each of [`NODES_CLUSTERS_AND_PEERS`].
+async fn nodes_clusters_and_peers(world: &World, agent: &EcsAgent) -> Value {
+    let prod = onboarded(world, world.customer_without_role().await, &NODES_CLUSTERS_AND_PEERS).await;
+    let peer = world.account(&prod.customer, "peer", &world.new_names().1).await;
+    let peer = onboarded(world, peer, &[("vpc-enable-peering", "")]).await;
+    let instances = nodes::launch(&prod.owner, "web", 2).await.unwrap();
+
+    let ecs = aws_sdk_ecs::Client::new(&prod.owner.config);
+    ecs.create_cluster().cluster_name("ops").send().await.unwrap();
+    let app = ContainerDefinition::builder().name("app").image("app").memory(64).build();
+    ecs.register_task_definition().family("ops").container_definitions(app).send().await.unwrap();
+    let stream = Tag::builder().key("stepward:stream").value(agent.stream()).build();
+    let task = ecs.run_task().cluster("ops").task_definition("ops").enable_execute_command(true).tags(stream);
+    let task = task.send().await.unwrap().tasks()[0].task_arn().unwrap().to_owned();
+
+    let rds = aws_sdk_rds::Client::new(&prod.owner.config);
+    let cluster = rds.create_db_cluster().db_cluster_identifier("shop").engine("aurora-postgresql");
+    cluster.master_username("shop").master_user_password("not-a-secret").send().await.unwrap();
+    let member = rds.create_db_instance().db_instance_identifier("shop-1").db_cluster_identifier("shop");
+    member.engine("aurora-postgresql").db_instance_class("db.t3.medium").send().await.unwrap();
+
+    let vpc = async |owned: &Owned, block| {
+        let made = owned.owner.ec2().create_vpc().cidr_block(block).send().await.unwrap();
+        made.vpc.unwrap().vpc_id
+    };
+    json!({
+        "target": { "customer": prod.customer, "account": "prod" },
+        "instances": instances,
+        "task": task,
+        "file": world.local.dir.join("copied.txt"),
+        "vpc": vpc(&prod, "10.0.0.0/16").await,
+        "peer_vpc": vpc(&peer, "10.1.0.0/16").await,
+    })
+}
+
+/// An account with the role that is made for these steps.
+async fn onboarded(world: &World, owned: Owned, steps: &[(&str, &str)]) -> Owned {
+    let names: Vec<_> = steps.iter().map(|(step, _)| *step).collect();
+    let role = cut_role(world, &owned, &["--steps", &names.join(",")]).await;
+    assert!(world.onboard(&owned, &role).await.unwrap().passed());
+    owned
+}
+
+#[test]
+fn every_step_of_the_catalog_runs_from_the_command_line() {
+    in_the_world(async |world| {
+        let agent = EcsAgent::default();
+        let (owned, input) = long_job::customer(world).await;
+        let files = Box::pin(s3::scene(world)).await;
+        let own = Box::pin(nodes_clusters_and_peers(world, &agent)).await;
+        let tables: [(Steps, &Value); 3] =
+            [(&long_job::STEPS, &input), (&s3::STEPS, &files.input), (&NODES_CLUSTERS_AND_PEERS, &own)];
+
+        let (ran, faults) =
+            run_all(world, tables.into_iter().flat_map(|(steps, input)| chains(steps, input)).collect());
+
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+        let steps = catalog().unwrap();
+        assert_eq!(ran, steps.iter().map(|step| step.name.as_str()).collect());
+        long_job::assert_effects(&owned).await;
+        files.assert_effects().await;
+        assert_eq!(agent.wrongs(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_step_that_fails_ends_the_command_with_its_error() {
+    in_the_world(async |world| {
+        let owned = world.customer_without_role().await;
+        let line = ["step", "run", "validate-credentials", "--customer", &owned.customer, "--account", "prod"];
+        let ran = world.stepward(&line, true);
+        let finished: Value = serde_json::from_slice(&ran.stdout).unwrap();
+        assert_eq!((ran.status.code(), &finished["error"]), (Some(1), &json!("InvalidInput")), "{finished}");
+        assert!(finished["cause"].as_str().unwrap().contains("no role is set"), "{finished}");
+    });
+}
+
+#[test]
+fn the_job_calls_steps_only_and_in_one_account() {
+    in_the_world(async |world| {
+        for (accounts, step, says) in [
+            (json!(["prod"]), "accounts", "there is no step \"accounts\""),
+            (json!(["prod"]), "cancel", "there is no step \"cancel\""),
+            (json!(["prod"]), "ec2-start:1", "there is no step \"ec2-start:1\""),
+            (json!(["prod", "test"]), "ec2-start", "expected exactly one account, got 2"),
+            (json!([]), "ec2-start", "expected exactly one account, got 0"),
+        ] {
+            let input = json!({ "customer": "acme", "accounts": accounts, "options": { "step": step } });
+            let finished = world.run("step/run", &input).await;
+            assert_eq!((finished.outcome, finished.error.as_deref()), (Outcome::Failed, Some("InvalidInput")));
+            assert!(finished.cause.as_ref().unwrap().contains(says), "{finished:?}");
+        }
+        let finished = world.run("step/run", &json!({ "customer": "acme", "accounts": ["prod"] })).await;
+        assert_eq!(finished.error.as_deref(), Some("InvalidInput"), "{finished:?}");
+    });
+}
+
+#[test]
+fn a_step_that_is_not_deployed_is_refused_with_the_command_that_deploys_it() {
+    in_the_world(async |world| {
+        file_system::deployed(world, "partial", &[("Steps", "jobs")]).await.unwrap();
+        let line = ["--stack", "partial", "step", "run", "rds-status", "--customer", "acme", "--account", "prod"];
+        let ran = world.stepward(&[&line[..], &["-p", "instance=orders"]].concat(), false);
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(2), "{said}");
+        assert!(said.contains("was deployed without the step rds-status"), "{said}");
+        let deploys =
+            format!("`stepward --local --port {} --stack partial --region eu-west-1 deploy`", world.local.port);
+        assert!(said.contains(&deploys), "{said}");
+    });
+}
+
+#[test]
+fn stopping_the_job_of_a_pending_step_cancels_what_the_step_began() {
+    in_the_world(async |world| {
+        let owned = onboarded(world, world.customer_without_role().await, &[("ssm-run-command", "")]).await;
+        let instances = nodes::launch(&owned.owner, "web", 1).await.unwrap();
+        let line = ["step", "run", "ssm-run-command", "--customer", &owned.customer, "--account", "prod", "--no-wait"];
+        let instance = format!("instance_ids={}", instances[0]);
+        let ran = world.stepward(&[&line[..], &["-p", &instance, "-p", "command=sleep 600"]].concat(), true);
+        let started: Value = serde_json::from_slice(&ran.stdout).unwrap();
+        let execution = started["execution_arn"].as_str().unwrap();
+        until(async || {
+            let history = world.operator.sfn().get_execution_history().execution_arn(execution).send().await.unwrap();
+            history.events().iter().any(|event| event.r#type().as_str() == "WaitStateEntered")
+        })
+        .await;
+        let ssm = aws_sdk_ssm::Client::new(&owned.owner.config);
+        let status = async || {
+            let listed = ssm.list_command_invocations().send().await.unwrap();
+            listed.command_invocations().first().and_then(|command| command.status().cloned())
+        };
+        // A list shows a command a moment after it was sent, as on AWS.
+        until(async || status().await == Some(CommandInvocationStatus::InProgress)).await;
+
+        let stopped = world.stepward(&["job", "stop", started["id"].as_str().unwrap()], false);
+
+        assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+        until(async || status().await == Some(CommandInvocationStatus::Cancelled)).await;
+    });
+}
+
+/// Looks until it is so.
+async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    let look = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, look).await.expect("it is so within the limit");
+}
+
+#[test]
+fn references_in_parameters_are_resolved() {
+    let params = "{ 'a': $input.ids[1], 'b': [$done.`ec2-start`.x], 'c': 'costs $input.x', 'd': $input.ids }";
+    let read = resolved(params, &json!({ "ids": ["i", "j"] }), &json!({ "ec2-start": { "x": 7 } }));
+    assert_eq!(Value::Object(read), json!({ "a": "j", "b": [7], "c": "costs $input.x", "d": ["i", "j"] }));
+}
