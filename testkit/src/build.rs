@@ -140,7 +140,8 @@ fn cargo(arguments: &[&str]) -> Command {
 fn json_lines(mut command: Command) -> Result<Vec<Value>, String> {
     let answer = command.output().map_err(|error| format!("cargo cannot be run: {error}"))?;
     if !answer.status.success() {
-        return Err(format!("`{command:?}` ended with {}; what cargo said above tells why", answer.status));
+        let action = command.get_args().next().map(|action| action.display().to_string()).unwrap_or_default();
+        return Err(format!("cargo {action} ended with {}; its messages above say why", answer.status));
     }
     let lines = answer.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     lines.map(|line| serde_json::from_slice(line).map_err(|error| format!("cargo's answer: {error}"))).collect()

@@ -65,12 +65,12 @@ pub fn stale(catalog: &Catalog) -> Result<Changes, String> {
     let mut folders = vec![PAGES.to_owned()];
     folders.extend(entries(CATALOG));
     folders.extend(binaries::folders()?);
-    changes(files(catalog)?, &folders)
+    Ok(changes(files(catalog)?, &folders))
 }
 
 /// Writes the binaries of the steps, which the catalog is made from; one line for each change.
 pub fn write_binaries() -> Result<Vec<String>, String> {
-    write(changes(binaries::files()?, &binaries::folders()?)?)
+    write(changes(binaries::files()?, &binaries::folders()?))
 }
 
 /// Writes everything that follows from the catalog; one line for each change.
@@ -79,7 +79,7 @@ pub fn write_all(catalog: &Catalog) -> Result<Vec<String>, String> {
 }
 
 /// What differs from these files, which are all that the folders hold.
-fn changes(files: BTreeMap<String, String>, folders: &[String]) -> Result<Changes, String> {
+fn changes(files: BTreeMap<String, String>, folders: &[String]) -> Changes {
     let mut changes = Changes::new();
     for folder in folders {
         let there = entries(folder).into_iter().filter(|path| !files.contains_key(path));
@@ -87,7 +87,7 @@ fn changes(files: BTreeMap<String, String>, folders: &[String]) -> Result<Change
     }
     let differs = |path: &str, text: &String| read(path).ok().as_ref() != Some(text);
     changes.extend(files.into_iter().filter(|(path, text)| differs(path, text)).map(|(path, text)| (path, Some(text))));
-    Ok(changes)
+    changes
 }
 
 /// Writes what differs and removes what is left of steps that are no more; one line for each.
