@@ -179,7 +179,7 @@ pub async fn watch(cloud: &Cloud, deployment: &Deployment, execution: &str, view
         for event in events_after(cloud, execution, job.last_event()).await? {
             let change = job.apply(&event);
             if let Some((whose, log)) = job.log(&event).filter(|_| !view.is_hidden()) {
-                view.log(&whose, &log.lines(cloud).await);
+                view.log(&whose, &log.lines(cloud, deployment, id_of(execution)).await);
             }
             if let Some(change) = change {
                 view.change(&change);
@@ -231,7 +231,7 @@ fn in_order(mut events: Vec<HistoryEvent>) -> Vec<HistoryEvent> {
 /// Starts a job and waits for its end, showing nothing: for programs.
 pub async fn run(cloud: &Cloud, deployment: &Deployment, job: &str, input: &impl Serialize) -> Result<Finished> {
     let execution = start(cloud, deployment, job, input, None).await?;
-    watch(cloud, deployment, &execution, &View::hidden()).await
+    watch(cloud, deployment, &execution, &View::hidden()).await.map_err(Error::something_done)
 }
 
 /// Stops an execution; the `cancel` function then stops what its steps had started.

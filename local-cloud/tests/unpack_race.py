@@ -49,11 +49,13 @@ if sys.argv[1:] == ["with-addition"]:
 
     function_code.install()
 over = threading.Event()
-forkers = [threading.Thread(target=start_processes, args=[over]) for _ in range(FORKERS)]
+forkers = [threading.Thread(target=start_processes, args=[over], daemon=True) for _ in range(FORKERS)]
 for forker in forkers:
     forker.start()
-errors = [start_error(number) for number in range(FUNCTIONS)]
-over.set()
+try:
+    errors = [start_error(number) for number in range(FUNCTIONS)]
+finally:
+    over.set()
 for forker in forkers:
     forker.join()
 busy = [error for error in errors if "Text file busy" in error]

@@ -129,7 +129,7 @@ fn no_envelope_of_one_customer_reaches_the_account_of_another() {
     });
 }
 
-/// A step made for tests, deployed beside the real ones as the broker; see `tests/src/bin/rogue-step.rs`.
+/// A step made for tests, deployed beside the real ones as the broker; see `tests/rogue_step.rs`.
 async fn rogue(world: &World) {
     use aws_sdk_lambda::types::{Environment, FunctionCode, Runtime};
     let lambda = aws_sdk_lambda::Client::new(&world.operator.config);

@@ -264,6 +264,7 @@ fn every_step_of_the_catalog_runs_from_the_command_line() {
             run_all(world, tables.into_iter().flat_map(|(steps, input)| chains(steps, input)).collect());
 
         assert!(faults.is_empty(), "{}", faults.join("\n"));
+        assert!(ran.len() >= 38, "a step has lost its case: {ran:?}");
         for step in catalog().unwrap().iter().filter(|step| !ran.contains(step.name.as_str())) {
             try_example(world, step).await;
         }
@@ -300,6 +301,10 @@ fn the_job_calls_steps_only_and_in_one_account() {
             assert_eq!((finished.outcome, finished.error.as_deref()), (Outcome::Failed, Some("InvalidInput")));
             assert!(finished.cause.as_ref().unwrap().contains(says), "{finished:?}");
         }
+        let options = json!({ "step": "ec2-start", "Region": "us-east-1" });
+        let input = json!({ "customer": "acme", "accounts": ["prod"], "options": options });
+        let finished = world.run("step/run", &input).await;
+        assert!(finished.cause.as_ref().unwrap().contains("options: expected step, params and region"), "{finished:?}");
         let finished = world.run("step/run", &json!({ "customer": "acme", "accounts": ["prod"] })).await;
         assert_eq!(finished.error.as_deref(), Some("InvalidInput"), "{finished:?}");
     });

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::artifacts;
 use crate::cloud::Cloud;
+use crate::deploy::Deployment;
 
 /// The log in one answer of a step.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,21 +39,38 @@ impl Log {
         })
     }
 
-    /// Its lines. Of one that cannot be read from the artifacts bucket, those of the preview, and where the others are.
-    pub(super) async fn lines(self, cloud: &Cloud) -> Vec<String> {
+    /// Its lines. Of one that cannot be read from the artifacts bucket, those of the preview, where the others are and why
+    /// they are not shown.
+    pub(super) async fn lines(self, cloud: &Cloud, deployment: &Deployment, execution: &str) -> Vec<String> {
         match self {
             Self::Lines(lines) => lines,
-            Self::Artifact { bucket, key, preview } => match artifacts::read(cloud, &bucket, &key).await {
-                Ok(lines) => lines,
-                Err(_) => preview_and_place(&preview, &bucket, &key),
-            },
+            Self::Artifact { bucket, key, preview } => {
+                // A step's answer is not trusted to choose what the operator's credentials read.
+                let is_own = deployment.output("ArtifactsBucket").is_ok_and(|own| own == bucket)
+                    && is_of_execution(&key, execution);
+                if !is_own {
+                    return preview_and_place(&preview, &bucket, &key, "it is not an artifact of this execution");
+                }
+                match artifacts::read(cloud, &bucket, &key).await {
+                    Ok(lines) => lines,
+                    Err(error) => preview_and_place(&preview, &bucket, &key, &error.to_string()),
+                }
+            }
         }
     }
 }
 
-fn preview_and_place(preview: &str, bucket: &str, key: &str) -> Vec<String> {
-    let mut lines = whole_lines(preview);
-    lines.push(format!("… the whole log is s3://{bucket}/{key}"));
+/// Whether a key is below `executions/<customer>/<execution>/`.
+fn is_of_execution(key: &str, execution: &str) -> bool {
+    let mut parts = key.split('/');
+    parts.next() == Some("executions") && parts.nth(1) == Some(execution) && parts.all(|part| part != "..")
+}
+
+fn preview_and_place(preview: &str, bucket: &str, key: &str, why: &str) -> Vec<String> {
+    // What a step puts here has 1,000 characters; a longer one is not from a step of ours.
+    let preview: String = preview.chars().take(1000).collect();
+    let mut lines = whole_lines(&preview);
+    lines.push(format!("… the whole log is s3://{bucket}/{key}, which is not shown: {why}"));
     lines
 }
 
@@ -82,9 +100,19 @@ mod tests {
     }
 
     #[test]
+    fn only_artifacts_of_the_execution_are_read() {
+        assert!(is_of_execution("executions/acme/e-1/start/-/log-1.json", "e-1"));
+        for other in
+            ["executions/acme/e-2/x", "e-1", "other/acme/e-1/x", "executions/e-1/x", "executions/acme/e-1/../e-2/x"]
+        {
+            assert!(!is_of_execution(other, "e-1"), "{other}");
+        }
+    }
+
+    #[test]
     fn a_preview_shows_its_complete_lines_and_where_the_others_are() {
-        let said = preview_and_place(r#"["one \"quoted\"","zwei ö","thr"#, "b", "k");
-        assert_eq!(said, ["one \"quoted\"", "zwei ö", "… the whole log is s3://b/k"]);
+        let said = preview_and_place(r#"["one \"quoted\"","zwei ö","thr"#, "b", "k", "no");
+        assert_eq!(said, ["one \"quoted\"", "zwei ö", "… the whole log is s3://b/k, which is not shown: no"]);
         for cut in ["", "[", "[\"on", "ö", "[\"\\"] {
             assert_eq!(whole_lines(cut), Vec::<String>::new(), "{cut}");
         }

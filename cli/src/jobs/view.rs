@@ -27,10 +27,10 @@ impl View {
     /// On standard error.
     #[must_use]
     pub fn new() -> Self {
-        let terminal = stderr().is_terminal();
-        Self {
-            to: if terminal { To::Terminal { lines: MultiProgress::new(), bars: Mutex::default() } } else { To::Lines },
-        }
+        let lines = MultiProgress::new();
+        // On a terminal without cursor movement (TERM=dumb) the bars are hidden, and the lines above them too.
+        let has_bars = stderr().is_terminal() && !lines.is_hidden();
+        Self { to: if has_bars { To::Terminal { lines, bars: Mutex::default() } } else { To::Lines } }
     }
 
     /// Shows nothing.

@@ -21,6 +21,7 @@ pub(crate) fn lambda_error(error: impl AwsError<aws_sdk_lambda::Error>) -> StepE
 const S3: Service = Service {
     iam_prefix: "s3",
     codes: |code, _| match code {
+        "OperationAborted" => Some(ErrorName::Conflict),
         "NoSuchBucket" | "NoSuchKey" => Some(ErrorName::NotFound),
         _ => None,
     },

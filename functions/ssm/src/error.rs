@@ -27,7 +27,7 @@ pub(crate) fn logs_error(error: impl AwsError<aws_sdk_cloudwatchlogs::Error>) ->
 const S3: Service = Service {
     iam_prefix: "s3",
     codes: |code, _| match code {
-        "PreconditionFailed" => Some(ErrorName::Conflict),
+        "OperationAborted" | "PreconditionFailed" => Some(ErrorName::Conflict),
         "NoSuchBucket" | "NoSuchKey" => Some(ErrorName::NotFound),
         _ => None,
     },

@@ -73,7 +73,8 @@ impl fmt::Debug for Scratch {
 }
 
 /// The codes of requests for one object need no names of their own: S3 answers with a status that says the same.
-const S3: Service = Service { iam_prefix: "s3", codes: |_, _| None };
+const S3: Service =
+    Service { iam_prefix: "s3", codes: |code, _| (code == "OperationAborted").then_some(ErrorName::Conflict) };
 
 pub(crate) fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
     error.into_step_error(&S3)

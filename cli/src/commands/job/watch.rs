@@ -33,10 +33,13 @@ pub(crate) async fn watch(cloud: &Cloud, deployment: &Deployment, execution: &st
     let (view, id) = (View::new(), id_of(execution));
     eprintln!("Execution {id}");
     let finished = tokio::select! {
-        finished = jobs::watch(cloud, deployment, execution, &view) => finished?,
+        // The job has started: no error from here on may say that nothing was done.
+        finished = jobs::watch(cloud, deployment, execution, &view) => finished.map_err(|error| {
+            error.something_done().next(format!("the job goes on; `{} job watch {id}` watches it again", cloud.command()))
+        })?,
         _ = ctrl_c() => {
             let command = cloud.command();
-            return Err(Error::not_asked("stopped watching; the job goes on")
+            return Err(Error::new("stopped watching; the job goes on")
                 .next(format!("`{command} job watch {id}` watches it again, `{command} job stop {id}` stops it")));
         }
     };

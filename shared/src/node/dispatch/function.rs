@@ -104,6 +104,7 @@ pub struct NextRound {
     /// The prefix for the results of the items.
     pub results: String,
     /// The key of the [`State`](super::State).
+    #[serde(default)]
     pub state: String,
     /// Whether the other items go on when one fails.
     pub keepgoing: bool,

@@ -200,7 +200,19 @@ pub struct ItemEnd {
     /// What that error says.
     #[serde(default)]
     pub message: Option<String>,
-    /// Whether that call's step was called before, so that it may have begun something.
-    #[serde(default)]
+    /// Whether that call's step was called before, so that it may have begun something. A dispatch that was under way when
+    /// the stack was deployed still writes it as `begun`.
+    #[serde(default, alias = "begun")]
     pub called_before: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dispatch_of_the_previous_release_says_begun() {
+        let old = r#"{ "item": "0-00000", "began": true, "error": "AccessDenied", "message": "no", "begun": true }"#;
+        assert!(serde_json::from_str::<ItemEnd>(old).unwrap().called_before);
+    }
 }
