@@ -329,7 +329,7 @@ fn a_panic_is_internal_and_the_process_goes_on() {
     refused(&process.call(&rogue("panic")), "Internal", &["report it"]);
     // The log comes on another way than the answer, and may be behind it.
     let limit = Instant::now() + Duration::from_secs(10);
-    while !process.function.output().contains("rogue-step.rs") {
+    while !process.function.output().contains("rogue_step.rs") {
         assert!(Instant::now() < limit, "the log has the place");
         std::thread::sleep(Duration::from_millis(10));
     }

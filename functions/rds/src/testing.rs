@@ -2,6 +2,7 @@
 //! step's answers, and databases on the local cloud.
 
 pub(crate) mod change;
+mod kind;
 
 use std::fmt::Debug;
 
