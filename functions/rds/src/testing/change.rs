@@ -2,17 +2,12 @@
 
 use std::time::Duration;
 
-use aws_sdk_rds::Client;
-use aws_sdk_rds::operation::describe_db_clusters::{DescribeDBClustersError, DescribeDbClustersOutput};
-use aws_sdk_rds::operation::describe_db_instances::{DescribeDBInstancesError, DescribeDbInstancesOutput};
-use aws_sdk_rds::primitives::DateTime;
-use aws_sdk_rds::types::{DbCluster, DbInstance};
-use aws_smithy_mocks::{Rule, mock};
+use aws_smithy_mocks::Rule;
 use stepward::testing::{done, log, pending};
 use stepward::{Context, ErrorName, Resume, Step};
 
 pub(crate) use super::kind::{Kind, Statuses, all};
-use super::{context, looks_at_member, refusal, takes_only_a_name, unknown};
+use super::{context, looks_at_member, takes_only_a_name};
 use crate::{Changed, POLL};
 
 const ASKED: &str = "; RDS was asked";

@@ -3,10 +3,11 @@
 use aws_sdk_rds::Client;
 use aws_sdk_rds::operation::describe_db_clusters::{DescribeDBClustersError, DescribeDbClustersOutput};
 use aws_sdk_rds::operation::describe_db_instances::{DescribeDBInstancesError, DescribeDbInstancesOutput};
+use aws_sdk_rds::primitives::DateTime;
 use aws_sdk_rds::types::{DbCluster, DbInstance};
 use aws_smithy_mocks::{Rule, mock};
 
-use super::{looks_at_member, refusal, unknown};
+use super::{refusal, unknown};
 
 /// The status of a database, and those of its two instances where it is a cluster.
 pub(crate) type Statuses = (&'static str, [&'static str; 2]);
