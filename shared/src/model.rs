@@ -12,3 +12,4 @@ pub mod job;
 pub mod merged;
 pub mod partition;
 pub mod permissions;
+pub mod s3_error;

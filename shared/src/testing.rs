@@ -21,6 +21,8 @@ use aws_smithy_types::error::ErrorMetadata;
 use serde_json::Value;
 use tokio::time::Instant;
 
+#[cfg(test)]
+use crate::access::assume::Attribution;
 use crate::access::mask::Secrets;
 use crate::access::session::{Broker, Session};
 #[cfg(test)]
@@ -179,6 +181,19 @@ pub fn service_error<E>(
 #[must_use]
 pub fn log(ctx: &Context) -> Vec<String> {
     ctx.take_log()
+}
+
+/// Who acts for `acme` in this execution, started by this person.
+#[cfg(test)]
+pub(crate) fn attribution(execution: &str, started_by: &str) -> Attribution {
+    let execution = Execution {
+        id: execution.into(),
+        job: "j".into(),
+        step: "s".into(),
+        item: None,
+        started_by: started_by.into(),
+    };
+    Attribution::new("acme", &execution)
 }
 
 /// The record of account `prod` (222222222222) of a customer, with a proven role.

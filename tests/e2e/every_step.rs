@@ -1,6 +1,7 @@
 //! Every step of the catalog, run once by the command line, as an operator tries a step.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Output;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -138,9 +139,8 @@ fn resolved(jsonata: &str, input: &Value, done: &Value) -> Map<String, Value> {
     serde_json::from_str(&json).unwrap_or_else(|error| panic!("{json}: {error}"))
 }
 
-/// Runs a step by the command line; its output, or what went wrong.
-fn run(world: &World, step: &str, params: &Map<String, Value>, input: &Value) -> Result<Value, String> {
-    let customer = input["target"]["customer"].as_str().unwrap();
+/// Runs a step by the command line: how the program ended, and what it printed as JSON.
+fn step_run(world: &World, step: &str, customer: &str, params: &Map<String, Value>) -> (Output, Value) {
     let mut arguments: Vec<_> =
         ["step", "run", step, "--customer", customer, "--account", "prod"].map(String::from).into();
     for (name, value) in params {
@@ -149,7 +149,13 @@ fn run(world: &World, step: &str, params: &Map<String, Value>, input: &Value) ->
     }
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let ran = world.stepward(&arguments, true);
-    let finished: Value = serde_json::from_slice(&ran.stdout).unwrap_or_default();
+    let finished = serde_json::from_slice(&ran.stdout).unwrap_or_default();
+    (ran, finished)
+}
+
+/// Runs a step of a table; its output, or what went wrong.
+fn run(world: &World, step: &str, params: &Map<String, Value>, input: &Value) -> Result<Value, String> {
+    let (ran, finished) = step_run(world, step, input["target"]["customer"].as_str().unwrap(), params);
     if ran.status.code() != Some(0) || finished["outcome"] != "succeeded" {
         return Err(format!("{step}: {finished}\n{}", String::from_utf8_lossy(&ran.stderr)));
     }
@@ -164,14 +170,7 @@ fn run(world: &World, step: &str, params: &Map<String, Value>, input: &Value) ->
 /// deployed, takes the parameters and may do what it declares, so it succeeds or says what is missing.
 async fn try_example(world: &World, step: &Manifest) {
     let owned = onboarded(world, world.customer_without_role().await, &[(&step.name, "")]).await;
-    let mut arguments: Vec<_> =
-        ["step", "run", &step.name, "--customer", &owned.customer, "--account", "prod"].map(String::from).into();
-    for (name, value) in step.examples[0].as_object().unwrap() {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        arguments.extend(["-p".to_owned(), format!("{name}={value}")]);
-    }
-    let ran = world.stepward(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), true);
-    let finished: Value = serde_json::from_slice(&ran.stdout).unwrap_or_default();
+    let (ran, finished) = step_run(world, &step.name, &owned.customer, step.examples[0].as_object().unwrap());
     let error = finished["error"].as_str().unwrap_or_default();
     let is_missing = ["NotFound", "Conflict", "StepFailed"].contains(&error);
     assert!(finished["outcome"] == "succeeded" || is_missing, "{}: {finished} {ran:?}", step.name);

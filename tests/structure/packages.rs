@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
+use stepward_testkit::build::root;
 
 use crate::imports::Package;
 
@@ -24,11 +25,6 @@ struct Described {
 struct Target {
     kind: Vec<String>,
     src_path: PathBuf,
-}
-
-fn root() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here)
 }
 
 /// Every package, with paths from the workspace's root.

@@ -1,10 +1,10 @@
 //! What follows from a step's file without building it: its binary, its module, and the binary's entry in the manifest.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use stepward_testkit::build::{GENERATE, root};
+use stepward_testkit::build::GENERATE;
 
+use crate::files::{names, read};
 use crate::template::replaced;
 
 /// The generated files of every service that has steps, by their path from the root.
@@ -13,13 +13,8 @@ use crate::template::replaced;
 /// What cannot be read, or a step's file in which no type implements `Step`.
 pub fn files() -> Result<BTreeMap<String, String>, String> {
     let mut files = BTreeMap::new();
-    for service in names(&root().join("functions"), "")? {
+    for (service, steps) in steps_by_service()? {
         let folder = format!("functions/{service}");
-        let steps_folder = root().join(&folder).join("src/steps");
-        if !steps_folder.is_dir() {
-            continue;
-        }
-        let steps: Vec<_> = names(&steps_folder, ".rs")?.into_iter().filter(|name| name != "mod").collect();
         for step in &steps {
             let path = format!("{folder}/src/steps/{step}.rs");
             let source = read(&path)?;
@@ -39,10 +34,21 @@ pub fn files() -> Result<BTreeMap<String, String>, String> {
 /// # Errors
 /// What cannot be read.
 pub fn folders() -> Result<Vec<String>, String> {
-    let services = names(&root().join("functions"), "")?;
-    let with_steps =
-        services.into_iter().filter(|service| root().join("functions").join(service).join("src/steps").is_dir());
-    Ok(with_steps.map(|service| format!("functions/{service}/src/bin")).collect())
+    Ok(steps_by_service()?.into_keys().map(|service| format!("functions/{service}/src/bin")).collect())
+}
+
+/// The names of the steps that have a file, by the folder of their service.
+fn steps_by_service() -> Result<BTreeMap<String, Vec<String>>, String> {
+    let mut services = BTreeMap::new();
+    for service in names("functions")? {
+        let files = names(&format!("functions/{service}/src/steps"))?;
+        let steps = files.iter().filter_map(|file| file.strip_suffix(".rs")).filter(|name| *name != "mod");
+        let steps: Vec<_> = steps.map(str::to_owned).collect();
+        if !files.is_empty() {
+            services.insert(service, steps);
+        }
+    }
+    Ok(services)
 }
 
 /// The name of a step's module: `ec2-start` is `ec2_start`.
@@ -78,22 +84,6 @@ fn modules(steps: &[String]) -> String {
 /// A step's tests run with the library's, so its binary has none.
 fn entries(steps: &[String]) -> String {
     steps.iter().map(|step| format!("[[bin]]\nname = \"{step}\"\ntest = false\n")).collect::<Vec<_>>().join("\n")
-}
-
-/// The names in a folder that end so, without that end, in order.
-fn names(folder: &Path, end: &str) -> Result<Vec<String>, String> {
-    let said = |error: std::io::Error| format!("{}: {error}", folder.display());
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(said)? {
-        let name = entry.map_err(said)?.file_name();
-        names.extend(name.to_str().and_then(|name| name.strip_suffix(end)).map(str::to_owned));
-    }
-    names.sort();
-    Ok(names)
-}
-
-fn read(path: &str) -> Result<String, String> {
-    std::fs::read_to_string(root().join(path)).map_err(|error| format!("{path}: {error}"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! What `cargo xtask generate` writes: everything that follows from the steps' binaries, their tests and the jobs.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use stepward_cli::package;
 use stepward_cli::steps::Catalog;
@@ -9,6 +8,7 @@ use stepward_cli::steps::page;
 use stepward_cli::workspace::Workspace;
 
 use crate::binaries;
+use crate::files::{names, read};
 use crate::proof_tables::{self, Proofs};
 use crate::template;
 use stepward_testkit::build::{GENERATE, root};
@@ -63,14 +63,14 @@ pub fn files(catalog: &Catalog) -> Result<BTreeMap<String, String>, String> {
 /// What differs: files to write, with their text, and files to remove (none), whose steps are no more.
 pub fn stale(catalog: &Catalog) -> Result<Changes, String> {
     let mut folders = vec![PAGES.to_owned()];
-    folders.extend(entries(CATALOG));
+    folders.extend(names(CATALOG)?.iter().map(|service| format!("{CATALOG}/{service}")));
     folders.extend(binaries::folders()?);
-    Ok(changes(files(catalog)?, &folders))
+    changes(files(catalog)?, &folders)
 }
 
 /// Writes the binaries of the steps, which the catalog is made from; one line for each change.
 pub fn write_binaries() -> Result<Vec<String>, String> {
-    write(changes(binaries::files()?, &binaries::folders()?))
+    write(changes(binaries::files()?, &binaries::folders()?)?)
 }
 
 /// Writes everything that follows from the catalog; one line for each change.
@@ -79,15 +79,15 @@ pub fn write_all(catalog: &Catalog) -> Result<Vec<String>, String> {
 }
 
 /// What differs from these files, which are all that the folders hold.
-fn changes(files: BTreeMap<String, String>, folders: &[String]) -> Changes {
+fn changes(files: BTreeMap<String, String>, folders: &[String]) -> Result<Changes, String> {
     let mut changes = Changes::new();
     for folder in folders {
-        let there = entries(folder).into_iter().filter(|path| !files.contains_key(path));
-        changes.extend(there.map(|path| (path, None)));
+        let paths = names(folder)?.into_iter().map(|name| format!("{folder}/{name}"));
+        changes.extend(paths.filter(|path| !files.contains_key(path)).map(|path| (path, None)));
     }
     let differs = |path: &str, text: &String| read(path).ok().as_ref() != Some(text);
     changes.extend(files.into_iter().filter(|(path, text)| differs(path, text)).map(|(path, text)| (path, Some(text))));
-    changes
+    Ok(changes)
 }
 
 /// Writes what differs and removes what is left of steps that are no more; one line for each.
@@ -106,16 +106,6 @@ fn write(changes: Changes) -> Result<Vec<String>, String> {
         done.push(format!("{what} {path}"));
     }
     Ok(done)
-}
-
-/// What is in a folder, by its path from the root.
-fn entries(folder: &str) -> Vec<String> {
-    let entries = std::fs::read_dir(root().join(folder)).into_iter().flatten().flatten();
-    entries.map(|entry| format!("{folder}/{}", entry.file_name().display())).collect()
-}
-
-fn read(path: &str) -> Result<String, String> {
-    std::fs::read_to_string(root().join(Path::new(path))).map_err(|error| format!("{path}: {error}"))
 }
 
 fn index(catalog: &Catalog) -> String {

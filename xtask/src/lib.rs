@@ -2,6 +2,7 @@
 
 pub mod binaries;
 pub mod catalog;
+mod files;
 pub mod generated;
 pub mod iam;
 pub mod proof_tables;

@@ -1,12 +1,13 @@
 //! Which proofs every step has: read from the names of its tests, so that no list of them is kept by hand.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use stepward_cli::steps::page::table;
 use stepward_cli::workspace::Function;
 
-use stepward_testkit::build::{root, steps};
+use stepward_testkit::build::steps;
+
+use crate::files;
 
 /// The proofs: what a test's name begins with, and what such a test shows.
 pub const KEYS: [(&str, &str); 8] = [
@@ -42,9 +43,7 @@ pub fn read() -> Result<Vec<Proofs>, String> {
     let mut steps = steps()?;
     steps.sort_by(|one, other| (&one.package, &one.name).cmp(&(&other.package, &other.name)));
     let read = |step: Function| {
-        let path = Path::new("functions").join(step.service()).join("src/steps").join(format!("{}.rs", step.name));
-        let source = std::fs::read_to_string(root().join(&path));
-        let source = source.map_err(|error| format!("{}: {error}", path.display()))?;
+        let source = files::read(&format!("functions/{}/src/steps/{}.rs", step.service(), step.name))?;
         Ok(Proofs::of_source(step.name, step.package, &source))
     };
     steps.into_iter().map(read).collect()

@@ -1,6 +1,5 @@
 //! How a running job is shown: a line for each account on a terminal, a line for each change elsewhere.
 
-use std::io::{IsTerminal, stderr};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -28,9 +27,8 @@ impl View {
     #[must_use]
     pub fn new() -> Self {
         let lines = MultiProgress::new();
-        // On a terminal without cursor movement (TERM=dumb) the bars are hidden, and the lines above them too.
-        let has_bars = stderr().is_terminal() && !lines.is_hidden();
-        Self { to: if has_bars { To::Terminal { lines, bars: Mutex::default() } } else { To::Lines } }
+        // Hidden where standard error is no terminal, and where TERM is dumb or not set: then the lines above the bars are too.
+        Self { to: if lines.is_hidden() { To::Lines } else { To::Terminal { lines, bars: Mutex::default() } } }
     }
 
     /// Shows nothing.

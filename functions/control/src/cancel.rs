@@ -20,9 +20,10 @@ use serde_json::{Value, json};
 use stepward::access::session;
 use stepward::model::error::{ErrorName, StepError};
 use stepward::runtime::{Event, run};
+use stepward_lambda::error::lambda_error;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::error::{lambda_error, states_error};
+use crate::error::states_error;
 
 /// The longest that Lambda lets any function run: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html>
 const LONGEST: Duration = Duration::from_mins(15);

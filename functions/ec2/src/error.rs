@@ -20,7 +20,7 @@ const EC2: Service = Service {
 };
 
 /// Converts the error of a call of EC2.
-pub(crate) fn ec2_error(error: impl AwsError<aws_sdk_ec2::Error>) -> StepError {
+pub fn ec2_error(error: impl AwsError<aws_sdk_ec2::Error>) -> StepError {
     error.into_step_error(&EC2)
 }
 
@@ -48,6 +48,10 @@ mod tests {
             ("InvalidAMIID.Unavailable", 400, ErrorName::InvalidInput),
             ("IncorrectInstanceState", 400, ErrorName::Conflict),
             ("IncorrectState", 400, ErrorName::Conflict),
+            ("InvalidStateTransition", 400, ErrorName::Conflict),
+            ("RouteAlreadyExists", 400, ErrorName::Conflict),
+            ("FlowLogAlreadyExists", 400, ErrorName::Conflict),
+            ("InvalidVpcPeeringConnectionID.NotFound", 400, ErrorName::NotFound),
             ("InvalidAMIName.Duplicate", 400, ErrorName::Conflict),
             ("InvalidSnapshot.InUse", 400, ErrorName::Conflict),
             ("IdempotentParameterMismatch", 400, ErrorName::Conflict),

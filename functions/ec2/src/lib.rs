@@ -1,7 +1,7 @@
 //! What the EC2 steps share.
 
 pub mod bring;
-mod error;
+pub mod error;
 pub mod from_snapshot;
 pub mod image;
 pub mod instances;

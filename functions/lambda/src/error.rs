@@ -13,7 +13,7 @@ const LAMBDA: Service = Service {
 };
 
 /// Converts the error of a call of Lambda.
-pub(crate) fn lambda_error(error: impl AwsError<aws_sdk_lambda::Error>) -> StepError {
+pub fn lambda_error(error: impl AwsError<aws_sdk_lambda::Error>) -> StepError {
     error.into_step_error(&LAMBDA)
 }
 

@@ -1,7 +1,7 @@
 //! What the Lambda steps share: one invocation, never sent twice unless Lambda has refused it, and what came of it.
 
 pub mod code;
-mod error;
+pub mod error;
 pub mod own;
 pub mod steps;
 

@@ -10,10 +10,10 @@ use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum_combine};
 use http_body::{Body, Frame, SizeHint};
+use stepward::model::s3_error::s3_error;
 use stepward::{AwsError, ErrorName, StepError};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::error::s3_error;
 use crate::local::{OpenFile, Stat, failed};
 
 /// Bytes of a file that are in memory at once, for each request. What has no more is sent as a whole.

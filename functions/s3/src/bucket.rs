@@ -13,10 +13,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::error::denied;
+use stepward::model::s3_error::s3_error;
 use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;
-use crate::error::s3_error;
 
 /// How long a request may take until its answer begins, its body included: eight parts of 8 MiB may have to be read from a
 /// file system that gives 1 MiB a second.

@@ -5,11 +5,11 @@ use aws_sdk_s3::types::{EncodingType, Error, ObjectIdentifier};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use stepward::model::error::denied;
+use stepward::model::s3_error::s3_error;
 use stepward::{Context, ErrorName, StepError};
 
 use crate::bucket::Bucket;
 use crate::delete::together;
-use crate::error::s3_error;
 use crate::keys::{fits_xml, listed, shown};
 use crate::multipart::abort;
 use crate::slice::Slice;

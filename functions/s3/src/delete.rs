@@ -7,12 +7,12 @@ use aws_sdk_s3::error::BuildError;
 use aws_sdk_s3::types::{Delete, Error, ObjectIdentifier};
 use futures_util::{StreamExt, stream};
 use stepward::model::error::denied;
+use stepward::model::s3_error::s3_error;
 use stepward::{ErrorName, StepError};
 
 use crate::body::blocking;
 use crate::bucket::Bucket;
 use crate::end::End;
-use crate::error::s3_error;
 use crate::keys::fits_xml;
 use crate::listing::Entry;
 use crate::slice::Slice;

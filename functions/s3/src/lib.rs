@@ -9,7 +9,6 @@ pub mod contents;
 pub mod delete;
 pub mod end;
 pub mod engine;
-mod error;
 pub mod filter;
 pub mod keys;
 pub mod listing;

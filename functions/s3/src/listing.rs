@@ -4,12 +4,12 @@ use std::ops::ControlFlow;
 use std::time::SystemTime;
 
 use aws_sdk_s3::types::{EncodingType, ObjectStorageClass};
+use stepward::model::s3_error::s3_error;
 use stepward::{ErrorName, StepError};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use crate::bucket::Bucket;
 use crate::end::End;
-use crate::error::s3_error;
 use crate::keys::listed;
 use crate::local::{self, Root};
 

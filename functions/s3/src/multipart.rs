@@ -15,12 +15,12 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUploa
 use crc_fast::CrcAlgorithm;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use stepward::model::s3_error::s3_error;
 use stepward::runtime::resend::OnlyThrottled;
 use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;
 use crate::bucket::{Attributes, Bucket, patient};
-use crate::error::s3_error;
 use crate::slice::Slice;
 use crate::transfer::{Begin, Begun, Reached};
 use crate::tries::{TRIES, jitter};

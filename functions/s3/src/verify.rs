@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crc_fast::CrcAlgorithm;
+use stepward::model::s3_error::s3_error;
 use stepward::{ErrorName, StepError};
 
 use crate::body::{CHUNK, Checksum, blocking};
 use crate::bucket::{Bucket, Head};
-use crate::error::s3_error;
 use crate::local::{OpenFile, Root};
 
 /// The largest object that is read again, in bytes, where S3 has no checksum to compare: 1 GiB.

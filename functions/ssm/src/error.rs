@@ -1,6 +1,6 @@
-//! The errors of SSM, and of the services that the SSM steps read from and deliver to.
+//! The errors of SSM, and of the services that the SSM steps read from.
 
-use stepward::{AwsError, ErrorName, Service, StepError};
+use stepward::{AwsError, Service, StepError};
 
 const SSM: Service = Service { iam_prefix: "ssm", codes: |_, _| None };
 
@@ -23,25 +23,10 @@ pub(crate) fn logs_error(error: impl AwsError<aws_sdk_cloudwatchlogs::Error>) ->
     error.into_step_error(&LOGS)
 }
 
-/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html#API_GetObject_Errors>
-const S3: Service = Service {
-    iam_prefix: "s3",
-    codes: |code, _| match code {
-        "OperationAborted" | "PreconditionFailed" => Some(ErrorName::Conflict),
-        "NoSuchBucket" | "NoSuchKey" => Some(ErrorName::NotFound),
-        _ => None,
-    },
-};
-
-/// Converts the error of a call of S3.
-pub(crate) fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
-    error.into_step_error(&S3)
-}
-
 #[cfg(test)]
 mod tests {
-    use aws_sdk_s3::operation::get_object::GetObjectError;
     use aws_sdk_ssm::operation::send_command::SendCommandError;
+    use stepward::ErrorName;
     use stepward::testing::service_error;
 
     use super::*;
@@ -59,20 +44,6 @@ mod tests {
             ("AccessDeniedException", 400, ErrorName::AccessDenied),
         ] {
             let error = ssm_error(service_error(SendCommandError::generic, code, status));
-            assert_eq!(error.name, name, "{code}");
-        }
-    }
-
-    #[test]
-    fn codes_of_objects_that_are_delivered_get_their_name() {
-        for (code, status, name) in [
-            // By the code alone: the status would say the same with 404.
-            ("NoSuchBucket", 400, ErrorName::NotFound),
-            ("NoSuchKey", 400, ErrorName::NotFound),
-            ("PreconditionFailed", 412, ErrorName::Conflict),
-            ("AccessDenied", 403, ErrorName::AccessDenied),
-        ] {
-            let error = s3_error(service_error(GetObjectError::generic, code, status));
             assert_eq!(error.name, name, "{code}");
         }
     }

@@ -3,9 +3,10 @@
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::CommandPlugin;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use stepward::model::s3_error::s3_error;
 use stepward::{Context, ErrorName, StepError};
 
-use crate::error::{logs_error, s3_error, ssm_error};
+use crate::error::{logs_error, ssm_error};
 use crate::plan::Plan;
 
 /// Pages of log events that are read of one output, of up to 1 MB each.

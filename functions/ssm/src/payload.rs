@@ -10,12 +10,12 @@ use sha2::{Digest as _, Sha256};
 use stepward::model::digest::hex;
 use stepward::model::error::denied;
 use stepward::model::permissions::{literal, s3_arn};
+use stepward::model::s3_error::s3_error;
 use stepward::runtime::scratch::{Scratch, link};
 use stepward::{Context, ErrorName, Permissions, StepError};
 use tokio::time::Instant;
 
 use crate::deliver::Fetch;
-use crate::error::s3_error;
 use crate::plan::encrypted;
 use crate::state::Digest;
 

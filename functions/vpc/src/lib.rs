@@ -1,6 +1,5 @@
 //! What the VPC steps share, and the parts of them that fill a file of their own.
 
-mod error;
 pub mod flow_logs;
 pub mod peering;
 pub mod routes;

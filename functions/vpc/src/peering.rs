@@ -7,8 +7,8 @@ use aws_sdk_ec2::types::{
 };
 use serde::{Deserialize, Serialize};
 use stepward::{Context, ErrorName, StepError};
+use stepward_ec2::error::ec2_error;
 
-use crate::error::ec2_error;
 use crate::routes::Vpc;
 
 /// The tag by which a repeated call knows the connection that it requested: AWS takes no client token for it.

@@ -7,8 +7,7 @@ use aws_sdk_ec2::types::{Filter, Route, RouteOrigin, RouteTable, VpcCidrBlockSta
 use schemars::JsonSchema;
 use serde::Serialize;
 use stepward::{Context, ErrorName, StepError};
-
-use crate::error::ec2_error;
+use stepward_ec2::error::ec2_error;
 
 /// A VPC, in the account and Region of a context, with the route tables that count.
 #[derive(Clone, Copy, Debug)]

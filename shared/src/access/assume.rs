@@ -133,18 +133,7 @@ fn sts_name(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::record;
-
-    fn attribution(execution: &str, started_by: &str) -> Attribution {
-        let execution = Execution {
-            id: execution.into(),
-            job: "j".into(),
-            step: "s".into(),
-            item: None,
-            started_by: started_by.into(),
-        };
-        Attribution::new("acme", &execution)
-    }
+    use crate::testing::{attribution, record};
 
     #[test]
     fn a_role_that_is_not_proven_is_not_used() {

@@ -322,22 +322,10 @@ mod tests {
 
     use super::*;
     use crate::model::customer::ExternalId;
-    use crate::model::envelope::Execution;
-    use crate::testing::record;
+    use crate::testing::{attribution, record};
 
     fn place() -> Place {
         Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() }
-    }
-
-    fn attribution(execution: &str, started_by: &str) -> Attribution {
-        let execution = Execution {
-            id: execution.into(),
-            job: "j".into(),
-            step: "s".into(),
-            item: None,
-            started_by: started_by.into(),
-        };
-        Attribution::new("acme", &execution)
     }
 
     fn given(account: &str) -> AssumeRoleOutput {

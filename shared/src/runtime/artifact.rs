@@ -8,7 +8,7 @@ use crate::model::artifacts::prefix;
 use crate::model::digest::sha256;
 use crate::model::envelope::Execution;
 use crate::model::error::StepError;
-use crate::runtime::scratch::s3_error;
+use crate::model::s3_error::s3_error;
 use crate::settings;
 
 /// Outputs and logs above this many bytes become artifacts. A state's whole input or output may have 256 KiB, and a

@@ -7,8 +7,8 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 
-use crate::model::aws_error::{AwsError, Service};
 use crate::model::error::{ErrorName, StepError};
+use crate::model::s3_error::s3_error;
 
 /// One object that a machine fetches by a link, and that is removed when all have it. A call that finds it again
 /// removes it too, because its key is made of what every call for the same step knows; the bucket's lifecycle does when
@@ -70,14 +70,6 @@ impl fmt::Debug for Scratch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scratch").field("bucket", &self.bucket).field("key", &self.key).finish_non_exhaustive()
     }
-}
-
-/// The codes of requests for one object need no names of their own: S3 answers with a status that says the same.
-const S3: Service =
-    Service { iam_prefix: "s3", codes: |code, _| (code == "OperationAborted").then_some(ErrorName::Conflict) };
-
-pub(crate) fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
-    error.into_step_error(&S3)
 }
 
 /// A link with which whoever has it can read an object as long as it lives: not for a log, an answer or a resume.

@@ -5,9 +5,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stepward::model::error::{ErrorName, StepError};
+use stepward::model::s3_error::s3_error;
 use stepward::node::dispatch::Keys;
-
-use crate::error::s3_error;
 
 /// The largest object that is read, in bytes. 10,000 nodes with what they said come to some 30 MB.
 const LIMIT: i64 = 256 * 1024 * 1024;

@@ -2,9 +2,9 @@
 
 use aws_sdk_s3::types::{EncodingType, MultipartUpload};
 use stepward::StepError;
+use stepward::model::s3_error::s3_error;
 
 use crate::bucket::Bucket;
-use crate::error::s3_error;
 use crate::keys::listed;
 
 /// Aborts an upload; one that is not there is as good.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::error::s3_error;
 use crate::place::Uri;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::BuildError;
@@ -15,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::input::require;
 use stepward::model::permissions::{literal, s3_arn};
+use stepward::model::s3_error::s3_error;
 use stepward::{AwsError, Context, ErrorName, Peer, Permissions, Progress, Resume, Step, StepError};
 
 /// How often a new bucket is given a setting while S3 does not know the bucket everywhere yet.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::bucket::Bucket;
 use crate::contents::{Contents, Removal};
-use crate::error::s3_error;
 use crate::place::Uri;
 use crate::slice::Slice;
 use aws_sdk_s3::Client;
@@ -12,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::input::require;
 use stepward::model::permissions::{literal, s3_arn};
+use stepward::model::s3_error::s3_error;
 use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
 
 /// How often the bucket is gone through: what was refused once gets a second chance, and what was written meanwhile is

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::error::s3_error;
 use crate::keys::{listed, shown};
 use crate::place::Uri;
 use crate::sizes::human_readable;
@@ -14,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::input::require;
 use stepward::model::permissions::{literal, s3_arn};
+use stepward::model::s3_error::s3_error;
 use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
 
 /// Entries kept in the output; beyond, only count and size go on.

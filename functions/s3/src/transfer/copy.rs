@@ -9,6 +9,7 @@ use aws_sdk_s3::types::{ChecksumMode, CompletedPart};
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use stepward::model::s3_error::s3_error;
 use stepward::{ErrorName, StepError};
 
 use super::begin::{Begin, Begun, Reached};
@@ -16,7 +17,6 @@ use super::download::{broken, changed, check};
 use super::shared::Transfers;
 use crate::body::Checksum;
 use crate::bucket::{Bucket, Head, copy_source, patient};
-use crate::error::s3_error;
 use crate::listing::Entry;
 use crate::multipart::{self, PART, Part, Uploaded};
 use crate::tries::tried;

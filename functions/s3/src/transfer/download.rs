@@ -12,13 +12,13 @@ use crc_fast::CrcAlgorithm;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use stepward::model::digest::sha256;
+use stepward::model::s3_error::s3_error;
 use stepward::{AwsError, ErrorName, StepError};
 
 use super::begin::{Begin, Partial, Reached};
 use super::shared::Transfers;
 use crate::body::{CHUNK, Checksum, blocking};
 use crate::bucket::{Bucket, Head};
-use crate::error::s3_error;
 use crate::listing::Entry;
 use crate::local::{Root, Scratch};
 use crate::multipart::{AT_ONCE, PART};

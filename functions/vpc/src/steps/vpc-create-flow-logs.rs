@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::error::ec2_error;
 use crate::flow_logs::{Created, Kind, check_bucket, check_log_group, role};
 use crate::is_id;
 use aws_sdk_ec2::Client;
@@ -14,6 +13,7 @@ use serde_json::json;
 use stepward::model::input::{List, require};
 use stepward::model::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward_ec2::error::ec2_error;
 
 /// Resources that one call takes.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateFlowLogs.html> (`ResourceId`)

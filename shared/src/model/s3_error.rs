@@ -1,6 +1,7 @@
-//! S3's own error codes.
+//! S3's own error codes. They are here because this crate calls S3 itself, as several others do.
 
-use stepward::{AwsError, ErrorName, Service, StepError};
+use super::aws_error::{AwsError, Service};
+use super::error::{ErrorName, StepError};
 
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html#ErrorCodeList>
 const S3: Service = Service {
@@ -15,16 +16,16 @@ const S3: Service = Service {
 };
 
 /// Converts the error of a call of S3.
-pub(crate) fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
+pub fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
     error.into_step_error(&S3)
 }
 
 #[cfg(test)]
 mod tests {
     use aws_sdk_s3::operation::delete_bucket::DeleteBucketError;
-    use stepward::testing::service_error;
 
     use super::*;
+    use crate::testing::service_error;
 
     #[test]
     fn s3_codes_get_their_name() {
@@ -40,6 +41,8 @@ mod tests {
             ("NoSuchBucket", 200, ErrorName::NotFound),
             ("NoSuchKey", 200, ErrorName::NotFound),
             ("NoSuchUpload", 200, ErrorName::NotFound),
+            ("NoSuchBucket", 400, ErrorName::NotFound),
+            ("NoSuchKey", 400, ErrorName::NotFound),
             ("NotFound", 404, ErrorName::NotFound),
             ("BucketAlreadyExists", 409, ErrorName::Conflict),
             ("InvalidObjectState", 403, ErrorName::Conflict),
