@@ -43,7 +43,8 @@ fn steps_by_service() -> Result<BTreeMap<String, Vec<String>>, String> {
     for service in names("functions")? {
         let files = names(&format!("functions/{service}/src/steps"))?;
         let steps = files.iter().filter_map(|file| file.strip_suffix(".rs")).filter(|name| *name != "mod");
-        let steps: Vec<_> = steps.map(str::to_owned).collect();
+        let mut steps: Vec<_> = steps.map(str::to_owned).collect();
+        steps.sort();
         if !files.is_empty() {
             services.insert(service, steps);
         }

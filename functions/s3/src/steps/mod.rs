@@ -4,10 +4,10 @@
 pub mod s3_copy;
 #[path = "s3-create-bucket.rs"]
 pub mod s3_create_bucket;
-#[path = "s3-delete-bucket.rs"]
-pub mod s3_delete_bucket;
 #[path = "s3-delete.rs"]
 pub mod s3_delete;
+#[path = "s3-delete-bucket.rs"]
+pub mod s3_delete_bucket;
 #[path = "s3-list.rs"]
 pub mod s3_list;
 #[path = "s3-move.rs"]
