@@ -38,12 +38,19 @@ def fill(buckets):
         state._data.clear()
     # Large outputs go to the broker's bucket. MiniStack reads its access key as that of no particular account.
     set_request_account_id("")
-    s3._buckets["stepward-artifacts-111111111111"] = {"created": s3.now_iso(), "objects": {}, "region": REGION}
+    s3._buckets["stepward-artifacts-111111111111"] = {
+        "created": s3.now_iso(),
+        "objects": {},
+        "region": REGION,
+    }
     set_request_account_id(ACCOUNT)
     for bucket, objects in buckets.items():
         s3._buckets[bucket] = {"created": s3.now_iso(), "objects": {}, "region": REGION}
         for wanted in objects:
-            headers = {"content-type": wanted["content_type"], "x-amz-storage-class": wanted["storage_class"]}
+            headers = {
+                "content-type": wanted["content_type"],
+                "x-amz-storage-class": wanted["storage_class"],
+            }
             headers |= {f"x-amz-meta-{name}": value for name, value in wanted["metadata"].items()}
             record = s3._build_object_record(content(wanted["size"], wanted["fill"]), headers)
             modified = datetime.fromtimestamp(wanted["modified"], timezone.utc)

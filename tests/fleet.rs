@@ -1,6 +1,10 @@
 //! Tests that walk over every step and every job, without AWS. Nothing here is a list kept by hand.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "what the tests share fails a test as the tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what the tests share fails a test as the tests do"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -42,7 +46,8 @@ fn none<T: std::fmt::Display>(faults: impl IntoIterator<Item = T>) {
 /// Files below a directory that end so.
 fn files(dir: &Path, end: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
+    for entry in std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+    {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files(&path, end));
@@ -58,7 +63,11 @@ fn files(dir: &Path, end: &str) -> Vec<PathBuf> {
 fn what_is_generated_is_what_the_steps_and_jobs_say() {
     let stale = generated::stale(catalog()).unwrap();
     let said = |(path, text): (String, Option<String>)| {
-        let what = if text.is_some() { "is not what the steps and jobs say" } else { "is of no step" };
+        let what = if text.is_some() {
+            "is not what the steps and jobs say"
+        } else {
+            "is of no step"
+        };
         format!("{path} {what}; `{}` mends it", build::GENERATE)
     };
     none(stale.into_iter().map(said));
@@ -66,16 +75,29 @@ fn what_is_generated_is_what_the_steps_and_jobs_say() {
 
 #[test]
 fn every_step_is_called_after_its_file() {
-    let files: BTreeSet<_> = build::steps().unwrap().into_iter().map(|binary| binary.name).collect();
+    let files: BTreeSet<_> = build::steps()
+        .unwrap()
+        .into_iter()
+        .map(|binary| binary.name)
+        .collect();
     let named: BTreeSet<_> = steps().map(|step| step.name.clone()).collect();
-    let unnamed = files.difference(&named).map(|file| format!("no step has the name of the file {file}.rs"));
-    let strange = named.difference(&files).map(|name| format!("the step {name} is in a file of another name"));
+    let unnamed = files
+        .difference(&named)
+        .map(|file| format!("no step has the name of the file {file}.rs"));
+    let strange = named
+        .difference(&files)
+        .map(|name| format!("the step {name} is in a file of another name"));
     none(unnamed.chain(strange));
 }
 
 #[test]
 fn every_step_has_every_proof_or_a_reason_why_not() {
-    none(proof_tables::read().unwrap().iter().flat_map(Proofs::faults));
+    none(
+        proof_tables::read()
+            .unwrap()
+            .iter()
+            .flat_map(Proofs::faults),
+    );
 }
 
 /// A job that is imported from Rundeck must get one step for a plugin, and always the same.
@@ -83,10 +105,16 @@ fn every_step_has_every_proof_or_a_reason_why_not() {
 fn every_rundeck_plugin_is_stood_for_by_one_step() {
     let mut by_type: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for step in steps() {
-        step.rundeck.iter().for_each(|plugin| by_type.entry(plugin).or_default().push(step.name.as_str()));
+        step.rundeck
+            .iter()
+            .for_each(|plugin| by_type.entry(plugin).or_default().push(step.name.as_str()));
     }
     by_type.retain(|_, steps| steps.len() > 1);
-    none(by_type.iter().map(|(plugin, steps)| format!("{plugin} is claimed by {}", steps.join(" and "))));
+    none(
+        by_type
+            .iter()
+            .map(|(plugin, steps)| format!("{plugin} is claimed by {}", steps.join(" and "))),
+    );
 }
 
 #[test]
@@ -99,30 +127,51 @@ fn every_page_is_complete() {
             }
         };
         let is_title = step.title.ends_with('.') && step.title.chars().count() <= 256;
-        check(is_title, "the first line is the title: one sentence of at most 256 characters");
-        check(!step.description.is_empty(), "the page says nothing but the title");
+        check(
+            is_title,
+            "the first line is the title: one sentence of at most 256 characters",
+        );
+        check(
+            !step.description.is_empty(),
+            "the page says nothing but the title",
+        );
         check(
             step.proven.starts_with("Proven ") && step.proven.ends_with('.'),
             "its last paragraph is not \"Proven …\"",
         );
         check(!step.examples.is_empty(), "no example");
         for (name, text) in &step.errors {
-            check(text.ends_with('.'), &format!("what {name} means is no sentence: {text:?}"));
+            check(
+                text.ends_with('.'),
+                &format!("what {name} means is no sentence: {text:?}"),
+            );
         }
         check(!step.permissions.is_empty(), "no permissions");
-        check(step.session_policy_characters <= SESSION_POLICY_LIMIT, "the session policy is too long");
-        check(step.parameters["additionalProperties"] == false, "takes parameters that it does not know");
+        check(
+            step.session_policy_characters <= SESSION_POLICY_LIMIT,
+            "the session policy is too long",
+        );
+        check(
+            step.parameters["additionalProperties"] == false,
+            "takes parameters that it does not know",
+        );
         for schema in [&step.parameters, &step.output] {
-            undocumented(schema, "", &mut |field| check(false, &format!("{field} is not documented by a sentence")));
+            undocumented(schema, "", &mut |field| {
+                check(false, &format!("{field} is not documented by a sentence"))
+            });
         }
     }
     none(faults);
 }
 
-/// Calls back with every property in a schema that has no description, also of definitions and within lists. What an
-/// enum's variant holds has the variant's.
+/// Calls back with every property in a schema that has no description, also of definitions and
+/// within lists. What an enum's variant holds has the variant's.
 fn undocumented(schema: &Value, path: &str, found: &mut impl FnMut(&str)) {
-    let is_told = |about: &Value| about["description"].as_str().is_some_and(|text| text.ends_with('.'));
+    let is_told = |about: &Value| {
+        about["description"]
+            .as_str()
+            .is_some_and(|text| text.ends_with('.'))
+    };
     let is_variant = path.ends_with(".oneOf.") && is_told(schema);
     for (name, about) in schema["properties"].as_object().into_iter().flatten() {
         if !is_variant && !is_told(about) {
@@ -130,8 +179,14 @@ fn undocumented(schema: &Value, path: &str, found: &mut impl FnMut(&str)) {
         }
     }
     let within = match schema {
-        Value::Object(fields) => fields.iter().map(|(name, within)| (format!("{path}{name}."), within)).collect(),
-        Value::Array(list) => list.iter().map(|within| (path.to_owned(), within)).collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, within)| (format!("{path}{name}."), within))
+            .collect(),
+        Value::Array(list) => list
+            .iter()
+            .map(|within| (path.to_owned(), within))
+            .collect(),
         _ => Vec::new(),
     };
     for (path, within) in within {
@@ -139,24 +194,34 @@ fn undocumented(schema: &Value, path: &str, found: &mut impl FnMut(&str)) {
     }
 }
 
-/// Objects within parameters take no unknown fields either: a typing error must not pass in silence.
+/// Objects within parameters take no unknown fields either: a typing error must not pass in
+/// silence.
 #[test]
 fn every_object_in_parameters_is_closed() {
     fn open(schema: &Value, path: &str, found: &mut Vec<String>) {
         if schema["properties"].is_object() && schema["additionalProperties"] != false {
             found.push(path.to_owned());
         }
-        let Value::Object(fields) = schema else { return };
-        fields.iter().for_each(|(name, within)| open(within, &format!("{path}/{name}"), found));
+        let Value::Object(fields) = schema else {
+            return;
+        };
+        fields
+            .iter()
+            .for_each(|(name, within)| open(within, &format!("{path}/{name}"), found));
     }
     let mut found = Vec::new();
     steps().for_each(|step| open(&step.parameters, &step.name, &mut found));
-    none(found.iter().map(|place| format!("{place} is open: #[serde(deny_unknown_fields)]")));
+    none(
+        found
+            .iter()
+            .map(|place| format!("{place} is open: #[serde(deny_unknown_fields)]")),
+    );
 }
 
 #[test]
 fn every_action_exists_and_is_on_what_aws_lets_it_be_narrowed_to() {
-    /// Conditions that narrow an action on `*` as well as a resource would: to a use by AWS, or for one service.
+    /// Conditions that narrow an action on `*` as well as a resource would: to a use by AWS, or for
+    /// one service.
     const NARROWING: [&str; 2] = ["iam:PassedToService", "kms:GrantIsForAWSResource"];
     /// What AWS's own policies narrow to sessions, although the reference names no resource for it:
     /// <https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-restrict-access-quickstart.html>
@@ -164,25 +229,51 @@ fn every_action_exists_and_is_on_what_aws_lets_it_be_narrowed_to() {
     let known = iam::actions().unwrap();
     let services: BTreeSet<_> = known.keys().map(|action| iam::service(action)).collect();
     let mut faults = BTreeSet::new();
-    for (step, Statement { actions, resources, condition, reason }) in statements() {
+    for (
+        step,
+        Statement {
+            actions,
+            resources,
+            condition,
+            reason,
+        },
+    ) in statements()
+    {
         let is_on_all = resources.iter().any(|resource| resource == "*");
         let condition = condition.to_string();
-        let is_excused = reason.is_some() || NARROWING.iter().any(|key| condition.contains(&format!("\"{key}\"")));
+        let is_excused = reason.is_some()
+            || NARROWING
+                .iter()
+                .any(|key| condition.contains(&format!("\"{key}\"")));
         // Only resources are filled in for an account and widened for a role.
         if condition.contains(['$', '\u{e000}']) {
-            faults.insert(format!("{step}: a condition holds a variable or a parameter's value: {condition}"));
+            faults.insert(format!(
+                "{step}: a condition holds a variable or a parameter's value: {condition}"
+            ));
         }
         if reason.as_ref().is_some_and(|reason| !reason.ends_with('.')) {
-            faults.insert(format!("{step}: the reason for `*` is no sentence: {reason:?}"));
+            faults.insert(format!(
+                "{step}: the reason for `*` is no sentence: {reason:?}"
+            ));
         }
         for action in actions {
             let fault = match known.get(action) {
                 _ if !services.contains(iam::service(action)) => {
-                    format!("{} is not in {}; `{}` adds it", iam::service(action), iam::PATH, iam::MENDED_BY)
+                    format!(
+                        "{} is not in {}; `{}` adds it",
+                        iam::service(action),
+                        iam::PATH,
+                        iam::MENDED_BY
+                    )
                 }
                 None => format!("{step}: AWS has no action {action}"),
-                Some(types) if types.is_empty() && !is_on_all && !NARROWED.contains(&action.as_str()) => {
-                    format!("{step}: {action} works on `*` only, not on {}", resources.join(", "))
+                Some(types)
+                    if types.is_empty() && !is_on_all && !NARROWED.contains(&action.as_str()) =>
+                {
+                    format!(
+                        "{step}: {action} works on `*` only, not on {}",
+                        resources.join(", ")
+                    )
                 }
                 Some(types) if !types.is_empty() && is_on_all && !is_excused => format!(
                     "{step}: {action} is on `*`, and can be narrowed to {}; or `allow_on_all` gives the reason",
@@ -201,7 +292,11 @@ fn states<'a>(machine: &'a Value, found: &mut Vec<(&'a str, &'a Value)>) {
     for (name, state) in machine["States"].as_object().into_iter().flatten() {
         found.push((name, state));
         states(&state["ItemProcessor"], found);
-        state["Branches"].as_array().into_iter().flatten().for_each(|branch| states(branch, found));
+        state["Branches"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .for_each(|branch| states(branch, found));
     }
 }
 
@@ -219,15 +314,29 @@ fn every_job_has_a_limit_and_matches_errors_that_exist() {
         assert!(job["TimeoutSeconds"].is_u64(), "{name}: no overall limit");
         let mut found = Vec::new();
         states(&job, &mut found);
-        for (state, about) in found.into_iter().filter(|(_, about)| about["Type"] == "Task") {
-            assert!(about["TimeoutSeconds"].is_u64(), "{name}: {state} has no limit");
-            let retries = about["Retry"].as_array().unwrap_or_else(|| panic!("{name}: {state} has no Retry"));
+        for (state, about) in found
+            .into_iter()
+            .filter(|(_, about)| about["Type"] == "Task")
+        {
+            assert!(
+                about["TimeoutSeconds"].is_u64(),
+                "{name}: {state} has no limit"
+            );
+            let retries = about["Retry"]
+                .as_array()
+                .unwrap_or_else(|| panic!("{name}: {state} has no Retry"));
             assert!(retries.iter().all(|retry| retry["JitterStrategy"] == "FULL" && retry["MaxAttempts"].is_u64()));
-            let rules = retries.iter().chain(about["Catch"].as_array().into_iter().flatten());
+            let rules = retries
+                .iter()
+                .chain(about["Catch"].as_array().into_iter().flatten());
             for error in rules.flat_map(|rule| rule["ErrorEquals"].as_array().unwrap()) {
                 let error = error.as_str().unwrap();
-                let known = ours.contains(error) || theirs.iter().any(|prefix| error.starts_with(prefix));
-                assert!(known, "{name}: {state} matches {error}, which nothing answers");
+                let known =
+                    ours.contains(error) || theirs.iter().any(|prefix| error.starts_with(prefix));
+                assert!(
+                    known,
+                    "{name}: {state} matches {error}, which nothing answers"
+                );
             }
         }
     }
@@ -238,58 +347,96 @@ fn every_job_calls_functions_that_are_deployed() {
     let template = std::fs::read_to_string(root().join("infra/template.yaml")).unwrap();
     for path in files(&root().join("statemachines/jobs"), ".asl.json") {
         let job = std::fs::read_to_string(&path).unwrap();
-        // Also those whose names a state chooses among: they stand as texts of their own in the source.
-        let called: Vec<_> = job.split("\"${StackName}-").skip(1).filter_map(|rest| rest.split_once('"')).collect();
+        // Also those whose names a state chooses among: they stand as texts of their own in the
+        // source.
+        let called: Vec<_> = job
+            .split("\"${StackName}-")
+            .skip(1)
+            .filter_map(|rest| rest.split_once('"'))
+            .collect();
         assert!(!called.is_empty(), "{} calls nothing", path.display());
         for (name, _) in called.into_iter().filter(|(name, _)| !name.is_empty()) {
             let function = format!("FunctionName: !Sub \"${{AWS::StackName}}-{name}\"");
-            assert!(template.contains(&function), "{} calls {name}, which is not deployed", path.display());
+            assert!(
+                template.contains(&function),
+                "{} calls {name}, which is not deployed",
+                path.display()
+            );
         }
     }
 }
 
-/// The job that runs any step must have time for each: Step Functions ends an execution, or a call, that takes longer.
+/// The job that runs any step must have time for each: Step Functions ends an execution, or a call,
+/// that takes longer.
 #[test]
 fn the_job_of_one_step_waits_longer_than_any_step_takes() {
     /// For the start of a function, and for retries of the last call.
     const SPARE: u64 = 30;
     let job = std::fs::read_to_string(root().join("statemachines/jobs/step/run.asl.json")).unwrap();
     let job: Value = serde_json::from_str(&job).unwrap();
-    let call = job["States"]["Run step"]["TimeoutSeconds"].as_u64().unwrap();
+    let call = job["States"]["Run step"]["TimeoutSeconds"]
+        .as_u64()
+        .unwrap();
     let all = job["TimeoutSeconds"].as_u64().unwrap();
     none(steps().filter_map(|step| {
         let (longest, name) = (u64::from(step.function.timeout_seconds), &step.name);
         if call < longest + SPARE {
-            Some(format!("a call of {name} takes up to {longest} s, and the job waits {call} s for it"))
+            Some(format!(
+                "a call of {name} takes up to {longest} s, and the job waits {call} s for it"
+            ))
         } else if all < step.timeout_seconds + longest + SPARE {
-            Some(format!("{name} takes up to {} s, and the job ends after {all} s", step.timeout_seconds))
+            Some(format!(
+                "{name} takes up to {} s, and the job ends after {all} s",
+                step.timeout_seconds
+            ))
         } else {
             None
         }
     }));
 }
 
-/// One build of the SDK serves `cargo run`, the deployed functions and the tests only while all of them ask for the same
-/// features; a difference costs minutes, and shows nowhere else.
+/// One build of the SDK serves `cargo run`, the deployed functions and the tests only while all of
+/// them ask for the same features; a difference costs minutes, and shows nowhere else.
 #[test]
 fn every_member_asks_for_the_same_features() {
     let features = |arguments: &[&str]| -> BTreeMap<String, String> {
         let output = Command::new(env!("CARGO"))
-            .args(["tree", "--locked", "--prefix", "none", "--edges", "normal,build", "--format", "{p}|{f}"])
+            .args([
+                "tree",
+                "--locked",
+                "--prefix",
+                "none",
+                "--edges",
+                "normal,build",
+                "--format",
+                "{p}|{f}",
+            ])
             .args(arguments)
             .current_dir(root())
             .output()
             .expect("cargo tree runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let text = String::from_utf8(output.stdout).expect("cargo tree prints text");
-        let pairs = text.lines().filter_map(|line| line.trim_end_matches(" (*)").split_once('|'));
-        pairs.map(|(package, features)| (package.to_owned(), features.to_owned())).collect()
+        let pairs = text
+            .lines()
+            .filter_map(|line| line.trim_end_matches(" (*)").split_once('|'));
+        pairs
+            .map(|(package, features)| (package.to_owned(), features.to_owned()))
+            .collect()
     };
     let all = features(&["--workspace"]);
     assert!(all.len() > 100, "cargo tree lists every dependency");
     for member in ["stepward-cli", "stepward-ec2", "stepward-control"] {
         for (package, asked) in features(&["--package", member]) {
-            assert_eq!(Some(&asked), all.get(&package), "{member} has {package} with other features");
+            assert_eq!(
+                Some(&asked),
+                all.get(&package),
+                "{member} has {package} with other features"
+            );
         }
     }
 }
@@ -298,16 +445,31 @@ fn every_member_asks_for_the_same_features() {
 fn every_file_of_a_step_is_short_enough_to_read() {
     for path in files(&root().join("functions"), ".rs") {
         let text = std::fs::read_to_string(&path).unwrap();
-        let code = text.split("#[cfg(test)]").next().unwrap_or_default().lines().count();
-        assert!(code <= 300, "{} has {code} lines before its tests", path.display());
+        let code = text
+            .split("#[cfg(test)]")
+            .next()
+            .unwrap_or_default()
+            .lines()
+            .count();
+        assert!(
+            code <= 300,
+            "{} has {code} lines before its tests",
+            path.display()
+        );
     }
 }
 
-/// Pages for contributors send readers to files; a file that has moved must not leave a wrong way behind.
+/// Pages for contributors send readers to files; a file that has moved must not leave a wrong way
+/// behind.
 #[test]
 fn every_file_that_the_pages_name_exists() {
     let mut faults = Vec::new();
-    for page in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/LOGGING.md"] {
+    for page in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/LOGGING.md",
+    ] {
         let text = std::fs::read_to_string(root().join(page)).unwrap();
         let folders = [
             "cli/",
@@ -321,10 +483,15 @@ fn every_file_that_the_pages_name_exists() {
             "tests/",
             "xtask/",
         ];
-        let paths = text.split('`').filter(|code| folders.iter().any(|folder| code.starts_with(folder)));
+        let paths = text
+            .split('`')
+            .filter(|code| folders.iter().any(|folder| code.starts_with(folder)));
         let plain = paths.filter(|path| !path.contains(['<', '*', '…', ' ', '$', '{']));
-        faults
-            .extend(plain.filter(|path| !root().join(path).exists()).map(|path| format!("{page}: there is no {path}")));
+        faults.extend(
+            plain
+                .filter(|path| !root().join(path).exists())
+                .map(|path| format!("{page}: there is no {path}")),
+        );
     }
     none(faults);
 }

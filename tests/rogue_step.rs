@@ -1,4 +1,5 @@
-//! A step that does what none should, for tests that see it fail safely. It is deployed in tests only.
+//! A step that does what none should, for tests that see it fail safely. It is deployed in tests
+//! only.
 
 use std::process::ExitCode;
 
@@ -8,7 +9,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Service, Step, StepError};
 
-const EC2: Service = Service { iam_prefix: "ec2", codes: |_, _| None };
+const EC2: Service = Service {
+    iam_prefix: "ec2",
+    codes: |_, _| None,
+};
 
 /// Misbehave.
 ///
@@ -65,7 +69,10 @@ impl Step for Rogue {
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Said>, StepError> {
         let said = match self.r#do {
             #[expect(clippy::panic, reason = "a test wants to see one")]
-            Misdeed::Panic => panic!("a panic whose message nobody should see: {}", credentials(ctx).await?),
+            Misdeed::Panic => panic!(
+                "a panic whose message nobody should see: {}",
+                credentials(ctx).await?
+            ),
             Misdeed::Undeclared => {
                 let ec2 = ctx.client(aws_sdk_ec2::Client::new);
                 let stop = ec2.stop_instances().instance_ids(&self.instance_id);
@@ -73,9 +80,13 @@ impl Step for Rogue {
                 "stopped an instance without permission".into()
             }
             Misdeed::AsBroker => {
-                let own = stepward::access::session::aws_config(Some(ctx.place.region.clone())).await;
+                let own =
+                    stepward::access::session::aws_config(Some(ctx.place.region.clone())).await;
                 let describe = aws_sdk_ec2::Client::new(&own).describe_instances();
-                describe.send().await.map_err(|error| EC2.step_error(&error))?;
+                describe
+                    .send()
+                    .await
+                    .map_err(|error| EC2.step_error(&error))?;
                 "described instances as the broker".into()
             }
             Misdeed::BigOutput => "0123456789abcdef".repeat(100 * 1024 / 16),
@@ -84,7 +95,9 @@ impl Step for Rogue {
                 ctx.log(&secrets);
                 secrets
             }
-            Misdeed::FailWithSecrets => return Err(ErrorName::StepFailed.because(credentials(ctx).await?)),
+            Misdeed::FailWithSecrets => {
+                return Err(ErrorName::StepFailed.because(credentials(ctx).await?));
+            }
         };
         Ok(Progress::Done(Said { said }))
     }
@@ -95,9 +108,16 @@ async fn credentials(ctx: &Context) -> Result<String, StepError> {
     let config = ctx.client(SdkConfig::clone);
     let nothing = || ErrorName::Internal.because("the session has no credentials");
     let provider = config.credentials_provider().ok_or_else(nothing)?;
-    let found = provider.provide_credentials().await.map_err(|_| nothing())?;
+    let found = provider
+        .provide_credentials()
+        .await
+        .map_err(|_| nothing())?;
     let token = found.session_token().unwrap_or_default();
-    Ok(format!("key {} secret {} token {token}", found.access_key_id(), found.secret_access_key()))
+    Ok(format!(
+        "key {} secret {} token {token}",
+        found.access_key_id(),
+        found.secret_access_key()
+    ))
 }
 
 fn main() -> ExitCode {

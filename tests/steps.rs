@@ -1,7 +1,11 @@
-//! What steps do with bad input, refusals, faults of AWS and the death of their process: the binaries that a deployment
-//! runs, driven as Lambda drives them, against a small AWS on loopback.
+//! What steps do with bad input, refusals, faults of AWS and the death of their process: the
+//! binaries that a deployment runs, driven as Lambda drives them, against a small AWS on loopback.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "what the tests share fails a test as the tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what the tests share fails a test as the tests do"
+)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -33,7 +37,8 @@ static BINARIES: LazyLock<BTreeMap<String, PathBuf>> = LazyLock::new(|| {
     built
 });
 
-/// An AWS with two customers of one account each, `acme/prod` and `globex/main`, where one instance runs.
+/// An AWS with two customers of one account each, `acme/prod` and `globex/main`, where one instance
+/// runs.
 #[derive(Default)]
 struct Scene {
     aws: StandIn,
@@ -49,7 +54,10 @@ struct Process<'a> {
 impl Scene {
     fn new() -> Self {
         let scene = Self::default();
-        for (customer, account, id, instance) in [("acme", "prod", ACME, ACMES), ("globex", "main", GLOBEX, GLOBEXS)] {
+        for (customer, account, id, instance) in [
+            ("acme", "prod", ACME, ACMES),
+            ("globex", "main", GLOBEX, GLOBEXS),
+        ] {
             scene.aws.add_customer(customer);
             scene.aws.add_account(customer, account, id);
             scene.aws.add_instance(id, instance, "running");
@@ -61,16 +69,24 @@ impl Scene {
     fn stopped(looks_on_the_way: u32) -> Self {
         let scene = Self::new();
         for instance in [ACMES, GLOBEXS] {
-            scene.aws.set_instance(instance, "stopped", looks_on_the_way);
+            scene
+                .aws
+                .set_instance(instance, "stopped", looks_on_the_way);
         }
         scene
     }
 
     fn process(&self, step: &str, environment: &[(&str, &str)]) -> Process<'_> {
-        let own = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let own = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let environment: Vec<_> = self.aws.environment().into_iter().chain(own).collect();
         let function = Function::start(Command::new(&BINARIES[step]), &environment);
-        Process { scene: self, function, answers: Vec::new() }
+        Process {
+            scene: self,
+            function,
+            answers: Vec::new(),
+        }
     }
 
     /// One event to a new process.
@@ -105,11 +121,20 @@ impl Drop for Process<'_> {
         let (output, answers) = (self.function.output(), format!("{:?}", self.answers));
         for secret in self.scene.aws.secrets() {
             assert!(!output.contains(&secret), "a secret in the log: {output}");
-            assert!(!answers.contains(&secret), "a secret in an answer: {answers}");
+            assert!(
+                !answers.contains(&secret),
+                "a secret in an answer: {answers}"
+            );
         }
-        assert!(!output.contains(":role/") && !output.contains("assumed-role/"), "a role ARN in the log: {output}");
+        assert!(
+            !output.contains(":role/") && !output.contains("assumed-role/"),
+            "a role ARN in the log: {output}"
+        );
         for line in output.lines() {
-            assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()), "not JSON: {line}");
+            assert!(
+                serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()),
+                "not JSON: {line}"
+            );
         }
     }
 }
@@ -117,7 +142,9 @@ impl Drop for Process<'_> {
 /// The error's name is this, and its message has these words; the message.
 #[track_caller]
 fn refused(answer: &Answer, wanted: &str, tells: &[&str]) -> String {
-    let Answer::Failure { name, message } = answer else { panic!("{wanted} expected, but: {answer:?}") };
+    let Answer::Failure { name, message } = answer else {
+        panic!("{wanted} expected, but: {answer:?}")
+    };
     assert_eq!(name, wanted, "{message}");
     for words in tells {
         assert!(message.contains(words), "{words:?} is not in: {message}");
@@ -159,12 +186,30 @@ fn rogue(misdeed: &str) -> Value {
 fn input_that_is_not_json_is_invalid_input_and_the_process_goes_on() {
     let scene = Scene::new();
     let mut process = scene.process("ec2-start", &[]);
-    let events: [&[u8]; 5] = [b"hello", b"", b"{\"target\":", b"\xff\xfe", b"{\"a\":\"\xff\"}"];
+    let events: [&[u8]; 5] = [
+        b"hello",
+        b"",
+        b"{\"target\":",
+        b"\xff\xfe",
+        b"{\"a\":\"\xff\"}",
+    ];
     for event in events {
-        refused(&process.bytes(event), "InvalidInput", &["the input is not JSON"]);
+        refused(
+            &process.bytes(event),
+            "InvalidInput",
+            &["the input is not JSON"],
+        );
     }
-    refused(&process.bytes(b"[1]"), "InvalidInput", &["must be a JSON object, not a list"]);
-    refused(&process.bytes(b"null"), "InvalidInput", &["must be a JSON object, not null"]);
+    refused(
+        &process.bytes(b"[1]"),
+        "InvalidInput",
+        &["must be a JSON object, not a list"],
+    );
+    refused(
+        &process.bytes(b"null"),
+        "InvalidInput",
+        &["must be a JSON object, not null"],
+    );
     done(&process.call(&start("acme", "prod", ACMES)));
 }
 
@@ -172,7 +217,11 @@ fn input_that_is_not_json_is_invalid_input_and_the_process_goes_on() {
 fn ten_megabytes_of_input_are_refused_with_advice() {
     let scene = Scene::new();
     let event = with("/params/instance_ids", json!("x".repeat(10 * 1024 * 1024)));
-    let said = refused(&scene.call("ec2-start", &event), "InvalidInput", &["at most 262144", "S3"]);
+    let said = refused(
+        &scene.call("ec2-start", &event),
+        "InvalidInput",
+        &["at most 262144", "S3"],
+    );
     assert!(said.len() < 500);
 }
 
@@ -184,18 +233,51 @@ fn what_is_missing_unknown_empty_or_of_the_wrong_type_is_named() {
         (without("target"), "missing field `target`"),
         (without("execution"), "missing field `execution`"),
         (without("params"), "give either instance_ids"),
-        (with("/target", json!({ "account": "prod" })), "missing field `customer`"),
-        (with("/target", json!({ "customer": "acme" })), "missing field `account`"),
-        (with("/target/customer", json!(5)), "field `target.customer`: invalid type"),
-        (with("/target/customer", json!("acme#prod")), "customer \"acme#prod\" is not a name"),
-        (with("/target/account", json!("../globex")), "account \"../globex\" is not a name"),
+        (
+            with("/target", json!({ "account": "prod" })),
+            "missing field `customer`",
+        ),
+        (
+            with("/target", json!({ "customer": "acme" })),
+            "missing field `account`",
+        ),
+        (
+            with("/target/customer", json!(5)),
+            "field `target.customer`: invalid type",
+        ),
+        (
+            with("/target/customer", json!("acme#prod")),
+            "customer \"acme#prod\" is not a name",
+        ),
+        (
+            with("/target/account", json!("../globex")),
+            "account \"../globex\" is not a name",
+        ),
         (with("/execution/id", json!("")), "execution.id is empty"),
-        (with("/params", json!([])), "params must be a JSON object, not a list"),
-        (with("/params/instance_idss", json!(["i-1"])), "params, field `instance_idss`: unknown field"),
-        (with("/params/instance_ids", json!([])), "give either instance_ids"),
-        (with("/params/instance_ids", json!(5)), "field `instance_ids`: invalid type: integer `5`"),
-        (with("/params/instance_ids", json!(["i-1", 5])), "field `instance_ids[1]`: invalid type: integer `5`"),
-        (with("/params/instance_ids", json!(["*"])), "\"*\" is not an instance ID"),
+        (
+            with("/params", json!([])),
+            "params must be a JSON object, not a list",
+        ),
+        (
+            with("/params/instance_idss", json!(["i-1"])),
+            "params, field `instance_idss`: unknown field",
+        ),
+        (
+            with("/params/instance_ids", json!([])),
+            "give either instance_ids",
+        ),
+        (
+            with("/params/instance_ids", json!(5)),
+            "field `instance_ids`: invalid type: integer `5`",
+        ),
+        (
+            with("/params/instance_ids", json!(["i-1", 5])),
+            "field `instance_ids[1]`: invalid type: integer `5`",
+        ),
+        (
+            with("/params/instance_ids", json!(["*"])),
+            "\"*\" is not an instance ID",
+        ),
         (with("/params/tags", json!({ "team": "ops" })), "not both"),
     ] {
         refused(&process.call(&event), "InvalidInput", &[tells]);
@@ -210,12 +292,28 @@ fn unknown_and_suspended_customers_and_unknown_accounts_are_refused_with_what_to
     let scene = Scene::new();
     let mut process = scene.process("ec2-start", &[]);
     let nobody = start("nobody", "prod", ACMES);
-    refused(&process.call(&nobody), "NotFound", &["[nobody/prod]", "no customer nobody", "stepward customer list"]);
+    refused(
+        &process.call(&nobody),
+        "NotFound",
+        &[
+            "[nobody/prod]",
+            "no customer nobody",
+            "stepward customer list",
+        ],
+    );
     let nowhere = start("acme", "nowhere", ACMES);
-    refused(&process.call(&nowhere), "NotFound", &["no account nowhere", "stepward customer show acme"]);
+    refused(
+        &process.call(&nowhere),
+        "NotFound",
+        &["no account nowhere", "stepward customer show acme"],
+    );
     scene.aws.set_customer("acme", "status", "suspended");
     let suspended = start("acme", "prod", ACMES);
-    refused(&process.call(&suspended), "Conflict", &["suspended", "stepward customer resume acme"]);
+    refused(
+        &process.call(&suspended),
+        "Conflict",
+        &["suspended", "stepward customer resume acme"],
+    );
     assert!(scene.aws.calls("sts:AssumeRole").is_empty());
     scene.aws.set_customer("acme", "status", "active");
     done(&process.call(&suspended));
@@ -225,7 +323,11 @@ fn unknown_and_suspended_customers_and_unknown_accounts_are_refused_with_what_to
 fn a_region_that_the_account_does_not_allow_is_refused_with_those_that_it_does() {
     let scene = Scene::new();
     let tells = ["us-east-1", "allowed: eu-west-1, eu-central-1"];
-    refused(&scene.call("ec2-start", &with("/target/region", json!("us-east-1"))), "InvalidInput", &tells);
+    refused(
+        &scene.call("ec2-start", &with("/target/region", json!("us-east-1"))),
+        "InvalidInput",
+        &tells,
+    );
     assert!(scene.aws.calls("sts:AssumeRole").is_empty());
 }
 
@@ -236,7 +338,11 @@ fn no_role_external_id_or_account_id_is_taken_from_outside() {
     for field in ["role_arn", "external_id", "account_id"] {
         for place in ["", "/target", "/params", "/execution"] {
             let event = with(&format!("{place}/{field}"), json!(GLOBEX));
-            refused(&process.call(&event), "InvalidInput", &[&format!("unknown field `{field}`")]);
+            refused(
+                &process.call(&event),
+                "InvalidInput",
+                &[&format!("unknown field `{field}`")],
+            );
         }
     }
     assert!(scene.aws.requests().is_empty());
@@ -247,14 +353,38 @@ fn one_customer_cannot_reach_anothers_account_by_name_number_or_instance() {
     let scene = Scene::new();
     let mut process = scene.process("ec2-start", &[]);
     for account in ["main", GLOBEX] {
-        refused(&process.call(&start("acme", account, GLOBEXS)), "NotFound", &["customer acme has no account"]);
+        refused(
+            &process.call(&start("acme", account, GLOBEXS)),
+            "NotFound",
+            &["customer acme has no account"],
+        );
     }
-    let foreign = refused(&process.call(&start("acme", "prod", GLOBEXS)), "NotFound", &["[acme/prod]", GLOBEXS]);
+    let foreign = refused(
+        &process.call(&start("acme", "prod", GLOBEXS)),
+        "NotFound",
+        &["[acme/prod]", GLOBEXS],
+    );
     assert!(foreign.contains("ec2:DescribeInstances"), "{foreign}");
     let by_number = with("/params/instance_ids", json!([GLOBEX]));
-    refused(&process.call(&by_number), "InvalidInput", &["is not an instance ID"]);
-    assert!(scene.aws.calls("sts:AssumeRole").iter().all(|call| call.text("RoleArn").contains(ACME)));
-    assert!(scene.aws.requests().iter().all(|request| request.account != GLOBEX));
+    refused(
+        &process.call(&by_number),
+        "InvalidInput",
+        &["is not an instance ID"],
+    );
+    assert!(
+        scene
+            .aws
+            .calls("sts:AssumeRole")
+            .iter()
+            .all(|call| call.text("RoleArn").contains(ACME))
+    );
+    assert!(
+        scene
+            .aws
+            .requests()
+            .iter()
+            .all(|request| request.account != GLOBEX)
+    );
 }
 
 #[test]
@@ -263,7 +393,11 @@ fn a_role_that_is_unproven_or_open_is_not_assumed() {
         let scene = Scene::new();
         scene.aws.set_account("acme", "prod", "trust", trust);
         let answer = scene.call("ec2-start", &start("acme", "prod", ACMES));
-        refused(&answer, "TrustBroken", &["run `stepward account check acme prod`"]);
+        refused(
+            &answer,
+            "TrustBroken",
+            &["run `stepward account check acme prod`"],
+        );
         assert!(scene.aws.calls("sts:AssumeRole").is_empty());
     }
 }
@@ -272,7 +406,10 @@ fn a_role_that_is_unproven_or_open_is_not_assumed() {
 fn validate_credentials_accepts_a_role_that_keeps_strangers_out() {
     let scene = Scene::new();
     scene.aws.set_account("acme", "prod", "trust", "unproven");
-    let output = done(&scene.call("validate-credentials", &envelope("acme", "prod", &json!({}))));
+    let output = done(&scene.call(
+        "validate-credentials",
+        &envelope("acme", "prod", &json!({})),
+    ));
     assert_eq!(output["account_id"], ACME);
     let trust = json!({
         "without_external_id": "refused", "wrong_external_id": "refused", "right_external_id": "accepted",
@@ -284,16 +421,38 @@ fn validate_credentials_accepts_a_role_that_keeps_strangers_out() {
 fn validate_credentials_finds_a_role_that_lets_strangers_in() {
     let scene = Scene::new();
     scene.aws.set_trust_policy(ACME, None);
-    let answer = scene.call("validate-credentials", &envelope("acme", "prod", &json!({})));
-    refused(&answer, "TrustBroken", &["no external ID", "StringEquals sts:ExternalId", "stepward account check"]);
+    let answer = scene.call(
+        "validate-credentials",
+        &envelope("acme", "prod", &json!({})),
+    );
+    refused(
+        &answer,
+        "TrustBroken",
+        &[
+            "no external ID",
+            "StringEquals sts:ExternalId",
+            "stepward account check",
+        ],
+    );
 }
 
 #[test]
 fn a_role_that_asks_for_another_external_id_is_access_denied() {
     let scene = Scene::new();
-    scene.aws.set_trust_policy(ACME, Some("another-external-id"));
+    scene
+        .aws
+        .set_trust_policy(ACME, Some("another-external-id"));
     let answer = scene.call("ec2-start", &start("acme", "prod", ACMES));
-    refused(&answer, "AccessDenied", &["[acme/prod]", "trust policy", "`stepward account check`", "sts:AssumeRole"]);
+    refused(
+        &answer,
+        "AccessDenied",
+        &[
+            "[acme/prod]",
+            "trust policy",
+            "`stepward account check`",
+            "sts:AssumeRole",
+        ],
+    );
 }
 
 #[test]
@@ -301,10 +460,20 @@ fn a_table_that_asks_to_slow_down_is_throttled() {
     let scene = Scene::new();
     let said = "The level of configured provisioned throughput for the table was exceeded.";
     let code = "ProvisionedThroughputExceededException";
-    scene.aws.refuse("dynamodb:BatchGetItem", usize::MAX, 400, code, said);
+    scene
+        .aws
+        .refuse("dynamodb:BatchGetItem", usize::MAX, 400, code, said);
     let answer = scene.call("ec2-start", &start("acme", "prod", ACMES));
-    refused(&answer, "Throttled", &["dynamodb:BatchGetItem", code, "request "]);
-    assert_eq!(scene.aws.calls("dynamodb:BatchGetItem").len(), 3, "the SDK's own retries");
+    refused(
+        &answer,
+        "Throttled",
+        &["dynamodb:BatchGetItem", code, "request "],
+    );
+    assert_eq!(
+        scene.aws.calls("dynamodb:BatchGetItem").len(),
+        3,
+        "the SDK's own retries"
+    );
 }
 
 #[test]
@@ -314,7 +483,11 @@ fn sts_that_never_answers_is_timed_out_before_lambdas_own_limit() {
     let mut process = scene.process("ec2-start", &[]);
     let (limit, since) = (Duration::from_secs(5), Instant::now());
     let answer = process.within(limit, start("acme", "prod", ACMES).to_string().as_bytes());
-    refused(&answer, "TimedOut", &["[acme/prod]", "before Lambda's limit", "retry"]);
+    refused(
+        &answer,
+        "TimedOut",
+        &["[acme/prod]", "before Lambda's limit", "retry"],
+    );
     assert!(since.elapsed() < limit);
     // The process is as good as new.
     scene.aws.mend();
@@ -347,7 +520,9 @@ fn a_wait_that_is_long_goes_on_across_calls_and_starts_once() {
     assert_eq!(first["retry_after"], 5);
     assert_eq!(first["log"], json!([format!("Starting {ACMES}")]));
 
-    let second = process.call(&with("/resume", first["resume"].clone())).json();
+    let second = process
+        .call(&with("/resume", first["resume"].clone()))
+        .json();
     assert_eq!(second["status"], "pending");
     assert_eq!(second["resume"]["since"], first["resume"]["since"]);
     assert_eq!(second["log"], json!([]));
@@ -386,33 +561,61 @@ fn ec2_that_asks_to_slow_down_is_asked_again_and_then_throttled() {
     let scene = Scene::stopped(1);
     let mut process = scene.process("ec2-start", &[NO_LINGER]);
     let throttle = |operation: &str, times| {
-        scene.aws.refuse(operation, times, 503, "RequestLimitExceeded", "Request limit exceeded.");
+        scene.aws.refuse(
+            operation,
+            times,
+            503,
+            "RequestLimitExceeded",
+            "Request limit exceeded.",
+        );
     };
     throttle("ec2:DescribeInstances", 2);
     throttle("ec2:StartInstances", 1);
-    assert_eq!(process.call(&start("acme", "prod", ACMES)).json()["status"], "pending");
+    assert_eq!(
+        process.call(&start("acme", "prod", ACMES)).json()["status"],
+        "pending"
+    );
     throttle("ec2:DescribeInstances", usize::MAX);
     let answer = process.call(&start("acme", "prod", ACMES));
-    refused(&answer, "Throttled", &["[acme/prod]", "ec2:DescribeInstances: RequestLimitExceeded"]);
+    refused(
+        &answer,
+        "Throttled",
+        &["[acme/prod]", "ec2:DescribeInstances: RequestLimitExceeded"],
+    );
 }
 
 #[test]
 fn an_aws_that_is_slow_is_waited_for() {
     let scene = Scene::new();
-    scene.aws.slow("ec2:DescribeInstances", Duration::from_secs(2));
-    done(&scene.call("ec2-start", &with("/params", json!({ "tags": { "team": "nobody" } }))));
+    scene
+        .aws
+        .slow("ec2:DescribeInstances", Duration::from_secs(2));
+    done(&scene.call(
+        "ec2-start",
+        &with("/params", json!({ "tags": { "team": "nobody" } })),
+    ));
 }
 
 #[test]
 fn sts_gets_external_id_policy_session_name_and_source_identity() {
     let scene = Scene::new();
     scene.aws.set_trust_policy(ACME, Some("the-one-on-record"));
-    scene.aws.set_account("acme", "prod", "external_id", "the-one-on-record");
-    let event = with("/execution/started_by", json!("arn:aws:sts::111111111111:assumed-role/Operators/ann"));
+    scene
+        .aws
+        .set_account("acme", "prod", "external_id", "the-one-on-record");
+    let event = with(
+        "/execution/started_by",
+        json!("arn:aws:sts::111111111111:assumed-role/Operators/ann"),
+    );
     done(&scene.call("ec2-start", &event));
     let calls = scene.aws.calls("sts:AssumeRole");
-    let [call] = &calls[..] else { panic!("one AssumeRole expected: {calls:?}") };
-    assert_eq!(call.text("RoleArn"), format!("arn:aws:iam::{ACME}:role/stepward/Stepward"));
+    let [call] = &calls[..] else {
+        panic!("one AssumeRole expected: {calls:?}")
+    };
+    assert_eq!(
+        call.text("RoleArn"),
+        format!("arn:aws:iam::{ACME}:role/stepward/Stepward")
+    );
     assert_eq!(call.text("ExternalId"), "the-one-on-record");
     assert_eq!(call.text("RoleSessionName"), "acme@e1");
     assert_eq!(call.text("SourceIdentity"), "ann");
@@ -425,7 +628,10 @@ fn sts_gets_external_id_policy_session_name_and_source_identity() {
         { "Effect": "Allow", "Action": ["kms:CreateGrant"], "Resource": ["arn:aws:kms:eu-west-1:*:key/*"],
           "Condition": { "Bool": { "kms:GrantIsForAWSResource": "true" } } },
     ]);
-    assert_eq!(policy, json!({ "Version": "2012-10-17", "Statement": statements }));
+    assert_eq!(
+        policy,
+        json!({ "Version": "2012-10-17", "Statement": statements })
+    );
 }
 
 #[test]
@@ -436,11 +642,22 @@ fn a_warm_process_reads_no_record_and_assumes_no_role_for_the_same_execution() {
     let mut names = |event: &Value| {
         scene.aws.forget();
         done(&process.call(event));
-        scene.aws.requests().iter().map(Request::name).collect::<Vec<_>>()
+        scene
+            .aws
+            .requests()
+            .iter()
+            .map(Request::name)
+            .collect::<Vec<_>>()
     };
-    assert_eq!(names(&start("acme", "prod", ACMES)), ["ec2:DescribeInstances"]);
+    assert_eq!(
+        names(&start("acme", "prod", ACMES)),
+        ["ec2:DescribeInstances"]
+    );
     // Another execution is another session, so that the customer's CloudTrail tells who did what.
-    assert_eq!(names(&with("/execution/id", json!("e2"))), ["sts:AssumeRole", "ec2:DescribeInstances"]);
+    assert_eq!(
+        names(&with("/execution/id", json!("e2"))),
+        ["sts:AssumeRole", "ec2:DescribeInstances"]
+    );
 }
 
 #[test]
@@ -448,12 +665,18 @@ fn a_warm_process_never_uses_one_customers_credentials_for_another() {
     let scene = Scene::new();
     let mut process = scene.process("ec2-start", &[]);
     for _ in 0..2 {
-        for (customer, account, id, instance) in [("acme", "prod", ACME, ACMES), ("globex", "main", GLOBEX, GLOBEXS)] {
+        for (customer, account, id, instance) in [
+            ("acme", "prod", ACME, ACMES),
+            ("globex", "main", GLOBEX, GLOBEXS),
+        ] {
             scene.aws.forget();
             done(&process.call(&start(customer, account, instance)));
             let calls = scene.aws.requests();
             let ec2: Vec<_> = calls.iter().filter(|call| call.service == "ec2").collect();
-            assert!(!ec2.is_empty() && ec2.iter().all(|call| call.account == id), "{ec2:?}");
+            assert!(
+                !ec2.is_empty() && ec2.iter().all(|call| call.account == id),
+                "{ec2:?}"
+            );
         }
     }
 }
@@ -462,13 +685,21 @@ fn a_warm_process_never_uses_one_customers_credentials_for_another() {
 fn an_action_that_the_step_does_not_declare_is_denied_by_its_session_policy() {
     let scene = Scene::new();
     let answer = scene.call("rogue-step", &rogue("undeclared"));
-    refused(&answer, "AccessDenied", &["[acme/prod]", "ec2:StopInstances", "does not declare it"]);
+    refused(
+        &answer,
+        "AccessDenied",
+        &["[acme/prod]", "ec2:StopInstances", "does not declare it"],
+    );
 }
 
 #[test]
 fn the_brokers_own_credentials_open_nothing() {
     let scene = Scene::new();
-    refused(&scene.call("rogue-step", &rogue("as-broker")), "AccessDenied", &["ec2:DescribeInstances"]);
+    refused(
+        &scene.call("rogue-step", &rogue("as-broker")),
+        "AccessDenied",
+        &["ec2:DescribeInstances"],
+    );
 }
 
 #[test]
@@ -476,7 +707,10 @@ fn an_output_that_is_too_large_becomes_an_artifact_with_a_preview() {
     let scene = Scene::new();
     let output = done(&scene.call("rogue-step", &rogue("big-output")));
     let artifact = &output["artifact"];
-    let (bucket, key) = (artifact["bucket"].as_str().unwrap(), artifact["key"].as_str().unwrap());
+    let (bucket, key) = (
+        artifact["bucket"].as_str().unwrap(),
+        artifact["key"].as_str().unwrap(),
+    );
     assert!(key.starts_with("executions/acme/e1/step-1/"), "{key}");
     let stored = scene.aws.object(&format!("{bucket}/{key}")).unwrap();
     assert_eq!(artifact["bytes"], stored.len());
@@ -491,8 +725,24 @@ fn secrets_that_a_step_says_are_masked() {
     let scene = Scene::new();
     let mut process = scene.process("rogue-step", &[]);
     let answer = process.call(&rogue("say-secrets")).json();
-    assert!(answer["output"]["said"].as_str().unwrap().ends_with("secret *** token ***"), "{answer}");
-    assert!(answer["log"][0].as_str().unwrap().ends_with("secret *** token ***"), "{answer}");
-    refused(&process.call(&rogue("fail-with-secrets")), "StepFailed", &["secret *** token ***"]);
+    assert!(
+        answer["output"]["said"]
+            .as_str()
+            .unwrap()
+            .ends_with("secret *** token ***"),
+        "{answer}"
+    );
+    assert!(
+        answer["log"][0]
+            .as_str()
+            .unwrap()
+            .ends_with("secret *** token ***"),
+        "{answer}"
+    );
+    refused(
+        &process.call(&rogue("fail-with-secrets")),
+        "StepFailed",
+        &["secret *** token ***"],
+    );
     refused(&process.call(&rogue("panic")), "Internal", &[]);
 }

@@ -23,15 +23,20 @@ pub fn pairs(flag: &str, given: &[String]) -> Result<BTreeMap<String, String>> {
         let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty())?;
         Some((key.to_owned(), value.to_owned()))
     };
-    let wrong =
-        |text: &str| Error::not_asked(format!("{flag} {text}: no value")).next(format!("write {flag} KEY=VALUE"));
-    given.iter().map(|text| pair(text).ok_or_else(|| wrong(text))).collect()
+    let wrong = |text: &str| {
+        Error::not_asked(format!("{flag} {text}: no value")).next(format!("write {flag} KEY=VALUE"))
+    };
+    given
+        .iter()
+        .map(|text| pair(text).ok_or_else(|| wrong(text)))
+        .collect()
 }
 
 /// Reads a credential provider's name.
 pub(crate) fn provider(text: &str) -> Result<Provider, String> {
-    serde_json::from_value(text.into())
-        .map_err(|_| "one of assume-role, ec2, ecs, execution-role, access-key is wanted".to_owned())
+    serde_json::from_value(text.into()).map_err(|_| {
+        "one of assume-role, ec2, ecs, execution-role, access-key is wanted".to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -45,10 +50,24 @@ mod tests {
 
     #[test]
     fn an_option_is_json_where_it_can_be() {
-        let given = ["n=3", "text=hello world", "tags={\"a\":\"b\"}", "sql=SELECT 1 = 1"].map(str::to_owned);
+        let given = [
+            "n=3",
+            "text=hello world",
+            "tags={\"a\":\"b\"}",
+            "sql=SELECT 1 = 1",
+        ]
+        .map(str::to_owned);
         let read = Value::Object(options(&given).unwrap());
-        assert_eq!(read, json!({ "n": 3, "text": "hello world", "tags": { "a": "b" }, "sql": "SELECT 1 = 1" }));
-        assert!(options(&["novalue".to_owned()]).unwrap_err().to_string().contains("KEY=VALUE"));
+        assert_eq!(
+            read,
+            json!({ "n": 3, "text": "hello world", "tags": { "a": "b" }, "sql": "SELECT 1 = 1" })
+        );
+        assert!(
+            options(&["novalue".to_owned()])
+                .unwrap_err()
+                .to_string()
+                .contains("KEY=VALUE")
+        );
         assert!(options(&["=x".to_owned()]).is_err());
     }
 

@@ -72,11 +72,16 @@ impl Cloud {
         }
         let config = loader.load().await;
         if let Some(url) = config.endpoint_url() {
-            return Err(Error::not_asked(format!("AWS_ENDPOINT_URL (or the profile) sends calls for AWS to {url}"))
-                .next("unset it to speak to AWS, or give --local to speak to the local cloud"));
+            return Err(Error::not_asked(format!(
+                "AWS_ENDPOINT_URL (or the profile) sends calls for AWS to {url}"
+            ))
+            .next("unset it to speak to AWS, or give --local to speak to the local cloud"));
         }
         let found = match config.credentials_provider() {
-            Some(provider) => provider.provide_credentials().await.map_err(|error| error.to_string()),
+            Some(provider) => provider
+                .provide_credentials()
+                .await
+                .map_err(|error| error.to_string()),
             None => Err("no credential provider".into()),
         };
         found.map_err(|error| {
@@ -97,7 +102,12 @@ impl Cloud {
             local: None,
             options: String::new(),
         };
-        let me = cloud.sts().get_caller_identity().send().await.map_err(|error| cloud.error(error))?;
+        let me = cloud
+            .sts()
+            .get_caller_identity()
+            .send()
+            .await
+            .map_err(|error| cloud.error(error))?;
         cloud.account = me.account.unwrap_or_default();
         cloud.caller = me.arn.unwrap_or_default();
         cloud.partition = cloud.caller.split(':').nth(1).unwrap_or("aws").to_owned();
@@ -107,7 +117,11 @@ impl Cloud {
     /// Another account of the same local cloud.
     #[must_use]
     pub fn other_account(&self, account: &str) -> Self {
-        Self::local(self.local.unwrap_or(local::DEFAULT_PORT), account, Some(&self.region))
+        Self::local(
+            self.local.unwrap_or(local::DEFAULT_PORT),
+            account,
+            Some(&self.region),
+        )
     }
 
     /// How errors call it.
@@ -135,11 +149,18 @@ impl Cloud {
     #[must_use]
     pub fn pause(&self) -> Duration {
         // AWS limits how often one may ask; on one's own machine an answer costs a millisecond.
-        if self.local.is_some() { Duration::from_millis(200) } else { Duration::from_secs(2) }
+        if self.local.is_some() {
+            Duration::from_millis(200)
+        } else {
+            Duration::from_secs(2)
+        }
     }
 
     /// What went wrong with a call, on which cloud, and what to do next.
-    #[expect(clippy::needless_pass_by_value, reason = "callers give the error away with `map_err`")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers give the error away with `map_err`"
+    )]
     pub fn error<E>(&self, error: SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -150,9 +171,15 @@ impl Cloud {
     /// As [`error`](Self::error), for an error that `stepward` has named already.
     #[must_use]
     pub fn explain(&self, error: &StepError) -> Error {
-        let code = error.aws.as_ref().map(|aws| aws.code.as_str()).unwrap_or_default();
+        let code = error
+            .aws
+            .as_ref()
+            .map(|aws| aws.code.as_str())
+            .unwrap_or_default();
         // The commands that it proposes shall speak to this cloud too.
-        let said = error.to_string().replace("`stepward ", &format!("`{} ", self.command()));
+        let said = error
+            .to_string()
+            .replace("`stepward ", &format!("`{} ", self.command()));
         let asked = Error::new(format!("{}: {said}", self.name()));
         match (error.name, code, self.local) {
             (_, "unreachable", Some(port)) => Error::not_asked(format!("{} does not answer", self.name()))
@@ -195,7 +222,8 @@ impl Cloud {
     /// S3; the local cloud has no host name for each bucket.
     #[must_use]
     pub fn s3(&self) -> aws_sdk_s3::Client {
-        let config = aws_sdk_s3::config::Builder::from(&self.config).force_path_style(self.local.is_some());
+        let config =
+            aws_sdk_s3::config::Builder::from(&self.config).force_path_style(self.local.is_some());
         aws_sdk_s3::Client::from_conf(config.build())
     }
 
@@ -212,15 +240,21 @@ impl Cloud {
     }
 }
 
-/// The service of an operation's error, from the name of its SDK crate. Commands act on codes, so none needs a name of
-/// its own here.
+/// The service of an operation's error, from the name of its SDK crate. Commands act on codes, so
+/// none needs a name of its own here.
 fn service_of<E>() -> Service {
-    let sdk_crate = std::any::type_name::<E>().split("::").next().unwrap_or_default();
+    let sdk_crate = std::any::type_name::<E>()
+        .split("::")
+        .next()
+        .unwrap_or_default();
     let iam_prefix = match sdk_crate.strip_prefix("aws_sdk_").unwrap_or(sdk_crate) {
         "sfn" => "states",
         service => service,
     };
-    Service { iam_prefix, codes: |_, _| None }
+    Service {
+        iam_prefix,
+        codes: |_, _| None,
+    }
 }
 
 fn operation(error: &StepError) -> &str {
@@ -246,19 +280,43 @@ mod tests {
     #[test]
     fn a_refusal_names_the_action_as_iam_does() {
         let cloud = Cloud::local(1, local::OPERATOR, None);
-        let start = cloud.error(service_error(StartExecutionError::generic, "AccessDeniedException", 400)).to_string();
+        let start = cloud
+            .error(service_error(
+                StartExecutionError::generic,
+                "AccessDeniedException",
+                400,
+            ))
+            .to_string();
         assert!(start.contains("refused states:StartExecution"), "{start}");
-        let create = cloud.error(service_error(CreateStackError::generic, "AccessDenied", 403)).to_string();
-        assert!(create.contains("refused cloudformation:CreateStack"), "{create}");
+        let create = cloud
+            .error(service_error(
+                CreateStackError::generic,
+                "AccessDenied",
+                403,
+            ))
+            .to_string();
+        assert!(
+            create.contains("refused cloudformation:CreateStack"),
+            "{create}"
+        );
     }
 
     #[tokio::test]
     async fn a_local_cloud_that_is_not_there_is_named_with_the_command_that_starts_it() {
         let port = local::process::free_port().unwrap();
         let cloud = Cloud::local(port, local::OPERATOR, None);
-        let error = cloud.sts().get_caller_identity().send().await.map_err(|e| cloud.error(e)).unwrap_err();
+        let error = cloud
+            .sts()
+            .get_caller_identity()
+            .send()
+            .await
+            .map_err(|e| cloud.error(e))
+            .unwrap_err();
         let said = error.to_string();
-        assert!(said.contains("the local cloud") && said.contains("stepward local up"), "{said}");
+        assert!(
+            said.contains("the local cloud") && said.contains("stepward local up"),
+            "{said}"
+        );
         assert_eq!(error.code(), crate::error::NOT_ASKED);
     }
 }

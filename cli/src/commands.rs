@@ -1,4 +1,5 @@
-//! What an operator can type. Each command's file has its arguments, what it does and what it prints.
+//! What an operator can type. Each command's file has its arguments, what it does and what it
+//! prints.
 
 mod account;
 mod confirmation;
@@ -100,9 +101,16 @@ mod tests {
     #[test]
     fn the_commands_are_well_formed_and_each_has_an_example() {
         fn check(command: &clap::Command) {
-            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            for sub in command
+                .get_subcommands()
+                .filter(|sub| sub.get_name() != "help")
+            {
                 let leaf = sub.get_subcommands().next().is_none();
-                assert!(!leaf || sub.get_after_help().is_some(), "{} has no example", sub.get_name());
+                assert!(
+                    !leaf || sub.get_after_help().is_some(),
+                    "{} has no example",
+                    sub.get_name()
+                );
                 assert!(sub.get_about().is_some(), "{} has no help", sub.get_name());
                 check(sub);
             }
@@ -114,17 +122,24 @@ mod tests {
     #[test]
     fn the_cloud_can_be_named_before_and_behind_the_command() {
         for line in ["stepward --local job list", "stepward job list --local"] {
-            assert!(Cli::try_parse_from(line.split(' ')).unwrap().global.local, "{line}");
+            assert!(
+                Cli::try_parse_from(line.split(' ')).unwrap().global.local,
+                "{line}"
+            );
         }
-        let line =
-            "stepward account add acme prod --account-id 222222222222 --regions eu-west-1,us-east-1 --provider ec2";
+        let line = "stepward account add acme prod --account-id 222222222222 --regions eu-west-1,us-east-1 --provider ec2";
         assert!(Cli::try_parse_from(line.split(' ')).is_ok());
         assert!(Cli::try_parse_from(line.replace("ec2", "magic").split(' ')).is_err());
     }
 
     #[test]
     fn a_proposed_command_names_the_same_stack_and_region() {
-        let repeated = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap().global.repeated();
+        let repeated = |line: &str| {
+            Cli::try_parse_from(line.split(' '))
+                .unwrap()
+                .global
+                .repeated()
+        };
         assert_eq!(
             repeated("stepward customer list --stack staging --region eu-west-1"),
             " --stack staging --region eu-west-1"
@@ -133,15 +148,26 @@ mod tests {
     }
 
     /// Every way to a command, and the options that the commands on it have.
-    fn lines(command: &clap::Command, way: &[String], options: &[String], found: &mut Vec<(Vec<String>, Vec<String>)>) {
+    fn lines(
+        command: &clap::Command,
+        way: &[String],
+        options: &[String],
+        found: &mut Vec<(Vec<String>, Vec<String>)>,
+    ) {
         let own = command.get_arguments().flat_map(|argument| {
             let long = argument.get_long().map(|name| format!("--{name}"));
-            long.into_iter().chain(argument.get_short().map(|name| format!("-{name}")))
+            long.into_iter()
+                .chain(argument.get_short().map(|name| format!("-{name}")))
         });
         let options = [options, &own.collect::<Vec<_>>()].concat();
         found.push((way.to_vec(), options.clone()));
         for sub in command.get_subcommands() {
-            lines(sub, &[way, &[sub.get_name().to_owned()]].concat(), &options, found);
+            lines(
+                sub,
+                &[way, &[sub.get_name().to_owned()]].concat(),
+                &options,
+                found,
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! Uploads a release and deploys it through CloudFormation: one path for the local cloud and for AWS.
+//! Uploads a release and deploys it through CloudFormation: one path for the local cloud and for
+//! AWS.
 
 mod events;
 pub mod stack;
@@ -19,7 +20,8 @@ use stack::{Outcome, Parameters, Template};
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-presigned-url.html>
 pub const LINK_DAYS: u64 = 7;
 
-/// The template's parameter for where local paths begin on the local cloud: [`crate::local::LocalCloud::files`].
+/// The template's parameter for where local paths begin on the local cloud:
+/// [`crate::local::LocalCloud::files`].
 pub const LOCAL_FOLDER: &str = "LocalFolder";
 
 /// A deployed stack, as its own outputs and parameters describe it.
@@ -38,10 +40,18 @@ pub struct Deployment {
 impl Deployment {
     /// Looks a deployed stack up.
     pub async fn find(cloud: &Cloud, stack: &str) -> Result<Self> {
-        let found = stack::describe(cloud, stack).await?.filter(stack::is_usable);
+        let found = stack::describe(cloud, stack)
+            .await?
+            .filter(stack::is_usable);
         let found = found.ok_or_else(|| {
-            Error::not_asked(format!("there is no deployed stack {stack} on {}", cloud.name()))
-                .next(format!("`{} deploy` deploys it; --stack names another", cloud.command()))
+            Error::not_asked(format!(
+                "there is no deployed stack {stack} on {}",
+                cloud.name()
+            ))
+            .next(format!(
+                "`{} deploy` deploys it; --stack names another",
+                cloud.command()
+            ))
         })?;
         Ok(Self {
             stack: stack.to_owned(),
@@ -59,11 +69,17 @@ impl Deployment {
         })
     }
 
-    /// Whether the stack has the function of a step: one that was deployed with the parameter `Steps=jobs` lacks many.
+    /// Whether the stack has the function of a step: one that was deployed with the parameter
+    /// `Steps=jobs` lacks many.
     pub async fn has_function(&self, cloud: &Cloud, step: &str) -> Result<bool> {
         let function = format!("{}-{step}", self.stack);
         let client = cloud.cloudformation();
-        let mut pages = client.list_stack_resources().stack_name(&self.stack).into_paginator().items().send();
+        let mut pages = client
+            .list_stack_resources()
+            .stack_name(&self.stack)
+            .into_paginator()
+            .items()
+            .send();
         while let Some(resource) = pages.next().await {
             let resource = resource.map_err(|error| cloud.error(error).nothing_done())?;
             if resource.resource_type() == Some("AWS::Lambda::Function")
@@ -75,15 +91,29 @@ impl Deployment {
         Ok(false)
     }
 
-    /// Where a customer can fetch the template to launch. The code bucket is private, so the address is signed: it opens
-    /// for [`LINK_DAYS`] days, or as long as the credentials that signed it live.
+    /// Where a customer can fetch the template to launch. The code bucket is private, so the
+    /// address is signed: it opens for [`LINK_DAYS`] days, or as long as the credentials that
+    /// signed it live.
     pub async fn customer_role_url(&self, cloud: &Cloud) -> Result<String> {
-        let missing = || Error::not_asked(format!("stack {} was not deployed by this program", self.stack));
+        let missing = || {
+            Error::not_asked(format!(
+                "stack {} was not deployed by this program",
+                self.stack
+            ))
+        };
         let bucket = self.parameters.get("CodeBucket").ok_or_else(missing)?;
         let prefix = self.parameters.get("CodePrefix").ok_or_else(missing)?;
-        let lives = PresigningConfig::expires_in(Duration::from_hours(24 * LINK_DAYS)).doing("the launch link")?;
-        let object = cloud.s3().get_object().bucket(bucket).key(format!("{prefix}/{CUSTOMER_ROLE}"));
-        let signed = object.presigned(lives).await.map_err(|error| cloud.error(error))?;
+        let lives = PresigningConfig::expires_in(Duration::from_hours(24 * LINK_DAYS))
+            .doing("the launch link")?;
+        let object = cloud
+            .s3()
+            .get_object()
+            .bucket(bucket)
+            .key(format!("{prefix}/{CUSTOMER_ROLE}"));
+        let signed = object
+            .presigned(lives)
+            .await
+            .map_err(|error| cloud.error(error))?;
         Ok(signed.uri().to_owned())
     }
 }
@@ -102,7 +132,14 @@ pub async fn deploy(
     parameters.insert("CodeBucket".into(), bucket.clone());
     parameters.insert("CodePrefix".into(), release.prefix());
     parameters.insert("Architecture".into(), release.architecture.into());
-    let template = Template::Url(upload::url(cloud, &bucket, &format!("{}/{TEMPLATE}", release.prefix())));
+    let template = Template::Url(upload::url(
+        cloud,
+        &bucket,
+        &format!("{}/{TEMPLATE}", release.prefix()),
+    ));
     let outcome = stack::apply(cloud, stack, &template, &parameters, progress).await?;
-    Ok(Deployment { changed: outcome == Outcome::Changed, ..Deployment::find(cloud, stack).await? })
+    Ok(Deployment {
+        changed: outcome == Outcome::Changed,
+        ..Deployment::find(cloud, stack).await?
+    })
 }

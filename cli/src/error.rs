@@ -17,18 +17,26 @@ pub struct Error {
 
 /// The exit code of a command that failed.
 pub const FAILED: u8 = 1;
-/// The exit code of a command that could not be asked: wrong usage, no credentials, nothing deployed.
+/// The exit code of a command that could not be asked: wrong usage, no credentials, nothing
+/// deployed.
 pub const NOT_ASKED: u8 = 2;
 
 impl Error {
     /// An error that ends the command with exit code 1.
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), next: None, code: FAILED }
+        Self {
+            what: what.into(),
+            next: None,
+            code: FAILED,
+        }
     }
 
     /// An error that ends the command with exit code 2: nothing was done.
     pub fn not_asked(what: impl Into<String>) -> Self {
-        Self { code: NOT_ASKED, ..Self::new(what) }
+        Self {
+            code: NOT_ASKED,
+            ..Self::new(what)
+        }
     }
 
     /// Says what to do next. The advice nearest to the cause wins.
@@ -48,13 +56,20 @@ impl Error {
     /// The same error where it means that nothing was done: exit code 2.
     #[must_use]
     pub fn nothing_done(self) -> Self {
-        Self { code: NOT_ASKED, ..self }
+        Self {
+            code: NOT_ASKED,
+            ..self
+        }
     }
 
-    /// The same error where something has been begun: never exit code 2, which lets a program try again.
+    /// The same error where something has been begun: never exit code 2, which lets a program try
+    /// again.
     #[must_use]
     pub fn something_done(self) -> Self {
-        Self { code: FAILED, ..self }
+        Self {
+            code: FAILED,
+            ..self
+        }
     }
 
     /// The process's exit code.
@@ -67,7 +82,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;
-        self.next.as_ref().map_or(Ok(()), |next| write!(f, "\nNext: {next}"))
+        self.next
+            .as_ref()
+            .map_or(Ok(()), |next| write!(f, "\nNext: {next}"))
     }
 }
 
@@ -97,7 +114,10 @@ mod tests {
 
     #[test]
     fn the_advice_nearest_to_the_cause_wins() {
-        let error = Error::new("no stack").next("deploy it").next("ask somebody").during("job list");
+        let error = Error::new("no stack")
+            .next("deploy it")
+            .next("ask somebody")
+            .during("job list");
         assert_eq!(error.to_string(), "job list: no stack\nNext: deploy it");
     }
 }

@@ -33,24 +33,39 @@ pub(crate) struct Global {
 const STACK: &str = "stepward";
 
 impl Global {
-    /// Stack and Region as they have to be repeated in a command that is proposed: pasted as it is, it must not reach
-    /// another deployment.
+    /// Stack and Region as they have to be repeated in a command that is proposed: pasted as it is,
+    /// it must not reach another deployment.
     pub(crate) fn repeated(&self) -> String {
         let stack = (self.stack != STACK).then(|| format!(" --stack {}", self.stack));
-        let region = self.region.as_ref().map(|region| format!(" --region {region}"));
+        let region = self
+            .region
+            .as_ref()
+            .map(|region| format!(" --region {region}"));
         stack.into_iter().chain(region).collect()
     }
 
     /// How results are shown.
     pub(crate) fn format(&self) -> Format {
-        if self.json { Format::Json } else { Format::Table }
+        if self.json {
+            Format::Json
+        } else {
+            Format::Table
+        }
     }
 
-    /// The local cloud only when it is asked for: an operator must never reach the wrong one by accident.
+    /// The local cloud only when it is asked for: an operator must never reach the wrong one by
+    /// accident.
     pub(crate) async fn cloud(&self) -> Result<Cloud> {
         let region = self.region.as_deref();
-        let cloud = if self.local { Cloud::local(self.port, OPERATOR, region) } else { Cloud::aws(region).await? };
-        Ok(Cloud { options: self.repeated(), ..cloud })
+        let cloud = if self.local {
+            Cloud::local(self.port, OPERATOR, region)
+        } else {
+            Cloud::aws(region).await?
+        };
+        Ok(Cloud {
+            options: self.repeated(),
+            ..cloud
+        })
     }
 
     /// The cloud and the stack that is deployed there.

@@ -35,7 +35,8 @@ pub(crate) const WATCH: Duration = Duration::from_hours(72);
 /// A job of the stack.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Job {
-    /// As operators call it: `fleet/morning-check`, or `fleet-morning-check` where the source is not at hand.
+    /// As operators call it: `fleet/morning-check`, or `fleet-morning-check` where the source is
+    /// not at hand.
     pub name: String,
     /// Its state machine.
     pub state_machine_arn: String,
@@ -43,16 +44,26 @@ pub struct Job {
 
 /// The jobs of the stack, by name.
 pub async fn list(cloud: &Cloud, deployment: &Deployment) -> Result<Vec<Job>> {
-    // Outside a checkout the names of the sources are not at hand; those of the state machines will do.
-    let sources = Workspace::find().and_then(|workspace| package::jobs(&workspace)).unwrap_or_default();
+    // Outside a checkout the names of the sources are not at hand; those of the state machines will
+    // do.
+    let sources = Workspace::find()
+        .and_then(|workspace| package::jobs(&workspace))
+        .unwrap_or_default();
     let prefix = deployment.output("StateMachinePrefix")?;
     let job = |arn: String| {
         let slug = arn.strip_prefix(prefix).unwrap_or(&arn);
         let source = sources.iter().find(|source| slug_of(&source.name) == slug);
         let name = source.map_or(slug, |source| &source.name).to_owned();
-        Job { name, state_machine_arn: arn }
+        Job {
+            name,
+            state_machine_arn: arn,
+        }
     };
-    let mut jobs: Vec<_> = state_machines(cloud, deployment).await?.into_iter().map(job).collect();
+    let mut jobs: Vec<_> = state_machines(cloud, deployment)
+        .await?
+        .into_iter()
+        .map(job)
+        .collect();
     jobs.sort();
     Ok(jobs)
 }
@@ -60,7 +71,12 @@ pub async fn list(cloud: &Cloud, deployment: &Deployment) -> Result<Vec<Job>> {
 /// The ARNs of the stack's state machines.
 async fn state_machines(cloud: &Cloud, deployment: &Deployment) -> Result<Vec<String>> {
     let client = cloud.cloudformation();
-    let mut pages = client.list_stack_resources().stack_name(&deployment.stack).into_paginator().items().send();
+    let mut pages = client
+        .list_stack_resources()
+        .stack_name(&deployment.stack)
+        .into_paginator()
+        .items()
+        .send();
     let mut arns = Vec::new();
     while let Some(resource) = pages.next().await {
         let resource = resource.map_err(|error| cloud.error(error))?;
@@ -99,19 +115,44 @@ pub async fn start(
         Ok(started) => Ok(started.execution_arn),
         Err(error) => Err(match error.as_service_error() {
             // No ARN can be made of a name that no job could have.
-            Some(StartExecutionError::StateMachineDoesNotExist(_) | StartExecutionError::InvalidArn(_)) => {
-                let known: Vec<_> = list(cloud, deployment).await?.into_iter().map(|job| job.name).collect();
-                Error::not_asked(format!("stack {} on {} has no job {job}", deployment.stack, cloud.name()))
-                    .next(format!("it has {}; `{} job list` shows them", known.join(", "), cloud.command()))
+            Some(
+                StartExecutionError::StateMachineDoesNotExist(_)
+                | StartExecutionError::InvalidArn(_),
+            ) => {
+                let known: Vec<_> = list(cloud, deployment)
+                    .await?
+                    .into_iter()
+                    .map(|job| job.name)
+                    .collect();
+                Error::not_asked(format!(
+                    "stack {} on {} has no job {job}",
+                    deployment.stack,
+                    cloud.name()
+                ))
+                .next(format!(
+                    "it has {}; `{} job list` shows them",
+                    known.join(", "),
+                    cloud.command()
+                ))
             }
-            Some(StartExecutionError::ExecutionAlreadyExists(_)) => {
-                Error::not_asked(format!("there has been an execution {name} of {job} with another input"))
-                    .next(format!("give another --name, or look at that one: `{} job watch {name}`", cloud.command()))
-            }
+            Some(StartExecutionError::ExecutionAlreadyExists(_)) => Error::not_asked(format!(
+                "there has been an execution {name} of {job} with another input"
+            ))
+            .next(format!(
+                "give another --name, or look at that one: `{} job watch {name}`",
+                cloud.command()
+            )),
             // Whether it has begun is not known.
-            None if !matches!(error, SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_)) => cloud
-                .error(error)
-                .next(format!("it may have begun all the same: `{} job watch {name}` shows it", cloud.command())),
+            None if !matches!(
+                error,
+                SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_)
+            ) =>
+            {
+                cloud.error(error).next(format!(
+                    "it may have begun all the same: `{} job watch {name}` shows it",
+                    cloud.command()
+                ))
+            }
             _ => cloud.error(error).nothing_done(),
         }),
     }
@@ -121,13 +162,25 @@ pub async fn start(
 fn new_name(slug: &str) -> Result<String> {
     let now = OffsetDateTime::now_utc();
     let (hour, minute, second) = now.to_hms();
-    let time = format!("{}{:02}{:02}T{hour:02}{minute:02}{second:02}", now.year(), u8::from(now.month()), now.day());
+    let time = format!(
+        "{}{:02}{:02}T{hour:02}{minute:02}{second:02}",
+        now.year(),
+        u8::from(now.month()),
+        now.day()
+    );
     let mut random = [0_u8; 3];
     getrandom::fill(&mut random).doing("randomness from the operating system")?;
-    // Step Functions takes 80 characters, and of those that a job's name can have all are among these.
-    // https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
-    let slug: String = slug.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).take(50).collect();
-    Ok(format!("{slug}-{time}-{}", stepward::model::digest::hex(&random)))
+    // Step Functions takes 80 characters, and of those that a job's name can have all are among
+    // these. https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+    let slug: String = slug
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c))
+        .take(50)
+        .collect();
+    Ok(format!(
+        "{slug}-{time}-{}",
+        stepward::model::digest::hex(&random)
+    ))
 }
 
 /// An execution's name, from its ARN.
@@ -143,8 +196,17 @@ pub async fn find(cloud: &Cloud, deployment: &Deployment, id: &str) -> Result<St
     }
     let mut found = Vec::new();
     for state_machine in state_machines(cloud, deployment).await? {
-        let arn = format!("{}:{id}", state_machine.replacen(":stateMachine:", ":execution:", 1));
-        match cloud.sfn().describe_execution().execution_arn(&arn).send().await {
+        let arn = format!(
+            "{}:{id}",
+            state_machine.replacen(":stateMachine:", ":execution:", 1)
+        );
+        match cloud
+            .sfn()
+            .describe_execution()
+            .execution_arn(&arn)
+            .send()
+            .await
+        {
             Ok(_) => found.push(arn),
             Err(error) if is_missing(error.as_service_error()) => {}
             Err(error) => return Err(cloud.error(error).nothing_done()),
@@ -158,17 +220,31 @@ pub async fn find(cloud: &Cloud, deployment: &Deployment, id: &str) -> Result<St
             cloud.name()
         ))
         .next("give the ID that `job run` printed")),
-        _ => Err(Error::not_asked(format!("several jobs have an execution {id}"))
-            .next(format!("give one of these: {}", found.join(", ")))),
+        _ => Err(
+            Error::not_asked(format!("several jobs have an execution {id}"))
+                .next(format!("give one of these: {}", found.join(", "))),
+        ),
     }
 }
 
 fn is_missing(error: Option<&DescribeExecutionError>) -> bool {
-    matches!(error, Some(DescribeExecutionError::ExecutionDoesNotExist(_) | DescribeExecutionError::InvalidArn(_)))
+    matches!(
+        error,
+        Some(
+            DescribeExecutionError::ExecutionDoesNotExist(_)
+                | DescribeExecutionError::InvalidArn(_)
+        )
+    )
 }
 
-/// Follows an execution to its end, showing what happens. Dropping the future stops the watching, not the job.
-pub async fn watch(cloud: &Cloud, deployment: &Deployment, execution: &str, view: &View) -> Result<Finished> {
+/// Follows an execution to its end, showing what happens. Dropping the future stops the watching,
+/// not the job.
+pub async fn watch(
+    cloud: &Cloud,
+    deployment: &Deployment,
+    execution: &str,
+    view: &View,
+) -> Result<Finished> {
     let end = Instant::now() + WATCH;
     let mut job = if view.is_hidden() {
         JobProgress::default()
@@ -179,7 +255,10 @@ pub async fn watch(cloud: &Cloud, deployment: &Deployment, execution: &str, view
         for event in events_after(cloud, execution, job.last_event()).await? {
             let change = job.apply(&event);
             if let Some((whose, log)) = job.log(&event).filter(|_| !view.is_hidden()) {
-                view.log(&whose, &log.lines(cloud, deployment, id_of(execution)).await);
+                view.log(
+                    &whose,
+                    &log.lines(cloud, deployment, id_of(execution)).await,
+                );
             }
             if let Some(change) = change {
                 view.change(&change);
@@ -187,8 +266,11 @@ pub async fn watch(cloud: &Cloud, deployment: &Deployment, execution: &str, view
         }
         view.show(&job, OffsetDateTime::now_utc());
         if Instant::now() >= end {
-            return Err(Error::not_asked(format!("{execution} still runs after {} h", WATCH.as_secs() / 3600))
-                .next("watch it again, or stop it with `job stop`"));
+            return Err(Error::not_asked(format!(
+                "{execution} still runs after {} h",
+                WATCH.as_secs() / 3600
+            ))
+            .next("watch it again, or stop it with `job stop`"));
         }
         if !job.has_ended() {
             sleep(cloud.pause()).await;
@@ -198,17 +280,34 @@ pub async fn watch(cloud: &Cloud, deployment: &Deployment, execution: &str, view
     result(cloud, execution).await
 }
 
-/// The definition of an execution's job. It only tells how steps are called: without it they have the names of states.
+/// The definition of an execution's job. It only tells how steps are called: without it they have
+/// the names of states.
 async fn definition(cloud: &Cloud, execution: &str) -> Value {
-    let found = cloud.sfn().describe_state_machine_for_execution().execution_arn(execution).send().await;
-    found.ok().and_then(|found| serde_json::from_str(found.definition()).ok()).unwrap_or_default()
+    let found = cloud
+        .sfn()
+        .describe_state_machine_for_execution()
+        .execution_arn(execution)
+        .send()
+        .await;
+    found
+        .ok()
+        .and_then(|found| serde_json::from_str(found.definition()).ok())
+        .unwrap_or_default()
 }
 
-/// The events behind one that is known, oldest first. Newest are asked for first, so that a long history is not read
-/// again at every look.
-pub(crate) async fn events_after(cloud: &Cloud, execution: &str, known: i64) -> Result<Vec<HistoryEvent>> {
+/// The events behind one that is known, oldest first. Newest are asked for first, so that a long
+/// history is not read again at every look.
+pub(crate) async fn events_after(
+    cloud: &Cloud,
+    execution: &str,
+    known: i64,
+) -> Result<Vec<HistoryEvent>> {
     let client = cloud.sfn();
-    let history = client.get_execution_history().execution_arn(execution).reverse_order(true).max_results(200);
+    let history = client
+        .get_execution_history()
+        .execution_arn(execution)
+        .reverse_order(true)
+        .max_results(200);
     let mut events = history.into_paginator().items().send();
     let mut new = Vec::new();
     while let Some(event) = events.next().await {
@@ -229,16 +328,31 @@ fn in_order(mut events: Vec<HistoryEvent>) -> Vec<HistoryEvent> {
 }
 
 /// Starts a job and waits for its end, showing nothing: for programs.
-pub async fn run(cloud: &Cloud, deployment: &Deployment, job: &str, input: &impl Serialize) -> Result<Finished> {
+pub async fn run(
+    cloud: &Cloud,
+    deployment: &Deployment,
+    job: &str,
+    input: &impl Serialize,
+) -> Result<Finished> {
     let execution = start(cloud, deployment, job, input, None).await?;
-    watch(cloud, deployment, &execution, &View::hidden()).await.map_err(Error::something_done)
+    watch(cloud, deployment, &execution, &View::hidden())
+        .await
+        .map_err(Error::something_done)
 }
 
 /// Stops an execution; the `cancel` function then stops what its steps had started.
 pub async fn stop(cloud: &Cloud, execution: &str, cause: Option<&str>) -> Result<()> {
     let cause = cause.map_or_else(|| format!("stopped by {}", cloud.caller), str::to_owned);
-    let stop = cloud.sfn().stop_execution().execution_arn(execution).error("Stopped").cause(cause);
-    stop.send().await.map(|_| ()).map_err(|error| cloud.error(error).nothing_done())
+    let stop = cloud
+        .sfn()
+        .stop_execution()
+        .execution_arn(execution)
+        .error("Stopped")
+        .cause(cause);
+    stop.send()
+        .await
+        .map(|_| ())
+        .map_err(|error| cloud.error(error).nothing_done())
 }
 
 #[cfg(test)]
@@ -258,9 +372,21 @@ mod tests {
 
     #[test]
     fn overlapping_pages_give_each_event_once_and_in_order() {
-        let event = |id| HistoryEvent::builder().id(id).r#type(HistoryEventType::TaskSucceeded);
-        let event = |id| event(id).timestamp(DateTime::from_secs(id)).build().unwrap();
-        let ids: Vec<_> = in_order([9, 8, 7, 8, 7, 6].map(event).into()).iter().map(HistoryEvent::id).collect();
+        let event = |id| {
+            HistoryEvent::builder()
+                .id(id)
+                .r#type(HistoryEventType::TaskSucceeded)
+        };
+        let event = |id| {
+            event(id)
+                .timestamp(DateTime::from_secs(id))
+                .build()
+                .unwrap()
+        };
+        let ids: Vec<_> = in_order([9, 8, 7, 8, 7, 6].map(event).into())
+            .iter()
+            .map(HistoryEvent::id)
+            .collect();
         assert_eq!(ids, [6, 7, 8, 9]);
     }
 

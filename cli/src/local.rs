@@ -1,4 +1,5 @@
-//! The local cloud: MiniStack with IAM enforcement, in a process group of its own, in a private directory.
+//! The local cloud: MiniStack with IAM enforcement, in a process group of its own, in a private
+//! directory.
 
 pub(crate) mod process;
 pub mod venv;
@@ -22,9 +23,11 @@ pub const OPERATOR: &str = "111111111111";
 /// The secret of every access key on the local cloud.
 pub const SECRET: &str = "test";
 
-/// The program, a folder of the checkout. Python runs it from there, so that no copy of it can be out of date.
+/// The program, a folder of the checkout. Python runs it from there, so that no copy of it can be
+/// out of date.
 const PROGRAM: &str = "local-cloud";
-/// It is ready in about 1 s; a loaded machine that imports its modules for the first time takes longer.
+/// It is ready in about 1 s; a loaded machine that imports its modules for the first time takes
+/// longer.
 const START: Duration = Duration::from_mins(1);
 const STOP: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(5);
@@ -36,8 +39,8 @@ pub struct LocalCloud {
     pub port: u16,
     /// Its log, its lock and its temporary files.
     pub dir: PathBuf,
-    /// Present when it ends with this value. Its standard input is held open: when this process goes, in any way, the
-    /// program sees that and ends the local cloud.
+    /// Present when it ends with this value. Its standard input is held open: when this process
+    /// goes, in any way, the program sees that and ends the local cloud.
     child: Option<Child>,
 }
 
@@ -55,7 +58,8 @@ struct State {
 }
 
 impl LocalCloud {
-    /// Starts one for a test: on a free port, below `dir`. It ends when dropped, and when this process ends.
+    /// Starts one for a test: on a free port, below `dir`. It ends when dropped, and when this
+    /// process ends.
     pub fn start_private(dir: &Path) -> Result<Self> {
         let workspace = Workspace::find()?;
         let venv = venv::ensure(&workspace, venv::LOCAL_CLOUD)?;
@@ -67,7 +71,13 @@ impl LocalCloud {
             match Self::start(&workspace, &venv, dir, port, Lives::AsLongAsThis) {
                 Err(_) if attempts > 0 && !is_free(port) => {}
                 Err(error) => return Err(error),
-                Ok(child) => return Ok(Self { port, dir: dir.to_owned(), child: Some(child) }),
+                Ok(child) => {
+                    return Ok(Self {
+                        port,
+                        dir: dir.to_owned(),
+                        child: Some(child),
+                    });
+                }
             }
         }
     }
@@ -80,14 +90,27 @@ impl LocalCloud {
             return Ok(running);
         }
         if !is_free(port) {
-            return Err(Error::not_asked(format!("port {port} is taken by a program that `stepward` did not start"))
-                .next(format!("end that program, or take another port: `stepward local up --port {}`", port + 1)));
+            return Err(Error::not_asked(format!(
+                "port {port} is taken by a program that `stepward` did not start"
+            ))
+            .next(format!(
+                "end that program, or take another port: `stepward local up --port {}`",
+                port + 1
+            )));
         }
         let venv = venv::ensure(workspace, venv::LOCAL_CLOUD)?;
         let child = Self::start(workspace, &venv, &dir, port, Lives::On)?;
-        let state = serde_json::to_vec(&State { pid: child.id(), port }).doing("the state file")?;
+        let state = serde_json::to_vec(&State {
+            pid: child.id(),
+            port,
+        })
+        .doing("the state file")?;
         std::fs::write(dir.join("state.json"), state).doing("the state file")?;
-        Ok(Self { port, dir, child: None })
+        Ok(Self {
+            port,
+            dir,
+            child: None,
+        })
     }
 
     /// The one that `up` started, when it still runs.
@@ -98,11 +121,16 @@ impl LocalCloud {
         }
         let healthy = poll(ANSWER, || Ok(is_healthy(port).then_some(())))?;
         if healthy.is_none() {
-            return Err(
-                Error::new(format!("the local cloud on port {port} runs but does not answer")).next(restart(port))
-            );
+            return Err(Error::new(format!(
+                "the local cloud on port {port} runs but does not answer"
+            ))
+            .next(restart(port)));
         }
-        Ok(Some(Self { port, dir, child: None }))
+        Ok(Some(Self {
+            port,
+            dir,
+            child: None,
+        }))
     }
 
     /// Ends the one that `up` started, with every Lambda process of it. False when there is none.
@@ -117,7 +145,8 @@ impl LocalCloud {
         kill_group(pid)?;
         if poll(STOP, || Ok((!is_locked(&alive)).then_some(())))?.is_none() {
             return Err(
-                Error::new(format!("the local cloud (process {pid}) did not end")).next("end it with `kill -9`")
+                Error::new(format!("the local cloud (process {pid}) did not end"))
+                    .next("end it with `kill -9`"),
             );
         }
         std::fs::remove_file(&state).doing(state.display())?;
@@ -127,10 +156,19 @@ impl LocalCloud {
 
     /// Empties it: all accounts, all services.
     pub fn reset(&self) -> Result<()> {
-        match http(self.port, "POST", "/_ministack/reset", Duration::from_secs(30)) {
+        match http(
+            self.port,
+            "POST",
+            "/_ministack/reset",
+            Duration::from_secs(30),
+        ) {
             Ok((200, _)) => Ok(()),
-            Ok((status, body)) => Err(Error::new(format!("the local cloud answered reset with {status}: {body}"))),
-            Err(error) => Err(Error::new(format!("the local cloud did not answer reset: {error}"))),
+            Ok((status, body)) => Err(Error::new(format!(
+                "the local cloud answered reset with {status}: {body}"
+            ))),
+            Err(error) => Err(Error::new(format!(
+                "the local cloud did not answer reset: {error}"
+            ))),
         }
         .map_err(|e| e.next(restart(self.port)))
     }
@@ -139,13 +177,17 @@ impl LocalCloud {
     pub fn ask(&self, path: &str) -> Result<String> {
         match http(self.port, "GET", path, Duration::from_secs(30)) {
             Ok((200, body)) => Ok(body),
-            Ok((status, body)) => Err(Error::new(format!("the local cloud answered {path} with {status}: {body}"))),
-            Err(error) => Err(Error::new(format!("the local cloud did not answer {path}: {error}"))),
+            Ok((status, body)) => Err(Error::new(format!(
+                "the local cloud answered {path} with {status}: {body}"
+            ))),
+            Err(error) => Err(Error::new(format!(
+                "the local cloud did not answer {path}: {error}"
+            ))),
         }
     }
 
-    /// The folder that stands for the deployment's file system: where steps' local paths begin. It is the operator's, so
-    /// what is in it stays when the local cloud ends.
+    /// The folder that stands for the deployment's file system: where steps' local paths begin. It
+    /// is the operator's, so what is in it stays when the local cloud ends.
     pub fn files(&self) -> Result<PathBuf> {
         let files = self.dir.join("files");
         std::fs::create_dir_all(&files).doing(files.display())?;
@@ -158,7 +200,13 @@ impl LocalCloud {
         endpoint(self.port)
     }
 
-    fn start(workspace: &Workspace, venv: &Path, dir: &Path, port: u16, lives: Lives) -> Result<Child> {
+    fn start(
+        workspace: &Workspace,
+        venv: &Path,
+        dir: &Path,
+        port: u16,
+        lives: Lives,
+    ) -> Result<Child> {
         remove_temporary(dir)?;
         let temporary = dir.join("tmp");
         std::fs::create_dir_all(&temporary).doing(temporary.display())?;
@@ -172,9 +220,14 @@ impl LocalCloud {
             .arg(workspace.root.join(PROGRAM))
             .arg(dir.join("alive.lock"))
             .arg(mode)
-            // Lambda processes inherit this environment: nothing of the operator's own may reach them.
+            // Lambda processes inherit this environment: nothing of the operator's own may reach
+            // them.
             .env_clear()
-            .env("PATH", std::env::join_paths([venv.join("bin"), "/usr/bin".into(), "/bin".into()]).doing("PATH")?)
+            .env(
+                "PATH",
+                std::env::join_paths([venv.join("bin"), "/usr/bin".into(), "/bin".into()])
+                    .doing("PATH")?,
+            )
             .env("HOME", &temporary)
             .env("TMPDIR", &temporary)
             .env("LANG", "C.UTF-8")
@@ -182,10 +235,14 @@ impl LocalCloud {
             .env("AWS_ENDPOINT_URL", endpoint(port))
             .env("GATEWAY_PORT", port.to_string())
             .env("BIND_HOST", "127.0.0.1")
-            // Ports of its own would collide with the next local cloud's, and Docker would make runs differ.
+            // Ports of its own would collide with the next local cloud's, and Docker would make
+            // runs differ.
             .env("SFTP_ENABLED", "0")
             .env("IOT_MTLS_ENABLED", "0")
-            .env("DOCKER_HOST", format!("unix://{}", temporary.join("no-docker").display()))
+            .env(
+                "DOCKER_HOST",
+                format!("unix://{}", temporary.join("no-docker").display()),
+            )
             .current_dir(dir)
             .process_group(0)
             .stdin(stdin)
@@ -193,9 +250,13 @@ impl LocalCloud {
             .stderr(log)
             .spawn()
             .doing("the local cloud")?;
-        let up = poll(START, || match child.try_wait().doing("the local cloud")? {
-            Some(status) => Err(Error::new(format!("the local cloud ended at start with {status}"))),
-            None => Ok(is_healthy(port).then_some(())),
+        let up = poll(START, || {
+            match child.try_wait().doing("the local cloud")? {
+                Some(status) => Err(Error::new(format!(
+                    "the local cloud ended at start with {status}"
+                ))),
+                None => Ok(is_healthy(port).then_some(())),
+            }
         });
         match up {
             Ok(Some(())) => Ok(child),
@@ -203,10 +264,16 @@ impl LocalCloud {
                 // Already gone is as good.
                 let _ = kill_group(child.id());
                 let _ = child.wait();
-                let late = || Error::new(format!("the local cloud did not come up within {} s", START.as_secs()));
+                let late = || {
+                    Error::new(format!(
+                        "the local cloud did not come up within {} s",
+                        START.as_secs()
+                    ))
+                };
                 let error = failed.err().unwrap_or_else(late);
                 let log = format!("{}:\n{}", log_path.display(), last_lines(&log_path, 15));
-                Err(Error::new(format!("{error}\n{log}")).next(format!("see the log, and that port {port} is free")))
+                Err(Error::new(format!("{error}\n{log}"))
+                    .next(format!("see the log, and that port {port} is free")))
             }
         }
     }
@@ -218,7 +285,9 @@ impl Drop for LocalCloud {
             let _ = kill_group(child.id());
             let _ = child.wait();
             // Commands on its nodes end after it, and write files until then.
-            let _ = poll(STOP, || Ok((!is_locked(&self.dir.join("alive.lock"))).then_some(())));
+            let _ = poll(STOP, || {
+                Ok((!is_locked(&self.dir.join("alive.lock"))).then_some(()))
+            });
             let _ = remove_temporary(&self.dir);
         }
     }
@@ -231,7 +300,9 @@ pub fn endpoint(port: u16) -> String {
 }
 
 fn restart(port: u16) -> String {
-    format!("restart it: `stepward local down --port {port}`, then `stepward local up --port {port}`")
+    format!(
+        "restart it: `stepward local down --port {port}`, then `stepward local up --port {port}`"
+    )
 }
 
 fn directory(workspace: &Workspace, port: u16) -> PathBuf {
@@ -241,7 +312,11 @@ fn directory(workspace: &Workspace, port: u16) -> PathBuf {
 /// Unpacked function code: large, and useless to the next local cloud.
 fn remove_temporary(dir: &Path) -> Result<()> {
     let temporary = dir.join("tmp");
-    if temporary.exists() { std::fs::remove_dir_all(&temporary).doing(temporary.display()) } else { Ok(()) }
+    if temporary.exists() {
+        std::fs::remove_dir_all(&temporary).doing(temporary.display())
+    } else {
+        Ok(())
+    }
 }
 
 fn is_healthy(port: u16) -> bool {
@@ -253,12 +328,19 @@ mod tests {
     use super::*;
 
     fn private(name: &str) -> LocalCloud {
-        let dir = Workspace::find().unwrap().local_cloud().join(format!("test-{name}-{}", std::process::id()));
+        let dir = Workspace::find()
+            .unwrap()
+            .local_cloud()
+            .join(format!("test-{name}-{}", std::process::id()));
         LocalCloud::start_private(&dir).unwrap()
     }
 
     fn has_ended(cloud_dir: &Path) -> bool {
-        poll(STOP, || Ok((!is_locked(&cloud_dir.join("alive.lock"))).then_some(()))).unwrap().is_some()
+        poll(STOP, || {
+            Ok((!is_locked(&cloud_dir.join("alive.lock"))).then_some(()))
+        })
+        .unwrap()
+        .is_some()
     }
 
     #[test]
@@ -271,7 +353,10 @@ mod tests {
         let (dir, port) = (cloud.dir.clone(), cloud.port);
         drop(cloud);
         assert!(has_ended(&dir) && is_free(port));
-        assert!(file.exists(), "an operator's file is gone with the local cloud");
+        assert!(
+            file.exists(),
+            "an operator's file is gone with the local cloud"
+        );
         std::fs::remove_dir_all(dir).unwrap();
     }
 

@@ -1,4 +1,5 @@
-//! How an account comes under Stepward: what its owner is told, and the proof that the role is right.
+//! How an account comes under Stepward: what its owner is told, and the proof that the role is
+//! right.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -32,25 +33,50 @@ pub struct Invitation {
     pub external_ids: Vec<String>,
     /// The role's trust policy, ready to be pasted.
     pub trust_policy: Value,
-    /// Opens the CloudFormation console with everything filled in; none on the local cloud, which has no console.
+    /// Opens the CloudFormation console with everything filled in; none on the local cloud, which
+    /// has no console.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launch_link: Option<String>,
 }
 
 /// The store of a deployment.
 pub fn store(cloud: &Cloud, deployment: &Deployment) -> Result<Store> {
-    Ok(Store::new(cloud.dynamodb(), deployment.output("TableName")?))
+    Ok(Store::new(
+        cloud.dynamodb(),
+        deployment.output("TableName")?,
+    ))
 }
 
 /// What the owner of this account needs.
-pub async fn invitation(cloud: &Cloud, deployment: &Deployment, account: &Account) -> Result<Invitation> {
+pub async fn invitation(
+    cloud: &Cloud,
+    deployment: &Deployment,
+    account: &Account,
+) -> Result<Invitation> {
     let broker = deployment.output("BrokerRoleArn")?;
-    let ids = [Some(&account.external_id), account.next_external_id.as_ref()];
-    let ids: Vec<_> = ids.into_iter().flatten().map(|id| id.expose().to_owned()).collect();
-    let region = account.default_region.as_ref().or(account.regions.first()).unwrap_or(&cloud.region);
+    let ids = [
+        Some(&account.external_id),
+        account.next_external_id.as_ref(),
+    ];
+    let ids: Vec<_> = ids
+        .into_iter()
+        .flatten()
+        .map(|id| id.expose().to_owned())
+        .collect();
+    let region = account
+        .default_region
+        .as_ref()
+        .or(account.regions.first())
+        .unwrap_or(&cloud.region);
     let launch_link = if cloud.local.is_none() {
         let template = deployment.customer_role_url(cloud).await?;
-        Some(launch_link(&cloud.partition, region, &template, broker, &ids))
+        Some(launch_link(
+            &cloud.partition,
+            region,
+            &template,
+            broker,
+            &ids,
+        ))
     } else {
         None
     };
@@ -68,7 +94,11 @@ pub async fn invitation(cloud: &Cloud, deployment: &Deployment, account: &Accoun
 /// The trust policy of a role for Stepward; `infra/customer-role.yaml` makes the same.
 #[must_use]
 pub fn trust_policy(broker_role_arn: &str, external_ids: &[String]) -> Value {
-    let ids = if let [only] = external_ids { json!(only) } else { json!(external_ids) };
+    let ids = if let [only] = external_ids {
+        json!(only)
+    } else {
+        json!(external_ids)
+    };
     json!({ "Version": "2012-10-17", "Statement": [{
         "Effect": "Allow",
         "Principal": { "AWS": broker_role_arn },
@@ -78,7 +108,13 @@ pub fn trust_policy(broker_role_arn: &str, external_ids: &[String]) -> Value {
 }
 
 /// <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cfn-console-create-stacks-quick-create-links.html>
-fn launch_link(partition: &str, region: &str, template: &str, broker: &str, external_ids: &[String]) -> String {
+fn launch_link(
+    partition: &str,
+    region: &str,
+    template: &str,
+    broker: &str,
+    external_ids: &[String],
+) -> String {
     let console = Partition::named_or_standard(partition).console;
     let pairs = [
         ("templateURL", template),
@@ -86,8 +122,14 @@ fn launch_link(partition: &str, region: &str, template: &str, broker: &str, exte
         ("param_BrokerRoleArn", broker),
         ("param_ExternalId", &external_ids.join(",")),
     ];
-    let query: Vec<_> = pairs.iter().map(|(key, value)| format!("{key}={}", percent_encoded(value))).collect();
-    format!("https://{console}/cloudformation/home?region={region}#/stacks/quickcreate?{}", query.join("&"))
+    let query: Vec<_> = pairs
+        .iter()
+        .map(|(key, value)| format!("{key}={}", percent_encoded(value)))
+        .collect();
+    format!(
+        "https://{console}/cloudformation/home?region={region}#/stacks/quickcreate?{}",
+        query.join("&")
+    )
 }
 
 fn percent_encoded(text: &str) -> String {
@@ -121,21 +163,36 @@ impl Checked {
     }
 }
 
-/// Proves the account's role with the job `account/check`, run by the broker as every step is, and records what it found.
-pub async fn check(cloud: &Cloud, deployment: &Deployment, customer: &str, account: &str) -> Result<Checked> {
+/// Proves the account's role with the job `account/check`, run by the broker as every step is, and
+/// records what it found.
+pub async fn check(
+    cloud: &Cloud,
+    deployment: &Deployment,
+    customer: &str,
+    account: &str,
+) -> Result<Checked> {
     let store = store(cloud, deployment)?;
-    let record = store.account(customer, account).await.map_err(|error| cloud.explain(&error))?;
+    let record = store
+        .account(customer, account)
+        .await
+        .map_err(|error| cloud.explain(&error))?;
     let input = json!({ "customer": customer, "account": account, "started_by": cloud.caller });
     let finished = jobs::run(cloud, deployment, CHECK, &input).await?;
     let found = finding(&finished, record.trust);
     let who = &cloud.caller;
     let written = match found {
         Finding::NextIsProven => store.finish_rotation(who, &record).await,
-        Finding::Trust(trust) if trust != record.trust => store.set_trust(who, &record, trust).await,
+        Finding::Trust(trust) if trust != record.trust => {
+            store.set_trust(who, &record, trust).await
+        }
         Finding::Trust(_) => Ok(record),
     };
     let account = written.map_err(|error| cloud.explain(&error))?;
-    Ok(Checked { account, finished, rotated: found == Finding::NextIsProven })
+    Ok(Checked {
+        account,
+        finished,
+        rotated: found == Finding::NextIsProven,
+    })
 }
 
 /// Sets the role, then proves it.
@@ -147,8 +204,14 @@ pub async fn set_role(
     role_arn: &str,
 ) -> Result<Checked> {
     let store = store(cloud, deployment)?;
-    let record = store.account(customer, account).await.map_err(|error| cloud.explain(&error))?;
-    store.set_role(&cloud.caller, &record, role_arn).await.map_err(|error| cloud.explain(&error))?;
+    let record = store
+        .account(customer, account)
+        .await
+        .map_err(|error| cloud.explain(&error))?;
+    store
+        .set_role(&cloud.caller, &record, role_arn)
+        .await
+        .map_err(|error| cloud.explain(&error))?;
     check(cloud, deployment, customer, account).await
 }
 
@@ -188,7 +251,11 @@ mod tests {
         Finished {
             execution_arn: "arn".into(),
             status: "…".into(),
-            outcome: if error.is_some() { Outcome::Failed } else { Outcome::Succeeded },
+            outcome: if error.is_some() {
+                Outcome::Failed
+            } else {
+                Outcome::Succeeded
+            },
             output,
             error: error.map(str::to_owned),
             cause: None,
@@ -197,23 +264,38 @@ mod tests {
 
     #[test]
     fn the_trust_policy_asks_for_the_external_id() {
-        let policy = trust_policy("arn:aws:iam::111111111111:role/stepward-broker", &["abc".to_owned()]);
-        assert_eq!(policy["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"], "abc");
+        let policy = trust_policy(
+            "arn:aws:iam::111111111111:role/stepward-broker",
+            &["abc".to_owned()],
+        );
+        assert_eq!(
+            policy["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"],
+            "abc"
+        );
         let both = trust_policy("arn", &["abc".to_owned(), "def".to_owned()]);
-        assert_eq!(both["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"], json!(["abc", "def"]));
+        assert_eq!(
+            both["Statement"][0]["Condition"]["StringEquals"]["sts:ExternalId"],
+            json!(["abc", "def"])
+        );
     }
 
     #[test]
     fn the_launch_link_carries_everything() {
-        let link =
-            launch_link("aws", "eu-west-1", "https://s3/b/k", "arn:aws:iam::1:role/x", &["a".into(), "b".into()]);
+        let link = launch_link(
+            "aws",
+            "eu-west-1",
+            "https://s3/b/k",
+            "arn:aws:iam::1:role/x",
+            &["a".into(), "b".into()],
+        );
         assert!(
             link.starts_with(
                 "https://console.aws.amazon.com/cloudformation/home?region=eu-west-1#/stacks/quickcreate?"
             )
         );
         assert!(
-            link.contains("templateURL=https%3A%2F%2Fs3%2Fb%2Fk") && link.ends_with("param_ExternalId=a%2Cb"),
+            link.contains("templateURL=https%3A%2F%2Fs3%2Fb%2Fk")
+                && link.ends_with("param_ExternalId=a%2Cb"),
             "{link}"
         );
     }
@@ -225,11 +307,26 @@ mod tests {
                 "right_external_id": "accepted", "next_external_id": next } })
         };
         let found = |error, before| finding(&finished(error, Value::Null), before);
-        assert_eq!(found(Some("TrustBroken"), Trust::Proven), Finding::Trust(Trust::Open));
-        assert_eq!(found(Some("TrustBroken"), Trust::Overridden), Finding::Trust(Trust::Overridden));
-        assert_eq!(found(Some("AccessDenied"), Trust::Proven), Finding::Trust(Trust::Unproven));
-        assert_eq!(found(Some("TimedOut"), Trust::Proven), Finding::Trust(Trust::Proven));
-        assert_eq!(found(Some("Throttled"), Trust::Unproven), Finding::Trust(Trust::Unproven));
+        assert_eq!(
+            found(Some("TrustBroken"), Trust::Proven),
+            Finding::Trust(Trust::Open)
+        );
+        assert_eq!(
+            found(Some("TrustBroken"), Trust::Overridden),
+            Finding::Trust(Trust::Overridden)
+        );
+        assert_eq!(
+            found(Some("AccessDenied"), Trust::Proven),
+            Finding::Trust(Trust::Unproven)
+        );
+        assert_eq!(
+            found(Some("TimedOut"), Trust::Proven),
+            Finding::Trust(Trust::Proven)
+        );
+        assert_eq!(
+            found(Some("Throttled"), Trust::Unproven),
+            Finding::Trust(Trust::Unproven)
+        );
         let passed = |next| finding(&finished(None, proof(next)), Trust::Unproven);
         assert_eq!(passed(Value::Null), Finding::Trust(Trust::Proven));
         assert_eq!(passed(json!("refused")), Finding::Trust(Trust::Proven));

@@ -28,7 +28,8 @@ impl Format {
     }
 }
 
-/// Prints a text and a line end to standard output; a reader that has gone (`| head`) is no failure.
+/// Prints a text and a line end to standard output; a reader that has gone (`| head`) is no
+/// failure.
 pub fn print(text: &str) -> Result<()> {
     let done = writeln!(stdout().lock(), "{}", text.trim_end());
     match done {
@@ -37,31 +38,39 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// A text as a terminal may have it: line ends and tabs as they are, every other control character and those that turn the
-/// direction of writing as an escape sequence is written in Rust. What is shown comes from customers' accounts too.
+/// A text as a terminal may have it: line ends and tabs as they are, every other control character
+/// and those that turn the direction of writing as an escape sequence is written in Rust. What is
+/// shown comes from customers' accounts too.
 #[must_use]
 pub fn escaped(text: &str) -> String {
     let is_harmless = |c: char| match c {
         '\n' | '\t' => true,
-        // https://www.unicode.org/reports/tr9/#Explicit_Directional_Embeddings and what follows there
+        // https://www.unicode.org/reports/tr9/#Explicit_Directional_Embeddings and what follows
+        // there
         '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => false,
         c => !c.is_control(),
     };
-    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
-        if is_harmless(c) {
-            shown.push(c);
-        } else {
-            shown.extend(c.escape_default());
-        }
-        shown
-    })
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut shown, c| {
+            if is_harmless(c) {
+                shown.push(c);
+            } else {
+                shown.extend(c.escape_default());
+            }
+            shown
+        })
 }
 
 /// A table with a heading row.
 #[must_use]
-pub fn table<R: IntoIterator<Item = String>>(heading: &[&str], rows: impl IntoIterator<Item = R>) -> String {
+pub fn table<R: IntoIterator<Item = String>>(
+    heading: &[&str],
+    rows: impl IntoIterator<Item = R>,
+) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(heading.iter().map(|name| name.to_uppercase()));
     for row in rows {
         table.add_row(row.into_iter().collect::<Vec<_>>());
@@ -69,7 +78,11 @@ pub fn table<R: IntoIterator<Item = String>>(heading: &[&str], rows: impl IntoIt
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Progress on standard error: a spinner on a terminal, lines elsewhere, nothing for tests.
@@ -91,7 +104,10 @@ impl Progress {
     #[must_use]
     pub fn new() -> Self {
         if !stderr().is_terminal() {
-            return Self { bar: ProgressBar::hidden(), to: To::Lines };
+            return Self {
+                bar: ProgressBar::hidden(),
+                to: To::Lines,
+            };
         }
         let bar = ProgressBar::new_spinner();
         bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -99,13 +115,19 @@ impl Progress {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(120));
-        Self { bar, to: To::Terminal }
+        Self {
+            bar,
+            to: To::Terminal,
+        }
     }
 
     /// For callers that show nothing.
     #[must_use]
     pub fn hidden() -> Self {
-        Self { bar: ProgressBar::hidden(), to: To::Nowhere }
+        Self {
+            bar: ProgressBar::hidden(),
+            to: To::Nowhere,
+        }
     }
 
     /// A line that stays.
@@ -164,12 +186,21 @@ impl Stage {
     pub fn begin(progress: &Progress, name: impl Into<String>) -> Self {
         let name = name.into();
         progress.now(format!("{name} …"));
-        Self { name, began: Instant::now(), progress: progress.clone() }
+        Self {
+            name,
+            began: Instant::now(),
+            progress: progress.clone(),
+        }
     }
 
     /// Ends it, with what came of it.
     pub fn end(self, result: impl AsRef<str>) {
-        self.progress.say(format!("✔ {:<34} {:>12}  {}", self.name, span(self.began.elapsed()), result.as_ref()));
+        self.progress.say(format!(
+            "✔ {:<34} {:>12}  {}",
+            self.name,
+            span(self.began.elapsed()),
+            result.as_ref()
+        ));
     }
 }
 
@@ -187,13 +218,19 @@ mod tests {
     #[test]
     fn a_table_has_a_heading_and_no_trailing_blanks() {
         let text = table(&["name"], [["acme".to_owned()]]);
-        assert_eq!(text.lines().map(str::trim).collect::<Vec<_>>(), ["NAME", "acme"]);
+        assert_eq!(
+            text.lines().map(str::trim).collect::<Vec<_>>(),
+            ["NAME", "acme"]
+        );
         assert!(text.lines().all(|line| line == line.trim_end()));
     }
 
     #[test]
     fn what_would_steer_a_terminal_is_written_out() {
         assert_eq!(escaped("a\tb\nö…"), "a\tb\nö…");
-        assert_eq!(escaped("\u{1b}]0;x\u{7}\u{85}\u{202e}"), "\\u{1b}]0;x\\u{7}\\u{85}\\u{202e}");
+        assert_eq!(
+            escaped("\u{1b}]0;x\u{7}\u{85}\u{202e}"),
+            "\\u{1b}]0;x\\u{7}\\u{85}\\u{202e}"
+        );
     }
 }

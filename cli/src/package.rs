@@ -1,4 +1,5 @@
-//! One release: every function built and zipped, every job, the templates, under a name made from their content.
+//! One release: every function built and zipped, every job, the templates, under a name made from
+//! their content.
 
 mod build;
 mod zips;
@@ -48,9 +49,14 @@ pub fn release(workspace: &Workspace, build: Build, progress: &Progress) -> Resu
     let zips = std::thread::scope(|scope| {
         let mut zips = Vec::new();
         for (name, binary) in &binaries {
-            zips.push((name, scope.spawn(move || zipped(workspace, name, binary, build))));
+            zips.push((
+                name,
+                scope.spawn(move || zipped(workspace, name, binary, build)),
+            ));
         }
-        zips.into_iter().map(|(name, thread)| (name, thread.join())).collect::<Vec<_>>()
+        zips.into_iter()
+            .map(|(name, thread)| (name, thread.join()))
+            .collect::<Vec<_>>()
     });
     for (name, zip) in zips {
         let zip = zip.map_err(|_| Error::new(format!("zipping {name} ended unexpectedly")))?;
@@ -60,9 +66,19 @@ pub fn release(workspace: &Workspace, build: Build, progress: &Progress) -> Resu
         let path = workspace.root.join(&job.path);
         files.insert(format!("jobs/{}.asl.json", job.name), content(path)?);
     }
-    files.insert(TEMPLATE.into(), content(workspace.root.join("infra").join(TEMPLATE))?);
-    files.insert(CUSTOMER_ROLE.into(), content(workspace.root.join("infra").join(CUSTOMER_ROLE))?);
-    Ok(Release { id: release_id(&files), architecture: build.architecture(), files })
+    files.insert(
+        TEMPLATE.into(),
+        content(workspace.root.join("infra").join(TEMPLATE))?,
+    );
+    files.insert(
+        CUSTOMER_ROLE.into(),
+        content(workspace.root.join("infra").join(CUSTOMER_ROLE))?,
+    );
+    Ok(Release {
+        id: release_id(&files),
+        architecture: build.architecture(),
+        files,
+    })
 }
 
 /// A job's source.
@@ -82,20 +98,35 @@ pub fn jobs(workspace: &Workspace) -> Result<Vec<Job>> {
         for path in entries(&group)? {
             let name = path.strip_prefix(&below).ok().and_then(Path::to_str);
             if let Some(name) = name.and_then(|name| name.strip_suffix(".asl.json")) {
-                let path = path.strip_prefix(&workspace.root).unwrap_or(&path).to_owned();
-                jobs.push(Job { name: name.to_owned(), path });
+                let path = path
+                    .strip_prefix(&workspace.root)
+                    .unwrap_or(&path)
+                    .to_owned();
+                jobs.push(Job {
+                    name: name.to_owned(),
+                    path,
+                });
             }
         }
     }
     Ok(jobs)
 }
 
-/// The same checkout with those functions only that its jobs need: the steps that they call, and the runner's own.
+/// The same checkout with those functions only that its jobs need: the steps that they call, and
+/// the runner's own.
 pub fn for_jobs(workspace: &Workspace) -> Result<Workspace> {
     let called = called_by(workspace, &jobs(workspace)?)?;
     let is_needed = |function: &&Function| function.is_the_runners() || called.contains(function);
-    let functions = workspace.functions.iter().filter(is_needed).cloned().collect();
-    Ok(Workspace { functions, ..workspace.clone() })
+    let functions = workspace
+        .functions
+        .iter()
+        .filter(is_needed)
+        .cloned()
+        .collect();
+    Ok(Workspace {
+        functions,
+        ..workspace.clone()
+    })
 }
 
 /// The functions that jobs call.
@@ -105,7 +136,11 @@ pub(crate) fn called_by<'a>(workspace: &'a Workspace, jobs: &[Job]) -> Result<Ve
         let path = workspace.root.join(&job.path);
         sources += &std::fs::read_to_string(&path).doing(path.display())?;
     }
-    Ok(workspace.functions.iter().filter(|function| calls(&sources, &function.name)).collect())
+    Ok(workspace
+        .functions
+        .iter()
+        .filter(|function| calls(&sources, &function.name))
+        .collect())
 }
 
 /// Whether a state machine's source calls a function.
@@ -115,7 +150,10 @@ fn calls(source: &str, function: &str) -> bool {
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     let read = std::fs::read_dir(dir).doing(dir.display())?;
-    let mut paths = read.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>().doing(dir.display())?;
+    let mut paths = read
+        .map(|entry| entry.map(|e| e.path()))
+        .collect::<Result<Vec<_>, _>>()
+        .doing(dir.display())?;
     paths.sort();
     Ok(paths)
 }
@@ -138,8 +176,13 @@ mod tests {
     use super::*;
 
     fn files(list: &[(&str, &str)]) -> BTreeMap<String, Content> {
-        let content = |sha: &str| Content { path: PathBuf::new(), sha256: sha.into() };
-        list.iter().map(|(key, sha)| ((*key).to_owned(), content(sha))).collect()
+        let content = |sha: &str| Content {
+            path: PathBuf::new(),
+            sha256: sha.into(),
+        };
+        list.iter()
+            .map(|(key, sha)| ((*key).to_owned(), content(sha)))
+            .collect()
     }
 
     #[test]
@@ -151,9 +194,17 @@ mod tests {
     #[test]
     fn the_jobs_need_the_runners_own_functions_and_not_every_step() {
         let whole = Workspace::at(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()).unwrap();
-        let needed: Vec<_> = for_jobs(&whole).unwrap().functions.into_iter().map(|function| function.name).collect();
+        let needed: Vec<_> = for_jobs(&whole)
+            .unwrap()
+            .functions
+            .into_iter()
+            .map(|function| function.name)
+            .collect();
         for name in ["accounts", "api", "cancel", "validate-credentials"] {
-            assert!(needed.iter().any(|needed| needed == name), "{name} is not among {needed:?}");
+            assert!(
+                needed.iter().any(|needed| needed == name),
+                "{name} is not among {needed:?}"
+            );
         }
         assert!(needed.len() < whole.functions.len());
     }
@@ -161,9 +212,18 @@ mod tests {
     #[test]
     fn a_release_is_named_by_all_of_its_content() {
         let id = release_id(&files(&[("a.zip", "1"), ("jobs/x/y.asl.json", "2")]));
-        assert_eq!(id, release_id(&files(&[("jobs/x/y.asl.json", "2"), ("a.zip", "1")])));
-        assert_ne!(id, release_id(&files(&[("a.zip", "1"), ("jobs/x/y.asl.json", "3")])));
-        assert_ne!(id, release_id(&files(&[("a.zip", "1"), ("jobs/x/z.asl.json", "2")])));
+        assert_eq!(
+            id,
+            release_id(&files(&[("jobs/x/y.asl.json", "2"), ("a.zip", "1")]))
+        );
+        assert_ne!(
+            id,
+            release_id(&files(&[("a.zip", "1"), ("jobs/x/y.asl.json", "3")]))
+        );
+        assert_ne!(
+            id,
+            release_id(&files(&[("a.zip", "1"), ("jobs/x/z.asl.json", "2")]))
+        );
         assert_eq!(id.len(), 20);
     }
 }

@@ -24,8 +24,11 @@ pub fn manifests(names: &[String], jobs: &[String]) -> Result<Vec<Manifest>> {
     wanted.sort();
     wanted.dedup();
     if wanted.is_empty() {
-        return Err(Error::not_asked(format!("{}: no step is named in the job's definition", jobs.join(", ")))
-            .next("name the steps that you run with it: --steps STEP,…"));
+        return Err(Error::not_asked(format!(
+            "{}: no step is named in the job's definition",
+            jobs.join(", ")
+        ))
+        .next("name the steps that you run with it: --steps STEP,…"));
     }
     wanted.iter().map(|name| steps::find(name)).collect()
 }
@@ -34,25 +37,38 @@ pub fn manifests(names: &[String], jobs: &[String]) -> Result<Vec<Manifest>> {
 fn steps_of(workspace: &Workspace, names: &[String]) -> Result<Vec<String>> {
     let known = package::jobs(workspace)?;
     let find = |name: &String| {
-        known.iter().find(|job| job.name == *name).cloned().ok_or_else(|| {
-            let known: Vec<_> = known.iter().map(|job| job.name.as_str()).collect();
-            Error::not_asked(format!("there is no job {name}")).next(format!("the jobs here are {}", known.join(", ")))
-        })
+        known
+            .iter()
+            .find(|job| job.name == *name)
+            .cloned()
+            .ok_or_else(|| {
+                let known: Vec<_> = known.iter().map(|job| job.name.as_str()).collect();
+                Error::not_asked(format!("there is no job {name}"))
+                    .next(format!("the jobs here are {}", known.join(", ")))
+            })
     };
     let jobs = names.iter().map(find).collect::<Result<Vec<_>>>()?;
     let called = package::called_by(workspace, &jobs)?.into_iter();
     // The runner's own functions work in no customer's account.
-    Ok(called.filter(|function| !function.is_the_runners()).map(|function| function.name.clone()).collect())
+    Ok(called
+        .filter(|function| !function.is_the_runners())
+        .map(|function| function.name.clone())
+        .collect())
 }
 
-/// A CloudFormation template of a role that may do exactly what these steps declare, whatever their parameters.
+/// A CloudFormation template of a role that may do exactly what these steps declare, whatever their
+/// parameters.
 pub fn template(steps: &[Manifest]) -> Result<Value> {
     let names: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
     let mut statements: Vec<Statement> = Vec::new();
-    for statement in steps.iter().flat_map(|step| step.permissions.iter().chain(&step.peer_permissions)) {
+    for statement in steps
+        .iter()
+        .flat_map(|step| step.permissions.iter().chain(&step.peer_permissions))
+    {
         // Steps share much; what they do on the same resources is said once.
-        let same =
-            |known: &&mut Statement| known.resources == statement.resources && known.condition == statement.condition;
+        let same = |known: &&mut Statement| {
+            known.resources == statement.resources && known.condition == statement.condition
+        };
         match statements.iter_mut().find(same) {
             Some(known) => known.actions.extend(statement.actions.iter().cloned()),
             None => statements.push(statement.clone()),
@@ -129,14 +145,19 @@ pub fn template(steps: &[Manifest]) -> Result<Value> {
     }))
 }
 
-/// A statement as CloudFormation fills it in: for every Region, because an account can have several.
+/// A statement as CloudFormation fills it in: for every Region, because an account can have
+/// several.
 fn allow(statement: &Statement) -> Value {
     let resource = |resource: &String| {
         let filled = resource
             .replace("$partition", "${AWS::Partition}")
             .replace("$region", "*")
             .replace("$account", "${AWS::AccountId}");
-        if filled.contains("${AWS::") { json!({ "Fn::Sub": filled }) } else { json!(filled) }
+        if filled.contains("${AWS::") {
+            json!({ "Fn::Sub": filled })
+        } else {
+            json!(filled)
+        }
     };
     let mut actions = statement.actions.clone();
     actions.sort();
@@ -154,7 +175,10 @@ fn parts(statements: Vec<Value>) -> Vec<Vec<Value>> {
     let mut parts: Vec<Vec<Value>> = Vec::new();
     for statement in statements {
         match parts.last_mut() {
-            Some(part) if length(&[part.as_slice(), std::slice::from_ref(&statement)].concat()) <= POLICY_LIMIT => {
+            Some(part)
+                if length(&[part.as_slice(), std::slice::from_ref(&statement)].concat())
+                    <= POLICY_LIMIT =>
+            {
                 part.push(statement);
             }
             _ => parts.push(vec![statement]),
@@ -163,7 +187,8 @@ fn parts(statements: Vec<Value>) -> Vec<Vec<Value>> {
     parts
 }
 
-/// More than IAM will count: its own text is without `Fn::Sub`, and an account ID is shorter than `${AWS::AccountId}`.
+/// More than IAM will count: its own text is without `Fn::Sub`, and an account ID is shorter than
+/// `${AWS::AccountId}`.
 fn length(statements: &[Value]) -> usize {
     policy(statements).to_string().chars().count()
 }
@@ -179,7 +204,10 @@ fn shortened(text: &str, limit: usize) -> String {
         return text.to_owned();
     }
     let start = &text[..text.floor_char_boundary(limit)];
-    format!("{} and more", start.rfind(", ").map_or(start, |end| &start[..end]))
+    format!(
+        "{} and more",
+        start.rfind(", ").map_or(start, |end| &start[..end])
+    )
 }
 
 #[cfg(test)]
@@ -189,29 +217,52 @@ mod tests {
     use super::*;
 
     fn of(names: &[&str]) -> Value {
-        let steps: Vec<_> = names.iter().map(|name| steps::find(name).unwrap()).collect();
+        let steps: Vec<_> = names
+            .iter()
+            .map(|name| steps::find(name).unwrap())
+            .collect();
         template(&steps).unwrap()
     }
 
     #[test]
     fn the_role_may_do_what_the_steps_declare_and_nothing_else() {
         let template = of(&["ec2-start", "ec2-stop", "s3-list"]);
-        let statements = &template["Resources"]["Permissions1"]["Properties"]["PolicyDocument"]["Statement"];
-        let instances = json!([{ "Fn::Sub": "arn:${AWS::Partition}:ec2:*:${AWS::AccountId}:instance/*" }]);
+        let statements =
+            &template["Resources"]["Permissions1"]["Properties"]["PolicyDocument"]["Statement"];
+        let instances =
+            json!([{ "Fn::Sub": "arn:${AWS::Partition}:ec2:*:${AWS::AccountId}:instance/*" }]);
         let statements = statements.as_array().unwrap();
-        let on_instances: Vec<_> = statements.iter().filter(|statement| statement["Resource"] == instances).collect();
+        let on_instances: Vec<_> = statements
+            .iter()
+            .filter(|statement| statement["Resource"] == instances)
+            .collect();
         assert_eq!(on_instances.len(), 1, "{statements:?}");
-        assert_eq!(on_instances[0]["Action"], json!(["ec2:StartInstances", "ec2:StopInstances"]));
+        assert_eq!(
+            on_instances[0]["Action"],
+            json!(["ec2:StartInstances", "ec2:StopInstances"])
+        );
         let text = template.to_string();
-        assert!(text.contains("s3:ListBucket") && !text.contains("athena:") && !text.contains("$region"), "{text}");
-        assert!(text.contains(r#""Condition":{"StringEquals":{"sts:ExternalId":{"Ref":"ExternalId"}}}"#));
+        assert!(
+            text.contains("s3:ListBucket")
+                && !text.contains("athena:")
+                && !text.contains("$region"),
+            "{text}"
+        );
+        assert!(
+            text.contains(
+                r#""Condition":{"StringEquals":{"sts:ExternalId":{"Ref":"ExternalId"}}}"#
+            )
+        );
     }
 
     #[test]
     fn even_all_steps_fit_one_role() {
         let template = template(&steps::catalog().unwrap()).unwrap();
-        let policies =
-            template["Resources"].as_object().unwrap().iter().filter(|(id, _)| id.starts_with("Permissions"));
+        let policies = template["Resources"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(id, _)| id.starts_with("Permissions"));
         for (id, policy) in policies {
             let length = policy["Properties"]["PolicyDocument"].to_string().len();
             assert!(length <= POLICY_LIMIT, "{id}: {length}");

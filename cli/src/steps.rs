@@ -1,4 +1,5 @@
-//! The steps' catalog and pages. The catalog is made from the binaries' own manifests by `cargo xtask generate`.
+//! The steps' catalog and pages. The catalog is made from the binaries' own manifests by `cargo
+//! xtask generate`.
 
 pub mod page;
 pub mod parameters;
@@ -18,7 +19,8 @@ const TYPING_ERRORS: usize = 3;
 /// How many names are proposed.
 const PROPOSED: usize = 3;
 
-/// The manifests of steps by service, which is the folder below `functions/`; each service's by name.
+/// The manifests of steps by service, which is the folder below `functions/`; each service's by
+/// name.
 pub type Catalog = BTreeMap<String, Vec<Manifest>>;
 
 /// The manifests of all steps by service.
@@ -42,7 +44,11 @@ pub fn find(name: &str) -> Result<Manifest> {
     }
     let near = nearest(steps.into_iter().map(|step| step.name).collect(), name);
     let all = "`stepward steps` lists all";
-    let next = if near.is_empty() { all.into() } else { format!("is it {}? {all}", near.join(" or ")) };
+    let next = if near.is_empty() {
+        all.into()
+    } else {
+        format!("is it {}? {all}", near.join(" or "))
+    };
     Err(Error::not_asked(format!("there is no step {name}")).next(next))
 }
 
@@ -56,7 +62,8 @@ fn nearest(mut known: Vec<String>, name: &str) -> Vec<String> {
 }
 
 fn shares_word(known: &str, name: &str) -> bool {
-    name.split('-').any(|word| word.len() > 1 && known.split('-').any(|other| other == word))
+    name.split('-')
+        .any(|word| word.len() > 1 && known.split('-').any(|other| other == word))
 }
 
 #[cfg(test)]
@@ -70,11 +77,17 @@ mod tests {
         for (name, says) in [
             ("ec2-strat", "is it ec2-start or "),
             ("ec2start", "is it ec2-start or "),
-            ("athenaquery", "is it athena-query? `stepward steps` lists all"),
+            (
+                "athenaquery",
+                "is it athena-query? `stepward steps` lists all",
+            ),
             ("x", "Next: `stepward steps` lists all"),
         ] {
             let said = find(name).unwrap_err().to_string();
-            assert!(said.contains(&format!("no step {name}")) && said.contains(says), "{said}");
+            assert!(
+                said.contains(&format!("no step {name}")) && said.contains(says),
+                "{said}"
+            );
         }
     }
 

@@ -47,7 +47,8 @@ struct Target {
     name: String,
 }
 
-/// The package whose functions are the runner's own. Every other package below `functions/` is a service with its steps.
+/// The package whose functions are the runner's own. Every other package below `functions/` is a
+/// service with its steps.
 const CONTROL: &str = "stepward-control";
 
 impl Function {
@@ -60,22 +61,29 @@ impl Function {
     /// The folder below `functions/`: its package is called after it.
     #[must_use]
     pub fn service(&self) -> &str {
-        self.package.strip_prefix("stepward-").unwrap_or(&self.package)
+        self.package
+            .strip_prefix("stepward-")
+            .unwrap_or(&self.package)
     }
 }
 
 impl Workspace {
-    /// Finds the checkout around the current directory, else the one that this program was built from.
+    /// Finds the checkout around the current directory, else the one that this program was built
+    /// from.
     pub fn find() -> Result<Self> {
         let here = std::env::current_dir().doing("the current directory")?;
         let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
         let root = here
             .ancestors()
             .chain(built_from)
-            .find(|dir| dir.join("infra/template.yaml").is_file() && dir.join("Cargo.toml").is_file())
+            .find(|dir| {
+                dir.join("infra/template.yaml").is_file() && dir.join("Cargo.toml").is_file()
+            })
             .ok_or_else(|| {
-                Error::not_asked("this command needs a checkout of Stepward, and there is none here")
-                    .next("change into the directory that holds infra/template.yaml")
+                Error::not_asked(
+                    "this command needs a checkout of Stepward, and there is none here",
+                )
+                .next("change into the directory that holds infra/template.yaml")
             })?;
         Self::at(root)
     }
@@ -90,9 +98,14 @@ impl Workspace {
             .map_err(|e| e.next("install Rust (rustup) and see that `cargo` is on the PATH"))?;
         if !answer.status.success() {
             let said = String::from_utf8_lossy(&answer.stderr);
-            return Err(Error::new(format!("cargo metadata in {}: {}", root.display(), said.trim())));
+            return Err(Error::new(format!(
+                "cargo metadata in {}: {}",
+                root.display(),
+                said.trim()
+            )));
         }
-        let metadata: Metadata = serde_json::from_slice(&answer.stdout).doing("the answer of cargo metadata")?;
+        let metadata: Metadata =
+            serde_json::from_slice(&answer.stdout).doing("the answer of cargo metadata")?;
         let below = metadata.workspace_root.join("functions");
         let mut functions: Vec<_> = metadata
             .packages
@@ -100,15 +113,24 @@ impl Workspace {
             .filter(|package| package.manifest_path.starts_with(&below))
             .flat_map(|package| package.targets.iter().map(move |target| (package, target)))
             .filter(|(_, target)| target.kind.iter().any(|kind| kind == "bin"))
-            .map(|(package, target)| Function { name: target.name.clone(), package: package.name.clone() })
+            .map(|(package, target)| Function {
+                name: target.name.clone(),
+                package: package.name.clone(),
+            })
             .collect();
         functions.sort();
-        Ok(Self { root: metadata.workspace_root, target: metadata.target_directory, functions })
+        Ok(Self {
+            root: metadata.workspace_root,
+            target: metadata.target_directory,
+            functions,
+        })
     }
 
     /// Reads a file of the checkout.
     pub fn read(&self, path: &str) -> Result<Vec<u8>> {
-        std::fs::read(self.root.join(path)).doing(path).map_err(|e| e.next("restore it, as with `git checkout`"))
+        std::fs::read(self.root.join(path))
+            .doing(path)
+            .map_err(|e| e.next("restore it, as with `git checkout`"))
     }
 
     /// Where the local cloud keeps its files.

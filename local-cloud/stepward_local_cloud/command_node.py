@@ -141,7 +141,9 @@ def interpreter(script):
         return ["pwsh", "-File"]
     with script.open() as lines:
         first = lines.readline().strip()
-    return first[2:].strip().split(None, 1) if first[:2] == "#!" and first[2:].strip() else ["/bin/sh"]
+    return (
+        first[2:].strip().split(None, 1) if first[:2] == "#!" and first[2:].strip() else ["/bin/sh"]
+    )
 
 
 def collect_output(invocation, process):
@@ -150,7 +152,9 @@ def collect_output(invocation, process):
     with contextlib.ExitStack() as stack:
         pipes = stack.enter_context(selectors.DefaultSelector())
         for name, pipe in (("stdout", process.stdout), ("stderr", process.stderr)):
-            pipes.register(pipe, selectors.EVENT_READ, stack.enter_context(open(invocation.file(name), "ab")))
+            pipes.register(
+                pipe, selectors.EVENT_READ, stack.enter_context(open(invocation.file(name), "ab"))
+            )
         while True:
             if invocation.cancelled or time.time() >= until:
                 kill(process)
@@ -203,7 +207,11 @@ def put_log_events(group, stream, data):
     logs._create_log_group({"logGroupName": group})
     logs._create_log_stream({"logGroupName": group, "logStreamName": stream})
     events, event = [], b""
-    lines = (line[at : at + LOG_EVENT] for line in data.splitlines(True) for at in range(0, len(line), LOG_EVENT))
+    lines = (
+        line[at : at + LOG_EVENT]
+        for line in data.splitlines(True)
+        for at in range(0, len(line), LOG_EVENT)
+    )
     for line in lines:
         if event and len(event) + len(line) > LOG_EVENT:
             events.append(event)
@@ -270,7 +278,11 @@ def start_threads():
         watcher = [sys.executable, "-c", WATCHER, str(nodes)]
         threads.append(
             subprocess.Popen(
-                watcher, cwd="/", stdin=subprocess.PIPE, pass_fds=[lock_file.fileno()], start_new_session=True
+                watcher,
+                cwd="/",
+                stdin=subprocess.PIPE,
+                pass_fds=[lock_file.fileno()],
+                start_new_session=True,
             )
         )
         for task in [watch_the_clock, *[run_invocations] * PROCESSES]:

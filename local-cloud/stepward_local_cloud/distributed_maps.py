@@ -23,7 +23,16 @@ from .execution_history import add_linked_event, map_item, previous_event_id
 from .map_results import RESULT_LIMIT, result_files, result_folder, state_result, too_large
 
 DEFAULT_CONCURRENCY = 64
-COUNTS = ["pending", "running", "succeeded", "failed", "timedOut", "aborted", "total", "resultsWritten"]
+COUNTS = [
+    "pending",
+    "running",
+    "succeeded",
+    "failed",
+    "timedOut",
+    "aborted",
+    "total",
+    "resultsWritten",
+]
 
 running = {}  # MapRun by ARN
 stop_execution = sfn._stop_execution
@@ -67,7 +76,12 @@ class MapRun:
     def run(self):
         with ThreadPoolExecutor(max_workers=max(1, min(self.concurrency, len(self.items)))) as pool:
             indexes = range(len(self.items))
-            wait([pool.submit(contextvars.copy_context().run, self.run_item, index) for index in indexes])
+            wait(
+                [
+                    pool.submit(contextvars.copy_context().run, self.run_item, index)
+                    for index in indexes
+                ]
+            )
         with self.changing:
             if self.record["status"] == "RUNNING":
                 self.end("SUCCEEDED")
@@ -121,7 +135,8 @@ class MapRun:
         add_linked_event(child, "ExecutionStarted", {"executionStartedEventDetails": started})
         previous_event_id.set(0)  # on AWS the event before the first state is 0, and not 1
         ctx = {
-            "QueryLanguage": self.processor.get("QueryLanguage") or self.fields.ctx.get("QueryLanguage", "JSONPath"),
+            "QueryLanguage": self.processor.get("QueryLanguage")
+            or self.fields.ctx.get("QueryLanguage", "JSONPath"),
             "Execution": {
                 "Id": child["executionArn"],
                 "Input": child_input,
@@ -135,7 +150,9 @@ class MapRun:
         while name and child["status"] == "RUNNING":
             state = self.processor["States"].get(name)
             if state is None:
-                raise sfn._ExecutionError("States.Runtime", f"State '{name}' not found in definition")
+                raise sfn._ExecutionError(
+                    "States.Runtime", f"State '{name}' not found in definition"
+                )
             kind = state["Type"]
             ctx["State"] = {"Name": name, "EnteredTime": now_iso(), "RetryCount": 0}
             entered = {"name": name, "input": json.dumps(data)}
@@ -164,10 +181,14 @@ class MapRun:
                     add_linked_event(child, "ExecutionSucceeded", details)
                 elif status == "FAILED":
                     child.update(error=error.error, cause=error.cause)
-                    details = {"executionFailedEventDetails": {"error": error.error, "cause": error.cause}}
+                    details = {
+                        "executionFailedEventDetails": {"error": error.error, "cause": error.cause}
+                    }
                     add_linked_event(child, "ExecutionFailed", details)
                 else:
-                    add_linked_event(child, "ExecutionAborted", {"executionAbortedEventDetails": {}})
+                    add_linked_event(
+                        child, "ExecutionAborted", {"executionAbortedEventDetails": {}}
+                    )
             # A child that was stopped comes here a second time, when its current state ends.
             if child["executionArn"] not in self.outputs:
                 self.outputs[child["executionArn"]] = output
@@ -208,13 +229,22 @@ class MapRun:
         folder = result_folder(prefix, self.id)
         pending = [item for item, child in zip(self.items, self.children) if child is None]
         written = {
-            status: [{"Key": f"{folder}/{name}", "Size": put(bucket, f"{folder}/{name}", text)} for name, text in files]
+            status: [
+                {"Key": f"{folder}/{name}", "Size": put(bucket, f"{folder}/{name}", text)}
+                for name, text in files
+            ]
             for status, files in result_files(self.ended, self.outputs, pending, config).items()
         }
         for counts in (self.record["itemCounts"], self.record["executionCounts"]):
             counts["resultsWritten"] = len(self.ended)
         key = f"{folder}/manifest.json"
-        put(bucket, key, json.dumps({"DestinationBucket": bucket, "MapRunArn": self.arn, "ResultFiles": written}))
+        put(
+            bucket,
+            key,
+            json.dumps(
+                {"DestinationBucket": bucket, "MapRunArn": self.arn, "ResultFiles": written}
+            ),
+        )
         return {"MapRunArn": self.arn, "ResultWriterDetails": {"Bucket": bucket, "Key": key}}
 
 
@@ -243,7 +273,9 @@ class Fields:
     def items(self):
         reader = self.state.get("ItemReader")
         if self.state.get("ItemBatcher"):
-            raise sfn._ExecutionError("States.Runtime", "The local cloud does not batch the items of a Map")
+            raise sfn._ExecutionError(
+                "States.Runtime", "The local cloud does not batch the items of a Map"
+            )
         if reader and self.jsonata:
             config = self.value(reader.get("ReaderConfig") or {})
             read = {**reader, "Parameters": self.arguments(reader), "ReaderConfig": config}
@@ -253,7 +285,9 @@ class Fields:
         elif self.jsonata and "Items" in self.state:
             items = sfn._jsonata_state_field(self.state, "Items", "array", self.raw_input, self.ctx)
         else:
-            items = sfn._resolve_path_or_ctx(self.state.get("ItemsPath", "$"), self.effective, self.ctx)
+            items = sfn._resolve_path_or_ctx(
+                self.state.get("ItemsPath", "$"), self.effective, self.ctx
+            )
         return items if isinstance(items, list) else [items]
 
     def item(self, index, value):
@@ -268,7 +302,9 @@ def put(bucket, key, text):
     body = text.encode()
     status, _, answer = s3._put_object(bucket, key, body, {})
     if status != 200:
-        raise sfn._ExecutionError("States.ResultWriterFailed", f"Writing s3://{bucket}/{key} failed: {answer.decode()}")
+        raise sfn._ExecutionError(
+            "States.ResultWriterFailed", f"Writing s3://{bucket}/{key} failed: {answer.decode()}"
+        )
     return len(body)
 
 
@@ -277,8 +313,12 @@ def run_distributed_map(state, raw_input, effective, processor, execution, ctx):
     run = MapRun(fields, processor, execution)
     writer = state.get("ResultWriter") or {}
     length = 0 if state.get("ItemReader") else len(run.items)
-    add_linked_event(execution, "MapStateStarted", {"mapStateStartedEventDetails": {"length": length}})
-    add_linked_event(execution, "MapRunStarted", {"mapRunStartedEventDetails": {"mapRunArn": run.arn}})
+    add_linked_event(
+        execution, "MapStateStarted", {"mapStateStartedEventDetails": {"length": length}}
+    )
+    add_linked_event(
+        execution, "MapRunStarted", {"mapRunStartedEventDetails": {"mapRunArn": run.arn}}
+    )
     running[run.arn] = run
     try:
         run.run()

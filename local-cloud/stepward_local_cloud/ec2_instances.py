@@ -40,15 +40,24 @@ def describe_page_of_instances(parameters):
         return describe_instances(parameters)
     ec2._cleanup_terminated()
     filters = ec2._parse_filters(parameters)
-    found = [instance for instance in ec2._instances.values() if ec2._matches_filters(instance, filters)]
-    start, end = page_bounds(parameter(parameters, "MaxResults"), parameter(parameters, "NextToken"))
+    found = [
+        instance for instance in ec2._instances.values() if ec2._matches_filters(instance, filters)
+    ]
+    start, end = page_bounds(
+        parameter(parameters, "MaxResults"), parameter(parameters, "NextToken")
+    )
     page = found[start:end]
     if not page:
         return ec2._xml(200, "DescribeInstancesResponse", "<reservationSet/>")
-    ids = {f"InstanceId.{number}": [instance["InstanceId"]] for number, instance in enumerate(page, 1)}
+    ids = {
+        f"InstanceId.{number}": [instance["InstanceId"]] for number, instance in enumerate(page, 1)
+    }
     status, headers, body = describe_instances(ids)
     if status == 200 and end < len(found):
-        body = body.replace(b"</reservationSet>", b"</reservationSet><nextToken>" + page_token(end) + b"</nextToken>")
+        body = body.replace(
+            b"</reservationSet>",
+            b"</reservationSet><nextToken>" + page_token(end) + b"</nextToken>",
+        )
     return status, headers, body
 
 

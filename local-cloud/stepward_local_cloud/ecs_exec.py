@@ -19,7 +19,9 @@ def execute_command_on_tagged_stream(data):
     if status == 200:
         answer = json.loads(body)
         tags = {tag["key"]: tag["value"] for tag in ecs._tasks[answer["taskArn"]].get("tags") or []}
-        answer["session"] = session_on_stream(answer["session"], tags.get(STREAM_TAG), data.get("command", ""))
+        answer["session"] = session_on_stream(
+            answer["session"], tags.get(STREAM_TAG), data.get("command", "")
+        )
         body = json.dumps(answer).encode()
     return status, headers, body
 

@@ -58,13 +58,19 @@ def run_recorded_sub_machine(states, start_at, input_data, execution, ctx):
         return run_sub_machine(states, start_at, input_data, execution, ctx)
     map_item.set(item)
     iteration = {"name": ctx["State"]["Name"], "index": item["Index"]}
-    add_linked_event(execution, "MapIterationStarted", {"mapIterationStartedEventDetails": iteration})
+    add_linked_event(
+        execution, "MapIterationStarted", {"mapIterationStartedEventDetails": iteration}
+    )
     try:
         output = run_sub_machine(states, start_at, input_data, execution, ctx)
     except Exception:
-        add_linked_event(execution, "MapIterationFailed", {"mapIterationFailedEventDetails": iteration})
+        add_linked_event(
+            execution, "MapIterationFailed", {"mapIterationFailedEventDetails": iteration}
+        )
         raise
-    add_linked_event(execution, "MapIterationSucceeded", {"mapIterationSucceededEventDetails": iteration})
+    add_linked_event(
+        execution, "MapIterationSucceeded", {"mapIterationSucceededEventDetails": iteration}
+    )
     return output
 
 

@@ -29,7 +29,9 @@ def unpack(archive, directory):
     command = [sys.executable, "-I", "-S", "-c", UNPACK, directory]
     ended = subprocess.run(command, input=archive.fp.read(), capture_output=True, check=False)
     if ended.returncode != 0:
-        raise zipfile.BadZipFile(f"unpacking into {directory} failed: {ended.stderr.decode(errors='replace').strip()}")
+        raise zipfile.BadZipFile(
+            f"unpacking into {directory} failed: {ended.stderr.decode(errors='replace').strip()}"
+        )
 
 
 def install():

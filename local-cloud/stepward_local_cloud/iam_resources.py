@@ -78,11 +78,19 @@ def command_checks(request, region, account):
         document = f"arn:aws:ssm:{region}:{owner}:document/{document}"
     ids = list(request.get("InstanceIds") or [])
     for target in request.get("Targets") or []:
-        ids += target.get("Values") or [] if target.get("Key", "").lower() == "instanceids" else ["*"]
+        ids += (
+            target.get("Values") or [] if target.get("Key", "").lower() == "instanceids" else ["*"]
+        )
     names = sorted(set(FROM_PARAMETER_STORE.findall(json.dumps(request.get("Parameters") or {}))))
     arns = [document, *(f"arn:aws:ec2:{region}:{account}:instance/{node}" for node in ids)]
-    stored = [f"arn:aws:ssm:{region}:{account}:parameter/{name.partition(':')[0].lstrip('/')}" for name in names]
-    return [*(("ssm:SendCommand", arn) for arn in arns), *(("ssm:GetParameters", arn) for arn in stored)]
+    stored = [
+        f"arn:aws:ssm:{region}:{account}:parameter/{name.partition(':')[0].lstrip('/')}"
+        for name in names
+    ]
+    return [
+        *(("ssm:SendCommand", arn) for arn in arns),
+        *(("ssm:GetParameters", arn) for arn in stored),
+    ]
 
 
 def install():

@@ -7,7 +7,12 @@ import json
 import re
 import time
 
-from ministack.core.responses import AccountRegionScopedDict, error_response_json, json_response, new_uuid
+from ministack.core.responses import (
+    AccountRegionScopedDict,
+    error_response_json,
+    json_response,
+    new_uuid,
+)
 from ministack.services import cloudwatch_logs as logs
 
 COMMENT = re.compile(r"(?m)^\s*#.*\n?")
@@ -23,7 +28,9 @@ reset_logs = logs.reset
 def put_query_definition(data):
     name, text = data.get("name"), data.get("queryString")
     if not name or not text:
-        return error_response_json("InvalidParameterException", "name and queryString are required.", 400)
+        return error_response_json(
+            "InvalidParameterException", "name and queryString are required.", 400
+        )
     key = data.get("queryDefinitionId")
     if key and key not in definitions:
         return query_definition_not_found(key)
@@ -41,8 +48,12 @@ def put_query_definition(data):
 
 def describe_query_definitions(data):
     prefix = data.get("queryDefinitionNamePrefix", "")
-    found = [definition for definition in definitions.values() if definition["name"].startswith(prefix)]
-    return page_response("queryDefinitions", sorted(found, key=lambda definition: definition["name"]), data)
+    found = [
+        definition for definition in definitions.values() if definition["name"].startswith(prefix)
+    ]
+    return page_response(
+        "queryDefinitions", sorted(found, key=lambda definition: definition["name"]), data
+    )
 
 
 def delete_query_definition(data):
@@ -52,7 +63,9 @@ def delete_query_definition(data):
 
 
 def query_definition_not_found(key):
-    return error_response_json("ResourceNotFoundException", f"The query definition does not exist: {key}", 400)
+    return error_response_json(
+        "ResourceNotFoundException", f"The query definition does not exist: {key}", 400
+    )
 
 
 def describe_queries(data):
@@ -69,7 +82,9 @@ def describe_queries(data):
 def page_response(name, items, data):
     start = int(data.get("nextToken", 0))
     end = start + int(data.get("maxResults", 1000))
-    return json_response({name: items[start:end], **({"nextToken": str(end)} if end < len(items) else {})})
+    return json_response(
+        {name: items[start:end], **({"nextToken": str(end)} if end < len(items) else {})}
+    )
 
 
 def without_comments(query):

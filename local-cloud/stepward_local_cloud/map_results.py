@@ -25,7 +25,11 @@ def results_of(child, output, transformation):
 def execution_details(child):
     succeeded = child["status"] == "SUCCEEDED"
     return {
-        **({} if succeeded else {"Cause": child.get("cause") or "", "Error": child.get("error") or ""}),
+        **(
+            {}
+            if succeeded
+            else {"Cause": child.get("cause") or "", "Error": child.get("error") or ""}
+        ),
         "ExecutionArn": child["executionArn"],
         "Input": child["input"],
         "InputDetails": {"Included": True},
@@ -34,7 +38,11 @@ def execution_details(child):
         "OutputDetails": {"Included": True},
         "RedriveCount": 0,
         "RedriveStatus": "NOT_REDRIVABLE" if succeeded else "REDRIVABLE_BY_MAP_RUN",
-        **({"RedriveStatusReason": "Execution is SUCCEEDED and cannot be redriven"} if succeeded else {}),
+        **(
+            {"RedriveStatusReason": "Execution is SUCCEEDED and cannot be redriven"}
+            if succeeded
+            else {}
+        ),
         "StartDate": child["startDate"],
         "StateMachineArn": child["stateMachineArn"],
         "Status": child["status"],
@@ -45,7 +53,11 @@ def execution_details(child):
 def state_result(children, outputs, config, state_name):
     """The result of a Map without a bucket for its results."""
     transformation = config.get("Transformation", "COMPACT")
-    result = [part for child in children for part in results_of(child, outputs[child["executionArn"]], transformation)]
+    result = [
+        part
+        for child in children
+        for part in results_of(child, outputs[child["executionArn"]], transformation)
+    ]
     if len(json.dumps(result)) > RESULT_LIMIT:
         raise too_large(f"state/task '{state_name}'")
     return json_lines(result) if is_json_lines(config) else result
@@ -56,7 +68,10 @@ def result_files(ended, outputs, pending_items, config):
     transformation = config.get("Transformation", "NONE")
     entries = {
         "FAILED": [],
-        "PENDING": [{"Input": json.dumps(item), "InputDetails": {"Included": True}} for item in pending_items],
+        "PENDING": [
+            {"Input": json.dumps(item), "InputDetails": {"Included": True}}
+            for item in pending_items
+        ],
         "SUCCEEDED": [],
     }
     for child in ended:
@@ -65,7 +80,8 @@ def result_files(ended, outputs, pending_items, config):
     suffix = "jsonl" if is_json_lines(config) else "json"
     written = (lambda results: json_lines(results) + "\n") if is_json_lines(config) else json.dumps
     return {
-        status: [(f"{status}_0.{suffix}", written(results))] if results else [] for status, results in entries.items()
+        status: [(f"{status}_0.{suffix}", written(results))] if results else []
+        for status, results in entries.items()
     }
 
 

@@ -35,12 +35,28 @@ to_run = queue.SimpleQueue()
 class Invocation:
     """One command on one instance."""
 
-    __slots__ = ("command", "node", "status", "details", "code", "started", "ended", "cancelled", "process")
+    __slots__ = (
+        "command",
+        "node",
+        "status",
+        "details",
+        "code",
+        "started",
+        "ended",
+        "cancelled",
+        "process",
+    )
 
     def __init__(self, command, node):
         self.command, self.node = command, node
         self.status = self.details = "Pending"
-        self.code, self.started, self.ended, self.cancelled, self.process = NEVER_RAN, None, None, False, None
+        self.code, self.started, self.ended, self.cancelled, self.process = (
+            NEVER_RAN,
+            None,
+            None,
+            False,
+            None,
+        )
 
     def file(self, kind):
         return agent / f"{self.command.id}.{self.node}.{kind}"
@@ -72,7 +88,11 @@ class Command:
             started = self.running or self.left < len(self.invocations)
             if self.cancelled:
                 return "Cancelling", "Cancelling"
-            return ("InProgress", "InProgress") if started else ("Pending", "Delayed" if self.delayed else "Pending")
+            return (
+                ("InProgress", "InProgress")
+                if started
+                else ("Pending", "Delayed" if self.delayed else "Pending")
+            )
         if not self.invocations:
             return "Success", "NoInstancesInTag"
         if self.ends["Cancelled"]:
@@ -97,8 +117,14 @@ def advance(command):
     """Starts the invocations that may start and ends those that may not: after each end of one, and by the clock."""
     with changing:
         now = time.time()
-        returned = [invocation for invocation in command.delayed if ping(*command.scope, invocation.node) != "Stopped"]
-        command.delayed = [invocation for invocation in command.delayed if invocation not in returned]
+        returned = [
+            invocation
+            for invocation in command.delayed
+            if ping(*command.scope, invocation.node) != "Stopped"
+        ]
+        command.delayed = [
+            invocation for invocation in command.delayed if invocation not in returned
+        ]
         command.waiting.extendleft(reversed(returned))
         if command.errors() > command.max_errors or now >= command.expires:
             late = [*command.delayed, *command.waiting]
@@ -153,7 +179,9 @@ def cancel_invocation(invocation):
             if invocation.process:
                 kill(invocation.process)
             return
-        command.waiting = collections.deque(other for other in command.waiting if other is not invocation)
+        command.waiting = collections.deque(
+            other for other in command.waiting if other is not invocation
+        )
         command.delayed = [other for other in command.delayed if other is not invocation]
         end_invocation(invocation, "Cancelled", "Cancelled")
 

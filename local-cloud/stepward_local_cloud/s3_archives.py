@@ -14,7 +14,10 @@ def refusal(headers):
     bucket, key = copy_source(headers.get("x-amz-copy-source", ""))
     found = (s3._buckets.get(bucket) or {"objects": {}})["objects"].get(key, {})
     storage_class = found.get("storage_class")
-    if storage_class not in s3._ARCHIVE_STORAGE_CLASSES or s3._sync_restore(bucket, key, found) == "restored":
+    if (
+        storage_class not in s3._ARCHIVE_STORAGE_CLASSES
+        or s3._sync_restore(bucket, key, found) == "restored"
+    ):
         return None
     return s3._invalid_object_state(bucket, key, storage_class)
 

@@ -34,7 +34,9 @@ def initiator(authorization):
 
 def list_uploads_with_initiators(bucket, query):
     status, headers, body = list_multipart_uploads(bucket, query)
-    initiators = {upload_id: upload["initiator"] for upload_id, upload in s3._multipart_uploads.items()}
+    initiators = {
+        upload_id: upload["initiator"] for upload_id, upload in s3._multipart_uploads.items()
+    }
     return status, headers, with_initiators(body.decode(), initiators).encode()
 
 

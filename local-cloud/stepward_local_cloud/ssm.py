@@ -89,9 +89,13 @@ def send_command(data):
     if document not in DOCUMENTS:
         raise Refused("InvalidDocument", f"Document with name {document} does not exist.")
     if data.get("DocumentVersion", "$DEFAULT") not in ("$DEFAULT", "$LATEST", "1"):
-        raise Refused("InvalidDocumentVersion", f"Document version {data['DocumentVersion']} does not exist.")
+        raise Refused(
+            "InvalidDocumentVersion", f"Document version {data['DocumentVersion']} does not exist."
+        )
     if data.get("NotificationConfig") or data.get("AlarmConfiguration"):
-        raise Refused("InvalidNotificationConfig", "The local cloud neither notifies nor watches alarms.")
+        raise Refused(
+            "InvalidNotificationConfig", "The local cloud neither notifies nor watches alarms."
+        )
     bucket = data.get("OutputS3BucketName")
     if bucket and s3._ensure_bucket(bucket) is None:
         raise Refused("InvalidOutputFolder", f"The S3 bucket {bucket} does not exist.")
@@ -170,10 +174,18 @@ def list_command_invocations(data):
         if command.requested + SHOWN_LATE <= time.time()
         for invocation in command.invocations.values()
         if data.get("InstanceId") in (None, invocation.node)
-        and all(matches_filter(command, (invocation.status, invocation.details), one) for one in wanted)
+        and all(
+            matches_filter(command, (invocation.status, invocation.details), one) for one in wanted
+        )
     ]
     details = bool(data.get("Details"))
-    return page("CommandInvocations", found, lambda invocation: show_invocation(invocation, details), data, most=50)
+    return page(
+        "CommandInvocations",
+        found,
+        lambda invocation: show_invocation(invocation, details),
+        data,
+        most=50,
+    )
 
 
 def matches_filter(command, statuses, wanted):
@@ -223,14 +235,26 @@ def describe_instance_information(data):
     wanted = data.get("Filters") or []
     legacy = data.get("InstanceInformationFilterList") or []
     if wanted and legacy:
-        raise Refused("ValidationException", "Filters and InstanceInformationFilterList exclude each other.")
+        raise Refused(
+            "ValidationException", "Filters and InstanceInformationFilterList exclude each other."
+        )
     wanted += [{"Key": one.get("key"), "Values": one.get("valueSet")} for one in legacy]
     known, found = had_profiles(get_account_id(), get_region()), []
     for node, instance in ec2._instances.items():
         status = ping_instance(instance, node in known)
-        if status in ("Online", "ConnectionLost") and all(matches_node_filter(instance, status, one) for one in wanted):
+        if status in ("Online", "ConnectionLost") and all(
+            matches_node_filter(instance, status, one) for one in wanted
+        ):
             found.append((instance, status))
-    return page("InstanceInformationList", found, lambda one: show_node(*one), data, most=50, least=5, usual=10)
+    return page(
+        "InstanceInformationList",
+        found,
+        lambda one: show_node(*one),
+        data,
+        most=50,
+        least=5,
+        usual=10,
+    )
 
 
 def matches_node_filter(instance, status, wanted):
@@ -240,7 +264,9 @@ def matches_node_filter(instance, status, wanted):
     if name.startswith("tag:") or name == "tag-key":
         return has_tag(instance["InstanceId"], name, values)
     if name == "PingStatus" and not set(values) <= {"Online", "ConnectionLost", "Inactive"}:
-        raise Refused("InvalidInstanceInformationFilterValue", f"{values} are not values of PingStatus.")
+        raise Refused(
+            "InvalidInstanceInformationFilterValue", f"{values} are not values of PingStatus."
+        )
     if name == "InstanceIds":
         for value in values:
             check("filters", value, INSTANCE_ID)

@@ -19,10 +19,14 @@ OUTPUT, STDOUT, STDERR = 2_500, 24_000, 8_000
 def page(name, found, show, data, most, least=1, usual=None):
     size = data.get("MaxResults") or usual or most
     if not least <= size <= most:
-        bound = f"less than or equal to {most}" if size > most else f"greater than or equal to {least}"
+        bound = (
+            f"less than or equal to {most}" if size > most else f"greater than or equal to {least}"
+        )
         raise invalid("maxResults", size, f"have value {bound}")
     try:
-        start = int(base64.b64decode(data["NextToken"], validate=True)) if data.get("NextToken") else 0
+        start = (
+            int(base64.b64decode(data["NextToken"], validate=True)) if data.get("NextToken") else 0
+        )
     except ValueError:
         raise Refused("InvalidNextToken", "The specified token isn't valid.") from None
     answer = {name: [show(one) for one in found[start : start + size]]}
@@ -58,7 +62,9 @@ def show_command(command):
         "DeliveryTimedOutCount": command.ends["DeliveryTimedOut"],
         "ServiceRole": request.get("ServiceRoleArn") or "",
         "CloudWatchOutputConfig": {
-            "CloudWatchLogGroupName": output_log_group(command) if config.get("CloudWatchOutputEnabled") else "",
+            "CloudWatchLogGroupName": output_log_group(command)
+            if config.get("CloudWatchOutputEnabled")
+            else "",
             "CloudWatchOutputEnabled": bool(config.get("CloudWatchOutputEnabled")),
         },
         "TimeoutSeconds": request.get("TimeoutSeconds", 3600),
@@ -68,7 +74,14 @@ def show_command(command):
 def show_invocation(invocation, details):
     command = invocation.command
     shown = show_command(command)
-    same = ("CommandId", "Comment", "DocumentName", "DocumentVersion", "RequestedDateTime", "ServiceRole")
+    same = (
+        "CommandId",
+        "Comment",
+        "DocumentName",
+        "DocumentVersion",
+        "RequestedDateTime",
+        "ServiceRole",
+    )
     instance = ec2._instances.get(invocation.node) or {}
     return {
         **{name: shown[name] for name in (*same, "CloudWatchOutputConfig")},
@@ -108,19 +121,29 @@ def show_plugin(invocation):
 def output_url(invocation, stream):
     bucket = invocation.command.request.get("OutputS3BucketName")
     region = invocation.command.scope[1]
-    return f"https://s3.{region}.amazonaws.com/{bucket}/{output_key(invocation, stream)}" if bucket else ""
+    return (
+        f"https://s3.{region}.amazonaws.com/{bucket}/{output_key(invocation, stream)}"
+        if bucket
+        else ""
+    )
 
 
 def iso_time(moment):
     if moment is None:
         return ""
-    return datetime.fromtimestamp(moment, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(moment, timezone.utc)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def iso_duration(seconds):
     hours, rest = divmod(seconds, 3600)
     minutes, rest = divmod(rest, 60)
-    return f"PT{f'{int(hours)}H' if hours else ''}{f'{int(minutes)}M' if minutes else ''}{rest:.3f}S"
+    return (
+        f"PT{f'{int(hours)}H' if hours else ''}{f'{int(minutes)}M' if minutes else ''}{rest:.3f}S"
+    )
 
 
 def output_texts(invocation):

@@ -68,14 +68,18 @@ def check_fields(data):
     for node in ids:
         check("instanceIds", node, INSTANCE_ID)
     if len(set(ids)) < len(ids):
-        raise Refused("DuplicateInstanceId", "You can't specify an instance ID in more than one place.")
+        raise Refused(
+            "DuplicateInstanceId", "You can't specify an instance ID in more than one place."
+        )
 
 
 def expand_parameters(parameters):
     """The parameters of AWS-RunShellScript or AWS-RunPowerShellScript, with values of Parameter Store inserted."""
     for name, values in parameters.items():
         if name not in ("commands", "workingDirectory", "executionTimeout"):
-            raise Refused("InvalidParameters", f'Parameter "{name}" is not defined in the document.')
+            raise Refused(
+                "InvalidParameters", f'Parameter "{name}" is not defined in the document.'
+            )
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise Refused("InvalidParameters", f'Parameter "{name}" must be a list of strings.')
         if name != "commands" and len(values) != 1:
@@ -89,19 +93,28 @@ def expand_parameters(parameters):
         for name, values in parameters.items()
     }
     if not re.fullmatch(EXECUTION_TIMEOUT, expanded.get("executionTimeout", ["3600"])[0]):
-        raise Refused("InvalidParameters", f'Parameter "executionTimeout" must match: {EXECUTION_TIMEOUT}')
+        raise Refused(
+            "InvalidParameters", f'Parameter "executionTimeout" must match: {EXECUTION_TIMEOUT}'
+        )
     if len(expanded.get("workingDirectory", [""])[0]) > 4096:
-        raise Refused("InvalidParameters", 'Parameter "workingDirectory" takes at most 4096 characters.')
+        raise Refused(
+            "InvalidParameters", 'Parameter "workingDirectory" takes at most 4096 characters.'
+        )
     return expanded
 
 
 def stored_parameter(found):
     status, _, body = service._get_parameter({"Name": found[1]})
     if status != 200:
-        raise Refused("InvalidParameters", f"Parameter {found[1]} was not found in Parameter Store.")
+        raise Refused(
+            "InvalidParameters", f"Parameter {found[1]} was not found in Parameter Store."
+        )
     parameter = json.loads(body)["Parameter"]
     if parameter["Type"] == "SecureString":
-        raise Refused("InvalidParameters", f"Parameter {found[1]} is a SecureString, which is not supported here.")
+        raise Refused(
+            "InvalidParameters",
+            f"Parameter {found[1]} is a SecureString, which is not supported here.",
+        )
     return parameter["Value"]
 
 
@@ -121,12 +134,15 @@ def target_instances(data):
     unknown = [node for node in named if ping(*scope, node) is None]
     if unknown:
         raise Refused(
-            "InvalidInstanceId", f"Instances [[{', '.join(unknown)}]] not in a valid state for account {scope[0]}"
+            "InvalidInstanceId",
+            f"Instances [[{', '.join(unknown)}]] not in a valid state for account {scope[0]}",
         )
     if tagged:
         known = had_profiles(*scope)
         for node, instance in ec2._instances.items():
-            if ping_instance(instance, node in known) and all(has_tag(node, *wanted) for wanted in tagged):
+            if ping_instance(instance, node in known) and all(
+                has_tag(node, *wanted) for wanted in tagged
+            ):
                 named.append(node)
     return list(dict.fromkeys(named))
 
@@ -149,7 +165,9 @@ def list_filters(data, *known):
             try:
                 timestamp(one["value"])
             except ValueError:
-                raise invalid("filters", one["value"], "be a timestamp such as 2024-07-07T00:00:00Z") from None
+                raise invalid(
+                    "filters", one["value"], "be a timestamp such as 2024-07-07T00:00:00Z"
+                ) from None
     return filters
 
 

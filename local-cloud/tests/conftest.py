@@ -77,7 +77,11 @@ class Cloud:
     def client(self, service, credentials=None):
         if credentials is None and service in self.clients:
             return self.clients[service]
-        key = credentials or {"AccessKeyId": OPERATOR, "SecretAccessKey": "test", "SessionToken": None}
+        key = credentials or {
+            "AccessKeyId": OPERATOR,
+            "SecretAccessKey": "test",
+            "SessionToken": None,
+        }
         client = boto3.client(
             service,
             endpoint_url=self.endpoint,

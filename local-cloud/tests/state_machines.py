@@ -4,7 +4,11 @@ import json
 import time
 import uuid
 
-TRUST = {"Effect": "Allow", "Principal": {"Service": "states.amazonaws.com"}, "Action": "sts:AssumeRole"}
+TRUST = {
+    "Effect": "Allow",
+    "Principal": {"Service": "states.amazonaws.com"},
+    "Action": "sts:AssumeRole",
+}
 
 
 def create_role(cloud, trust, *statements):
@@ -12,7 +16,9 @@ def create_role(cloud, trust, *statements):
     iam, name = cloud.client("iam"), f"role-{uuid.uuid4().hex[:8]}"
     role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy(trust))["Role"]["Arn"]
     if statements:
-        iam.put_role_policy(RoleName=name, PolicyName="permissions", PolicyDocument=policy(*statements))
+        iam.put_role_policy(
+            RoleName=name, PolicyName="permissions", PolicyDocument=policy(*statements)
+        )
     return role
 
 
@@ -25,7 +31,9 @@ def start(cloud, definition, state_input=None):
     machine = client.create_state_machine(
         name=name, definition=json.dumps(definition), roleArn=create_role(cloud, TRUST)
     )["stateMachineArn"]
-    return client.start_execution(stateMachineArn=machine, input=json.dumps(state_input or {}))["executionArn"]
+    return client.start_execution(stateMachineArn=machine, input=json.dumps(state_input or {}))[
+        "executionArn"
+    ]
 
 
 def run(cloud, definition, state_input=None):

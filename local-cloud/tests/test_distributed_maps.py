@@ -8,7 +8,10 @@ from stepward_local_cloud.distributed_maps import MapRun
 
 
 def machine(states, **fields):
-    processor = {"ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"}, "StartAt": "One"}
+    processor = {
+        "ProcessorConfig": {"Mode": "DISTRIBUTED", "ExecutionType": "STANDARD"},
+        "StartAt": "One",
+    }
     each = {"Type": "Map", "Items": "{% $states.input.numbers %}", "End": True, **fields}
     each["ItemProcessor"] = {**processor, "States": states}
     return {"StartAt": "Each", "QueryLanguage": "JSONata", "States": {"Each": each}}
@@ -33,8 +36,13 @@ FAIL_ABOVE_ONE = {
 
 def run_with_bucket(cloud):
     bucket = f"results-{uuid.uuid4().hex[:8]}"
-    cloud.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    writer = {"Resource": "arn:aws:states:::s3:putObject", "Arguments": {"Bucket": bucket, "Prefix": "runs"}}
+    cloud.client("s3").create_bucket(
+        Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+    )
+    writer = {
+        "Resource": "arn:aws:states:::s3:putObject",
+        "Arguments": {"Bucket": bucket, "Prefix": "runs"},
+    }
     return bucket, run(cloud, machine(TEN_TIMES, ResultWriter=writer), numbers(1, 2))
 
 
@@ -56,22 +64,34 @@ def test_results_are_written_to_a_bucket(local_cloud):
     assert manifest["MapRunArn"] == output["MapRunArn"]
     [file] = manifest["ResultFiles"]["SUCCEEDED"]
     results = read(file["Key"])
-    assert sorted((result["Input"], result["Output"]) for result in results) == [("1", "10"), ("2", "20")]
+    assert sorted((result["Input"], result["Output"]) for result in results) == [
+        ("1", "10"),
+        ("2", "20"),
+    ]
 
 
 def test_results_without_a_bucket_are_the_output_in_order_of_items(local_cloud):
-    assert json.loads(run(local_cloud, machine(TEN_TIMES), numbers(3, 1, 2))["output"]) == [30, 10, 20]
+    assert json.loads(run(local_cloud, machine(TEN_TIMES), numbers(3, 1, 2))["output"]) == [
+        30,
+        10,
+        20,
+    ]
 
 
 def test_a_failed_child_fails_the_map(local_cloud):
     execution = run(local_cloud, machine(FAIL_ABOVE_ONE), numbers(1, 2))
-    assert (execution["status"], execution["error"]) == ("FAILED", "States.ExceedToleratedFailureThreshold")
+    assert (execution["status"], execution["error"]) == (
+        "FAILED",
+        "States.ExceedToleratedFailureThreshold",
+    )
 
 
 def test_tolerated_failures_do_not_fail_the_map(local_cloud):
     execution = run(local_cloud, machine(FAIL_ABOVE_ONE, ToleratedFailureCount=1), numbers(1, 2))
     assert execution["status"] == "SUCCEEDED"
-    assert [result if result == 1 else result["Error"] for result in json.loads(execution["output"])] == [1, "TooMany"]
+    assert [
+        result if result == 1 else result["Error"] for result in json.loads(execution["output"])
+    ] == [1, "TooMany"]
 
 
 def stopped_map(cloud):

@@ -9,7 +9,9 @@ IMAGE = "ami-12345678"
 
 
 def launch(cloud, count=1, image=IMAGE, **fields):
-    launched = cloud.client("ec2").run_instances(ImageId=image, MinCount=count, MaxCount=count, **fields)
+    launched = cloud.client("ec2").run_instances(
+        ImageId=image, MinCount=count, MaxCount=count, **fields
+    )
     return [instance["InstanceId"] for instance in launched["Instances"]]
 
 
@@ -38,7 +40,9 @@ def image_of_snapshot(cloud):
     snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
     disk = {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}
     name = f"image-{uuid.uuid4().hex}"
-    return ec2.register_image(Name=name, RootDeviceName="/dev/xvda", BlockDeviceMappings=[disk])["ImageId"]
+    return ec2.register_image(Name=name, RootDeviceName="/dev/xvda", BlockDeviceMappings=[disk])[
+        "ImageId"
+    ]
 
 
 def test_ministack_lacks_client_tokens(ministack):

@@ -29,7 +29,10 @@ CALL = {
         "Call": {
             "Type": "Task",
             "Resource": "arn:aws:states:::lambda:invoke",
-            "Arguments": {"FunctionName": "{% 'no-' & 'function' %}", "Payload": {"days": "{% 3 + 4 %}"}},
+            "Arguments": {
+                "FunctionName": "{% 'no-' & 'function' %}",
+                "Payload": {"days": "{% 3 + 4 %}"},
+            },
             "End": True,
         },
     },
@@ -40,7 +43,9 @@ def scheduled(cloud):
     """What the event TaskScheduled of a task says."""
     execution = run(cloud, CALL)["executionArn"]
     events = cloud.client("stepfunctions").get_execution_history(executionArn=execution)["events"]
-    return next(event["taskScheduledEventDetails"] for event in events if event["type"] == "TaskScheduled")
+    return next(
+        event["taskScheduledEventDetails"] for event in events if event["type"] == "TaskScheduled"
+    )
 
 
 def test_ministack_lacks_the_arguments_of_a_task(ministack):
@@ -88,7 +93,9 @@ def execution():
 def test_the_first_event_follows_none(execution):
     execution_history.previous_event_id.set(7)
     first = execution_history.add_linked_event(execution, "ExecutionStarted")
-    second = execution_history.add_linked_event(execution, "PassStateEntered", {"stateEnteredEventDetails": {}})
+    second = execution_history.add_linked_event(
+        execution, "PassStateEntered", {"stateEnteredEventDetails": {}}
+    )
     assert (first["previousEventId"], second["previousEventId"]) == (0, 1)
     assert second["stateEnteredEventDetails"] == {}
 
@@ -98,7 +105,10 @@ def test_a_branch_of_a_stopped_execution_adds_no_events(execution):
     execution["status"] = "ABORTED"
     execution_history.add_linked_event(execution, "TaskStateEntered")
     execution_history.add_linked_event(execution, "ExecutionAborted")
-    assert [event["type"] for event in execution["events"]] == ["ExecutionStarted", "ExecutionAborted"]
+    assert [event["type"] for event in execution["events"]] == [
+        "ExecutionStarted",
+        "ExecutionAborted",
+    ]
 
 
 def test_a_stopped_execution_does_not_fail_afterwards(execution):

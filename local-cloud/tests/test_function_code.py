@@ -13,7 +13,9 @@ from stepward_local_cloud import function_code
 def functions_that_are_busy(directory, *arguments):
     command = [sys.executable, Path(__file__).with_name("unpack_race.py"), *arguments]
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(directory)}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     return int(ended.stdout)
 

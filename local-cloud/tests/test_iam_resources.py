@@ -15,7 +15,9 @@ DOCUMENT = "arn:aws:ssm:eu-west-1::document/AWS-RunShellScript"
 
 def as_role(cloud, service, *statements):
     role = create_role(cloud, OPERATOR, *statements)
-    credentials = cloud.client("sts").assume_role(RoleArn=role, RoleSessionName="session")["Credentials"]
+    credentials = cloud.client("sts").assume_role(RoleArn=role, RoleSessionName="session")[
+        "Credentials"
+    ]
     return cloud.client(service, credentials)
 
 
@@ -48,7 +50,12 @@ def test_a_permission_on_one_function_is_for_that_one(local_cloud):
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("app.py", "")
     execution_role = create_role(
-        local_cloud, {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        local_cloud,
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "lambda.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        },
     )
     functions = as_role(
         local_cloud,
@@ -77,7 +84,9 @@ def test_a_command_needs_permission_for_its_document_and_each_instance(local_clo
         ssm = as_role(local_cloud, "ssm", allow("ssm:SendCommand", *resources))
         parameters = {"commands": ["true"]}
         with pytest.raises(ClientError) as error:
-            ssm.send_command(DocumentName="AWS-RunShellScript", InstanceIds=[node], Parameters=parameters)
+            ssm.send_command(
+                DocumentName="AWS-RunShellScript", InstanceIds=[node], Parameters=parameters
+            )
         return str(error.value)
 
     assert "InvalidInstanceId" in send(DOCUMENT, instance)  # it was allowed
@@ -87,7 +96,9 @@ def test_a_command_needs_permission_for_its_document_and_each_instance(local_clo
 
 
 def checks(**request):
-    return command_checks({"DocumentName": "AWS-RunShellScript", **request}, "eu-west-1", "111111111111")
+    return command_checks(
+        {"DocumentName": "AWS-RunShellScript", **request}, "eu-west-1", "111111111111"
+    )
 
 
 def test_documents_of_aws_have_no_account():
@@ -101,7 +112,10 @@ def test_documents_of_aws_have_no_account():
 def test_targets_by_tag_are_all_instances():
     by_id = {"Key": "InstanceIds", "Values": ["i-2"]}
     by_tag = {"Key": "tag:role", "Values": ["web"]}
-    instances = [arn.rpartition("/")[2] for _, arn in checks(InstanceIds=["i-1"], Targets=[by_id, by_tag])[1:]]
+    instances = [
+        arn.rpartition("/")[2]
+        for _, arn in checks(InstanceIds=["i-1"], Targets=[by_id, by_tag])[1:]
+    ]
     assert instances == ["i-1", "i-2", "*"]
 
 
@@ -115,7 +129,11 @@ def test_parameters_of_parameter_store_are_checked_by_name():
 
 def test_flow_logs_are_checked_against_what_is_logged():
     def resource(kind):
-        parameters = {"Action": ["CreateFlowLogs"], "ResourceType": [kind], "ResourceId.1": ["id-1"]}
+        parameters = {
+            "Action": ["CreateFlowLogs"],
+            "ResourceType": [kind],
+            "ResourceId.1": ["id-1"],
+        }
         return resource_on_aws("ec2", "POST", "/", {}, b"", parameters, "eu-west-1", "111111111111")
 
     prefix = "arn:aws:ec2:eu-west-1:111111111111:"

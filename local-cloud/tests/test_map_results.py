@@ -25,12 +25,16 @@ OUTPUTS = {"arn:a": [1, 2], "arn:b": None}
 
 
 def test_a_compact_result_is_the_outputs_in_the_order_of_items():
-    assert map_results.state_result([SUCCEEDED, child("c")], {**OUTPUTS, "arn:c": 3}, {}, "Each") == [[1, 2], 3]
+    assert map_results.state_result(
+        [SUCCEEDED, child("c")], {**OUTPUTS, "arn:c": 3}, {}, "Each"
+    ) == [[1, 2], 3]
 
 
 def test_a_flat_result_joins_arrays():
     config = {"Transformation": "FLATTEN"}
-    assert map_results.state_result([SUCCEEDED, child("c")], {**OUTPUTS, "arn:c": 3}, config, "Each") == [1, 2, 3]
+    assert map_results.state_result(
+        [SUCCEEDED, child("c")], {**OUTPUTS, "arn:c": 3}, config, "Each"
+    ) == [1, 2, 3]
 
 
 def test_json_lines_are_one_result_a_line():

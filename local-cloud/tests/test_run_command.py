@@ -1,7 +1,13 @@
 import pytest
 
 from stepward_local_cloud import run_command
-from stepward_local_cloud.run_command import Command, advance, cancel_invocation, end_invocation, limit_of
+from stepward_local_cloud.run_command import (
+    Command,
+    advance,
+    cancel_invocation,
+    end_invocation,
+    limit_of,
+)
 
 
 @pytest.fixture
@@ -46,7 +52,11 @@ def test_after_too_many_errors_the_rest_is_terminated(monkeypatch, started):
     sent = command(monkeypatch, dict.fromkeys("abc", "Online"), MaxConcurrency="1", MaxErrors="0")
     advance(sent)
     finish(started, "Failed")
-    assert [invocation.details for invocation in sent.invocations.values()] == ["Failed", "Terminated", "Terminated"]
+    assert [invocation.details for invocation in sent.invocations.values()] == [
+        "Failed",
+        "Terminated",
+        "Terminated",
+    ]
     assert sent.status() == ("Failed", "Failed")
 
 
@@ -75,13 +85,18 @@ def test_an_expired_command_is_not_delivered(monkeypatch, started):
     assert sent.status() == ("TimedOut", "DeliveryTimedOut")
 
 
-def test_a_waiting_invocation_is_cancelled_at_once_and_a_running_one_when_it_ends(monkeypatch, started):
+def test_a_waiting_invocation_is_cancelled_at_once_and_a_running_one_when_it_ends(
+    monkeypatch, started
+):
     sent = command(monkeypatch, dict.fromkeys("ab", "Online"), MaxConcurrency="1")
     advance(sent)
     sent.cancelled = True
     for invocation in reversed(sent.invocations.values()):
         cancel_invocation(invocation)
-    assert [invocation.status for invocation in sent.invocations.values()] == ["Cancelling", "Cancelled"]
+    assert [invocation.status for invocation in sent.invocations.values()] == [
+        "Cancelling",
+        "Cancelled",
+    ]
     assert sent.status() == ("Cancelling", "Cancelling")
     finish(started, "Cancelled")
     assert sent.status() == ("Cancelled", "Cancelled")

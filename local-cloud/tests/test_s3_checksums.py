@@ -11,13 +11,20 @@ WHOLE = base64.b64encode(s3._crc64nvme(b"".join(PARTS)).to_bytes(8, "big")).deco
 
 def upload(cloud, **completion):
     bucket, client = create_bucket(cloud), cloud.client("s3")
-    created = client.create_multipart_upload(Bucket=bucket, Key="key", ChecksumAlgorithm="CRC64NVME")
+    created = client.create_multipart_upload(
+        Bucket=bucket, Key="key", ChecksumAlgorithm="CRC64NVME"
+    )
     of_upload = {"Bucket": bucket, "Key": "key", "UploadId": created["UploadId"]}
     parts = [
-        {"PartNumber": number, "ETag": client.upload_part(**of_upload, PartNumber=number, Body=part)["ETag"]}
+        {
+            "PartNumber": number,
+            "ETag": client.upload_part(**of_upload, PartNumber=number, Body=part)["ETag"],
+        }
         for number, part in enumerate(PARTS, 1)
     ]
-    completed = client.complete_multipart_upload(**of_upload, MultipartUpload={"Parts": parts}, **completion)
+    completed = client.complete_multipart_upload(
+        **of_upload, MultipartUpload={"Parts": parts}, **completion
+    )
     head = client.head_object(Bucket=bucket, Key="key", ChecksumMode="ENABLED")
     return [(answer["ChecksumCRC64NVME"], answer["ChecksumType"]) for answer in (completed, head)]
 

@@ -31,6 +31,9 @@ def test_only_the_initiator_of_each_upload_is_replaced():
     upload = "<Upload><UploadId>1</UploadId><Initiator><ID>x</ID></Initiator><Owner><ID>x</ID></Owner></Upload>"
     listing = f"<ID>x</ID>{upload}{upload.replace('>1<', '>2<')}"
     named = with_initiators(listing, {"1": "a&b", "2": "c"})
-    assert "<UploadId>1</UploadId><Initiator><ID>a&amp;b</ID></Initiator><Owner><ID>x</ID></Owner>" in named
+    assert (
+        "<UploadId>1</UploadId><Initiator><ID>a&amp;b</ID></Initiator><Owner><ID>x</ID></Owner>"
+        in named
+    )
     assert "<UploadId>2</UploadId><Initiator><ID>c</ID></Initiator>" in named
     assert named.startswith("<ID>x</ID>")

@@ -18,7 +18,11 @@ def launch_node(cloud):
 
 
 def send(cloud, node, *commands, **fields):
-    request = {"DocumentName": "AWS-RunShellScript", "InstanceIds": [node], "Parameters": {"commands": list(commands)}}
+    request = {
+        "DocumentName": "AWS-RunShellScript",
+        "InstanceIds": [node],
+        "Parameters": {"commands": list(commands)},
+    }
     return cloud.client("ssm").send_command(**request, **fields)["Command"]["CommandId"]
 
 
@@ -26,7 +30,9 @@ def result(cloud, node, command):
     until = time.monotonic() + 20
     while time.monotonic() < until:
         try:
-            invocation = cloud.client("ssm").get_command_invocation(CommandId=command, InstanceId=node)
+            invocation = cloud.client("ssm").get_command_invocation(
+                CommandId=command, InstanceId=node
+            )
         except ClientError as error:
             assert error.response["Error"]["Code"] == "InvocationDoesNotExist"
         else:
@@ -47,7 +53,9 @@ def test_ministack_lacks_instances_that_commands_can_be_sent_to(ministack):
 
 
 def test_a_command_runs_and_its_output_and_exit_code_are_shown(local_cloud, node):
-    invocation = result(local_cloud, node, send(local_cloud, node, "echo out", "echo err >&2", "exit 3"))
+    invocation = result(
+        local_cloud, node, send(local_cloud, node, "echo out", "echo err >&2", "exit 3")
+    )
     assert (invocation["Status"], invocation["ResponseCode"]) == ("Failed", 3)
     assert invocation["StandardOutputContent"] == "out\n"
     assert invocation["StandardErrorContent"] == "err\nfailed to run commands: exit status 3"

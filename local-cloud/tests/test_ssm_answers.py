@@ -47,7 +47,9 @@ def test_pages_follow_each_other_until_the_end():
     assert "NextToken" not in second
 
 
-@pytest.mark.parametrize("data", [{"MaxResults": 51}, {"MaxResults": 4}, {"NextToken": "not base64"}])
+@pytest.mark.parametrize(
+    "data", [{"MaxResults": 51}, {"MaxResults": 4}, {"NextToken": "not base64"}]
+)
 def test_pages_outside_of_the_limits_are_refused(data):
     with pytest.raises(Refused):
         pages(data, least=5)

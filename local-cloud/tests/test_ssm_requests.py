@@ -16,7 +16,10 @@ def stored(monkeypatch):
 
 
 def test_each_name_of_parameter_store_is_replaced(stored):
-    given = {"commands": ["a {{ssm:/x/y}} {{ ssm:z:3 }}", "{{other}}"], "workingDirectory": ["/{{ssm:d}}"]}
+    given = {
+        "commands": ["a {{ssm:/x/y}} {{ ssm:z:3 }}", "{{other}}"],
+        "workingDirectory": ["/{{ssm:d}}"],
+    }
     assert expand_parameters(given) == {
         "commands": ["a </x/y> <z:3>", "{{other}}"],
         "workingDirectory": ["/<d>"],
@@ -81,7 +84,9 @@ def test_fields_outside_of_aws_limits_are_refused(field):
 
 
 def test_an_instance_is_named_once():
-    assert refusal(check_fields, {**VALID, "InstanceIds": ["i-12345678"] * 2}) == "DuplicateInstanceId"
+    assert (
+        refusal(check_fields, {**VALID, "InstanceIds": ["i-12345678"] * 2}) == "DuplicateInstanceId"
+    )
 
 
 def test_filters_are_known_and_times_are_timestamps():

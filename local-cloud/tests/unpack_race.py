@@ -38,7 +38,10 @@ def start_processes(over):
 
 def start_error(number):
     name = f"function-{number}"
-    config = {"FunctionName": name, "FunctionArn": f"arn:aws:lambda:eu-west-1:111111111111:function:{name}"}
+    config = {
+        "FunctionName": name,
+        "FunctionArn": f"arn:aws:lambda:eu-west-1:111111111111:function:{name}",
+    }
     worker = ProvidedWorker(name, config, code(number))
     try:
         worker._spawn()
@@ -52,7 +55,9 @@ if WITH_ADDITION:
 
     function_code.install()
 over = threading.Event()
-forkers = [threading.Thread(target=start_processes, args=[over], daemon=True) for _ in range(FORKERS)]
+forkers = [
+    threading.Thread(target=start_processes, args=[over], daemon=True) for _ in range(FORKERS)
+]
 for forker in forkers:
     forker.start()
 busy = 0

@@ -1,12 +1,14 @@
 //! What every Stepward step is built on.
 //!
-//! A step is a type that implements [`Step`]; its binary's `main` calls [`serve`]. The modules are layers, and each
-//! imports only those above it in this list:
+//! A step is a type that implements [`Step`]; its binary's `main` calls [`serve`]. The modules are
+//! layers, and each imports only those above it in this list:
 //!
 //! - [`model`]: what processes exchange and store: envelopes, customers, permissions, errors;
-//! - [`node`]: nodes, how they are mapped, filtered and ordered, and how a dispatch runs steps on them;
+//! - [`node`]: nodes, how they are mapped, filtered and ordered, and how a dispatch runs steps on
+//!   them;
 //! - [`settings`]: the environment variables of a function;
-//! - [`access`]: from a customer's record to credentials cut to the step, and the secrets that must stay hidden;
+//! - [`access`]: from a customer's record to credentials cut to the step, and the secrets that must
+//!   stay hidden;
 //! - [`runtime`]: from Lambda's event to the step and back.
 
 pub mod access;

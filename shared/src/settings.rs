@@ -1,6 +1,9 @@
 //! Every environment variable that Stepward's own code reads, and nothing else reads any.
 
-#![expect(clippy::disallowed_methods, reason = "this is the one place where settings are read")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place where settings are read"
+)]
 
 use std::env;
 use std::path::PathBuf;
@@ -40,23 +43,33 @@ pub fn state_machines() -> Result<String, StepError> {
     required("STEPWARD_STATE_MACHINES")
 }
 
-/// How long a step waits in its own process before it answers `pending`: `STEPWARD_LINGER_SECONDS`, 10 by default.
-/// Waiting here costs Lambda time; waiting in the state machine costs a state transition and a second call.
+/// How long a step waits in its own process before it answers `pending`: `STEPWARD_LINGER_SECONDS`,
+/// 10 by default. Waiting here costs Lambda time; waiting in the state machine costs a state
+/// transition and a second call.
 #[must_use]
 pub fn linger() -> Duration {
-    let seconds = env::var("STEPWARD_LINGER_SECONDS").ok().and_then(|text| text.parse().ok());
+    let seconds = env::var("STEPWARD_LINGER_SECONDS")
+        .ok()
+        .and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(10))
 }
 
-/// The directory below which steps may read and write files: `STEPWARD_LOCAL_ROOT`, on Lambda the mount of a file
-/// system. `None` where the deployment has none.
+/// The directory below which steps may read and write files: `STEPWARD_LOCAL_ROOT`, on Lambda the
+/// mount of a file system. `None` where the deployment has none.
 #[must_use]
 pub fn local_root() -> Option<PathBuf> {
-    env::var_os("STEPWARD_LOCAL_ROOT").filter(|path| !path.is_empty()).map(PathBuf::from)
+    env::var_os("STEPWARD_LOCAL_ROOT")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
 }
 
 fn required(name: &str) -> Result<String, StepError> {
-    env::var(name).ok().filter(|value| !value.is_empty()).ok_or_else(|| {
-        ErrorName::Internal.because(format!("{name} is not set on this function; deploy infra/template.yaml again"))
-    })
+    env::var(name)
+        .ok()
+        .filter(|value| !value.is_empty())
+        .ok_or_else(|| {
+            ErrorName::Internal.because(format!(
+                "{name} is not set on this function; deploy infra/template.yaml again"
+            ))
+        })
 }

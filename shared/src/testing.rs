@@ -26,7 +26,9 @@ use crate::access::assume::Attribution;
 use crate::access::mask::Secrets;
 use crate::access::session::{Broker, Session};
 #[cfg(test)]
-use crate::model::customer::{Account, Configuration, Customer, Defaults, ExternalId, Status, Trust};
+use crate::model::customer::{
+    Account, Configuration, Customer, Defaults, ExternalId, Status, Trust,
+};
 use crate::model::envelope::{Execution, Resume, now, read};
 use crate::model::error::{ErrorName, StepError};
 use crate::model::permissions::Place;
@@ -35,15 +37,16 @@ use crate::runtime::manifest::Manifest;
 use crate::runtime::serve;
 use crate::runtime::step::{Progress, Step};
 
-/// A context for account `prod` (222222222222) of `acme` in `eu-west-1` whose client is the given one, usually made by
-/// `aws_smithy_mocks::mock_client!`.
+/// A context for account `prod` (222222222222) of `acme` in `eu-west-1` whose client is the given
+/// one, usually made by `aws_smithy_mocks::mock_client!`.
 pub fn context<C: Clone + Send + Sync + 'static>(client: C) -> Context {
     let session = Session::new(SdkConfig::builder().build(), Secrets::default());
     session.client(|_| client);
     with_session(session)
 }
 
-/// In a role session of this ARN, with all clients made from this configuration: for several services, and endpoints of a test's own.
+/// In a role session of this ARN, with all clients made from this configuration: for several
+/// services, and endpoints of a test's own.
 #[must_use]
 pub fn context_of(config: SdkConfig, session_arn: &str) -> Context {
     let mut session = Session::new(config, Secrets::default());
@@ -87,7 +90,8 @@ pub fn with_artifacts(ctx: Context, s3: aws_sdk_s3::Client, bucket: &str) -> Con
     ctx.with_artifacts(Artifacts::Given(s3, bucket.to_owned()))
 }
 
-/// What a deployed step's function answers to an envelope, with everything that it goes through but Lambda itself.
+/// What a deployed step's function answers to an envelope, with everything that it goes through but
+/// Lambda itself.
 ///
 /// # Errors
 /// What the step fails with.
@@ -115,21 +119,34 @@ pub fn resume(state: &Value) -> Resume {
     Resume::new(now(), state.clone())
 }
 
-/// What a state machine does with a pending answer: it keeps the state as JSON, waits, and hands it back.
+/// What a state machine does with a pending answer: it keeps the state as JSON, waits, and hands it
+/// back.
 ///
 /// # Panics
 /// When the answer is not pending, or a number of its state would not outlive the state machine.
 #[must_use]
 pub fn pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, Duration, String) {
-    let Ok(Progress::Pending { state, retry_after, progress }) = answer else { panic!("not pending: {answer:?}") };
-    assert!(is_exact(&state), "JSONata would round a number of it: {state}");
+    let Ok(Progress::Pending {
+        state,
+        retry_after,
+        progress,
+    }) = answer
+    else {
+        panic!("not pending: {answer:?}")
+    };
+    assert!(
+        is_exact(&state),
+        "JSONata would round a number of it: {state}"
+    );
     (resume(&state), retry_after, progress)
 }
 
 /// Whether every number outlives a state machine, which keeps 53 bits of it.
 fn is_exact(state: &Value) -> bool {
     match state {
-        Value::Number(number) => number.as_i64().is_some_and(|number| number.unsigned_abs() < 1 << 53),
+        Value::Number(number) => number
+            .as_i64()
+            .is_some_and(|number| number.unsigned_abs() < 1 << 53),
         Value::Array(all) => all.iter().all(is_exact),
         Value::Object(all) => all.values().all(is_exact),
         _ => true,
@@ -140,29 +157,47 @@ fn is_exact(state: &Value) -> bool {
 ///
 /// # Panics
 /// When the answer is no output.
-#[allow(clippy::must_use_candidate, reason = "that there is an output is all that some tests ask")]
+#[allow(
+    clippy::must_use_candidate,
+    reason = "that there is an output is all that some tests ask"
+)]
 pub fn done<T: Debug>(answer: Result<Progress<T>, StepError>) -> T {
-    let Ok(Progress::Done(output)) = answer else { panic!("not done: {answer:?}") };
+    let Ok(Progress::Done(output)) = answer else {
+        panic!("not done: {answer:?}")
+    };
     output
 }
 
-/// Asserts for every parameter of a step that a value of another type is `InvalidInput` and names the parameter, and so
-/// for one that the step does not have. In the words that the step's function answers with.
+/// Asserts for every parameter of a step that a value of another type is `InvalidInput` and names
+/// the parameter, and so for one that the step does not have. In the words that the step's function
+/// answers with.
 ///
 /// # Panics
 /// Where a parameter is not named.
 pub fn names_invalid_parameters<S: Step>() {
     let manifest = Manifest::of::<S>().unwrap();
     let properties = manifest.parameters["properties"].as_object().unwrap();
-    for name in properties.keys().map(String::as_str).chain(["no_such_parameter"]) {
+    for name in properties
+        .keys()
+        .map(String::as_str)
+        .chain(["no_such_parameter"])
+    {
         let mut params = manifest.examples[0].clone();
         // No parameter is a fraction.
         params[name] = 0.5.into();
         let error = read::<S>("params", &params).map(|_| name).unwrap_err();
         assert_eq!(error.name, ErrorName::InvalidInput, "{error}");
-        let why = if properties.contains_key(name) { "invalid type: floating point `0.5`" } else { "unknown field" };
+        let why = if properties.contains_key(name) {
+            "invalid type: floating point `0.5`"
+        } else {
+            "unknown field"
+        };
         let begin = format!("params, field `{name}`: {why}");
-        assert!(error.message.starts_with(&begin), "{} does not name {name}: {error}", S::NAME);
+        assert!(
+            error.message.starts_with(&begin),
+            "{} does not name {name}: {error}",
+            S::NAME
+        );
     }
 }
 
@@ -173,8 +208,12 @@ pub fn service_error<E>(
     code: &str,
     status: u16,
 ) -> SdkError<E, HttpResponse> {
-    let status = StatusCode::try_from(status).unwrap_or_else(|_| unreachable!("a test gives an HTTP status"));
-    SdkError::service_error(generic(ErrorMetadata::builder().code(code).build()), HttpResponse::new(status, "".into()))
+    let status = StatusCode::try_from(status)
+        .unwrap_or_else(|_| unreachable!("a test gives an HTTP status"));
+    SdkError::service_error(
+        generic(ErrorMetadata::builder().code(code).build()),
+        HttpResponse::new(status, "".into()),
+    )
 }
 
 /// What the step has said so far.
@@ -227,7 +266,11 @@ pub(crate) fn record(customer: &str) -> Configuration {
 }
 
 fn with_session(session: Session) -> Context {
-    let place = Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
+    let place = Place {
+        partition: "aws".into(),
+        region: "eu-west-1".into(),
+        account_id: "222222222222".into(),
+    };
     let execution = Execution {
         id: "execution-1".into(),
         job: "fleet/morning-check".into(),
@@ -236,5 +279,12 @@ fn with_session(session: Session) -> Context {
         started_by: "ann".into(),
     };
     let deadline = Instant::now() + Duration::from_mins(1);
-    Context::new(("acme", "prod"), place, execution, Arc::new(session), deadline, None)
+    Context::new(
+        ("acme", "prod"),
+        place,
+        execution,
+        Arc::new(session),
+        deadline,
+        None,
+    )
 }

@@ -1,10 +1,14 @@
-//! The agent's half of ECS Exec on loopback, with as much of ECS, Systems Manager and KMS as a session needs.
+//! The agent's half of ECS Exec on loopback, with as much of ECS, Systems Manager and KMS as a
+//! session needs.
 //!
-//! It really runs the commands, in a terminal, as this machine's user. It is written from what is known of AWS's
-//! agent, not from the client that is tested with it, and shares no code with that. What goes over its WebSocket can
-//! be lost, doubled and put out of order, by a seed.
+//! It really runs the commands, in a terminal, as this machine's user. It is written from what is
+//! known of AWS's agent, not from the client that is tested with it, and shares no code with that.
+//! What goes over its WebSocket can be lost, doubled and put out of order, by a seed.
 
-#![expect(clippy::expect_used, reason = "without a server there is no test; the message says so")]
+#![expect(
+    clippy::expect_used,
+    reason = "without a server there is no test; the message says so"
+)]
 
 mod api;
 mod frame;
@@ -49,7 +53,9 @@ impl EcsAgent {
     #[must_use]
     pub fn new(mishap: Mishap, weather: Weather, encrypts: bool) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
-        listener.set_nonblocking(true).expect("a socket that Tokio takes");
+        listener
+            .set_nonblocking(true)
+            .expect("a socket that Tokio takes");
         let address = listener.local_addr().expect("the socket has an address");
         let state = Arc::new(Mutex::new(State {
             stream: format!("ws://{address}/v1/data-channel"),
@@ -65,11 +71,19 @@ impl EcsAgent {
         let (stop, stopped) = watch::channel(false);
         let shared = Arc::clone(&state);
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a Tokio runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a Tokio runtime");
             runtime.block_on(serve(listener, shared, stopped));
         });
         let shared = Arc::clone(&state);
-        Self { api: Server::start(move |call| api::answer(&shared, call)), state, stop, thread: Some(thread) }
+        Self {
+            api: Server::start(move |call| api::answer(&shared, call)),
+            state,
+            stop,
+            thread: Some(thread),
+        }
     }
 
     /// Where ECS, Systems Manager and KMS are, for `AWS_ENDPOINT_URL`.
@@ -88,14 +102,22 @@ impl EcsAgent {
     #[must_use]
     pub fn calls(&self, operation: &str) -> Vec<Value> {
         let state = lock(&self.state);
-        state.calls.iter().filter(|(of, _)| of == operation).map(|(_, body)| body.clone()).collect()
+        state
+            .calls
+            .iter()
+            .filter(|(of, _)| of == operation)
+            .map(|(_, body)| body.clone())
+            .collect()
     }
 
     /// The sessions that were given and not terminated.
     #[must_use]
     pub fn left_open(&self) -> Vec<String> {
         let state = lock(&self.state);
-        let open = state.sessions.iter().filter(|(_, session)| !*session.terminated.borrow());
+        let open = state
+            .sessions
+            .iter()
+            .filter(|(_, session)| !*session.terminated.borrow());
         open.map(|(id, _)| id.clone()).collect()
     }
 
@@ -108,7 +130,11 @@ impl EcsAgent {
     /// The tokens of all sessions, which nobody may show.
     #[must_use]
     pub fn secrets(&self) -> Vec<String> {
-        lock(&self.state).sessions.values().map(|session| session.token.clone()).collect()
+        lock(&self.state)
+            .sessions
+            .values()
+            .map(|session| session.token.clone())
+            .collect()
     }
 }
 
@@ -120,14 +146,21 @@ impl Drop for EcsAgent {
         let state = lock(&self.state);
         for session in state.sessions.values() {
             let arguments = split(&session.command).unwrap_or_default();
-            for claim in arguments.iter().filter(|argument| argument.starts_with("/tmp/.stepward-")) {
+            for claim in arguments
+                .iter()
+                .filter(|argument| argument.starts_with("/tmp/.stepward-"))
+            {
                 let _ = std::fs::remove_file(claim);
             }
         }
     }
 }
 
-async fn serve(listener: std::net::TcpListener, state: Arc<Mutex<State>>, mut stopped: watch::Receiver<bool>) {
+async fn serve(
+    listener: std::net::TcpListener,
+    state: Arc<Mutex<State>>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let listener = TcpListener::from_std(listener).expect("a socket that Tokio takes");
     loop {
         tokio::select! {

@@ -1,6 +1,9 @@
 //! An HTTP server on loopback, as small as a Runtime API and an AWS need.
 
-#![expect(clippy::expect_used, reason = "without a server there is no test; the message says so")]
+#![expect(
+    clippy::expect_used,
+    reason = "without a server there is no test; the message says so"
+)]
 
 use std::io::Write;
 use std::sync::Arc;
@@ -29,11 +32,19 @@ pub(crate) struct Call {
 
 impl Server {
     pub(crate) fn start(mut handle: impl FnMut(Call) + Send + 'static) -> Self {
-        let server = Arc::new(tiny_http::Server::http("127.0.0.1:0").expect("a free port on loopback"));
+        let server =
+            Arc::new(tiny_http::Server::http("127.0.0.1:0").expect("a free port on loopback"));
         let requests = Arc::clone(&server);
-        let thread =
-            std::thread::spawn(move || requests.incoming_requests().filter_map(Call::read).for_each(&mut handle));
-        Self { server, thread: Some(thread) }
+        let thread = std::thread::spawn(move || {
+            requests
+                .incoming_requests()
+                .filter_map(Call::read)
+                .for_each(&mut handle)
+        });
+        Self {
+            server,
+            thread: Some(thread),
+        }
     }
 
     /// Address and port.
@@ -56,18 +67,32 @@ impl Call {
         let mut body = Vec::new();
         request.as_reader().read_to_end(&mut body).ok()?;
         let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
-        Some(Self { method: request.method().to_string(), path: path.into(), query: query.into(), body, request })
+        Some(Self {
+            method: request.method().to_string(),
+            path: path.into(),
+            query: query.into(),
+            body,
+            request,
+        })
     }
 
     pub(crate) fn header(&self, name: &'static str) -> Option<&str> {
-        self.request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
+        self.request
+            .headers()
+            .iter()
+            .find(|header| header.field.equiv(name))
+            .map(|header| header.value.as_str())
     }
 
-    /// Answers in one write: `tiny_http`'s own answers take several, and those wait for each other's acknowledgement
-    /// (Nagle's algorithm), which would spoil every measurement.
+    /// Answers in one write: `tiny_http`'s own answers take several, and those wait for each
+    /// other's acknowledgement (Nagle's algorithm), which would spoil every measurement.
     pub(crate) fn answer(self, status: u16, headers: &[(&str, &str)], body: &[u8]) {
         let reason = StatusCode(status).default_reason_phrase();
-        let mut answer = format!("HTTP/1.1 {status} {reason}\r\nContent-Length: {}\r\n", body.len()).into_bytes();
+        let mut answer = format!(
+            "HTTP/1.1 {status} {reason}\r\nContent-Length: {}\r\n",
+            body.len()
+        )
+        .into_bytes();
         for (name, value) in headers {
             answer.extend(format!("{name}: {value}\r\n").bytes());
         }

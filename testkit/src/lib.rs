@@ -1,4 +1,5 @@
-//! What tests and benches share: Lambda's Runtime API and a small AWS on loopback, and the building of step binaries.
+//! What tests and benches share: Lambda's Runtime API and a small AWS on loopback, and the building
+//! of step binaries.
 
 pub mod build;
 pub mod ecs_agent;

@@ -1,8 +1,13 @@
-//! Proves, on a local cloud that enforces IAM, that a step needs just the actions that it declares, each where it declares
-//! it: in the account that it works in, and in the second one where it works in one. Whether a resource could be narrower
-//! is not proven here: the pages show them, and fleet tests ask for a reason where one is `*`.
+//! Proves, on a local cloud that enforces IAM, that a step needs just the actions that it declares,
+//! each where it declares it: in the account that it works in, and in the second one where it works
+//! in one. Whether a resource could be narrower is not proven here: the pages show them, and fleet
+//! tests ask for a reason where one is `*`.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a proof that cannot be made fails, and says why")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a proof that cannot be made fails, and says why"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -82,23 +87,34 @@ impl Scene {
     }
 }
 
-/// Runs the step in a customer's account whose role may do just what the step declares, and expects success; then, for
-/// every declared action, with a role that lacks this one, and expects `AccessDenied` that names it.
+/// Runs the step in a customer's account whose role may do just what the step declares, and expects
+/// success; then, for every declared action, with a role that lacks this one, and expects
+/// `AccessDenied` that names it.
 ///
-/// `scene` makes what the step needs, anew for each run, and answers the step's parameters. `idle` are actions that the
-/// local cloud or this scene does not ask for, each with its reason: without them, in one of the two accounts at least, the
-/// step must succeed. The second account is part of it where the scene's parameters name one.
+/// `scene` makes what the step needs, anew for each run, and answers the step's parameters. `idle`
+/// are actions that the local cloud or this scene does not ask for, each with its reason: without
+/// them, in one of the two accounts at least, the step must succeed. The second account is part of
+/// it where the scene's parameters name one.
 ///
 /// # Panics
 /// When anything turns out otherwise.
 pub fn prove<S: Step>(idle: &[(&str, &str)], scene: impl AsyncFn(&Scene) -> Value) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     runtime.expect("a Tokio runtime").block_on(async {
         let proof = Proof::start::<S>().await;
         let found = proof.all::<S>(idle, scene).await;
         let dir = proof.local.dir.clone();
         drop(proof);
-        assert!(found.is_empty(), "{}:\n{}\n{} has the local cloud's log", S::NAME, found.join("\n"), dir.display());
+        assert!(
+            found.is_empty(),
+            "{}:\n{}\n{} has the local cloud's log",
+            S::NAME,
+            found.join("\n"),
+            dir.display()
+        );
         // Who looks for a failure finds the log; a proof that holds leaves nothing.
         let _ = std::fs::remove_dir_all(dir);
     });
@@ -120,62 +136,114 @@ impl Proof {
         // A step may have several proofs, which run at once.
         let dir = new_run_dir(&workspace.local_cloud(), &format!("proof-{}", S::NAME))
             .unwrap_or_else(|error| panic!("{error}"));
-        let local = LocalCloud::start_private(&dir).unwrap_or_else(|error| panic!("no local cloud: {error}"));
+        let local = LocalCloud::start_private(&dir)
+            .unwrap_or_else(|error| panic!("no local cloud: {error}"));
         let operator = Cloud::local(local.port, OPERATOR, Some(REGION));
-        let (owner, peer) = (operator.other_account(ACCOUNT.1), operator.other_account(PEER.1));
+        let (owner, peer) = (
+            operator.other_account(ACCOUNT.1),
+            operator.other_account(PEER.1),
+        );
         let outputs = apply(&operator, "operator", &operator_template(), &[]).await;
         let broker_arn = outputs["BrokerRoleArn"].clone();
         let store = Store::new(operator.dynamodb(), TABLE);
-        store.add_customer("test", CUSTOMER, None, None).await.expect("a customer");
+        store
+            .add_customer("test", CUSTOMER, None, None)
+            .await
+            .expect("a customer");
         let mut external_ids = BTreeMap::new();
         for (name, id) in [ACCOUNT, PEER] {
-            let account = store.add_account("test", new_account(name, id)).await.expect("an account");
+            let account = store
+                .add_account("test", new_account(name, id))
+                .await
+                .expect("an account");
             external_ids.insert(id, account.external_id.expose().to_owned());
             let role = format!("arn:aws:iam::{id}:role/stepward/Stepward");
-            let account = store.set_role("test", &account, &role).await.expect("a role on record");
-            store.set_trust("test", &account, Trust::Proven).await.expect("a proven role");
+            let account = store
+                .set_role("test", &account, &role)
+                .await
+                .expect("a role on record");
+            store
+                .set_trust("test", &account, Trust::Proven)
+                .await
+                .expect("a proven role");
         }
-        let broker =
-            Broker::new(assumed(&operator, &broker_arn).await, "stepward".into(), TABLE.into(), Duration::ZERO).await;
-        let scene = Scene { owner, peer, names: AtomicU32::new(1) };
+        let broker = Broker::new(
+            assumed(&operator, &broker_arn).await,
+            "stepward".into(),
+            TABLE.into(),
+            Duration::ZERO,
+        )
+        .await;
+        let scene = Scene {
+            owner,
+            peer,
+            names: AtomicU32::new(1),
+        };
         let manifest = Manifest::of::<S>().unwrap_or_else(|error| panic!("{error}"));
-        Self { scene, broker, broker_arn, external_ids, manifest, local }
+        Self {
+            scene,
+            broker,
+            broker_arn,
+            external_ids,
+            manifest,
+            local,
+        }
     }
 
     /// What is not as it should be.
-    async fn all<S: Step>(&self, idle: &[(&str, &str)], scene: impl AsyncFn(&Scene) -> Value) -> Vec<String> {
+    async fn all<S: Step>(
+        &self,
+        idle: &[(&str, &str)],
+        scene: impl AsyncFn(&Scene) -> Value,
+    ) -> Vec<String> {
         let sides = [&self.manifest.permissions, &self.manifest.peer_permissions];
         let declared: BTreeSet<_> = sides.iter().flat_map(|side| actions(side)).collect();
         let mut found: Vec<_> = idle
             .iter()
             .filter(|(action, reason)| !declared.contains(action) || reason.is_empty())
-            .map(|(action, _)| format!("{action} is listed as idle, and not declared or without a reason"))
+            .map(|(action, _)| {
+                format!("{action} is listed as idle, and not declared or without a reason")
+            })
             .collect();
         self.set_roles(sides[0], sides[1]).await;
         let params = scene(&self.scene).await;
         found.extend(self.undeclared::<S>(&params));
         if let Err(error) = self.run::<S>(&params).await {
-            found.push(format!("with all that it declares it fails with {}: {error}", error.name));
+            found.push(format!(
+                "with all that it declares it fails with {}: {error}",
+                error.name
+            ));
             return found;
         }
         let mut without_effect = BTreeSet::new();
         let step: S = serde_json::from_value(params).expect("the parameters that were just run");
         // Where the parameters name no second account, the role there is of no use.
         let places = if step.peer().is_some() { 2 } else { 1 };
-        for (side, place) in ["its own account", "the second account"].into_iter().take(places).enumerate() {
+        for (side, place) in ["its own account", "the second account"]
+            .into_iter()
+            .take(places)
+            .enumerate()
+        {
             for action in actions(sides[side]) {
                 let less = without(sides[side], action);
-                self.set_roles(if side == 0 { &less } else { sides[0] }, if side == 1 { &less } else { sides[1] })
-                    .await;
+                self.set_roles(
+                    if side == 0 { &less } else { sides[0] },
+                    if side == 1 { &less } else { sides[1] },
+                )
+                .await;
                 let params = scene(&self.scene).await;
                 match self.run::<S>(&params).await {
                     Ok(_) if idle.iter().any(|(idle, _)| *idle == action) => {
                         without_effect.insert(action);
                     }
                     Ok(output) => {
-                        found.push(format!("without {action} in {place} it succeeds all the same: {output}"));
+                        found.push(format!(
+                            "without {action} in {place} it succeeds all the same: {output}"
+                        ));
                     }
-                    Err(error) if error.name == ErrorName::AccessDenied && error.message.contains(action) => {}
+                    Err(error)
+                        if error.name == ErrorName::AccessDenied
+                            && error.message.contains(action) => {}
                     Err(error) => found.push(format!(
                         "without {action} in {place} it is not AccessDenied naming it: {} {error}",
                         error.name
@@ -183,39 +251,55 @@ impl Proof {
                 }
             }
         }
-        let wrongly = idle.iter().filter(|(action, _)| declared.contains(action) && !without_effect.contains(action));
-        found.extend(
-            wrongly.map(|(action, _)| format!("{action} is listed as idle, and missed where it is taken away")),
-        );
+        let wrongly = idle
+            .iter()
+            .filter(|(action, _)| declared.contains(action) && !without_effect.contains(action));
+        found.extend(wrongly.map(|(action, _)| {
+            format!("{action} is listed as idle, and missed where it is taken away")
+        }));
         found
     }
 
     /// What these parameters need beyond what the step's examples say that it can ever need.
     fn undeclared<S: Step>(&self, params: &Value) -> Vec<String> {
-        let step: S = serde_json::from_value(params.clone()).unwrap_or_else(|error| panic!("{params}: {error}"));
+        let step: S = serde_json::from_value(params.clone())
+            .unwrap_or_else(|error| panic!("{params}: {error}"));
         let peer = step.peer().map(|peer| peer.permissions).unwrap_or_default();
-        [(step.permissions(), &self.manifest.permissions), (peer, &self.manifest.peer_permissions)]
-            .into_iter()
-            .flat_map(|(needed, declared)| {
-                let needed = needed.of_any_parameters().into_iter();
-                needed.filter(|one| !declared.iter().any(|all| covers(all, one)))
-            })
-            .map(|statement| format!("the examples do not show that it can need {statement:?}"))
-            .collect()
+        [
+            (step.permissions(), &self.manifest.permissions),
+            (peer, &self.manifest.peer_permissions),
+        ]
+        .into_iter()
+        .flat_map(|(needed, declared)| {
+            let needed = needed.of_any_parameters().into_iter();
+            needed.filter(|one| !declared.iter().any(|all| covers(all, one)))
+        })
+        .map(|statement| format!("the examples do not show that it can need {statement:?}"))
+        .collect()
     }
 
     /// The customer's roles, from the template that `stepward customer role-template` prints.
     async fn set_roles(&self, here: &[Statement], there: &[Statement]) {
-        for (cloud, id, statements) in [(&self.scene.owner, ACCOUNT.1, here), (&self.scene.peer, PEER.1, there)] {
-            let mut manifest =
-                Manifest { permissions: statements.to_vec(), peer_permissions: Vec::new(), ..self.manifest.clone() };
+        for (cloud, id, statements) in [
+            (&self.scene.owner, ACCOUNT.1, here),
+            (&self.scene.peer, PEER.1, there),
+        ] {
+            let mut manifest = Manifest {
+                permissions: statements.to_vec(),
+                peer_permissions: Vec::new(),
+                ..self.manifest.clone()
+            };
             if manifest.permissions.is_empty() {
                 // A policy must say something; this says what everybody may do anyway.
                 let nothing = json!({ "actions": ["sts:GetCallerIdentity"], "resources": ["*"] });
                 manifest.permissions = vec![serde_json::from_value(nothing).expect("a statement")];
             }
-            let template = role_template::template(&[manifest]).unwrap_or_else(|error| panic!("{error}"));
-            let parameters = [("BrokerRoleArn", self.broker_arn.as_str()), ("ExternalId", &self.external_ids[id])];
+            let template =
+                role_template::template(&[manifest]).unwrap_or_else(|error| panic!("{error}"));
+            let parameters = [
+                ("BrokerRoleArn", self.broker_arn.as_str()),
+                ("ExternalId", &self.external_ids[id]),
+            ];
             apply(cloud, "Stepward", &template, &parameters).await;
         }
     }
@@ -235,7 +319,9 @@ impl Proof {
             }
             if since.elapsed() > RUN {
                 let progress = answer["progress"].as_str().unwrap_or_default();
-                return Err(ErrorName::TimedOut.because(format!("still pending after {RUN:?}: {progress}")));
+                return Err(
+                    ErrorName::TimedOut.because(format!("still pending after {RUN:?}: {progress}"))
+                );
             }
             envelope["resume"] = answer["resume"].clone();
             tokio::time::sleep(PAUSE).await;
@@ -244,7 +330,11 @@ impl Proof {
 }
 
 fn actions(statements: &[Statement]) -> BTreeSet<&str> {
-    statements.iter().flat_map(|statement| &statement.actions).map(String::as_str).collect()
+    statements
+        .iter()
+        .flat_map(|statement| &statement.actions)
+        .map(String::as_str)
+        .collect()
 }
 
 fn without(statements: &[Statement], action: &str) -> Vec<Statement> {
@@ -258,8 +348,14 @@ fn without(statements: &[Statement], action: &str) -> Vec<Statement> {
 
 fn covers(all: &Statement, one: &Statement) -> bool {
     one.condition == all.condition
-        && one.actions.iter().all(|action| all.actions.contains(action))
-        && one.resources.iter().all(|resource| all.resources.contains(resource))
+        && one
+            .actions
+            .iter()
+            .all(|action| all.actions.contains(action))
+        && one
+            .resources
+            .iter()
+            .all(|resource| all.resources.contains(resource))
 }
 
 fn new_account(name: &str, account_id: &str) -> NewAccount {
@@ -274,26 +370,45 @@ fn new_account(name: &str, account_id: &str) -> NewAccount {
     }
 }
 
-async fn apply(cloud: &Cloud, name: &str, template: &Value, parameters: &[(&str, &str)]) -> BTreeMap<String, String> {
-    let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+async fn apply(
+    cloud: &Cloud,
+    name: &str,
+    template: &Value,
+    parameters: &[(&str, &str)],
+) -> BTreeMap<String, String> {
+    let parameters = parameters
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     let template = Template::Body(template.to_string());
     let applied = stack::apply(cloud, name, &template, &parameters, &Progress::hidden()).await;
     applied.unwrap_or_else(|error| panic!("stack {name}: {error}"));
-    let made = stack::describe(cloud, name).await.unwrap_or_else(|error| panic!("stack {name}: {error}"));
+    let made = stack::describe(cloud, name)
+        .await
+        .unwrap_or_else(|error| panic!("stack {name}: {error}"));
     made.as_ref().map(stack::outputs).unwrap_or_default()
 }
 
-/// What a step needs of the operator's account: the table, and the broker's role, which the account's owner may take.
+/// What a step needs of the operator's account: the table, and the broker's role, which the
+/// account's owner may take.
 fn operator_template() -> Value {
     let statement = |principal: Value, action: Value, resource: Value| {
         let mut statement = json!({ "Effect": "Allow", "Action": action });
-        let (key, value) = if principal.is_null() { ("Resource", resource) } else { ("Principal", principal) };
+        let (key, value) = if principal.is_null() {
+            ("Resource", resource)
+        } else {
+            ("Principal", principal)
+        };
         statement[key] = value;
         json!({ "Version": "2012-10-17", "Statement": [statement] })
     };
     let owner = json!({ "AWS": format!("arn:aws:iam::{OPERATOR}:root") });
     let become_customer = ["sts:AssumeRole", "sts:SetSourceIdentity"];
-    let read = ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query"];
+    let read = [
+        "dynamodb:BatchGetItem",
+        "dynamodb:GetItem",
+        "dynamodb:Query",
+    ];
     let key = |name: &str, kind: &str| json!({ "AttributeName": name, "KeyType": kind });
     let attribute = |name: &str| json!({ "AttributeName": name, "AttributeType": "S" });
     json!({
@@ -319,10 +434,29 @@ fn operator_template() -> Value {
 }
 
 async fn assumed(operator: &Cloud, role_arn: &str) -> SdkConfig {
-    let request = operator.sts().assume_role().role_arn(role_arn).role_session_name("stepward-test");
-    let given = request.send().await.expect("the broker's role is assumed").credentials.expect("with credentials");
-    let keys = Credentials::new(given.access_key_id, given.secret_access_key, Some(given.session_token), None, "test");
-    operator.config.to_builder().credentials_provider(SharedCredentialsProvider::new(keys)).build()
+    let request = operator
+        .sts()
+        .assume_role()
+        .role_arn(role_arn)
+        .role_session_name("stepward-test");
+    let given = request
+        .send()
+        .await
+        .expect("the broker's role is assumed")
+        .credentials
+        .expect("with credentials");
+    let keys = Credentials::new(
+        given.access_key_id,
+        given.secret_access_key,
+        Some(given.session_token),
+        None,
+        "test",
+    );
+    operator
+        .config
+        .to_builder()
+        .credentials_provider(SharedCredentialsProvider::new(keys))
+        .build()
 }
 
 #[cfg(test)]
@@ -333,7 +467,10 @@ mod tests {
 
     use super::*;
 
-    const EC2: Service = Service { iam_prefix: "ec2", codes: |_, _| None };
+    const EC2: Service = Service {
+        iam_prefix: "ec2",
+        codes: |_, _| None,
+    };
 
     /// Look at instances.
     ///
@@ -352,12 +489,21 @@ mod tests {
 
         fn permissions(&self) -> Permissions {
             let needless = ["ec2:RebootInstances", "kms:CreateGrant"];
-            Permissions::default().allow(&["ec2:DescribeInstances"], ["*"]).allow(&needless, ["*"])
+            Permissions::default()
+                .allow(&["ec2:DescribeInstances"], ["*"])
+                .allow(&needless, ["*"])
         }
 
-        async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<stepward::Progress<()>, StepError> {
+        async fn run(
+            &self,
+            ctx: &Context,
+            _: Option<Resume>,
+        ) -> Result<stepward::Progress<()>, StepError> {
             let ec2 = ctx.client(aws_sdk_ec2::Client::new);
-            ec2.describe_instances().send().await.map_err(|error| EC2.step_error(&error))?;
+            ec2.describe_instances()
+                .send()
+                .await
+                .map_err(|error| EC2.step_error(&error))?;
             Ok(stepward::Progress::Done(()))
         }
     }
@@ -373,10 +519,21 @@ mod tests {
         let found = proof.all::<Look>(&idle, async |_| json!({})).await;
         let dir = proof.local.dir.clone();
         drop(proof);
-        let [stop, reboot, describe] = &found[..] else { panic!("three findings expected: {found:?}") };
-        assert!(stop.starts_with("ec2:StopInstances is listed as idle, and not declared"), "{stop}");
-        assert!(reboot.starts_with("without ec2:RebootInstances in its own account it succeeds"), "{reboot}");
-        assert!(describe.starts_with("ec2:DescribeInstances is listed as idle, and missed"), "{describe}");
+        let [stop, reboot, describe] = &found[..] else {
+            panic!("three findings expected: {found:?}")
+        };
+        assert!(
+            stop.starts_with("ec2:StopInstances is listed as idle, and not declared"),
+            "{stop}"
+        );
+        assert!(
+            reboot.starts_with("without ec2:RebootInstances in its own account it succeeds"),
+            "{reboot}"
+        );
+        assert!(
+            describe.starts_with("ec2:DescribeInstances is listed as idle, and missed"),
+            "{describe}"
+        );
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -1,7 +1,10 @@
 //! Lambda on loopback: a bootstrap binary as Lambda runs it, with the Runtime API of
 //! <https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html>.
 
-#![expect(clippy::expect_used, reason = "without a process there is no test; the message says so")]
+#![expect(
+    clippy::expect_used,
+    reason = "without a process there is no test; the message says so"
+)]
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -52,8 +55,8 @@ struct Event {
 }
 
 impl Function {
-    /// Starts a bootstrap in the environment that Lambda sets, with these variables of the function's own, and nothing
-    /// of the test's.
+    /// Starts a bootstrap in the environment that Lambda sets, with these variables of the
+    /// function's own, and nothing of the test's.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -63,10 +66,22 @@ impl Function {
         let (answer, answers) = channel();
         let mut invocations = 0;
         let server = Server::start(move |call| serve(call, &mut invocations, &next, &answer));
-        let name = command.get_program().to_string_lossy().rsplit('/').next().unwrap_or_default().to_owned();
-        command.env_clear().envs(reserved(&name)).env("AWS_LAMBDA_RUNTIME_API", server.address());
+        let name = command
+            .get_program()
+            .to_string_lossy()
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        command
+            .env_clear()
+            .envs(reserved(&name))
+            .env("AWS_LAMBDA_RUNTIME_API", server.address());
         command.envs(environment.iter().cloned());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let started = Instant::now();
         let mut child = command.spawn().expect("the function's binary starts");
         let output = Arc::default();
@@ -74,11 +89,19 @@ impl Function {
             collect(child.stdout.take().expect("stdout is piped"), &output),
             collect(child.stderr.take().expect("stderr is piped"), &output),
         ];
-        Self { child, started, events: Some(events), answers, output, readers, _server: server }
+        Self {
+            child,
+            started,
+            events: Some(events),
+            answers,
+            output,
+            readers,
+            _server: server,
+        }
     }
 
-    /// Sends an event and waits for its answer. As on Lambda, a process that ends is `Runtime.ExitError` and one that
-    /// takes too long is killed: `Sandbox.Timedout`.
+    /// Sends an event and waits for its answer. As on Lambda, a process that ends is
+    /// `Runtime.ExitError` and one that takes too long is killed: `Sandbox.Timedout`.
     pub fn invoke(&mut self, event: &[u8]) -> Answer {
         self.invoke_within(TIMEOUT, event)
     }
@@ -92,7 +115,12 @@ impl Function {
     /// Sends an event, and waits for nothing.
     pub fn send(&self, timeout: Duration, event: &[u8]) {
         // A process that has ended takes no event; `answer` tells.
-        let _ = self.events.as_ref().map(|events| events.send(Event { body: event.to_vec(), timeout }));
+        let _ = self.events.as_ref().map(|events| {
+            events.send(Event {
+                body: event.to_vec(),
+                timeout,
+            })
+        });
     }
 
     /// The answer to the event that was sent.
@@ -101,14 +129,19 @@ impl Function {
         loop {
             match self.answers.recv_timeout(LOOK) {
                 Ok(answer) => return answer,
-                Err(RecvTimeoutError::Disconnected) => return Answer::failure("Runtime.ExitError", "no Runtime API"),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Answer::failure("Runtime.ExitError", "no Runtime API");
+                }
                 Err(RecvTimeoutError::Timeout) if Instant::now() > limit => {
                     self.kill();
                     return Answer::failure("Sandbox.Timedout", "the task timed out");
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     if let Ok(Some(status)) = self.child.try_wait() {
-                        return Answer::failure("Runtime.ExitError", &format!("the process ended: {status}"));
+                        return Answer::failure(
+                            "Runtime.ExitError",
+                            &format!("the process ended: {status}"),
+                        );
                     }
                 }
             }
@@ -133,7 +166,10 @@ impl Function {
     /// What the process wrote so far, standard output and standard error.
     #[must_use]
     pub fn output(&self) -> String {
-        self.output.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.output
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The process's ID.
@@ -142,22 +178,29 @@ impl Function {
         self.child.id()
     }
 
-    /// The most memory that the living process has had, in bytes; `None` on systems that do not tell.
+    /// The most memory that the living process has had, in bytes; `None` on systems that do not
+    /// tell.
     #[must_use]
     pub fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
         Some(peak.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
     }
 
-    /// The processor time that the living process has used, its ended children's included; `None` on systems that do
-    /// not tell. <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>
+    /// The processor time that the living process has used, its ended children's included; `None`
+    /// on systems that do not tell. <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>
     #[must_use]
     pub fn cpu_time(&self) -> Option<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).ok()?;
         // The second field, the program's name, may hold blanks and brackets. `utime` is the 14th.
         let fields = stat.rsplit_once(')')?.1.split_whitespace();
-        let ticks: Option<Vec<u64>> = fields.skip(11).take(4).map(|field| field.parse().ok()).collect();
+        let ticks: Option<Vec<u64>> = fields
+            .skip(11)
+            .take(4)
+            .map(|field| field.parse().ok())
+            .collect();
         // Linux counts these in hundredths of a second on every processor that Lambda has.
         Some(Duration::from_millis(ticks?.iter().sum::<u64>() * 10))
     }
@@ -173,7 +216,10 @@ impl Drop for Function {
 impl Answer {
     /// An error of this name.
     fn failure(name: &str, message: &str) -> Self {
-        Self::Failure { name: name.into(), message: message.into() }
+        Self::Failure {
+            name: name.into(),
+            message: message.into(),
+        }
     }
 
     /// The response as JSON; `null` for an error.
@@ -186,14 +232,22 @@ impl Answer {
     }
 }
 
-/// One request of the process. Waiting for the next event holds up no other: a process handles one at a time.
+/// One request of the process. Waiting for the next event holds up no other: a process handles one
+/// at a time.
 fn serve(call: Call, invocations: &mut u32, events: &Receiver<Event>, answers: &Sender<Answer>) {
     let error = || {
         let error: Value = serde_json::from_slice(&call.body).unwrap_or_default();
         let text = |field: &str| error[field].as_str().unwrap_or_default().to_owned();
-        Answer::Failure { name: text("errorType"), message: text("errorMessage") }
+        Answer::Failure {
+            name: text("errorType"),
+            message: text("errorMessage"),
+        }
     };
-    let answer = match call.path.strip_prefix(INVOCATION).map(|rest| rest.rsplit('/').next().unwrap_or(rest)) {
+    let answer = match call
+        .path
+        .strip_prefix(INVOCATION)
+        .map(|rest| rest.rsplit('/').next().unwrap_or(rest))
+    {
         Some("next") => {
             *invocations += 1;
             // No more events: the test is over, and so is the process.
@@ -208,20 +262,37 @@ fn serve(call: Call, invocations: &mut u32, events: &Receiver<Event>, answers: &
         _ => return call.answer(404, &[], b""),
     };
     let _ = answers.send(answer);
-    call.answer(202, &[("Content-Type", "application/json")], br#"{"status":"OK"}"#);
+    call.answer(
+        202,
+        &[("Content-Type", "application/json")],
+        br#"{"status":"OK"}"#,
+    );
 }
 
 fn deliver(call: Call, invocation: u32, event: &Event) {
     let deadline = SystemTime::now() + event.timeout;
-    let deadline = deadline.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis().to_string();
+    let deadline = deadline
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis()
+        .to_string();
     call.answer(
         200,
         &[
             ("Content-Type", "application/json"),
-            ("Lambda-Runtime-Aws-Request-Id", &format!("8476a536-e9f4-11e8-9739-{invocation:012}")),
+            (
+                "Lambda-Runtime-Aws-Request-Id",
+                &format!("8476a536-e9f4-11e8-9739-{invocation:012}"),
+            ),
             ("Lambda-Runtime-Deadline-Ms", &deadline),
-            ("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:eu-west-1:111111111111:function:stepward-test"),
-            ("Lambda-Runtime-Trace-Id", "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=9a9197af755a6419;Sampled=0"),
+            (
+                "Lambda-Runtime-Invoked-Function-Arn",
+                "arn:aws:lambda:eu-west-1:111111111111:function:stepward-test",
+            ),
+            (
+                "Lambda-Runtime-Trace-Id",
+                "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=9a9197af755a6419;Sampled=0",
+            ),
         ],
         &event.body,
     );
@@ -242,20 +313,33 @@ fn reserved(name: &str) -> Vec<(&'static str, String)> {
         ("TZ", ":UTC"),
         ("_HANDLER", "bootstrap"),
     ];
-    let mut all: Vec<_> = fixed.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+    let mut all: Vec<_> = fixed
+        .into_iter()
+        .map(|(name, value)| (name, value.to_owned()))
+        .collect();
     all.push(("AWS_LAMBDA_FUNCTION_NAME", format!("stepward-{name}")));
-    all.push(("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/stepward-{name}")));
+    all.push((
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        format!("/aws/lambda/stepward-{name}"),
+    ));
     all
 }
 
-/// Gathers what the process writes, line by line, so that the two streams do not cut each other's lines.
+/// Gathers what the process writes, line by line, so that the two streams do not cut each other's
+/// lines.
 fn collect(stream: impl Read + Send + 'static, output: &Arc<Mutex<String>>) -> JoinHandle<()> {
     let output = Arc::clone(output);
     std::thread::spawn(move || {
         let mut stream = BufReader::new(stream);
         let mut line = Vec::new();
-        while stream.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            output.lock().unwrap_or_else(PoisonError::into_inner).push_str(&String::from_utf8_lossy(&line));
+        while stream
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|read| read > 0)
+        {
+            output
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push_str(&String::from_utf8_lossy(&line));
             line.clear();
         }
     })

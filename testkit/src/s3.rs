@@ -1,4 +1,5 @@
-//! The S3 steps beside the AWS CLI: random trees and buckets, one operation, done by both from equal beginnings.
+//! The S3 steps beside the AWS CLI: random trees and buckets, one operation, done by both from
+//! equal beginnings.
 
 mod case;
 mod compare;
@@ -61,7 +62,13 @@ pub enum Wrong {
 
 impl Wrong {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Filters, Self::Times, Self::Delete, Self::DryRun, Self::Recursive];
+    pub const ALL: [Self; 5] = [
+        Self::Filters,
+        Self::Times,
+        Self::Delete,
+        Self::DryRun,
+        Self::Recursive,
+    ];
 
     /// The one that is tried with a seed.
     #[must_use]
@@ -87,8 +94,8 @@ impl Wrong {
 /// What a run over many seeds came to.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// How many of each kind of operation there were: all, those that succeeded with the CLI, and those that changed or
-    /// planned something.
+    /// How many of each kind of operation there were: all, those that succeeded with the CLI, and
+    /// those that changed or planned something.
     pub operations: BTreeMap<String, [usize; 3]>,
     /// How many seeds had a difference that is explained, by reason.
     pub explained: BTreeMap<&'static str, usize>,
@@ -130,7 +137,11 @@ pub fn run(
     tell: impl Fn(usize) + Sync,
 ) -> Result<Summary, String> {
     let workspace = Workspace::find().map_err(|error| error.to_string())?;
-    let binaries = if against == Against::Steps { steps(&workspace)? } else { BTreeMap::new() };
+    let binaries = if against == Against::Steps {
+        steps(&workspace)?
+    } else {
+        BTreeMap::new()
+    };
     let seeds = Mutex::new(seeds.into_iter().collect::<Vec<_>>().into_iter());
     let summary = Mutex::new(Summary::default());
     let work = || -> Result<(), String> {
@@ -155,7 +166,9 @@ pub fn run(
     };
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a worker panicked".to_owned())?)
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().map_err(|_| "a worker panicked".to_owned())?)
     })?;
     Ok(summary.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
@@ -163,18 +176,27 @@ pub fn run(
 /// Where the steps' binaries are, built as this program was.
 fn steps(workspace: &Workspace) -> Result<BTreeMap<String, PathBuf>, String> {
     let wanted = [Verb::Cp, Verb::Mv, Verb::Sync, Verb::Rm].map(Verb::step);
-    let functions: Vec<_> =
-        workspace.functions.iter().filter(|function| wanted.contains(&function.name.as_str())).cloned().collect();
+    let functions: Vec<_> = workspace
+        .functions
+        .iter()
+        .filter(|function| wanted.contains(&function.name.as_str()))
+        .cloned()
+        .collect();
     let (profile, target_dir) = build::of_this_program()?;
     build::build(&functions, &profile, &target_dir)
 }
 
 impl World {
-    fn start(workspace: &Workspace, binaries: &BTreeMap<String, PathBuf>, against: Against) -> Result<Self, String> {
+    fn start(
+        workspace: &Workspace,
+        binaries: &BTreeMap<String, PathBuf>,
+        against: Against,
+    ) -> Result<Self, String> {
         let dir = new_run_dir(&workspace.local_cloud(), "s3")?;
         let places = ["cli", "our"].map(|name| Place::new(&dir, name));
         for place in &places {
-            std::fs::create_dir_all(place.root()).map_err(|error| format!("{}: {error}", place.root().display()))?;
+            std::fs::create_dir_all(place.root())
+                .map_err(|error| format!("{}: {error}", place.root().display()))?;
         }
         let server = Server::start(workspace, &dir)?;
         let cli = |name: &str| Cli::start(workspace, &dir.join(name), &server.endpoint);
@@ -184,7 +206,13 @@ impl World {
             Against::Wrong => Other::Cli(cli("second")?, true),
         };
         let cli = cli("first")?;
-        Ok(Self { dir, places, server, cli, other })
+        Ok(Self {
+            dir,
+            places,
+            server,
+            cli,
+            other,
+        })
     }
 
     fn end(self) -> Result<(), String> {
@@ -206,7 +234,10 @@ impl World {
             match &mut self.other {
                 Other::Steps(steps) => steps.run(&self.places[1], &case.operation)?,
                 Other::Cli(cli, false) => cli.run(&self.places[1], &case.operation)?,
-                Other::Cli(cli, true) => cli.run(&self.places[1], &Wrong::of(case.seed).applied(&case.operation))?,
+                Other::Cli(cli, true) => cli.run(
+                    &self.places[1],
+                    &Wrong::of(case.seed).applied(&case.operation),
+                )?,
             },
         ];
         let s3 = self.server.look()?;
@@ -218,26 +249,47 @@ impl World {
                 // What was written has today's date.
                 after.is_none_or(|after| {
                     after.len() != before.len()
-                        || after.iter().any(|(key, object)| !compare::is_as_before(before, key, object))
+                        || after
+                            .iter()
+                            .any(|(key, object)| !compare::is_as_before(before, key, object))
                 })
             });
         let [cli_files, step_files] = files;
         let [place, other] = &self.places;
         let after = [
-            After { place, outcome: &outcomes[0], files: cli_files },
-            After { place: other, outcome: &outcomes[1], files: step_files },
+            After {
+                place,
+                outcome: &outcomes[0],
+                files: cli_files,
+            },
+            After {
+                place: other,
+                outcome: &outcomes[1],
+                files: step_files,
+            },
         ];
         let found = compare::compare(case, &after, &s3);
-        let (explained, unexplained): (Vec<_>, Vec<_>) =
-            found.iter().map(|difference| (why(case, difference), difference)).partition(|(why, _)| why.is_some());
+        let (explained, unexplained): (Vec<_>, Vec<_>) = found
+            .iter()
+            .map(|difference| (why(case, difference), difference))
+            .partition(|(why, _)| why.is_some());
         let mut explained: Vec<_> = explained.into_iter().filter_map(|(why, _)| why).collect();
         explained.sort_unstable();
         explained.dedup();
         let report = (!unexplained.is_empty()).then(|| {
-            let unexplained: Vec<_> = unexplained.iter().map(|(_, difference)| *difference).collect();
+            let unexplained: Vec<_> = unexplained
+                .iter()
+                .map(|(_, difference)| *difference)
+                .collect();
             report(case, &unexplained, &outcomes)
         });
-        Ok(Compared { kind: case.operation.kind(), succeeded: outcomes[0].succeeded, effective, explained, report })
+        Ok(Compared {
+            kind: case.operation.kind(),
+            succeeded: outcomes[0].succeeded,
+            effective,
+            explained,
+            report,
+        })
     }
 }
 
@@ -245,14 +297,23 @@ impl Compared {
     /// One that could not be compared.
     fn broken(case: &Case, error: &str) -> Self {
         let report = Some(format!("seed {}: {}\n  {error}", case.seed, case.operation));
-        Self { kind: case.operation.kind(), succeeded: false, effective: false, explained: Vec::new(), report }
+        Self {
+            kind: case.operation.kind(),
+            succeeded: false,
+            effective: false,
+            explained: Vec::new(),
+            report,
+        }
     }
 }
 
 impl Summary {
     fn add(&mut self, seed: u64, compared: Compared) {
         let counts = self.operations.entry(compared.kind).or_default();
-        for (count, is_so) in counts.iter_mut().zip([true, compared.succeeded, compared.effective]) {
+        for (count, is_so) in counts
+            .iter_mut()
+            .zip([true, compared.succeeded, compared.effective])
+        {
             *count += usize::from(is_so);
         }
         for reason in compared.explained {
@@ -278,22 +339,33 @@ impl fmt::Display for Summary {
             writeln!(f, "{report}\n")?;
         }
         writeln!(f, "{} seeds", self.seeds())?;
-        writeln!(f, "{:<20} {:>6} {:>10} {:>10}", "operation", "runs", "succeeded", "effective")?;
+        writeln!(
+            f,
+            "{:<20} {:>6} {:>10} {:>10}",
+            "operation", "runs", "succeeded", "effective"
+        )?;
         for (kind, [all, succeeded, effective]) in &self.operations {
             writeln!(f, "{kind:<20} {all:>6} {succeeded:>10} {effective:>10}")?;
         }
         for (reason, count) in &self.explained {
             writeln!(f, "explained in {count} seeds: {reason}")?;
         }
-        write!(f, "{} seeds differ without an explanation", self.found.len() + self.more)
+        write!(
+            f,
+            "{} seeds differ without an explanation",
+            self.found.len() + self.more
+        )
     }
 }
 
 /// Gives both places the buckets of a case.
 fn fill(server: &mut Server, places: &[Place; 2], case: &Case) -> Result<(), String> {
-    let buckets = places
-        .iter()
-        .flat_map(|place| ["a", "b"].iter().zip(&case.buckets).map(|(which, objects)| (place.bucket(which), objects)));
+    let buckets = places.iter().flat_map(|place| {
+        ["a", "b"]
+            .iter()
+            .zip(&case.buckets)
+            .map(|(which, objects)| (place.bucket(which), objects))
+    });
     server.fill(buckets.collect::<Vec<_>>().into_iter())
 }
 
@@ -309,10 +381,15 @@ fn look(place: &Place) -> Result<BTreeMap<String, files::Seen>, String> {
     for (name, directory) in [("root", place.root()), ("outside", place.outside())] {
         let found = files::look(&directory, &|text| place.take(text));
         let found = found.map_err(|error| format!("{}: {error}", directory.display()))?;
-        all.extend(found.into_iter().map(|(path, seen)| (format!("{name}/{path}"), seen)));
+        all.extend(
+            found
+                .into_iter()
+                .map(|(path, seen)| (format!("{name}/{path}"), seen)),
+        );
     }
     // Written by both at times of their own.
-    all.remove("outside/secret.txt").map(|secret| all.insert("outside/secret.txt".into(), without_time(secret)));
+    all.remove("outside/secret.txt")
+        .map(|secret| all.insert("outside/secret.txt".into(), without_time(secret)));
     Ok(all)
 }
 
@@ -325,13 +402,21 @@ fn without_time(seen: files::Seen) -> files::Seen {
 
 fn report(case: &Case, found: &[&Difference], outcomes: &[Outcome; 2]) -> String {
     let mut lines = vec![format!("seed {}: {}", case.seed, case.operation)];
-    lines.extend(found.iter().take(12).map(|difference| format!("  {difference}")));
+    lines.extend(
+        found
+            .iter()
+            .take(12)
+            .map(|difference| format!("  {difference}")),
+    );
     if found.len() > 12 {
         lines.push(format!("  … and {} more", found.len() - 12));
     }
     for (side, outcome) in ["CLI", "step"].into_iter().zip(outcomes) {
         let said: String = outcome.said.chars().take(1500).collect();
-        lines.push(format!("  {side} said: {}", said.trim().replace('\n', "\n    ")));
+        lines.push(format!(
+            "  {side} said: {}",
+            said.trim().replace('\n', "\n    ")
+        ));
     }
     lines.join("\n")
 }

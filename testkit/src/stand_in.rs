@@ -1,8 +1,10 @@
-//! A small AWS on loopback: the operations that steps under test call, in the wire formats of the AWS API references.
+//! A small AWS on loopback: the operations that steps under test call, in the wire formats of the
+//! AWS API references.
 //!
-//! It answers by the credentials that a request is signed with, as AWS does: the broker reads its table, writes its
-//! artifacts and assumes roles; a session works in its account, within its session policy. It does not check signatures,
-//! and knows no other policies: the local cloud is there for those.
+//! It answers by the credentials that a request is signed with, as AWS does: the broker reads its
+//! table, writes its artifacts and assumes roles; a session works in its account, within its
+//! session policy. It does not check signatures, and knows no other policies: the local cloud is
+//! there for those.
 
 mod athena;
 mod dynamodb;
@@ -51,7 +53,10 @@ impl Default for StandIn {
             requests: Vec::new(),
         }));
         let shared = Arc::clone(&state);
-        Self { server: Server::start(move |call| wire::handle(&shared, call)), state }
+        Self {
+            server: Server::start(move |call| wire::handle(&shared, call)),
+            state,
+        }
     }
 }
 
@@ -65,8 +70,12 @@ impl StandIn {
     pub fn environment(&self) -> Vec<(String, String)> {
         let mut all = self.environment_of(&self.state().broker);
         all.extend(
-            [("STEPWARD_STACK", "stepward"), ("STEPWARD_TABLE", TABLE), ("STEPWARD_ARTIFACTS_BUCKET", ARTIFACTS)]
-                .map(owned),
+            [
+                ("STEPWARD_STACK", "stepward"),
+                ("STEPWARD_TABLE", TABLE),
+                ("STEPWARD_ARTIFACTS_BUCKET", ARTIFACTS),
+            ]
+            .map(owned),
         );
         all
     }
@@ -95,11 +104,13 @@ impl StandIn {
     /// Adds an active customer.
     pub fn add_customer(&self, name: &str) {
         let record = json!({ "name": name, "status": "active", "created_at": "2026-01-01T00:00:00Z", "version": 1 });
-        self.state().records.insert(("CUSTOMERS".into(), name.into()), record);
+        self.state()
+            .records
+            .insert(("CUSTOMERS".into(), name.into()), record);
     }
 
-    /// Adds an account of a customer, in `eu-west-1` and `eu-central-1`, with a role that asks for the external ID on
-    /// record.
+    /// Adds an account of a customer, in `eu-west-1` and `eu-central-1`, with a role that asks for
+    /// the external ID on record.
     pub fn add_account(&self, customer: &str, name: &str, account_id: &str) {
         let (role, external_id) = (role_arn(account_id), random());
         let record = json!({
@@ -109,11 +120,14 @@ impl StandIn {
         });
         let mut state = self.state();
         state.roles.insert(role, Some(external_id));
-        state.records.insert((format!("CUSTOMER#{customer}"), format!("ACCOUNT#{name}")), record);
+        state.records.insert(
+            (format!("CUSTOMER#{customer}"), format!("ACCOUNT#{name}")),
+            record,
+        );
     }
 
-    /// Gives the broker and every session from now on this access key, for a server beside this one that knows just one.
-    /// Their tokens still tell them apart here.
+    /// Gives the broker and every session from now on this access key, for a server beside this one
+    /// that knows just one. Their tokens still tell them apart here.
     pub fn set_keys(&self, id: &str, secret: &str) {
         let mut state = self.state();
         (state.broker.id, state.broker.secret) = (id.into(), secret.into());
@@ -127,7 +141,12 @@ impl StandIn {
 
     /// Changes a field of an account's record.
     pub fn set_account(&self, customer: &str, name: &str, field: &str, value: &str) {
-        self.set(&format!("CUSTOMER#{customer}"), &format!("ACCOUNT#{name}"), field, value);
+        self.set(
+            &format!("CUSTOMER#{customer}"),
+            &format!("ACCOUNT#{name}"),
+            field,
+            value,
+        );
     }
 
     fn set(&self, pk: &str, sk: &str, field: &str, value: &str) {
@@ -138,19 +157,28 @@ impl StandIn {
 
     /// Sets what the trust policy of an account's role asks for; `None` lets in everybody.
     pub fn set_trust_policy(&self, account_id: &str, external_id: Option<&str>) {
-        self.state().roles.insert(role_arn(account_id), external_id.map(str::to_owned));
+        self.state()
+            .roles
+            .insert(role_arn(account_id), external_id.map(str::to_owned));
     }
 
     /// Adds an instance in an account, in this state.
     pub fn add_instance(&self, account_id: &str, id: &str, state: &str) {
-        self.state().instances.push(Instance::new(account_id, id, state));
+        self.state()
+            .instances
+            .push(Instance::new(account_id, id, state));
     }
 
-    /// Brings an instance to a state, and says how often it will be seen on its way to another before it is there.
+    /// Brings an instance to a state, and says how often it will be seen on its way to another
+    /// before it is there.
     pub fn set_instance(&self, id: &str, state: &str, looks_on_the_way: u32) {
-        self.state().instances.iter_mut().filter(|instance| instance.id == id).for_each(|instance| {
-            instance.set(state, looks_on_the_way);
-        });
+        self.state()
+            .instances
+            .iter_mut()
+            .filter(|instance| instance.id == id)
+            .for_each(|instance| {
+                instance.set(state, looks_on_the_way);
+            });
     }
 
     /// An object: `bucket/key`.
@@ -174,13 +202,19 @@ impl StandIn {
     /// What a bucket of numbers was asked to do so far.
     #[must_use]
     pub fn seen(&self, bucket: &str) -> Seen {
-        self.state().numbers.get(bucket).map(Numbers::seen).unwrap_or_default()
+        self.state()
+            .numbers
+            .get(bucket)
+            .map(Numbers::seen)
+            .unwrap_or_default()
     }
 
     /// Refuses an operation (as in `ec2:StartInstances`) with an error, this often.
     pub fn refuse(&self, operation: &str, times: usize, status: u16, code: &str, message: &str) {
         let failure = Failure::new(status, code, message);
-        self.state().faults.push((operation.into(), Fault::Refuse { times, failure }));
+        self.state()
+            .faults
+            .push((operation.into(), Fault::Refuse { times, failure }));
     }
 
     /// Never answers an operation.
@@ -190,7 +224,9 @@ impl StandIn {
 
     /// Answers an operation only after a while.
     pub fn slow(&self, operation: &str, delay: Duration) {
-        self.state().faults.push((operation.into(), Fault::Slow(delay)));
+        self.state()
+            .faults
+            .push((operation.into(), Fault::Slow(delay)));
     }
 
     /// Takes every fault back.
@@ -207,7 +243,10 @@ impl StandIn {
     /// The requests of one operation so far, as in `ec2:StartInstances`.
     #[must_use]
     pub fn calls(&self, operation: &str) -> Vec<Request> {
-        self.requests().into_iter().filter(|request| request.name() == operation).collect()
+        self.requests()
+            .into_iter()
+            .filter(|request| request.name() == operation)
+            .collect()
     }
 
     /// Forgets the requests so far.
@@ -229,9 +268,14 @@ impl StandIn {
     #[must_use]
     pub fn secrets(&self) -> Vec<String> {
         let state = self.state();
-        let keys = state.sessions.values().map(|session| &session.keys).chain([&state.broker]);
+        let keys = state
+            .sessions
+            .values()
+            .map(|session| &session.keys)
+            .chain([&state.broker]);
         let keys = keys.flat_map(|keys| [keys.secret.clone(), keys.token.clone()]);
-        keys.chain(state.roles.values().flatten().cloned()).collect()
+        keys.chain(state.roles.values().flatten().cloned())
+            .collect()
     }
 }
 

@@ -23,11 +23,23 @@ type Steps = &'static [(&'static str, &'static str)];
 /// Those that no other test has a table of.
 const NODES_CLUSTERS_AND_PEERS: [(&str, &str); 9] = [
     ("ec2-nodes", "{ 'running_only': true }"),
-    ("ssm-run-command", "{ 'instance_ids': $input.instances, 'command': 'echo $((40 + 2))' }"),
-    ("ssm-run-script", "{ 'instance_ids': $input.instances, 'script': 'echo $1-$#', 'args': ['one', 'two words'] }"),
-    ("ssm-copy-file", "{ 'instance_ids': $input.instances[0], 'content': 'copied', 'destination': $input.file }"),
+    (
+        "ssm-run-command",
+        "{ 'instance_ids': $input.instances, 'command': 'echo $((40 + 2))' }",
+    ),
+    (
+        "ssm-run-script",
+        "{ 'instance_ids': $input.instances, 'script': 'echo $1-$#', 'args': ['one', 'two words'] }",
+    ),
+    (
+        "ssm-copy-file",
+        "{ 'instance_ids': $input.instances[0], 'content': 'copied', 'destination': $input.file }",
+    ),
     ("ecs-nodes", "{ 'clusters': 'ops' }"),
-    ("ecs-exec", "{ 'cluster': 'ops', 'task': $input.task, 'command': 'echo $((40 + 2))' }"),
+    (
+        "ecs-exec",
+        "{ 'cluster': 'ops', 'task': $input.task, 'command': 'echo $((40 + 2))' }",
+    ),
     ("rds-stop-cluster", "{ 'cluster': 'shop' }"),
     ("rds-start-cluster", "{ 'cluster': 'shop' }"),
     (
@@ -48,10 +60,16 @@ fn is_right(step: &str, output: &Value, input: &Value) -> bool {
         let instances = output["instances"].as_array().unwrap();
         instances.len() == count && instances.iter().all(|instance| instance["state"] == state)
     };
-    let begins = |value: &Value, with: &str| value.as_str().is_some_and(|text| text.starts_with(with));
+    let begins =
+        |value: &Value, with: &str| value.as_str().is_some_and(|text| text.starts_with(with));
     let nodes = |said: &str| {
         let nodes = output["nodes"].as_object().unwrap();
-        !nodes.is_empty() && nodes.values().all(|node| node["output"].as_str().is_some_and(|text| text.trim() == said))
+        !nodes.is_empty()
+            && nodes.values().all(|node| {
+                node["output"]
+                    .as_str()
+                    .is_some_and(|text| text.trim() == said)
+            })
     };
     match step {
         "validate-credentials" => output["account_id"] == input["account_id"],
@@ -62,7 +80,9 @@ fn is_right(step: &str, output: &Value, input: &Value) -> bool {
         "ec2-stop" => all_are(2, "stopped"),
         "ec2-terminate" => all_are(1, "terminated"),
         "ec2-nodes" => length("nodes") == Some(2) && length("failures") == Some(0),
-        "autoscaling-update-group" => output["current"]["desired_capacity"] == 2 && output["in_service"] == 2,
+        "autoscaling-update-group" => {
+            output["current"]["desired_capacity"] == 2 && output["in_service"] == 2
+        }
         "ecs-stop-task" => output["task_arn"] == input["task"] && output["was_stopping"] == false,
         "ecs-stopped-task-errors" => output["stopped_tasks"] == 1,
         "ecs-nodes" => length("nodes") == Some(1) && length("failures") == Some(0),
@@ -75,13 +95,19 @@ fn is_right(step: &str, output: &Value, input: &Value) -> bool {
         "rds-stop-cluster" => output["status"] == "stopped" && length("members") == Some(1),
         "rds-start-cluster" => output["status"] == "available" && length("members") == Some(1),
         "lambda-invoke" => output["payload"] == 8,
-        "lambda-run-code" => output["invokeResponsePayloadString"] == "9" && output["functionWasDeleted"] == true,
-        "cloudwatch-create-log-stream" => output["created"] == true && output["log_stream_name"] == "night",
+        "lambda-run-code" => {
+            output["invokeResponsePayloadString"] == "9" && output["functionWasDeleted"] == true
+        }
+        "cloudwatch-create-log-stream" => {
+            output["created"] == true && output["log_stream_name"] == "night"
+        }
         "cloudwatch-query-logs" | "cloudwatch-run-saved-query" => {
             output["rows"].to_string().contains("the shop is closed")
         }
         "athena-query" => output["rows"] == json!([["3"]]),
-        "s3-list" => length("objects") == Some(1) && output["objects"][0]["key"] == "backups/2026-01.csv",
+        "s3-list" => {
+            length("objects") == Some(1) && output["objects"][0]["key"] == "backups/2026-01.csv"
+        }
         "s3-create-bucket" => output["created"] == true,
         "s3-copy" => output["transferred"] == 3 && output["bytes"] == 2,
         "s3-sync" => output["transferred"] == 2 && output["bytes"] == 4,
@@ -91,7 +117,8 @@ fn is_right(step: &str, output: &Value, input: &Value) -> bool {
         "ssm-run-command" => output["succeeded"] == 2 && nodes("42"),
         "ssm-run-script" => output["succeeded"] == 2 && nodes("one-2"),
         "ssm-copy-file" => {
-            output["succeeded"] == 1 && std::fs::read_to_string(input["file"].as_str().unwrap()).unwrap() == "copied"
+            output["succeeded"] == 1
+                && std::fs::read_to_string(input["file"].as_str().unwrap()).unwrap() == "copied"
         }
         "vpc-create-flow-logs" => length("flow_logs") == Some(1),
         "vpc-enable-peering" => output["status"] == "active" && length("routes") == Some(2),
@@ -108,12 +135,22 @@ struct Chain {
 fn chains(steps: Steps, input: &Value) -> Vec<Chain> {
     let mut by_service: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (step, params) in steps {
-        by_service.entry(step.split('-').next()).or_default().push((*step, *params));
+        by_service
+            .entry(step.split('-').next())
+            .or_default()
+            .push((*step, *params));
     }
-    by_service.into_values().map(|steps| Chain { steps, input: input.clone() }).collect()
+    by_service
+        .into_values()
+        .map(|steps| Chain {
+            steps,
+            input: input.clone(),
+        })
+        .collect()
 }
 
-/// Parameters in JSONata without operators, as JSON: `$input.task` and `$done.step.field[0]` are what they lead to.
+/// Parameters in JSONata without operators, as JSON: `$input.task` and `$done.step.field[0]` are
+/// what they lead to.
 fn resolved(jsonata: &str, input: &Value, done: &Value) -> Map<String, Value> {
     let known = json!({ "input": input, "done": done });
     let (mut json, mut is_text, mut rest) = (String::new(), false, jsonata);
@@ -126,8 +163,14 @@ fn resolved(jsonata: &str, input: &Value, done: &Value) -> Map<String, Value> {
                 letter => !(letter.is_alphanumeric() || "$_.`-".contains(letter)),
             };
             let end = rest.find(ends).unwrap_or(rest.len());
-            let path = rest[..end].replace('`', "").replace(['$', '.', '['], "/").replace(']', "");
-            json += &known.pointer(&path).unwrap_or_else(|| panic!("{path} is not in {known}")).to_string();
+            let path = rest[..end]
+                .replace('`', "")
+                .replace(['$', '.', '['], "/")
+                .replace(']', "");
+            json += &known
+                .pointer(&path)
+                .unwrap_or_else(|| panic!("{path} is not in {known}"))
+                .to_string();
             end
         } else {
             is_text ^= letter == '\'';
@@ -140,11 +183,27 @@ fn resolved(jsonata: &str, input: &Value, done: &Value) -> Map<String, Value> {
 }
 
 /// Runs a step by the command line: how the program ended, and what it printed as JSON.
-fn step_run(world: &World, step: &str, customer: &str, params: &Map<String, Value>) -> (Output, Value) {
-    let mut arguments: Vec<_> =
-        ["step", "run", step, "--customer", customer, "--account", "prod"].map(String::from).into();
+fn step_run(
+    world: &World,
+    step: &str,
+    customer: &str,
+    params: &Map<String, Value>,
+) -> (Output, Value) {
+    let mut arguments: Vec<_> = [
+        "step",
+        "run",
+        step,
+        "--customer",
+        customer,
+        "--account",
+        "prod",
+    ]
+    .map(String::from)
+    .into();
     for (name, value) in params {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
         arguments.extend(["-p".to_owned(), format!("{name}={value}")]);
     }
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
@@ -154,26 +213,57 @@ fn step_run(world: &World, step: &str, customer: &str, params: &Map<String, Valu
 }
 
 /// Runs a step of a table; its output, or what went wrong.
-fn run(world: &World, step: &str, params: &Map<String, Value>, input: &Value) -> Result<Value, String> {
-    let (ran, finished) = step_run(world, step, input["target"]["customer"].as_str().unwrap(), params);
+fn run(
+    world: &World,
+    step: &str,
+    params: &Map<String, Value>,
+    input: &Value,
+) -> Result<Value, String> {
+    let (ran, finished) = step_run(
+        world,
+        step,
+        input["target"]["customer"].as_str().unwrap(),
+        params,
+    );
     if ran.status.code() != Some(0) || finished["outcome"] != "succeeded" {
-        return Err(format!("{step}: {finished}\n{}", String::from_utf8_lossy(&ran.stderr)));
+        return Err(format!(
+            "{step}: {finished}\n{}",
+            String::from_utf8_lossy(&ran.stderr)
+        ));
     }
     if is_right(step, &finished["output"], input) {
         Ok(finished["output"].clone())
     } else {
-        Err(format!("{step}: the output is not right: {}", finished["output"]))
+        Err(format!(
+            "{step}: the output is not right: {}",
+            finished["output"]
+        ))
     }
 }
 
-/// Runs a step that has no case above with its first example, whose resources the customer does not have: the step is
-/// deployed, takes the parameters and may do what it declares, so it succeeds or says what is missing.
+/// Runs a step that has no case above with its first example, whose resources the customer does not
+/// have: the step is deployed, takes the parameters and may do what it declares, so it succeeds or
+/// says what is missing.
 async fn try_example(world: &World, step: &Manifest) {
-    let owned = onboarded(world, world.customer_without_role().await, &[(&step.name, "")]).await;
-    let (ran, finished) = step_run(world, &step.name, &owned.customer, step.examples[0].as_object().unwrap());
+    let owned = onboarded(
+        world,
+        world.customer_without_role().await,
+        &[(&step.name, "")],
+    )
+    .await;
+    let (ran, finished) = step_run(
+        world,
+        &step.name,
+        &owned.customer,
+        step.examples[0].as_object().unwrap(),
+    );
     let error = finished["error"].as_str().unwrap_or_default();
     let is_missing = ["NotFound", "Conflict", "StepFailed"].contains(&error);
-    assert!(finished["outcome"] == "succeeded" || is_missing, "{}: {finished} {ran:?}", step.name);
+    assert!(
+        finished["outcome"] == "succeeded" || is_missing,
+        "{}: {finished} {ran:?}",
+        step.name
+    );
 }
 
 /// Runs all chains, some side by side. Those that succeeded, and what went wrong.
@@ -183,7 +273,9 @@ fn run_all(world: &World, mut chains: Vec<Chain>) -> (BTreeSet<&'static str>, Ve
     let (waiting, ran) = (Mutex::new(chains), Mutex::default());
     let work = || {
         loop {
-            let Some(Chain { steps, input }) = waiting.lock().unwrap().pop() else { return };
+            let Some(Chain { steps, input }) = waiting.lock().unwrap().pop() else {
+                return;
+            };
             let mut done = json!({});
             for (step, params) in steps {
                 match run(world, step, &resolved(params, &input, &done), &input) {
@@ -208,27 +300,81 @@ fn run_all(world: &World, mut chains: Vec<Chain>) -> (BTreeSet<&'static str>, Ve
 
 /// A customer who has something for each of [`NODES_CLUSTERS_AND_PEERS`].
 async fn nodes_clusters_and_peers(world: &World, agent: &EcsAgent) -> Value {
-    let prod = onboarded(world, world.customer_without_role().await, &NODES_CLUSTERS_AND_PEERS).await;
-    let peer = world.account(&prod.customer, "peer", &world.new_names().1).await;
+    let prod = onboarded(
+        world,
+        world.customer_without_role().await,
+        &NODES_CLUSTERS_AND_PEERS,
+    )
+    .await;
+    let peer = world
+        .account(&prod.customer, "peer", &world.new_names().1)
+        .await;
     let peer = onboarded(world, peer, &[("vpc-enable-peering", "")]).await;
     let instances = nodes::launch(&prod.owner, "web", 2).await.unwrap();
 
     let ecs = aws_sdk_ecs::Client::new(&prod.owner.config);
-    ecs.create_cluster().cluster_name("ops").send().await.unwrap();
-    let app = ContainerDefinition::builder().name("app").image("app").memory(64).build();
-    ecs.register_task_definition().family("ops").container_definitions(app).send().await.unwrap();
-    let stream = Tag::builder().key("stepward:stream").value(agent.stream()).build();
-    let task = ecs.run_task().cluster("ops").task_definition("ops").enable_execute_command(true).tags(stream);
-    let task = task.send().await.unwrap().tasks()[0].task_arn().unwrap().to_owned();
+    ecs.create_cluster()
+        .cluster_name("ops")
+        .send()
+        .await
+        .unwrap();
+    let app = ContainerDefinition::builder()
+        .name("app")
+        .image("app")
+        .memory(64)
+        .build();
+    ecs.register_task_definition()
+        .family("ops")
+        .container_definitions(app)
+        .send()
+        .await
+        .unwrap();
+    let stream = Tag::builder()
+        .key("stepward:stream")
+        .value(agent.stream())
+        .build();
+    let task = ecs
+        .run_task()
+        .cluster("ops")
+        .task_definition("ops")
+        .enable_execute_command(true)
+        .tags(stream);
+    let task = task.send().await.unwrap().tasks()[0]
+        .task_arn()
+        .unwrap()
+        .to_owned();
 
     let rds = aws_sdk_rds::Client::new(&prod.owner.config);
-    let cluster = rds.create_db_cluster().db_cluster_identifier("shop").engine("aurora-postgresql");
-    cluster.master_username("shop").master_user_password("not-a-secret").send().await.unwrap();
-    let member = rds.create_db_instance().db_instance_identifier("shop-1").db_cluster_identifier("shop");
-    member.engine("aurora-postgresql").db_instance_class("db.t3.medium").send().await.unwrap();
+    let cluster = rds
+        .create_db_cluster()
+        .db_cluster_identifier("shop")
+        .engine("aurora-postgresql");
+    cluster
+        .master_username("shop")
+        .master_user_password("not-a-secret")
+        .send()
+        .await
+        .unwrap();
+    let member = rds
+        .create_db_instance()
+        .db_instance_identifier("shop-1")
+        .db_cluster_identifier("shop");
+    member
+        .engine("aurora-postgresql")
+        .db_instance_class("db.t3.medium")
+        .send()
+        .await
+        .unwrap();
 
     let vpc = async |owned: &Owned, block| {
-        let made = owned.owner.ec2().create_vpc().cidr_block(block).send().await.unwrap();
+        let made = owned
+            .owner
+            .ec2()
+            .create_vpc()
+            .cidr_block(block)
+            .send()
+            .await
+            .unwrap();
         made.vpc.unwrap().vpc_id
     };
     json!({
@@ -256,15 +402,27 @@ fn every_step_of_the_catalog_runs_from_the_command_line() {
         let (owned, input) = long_job::customer(world).await;
         let files = Box::pin(s3::scene(world)).await;
         let own = Box::pin(nodes_clusters_and_peers(world, &agent)).await;
-        let tables: [(Steps, &Value); 3] =
-            [(&long_job::STEPS, &input), (&s3::STEPS, &files.input), (&NODES_CLUSTERS_AND_PEERS, &own)];
+        let tables: [(Steps, &Value); 3] = [
+            (&long_job::STEPS, &input),
+            (&s3::STEPS, &files.input),
+            (&NODES_CLUSTERS_AND_PEERS, &own),
+        ];
 
-        let (ran, faults) =
-            run_all(world, tables.into_iter().flat_map(|(steps, input)| chains(steps, input)).collect());
+        let (ran, faults) = run_all(
+            world,
+            tables
+                .into_iter()
+                .flat_map(|(steps, input)| chains(steps, input))
+                .collect(),
+        );
 
         assert!(faults.is_empty(), "{}", faults.join("\n"));
         assert!(ran.len() >= 38, "a step has lost its case: {ran:?}");
-        for step in catalog().unwrap().iter().filter(|step| !ran.contains(step.name.as_str())) {
+        for step in catalog()
+            .unwrap()
+            .iter()
+            .filter(|step| !ran.contains(step.name.as_str()))
+        {
             try_example(world, step).await;
         }
         long_job::assert_effects(&owned).await;
@@ -277,11 +435,29 @@ fn every_step_of_the_catalog_runs_from_the_command_line() {
 fn a_step_that_fails_ends_the_command_with_its_error() {
     in_the_world(async |world| {
         let owned = world.customer_without_role().await;
-        let line = ["step", "run", "validate-credentials", "--customer", &owned.customer, "--account", "prod"];
+        let line = [
+            "step",
+            "run",
+            "validate-credentials",
+            "--customer",
+            &owned.customer,
+            "--account",
+            "prod",
+        ];
         let ran = world.stepward(&line, true);
         let finished: Value = serde_json::from_slice(&ran.stdout).unwrap();
-        assert_eq!((ran.status.code(), &finished["error"]), (Some(1), &json!("InvalidInput")), "{finished}");
-        assert!(finished["cause"].as_str().unwrap().contains("no role is set"), "{finished}");
+        assert_eq!(
+            (ran.status.code(), &finished["error"]),
+            (Some(1), &json!("InvalidInput")),
+            "{finished}"
+        );
+        assert!(
+            finished["cause"]
+                .as_str()
+                .unwrap()
+                .contains("no role is set"),
+            "{finished}"
+        );
     });
 }
 
@@ -291,35 +467,87 @@ fn the_job_calls_steps_only_and_in_one_account() {
         for (accounts, step, says) in [
             (json!(["prod"]), "accounts", "there is no step \"accounts\""),
             (json!(["prod"]), "cancel", "there is no step \"cancel\""),
-            (json!(["prod"]), "ec2-start:1", "there is no step \"ec2-start:1\""),
-            (json!(["prod", "test"]), "ec2-start", "expected exactly one account, got 2"),
-            (json!([]), "ec2-start", "expected exactly one account, got 0"),
+            (
+                json!(["prod"]),
+                "ec2-start:1",
+                "there is no step \"ec2-start:1\"",
+            ),
+            (
+                json!(["prod", "test"]),
+                "ec2-start",
+                "expected exactly one account, got 2",
+            ),
+            (
+                json!([]),
+                "ec2-start",
+                "expected exactly one account, got 0",
+            ),
         ] {
-            let input = json!({ "customer": "acme", "accounts": accounts, "options": { "step": step } });
+            let input =
+                json!({ "customer": "acme", "accounts": accounts, "options": { "step": step } });
             let finished = world.run("step/run", &input).await;
-            assert_eq!((finished.outcome, finished.error.as_deref()), (Outcome::Failed, Some("InvalidInput")));
-            assert!(finished.cause.as_ref().unwrap().contains(says), "{finished:?}");
+            assert_eq!(
+                (finished.outcome, finished.error.as_deref()),
+                (Outcome::Failed, Some("InvalidInput"))
+            );
+            assert!(
+                finished.cause.as_ref().unwrap().contains(says),
+                "{finished:?}"
+            );
         }
         let options = json!({ "step": "ec2-start", "Region": "us-east-1" });
         let input = json!({ "customer": "acme", "accounts": ["prod"], "options": options });
         let finished = world.run("step/run", &input).await;
-        assert!(finished.cause.as_ref().unwrap().contains("options: expected step, params and region"), "{finished:?}");
-        let finished = world.run("step/run", &json!({ "customer": "acme", "accounts": ["prod"] })).await;
-        assert_eq!(finished.error.as_deref(), Some("InvalidInput"), "{finished:?}");
+        assert!(
+            finished
+                .cause
+                .as_ref()
+                .unwrap()
+                .contains("options: expected step, params and region"),
+            "{finished:?}"
+        );
+        let finished = world
+            .run(
+                "step/run",
+                &json!({ "customer": "acme", "accounts": ["prod"] }),
+            )
+            .await;
+        assert_eq!(
+            finished.error.as_deref(),
+            Some("InvalidInput"),
+            "{finished:?}"
+        );
     });
 }
 
 #[test]
 fn a_step_that_is_not_deployed_is_refused_with_the_command_that_deploys_it() {
     in_the_world(async |world| {
-        file_system::deployed(world, "partial", &[("Steps", "jobs")]).await.unwrap();
-        let line = ["--stack", "partial", "step", "run", "rds-status", "--customer", "acme", "--account", "prod"];
+        file_system::deployed(world, "partial", &[("Steps", "jobs")])
+            .await
+            .unwrap();
+        let line = [
+            "--stack",
+            "partial",
+            "step",
+            "run",
+            "rds-status",
+            "--customer",
+            "acme",
+            "--account",
+            "prod",
+        ];
         let ran = world.stepward(&[&line[..], &["-p", "instance=orders"]].concat(), false);
         let said = String::from_utf8(ran.stderr).unwrap();
         assert_eq!(ran.status.code(), Some(2), "{said}");
-        assert!(said.contains("was deployed without the step rds-status"), "{said}");
-        let deploys =
-            format!("`stepward --local --port {} --stack partial --region eu-west-1 deploy`", world.local.port);
+        assert!(
+            said.contains("was deployed without the step rds-status"),
+            "{said}"
+        );
+        let deploys = format!(
+            "`stepward --local --port {} --stack partial --region eu-west-1 deploy`",
+            world.local.port
+        );
         assert!(said.contains(&deploys), "{said}");
     });
 }
@@ -327,22 +555,52 @@ fn a_step_that_is_not_deployed_is_refused_with_the_command_that_deploys_it() {
 #[test]
 fn stopping_the_job_of_a_pending_step_cancels_what_the_step_began() {
     in_the_world(async |world| {
-        let owned = onboarded(world, world.customer_without_role().await, &[("ssm-run-command", "")]).await;
+        let owned = onboarded(
+            world,
+            world.customer_without_role().await,
+            &[("ssm-run-command", "")],
+        )
+        .await;
         let instances = nodes::launch(&owned.owner, "web", 1).await.unwrap();
-        let line = ["step", "run", "ssm-run-command", "--customer", &owned.customer, "--account", "prod", "--no-wait"];
+        let line = [
+            "step",
+            "run",
+            "ssm-run-command",
+            "--customer",
+            &owned.customer,
+            "--account",
+            "prod",
+            "--no-wait",
+        ];
         let instance = format!("instance_ids={}", instances[0]);
-        let ran = world.stepward(&[&line[..], &["-p", &instance, "-p", "command=sleep 600"]].concat(), true);
+        let ran = world.stepward(
+            &[&line[..], &["-p", &instance, "-p", "command=sleep 600"]].concat(),
+            true,
+        );
         let started: Value = serde_json::from_slice(&ran.stdout).unwrap();
         let execution = started["execution_arn"].as_str().unwrap();
         until(async || {
-            let history = world.operator.sfn().get_execution_history().execution_arn(execution).send().await.unwrap();
-            history.events().iter().any(|event| event.r#type().as_str() == "WaitStateEntered")
+            let history = world
+                .operator
+                .sfn()
+                .get_execution_history()
+                .execution_arn(execution)
+                .send()
+                .await
+                .unwrap();
+            history
+                .events()
+                .iter()
+                .any(|event| event.r#type().as_str() == "WaitStateEntered")
         })
         .await;
         let ssm = aws_sdk_ssm::Client::new(&owned.owner.config);
         let status = async || {
             let listed = ssm.list_command_invocations().send().await.unwrap();
-            listed.command_invocations().first().and_then(|command| command.status().cloned())
+            listed
+                .command_invocations()
+                .first()
+                .and_then(|command| command.status().cloned())
         };
         // A list shows a command a moment after it was sent, as on AWS.
         until(async || status().await == Some(CommandInvocationStatus::InProgress)).await;
@@ -361,12 +619,21 @@ async fn until(mut is_so: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, look).await.expect("it is so within the limit");
+    tokio::time::timeout(PATIENCE, look)
+        .await
+        .expect("it is so within the limit");
 }
 
 #[test]
 fn references_in_parameters_are_resolved() {
     let params = "{ 'a': $input.ids[1], 'b': [$done.`ec2-start`.x], 'c': 'costs $input.x', 'd': $input.ids }";
-    let read = resolved(params, &json!({ "ids": ["i", "j"] }), &json!({ "ec2-start": { "x": 7 } }));
-    assert_eq!(Value::Object(read), json!({ "a": "j", "b": [7], "c": "costs $input.x", "d": ["i", "j"] }));
+    let read = resolved(
+        params,
+        &json!({ "ids": ["i", "j"] }),
+        &json!({ "ec2-start": { "x": 7 } }),
+    );
+    assert_eq!(
+        Value::Object(read),
+        json!({ "a": "j", "b": [7], "c": "costs $input.x", "d": ["i", "j"] })
+    );
 }

@@ -10,35 +10,60 @@ use stepward_cli::jobs::{Finished, Outcome};
 
 use crate::world::{Owned, REGION, STACK, World, cut_role, in_the_world, zipped};
 
-/// The steps of the job, in order, with their parameters as JSONata: `$input` is the job's, `$done` has what the steps
-/// before have answered. [`crate::every_step`] reads them too, and knows no operators.
+/// The steps of the job, in order, with their parameters as JSONata: `$input` is the job's, `$done`
+/// has what the steps before have answered. [`crate::every_step`] reads them too, and knows no
+/// operators.
 pub(crate) const STEPS: [(&str, &str); 23] = [
     ("validate-credentials", "{}"),
     ("ec2-start", "{ 'instance_ids': $input.instances }"),
-    ("ec2-capture-snapshot", "{ 'volume_id': $input.volume, 'snapshot_name': 'before the night' }"),
+    (
+        "ec2-capture-snapshot",
+        "{ 'volume_id': $input.volume, 'snapshot_name': 'before the night' }",
+    ),
     (
         "ec2-create-from-snapshot",
         "{ 'snapshot_id': $done.`ec2-capture-snapshot`.snapshots[0].snapshot_id, 'instance_type': 't3.micro', \
          'name': 'copy' }",
     ),
-    ("ec2-restart", "{ 'instance_ids': $input.instances[0], 'settle_seconds': 1 }"),
+    (
+        "ec2-restart",
+        "{ 'instance_ids': $input.instances[0], 'settle_seconds': 1 }",
+    ),
     ("ec2-stop", "{ 'instance_ids': $input.instances }"),
-    ("ec2-terminate", "{ 'instance_ids': $done.`ec2-create-from-snapshot`.instance_id, 'expected_count': 1 }"),
-    ("autoscaling-update-group", "{ 'group_name': 'web', 'desired_capacity': 2, 'wait_for_capacity': true }"),
-    ("ecs-stop-task", "{ 'cluster': 'batch', 'task': $input.task, 'reason': 'the night is over' }"),
+    (
+        "ec2-terminate",
+        "{ 'instance_ids': $done.`ec2-create-from-snapshot`.instance_id, 'expected_count': 1 }",
+    ),
+    (
+        "autoscaling-update-group",
+        "{ 'group_name': 'web', 'desired_capacity': 2, 'wait_for_capacity': true }",
+    ),
+    (
+        "ecs-stop-task",
+        "{ 'cluster': 'batch', 'task': $input.task, 'reason': 'the night is over' }",
+    ),
     ("ecs-stopped-task-errors", "{ 'cluster': 'batch' }"),
     ("elb-unhealthy-targets", "{ 'load_balancer': 'shop' }"),
     ("rds-status", "{ 'instance': 'orders' }"),
-    ("rds-capture-snapshot", "{ 'instance': 'orders', 'snapshot_name': 'orders-night' }"),
+    (
+        "rds-capture-snapshot",
+        "{ 'instance': 'orders', 'snapshot_name': 'orders-night' }",
+    ),
     ("rds-stop-instance", "{ 'instance': 'orders' }"),
     ("rds-start-instance", "{ 'instance': 'orders' }"),
-    ("lambda-invoke", "{ 'function_name': 'count', 'payload': { 'days': 7 } }"),
+    (
+        "lambda-invoke",
+        "{ 'function_name': 'count', 'payload': { 'days': 7 } }",
+    ),
     (
         "lambda-run-code",
         "{ 'execution_role_arn': $input.role, 'runtime': 'Python', 'payload': $done.`lambda-invoke`.payload, \
          'code': 'def lambda_handler(event, context):\\n    return event + 1\\n' }",
     ),
-    ("cloudwatch-create-log-stream", "{ 'log_group_name': '/shop', 'log_stream_name': 'night' }"),
+    (
+        "cloudwatch-create-log-stream",
+        "{ 'log_group_name': '/shop', 'log_stream_name': 'night' }",
+    ),
     (
         "cloudwatch-query-logs",
         "{ 'log_groups': '/shop', 'query_string': 'fields @message', 'time_unit': 'Hours', 'past_range': 1 }",
@@ -99,14 +124,28 @@ fn machine(job: &str, steps: &[(&str, &str)]) -> Value {
     json!({ "QueryLanguage": "JSONata", "TimeoutSeconds": 200, "StartAt": "Begin", "States": states })
 }
 
-/// Makes a job of steps, each at most once, with their parameters as in [`STEPS`], and runs it to its end.
-pub(crate) async fn run(world: &World, job: &str, steps: &[(&str, &str)], input: &Value) -> Finished {
+/// Makes a job of steps, each at most once, with their parameters as in [`STEPS`], and runs it to
+/// its end.
+pub(crate) async fn run(
+    world: &World,
+    job: &str,
+    steps: &[(&str, &str)],
+    input: &Value,
+) -> Finished {
     let sfn = world.operator.sfn();
     let machines = world.deployment.output("StateMachinePrefix").unwrap();
-    let like = sfn.describe_state_machine().state_machine_arn(format!("{machines}account-check"));
+    let like = sfn
+        .describe_state_machine()
+        .state_machine_arn(format!("{machines}account-check"));
     let role = like.send().await.unwrap().role_arn;
-    let made = sfn.create_state_machine().name(format!("{STACK}-{}", job.replace('/', "-"))).role_arn(role);
-    made.definition(machine(job, steps).to_string()).send().await.unwrap();
+    let made = sfn
+        .create_state_machine()
+        .name(format!("{STACK}-{}", job.replace('/', "-")))
+        .role_arn(role);
+    made.definition(machine(job, steps).to_string())
+        .send()
+        .await
+        .unwrap();
     world.run(job, input).await
 }
 
@@ -121,56 +160,165 @@ pub(crate) async fn customer(world: &World) -> (Owned, Value) {
 
     let instances = owned.run_instances(2).await;
     let scaling = aws_sdk_autoscaling::Client::new(config);
-    let launch = scaling.create_launch_configuration().launch_configuration_name("web").instance_type("t3.micro");
+    let launch = scaling
+        .create_launch_configuration()
+        .launch_configuration_name("web")
+        .instance_type("t3.micro");
     launch.image_id("ami-12345678").send().await.unwrap();
-    let group = scaling.create_auto_scaling_group().auto_scaling_group_name("web").launch_configuration_name("web");
-    let group = group.availability_zones(format!("{REGION}a")).min_size(1).max_size(3).desired_capacity(1);
+    let group = scaling
+        .create_auto_scaling_group()
+        .auto_scaling_group_name("web")
+        .launch_configuration_name("web");
+    let group = group
+        .availability_zones(format!("{REGION}a"))
+        .min_size(1)
+        .max_size(3)
+        .desired_capacity(1);
     group.send().await.unwrap();
 
     let ecs = aws_sdk_ecs::Client::new(config);
-    ecs.create_cluster().cluster_name("batch").send().await.unwrap();
-    let app = ContainerDefinition::builder().name("app").image("app").memory(64).build();
-    ecs.register_task_definition().family("batch").container_definitions(app).send().await.unwrap();
-    let task = ecs.run_task().cluster("batch").task_definition("batch").send().await.unwrap();
+    ecs.create_cluster()
+        .cluster_name("batch")
+        .send()
+        .await
+        .unwrap();
+    let app = ContainerDefinition::builder()
+        .name("app")
+        .image("app")
+        .memory(64)
+        .build();
+    ecs.register_task_definition()
+        .family("batch")
+        .container_definitions(app)
+        .send()
+        .await
+        .unwrap();
+    let task = ecs
+        .run_task()
+        .cluster("batch")
+        .task_definition("batch")
+        .send()
+        .await
+        .unwrap();
 
     let balancing = aws_sdk_elasticloadbalancingv2::Client::new(config);
-    let balancer = balancing.create_load_balancer().name("shop").send().await.unwrap();
-    let targets = balancing.create_target_group().name("web").target_type(elb::TargetTypeEnum::Ip).vpc_id("vpc-1");
-    let targets = targets.protocol(elb::ProtocolEnum::Http).port(80).send().await.unwrap();
+    let balancer = balancing
+        .create_load_balancer()
+        .name("shop")
+        .send()
+        .await
+        .unwrap();
+    let targets = balancing
+        .create_target_group()
+        .name("web")
+        .target_type(elb::TargetTypeEnum::Ip)
+        .vpc_id("vpc-1");
+    let targets = targets
+        .protocol(elb::ProtocolEnum::Http)
+        .port(80)
+        .send()
+        .await
+        .unwrap();
     let targets = targets.target_groups()[0].target_group_arn().unwrap();
-    let target = elb::TargetDescription::builder().id("10.0.0.1").port(80).build();
-    balancing.register_targets().target_group_arn(targets).targets(target).send().await.unwrap();
-    let forward = elb::Action::builder().r#type(elb::ActionTypeEnum::Forward).target_group_arn(targets).build();
-    let listener = balancing.create_listener().protocol(elb::ProtocolEnum::Http).port(80).default_actions(forward);
+    let target = elb::TargetDescription::builder()
+        .id("10.0.0.1")
+        .port(80)
+        .build();
+    balancing
+        .register_targets()
+        .target_group_arn(targets)
+        .targets(target)
+        .send()
+        .await
+        .unwrap();
+    let forward = elb::Action::builder()
+        .r#type(elb::ActionTypeEnum::Forward)
+        .target_group_arn(targets)
+        .build();
+    let listener = balancing
+        .create_listener()
+        .protocol(elb::ProtocolEnum::Http)
+        .port(80)
+        .default_actions(forward);
     let balancer = balancer.load_balancers()[0].load_balancer_arn().unwrap();
     listener.load_balancer_arn(balancer).send().await.unwrap();
 
     let rds = aws_sdk_rds::Client::new(config);
-    let database = rds.create_db_instance().db_instance_identifier("orders").db_instance_class("db.t3.micro");
-    let database = database.engine("postgres").allocated_storage(20).master_username("owner");
-    database.master_user_password("correct-horse").send().await.unwrap();
+    let database = rds
+        .create_db_instance()
+        .db_instance_identifier("orders")
+        .db_instance_class("db.t3.micro");
+    let database = database
+        .engine("postgres")
+        .allocated_storage(20)
+        .master_username("owner");
+    database
+        .master_user_password("correct-horse")
+        .send()
+        .await
+        .unwrap();
 
     let lambda = aws_sdk_lambda::Client::new(config);
-    let code = zipped("index.py", b"def handler(event, context):\n    return event['days'] + 1\n");
-    let function = lambda.create_function().function_name("count").runtime(Runtime::Python312).handler("index.handler");
+    let code = zipped(
+        "index.py",
+        b"def handler(event, context):\n    return event['days'] + 1\n",
+    );
+    let function = lambda
+        .create_function()
+        .function_name("count")
+        .runtime(Runtime::Python312)
+        .handler("index.handler");
     let role = owned.function_role().await;
-    let function = function.role(&role).code(FunctionCode::builder().zip_file(code.into()).build());
+    let function = function
+        .role(&role)
+        .code(FunctionCode::builder().zip_file(code.into()).build());
     function.send().await.unwrap();
 
     let logs = aws_sdk_cloudwatchlogs::Client::new(config);
-    logs.create_log_group().log_group_name("/shop").send().await.unwrap();
-    logs.create_log_stream().log_group_name("/shop").log_stream_name("day").send().await.unwrap();
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    logs.create_log_group()
+        .log_group_name("/shop")
+        .send()
+        .await
+        .unwrap();
+    logs.create_log_stream()
+        .log_group_name("/shop")
+        .log_stream_name("day")
+        .send()
+        .await
+        .unwrap();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
     let now = i64::try_from(since.as_millis()).unwrap();
-    let closed = InputLogEvent::builder().timestamp(now).message("the shop is closed").build().unwrap();
-    let put = logs.put_log_events().log_group_name("/shop").log_stream_name("day");
+    let closed = InputLogEvent::builder()
+        .timestamp(now)
+        .message("the shop is closed")
+        .build()
+        .unwrap();
+    let put = logs
+        .put_log_events()
+        .log_group_name("/shop")
+        .log_stream_name("day");
     put.log_events(closed).send().await.unwrap();
-    let saved = logs.put_query_definition().name("operations/all").query_string("fields @message");
+    let saved = logs
+        .put_query_definition()
+        .name("operations/all")
+        .query_string("fields @message");
     saved.log_group_names("/shop").send().await.unwrap();
 
     let vpcs = owned.owner.ec2().describe_vpcs().send().await.unwrap();
-    let attached = Filter::builder().name("attachment.instance-id").values(&instances[0]).build();
-    let volumes = owned.owner.ec2().describe_volumes().filters(attached).send().await.unwrap();
+    let attached = Filter::builder()
+        .name("attachment.instance-id")
+        .values(&instances[0])
+        .build();
+    let volumes = owned
+        .owner
+        .ec2()
+        .describe_volumes()
+        .filters(attached)
+        .send()
+        .await
+        .unwrap();
     let input = json!({
         "target": { "customer": owned.customer, "account": "prod" },
         "account_id": owned.owner.account,
@@ -207,7 +355,10 @@ fn a_job_of_twenty_three_steps_over_every_service_runs_to_its_end() {
 pub(crate) async fn assert_effects(owned: &Owned) {
     let mut states = owned.instance_states().await;
     states.sort();
-    assert_eq!(states, ["stopped", "stopped", "stopped", "stopped", "terminated"]);
+    assert_eq!(
+        states,
+        ["stopped", "stopped", "stopped", "stopped", "terminated"]
+    );
     let flow_logs = owned.owner.ec2().describe_flow_logs().send().await.unwrap();
     assert_eq!(flow_logs.flow_logs().len(), 1);
 }

@@ -1,7 +1,8 @@
-//! The real template on a local cloud of its own, with IAM enforced: deployed by the operator's own code, with the real
-//! functions, customers onboarded as they would be.
+//! The real template on a local cloud of its own, with IAM enforced: deployed by the operator's own
+//! code, with the real functions, customers onboarded as they would be.
 //!
-//! All tests share one local cloud, each with customers of its own. A test that cannot have it fails.
+//! All tests share one local cloud, each with customers of its own. A test that cannot have it
+//! fails.
 
 #![expect(
     clippy::unwrap_used,

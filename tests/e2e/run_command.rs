@@ -1,5 +1,5 @@
-//! What the local cloud's Run Command promises to the tests of steps: commands really run and really end, and a node that
-//! cannot be reached says why.
+//! What the local cloud's Run Command promises to the tests of steps: commands really run and
+//! really end, and a node that cannot be reached says why.
 
 use std::fs::{read_link, read_to_string};
 use std::path::Path;
@@ -18,29 +18,58 @@ use crate::world::REGION;
 const LONG: &str = "setsid sleep 600 & echo $! > other; sleep 600 & echo $! > own; wait";
 
 /// Runs a test with a local cloud of its own, of two nodes.
-fn with_nodes<F: Future<Output = ()>>(name: &str, test: impl FnOnce(LocalCloud, Cloud, Vec<String>) -> F) {
-    let dir = Workspace::find().unwrap().local_cloud().join(format!("run-command-{name}-{}", std::process::id()));
-    let local = LocalCloud::start_private(&dir).unwrap_or_else(|error| panic!("no local cloud: {error}"));
+fn with_nodes<F: Future<Output = ()>>(
+    name: &str,
+    test: impl FnOnce(LocalCloud, Cloud, Vec<String>) -> F,
+) {
+    let dir = Workspace::find()
+        .unwrap()
+        .local_cloud()
+        .join(format!("run-command-{name}-{}", std::process::id()));
+    let local =
+        LocalCloud::start_private(&dir).unwrap_or_else(|error| panic!("no local cloud: {error}"));
     let owner = Cloud::local(local.port, OPERATOR, Some(REGION));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let ids = nodes::launch(&owner, "prod", 2).await.unwrap();
-        tokio::time::timeout(Duration::from_mins(1), test(local, owner, ids)).await.expect("over within the limit");
+        tokio::time::timeout(Duration::from_mins(1), test(local, owner, ids))
+            .await
+            .expect("over within the limit");
     });
     std::fs::remove_dir_all(dir).unwrap();
 }
 
 async fn send(ssm: &Client, ids: &[String], command: &str) -> String {
-    let request = ssm.send_command().set_instance_ids(Some(ids.to_vec())).document_name("AWS-RunShellScript");
-    let sent = request.parameters("commands", vec![command.to_owned()]).send().await.unwrap();
+    let request = ssm
+        .send_command()
+        .set_instance_ids(Some(ids.to_vec()))
+        .document_name("AWS-RunShellScript");
+    let sent = request
+        .parameters("commands", vec![command.to_owned()])
+        .send()
+        .await
+        .unwrap();
     sent.command.unwrap().command_id.unwrap()
 }
 
 /// The invocation when its details are as wanted.
-async fn invocation(ssm: &Client, command: &str, id: &str, wanted: &str) -> GetCommandInvocationOutput {
+async fn invocation(
+    ssm: &Client,
+    command: &str,
+    id: &str,
+    wanted: &str,
+) -> GetCommandInvocationOutput {
     loop {
         // Not there yet for a moment, as on AWS.
-        if let Ok(found) = ssm.get_command_invocation().command_id(command).instance_id(id).send().await
+        if let Ok(found) = ssm
+            .get_command_invocation()
+            .command_id(command)
+            .instance_id(id)
+            .send()
+            .await
             && found.status_details() == Some(wanted)
         {
             return found;
@@ -82,12 +111,21 @@ fn a_cancelled_command_is_killed_with_all_that_it_began() {
         let command = send(&ssm, &ids, LONG).await;
         let own = process(&local.dir, &ids[0], "own").await;
         assert!(runs(&own));
-        ssm.cancel_command().command_id(&command).instance_ids(&ids[0]).send().await.unwrap();
+        ssm.cancel_command()
+            .command_id(&command)
+            .instance_ids(&ids[0])
+            .send()
+            .await
+            .unwrap();
         let ended = invocation(&ssm, &command, &ids[0], "Cancelled").await;
         assert_eq!(ended.response_code(), 137);
         assert!(ends(&own).await, "the process outlived its command");
         let other = invocation(&ssm, &command, &ids[1], "InProgress").await;
-        assert_eq!(other.response_code(), -1, "the other node's command was cancelled with it");
+        assert_eq!(
+            other.response_code(),
+            -1,
+            "the other node's command was cancelled with it"
+        );
     });
 }
 
@@ -107,24 +145,54 @@ fn nothing_that_a_command_began_outlives_the_local_cloud() {
 fn a_node_that_is_stopped_lost_or_unmanaged_is_told_apart() {
     with_nodes("nodes", |local, owner, ids| async move {
         let (ssm, ec2) = (Client::new(&owner.config), owner.ec2());
-        ec2.stop_instances().instance_ids(&ids[0]).send().await.unwrap();
-        let profiles = ec2.describe_iam_instance_profile_associations().send().await.unwrap();
+        ec2.stop_instances()
+            .instance_ids(&ids[0])
+            .send()
+            .await
+            .unwrap();
+        let profiles = ec2
+            .describe_iam_instance_profile_associations()
+            .send()
+            .await
+            .unwrap();
         let profiles = profiles.iam_instance_profile_associations();
-        let lost = profiles.iter().find(|one| one.instance_id() == Some(&ids[1])).unwrap();
+        let lost = profiles
+            .iter()
+            .find(|one| one.instance_id() == Some(&ids[1]))
+            .unwrap();
         let lost = lost.association_id().unwrap();
-        ec2.disassociate_iam_instance_profile().association_id(lost).send().await.unwrap();
+        ec2.disassociate_iam_instance_profile()
+            .association_id(lost)
+            .send()
+            .await
+            .unwrap();
 
         let command = send(&ssm, &ids, "echo ran").await;
         let undeliverable = invocation(&ssm, &command, &ids[1], "Undeliverable").await;
         assert_eq!(undeliverable.response_code(), -1);
         invocation(&ssm, &command, &ids[0], "Delayed").await;
-        ec2.start_instances().instance_ids(&ids[0]).send().await.unwrap();
+        ec2.start_instances()
+            .instance_ids(&ids[0])
+            .send()
+            .await
+            .unwrap();
         let ran = invocation(&ssm, &command, &ids[0], "Success").await;
         assert_eq!(ran.standard_output_content(), Some("ran\n"));
 
-        ec2.terminate_instances().instance_ids(&ids[1]).send().await.unwrap();
-        let request = ssm.send_command().set_instance_ids(Some(ids)).document_name("AWS-RunShellScript");
-        let refused = request.parameters("commands", vec!["true".to_owned()]).send().await.unwrap_err();
+        ec2.terminate_instances()
+            .instance_ids(&ids[1])
+            .send()
+            .await
+            .unwrap();
+        let request = ssm
+            .send_command()
+            .set_instance_ids(Some(ids))
+            .document_name("AWS-RunShellScript");
+        let refused = request
+            .parameters("commands", vec!["true".to_owned()])
+            .send()
+            .await
+            .unwrap_err();
         assert!(refused.into_service_error().is_invalid_instance_id());
         drop(local);
     });

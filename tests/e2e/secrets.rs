@@ -25,8 +25,16 @@ fn no_external_id_or_role_reaches_a_log_an_output_or_a_history() {
 
         let mut written = vec![json!(finished).to_string(), json!(failed).to_string()];
         for execution in [&finished.execution_arn, &failed.execution_arn] {
-            let history = world.operator.sfn().get_execution_history().execution_arn(execution);
-            let mut events = history.include_execution_data(true).into_paginator().items().send();
+            let history = world
+                .operator
+                .sfn()
+                .get_execution_history()
+                .execution_arn(execution);
+            let mut events = history
+                .include_execution_data(true)
+                .into_paginator()
+                .items()
+                .send();
             while let Some(event) = events.next().await {
                 written.push(format!("{:?}", event.unwrap()));
             }
@@ -34,20 +42,31 @@ fn no_external_id_or_role_reaches_a_log_an_output_or_a_history() {
         let histories = written.len();
         let logs = world.logs().await;
         let ours = |log: &&String| log.contains(&acme.customer) || log.contains(&failing.customer);
-        assert!(histories > 20 && logs.iter().filter(ours).count() > 5, "there is something to look through");
-        assert!(logs.iter().any(|log| log.contains("Starting i-")), "what steps say reaches the log");
+        assert!(
+            histories > 20 && logs.iter().filter(ours).count() > 5,
+            "there is something to look through"
+        );
+        assert!(
+            logs.iter().any(|log| log.contains("Starting i-")),
+            "what steps say reaches the log"
+        );
 
         written.extend(logs.iter().cloned());
         for owned in [&acme, &failing] {
             let id = world.record(owned).await.external_id.expose().to_owned();
-            let shown = written.iter().find(|text| text.contains(&id) || text.contains(record.external_id.expose()));
+            let shown = written
+                .iter()
+                .find(|text| text.contains(&id) || text.contains(record.external_id.expose()));
             assert_eq!(shown, None, "an external ID");
         }
-        let role = logs.iter().find(|log| log.contains("role/stepward/") || log.contains("assumed-role/"));
+        let role = logs
+            .iter()
+            .find(|log| log.contains("role/stepward/") || log.contains("assumed-role/"));
         assert_eq!(role, None, "a role ARN in a log");
         // What STS gives out: key IDs begin so, and secrets stand behind these names.
-        let secret =
-            written.iter().find(|text| text.contains("ASIA") || text.to_lowercase().contains("secretaccesskey"));
+        let secret = written
+            .iter()
+            .find(|text| text.contains("ASIA") || text.to_lowercase().contains("secretaccesskey"));
         assert_eq!(secret, None, "credentials");
     });
 }
@@ -62,7 +81,16 @@ fn only_account_show_prints_the_external_id() {
             (vec!["customer", "show", &acme.customer], false),
             (vec!["customer", "list"], false),
             (vec!["account", "check", &acme.customer, "prod"], false),
-            (vec!["job", "run", "fleet/morning-check", "--customer", &acme.customer], false),
+            (
+                vec![
+                    "job",
+                    "run",
+                    "fleet/morning-check",
+                    "--customer",
+                    &acme.customer,
+                ],
+                false,
+            ),
         ] {
             for json in [false, true] {
                 let output = world.stepward(&arguments, json);

@@ -20,15 +20,37 @@ fn the_schedule_is_off_until_it_is_switched_on_and_then_runs_the_job() {
     in_the_world(async |world| {
         let acme = world.customer().await;
         let executions = async || {
-            let machine = format!("{}fleet-morning-check", world.deployment.output("StateMachinePrefix").unwrap());
-            let listed = world.operator.sfn().list_executions().state_machine_arn(machine).send().await.unwrap();
+            let machine = format!(
+                "{}fleet-morning-check",
+                world.deployment.output("StateMachinePrefix").unwrap()
+            );
+            let listed = world
+                .operator
+                .sfn()
+                .list_executions()
+                .state_machine_arn(machine)
+                .send()
+                .await
+                .unwrap();
             let mut found = Vec::new();
             for execution in listed.executions() {
                 let arn = execution.execution_arn();
-                let known = world.operator.sfn().describe_execution().execution_arn(arn).send().await.unwrap();
+                let known = world
+                    .operator
+                    .sfn()
+                    .describe_execution()
+                    .execution_arn(arn)
+                    .send()
+                    .await
+                    .unwrap();
                 let input: Value = serde_json::from_str(known.input().unwrap()).unwrap();
-                if input["started_by"] == "schedule/morning-check" && known.status().as_str() != "RUNNING" {
-                    found.push((input["customer"].as_str().unwrap().to_owned(), known.status().to_string()));
+                if input["started_by"] == "schedule/morning-check"
+                    && known.status().as_str() != "RUNNING"
+                {
+                    found.push((
+                        input["customer"].as_str().unwrap().to_owned(),
+                        known.status().to_string(),
+                    ));
                 }
             }
             found
@@ -41,9 +63,18 @@ fn the_schedule_is_off_until_it_is_switched_on_and_then_runs_the_job() {
                 ("MorningCheckScheduleExpression", "rate(1 minute)"),
                 ("MorningCheckCustomer", &acme.customer),
             ];
-            let parameters: BTreeMap<_, _> = parameters.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+            let parameters: BTreeMap<_, _> =
+                parameters.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
             let template = Template::Body(world.file("infra/template.yaml"));
-            stack::apply(&world.operator, STACK, &template, &parameters, &Progress::hidden()).await.unwrap();
+            stack::apply(
+                &world.operator,
+                STACK,
+                &template,
+                &parameters,
+                &Progress::hidden(),
+            )
+            .await
+            .unwrap();
         };
         switch("ENABLED").await;
         let done = vec![(acme.customer.clone(), "SUCCEEDED".to_owned())];
@@ -67,7 +98,14 @@ fn the_api_starts_a_job_once_for_a_key_and_tells_how_it_went() {
         let acme = world.customer().await;
         let body = json!({ "customer": acme.customer }).to_string();
         let post = |key: &str, body: &str| {
-            http(world, "POST", "/jobs/fleet-morning-check/executions", &[("idempotency-key", key)], body, true)
+            http(
+                world,
+                "POST",
+                "/jobs/fleet-morning-check/executions",
+                &[("idempotency-key", key)],
+                body,
+                true,
+            )
         };
         let (status, started) = post("key-1", &body);
         assert_eq!(status, 202, "{started}");
@@ -81,13 +119,32 @@ fn the_api_starts_a_job_once_for_a_key_and_tells_how_it_went() {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        assert_eq!((&shown["status"], &shown["output"]["succeeded"]), (&json!("SUCCEEDED"), &json!(1)), "{shown}");
-        assert!(!shown.to_string().contains(world.record(&acme).await.external_id.expose()));
+        assert_eq!(
+            (&shown["status"], &shown["output"]["succeeded"]),
+            (&json!("SUCCEEDED"), &json!(1)),
+            "{shown}"
+        );
+        assert!(
+            !shown
+                .to_string()
+                .contains(world.record(&acme).await.external_id.expose())
+        );
 
-        assert_eq!(post("key-1", &body), (202, started), "the same key starts nothing again");
+        assert_eq!(
+            post("key-1", &body),
+            (202, started),
+            "the same key starts nothing again"
+        );
         let (status, conflict) = post("key-1", &json!({ "customer": "other" }).to_string());
         assert_eq!((status, &conflict["error"]), (409, &json!("Conflict")));
-        let (status, unknown) = http(world, "GET", "/executions/fleet-morning-check:none", &[], "", true);
+        let (status, unknown) = http(
+            world,
+            "GET",
+            "/executions/fleet-morning-check:none",
+            &[],
+            "",
+            true,
+        );
         assert_eq!((status, &unknown["error"]), (404, &json!("NotFound")));
         let (status, refused) = post("key-2", r#"{"customer":"acme","role_arn":"x"}"#);
         assert_eq!((status, &refused["error"]), (400, &json!("InvalidInput")));
@@ -98,7 +155,8 @@ fn the_api_starts_a_job_once_for_a_key_and_tells_how_it_went() {
 fn the_api_answers_nobody_who_does_not_sign() {
     in_the_world(async |world| {
         let path = "/jobs/fleet-morning-check/executions";
-        // The local cloud looks for an unsigned request's API in another account, and answers that there is none.
+        // The local cloud looks for an unsigned request's API in another account, and answers that
+        // there is none.
         let (status, _) = http(world, "POST", path, &[], r#"{"customer":"acme"}"#, false);
         assert!([403, 404].contains(&status), "{status}");
     });
@@ -107,7 +165,11 @@ fn the_api_answers_nobody_who_does_not_sign() {
 #[test]
 fn the_template_behind_a_launch_link_opens_without_credentials_and_only_by_the_link() {
     in_the_world(async |world| {
-        let link = world.deployment.customer_role_url(&world.operator).await.unwrap();
+        let link = world
+            .deployment
+            .customer_role_url(&world.operator)
+            .await
+            .unwrap();
         let host = [("host".to_owned(), format!("127.0.0.1:{}", world.local.port))];
         let (status, body) = send("GET", &link, &host, "");
         assert_eq!(status, 200, "{body}");
@@ -118,14 +180,28 @@ fn the_template_behind_a_launch_link_opens_without_credentials_and_only_by_the_l
 }
 
 /// One request to the deployed API, signed with the operator's key or not at all.
-fn http(world: &World, method: &str, path: &str, headers: &[(&str, &str)], body: &str, signed: bool) -> (u16, Value) {
+fn http(
+    world: &World,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+    signed: bool,
+) -> (u16, Value) {
     let api = world.deployment.output("ApiUrl").unwrap();
-    let id = api.split("//").nth(1).and_then(|host| host.split('.').next()).unwrap();
+    let id = api
+        .split("//")
+        .nth(1)
+        .and_then(|host| host.split('.').next())
+        .unwrap();
     let port = world.local.port;
     // Where the local cloud serves what is `https://<id>.execute-api.…` on AWS.
     let uri = format!("http://127.0.0.1:{port}/_aws/execute-api/{id}/$default{path}");
     let host = format!("127.0.0.1:{port}");
-    let mut sent: Vec<(String, String)> = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    let mut sent: Vec<(String, String)> = headers
+        .iter()
+        .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+        .collect();
     sent.push(("host".into(), host));
     sent.push(("content-type".into(), "application/json".into()));
     if signed {
@@ -139,27 +215,52 @@ fn http(world: &World, method: &str, path: &str, headers: &[(&str, &str)], body:
             .build()
             .unwrap()
             .into();
-        let plain = sent.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let request = SignableRequest::new(method, &uri, plain, SignableBody::Bytes(body.as_bytes())).unwrap();
+        let plain = sent
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        let request =
+            SignableRequest::new(method, &uri, plain, SignableBody::Bytes(body.as_bytes()))
+                .unwrap();
         let (instructions, _) = sign(request, &parameters).unwrap().into_parts();
-        sent.extend(instructions.headers().map(|(name, value)| (name.to_owned(), value.to_owned())));
+        sent.extend(
+            instructions
+                .headers()
+                .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
     }
     let (status, body) = send(method, &uri, &sent, body);
-    let json = body.find('{').zip(body.rfind('}')).and_then(|(from, to)| serde_json::from_str(&body[from..=to]).ok());
+    let json = body
+        .find('{')
+        .zip(body.rfind('}'))
+        .and_then(|(from, to)| serde_json::from_str(&body[from..=to]).ok());
     (status, json.unwrap_or_default())
 }
 
 /// One HTTP request to the local cloud: status and body.
 fn send(method: &str, uri: &str, headers: &[(String, String)], body: &str) -> (u16, String) {
-    let (host, path) = uri.strip_prefix("http://").and_then(|rest| rest.split_once('/')).unwrap();
+    let (host, path) = uri
+        .strip_prefix("http://")
+        .and_then(|rest| rest.split_once('/'))
+        .unwrap();
     let mut stream = TcpStream::connect(host).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    let lines: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let lines: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
     let (lines, length) = (lines.concat(), body.len());
     write!(stream, "{method} /{path} HTTP/1.1\r\n{lines}content-length: {length}\r\nconnection: close\r\n\r\n{body}")
         .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+    (
+        status,
+        answer
+            .split_once("\r\n\r\n")
+            .map(|(_, body)| body.to_owned())
+            .unwrap_or_default(),
+    )
 }

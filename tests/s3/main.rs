@@ -1,7 +1,12 @@
-//! The S3 steps decide as the AWS CLI does: both do the same operations on random trees and buckets, and what is there
-//! after is compared. `cargo xtask s3-differential` runs more seeds, `cargo xtask s3-kill` more deaths.
+//! The S3 steps decide as the AWS CLI does: both do the same operations on random trees and
+//! buckets, and what is there after is compared. `cargo xtask s3-differential` runs more seeds,
+//! `cargo xtask s3-kill` more deaths.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "what the tests share fails a test as the tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what the tests share fails a test as the tests do"
+)]
 
 use std::ops::Range;
 
@@ -17,9 +22,17 @@ const TWICE: Range<u64> = 0..10;
 const WRONG: [u64; 10] = [25, 70, 91, 146, 17, 122, 3, 8, 9, 24];
 
 fn kept() -> Vec<u64> {
-    let lines = CASES.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let seed = |line: &str| line.split_whitespace().next().and_then(|seed| seed.parse().ok());
-    lines.map(|line| seed(line).unwrap_or_else(|| panic!("no seed: {line}"))).collect()
+    let lines = CASES
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let seed = |line: &str| {
+        line.split_whitespace()
+            .next()
+            .and_then(|seed| seed.parse().ok())
+    };
+    lines
+        .map(|line| seed(line).unwrap_or_else(|| panic!("no seed: {line}")))
+        .collect()
 }
 
 /// One seed after the other: the tests here run at once.
@@ -44,7 +57,13 @@ fn the_cli_beside_itself_does_not_differ() {
 fn every_wrong_decision_is_found() {
     let summary = compared(WRONG, Against::Wrong);
     for wrong in Wrong::ALL {
-        assert!(summary.found.iter().any(|(seed, _)| Wrong::of(*seed) == wrong), "{wrong:?} is not seen: {summary}");
+        assert!(
+            summary
+                .found
+                .iter()
+                .any(|(seed, _)| Wrong::of(*seed) == wrong),
+            "{wrong:?} is not seen: {summary}"
+        );
     }
 }
 

@@ -26,16 +26,31 @@ pub(crate) fn cycles(imports: &[Import]) -> Vec<Cycle<'_>> {
         }
         let reaches_file = |other: &&str| path(&from, other, file).is_some();
         let is_reached = |other: &&str| path(&from, file, other).is_some();
-        let group: Vec<_> = from.keys().copied().filter(is_reached).filter(reaches_file).collect();
-        let shortest = group.iter().filter_map(|file| path(&from, file, file)).min_by_key(Vec::len);
-        found.extend(shortest.map(|shortest| Cycle { shortest, files: group.len() }));
+        let group: Vec<_> = from
+            .keys()
+            .copied()
+            .filter(is_reached)
+            .filter(reaches_file)
+            .collect();
+        let shortest = group
+            .iter()
+            .filter_map(|file| path(&from, file, file))
+            .min_by_key(Vec::len);
+        found.extend(shortest.map(|shortest| Cycle {
+            shortest,
+            files: group.len(),
+        }));
         seen.extend(group);
     }
     found
 }
 
 /// The shortest way from one file to another over at least one import.
-fn path<'a>(from: &BTreeMap<&str, Vec<&'a Import>>, start: &str, end: &str) -> Option<Vec<&'a Import>> {
+fn path<'a>(
+    from: &BTreeMap<&str, Vec<&'a Import>>,
+    start: &str,
+    end: &str,
+) -> Option<Vec<&'a Import>> {
     let mut reached: BTreeMap<&str, &Import> = BTreeMap::new();
     let mut next = VecDeque::from([start]);
     while let Some(file) = next.pop_front() {

@@ -1,12 +1,12 @@
-//! Which file of a package imports from which: every target's module tree, parsed with `syn`, and the paths in it
-//! resolved to the files that define their items.
+//! Which file of a package imports from which: every target's module tree, parsed with `syn`, and
+//! the paths in it resolved to the files that define their items.
 //!
-//! The unit is a file. An inline module belongs to its file. A re-export is followed to where the item is defined, so a
-//! file that only declares modules and re-exports their items depends on nothing. Code that is compiled for tests alone
-//! does not count.
+//! The unit is a file. An inline module belongs to its file. A re-export is followed to where the
+//! item is defined, so a file that only declares modules and re-exports their items depends on
+//! nothing. Code that is compiled for tests alone does not count.
 //!
-//! What the compiler alone knows is not seen: which file a method call, a trait's implementation or a macro's expansion
-//! leads to.
+//! What the compiler alone knows is not seen: which file a method call, a trait's implementation or
+//! a macro's expansion leads to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,8 +43,17 @@ pub(crate) fn imports(package: &Package) -> Result<Vec<Import>, String> {
         Ok(file) => Ok((path.clone(), file)),
         Err(error) => Err(format!("{path}:{}: {error}", error.span().start().line)),
     };
-    let files: Files = package.sources.iter().map(parse).collect::<Result<_, _>>()?;
-    let mut modules = Modules { files: &files, library_name: &package.library_name, library: None, all: Vec::new() };
+    let files: Files = package
+        .sources
+        .iter()
+        .map(parse)
+        .collect::<Result<_, _>>()?;
+    let mut modules = Modules {
+        files: &files,
+        library_name: &package.library_name,
+        library: None,
+        all: Vec::new(),
+    };
     if let Some(root) = &package.library {
         modules.library = Some(modules.add_root(root)?);
     }
@@ -58,13 +67,24 @@ pub(crate) fn imports(package: &Package) -> Result<Vec<Import>, String> {
         ));
     }
     let mut found = BTreeMap::new();
-    for (id, module) in modules.all.iter().enumerate().filter(|(_, module)| !module.is_test) {
-        let mut code = Code { modules: &modules, module: id, found: Vec::new() };
+    for (id, module) in modules
+        .all
+        .iter()
+        .enumerate()
+        .filter(|(_, module)| !module.is_test)
+    {
+        let mut code = Code {
+            modules: &modules,
+            module: id,
+            found: Vec::new(),
+        };
         for item in module.items {
             code.visit_item(item);
         }
         for import in code.found {
-            found.entry((import.from.clone(), import.to.clone())).or_insert(import);
+            found
+                .entry((import.from.clone(), import.to.clone()))
+                .or_insert(import);
         }
     }
     Ok(found.into_values().collect())
@@ -115,7 +135,10 @@ type Pending = BTreeSet<(ModuleId, String)>;
 
 impl<'a> Modules<'a> {
     fn add_root(&mut self, path: &str) -> Result<ModuleId, String> {
-        let (path, file) = self.files.get_key_value(path).ok_or_else(|| format!("{path}: cannot be read"))?;
+        let (path, file) = self
+            .files
+            .get_key_value(path)
+            .ok_or_else(|| format!("{path}: cannot be read"))?;
         let id = self.all.len();
         let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
         self.add(path, &file.items, (id, id), false, directory)
@@ -136,7 +159,15 @@ impl<'a> Modules<'a> {
             names.visit_item(item);
         }
         let Names { names, globs } = names;
-        self.all.push(Module { file, root, parent, is_test, items, names, globs });
+        self.all.push(Module {
+            file,
+            root,
+            parent,
+            is_test,
+            items,
+            names,
+            globs,
+        });
         for item in items {
             let Item::Mod(child) = item else { continue };
             let is_test = is_test || is_for_tests(&child.attrs);
@@ -148,11 +179,19 @@ impl<'a> Modules<'a> {
                 let (path, parsed) = self.child_file(file, child, directory, &below)?;
                 // Files beside a `mod.rs`, or beside a file that `#[path]` names, are its children.
                 let own = path_attribute(child).is_some() || path.ends_with("/mod.rs");
-                let directory = if own { path.rsplit_once('/').map_or("", |(directory, _)| directory) } else { &below };
+                let directory = if own {
+                    path.rsplit_once('/').map_or("", |(directory, _)| directory)
+                } else {
+                    &below
+                };
                 self.add(path, &parsed.items, (root, id), is_test, directory)?
             };
             if !is_test {
-                self.all[id].names.entry(name).or_default().push(Definition::Module(added));
+                self.all[id]
+                    .names
+                    .entry(name)
+                    .or_default()
+                    .push(Definition::Module(added));
             }
         }
         Ok(id)
@@ -167,12 +206,21 @@ impl<'a> Modules<'a> {
     ) -> Result<(&'a str, &'a syn::File), String> {
         let candidates = match path_attribute(child) {
             // Relative to the folder of the declaring file, not to that of its children.
-            Some(path) => vec![join(file.rsplit_once('/').map_or("", |(directory, _)| directory), &path)],
+            Some(path) => vec![join(
+                file.rsplit_once('/').map_or("", |(directory, _)| directory),
+                &path,
+            )],
             None => vec![format!("{below}.rs"), format!("{below}/mod.rs")],
         };
-        let found = candidates.iter().find_map(|path| self.files.get_key_value(path));
-        let (path, parsed) =
-            found.ok_or_else(|| format!("{file}: `mod {};` has no file in `{directory}`", child.ident))?;
+        let found = candidates
+            .iter()
+            .find_map(|path| self.files.get_key_value(path));
+        let (path, parsed) = found.ok_or_else(|| {
+            format!(
+                "{file}: `mod {};` has no file in `{directory}`",
+                child.ident
+            )
+        })?;
         Ok((path, parsed))
     }
 
@@ -181,15 +229,25 @@ impl<'a> Modules<'a> {
         self.resolve_unless_pending(from, path, &mut Pending::new())
     }
 
-    fn resolve_unless_pending(&self, from: ModuleId, path: &[String], pending: &mut Pending) -> Targets<'a> {
-        let Some((first, mut rest)) = path.split_first() else { return Targets::new() };
+    fn resolve_unless_pending(
+        &self,
+        from: ModuleId,
+        path: &[String],
+        pending: &mut Pending,
+    ) -> Targets<'a> {
+        let Some((first, mut rest)) = path.split_first() else {
+            return Targets::new();
+        };
         let library = || self.library.filter(|_| first == self.library_name);
         let mut targets = match first.as_str() {
             "crate" => Targets::from([Target::Module(self.all[from].root)]),
             "self" => Targets::from([Target::Module(from)]),
             "super" => {
                 let mut module = self.all[from].parent;
-                while let Some(("super", next)) = rest.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+                while let Some(("super", next)) = rest
+                    .split_first()
+                    .map(|(first, rest)| (first.as_str(), rest))
+                {
                     (module, rest) = (self.all[module].parent, next);
                 }
                 Targets::from([Target::Module(module)])
@@ -218,7 +276,9 @@ impl<'a> Modules<'a> {
             found.extend(self.lookup(module, name, pending).unwrap_or_else(here));
         }
         // A variant or an associated item of a type is where the type is.
-        let has_module = targets.iter().any(|target| matches!(target, Target::Module(_)));
+        let has_module = targets
+            .iter()
+            .any(|target| matches!(target, Target::Module(_)));
         if has_module { found } else { targets.clone() }
     }
 
@@ -230,7 +290,9 @@ impl<'a> Modules<'a> {
                 let resolve = |definition: &Definition| match definition {
                     Definition::Module(id) => Targets::from([Target::Module(*id)]),
                     Definition::Item => Targets::from([Target::Item(self.all[module].file)]),
-                    Definition::Import(path) if is_first => self.resolve_unless_pending(module, path, pending),
+                    Definition::Import(path) if is_first => {
+                        self.resolve_unless_pending(module, path, pending)
+                    }
                     // `use check::check` names itself by its first segment, which is the module.
                     Definition::Import(_) => Targets::new(),
                 };
@@ -277,14 +339,21 @@ impl<'ast> Visit<'ast> for Names {
             Item::Mod(_) => return,
             _ => return visit::visit_item(self, item),
         };
-        self.names.entry(name.unraw().to_string()).or_default().push(Definition::Item);
+        self.names
+            .entry(name.unraw().to_string())
+            .or_default()
+            .push(Definition::Item);
         visit::visit_item(self, item);
     }
 
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
         for leaf in leaves(&item.tree) {
             match leaf.name {
-                Some(name) => self.names.entry(name).or_default().push(Definition::Import(leaf.path)),
+                Some(name) => self
+                    .names
+                    .entry(name)
+                    .or_default()
+                    .push(Definition::Import(leaf.path)),
                 None => self.globs.push(leaf.path),
             }
         }
@@ -306,7 +375,12 @@ impl Code<'_, '_> {
             let Target::Item(to) = target else { continue };
             if *to != from {
                 let (from, to, path) = (from.to_owned(), (*to).to_owned(), path.join("::"));
-                self.found.push(Import { from, line, path, to });
+                self.found.push(Import {
+                    from,
+                    line,
+                    path,
+                    to,
+                });
             }
         }
     }
@@ -316,19 +390,27 @@ impl Code<'_, '_> {
         self.add(line, path, &targets);
     }
 
-    /// What a glob takes from may be any item of that module, so it depends on the module's file; a trait's methods are
-    /// called without its name.
+    /// What a glob takes from may be any item of that module, so it depends on the module's file; a
+    /// trait's methods are called without its name.
     fn add_glob(&mut self, line: usize, path: &[String]) {
         let as_file = |target| match target {
-            Target::Module(id) if self.modules.all[id].has_items() => Some(Target::Item(self.modules.all[id].file)),
+            Target::Module(id) if self.modules.all[id].has_items() => {
+                Some(Target::Item(self.modules.all[id].file))
+            }
             Target::Module(_) => None,
             item @ Target::Item(_) => Some(item),
         };
-        let targets = self.modules.resolve(self.module, path).into_iter().filter_map(as_file).collect();
+        let targets = self
+            .modules
+            .resolve(self.module, path)
+            .into_iter()
+            .filter_map(as_file)
+            .collect();
         self.add(line, &[path, &["*".to_owned()]].concat(), &targets);
     }
 
-    /// The paths in what is given to a macro or an attribute, in string literals too: `#[serde(default = "…")]`.
+    /// The paths in what is given to a macro or an attribute, in string literals too:
+    /// `#[serde(default = "…")]`.
     fn add_tokens(&mut self, tokens: TokenStream) {
         let mut tokens = tokens.into_iter().peekable();
         while let Some(token) = tokens.next() {
@@ -336,7 +418,9 @@ impl Code<'_, '_> {
                 TokenTree::Group(group) => self.add_tokens(group.stream()),
                 TokenTree::Literal(literal) => {
                     let line = literal.span().start().line;
-                    let Lit::Str(text) = Lit::new(literal) else { continue };
+                    let Lit::Str(text) = Lit::new(literal) else {
+                        continue;
+                    };
                     if let Ok(path) = text.parse::<syn::Path>() {
                         self.add_path(line, &segments(&path));
                     }
@@ -344,10 +428,11 @@ impl Code<'_, '_> {
                 TokenTree::Ident(ident) => {
                     let line = ident.span().start().line;
                     let mut path = vec![ident.unraw().to_string()];
-                    let is_colon =
-                        |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ':');
+                    let is_colon = |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ':');
                     while tokens.next_if(is_colon).is_some() && tokens.next_if(is_colon).is_some() {
-                        let Some(TokenTree::Ident(next)) = tokens.peek() else { break };
+                        let Some(TokenTree::Ident(next)) = tokens.peek() else {
+                            break;
+                        };
                         path.push(next.unraw().to_string());
                         tokens.next();
                     }
@@ -438,7 +523,10 @@ impl<'ast> Visit<'ast> for Code<'_, '_> {
 
 impl Module<'_> {
     fn has_items(&self) -> bool {
-        self.names.values().flatten().any(|definition| matches!(definition, Definition::Item))
+        self.names
+            .values()
+            .flatten()
+            .any(|definition| matches!(definition, Definition::Item))
     }
 }
 
@@ -461,15 +549,28 @@ fn leaves(tree: &UseTree) -> Vec<Leaf> {
         };
         let (name, path, line) = match tree {
             UseTree::Path(tree) => return collect(&tree.tree, &extended(&tree.ident), into),
-            UseTree::Group(group) => return group.items.iter().for_each(|tree| collect(tree, prefix, into)),
+            UseTree::Group(group) => {
+                return group
+                    .items
+                    .iter()
+                    .for_each(|tree| collect(tree, prefix, into));
+            }
             UseTree::Name(tree) => {
                 let path = extended(&tree.ident);
                 (path.last().cloned(), path, tree.ident.span())
             }
-            UseTree::Rename(tree) => (Some(tree.rename.to_string()), extended(&tree.ident), tree.ident.span()),
+            UseTree::Rename(tree) => (
+                Some(tree.rename.to_string()),
+                extended(&tree.ident),
+                tree.ident.span(),
+            ),
             UseTree::Glob(tree) => (None, prefix.to_vec(), tree.star_token.spans[0]),
         };
-        into.push(Leaf { name, path, line: line.start().line });
+        into.push(Leaf {
+            name,
+            path,
+            line: line.start().line,
+        });
     }
     let mut found = Vec::new();
     collect(tree, &[], &mut found);
@@ -477,23 +578,37 @@ fn leaves(tree: &UseTree) -> Vec<Leaf> {
 }
 
 fn segments(path: &syn::Path) -> Path {
-    path.segments.iter().map(|segment| segment.ident.unraw().to_string()).collect()
+    path.segments
+        .iter()
+        .map(|segment| segment.ident.unraw().to_string())
+        .collect()
 }
 
 /// Whether attributes say that something is compiled for tests alone.
 fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let path = attribute.path();
-        let is_test = path.segments.last().is_some_and(|last| last.ident == "test");
-        is_test || path.is_ident("cfg") && attribute.parse_args::<Meta>().is_ok_and(|condition| needs_test(&condition))
+        let is_test = path
+            .segments
+            .last()
+            .is_some_and(|last| last.ident == "test");
+        is_test
+            || path.is_ident("cfg")
+                && attribute
+                    .parse_args::<Meta>()
+                    .is_ok_and(|condition| needs_test(&condition))
     })
 }
 
 /// Whether a `cfg` condition holds only with `test`.
 fn needs_test(condition: &Meta) -> bool {
-    let Meta::List(list) = condition else { return condition.path().is_ident("test") };
+    let Meta::List(list) = condition else {
+        return condition.path().is_ident("test");
+    };
     let parse = syn::punctuated::Punctuated::<Meta, Token![,]>::parse_terminated;
-    let Ok(parts) = list.parse_args_with(parse) else { return false };
+    let Ok(parts) = list.parse_args_with(parse) else {
+        return false;
+    };
     if list.path.is_ident("all") {
         return parts.iter().any(needs_test);
     }
@@ -501,7 +616,10 @@ fn needs_test(condition: &Meta) -> bool {
 }
 
 fn path_attribute(module: &ItemMod) -> Option<String> {
-    let attribute = module.attrs.iter().find(|attribute| attribute.path().is_ident("path"))?;
+    let attribute = module
+        .attrs
+        .iter()
+        .find(|attribute| attribute.path().is_ident("path"))?;
     match &attribute.meta.require_name_value().ok()?.value {
         Expr::Lit(literal) => match &literal.lit {
             Lit::Str(path) => Some(path.value()),
@@ -513,7 +631,10 @@ fn path_attribute(module: &ItemMod) -> Option<String> {
 
 /// A path below a folder, with its `..` taken back.
 fn join(directory: &str, path: &str) -> String {
-    let mut parts: Vec<_> = directory.split('/').filter(|part| !part.is_empty()).collect();
+    let mut parts: Vec<_> = directory
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .collect();
     for part in path.split('/') {
         match part {
             ".." => drop(parts.pop()),

@@ -29,9 +29,23 @@ struct Target {
 
 /// Every package, with paths from the workspace's root.
 pub(crate) fn workspace() -> Vec<Package> {
-    let arguments = ["metadata", "--no-deps", "--format-version", "1", "--offline"];
-    let answer = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().unwrap();
-    assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+    let arguments = [
+        "metadata",
+        "--no-deps",
+        "--format-version",
+        "1",
+        "--offline",
+    ];
+    let answer = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(
+        answer.status.success(),
+        "{}",
+        String::from_utf8_lossy(&answer.stderr)
+    );
     let metadata: Metadata = serde_json::from_slice(&answer.stdout).unwrap();
     metadata.packages.iter().map(package).collect()
 }
@@ -39,8 +53,11 @@ pub(crate) fn workspace() -> Vec<Package> {
 /// The folders that must be packages: the functions', what they share, and the command line.
 pub(crate) fn directories() -> Vec<String> {
     let functions = std::fs::read_dir(root().join("functions")).unwrap();
-    let names = functions.map(|entry| format!("functions/{}/", entry.unwrap().file_name().display()));
-    names.chain(["shared/".to_owned(), "cli/".to_owned()]).collect()
+    let names =
+        functions.map(|entry| format!("functions/{}/", entry.unwrap().file_name().display()));
+    names
+        .chain(["shared/".to_owned(), "cli/".to_owned()])
+        .collect()
 }
 
 fn package(described: &Described) -> Package {
@@ -51,7 +68,10 @@ fn package(described: &Described) -> Package {
     Package {
         library_name: described.name.replace('-', "_"),
         library: libraries.first().map(|target| from_root(&target.src_path)),
-        others: others.iter().map(|target| from_root(&target.src_path)).collect(),
+        others: others
+            .iter()
+            .map(|target| from_root(&target.src_path))
+            .collect(),
         sources,
     }
 }

@@ -15,11 +15,14 @@ CALLS = {
     "get-caller-identity": ("sts", lambda aws, e: aws.get_caller_identity()["Account"]),
     "get-query-execution": (
         "athena",
-        lambda aws, e: aws.get_query_execution(QueryExecutionId=e["query_execution_id"])["QueryExecution"]["Status"][
-            "State"
-        ],
+        lambda aws, e: aws.get_query_execution(QueryExecutionId=e["query_execution_id"])[
+            "QueryExecution"
+        ]["Status"]["State"],
     ),
-    "list-objects": ("s3", lambda aws, e: len(aws.list_objects_v2(Bucket=e["bucket"], Prefix=e["prefix"])["Contents"])),
+    "list-objects": (
+        "s3",
+        lambda aws, e: len(aws.list_objects_v2(Bucket=e["bucket"], Prefix=e["prefix"])["Contents"]),
+    ),
 }
 
 service, call = CALLS[sys.argv[1]]
@@ -30,6 +33,8 @@ while True:
     response = api.getresponse()
     event, invocation = json.load(response), response.headers["Lambda-Runtime-Aws-Request-Id"]
     api.request(
-        "POST", f"/2018-06-01/runtime/invocation/{invocation}/response", json.dumps({"answer": call(client, event)})
+        "POST",
+        f"/2018-06-01/runtime/invocation/{invocation}/response",
+        json.dumps({"answer": call(client, event)}),
     )
     api.getresponse().read()

@@ -17,17 +17,28 @@ pub fn catalog() -> Result<Catalog, String> {
     // In the order of their names.
     for (name, binary) in &built {
         let step = steps.iter().find(|step| step.name == *name);
-        let service = step.ok_or_else(|| format!("cargo built {name}, which is no step"))?.service();
-        catalog.entry(service.to_owned()).or_default().push(describe(binary)?);
+        let service = step
+            .ok_or_else(|| format!("cargo built {name}, which is no step"))?
+            .service();
+        catalog
+            .entry(service.to_owned())
+            .or_default()
+            .push(describe(binary)?);
     }
     Ok(catalog)
 }
 
 fn describe(binary: &Path) -> Result<Manifest, String> {
     let name = binary.display();
-    let answer = Command::new(binary).arg("describe").output().map_err(|error| format!("{name}: {error}"))?;
+    let answer = Command::new(binary)
+        .arg("describe")
+        .output()
+        .map_err(|error| format!("{name}: {error}"))?;
     if !answer.status.success() {
-        return Err(format!("{name} describe: {}", String::from_utf8_lossy(&answer.stderr).trim()));
+        return Err(format!(
+            "{name} describe: {}",
+            String::from_utf8_lossy(&answer.stderr).trim()
+        ));
     }
     serde_json::from_slice(&answer.stdout).map_err(|error| format!("{name} describe: {error}"))
 }

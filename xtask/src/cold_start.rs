@@ -22,7 +22,8 @@ const STOPPED: &str = "i-0bbbbbbbbbbbbbbbb";
 const QUERY: &str = "a1b2c3d4-5678-90ab-cdef-000000000000";
 const EMPTY: &str = "bare-empty";
 
-/// A step with input for which it makes one call of its own where it can, and the function that makes that call alone.
+/// A step with input for which it makes one call of its own where it can, and the function that
+/// makes that call alone.
 struct Case {
     step: &'static str,
     envelope: Value,
@@ -54,12 +55,19 @@ struct Row {
 pub(crate) fn bench(runs: u16, profile: &str, python: Option<PathBuf>) -> Result<(), String> {
     let cases = cases();
     // What a start costs is decided by what all steps share and by the size of the service's SDK.
-    let (steps, others): (Vec<_>, Vec<_>) =
-        steps()?.into_iter().partition(|step| cases.iter().any(|case| case.step == step.name));
+    let (steps, others): (Vec<_>, Vec<_>) = steps()?
+        .into_iter()
+        .partition(|step| cases.iter().any(|case| case.step == step.name));
     let (_, target) = of_this_program()?;
     let python = python.map_or_else(|| local_python(&target), Ok)?;
-    let bare = |name| Function { name, package: "xtask".into() };
-    let mut wanted: Vec<_> = cases.iter().map(|case| bare(format!("bare-{}", case.bare))).collect();
+    let bare = |name| Function {
+        name,
+        package: "xtask".into(),
+    };
+    let mut wanted: Vec<_> = cases
+        .iter()
+        .map(|case| bare(format!("bare-{}", case.bare)))
+        .collect();
     wanted.push(bare(EMPTY.into()));
     wanted.sort();
     wanted.dedup();
@@ -72,11 +80,16 @@ pub(crate) fn bench(runs: u16, profile: &str, python: Option<PathBuf>) -> Result
     aws.add_instance(ACCOUNT, RUNNING, "running");
     aws.add_instance(ACCOUNT, STOPPED, "stopped");
     let mut empty = Subject::new(&built[EMPTY], &[], &aws.environment(), &json!({}));
-    let mut rows: Vec<_> = cases.into_iter().map(|case| row(case, &built, &python, &aws)).collect();
+    let mut rows: Vec<_> = cases
+        .into_iter()
+        .map(|case| row(case, &built, &python, &aws))
+        .collect();
 
     for run in 0..=runs {
         eprint!("\rrun {run} of {runs}");
-        let all = rows.iter_mut().flat_map(|row| [&mut row.step, &mut row.bare, &mut row.python]);
+        let all = rows
+            .iter_mut()
+            .flat_map(|row| [&mut row.step, &mut row.bare, &mut row.python]);
         for subject in all.chain([&mut empty]) {
             let time = subject.cold_start()?;
             // The first run fetches the files from disk, and is not counted.
@@ -107,7 +120,11 @@ pub(crate) fn bench(runs: u16, profile: &str, python: Option<PathBuf>) -> Result
     for row in &rows {
         table.add_row(row.cells(&empty, &aws)?);
     }
-    table.column_iter_mut().skip(1).take(11).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    table
+        .column_iter_mut()
+        .skip(1)
+        .take(11)
+        .for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     println!("{table}");
     println!(
         "Medians of {runs} runs in turn, profile {profile}. (a): lambda_runtime alone; (b): with the step's last AWS call, by \
@@ -119,19 +136,41 @@ pub(crate) fn bench(runs: u16, profile: &str, python: Option<PathBuf>) -> Result
 }
 
 fn cases() -> Vec<Case> {
-    let instance =
-        |id: &str| (envelope("acme", "prod", &json!({ "instance_ids": [id] })), json!({ "instance_id": id }));
+    let instance = |id: &str| {
+        (
+            envelope("acme", "prod", &json!({ "instance_ids": [id] })),
+            json!({ "instance_id": id }),
+        )
+    };
     let (start, running) = instance(RUNNING);
     let (stop, stopped) = instance(STOPPED);
-    let mut query = envelope("acme", "prod", &json!({ "query": "SELECT 1", "database": "d", "bucket": "results" }));
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut query = envelope(
+        "acme",
+        "prod",
+        &json!({ "query": "SELECT 1", "database": "d", "bucket": "results" }),
+    );
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     // The second call of a query that goes on: one look.
     query["resume"] = json!({ "since": since, "state": { "query_execution_id": QUERY } });
     let list = envelope("acme", "prod", &json!({ "uri": "s3://data/logs/" }));
     let describe: &[_] = &["ec2:DescribeInstances"];
-    let proof: &[_] = &["sts:GetCallerIdentity", "sts:AssumeRole", "sts:AssumeRole", "sts:AssumeRole"];
+    let proof: &[_] = &[
+        "sts:GetCallerIdentity",
+        "sts:AssumeRole",
+        "sts:AssumeRole",
+        "sts:AssumeRole",
+    ];
     [
-        ("validate-credentials", envelope("acme", "prod", &json!({})), proof, "get-caller-identity", json!({})),
+        (
+            "validate-credentials",
+            envelope("acme", "prod", &json!({})),
+            proof,
+            "get-caller-identity",
+            json!({}),
+        ),
         ("ec2-start", start, describe, "describe-instances", running),
         ("ec2-stop", stop, describe, "describe-instances", stopped),
         (
@@ -141,9 +180,21 @@ fn cases() -> Vec<Case> {
             "get-query-execution",
             json!({ "query_execution_id": QUERY }),
         ),
-        ("s3-list", list, &["s3:ListObjectsV2"], "list-objects", json!({ "bucket": "data", "prefix": "logs/" })),
+        (
+            "s3-list",
+            list,
+            &["s3:ListObjectsV2"],
+            "list-objects",
+            json!({ "bucket": "data", "prefix": "logs/" }),
+        ),
     ]
-    .map(|(step, envelope, own, bare, event)| Case { step, envelope, own, bare, event })
+    .map(|(step, envelope, own, bare, event)| Case {
+        step,
+        envelope,
+        own,
+        bare,
+        event,
+    })
     .into()
 }
 
@@ -155,16 +206,38 @@ fn row(case: Case, built: &BTreeMap<String, PathBuf>, python: &Path, aws: &Stand
     let script = root().join("xtask/src/bare.py").display().to_string();
     Row {
         step: Subject::new(&built[case.step], &[], &broker, &case.envelope),
-        bare: Subject::new(&built[&format!("bare-{}", case.bare)], &[], &direct, &case.event),
-        python: Subject::new(python, &[script, case.bare.to_owned()], &direct, &case.event),
+        bare: Subject::new(
+            &built[&format!("bare-{}", case.bare)],
+            &[],
+            &direct,
+            &case.event,
+        ),
+        python: Subject::new(
+            python,
+            &[script, case.bare.to_owned()],
+            &direct,
+            &case.event,
+        ),
         case,
     }
 }
 
 impl Subject {
-    fn new(program: &Path, arguments: &[String], environment: &[(String, String)], event: &Value) -> Self {
+    fn new(
+        program: &Path,
+        arguments: &[String],
+        environment: &[(String, String)],
+        event: &Value,
+    ) -> Self {
         let (arguments, environment) = (arguments.to_vec(), environment.to_vec());
-        Self { program: program.into(), arguments, environment, event: event.to_string(), times: Vec::new(), peak: 0 }
+        Self {
+            program: program.into(),
+            arguments,
+            environment,
+            event: event.to_string(),
+            times: Vec::new(),
+            peak: 0,
+        }
     }
 
     fn start(&self) -> runtime_api::Function {
@@ -185,9 +258,11 @@ impl Subject {
     fn check(&self, answer: &Answer, function: &runtime_api::Function) -> Result<(), String> {
         match answer {
             Answer::Success(_) => Ok(()),
-            Answer::Failure { name, message } => {
-                Err(format!("{}: {name}: {message}\n{}", self.program.display(), function.output()))
-            }
+            Answer::Failure { name, message } => Err(format!(
+                "{}: {name}: {message}\n{}",
+                self.program.display(),
+                function.output()
+            )),
         }
     }
 
@@ -200,19 +275,34 @@ impl Subject {
 
 impl Row {
     fn cells(&self, empty: &Subject, aws: &StandIn) -> Result<Vec<String>, String> {
-        let Self { case, step, bare, python } = self;
+        let Self {
+            case,
+            step,
+            bare,
+            python,
+        } = self;
         let all = [step, empty, bare, python];
         let [ms, a, b, c] = all.map(Subject::milliseconds);
         let mut cells = vec![case.step.to_owned()];
         cells.extend([ms, a, b, c].map(|time| format!("{time:.1}")));
-        cells.extend([format!("{:.2}", ms / b), format!("{:.1}", c / ms), megabytes(zipped(&step.program)?)]);
+        cells.extend([
+            format!("{:.2}", ms / b),
+            format!("{:.1}", c / ms),
+            megabytes(zipped(&step.program)?),
+        ]);
         cells.extend(all.map(|subject| megabytes(subject.peak)));
-        cells
-            .extend(self.warm_calls(aws)?.map(|calls| if calls.is_empty() { "none".into() } else { calls.join(", ") }));
+        cells.extend(self.warm_calls(aws)?.map(|calls| {
+            if calls.is_empty() {
+                "none".into()
+            } else {
+                calls.join(", ")
+            }
+        }));
         Ok(cells)
     }
 
-    /// The AWS calls that a warm process makes beyond the step's own, for the same execution and for the next.
+    /// The AWS calls that a warm process makes beyond the step's own, for the same execution and
+    /// for the next.
     fn warm_calls(&self, aws: &StandIn) -> Result<[Vec<String>; 2], String> {
         let mut function = self.step.start();
         let mut calls = |execution: &str| {
@@ -221,9 +311,15 @@ impl Row {
             event["execution"]["id"] = execution.into();
             let answer = function.invoke(event.to_string().as_bytes());
             self.step.check(&answer, &function)?;
-            let mut made: Vec<_> = aws.requests().iter().map(stepward_testkit::stand_in::Request::name).collect();
+            let mut made: Vec<_> = aws
+                .requests()
+                .iter()
+                .map(stepward_testkit::stand_in::Request::name)
+                .collect();
             for own in self.case.own {
-                made.iter().position(|call| call == own).map(|place| made.remove(place));
+                made.iter()
+                    .position(|call| call == own)
+                    .map(|place| made.remove(place));
             }
             Ok::<_, String>(made)
         };
@@ -234,9 +330,13 @@ impl Row {
 
 /// Bytes of the zip that Lambda would load.
 fn zipped(program: &Path) -> Result<u64, String> {
-    let binary = std::fs::read(program).map_err(|error| format!("{}: {error}", program.display()))?;
+    let binary =
+        std::fs::read(program).map_err(|error| format!("{}: {error}", program.display()))?;
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    let whole = zip.start_file("bootstrap", SimpleFileOptions::default().compression_level(Some(9)));
+    let whole = zip.start_file(
+        "bootstrap",
+        SimpleFileOptions::default().compression_level(Some(9)),
+    );
     whole.map_err(|error| error.to_string())?;
     zip.write_all(&binary).map_err(|error| error.to_string())?;
     let whole = zip.finish().map_err(|error| error.to_string())?;
@@ -251,7 +351,11 @@ fn megabytes(bytes: u64) -> String {
 /// The interpreter of the local cloud's virtual environment, which has boto3.
 fn local_python(target: &Path) -> Result<PathBuf, String> {
     let dir = target.join("local-cloud");
-    let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten().map(|entry| entry.path().join("bin/python"));
+    let entries = std::fs::read_dir(&dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin/python"));
     let mut found: Vec<_> = entries.filter(|python| has_boto3(python)).collect();
     found.sort();
     found.pop().ok_or_else(|| {
@@ -263,5 +367,8 @@ fn local_python(target: &Path) -> Result<PathBuf, String> {
 }
 
 fn has_boto3(python: &Path) -> bool {
-    Command::new(python).args(["-c", "import boto3"]).output().is_ok_and(|answer| answer.status.success())
+    Command::new(python)
+        .args(["-c", "import boto3"])
+        .output()
+        .is_ok_and(|answer| answer.status.success())
 }

@@ -5,23 +5,36 @@ use std::time::Instant;
 
 use stepward_testkit::build::{build_test, of_this_program, root};
 
-/// Builds the tests once and runs all of them `times` times, one run after the other. Stops at the first failure, whose
-/// output is on standard output.
+/// Builds the tests once and runs all of them `times` times, one run after the other. Stops at the
+/// first failure, whose output is on standard output.
 pub(crate) fn run(times: u16, filter: Option<&str>) -> Result<(), String> {
     let (profile, target_dir) = of_this_program()?;
     let program = build_test("stepward-tests", "e2e", &profile, &target_dir)?;
     for number in 1..=times {
         let began = Instant::now();
         let mut command = Command::new(&program);
-        command.args(filter).current_dir(root().join("tests")).stdin(Stdio::null());
-        let output = command.output().map_err(|error| format!("{}: {error}", program.display()))?;
+        command
+            .args(filter)
+            .current_dir(root().join("tests"))
+            .stdin(Stdio::null());
+        let output = command
+            .output()
+            .map_err(|error| format!("{}: {error}", program.display()))?;
         let text = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {
             println!("{text}\n{}", String::from_utf8_lossy(&output.stderr));
-            return Err(format!("run {number} of {times} failed; its output is above"));
+            return Err(format!(
+                "run {number} of {times} failed; its output is above"
+            ));
         }
-        let passed = text.lines().rfind(|line| line.starts_with("test result: ")).unwrap_or("no test ran");
-        println!("run {number} of {times}, {} s: {passed}", began.elapsed().as_secs());
+        let passed = text
+            .lines()
+            .rfind(|line| line.starts_with("test result: "))
+            .unwrap_or("no test ran");
+        println!(
+            "run {number} of {times}, {} s: {passed}",
+            began.elapsed().as_secs()
+        );
     }
     Ok(())
 }

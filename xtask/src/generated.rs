@@ -1,4 +1,5 @@
-//! What `cargo xtask generate` writes: everything that follows from the steps' binaries, their tests and the jobs.
+//! What `cargo xtask generate` writes: everything that follows from the steps' binaries, their
+//! tests and the jobs.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,8 @@ use stepward_testkit::s3::explained;
 const PAGES: &str = "docs/steps";
 /// Where the steps' manifests are, by service.
 const CATALOG: &str = "cli/catalog";
-/// Files by their path from the root, with the text that they should have: none for a file that should not be there.
+/// Files by their path from the root, with the text that they should have: none for a file that
+/// should not be there.
 pub type Changes = BTreeMap<String, Option<String>>;
 const TEMPLATE: &str = "infra/template.yaml";
 
@@ -30,18 +32,30 @@ pub fn files(catalog: &Catalog) -> Result<BTreeMap<String, String>, String> {
     for (service, steps) in catalog {
         for step in steps {
             let json = serde_json::to_string_pretty(step).map_err(|error| said(&error))?;
-            files.insert(format!("{CATALOG}/{service}/{}.json", step.name), json + "\n");
+            files.insert(
+                format!("{CATALOG}/{service}/{}.json", step.name),
+                json + "\n",
+            );
         }
     }
     files.insert(format!("{PAGES}/README.md"), index(catalog));
     for step in catalog.values().flatten() {
-        let row = proofs.iter().find(|row| row.step == step.name).map(Proofs::of_one_step).unwrap_or_default();
-        files.insert(format!("{PAGES}/{}.md", step.name), page::markdown(step) + &row);
+        let row = proofs
+            .iter()
+            .find(|row| row.step == step.name)
+            .map(Proofs::of_one_step)
+            .unwrap_or_default();
+        files.insert(
+            format!("{PAGES}/{}.md", step.name),
+            page::markdown(step) + &row,
+        );
     }
     files.insert("docs/PROOFS.md".into(), proof_tables::page(&proofs));
     files.insert("docs/AWS-CLI.md".into(), explained::page());
     let workspace = Workspace::at(root()).map_err(|error| said(&error))?;
-    let used = package::for_jobs(&workspace).map_err(|error| said(&error))?.functions;
+    let used = package::for_jobs(&workspace)
+        .map_err(|error| said(&error))?
+        .functions;
     let jobs = package::jobs(&workspace).map_err(|error| said(&error))?;
     let mut sources = Vec::new();
     for job in &jobs {
@@ -49,21 +63,32 @@ pub fn files(catalog: &Catalog) -> Result<BTreeMap<String, String>, String> {
     }
     let steps: Vec<_> = catalog.values().flatten().collect();
     let blocks = [
-        ("  # steps", template::steps(&steps, |step| used.iter().any(|function| function.name == step))),
+        (
+            "  # steps",
+            template::steps(&steps, |step| {
+                used.iter().any(|function| function.name == step)
+            }),
+        ),
         ("  # jobs", template::jobs(sources.into_iter(), &steps)),
     ];
     let mut text = read(TEMPLATE)?;
     for (name, block) in blocks {
-        text = template::replaced(&text, name, &block).map_err(|error| format!("{TEMPLATE}: {error}"))?;
+        text = template::replaced(&text, name, &block)
+            .map_err(|error| format!("{TEMPLATE}: {error}"))?;
     }
     files.insert(TEMPLATE.into(), text);
     Ok(files)
 }
 
-/// What differs: files to write, with their text, and files to remove (none), whose steps are no more.
+/// What differs: files to write, with their text, and files to remove (none), whose steps are no
+/// more.
 pub fn stale(catalog: &Catalog) -> Result<Changes, String> {
     let mut folders = vec![PAGES.to_owned()];
-    folders.extend(names(CATALOG)?.iter().map(|service| format!("{CATALOG}/{service}")));
+    folders.extend(
+        names(CATALOG)?
+            .iter()
+            .map(|service| format!("{CATALOG}/{service}")),
+    );
     folders.extend(binaries::folders()?);
     changes(files(catalog)?, &folders)
 }
@@ -82,11 +107,22 @@ pub fn write_all(catalog: &Catalog) -> Result<Vec<String>, String> {
 fn changes(files: BTreeMap<String, String>, folders: &[String]) -> Result<Changes, String> {
     let mut changes = Changes::new();
     for folder in folders {
-        let paths = names(folder)?.into_iter().map(|name| format!("{folder}/{name}"));
-        changes.extend(paths.filter(|path| !files.contains_key(path)).map(|path| (path, None)));
+        let paths = names(folder)?
+            .into_iter()
+            .map(|name| format!("{folder}/{name}"));
+        changes.extend(
+            paths
+                .filter(|path| !files.contains_key(path))
+                .map(|path| (path, None)),
+        );
     }
     let differs = |path: &str, text: &String| read(path).ok().as_ref() != Some(text);
-    changes.extend(files.into_iter().filter(|(path, text)| differs(path, text)).map(|(path, text)| (path, Some(text))));
+    changes.extend(
+        files
+            .into_iter()
+            .filter(|(path, text)| differs(path, text))
+            .map(|(path, text)| (path, Some(text))),
+    );
     Ok(changes)
 }
 
@@ -118,8 +154,9 @@ fn index(catalog: &Catalog) -> String {
     ];
     for (service, steps) in catalog {
         page.push(format!("## {service}"));
-        let row =
-            |step: &stepward::runtime::manifest::Manifest| [format!("[{0}]({0}.md)", step.name), step.title.clone()];
+        let row = |step: &stepward::runtime::manifest::Manifest| {
+            [format!("[{0}]({0}.md)", step.name), step.title.clone()]
+        };
         page.push(page::table(&["step", ""], steps.iter().map(row)));
     }
     page.join("\n\n") + "\n"

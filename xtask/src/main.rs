@@ -19,11 +19,13 @@ use xtask::{catalog, generated};
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask")]
 enum Task {
-    /// Write what follows from the steps, their tests and the jobs: catalog, pages, the template's blocks.
+    /// Write what follows from the steps, their tests and the jobs: catalog, pages, the template's
+    /// blocks.
     Generate,
     /// Run the steps' unit tests and print which proofs hold, step by step.
     Proofs,
-    /// Write the list of AWS's IAM actions anew, for the services that steps use. Needs a Python package index.
+    /// Write the list of AWS's IAM actions anew, for the services that steps use. Needs a Python
+    /// package index.
     IamActions,
     /// Do random operations with the S3 steps and with the AWS CLI, and compare what comes of them.
     S3Differential {
@@ -46,7 +48,8 @@ enum Task {
         #[arg(long)]
         draw: bool,
     },
-    /// Kill the S3 steps' processes at random points, call them again, and compare with a run that nothing disturbs.
+    /// Kill the S3 steps' processes at random points, call them again, and compare with a run that
+    /// nothing disturbs.
     S3Kill {
         /// How many deaths of each of copy, move and sync.
         #[arg(long, default_value_t = 50)]
@@ -70,11 +73,13 @@ enum Task {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// From process start to first response, for a step or two of a service, beside functions without Stepward.
+    /// From process start to first response, for a step or two of a service, beside functions
+    /// without Stepward.
     ///
-    /// Builds these steps, an empty function (a), functions that make the step's last AWS call with the Rust SDK alone (b),
-    /// and takes Python functions that make it with boto3 (c). All run here, one after the other in turn, against a Runtime
-    /// API and a small AWS on loopback; the median counts. The first release build takes half an hour.
+    /// Builds these steps, an empty function (a), functions that make the step's last AWS call with
+    /// the Rust SDK alone (b), and takes Python functions that make it with boto3 (c). All run
+    /// here, one after the other in turn, against a Runtime API and a small AWS on loopback; the
+    /// median counts. The first release build takes half an hour.
     ColdStart {
         /// How often each is started.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
@@ -86,17 +91,19 @@ enum Bench {
         #[arg(long)]
         python: Option<PathBuf>,
     },
-    /// The S3 steps beside s5cmd and the AWS CLI, against one S3 server on loopback: seconds, CPU seconds, memory, ratios.
+    /// The S3 steps beside s5cmd and the AWS CLI, against one S3 server on loopback: seconds, CPU
+    /// seconds, memory, ratios.
     ///
-    /// The steps run as Lambda runs them. All take turns; before each transfer the destination is made anew, and after it
-    /// what came of it is compared with the source: the bench fails where they differ. The first time it installs the
-    /// tools, pinned, and builds the server.
+    /// The steps run as Lambda runs them. All take turns; before each transfer the destination is
+    /// made anew, and after it what came of it is compared with the source: the bench fails where
+    /// they differ. The first time it installs the tools, pinned, and builds the server.
     S3(s3_bench::Options),
-    /// A command on many nodes of a local cloud: calls to SSM and to Lambda, state transitions, time and memory.
+    /// A command on many nodes of a local cloud: calls to SSM and to Lambda, state transitions,
+    /// time and memory.
     ///
-    /// The deployed stack runs the job `nodes/dispatch` over a customer's account in two Regions; the local cloud really
-    /// runs the command on every node. The command fails on some 3 % of them, and the bench fails when the job names
-    /// others.
+    /// The deployed stack runs the job `nodes/dispatch` over a customer's account in two Regions;
+    /// the local cloud really runs the command on every node. The command fails on some 3 % of
+    /// them, and the bench fails when the job names others.
     Dispatch(dispatch_bench::Options),
 }
 
@@ -105,11 +112,23 @@ fn main() -> ExitCode {
         Task::Generate => generate(),
         Task::Proofs => proofs::run(),
         Task::IamActions => iam_actions::write(),
-        Task::S3Differential { seeds, from, draw: true, .. } => {
+        Task::S3Differential {
+            seeds,
+            from,
+            draw: true,
+            ..
+        } => {
             s3_differential::show(from..from + seeds);
             Ok(())
         }
-        Task::S3Differential { seeds, from, jobs, itself, wrong, .. } => {
+        Task::S3Differential {
+            seeds,
+            from,
+            jobs,
+            itself,
+            wrong,
+            ..
+        } => {
             let against = match (itself, wrong) {
                 (true, _) => Against::Itself,
                 (_, true) => Against::Wrong,
@@ -119,7 +138,11 @@ fn main() -> ExitCode {
         }
         Task::S3Kill { times, seed } => s3_differential::kill(times, seed),
         Task::E2e { times, filter } => e2e::run(times, filter.as_deref()),
-        Task::Bench(Bench::ColdStart { runs, profile, python }) => cold_start::bench(runs, &profile, python),
+        Task::Bench(Bench::ColdStart {
+            runs,
+            profile,
+            python,
+        }) => cold_start::bench(runs, &profile, python),
         Task::Bench(Bench::S3(options)) => s3_bench::bench(options),
         Task::Bench(Bench::Dispatch(options)) => dispatch_bench::bench(&options),
     };
@@ -136,7 +159,11 @@ fn generate() -> Result<(), String> {
     // A new step has a binary to ask only when this is written.
     let mut done = generated::write_binaries()?;
     done.extend(generated::write_all(&catalog::catalog()?)?);
-    let said = if done.is_empty() { "everything is as it should be".into() } else { done.join("\n") };
+    let said = if done.is_empty() {
+        "everything is as it should be".into()
+    } else {
+        done.join("\n")
+    };
     println!("{said}");
     Ok(())
 }

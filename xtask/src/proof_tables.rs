@@ -1,4 +1,5 @@
-//! Which proofs every step has: read from the names of its tests, so that no list of them is kept by hand.
+//! Which proofs every step has: read from the names of its tests, so that no list of them is kept
+//! by hand.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +12,28 @@ use crate::files;
 
 /// The proofs: what a test's name begins with, and what such a test shows.
 pub const KEYS: [(&str, &str); 8] = [
-    ("done", "It does what its page says: the test asserts the requests that AWS gets, and the output."),
-    ("already", "What is already as it should be is success, and nothing is done twice."),
+    (
+        "done",
+        "It does what its page says: the test asserts the requests that AWS gets, and the output.",
+    ),
+    (
+        "already",
+        "What is already as it should be is success, and nothing is done twice.",
+    ),
     ("not_found", "What does not exist is `NotFound`."),
-    ("invalid", "Bad parameters are `InvalidInput` before any call to AWS."),
+    (
+        "invalid",
+        "Bad parameters are `InvalidInput` before any call to AWS.",
+    ),
     ("throttled", "AWS asks to slow down once; the step goes on."),
-    ("pending", "It goes on in another invocation, and after a lost answer, without starting anything twice."),
-    ("failed", "What AWS itself reports as failed fails the step, with AWS's reason."),
+    (
+        "pending",
+        "It goes on in another invocation, and after a lost answer, without starting anything twice.",
+    ),
+    (
+        "failed",
+        "What AWS itself reports as failed fails the step, with AWS's reason.",
+    ),
     (
         "permissions",
         "On the local cloud with IAM enforced, a role with exactly the declared permissions is enough; without any one \
@@ -43,7 +59,11 @@ pub fn read() -> Result<Vec<Proofs>, String> {
     let mut steps = steps()?;
     steps.sort_by(|one, other| (&one.package, &one.name).cmp(&(&other.package, &other.name)));
     let read = |step: Function| {
-        let source = files::read(&format!("functions/{}/src/steps/{}.rs", step.service(), step.name))?;
+        let source = files::read(&format!(
+            "functions/{}/src/steps/{}.rs",
+            step.service(),
+            step.name
+        ))?;
         Ok(Proofs::of_source(step.name, step.package, &source))
     };
     steps.into_iter().map(read).collect()
@@ -51,17 +71,24 @@ pub fn read() -> Result<Vec<Proofs>, String> {
 
 impl Proofs {
     fn of_source(step: String, package: String, source: &str) -> Self {
-        let module = source.split_once("#[cfg(test)]").map_or("", |(_, module)| module);
+        let module = source
+            .split_once("#[cfg(test)]")
+            .map_or("", |(_, module)| module);
         let mut tests: BTreeMap<_, Vec<_>> = BTreeMap::new();
         let mut reasons: BTreeMap<String, String> = BTreeMap::new();
         let (mut is_test, mut reason_for) = (false, None::<String>);
         for line in module.lines().map(str::trim) {
             if let Some(text) = line.strip_prefix("//") {
-                let begun = text.trim().strip_prefix("no proof of ").and_then(|text| text.split_once(": "));
+                let begun = text
+                    .trim()
+                    .strip_prefix("no proof of ")
+                    .and_then(|text| text.split_once(": "));
                 if let Some((key, text)) = begun {
                     reasons.insert(key.into(), capital(text.trim()));
                     reason_for = Some(key.into());
-                } else if let Some(reason) = reason_for.as_ref().and_then(|key| reasons.get_mut(key)) {
+                } else if let Some(reason) =
+                    reason_for.as_ref().and_then(|key| reasons.get_mut(key))
+                {
                     *reason = format!("{reason} {}", text.trim());
                 }
                 continue;
@@ -71,16 +98,26 @@ impl Proofs {
                 is_test = true;
             } else if line.starts_with("#[ignore") {
                 is_test = false;
-            } else if let Some((_, rest)) = line.split_once("fn ").filter(|_| !line.starts_with('#')) {
+            } else if let Some((_, rest)) =
+                line.split_once("fn ").filter(|_| !line.starts_with('#'))
+            {
                 let name = rest.split(['(', '<']).next().unwrap_or_default();
-                let key = KEYS.iter().map(|(key, _)| *key).find(|key| proves(name, key));
+                let key = KEYS
+                    .iter()
+                    .map(|(key, _)| *key)
+                    .find(|key| proves(name, key));
                 if let Some(key) = key.filter(|_| is_test) {
                     tests.entry(key).or_default().push(name.to_owned());
                 }
                 is_test = false;
             }
         }
-        Self { step, package, tests, reasons }
+        Self {
+            step,
+            package,
+            tests,
+            reasons,
+        }
     }
 
     /// What is wrong with them, a line each: proofs with neither test nor reason, or with both.
@@ -89,7 +126,9 @@ impl Proofs {
         let step = &self.step;
         let keys = || KEYS.iter().map(|(key, _)| *key);
         let is_reasoned = |key: &str| self.reasons.contains_key(key);
-        let missing: Vec<_> = keys().filter(|key| !self.tests.contains_key(key) && !is_reasoned(key)).collect();
+        let missing: Vec<_> = keys()
+            .filter(|key| !self.tests.contains_key(key) && !is_reasoned(key))
+            .collect();
         let mut faults = Vec::new();
         if !missing.is_empty() {
             let missing = missing.join(", ");
@@ -99,11 +138,17 @@ impl Proofs {
         }
         for (key, reason) in &self.reasons {
             if !keys().any(|known| known == key) {
-                faults.push(format!("{step} says why it has no proof of {key}, which is none"));
+                faults.push(format!(
+                    "{step} says why it has no proof of {key}, which is none"
+                ));
             } else if self.tests.contains_key(key.as_str()) {
-                faults.push(format!("{step} says why it has no proof of {key}, and has a test {key}_…"));
+                faults.push(format!(
+                    "{step} says why it has no proof of {key}, and has a test {key}_…"
+                ));
             } else if !reason.ends_with('.') {
-                faults.push(format!("{step} says why it has no proof of {key}, but in no sentence: {reason:?}"));
+                faults.push(format!(
+                    "{step} says why it has no proof of {key}, but in no sentence: {reason:?}"
+                ));
             }
         }
         faults
@@ -124,22 +169,31 @@ impl Proofs {
     }
 
     fn counted(&self, key: &str) -> String {
-        self.tests.get(key).map_or_else(|| "✘ missing".into(), |tests| format!("✔ {}", tests.len()))
+        self.tests
+            .get(key)
+            .map_or_else(|| "✘ missing".into(), |tests| format!("✔ {}", tests.len()))
     }
 }
 
 fn capital(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
+    letters
+        .next()
+        .into_iter()
+        .flat_map(char::to_uppercase)
+        .chain(letters)
+        .collect()
 }
 
 /// Whether a test's name says that it is of a proof.
 #[must_use]
 pub fn proves(test: &str, key: &str) -> bool {
-    test.strip_prefix(key).is_some_and(|rest| rest.starts_with('_'))
+    test.strip_prefix(key)
+        .is_some_and(|rest| rest.starts_with('_'))
 }
 
-/// The table of all steps; a dash stands where a proof cannot apply, with the number of its reason below.
+/// The table of all steps; a dash stands where a proof cannot apply, with the number of its reason
+/// below.
 pub fn matrix(proofs: &[Proofs], cell: impl Fn(&Proofs, &'static str) -> String) -> String {
     let mut notes: Vec<&str> = Vec::new();
     let mut rows = Vec::new();
@@ -160,17 +214,29 @@ pub fn matrix(proofs: &[Proofs], cell: impl Fn(&Proofs, &'static str) -> String)
         }
         rows.push(row);
     }
-    let heading: Vec<_> = ["step"].into_iter().chain(KEYS.map(|(key, _)| key)).collect();
-    let notes = notes.iter().enumerate().map(|(number, note)| format!("\n{}. {note}", number + 1));
+    let heading: Vec<_> = ["step"]
+        .into_iter()
+        .chain(KEYS.map(|(key, _)| key))
+        .collect();
+    let notes = notes
+        .iter()
+        .enumerate()
+        .map(|(number, note)| format!("\n{}. {note}", number + 1));
     let notes: String = notes.collect();
-    format!("{}\n{}", table(&heading, rows), notes).trim_end().to_owned() + "\n"
+    format!("{}\n{}", table(&heading, rows), notes)
+        .trim_end()
+        .to_owned()
+        + "\n"
 }
 
 /// The page `docs/PROOFS.md`.
 #[must_use]
 pub(crate) fn page(proofs: &[Proofs]) -> String {
-    let keys =
-        table(&["proof", "what its tests show"], KEYS.iter().map(|(key, text)| [format!("`{key}`"), (*text).into()]));
+    let keys = table(
+        &["proof", "what its tests show"],
+        KEYS.iter()
+            .map(|(key, text)| [format!("`{key}`"), (*text).into()]),
+    );
     format!(
         "# Proofs
 
@@ -229,13 +295,19 @@ mod tests {
         let found = proofs();
         let tests: Vec<_> = found.tests.values().flatten().collect();
         assert_eq!(tests, ["done_sends_one_request", "not_found_and_so_on"]);
-        assert_eq!(found.reasons["pending"], "The answer comes at once, or not at all.");
+        assert_eq!(
+            found.reasons["pending"],
+            "The answer comes at once, or not at all."
+        );
     }
 
     #[test]
     fn a_missing_proof_and_a_reason_too_many_are_faults() {
         let faults = proofs().faults().join("\n");
-        for part in ["no proof of already, invalid, throttled, failed, permissions: ", "and has a test done_…"] {
+        for part in [
+            "no proof of already, invalid, throttled, failed, permissions: ",
+            "and has a test done_…",
+        ] {
             assert!(faults.contains(part), "{faults}");
         }
         assert_eq!(faults.lines().count(), 2, "{faults}");
@@ -243,10 +315,16 @@ mod tests {
 
     #[test]
     fn reasons_are_numbered_once() {
-        let other = Proofs { step: "t".into(), ..proofs() };
+        let other = Proofs {
+            step: "t".into(),
+            ..proofs()
+        };
         let text = matrix(&[proofs(), other], Proofs::counted);
         assert_eq!(text.matches("— (2)").count(), 2, "{text}");
-        assert!(text.contains("\n2. The answer comes at once, or not at all.\n"), "{text}");
+        assert!(
+            text.contains("\n2. The answer comes at once, or not at all.\n"),
+            "{text}"
+        );
         assert!(!text.contains("\n3. "), "{text}");
     }
 }

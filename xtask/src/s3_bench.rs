@@ -16,7 +16,8 @@ use self::bed::{Bed, Place};
 use self::choice::{Case, Tool, name, or_all};
 use self::tools::{Measure, Tools};
 
-/// The server: an S3 whose objects are files, so that what came of a transfer can be read without it.
+/// The server: an S3 whose objects are files, so that what came of a transfer can be read without
+/// it.
 const SERVER: (&str, &str) = ("s3s-fs", "0.14.1");
 /// What the steps are compared with.
 const PINS: &str = "local-cloud/requirements-s3.txt";
@@ -35,7 +36,8 @@ pub(crate) struct Options {
     /// Only these transfers.
     #[arg(long, value_enum, value_delimiter = ',')]
     case: Vec<Case>,
-    /// A folder that is made for the 5 GB of files and objects, and removed; below Cargo's target directory by default.
+    /// A folder that is made for the 5 GB of files and objects, and removed; below Cargo's target
+    /// directory by default.
     #[arg(long)]
     dir: Option<PathBuf>,
 }
@@ -48,15 +50,27 @@ struct Row {
 }
 
 pub(crate) fn bench(options: Options) -> Result<(), String> {
-    let Options { runs, profile, only, case, dir } = options;
+    let Options {
+        runs,
+        profile,
+        only,
+        case,
+        dir,
+    } = options;
     let chosen = or_all(only);
     let (_, target) = of_this_program()?;
     let workspace = Workspace::at(root()).map_err(|error| error.to_string())?;
     let mut tools = Tools::new(venv::ensure(&workspace, PINS).map_err(|error| error.to_string())?);
     if chosen.contains(&Tool::Step) {
-        let step = |name: &str| Function { name: name.into(), package: "stepward-s3".into() };
+        let step = |name: &str| Function {
+            name: name.into(),
+            package: "stepward-s3".into(),
+        };
         let mut built = build(&[step("s3-copy"), step("s3-sync")], &profile, &target)?;
-        tools.steps = built.remove("s3-copy").zip(built.remove("s3-sync")).map(Into::into);
+        tools.steps = built
+            .remove("s3-copy")
+            .zip(built.remove("s3-sync"))
+            .map(Into::into);
     }
     let server = install(SERVER.0, SERVER.1, "binary", &target)?;
     let mut bed = Bed::new(Place::new(dir, &target)?, &server)?;
@@ -78,15 +92,29 @@ pub(crate) fn bench(options: Options) -> Result<(), String> {
 }
 
 /// One transfer by every tool, again and again.
-fn in_turn(case: Case, by: &[Tool], runs: u16, tools: &Tools, bed: &Bed) -> Result<Vec<Row>, String> {
-    let mut rows: Vec<_> = by.iter().map(|tool| Row { case, tool: *tool, runs: Vec::new() }).collect();
+fn in_turn(
+    case: Case,
+    by: &[Tool],
+    runs: u16,
+    tools: &Tools,
+    bed: &Bed,
+) -> Result<Vec<Row>, String> {
+    let mut rows: Vec<_> = by
+        .iter()
+        .map(|tool| Row {
+            case,
+            tool: *tool,
+            runs: Vec::new(),
+        })
+        .collect();
     for run in 0..=runs {
         eprintln!("{}: run {run} of {runs}", name(&case));
         for row in &mut rows {
             bed.prepare()?;
             let measure = tools.run(row.tool, case, bed);
             let right = measure.and_then(|measure| bed.check(case).map(|()| measure));
-            let right = right.map_err(|error| format!("{} by {}: {error}", name(&case), name(&row.tool)))?;
+            let right = right
+                .map_err(|error| format!("{} by {}: {error}", name(&case), name(&row.tool)))?;
             // The first run fetches programs and files from disk, and is not counted.
             if run > 0 {
                 row.runs.push(right);
@@ -116,13 +144,21 @@ fn table(rows: &[Row]) -> Table {
     for row in rows {
         table.add_row(row.cells(rows));
     }
-    table.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    table
+        .column_iter_mut()
+        .skip(2)
+        .for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     table
 }
 
 impl Row {
     fn cells(&self, rows: &[Self]) -> Vec<String> {
-        let seconds = |run: fn(f64, f64) -> f64, first| self.runs.iter().map(|measure| measure.wall).fold(first, run);
+        let seconds = |run: fn(f64, f64) -> f64, first| {
+            self.runs
+                .iter()
+                .map(|measure| measure.wall)
+                .fold(first, run)
+        };
         let (from, to) = (seconds(f64::min, f64::INFINITY), seconds(f64::max, 0.0));
         let own = self.totals();
         let mut cells = vec![name(&self.case), name(&self.tool)];
@@ -133,8 +169,11 @@ impl Row {
         cells.extend([own[0], from, to, own[1]].map(|seconds| format!("{seconds:.2}")));
         cells.push(format!("{:.0}", own[2]));
         for other in [Tool::S5cmd, Tool::Awscli] {
-            let other = rows.iter().find(|row| row.case == self.case && row.tool == other && row.tool != self.tool);
-            let ratios = other.map(|other| [0, 1, 2].map(|at| format!("{:.2}", own[at] / other.totals()[at])));
+            let other = rows
+                .iter()
+                .find(|row| row.case == self.case && row.tool == other && row.tool != self.tool);
+            let ratios = other
+                .map(|other| [0, 1, 2].map(|at| format!("{:.2}", own[at] / other.totals()[at])));
             cells.extend(ratios.unwrap_or_default());
         }
         cells
@@ -143,8 +182,17 @@ impl Row {
     /// Wall and CPU seconds, and megabytes.
     #[expect(clippy::cast_precision_loss, reason = "shown without decimals")]
     fn totals(&self) -> [f64; 3] {
-        let peak = self.runs.iter().map(|measure| measure.peak).max().unwrap_or_default();
-        [self.median(|measure| measure.wall), self.median(|measure| measure.cpu), peak as f64 / 1e6]
+        let peak = self
+            .runs
+            .iter()
+            .map(|measure| measure.peak)
+            .max()
+            .unwrap_or_default();
+        [
+            self.median(|measure| measure.wall),
+            self.median(|measure| measure.cpu),
+            peak as f64 / 1e6,
+        ]
     }
 
     fn median(&self, of: fn(&Measure) -> f64) -> f64 {

@@ -13,7 +13,11 @@ pub(crate) fn compare(seeds: Range<u64>, jobs: usize, against: Against) -> Resul
         }
     })?;
     println!("{summary}");
-    if summary.found.is_empty() { Ok(()) } else { Err("both sides differ".into()) }
+    if summary.found.is_empty() {
+        Ok(())
+    } else {
+        Err("both sides differ".into())
+    }
 }
 
 /// Prints what seeds are.
@@ -39,5 +43,9 @@ pub(crate) fn kill(times: u64, seed: u64) -> Result<(), String> {
         println!("{kind}: {deaths} deaths in {runs} runs");
     }
     println!("{} calls answered before they were through", killed.pending);
-    if killed.found.is_empty() { Ok(()) } else { Err(killed.found.join("\n\n")) }
+    if killed.found.is_empty() {
+        Ok(())
+    } else {
+        Err(killed.found.join("\n\n"))
+    }
 }

@@ -22,7 +22,11 @@ const LOCAL_FILES: &str = "      Environment:
 pub(crate) fn steps(steps: &[&Manifest], is_used: impl Fn(&str) -> bool) -> String {
     let block = |step: &&Manifest| {
         let name = &step.name;
-        let condition = if is_used(name) { "" } else { "\n    Condition: AllSteps" };
+        let condition = if is_used(name) {
+            ""
+        } else {
+            "\n    Condition: AllSteps"
+        };
         // A JSON string is a YAML string too.
         let title = serde_json::Value::from(step.title.trim_end_matches('.'));
         format!(
@@ -47,12 +51,20 @@ pub(crate) fn steps(steps: &[&Manifest], is_used: impl Fn(&str) -> bool) -> Stri
 fn function(function: Function) -> String {
     let common = Function::SHORT;
     let unless_common = |name: &str, own: u16, common: u16| {
-        if own == common { String::new() } else { format!("      {name}: {own}\n") }
+        if own == common {
+            String::new()
+        } else {
+            format!("      {name}: {own}\n")
+        }
     };
     [
         unless_common("Timeout", function.timeout_seconds, common.timeout_seconds),
         unless_common("MemorySize", function.memory_mib, common.memory_mib),
-        if function.local_files { LOCAL_FILES.to_owned() } else { String::new() },
+        if function.local_files {
+            LOCAL_FILES.to_owned()
+        } else {
+            String::new()
+        },
     ]
     .concat()
 }
@@ -63,14 +75,20 @@ const WIDTH: usize = 120;
 /// What a job's source has in the place of all steps' names.
 const STEP_NAMES: &str = "${StepNames}";
 
-/// The state machines of jobs, which are called `group/job`, each with its source. A job that can call any step is given
-/// the names of all, so that it can refuse every other function.
-pub(crate) fn jobs<'a>(jobs: impl Iterator<Item = (&'a str, String)>, steps: &[&Manifest]) -> String {
+/// The state machines of jobs, which are called `group/job`, each with its source. A job that can
+/// call any step is given the names of all, so that it can refuse every other function.
+pub(crate) fn jobs<'a>(
+    jobs: impl Iterator<Item = (&'a str, String)>,
+    steps: &[&Manifest],
+) -> String {
     let mut steps: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
     steps.sort_unstable();
     let block = |(name, source): (&str, String)| {
         let substitutions = if source.contains(STEP_NAMES) {
-            format!("\n        StackName: !Ref AWS::StackName\n        StepNames: >-\n{}", folded(&steps, 10))
+            format!(
+                "\n        StackName: !Ref AWS::StackName\n        StepNames: >-\n{}",
+                folded(&steps, 10)
+            )
         } else {
             " {StackName: !Ref AWS::StackName}".to_owned()
         };
@@ -111,8 +129,12 @@ fn folded(words: &[&str], indentation: usize) -> String {
 /// The text with another block between the lines `MARK: begin` and `MARK: end`.
 pub(crate) fn replaced(template: &str, mark: &str, block: &str) -> Result<String, String> {
     let (begin, end) = (format!("{mark}: begin\n"), format!("{mark}: end\n"));
-    let (before, rest) = template.split_once(&begin).ok_or_else(|| format!("there is no line `{}`", begin.trim()))?;
-    let (_, after) = rest.split_once(&end).ok_or_else(|| format!("there is no line `{}`", end.trim()))?;
+    let (before, rest) = template
+        .split_once(&begin)
+        .ok_or_else(|| format!("there is no line `{}`", begin.trim()))?;
+    let (_, after) = rest
+        .split_once(&end)
+        .ok_or_else(|| format!("there is no line `{}`", end.trim()))?;
     Ok(format!("{before}{begin}{block}{end}{after}"))
 }
 
@@ -120,7 +142,10 @@ pub(crate) fn replaced(template: &str, mark: &str, block: &str) -> Result<String
 fn logical_id(name: &str) -> String {
     let word = |word: &str| {
         let mut letters = word.chars();
-        letters.next().map(|first| first.to_uppercase().chain(letters).collect::<String>()).unwrap_or_default()
+        letters
+            .next()
+            .map(|first| first.to_uppercase().chain(letters).collect::<String>())
+            .unwrap_or_default()
     };
     name.split(['/', '-']).map(word).collect()
 }
@@ -132,39 +157,73 @@ mod tests {
     #[test]
     fn what_stands_between_the_marks_is_replaced() {
         let text = "a\n  # steps: begin\nold\n  # steps: end\nb\n";
-        assert_eq!(replaced(text, "  # steps", "new\n").unwrap(), "a\n  # steps: begin\nnew\n  # steps: end\nb\n");
-        assert_eq!(replaced(text, "# jobs", "").unwrap_err(), "there is no line `# jobs: begin`");
+        assert_eq!(
+            replaced(text, "  # steps", "new\n").unwrap(),
+            "a\n  # steps: begin\nnew\n  # steps: end\nb\n"
+        );
+        assert_eq!(
+            replaced(text, "# jobs", "").unwrap_err(),
+            "there is no line `# jobs: begin`"
+        );
     }
 
     #[test]
     fn a_function_has_of_its_own_what_the_templates_globals_do_not_give_it() {
         assert_eq!(function(Function::SHORT), "");
-        let patient = Function { timeout_seconds: 120, ..Function::SHORT };
+        let patient = Function {
+            timeout_seconds: 120,
+            ..Function::SHORT
+        };
         assert_eq!(function(patient), "      Timeout: 120\n");
         let transfer = function(Function::TRANSFER);
-        for line in ["      Timeout: 900\n", "      MemorySize: 1769\n", "          STEPWARD_LOCAL_ROOT: "] {
+        for line in [
+            "      Timeout: 900\n",
+            "      MemorySize: 1769\n",
+            "          STEPWARD_LOCAL_ROOT: ",
+        ] {
             assert!(transfer.contains(line), "{line}: {transfer}");
         }
     }
 
     #[test]
     fn the_templates_globals_are_those_of_a_short_step() {
-        let template = std::fs::read_to_string(stepward_testkit::build::root().join("infra/template.yaml")).unwrap();
+        let template =
+            std::fs::read_to_string(stepward_testkit::build::root().join("infra/template.yaml"))
+                .unwrap();
         let (_, globals) = template.split_once("\nGlobals:\n").unwrap();
         let (globals, _) = globals.split_once("\nResources:\n").unwrap();
-        let value = |name: &str| globals.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap().trim();
-        assert_eq!(value("Timeout:"), Function::SHORT.timeout_seconds.to_string());
+        let value = |name: &str| {
+            globals
+                .lines()
+                .find_map(|line| line.trim().strip_prefix(name))
+                .unwrap()
+                .trim()
+        };
+        assert_eq!(
+            value("Timeout:"),
+            Function::SHORT.timeout_seconds.to_string()
+        );
         assert_eq!(value("MemorySize:"), Function::SHORT.memory_mib.to_string());
-        assert!(!globals.contains("STEPWARD_LOCAL_ROOT"), "only steps that work on files have a local root");
+        assert!(
+            !globals.contains("STEPWARD_LOCAL_ROOT"),
+            "only steps that work on files have a local root"
+        );
     }
 
     #[test]
     fn only_a_job_that_asks_for_them_gets_the_steps_names() {
         let source = |text: &str| text.to_owned();
-        let jobs =
-            jobs([("account/check", source("${StackName}")), ("step/run", source("${StepNames}"))].into_iter(), &[]);
+        let jobs = jobs(
+            [
+                ("account/check", source("${StackName}")),
+                ("step/run", source("${StepNames}")),
+            ]
+            .into_iter(),
+            &[],
+        );
         assert_eq!(
-            jobs.matches("      DefinitionSubstitutions: {StackName: !Ref AWS::StackName}\n").count(),
+            jobs.matches("      DefinitionSubstitutions: {StackName: !Ref AWS::StackName}\n")
+                .count(),
             1,
             "{jobs}"
         );
@@ -173,9 +232,15 @@ mod tests {
 
     #[test]
     fn folded_lines_have_every_word_once_and_fit_the_page() {
-        let words: Vec<_> = (0..40).map(|number| format!("step-number-{number}")).collect();
+        let words: Vec<_> = (0..40)
+            .map(|number| format!("step-number-{number}"))
+            .collect();
         let text = folded(&words.iter().map(String::as_str).collect::<Vec<_>>(), 10);
-        assert!(text.lines().all(|line| line.len() <= WIDTH && line.starts_with("          step-")), "{text}");
+        assert!(
+            text.lines()
+                .all(|line| line.len() <= WIDTH && line.starts_with("          step-")),
+            "{text}"
+        );
         assert_eq!(text.split_whitespace().collect::<Vec<_>>(), words);
     }
 

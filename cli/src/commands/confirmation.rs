@@ -13,7 +13,8 @@ pub(crate) struct Confirmation {
 }
 
 impl Confirmation {
-    /// Refuses where `--yes` was not given: `what` says what would be done, `command` what to repeat with it.
+    /// Refuses where `--yes` was not given: `what` says what would be done, `command` what to
+    /// repeat with it.
     pub(crate) fn require(&self, what: &str, command: &str) -> Result<()> {
         if self.yes {
             return Ok(());

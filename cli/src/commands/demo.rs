@@ -1,4 +1,5 @@
-//! `stepward demo`: everything once, on this machine, with the same code that deploys and onboards on AWS.
+//! `stepward demo`: everything once, on this machine, with the same code that deploys and onboards
+//! on AWS.
 
 mod account;
 
@@ -48,7 +49,8 @@ struct RunLine {
 }
 
 async fn demo(port: u16, stack: &str, progress: &Progress) -> Result<()> {
-    // Only what the jobs call: the other steps would take their time to compile, and run nowhere here.
+    // Only what the jobs call: the other steps would take their time to compile, and run nowhere
+    // here.
     let workspace = package::for_jobs(&Workspace::find()?)?;
     let release = build(&workspace, progress).await?;
 
@@ -60,13 +62,22 @@ async fn demo(port: u16, stack: &str, progress: &Progress) -> Result<()> {
     let stage = Stage::begin(progress, "Deploy infra/template.yaml");
     let parameters = BTreeMap::from([("Steps".into(), "jobs".into())]);
     let deployment = deploy::deploy(&cloud, stack, &release, &parameters, progress).await?;
-    let what = if deployment.changed { "deployed to" } else { "is already in" };
+    let what = if deployment.changed {
+        "deployed to"
+    } else {
+        "is already in"
+    };
     stage.end(format!("stack {stack} {what} account {OPERATOR}"));
 
     let stage = Stage::begin(progress, "Make three customers' accounts");
     for account in &ACCOUNTS {
         progress.now(format!("making the account of {}", account.customer));
-        account::make(&cloud.other_account(account.account_id), &workspace, account).await?;
+        account::make(
+            &cloud.other_account(account.account_id),
+            &workspace,
+            account,
+        )
+        .await?;
     }
     stage.end("stopped instances, backup reports, an Athena table in each");
 
@@ -74,7 +85,9 @@ async fn demo(port: u16, stack: &str, progress: &Progress) -> Result<()> {
         let stage = Stage::begin(progress, format!("Onboard {}", account.customer));
         let trust = account::onboard(&cloud, &deployment, &workspace, account).await?;
         stage.end(match trust {
-            Trust::Proven => "its role lets Stepward in, and nobody without the external ID: proven",
+            Trust::Proven => {
+                "its role lets Stepward in, and nobody without the external ID: proven"
+            }
             Trust::Open => "its role lets in strangers too: open, so steps will refuse it",
             Trust::Overridden => "its role lets in strangers too, which an operator has overridden",
             Trust::Unproven => "its role could not be proven",
@@ -82,38 +95,61 @@ async fn demo(port: u16, stack: &str, progress: &Progress) -> Result<()> {
     }
     progress.end();
 
-    for account in ACCOUNTS.iter().filter(|account| account.asks_for_external_id) {
+    for account in ACCOUNTS
+        .iter()
+        .filter(|account| account.asks_for_external_id)
+    {
         let finished = run(&cloud, &deployment, account).await?;
         print(&format!("\n{}\n", jobs::summary(&finished)))?;
         if finished.outcome != Outcome::Succeeded {
-            return Err(Error::new(format!("{JOB} did not succeed for {}", account.customer))
-                .next(format!("see {} and the summary above", local.dir.join("ministack.log").display())));
+            return Err(
+                Error::new(format!("{JOB} did not succeed for {}", account.customer)).next(
+                    format!(
+                        "see {} and the summary above",
+                        local.dir.join("ministack.log").display()
+                    ),
+                ),
+            );
         }
     }
     on_the_nodes(&cloud, &deployment).await?;
-    for account in ACCOUNTS.iter().filter(|account| !account.asks_for_external_id) {
+    for account in ACCOUNTS
+        .iter()
+        .filter(|account| !account.asks_for_external_id)
+    {
         let finished = run(&cloud, &deployment, account).await?;
         print(&format!("\n{}\n", jobs::summary(&finished)))?;
         if finished.error.as_deref() != Some("TrustBroken") {
-            return Err(Error::new(format!("{JOB} was not refused for {}, whose role is open", account.customer))
-                .next("do not use this build: the trust proof does not hold"));
+            return Err(Error::new(format!(
+                "{JOB} was not refused for {}, whose role is open",
+                account.customer
+            ))
+            .next("do not use this build: the trust proof does not hold"));
         }
     }
     print(&further(local.port))
 }
 
-/// Compiles and makes the Python environment at the same time: one waits for the processor, the other for the network.
+/// Compiles and makes the Python environment at the same time: one waits for the processor, the
+/// other for the network.
 async fn build(workspace: &Workspace, progress: &Progress) -> Result<Release> {
-    let (functions, python) =
-        (Stage::begin(progress, "Build the functions"), Stage::begin(progress, "Make the Python environment"));
+    let (functions, python) = (
+        Stage::begin(progress, "Build the functions"),
+        Stage::begin(progress, "Make the Python environment"),
+    );
     let for_python = workspace.clone();
     let python = tokio::task::spawn_blocking(move || {
-        venv::ensure(&for_python, venv::LOCAL_CLOUD).map(|_| python.end("MiniStack, pinned by version and hash"))
+        venv::ensure(&for_python, venv::LOCAL_CLOUD)
+            .map(|_| python.end("MiniStack, pinned by version and hash"))
     });
     let (for_functions, showing) = (workspace.clone(), progress.clone());
     let release = tokio::task::spawn_blocking(move || {
         let release = package::release(&for_functions, Build::Local, &showing)?;
-        functions.end(format!("{} of them, release {}", for_functions.functions.len(), release.id));
+        functions.end(format!(
+            "{} of them, release {}",
+            for_functions.functions.len(),
+            release.id
+        ));
         Ok::<_, Error>(release)
     });
     let (python, release) = tokio::join!(python, release);
@@ -122,7 +158,11 @@ async fn build(workspace: &Workspace, progress: &Progress) -> Result<Release> {
 }
 
 async fn run(cloud: &Cloud, deployment: &Deployment, account: &DemoAccount) -> Result<Finished> {
-    print(&format!("\n{} job run {JOB} --customer {}", cloud.command(), account.customer))?;
+    print(&format!(
+        "\n{} job run {JOB} --customer {}",
+        cloud.command(),
+        account.customer
+    ))?;
     let input: JobInput = JobInput {
         customer: account.customer.into(),
         accounts: vec![ACCOUNT.into()],
@@ -141,13 +181,19 @@ async fn on_the_nodes(cloud: &Cloud, deployment: &Deployment) -> Result<()> {
     let RunLine { run } = RunLine::try_parse_from(line.split(' ').skip(1)).doing(&line)?;
     match run.run_at(cloud, deployment, Format::Table).await? {
         0 => Ok(()),
-        code => Err(Error::new(format!("the command did not succeed on every node: exit code {code}"))
-            .next("see what is said of each node above")),
+        code => Err(Error::new(format!(
+            "the command did not succeed on every node: exit code {code}"
+        ))
+        .next("see what is said of each node above")),
     }
 }
 
 fn further(port: u16) -> String {
-    let port = if port == DEFAULT_PORT { String::new() } else { format!("--port {port} ") };
+    let port = if port == DEFAULT_PORT {
+        String::new()
+    } else {
+        format!("--port {port} ")
+    };
     let local = format!("{port}--local");
     format!(
         "acme and globex were checked, initech was refused as TrustBroken: its role would let anybody in.

@@ -39,19 +39,25 @@ impl Deploy {
         let mut parameters = pairs("--parameter", &self.parameters)?;
         let whole = Workspace::find()?;
         // Always given: the demo leaves a stack that has a part of them, and would keep its value.
-        let steps = parameters.entry("Steps".into()).or_insert_with(|| "all".into());
+        let steps = parameters
+            .entry("Steps".into())
+            .or_insert_with(|| "all".into());
         let workspace = match steps.as_str() {
             "all" => whole,
             "jobs" => package::for_jobs(&whole)?,
             other => {
-                return Err(Error::not_asked(format!("--parameter Steps={other} is not a choice"))
-                    .next("give `all`, or `jobs` for the steps that the jobs here call"));
+                return Err(
+                    Error::not_asked(format!("--parameter Steps={other} is not a choice"))
+                        .next("give `all`, or `jobs` for the steps that the jobs here call"),
+                );
             }
         };
         if global.local
             && let Some(local) = LocalCloud::running(&workspace, global.port)?
         {
-            parameters.entry(LOCAL_FOLDER.into()).or_insert(local.files()?.display().to_string());
+            parameters
+                .entry(LOCAL_FOLDER.into())
+                .or_insert(local.files()?.display().to_string());
         }
         // Before anything is built: wrong credentials show at once.
         let cloud = global.cloud().await?;
@@ -70,8 +76,15 @@ impl Deploy {
         let json = json!({
             "stack": stack, "changed": deployed.changed, "release": release.id, "outputs": deployed.outputs });
         global.format().show(&json, || {
-            let what = if deployed.changed { "is deployed" } else { "has not changed" };
-            let outputs = deployed.outputs.iter().map(|(key, value)| [key.clone(), value.clone()]);
+            let what = if deployed.changed {
+                "is deployed"
+            } else {
+                "has not changed"
+            };
+            let outputs = deployed
+                .outputs
+                .iter()
+                .map(|(key, value)| [key.clone(), value.clone()]);
             let (name, id, took) = (cloud.name(), &release.id, span(began.elapsed()));
             let head = format!("Stack {stack} on {name} {what} (release {id}, {took}).");
             format!("{head}\n\n{}", table(&["output", ""], outputs))

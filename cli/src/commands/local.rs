@@ -40,7 +40,11 @@ impl Local {
             }
             Self::Down => {
                 let was = LocalCloud::down(&workspace, port)?;
-                let text = if was { "The local cloud has ended." } else { "No local cloud was running." };
+                let text = if was {
+                    "The local cloud has ended."
+                } else {
+                    "No local cloud was running."
+                };
                 format.show(&json!({ "was_running": was }), || text.to_owned())?;
             }
             Self::Reset => {
@@ -48,8 +52,12 @@ impl Local {
                     Error::not_asked(format!("no local cloud runs on port {port}"))
                         .next("`stepward local up` starts it")
                 };
-                LocalCloud::running(&workspace, port)?.ok_or_else(none)?.reset()?;
-                format.show(&json!({ "reset": true }), || "The local cloud is empty.".to_owned())?;
+                LocalCloud::running(&workspace, port)?
+                    .ok_or_else(none)?
+                    .reset()?;
+                format.show(&json!({ "reset": true }), || {
+                    "The local cloud is empty.".to_owned()
+                })?;
             }
         }
         Ok(0)

@@ -1,4 +1,5 @@
-//! What the commands for customers and accounts share: the store that they read and write, and how a record is shown.
+//! What the commands for customers and accounts share: the store that they read and write, and how
+//! a record is shown.
 
 use clap::Args;
 use serde::Serialize;
@@ -34,7 +35,12 @@ impl Records {
     pub(crate) async fn open(global: &Global) -> Result<Self> {
         let (cloud, deployment) = global.deployed().await?;
         let store = onboarding::store(&cloud, &deployment)?;
-        Ok(Self { cloud, deployment, store, format: global.format() })
+        Ok(Self {
+            cloud,
+            deployment,
+            store,
+            format: global.format(),
+        })
     }
 
     /// What the store answered, or its error as this cloud's operator is told it.
@@ -51,11 +57,16 @@ impl Records {
         if customer.status == status {
             return Ok(customer);
         }
-        self.explained(self.store.set_status(&self.cloud.caller, &customer, status).await)
+        self.explained(
+            self.store
+                .set_status(&self.cloud.caller, &customer, status)
+                .await,
+        )
     }
 
     pub(crate) fn show_customer(&self, customer: &Customer) -> Result<()> {
-        self.format.show(customer, || customer_table(std::slice::from_ref(customer)))
+        self.format
+            .show(customer, || customer_table(std::slice::from_ref(customer)))
     }
 }
 
@@ -91,12 +102,27 @@ impl<'a> From<&'a Account> for AccountView<'a> {
 
 pub(crate) fn customer_table(customers: &[Customer]) -> String {
     let row = |customer: &Customer| {
-        let status = if customer.status == Status::Active { "active" } else { "suspended" };
-        let region = customer.default_region.clone().unwrap_or_else(|| "–".into());
-        let since = customer.created_at.split('.').next().unwrap_or_default().replace('T', " ");
+        let status = if customer.status == Status::Active {
+            "active"
+        } else {
+            "suspended"
+        };
+        let region = customer
+            .default_region
+            .clone()
+            .unwrap_or_else(|| "–".into());
+        let since = customer
+            .created_at
+            .split('.')
+            .next()
+            .unwrap_or_default()
+            .replace('T', " ");
         [customer.name.clone(), status.into(), region, since]
     };
-    table(&["customer", "status", "default region", "since"], customers.iter().map(row))
+    table(
+        &["customer", "status", "default region", "since"],
+        customers.iter().map(row),
+    )
 }
 
 pub(crate) fn account_table(accounts: &[AccountView]) -> String {
@@ -107,12 +133,35 @@ pub(crate) fn account_table(accounts: &[AccountView]) -> String {
             Trust::Overridden => "open, overridden",
             Trust::Unproven => "unproven",
         };
-        let trust = if account.rotating { format!("{trust}, rotating") } else { trust.into() };
-        let provider = account.provider.map_or_else(|| "inherited".into(), |provider| provider.to_string());
+        let trust = if account.rotating {
+            format!("{trust}, rotating")
+        } else {
+            trust.into()
+        };
+        let provider = account
+            .provider
+            .map_or_else(|| "inherited".into(), |provider| provider.to_string());
         let role = account.role_arn.unwrap_or("–").to_owned();
-        [account.account.into(), account.account_id.into(), trust, provider, account.regions.join(" "), role]
+        [
+            account.account.into(),
+            account.account_id.into(),
+            trust,
+            provider,
+            account.regions.join(" "),
+            role,
+        ]
     };
-    table(&["account", "account id", "trust", "provider", "regions", "role"], accounts.iter().map(row))
+    table(
+        &[
+            "account",
+            "account id",
+            "trust",
+            "provider",
+            "regions",
+            "role",
+        ],
+        accounts.iter().map(row),
+    )
 }
 
 /// The three facts that the owner of an account needs.

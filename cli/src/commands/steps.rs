@@ -34,8 +34,16 @@ impl Steps {
 
 fn list(catalog: &Catalog) -> String {
     let row = |(service, steps): (&String, &Vec<Manifest>)| {
-        let heading = |number| if number == 0 { service.clone() } else { String::new() };
-        let row = |(number, step): (usize, &Manifest)| [heading(number), step.name.clone(), step.title.clone()];
+        let heading = |number| {
+            if number == 0 {
+                service.clone()
+            } else {
+                String::new()
+            }
+        };
+        let row = |(number, step): (usize, &Manifest)| {
+            [heading(number), step.name.clone(), step.title.clone()]
+        };
         steps.iter().enumerate().map(row).collect::<Vec<_>>()
     };
     let rows = table(&["service", "step", ""], catalog.iter().flat_map(row));
@@ -50,6 +58,12 @@ mod tests {
     #[test]
     fn the_catalog_is_readable_and_its_list_names_every_step() {
         let list = list(&by_service().unwrap());
-        assert!(catalog().unwrap().iter().all(|step| list.contains(&format!(" {} ", step.name))), "{list}");
+        assert!(
+            catalog()
+                .unwrap()
+                .iter()
+                .all(|step| list.contains(&format!(" {} ", step.name))),
+            "{list}"
+        );
     }
 }

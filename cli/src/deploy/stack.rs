@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use aws_sdk_cloudformation::types::{Capability, ChangeSetStatus, ChangeSetType, Parameter, Stack, StackStatus};
+use aws_sdk_cloudformation::types::{
+    Capability, ChangeSetStatus, ChangeSetType, Parameter, Stack, StackStatus,
+};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
@@ -15,7 +17,8 @@ use crate::output::Progress;
 /// Template parameters by name.
 pub type Parameters = BTreeMap<String, String>;
 
-/// A stack of this size is there in some minutes; CloudFormation itself gives a slow resource an hour.
+/// A stack of this size is there in some minutes; CloudFormation itself gives a slow resource an
+/// hour.
 const APPLY: Duration = Duration::from_mins(90);
 const CHANGE_SET: Duration = Duration::from_mins(10);
 
@@ -30,11 +33,19 @@ pub enum Template {
 
 impl Template {
     fn body(&self) -> Option<String> {
-        if let Self::Body(text) = self { Some(text.clone()) } else { None }
+        if let Self::Body(text) = self {
+            Some(text.clone())
+        } else {
+            None
+        }
     }
 
     fn url(&self) -> Option<String> {
-        if let Self::Url(url) = self { Some(url.clone()) } else { None }
+        if let Self::Url(url) = self {
+            Some(url.clone())
+        } else {
+            None
+        }
     }
 }
 
@@ -49,13 +60,21 @@ pub enum Outcome {
 
 /// A stack's present state; none when there is no such stack.
 pub async fn describe(cloud: &Cloud, name: &str) -> Result<Option<Stack>> {
-    match cloud.cloudformation().describe_stacks().stack_name(name).send().await {
+    match cloud
+        .cloudformation()
+        .describe_stacks()
+        .stack_name(name)
+        .send()
+        .await
+    {
         Ok(answer) => Ok(answer.stacks.unwrap_or_default().into_iter().next()),
         // CloudFormation has no error code of its own for this.
         Err(error)
-            if error
-                .as_service_error()
-                .is_some_and(|e| e.meta().message().is_some_and(|m| m.contains("does not exist"))) =>
+            if error.as_service_error().is_some_and(|e| {
+                e.meta()
+                    .message()
+                    .is_some_and(|m| m.contains("does not exist"))
+            }) =>
         {
             Ok(None)
         }
@@ -66,15 +85,25 @@ pub async fn describe(cloud: &Cloud, name: &str) -> Result<Option<Stack>> {
 /// What a stack puts out.
 #[must_use]
 pub fn outputs(stack: &Stack) -> BTreeMap<String, String> {
-    let pairs = stack.outputs().iter().filter_map(|output| output.output_key().zip(output.output_value()));
-    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    let pairs = stack
+        .outputs()
+        .iter()
+        .filter_map(|output| output.output_key().zip(output.output_value()));
+    pairs
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// What a stack was last deployed with.
 #[must_use]
 pub fn parameters(stack: &Stack) -> Parameters {
-    let pairs = stack.parameters().iter().filter_map(|p| p.parameter_key().zip(p.parameter_value()));
-    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    let pairs = stack
+        .parameters()
+        .iter()
+        .filter_map(|p| p.parameter_key().zip(p.parameter_value()));
+    pairs
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// Whether the stack's resources are there.
@@ -107,7 +136,10 @@ pub async fn apply(
 ) -> Result<Outcome> {
     let stack = describe(cloud, name).await?;
     let kind = change_set_type(name, stack.as_ref())?;
-    let change_set = format!("stepward-{}", OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000);
+    let change_set = format!(
+        "stepward-{}",
+        OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000
+    );
     let parameters = wanted_parameters(cloud, template, given, stack.as_ref()).await?;
     progress.now(format!("creating a change set of stack {name}"));
     cloud
@@ -123,10 +155,20 @@ pub async fn apply(
         .capabilities(Capability::CapabilityAutoExpand)
         .send()
         .await
-        .map_err(|error| cloud.error(error).next("mend the template or the parameters that the message names"))?;
+        .map_err(|error| {
+            cloud
+                .error(error)
+                .next("mend the template or the parameters that the message names")
+        })?;
     if !is_ready(cloud, name, &change_set).await? {
         // What is left of it says nothing more; a stack keeps at most a thousand.
-        let _ = cloud.cloudformation().delete_change_set().stack_name(name).change_set_name(&change_set).send().await;
+        let _ = cloud
+            .cloudformation()
+            .delete_change_set()
+            .stack_name(name)
+            .change_set_name(&change_set)
+            .send()
+            .await;
         return Ok(Outcome::Unchanged);
     }
     let mut events = Events::after_those_of_now(cloud, name).await?;
@@ -138,7 +180,9 @@ pub async fn apply(
         .send()
         .await
         .map_err(|error| cloud.error(error))?;
-    follow(cloud, name, &mut events, progress).await.map(|()| Outcome::Changed)
+    follow(cloud, name, &mut events, progress)
+        .await
+        .map(|()| Outcome::Changed)
 }
 
 fn change_set_type(name: &str, stack: Option<&Stack>) -> Result<ChangeSetType> {
@@ -148,15 +192,23 @@ fn change_set_type(name: &str, stack: Option<&Stack>) -> Result<ChangeSetType> {
         None | Some(S::ReviewInProgress | S::DeleteComplete) => Ok(ChangeSetType::Create),
         Some(S::RollbackComplete | S::RollbackFailed | S::CreateFailed | S::DeleteFailed) => {
             let status = status.map(StackStatus::as_str).unwrap_or_default();
-            Err(Error::not_asked(format!("stack {name} is {status}: it was never created, and cannot be updated"))
-                .next(format!("delete it, `aws cloudformation delete-stack --stack-name {name}`, and deploy again")))
+            Err(Error::not_asked(format!(
+                "stack {name} is {status}: it was never created, and cannot be updated"
+            ))
+            .next(format!(
+                "delete it, `aws cloudformation delete-stack --stack-name {name}`, and deploy again"
+            )))
         }
-        Some(S::UpdateRollbackFailed) => Err(Error::not_asked(format!("stack {name} is UPDATE_ROLLBACK_FAILED"))
-            .next(format!("`aws cloudformation continue-update-rollback --stack-name {name}`, then deploy again"))),
-        Some(other) if other.as_str().ends_with("_IN_PROGRESS") => {
-            Err(Error::not_asked(format!("stack {name} is {other}: somebody else is deploying it"))
-                .next("wait until that has ended, and deploy again"))
-        }
+        Some(S::UpdateRollbackFailed) => Err(Error::not_asked(format!(
+            "stack {name} is UPDATE_ROLLBACK_FAILED"
+        ))
+        .next(format!(
+            "`aws cloudformation continue-update-rollback --stack-name {name}`, then deploy again"
+        ))),
+        Some(other) if other.as_str().ends_with("_IN_PROGRESS") => Err(Error::not_asked(format!(
+            "stack {name} is {other}: somebody else is deploying it"
+        ))
+        .next("wait until that has ended, and deploy again")),
         Some(_) => Ok(ChangeSetType::Update),
     }
 }
@@ -175,18 +227,42 @@ async fn wanted_parameters(
         .set_template_url(template.url())
         .send()
         .await
-        .map_err(|error| cloud.error(error).next("mend the template; cfn-lint names the line"))?;
-    let declared: HashSet<_> = summary.parameters().iter().filter_map(|p| p.parameter_key()).collect();
+        .map_err(|error| {
+            cloud
+                .error(error)
+                .next("mend the template; cfn-lint names the line")
+        })?;
+    let declared: HashSet<_> = summary
+        .parameters()
+        .iter()
+        .filter_map(|p| p.parameter_key())
+        .collect();
     if let Some(unknown) = given.keys().find(|key| !declared.contains(key.as_str())) {
         let mut known: Vec<_> = declared.into_iter().collect();
         known.sort_unstable();
-        return Err(Error::not_asked(format!("the template has no parameter {unknown}"))
-            .next(format!("it has {}", known.join(", "))));
+        return Err(
+            Error::not_asked(format!("the template has no parameter {unknown}"))
+                .next(format!("it has {}", known.join(", "))),
+        );
     }
-    let given_ones = given.iter().map(|(k, v)| Parameter::builder().parameter_key(k).parameter_value(v).build());
-    let kept = stack.map(Stack::parameters).unwrap_or_default().iter().filter_map(Parameter::parameter_key);
+    let given_ones = given.iter().map(|(k, v)| {
+        Parameter::builder()
+            .parameter_key(k)
+            .parameter_value(v)
+            .build()
+    });
+    let kept = stack
+        .map(Stack::parameters)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(Parameter::parameter_key);
     let kept = kept.filter(|key| declared.contains(key) && !given.contains_key(*key));
-    let kept = kept.map(|key| Parameter::builder().parameter_key(key).use_previous_value(true).build());
+    let kept = kept.map(|key| {
+        Parameter::builder()
+            .parameter_key(key)
+            .use_previous_value(true)
+            .build()
+    });
     Ok(given_ones.chain(kept).collect())
 }
 
@@ -202,19 +278,26 @@ async fn is_ready(cloud: &Cloud, name: &str, change_set: &str) -> Result<bool> {
             .send()
             .await
             .map_err(|error| cloud.error(error))?;
-        let reason = set.status_reason().unwrap_or("CloudFormation gave no reason");
+        let reason = set
+            .status_reason()
+            .unwrap_or("CloudFormation gave no reason");
         match set.status() {
             Some(ChangeSetStatus::CreateComplete) => return Ok(true),
-            // Two sentences, both undocumented and both old: without and with a transform in the template.
+            // Two sentences, both undocumented and both old: without and with a transform in the
+            // template.
             Some(ChangeSetStatus::Failed)
-                if reason.contains("didn't contain changes") || reason.contains("No updates are to be performed") =>
+                if reason.contains("didn't contain changes")
+                    || reason.contains("No updates are to be performed") =>
             {
                 return Ok(false);
             }
             Some(ChangeSetStatus::Failed) => {
                 let reason = reason_of(cloud, name, Some(change_set), reason.to_owned()).await;
-                return Err(Error::new(format!("{} refused the change of stack {name}: {reason}", cloud.name()))
-                    .next("mend the template or the parameters that the message names"));
+                return Err(Error::new(format!(
+                    "{} refused the change of stack {name}: {reason}",
+                    cloud.name()
+                ))
+                .next("mend the template or the parameters that the message names"));
             }
             _ if Instant::now() >= end => {
                 let limit = CHANGE_SET.as_secs() / 60;
@@ -244,18 +327,28 @@ async fn follow(cloud: &Cloud, name: &str, events: &mut Events, progress: &Progr
             }
         }
         match status.as_ref().map(StackStatus::as_str) {
-            Some("CREATE_COMPLETE" | "UPDATE_COMPLETE" | "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS") => return Ok(()),
+            Some("CREATE_COMPLETE" | "UPDATE_COMPLETE" | "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS") => {
+                return Ok(());
+            }
             Some(status) if !status.ends_with("_IN_PROGRESS") => {
-                let reason = first_failure.unwrap_or_else(|| "CloudFormation named no resource".into());
+                let reason =
+                    first_failure.unwrap_or_else(|| "CloudFormation named no resource".into());
                 let reason = reason_of(cloud, name, None, reason).await;
                 return Err(failed(cloud, name, status, &reason));
             }
             Some(_) if Instant::now() < end => sleep(cloud.pause()).await,
             Some(status) => {
-                return Err(Error::new(format!("stack {name} is still {status} after {} min", APPLY.as_secs() / 60))
-                    .next("it goes on without this command; follow it in the CloudFormation console"));
+                return Err(Error::new(format!(
+                    "stack {name} is still {status} after {} min",
+                    APPLY.as_secs() / 60
+                ))
+                .next("it goes on without this command; follow it in the CloudFormation console"));
             }
-            None => return Err(Error::new(format!("stack {name} was deleted meanwhile")).next("deploy again")),
+            None => {
+                return Err(
+                    Error::new(format!("stack {name} was deleted meanwhile")).next("deploy again")
+                );
+            }
         }
     }
 }
@@ -265,16 +358,29 @@ mod tests {
     use super::*;
 
     fn stack(status: StackStatus) -> Stack {
-        Stack::builder().stack_name("s").stack_status(status).build()
+        Stack::builder()
+            .stack_name("s")
+            .stack_status(status)
+            .build()
     }
 
     #[test]
     fn a_stack_that_was_never_created_is_to_be_deleted() {
-        let said = change_set_type("s", Some(&stack(StackStatus::RollbackComplete))).unwrap_err().to_string();
-        assert!(said.contains("ROLLBACK_COMPLETE") && said.contains("delete-stack"), "{said}");
+        let said = change_set_type("s", Some(&stack(StackStatus::RollbackComplete)))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            said.contains("ROLLBACK_COMPLETE") && said.contains("delete-stack"),
+            "{said}"
+        );
         assert_eq!(change_set_type("s", None).unwrap(), ChangeSetType::Create);
-        assert_eq!(change_set_type("s", Some(&stack(StackStatus::UpdateComplete))).unwrap(), ChangeSetType::Update);
-        let said = change_set_type("s", Some(&stack(StackStatus::UpdateInProgress))).unwrap_err().to_string();
+        assert_eq!(
+            change_set_type("s", Some(&stack(StackStatus::UpdateComplete))).unwrap(),
+            ChangeSetType::Update
+        );
+        let said = change_set_type("s", Some(&stack(StackStatus::UpdateInProgress)))
+            .unwrap_err()
+            .to_string();
         assert!(said.contains("somebody else"), "{said}");
     }
 }

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
-    BucketLocationConstraint, CreateBucketConfiguration, PublicAccessBlockConfiguration, ServerSideEncryption,
-    ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule,
+    BucketLocationConstraint, CreateBucketConfiguration, PublicAccessBlockConfiguration,
+    ServerSideEncryption, ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration,
+    ServerSideEncryptionRule,
 };
 use serde_json::json;
 use stepward::model::partition::Partition;
@@ -15,19 +16,30 @@ use crate::error::{Context, Error, Result};
 use crate::output::Progress;
 use crate::package::Release;
 
-/// The code bucket of an account and Region: private, encrypted, TLS only; made when it is not there.
+/// The code bucket of an account and Region: private, encrypted, TLS only; made when it is not
+/// there.
 pub(super) async fn code_bucket(cloud: &Cloud) -> Result<String> {
     let bucket = format!("stepward-code-{}-{}", cloud.account, cloud.region);
     let s3 = cloud.s3();
-    let head = s3.head_bucket().bucket(&bucket).expected_bucket_owner(&cloud.account).send().await;
+    let head = s3
+        .head_bucket()
+        .bucket(&bucket)
+        .expected_bucket_owner(&cloud.account)
+        .send()
+        .await;
     match head {
         Ok(_) => return Ok(bucket),
         Err(error)
             if error
                 .as_service_error()
-                .is_some_and(aws_sdk_s3::operation::head_bucket::HeadBucketError::is_not_found) => {}
+                .is_some_and(aws_sdk_s3::operation::head_bucket::HeadBucketError::is_not_found) => {
+        }
         // S3 answers HEAD without a reason.
-        Err(error) if error.raw_response().is_some_and(|answer| answer.status().as_u16() == 403) => {
+        Err(error)
+            if error
+                .raw_response()
+                .is_some_and(|answer| answer.status().as_u16() == 403) =>
+        {
             return Err(Error::new(format!("bucket {bucket} cannot be used from {}", cloud.name()))
                 .next("if it belongs to this account, let your role use it; if another account took the name, tell AWS Support"));
         }
@@ -63,11 +75,15 @@ async fn secure(cloud: &Cloud, bucket: &str) -> Result<()> {
         .send()
         .await
         .map_err(|error| cloud.error(error))?;
-    let aes = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::Aes256).build();
+    let aes = ServerSideEncryptionByDefault::builder()
+        .sse_algorithm(ServerSideEncryption::Aes256)
+        .build();
     let rule = ServerSideEncryptionRule::builder()
         .apply_server_side_encryption_by_default(aes.doing("the bucket's encryption")?)
         .build();
-    let encryption = ServerSideEncryptionConfiguration::builder().rules(rule).build();
+    let encryption = ServerSideEncryptionConfiguration::builder()
+        .rules(rule)
+        .build();
     s3.put_bucket_encryption()
         .bucket(bucket)
         .server_side_encryption_configuration(encryption.doing("the bucket's encryption")?)
@@ -92,20 +108,46 @@ async fn secure(cloud: &Cloud, bucket: &str) -> Result<()> {
     Ok(())
 }
 
-/// Uploads the files of a release that are not there yet. A key below a release never changes its content.
-pub(super) async fn release(cloud: &Cloud, bucket: &str, release: &Release, progress: &Progress) -> Result<()> {
+/// Uploads the files of a release that are not there yet. A key below a release never changes its
+/// content.
+pub(super) async fn release(
+    cloud: &Cloud,
+    bucket: &str,
+    release: &Release,
+    progress: &Progress,
+) -> Result<()> {
     let s3 = cloud.s3();
     let prefix = format!("{}/", release.prefix());
     let mut there = HashSet::new();
-    let mut pages = s3.list_objects_v2().bucket(bucket).prefix(&prefix).into_paginator().send();
+    let mut pages = s3
+        .list_objects_v2()
+        .bucket(bucket)
+        .prefix(&prefix)
+        .into_paginator()
+        .send();
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| cloud.error(error))?;
-        there.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key));
+        there.extend(
+            page.contents
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|object| object.key),
+        );
     }
-    let missing: Vec<_> = release.files.iter().filter(|(key, _)| !there.contains(&format!("{prefix}{key}"))).collect();
+    let missing: Vec<_> = release
+        .files
+        .iter()
+        .filter(|(key, _)| !there.contains(&format!("{prefix}{key}")))
+        .collect();
     for (number, (key, content)) in missing.iter().enumerate() {
-        progress.now(format!("uploading {key} ({} of {})", number + 1, missing.len()));
-        let body = ByteStream::from_path(&content.path).await.doing(content.path.display())?;
+        progress.now(format!(
+            "uploading {key} ({} of {})",
+            number + 1,
+            missing.len()
+        ));
+        let body = ByteStream::from_path(&content.path)
+            .await
+            .doing(content.path.display())?;
         s3.put_object()
             .bucket(bucket)
             .key(format!("{prefix}{key}"))

@@ -27,7 +27,10 @@ pub(super) struct Functions {
 impl Functions {
     /// The functions of a stack's job, by the job's definition: null where that is not known.
     pub(super) fn of_job(stack: &str, definition: &Value) -> Self {
-        let mut functions = Self { prefix: format!("{stack}-"), by_state: HashMap::new() };
+        let mut functions = Self {
+            prefix: format!("{stack}-"),
+            by_state: HashMap::new(),
+        };
         functions.collect(definition);
         functions
     }
@@ -35,10 +38,21 @@ impl Functions {
     fn collect(&mut self, definition: &Value) {
         let within: Vec<_> = match definition {
             Value::Object(members) => {
-                for (name, state) in members.get("States").and_then(Value::as_object).into_iter().flatten() {
-                    let given = [&state["Arguments"]["FunctionName"], &state["Parameters"]["FunctionName"]];
+                for (name, state) in members
+                    .get("States")
+                    .and_then(Value::as_object)
+                    .into_iter()
+                    .flatten()
+                {
+                    let given = [
+                        &state["Arguments"]["FunctionName"],
+                        &state["Parameters"]["FunctionName"],
+                    ];
                     // What an expression comes to is only known when it runs.
-                    let given = given.into_iter().find_map(Value::as_str).filter(|name| !name.starts_with("{%"));
+                    let given = given
+                        .into_iter()
+                        .find_map(Value::as_str)
+                        .filter(|name| !name.starts_with("{%"));
                     if let Some(function) = given {
                         self.by_state.insert(name.clone(), function.to_owned());
                     }
@@ -55,24 +69,39 @@ impl Functions {
 
     /// The call of a state, by the definition.
     pub(super) fn call_of(&self, state: &str) -> Call {
-        Call { step: self.by_state.get(state).map(|function| self.step_of(function)), ..Call::default() }
+        Call {
+            step: self
+                .by_state
+                .get(state)
+                .map(|function| self.step_of(function)),
+            ..Call::default()
+        }
     }
 
-    /// The call that the parameters of a task name, and where they do not, what is known of it already.
+    /// The call that the parameters of a task name, and where they do not, what is known of it
+    /// already.
     pub(super) fn call_with(&self, parameters: &str, known: &Call) -> Call {
         let parameters: Value = serde_json::from_str(parameters).unwrap_or_default();
         let target = &parameters["Payload"]["target"];
-        let named = |value: &Value, known: &Option<String>| value.as_str().map(str::to_owned).or_else(|| known.clone());
+        let named = |value: &Value, known: &Option<String>| {
+            value.as_str().map(str::to_owned).or_else(|| known.clone())
+        };
         Call {
-            step: parameters["FunctionName"].as_str().map(|name| self.step_of(name)).or_else(|| known.step.clone()),
+            step: parameters["FunctionName"]
+                .as_str()
+                .map(|name| self.step_of(name))
+                .or_else(|| known.step.clone()),
             customer: named(&target["customer"], &known.customer),
             account: named(&target["account"], &known.account),
         }
     }
 
-    /// The step whose function this is. A function is given by its name or its ARN, with or without a version behind it.
+    /// The step whose function this is. A function is given by its name or its ARN, with or without
+    /// a version behind it.
     fn step_of(&self, function: &str) -> String {
-        let name = function.split_once(":function:").map_or(function, |(_, name)| name);
+        let name = function
+            .split_once(":function:")
+            .map_or(function, |(_, name)| name);
         let name = name.split(':').next().unwrap_or(name);
         name.strip_prefix(&self.prefix).unwrap_or(name).to_owned()
     }

@@ -53,18 +53,32 @@ impl Outcome {
 
 /// How an execution ended.
 pub async fn result(cloud: &Cloud, execution: &str) -> Result<Finished> {
-    let found = cloud.sfn().describe_execution().execution_arn(execution).send().await;
+    let found = cloud
+        .sfn()
+        .describe_execution()
+        .execution_arn(execution)
+        .send()
+        .await;
     let found = found.map_err(|error| cloud.error(error).nothing_done())?;
     let succeeded = *found.status() == ExecutionStatus::Succeeded;
     // A job that failed in every account puts its summary into the cause.
-    let text = if succeeded { found.output() } else { found.cause() };
-    let output: Value = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let text = if succeeded {
+        found.output()
+    } else {
+        found.cause()
+    };
+    let output: Value = text
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
     let outcome = match (succeeded, output["outcome"].as_str()) {
         (false, _) | (_, Some("failed")) => Outcome::Failed,
         (true, Some("partial")) => Outcome::Partial,
         (true, _) => Outcome::Succeeded,
     };
-    let cause = found.cause().filter(|_| output.is_null()).map(|cause| message_of(cause).unwrap_or(cause.to_owned()));
+    let cause = found
+        .cause()
+        .filter(|_| output.is_null())
+        .map(|cause| message_of(cause).unwrap_or(cause.to_owned()));
     Ok(Finished {
         execution_arn: execution.to_owned(),
         status: found.status().as_str().to_owned(),
@@ -87,6 +101,9 @@ mod tests {
 
     #[test]
     fn outcomes_have_their_exit_codes() {
-        assert_eq!([Outcome::Succeeded, Outcome::Failed, Outcome::Partial].map(Outcome::code), [0, 1, 3]);
+        assert_eq!(
+            [Outcome::Succeeded, Outcome::Failed, Outcome::Partial].map(Outcome::code),
+            [0, 1, 3]
+        );
     }
 }

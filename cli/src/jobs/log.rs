@@ -28,7 +28,11 @@ impl Log {
     pub(super) fn in_answer(answer: &Value) -> Option<Self> {
         let log = &answer["log"];
         if let Some(lines) = log.as_array() {
-            let lines: Vec<_> = lines.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+            let lines: Vec<_> = lines
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect();
             return (!lines.is_empty()).then_some(Self::Lines(lines));
         }
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -40,17 +44,33 @@ impl Log {
         })
     }
 
-    /// Its lines. Of one that cannot be read from the artifacts bucket, those of the preview, where the others are and why
-    /// they are not shown.
-    pub(super) async fn lines(self, cloud: &Cloud, deployment: &Deployment, execution: &str) -> Vec<String> {
+    /// Its lines. Of one that cannot be read from the artifacts bucket, those of the preview, where
+    /// the others are and why they are not shown.
+    pub(super) async fn lines(
+        self,
+        cloud: &Cloud,
+        deployment: &Deployment,
+        execution: &str,
+    ) -> Vec<String> {
         match self {
             Self::Lines(lines) => lines,
-            Self::Artifact { bucket, key, preview } => {
+            Self::Artifact {
+                bucket,
+                key,
+                preview,
+            } => {
                 // A step's answer is not trusted to choose what the operator's credentials read.
-                let is_own = deployment.output("ArtifactsBucket").is_ok_and(|own| own == bucket)
+                let is_own = deployment
+                    .output("ArtifactsBucket")
+                    .is_ok_and(|own| own == bucket)
                     && is_of_execution(&key, execution);
                 if !is_own {
-                    return preview_and_place(&preview, &bucket, &key, "it is not an artifact of this execution");
+                    return preview_and_place(
+                        &preview,
+                        &bucket,
+                        &key,
+                        "it is not an artifact of this execution",
+                    );
                 }
                 match artifacts::read(cloud, &bucket, &key).await {
                     Ok(lines) => lines,
@@ -65,7 +85,9 @@ fn preview_and_place(preview: &str, bucket: &str, key: &str, why: &str) -> Vec<S
     // What a step puts here has 1,000 characters; a longer one is not from a step of ours.
     let preview: String = preview.chars().take(1000).collect();
     let mut lines = whole_lines(&preview);
-    lines.push(format!("… the whole log is s3://{bucket}/{key}, which is not shown: {why}"));
+    lines.push(format!(
+        "… the whole log is s3://{bucket}/{key}, which is not shown: {why}"
+    ));
     lines
 }
 
@@ -87,9 +109,18 @@ mod tests {
         let lines = Log::in_answer(&json!({ "status": "pending", "log": ["one", "two"] }));
         assert_eq!(lines, Some(Log::Lines(vec!["one".into(), "two".into()])));
         let reference = json!({ "log": { "artifact": { "bucket": "b", "key": "k", "bytes": 9 }, "preview": "[\"o" } });
-        let artifact = Log::Artifact { bucket: "b".into(), key: "k".into(), preview: "[\"o".into() };
+        let artifact = Log::Artifact {
+            bucket: "b".into(),
+            key: "k".into(),
+            preview: "[\"o".into(),
+        };
         assert_eq!(Log::in_answer(&reference), Some(artifact));
-        for without in [json!({ "log": [] }), json!({ "status": "done" }), json!(null), json!({ "log": 3 })] {
+        for without in [
+            json!({ "log": [] }),
+            json!({ "status": "done" }),
+            json!(null),
+            json!({ "log": 3 }),
+        ] {
             assert_eq!(Log::in_answer(&without), None, "{without}");
         }
     }
@@ -97,7 +128,14 @@ mod tests {
     #[test]
     fn a_preview_shows_its_complete_lines_and_where_the_others_are() {
         let said = preview_and_place(r#"["one \"quoted\"","zwei ö","thr"#, "b", "k", "no");
-        assert_eq!(said, ["one \"quoted\"", "zwei ö", "… the whole log is s3://b/k, which is not shown: no"]);
+        assert_eq!(
+            said,
+            [
+                "one \"quoted\"",
+                "zwei ö",
+                "… the whole log is s3://b/k, which is not shown: no"
+            ]
+        );
         for cut in ["", "[", "[\"on", "ö", "[\"\\"] {
             assert_eq!(whole_lines(cut), Vec::<String>::new(), "{cut}");
         }

@@ -1,10 +1,14 @@
-//! What an execution has come to, from its history: for every account the steps, how long each took, what it says.
+//! What an execution has come to, from its history: for every account the steps, how long each
+//! took, what it says.
 //!
-//! Each event names the one before it on its own branch, so that the branches of a Map can be told apart.
+//! Each event names the one before it on its own branch, so that the branches of a Map can be told
+//! apart.
 
 use std::collections::HashMap;
 
-use aws_sdk_sfn::types::{HistoryEvent, HistoryEventType as E, MapIterationEventDetails, TaskScheduledEventDetails};
+use aws_sdk_sfn::types::{
+    HistoryEvent, HistoryEventType as E, MapIterationEventDetails, TaskScheduledEventDetails,
+};
 use serde_json::Value;
 use time::OffsetDateTime;
 
@@ -57,7 +61,14 @@ impl StepRun {
     /// One that begins now.
     pub(super) fn new(name: &str, now: OffsetDateTime) -> Self {
         let call = Call::default();
-        Self { name: name.to_owned(), state: State::Running, began: now, ended: None, says: None, call }
+        Self {
+            name: name.to_owned(),
+            state: State::Running,
+            began: now,
+            ended: None,
+            says: None,
+            call,
+        }
     }
 }
 
@@ -91,7 +102,11 @@ struct Place {
 
 impl Default for JobProgress {
     fn default() -> Self {
-        let job = Row { label: String::new(), steps: Vec::new(), parent: 0 };
+        let job = Row {
+            label: String::new(),
+            steps: Vec::new(),
+            parent: 0,
+        };
         Self {
             rows: vec![job],
             customer: String::new(),
@@ -106,7 +121,10 @@ impl Default for JobProgress {
 impl JobProgress {
     /// An execution of a stack's job, by the job's definition: null where that is not known.
     pub(super) fn of_job(stack: &str, definition: &Value) -> Self {
-        Self { functions: Functions::of_job(stack, definition), ..Self::default() }
+        Self {
+            functions: Functions::of_job(stack, definition),
+            ..Self::default()
+        }
     }
 
     /// The ID of the last event taken in; 0 before the first.
@@ -124,23 +142,46 @@ impl JobProgress {
     /// Takes an event in.
     pub fn apply(&mut self, event: &HistoryEvent) -> Option<Change> {
         self.last = self.last.max(event.id());
-        let mut place = self.places.get(&event.previous_event_id()).copied().unwrap_or_default();
+        let mut place = self
+            .places
+            .get(&event.previous_event_id())
+            .copied()
+            .unwrap_or_default();
         let now = OffsetDateTime::from_unix_timestamp_nanos(event.timestamp().as_nanos()).ok()?;
         let mut changed = None;
         match event.r#type() {
             E::ExecutionStarted => {
-                let input = event.execution_started_event_details().and_then(|about| about.input());
-                let input: Value = input.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-                input["customer"].as_str().unwrap_or_default().clone_into(&mut self.customer);
+                let input = event
+                    .execution_started_event_details()
+                    .and_then(|about| about.input());
+                let input: Value = input
+                    .and_then(|text| serde_json::from_str(text).ok())
+                    .unwrap_or_default();
+                input["customer"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .clone_into(&mut self.customer);
             }
             E::MapIterationStarted => {
-                let index = event.map_iteration_started_event_details().map_or(0, MapIterationEventDetails::index);
+                let index = event
+                    .map_iteration_started_event_details()
+                    .map_or(0, MapIterationEventDetails::index);
                 let label = format!("#{}", index + 1);
-                self.rows.push(Row { label, steps: Vec::new(), parent: place.row });
-                place = Place { row: self.rows.len() - 1, step: None };
+                self.rows.push(Row {
+                    label,
+                    steps: Vec::new(),
+                    parent: place.row,
+                });
+                place = Place {
+                    row: self.rows.len() - 1,
+                    step: None,
+                };
             }
             E::MapIterationSucceeded | E::MapIterationFailed | E::MapIterationAborted => {
-                place = Place { row: self.rows[place.row].parent, step: None };
+                place = Place {
+                    row: self.rows[place.row].parent,
+                    step: None,
+                };
             }
             E::TaskStateEntered => {
                 let about = event.state_entered_event_details()?;
@@ -150,50 +191,89 @@ impl JobProgress {
             }
             // Whichever state comes first has the item as its input.
             E::PassStateEntered => {
-                self.name_row(place.row, event.state_entered_event_details().and_then(|about| about.input()));
+                self.name_row(
+                    place.row,
+                    event
+                        .state_entered_event_details()
+                        .and_then(|about| about.input()),
+                );
             }
             E::TaskScheduled => {
                 // A task's own parameters are more exact than the definition and the names of rows.
-                let parameters = event.task_scheduled_event_details().map_or("", TaskScheduledEventDetails::parameters);
-                if let Some(step) = place.step.and_then(|step| self.rows[place.row].steps.get_mut(step)) {
+                let parameters = event
+                    .task_scheduled_event_details()
+                    .map_or("", TaskScheduledEventDetails::parameters);
+                if let Some(step) = place
+                    .step
+                    .and_then(|step| self.rows[place.row].steps.get_mut(step))
+                {
                     step.call = self.functions.call_with(parameters, &step.call);
                 }
             }
             E::TaskSucceeded => {
-                let output = event.task_succeeded_event_details().and_then(|about| about.output());
+                let output = event
+                    .task_succeeded_event_details()
+                    .and_then(|about| about.output());
                 changed = self.answered(place, output);
             }
             E::TaskFailed => {
                 let about = event.task_failed_event_details();
-                changed = self.failed(place, about.and_then(|a| a.error()), about.and_then(|a| a.cause()), now);
+                changed = self.failed(
+                    place,
+                    about.and_then(|a| a.error()),
+                    about.and_then(|a| a.cause()),
+                    now,
+                );
             }
             E::TaskTimedOut => {
                 let about = event.task_timed_out_event_details();
-                changed = self.failed(place, about.and_then(|a| a.error()), about.and_then(|a| a.cause()), now);
+                changed = self.failed(
+                    place,
+                    about.and_then(|a| a.error()),
+                    about.and_then(|a| a.cause()),
+                    now,
+                );
             }
             E::TaskStateExited => changed = self.exit(place, now),
-            E::ExecutionSucceeded | E::ExecutionFailed | E::ExecutionAborted | E::ExecutionTimedOut => {
+            E::ExecutionSucceeded
+            | E::ExecutionFailed
+            | E::ExecutionAborted
+            | E::ExecutionTimedOut => {
                 self.ended = true;
             }
             _ => {}
         }
         self.places.insert(event.id(), place);
         let row = &self.rows[place.row];
-        changed.map(|step| Change { label: row.label.clone(), step: row.steps[step].clone() })
+        changed.map(|step| Change {
+            label: row.label.clone(),
+            step: row.steps[step].clone(),
+        })
     }
 
-    /// The log in the answer that an event brings, and whose it is, as in `acme/prod ec2-start`. The event has been applied.
+    /// The log in the answer that an event brings, and whose it is, as in `acme/prod ec2-start`.
+    /// The event has been applied.
     pub(super) fn log(&self, event: &HistoryEvent) -> Option<(String, Log)> {
-        let output: Value = serde_json::from_str(event.task_succeeded_event_details()?.output()?).ok()?;
+        let output: Value =
+            serde_json::from_str(event.task_succeeded_event_details()?.output()?).ok()?;
         let log = Log::in_answer(&output["Payload"])?;
         let place = self.places.get(&event.id())?;
         let row = self.rows.get(place.row)?;
         let StepRun { name, call, .. } = row.steps.get(place.step?)?;
         let customer = call.customer.as_ref().unwrap_or(&self.customer);
         let account = call.account.as_ref().unwrap_or(&row.label);
-        let target: Vec<_> = [customer, account].into_iter().filter(|name| !name.is_empty()).cloned().collect();
+        let target: Vec<_> = [customer, account]
+            .into_iter()
+            .filter(|name| !name.is_empty())
+            .cloned()
+            .collect();
         let step = call.step.as_ref().unwrap_or(name);
-        Some((format!("{} {step}", target.join("/")).trim_start().to_owned(), log))
+        Some((
+            format!("{} {step}", target.join("/"))
+                .trim_start()
+                .to_owned(),
+            log,
+        ))
     }
 
     /// A row is called after the account that its first input names.
@@ -201,8 +281,14 @@ impl JobProgress {
         if row == 0 || !self.rows[row].label.starts_with('#') {
             return;
         }
-        let input: Value = input.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        let account = [&input["account"], &input["target"]["account"], &input["item"]["account"]];
+        let input: Value = input
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default();
+        let account = [
+            &input["account"],
+            &input["target"]["account"],
+            &input["item"]["account"],
+        ];
         if let Some(name) = account.into_iter().find_map(Value::as_str) {
             name.clone_into(&mut self.rows[row].label);
         }
@@ -218,13 +304,18 @@ impl JobProgress {
             }
             return known;
         }
-        steps.push(StepRun { call: self.functions.call_of(name), ..StepRun::new(name, now) });
+        steps.push(StepRun {
+            call: self.functions.call_of(name),
+            ..StepRun::new(name, now)
+        });
         steps.len() - 1
     }
 
     fn answered(&mut self, place: Place, output: Option<&str>) -> Option<usize> {
         let step = self.rows[place.row].steps.get_mut(place.step?)?;
-        let answer: Value = output.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let answer: Value = output
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default();
         let answer = &answer["Payload"];
         if answer["status"] == "pending" {
             step.state = State::Pending;
@@ -236,12 +327,24 @@ impl JobProgress {
         None
     }
 
-    fn failed(&mut self, place: Place, error: Option<&str>, cause: Option<&str>, now: OffsetDateTime) -> Option<usize> {
+    fn failed(
+        &mut self,
+        place: Place,
+        error: Option<&str>,
+        cause: Option<&str>,
+        now: OffsetDateTime,
+    ) -> Option<usize> {
         let step = self.rows[place.row].steps.get_mut(place.step?)?;
-        let cause = cause.map(|cause| message_of(cause).unwrap_or_else(|| cause.to_owned())).unwrap_or_default();
+        let cause = cause
+            .map(|cause| message_of(cause).unwrap_or_else(|| cause.to_owned()))
+            .unwrap_or_default();
         step.state = State::Failed;
         step.ended = Some(now);
-        step.says = Some(format!("{}: {cause}", error.unwrap_or("failed")).trim_end_matches([':', ' ']).to_owned());
+        step.says = Some(
+            format!("{}: {cause}", error.unwrap_or("failed"))
+                .trim_end_matches([':', ' '])
+                .to_owned(),
+        );
         place.step
     }
 
@@ -261,8 +364,8 @@ mod tests {
     use aws_sdk_sfn::primitives::DateTime;
     use aws_sdk_sfn::types::builders::HistoryEventBuilder;
     use aws_sdk_sfn::types::{
-        ExecutionStartedEventDetails, StateEnteredEventDetails, StateExitedEventDetails, TaskFailedEventDetails,
-        TaskSucceededEventDetails,
+        ExecutionStartedEventDetails, StateEnteredEventDetails, StateExitedEventDetails,
+        TaskFailedEventDetails, TaskSucceededEventDetails,
     };
     use serde_json::json;
 
@@ -277,23 +380,38 @@ mod tests {
     }
 
     fn iteration(id: i64, previous: i64, index: i32) -> HistoryEventBuilder {
-        let about = MapIterationEventDetails::builder().name("Check accounts").index(index).build();
+        let about = MapIterationEventDetails::builder()
+            .name("Check accounts")
+            .index(index)
+            .build();
         event(id, previous, E::MapIterationStarted).map_iteration_started_event_details(about)
     }
 
     fn entered(id: i64, previous: i64, name: &str, input: &str) -> HistoryEventBuilder {
-        let about = StateEnteredEventDetails::builder().name(name).input(input).build().unwrap();
+        let about = StateEnteredEventDetails::builder()
+            .name(name)
+            .input(input)
+            .build()
+            .unwrap();
         event(id, previous, E::TaskStateEntered).state_entered_event_details(about)
     }
 
     fn answered(id: i64, previous: i64, payload: &str) -> HistoryEventBuilder {
-        let about = TaskSucceededEventDetails::builder().resource_type("lambda").resource("invoke");
-        let about = about.output(format!(r#"{{"Payload":{payload}}}"#)).build().unwrap();
+        let about = TaskSucceededEventDetails::builder()
+            .resource_type("lambda")
+            .resource("invoke");
+        let about = about
+            .output(format!(r#"{{"Payload":{payload}}}"#))
+            .build()
+            .unwrap();
         event(id, previous, E::TaskSucceeded).task_succeeded_event_details(about)
     }
 
     fn exited(id: i64, previous: i64, name: &str) -> HistoryEventBuilder {
-        let about = StateExitedEventDetails::builder().name(name).build().unwrap();
+        let about = StateExitedEventDetails::builder()
+            .name(name)
+            .build()
+            .unwrap();
         event(id, previous, E::TaskStateExited).state_exited_event_details(about)
     }
 
@@ -317,7 +435,10 @@ mod tests {
             exited(7, 6, "Validate"),
             answered(8, 4, r#"{"status":"pending","progress":"1 of 2 running"}"#),
         ]);
-        let said: Vec<_> = job.rows[1..].iter().map(|r| (r.label.as_str(), r.steps[0].state)).collect();
+        let said: Vec<_> = job.rows[1..]
+            .iter()
+            .map(|r| (r.label.as_str(), r.steps[0].state))
+            .collect();
         assert_eq!(said, [("prod", State::Pending), ("test", State::Done)]);
         assert_eq!(job.rows[1].steps[0].says.as_deref(), Some("1 of 2 running"));
     }
@@ -339,8 +460,14 @@ mod tests {
 
     #[test]
     fn a_failure_shows_its_name_and_what_the_function_said() {
-        let about = TaskFailedEventDetails::builder().resource_type("lambda").resource("invoke").error("TrustBroken");
-        let about = about.cause(r#"{"errorType":"TrustBroken","errorMessage":"the role is open"}"#).build().unwrap();
+        let about = TaskFailedEventDetails::builder()
+            .resource_type("lambda")
+            .resource("invoke")
+            .error("TrustBroken");
+        let about = about
+            .cause(r#"{"errorType":"TrustBroken","errorMessage":"the role is open"}"#)
+            .build()
+            .unwrap();
         let job = job(vec![
             entered(1, 0, "Validate", "{}"),
             event(2, 1, E::TaskFailed).task_failed_event_details(about),
@@ -348,7 +475,10 @@ mod tests {
             event(4, 3, E::ExecutionFailed),
         ]);
         let step = &job.rows[0].steps[0];
-        assert_eq!((step.state, step.says.as_deref()), (State::Failed, Some("TrustBroken: the role is open")));
+        assert_eq!(
+            (step.state, step.says.as_deref()),
+            (State::Failed, Some("TrustBroken: the role is open"))
+        );
         assert!(job.has_ended());
         assert_eq!(job.last_event(), 4);
     }
@@ -373,7 +503,10 @@ mod tests {
     }
 
     fn scheduled(id: i64, previous: i64, parameters: &Value) -> HistoryEventBuilder {
-        let about = TaskScheduledEventDetails::builder().resource_type("lambda").resource("invoke").region("eu-west-1");
+        let about = TaskScheduledEventDetails::builder()
+            .resource_type("lambda")
+            .resource("invoke")
+            .region("eu-west-1");
         let about = about.parameters(parameters.to_string()).build().unwrap();
         event(id, previous, E::TaskScheduled).task_scheduled_event_details(about)
     }
@@ -384,7 +517,9 @@ mod tests {
         for event in events {
             let event = event.build().unwrap();
             job.apply(&event);
-            let Some((whose, Log::Lines(lines))) = job.log(&event) else { continue };
+            let Some((whose, Log::Lines(lines))) = job.log(&event) else {
+                continue;
+            };
             said.extend(lines.into_iter().map(|line| format!("{whose}: {line}")));
         }
         said
@@ -411,7 +546,11 @@ mod tests {
             entered(5, 3, "Start", r#"{"account":"prod"}"#),
             entered(6, 4, "Start", r#"{"account":"test"}"#),
             answered(7, 6, r#"{"status":"pending","log":["Starting i-2"]}"#),
-            answered(8, 5, r#"{"status":"pending","log":["Starting i-1","still pending"]}"#),
+            answered(
+                8,
+                5,
+                r#"{"status":"pending","log":["Starting i-1","still pending"]}"#,
+            ),
             exited(9, 8, "Start"),
             entered(10, 9, "Start", "{}"),
             answered(11, 10, r#"{"status":"done","log":["running"]}"#),
@@ -426,7 +565,8 @@ mod tests {
                 "acme/prod ec2-start: Starting i-1",
                 "acme/prod ec2-start: still pending",
                 "acme/prod ec2-start: running",
-                // The definition does not tell which function this state calls, and the history has no parameters.
+                // The definition does not tell which function this state calls, and the history has
+                // no parameters.
                 "acme/prod Chosen: chosen",
             ]
         );
@@ -451,7 +591,13 @@ mod tests {
 
     #[test]
     fn a_log_is_told_although_nothing_else_is_known() {
-        let events = vec![entered(1, 0, "Start", "{}"), answered(2, 1, r#"{"status":"done","log":["Starting i-1"]}"#)];
-        assert_eq!(said(JobProgress::of_job("s", &Value::Null), events), ["Start: Starting i-1"]);
+        let events = vec![
+            entered(1, 0, "Start", "{}"),
+            answered(2, 1, r#"{"status":"done","log":["Starting i-1"]}"#),
+        ];
+        assert_eq!(
+            said(JobProgress::of_job("s", &Value::Null), events),
+            ["Start: Starting i-1"]
+        );
     }
 }

@@ -10,50 +10,100 @@ use crate::output::table;
 pub fn summary(finished: &Finished) -> String {
     let mut parts = Vec::new();
     if let Some(accounts) = finished.output["accounts"].as_array() {
-        parts.push(table(&["account", "outcome", "result"], accounts.iter().map(account)));
+        parts.push(table(
+            &["account", "outcome", "result"],
+            accounts.iter().map(account),
+        ));
         parts.extend(accounts.iter().flat_map(rows_of));
     } else if let Value::Object(output) = &finished.output {
-        parts.push(table(&["output", ""], output.iter().map(|(key, value)| [key.clone(), short(value)])));
+        parts.push(table(
+            &["output", ""],
+            output
+                .iter()
+                .map(|(key, value)| [key.clone(), short(value)]),
+        ));
     }
     let word = match finished.outcome {
         Outcome::Succeeded => "succeeded",
         Outcome::Partial => "succeeded in part: some accounts failed",
         Outcome::Failed => "failed",
     };
-    let error = finished.error.as_deref().map(|error| format!(" with {error}")).unwrap_or_default();
-    let cause = finished.cause.as_deref().map(|cause| format!("\n{cause}")).unwrap_or_default();
-    parts.push(format!("The job {word}{error} ({}).{cause}", finished.status));
+    let error = finished
+        .error
+        .as_deref()
+        .map(|error| format!(" with {error}"))
+        .unwrap_or_default();
+    let cause = finished
+        .cause
+        .as_deref()
+        .map(|cause| format!("\n{cause}"))
+        .unwrap_or_default();
+    parts.push(format!(
+        "The job {word}{error} ({}).{cause}",
+        finished.status
+    ));
     parts.join("\n\n")
 }
 
 fn account(account: &Value) -> [String; 3] {
     let text = |key: &str| account[key].as_str().unwrap_or_default().to_owned();
     let result = if account["error"].is_string() {
-        format!("{} at {}: {}", text("error"), text("failed_step"), text("message"))
+        format!(
+            "{} at {}: {}",
+            text("error"),
+            text("failed_step"),
+            text("message")
+        )
     } else {
-        let steps = account.as_object().into_iter().flatten().filter(|(_, value)| value.is_object());
-        steps.map(|(key, value)| format!("{}: {}", key.replace('_', " "), short(value))).collect::<Vec<_>>().join("; ")
+        let steps = account
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(_, value)| value.is_object());
+        steps
+            .map(|(key, value)| format!("{}: {}", key.replace('_', " "), short(value)))
+            .collect::<Vec<_>>()
+            .join("; ")
     };
     [text("account"), text("outcome"), result]
 }
 
 /// A step's output in a few words.
 fn short(output: &Value) -> String {
-    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let word = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
     if let Some(instances) = output["instances"].as_array() {
         if instances.is_empty() {
             return "nothing to do".into();
         }
         let each = instances.iter().map(|instance| {
-            let name = instance["name"].as_str().or(instance["instance_id"].as_str()).unwrap_or("?");
-            format!("{name} {} → {}", word(&instance["previous_state"]), word(&instance["state"]))
+            let name = instance["name"]
+                .as_str()
+                .or(instance["instance_id"].as_str())
+                .unwrap_or("?");
+            format!(
+                "{name} {} → {}",
+                word(&instance["previous_state"]),
+                word(&instance["state"])
+            )
         });
         return each.collect::<Vec<_>>().join(", ");
     }
     if let Some(rows) = output["rows"].as_array() {
-        return if rows.len() == 1 { "1 row".into() } else { format!("{} rows", rows.len()) };
+        return if rows.len() == 1 {
+            "1 row".into()
+        } else {
+            format!("{} rows", rows.len())
+        };
     }
-    if output.is_object() || output.is_array() { output.to_string() } else { word(output) }
+    if output.is_object() || output.is_array() {
+        output.to_string()
+    } else {
+        word(output)
+    }
 }
 
 /// What the queries of an account found.
@@ -62,11 +112,23 @@ fn rows_of(account: &Value) -> Vec<String> {
     let steps = account.as_object().into_iter().flatten();
     let found = steps.filter_map(|(key, output)| {
         let (columns, rows) = (output["columns"].as_array()?, output["rows"].as_array()?);
-        let heading: Vec<_> = columns.iter().filter_map(|column| column["name"].as_str()).collect();
+        let heading: Vec<_> = columns
+            .iter()
+            .filter_map(|column| column["name"].as_str())
+            .collect();
         let cell = |value: &Value| value.as_str().unwrap_or("–").to_owned();
-        let rows = rows.iter().filter_map(Value::as_array).map(|row| row.iter().map(cell).collect::<Vec<_>>());
+        let rows = rows
+            .iter()
+            .filter_map(Value::as_array)
+            .map(|row| row.iter().map(cell).collect::<Vec<_>>());
         let rows: Vec<_> = rows.collect();
-        (!rows.is_empty()).then(|| format!("{name}, {}:\n{}", key.replace('_', " "), table(&heading, rows)))
+        (!rows.is_empty()).then(|| {
+            format!(
+                "{name}, {}:\n{}",
+                key.replace('_', " "),
+                table(&heading, rows)
+            )
+        })
     });
     found.collect()
 }
@@ -93,7 +155,13 @@ mod tests {
             cause: None,
         };
         let text = summary(&finished);
-        for part in ["web stopped → running", "2 rows", "orders", "AccessDenied at query: no", "in part"] {
+        for part in [
+            "web stopped → running",
+            "2 rows",
+            "orders",
+            "AccessDenied at query: no",
+            "in part",
+        ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }
     }

@@ -1,4 +1,5 @@
-//! How a running job is shown: a line for each account on a terminal, a line for each change elsewhere.
+//! How a running job is shown: a line for each account on a terminal, a line for each change
+//! elsewhere.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -17,7 +18,10 @@ pub struct View {
 
 #[derive(Debug)]
 enum To {
-    Terminal { lines: MultiProgress, bars: Mutex<Vec<ProgressBar>> },
+    Terminal {
+        lines: MultiProgress,
+        bars: Mutex<Vec<ProgressBar>>,
+    },
     Lines,
     Nowhere,
 }
@@ -27,8 +31,18 @@ impl View {
     #[must_use]
     pub fn new() -> Self {
         let lines = MultiProgress::new();
-        // Hidden where standard error is no terminal, and where TERM is dumb or not set: then the lines above the bars are too.
-        Self { to: if lines.is_hidden() { To::Lines } else { To::Terminal { lines, bars: Mutex::default() } } }
+        // Hidden where standard error is no terminal, and where TERM is dumb or not set: then the
+        // lines above the bars are too.
+        Self {
+            to: if lines.is_hidden() {
+                To::Lines
+            } else {
+                To::Terminal {
+                    lines,
+                    bars: Mutex::default(),
+                }
+            },
+        }
     }
 
     /// Shows nothing.
@@ -55,16 +69,27 @@ impl View {
 
     pub(super) fn change(&self, change: &Change) {
         if matches!(self.to, To::Lines) {
-            let label = if change.label.is_empty() { "job" } else { &change.label };
+            let label = if change.label.is_empty() {
+                "job"
+            } else {
+                &change.label
+            };
             let text = step_text(&change.step, change.step.ended.unwrap_or(change.step.began));
             eprintln!("{}", escaped(&format!("  {label:<16} {text}")));
         }
     }
 
     pub(super) fn show(&self, job: &JobProgress, now: OffsetDateTime) {
-        let To::Terminal { lines, bars } = &self.to else { return };
+        let To::Terminal { lines, bars } = &self.to else {
+            return;
+        };
         let Ok(mut bars) = bars.lock() else { return };
-        let width = job.rows.iter().map(|row| row.label.len()).max().unwrap_or(0);
+        let width = job
+            .rows
+            .iter()
+            .map(|row| row.label.len())
+            .max()
+            .unwrap_or(0);
         for (number, row) in job.rows.iter().enumerate() {
             if bars.len() == number {
                 let bar = lines.add(ProgressBar::new_spinner());
@@ -94,28 +119,50 @@ impl Default for View {
     }
 }
 
-/// A line of a log as it is shown, or several where there are line ends in it: whoever reads them sees whose each is.
+/// A line of a log as it is shown, or several where there are line ends in it: whoever reads them
+/// sees whose each is.
 fn log_lines(whose: &str, line: &str) -> Vec<String> {
-    let shown =
-        |line: &str| escaped(&format!("{whose}  {}", line.strip_suffix('\r').unwrap_or(line))).replace('\t', "\\t");
-    line.strip_suffix('\n').unwrap_or(line).split('\n').map(shown).collect()
+    let shown = |line: &str| {
+        escaped(&format!(
+            "{whose}  {}",
+            line.strip_suffix('\r').unwrap_or(line)
+        ))
+        .replace('\t', "\\t")
+    };
+    line.strip_suffix('\n')
+        .unwrap_or(line)
+        .split('\n')
+        .map(shown)
+        .collect()
 }
 
 fn row_text(row: &Row, width: usize, now: OffsetDateTime) -> String {
-    let label = if row.label.is_empty() { "job" } else { &row.label };
+    let label = if row.label.is_empty() {
+        "job"
+    } else {
+        &row.label
+    };
     // A terminal is narrow: the step under way is to be seen, and what it says.
     let text = |step: &StepRun| match step.state {
         State::Done => format!("✔ {}", step.name),
         _ => step_text(step, now),
     };
     let steps: Vec<_> = row.steps.iter().map(text).collect();
-    format!("{label:<width$}  {}", steps.join(" · "), width = width.max(3))
+    format!(
+        "{label:<width$}  {}",
+        steps.join(" · "),
+        width = width.max(3)
+    )
 }
 
 fn step_text(step: &StepRun, now: OffsetDateTime) -> String {
     let took = step.ended.unwrap_or(now) - step.began;
     let took = span(Duration::try_from(took).unwrap_or_default());
-    let says = step.says.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
+    let says = step
+        .says
+        .as_deref()
+        .map(|text| format!(": {text}"))
+        .unwrap_or_default();
     let (mark, time) = match step.state {
         State::Done => ("✔", format!(" {took}")),
         State::Failed => ("✘", format!(" {took}")),
@@ -136,17 +183,38 @@ mod tests {
     fn a_pending_step_says_for_how_long_and_what() {
         let began = OffsetDateTime::UNIX_EPOCH;
         let step = StepRun::new("Start", began);
-        let step = StepRun { state: State::Pending, says: Some("1 of 2 running".into()), ..step };
-        assert_eq!(step_text(&step, began + Duration::from_secs(12)), "… Start 12 s: 1 of 2 running");
-        let done = StepRun { state: State::Done, ended: Some(began + Duration::from_millis(400)), says: None, ..step };
-        assert_eq!(step_text(&done, began + Duration::from_secs(99)), "✔ Start 0.4 s");
+        let step = StepRun {
+            state: State::Pending,
+            says: Some("1 of 2 running".into()),
+            ..step
+        };
+        assert_eq!(
+            step_text(&step, began + Duration::from_secs(12)),
+            "… Start 12 s: 1 of 2 running"
+        );
+        let done = StepRun {
+            state: State::Done,
+            ended: Some(began + Duration::from_millis(400)),
+            says: None,
+            ..step
+        };
+        assert_eq!(
+            step_text(&done, began + Duration::from_secs(99)),
+            "✔ Start 0.4 s"
+        );
     }
 
     #[test]
     fn a_log_line_says_whose_it_is_and_sends_nothing_to_the_terminal() {
-        assert_eq!(log_lines("acme/prod ec2-start", "Starting i-1"), ["acme/prod ec2-start  Starting i-1"]);
+        assert_eq!(
+            log_lines("acme/prod ec2-start", "Starting i-1"),
+            ["acme/prod ec2-start  Starting i-1"]
+        );
         assert_eq!(log_lines("a s", "one\r\ntwo\n"), ["a s  one", "a s  two"]);
-        assert_eq!(log_lines("a s", "\u{1b}[2J\ta\rb\u{9b}c"), ["a s  \\u{1b}[2J\\ta\\rb\\u{9b}c"]);
+        assert_eq!(
+            log_lines("a s", "\u{1b}[2J\ta\rb\u{9b}c"),
+            ["a s  \\u{1b}[2J\\ta\\rb\\u{9b}c"]
+        );
         assert_eq!(log_lines("a s", ""), ["a s  "]);
     }
 

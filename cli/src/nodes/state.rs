@@ -10,7 +10,11 @@ use crate::jobs::Finished;
 
 /// What the dispatch wrote into the artifacts bucket; `None` where it did not come so far.
 pub async fn dispatched(cloud: &Cloud, finished: &Finished) -> Result<Option<State>> {
-    let Ok(Summary { all: Object { bucket, key }, .. }) = Summary::deserialize(&finished.output) else {
+    let Ok(Summary {
+        all: Object { bucket, key },
+        ..
+    }) = Summary::deserialize(&finished.output)
+    else {
         return Ok(None);
     };
     artifacts::read(cloud, &bucket, &key).await.map(Some)

@@ -1,4 +1,5 @@
-//! Follows a dispatch to its end: what the job does, and what the steps say of each node, as it happens.
+//! Follows a dispatch to its end: what the job does, and what the steps say of each node, as it
+//! happens.
 
 use std::collections::HashMap;
 
@@ -18,7 +19,8 @@ use crate::output::Progress;
 
 /// Items whose histories are read; of more, only how many have ended is shown.
 const FOLLOWED: i64 = 100;
-/// Histories that are read between two pauses: Step Functions lets all who ask read some 20 a second.
+/// Histories that are read between two pauses: Step Functions lets all who ask read some 20 a
+/// second.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>
 const LOOKS: usize = 10;
 /// Looks that may fail one after the other; the job goes on meanwhile.
@@ -71,8 +73,11 @@ pub(crate) async fn watch(cloud: &Cloud, execution: &str, progress: &Progress) -
             Err(_) => faults += 1,
         }
         if Instant::now() >= end {
-            return Err(Error::new(format!("{execution} still runs after {} h", WATCH.as_secs() / 3600))
-                .next("watch it again with `job watch`, or stop it with `job stop`"));
+            return Err(Error::new(format!(
+                "{execution} still runs after {} h",
+                WATCH.as_secs() / 3600
+            ))
+            .next("watch it again with `job watch`, or stop it with `job stop`"));
         }
         if !dispatch.job.has_ended() {
             sleep(cloud.pause()).await;
@@ -91,27 +96,47 @@ impl Dispatch {
                 let says = change.step.says.unwrap_or_default();
                 progress.say(format!("✘ {} {}: {says}", change.label, change.step.name));
             }
-            if let Some(planned) = answer(&event).and_then(|answer| NextRound::deserialize(answer).ok()) {
+            if let Some(planned) =
+                answer(&event).and_then(|answer| NextRound::deserialize(answer).ok())
+            {
                 self.planned = Some(planned);
             }
             if let Some(about) = event.map_run_started_event_details() {
-                self.items = Items { map_run: about.map_run_arn().unwrap_or_default().into(), ..Items::default() };
+                self.items = Items {
+                    map_run: about.map_run_arn().unwrap_or_default().into(),
+                    ..Items::default()
+                };
             }
         }
-        if let Some(NextRound { bucket, state: key, .. }) = &self.planned {
+        if let Some(NextRound {
+            bucket, state: key, ..
+        }) = &self.planned
+        {
             let DispatchState { nodes, round, .. } = artifacts::read(cloud, bucket, key).await?;
             progress.say(format!("{} nodes", nodes.len()));
-            self.round = Round { nodes, items: round };
+            self.round = Round {
+                nodes,
+                items: round,
+            };
             self.planned = None;
         }
-        if self.items.map_run.is_empty() { Ok(()) } else { self.items.look(cloud, &self.round, progress).await }
+        if self.items.map_run.is_empty() {
+            Ok(())
+        } else {
+            self.items.look(cloud, &self.round, progress).await
+        }
     }
 }
 
 impl Items {
     /// Says what is new.
     async fn look(&mut self, cloud: &Cloud, round: &Round, progress: &Progress) -> Result<()> {
-        let about = cloud.sfn().describe_map_run().map_run_arn(&self.map_run).send().await;
+        let about = cloud
+            .sfn()
+            .describe_map_run()
+            .map_run_arn(&self.map_run)
+            .send()
+            .await;
         let about = about.map_err(|error| cloud.error(error).nothing_done())?;
         let counts = about.item_counts();
         let total = counts.map_or(0, aws_sdk_sfn::types::MapRunItemCounts::total);
@@ -121,11 +146,19 @@ impl Items {
             return Ok(());
         }
         let client = cloud.sfn();
-        let mut pages = client.list_executions().map_run_arn(&self.map_run).into_paginator().items().send();
+        let mut pages = client
+            .list_executions()
+            .map_run_arn(&self.map_run)
+            .into_paginator()
+            .items()
+            .send();
         let mut children = Vec::new();
         while let Some(child) = pages.next().await {
             let child = child.map_err(|error| cloud.error(error).nothing_done())?;
-            children.push((child.execution_arn, child.status != ExecutionStatus::Running));
+            children.push((
+                child.execution_arn,
+                child.status != ExecutionStatus::Running,
+            ));
         }
         children.retain(|(arn, _)| self.children.get(arn).is_none_or(|child| !child.ended));
         // Those come first that nobody has looked at for longest, or at all.
@@ -154,11 +187,19 @@ impl Child {
     /// The lines in an answer of a step, each with the node's name.
     fn says(&mut self, event: &HistoryEvent, answer: &Value, round: &Round) -> Vec<String> {
         if *event.r#type() == E::PassStateEntered && self.node.is_none() {
-            let input = event.state_entered_event_details().and_then(|about| about.input());
+            let input = event
+                .state_entered_event_details()
+                .and_then(|about| about.input());
             self.node = input.and_then(|input| only_node(input, round));
         }
-        let lines = answer["log"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let mut lines: Vec<_> = lines.map(|line| named(line, self.node.as_deref(), round)).collect();
+        let lines = answer["log"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str);
+        let mut lines: Vec<_> = lines
+            .map(|line| named(line, self.node.as_deref(), round))
+            .collect();
         if let Some(about) = event.task_failed_event_details() {
             let cause = about.cause().unwrap_or_default();
             let cause = jobs::message_of(cause).unwrap_or_else(|| cause.to_owned());
@@ -171,7 +212,8 @@ impl Child {
 
 /// What a function has answered.
 fn answer(event: &HistoryEvent) -> Option<Value> {
-    let mut output: Value = serde_json::from_str(event.task_succeeded_event_details()?.output()?).ok()?;
+    let mut output: Value =
+        serde_json::from_str(event.task_succeeded_event_details()?.output()?).ok()?;
     Some(output["Payload"].take())
 }
 
@@ -179,7 +221,10 @@ fn answer(event: &HistoryEvent) -> Option<Value> {
 fn only_node(input: &str, round: &Round) -> Option<String> {
     let input: ItemInput = serde_json::from_str(input).ok()?;
     match round.items.get(input.item.id.place)?.nodes.as_slice() {
-        [only] => round.nodes.get(*only).map(|entry| entry.node.nodename.clone()),
+        [only] => round
+            .nodes
+            .get(*only)
+            .map(|entry| entry.node.nodename.clone()),
         _ => None,
     }
 }
@@ -187,7 +232,13 @@ fn only_node(input: &str, round: &Round) -> Option<String> {
 /// A line with the node's name before it, or in the place of the instance's ID.
 fn named(line: &str, node: Option<&str>, round: &Round) -> String {
     let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
-    let is_it = |entry: &&NodeResult| entry.node.attributes.get("instanceId").is_some_and(|id| id == first);
+    let is_it = |entry: &&NodeResult| {
+        entry
+            .node
+            .attributes
+            .get("instanceId")
+            .is_some_and(|id| id == first)
+    };
     match (round.nodes.iter().find(is_it), node) {
         (Some(entry), _) => format!("{} {rest}", entry.node.nodename),
         (None, Some(node)) => format!("{node} {line}"),

@@ -62,12 +62,28 @@ pub fn binaries(
         if !status.success() {
             return Err(Error::new(format!("cargo lambda build ended with {status}")).next(advice));
         }
-        let binary = |f: &Function| (f.name.clone(), workspace.target.join("lambda").join(&f.name).join("bootstrap"));
+        let binary = |f: &Function| {
+            (
+                f.name.clone(),
+                workspace
+                    .target
+                    .join("lambda")
+                    .join(&f.name)
+                    .join("bootstrap"),
+            )
+        };
         return Ok(functions.iter().map(binary).collect());
     }
     let made = cargo_build(&mut command, progress).map_err(|e| e.next(advice))?;
-    let missing = functions.iter().find(|function| !made.contains_key(&function.name));
-    missing.map_or(Ok(()), |f| Err(Error::new(format!("cargo built no binary {} of {}", f.name, f.package))))?;
+    let missing = functions
+        .iter()
+        .find(|function| !made.contains_key(&function.name));
+    missing.map_or(Ok(()), |f| {
+        Err(Error::new(format!(
+            "cargo built no binary {} of {}",
+            f.name, f.package
+        )))
+    })?;
     Ok(made)
 }
 
@@ -89,15 +105,36 @@ struct BuiltTarget {
 
 fn cargo_build(command: &mut Command, progress: &Progress) -> Result<BTreeMap<String, PathBuf>> {
     // Cargo's own words are shown only when the build fails: until then its progress is ours.
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().doing("cargo build")?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .doing("cargo build")?;
     let errors = child.stderr.take().map(|stderr| {
-        std::thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).collect::<Vec<_>>())
+        std::thread::spawn(move || {
+            BufReader::new(stderr)
+                .lines()
+                .map_while(Result::ok)
+                .collect::<Vec<_>>()
+        })
     });
     let mut built = BTreeMap::new();
     let mut compiled = 0;
-    for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines) {
+    for line in child
+        .stdout
+        .take()
+        .map(BufReader::new)
+        .into_iter()
+        .flat_map(BufRead::lines)
+    {
         let line = line.doing("cargo build")?;
-        let Ok(Message { reason, executable, target: Some(target), fresh }) = serde_json::from_str(&line) else {
+        let Ok(Message {
+            reason,
+            executable,
+            target: Some(target),
+            fresh,
+        }) = serde_json::from_str(&line)
+        else {
             continue;
         };
         if reason != "compiler-artifact" {
@@ -105,7 +142,10 @@ fn cargo_build(command: &mut Command, progress: &Progress) -> Result<BTreeMap<St
         }
         if !fresh {
             compiled += 1;
-            progress.now(format!("building functions: {compiled} crates compiled, last {}", target.name));
+            progress.now(format!(
+                "building functions: {compiled} crates compiled, last {}",
+                target.name
+            ));
         }
         if let Some(executable) = executable {
             built.insert(target.name, executable);
@@ -115,19 +155,31 @@ fn cargo_build(command: &mut Command, progress: &Progress) -> Result<BTreeMap<St
     if status.success() {
         return Ok(built);
     }
-    let said = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    let said = errors
+        .and_then(|thread| thread.join().ok())
+        .unwrap_or_default();
     let said = said[said.len().saturating_sub(40)..].join("\n");
-    Err(Error::new(format!("cargo build ended with {status}:\n{said}")))
+    Err(Error::new(format!(
+        "cargo build ended with {status}:\n{said}"
+    )))
 }
 
-/// cargo-lambda from the PATH, else from the pinned Python package, which brings the linker that it needs.
+/// cargo-lambda from the PATH, else from the pinned Python package, which brings the linker that it
+/// needs.
 fn cargo_lambda(workspace: &Workspace) -> Result<Command> {
-    let there = Command::new("cargo").args(["lambda", "--version"]).output().is_ok_and(|o| o.status.success());
+    let there = Command::new("cargo")
+        .args(["lambda", "--version"])
+        .output()
+        .is_ok_and(|o| o.status.success());
     let mut command = Command::new("cargo");
     if !there {
         let venv = venv::ensure(workspace, venv::TOOLS)?;
         let own = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths([venv.join("bin")].into_iter().chain(std::env::split_paths(&own)));
+        let path = std::env::join_paths(
+            [venv.join("bin")]
+                .into_iter()
+                .chain(std::env::split_paths(&own)),
+        );
         command.env("PATH", path.doing("PATH")?);
     }
     Ok(command)

@@ -24,7 +24,8 @@ pub struct Content {
     pub sha256: String,
 }
 
-/// What a zip was made from, beside it: a binary that has not changed is neither read nor zipped again.
+/// What a zip was made from, beside it: a binary that has not changed is neither read nor zipped
+/// again.
 #[derive(Deserialize, PartialEq, Serialize)]
 struct Made {
     length: u64,
@@ -32,23 +33,49 @@ struct Made {
     sha256: String,
 }
 
-pub(super) fn zipped(workspace: &Workspace, name: &str, binary: &Path, build: Build) -> Result<Content> {
-    let dir = workspace.target.join("stepward").join(format!("{build:?}").to_lowercase());
+pub(super) fn zipped(
+    workspace: &Workspace,
+    name: &str,
+    binary: &Path,
+    build: Build,
+) -> Result<Content> {
+    let dir = workspace
+        .target
+        .join("stepward")
+        .join(format!("{build:?}").to_lowercase());
     std::fs::create_dir_all(&dir).doing(dir.display())?;
-    let (path, note) = (dir.join(format!("{name}.zip")), dir.join(format!("{name}.json")));
+    let (path, note) = (
+        dir.join(format!("{name}.zip")),
+        dir.join(format!("{name}.json")),
+    );
     let about = std::fs::metadata(binary).doing(binary.display())?;
-    let modified = about.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let modified = about
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let modified = modified.unwrap_or_default().as_nanos();
-    let known = std::fs::read(&note).ok().and_then(|text| serde_json::from_slice::<Made>(&text).ok());
-    if let Some(made) = known.filter(|made| made.length == about.len() && made.modified == modified && path.is_file()) {
-        return Ok(Content { path, sha256: made.sha256 });
+    let known = std::fs::read(&note)
+        .ok()
+        .and_then(|text| serde_json::from_slice::<Made>(&text).ok());
+    if let Some(made) = known
+        .filter(|made| made.length == about.len() && made.modified == modified && path.is_file())
+    {
+        return Ok(Content {
+            path,
+            sha256: made.sha256,
+        });
     }
     // Written aside and renamed, so that a zip that is there is whole.
     let aside = path.with_extension(format!("zip-{}", std::process::id()));
     zip_bootstrap(binary, &aside, build).doing(format!("zipping {name}"))?;
     let sha256 = sha256(&aside)?;
     std::fs::rename(&aside, &path).doing(path.display())?;
-    let made = serde_json::to_vec(&Made { length: about.len(), modified, sha256: sha256.clone() }).doing("a note")?;
+    let made = serde_json::to_vec(&Made {
+        length: about.len(),
+        modified,
+        sha256: sha256.clone(),
+    })
+    .doing("a note")?;
     std::fs::write(&note, made).doing(note.display())?;
     Ok(Content { path, sha256 })
 }
@@ -94,7 +121,10 @@ mod tests {
         zip_bootstrap(&binary, &dir.join("1.zip"), Build::Local).unwrap();
         std::fs::write(&binary, b"one").unwrap();
         zip_bootstrap(&binary, &dir.join("2.zip"), Build::Local).unwrap();
-        assert_eq!(sha256(&dir.join("1.zip")).unwrap(), sha256(&dir.join("2.zip")).unwrap());
+        assert_eq!(
+            sha256(&dir.join("1.zip")).unwrap(),
+            sha256(&dir.join("2.zip")).unwrap()
+        );
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

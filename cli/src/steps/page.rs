@@ -1,4 +1,5 @@
-//! A step's page in Markdown: `stepward steps NAME` shows it, `cargo xtask generate` writes it below `docs/steps/`.
+//! A step's page in Markdown: `stepward steps NAME` shows it, `cargo xtask generate` writes it
+//! below `docs/steps/`.
 
 use schemars::schema_for;
 use serde_json::Value;
@@ -11,7 +12,11 @@ use super::schema::{Field, fields};
 /// A step's page. It ends with what the step was proven against.
 #[must_use]
 pub fn markdown(step: &Manifest) -> String {
-    let mut page = vec![format!("# {}", step.name), step.title.clone(), step.description.clone()];
+    let mut page = vec![
+        format!("# {}", step.name),
+        step.title.clone(),
+        step.description.clone(),
+    ];
     let mut section = |title: &str, parts: Vec<String>| {
         page.push(format!("## {title}"));
         page.extend(parts);
@@ -29,16 +34,29 @@ pub fn markdown(step: &Manifest) -> String {
     );
     if !step.peer_permissions.is_empty() {
         let about = "And in the second account or Region that it works in:";
-        section("Permissions in the other place", vec![about.into(), permissions(&step.peer_permissions)]);
+        section(
+            "Permissions in the other place",
+            vec![about.into(), permissions(&step.peer_permissions)],
+        );
     }
     section("Errors", errors(&step.errors));
     section("Examples", step.examples.iter().map(code).collect());
     let limit = time(step.timeout_seconds);
-    let limit = format!("When AWS takes longer than {limit}, the step is cancelled and fails as `TimedOut`.");
+    let limit = format!(
+        "When AWS takes longer than {limit}, the step is cancelled and fails as `TimedOut`."
+    );
     section("Time limit", vec![limit]);
     if !step.rundeck.is_empty() {
-        let types = step.rundeck.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        section("In Rundeck", vec![format!("It stands for the provider types {types}.")]);
+        let types = step
+            .rundeck
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        section(
+            "In Rundeck",
+            vec![format!("It stands for the provider types {types}.")],
+        );
     }
     section("What it was proven against", vec![step.proven.clone()]);
     page.retain(|part| !part.is_empty());
@@ -47,20 +65,36 @@ pub fn markdown(step: &Manifest) -> String {
 
 /// A Markdown table that can be read as it is: all columns but the last have one width.
 #[must_use]
-pub fn table<R: IntoIterator<Item = String>>(heading: &[&str], rows: impl IntoIterator<Item = R>) -> String {
+pub fn table<R: IntoIterator<Item = String>>(
+    heading: &[&str],
+    rows: impl IntoIterator<Item = R>,
+) -> String {
     let cell = |text: String| text.replace('|', "\\|").replace('\n', " ");
     let heading = heading.iter().map(ToString::to_string).collect();
     let mut table: Vec<Vec<String>> = vec![heading, Vec::new()];
-    table.extend(rows.into_iter().map(|row| row.into_iter().map(cell).collect()));
+    table.extend(
+        rows.into_iter()
+            .map(|row| row.into_iter().map(cell).collect()),
+    );
     let width = |column: usize| {
         let cells = table.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default().max(3)
+        cells
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or_default()
+            .max(3)
     };
     let last = table[0].len().saturating_sub(1);
-    let widths: Vec<_> = (0..=last).map(|column| if column == last { 3 } else { width(column) }).collect();
+    let widths: Vec<_> = (0..=last)
+        .map(|column| if column == last { 3 } else { width(column) })
+        .collect();
     table[1] = widths.iter().map(|width| "-".repeat(*width)).collect();
     let line = |row: &Vec<String>| {
-        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<_> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         format!("| {} |", cells.join(" | "))
     };
     table.iter().map(line).collect::<Vec<_>>().join("\n")
@@ -74,30 +108,66 @@ fn parameters(schema: &Value) -> String {
         Value::Object(map) if map.is_empty() => "optional".into(),
         default => format!("default `{default}`"),
     };
-    let row = |field: Field| [format!("`{}`", field.name), field.kind.clone(), need(&field), field.text];
+    let row = |field: Field| {
+        [
+            format!("`{}`", field.name),
+            field.kind.clone(),
+            need(&field),
+            field.text,
+        ]
+    };
     let rows: Vec<_> = fields(schema).into_iter().map(row).collect();
-    if rows.is_empty() { "It takes none.".into() } else { table(&["parameter", "type", "", ""], rows) }
+    if rows.is_empty() {
+        "It takes none.".into()
+    } else {
+        table(&["parameter", "type", "", ""], rows)
+    }
 }
 
 fn output(schema: &Value) -> String {
     let row = |field: Field| {
-        let kind = if field.nullable { format!("{} or null", field.kind) } else { field.kind };
+        let kind = if field.nullable {
+            format!("{} or null", field.kind)
+        } else {
+            field.kind
+        };
         [format!("`{}`", field.name), kind, field.text]
     };
     let rows: Vec<_> = fields(schema).into_iter().map(row).collect();
-    let about = schema["description"].as_str().unwrap_or("It answers nothing more.").replace('\n', " ");
-    if rows.is_empty() { about } else { format!("{about}\n\n{}", table(&["field", "type", ""], rows)) }
+    let about = schema["description"]
+        .as_str()
+        .unwrap_or("It answers nothing more.")
+        .replace('\n', " ");
+    if rows.is_empty() {
+        about
+    } else {
+        format!("{about}\n\n{}", table(&["field", "type", ""], rows))
+    }
 }
 
 fn permissions(statements: &[Statement]) -> String {
-    let listed = |words: &[String]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+    let listed = |words: &[String]| {
+        words
+            .iter()
+            .map(|word| format!("`{word}`"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let line = |statement: &Statement| {
         let condition = match &statement.condition {
             Value::Null => String::new(),
             condition => format!(", under the condition `{condition}`"),
         };
-        let reason = statement.reason.as_ref().map(|reason| format!(". {reason}")).unwrap_or_default();
-        format!("- {} on {}{condition}{reason}", listed(&statement.actions), listed(&statement.resources))
+        let reason = statement
+            .reason
+            .as_ref()
+            .map(|reason| format!(". {reason}"))
+            .unwrap_or_default();
+        format!(
+            "- {} on {}{condition}{reason}",
+            listed(&statement.actions),
+            listed(&statement.resources)
+        )
     };
     statements.iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -106,9 +176,16 @@ fn errors(own: &[(ErrorName, String)]) -> Vec<String> {
     let general = schema_for!(ErrorName).to_value();
     let general = general["oneOf"].as_array().into_iter().flatten();
     let text = |about: &Value, field: &str| about[field].as_str().unwrap_or_default().to_owned();
-    let general = general.map(|about| [format!("`{}`", text(about, "const")), text(about, "description")]);
+    let general = general.map(|about| {
+        [
+            format!("`{}`", text(about, "const")),
+            text(about, "description"),
+        ]
+    });
     let general = table(&["error", "with every step"], general);
-    let own = own.iter().map(|(name, text)| [format!("`{name}`"), text.clone()]);
+    let own = own
+        .iter()
+        .map(|(name, text)| [format!("`{name}`"), text.clone()]);
     let mut tables = vec![table(&["error", "with this step"], own), general];
     if tables[0].lines().count() == 2 {
         tables.remove(0);
@@ -179,13 +256,23 @@ mod tests {
         ] {
             assert!(page.contains(part), "{part} is not in:\n{page}");
         }
-        assert!(page.ends_with("## What it was proven against\n\nProven on the local cloud.\n"), "{page}");
+        assert!(
+            page.ends_with("## What it was proven against\n\nProven on the local cloud.\n"),
+            "{page}"
+        );
     }
 
     #[test]
     fn a_step_without_parameters_and_errors_of_its_own_says_so() {
-        let page = markdown(&Manifest { parameters: json!({}), errors: Vec::new(), ..step() });
+        let page = markdown(&Manifest {
+            parameters: json!({}),
+            errors: Vec::new(),
+            ..step()
+        });
         assert!(page.contains("## Parameters\n\nIt takes none.\n"), "{page}");
-        assert!(page.contains("## Errors\n\n| error          | with every step"), "{page}");
+        assert!(
+            page.contains("## Errors\n\n| error          | with every step"),
+            "{page}"
+        );
     }
 }

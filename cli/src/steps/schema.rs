@@ -23,13 +23,21 @@ pub(super) fn fields(schema: &Value) -> Vec<Field> {
     found
 }
 
-fn gather<'a>(root: &'a Value, object: &'a Value, prefix: &str, around: &mut Vec<&'a Value>, found: &mut Vec<Field>) {
+fn gather<'a>(
+    root: &'a Value,
+    object: &'a Value,
+    prefix: &str,
+    around: &mut Vec<&'a Value>,
+    found: &mut Vec<Field>,
+) {
     // A type that holds itself is told once.
     if around.iter().any(|other| std::ptr::eq(*other, object)) {
         return;
     }
     around.push(object);
-    let required: Vec<_> = list(&object["required"]).filter_map(Value::as_str).collect();
+    let required: Vec<_> = list(&object["required"])
+        .filter_map(Value::as_str)
+        .collect();
     for (name, about) in object["properties"].as_object().into_iter().flatten() {
         let path = format!("{prefix}{name}");
         found.push(Field {
@@ -39,7 +47,9 @@ fn gather<'a>(root: &'a Value, object: &'a Value, prefix: &str, around: &mut Vec
             nullable: is_nullable(about),
             default: about["default"].clone(),
             // The only field of an enum's variant has its documentation at the variant.
-            text: Some(text(root, about)).filter(|text| !text.is_empty()).unwrap_or_else(|| text(root, object)),
+            text: Some(text(root, about))
+                .filter(|text| !text.is_empty())
+                .unwrap_or_else(|| text(root, object)),
         });
         let (within, suffix) = innermost(root, about);
         gather(root, within, &format!("{path}{suffix}."), around, found);
@@ -78,21 +88,32 @@ fn resolved<'a>(root: &'a Value, about: &'a Value) -> &'a Value {
 /// The type in words: `list of strings`, `"tcp" or "udp"`. That it may be null is told apart.
 pub(super) fn kind(root: &Value, about: &Value) -> String {
     let about = resolved(root, about);
-    let values = values(about).into_iter().map(|(value, _)| format!("`{value}`"));
-    let choices = choices(about).filter(|choice| self::values(choice).is_empty()).map(|choice| kind(root, choice));
+    let values = values(about)
+        .into_iter()
+        .map(|(value, _)| format!("`{value}`"));
+    let choices = choices(about)
+        .filter(|choice| self::values(choice).is_empty())
+        .map(|choice| kind(root, choice));
     let known: Vec<_> = values.chain(choices).collect();
     if !known.is_empty() {
         return or(known);
     }
-    let types = own_types(about).into_iter().filter(|kind| *kind != "null").map(|kind| match kind {
-        "array" => format!("list of {}", many(root, &about["items"])),
-        "object" if about["additionalProperties"].is_object() => {
-            format!("map of {}", many(root, &about["additionalProperties"]))
-        }
-        kind => kind.to_owned(),
-    });
+    let types = own_types(about)
+        .into_iter()
+        .filter(|kind| *kind != "null")
+        .map(|kind| match kind {
+            "array" => format!("list of {}", many(root, &about["items"])),
+            "object" if about["additionalProperties"].is_object() => {
+                format!("map of {}", many(root, &about["additionalProperties"]))
+            }
+            kind => kind.to_owned(),
+        });
     let types = or(types.collect());
-    if types.is_empty() { "any JSON".into() } else { types }
+    if types.is_empty() {
+        "any JSON".into()
+    } else {
+        types
+    }
 }
 
 fn many(root: &Value, about: &Value) -> String {
@@ -118,19 +139,24 @@ pub(super) fn types<'a>(root: &'a Value, about: &'a Value) -> Vec<&'a str> {
     let about = resolved(root, about);
     let values = values(about).into_iter().map(|(value, _)| type_of(value));
     let choices = choices(about).flat_map(|choice| types(root, choice));
-    own_types(about).into_iter().chain(values).chain(choices).collect()
+    own_types(about)
+        .into_iter()
+        .chain(values)
+        .chain(choices)
+        .collect()
 }
 
 /// The schema of a map's entries, where a value may be a map.
 pub(super) fn entries<'a>(root: &'a Value, about: &'a Value) -> Option<&'a Value> {
     let about = resolved(root, about);
     let types = types(root, about);
-    let is_map = types.is_empty() || types.contains(&"object") && about["additionalProperties"] != false;
+    let is_map =
+        types.is_empty() || types.contains(&"object") && about["additionalProperties"] != false;
     is_map.then_some(&about["additionalProperties"])
 }
 
-/// Whether a value has the type that a schema wants, and so do all values within it. Numbers' limits and texts' patterns
-/// are left to the step.
+/// Whether a value has the type that a schema wants, and so do all values within it. Numbers'
+/// limits and texts' patterns are left to the step.
 pub(super) fn fits(root: &Value, about: &Value, value: &Value) -> bool {
     if value.is_null() && is_nullable(about) {
         return true;
@@ -139,7 +165,11 @@ pub(super) fn fits(root: &Value, about: &Value, value: &Value) -> bool {
     if choices(about).next().is_some() && !choices(about).any(|choice| fits(root, choice, value)) {
         return false;
     }
-    let only = [about.get("const")].into_iter().flatten().chain(list(&about["enum"])).collect::<Vec<_>>();
+    let only = [about.get("const")]
+        .into_iter()
+        .flatten()
+        .chain(list(&about["enum"]))
+        .collect::<Vec<_>>();
     if !only.is_empty() && !only.contains(&value) {
         return false;
     }
@@ -149,14 +179,19 @@ pub(super) fn fits(root: &Value, about: &Value, value: &Value) -> bool {
         return false;
     }
     match value {
-        Value::Array(items) => about["items"].is_null() || items.iter().all(|item| fits(root, &about["items"], item)),
-        Value::Object(members) => {
-            members.iter().all(|(name, member)| match (about["properties"].get(name), &about["additionalProperties"]) {
+        Value::Array(items) => {
+            about["items"].is_null() || items.iter().all(|item| fits(root, &about["items"], item))
+        }
+        Value::Object(members) => members.iter().all(|(name, member)| {
+            match (
+                about["properties"].get(name),
+                &about["additionalProperties"],
+            ) {
                 (Some(own), _) => fits(root, own, member),
                 (None, Value::Bool(false)) => false,
                 (None, other) => !other.is_object() || fits(root, other, member),
-            })
-        }
+            }
+        }),
         _ => true,
     }
 }
@@ -185,19 +220,31 @@ fn is_nullable(about: &Value) -> bool {
 fn values(about: &Value) -> Vec<(&Value, &str)> {
     let text = about["description"].as_str().unwrap_or_default();
     let only = about.get("const").map(|value| (value, text));
-    let several = list(&about["enum"]).filter(|value| !value.is_null()).map(|value| (value, ""));
-    only.into_iter().chain(several).chain(choices(about).flat_map(values)).collect()
+    let several = list(&about["enum"])
+        .filter(|value| !value.is_null())
+        .map(|value| (value, ""));
+    only.into_iter()
+        .chain(several)
+        .chain(choices(about).flat_map(values))
+        .collect()
 }
 
 /// The schemas of which a value fits one.
 fn choices(about: &Value) -> impl Iterator<Item = &Value> {
-    list(&about["anyOf"]).chain(list(&about["oneOf"])).filter(|choice| choice["type"] != "null")
+    list(&about["anyOf"])
+        .chain(list(&about["oneOf"]))
+        .filter(|choice| choice["type"] != "null")
 }
 
 fn text(root: &Value, about: &Value) -> String {
     let resolved = resolved(root, about);
-    let own = about["description"].as_str().or(resolved["description"].as_str()).unwrap_or_default();
-    let told = values(resolved).into_iter().filter(|(_, text)| !text.is_empty());
+    let own = about["description"]
+        .as_str()
+        .or(resolved["description"].as_str())
+        .unwrap_or_default();
+    let told = values(resolved)
+        .into_iter()
+        .filter(|(_, text)| !text.is_empty());
     let told = told.map(|(value, text)| format!("`{value}`: {text}"));
     let all: Vec<_> = [own.to_owned()].into_iter().chain(told).collect();
     all.join(" ").replace('\n', " ")
@@ -229,17 +276,38 @@ mod tests {
         for (schema, words) in [
             (json!({ "type": "string" }), "string"),
             (json!({ "type": ["string", "null"] }), "string"),
-            (json!({ "type": ["string", "array"], "items": { "type": "string" } }), "string or list of strings"),
+            (
+                json!({ "type": ["string", "array"], "items": { "type": "string" } }),
+                "string or list of strings",
+            ),
             (
                 json!({ "type": "array", "items": { "type": "array", "items": { "type": "integer" } } }),
                 "list of lists of integers",
             ),
-            (json!({ "type": "object", "additionalProperties": { "type": "string" } }), "map of strings"),
-            (json!({ "$ref": "#/$defs/Protocol" }), "`\"tcp\"` or `\"udp\"`"),
-            (json!({ "anyOf": [{ "$ref": "#/$defs/Port" }, { "type": "null" }] }), "object"),
-            (json!({ "anyOf": [{ "type": "string" }, { "type": "integer" }] }), "string or integer"),
-            (json!({ "oneOf": [{ "enum": ["a", "b"] }, { "type": "object" }] }), "`\"a\"`, `\"b\"` or object"),
-            (json!({ "enum": ["a", "b", "c", null] }), "`\"a\"`, `\"b\"` or `\"c\"`"),
+            (
+                json!({ "type": "object", "additionalProperties": { "type": "string" } }),
+                "map of strings",
+            ),
+            (
+                json!({ "$ref": "#/$defs/Protocol" }),
+                "`\"tcp\"` or `\"udp\"`",
+            ),
+            (
+                json!({ "anyOf": [{ "$ref": "#/$defs/Port" }, { "type": "null" }] }),
+                "object",
+            ),
+            (
+                json!({ "anyOf": [{ "type": "string" }, { "type": "integer" }] }),
+                "string or integer",
+            ),
+            (
+                json!({ "oneOf": [{ "enum": ["a", "b"] }, { "type": "object" }] }),
+                "`\"a\"`, `\"b\"` or object",
+            ),
+            (
+                json!({ "enum": ["a", "b", "c", null] }),
+                "`\"a\"`, `\"b\"` or `\"c\"`",
+            ),
             (json!(true), "any JSON"),
         ] {
             assert_eq!(kind(&root, &schema), words, "{schema}");
@@ -277,7 +345,10 @@ mod tests {
                 "by_name.*.inner"
             ]
         );
-        assert_eq!((fields[0].required, fields[0].text.as_str()), (true, "Which ports."));
+        assert_eq!(
+            (fields[0].required, fields[0].text.as_str()),
+            (true, "Which ports.")
+        );
         assert_eq!(fields[1].text, "How. `\"tcp\"`: Streams.");
     }
 }

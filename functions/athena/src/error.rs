@@ -2,7 +2,10 @@
 
 use stepward::{AwsError, Service, StepError};
 
-const ATHENA: Service = Service { iam_prefix: "athena", codes: |_, _| None };
+const ATHENA: Service = Service {
+    iam_prefix: "athena",
+    codes: |_, _| None,
+};
 
 /// Converts the error of a call of Athena.
 pub(crate) fn athena_error(error: impl AwsError<aws_sdk_athena::Error>) -> StepError {
@@ -26,7 +29,11 @@ mod tests {
             ("AccessDeniedException", 400, ErrorName::AccessDenied),
             ("InternalServerException", 500, ErrorName::Internal),
         ] {
-            let error = athena_error(service_error(StartQueryExecutionError::generic, code, status));
+            let error = athena_error(service_error(
+                StartQueryExecutionError::generic,
+                code,
+                status,
+            ));
             assert_eq!(error.name, name, "{code}");
         }
     }

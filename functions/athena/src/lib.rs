@@ -40,22 +40,48 @@ pub struct Column {
 /// # Errors
 /// Why Athena failed.
 pub async fn first_rows(athena: &Client, query: &str, max_rows: usize) -> Result<Table, StepError> {
-    let mut pages = athena.get_query_results().query_execution_id(query).max_results(PAGE).into_paginator().send();
+    let mut pages = athena
+        .get_query_results()
+        .query_execution_id(query)
+        .max_results(PAGE)
+        .into_paginator()
+        .send();
     let mut table = Table::default();
     let mut first = true;
     // One row beyond tells that there are more.
     while table.rows.len() <= max_rows
         && let Some(page) = pages.next().await
     {
-        let Some(result) = page.map_err(athena_error)?.result_set else { break };
-        let mut rows: Vec<_> = result.rows.unwrap_or_default().into_iter().map(values).collect();
+        let Some(result) = page.map_err(athena_error)?.result_set else {
+            break;
+        };
+        let mut rows: Vec<_> = result
+            .rows
+            .unwrap_or_default()
+            .into_iter()
+            .map(values)
+            .collect();
         if first {
-            let columns = result.result_set_metadata.and_then(|about| about.column_info).unwrap_or_default();
-            table.columns =
-                columns.into_iter().map(|column| Column { name: column.name, r#type: column.r#type }).collect();
+            let columns = result
+                .result_set_metadata
+                .and_then(|about| about.column_info)
+                .unwrap_or_default();
+            table.columns = columns
+                .into_iter()
+                .map(|column| Column {
+                    name: column.name,
+                    r#type: column.r#type,
+                })
+                .collect();
             // A SELECT's first row repeats the column names; other statements' does not.
-            let names = table.columns.iter().map(|column| Some(column.name.as_str()));
-            if rows.first().is_some_and(|row| row.iter().map(Option::as_deref).eq(names)) {
+            let names = table
+                .columns
+                .iter()
+                .map(|column| Some(column.name.as_str()));
+            if rows
+                .first()
+                .is_some_and(|row| row.iter().map(Option::as_deref).eq(names))
+            {
                 rows.remove(0);
             }
             first = false;
@@ -68,5 +94,9 @@ pub async fn first_rows(athena: &Client, query: &str, max_rows: usize) -> Result
 }
 
 fn values(row: Row) -> Vec<Option<String>> {
-    row.data.unwrap_or_default().into_iter().map(|datum| datum.var_char_value).collect()
+    row.data
+        .unwrap_or_default()
+        .into_iter()
+        .map(|datum| datum.var_char_value)
+        .collect()
 }

@@ -33,7 +33,11 @@ mod tests {
             ("ValidationError", 400, ErrorName::InvalidInput),
             ("Throttling", 400, ErrorName::Throttled),
         ] {
-            let error = autoscaling_error(service_error(UpdateAutoScalingGroupError::generic, code, status));
+            let error = autoscaling_error(service_error(
+                UpdateAutoScalingGroupError::generic,
+                code,
+                status,
+            ));
             assert_eq!(error.name, name, "{code}");
         }
     }

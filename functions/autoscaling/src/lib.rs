@@ -35,22 +35,31 @@ impl Sizes {
 
 impl fmt::Display for Sizes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "minimum {}, desired {}, maximum {}", self.min_size, self.desired_capacity, self.max_size)
+        write!(
+            f,
+            "minimum {}, desired {}, maximum {}",
+            self.min_size, self.desired_capacity, self.max_size
+        )
     }
 }
 
 /// What an instance counts of the group's capacity.
 fn weight(instance: &Instance) -> i32 {
-    instance.weighted_capacity().and_then(|weight| weight.parse().ok()).unwrap_or(1)
+    instance
+        .weighted_capacity()
+        .and_then(|weight| weight.parse().ok())
+        .unwrap_or(1)
 }
 
 /// The instances in service, in what they count.
 pub fn in_service(group: &AutoScalingGroup) -> impl Iterator<Item = i32> {
-    let serving = |instance: &&Instance| instance.lifecycle_state() == Some(&LifecycleState::InService);
+    let serving =
+        |instance: &&Instance| instance.lifecycle_state() == Some(&LifecycleState::InService);
     group.instances().iter().filter(serving).map(weight)
 }
 
-/// Whether the group has what it wants. With weights it can have more, if it could not do with an instance less.
+/// Whether the group has what it wants. With weights it can have more, if it could not do with an
+/// instance less.
 #[must_use]
 pub fn settled(group: &AutoScalingGroup, desired: i32) -> bool {
     let units: i32 = in_service(group).sum();
@@ -62,15 +71,24 @@ fn has_too_few(group: &AutoScalingGroup, desired: i32) -> bool {
     in_service(group).sum::<i32>() < desired
 }
 
-/// Whether an instance is on its way that brings the group nearer to this capacity: one that comes when there are too
-/// few, else one that goes. An instance that a lifecycle hook keeps from going says nothing of those that are missing,
-/// and one that is retained goes nowhere.
+/// Whether an instance is on its way that brings the group nearer to this capacity: one that comes
+/// when there are too few, else one that goes. An instance that a lifecycle hook keeps from going
+/// says nothing of those that are missing, and one that is retained goes nowhere.
 /// <https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-lifecycle.html>
 #[must_use]
 pub fn in_transit(group: &AutoScalingGroup, desired: i32) -> bool {
-    let needed = if has_too_few(group, desired) { "Pending" } else { "Terminating" };
-    let mut states = group.instances().iter().filter_map(Instance::lifecycle_state);
-    states.any(|state| state.as_str().starts_with(needed) && *state != LifecycleState::TerminatingRetained)
+    let needed = if has_too_few(group, desired) {
+        "Pending"
+    } else {
+        "Terminating"
+    };
+    let mut states = group
+        .instances()
+        .iter()
+        .filter_map(Instance::lifecycle_state);
+    states.any(|state| {
+        state.as_str().starts_with(needed) && *state != LifecycleState::TerminatingRetained
+    })
 }
 
 /// The process that the group needs to reach this capacity, if it is suspended.
@@ -80,8 +98,16 @@ pub fn suspended(group: &AutoScalingGroup, desired: i32) -> Option<&'static str>
     if settled(group, desired) {
         return None;
     }
-    let needed = if has_too_few(group, desired) { "Launch" } else { "Terminate" };
-    group.suspended_processes().iter().any(|process| process.process_name() == Some(needed)).then_some(needed)
+    let needed = if has_too_few(group, desired) {
+        "Launch"
+    } else {
+        "Terminate"
+    };
+    group
+        .suspended_processes()
+        .iter()
+        .any(|process| process.process_name() == Some(needed))
+        .then_some(needed)
 }
 
 /// The error as it is, but for one that comes as a fault of AWS and is a state of the account.
@@ -97,7 +123,11 @@ pub fn explained(error: StepError) -> StepError {
          (AWSServiceRoleForAutoScaling, unless it has another) and create it anew",
         error.message
     );
-    StepError { name: ErrorName::Conflict, message, ..error }
+    StepError {
+        name: ErrorName::Conflict,
+        message,
+        ..error
+    }
 }
 
 #[cfg(test)]
@@ -108,10 +138,15 @@ mod tests {
     fn weights_count_as_capacity_and_may_exceed_it() {
         let weighing = |weights: &[&str]| {
             let instance = |weight: &&str| {
-                Instance::builder().lifecycle_state(LifecycleState::InService).weighted_capacity(*weight).build()
+                Instance::builder()
+                    .lifecycle_state(LifecycleState::InService)
+                    .weighted_capacity(*weight)
+                    .build()
             };
             let instances = weights.iter().map(instance).collect();
-            AutoScalingGroup::builder().set_instances(Some(instances)).build()
+            AutoScalingGroup::builder()
+                .set_instances(Some(instances))
+                .build()
         };
         assert!(settled(&weighing(&["4", "4"]), 8));
         assert!(settled(&weighing(&["4", "4"]), 6));
@@ -132,8 +167,11 @@ mod tests {
             (TerminatingRetained, 0, false),
             (InService, 3, false),
         ] {
-            let instances = [InService, state.clone()].map(|state| Instance::builder().lifecycle_state(state).build());
-            let group = AutoScalingGroup::builder().set_instances(Some(instances.into())).build();
+            let instances = [InService, state.clone()]
+                .map(|state| Instance::builder().lifecycle_state(state).build());
+            let group = AutoScalingGroup::builder()
+                .set_instances(Some(instances.into()))
+                .build();
             assert_eq!(in_transit(&group, desired), expected, "{state} {desired}");
         }
     }

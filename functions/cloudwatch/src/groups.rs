@@ -18,30 +18,43 @@ pub(crate) struct Group<'a> {
 impl<'a> Group<'a> {
     pub(crate) fn of(text: &'a str) -> Self {
         match text.splitn(7, ':').collect::<Vec<_>>()[..] {
-            ["arn", _, "logs", region, account, "log-group", name] => {
-                Self { place: Some((region, account)), name: name.strip_suffix(":*").unwrap_or(name) }
-            }
-            _ => Self { place: None, name: text },
+            ["arn", _, "logs", region, account, "log-group", name] => Self {
+                place: Some((region, account)),
+                name: name.strip_suffix(":*").unwrap_or(name),
+            },
+            _ => Self {
+                place: None,
+                name: text,
+            },
         }
     }
 
-    /// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_CreateLogGroup.html> (`logGroupName`)
+    /// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_CreateLogGroup.html>
+    /// (`logGroupName`)
     pub(crate) fn is_legal(&self) -> bool {
         let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-/#".contains(&b);
-        let digits = |account: &str| account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+        let digits =
+            |account: &str| account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
         (1..=512).contains(&self.name.len())
             && self.name.bytes().all(legal)
-            && self.place.is_none_or(|(region, account)| !region.is_empty() && digits(account))
+            && self
+                .place
+                .is_none_or(|(region, account)| !region.is_empty() && digits(account))
     }
 
-    /// As policies name it. Actions other than those on tags are checked against the form with `:*`.
+    /// As policies name it. Actions other than those on tags are checked against the form with
+    /// `:*`.
     /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/iam-access-control-overview-cwl.html>
     fn arns(&self) -> [String; 2] {
         let name = literal(self.name);
         let arn = match self.place {
             None => arn("logs", &format!("log-group:{name}")),
             Some((region, account)) => {
-                format!("arn:$partition:logs:{}:{}:log-group:{name}", literal(region), literal(account))
+                format!(
+                    "arn:$partition:logs:{}:{}:log-group:{name}",
+                    literal(region),
+                    literal(account)
+                )
             }
         };
         [format!("{arn}:*"), arn]
@@ -61,22 +74,28 @@ pub fn group_arns(group: &str) -> [String; 2] {
 pub fn check_group_name(parameter: &str, name: &str) -> Result<(), StepError> {
     let group = Group::of(name);
     require(group.place.is_none() && group.is_legal(), || {
-        format!("{parameter} is `{name}`, not a log group's name: 1 to 512 letters, digits and . _ - / #")
+        format!(
+            "{parameter} is `{name}`, not a log group's name: 1 to 512 letters, digits and . _ - / #"
+        )
     })
 }
 
-/// Checks that log groups given by ARNs can be searched from where the step works. They may be another account's, which
-/// shares them with this one, but not another Region's.
+/// Checks that log groups given by ARNs can be searched from where the step works. They may be
+/// another account's, which shares them with this one, but not another Region's.
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch-Unified-Cross-Account.html>
 ///
 /// # Errors
 /// `InvalidInput` naming the log group.
 pub(crate) fn check_place(place: &Place, log_groups: &[String]) -> Result<(), StepError> {
     let here = format!("arn:{}:logs:{}:", place.partition, place.region);
-    let elsewhere = log_groups.iter().find(|group| group.starts_with("arn:") && !group.starts_with(&here));
+    let elsewhere = log_groups
+        .iter()
+        .find(|group| group.starts_with("arn:") && !group.starts_with(&here));
     elsewhere.map_or(Ok(()), |group| {
-        Err(ErrorName::InvalidInput
-            .because(format!("log_groups: {group} is not in Region {}, where this step works", place.region)))
+        Err(ErrorName::InvalidInput.because(format!(
+            "log_groups: {group} is not in Region {}, where this step works",
+            place.region
+        )))
     })
 }
 
@@ -88,13 +107,18 @@ mod tests {
 
     #[test]
     fn a_log_group_of_another_region_or_partition_is_refused() {
-        let place = Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
+        let place = Place {
+            partition: "aws".into(),
+            region: "eu-west-1".into(),
+            account_id: "222222222222".into(),
+        };
         let check = |group: &str| check_place(&place, &["/app".into(), group.into()]);
         check("arn:aws:logs:eu-west-1:222222222222:log-group:/app").unwrap();
         check("arn:aws:logs:eu-west-1:333333333333:log-group:/app:*").unwrap();
-        for group in
-            ["arn:aws:logs:us-east-1:222222222222:log-group:/app", "arn:aws-cn:logs:eu-west-1:2:log-group:/app"]
-        {
+        for group in [
+            "arn:aws:logs:us-east-1:222222222222:log-group:/app",
+            "arn:aws-cn:logs:eu-west-1:2:log-group:/app",
+        ] {
             let error = check(group).unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
             assert!(error.message.contains(group), "{error}");
@@ -104,10 +128,15 @@ mod tests {
     #[test]
     fn a_log_group_of_another_account_is_named_by_its_arn() {
         let [all, plain] = group_arns("arn:aws:logs:eu-west-1:333333333333:log-group:/aws/x:*");
-        let statements = Permissions::default().allow(&["logs:StartQuery"], [all.clone(), plain]).of_any_parameters();
+        let statements = Permissions::default()
+            .allow(&["logs:StartQuery"], [all.clone(), plain])
+            .of_any_parameters();
         assert_eq!(
             statements[0].resources,
-            ["arn:$partition:logs:*:*:log-group:*", "arn:$partition:logs:*:*:log-group:*:*"]
+            [
+                "arn:$partition:logs:*:*:log-group:*",
+                "arn:$partition:logs:*:*:log-group:*:*"
+            ]
         );
         assert!(all.contains("333333333333"));
     }

@@ -1,4 +1,5 @@
-//! What the CloudWatch Logs steps share: names of log groups, and a query from its start to its rows.
+//! What the CloudWatch Logs steps share: names of log groups, and a query from its start to its
+//! rows.
 
 mod error;
 mod groups;
@@ -30,14 +31,20 @@ use rows::{Statistics, table};
 
 /// Between two looks at a query, at first. Most take a few seconds.
 const POLL: Duration = Duration::from_secs(2);
-/// How long to wait before each look for a query to stop: the call that the job's end has cut off may just start it.
-const PATIENCE: [Duration; 3] = [Duration::ZERO, Duration::from_secs(5), Duration::from_secs(10)];
+/// How long to wait before each look for a query to stop: the call that the job's end has cut off
+/// may just start it.
+const PATIENCE: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+];
 /// CloudWatch Logs ends a query after 60 minutes.
 /// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_StartQuery.html>
 pub const TIMEOUT: Duration = Duration::from_mins(65);
 /// The longest query, in characters. (The same page.)
 const MAX_TEXT: usize = 10_000;
-/// The longest query that a person can give: room is left for the line by which a later call knows it.
+/// The longest query that a person can give: room is left for the line by which a later call knows
+/// it.
 pub const MAX_QUERY: usize = MAX_TEXT - 100;
 /// The most rows that a query step answers.
 pub const MAX_ROWS: u16 = 10_000;
@@ -69,20 +76,38 @@ pub struct Started {
 ///
 /// # Errors
 /// `InvalidInput` naming the parameter.
-pub fn check(log_groups: &[String], unit: TimeUnit, past: Count, limit: u16) -> Result<(), StepError> {
+pub fn check(
+    log_groups: &[String],
+    unit: TimeUnit,
+    past: Count,
+    limit: u16,
+) -> Result<(), StepError> {
     require(log_groups.len() <= MAX_GROUPS, || {
-        format!("log_groups has {} log groups; a query searches at most {MAX_GROUPS}", log_groups.len())
+        format!(
+            "log_groups has {} log groups; a query searches at most {MAX_GROUPS}",
+            log_groups.len()
+        )
     })?;
     for group in log_groups {
         require(Group::of(group).is_legal(), || {
             format!("log_groups has `{group}`, which is neither a log group's name nor its ARN")
         })?;
     }
-    require(past.0 > 0, || "past_range is 0; it must be 1 or more".into())?;
-    require(unit.seconds(past).is_some_and(|seconds| seconds <= now()), || {
-        format!("past_range is {} {unit:?}, which begins before 1970", past.0)
+    require(past.0 > 0, || {
+        "past_range is 0; it must be 1 or more".into()
     })?;
-    require((1..=MAX_ROWS).contains(&limit), || format!("limit is {limit}, not 1 to {MAX_ROWS}"))
+    require(
+        unit.seconds(past).is_some_and(|seconds| seconds <= now()),
+        || {
+            format!(
+                "past_range is {} {unit:?}, which begins before 1970",
+                past.0
+            )
+        },
+    )?;
+    require((1..=MAX_ROWS).contains(&limit), || {
+        format!("limit is {limit}, not 1 to {MAX_ROWS}")
+    })
 }
 
 /// What a query needs on these log groups; on all where only the query tells which.
@@ -90,21 +115,30 @@ pub fn check(log_groups: &[String], unit: TimeUnit, past: Count, limit: u16) -> 
 pub fn permissions(log_groups: &[String]) -> Permissions {
     let start = Permissions::default();
     let start = if log_groups.is_empty() {
-        start.allow_on_all(&["logs:StartQuery"], "The log groups stand in the saved query.")
+        start.allow_on_all(
+            &["logs:StartQuery"],
+            "The log groups stand in the saved query.",
+        )
     } else {
-        start.allow(&["logs:StartQuery"], log_groups.iter().flat_map(|group| group_arns(group)))
+        start.allow(
+            &["logs:StartQuery"],
+            log_groups.iter().flat_map(|group| group_arns(group)),
+        )
     };
     start
         .allow(&["logs:DescribeQueries", "logs:StopQuery"], ["*"])
-        .allow_on_all(&["logs:GetQueryResults"], "A query's ID, which nobody can guess, does not tell its log groups.")
+        .allow_on_all(
+            &["logs:GetQueryResults"],
+            "A query's ID, which nobody can guess, does not tell its log groups.",
+        )
 }
 
-/// Runs a query: starts it, or finds it where an earlier call of this step has, and looks at it. `query` is only asked
-/// for where there is none yet.
+/// Runs a query: starts it, or finds it where an earlier call of this step has, and looks at it.
+/// `query` is only asked for where there is none yet.
 ///
 /// # Errors
-/// `InvalidInput` for a log group that cannot be searched from here, `StepFailed` when the query ended otherwise than
-/// well, or why CloudWatch Logs failed.
+/// `InvalidInput` for a log group that cannot be searched from here, `StepFailed` when the query
+/// ended otherwise than well, or why CloudWatch Logs failed.
 pub async fn run(
     ctx: &Context,
     resume: Option<Resume>,
@@ -123,12 +157,23 @@ pub async fn run(
     look(ctx, started, limit, patience).await
 }
 
-/// The query that an earlier call of this step has started and whose ID was lost, when it runs or has succeeded.
+/// The query that an earlier call of this step has started and whose ID was lost, when it runs or
+/// has succeeded.
 async fn find(ctx: &Context) -> Result<Option<Started>, StepError> {
-    let usable = [QueryStatus::Scheduled, QueryStatus::Running, QueryStatus::Complete];
-    let found = marked(ctx, &usable).await?.into_iter().find_map(|query| started(&mark(ctx), query));
+    let usable = [
+        QueryStatus::Scheduled,
+        QueryStatus::Running,
+        QueryStatus::Complete,
+    ];
+    let found = marked(ctx, &usable)
+        .await?
+        .into_iter()
+        .find_map(|query| started(&mark(ctx), query));
     if let Some(query) = &found {
-        ctx.log(format_args!("CloudWatch Logs query {} was started by an earlier call", query.query_id));
+        ctx.log(format_args!(
+            "CloudWatch Logs query {} was started by an earlier call",
+            query.query_id
+        ));
     }
     Ok(found)
 }
@@ -143,7 +188,9 @@ async fn start(ctx: &Context, query: &Query) -> Result<Started, StepError> {
         QueryLanguage::Cwli => format!("{}\n{}{from} {to}", query.text, mark(ctx)),
         _ => query.text.clone(),
     };
-    require(text.chars().count() <= MAX_TEXT, || format!("the query has more than {MAX_QUERY} characters"))?;
+    require(text.chars().count() <= MAX_TEXT, || {
+        format!("the query has more than {MAX_QUERY} characters")
+    })?;
     let request = ctx
         .client(Client::new)
         .start_query()
@@ -156,60 +203,107 @@ async fn start(ctx: &Context, query: &Query) -> Result<Started, StepError> {
         [] => request,
         // A name alone could go either way; IAM on the local cloud reads it here.
         [one] if Group::of(one).place.is_none() => request.log_group_name(one),
-        many => many
-            .iter()
-            .fold(request, |request, group| request.log_group_identifiers(group.strip_suffix(":*").unwrap_or(group))),
+        many => many.iter().fold(request, |request, group| {
+            request.log_group_identifiers(group.strip_suffix(":*").unwrap_or(group))
+        }),
     };
     // Sent once: after a lost answer, the SDK's own retry would start a second query.
     let once = Config::builder().retry_config(RetryConfig::disabled());
     let answer = match request.customize().config_override(once).send().await {
         Ok(answer) => answer,
-        Err(error) if error.raw_response().is_some_and(|answer| answer.status().is_client_error()) => {
+        Err(error)
+            if error
+                .raw_response()
+                .is_some_and(|answer| answer.status().is_client_error()) =>
+        {
             return Err(logs_error(error));
         }
         // It may have started all the same.
         Err(error) => return find(ctx).await?.ok_or_else(|| logs_error(error)),
     };
-    let query_id = answer
-        .query_id
-        .ok_or_else(|| ErrorName::Internal.because("CloudWatch Logs started the query but gave no ID; try again"))?;
-    ctx.log(format_args!("CloudWatch Logs query {query_id} started, from {} to {}", moment(from), moment(to)));
+    let query_id = answer.query_id.ok_or_else(|| {
+        ErrorName::Internal.because("CloudWatch Logs started the query but gave no ID; try again")
+    })?;
+    ctx.log(format_args!(
+        "CloudWatch Logs query {query_id} started, from {} to {}",
+        moment(from),
+        moment(to)
+    ));
     Ok(Started { query_id, from, to })
 }
 
 /// Looks at a query: pending while it runs, its rows when it is complete.
-async fn look(ctx: &Context, query: Started, limit: u16, patience: Duration) -> Result<Progress<Answered>, StepError> {
+async fn look(
+    ctx: &Context,
+    query: Started,
+    limit: u16,
+    patience: Duration,
+) -> Result<Progress<Answered>, StepError> {
     let logs = ctx.client(Client::new);
     let id = &query.query_id;
-    let answer = logs.get_query_results().query_id(id).send().await.map_err(logs_error)?;
-    let statistics = answer.statistics.as_ref().map(Statistics::from).unwrap_or_default();
-    let failed = |what: &str| Err(ErrorName::StepFailed.because(format!("CloudWatch Logs query {id} {what}")));
+    let answer = logs
+        .get_query_results()
+        .query_id(id)
+        .send()
+        .await
+        .map_err(logs_error)?;
+    let statistics = answer
+        .statistics
+        .as_ref()
+        .map(Statistics::from)
+        .unwrap_or_default();
+    let failed = |what: &str| {
+        Err(ErrorName::StepFailed.because(format!("CloudWatch Logs query {id} {what}")))
+    };
     match &answer.status {
         Some(QueryStatus::Complete) => {}
         Some(QueryStatus::Failed) => {
-            return failed("failed, and CloudWatch Logs gives no reason; try a shorter time or fewer log groups");
+            return failed(
+                "failed, and CloudWatch Logs gives no reason; try a shorter time or fewer log groups",
+            );
         }
-        Some(QueryStatus::Cancelled) => return failed("was stopped by somebody; run the step again"),
+        Some(QueryStatus::Cancelled) => {
+            return failed("was stopped by somebody; run the step again");
+        }
         Some(QueryStatus::Timeout) => {
-            return failed("ran into CloudWatch Logs' limit of 60 minutes; search a shorter time or fewer log groups");
+            return failed(
+                "ran into CloudWatch Logs' limit of 60 minutes; search a shorter time or fewer log groups",
+            );
         }
         Some(QueryStatus::UnknownValue) => {
-            return failed("is in an unknown state, says CloudWatch Logs; look at its history, then run it again");
+            return failed(
+                "is in an unknown state, says CloudWatch Logs; look at its history, then run it again",
+            );
         }
         other => {
-            let state = other.as_ref().map_or("scheduled".into(), |state| state.as_str().to_lowercase());
-            let progress = format!("query {id} is {state}, {} log events read", statistics.records_scanned);
+            let state = other
+                .as_ref()
+                .map_or("scheduled".into(), |state| state.as_str().to_lowercase());
+            let progress = format!(
+                "query {id} is {state}, {} log events read",
+                statistics.records_scanned
+            );
             return Progress::pending(&query, patience, progress);
         }
     }
     let (mut results, mut next) = (answer.results.unwrap_or_default(), answer.next_token);
     while let Some(token) = next.filter(|_| results.len() < limit.into()) {
-        let page = logs.get_query_results().query_id(id).next_token(token).send().await.map_err(logs_error)?;
+        let page = logs
+            .get_query_results()
+            .query_id(id)
+            .next_token(token)
+            .send()
+            .await
+            .map_err(logs_error)?;
         results.extend(page.results.unwrap_or_default());
         next = page.next_token;
     }
     let (columns, rows) = table(results);
-    let Statistics { records_matched, records_scanned, bytes_scanned } = statistics;
+    let Statistics {
+        records_matched,
+        records_scanned,
+        bytes_scanned,
+    } = statistics;
     ctx.log(format_args!(
         "{} rows, from {records_matched} of {records_scanned} log events, {bytes_scanned} bytes scanned",
         rows.len()
@@ -241,13 +335,23 @@ pub async fn stop(ctx: &Context, resume: Option<Resume>) -> Result<(), StepError
     }
     let mut failure = Ok(());
     for id in ids {
-        match ctx.client(Client::new).stop_query().query_id(&id).send().await {
-            Ok(answer) if answer.success => ctx.log(format_args!("CloudWatch Logs query {id} stopped")),
+        match ctx
+            .client(Client::new)
+            .stop_query()
+            .query_id(&id)
+            .send()
+            .await
+        {
+            Ok(answer) if answer.success => {
+                ctx.log(format_args!("CloudWatch Logs query {id} stopped"))
+            }
             // Which is an error to CloudWatch Logs.
             // https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_StopQuery.html
             Err(error) if error.code() != Some("InvalidParameterException") => {
                 let error = logs_error(error);
-                ctx.log(format_args!("CloudWatch Logs query {id} was not stopped: {error}"));
+                ctx.log(format_args!(
+                    "CloudWatch Logs query {id} was not stopped: {error}"
+                ));
                 failure = failure.and(Err(error));
             }
             _ => ctx.log(format_args!("CloudWatch Logs query {id} had ended already")),
@@ -261,7 +365,10 @@ async fn running(ctx: &Context) -> Result<Vec<String>, StepError> {
     for wait in PATIENCE {
         tokio::time::sleep(wait).await;
         let found = marked(ctx, &[QueryStatus::Scheduled, QueryStatus::Running]).await?;
-        let ids: BTreeSet<_> = found.into_iter().filter_map(|query| query.query_id).collect();
+        let ids: BTreeSet<_> = found
+            .into_iter()
+            .filter_map(|query| query.query_id)
+            .collect();
         if !ids.is_empty() {
             return Ok(ids.into_iter().collect());
         }
@@ -274,5 +381,9 @@ fn started(mark: &str, query: QueryInfo) -> Option<Started> {
     let (_, range) = query.query_string.as_deref()?.rsplit_once(mark)?;
     let mut range = range.split_whitespace().map(str::parse);
     let (from, to) = (range.next()?.ok()?, range.next()?.ok()?);
-    Some(Started { query_id: query.query_id?, from, to })
+    Some(Started {
+        query_id: query.query_id?,
+        from,
+        to,
+    })
 }

@@ -55,7 +55,10 @@ impl<'de> Deserialize<'de> for Count {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Count, E> {
-                text.trim().parse().map(Count).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+                text.trim()
+                    .parse()
+                    .map(Count)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
 
@@ -82,7 +85,9 @@ pub(crate) fn now() -> i64 {
 }
 
 pub(crate) fn moment(seconds: i64) -> String {
-    DateTime::from_secs(seconds).fmt(DateTimeFormat::DateTime).unwrap_or_else(|_| seconds.to_string())
+    DateTime::from_secs(seconds)
+        .fmt(DateTimeFormat::DateTime)
+        .unwrap_or_else(|_| seconds.to_string())
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use serde::Serialize;
 /// A finished query.
 #[derive(Debug, JsonSchema, Serialize)]
 pub struct Answered {
-    /// The names of the columns, in order. `@ptr`, CloudWatch Logs' own pointer to the log event, is left out.
+    /// The names of the columns, in order. `@ptr`, CloudWatch Logs' own pointer to the log event,
+    /// is left out.
     pub(crate) columns: Vec<String>,
     /// The rows; `null` where a row lacks the column.
     pub(crate) rows: Vec<Vec<Option<String>>>,
@@ -37,7 +38,11 @@ pub(crate) struct Statistics {
 }
 
 impl From<&QueryStatistics> for Statistics {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers, sent as doubles")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole numbers, sent as doubles"
+    )]
     fn from(read: &QueryStatistics) -> Self {
         Self {
             records_matched: read.records_matched as u64,
@@ -53,12 +58,17 @@ pub(crate) fn table(results: Vec<Vec<ResultField>>) -> (Vec<String>, Vec<Vec<Opt
     for result in results {
         let mut row = vec![None; columns.len()];
         for ResultField { field, value, .. } in result {
-            let Some(field) = field.filter(|field| field != "@ptr") else { continue };
-            let column = columns.iter().position(|column| *column == field).unwrap_or_else(|| {
-                columns.push(field);
-                row.push(None);
-                columns.len() - 1
-            });
+            let Some(field) = field.filter(|field| field != "@ptr") else {
+                continue;
+            };
+            let column = columns
+                .iter()
+                .position(|column| *column == field)
+                .unwrap_or_else(|| {
+                    columns.push(field);
+                    row.push(None);
+                    columns.len() - 1
+                });
             row[column] = value;
         }
         rows.push(row);
@@ -76,9 +86,15 @@ mod tests {
     #[test]
     fn a_table_has_every_column_that_any_row_has_and_no_pointers() {
         let row = |fields: &[(&str, &str)]| {
-            fields.iter().map(|(field, value)| ResultField::builder().field(*field).value(*value).build()).collect()
+            fields
+                .iter()
+                .map(|(field, value)| ResultField::builder().field(*field).value(*value).build())
+                .collect()
         };
-        let (columns, rows) = table(vec![row(&[("a", "1"), ("@ptr", "x")]), row(&[("b", "2"), ("a", "3")])]);
+        let (columns, rows) = table(vec![
+            row(&[("a", "1"), ("@ptr", "x")]),
+            row(&[("b", "2"), ("a", "3")]),
+        ]);
         assert_eq!(columns, ["a", "b"]);
         let text = |text: &str| Some(text.to_owned());
         assert_eq!(rows, [[text("1"), None], [text("3"), text("2")]]);

@@ -51,24 +51,34 @@ async fn accounts(store: &Store, event: &Event) -> Result<Response, StepError> {
             )));
         }
     }
-    accounts.retain(|account| request.accounts.is_empty() || request.accounts.contains(&account.name));
+    accounts
+        .retain(|account| request.accounts.is_empty() || request.accounts.contains(&account.name));
     if accounts.is_empty() {
-        return Err(ErrorName::NotFound
-            .because(format!("customer {0} has no accounts; `stepward account add {0} …` adds one", customer.name)));
+        return Err(ErrorName::NotFound.because(format!(
+            "customer {0} has no accounts; `stepward account add {0} …` adds one",
+            customer.name
+        )));
     }
     let entry = |account: stepward::model::customer::Account| Entry {
         account: account.name,
         account_id: account.account_id,
         regions: account.regions,
     };
-    Ok(Response { accounts: accounts.into_iter().map(entry).collect() })
+    Ok(Response {
+        accounts: accounts.into_iter().map(entry).collect(),
+    })
 }
 
 /// Runs the function on Lambda.
 #[must_use]
 pub fn serve() -> ExitCode {
     run(
-        async || Ok(Store::new(Client::new(&session::aws_config(None).await), settings::table()?)),
+        async || {
+            Ok(Store::new(
+                Client::new(&session::aws_config(None).await),
+                settings::table()?,
+            ))
+        },
         async |store: &Store, event| accounts(store, &event.payload).await,
     )
 }

@@ -1,9 +1,10 @@
 //! The function `cancel`: stops what an execution left running at AWS, however it ended.
 //!
-//! `EventBridge` calls it with the execution's end. The execution's history tells which steps were called and what they
-//! answered: a step whose last answer was `pending`, or that never answered, is called once more with `cancel`. Ending an
-//! execution does not end its functions: what never answered is looked for again once it can run no longer. That is up to
-//! 15 minutes after its call, as long as this function itself may run, so what does not fit is left to Lambda's retry.
+//! `EventBridge` calls it with the execution's end. The execution's history tells which steps were
+//! called and what they answered: a step whose last answer was `pending`, or that never answered,
+//! is called once more with `cancel`. Ending an execution does not end its functions: what never
+//! answered is looked for again once it can run no longer. That is up to 15 minutes after its call,
+//! as long as this function itself may run, so what does not fit is left to Lambda's retry.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -25,11 +26,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::states_error;
 
-/// The longest that Lambda lets any function run: <https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html>
+/// The longest that Lambda lets any function run:
+/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html>
 const LONGEST: Duration = Duration::from_mins(15);
-/// A function's limit does not count its start: <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
+/// A function's limit does not count its start:
+/// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
 const START: Duration = Duration::from_secs(10);
-/// The longest that one step is waited for while it stops what it has started; a call works for about a minute at most.
+/// The longest that one step is waited for while it stops what it has started; a call works for
+/// about a minute at most.
 const STOP: Duration = Duration::from_mins(2);
 /// How long a Map's items may take to end after their execution has; Lambda calls again after that.
 const MAP_ENDS: Duration = Duration::from_mins(2);
@@ -63,7 +67,11 @@ struct Call {
     answered: bool,
 }
 
-async fn cancel(clients: &Clients, event: &Event, deadline: SystemTime) -> Result<Value, StepError> {
+async fn cancel(
+    clients: &Clients,
+    event: &Event,
+    deadline: SystemTime,
+) -> Result<Value, StepError> {
     let event: EventBridgeEvent<Ended> = event.read()?;
     if event.detail.execution_arn.contains('/') {
         // An item of a distributed Map: its parent's end is the end of all of them.
@@ -73,7 +81,12 @@ async fn cancel(clients: &Clients, event: &Event, deadline: SystemTime) -> Resul
     let mut open = open_calls(&history);
     let mut failed = stop_all(clients, open.iter().map(|call| (call, Duration::ZERO))).await;
     for event in &history {
-        let Some(run) = event.map_run_started_event_details().and_then(|about| about.map_run_arn()) else { continue };
+        let Some(run) = event
+            .map_run_started_event_details()
+            .and_then(|about| about.map_run_arn())
+        else {
+            continue;
+        };
         let (calls, faults) = calls_of_items(clients, run, deadline).await?;
         failed.extend(faults);
         failed.extend(stop_all(clients, calls.iter().map(|call| (call, Duration::ZERO))).await);
@@ -82,9 +95,18 @@ async fn cancel(clients: &Clients, event: &Event, deadline: SystemTime) -> Resul
     let running = running(clients, &open).await;
     // Those that end first come first, so that none that waits keeps another from being stopped.
     let time = until(deadline).saturating_sub(STOP);
-    failed.extend(stop_all(clients, running.iter().map(|(call, left)| (*call, *left.min(&time)))).await);
+    failed.extend(
+        stop_all(
+            clients,
+            running.iter().map(|(call, left)| (*call, *left.min(&time))),
+        )
+        .await,
+    );
     for (call, _) in running.iter().filter(|(_, left)| *left > time) {
-        failed.push(format!("{}: may run still, and is stopped again a minute later", call.function));
+        failed.push(format!(
+            "{}: may run still, and is stopped again a minute later",
+            call.function
+        ));
     }
     if failed.is_empty() {
         return Ok(json!({ "cancelled": open.len() }));
@@ -92,11 +114,18 @@ async fn cancel(clients: &Clients, event: &Event, deadline: SystemTime) -> Resul
     // Lambda calls again, twice, a minute later and two; a step that is stopped already stays so.
     // https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
     let (count, why) = (failed.len(), failed.join("; "));
-    Err(ErrorName::StepFailed.because(format!("{count} of {} steps could not be stopped: {why}", open.len())))
+    Err(ErrorName::StepFailed.because(format!(
+        "{count} of {} steps could not be stopped: {why}",
+        open.len()
+    )))
 }
 
 async fn history(clients: &Clients, execution: &str) -> Result<Vec<HistoryEvent>, StepError> {
-    let request = clients.states.get_execution_history().execution_arn(execution).include_execution_data(true);
+    let request = clients
+        .states
+        .get_execution_history()
+        .execution_arn(execution)
+        .include_execution_data(true);
     let mut pages = request.into_paginator().items().send();
     let mut history = Vec::new();
     while let Some(event) = pages.next().await {
@@ -105,8 +134,8 @@ async fn history(clients: &Clients, execution: &str) -> Result<Vec<HistoryEvent>
     Ok(history)
 }
 
-/// What the items of a distributed Map may have left running, and which could not be looked into. An item fails when a
-/// call of a step does, so that those which succeeded have left nothing.
+/// What the items of a distributed Map may have left running, and which could not be looked into.
+/// An item fails when a call of a step does, so that those which succeeded have left nothing.
 async fn calls_of_items(
     clients: &Clients,
     run: &str,
@@ -117,13 +146,21 @@ async fn calls_of_items(
     let describe = clients.states.describe_map_run().map_run_arn(run);
     while describe.clone().send().await.map_err(states_error)?.status == MapRunStatus::Running {
         if Instant::now() >= patience {
-            return Err(ErrorName::TimedOut.because(format!("the Map run {run} has not ended; it is looked at again")));
+            return Err(ErrorName::TimedOut.because(format!(
+                "the Map run {run} has not ended; it is looked at again"
+            )));
         }
         sleep(LOOK).await;
     }
     // Not by status: the list may be behind, and what it calls running has just been stopped.
     // https://docs.aws.amazon.com/step-functions/latest/apireference/API_ListExecutions.html
-    let mut pages = clients.states.list_executions().map_run_arn(run).into_paginator().items().send();
+    let mut pages = clients
+        .states
+        .list_executions()
+        .map_run_arn(run)
+        .into_paginator()
+        .items()
+        .send();
     let mut items = Vec::new();
     while let Some(item) = pages.next().await {
         let item = item.map_err(states_error)?;
@@ -131,8 +168,14 @@ async fn calls_of_items(
             items.push(item.execution_arn);
         }
     }
-    let look = async |item: String| history(clients, &item).await.map_err(|error| format!("{item}: {error}"));
-    let looks = items.into_iter().map(|item| async { look(item).await.map(|history| open_calls(&history)) });
+    let look = async |item: String| {
+        history(clients, &item)
+            .await
+            .map_err(|error| format!("{item}: {error}"))
+    };
+    let looks = items
+        .into_iter()
+        .map(|item| async { look(item).await.map(|history| open_calls(&history)) });
     let (mut calls, mut faults) = (Vec::new(), Vec::new());
     let mut looks = stream::iter(looks).buffer_unordered(AT_ONCE);
     while let Some(found) = looks.next().await {
@@ -144,7 +187,8 @@ async fn calls_of_items(
     Ok((calls, faults))
 }
 
-/// The calls that have never answered, and how long it is until each has ended for certain; the first to end comes first.
+/// The calls that have never answered, and how long it is until each has ended for certain; the
+/// first to end comes first.
 async fn running<'a>(clients: &Clients, open: &'a [Call]) -> Vec<(&'a Call, Duration)> {
     let mut limits: HashMap<&str, Duration> = HashMap::new();
     let mut running = Vec::new();
@@ -162,11 +206,20 @@ async fn running<'a>(clients: &Clients, open: &'a [Call]) -> Vec<(&'a Call, Dura
 
 /// The longest that a function runs. Where that is not to be learned, the longest that any does.
 async fn limit(clients: &Clients, function: &str) -> Duration {
-    let seconds = match clients.lambda.get_function_configuration().function_name(function).send().await {
+    let seconds = match clients
+        .lambda
+        .get_function_configuration()
+        .function_name(function)
+        .send()
+        .await
+    {
         Ok(function) => function.timeout.and_then(|seconds| seconds.try_into().ok()),
         Err(error) => {
             let error = lambda_error(error);
-            tracing::warn!("the limit of {function} is taken for {} s: {error}", LONGEST.as_secs());
+            tracing::warn!(
+                "the limit of {function} is taken for {} s: {error}",
+                LONGEST.as_secs()
+            );
             None
         }
     };
@@ -179,18 +232,32 @@ fn until(then: SystemTime) -> Duration {
 }
 
 /// Stops what these calls have started, side by side, each after a while; what went wrong.
-async fn stop_all<'a>(clients: &Clients, calls: impl IntoIterator<Item = (&'a Call, Duration)>) -> Vec<String> {
+async fn stop_all<'a>(
+    clients: &Clients,
+    calls: impl IntoIterator<Item = (&'a Call, Duration)>,
+) -> Vec<String> {
     let began = Instant::now();
     let stops = calls.into_iter().map(async |(call, after)| {
         sleep_until(began + after).await;
-        stop(clients, call).await.map_err(|error| format!("{}: {error}", call.function)).err()
+        stop(clients, call)
+            .await
+            .map_err(|error| format!("{}: {error}", call.function))
+            .err()
     });
-    stream::iter(stops).buffer_unordered(AT_ONCE).filter_map(future::ready).collect().await
+    stream::iter(stops)
+        .buffer_unordered(AT_ONCE)
+        .filter_map(future::ready)
+        .collect()
+        .await
 }
 
 async fn stop(clients: &Clients, call: &Call) -> Result<(), StepError> {
     let payload = Blob::new(call.payload.to_string());
-    let invoke = clients.steps.invoke().function_name(&call.function).payload(payload);
+    let invoke = clients
+        .steps
+        .invoke()
+        .function_name(&call.function)
+        .payload(payload);
     let answer = invoke.send().await.map_err(lambda_error)?;
     if answer.function_error.is_none() {
         return Ok(());
@@ -210,7 +277,11 @@ fn open_calls(history: &[HistoryEvent]) -> Vec<Call> {
     let mut last: Vec<(String, i64, bool)> = Vec::new();
     for event in history {
         let scheduled = scheduled_by.get(&event.previous_event_id).copied();
-        if let Some(call) = event.task_scheduled_event_details.as_ref().and_then(|task| call(event, &task.parameters)) {
+        if let Some(call) = event
+            .task_scheduled_event_details
+            .as_ref()
+            .and_then(|task| call(event, &task.parameters))
+        {
             let key = identity(&call);
             last.retain(|(known, ..)| *known != key);
             last.push((key, event.id, false));
@@ -218,7 +289,8 @@ fn open_calls(history: &[HistoryEvent]) -> Vec<Call> {
             scheduled_by.insert(event.id, event.id);
         } else if let Some(scheduled) = scheduled {
             scheduled_by.insert(event.id, scheduled);
-            let ended = event.task_succeeded_event_details.is_some() || event.task_failed_event_details.is_some();
+            let ended = event.task_succeeded_event_details.is_some()
+                || event.task_failed_event_details.is_some();
             if let Some(call) = calls.get_mut(&scheduled) {
                 call.answered |= ended;
             }
@@ -228,16 +300,28 @@ fn open_calls(history: &[HistoryEvent]) -> Vec<Call> {
                 if let Some(call) = calls.get_mut(&scheduled).filter(|_| pending) {
                     call.payload["resume"] = answer["resume"].clone();
                 }
-                last.iter_mut().filter(|(_, id, _)| *id == scheduled).for_each(|(.., over)| *over = !pending);
+                last.iter_mut()
+                    .filter(|(_, id, _)| *id == scheduled)
+                    .for_each(|(.., over)| *over = !pending);
             } else if event.task_failed_event_details.is_some() {
-                let name = event.task_failed_event_details.as_ref().and_then(|task| task.error.as_deref());
-                let resumed = calls.get(&scheduled).is_some_and(|call| !call.payload["resume"].is_null());
+                let name = event
+                    .task_failed_event_details
+                    .as_ref()
+                    .and_then(|task| task.error.as_deref());
+                let resumed = calls
+                    .get(&scheduled)
+                    .is_some_and(|call| !call.payload["resume"].is_null());
                 let ended = is_over(name.unwrap_or_default(), resumed);
-                last.iter_mut().filter(|(_, id, _)| *id == scheduled).for_each(|(.., over)| *over = ended);
+                last.iter_mut()
+                    .filter(|(_, id, _)| *id == scheduled)
+                    .for_each(|(.., over)| *over = ended);
             }
         }
     }
-    let open = last.into_iter().filter(|(.., over)| !over).filter_map(|(_, id, _)| calls.remove(&id));
+    let open = last
+        .into_iter()
+        .filter(|(.., over)| !over)
+        .filter_map(|(_, id, _)| calls.remove(&id));
     open.map(|mut call| {
         call.payload["cancel"] = json!(true);
         call
@@ -245,7 +329,8 @@ fn open_calls(history: &[HistoryEvent]) -> Vec<Call> {
     .collect()
 }
 
-/// Whether a call that failed so has left nothing running. `resumed` calls had started something before.
+/// Whether a call that failed so has left nothing running. `resumed` calls had started something
+/// before.
 fn is_over(error: &str, resumed: bool) -> bool {
     match error {
         "StepFailed" | "InvalidInput" => true,
@@ -262,16 +347,30 @@ fn call(event: &HistoryEvent, parameters: &str) -> Option<Call> {
     let payload = parameters.get_mut("Payload")?.take();
     payload.get("target")?;
     let at = SystemTime::try_from(event.timestamp).ok()?;
-    Some(Call { function: parameters["FunctionName"].as_str()?.to_owned(), payload, at, answered: false })
+    Some(Call {
+        function: parameters["FunctionName"].as_str()?.to_owned(),
+        payload,
+        at,
+        answered: false,
+    })
 }
 
 fn answer(output: Option<&str>) -> Option<Value> {
-    serde_json::from_str::<Value>(output?).ok()?.get_mut("Payload").map(Value::take)
+    serde_json::from_str::<Value>(output?)
+        .ok()?
+        .get_mut("Payload")
+        .map(Value::take)
 }
 
 fn identity(call: &Call) -> String {
     let execution = &call.payload["execution"];
-    json!([call.function, call.payload["target"], execution["step"], execution["item"]]).to_string()
+    json!([
+        call.function,
+        call.payload["target"],
+        execution["step"],
+        execution["item"]
+    ])
+    .to_string()
 }
 
 /// Runs the function on Lambda.
@@ -280,8 +379,8 @@ pub fn serve() -> ExitCode {
     run(
         async || {
             let config = session::aws_config(None).await;
-            // A step takes its time to stop, and must not be called twice meanwhile: no retries here, Lambda calls this
-            // function again instead.
+            // A step takes its time to stop, and must not be called twice meanwhile: no retries
+            // here, Lambda calls this function again instead.
             let patient = TimeoutConfig::builder().operation_timeout(STOP).build();
             let steps = aws_sdk_lambda::config::Builder::from(&config)
                 .timeout_config(patient)
@@ -293,7 +392,9 @@ pub fn serve() -> ExitCode {
                 steps: aws_sdk_lambda::Client::from_conf(steps),
             })
         },
-        async |clients: &Clients, event| cancel(clients, &event.payload, event.context.deadline()).await,
+        async |clients: &Clients, event| {
+            cancel(clients, &event.payload, event.context.deadline()).await
+        },
     )
 }
 
@@ -324,32 +425,62 @@ mod tests {
         })
     }
 
-    fn event(id: i64, previous: i64, kind: HistoryEventType) -> aws_sdk_sfn::types::builders::HistoryEventBuilder {
+    fn event(
+        id: i64,
+        previous: i64,
+        kind: HistoryEventType,
+    ) -> aws_sdk_sfn::types::builders::HistoryEventBuilder {
         let at = DateTime::from_secs(id);
-        HistoryEvent::builder().id(id).previous_event_id(previous).r#type(kind).timestamp(at)
+        HistoryEvent::builder()
+            .id(id)
+            .previous_event_id(previous)
+            .r#type(kind)
+            .timestamp(at)
     }
 
     fn scheduled(id: i64, function: &str, payload: &Value) -> HistoryEvent {
         let parameters = json!({ "FunctionName": function, "Payload": payload }).to_string();
-        let task = TaskScheduledEventDetails::builder().resource_type("lambda").resource("invoke").region("eu-west-1");
+        let task = TaskScheduledEventDetails::builder()
+            .resource_type("lambda")
+            .resource("invoke")
+            .region("eu-west-1");
         let task = task.parameters(parameters).build().unwrap();
-        event(id, id - 1, HistoryEventType::TaskScheduled).task_scheduled_event_details(task).build().unwrap()
+        event(id, id - 1, HistoryEventType::TaskScheduled)
+            .task_scheduled_event_details(task)
+            .build()
+            .unwrap()
     }
 
     fn answered(id: i64, previous: i64, payload: &Value) -> HistoryEvent {
-        let task = TaskSucceededEventDetails::builder().resource_type("lambda").resource("invoke");
-        let task = task.output(json!({ "Payload": payload }).to_string()).build().unwrap();
-        event(id, previous, HistoryEventType::TaskSucceeded).task_succeeded_event_details(task).build().unwrap()
+        let task = TaskSucceededEventDetails::builder()
+            .resource_type("lambda")
+            .resource("invoke");
+        let task = task
+            .output(json!({ "Payload": payload }).to_string())
+            .build()
+            .unwrap();
+        event(id, previous, HistoryEventType::TaskSucceeded)
+            .task_succeeded_event_details(task)
+            .build()
+            .unwrap()
     }
 
     fn failed(id: i64, previous: i64, error: &str) -> HistoryEvent {
-        let task = TaskFailedEventDetails::builder().resource_type("lambda").resource("invoke").error(error);
+        let task = TaskFailedEventDetails::builder()
+            .resource_type("lambda")
+            .resource("invoke")
+            .error(error);
         let task = task.build().unwrap();
-        event(id, previous, HistoryEventType::TaskFailed).task_failed_event_details(task).build().unwrap()
+        event(id, previous, HistoryEventType::TaskFailed)
+            .task_failed_event_details(task)
+            .build()
+            .unwrap()
     }
 
     fn started(id: i64, previous: i64) -> HistoryEvent {
-        event(id, previous, HistoryEventType::TaskStarted).build().unwrap()
+        event(id, previous, HistoryEventType::TaskStarted)
+            .build()
+            .unwrap()
     }
 
     #[test]
@@ -358,15 +489,26 @@ mod tests {
         let open = open_calls(&[
             scheduled(1, "stepward-athena-query", &query),
             started(2, 1),
-            answered(3, 2, &json!({ "status": "pending", "resume": { "since": 1, "state": "first" } })),
+            answered(
+                3,
+                2,
+                &json!({ "status": "pending", "resume": { "since": 1, "state": "first" } }),
+            ),
             scheduled(4, "stepward-athena-query", &query),
             started(5, 4),
-            answered(6, 5, &json!({ "status": "pending", "resume": { "since": 1, "state": "second" } })),
+            answered(
+                6,
+                5,
+                &json!({ "status": "pending", "resume": { "since": 1, "state": "second" } }),
+            ),
         ]);
         assert_eq!(open.len(), 1);
         assert_eq!(open[0].function, "stepward-athena-query");
         assert_eq!(open[0].payload["resume"]["state"], "second");
-        assert_eq!((&open[0].payload["cancel"], &open[0].payload["params"]), (&json!(true), &query["params"]));
+        assert_eq!(
+            (&open[0].payload["cancel"], &open[0].payload["params"]),
+            (&json!(true), &query["params"])
+        );
     }
 
     #[test]
@@ -380,7 +522,10 @@ mod tests {
         assert_eq!(open.len(), 2);
         assert!(open.iter().all(|call| call.payload["resume"].is_null()));
         // Only the first one's function may run still.
-        assert_eq!(open.iter().map(|call| call.answered).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(
+            open.iter().map(|call| call.answered).collect::<Vec<_>>(),
+            [false, true]
+        );
     }
 
     #[test]
@@ -394,7 +539,11 @@ mod tests {
             (&envelope("query", "prod"), "TimedOut", 1),
             (&envelope("query", "prod"), "AccessDenied", 0),
         ] {
-            let history = [scheduled(1, "f", payload), started(2, 1), failed(3, 2, error)];
+            let history = [
+                scheduled(1, "f", payload),
+                started(2, 1),
+                failed(3, 2, error),
+            ];
             assert_eq!(open_calls(&history).len(), open, "{error}");
         }
     }
@@ -425,23 +574,40 @@ mod tests {
         assert_eq!(open[0].payload["target"]["account"], "prod");
     }
 
-    /// What becomes of an execution that ended now, when its one call was made so many seconds before and has never
-    /// answered: the answer, and after how many seconds the step was told to stop. `limit` is its function's, if known.
+    /// What becomes of an execution that ended now, when its one call was made so many seconds
+    /// before and has never answered: the answer, and after how many seconds the step was told to
+    /// stop. `limit` is its function's, if known.
     async fn cancelled(called: u64, limit: Option<i32>) -> (Result<Value, StepError>, Vec<u64>) {
-        let task = TaskScheduledEventDetails::builder().resource_type("lambda").resource("invoke").region("eu-west-1");
-        let parameters = json!({ "FunctionName": "f", "Payload": envelope("copy", "prod") }).to_string();
+        let task = TaskScheduledEventDetails::builder()
+            .resource_type("lambda")
+            .resource("invoke")
+            .region("eu-west-1");
+        let parameters =
+            json!({ "FunctionName": "f", "Payload": envelope("copy", "prod") }).to_string();
         let at = DateTime::from(SystemTime::now() - Duration::from_secs(called));
         let call = event(1, 0, HistoryEventType::TaskScheduled).timestamp(at);
-        let call = call.task_scheduled_event_details(task.parameters(parameters).build().unwrap()).build().unwrap();
-        let history = mock!(aws_sdk_sfn::Client::get_execution_history)
-            .then_output(move || GetExecutionHistoryOutput::builder().events(call.clone()).build().unwrap());
-        let known = mock!(aws_sdk_lambda::Client::get_function_configuration)
-            .then_output(move || GetFunctionConfigurationOutput::builder().set_timeout(limit).build());
+        let call = call
+            .task_scheduled_event_details(task.parameters(parameters).build().unwrap())
+            .build()
+            .unwrap();
+        let history = mock!(aws_sdk_sfn::Client::get_execution_history).then_output(move || {
+            GetExecutionHistoryOutput::builder()
+                .events(call.clone())
+                .build()
+                .unwrap()
+        });
+        let known =
+            mock!(aws_sdk_lambda::Client::get_function_configuration).then_output(move || {
+                GetFunctionConfigurationOutput::builder()
+                    .set_timeout(limit)
+                    .build()
+            });
         let (began, stops) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
         let told = Arc::clone(&stops);
         let step = mock!(aws_sdk_lambda::Client::invoke)
             .match_requests(|request| {
-                let payload: Value = serde_json::from_slice(request.payload().unwrap().as_ref()).unwrap();
+                let payload: Value =
+                    serde_json::from_slice(request.payload().unwrap().as_ref()).unwrap();
                 payload["cancel"] == true
             })
             .then_output(move || {
@@ -455,7 +621,12 @@ mod tests {
         };
         let ended = json!({ "source": "aws.states", "detail-type": "Step Functions Execution Status Change",
             "detail": { "executionArn": "arn:e" } });
-        let done = cancel(&clients, &Event::from_text(&ended.to_string()), SystemTime::now() + LONGEST).await;
+        let done = cancel(
+            &clients,
+            &Event::from_text(&ended.to_string()),
+            SystemTime::now() + LONGEST,
+        )
+        .await;
         let stops = stops.lock().unwrap().clone();
         (done, stops)
     }
@@ -463,24 +634,49 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn items_of_a_distributed_map_that_did_not_succeed_are_looked_into_when_all_have_ended() {
         let run = "arn:aws:states:eu-west-1:111111111111:mapRun:stepward-nodes-dispatch/Items:7";
-        let item = "arn:aws:states:eu-west-1:111111111111:execution:stepward-nodes-dispatch/Items:1";
-        let map = MapRunStartedEventDetails::builder().map_run_arn(run).build();
-        let started = event(1, 0, HistoryEventType::MapRunStarted).map_run_started_event_details(map).build().unwrap();
+        let item =
+            "arn:aws:states:eu-west-1:111111111111:execution:stepward-nodes-dispatch/Items:1";
+        let map = MapRunStartedEventDetails::builder()
+            .map_run_arn(run)
+            .build();
+        let started = event(1, 0, HistoryEventType::MapRunStarted)
+            .map_run_started_event_details(map)
+            .build()
+            .unwrap();
         let parent = mock!(aws_sdk_sfn::Client::get_execution_history)
             .match_requests(|request| request.execution_arn() == Some("arn:parent"))
-            .then_output(move || GetExecutionHistoryOutput::builder().events(started.clone()).build().unwrap());
+            .then_output(move || {
+                GetExecutionHistoryOutput::builder()
+                    .events(started.clone())
+                    .build()
+                    .unwrap()
+            });
         let command = envelope("run", "prod");
         let child = mock!(aws_sdk_sfn::Client::get_execution_history)
             .match_requests(move |request| request.execution_arn() == Some(item))
             .then_output(move || {
                 let call = scheduled(1, "stepward-ssm-run-command", &command);
-                let answer = answered(2, 1, &json!({ "status": "pending", "resume": { "since": 1, "state": "ids" } }));
-                GetExecutionHistoryOutput::builder().events(call).events(answer).build().unwrap()
+                let answer = answered(
+                    2,
+                    1,
+                    &json!({ "status": "pending", "resume": { "since": 1, "state": "ids" } }),
+                );
+                GetExecutionHistoryOutput::builder()
+                    .events(call)
+                    .events(answer)
+                    .build()
+                    .unwrap()
             });
         let about = move |status: MapRunStatus| {
-            let builder = DescribeMapRunOutput::builder().map_run_arn(run).execution_arn("arn:parent").status(status);
+            let builder = DescribeMapRunOutput::builder()
+                .map_run_arn(run)
+                .execution_arn("arn:parent")
+                .status(status);
             let at = DateTime::from_secs(1);
-            let builder = builder.start_date(at).max_concurrency(1).tolerated_failure_percentage(100.0);
+            let builder = builder
+                .start_date(at)
+                .max_concurrency(1)
+                .tolerated_failure_percentage(100.0);
             builder.tolerated_failure_count(0).build().unwrap()
         };
         let ends = mock!(aws_sdk_sfn::Client::describe_map_run)
@@ -490,46 +686,82 @@ mod tests {
             .build();
         let list = mock!(aws_sdk_sfn::Client::list_executions).then_output(move || {
             let one = |arn: &str, status: ExecutionStatus| {
-                let one = ExecutionListItem::builder().execution_arn(arn).state_machine_arn("arn:machine").name("1");
-                one.status(status).start_date(DateTime::from_secs(1)).build().unwrap()
+                let one = ExecutionListItem::builder()
+                    .execution_arn(arn)
+                    .state_machine_arn("arn:machine")
+                    .name("1");
+                one.status(status)
+                    .start_date(DateTime::from_secs(1))
+                    .build()
+                    .unwrap()
             };
             // The list is behind: the item has been stopped.
             let stopped = one(item, ExecutionStatus::Running);
             let done = one("arn:done", ExecutionStatus::Succeeded);
-            ListExecutionsOutput::builder().executions(stopped).executions(done).build().unwrap()
+            ListExecutionsOutput::builder()
+                .executions(stopped)
+                .executions(done)
+                .build()
+                .unwrap()
         });
         let stopped = Arc::new(Mutex::new(Vec::new()));
         let calls = stopped.clone();
         let stop = mock!(aws_sdk_lambda::Client::invoke)
             .match_requests(move |request| {
-                calls.lock().unwrap().push(request.function_name().unwrap_or_default().to_owned());
+                calls
+                    .lock()
+                    .unwrap()
+                    .push(request.function_name().unwrap_or_default().to_owned());
                 true
             })
             .then_output(|| InvokeOutput::builder().build());
         let lambda = mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [&stop]);
-        let states = mock_client!(aws_sdk_sfn, RuleMode::MatchAny, [&parent, &child, &ends, &list]);
-        let clients = Clients { states, lambda: lambda.clone(), steps: lambda };
+        let states = mock_client!(
+            aws_sdk_sfn,
+            RuleMode::MatchAny,
+            [&parent, &child, &ends, &list]
+        );
+        let clients = Clients {
+            states,
+            lambda: lambda.clone(),
+            steps: lambda,
+        };
         let event = |arn: &str| {
             let event = json!({ "version": "0", "id": "1", "detail-type": "x", "source": "aws.states", "account": "1",
                 "time": "2026-01-01T00:00:00Z", "region": "eu-west-1", "resources": [], "detail": { "executionArn": arn } });
             Event::from_text(&event.to_string())
         };
         let deadline = SystemTime::now() + Duration::from_mins(10);
-        assert_eq!(cancel(&clients, &event("arn:parent"), deadline).await.unwrap(), json!({ "cancelled": 1 }));
+        assert_eq!(
+            cancel(&clients, &event("arn:parent"), deadline)
+                .await
+                .unwrap(),
+            json!({ "cancelled": 1 })
+        );
         assert_eq!(*stopped.lock().unwrap(), ["stepward-ssm-run-command"]);
         // An item's own end says nothing: it is looked into with all others.
-        assert_eq!(cancel(&clients, &event(item), deadline).await.unwrap(), json!({ "cancelled": 0 }));
+        assert_eq!(
+            cancel(&clients, &event(item), deadline).await.unwrap(),
+            json!({ "cancelled": 0 })
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_never_answered_is_stopped_again_when_its_function_can_run_no_longer() {
         // Within two seconds, because the history's clock is not the one that stands still here.
         let is_about = |seconds: u64, expected: u64| (expected - 2..=expected).contains(&seconds);
-        for (called, limit, second) in [(0, Some(60), 70), (30, Some(60), 40), (300, Some(900), 610), (300, None, 610)]
-        {
+        for (called, limit, second) in [
+            (0, Some(60), 70),
+            (30, Some(60), 40),
+            (300, Some(900), 610),
+            (300, None, 610),
+        ] {
             let (done, stops) = cancelled(called, limit).await;
             assert_eq!(done.unwrap(), json!({ "cancelled": 1 }));
-            assert!(stops.len() == 2 && stops[0] == 0 && is_about(stops[1], second), "{called} {limit:?}: {stops:?}");
+            assert!(
+                stops.len() == 2 && stops[0] == 0 && is_about(stops[1], second),
+                "{called} {limit:?}: {stops:?}"
+            );
         }
     }
 
@@ -537,8 +769,14 @@ mod tests {
     async fn what_may_run_longer_than_there_is_time_is_left_to_the_retry() {
         let (done, stops) = cancelled(5, Some(900)).await;
         let error = done.unwrap_err();
-        assert!(error.name == ErrorName::StepFailed && error.message.contains("may run still"), "{error}");
-        assert!(stops.len() == 2 && (775..=780).contains(&stops[1]), "{stops:?}");
+        assert!(
+            error.name == ErrorName::StepFailed && error.message.contains("may run still"),
+            "{error}"
+        );
+        assert!(
+            stops.len() == 2 && (775..=780).contains(&stops[1]),
+            "{stops:?}"
+        );
         // As the retry finds it.
         let (done, stops) = cancelled(5 + 840, Some(900)).await;
         assert_eq!(done.unwrap(), json!({ "cancelled": 1 }));

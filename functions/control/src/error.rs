@@ -1,4 +1,5 @@
-//! The errors of Step Functions. Those of Lambda and S3 are converted where the crates that call them most have them.
+//! The errors of Step Functions. Those of Lambda and S3 are converted where the crates that call
+//! them most have them.
 
 use stepward::{AwsError, ErrorName, Service, StepError};
 

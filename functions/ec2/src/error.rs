@@ -6,9 +6,10 @@ use stepward::{AwsError, ErrorName, Service, StepError};
 const EC2: Service = Service {
     iam_prefix: "ec2",
     codes: |code, status| match code {
-        "OperationNotPermitted" | "UnsupportedHibernationConfiguration" | "UnsupportedOperation" | "VolumeInUse" => {
-            Some(ErrorName::Conflict)
-        }
+        "OperationNotPermitted"
+        | "UnsupportedHibernationConfiguration"
+        | "UnsupportedOperation"
+        | "VolumeInUse" => Some(ErrorName::Conflict),
         // EC2 limits how many snapshots are made at once.
         "ConcurrentSnapshotLimitExceeded"
         | "PendingSnapshotLimitExceeded"
@@ -35,12 +36,20 @@ mod tests {
     fn ec2_codes_get_their_name() {
         for (code, status, name) in [
             ("OperationNotPermitted", 400, ErrorName::Conflict),
-            ("UnsupportedHibernationConfiguration", 400, ErrorName::Conflict),
+            (
+                "UnsupportedHibernationConfiguration",
+                400,
+                ErrorName::Conflict,
+            ),
             ("UnsupportedOperation", 400, ErrorName::Conflict),
             ("VolumeInUse", 400, ErrorName::Conflict),
             ("ConcurrentSnapshotLimitExceeded", 400, ErrorName::Throttled),
             ("PendingSnapshotLimitExceeded", 400, ErrorName::Throttled),
-            ("SnapshotCreationPerVolumeRateExceeded", 400, ErrorName::Throttled),
+            (
+                "SnapshotCreationPerVolumeRateExceeded",
+                400,
+                ErrorName::Throttled,
+            ),
             ("UnknownParameter", 400, ErrorName::InvalidInput),
             ("InvalidInstanceID.Malformed", 400, ErrorName::InvalidInput),
             ("InvalidInstanceID.Malformed", 404, ErrorName::NotFound),
@@ -51,7 +60,11 @@ mod tests {
             ("InvalidStateTransition", 400, ErrorName::Conflict),
             ("RouteAlreadyExists", 400, ErrorName::Conflict),
             ("FlowLogAlreadyExists", 400, ErrorName::Conflict),
-            ("InvalidVpcPeeringConnectionID.NotFound", 400, ErrorName::NotFound),
+            (
+                "InvalidVpcPeeringConnectionID.NotFound",
+                400,
+                ErrorName::NotFound,
+            ),
             ("InvalidAMIName.Duplicate", 400, ErrorName::Conflict),
             ("InvalidSnapshot.InUse", 400, ErrorName::Conflict),
             ("IdempotentParameterMismatch", 400, ErrorName::Conflict),

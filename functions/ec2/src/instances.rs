@@ -13,15 +13,19 @@ use stepward::{Context, ErrorName, Permissions, StepError};
 use crate::error::ec2_error;
 use crate::{filter, require_id};
 
-/// Instances that one call may name. A session policy that names each has room for about 25; beyond that it falls back
-/// to the action alone.
+/// Instances that one call may name. A session policy that names each has room for about 25; beyond
+/// that it falls back to the action alone.
 pub const MAX_INSTANCES: usize = 50;
-/// Instances that tags may choose. What is kept of each between two calls must stay far below the 256 KiB that a state
-/// machine passes on.
+/// Instances that tags may choose. What is kept of each between two calls must stay far below the
+/// 256 KiB that a state machine passes on.
 const MAX_BY_TAGS: usize = 500;
 /// The states of instances that have not been terminated.
-pub const LIVE: [InstanceStateName; 4] =
-    [InstanceStateName::Pending, InstanceStateName::Running, InstanceStateName::Stopping, InstanceStateName::Stopped];
+pub const LIVE: [InstanceStateName; 4] = [
+    InstanceStateName::Pending,
+    InstanceStateName::Running,
+    InstanceStateName::Stopping,
+    InstanceStateName::Stopped,
+];
 
 /// Which instances a step is for: by ID, or by tags.
 #[derive(Clone, Copy, Debug)]
@@ -75,33 +79,49 @@ impl Selection<'_> {
         for (key, value) in self.tags {
             // In an EC2 filter these are wildcards, which would choose more than the tags say.
             let plain = !key.is_empty() && !format!("{key}{value}").contains(['*', '?']);
-            require(plain, || format!("tags: {key:?}: {value:?} must be a key and a value without * and ?"))?;
+            require(plain, || {
+                format!("tags: {key:?}: {value:?} must be a key and a value without * and ?")
+            })?;
         }
         Ok(())
     }
 
-    /// Permission to describe all instances (EC2 knows no narrower one) and to do `actions` to the chosen ones.
+    /// Permission to describe all instances (EC2 knows no narrower one) and to do `actions` to the
+    /// chosen ones.
     ///
-    /// By tags that is every instance: which ones carry them shows only later, and a condition on `aws:ResourceTag` in
-    /// a session policy is something that the local cloud does not evaluate.
+    /// By tags that is every instance: which ones carry them shows only later, and a condition on
+    /// `aws:ResourceTag` in a session policy is something that the local cloud does not evaluate.
     #[must_use]
     pub fn permissions(&self, actions: &[&str]) -> Permissions {
         let all = self.tags.keys().take(1).map(|_| arn("ec2", "instance/*"));
-        let chosen = self.ids.iter().map(|id| arn("ec2", &format!("instance/{}", literal(id))));
-        Permissions::default().allow(&["ec2:DescribeInstances"], ["*"]).allow(actions, chosen.chain(all))
+        let chosen = self
+            .ids
+            .iter()
+            .map(|id| arn("ec2", &format!("instance/{}", literal(id))));
+        Permissions::default()
+            .allow(&["ec2:DescribeInstances"], ["*"])
+            .allow(actions, chosen.chain(all))
     }
 
-    /// The chosen instances as they are now; by tags, those in one of the states, or in any when none is given.
+    /// The chosen instances as they are now; by tags, those in one of the states, or in any when
+    /// none is given.
     ///
     /// # Errors
     /// `NotFound` for an unknown ID, `Conflict` for tags that too many instances carry.
-    pub async fn find(&self, ec2: &Client, states: &[InstanceStateName]) -> Result<Vec<Instance>, StepError> {
+    pub async fn find(
+        &self,
+        ec2: &Client,
+        states: &[InstanceStateName],
+    ) -> Result<Vec<Instance>, StepError> {
         let mut request = ec2.describe_instances();
         if self.tags.is_empty() {
             request = request.set_instance_ids(Some(self.ids.to_vec()));
         } else {
             if !states.is_empty() {
-                request = request.filters(filter("instance-state-name", states.iter().map(InstanceStateName::as_str)));
+                request = request.filters(filter(
+                    "instance-state-name",
+                    states.iter().map(InstanceStateName::as_str),
+                ));
             }
             for (key, value) in self.tags {
                 request = request.filters(filter(&format!("tag:{key}"), [value.as_str()]));
@@ -130,7 +150,11 @@ impl Selection<'_> {
 /// An instance as it was found.
 #[must_use]
 pub fn first_seen(instance: &Instance) -> ChangedInstance {
-    let name = instance.tags().iter().find(|tag| tag.key() == Some("Name")).and_then(|tag| tag.value.clone());
+    let name = instance
+        .tags()
+        .iter()
+        .find(|tag| tag.key() == Some("Name"))
+        .and_then(|tag| tag.value.clone());
     let state = state(instance).to_string();
     ChangedInstance {
         instance_id: instance.instance_id.clone().unwrap_or_default(),
@@ -150,7 +174,16 @@ pub fn state(instance: &Instance) -> InstanceStateName {
 /// What became of the instances, with a link to them.
 #[must_use]
 pub fn changed(ctx: &Context, instances: Vec<ChangedInstance>) -> Changed {
-    let ids: Vec<_> = instances.iter().map(|instance| instance.instance_id.as_str()).collect();
-    let console_url = ctx.console("ec2/home", &format!("Instances:instanceId={}", ids.join(",")));
-    Changed { instances, console_url }
+    let ids: Vec<_> = instances
+        .iter()
+        .map(|instance| instance.instance_id.as_str())
+        .collect();
+    let console_url = ctx.console(
+        "ec2/home",
+        &format!("Instances:instanceId={}", ids.join(",")),
+    );
+    Changed {
+        instances,
+        console_url,
+    }
 }

@@ -26,71 +26,213 @@ pub struct Described<'a> {
 type Value<'a> = Option<Cow<'a, str>>;
 type Get = for<'a> fn(&'a Described<'a>) -> Value<'a>;
 
-/// The fields, in the order of their names: those of EC2's own documentation, with a point before what is within another.
+/// The fields, in the order of their names: those of EC2's own documentation, with a point before
+/// what is within another.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Instance.html>
 const FIELDS: [(&str, Get); 59] = [
     ("amiLaunchIndex", |of| shown(of.instance.ami_launch_index)),
-    ("architecture", |of| of.instance.architecture.as_ref().map(|one| one.as_str().into())),
-    ("bootMode", |of| of.instance.boot_mode.as_ref().map(|one| one.as_str().into())),
-    ("capacityReservationId", |of| text(of.instance.capacity_reservation_id.as_ref())),
+    ("architecture", |of| {
+        of.instance
+            .architecture
+            .as_ref()
+            .map(|one| one.as_str().into())
+    }),
+    ("bootMode", |of| {
+        of.instance
+            .boot_mode
+            .as_ref()
+            .map(|one| one.as_str().into())
+    }),
+    ("capacityReservationId", |of| {
+        text(of.instance.capacity_reservation_id.as_ref())
+    }),
     ("clientToken", |of| text(of.instance.client_token.as_ref())),
-    ("cpuOptions.coreCount", |of| shown(of.instance.cpu_options.as_ref()?.core_count)),
-    ("cpuOptions.threadsPerCore", |of| shown(of.instance.cpu_options.as_ref()?.threads_per_core)),
-    ("currentInstanceBootMode", |of| of.instance.current_instance_boot_mode.as_ref().map(|one| one.as_str().into())),
+    ("cpuOptions.coreCount", |of| {
+        shown(of.instance.cpu_options.as_ref()?.core_count)
+    }),
+    ("cpuOptions.threadsPerCore", |of| {
+        shown(of.instance.cpu_options.as_ref()?.threads_per_core)
+    }),
+    ("currentInstanceBootMode", |of| {
+        of.instance
+            .current_instance_boot_mode
+            .as_ref()
+            .map(|one| one.as_str().into())
+    }),
     ("ebsOptimized", |of| shown(of.instance.ebs_optimized)),
     ("enaSupport", |of| shown(of.instance.ena_support)),
-    ("enclaveOptions.enabled", |of| shown(of.instance.enclave_options.as_ref()?.enabled)),
-    ("hibernationOptions.configured", |of| shown(of.instance.hibernation_options.as_ref()?.configured)),
-    ("hypervisor", |of| of.instance.hypervisor.as_ref().map(|one| one.as_str().into())),
-    ("iamInstanceProfile.arn", |of| text(of.instance.iam_instance_profile.as_ref()?.arn.as_ref())),
-    ("iamInstanceProfile.id", |of| text(of.instance.iam_instance_profile.as_ref()?.id.as_ref())),
+    ("enclaveOptions.enabled", |of| {
+        shown(of.instance.enclave_options.as_ref()?.enabled)
+    }),
+    ("hibernationOptions.configured", |of| {
+        shown(of.instance.hibernation_options.as_ref()?.configured)
+    }),
+    ("hypervisor", |of| {
+        of.instance
+            .hypervisor
+            .as_ref()
+            .map(|one| one.as_str().into())
+    }),
+    ("iamInstanceProfile.arn", |of| {
+        text(of.instance.iam_instance_profile.as_ref()?.arn.as_ref())
+    }),
+    ("iamInstanceProfile.id", |of| {
+        text(of.instance.iam_instance_profile.as_ref()?.id.as_ref())
+    }),
     ("imageId", |of| text(of.instance.image_id.as_ref())),
     (IMAGE_NAME, |of| of.image_name.map(Cow::Borrowed)),
     ("instanceId", |of| text(of.instance.instance_id.as_ref())),
-    ("instanceLifecycle", |of| of.instance.instance_lifecycle.as_ref().map(|one| one.as_str().into())),
-    ("instanceType", |of| of.instance.instance_type.as_ref().map(|one| one.as_str().into())),
+    ("instanceLifecycle", |of| {
+        of.instance
+            .instance_lifecycle
+            .as_ref()
+            .map(|one| one.as_str().into())
+    }),
+    ("instanceType", |of| {
+        of.instance
+            .instance_type
+            .as_ref()
+            .map(|one| one.as_str().into())
+    }),
     ("kernelId", |of| text(of.instance.kernel_id.as_ref())),
     ("keyName", |of| text(of.instance.key_name.as_ref())),
     ("launchTime", |of| time(of.instance.launch_time.as_ref())),
-    ("license", |of| list(of.instance.licenses().iter().map(|one| one.license_configuration_arn()))),
+    ("license", |of| {
+        list(
+            of.instance
+                .licenses()
+                .iter()
+                .map(|one| one.license_configuration_arn()),
+        )
+    }),
     ("metadataOptions.httpEndpoint", |of| {
-        of.instance.metadata_options.as_ref()?.http_endpoint.as_ref().map(|one| one.as_str().into())
+        of.instance
+            .metadata_options
+            .as_ref()?
+            .http_endpoint
+            .as_ref()
+            .map(|one| one.as_str().into())
     }),
     ("metadataOptions.httpTokens", |of| {
-        of.instance.metadata_options.as_ref()?.http_tokens.as_ref().map(|one| one.as_str().into())
+        of.instance
+            .metadata_options
+            .as_ref()?
+            .http_tokens
+            .as_ref()
+            .map(|one| one.as_str().into())
     }),
-    ("monitoring.state", |of| of.instance.monitoring.as_ref()?.state.as_ref().map(|one| one.as_str().into())),
+    ("monitoring.state", |of| {
+        of.instance
+            .monitoring
+            .as_ref()?
+            .state
+            .as_ref()
+            .map(|one| one.as_str().into())
+    }),
     ("outpostArn", |of| text(of.instance.outpost_arn.as_ref())),
-    ("placement.affinity", |of| text(of.instance.placement.as_ref()?.affinity.as_ref())),
-    ("placement.availabilityZone", |of| text(of.instance.placement.as_ref()?.availability_zone.as_ref())),
-    ("placement.availabilityZoneId", |of| text(of.instance.placement.as_ref()?.availability_zone_id.as_ref())),
-    ("placement.groupName", |of| text(of.instance.placement.as_ref()?.group_name.as_ref())),
-    ("placement.hostId", |of| text(of.instance.placement.as_ref()?.host_id.as_ref())),
-    ("placement.partitionNumber", |of| shown(of.instance.placement.as_ref()?.partition_number)),
-    ("placement.tenancy", |of| of.instance.placement.as_ref()?.tenancy.as_ref().map(|one| one.as_str().into())),
+    ("placement.affinity", |of| {
+        text(of.instance.placement.as_ref()?.affinity.as_ref())
+    }),
+    ("placement.availabilityZone", |of| {
+        text(of.instance.placement.as_ref()?.availability_zone.as_ref())
+    }),
+    ("placement.availabilityZoneId", |of| {
+        text(
+            of.instance
+                .placement
+                .as_ref()?
+                .availability_zone_id
+                .as_ref(),
+        )
+    }),
+    ("placement.groupName", |of| {
+        text(of.instance.placement.as_ref()?.group_name.as_ref())
+    }),
+    ("placement.hostId", |of| {
+        text(of.instance.placement.as_ref()?.host_id.as_ref())
+    }),
+    ("placement.partitionNumber", |of| {
+        shown(of.instance.placement.as_ref()?.partition_number)
+    }),
+    ("placement.tenancy", |of| {
+        of.instance
+            .placement
+            .as_ref()?
+            .tenancy
+            .as_ref()
+            .map(|one| one.as_str().into())
+    }),
     ("platform", |of| of.instance.platform.as_ref().map(platform)),
-    ("platformDetails", |of| text(of.instance.platform_details.as_ref())),
-    ("privateDnsName", |of| text(of.instance.private_dns_name.as_ref())),
-    ("privateIpAddress", |of| text(of.instance.private_ip_address.as_ref())),
-    ("publicDnsName", |of| text(of.instance.public_dns_name.as_ref())),
-    ("publicIpAddress", |of| text(of.instance.public_ip_address.as_ref())),
+    ("platformDetails", |of| {
+        text(of.instance.platform_details.as_ref())
+    }),
+    ("privateDnsName", |of| {
+        text(of.instance.private_dns_name.as_ref())
+    }),
+    ("privateIpAddress", |of| {
+        text(of.instance.private_ip_address.as_ref())
+    }),
+    ("publicDnsName", |of| {
+        text(of.instance.public_dns_name.as_ref())
+    }),
+    ("publicIpAddress", |of| {
+        text(of.instance.public_ip_address.as_ref())
+    }),
     ("ramdiskId", |of| text(of.instance.ramdisk_id.as_ref())),
     ("region", |of| Some(Cow::Borrowed(of.region))),
-    ("rootDeviceName", |of| text(of.instance.root_device_name.as_ref())),
-    ("rootDeviceType", |of| of.instance.root_device_type.as_ref().map(|one| one.as_str().into())),
-    ("securityGroups.groupId", |of| list(of.instance.security_groups().iter().map(|one| one.group_id()))),
-    ("securityGroups.groupName", |of| list(of.instance.security_groups().iter().map(|one| one.group_name()))),
-    ("spotInstanceRequestId", |of| text(of.instance.spot_instance_request_id.as_ref())),
+    ("rootDeviceName", |of| {
+        text(of.instance.root_device_name.as_ref())
+    }),
+    ("rootDeviceType", |of| {
+        of.instance
+            .root_device_type
+            .as_ref()
+            .map(|one| one.as_str().into())
+    }),
+    ("securityGroups.groupId", |of| {
+        list(
+            of.instance
+                .security_groups()
+                .iter()
+                .map(|one| one.group_id()),
+        )
+    }),
+    ("securityGroups.groupName", |of| {
+        list(
+            of.instance
+                .security_groups()
+                .iter()
+                .map(|one| one.group_name()),
+        )
+    }),
+    ("spotInstanceRequestId", |of| {
+        text(of.instance.spot_instance_request_id.as_ref())
+    }),
     ("state", state),
     ("state.code", |of| shown(of.instance.state.as_ref()?.code)),
     ("state.name", state),
-    ("stateReason", |of| text(of.instance.state_reason.as_ref()?.message.as_ref())),
-    ("stateReason.code", |of| text(of.instance.state_reason.as_ref()?.code.as_ref())),
-    ("stateReason.message", |of| text(of.instance.state_reason.as_ref()?.message.as_ref())),
-    ("stateTransitionReason", |of| text(of.instance.state_transition_reason.as_ref())),
+    ("stateReason", |of| {
+        text(of.instance.state_reason.as_ref()?.message.as_ref())
+    }),
+    ("stateReason.code", |of| {
+        text(of.instance.state_reason.as_ref()?.code.as_ref())
+    }),
+    ("stateReason.message", |of| {
+        text(of.instance.state_reason.as_ref()?.message.as_ref())
+    }),
+    ("stateTransitionReason", |of| {
+        text(of.instance.state_transition_reason.as_ref())
+    }),
     ("subnetId", |of| text(of.instance.subnet_id.as_ref())),
-    ("usageOperation", |of| text(of.instance.usage_operation.as_ref())),
-    ("virtualizationType", |of| of.instance.virtualization_type.as_ref().map(|one| one.as_str().into())),
+    ("usageOperation", |of| {
+        text(of.instance.usage_operation.as_ref())
+    }),
+    ("virtualizationType", |of| {
+        of.instance
+            .virtualization_type
+            .as_ref()
+            .map(|one| one.as_str().into())
+    }),
     ("vpcId", |of| text(of.instance.vpc_id.as_ref())),
 ];
 
@@ -103,7 +245,10 @@ pub fn is_field(name: &str) -> bool {
 /// Whether an instance runs Windows.
 #[must_use]
 pub fn is_windows(instance: &Instance) -> bool {
-    instance.platform.as_ref().is_some_and(|one| platform(one) == "windows")
+    instance
+        .platform
+        .as_ref()
+        .is_some_and(|one| platform(one) == "windows")
 }
 
 impl Fields for Described<'_> {
@@ -116,12 +261,18 @@ impl Fields for Described<'_> {
     }
 
     fn tags(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.instance.tags().iter().filter_map(|tag| Some((tag.key()?, tag.value().unwrap_or_default())))
+        self.instance
+            .tags()
+            .iter()
+            .filter_map(|tag| Some((tag.key()?, tag.value().unwrap_or_default())))
     }
 }
 
 fn getter(name: &str) -> Option<Get> {
-    FIELDS.binary_search_by_key(&name, |(name, _)| *name).ok().map(|at| FIELDS[at].1)
+    FIELDS
+        .binary_search_by_key(&name, |(name, _)| *name)
+        .ok()
+        .map(|at| FIELDS[at].1)
 }
 
 fn text(text: Option<&String>) -> Value<'_> {
@@ -138,11 +289,17 @@ fn list<'a>(values: impl Iterator<Item = Option<&'a str>>) -> Value<'a> {
 }
 
 fn time<'a>(time: Option<&DateTime>) -> Value<'a> {
-    time.and_then(|time| time.fmt(DateTimeFormat::DateTime).ok()).map(Cow::Owned)
+    time.and_then(|time| time.fmt(DateTimeFormat::DateTime).ok())
+        .map(Cow::Owned)
 }
 
 fn state<'a>(of: &'a Described<'a>) -> Value<'a> {
-    of.instance.state.as_ref()?.name.as_ref().map(|name| name.as_str().into())
+    of.instance
+        .state
+        .as_ref()?
+        .name
+        .as_ref()
+        .map(|name| name.as_str().into())
 }
 
 /// EC2 answers `windows`, and its model says `Windows`.
@@ -171,7 +328,10 @@ pub fn filters(all: &str) -> Result<Vec<Filter>, StepError> {
         }
         let values: Vec<_> = values.split(',').map(str::trim).collect();
         if values.contains(&"") {
-            return wrong(at + name.len() + 1, "expected values with commas between them, none of them empty");
+            return wrong(
+                at + name.len() + 1,
+                "expected values with commas between them, none of them empty",
+            );
         }
         filters.push(crate::filter(name.trim(), values));
     }
@@ -181,7 +341,8 @@ pub fn filters(all: &str) -> Result<Vec<Filter>, StepError> {
 #[cfg(test)]
 mod tests {
     use aws_sdk_ec2::types::{
-        ArchitectureValues, CpuOptions, GroupIdentifier, InstanceState, InstanceStateName, Placement, StateReason, Tag,
+        ArchitectureValues, CpuOptions, GroupIdentifier, InstanceState, InstanceStateName,
+        Placement, StateReason, Tag,
     };
     use stepward::node::mapping::{EC2, Mapping};
 
@@ -194,7 +355,10 @@ mod tests {
             instanceType kernelId keyName launchTime license platform privateDnsName privateIpAddress publicDnsName \
             publicIpAddress ramdiskId rootDeviceName rootDeviceType spotInstanceRequestId state stateReason \
             stateTransitionReason subnetId virtualizationType vpcId region";
-        assert_eq!(documented.split_whitespace().find(|name| !is_field(name)), None);
+        assert_eq!(
+            documented.split_whitespace().find(|name| !is_field(name)),
+            None
+        );
         Mapping::parse(EC2, is_field).unwrap();
         assert!(!is_field("fromtom") && !is_field(""));
     }
@@ -210,13 +374,22 @@ mod tests {
             .launch_time(DateTime::from_secs(0))
             .cpu_options(CpuOptions::builder().core_count(4).build())
             .placement(Placement::builder().availability_zone("eu-west-1a").build())
-            .state(InstanceState::builder().code(16).name(InstanceStateName::Running).build())
+            .state(
+                InstanceState::builder()
+                    .code(16)
+                    .name(InstanceStateName::Running)
+                    .build(),
+            )
             .state_reason(StateReason::builder().code("c").message("m").build())
             .security_groups(GroupIdentifier::builder().group_id("sg-1").build())
             .security_groups(GroupIdentifier::builder().group_id("sg-2").build())
             .tags(Tag::builder().key("Name").value("web").build())
             .build();
-        let of = Described { instance: &instance, region: "eu-west-1", image_name: Some("al2023") };
+        let of = Described {
+            instance: &instance,
+            region: "eu-west-1",
+            image_name: Some("al2023"),
+        };
         for (name, expected) in [
             ("instanceId", Some("i-1")),
             ("amiLaunchIndex", Some("2")),
@@ -240,15 +413,26 @@ mod tests {
             assert_eq!(of.field(name).as_deref(), expected, "{name}");
         }
         assert!(is_windows(&instance) && of.tags().eq([("Name", "web")]));
-        let model = Instance::builder().platform(PlatformValues::Windows).build();
+        let model = Instance::builder()
+            .platform(PlatformValues::Windows)
+            .build();
         assert!(is_windows(&model) && !is_windows(&Instance::builder().build()));
     }
 
     #[test]
     fn ec2_filters_are_names_with_values() {
         let read = filters(" tag:My Tag=Some Value, b ;; instance-type=m1.small\n").unwrap();
-        let read: Vec<_> = read.iter().map(|one| (one.name().unwrap(), one.values().join("|"))).collect();
-        assert_eq!(read, [("tag:My Tag", "Some Value|b".into()), ("instance-type", "m1.small".into())]);
+        let read: Vec<_> = read
+            .iter()
+            .map(|one| (one.name().unwrap(), one.values().join("|")))
+            .collect();
+        assert_eq!(
+            read,
+            [
+                ("tag:My Tag", "Some Value|b".into()),
+                ("instance-type", "m1.small".into())
+            ]
+        );
         assert!(filters("").unwrap().is_empty());
         for (text, expected) in [
             ("a=b; nonsense", "filter, column 6: expected NAME=VALUE"),

@@ -2,21 +2,30 @@
 
 use stepward::{AwsError, Service, StepError};
 
-const ECS: Service = Service { iam_prefix: "ecs", codes: |_, _| None };
+const ECS: Service = Service {
+    iam_prefix: "ecs",
+    codes: |_, _| None,
+};
 
 /// Converts the error of a call of ECS.
 pub(crate) fn ecs_error(error: impl AwsError<aws_sdk_ecs::Error>) -> StepError {
     error.into_step_error(&ECS)
 }
 
-const KMS: Service = Service { iam_prefix: "kms", codes: |_, _| None };
+const KMS: Service = Service {
+    iam_prefix: "kms",
+    codes: |_, _| None,
+};
 
 /// Converts the error of a call of KMS.
 pub(crate) fn kms_error(error: impl AwsError<aws_sdk_kms::Error>) -> StepError {
     error.into_step_error(&KMS)
 }
 
-const SSM: Service = Service { iam_prefix: "ssm", codes: |_, _| None };
+const SSM: Service = Service {
+    iam_prefix: "ssm",
+    codes: |_, _| None,
+};
 
 /// Converts the error of a call of SSM.
 pub(crate) fn ssm_error(error: impl AwsError<aws_sdk_ssm::Error>) -> StepError {

@@ -1,4 +1,5 @@
-//! What the ECS steps share: how clusters and tasks are named, and what ECS's words about stopped tasks mean.
+//! What the ECS steps share: how clusters and tasks are named, and what ECS's words about stopped
+//! tasks mean.
 
 mod error;
 pub mod exec;
@@ -12,8 +13,9 @@ use stepward::model::input::require;
 use stepward::model::permissions::{Place, arn, literal};
 use stepward::{ErrorName, StepError};
 
-/// What ECS says when a task stops, with the page of its developer guide and what that means. The first sign that the
-/// words contain counts: stop codes come last, because a stopped reason tells more.
+/// What ECS says when a task stops, with the page of its developer guide and what that means. The
+/// first sign that the words contain counts: stop codes come last, because a stopped reason tells
+/// more.
 const REASONS: [(&str, &str, &str); 22] = [
     (
         "CannotPullContainer",
@@ -113,7 +115,11 @@ const REASONS: [(&str, &str, &str); 22] = [
         "stopped-task-error-codes.html",
         "The task never ran: its reason says what was missing, such as a network interface, an image or capacity.",
     ),
-    ("SpotInterruption", "fargate-capacity-providers.html", "Spot capacity was taken back: the task was fine."),
+    (
+        "SpotInterruption",
+        "fargate-capacity-providers.html",
+        "Spot capacity was taken back: the task was fine.",
+    ),
     (
         "TerminationNotice",
         "stopped-task-errors.html",
@@ -124,15 +130,31 @@ const REASONS: [(&str, &str, &str); 22] = [
         "stopped-task-error-codes.html",
         "AWS stopped the task because the infrastructure under it is not healthy.",
     ),
-    ("UserInitiated", "stopped-task-errors.html", "Somebody stopped the task: a person or a program by StopTask."),
+    (
+        "UserInitiated",
+        "stopped-task-errors.html",
+        "Somebody stopped the task: a person or a program by StopTask.",
+    ),
 ];
 
 /// Exit codes, as in "Common exit codes" of <https://repost.aws/knowledge-center/ecs-task-stopped>.
 const EXIT_CODES: [(i32, &str); 5] = [
-    (1, "The program in the container ended with an error of its own: its log tells which."),
-    (137, "The container was killed (SIGKILL): it used too much memory, or did not end in time when it was asked to."),
-    (139, "The program read or wrote memory that is not its own (segmentation fault)."),
-    (143, "The container was asked to stop (SIGTERM), and ended by that."),
+    (
+        1,
+        "The program in the container ended with an error of its own: its log tells which.",
+    ),
+    (
+        137,
+        "The container was killed (SIGKILL): it used too much memory, or did not end in time when it was asked to.",
+    ),
+    (
+        139,
+        "The program read or wrote memory that is not its own (segmentation fault).",
+    ),
+    (
+        143,
+        "The container was asked to stop (SIGTERM), and ended by that.",
+    ),
     (255, "The container's entry point or command failed."),
 ];
 
@@ -165,7 +187,11 @@ pub struct StoppedContainer {
 pub fn meaning_of(words: &str) -> Option<Meaning> {
     let (sign, page, meaning) = REASONS.iter().find(|(sign, ..)| words.contains(sign))?;
     let url = format!("https://docs.aws.amazon.com/AmazonECS/latest/developerguide/{page}");
-    Some(Meaning { sign: (*sign).into(), meaning: (*meaning).into(), url })
+    Some(Meaning {
+        sign: (*sign).into(),
+        meaning: (*meaning).into(),
+        url,
+    })
 }
 
 /// What an exit code means, where AWS documents it.
@@ -173,7 +199,11 @@ pub fn meaning_of(words: &str) -> Option<Meaning> {
 pub fn meaning_of_exit(code: i32) -> Option<Meaning> {
     let (_, meaning) = EXIT_CODES.iter().find(|(known, _)| *known == code)?;
     let url = "https://repost.aws/knowledge-center/ecs-task-stopped".into();
-    Some(Meaning { sign: format!("exit code {code}"), meaning: (*meaning).into(), url })
+    Some(Meaning {
+        sign: format!("exit code {code}"),
+        meaning: (*meaning).into(),
+        url,
+    })
 }
 
 /// The containers of a task, with what their reasons and exit codes mean.
@@ -197,7 +227,8 @@ pub fn service_of(task: &Task) -> Option<&str> {
     task.group()?.strip_prefix("service:")
 }
 
-/// The last part of an ARN, or the whole of a plain name: `ops` of `arn:aws:ecs:eu-west-1:222222222222:cluster/ops`.
+/// The last part of an ARN, or the whole of a plain name: `ops` of
+/// `arn:aws:ecs:eu-west-1:222222222222:cluster/ops`.
 #[must_use]
 pub fn name_of(name_or_arn: &str) -> &str {
     name_or_arn.rsplit('/').next().unwrap_or(name_or_arn)
@@ -210,7 +241,9 @@ pub fn name_of(name_or_arn: &str) -> &str {
 pub fn check_cluster(cluster: &str) -> Result<(), StepError> {
     let is_arn = cluster.split(':').count() == 6 && cluster.contains(":cluster/");
     let fits = is_name(name_of(cluster)) && (is_arn || !cluster.contains(['/', ':']));
-    require(fits, || format!("cluster: {cluster:?} is neither a cluster's name nor its ARN"))
+    require(fits, || {
+        format!("cluster: {cluster:?} is neither a cluster's name nor its ARN")
+    })
 }
 
 /// Checks a task's ID or ARN, and that an ARN is of the cluster that is named.
@@ -219,41 +252,61 @@ pub fn check_cluster(cluster: &str) -> Result<(), StepError> {
 /// `InvalidInput`.
 pub fn check_task(cluster: &str, task: &str) -> Result<(), StepError> {
     let (cluster, id) = (name_of(cluster), name_of(task));
-    let is_id = matches!(id.len(), 32 | 36) && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    let is_id =
+        matches!(id.len(), 32 | 36) && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
     let is_arn = task.starts_with("arn:") && task.contains(":task/");
     require(is_id && (is_arn || id == task), || {
         format!("task: {task:?} is neither a task's ID nor its ARN, which ends in task/CLUSTER/ID")
     })?;
-    require(!is_arn || task.ends_with(&format!(":task/{cluster}/{id}")), || {
-        format!("task: {task:?} is not in cluster {cluster}, which `cluster` names")
-    })
+    require(
+        !is_arn || task.ends_with(&format!(":task/{cluster}/{id}")),
+        || format!("task: {task:?} is not in cluster {cluster}, which `cluster` names"),
+    )
 }
 
 /// Whether this can be the name of a cluster or service.
-/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_CreateCluster.html> (`clusterName`)
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_CreateCluster.html>
+/// (`clusterName`)
 #[must_use]
 pub fn is_name(name: &str) -> bool {
-    (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    (1..=255).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// Checks that an ARN among the parameters belongs to the account and Region that the step works in.
+/// Checks that an ARN among the parameters belongs to the account and Region that the step works
+/// in.
 ///
 /// # Errors
 /// `InvalidInput` naming the parameter.
 pub fn check_place(place: &Place, parameter: &str, name_or_arn: &str) -> Result<(), StepError> {
-    let Place { partition, region, account_id } = place;
+    let Place {
+        partition,
+        region,
+        account_id,
+    } = place;
     let here = format!("arn:{partition}:ecs:{region}:{account_id}:");
-    require(!name_or_arn.starts_with("arn:") || name_or_arn.starts_with(&here), || {
-        format!("{parameter}: {name_or_arn} is not in account {account_id} and Region {region}, where this step works")
-    })
+    require(
+        !name_or_arn.starts_with("arn:") || name_or_arn.starts_with(&here),
+        || {
+            format!(
+                "{parameter}: {name_or_arn} is not in account {account_id} and Region {region}, where this step works"
+            )
+        },
+    )
 }
 
-/// The ARNs that a call about a cluster's tasks is checked against: on AWS the tasks' (`*` for all of the cluster). The
-/// local cloud checks every call that names a cluster against the cluster, for which AWS knows none of these actions.
+/// The ARNs that a call about a cluster's tasks is checked against: on AWS the tasks' (`*` for all
+/// of the cluster). The local cloud checks every call that names a cluster against the cluster, for
+/// which AWS knows none of these actions.
 #[must_use]
 pub fn task_arns(cluster: &str, task: &str) -> [String; 2] {
     let cluster = literal(name_of(cluster));
-    [arn("ecs", &format!("task/{cluster}/{task}")), arn("ecs", &format!("cluster/{cluster}"))]
+    [
+        arn("ecs", &format!("task/{cluster}/{task}")),
+        arn("ecs", &format!("cluster/{cluster}")),
+    ]
 }
 
 /// Errors for what `DescribeTasks` could not describe, apart from tasks that are gone.
@@ -262,11 +315,21 @@ pub fn task_arns(cluster: &str, task: &str) -> [String; 2] {
 /// # Errors
 /// `StepFailed` with ECS's reason.
 pub fn check_failures(failures: &[Failure]) -> Result<(), StepError> {
-    let Some(failure) = failures.iter().find(|failure| failure.reason() != Some("MISSING")) else { return Ok(()) };
+    let Some(failure) = failures
+        .iter()
+        .find(|failure| failure.reason() != Some("MISSING"))
+    else {
+        return Ok(());
+    };
     let task = name_of(failure.arn().unwrap_or("a task"));
     let reason = failure.reason().unwrap_or("ECS gave no reason");
-    let detail = failure.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
-    Err(ErrorName::StepFailed.because(format!("ECS could not describe task {task}: {reason}{detail}; try again")))
+    let detail = failure
+        .detail()
+        .map(|detail| format!(": {detail}"))
+        .unwrap_or_default();
+    Err(ErrorName::StepFailed.because(format!(
+        "ECS could not describe task {task}: {reason}{detail}; try again"
+    )))
 }
 
 #[cfg(test)]
@@ -277,17 +340,38 @@ mod tests {
     fn a_reason_is_explained_before_the_stop_code_that_comes_with_it() {
         let sign = |words| meaning_of(words).map(|meaning| meaning.sign);
         for (words, expected) in [
-            ("CannotPullContainerError: pull access denied TaskFailedToStart", Some("CannotPullContainer")),
+            (
+                "CannotPullContainerError: pull access denied TaskFailedToStart",
+                Some("CannotPullContainer"),
+            ),
             (
                 "ResourceInitializationError: unable to pull secrets TaskFailedToStart",
                 Some("ResourceInitializationError"),
             ),
-            ("OutOfMemoryError: Container killed due to memory usage", Some("OutOfMemory")),
-            ("Task failed ELB health checks in (target-group x) ServiceSchedulerInitiated", Some("ELB health checks")),
-            ("Host EC2 (instance i-0abc) terminated. TerminationNotice", Some("Host EC2")),
-            ("Your Spot Task was interrupted. SpotInterruption", Some("Spot Task was interrupted")),
-            ("ContainerRuntimeTimeoutError: Could not transition to running", Some("TimeoutError")),
-            ("Timeout waiting for network interface provisioning TaskFailedToStart", Some("TaskFailedToStart")),
+            (
+                "OutOfMemoryError: Container killed due to memory usage",
+                Some("OutOfMemory"),
+            ),
+            (
+                "Task failed ELB health checks in (target-group x) ServiceSchedulerInitiated",
+                Some("ELB health checks"),
+            ),
+            (
+                "Host EC2 (instance i-0abc) terminated. TerminationNotice",
+                Some("Host EC2"),
+            ),
+            (
+                "Your Spot Task was interrupted. SpotInterruption",
+                Some("Spot Task was interrupted"),
+            ),
+            (
+                "ContainerRuntimeTimeoutError: Could not transition to running",
+                Some("TimeoutError"),
+            ),
+            (
+                "Timeout waiting for network interface provisioning TaskFailedToStart",
+                Some("TaskFailedToStart"),
+            ),
             ("something new", None),
         ] {
             assert_eq!(sign(words).as_deref(), expected, "{words}");
@@ -299,26 +383,61 @@ mod tests {
     #[test]
     fn no_reason_hides_another_behind_it() {
         for (at, (sign, ..)) in REASONS.iter().enumerate() {
-            assert_eq!(REASONS.iter().position(|(earlier, ..)| sign.contains(earlier)), Some(at), "{sign}");
+            assert_eq!(
+                REASONS
+                    .iter()
+                    .position(|(earlier, ..)| sign.contains(earlier)),
+                Some(at),
+                "{sign}"
+            );
         }
     }
 
     #[test]
     fn clusters_are_named_by_name_or_arn() {
-        for good in ["ops", "ops_1-b", "arn:aws:ecs:eu-west-1:222222222222:cluster/ops"] {
+        for good in [
+            "ops",
+            "ops_1-b",
+            "arn:aws:ecs:eu-west-1:222222222222:cluster/ops",
+        ] {
             check_cluster(good).unwrap();
         }
-        for bad in ["", "a b", "cluster/ops", "*", "arn:aws:ecs:eu-west-1:222222222222:service/ops", "a:cluster/ops"] {
-            assert_eq!(check_cluster(bad).unwrap_err().name, ErrorName::InvalidInput, "{bad}");
+        for bad in [
+            "",
+            "a b",
+            "cluster/ops",
+            "*",
+            "arn:aws:ecs:eu-west-1:222222222222:service/ops",
+            "a:cluster/ops",
+        ] {
+            assert_eq!(
+                check_cluster(bad).unwrap_err().name,
+                ErrorName::InvalidInput,
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn an_arn_from_elsewhere_is_refused() {
-        let place = Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
+        let place = Place {
+            partition: "aws".into(),
+            region: "eu-west-1".into(),
+            account_id: "222222222222".into(),
+        };
         check_place(&place, "cluster", "ops").unwrap();
-        check_place(&place, "cluster", "arn:aws:ecs:eu-west-1:222222222222:cluster/ops").unwrap();
-        let error = check_place(&place, "cluster", "arn:aws:ecs:us-east-1:222222222222:cluster/ops").unwrap_err();
+        check_place(
+            &place,
+            "cluster",
+            "arn:aws:ecs:eu-west-1:222222222222:cluster/ops",
+        )
+        .unwrap();
+        let error = check_place(
+            &place,
+            "cluster",
+            "arn:aws:ecs:us-east-1:222222222222:cluster/ops",
+        )
+        .unwrap_err();
         assert!(error.message.contains("Region eu-west-1"), "{error}");
     }
 }

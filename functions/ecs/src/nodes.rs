@@ -8,7 +8,9 @@ use crate::{name_of, service_of};
 /// The family of a task definition: `web` of `web:7`.
 #[must_use]
 pub fn family(definition: &str) -> &str {
-    definition.split_once(':').map_or(definition, |(family, _)| family)
+    definition
+        .split_once(':')
+        .map_or(definition, |(family, _)| family)
 }
 
 /// The Region and account of a cluster that is named by its ARN.
@@ -26,8 +28,13 @@ pub fn node(task: &Task, container: &Container) -> Node {
     let cluster = name_of(task.cluster_arn().unwrap_or_default());
     let name = container.name().unwrap_or_default();
     let owner = service_of(task).unwrap_or_else(|| family(definition));
-    let is_windows = task.platform_family().is_some_and(|family| family.to_ascii_lowercase().starts_with("windows"));
-    let address = container.network_interfaces().iter().find_map(|one| one.private_ipv4_address());
+    let is_windows = task
+        .platform_family()
+        .is_some_and(|family| family.to_ascii_lowercase().starts_with("windows"));
+    let address = container
+        .network_interfaces()
+        .iter()
+        .find_map(|one| one.private_ipv4_address());
     let attributes = [
         ("cluster", Some(cluster)),
         ("service", service_of(task)),
@@ -37,18 +44,38 @@ pub fn node(task: &Task, container: &Container) -> Node {
         ("container", Some(name)),
         ("image", container.image()),
         ("runtimeId", container.runtime_id()),
-        ("health", container.health_status().map(HealthStatus::as_str)),
+        (
+            "health",
+            container.health_status().map(HealthStatus::as_str),
+        ),
         ("launchType", task.launch_type().map(LaunchType::as_str)),
         ("hostname", address),
-        ("osFamily", Some(if is_windows { "windows" } else { "unix" })),
-        ("execEnabled", Some(if task.enable_execute_command() { "true" } else { "false" })),
+        (
+            "osFamily",
+            Some(if is_windows { "windows" } else { "unix" }),
+        ),
+        (
+            "execEnabled",
+            Some(if task.enable_execute_command() {
+                "true"
+            } else {
+                "false"
+            }),
+        ),
     ];
-    let told =
-        attributes.into_iter().filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)));
+    let told = attributes
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)));
     Node {
         nodename: format!("{owner}/{id}/{name}"),
-        tags: ["ecs", cluster, owner, name].into_iter().filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
-        attributes: told.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        tags: ["ecs", cluster, owner, name]
+            .into_iter()
+            .filter(|tag| !tag.is_empty())
+            .map(str::to_owned)
+            .collect(),
+        attributes: told
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
     }
 }
 
@@ -65,7 +92,11 @@ mod tests {
             .image("web:1")
             .runtime_id("0123-456")
             .health_status(HealthStatus::Healthy)
-            .network_interfaces(NetworkInterface::builder().private_ipv4_address("10.0.0.1").build())
+            .network_interfaces(
+                NetworkInterface::builder()
+                    .private_ipv4_address("10.0.0.1")
+                    .build(),
+            )
             .build();
         let task = Task::builder()
             .task_arn("arn:aws:ecs:eu-west-1:222222222222:task/production/0123")
@@ -77,8 +108,15 @@ mod tests {
             .build();
         let shop = node(&task, &container);
         assert_eq!(shop.nodename, "shop/0123/app");
-        assert_eq!(shop.tags.iter().map(String::as_str).collect::<Vec<_>>(), ["app", "ecs", "production", "shop"]);
-        let said: Vec<_> = shop.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(
+            shop.tags.iter().map(String::as_str).collect::<Vec<_>>(),
+            ["app", "ecs", "production", "shop"]
+        );
+        let said: Vec<_> = shop
+            .attributes
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let expected = "cluster=production container=app execEnabled=true health=HEALTHY hostname=10.0.0.1 image=web:1 \
             launchType=FARGATE osFamily=unix runtimeId=0123-456 service=shop task=0123 \
             taskArn=arn:aws:ecs:eu-west-1:222222222222:task/production/0123 taskDefinition=web:7";
@@ -95,13 +133,26 @@ mod tests {
             .build();
         let batch = node(&task, &Container::builder().name("app").build());
         assert_eq!(batch.nodename, "batch/0123/app");
-        assert_eq!((batch.get("service"), batch.get("image"), batch.get("cluster")), (None, None, None));
-        assert_eq!((batch.get("osFamily"), batch.get("execEnabled")), (Some("windows"), Some("false")));
+        assert_eq!(
+            (
+                batch.get("service"),
+                batch.get("image"),
+                batch.get("cluster")
+            ),
+            (None, None, None)
+        );
+        assert_eq!(
+            (batch.get("osFamily"), batch.get("execEnabled")),
+            (Some("windows"), Some("false"))
+        );
     }
 
     #[test]
     fn a_cluster_that_is_named_by_its_arn_has_a_home() {
-        assert_eq!(home("arn:aws:ecs:eu-west-1:222222222222:cluster/ops"), Some(("eu-west-1", "222222222222")));
+        assert_eq!(
+            home("arn:aws:ecs:eu-west-1:222222222222:cluster/ops"),
+            Some(("eu-west-1", "222222222222"))
+        );
         assert_eq!(home("ops"), None);
     }
 }

@@ -2,7 +2,10 @@
 
 use stepward::{AwsError, Service, StepError};
 
-const ELASTIC_LOAD_BALANCING: Service = Service { iam_prefix: "elasticloadbalancing", codes: |_, _| None };
+const ELASTIC_LOAD_BALANCING: Service = Service {
+    iam_prefix: "elasticloadbalancing",
+    codes: |_, _| None,
+};
 
 /// Converts the error of a call of Elastic Load Balancing.
 pub(crate) fn elb_error(error: impl AwsError<aws_sdk_elasticloadbalancingv2::Error>) -> StepError {
@@ -26,7 +29,11 @@ mod tests {
             ("AccessDenied", 403, ErrorName::AccessDenied),
             ("HealthUnavailable", 500, ErrorName::Internal),
         ] {
-            let error = elb_error(service_error(DescribeTargetHealthError::generic, code, status));
+            let error = elb_error(service_error(
+                DescribeTargetHealthError::generic,
+                code,
+                status,
+            ));
             assert_eq!(error.name, name, "{code}");
         }
     }

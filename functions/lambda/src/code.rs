@@ -36,7 +36,8 @@ impl Language {
     /// The runtime that the code is meant for.
     ///
     /// Node.js 22 is the last one that takes handlers with a callback, which older code has.
-    /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html> (functions can be created until June 2027)
+    /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html> (functions can be
+    /// created until June 2027)
     #[must_use]
     pub fn runtime(self) -> Runtime {
         match self {
@@ -46,8 +47,9 @@ impl Language {
         }
     }
 
-    /// The handler that is asked for as `function` or `file.function`, or the language's usual one. `None` where it
-    /// cannot be one: a file is letters, digits, `_` and `-`; a function may have namespaces.
+    /// The handler that is asked for as `function` or `file.function`, or the language's usual one.
+    /// `None` where it cannot be one: a file is letters, digits, `_` and `-`; a function may have
+    /// namespaces.
     #[must_use]
     pub fn handler(self, handler: Option<&str>, code: &str) -> Option<Handler> {
         let (file, function) = match self {
@@ -57,7 +59,10 @@ impl Language {
         let handler = handler.unwrap_or(function);
         let (file, function) = handler.split_once('.').unwrap_or((file, handler));
         let legal = |text: &str, more: &str| {
-            !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(char::from(b)))
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || more.contains(char::from(b)))
         };
         if handler.len() > 100 || !legal(file, "_-") || !legal(function, "_.:$") {
             return None;
@@ -66,27 +71,36 @@ impl Language {
             Self::Python => "py",
             Self::Ruby => "rb",
             // Lambda's Node.js 22 is told not to find out by itself which kind of module it has.
-            // https://docs.aws.amazon.com/lambda/latest/dg/lambda-nodejs.html (experimental features)
+            // https://docs.aws.amazon.com/lambda/latest/dg/lambda-nodejs.html (experimental
+            // features)
             Self::NodeJs if code.lines().any(|line| line.starts_with("export ")) => "mjs",
             Self::NodeJs => "js",
         };
-        Some(Handler { file: format!("{file}.{extension}"), name: format!("{file}.{function}") })
+        Some(Handler {
+            file: format!("{file}.{extension}"),
+            name: format!("{file}.{function}"),
+        })
     }
 }
 
-/// A ZIP file with one file in it: the same for the same code, and readable for everybody, as Lambda needs it.
+/// A ZIP file with one file in it: the same for the same code, and readable for everybody, as
+/// Lambda needs it.
 ///
 /// # Errors
 /// `Internal`, which does not happen in memory.
 pub fn zipped(file: &str, code: &str) -> Result<Vec<u8>, StepError> {
     let zip = || -> Result<Vec<u8>, ZipError> {
-        let options = SimpleFileOptions::default().last_modified_time(DateTime::default()).unix_permissions(0o644);
+        let options = SimpleFileOptions::default()
+            .last_modified_time(DateTime::default())
+            .unix_permissions(0o644);
         let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
         zip.start_file(file, options)?;
         zip.write_all(code.as_bytes())?;
         Ok(zip.finish()?.into_inner())
     };
-    zip().map_err(|error| ErrorName::Internal.because(format!("the code could not be zipped: {error}")))
+    zip().map_err(|error| {
+        ErrorName::Internal.because(format!("the code could not be zipped: {error}"))
+    })
 }
 
 #[cfg(test)]
@@ -101,16 +115,64 @@ mod tests {
     #[test]
     fn each_language_has_its_file_and_its_usual_handler() {
         for (language, asked, code, file, name) in [
-            (Language::Python, None, "", "lambda_function.py", "lambda_function.lambda_handler"),
-            (Language::Python, Some("clean"), "", "lambda_function.py", "lambda_function.clean"),
-            (Language::Python, Some("job.clean"), "", "job.py", "job.clean"),
-            (Language::Ruby, Some("job.Logs::Cleaner.run"), "", "job.rb", "job.Logs::Cleaner.run"),
-            (Language::NodeJs, None, "exports.handler = 1", "index.js", "index.handler"),
-            (Language::NodeJs, None, "// x\nexport const handler = 1", "index.mjs", "index.handler"),
+            (
+                Language::Python,
+                None,
+                "",
+                "lambda_function.py",
+                "lambda_function.lambda_handler",
+            ),
+            (
+                Language::Python,
+                Some("clean"),
+                "",
+                "lambda_function.py",
+                "lambda_function.clean",
+            ),
+            (
+                Language::Python,
+                Some("job.clean"),
+                "",
+                "job.py",
+                "job.clean",
+            ),
+            (
+                Language::Ruby,
+                Some("job.Logs::Cleaner.run"),
+                "",
+                "job.rb",
+                "job.Logs::Cleaner.run",
+            ),
+            (
+                Language::NodeJs,
+                None,
+                "exports.handler = 1",
+                "index.js",
+                "index.handler",
+            ),
+            (
+                Language::NodeJs,
+                None,
+                "// x\nexport const handler = 1",
+                "index.mjs",
+                "index.handler",
+            ),
         ] {
-            assert_eq!(handler(language, asked, code), (file.to_owned(), name.to_owned()));
+            assert_eq!(
+                handler(language, asked, code),
+                (file.to_owned(), name.to_owned())
+            );
         }
-        for wrong in ["", ".", "a.", ".b", "../a.b", "a b", "a/b.c", &"x".repeat(101)] {
+        for wrong in [
+            "",
+            ".",
+            "a.",
+            ".b",
+            "../a.b",
+            "a b",
+            "a/b.c",
+            &"x".repeat(101),
+        ] {
             assert_eq!(Language::Python.handler(Some(wrong), ""), None, "{wrong}");
         }
     }
@@ -122,6 +184,9 @@ mod tests {
         let mut read = zip::ZipArchive::new(Cursor::new(zip)).unwrap();
         let mut file = read.by_name("index.js").unwrap();
         assert_eq!(file.unix_mode().map(|mode| mode & 0o777), Some(0o644));
-        assert_eq!(std::io::read_to_string(&mut file).unwrap(), "exports.handler = 1");
+        assert_eq!(
+            std::io::read_to_string(&mut file).unwrap(),
+            "exports.handler = 1"
+        );
     }
 }

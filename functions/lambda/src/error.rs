@@ -33,7 +33,11 @@ mod tests {
             ("ResourceInUseException", 400, ErrorName::Conflict),
             ("TooManyRequestsException", 429, ErrorName::Throttled),
             ("EC2ThrottledException", 502, ErrorName::Throttled),
-            ("InvalidParameterValueException", 400, ErrorName::InvalidInput),
+            (
+                "InvalidParameterValueException",
+                400,
+                ErrorName::InvalidInput,
+            ),
             ("CodeStorageExceededException", 400, ErrorName::StepFailed),
             ("AccessDeniedException", 403, ErrorName::AccessDenied),
             ("ServiceException", 500, ErrorName::Internal),

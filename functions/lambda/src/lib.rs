@@ -1,4 +1,5 @@
-//! What the Lambda steps share: one invocation, never sent twice unless Lambda has refused it, and what came of it.
+//! What the Lambda steps share: one invocation, never sent twice unless Lambda has refused it, and
+//! what came of it.
 
 pub mod code;
 pub mod error;
@@ -41,19 +42,30 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Why the function failed, if it did: its error's type and message, and the last lines of its log.
+    /// Why the function failed, if it did: its error's type and message, and the last lines of its
+    /// log.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let kind = self.error.as_deref()?;
-        // https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html; other languages answer the same fields.
+        // https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html; other languages
+        // answer the same fields.
         let error: Value = serde_json::from_str(&self.payload).unwrap_or_default();
         let error = match (error["errorType"].as_str(), error["errorMessage"].as_str()) {
             (None, None) => beginning(&self.payload),
-            (name, message) => [name, message].into_iter().flatten().map(beginning).collect::<Vec<_>>().join(": "),
+            (name, message) => [name, message]
+                .into_iter()
+                .flatten()
+                .map(beginning)
+                .collect::<Vec<_>>()
+                .join(": "),
         };
         let lines: Vec<_> = self.log_tail.trim_end().lines().collect();
         let log = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
-        let log = if log.is_empty() { log } else { format!("\nIts log ends with:\n{log}") };
+        let log = if log.is_empty() {
+            log
+        } else {
+            format!("\nIts log ends with:\n{log}")
+        };
         Some(format!("{error} ({kind}){log}"))
     }
 }
@@ -63,10 +75,21 @@ impl Answer {
 /// # Errors
 /// `TimedOut` where nobody knows whether the function ran; with any other name it has not run.
 pub async fn invoke(request: InvokeFluentBuilder, wait: Duration) -> Result<Answer, StepError> {
-    // The session's own limits are for calls that can be repeated; the function may have run although no answer came.
-    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(wait).operation_timeout(wait).build();
-    let config = Config::builder().retry_classifier(OnlyThrottled::<InvokeError>::default()).timeout_config(timeouts);
-    let answer = request.customize().config_override(config).send().await.map_err(unanswered)?;
+    // The session's own limits are for calls that can be repeated; the function may have run
+    // although no answer came.
+    let timeouts = TimeoutConfig::builder()
+        .operation_attempt_timeout(wait)
+        .operation_timeout(wait)
+        .build();
+    let config = Config::builder()
+        .retry_classifier(OnlyThrottled::<InvokeError>::default())
+        .timeout_config(timeouts);
+    let answer = request
+        .customize()
+        .config_override(config)
+        .send()
+        .await
+        .map_err(unanswered)?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let log = answer.log_result.and_then(|log| base64::decode(log).ok());
     Ok(Answer {
@@ -79,24 +102,40 @@ pub async fn invoke(request: InvokeFluentBuilder, wait: Duration) -> Result<Answ
 }
 
 fn unanswered(error: SdkError<InvokeError, HttpResponse>) -> StepError {
-    let answered = matches!(error, SdkError::ConstructionFailure(_) | SdkError::ServiceError(_));
-    let status = error.raw_response().map_or(0, |answer| answer.status().as_u16());
+    let answered = matches!(
+        error,
+        SdkError::ConstructionFailure(_) | SdkError::ServiceError(_)
+    );
+    let status = error
+        .raw_response()
+        .map_or(0, |answer| answer.status().as_u16());
     let set_up = could_not_start(error.code().unwrap_or_default(), status);
     let said = error.message().unwrap_or("AWS gave no reason").to_owned();
     let error = lambda_error(error);
     if set_up && error.name != ErrorName::Throttled {
         let message = format!("Lambda could not start the function: {said}");
-        return StepError { name: ErrorName::StepFailed, message, ..error };
+        return StepError {
+            name: ErrorName::StepFailed,
+            message,
+            ..error
+        };
     }
     if !answered || error.name == ErrorName::Internal {
-        let message = "no answer came back, so that nobody knows whether the function ran or still runs".into();
-        return StepError { name: ErrorName::TimedOut, message, ..error };
+        let message =
+            "no answer came back, so that nobody knows whether the function ran or still runs"
+                .into();
+        return StepError {
+            name: ErrorName::TimedOut,
+            message,
+            ..error
+        };
     }
     error
 }
 
-/// Whether the function's own role, network, key, snapshot or file system kept Lambda from starting it: Lambda answers
-/// 502 then, and other statuses for file systems. What such a code denies or does not find is nothing of the caller's.
+/// Whether the function's own role, network, key, snapshot or file system kept Lambda from starting
+/// it: Lambda answers 502 then, and other statuses for file systems. What such a code denies or
+/// does not find is nothing of the caller's.
 /// <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors>
 fn could_not_start(code: &str, status: u16) -> bool {
     let at_lambda = code.starts_with("Service") || code.starts_with("Internal");
@@ -126,8 +165,13 @@ mod tests {
     use super::*;
 
     fn refusal(status: u16, code: &str) -> HttpResponse {
-        let mut answer = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(r#"{ "Message": "no" }"#));
-        answer.headers_mut().insert("x-amzn-errortype", code.to_owned());
+        let mut answer = HttpResponse::new(
+            status.try_into().unwrap(),
+            SdkBody::from(r#"{ "Message": "no" }"#),
+        );
+        answer
+            .headers_mut()
+            .insert("x-amzn-errortype", code.to_owned());
         answer
     }
 
@@ -140,12 +184,20 @@ mod tests {
     async fn throttling_alone_is_tried_again() {
         let throttled = || refusal(429, "TooManyRequestsException");
         let done = || InvokeOutput::builder().status_code(200).build();
-        let rule =
-            mock!(Client::invoke).sequence().http_response(throttled).http_response(throttled).output(done).build();
+        let rule = mock!(Client::invoke)
+            .sequence()
+            .http_response(throttled)
+            .http_response(throttled)
+            .output(done)
+            .build();
         assert_eq!(once(&rule).await.unwrap().status_code, 200);
         assert_eq!(rule.num_calls(), 3);
 
-        let rule = mock!(Client::invoke).sequence().http_response(throttled).repeatedly().build();
+        let rule = mock!(Client::invoke)
+            .sequence()
+            .http_response(throttled)
+            .repeatedly()
+            .build();
         assert_eq!(once(&rule).await.unwrap_err().name, ErrorName::Throttled);
         assert_eq!(rule.num_calls(), 3);
     }
@@ -166,8 +218,11 @@ mod tests {
             (404, "ResourceNotFoundException", ErrorName::NotFound),
             (409, "ResourceConflictException", ErrorName::Conflict),
         ] {
-            let rule =
-                mock!(Client::invoke).sequence().http_response(move || refusal(status, code)).repeatedly().build();
+            let rule = mock!(Client::invoke)
+                .sequence()
+                .http_response(move || refusal(status, code))
+                .repeatedly()
+                .build();
             let error = once(&rule).await.unwrap_err();
             assert_eq!((error.name, rule.num_calls()), (name, 1), "{code}: {error}");
             let says = error.message == "Lambda could not start the function: no";
@@ -175,8 +230,8 @@ mod tests {
         }
     }
 
-    /// What a client whose own limit is a tenth of a second gets from a Lambda that takes so long, which counts how
-    /// often it is asked.
+    /// What a client whose own limit is a tenth of a second gets from a Lambda that takes so long,
+    /// which counts how often it is asked.
     async fn after(delay: Duration) -> (Result<Answer, StepError>, usize) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -187,12 +242,23 @@ mod tests {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 count.fetch_add(1, Ordering::SeqCst);
                 tokio::time::sleep(delay).await;
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\nconnection: close\r\n\r\n8").await;
+                let _ = stream
+                    .write_all(
+                        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\nconnection: close\r\n\r\n8",
+                    )
+                    .await;
             }
         });
         let limit = Duration::from_millis(100);
-        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(limit).operation_timeout(limit).build();
-        let config = Config::builder().with_test_defaults_v2().endpoint_url(url).timeout_config(timeouts).build();
+        let timeouts = TimeoutConfig::builder()
+            .operation_attempt_timeout(limit)
+            .operation_timeout(limit)
+            .build();
+        let config = Config::builder()
+            .with_test_defaults_v2()
+            .endpoint_url(url)
+            .timeout_config(timeouts)
+            .build();
         let request = Client::from_conf(config).invoke().function_name("f");
         let answer = invoke(request, Duration::from_secs(1)).await;
         server.abort();
@@ -216,11 +282,36 @@ mod tests {
             executed_version: None,
             error: Some("Unhandled".into()),
         };
-        let said = answer(r#"{ "errorType": "KeyError", "errorMessage": "'id'" }"#).failure().unwrap();
-        assert!(said.starts_with("KeyError: 'id' (Unhandled)\nIts log ends with:\nline\n"), "{said}");
+        let said = answer(r#"{ "errorType": "KeyError", "errorMessage": "'id'" }"#)
+            .failure()
+            .unwrap();
+        assert!(
+            said.starts_with("KeyError: 'id' (Unhandled)\nIts log ends with:\nline\n"),
+            "{said}"
+        );
         assert!(said.ends_with("line\nline 12"), "{said}");
-        assert!(answer("out of memory").failure().unwrap().starts_with("out of memory (Unhandled)"));
-        assert_eq!(answer(&"é".repeat(2_000)).failure().unwrap().chars().filter(|c| *c == 'é').count(), 1_000);
-        assert_eq!(Answer { error: None, ..answer("1") }.failure(), None);
+        assert!(
+            answer("out of memory")
+                .failure()
+                .unwrap()
+                .starts_with("out of memory (Unhandled)")
+        );
+        assert_eq!(
+            answer(&"é".repeat(2_000))
+                .failure()
+                .unwrap()
+                .chars()
+                .filter(|c| *c == 'é')
+                .count(),
+            1_000
+        );
+        assert_eq!(
+            Answer {
+                error: None,
+                ..answer("1")
+            }
+            .failure(),
+            None
+        );
     }
 }

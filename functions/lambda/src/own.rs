@@ -18,7 +18,8 @@ pub const LOG_GROUP: &str = "/aws/lambda/stepward-run";
 /// The tag that says for which step of which execution a function was created.
 pub const TAG: &str = "stepward:token";
 
-/// A function whose name and tag are the same for every call for the same step of the same execution.
+/// A function whose name and tag are the same for every call for the same step of the same
+/// execution.
 #[derive(Debug)]
 pub struct OwnFunction {
     /// `stepward-run-` and 20 hex digits.
@@ -58,27 +59,43 @@ pub enum Claim {
 }
 
 impl OwnFunction {
-    /// This step's function, whether it exists or not; a temporary one is deleted when the step is over.
+    /// This step's function, whether it exists or not; a temporary one is deleted when the step is
+    /// over.
     #[must_use]
     pub fn of(ctx: &Context, temporary: bool) -> Self {
         let token = ctx.client_token("run-code");
-        Self { name: format!("stepward-run-{}", &token[..20]), token, temporary, lambda: ctx.client(Client::new) }
+        Self {
+            name: format!("stepward-run-{}", &token[..20]),
+            token,
+            temporary,
+            lambda: ctx.client(Client::new),
+        }
     }
 
     /// Creates the function, or finds that an earlier call has done so.
     ///
     /// # Errors
     /// As [`find`](Self::find).
-    pub async fn create(&self, ctx: &Context, request: CreateFunctionFluentBuilder) -> Result<(), StepError> {
+    pub async fn create(
+        &self,
+        ctx: &Context,
+        request: CreateFunctionFluentBuilder,
+    ) -> Result<(), StepError> {
         let Self { name, token, .. } = self;
         let log = LoggingConfig::builder().log_group(LOG_GROUP).build();
-        let request = request.function_name(name).logging_config(log).tags(TAG, token);
+        let request = request
+            .function_name(name)
+            .logging_config(log)
+            .tags(TAG, token);
         match request.send().await.map_err(lambda_error) {
             Ok(_) => ctx.log(format_args!("Function {name} created")),
             Err(error) if error.has_code("ResourceConflictException") => {
-                // If it does not show yet, or any more, the next call finds out: failing here could leave it behind.
+                // If it does not show yet, or any more, the next call finds out: failing here could
+                // leave it behind.
                 self.find().await?;
-                ctx.log(format_args!("Function {name} was created by an earlier call"));
+                ctx.log(format_args!(
+                    "Function {name} was created by an earlier call"
+                ));
             }
             Err(error) => return Err(error),
         }
@@ -90,8 +107,19 @@ impl OwnFunction {
     /// # Errors
     /// `Conflict` when somebody else has created it, or why AWS failed.
     pub async fn find(&self) -> Result<Option<FunctionConfiguration>, StepError> {
-        let Self { name, token, lambda, .. } = self;
-        let found = match lambda.get_function().function_name(name).send().await.map_err(lambda_error) {
+        let Self {
+            name,
+            token,
+            lambda,
+            ..
+        } = self;
+        let found = match lambda
+            .get_function()
+            .function_name(name)
+            .send()
+            .await
+            .map_err(lambda_error)
+        {
             Ok(found) => found,
             Err(error) if error.name == ErrorName::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -101,43 +129,68 @@ impl OwnFunction {
             return Err(ErrorName::AccessDenied.because(denied("lambda:ListTags", error.message())));
         }
         if found.tags().and_then(|tags| tags.get(TAG)) != Some(token) {
-            let message = format!("function {name} is not this step's, as its tag {TAG} is another; see whose it is");
+            let message = format!(
+                "function {name} is not this step's, as its tag {TAG} is another; see whose it is"
+            );
             return Err(ErrorName::Conflict.because(message));
         }
         Ok(found.configuration)
     }
 
-    /// Claims the function's only run, when it is ready, by an alias: of several calls at once just one can create it,
-    /// which a tag could not ensure. An attempt that Lambda has refused needs a new number.
+    /// Claims the function's only run, when it is ready, by an alias: of several calls at once just
+    /// one can create it, which a tag could not ensure. An attempt that Lambda has refused needs a
+    /// new number.
     ///
     /// # Errors
     /// As [`find`](Self::find).
     pub async fn claim(&self, attempt: u32) -> Result<Claim, StepError> {
         let name = &self.name;
-        let unknown = format!("whether the code ran, and how it ended, is unknown; its log, if any, is in {LOG_GROUP}");
+        let unknown = format!(
+            "whether the code ran, and how it ended, is unknown; its log, if any, is in {LOG_GROUP}"
+        );
         let Some(function) = self.find().await? else {
             let whose = "deleted by a call whose answer was lost, or by somebody else";
-            return Ok(Claim::Gone(format!("function {name} is gone, {whose}: {unknown}")));
+            return Ok(Claim::Gone(format!(
+                "function {name} is gone, {whose}: {unknown}"
+            )));
         };
         match function.state() {
             Some(State::Active) => {}
             Some(State::Failed) => {
                 let reason = function.state_reason().unwrap_or("Lambda gave no reason");
-                return Ok(Claim::Never(format!("function {name} could not be made ready: {reason}")));
+                return Ok(Claim::Never(format!(
+                    "function {name} could not be made ready: {reason}"
+                )));
             }
-            state => return Ok(Claim::NotReady(state.map_or("Pending", State::as_str).into())),
+            state => {
+                return Ok(Claim::NotReady(
+                    state.map_or("Pending", State::as_str).into(),
+                ));
+            }
         }
-        let alias = self.lambda.create_alias().function_name(name).name(format!("run-{attempt}"));
-        match alias.function_version("$LATEST").send().await.map_err(lambda_error) {
+        let alias = self
+            .lambda
+            .create_alias()
+            .function_name(name)
+            .name(format!("run-{attempt}"));
+        match alias
+            .function_version("$LATEST")
+            .send()
+            .await
+            .map_err(lambda_error)
+        {
             Ok(_) => Ok(Claim::Ours),
-            // The same code says that the function is not ready, or that something else is being done to it.
+            // The same code says that the function is not ready, or that something else is being
+            // done to it.
             // https://docs.aws.amazon.com/lambda/latest/api/API_CreateAlias.html#API_CreateAlias_Errors
             Err(error) if error.has_code("ResourceConflictException") => {
                 if !error.message.contains("already exist") {
                     return Ok(Claim::NotReady(format!("not ready: {}", error.message)));
                 }
                 let call = "by a call whose answer was lost";
-                Ok(Claim::Never(format!("function {name} was invoked, or about to be, {call}: {unknown}")))
+                Ok(Claim::Never(format!(
+                    "function {name} was invoked, or about to be, {call}: {unknown}"
+                )))
             }
             Err(error) => Err(error),
         }
@@ -151,7 +204,14 @@ impl OwnFunction {
         if !self.temporary {
             return Ok(false);
         }
-        match self.lambda.delete_function().function_name(&self.name).send().await.map_err(lambda_error) {
+        match self
+            .lambda
+            .delete_function()
+            .function_name(&self.name)
+            .send()
+            .await
+            .map_err(lambda_error)
+        {
             Ok(_) => ctx.log(format_args!("Function {} deleted", self.name)),
             Err(error) if error.name == ErrorName::NotFound => {}
             Err(error) => return Err(error),
@@ -159,18 +219,26 @@ impl OwnFunction {
         Ok(true)
     }
 
-    /// Deletes the function after its code ran well: `false` if it should stay or AWS could not delete it for now.
+    /// Deletes the function after its code ran well: `false` if it should stay or AWS could not
+    /// delete it for now.
     ///
     /// # Errors
-    /// `AccessDenied`: every run would leave a function behind, so that somebody has to mend the role.
+    /// `AccessDenied`: every run would leave a function behind, so that somebody has to mend the
+    /// role.
     pub async fn finished(&self, ctx: &Context) -> Result<bool, StepError> {
         match self.delete(ctx).await {
             Err(error) if error.name == ErrorName::AccessDenied => {
-                let message = format!("the code ran well, but function {} is left: {}", self.name, error.message);
+                let message = format!(
+                    "the code ran well, but function {} is left: {}",
+                    self.name, error.message
+                );
                 Err(StepError { message, ..error })
             }
             Err(error) => {
-                ctx.log(format_args!("Function {} is left, delete it: {error}", self.name));
+                ctx.log(format_args!(
+                    "Function {} is left, delete it: {error}",
+                    self.name
+                ));
                 Ok(false)
             }
             deleted => deleted,
@@ -202,11 +270,18 @@ impl<'a> Role<'a> {
     /// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html>
     #[must_use]
     pub fn parse(arn: &'a str) -> Option<Self> {
-        let ["arn", partition, "iam", "", account, name] = arn.split(':').collect::<Vec<_>>()[..] else { return None };
+        let ["arn", partition, "iam", "", account, name] = arn.split(':').collect::<Vec<_>>()[..]
+        else {
+            return None;
+        };
         let name = name.strip_prefix("role/")?;
         let legal = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-/".contains(&b);
         let is_role = account.len() == 12 && !name.is_empty() && name.bytes().all(legal);
-        is_role.then_some(Self { partition, account, name })
+        is_role.then_some(Self {
+            partition,
+            account,
+            name,
+        })
     }
 
     /// Whether it is a role of this account.
@@ -222,7 +297,9 @@ impl<'a> Role<'a> {
 /// # Errors
 /// `InvalidInput`.
 pub fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), StepError> {
-    require(tags.len() <= 49, || format!("tags has {} and at most 49 are taken", tags.len()))?;
+    require(tags.len() <= 49, || {
+        format!("tags has {} and at most 49 are taken", tags.len())
+    })?;
     for (key, value) in tags {
         let reserved = key.starts_with("aws:") || key.starts_with("stepward:");
         let short = (1..=128).contains(&key.chars().count()) && value.chars().count() <= 256;

@@ -2,7 +2,10 @@
 
 use stepward::{AwsError, Service, StepError};
 
-const RDS: Service = Service { iam_prefix: "rds", codes: |_, _| None };
+const RDS: Service = Service {
+    iam_prefix: "rds",
+    codes: |_, _| None,
+};
 
 /// Converts the error of a call of RDS.
 pub(crate) fn rds_error(error: impl AwsError<aws_sdk_rds::Error>) -> StepError {

@@ -12,7 +12,8 @@ use stepward::model::input::require;
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_CreateDBInstance.html>
 pub const LONGEST: usize = 63;
 
-/// The name of an instance, a cluster or a snapshot, as RDS stores it and as it stands in ARNs: in lower case.
+/// The name of an instance, a cluster or a snapshot, as RDS stores it and as it stands in ARNs: in
+/// lower case.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(from = "String")]
 #[schemars(inline)]

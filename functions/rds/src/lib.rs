@@ -1,4 +1,5 @@
-//! What the RDS steps share: identifiers, what a status means, and bringing an instance or a cluster to a state.
+//! What the RDS steps share: identifiers, what a status means, and bringing an instance or a
+//! cluster to a state.
 
 mod error;
 mod identifier;
@@ -77,10 +78,15 @@ impl Database<'_> {
     #[must_use]
     pub fn permissions(&self, action: &str) -> Permissions {
         match self {
-            Self::Instance(name) => Permissions::default()
-                .allow(&["rds:DescribeDBInstances", action], [arn("rds", &format!("db:{}", literal(name)))]),
+            Self::Instance(name) => Permissions::default().allow(
+                &["rds:DescribeDBInstances", action],
+                [arn("rds", &format!("db:{}", literal(name)))],
+            ),
             Self::Cluster(name) => Permissions::default()
-                .allow(&["rds:DescribeDBClusters", action], [arn("rds", &format!("cluster:{}", literal(name)))])
+                .allow(
+                    &["rds:DescribeDBClusters", action],
+                    [arn("rds", &format!("cluster:{}", literal(name)))],
+                )
                 .allow_on_all(
                     &["rds:DescribeDBInstances"],
                     "Which instances a cluster has shows only when it is looked at.",
@@ -101,18 +107,37 @@ impl Database<'_> {
             }
             Self::Cluster(name) => {
                 let name: &str = name;
-                let pages = rds.describe_db_clusters().db_cluster_identifier(name).into_paginator().items().send();
+                let pages = rds
+                    .describe_db_clusters()
+                    .db_cluster_identifier(name)
+                    .into_paginator()
+                    .items()
+                    .send();
                 let clusters = pages.try_collect().await.map_err(rds_error)?;
-                let cluster = clusters.into_iter().next().ok_or_else(|| missing("cluster", name))?;
+                let cluster = clusters
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| missing("cluster", name))?;
                 let of_cluster = Filter::builder().name("db-cluster-id").values(name).build();
-                let pages = rds.describe_db_instances().filters(of_cluster).into_paginator().items().send();
+                let pages = rds
+                    .describe_db_instances()
+                    .filters(of_cluster)
+                    .into_paginator()
+                    .items()
+                    .send();
                 let member = |instance: DbInstance| Member {
                     instance: instance.db_instance_identifier.unwrap_or_default(),
                     status: instance.db_instance_status.unwrap_or_default(),
                 };
                 Ok(Seen {
                     status: cluster.status.unwrap_or_default(),
-                    members: pages.try_collect().await.map_err(rds_error)?.into_iter().map(member).collect(),
+                    members: pages
+                        .try_collect()
+                        .await
+                        .map_err(rds_error)?
+                        .into_iter()
+                        .map(member)
+                        .collect(),
                     cluster: None,
                     restarts_at: cluster.automatic_restart_time.map(|time| time.to_string()),
                 })
@@ -147,18 +172,21 @@ impl Database<'_> {
 
     fn console(&self, ctx: &Context) -> String {
         let is_cluster = matches!(self, Self::Cluster(_));
-        ctx.console("rds/home", &format!("database:id={};is-cluster={is_cluster}", self.name()))
+        ctx.console(
+            "rds/home",
+            &format!("database:id={};is-cluster={is_cluster}", self.name()),
+        )
     }
 }
 
-/// Brings an instance, or a cluster with its instances, to a state: looks, asks RDS once it can be asked, and looks
-/// again until all are there.
+/// Brings an instance, or a cluster with its instances, to a state: looks, asks RDS once it can be
+/// asked, and looks again until all are there.
 ///
 /// Because every call looks before it acts, a repeated one asks for nothing twice.
 ///
 /// # Errors
-/// `NotFound`; `Conflict` for a status that does not lead there, or when RDS refuses because of one, twice, or for
-/// good; `StepFailed` when the change has begun and does not end well.
+/// `NotFound`; `Conflict` for a status that does not lead there, or when RDS refuses because of
+/// one, twice, or for good; `StepFailed` when the change has begun and does not end well.
 pub async fn bring<F, Fut>(
     ctx: &Context,
     database: Database<'_>,
@@ -175,7 +203,12 @@ where
     let mut seen = database.look(&rds).await?;
     let mut watch = match resume {
         Some(resume) => resume.state::<Watch>()?,
-        None => Watch { previous_status: seen.status.clone(), asked: false, refused: false, begun: false },
+        None => Watch {
+            previous_status: seen.status.clone(),
+            asked: false,
+            refused: false,
+            begun: false,
+        },
     };
     watch.begun |= watch.asked && !seen.is(goal.act_on);
     if seen.has_reached(goal) {
@@ -207,15 +240,18 @@ where
             ctx.log(format_args!("{} {name}", goal.doing));
             match act(rds.clone()).await {
                 Ok(()) => watch.asked = true,
-                // Maybe a first request of the SDK's got through, only its answer was lost, and RDS shows the old
-                // status for a moment: what it refuses a second time, it refuses.
+                // Maybe a first request of the SDK's got through, only its answer was lost, and RDS
+                // shows the old status for a moment: what it refuses a second time, it refuses.
                 Err(error) if is_forbidden(&error) => {
                     seen = database.look(&rds).await?;
                     if seen.can_act(goal) {
                         if watch.refused {
                             return Err(refused(error, database.limits()));
                         }
-                        ctx.log(format_args!("RDS refused, and is asked again: {}", error.message));
+                        ctx.log(format_args!(
+                            "RDS refused, and is asked again: {}",
+                            error.message
+                        ));
                         watch.refused = true;
                     }
                 }
@@ -228,15 +264,26 @@ where
             }
         }
     } else if let Some((who, status, trouble)) = seen.stuck(name) {
-        let error = if watch.asked { ErrorName::StepFailed } else { ErrorName::Conflict };
-        return Err(error.because(format!("{who} is {status} and does not become {}: {trouble}", goal.word)));
+        let error = if watch.asked {
+            ErrorName::StepFailed
+        } else {
+            ErrorName::Conflict
+        };
+        return Err(error.because(format!(
+            "{who} is {status} and does not become {}: {trouble}",
+            goal.word
+        )));
     }
     let progress = progress(name, &seen, &watch, goal);
     Progress::pending(&watch, wait, progress)
 }
 
 fn progress(name: &str, seen: &Seen, watch: &Watch, goal: &Goal) -> String {
-    let there = seen.members.iter().filter(|member| goal.reached.contains(&member.status.as_str())).count();
+    let there = seen
+        .members
+        .iter()
+        .filter(|member| goal.reached.contains(&member.status.as_str()))
+        .count();
     let members = match seen.members.len() {
         0 => String::new(),
         all => format!(", {there} of {all} instances {}", goal.word),

@@ -44,12 +44,17 @@ impl Seen {
     /// Whether RDS can be asked now. It refuses a cluster while one of its instances is busy.
     pub(crate) fn can_act(&self, goal: &Goal) -> bool {
         self.is(goal.act_on)
-            && self.all_members(|status| goal.act_on.contains(&status) || goal.reached.contains(&status))
+            && self.all_members(|status| {
+                goal.act_on.contains(&status) || goal.reached.contains(&status)
+            })
     }
 
     /// Who does not get any further by itself: its name, its status, and what that means.
     pub(crate) fn stuck<'a>(&'a self, name: &'a str) -> Option<(&'a str, &'a str, &'static str)> {
-        let members = self.members.iter().map(|member| (member.instance.as_str(), member.status.as_str()));
+        let members = self
+            .members
+            .iter()
+            .map(|member| (member.instance.as_str(), member.status.as_str()));
         let mut all = std::iter::once((name, self.status.as_str())).chain(members);
         all.find_map(|(name, status)| Some((name, status, trouble(status)?)))
     }
@@ -60,10 +65,23 @@ impl Seen {
 /// # Errors
 /// `NotFound` where there is none of this name.
 pub async fn instance(rds: &Client, name: &str) -> Result<DbInstance, StepError> {
-    let pages = rds.describe_db_instances().db_instance_identifier(name).into_paginator().items().send();
-    pages.try_collect().await.map_err(rds_error)?.into_iter().next().ok_or_else(|| missing("instance", name))
+    let pages = rds
+        .describe_db_instances()
+        .db_instance_identifier(name)
+        .into_paginator()
+        .items()
+        .send();
+    pages
+        .try_collect()
+        .await
+        .map_err(rds_error)?
+        .into_iter()
+        .next()
+        .ok_or_else(|| missing("instance", name))
 }
 
 pub(crate) fn missing(what: &str, name: &str) -> StepError {
-    ErrorName::NotFound.because(format!("RDS has no {what} {name} in this account and Region"))
+    ErrorName::NotFound.because(format!(
+        "RDS has no {what} {name} in this account and Region"
+    ))
 }

@@ -16,11 +16,12 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::local::{OpenFile, Stat, failed};
 
-/// Bytes of a file that are in memory at once, for each request. What has no more is sent as a whole.
+/// Bytes of a file that are in memory at once, for each request. What has no more is sent as a
+/// whole.
 pub const CHUNK: u64 = 128 * 1024;
 
-/// A part of a file, read in chunks. It ends with an error where the file has changed since it was opened, so that S3
-/// never gets the half of one state and the half of another.
+/// A part of a file, read in chunks. It ends with an error where the file has changed since it was
+/// opened, so that S3 never gets the half of one state and the half of another.
 struct Part {
     file: OpenFile,
     at: u64,
@@ -34,7 +35,12 @@ impl OpenFile {
     pub fn stream(&self, at: u64, length: u64) -> ByteStream {
         let file = self.clone();
         ByteStream::new(SdkBody::retryable(move || {
-            SdkBody::from_body_1_x(Part { file: file.clone(), at, end: at + length, reading: None })
+            SdkBody::from_body_1_x(Part {
+                file: file.clone(),
+                at,
+                end: at + length,
+                reading: None,
+            })
         }))
     }
 
@@ -43,13 +49,23 @@ impl OpenFile {
     /// # Errors
     /// `Conflict` when the file has changed since it was opened, or why it cannot be read.
     pub fn piece(&self, at: u64, length: u64) -> Result<Bytes, StepError> {
-        read(self, at, length).map_err(|error| if self.is_changed() { changed() } else { failed("read", "", &error) })
+        read(self, at, length).map_err(|error| {
+            if self.is_changed() {
+                changed()
+            } else {
+                failed("read", "", &error)
+            }
+        })
     }
 
     /// What a request with bytes of the file has failed with.
     #[must_use]
     pub fn failure(&self, error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
-        if self.is_changed() { changed() } else { s3_error(error) }
+        if self.is_changed() {
+            changed()
+        } else {
+            s3_error(error)
+        }
     }
 
     fn is_changed(&self) -> bool {
@@ -66,7 +82,10 @@ fn read(OpenFile { file, stat }: &OpenFile, at: u64, length: u64) -> io::Result<
     let mut piece = vec![0; usize::try_from(length).map_err(io::Error::other)?];
     let read = file.read_exact_at(&mut piece, at);
     if Stat::of(file)? != *stat {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file was changed while it was read"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the file was changed while it was read",
+        ));
     }
     read.map(|()| piece.into())
 }
@@ -75,13 +94,20 @@ impl Body for Part {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.at == self.end {
             return Poll::Ready(None);
         }
         let (file, at, length) = (self.file.clone(), self.at, CHUNK.min(self.end - self.at));
-        let reading = self.reading.get_or_insert_with(|| spawn_blocking(move || read(&file, at, length)));
-        let piece = ready!(Pin::new(reading).poll(cx)).map_err(io::Error::other).flatten();
+        let reading = self
+            .reading
+            .get_or_insert_with(|| spawn_blocking(move || read(&file, at, length)));
+        let piece = ready!(Pin::new(reading).poll(cx))
+            .map_err(io::Error::other)
+            .flatten();
         self.reading = None;
         self.at += length;
         if piece.is_err() {
@@ -115,13 +141,21 @@ impl Checksum {
     /// Of nothing.
     #[must_use]
     pub fn empty(algorithm: CrcAlgorithm) -> Self {
-        Self { algorithm, value: crc_fast::checksum(algorithm, &[]), bytes: 0 }
+        Self {
+            algorithm,
+            value: crc_fast::checksum(algorithm, &[]),
+            bytes: 0,
+        }
     }
 
     /// Of these bytes.
     #[must_use]
     pub fn of(algorithm: CrcAlgorithm, bytes: &[u8]) -> Self {
-        Self { algorithm, value: crc_fast::checksum(algorithm, bytes), bytes: bytes.len() as u64 }
+        Self {
+            algorithm,
+            value: crc_fast::checksum(algorithm, bytes),
+            bytes: bytes.len() as u64,
+        }
     }
 
     /// From S3's Base64; `None` where that is no checksum of this kind.
@@ -129,8 +163,14 @@ impl Checksum {
     pub fn parse(algorithm: CrcAlgorithm, text: &str, bytes: u64) -> Option<Self> {
         let raw = aws_smithy_types::base64::decode(text).ok()?;
         (raw.len() == width(algorithm)).then_some(())?;
-        let value = raw.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
-        Some(Self { algorithm, value, bytes })
+        let value = raw
+            .iter()
+            .fold(0, |value, byte| value << 8 | u64::from(*byte));
+        Some(Self {
+            algorithm,
+            value,
+            bytes,
+        })
     }
 
     /// As S3 writes it.
@@ -144,12 +184,20 @@ impl Checksum {
     #[must_use]
     pub fn then(self, next: Self) -> Self {
         let value = checksum_combine(self.algorithm, self.value, next.value, next.bytes);
-        Self { value, bytes: self.bytes + next.bytes, ..self }
+        Self {
+            value,
+            bytes: self.bytes + next.bytes,
+            ..self
+        }
     }
 }
 
 fn width(algorithm: CrcAlgorithm) -> usize {
-    if algorithm == CrcAlgorithm::Crc64Nvme { 8 } else { 4 }
+    if algorithm == CrcAlgorithm::Crc64Nvme {
+        8
+    } else {
+        4
+    }
 }
 
 /// Waits for work that blocks.
@@ -159,9 +207,9 @@ fn width(algorithm: CrcAlgorithm) -> usize {
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
 ) -> Result<T, StepError> {
-    spawn_blocking(work)
-        .await
-        .map_err(|error| ErrorName::Internal.because(format!("a file operation did not end: {error}")))?
+    spawn_blocking(work).await.map_err(|error| {
+        ErrorName::Internal.because(format!("a file operation did not end: {error}"))
+    })?
 }
 
 #[cfg(test)]
@@ -170,7 +218,8 @@ mod tests {
 
     #[test]
     fn checksums_are_written_as_s3_writes_them_and_join() {
-        // The check values of the CRC catalogue, https://reveng.sourceforge.io/crc-catalogue/all.htm, in Base64.
+        // The check values of the CRC catalogue,
+        // https://reveng.sourceforge.io/crc-catalogue/all.htm, in Base64.
         for (algorithm, text) in [
             (CrcAlgorithm::Crc64Nvme, "rosUhgp5mIg="),
             (CrcAlgorithm::Crc32IsoHdlc, "y/Q5Jg=="),

@@ -17,7 +17,8 @@ use crate::keys::fits_xml;
 use crate::listing::Entry;
 use crate::slice::Slice;
 
-/// Objects that one request deletes. <https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html>
+/// Objects that one request deletes.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html>
 pub const BATCH: usize = 1000;
 /// Requests at once, where each deletes one object.
 const AT_ONCE: usize = 16;
@@ -38,10 +39,11 @@ impl Batch {
         self.entries.push(entry);
     }
 
-    /// Whether what was added, also before all of it was taken, has the name of a directory that a key is in. Keys are
-    /// asked for in their order.
+    /// Whether what was added, also before all of it was taken, has the name of a directory that a
+    /// key is in. Keys are asked for in their order.
     pub fn is_above(&mut self, key: &str) -> bool {
-        self.above.retain(|above| key.starts_with(above) || key < above.as_str());
+        self.above
+            .retain(|above| key.starts_with(above) || key < above.as_str());
         self.above.iter().any(|above| key.starts_with(above))
     }
 
@@ -64,7 +66,11 @@ impl Batch {
 }
 
 /// Deletes entries; what became of each, at the slice's limit at the latest.
-pub async fn all(end: &End, entries: Vec<Entry>, slice: &Slice) -> Vec<(Entry, Result<(), StepError>)> {
+pub async fn all(
+    end: &End,
+    entries: Vec<Entry>,
+    slice: &Slice,
+) -> Vec<(Entry, Result<(), StepError>)> {
     match end {
         End::Local { root, .. } => {
             let paths: Vec<_> = entries.iter().map(|entry| end.path(&entry.key)).collect();
@@ -74,54 +80,89 @@ pub async fn all(end: &End, entries: Vec<Entry>, slice: &Slice) -> Vec<(Entry, R
                 Err(error) if error.name == ErrorName::NotFound => Ok(()),
                 removed => removed,
             };
-            let removed =
-                blocking(move || Ok(paths.iter().map(|path| gone(root.remove_file(path))).collect::<Vec<_>>()));
+            let removed = blocking(move || {
+                Ok(paths
+                    .iter()
+                    .map(|path| gone(root.remove_file(path)))
+                    .collect::<Vec<_>>())
+            });
             match slice.within(removed).await {
                 Ok(results) => entries.into_iter().zip(results).collect(),
-                Err(error) => entries.into_iter().map(|entry| (entry, Err(error.clone()))).collect(),
+                Err(error) => entries
+                    .into_iter()
+                    .map(|entry| (entry, Err(error.clone())))
+                    .collect(),
             }
         }
         End::S3 { bucket, .. } => {
-            let (together, mut alone): (Vec<_>, Vec<_>) =
-                entries.into_iter().partition(|entry| fits_xml(&end.path(&entry.key)));
+            let (together, mut alone): (Vec<_>, Vec<_>) = entries
+                .into_iter()
+                .partition(|entry| fits_xml(&end.path(&entry.key)));
             let keys: Vec<_> = together.iter().map(|entry| end.path(&entry.key)).collect();
             let mut refused = match slice.within(objects(bucket, &keys)).await {
                 Ok(refused) => refused,
-                Err(error) => keys.iter().map(|key| (key.clone(), error.clone())).collect(),
+                Err(error) => keys
+                    .iter()
+                    .map(|key| (key.clone(), error.clone()))
+                    .collect(),
             };
             let mut came = Vec::with_capacity(together.len() + alone.len());
             for (entry, key) in together.into_iter().zip(keys) {
                 match refused.remove(&key) {
                     // The SDK tries a request again, and not what fails within one that went well.
-                    Some(error) if error.name == ErrorName::Throttled && error.aws.is_none() => alone.push(entry),
+                    Some(error) if error.name == ErrorName::Throttled && error.aws.is_none() => {
+                        alone.push(entry)
+                    }
                     refused => came.push((entry, refused.map_or(Ok(()), Err))),
                 }
             }
             let alone = alone.into_iter().map(async |entry| {
-                let request = bucket.client.delete_object().bucket(&bucket.name).key(end.path(&entry.key));
+                let request = bucket
+                    .client
+                    .delete_object()
+                    .bucket(&bucket.name)
+                    .key(end.path(&entry.key));
                 let request = request.set_expected_bucket_owner(bucket.owner.clone());
-                let deleted = slice.within(async { request.send().await.map(drop).map_err(s3_error) });
+                let deleted =
+                    slice.within(async { request.send().await.map(drop).map_err(s3_error) });
                 (entry, deleted.await)
             });
-            came.extend(stream::iter(alone).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
+            came.extend(
+                stream::iter(alone)
+                    .buffer_unordered(AT_ONCE)
+                    .collect::<Vec<_>>()
+                    .await,
+            );
             came
         }
     }
 }
 
 /// Deletes up to [`BATCH`] objects by one request; the keys that S3 refused, with why.
-async fn objects(bucket: &Bucket, keys: &[String]) -> Result<HashMap<String, StepError>, StepError> {
-    let identifiers = keys.iter().map(|key| ObjectIdentifier::builder().key(key).build()).collect();
-    let refused: HashMap<_, _> = together(bucket, identifiers).await?.into_iter().map(refused).collect();
+async fn objects(
+    bucket: &Bucket,
+    keys: &[String],
+) -> Result<HashMap<String, StepError>, StepError> {
+    let identifiers = keys
+        .iter()
+        .map(|key| ObjectIdentifier::builder().key(key).build())
+        .collect();
+    let refused: HashMap<_, _> = together(bucket, identifiers)
+        .await?
+        .into_iter()
+        .map(refused)
+        .collect();
     match refused.iter().find(|(key, _)| !keys.contains(key)) {
-        Some((key, error)) => {
-            Err(ErrorName::Internal.because(format!("of a key that it was not asked for, {key:?}: {}", error.message)))
-        }
+        Some((key, error)) => Err(ErrorName::Internal.because(format!(
+            "of a key that it was not asked for, {key:?}: {}",
+            error.message
+        ))),
         None => Ok(refused),
     }
 }
 
-/// Deletes up to [`BATCH`] objects, or versions of them, by one request, if there are any; what S3 refused.
+/// Deletes up to [`BATCH`] objects, or versions of them, by one request, if there are any; what S3
+/// refused.
 ///
 /// # Errors
 /// Why S3 failed, or that an identifier is none.
@@ -132,18 +173,32 @@ pub async fn together(
     if identifiers.as_ref().is_ok_and(Vec::is_empty) {
         return Ok(Vec::new());
     }
-    let delete = identifiers.and_then(|all| Delete::builder().set_objects(Some(all)).quiet(true).build());
+    let delete =
+        identifiers.and_then(|all| Delete::builder().set_objects(Some(all)).quiet(true).build());
     let delete = delete.map_err(|error| ErrorName::Internal.because(error.to_string()))?;
-    let request = bucket.client.delete_objects().bucket(&bucket.name).delete(delete);
-    let answer = request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(s3_error)?;
+    let request = bucket
+        .client
+        .delete_objects()
+        .bucket(&bucket.name)
+        .delete(delete);
+    let answer = request
+        .set_expected_bucket_owner(bucket.owner.clone())
+        .send()
+        .await
+        .map_err(s3_error)?;
     Ok(answer.errors.unwrap_or_default())
 }
 
 fn refused(error: Error) -> (String, StepError) {
-    let (code, message) = (error.code.unwrap_or_default(), error.message.unwrap_or_default());
+    let (code, message) = (
+        error.code.unwrap_or_default(),
+        error.message.unwrap_or_default(),
+    );
     let error_of_key = match code.as_str() {
         "AccessDenied" => ErrorName::AccessDenied.because(denied("s3:DeleteObject", &message)),
-        "InternalError" | "ServiceUnavailable" | "SlowDown" => ErrorName::Throttled.because(message),
+        "InternalError" | "ServiceUnavailable" | "SlowDown" => {
+            ErrorName::Throttled.because(message)
+        }
         _ => ErrorName::StepFailed.because(format!("S3 refused to delete it: {code}: {message}")),
     };
     (error.key.unwrap_or_default(), error_of_key)

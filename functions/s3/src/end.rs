@@ -48,7 +48,11 @@ impl End {
     /// A name below it, for a person: on one line, whatever is in it.
     #[must_use]
     pub fn shown(&self, name: &str) -> String {
-        let scheme = if matches!(self, Self::S3 { .. }) { "s3://" } else { "" };
+        let scheme = if matches!(self, Self::S3 { .. }) {
+            "s3://"
+        } else {
+            ""
+        };
         format!("{scheme}{}", keys::shown(&self.full_path(name)))
     }
 }

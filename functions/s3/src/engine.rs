@@ -1,4 +1,5 @@
-//! The run of a transfer: decisions on one side, objects on their way on the other, and where it goes on next time.
+//! The run of a transfer: decisions on one side, objects on their way on the other, and where it
+//! goes on next time.
 
 mod position;
 
@@ -20,8 +21,8 @@ use crate::transfer::{Begin, Transfers};
 
 pub use self::position::{Position, Unfinished, position};
 
-/// Objects that are on their way at once. S3 answers a small one in some 20 to 50 ms, so that this is beyond what one
-/// processor sends.
+/// Objects that are on their way at once. S3 answers a small one in some 20 to 50 ms, so that this
+/// is beyond what one processor sends.
 const AT_ONCE: usize = 64;
 /// Of those, objects that are moved in parts; each has several on their way.
 const LARGE_AT_ONCE: usize = 4;
@@ -50,8 +51,16 @@ impl Run<'_> {
     ///
     /// # Errors
     /// Why a listing failed; what single objects failed with, once all others are done.
-    pub async fn run(&self, mut plan: Plan<'_>, position: Position) -> Result<Progress<Done>, StepError> {
-        let Position { mut after, unfinished, mut report } = position;
+    pub async fn run(
+        &self,
+        mut plan: Plan<'_>,
+        position: Position,
+    ) -> Result<Progress<Done>, StepError> {
+        let Position {
+            mut after,
+            unfinished,
+            mut report,
+        } = position;
         report.done.dry_run = self.dry_run;
         let mut running: FuturesUnordered<BoxFuture<'_, Came>> = FuturesUnordered::new();
         let mut left = Vec::new();
@@ -59,12 +68,30 @@ impl Run<'_> {
         let mut batch = Batch::default();
         // What is to go on is enough for a call.
         let mut has_begun = !unfinished.is_empty();
-        for Unfinished { key, size, etag, begin } in unfinished {
+        for Unfinished {
+            key,
+            size,
+            etag,
+            begin,
+        } in unfinished
+        {
             large += 1;
             let modified = std::time::SystemTime::UNIX_EPOCH;
-            running.push(self.transfer(Entry { key, size, modified, etag, archived: false }, true, Some(begin)));
+            running.push(self.transfer(
+                Entry {
+                    key,
+                    size,
+                    modified,
+                    etag,
+                    archived: false,
+                },
+                true,
+                Some(begin),
+            ));
         }
-        let Transfers { slice, destination, .. } = self.transfers;
+        let Transfers {
+            slice, destination, ..
+        } = self.transfers;
         let to_files = matches!(destination, End::Local { .. });
         let (mut listed, mut got_on, mut is_silent) = (false, false, false);
         let listing: Result<(), StepError> = loop {
@@ -127,10 +154,16 @@ impl Run<'_> {
                 Decision::Impossible { key, reason } => {
                     self.fail(&mut report, &key, &ErrorName::StepFailed.because(reason));
                 }
-                Decision::Transfer(entry) if let Err(error) = self.transfers.check(&entry, self.name(&entry.key)) => {
+                Decision::Transfer(entry)
+                    if let Err(error) = self.transfers.check(&entry, self.name(&entry.key)) =>
+                {
                     self.fail(&mut report, &entry.key, &error);
                 }
-                Decision::Transfer(Entry { key, archived: true, .. }) if self.dry_run => {
+                Decision::Transfer(Entry {
+                    key,
+                    archived: true,
+                    ..
+                }) if self.dry_run => {
                     let reason = "it is archived; unless it has been restored, it cannot be read";
                     self.fail(&mut report, &key, &ErrorName::Conflict.because(reason));
                 }
@@ -152,7 +185,16 @@ impl Run<'_> {
             }
         };
         drop(running);
-        self.end(listing, listed, Position { after, unfinished: left, report }).await
+        self.end(
+            listing,
+            listed,
+            Position {
+                after,
+                unfinished: left,
+                report,
+            },
+        )
+        .await
     }
 
     /// What a call answers, once nothing is under way any more.
@@ -162,18 +204,33 @@ impl Run<'_> {
         listed: bool,
         position: Position,
     ) -> Result<Progress<Done>, StepError> {
-        let Position { unfinished, report, .. } = &position;
+        let Position {
+            unfinished, report, ..
+        } = &position;
         let is_hopeless = report.is_hopeless();
-        if let Err(error) = listing.and_then(|()| if is_hopeless { report.clone().end().map(drop) } else { Ok(()) }) {
+        if let Err(error) = listing.and_then(|()| {
+            if is_hopeless {
+                report.clone().end().map(drop)
+            } else {
+                Ok(())
+            }
+        }) {
             // What ended it, before what could not be ended.
             let ended = self.transfers.slice.at_last(self.give_up(unfinished)).await;
             return Err(match ended.unwrap_or_else(|| Err(too_late())) {
                 Ok(()) => error,
-                Err(also) => StepError { message: format!("{}; and {also}", error.message), ..error },
+                Err(also) => StepError {
+                    message: format!("{}; and {also}", error.message),
+                    ..error
+                },
             });
         }
         if !listed || !unfinished.is_empty() {
-            return Progress::pending(&position, Duration::ZERO, progress(report, unfinished.len()));
+            return Progress::pending(
+                &position,
+                Duration::ZERO,
+                progress(report, unfinished.len()),
+            );
         }
         self.clean_up().await?;
         position.report.end().map(Progress::Done)
@@ -181,15 +238,22 @@ impl Run<'_> {
 
     fn transfer(&self, entry: Entry, is_large: bool, begin: Option<Begin>) -> BoxFuture<'_, Came> {
         Box::pin(async move {
-            let worked = self.transfers.transfer(&entry, self.name(&entry.key), begin).await;
+            let worked = self
+                .transfers
+                .transfer(&entry, self.name(&entry.key), begin)
+                .await;
             Came::Transferred(entry, is_large, worked)
         })
     }
 
     fn deletion(&self, batch: &mut Batch) -> Option<BoxFuture<'_, Came>> {
         let entries = batch.take()?;
-        let Transfers { destination, slice, .. } = self.transfers;
-        Some(Box::pin(async move { Came::Deleted(delete::all(destination, entries, slice).await) }))
+        let Transfers {
+            destination, slice, ..
+        } = self.transfers;
+        Some(Box::pin(async move {
+            Came::Deleted(delete::all(destination, entries, slice).await)
+        }))
     }
 
     fn note(&self, came: Came, report: &mut Report, left: &mut Vec<Unfinished>, large: &mut usize) {
@@ -199,8 +263,15 @@ impl Run<'_> {
                 match worked {
                     Ok(None) => self.transferred(report, &entry),
                     Ok(Some(begin)) => {
-                        let Entry { key, size, etag, .. } = entry;
-                        left.push(Unfinished { key, size, etag, begin });
+                        let Entry {
+                            key, size, etag, ..
+                        } = entry;
+                        left.push(Unfinished {
+                            key,
+                            size,
+                            etag,
+                            begin,
+                        });
                     }
                     Err(error) => self.fail(report, &entry.key, &error),
                 }
@@ -211,7 +282,11 @@ impl Run<'_> {
                         Ok(()) => self.deleted(report, &entry),
                         Err(error) => {
                             let shown = self.transfers.destination.shown(&entry.key);
-                            report.fail(self.transfers.ctx, &format!("delete failed: {shown}"), &error);
+                            report.fail(
+                                self.transfers.ctx,
+                                &format!("delete failed: {shown}"),
+                                &error,
+                            );
                         }
                     }
                 }
@@ -225,17 +300,30 @@ impl Run<'_> {
     }
 
     fn transferred(&self, report: &mut Report, entry: &Entry) {
-        let Transfers { ctx, source, destination, .. } = self.transfers;
+        let Transfers {
+            ctx,
+            source,
+            destination,
+            ..
+        } = self.transfers;
         report.done.transferred += 1;
         report.done.bytes += entry.size;
-        let line =
-            || format!("{}: {} to {}", self.verb, source.shown(&entry.key), destination.shown(self.name(&entry.key)));
+        let line = || {
+            format!(
+                "{}: {} to {}",
+                self.verb,
+                source.shown(&entry.key),
+                destination.shown(self.name(&entry.key))
+            )
+        };
         report.say(ctx, line);
     }
 
     fn deleted(&self, report: &mut Report, entry: &Entry) {
         report.done.deleted += 1;
-        report.say(self.transfers.ctx, || format!("delete: {}", self.transfers.destination.shown(&entry.key)));
+        report.say(self.transfers.ctx, || {
+            format!("delete: {}", self.transfers.destination.shown(&entry.key))
+        });
     }
 
     fn name<'e>(&'e self, key: &'e str) -> &'e str {
@@ -264,11 +352,25 @@ impl Run<'_> {
 }
 
 fn silent() -> StepError {
-    ErrorName::TimedOut.because("nothing was listed in all of this call's time; look at S3's status, then run it again")
+    ErrorName::TimedOut.because(
+        "nothing was listed in all of this call's time; look at S3's status, then run it again",
+    )
 }
 
 fn progress(report: &Report, unfinished: usize) -> String {
-    let Done { transferred, bytes, deleted, unchanged, .. } = &report.done;
-    let under_way = if unfinished > 0 { format!(", {unfinished} large ones under way") } else { String::new() };
-    format!("{transferred} transferred ({bytes} bytes), {deleted} deleted, {unchanged} unchanged so far{under_way}")
+    let Done {
+        transferred,
+        bytes,
+        deleted,
+        unchanged,
+        ..
+    } = &report.done;
+    let under_way = if unfinished > 0 {
+        format!(", {unfinished} large ones under way")
+    } else {
+        String::new()
+    };
+    format!(
+        "{transferred} transferred ({bytes} bytes), {deleted} deleted, {unchanged} unchanged so far{under_way}"
+    )
 }

@@ -1,8 +1,9 @@
 //! Which names are meant: `exclude` and `include` as `aws s3` decides them.
 //!
-//! Its rules are in <https://docs.aws.amazon.com/cli/latest/reference/s3/#use-of-exclude-and-include-filters>. One is
-//! left out on purpose: there, a `[` or `*` in the path or prefix that is copied is read as a pattern; here it is a
-//! character like any other.
+//! Its rules are in
+//! <https://docs.aws.amazon.com/cli/latest/reference/s3/#use-of-exclude-and-include-filters>. One
+//! is left out on purpose: there, a `[` or `*` in the path or prefix that is copied is read as a
+//! pattern; here it is a character like any other.
 
 mod pattern;
 
@@ -16,13 +17,15 @@ use stepward::model::input::require;
 use self::pattern::Pattern;
 use crate::local::lexical;
 
-/// One rule: `{"exclude": "*.tmp"}` or `{"include": "logs/*"}`. Rules are read in order and the last one that matches a
-/// name wins; a name that none matches is included. So an `include` only brings back what an `exclude` before it took
-/// out: `[{"exclude": "*"}, {"include": "*.log"}]` means the logs and nothing else.
+/// One rule: `{"exclude": "*.tmp"}` or `{"include": "logs/*"}`. Rules are read in order and the
+/// last one that matches a name wins; a name that none matches is included. So an `include` only
+/// brings back what an `exclude` before it took out: `[{"exclude": "*"}, {"include": "*.log"}]`
+/// means the logs and nothing else.
 ///
-/// A pattern is relative to the source and to the destination, as in the AWS CLI: `tmp/*` is `s3://bucket/prefix/tmp/…`
-/// when `s3://bucket/prefix` is copied. `*` stands for any characters, slashes too, so `*.log` is also met in folders
-/// below; `?` for one character, `[a-z]` for one of several, `[!a-z]` for any other. Upper and lower case differ.
+/// A pattern is relative to the source and to the destination, as in the AWS CLI: `tmp/*` is
+/// `s3://bucket/prefix/tmp/…` when `s3://bucket/prefix` is copied. `*` stands for any characters,
+/// slashes too, so `*.log` is also met in folders below; `?` for one character, `[a-z]` for one of
+/// several, `[!a-z]` for any other. Upper and lower case differ.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
@@ -52,53 +55,82 @@ struct Rule {
     destination: Pattern,
 }
 
-// A hostile pattern costs its length times a name's length, for each name; a list that a person wrote is far below
-// these.
+// A hostile pattern costs its length times a name's length, for each name; a list that a person
+// wrote is far below these.
 const MOST_FILTERS: usize = 1_000;
 const LONGEST_PATTERN: usize = 4_096;
 
 impl Filters {
-    /// Reads `filters` relative to the roots of source and destination, from [`root_of_s3`] and [`root_of_local`].
+    /// Reads `filters` relative to the roots of source and destination, from [`root_of_s3`] and
+    /// [`root_of_local`].
     ///
     /// # Errors
     /// `InvalidInput` when there are too many or one is too long.
-    pub fn new(filters: &[Filter], source_root: &str, destination_root: &str) -> Result<Self, StepError> {
+    pub fn new(
+        filters: &[Filter],
+        source_root: &str,
+        destination_root: &str,
+    ) -> Result<Self, StepError> {
         require(filters.len() <= MOST_FILTERS, || {
-            format!("filters has {} rules, and {MOST_FILTERS} is the most", filters.len())
+            format!(
+                "filters has {} rules, and {MOST_FILTERS} is the most",
+                filters.len()
+            )
         })?;
-        if let Some(long) = filters.iter().position(|filter| filter.pattern().len() > LONGEST_PATTERN) {
-            require(false, || format!("filters[{long}] is longer than {LONGEST_PATTERN} bytes"))?;
+        if let Some(long) = filters
+            .iter()
+            .position(|filter| filter.pattern().len() > LONGEST_PATTERN)
+        {
+            require(false, || {
+                format!("filters[{long}] is longer than {LONGEST_PATTERN} bytes")
+            })?;
         }
         let rule = |filter: &Filter| Rule {
             include: matches!(filter, Filter::Include(_)),
             source: Pattern::below(source_root, filter.pattern()),
             destination: Pattern::below(destination_root, filter.pattern()),
         };
-        Ok(Self { rules: filters.iter().map(rule).collect() })
+        Ok(Self {
+            rules: filters.iter().map(rule).collect(),
+        })
     }
 
-    /// Whether an entry of source or destination is meant. `path` is whole: `bucket/key` in S3, the absolute path of a
-    /// file.
+    /// Whether an entry of source or destination is meant. `path` is whole: `bucket/key` in S3, the
+    /// absolute path of a file.
     #[must_use]
     pub fn accepts(&self, path: &str) -> bool {
-        let last = self.rules.iter().rev().find(|rule| rule.source.matches(path) || rule.destination.matches(path));
+        let last = self
+            .rules
+            .iter()
+            .rev()
+            .find(|rule| rule.source.matches(path) || rule.destination.matches(path));
         last.is_none_or(|rule| rule.include)
     }
 }
 
-/// What patterns are relative to in S3: the bucket and prefix, or, for a single object, what is before its last slash.
+/// What patterns are relative to in S3: the bucket and prefix, or, for a single object, what is
+/// before its last slash.
 #[must_use]
 pub fn root_of_s3(bucket: &str, key: &str, recursive: bool) -> String {
-    let directory = if recursive || key.ends_with('/') { key } else { key.rsplit_once('/').map_or("", |(up, _)| up) };
+    let directory = if recursive || key.ends_with('/') {
+        key
+    } else {
+        key.rsplit_once('/').map_or("", |(up, _)| up)
+    };
     format!("{bucket}/{directory}")
 }
 
-/// What patterns are relative to below the local root: the directory `given`, or, for a single file, the one that it is
-/// in. `given` is the parameter as the operator wrote it, because `logs/` is a directory where `logs` is a file in one.
+/// What patterns are relative to below the local root: the directory `given`, or, for a single
+/// file, the one that it is in. `given` is the parameter as the operator wrote it, because `logs/`
+/// is a directory where `logs` is a file in one.
 #[must_use]
 pub fn root_of_local(local_root: &Path, given: &str, recursive: bool) -> String {
     let whole = local_root.join(given).to_string_lossy().into_owned();
-    let directory = if recursive { &whole } else { whole.rsplit_once('/').map_or("", |(up, _)| up) };
+    let directory = if recursive {
+        &whole
+    } else {
+        whole.rsplit_once('/').map_or("", |(up, _)| up)
+    };
     format!("/{}", lexical(directory).unwrap_or_default().join("/"))
 }
 
@@ -176,13 +208,18 @@ mod tests {
             ("/mnt/data/a/b", false, "/mnt/data/a"),
             ("/mnt/data", false, "/mnt"),
         ] {
-            assert_eq!(root_of_local(Path::new("/mnt/data"), given, recursive), root, "{given:?} {recursive}");
+            assert_eq!(
+                root_of_local(Path::new("/mnt/data"), given, recursive),
+                root,
+                "{given:?} {recursive}"
+            );
         }
     }
 
     #[test]
     fn filters_are_read_as_objects_with_one_key() {
-        let filters: Vec<Filter> = serde_json::from_str(r#"[{"exclude":"*"},{"include":"*.log"}]"#).unwrap();
+        let filters: Vec<Filter> =
+            serde_json::from_str(r#"[{"exclude":"*"},{"include":"*.log"}]"#).unwrap();
         assert_eq!(filters, [exclude("*"), include("*.log")]);
         assert!(serde_json::from_str::<Filter>(r#"{"exclude":"*","include":"a"}"#).is_err());
     }
@@ -191,7 +228,8 @@ mod tests {
     fn too_many_or_too_long_filters_are_refused() {
         let error = Filters::new(&vec![exclude("a"); 1_001], "b/", "b/").unwrap_err();
         assert!(error.message.contains("1001 rules"), "{error}");
-        let error = Filters::new(&[exclude("a"), exclude(&"a".repeat(4_097))], "b/", "b/").unwrap_err();
+        let error =
+            Filters::new(&[exclude("a"), exclude(&"a".repeat(4_097))], "b/", "b/").unwrap_err();
         assert!(error.message.contains("filters[1]"), "{error}");
     }
 }

@@ -4,10 +4,12 @@ use aws_sdk_s3::types::EncodingType;
 use percent_encoding::percent_decode_str;
 use stepward::{ErrorName, StepError};
 
-/// The key, prefix or marker that a listing with `EncodingType=url` means: form encoding, where `+` is a space.
+/// The key, prefix or marker that a listing with `EncodingType=url` means: form encoding, where `+`
+/// is a space.
 ///
-/// Every listing of ours asks for that encoding. A key may hold characters that XML has no way to write, such as
-/// `\x01`; S3 puts them into a plain listing all the same, and no XML reader takes it then.
+/// Every listing of ours asks for that encoding. A key may hold characters that XML has no way to
+/// write, such as `\x01`; S3 puts them into a plain listing all the same, and no XML reader takes
+/// it then.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html> (`EncodingType`)
 ///
 /// # Errors
@@ -16,32 +18,47 @@ pub fn decoded(text: &str) -> Result<String, StepError> {
     let spaced = text.replace('+', " ");
     let key = percent_decode_str(&spaced).decode_utf8().map(Into::into);
     key.map_err(|_| {
-        ErrorName::Internal.because(format!("S3 listed the key {text:?}, which is no UTF-8; please report it"))
+        ErrorName::Internal.because(format!(
+            "S3 listed the key {text:?}, which is no UTF-8; please report it"
+        ))
     })
 }
 
-/// The key, prefix or marker that a page of a listing means: decoded where the page says that it is encoded. Some
-/// servers that speak S3 do not know the encoding for every listing.
+/// The key, prefix or marker that a page of a listing means: decoded where the page says that it is
+/// encoded. Some servers that speak S3 do not know the encoding for every listing.
 ///
 /// # Errors
 /// As [`decoded`].
 pub fn listed(encoding: Option<&EncodingType>, text: String) -> Result<String, StepError> {
-    if encoding == Some(&EncodingType::Url) { decoded(&text) } else { Ok(text) }
+    if encoding == Some(&EncodingType::Url) {
+        decoded(&text)
+    } else {
+        Ok(text)
+    }
 }
 
-/// The key for a line of the log: what would break the line, or act on a terminal, is escaped, as in `a\nb`.
+/// The key for a line of the log: what would break the line, or act on a terminal, is escaped, as
+/// in `a\nb`.
 #[must_use]
 pub fn shown(key: &str) -> String {
-    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let escaped = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
     key.chars().map(escaped).collect()
 }
 
-/// Whether a request in XML can carry the key: there is no way to write most control characters in it.
+/// Whether a request in XML can carry the key: there is no way to write most control characters in
+/// it.
 /// <https://www.w3.org/TR/xml/#charsets>
 #[must_use]
 pub fn fits_xml(key: &str) -> bool {
     // Line ends and tabs can be written, but readers make others of them.
-    !key.chars().any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
+    !key.chars()
+        .any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
 }
 
 #[cfg(test)]
@@ -71,7 +88,10 @@ mod tests {
     #[test]
     fn a_page_that_is_not_encoded_is_left_as_it_is() {
         assert_eq!(listed(None, "a+b%2Bc".into()).unwrap(), "a+b%2Bc");
-        assert_eq!(listed(Some(&EncodingType::Url), "a+b%2Bc".into()).unwrap(), "a b+c");
+        assert_eq!(
+            listed(Some(&EncodingType::Url), "a+b%2Bc".into()).unwrap(),
+            "a b+c"
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! What the S3 steps share: places, filters, listings, and the transfer of objects as `aws s3` decides it.
+//! What the S3 steps share: places, filters, listings, and the transfer of objects as `aws s3`
+//! decides it.
 //!
-//! [`task`] reads a step's parameters, [`plan`] decides what is to be done by two [`listing`]s, [`engine`] does it, and
-//! [`transfer`] moves one object.
+//! [`task`] reads a step's parameters, [`plan`] decides what is to be done by two [`listing`]s,
+//! [`engine`] does it, and [`transfer`] moves one object.
 
 pub mod body;
 pub mod bucket;

@@ -1,4 +1,5 @@
-//! What is in a bucket or below a directory: in byte order of keys, page after page, in bounded memory.
+//! What is in a bucket or below a directory: in byte order of keys, page after page, in bounded
+//! memory.
 
 use std::ops::ControlFlow;
 use std::time::SystemTime;
@@ -50,16 +51,17 @@ pub enum Listed {
 /// A listing on its way. What it reads ahead ends when it is dropped.
 #[derive(Debug)]
 pub struct Listing {
-    /// Pages that are not empty, and at the end one that is: an end that is not told is a fault, because what is taken for
-    /// the end of a source would be deleted at the destination.
+    /// Pages that are not empty, and at the end one that is: an end that is not told is a fault,
+    /// because what is taken for the end of a source would be deleted at the destination.
     pages: Receiver<Result<Vec<Listed>, StepError>>,
     page: std::vec::IntoIter<Listed>,
     is_over: bool,
 }
 
 impl Listing {
-    /// Lists what is below an end, after the key `after`. With `folders` also empty objects with a slash at the end, as
-    /// consoles make them; with `optional` a directory that is not there is an empty one.
+    /// Lists what is below an end, after the key `after`. With `folders` also empty objects with a
+    /// slash at the end, as consoles make them; with `optional` a directory that is not there is an
+    /// empty one.
     #[must_use]
     pub fn below(end: &End, after: Option<&str>, folders: bool, optional: bool) -> Self {
         let (sender, pages) = mpsc::channel(AHEAD);
@@ -73,35 +75,51 @@ impl Listing {
                 });
             }
             End::Local { root, base } => {
-                tokio::task::spawn_blocking(move || match files(&root, &base, after.as_deref(), &sender) {
-                    Err(error) if error.name == ErrorName::NotFound && optional => {
-                        let _ = sender.blocking_send(Ok(Vec::new()));
+                tokio::task::spawn_blocking(move || {
+                    match files(&root, &base, after.as_deref(), &sender) {
+                        Err(error) if error.name == ErrorName::NotFound && optional => {
+                            let _ = sender.blocking_send(Ok(Vec::new()));
+                        }
+                        Err(error) => drop(sender.blocking_send(Err(error))),
+                        Ok(()) => {}
                     }
-                    Err(error) => drop(sender.blocking_send(Err(error))),
-                    Ok(()) => {}
                 });
             }
         }
-        Self { pages, page: Vec::new().into_iter(), is_over: false }
+        Self {
+            pages,
+            page: Vec::new().into_iter(),
+            is_over: false,
+        }
     }
 
     /// A listing of one entry.
     #[must_use]
     pub fn of(entry: Entry) -> Self {
-        Self { page: vec![Listed::Entry(entry)].into_iter(), ..Self::empty() }
+        Self {
+            page: vec![Listed::Entry(entry)].into_iter(),
+            ..Self::empty()
+        }
     }
 
     /// A listing of these names, in this order.
     #[cfg(test)]
     pub(crate) fn of_all(names: Vec<Listed>) -> Self {
-        Self { page: names.into_iter(), ..Self::empty() }
+        Self {
+            page: names.into_iter(),
+            ..Self::empty()
+        }
     }
 
     /// A listing of nothing.
     #[must_use]
     pub fn empty() -> Self {
         let (_, pages) = mpsc::channel(AHEAD);
-        Self { pages, page: Vec::new().into_iter(), is_over: true }
+        Self {
+            pages,
+            page: Vec::new().into_iter(),
+            is_over: true,
+        }
     }
 
     /// The next name. Nothing is lost where the future is dropped.
@@ -117,7 +135,8 @@ impl Listing {
                 return Ok(None);
             }
             let page = self.pages.recv().await.unwrap_or_else(|| {
-                Err(ErrorName::Internal.because("a listing broke off; run it again, and report it if it comes back"))
+                Err(ErrorName::Internal
+                    .because("a listing broke off; run it again, and report it if it comes back"))
             })?;
             self.is_over = page.is_empty();
             self.page = page.into_iter();
@@ -139,7 +158,12 @@ async fn objects(
     after: Option<String>,
     sender: &Sender<Result<Vec<Listed>, StepError>>,
 ) -> Result<(), StepError> {
-    let request = bucket.client.list_objects_v2().bucket(&bucket.name).prefix(prefix).encoding_type(EncodingType::Url);
+    let request = bucket
+        .client
+        .list_objects_v2()
+        .bucket(&bucket.name)
+        .prefix(prefix)
+        .encoding_type(EncodingType::Url);
     let request = request.set_expected_bucket_owner(bucket.owner.clone());
     let mut last = after.map(|after| format!("{prefix}{after}"));
     let request = request.set_start_after(last.clone());
@@ -158,12 +182,28 @@ async fn objects(
                 continue;
             }
             let Some(relative) = key.strip_prefix(prefix) else {
-                return Err(ErrorName::Internal.because(format!("S3 listed {key:?}, which does not begin {prefix:?}")));
+                return Err(ErrorName::Internal.because(format!(
+                    "S3 listed {key:?}, which does not begin {prefix:?}"
+                )));
             };
-            let modified = object.last_modified.and_then(|time| SystemTime::try_from(time).ok());
-            let modified = modified.ok_or_else(|| ErrorName::Internal.because("S3 listed an object without a time"))?;
-            let archived = is_archived(object.storage_class.as_ref().map(ObjectStorageClass::as_str));
-            entries.push(Listed::Entry(Entry { key: relative.into(), size, modified, etag: object.e_tag, archived }));
+            let modified = object
+                .last_modified
+                .and_then(|time| SystemTime::try_from(time).ok());
+            let modified = modified
+                .ok_or_else(|| ErrorName::Internal.because("S3 listed an object without a time"))?;
+            let archived = is_archived(
+                object
+                    .storage_class
+                    .as_ref()
+                    .map(ObjectStorageClass::as_str),
+            );
+            entries.push(Listed::Entry(Entry {
+                key: relative.into(),
+                size,
+                modified,
+                etag: object.e_tag,
+                archived,
+            }));
         }
         if !entries.is_empty() && sender.send(Ok(entries)).await.is_err() {
             return Ok(());
@@ -173,8 +213,10 @@ async fn objects(
     Ok(())
 }
 
-/// Whoever compares two listings side by side, or goes on behind a key, relies on their order. Directory buckets have none.
-/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html> ("Sorting order of returned objects")
+/// Whoever compares two listings side by side, or goes on behind a key, relies on their order.
+/// Directory buckets have none.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html> ("Sorting order of
+/// returned objects")
 fn out_of_order(bucket: &str, key: &str) -> StepError {
     ErrorName::StepFailed.because(format!(
         "bucket {bucket} does not list its keys in order ({key:?} came too late): directory buckets, and what is only \
@@ -191,9 +233,13 @@ fn files(
     let mut page = Vec::with_capacity(PAGE);
     root.walk(base, after, &mut |found| {
         page.push(match found {
-            local::Listed::File { key, stat } => {
-                Listed::Entry(Entry { key, size: stat.size, modified: stat.modified, etag: None, archived: false })
-            }
+            local::Listed::File { key, stat } => Listed::Entry(Entry {
+                key,
+                size: stat.size,
+                modified: stat.modified,
+                etag: None,
+                archived: false,
+            }),
             local::Listed::Skipped { key, reason } => Listed::Skipped { key, reason },
         });
         if page.len() < PAGE || sender.blocking_send(Ok(std::mem::take(&mut page))).is_ok() {
@@ -215,9 +261,16 @@ mod tests {
     #[tokio::test]
     async fn a_listing_that_breaks_off_is_not_taken_for_one_that_is_over() {
         let (sender, pages) = mpsc::channel(AHEAD);
-        let mut listing = Listing { pages, page: Vec::new().into_iter(), is_over: false };
+        let mut listing = Listing {
+            pages,
+            page: Vec::new().into_iter(),
+            is_over: false,
+        };
         tokio::spawn(async move {
-            let entry = Listed::Skipped { key: "a".into(), reason: "of a test".into() };
+            let entry = Listed::Skipped {
+                key: "a".into(),
+                reason: "of a test".into(),
+            };
             sender.send(Ok(vec![entry])).await.unwrap();
             panic!("as any fault would");
         });

@@ -31,7 +31,8 @@ pub use self::left::{abort, abort_after, abort_lost_after, is_of, unfinished};
 
 /// Size above which an object is moved in parts, and of a part: the AWS CLI's.
 pub const PART: u64 = 8 * 1024 * 1024;
-/// Parts that an object can have. <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
+/// Parts that an object can have.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>
 const PARTS: u64 = 10_000;
 /// Parts of one object that are on their way at once.
 pub const AT_ONCE: usize = 8;
@@ -95,8 +96,8 @@ pub fn part_size(size: u64, at_least: u64) -> u64 {
 }
 
 impl Upload<'_> {
-    /// Uploads all parts that are not there yet. Not over in time, it answers what to go on with; after a failure it
-    /// leaves nothing behind.
+    /// Uploads all parts that are not there yet. Not over in time, it answers what to go on with;
+    /// after a failure it leaves nothing behind.
     ///
     /// # Errors
     /// What a part, or S3, failed with.
@@ -110,7 +111,10 @@ impl Upload<'_> {
         let (begun, mut done) = if let Some(resumed) = self.resumed(begun).await? {
             resumed
         } else {
-            let begun = Begun { upload_id: self.begin(&create.await?).await?, of: self.of.into() };
+            let begun = Begun {
+                upload_id: self.begin(&create.await?).await?,
+                of: self.of.into(),
+            };
             reached.note(Some(Begin::Upload(begun.clone())));
             (begun, BTreeMap::new())
         };
@@ -128,9 +132,12 @@ impl Upload<'_> {
         }
     }
 
-    /// Begins the upload. When the answer is lost it may have begun all the same, so it is never asked for twice without
-    /// a look for what is there.
-    async fn begin(&self, request: &CreateMultipartUploadFluentBuilder) -> Result<String, StepError> {
+    /// Begins the upload. When the answer is lost it may have begun all the same, so it is never
+    /// asked for twice without a look for what is there.
+    async fn begin(
+        &self,
+        request: &CreateMultipartUploadFluentBuilder,
+    ) -> Result<String, StepError> {
         let mut tries = 0;
         loop {
             abort_lost(self.bucket, self.key, self.session_arn).await?;
@@ -138,7 +145,13 @@ impl Upload<'_> {
             match self.create(request.clone()).await {
                 Err(error) if matches!(error.name, ErrorName::TimedOut | ErrorName::Internal) => {
                     if tries == TRIES {
-                        return Err(abort_lost_after(error, self.bucket, self.key, self.session_arn).await);
+                        return Err(abort_lost_after(
+                            error,
+                            self.bucket,
+                            self.key,
+                            self.session_arn,
+                        )
+                        .await);
                     }
                     tokio::time::sleep(jitter(Duration::from_secs(1 << tries))).await;
                 }
@@ -147,28 +160,56 @@ impl Upload<'_> {
         }
     }
 
-    async fn create(&self, request: CreateMultipartUploadFluentBuilder) -> Result<String, StepError> {
-        let once = Config::builder().retry_classifier(OnlyThrottled::<CreateMultipartUploadError>::default());
+    async fn create(
+        &self,
+        request: CreateMultipartUploadFluentBuilder,
+    ) -> Result<String, StepError> {
+        let once = Config::builder()
+            .retry_classifier(OnlyThrottled::<CreateMultipartUploadError>::default());
         let request = request.bucket(&self.bucket.name).key(self.key);
-        let request = request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).checksum_type(ChecksumType::FullObject);
-        let Attributes { storage_class, encryption, kms_key } = self.attributes;
+        let request = request
+            .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
+            .checksum_type(ChecksumType::FullObject);
+        let Attributes {
+            storage_class,
+            encryption,
+            kms_key,
+        } = self.attributes;
         let request = request
             .set_storage_class(storage_class.clone())
             .set_server_side_encryption(encryption.clone())
             .set_ssekms_key_id(kms_key.clone())
             .set_expected_bucket_owner(self.bucket.owner.clone());
-        let answer = request.customize().config_override(once).send().await.map_err(s3_error)?;
-        answer.upload_id.ok_or_else(|| ErrorName::Internal.because("S3 began an upload and gave it no ID"))
+        let answer = request
+            .customize()
+            .config_override(once)
+            .send()
+            .await
+            .map_err(s3_error)?;
+        answer
+            .upload_id
+            .ok_or_else(|| ErrorName::Internal.because("S3 began an upload and gave it no ID"))
     }
 
     /// The parts that an upload of an earlier call has; `None` where it is of no use any more.
-    async fn resumed(&self, begun: Option<Begun>) -> Result<Option<(Begun, BTreeMap<i32, CompletedPart>)>, StepError> {
-        let Some(Begun { upload_id, of }) = begun else { return Ok(None) };
+    async fn resumed(
+        &self,
+        begun: Option<Begun>,
+    ) -> Result<Option<(Begun, BTreeMap<i32, CompletedPart>)>, StepError> {
+        let Some(Begun { upload_id, of }) = begun else {
+            return Ok(None);
+        };
         if of != self.of {
             abort(self.bucket, self.key, &upload_id).await?;
             return Ok(None);
         }
-        let request = self.bucket.client.list_parts().bucket(&self.bucket.name).key(self.key).upload_id(&upload_id);
+        let request = self
+            .bucket
+            .client
+            .list_parts()
+            .bucket(&self.bucket.name)
+            .key(self.key)
+            .upload_id(&upload_id);
         let request = request.set_expected_bucket_owner(self.bucket.owner.clone());
         let mut parts = request.into_paginator().items().send();
         let mut done = BTreeMap::new();
@@ -179,8 +220,15 @@ impl Upload<'_> {
             };
             let number = part.part_number.unwrap_or_default();
             if part.size.map(i64::unsigned_abs) == Some(self.length(number)) {
-                let completed = CompletedPart::builder().part_number(number).set_e_tag(part.e_tag);
-                done.insert(number, completed.set_checksum_crc64_nvme(part.checksum_crc64_nvme).build());
+                let completed = CompletedPart::builder()
+                    .part_number(number)
+                    .set_e_tag(part.e_tag);
+                done.insert(
+                    number,
+                    completed
+                        .set_checksum_crc64_nvme(part.checksum_crc64_nvme)
+                        .build(),
+                );
             }
         }
         Ok(Some((Begun { upload_id, of }, done)))
@@ -196,15 +244,25 @@ impl Upload<'_> {
     ) -> Result<bool, StepError> {
         let count = i32::try_from(self.size.div_ceil(self.part_size))
             .map_err(|_| ErrorName::Internal.because("more parts than there are numbers for"))?;
-        let mut missing = (1..=count).filter(|number| !done.contains_key(number)).collect::<Vec<_>>().into_iter();
+        let mut missing = (1..=count)
+            .filter(|number| !done.contains_key(number))
+            .collect::<Vec<_>>()
+            .into_iter();
         let mut running = FuturesUnordered::new();
         loop {
             while running.len() < AT_ONCE && !self.slice.is_over() {
                 let Some(number) = missing.next() else { break };
                 let at = u64::from(number.unsigned_abs() - 1) * self.part_size;
-                running.push(part(Part { upload_id: upload_id.into(), number, at, length: self.length(number) }));
+                running.push(part(Part {
+                    upload_id: upload_id.into(),
+                    number,
+                    at,
+                    length: self.length(number),
+                }));
             }
-            let Some(completed) = running.next().await else { return Ok(missing.len() == 0) };
+            let Some(completed) = running.next().await else {
+                return Ok(missing.len() == 0);
+            };
             let completed = match completed {
                 // Parts that are on their way would come after the upload is aborted.
                 Err(error) => {
@@ -219,7 +277,8 @@ impl Upload<'_> {
     }
 
     fn length(&self, number: i32) -> u64 {
-        let before = (u64::from(number.unsigned_abs()).saturating_sub(1)).saturating_mul(self.part_size);
+        let before =
+            (u64::from(number.unsigned_abs()).saturating_sub(1)).saturating_mul(self.part_size);
         self.size.saturating_sub(before).min(self.part_size)
     }
 
@@ -228,24 +287,49 @@ impl Upload<'_> {
         upload_id: &str,
         done: BTreeMap<i32, CompletedPart>,
     ) -> Result<Option<Checksum>, StepError> {
-        // Where every part has a checksum, S3 is told that of the whole and refuses what does not fit.
-        let whole = done.iter().try_fold(Checksum::empty(CrcAlgorithm::Crc64Nvme), |whole, (number, part)| {
-            let text = part.checksum_crc64_nvme.as_deref()?;
-            Some(whole.then(Checksum::parse(CrcAlgorithm::Crc64Nvme, text, self.length(*number))?))
-        });
-        let parts = CompletedMultipartUpload::builder().set_parts(Some(done.into_values().collect())).build();
-        let request = self.bucket.client.complete_multipart_upload().bucket(&self.bucket.name).key(self.key);
+        // Where every part has a checksum, S3 is told that of the whole and refuses what does not
+        // fit.
+        let whole = done.iter().try_fold(
+            Checksum::empty(CrcAlgorithm::Crc64Nvme),
+            |whole, (number, part)| {
+                let text = part.checksum_crc64_nvme.as_deref()?;
+                Some(whole.then(Checksum::parse(
+                    CrcAlgorithm::Crc64Nvme,
+                    text,
+                    self.length(*number),
+                )?))
+            },
+        );
+        let parts = CompletedMultipartUpload::builder()
+            .set_parts(Some(done.into_values().collect()))
+            .build();
+        let request = self
+            .bucket
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.bucket.name)
+            .key(self.key);
         let request = request.upload_id(upload_id).multipart_upload(parts);
         let request = request.set_checksum_crc64_nvme(whole.map(|whole| whole.text()));
         let request = request.set_checksum_type(whole.map(|_| ChecksumType::FullObject));
         let request = request.set_expected_bucket_owner(self.bucket.owner.clone());
-        let Err(error) = request.customize().config_override(patient()).send().await.map_err(s3_error) else {
+        let Err(error) = request
+            .customize()
+            .config_override(patient())
+            .send()
+            .await
+            .map_err(s3_error)
+        else {
             return Ok(whole);
         };
         // The answer may have been lost, and another try have found no upload any more.
-        let is_unclear =
-            matches!(error.name, ErrorName::TimedOut | ErrorName::Internal) || error.has_code("NoSuchUpload");
-        if is_unclear && self.is_complete(upload_id, whole).await { Ok(whole) } else { Err(error) }
+        let is_unclear = matches!(error.name, ErrorName::TimedOut | ErrorName::Internal)
+            || error.has_code("NoSuchUpload");
+        if is_unclear && self.is_complete(upload_id, whole).await {
+            Ok(whole)
+        } else {
+            Err(error)
+        }
     }
 
     /// Whether the upload is over, and its object there.
@@ -253,7 +337,11 @@ impl Upload<'_> {
         // What can be aborted has not been completed: the object is an older one then.
         let is_over = matches!(aborted(self.bucket, self.key, upload_id).await, Ok(false));
         is_over
-            && self.bucket.head(self.key).await.is_ok_and(|head| whole.is_some_and(|sum| head.checksums.contains(&sum)))
+            && self
+                .bucket
+                .head(self.key)
+                .await
+                .is_ok_and(|head| whole.is_some_and(|sum| head.checksums.contains(&sum)))
     }
 }
 

@@ -7,7 +7,8 @@ use stepward::model::merged::Merged;
 use crate::bucket::Encryption;
 use crate::filter::Filter;
 
-/// Which objects are meant, and whether anything is changed: in `s3-copy`, `s3-move`, `s3-sync` and `s3-delete`.
+/// Which objects are meant, and whether anything is changed: in `s3-copy`, `s3-move`, `s3-sync` and
+/// `s3-delete`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Selection {
@@ -58,8 +59,8 @@ pub type Transfer = Merged<Selection, TransferOptions>;
 pub struct Places {
     /// From where: `s3://bucket/key`, or a path below the deployment's local root.
     pub source: String,
-    /// To where: `s3://bucket/key`, or a path below the deployment's local root. With a slash at its end, or where it is a
-    /// directory, the source's name is kept.
+    /// To where: `s3://bucket/key`, or a path below the deployment's local root. With a slash at
+    /// its end, or where it is a directory, the source's name is kept.
     pub destination: String,
     /// All below the source, and not the one object or file that it names.
     #[serde(default)]

@@ -29,10 +29,19 @@ impl Uri {
     /// `InvalidInput` naming the parameter.
     pub fn parse(parameter: &str, text: &str) -> Result<Self, StepError> {
         let no_bucket = || format!("{parameter} {text:?} names no bucket, as in s3://bucket/key");
-        let (bucket, key) = bucket::in_uri(text).ok_or_else(|| ErrorName::InvalidInput.because(no_bucket()))?;
+        let (bucket, key) =
+            bucket::in_uri(text).ok_or_else(|| ErrorName::InvalidInput.because(no_bucket()))?;
         // https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
-        require(key.len() <= 1024, || format!("{parameter} has a key of {} bytes, and S3 takes 1,024", key.len()))?;
-        Ok(Self { bucket: bucket.into(), key: key.into() })
+        require(key.len() <= 1024, || {
+            format!(
+                "{parameter} has a key of {} bytes, and S3 takes 1,024",
+                key.len()
+            )
+        })?;
+        Ok(Self {
+            bucket: bucket.into(),
+            key: key.into(),
+        })
     }
 }
 

@@ -64,21 +64,33 @@ impl Report {
     pub fn fail(&mut self, ctx: &Context, what: &str, error: &StepError) {
         ctx.log(format_args!("{what}: {error}"));
         let failed = &mut self.failed;
-        failed.name = if failed.count == 0 { Some(error.name) } else { failed.name.filter(|name| *name == error.name) };
+        failed.name = if failed.count == 0 {
+            Some(error.name)
+        } else {
+            failed.name.filter(|name| *name == error.name)
+        };
         failed.count += 1;
         if failed.first.len() < SHOWN {
             // A key may be longer than all that can be kept; the reason must not go for it.
             let cut = |text: &str| text.chars().take(KEPT).collect::<String>();
-            failed.first.push(format!("{}: {}", cut(what), cut(&error.to_string())));
+            failed
+                .first
+                .push(format!("{}: {}", cut(what), cut(&error.to_string())));
         }
     }
 
-    /// Whether it is of no use to go on: nothing went well, and what failed did so for a reason that is no object's own.
+    /// Whether it is of no use to go on: nothing went well, and what failed did so for a reason
+    /// that is no object's own.
     #[must_use]
     pub fn is_hopeless(&self) -> bool {
         let shared = matches!(
             self.failed.name,
-            Some(ErrorName::AccessDenied | ErrorName::NotFound | ErrorName::Throttled | ErrorName::TimedOut)
+            Some(
+                ErrorName::AccessDenied
+                    | ErrorName::NotFound
+                    | ErrorName::Throttled
+                    | ErrorName::TimedOut
+            )
         );
         shared && self.failed.count >= HOPELESS && self.done.transferred + self.done.deleted == 0
     }
@@ -86,17 +98,28 @@ impl Report {
     /// What was done, once all is over or given up.
     ///
     /// # Errors
-    /// What failed, under the name that all failures share where nothing went well, else as `StepFailed`.
+    /// What failed, under the name that all failures share where nothing went well, else as
+    /// `StepFailed`.
     pub fn end(self) -> Result<Done, StepError> {
         let given_up = self.is_hopeless();
-        let Self { done, failed: Failed { count, first, name }, .. } = self;
+        let Self {
+            done,
+            failed: Failed { count, first, name },
+            ..
+        } = self;
         if count == 0 {
             return Ok(done);
         }
         let well = done.transferred + done.deleted;
-        let name = name.filter(|_| well + done.unchanged == 0).unwrap_or(ErrorName::StepFailed);
+        let name = name
+            .filter(|_| well + done.unchanged == 0)
+            .unwrap_or(ErrorName::StepFailed);
         let more = count.saturating_sub(first.len() as u64);
-        let more = if more > 0 { format!("; and {more} more, which the log names") } else { String::new() };
+        let more = if more > 0 {
+            format!("; and {more} more, which the log names")
+        } else {
+            String::new()
+        };
         Err(name.because(if count == 1 && well + done.unchanged == 0 {
             first.concat()
         } else {
@@ -120,7 +143,9 @@ mod tests {
 
     fn context() -> Context {
         testing::context(aws_sdk_s3::Client::from_conf(
-            Config::builder().behavior_version(BehaviorVersion::latest()).build(),
+            Config::builder()
+                .behavior_version(BehaviorVersion::latest())
+                .build(),
         ))
     }
 
@@ -128,16 +153,35 @@ mod tests {
     fn the_only_failure_keeps_its_name_and_many_are_counted_with_the_first_ones_reasons() {
         let ctx = context();
         let mut report = Report::default();
-        report.fail(&ctx, "upload failed: a", &ErrorName::NotFound.because("gone"));
-        assert_eq!(report.clone().end().unwrap_err(), ErrorName::NotFound.because("upload failed: a: gone"));
+        report.fail(
+            &ctx,
+            "upload failed: a",
+            &ErrorName::NotFound.because("gone"),
+        );
+        assert_eq!(
+            report.clone().end().unwrap_err(),
+            ErrorName::NotFound.because("upload failed: a: gone")
+        );
         report.done.transferred = 7;
         for n in 0..9 {
-            report.fail(&ctx, &format!("upload failed: {n}"), &ErrorName::AccessDenied.because("no"));
+            report.fail(
+                &ctx,
+                &format!("upload failed: {n}"),
+                &ErrorName::AccessDenied.because("no"),
+            );
         }
         let error = report.end().unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        assert!(error.message.starts_with("10 failed and 7 went well"), "{error}");
-        assert!(error.message.ends_with("3: no; and 5 more, which the log names"), "{error}");
+        assert!(
+            error.message.starts_with("10 failed and 7 went well"),
+            "{error}"
+        );
+        assert!(
+            error
+                .message
+                .ends_with("3: no; and 5 more, which the log names"),
+            "{error}"
+        );
         assert_eq!(testing::log(&ctx).len(), 10, "every failure is in the log");
     }
 
@@ -149,7 +193,10 @@ mod tests {
         assert!(report.is_hopeless());
         let error = report.clone().end().unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
-        assert!(error.message.contains("given up and the rest not tried"), "{error}");
+        assert!(
+            error.message.contains("given up and the rest not tried"),
+            "{error}"
+        );
         report.done.transferred = 1;
         assert!(!report.is_hopeless());
     }
@@ -158,7 +205,13 @@ mod tests {
     fn what_fails_for_reasons_of_single_objects_is_not_given_up() {
         let ctx = context();
         let mut report = Report::default();
-        (0..HOPELESS).for_each(|_| report.fail(&ctx, "a//b", &ErrorName::InvalidInput.because("no name of a file")));
+        (0..HOPELESS).for_each(|_| {
+            report.fail(
+                &ctx,
+                "a//b",
+                &ErrorName::InvalidInput.because("no name of a file"),
+            )
+        });
         assert!(!report.is_hopeless());
         let mut report = Report::default();
         (1..HOPELESS).for_each(|_| report.fail(&ctx, "a", &ErrorName::AccessDenied.because("no")));

@@ -37,9 +37,13 @@ impl Task<'_> {
     /// Works until all is done or the time for a call is over.
     ///
     /// # Errors
-    /// `NotFound` when the source is not there, `InvalidInput` when a path leaves the local root, or what single objects
-    /// failed with, once all others are done.
-    pub async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Done>, StepError> {
+    /// `NotFound` when the source is not there, `InvalidInput` when a path leaves the local root,
+    /// or what single objects failed with, once all others are done.
+    pub async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Done>, StepError> {
         let slice = Slice::of(ctx);
         let resumed = resume.is_some();
         let position = engine::position(resume.as_ref())?;
@@ -50,16 +54,31 @@ impl Task<'_> {
         } else {
             Look::MustBeThere
         };
-        let Ends { source, destination, single } = self.ends(ctx, look).await?;
-        if self.operation == Operation::Move && !self.recursive && !resumed && !self.selection.dry_run {
+        let Ends {
+            source,
+            destination,
+            single,
+        } = self.ends(ctx, look).await?;
+        if self.operation == Operation::Move
+            && !self.recursive
+            && !resumed
+            && !self.selection.dry_run
+        {
             // A source that is gone at the next call has been moved by one whose answer was lost.
-            return Progress::pending(&position, Duration::ZERO, "the source is there and will be moved");
+            return Progress::pending(
+                &position,
+                Duration::ZERO,
+                "the source is there and will be moved",
+            );
         }
         let transfers = self.transfers(ctx, (source, destination), slice)?;
         if let Some(scratch) = transfers.scratch.clone() {
             let path = |one: &Unfinished| scratch_name(&transfers.source.path(&one.key));
             let kept: Vec<_> = position.unfinished.iter().map(path).collect();
-            blocking(move || scratch.keep_only(&kept.iter().map(String::as_str).collect::<Vec<_>>())).await?;
+            blocking(move || {
+                scratch.keep_only(&kept.iter().map(String::as_str).collect::<Vec<_>>())
+            })
+            .await?;
         }
         let (source, destination) = (&transfers.source, &transfers.destination);
         let filters = self.filters(&transfers)?;
@@ -75,13 +94,27 @@ impl Task<'_> {
             Operation::Copy | Operation::Move => Plan::copy(listed(source, false, false), is_meant),
             Operation::Sync(delete) => {
                 let to_files = matches!(destination, End::Local { .. });
-                let direction = if to_files { Direction::ToFiles } else { Direction::ToS3 };
+                let direction = if to_files {
+                    Direction::ToFiles
+                } else {
+                    Direction::ToS3
+                };
                 let there = (listed(destination, false, true), is_meant_there);
-                Plan::sync((listed(source, false, false), is_meant), there, direction, delete)
+                Plan::sync(
+                    (listed(source, false, false), is_meant),
+                    there,
+                    direction,
+                    delete,
+                )
             }
             Operation::Delete => {
                 let there = (listed(destination, self.recursive, false), is_meant_there);
-                Plan::sync((Listing::empty(), |_: &str| false), there, Direction::ToS3, true)
+                Plan::sync(
+                    (Listing::empty(), |_: &str| false),
+                    there,
+                    Direction::ToS3,
+                    true,
+                )
             }
         };
         let plan = plan.resumed(after);
@@ -104,22 +137,43 @@ impl Task<'_> {
             return Ok(());
         }
         let position = engine::position(resume.as_ref())?;
-        let Ends { source, destination, single } = self.ends(ctx, Look::No).await?;
+        let Ends {
+            source,
+            destination,
+            single,
+        } = self.ends(ctx, Look::No).await?;
         let verb = self.verb(&source, &destination);
         let transfers = self.transfers(ctx, (source, destination), Slice::of(ctx))?;
         let rename = single.map(|(_, name)| name);
-        let only = rename.as_deref().map(|name| transfers.destination.path(name));
-        let run = Run { transfers: &transfers, rename, dry_run: self.selection.dry_run, verb };
+        let only = rename
+            .as_deref()
+            .map(|name| transfers.destination.path(name));
+        let run = Run {
+            transfers: &transfers,
+            rename,
+            dry_run: self.selection.dry_run,
+            verb,
+        };
         run.give_up(&position.unfinished).await?;
         // A call whose answer was lost may have begun others.
-        if let (End::S3 { bucket, prefix }, Some(session_arn)) = (&transfers.destination, ctx.session_arn()) {
+        if let (End::S3 { bucket, prefix }, Some(session_arn)) =
+            (&transfers.destination, ctx.session_arn())
+        {
             // The session is the execution's: other steps and branches of it upload too.
-            let since = resume.as_ref().map_or(i64::MIN, |resume| resume.since - CLOCKS);
+            let since = resume
+                .as_ref()
+                .map_or(i64::MIN, |resume| resume.since - CLOCKS);
             let is_own = |upload: &MultipartUpload| {
-                let is_since = upload.initiated.is_none_or(|initiated| initiated.secs() >= since);
-                is_since && is_of(upload, session_arn) && (only.is_none() || only.as_deref() == upload.key.as_deref())
+                let is_since = upload
+                    .initiated
+                    .is_none_or(|initiated| initiated.secs() >= since);
+                is_since
+                    && is_of(upload, session_arn)
+                    && (only.is_none() || only.as_deref() == upload.key.as_deref())
             };
-            for (key, upload_id) in unfinished(bucket, only.as_deref().unwrap_or(prefix), is_own).await? {
+            for (key, upload_id) in
+                unfinished(bucket, only.as_deref().unwrap_or(prefix), is_own).await?
+            {
                 abort(bucket, &key, &upload_id).await?;
             }
         }
@@ -134,7 +188,9 @@ impl Task<'_> {
         slice: Slice,
     ) -> Result<Transfers<'a>, StepError> {
         let scratch = match (&source, &destination) {
-            (End::S3 { .. }, End::Local { root, .. }) => Some(Arc::new(root.scratch(&ctx.client_token("scratch"))?)),
+            (End::S3 { .. }, End::Local { root, .. }) => {
+                Some(Arc::new(root.scratch(&ctx.client_token("scratch"))?))
+            }
             _ => None,
         };
         Ok(Transfers {
@@ -142,7 +198,11 @@ impl Task<'_> {
             source,
             destination,
             attributes: Attributes {
-                storage_class: self.options.storage_class.as_deref().map(StorageClass::from),
+                storage_class: self
+                    .options
+                    .storage_class
+                    .as_deref()
+                    .map(StorageClass::from),
                 encryption: self.options.sse.map(Into::into),
                 kms_key: self.options.sse_kms_key_id.clone(),
             },
@@ -169,7 +229,9 @@ impl Task<'_> {
     fn filters(&self, transfers: &Transfers<'_>) -> Result<Filters, StepError> {
         let root = |end: &End, given: &str| match end {
             End::S3 { bucket, .. } => {
-                let key = Uri::parse("uri", given).map(|uri| uri.key).unwrap_or_default();
+                let key = Uri::parse("uri", given)
+                    .map(|uri| uri.key)
+                    .unwrap_or_default();
                 root_of_s3(&bucket.name, &key, self.recursive)
             }
             End::Local { root, .. } => root_of_local(root.path(), given, self.recursive),

@@ -1,8 +1,9 @@
-//! What the unit tests of the S3 steps share: a small S3 that is asked by the SDK as the real one is and notes every
-//! request, and a process with a local root.
+//! What the unit tests of the S3 steps share: a small S3 that is asked by the SDK as the real one
+//! is and notes every request, and a process with a local root.
 //!
-//! It stands where the SDK's connection would: what a test sees are the requests as they go over the wire, with the
-//! checksums that the SDK adds, and the SDK reads and checks the answers as it always does.
+//! It stands where the SDK's connection would: what a test sees are the requests as they go over
+//! the wire, with the checksums that the SDK adds, and the SDK reads and checks the answers as it
+//! always does.
 
 mod parts;
 mod process;
@@ -21,7 +22,9 @@ use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
 use aws_sdk_s3::primitives::SdkBody;
-use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
@@ -63,7 +66,9 @@ impl Debug for S3 {
 impl S3 {
     /// Its inside.
     pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.try_lock().expect("let go of the store before it is taken again")
+        self.store
+            .try_lock()
+            .expect("let go of the store before it is taken again")
     }
 
     /// The unfinished uploads, by ID.
@@ -75,21 +80,37 @@ impl S3 {
     pub(crate) fn put(&self, bucket: &str, key: &str, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
         let checksum = Some(crc(&bytes));
-        let object = Object { size: bytes.len() as u64, bytes, checksum, ..Object::default() };
+        let object = Object {
+            size: bytes.len() as u64,
+            bytes,
+            checksum,
+            ..Object::default()
+        };
         self.store().put(bucket, key, object);
     }
 
     /// Puts an object of this size there, without its bytes.
     pub(crate) fn put_size(&self, bucket: &str, key: &str, size: u64) {
-        self.store().put(bucket, key, Object { size, ..Object::default() });
+        self.store().put(
+            bucket,
+            key,
+            Object {
+                size,
+                ..Object::default()
+            },
+        );
     }
 
     /// An object.
     pub(crate) fn object(&self, bucket: &str, key: &str) -> Option<Object> {
-        self.store().objects.get(&(bucket.into(), key.into())).cloned()
+        self.store()
+            .objects
+            .get(&(bucket.into(), key.into()))
+            .cloned()
     }
 
-    /// What all requests of an operation get, where it is not `None`. It is asked first, and may change what is there.
+    /// What all requests of an operation get, where it is not `None`. It is asked first, and may
+    /// change what is there.
     pub(crate) fn on(
         &self,
         operation: &'static str,
@@ -99,7 +120,13 @@ impl S3 {
     }
 
     /// Refuses an operation so many times.
-    pub(crate) fn refuse(&self, operation: &'static str, times: usize, status: u16, code: &'static str) {
+    pub(crate) fn refuse(
+        &self,
+        operation: &'static str,
+        times: usize,
+        status: u16,
+        code: &'static str,
+    ) {
         let mut left = times;
         self.on(operation, move |_, _| {
             left = left.checked_sub(1)?;
@@ -108,8 +135,15 @@ impl S3 {
     }
 
     /// Leaves requests of an operation without an answer, for ever.
-    pub(crate) fn silence(&self, operation: &'static str, which: impl Fn(&Sent) -> bool + Send + 'static) {
-        self.silences.lock().unwrap().push((operation, Box::new(which)));
+    pub(crate) fn silence(
+        &self,
+        operation: &'static str,
+        which: impl Fn(&Sent) -> bool + Send + 'static,
+    ) {
+        self.silences
+            .lock()
+            .unwrap()
+            .push((operation, Box::new(which)));
     }
 
     /// Answers again.
@@ -129,7 +163,8 @@ impl S3 {
         });
     }
 
-    /// All requests so far, as in `PutObject data/a.csv` or `UploadPart data/a.csv 2`; forgotten with that.
+    /// All requests so far, as in `PutObject data/a.csv` or `UploadPart data/a.csv 2`; forgotten
+    /// with that.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.take().iter().map(Sent::line).collect()
     }
@@ -141,7 +176,12 @@ impl S3 {
 
     /// The requests of one operation so far.
     pub(crate) fn sent(&self, operation: &str) -> Vec<Sent> {
-        self.store().sent.iter().filter(|sent| sent.operation == operation).cloned().collect()
+        self.store()
+            .sent
+            .iter()
+            .filter(|sent| sent.operation == operation)
+            .cloned()
+            .collect()
     }
 
     /// A client as steps make it, for an account.
@@ -169,7 +209,10 @@ impl S3 {
 
     /// As [`Self::context`], with the other account beside it.
     pub(crate) fn context_of_two(&self) -> Context {
-        stepward::testing::with_peer(self.context(), stepward::testing::context(self.client(THEIRS)))
+        stepward::testing::with_peer(
+            self.context(),
+            stepward::testing::context(self.client(THEIRS)),
+        )
     }
 }
 
@@ -181,17 +224,27 @@ impl HttpConnector for S3 {
             let hooked = {
                 let (mut hooks, mut store) = (s3.hooks.lock().unwrap(), s3.store());
                 store.sent.push(sent.clone());
-                let mut of_operation = hooks.iter_mut().filter(|(operation, _)| *operation == sent.operation);
+                let mut of_operation = hooks
+                    .iter_mut()
+                    .filter(|(operation, _)| *operation == sent.operation);
                 of_operation.find_map(|(_, hook)| hook(&sent, &mut store))
             };
-            let is_silent =
-                s3.silences.lock().unwrap().iter().any(|(one, which)| *one == sent.operation && which(&sent));
+            let is_silent = s3
+                .silences
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|(one, which)| *one == sent.operation && which(&sent));
             if is_silent {
                 return std::future::pending().await;
             }
             let (status, headers, body) = hooked.unwrap_or_else(|| s3.store().answer(&sent));
             // An answer to a HEAD is without a body, also where it is a refusal.
-            let body = if sent.operation == "HeadObject" { Bytes::new() } else { body };
+            let body = if sent.operation == "HeadObject" {
+                Bytes::new()
+            } else {
+                body
+            };
             let mut response = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body));
             for (name, value) in headers {
                 response.headers_mut().insert(name, value);
@@ -208,7 +261,11 @@ pub(crate) fn crc(bytes: &[u8]) -> String {
 
 /// So many MiB, each of other bytes than the one before.
 pub(crate) fn mib(n: u8) -> Bytes {
-    (0..n).map(|at| vec![at; MIB]).collect::<Vec<_>>().concat().into()
+    (0..n)
+        .map(|at| vec![at; MIB])
+        .collect::<Vec<_>>()
+        .concat()
+        .into()
 }
 
 /// A step with these parameters, which are checked as the runtime does.
@@ -218,7 +275,8 @@ pub(crate) fn step<S: Step>(params: Value) -> S {
     step
 }
 
-/// As [`stepward::testing::pending`], of a step that began before all that the small S3 has; without how long it waits.
+/// As [`stepward::testing::pending`], of a step that began before all that the small S3 has;
+/// without how long it waits.
 pub(crate) fn pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, String) {
     let (mut resume, _, progress) = stepward::testing::pending(answer);
     resume.since = 0;

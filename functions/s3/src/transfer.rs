@@ -20,11 +20,17 @@ use crate::multipart;
 use crate::slice::too_late;
 
 impl Transfers<'_> {
-    /// Transfers an entry to its name at the destination. What is not over in time goes on with what comes back.
+    /// Transfers an entry to its name at the destination. What is not over in time goes on with
+    /// what comes back.
     ///
     /// # Errors
     /// Why it failed; nothing is left of it then.
-    pub async fn transfer(&self, entry: &Entry, name: &str, begun: Option<Begin>) -> Result<Option<Begin>, StepError> {
+    pub async fn transfer(
+        &self,
+        entry: &Entry,
+        name: &str,
+        begun: Option<Begin>,
+    ) -> Result<Option<Begin>, StepError> {
         let reached = Reached::default();
         let work = self.transferred(entry, name, begun.clone(), &reached);
         let (error, is_late) = match timeout_at(self.slice.limit(), work).await {
@@ -32,7 +38,8 @@ impl Transfers<'_> {
             Ok(Err(error)) => {
                 let may_be_moved = self.is_move && error.name == ErrorName::NotFound;
                 if let Some(begun) = begun.as_ref().filter(|_| may_be_moved)
-                    && let Some(Ok(true)) = self.slice.at_last(self.has_moved(entry, name, begun)).await
+                    && let Some(Ok(true)) =
+                        self.slice.at_last(self.has_moved(entry, name, begun)).await
                 {
                     return Ok(None);
                 }
@@ -43,7 +50,9 @@ impl Transfers<'_> {
                 left => return Ok(left),
             },
         };
-        let End::S3 { bucket, .. } = &self.destination else { return Err(error) };
+        let End::S3 { bucket, .. } = &self.destination else {
+            return Err(error);
+        };
         let key = self.destination.path(name);
         let ended = self.slice.at_last(async {
             match &begun {
@@ -51,7 +60,8 @@ impl Transfers<'_> {
                     multipart::abort_after(error.clone(), bucket, &key, &begun.upload_id).await
                 }
                 None if is_late && self.is_large(entry) => {
-                    multipart::abort_lost_after(error.clone(), bucket, &key, self.ctx.session_arn()).await
+                    multipart::abort_lost_after(error.clone(), bucket, &key, self.ctx.session_arn())
+                        .await
                 }
                 _ => error.clone(),
             }
@@ -62,7 +72,8 @@ impl Transfers<'_> {
         }))
     }
 
-    /// Ends what was begun and will not go on: nothing is left of it. Unfinished files go with their directory.
+    /// Ends what was begun and will not go on: nothing is left of it. Unfinished files go with
+    /// their directory.
     ///
     /// # Errors
     /// Why it cannot be ended.
@@ -78,16 +89,26 @@ impl Transfers<'_> {
     /// Whether an entry takes many requests.
     #[must_use]
     pub fn is_large(&self, entry: &Entry) -> bool {
-        let by_s3 = !self.two_accounts && matches!((&self.source, &self.destination), (End::S3 { .. }, End::S3 { .. }));
+        let by_s3 = !self.two_accounts
+            && matches!(
+                (&self.source, &self.destination),
+                (End::S3 { .. }, End::S3 { .. })
+            );
         // A move may have to read what it has copied.
-        entry.size >= if by_s3 && !self.is_move { COPY_LIMIT } else { multipart::PART }
+        entry.size
+            >= if by_s3 && !self.is_move {
+                COPY_LIMIT
+            } else {
+                multipart::PART
+            }
     }
 
     /// Whether an entry can be transferred to a name at all.
     ///
     /// # Errors
-    /// `InvalidInput` when the name can be no file's; `Conflict` when the source lies below a destination that is itself
-    /// below the source's prefix: what is copied there would be copied again.
+    /// `InvalidInput` when the name can be no file's; `Conflict` when the source lies below a
+    /// destination that is itself below the source's prefix: what is copied there would be copied
+    /// again.
     pub fn check(&self, entry: &Entry, name: &str) -> Result<(), StepError> {
         match (&self.source, &self.destination) {
             (_, End::Local { root, base }) => root.check_key(base, name),
@@ -126,20 +147,38 @@ impl Transfers<'_> {
         match (&self.source, &self.destination) {
             (End::Local { root, .. }, End::S3 { bucket, .. }) => {
                 let path = self.source.path(&entry.key);
-                Box::pin(self.upload((root, &path), (bucket, &self.destination.path(name)), begun, reached)).await
+                Box::pin(self.upload(
+                    (root, &path),
+                    (bucket, &self.destination.path(name)),
+                    begun,
+                    reached,
+                ))
+                .await
             }
             (End::S3 { bucket, .. }, End::Local { root, .. }) => {
                 let key = self.source.path(&entry.key);
-                Box::pin(self.download((bucket, &key), entry, (root, &self.destination.path(name)), begun, reached))
-                    .await
+                Box::pin(self.download(
+                    (bucket, &key),
+                    entry,
+                    (root, &self.destination.path(name)),
+                    begun,
+                    reached,
+                ))
+                .await
             }
             (End::S3 { bucket: from, .. }, End::S3 { bucket: to, .. }) => {
                 let key = self.source.path(&entry.key);
-                Box::pin(self.copy((from, &key), entry, (to, &self.destination.path(name)), begun, reached)).await
+                Box::pin(self.copy(
+                    (from, &key),
+                    entry,
+                    (to, &self.destination.path(name)),
+                    begun,
+                    reached,
+                ))
+                .await
             }
-            (End::Local { .. }, End::Local { .. }) => {
-                Err(ErrorName::InvalidInput.because("source and destination are both local: one must be s3://…"))
-            }
+            (End::Local { .. }, End::Local { .. }) => Err(ErrorName::InvalidInput
+                .because("source and destination are both local: one must be s3://…")),
         }
     }
 }

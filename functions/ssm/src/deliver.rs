@@ -1,8 +1,8 @@
 //! What runs on a node to fetch a file, see that it is the right one, and put or run it.
 //!
-//! It exits with 125 and a line that begins with `stepward:` where it cannot. The link to the file is given to the
-//! program that fetches by its standard input, where other users of the node do not see it; only a `wget` that reads no
-//! list of links is given it as an argument.
+//! It exits with 125 and a line that begins with `stepward:` where it cannot. The link to the file
+//! is given to the program that fetches by its standard input, where other users of the node do not
+//! see it; only a `wget` that reads no list of links is given it as an argument.
 
 use std::fmt::Write as _;
 
@@ -20,7 +20,8 @@ pub struct Fetch<'a> {
     pub digest: &'a Digest,
 }
 
-/// For `sh`: `get FILE` fetches into a file that is there, and ends everything where it is not the right one.
+/// For `sh`: `get FILE` fetches into a file that is there, and ends everything where it is not the
+/// right one.
 const SH_GET: &str = r#"set -u
 mask=$(umask)
 umask 077
@@ -60,7 +61,12 @@ trap 'exit 143' TERM
 
 /// For `sh`: fetches and puts the file under its name.
 #[must_use]
-pub fn sh_copy(fetch: &Fetch<'_>, destination: &str, mode: Option<&str>, owner: Option<&str>) -> String {
+pub fn sh_copy(
+    fetch: &Fetch<'_>,
+    destination: &str,
+    mode: Option<&str>,
+    owner: Option<&str>,
+) -> String {
     let mut text = sh_begin(fetch);
     let _ = writeln!(text, "to={}", word(destination));
     text.push_str(
@@ -74,16 +80,25 @@ get "$file"
 "#,
     );
     if let Some(owner) = owner {
-        let _ = writeln!(text, "chown {} \"$file\" || fail 'the owner could not be set'", word(owner));
+        let _ = writeln!(
+            text,
+            "chown {} \"$file\" || fail 'the owner could not be set'",
+            word(owner)
+        );
     }
     if let Some(mode) = mode {
-        let _ = writeln!(text, "chmod {} \"$file\" || fail 'the mode could not be set'", word(mode));
+        let _ = writeln!(
+            text,
+            "chmod {} \"$file\" || fail 'the mode could not be set'",
+            word(mode)
+        );
     }
     text.push_str("mv -f \"$file\" \"$to\" || fail \"the file could not be moved to $to\"\n");
     text
 }
 
-/// For `sh`: fetches a script into a directory of its own and lets `reader`, words of a shell, run it.
+/// For `sh`: fetches a script into a directory of its own and lets `reader`, words of a shell, run
+/// it.
 #[must_use]
 pub fn sh_run(fetch: &Fetch<'_>, reader: &str, args: &[String]) -> String {
     let mut text = sh_begin(fetch);
@@ -104,8 +119,15 @@ umask "$mask"
 }
 
 fn sh_begin(fetch: &Fetch<'_>) -> String {
-    let Fetch { url, digest: Digest { bytes, sha256 } } = fetch;
-    format!("{SH_GET}url={}\nbytes={bytes}\nsha256={}\n", word(url), word(sha256))
+    let Fetch {
+        url,
+        digest: Digest { bytes, sha256 },
+    } = fetch;
+    format!(
+        "{SH_GET}url={}\nbytes={bytes}\nsha256={}\n",
+        word(url),
+        word(sha256)
+    )
 }
 
 /// For PowerShell: `Get FILE`, as for `sh`.
@@ -172,8 +194,14 @@ exit $code
 }
 
 fn powershell_begin(fetch: &Fetch<'_>) -> String {
-    let Fetch { url, digest: Digest { bytes, sha256 } } = fetch;
-    format!("{POWERSHELL_GET}$url = {}\n$bytes = {bytes}\n$sha256 = '{sha256}'\n", powershell(url))
+    let Fetch {
+        url,
+        digest: Digest { bytes, sha256 },
+    } = fetch;
+    format!(
+        "{POWERSHELL_GET}$url = {}\n$bytes = {bytes}\n$sha256 = '{sha256}'\n",
+        powershell(url)
+    )
 }
 
 #[cfg(test)]
@@ -191,7 +219,10 @@ mod tests {
     /// A server that gives `content` to whoever asks, and its link.
     fn served(content: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/file?X-Amz-Signature=abc%20d&x=1", listener.local_addr().unwrap());
+        let url = format!(
+            "http://{}/file?X-Amz-Signature=abc%20d&x=1",
+            listener.local_addr().unwrap()
+        );
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
@@ -210,7 +241,10 @@ mod tests {
     }
 
     fn digest(content: &str) -> Digest {
-        Digest { bytes: content.len() as u64, sha256: sha256(content) }
+        Digest {
+            bytes: content.len() as u64,
+            sha256: sha256(content),
+        }
     }
 
     /// A directory of the test's own.
@@ -241,8 +275,10 @@ mod tests {
     }
 
     fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -266,17 +302,28 @@ mod tests {
     fn a_file_gets_its_name_when_it_is_whole_with_its_mode() {
         let (content, dir) = ("some\ncontent {{x}}", dir("copy"));
         let (url, digest) = (served(content), digest(content));
-        let fetch = Fetch { url: &url, digest: &digest };
+        let fetch = Fetch {
+            url: &url,
+            digest: &digest,
+        };
         for name in ["plain", "it's $(touch owned) {{x}} \"`", "-n"] {
             let to = dir.join(name);
-            let output = run(&sh_copy(&fetch, to.to_str().unwrap(), Some("0640"), None), &dir, None);
+            let output = run(
+                &sh_copy(&fetch, to.to_str().unwrap(), Some("0640"), None),
+                &dir,
+                None,
+            );
             assert!(output.status.success(), "{}", text(&output.stderr));
             assert_eq!(std::fs::read_to_string(&to).unwrap(), content);
             assert_eq!(to.metadata().unwrap().permissions().mode() & 0o7777, 0o640);
             std::fs::remove_file(to).unwrap();
         }
         let to = dir.join("private");
-        run(&sh_copy(&fetch, to.to_str().unwrap(), None, None), &dir, None);
+        run(
+            &sh_copy(&fetch, to.to_str().unwrap(), None, None),
+            &dir,
+            None,
+        );
         assert_eq!(to.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(names(&dir), ["private"]);
         std::fs::remove_dir_all(dir).unwrap();
@@ -290,22 +337,46 @@ mod tests {
         std::fs::write(&to, "before").unwrap();
         let missing = url.replace("/file?", "/gone?");
         for (url, digest, says) in [
-            (&url, digest("other content"), "has 7 bytes and must have 13"),
+            (
+                &url,
+                digest("other content"),
+                "has 7 bytes and must have 13",
+            ),
             (&url, digest("CONTENT"), "SHA-256 is"),
             (&missing, digest("content"), "could not be fetched"),
         ] {
-            let fetch = Fetch { url, digest: &digest };
-            let output = run(&sh_copy(&fetch, to.to_str().unwrap(), None, None), &dir, None);
+            let fetch = Fetch {
+                url,
+                digest: &digest,
+            };
+            let output = run(
+                &sh_copy(&fetch, to.to_str().unwrap(), None, None),
+                &dir,
+                None,
+            );
             assert_eq!(output.status.code(), Some(125));
             let said = text(&output.stderr);
-            assert!(said.contains(says) && !said.contains("X-Amz-Signature"), "{said}");
+            assert!(
+                said.contains(says) && !said.contains("X-Amz-Signature"),
+                "{said}"
+            );
             assert_eq!(std::fs::read_to_string(&to).unwrap(), "before");
             assert_eq!(names(&dir), ["file"]);
         }
         let digest = digest("content");
-        let fetch = Fetch { url: &url, digest: &digest };
-        for (to, says) in [(dir.clone(), "is a directory"), (dir.join("no/file"), "there is no directory")] {
-            let output = run(&sh_copy(&fetch, to.to_str().unwrap(), None, None), &dir, None);
+        let fetch = Fetch {
+            url: &url,
+            digest: &digest,
+        };
+        for (to, says) in [
+            (dir.clone(), "is a directory"),
+            (dir.join("no/file"), "there is no directory"),
+        ] {
+            let output = run(
+                &sh_copy(&fetch, to.to_str().unwrap(), None, None),
+                &dir,
+                None,
+            );
             assert_eq!(output.status.code(), Some(125));
             assert!(text(&output.stderr).contains(says));
         }
@@ -316,14 +387,20 @@ mod tests {
     fn a_script_gets_its_arguments_as_they_are_and_gives_its_exit_code() {
         let (script, dir) = ("printf '<%s>' \"$@\"\nexit 42\n", dir("run"));
         let (url, digest) = (served(script), digest(script));
-        let fetch = Fetch { url: &url, digest: &digest };
+        let fetch = Fetch {
+            url: &url,
+            digest: &digest,
+        };
         let args = HOSTILE.map(String::from);
         let output = run(&sh_run(&fetch, &word("/bin/sh"), &args), &dir, None);
         assert_eq!(output.status.code(), Some(42), "{}", text(&output.stderr));
         assert_eq!(text(&output.stdout), format!("<{}>", HOSTILE.join("><")));
         assert!(names(&dir).is_empty());
         let reader = format!("{} {}", word("/usr/bin/env"), word("sh"));
-        assert_eq!(run(&sh_run(&fetch, &reader, &[]), &dir, None).status.code(), Some(42));
+        assert_eq!(
+            run(&sh_run(&fetch, &reader, &[]), &dir, None).status.code(),
+            Some(42)
+        );
         std::fs::remove_dir_all(dir).unwrap();
     }
 
@@ -331,13 +408,24 @@ mod tests {
     fn without_curl_the_file_is_fetched_by_what_there_is() {
         let (script, dir) = ("exit 7\n", dir("tools"));
         let (url, digest) = (served(script), digest(script));
-        let fetch = Fetch { url: &url, digest: &digest };
+        let fetch = Fetch {
+            url: &url,
+            digest: &digest,
+        };
         let bin = dir.join("bin");
-        for tools in [&["python3"][..], &["wget", "sha256sum"], &["curl", "openssl"], &["curl", "shasum", "perl"], &[]]
-        {
+        for tools in [
+            &["python3"][..],
+            &["wget", "sha256sum"],
+            &["curl", "openssl"],
+            &["curl", "shasum", "perl"],
+            &[],
+        ] {
             std::fs::create_dir_all(&bin).unwrap();
             let found = |tool: &str| {
-                ["/usr/bin", "/bin"].map(|dir| Path::new(dir).join(tool)).into_iter().find(|path| path.exists())
+                ["/usr/bin", "/bin"]
+                    .map(|dir| Path::new(dir).join(tool))
+                    .into_iter()
+                    .find(|path| path.exists())
             };
             if !tools.iter().all(|tool| found(tool).is_some()) {
                 // The next machine has it; the first and the last line of the table are everywhere.
@@ -349,7 +437,12 @@ mod tests {
             }
             let output = run(&sh_run(&fetch, &word("/bin/sh"), &[]), &dir, Some(&bin));
             let expected = if tools.is_empty() { 125 } else { 7 };
-            assert_eq!(output.status.code(), Some(expected), "{tools:?}: {}", text(&output.stderr));
+            assert_eq!(
+                output.status.code(),
+                Some(expected),
+                "{tools:?}: {}",
+                text(&output.stderr)
+            );
             std::fs::remove_dir_all(&bin).unwrap();
         }
         std::fs::remove_dir_all(dir).unwrap();
@@ -358,11 +451,23 @@ mod tests {
     #[test]
     fn nothing_of_a_parameter_stands_in_powershell_but_in_base64() {
         let digest = digest("x");
-        let fetch = Fetch { url: "https://bucket/'$x", digest: &digest };
+        let fetch = Fetch {
+            url: "https://bucket/'$x",
+            digest: &digest,
+        };
         for value in ["it's", "‘’", "$(x)", "{{ssm:x}}", "\"@\n"] {
-            for text in [powershell_copy(&fetch, value), powershell_run(&fetch, &[value.to_owned()])] {
-                assert!(!text.contains(value) && !text.contains("bucket") && !text.contains("{{"), "{text}");
-                assert!(text.contains(&powershell(value)) && text.contains(&digest.sha256), "{text}");
+            for text in [
+                powershell_copy(&fetch, value),
+                powershell_run(&fetch, &[value.to_owned()]),
+            ] {
+                assert!(
+                    !text.contains(value) && !text.contains("bucket") && !text.contains("{{"),
+                    "{text}"
+                );
+                assert!(
+                    text.contains(&powershell(value)) && text.contains(&digest.sha256),
+                    "{text}"
+                );
             }
         }
     }

@@ -17,7 +17,8 @@ use crate::send::{self, Sent};
 use crate::state::{Batch, Run, now};
 use crate::{AT_ONCE, look};
 
-/// How long one call sends: after it the position is answered, so that no repeat has much to look for.
+/// How long one call sends: after it the position is answered, so that no repeat has much to look
+/// for.
 const SENDING: Duration = Duration::from_secs(20);
 /// How many looks in a row may fail to send before the step gives up.
 const PATIENCE: u8 = 5;
@@ -27,7 +28,8 @@ const REASON: usize = 500;
 /// One call of a step: looks how far the commands are, sends those whose turn it is, and answers.
 ///
 /// # Errors
-/// `StepFailed` when it is over and not well on all nodes, where the plan says so; else why AWS failed.
+/// `StepFailed` when it is over and not well on all nodes, where the plan says so; else why AWS
+/// failed.
 pub async fn run(
     plan: &Plan,
     payload: &impl Payload,
@@ -35,8 +37,11 @@ pub async fn run(
     resume: Option<&Resume>,
 ) -> Result<Progress<CommandResults>, StepError> {
     let mut run = Run::of(resume)?;
-    let answer = go_on(plan, payload, ctx, &mut run).await.map_err(|error| once_sent(&run, error));
-    // What passes the state machine tries again, and nodes that have begun may not have fetched the file yet.
+    let answer = go_on(plan, payload, ctx, &mut run)
+        .await
+        .map_err(|error| once_sent(&run, error));
+    // What passes the state machine tries again, and nodes that have begun may not have fetched the
+    // file yet.
     let over = match &answer {
         Ok(Progress::Pending { .. }) => false,
         Ok(Progress::Done(_)) => true,
@@ -50,10 +55,14 @@ pub async fn run(
 
 /// Whether an error may be gone with the next try.
 fn passes(error: &StepError) -> bool {
-    matches!(error.name, ErrorName::Throttled | ErrorName::TimedOut | ErrorName::Internal)
+    matches!(
+        error.name,
+        ErrorName::Throttled | ErrorName::TimedOut | ErrorName::Internal
+    )
 }
 
-/// An error as it is once something was sent: most names say that nothing was begun, or that all is over.
+/// An error as it is once something was sent: most names say that nothing was begun, or that all is
+/// over.
 fn once_sent(run: &Run, error: StepError) -> StepError {
     // AWS's own words apart, this is how it ended on the nodes.
     let ended = error.name == ErrorName::StepFailed && error.aws.is_none();
@@ -64,7 +73,11 @@ fn once_sent(run: &Run, error: StepError) -> StepError {
         "commands were sent, and how they end is not known here: {}; see their pages in the console",
         error.message
     );
-    StepError { name: ErrorName::Internal, message, ..error }
+    StepError {
+        name: ErrorName::Internal,
+        message,
+        ..error
+    }
 }
 
 async fn go_on(
@@ -79,9 +92,15 @@ async fn go_on(
     let unbegun = (0..plan.batches().count()).any(|number| !run.has_begun(number));
     // Whether the call before was lost is not known to this one: it looks in any case.
     let looks = unbegun && (!ready.is_empty() || run.begins_no_more());
-    let lost = if looks { look::take_over(plan, ctx, &ssm, run).await? } else { 0 };
+    let lost = if looks {
+        look::take_over(plan, ctx, &ssm, run).await?
+    } else {
+        0
+    };
     if lost > 0 {
-        ctx.log(format_args!("{lost} commands of a call whose answer was lost are under way"));
+        ctx.log(format_args!(
+            "{lost} commands of a call whose answer was lost are under way"
+        ));
         if run.stopped {
             look::stop_waiting(&ssm, run).await?;
         }
@@ -114,7 +133,11 @@ fn ready(plan: &Plan, run: &Run) -> Vec<(usize, usize)> {
     if run.begins_no_more() {
         return Vec::new();
     }
-    let running = run.batches.iter().zip(plan.batches()).map(|(batch, ids)| batch.running(ids.len()));
+    let running = run
+        .batches
+        .iter()
+        .zip(plan.batches())
+        .map(|(batch, ids)| batch.running(ids.len()));
     let mut room = plan.concurrency.saturating_sub(running.sum());
     let mut ready = Vec::new();
     // Where a window ends, the next waits until all before it is over.
@@ -128,9 +151,14 @@ fn ready(plan: &Plan, run: &Run) -> Vec<(usize, usize)> {
         if run.has_begun(number) {
             continue;
         }
-        // A batch goes at least half as fast as it could: not every node that is over begins a command of its own.
+        // A batch goes at least half as fast as it could: not every node that is over begins a
+        // command of its own.
         let whole = ids.len().min(plan.concurrency);
-        let least = if plan.in_order || plan.short_lived { whole } else { whole.div_ceil(2) };
+        let least = if plan.in_order || plan.short_lived {
+            whole
+        } else {
+            whole.div_ceil(2)
+        };
         if room < least {
             break;
         }
@@ -150,17 +178,30 @@ async fn send_all(
     ready: &[(usize, usize)],
     text: &str,
 ) -> (usize, Option<StepError>) {
-    let until =
-        (Instant::now() + SENDING).min(Instant::now() + ctx.deadline().saturating_duration_since(Instant::now()) / 2);
+    let until = (Instant::now() + SENDING)
+        .min(Instant::now() + ctx.deadline().saturating_duration_since(Instant::now()) / 2);
     let batches: Vec<&[String]> = plan.batches().collect();
     // Those in flight share what is left: the next look stops them all when it is used up together.
-    let errors_left = plan.max_errors.map(|most| (most as usize).saturating_sub(run.failed()));
-    let due =
-        ready.iter().filter_map(|&(number, concurrency)| Some((number, concurrency, batches.get(number)?.to_vec())));
+    let errors_left = plan
+        .max_errors
+        .map(|most| (most as usize).saturating_sub(run.failed()));
+    let due = ready.iter().filter_map(|&(number, concurrency)| {
+        Some((number, concurrency, batches.get(number)?.to_vec()))
+    });
     let mut sends = stream::iter(due.collect::<Vec<_>>())
         .take_while(|_| std::future::ready(Instant::now() < until))
         .map(|(number, concurrency, ids)| async move {
-            let sent = Box::pin(send::batch(plan, ctx, ssm, number, &ids, concurrency, errors_left, text)).await;
+            let sent = Box::pin(send::batch(
+                plan,
+                ctx,
+                ssm,
+                number,
+                &ids,
+                concurrency,
+                errors_left,
+                text,
+            ))
+            .await;
             (number, concurrency, ids, sent)
         })
         .buffer_unordered(AT_ONCE);
@@ -172,10 +213,20 @@ async fn send_all(
                 tell_left_out(ctx, &ids, &left_out);
                 let over = command.is_none();
                 let command = command.unwrap_or_default();
-                let batch = Batch { command, concurrency, sent: now(), over, left_out, ..Batch::default() };
+                let batch = Batch {
+                    command,
+                    concurrency,
+                    sent: now(),
+                    over,
+                    left_out,
+                    ..Batch::default()
+                };
                 if batch.in_flight() {
                     let nodes = batch.sent_to(ids.len());
-                    ctx.log(format_args!("Command {} sent to {nodes} nodes", batch.command));
+                    ctx.log(format_args!(
+                        "Command {} sent to {nodes} nodes",
+                        batch.command
+                    ));
                 }
                 *run.batch(number) = batch;
             }
@@ -191,24 +242,52 @@ async fn send_all(
 ///
 /// # Errors
 /// The one for which a batch could not be sent, where none was before and trying again is no use.
-fn after_sending(ctx: &Context, run: &mut Run, sent: usize, failed: Option<StepError>) -> Result<Duration, StepError> {
-    run.trouble = if sent > 0 || failed.is_none() { 0 } else { run.trouble + 1 };
-    let Some(error) = failed else { return Ok(Duration::ZERO) };
-    // What was sent must be answered; and what had no answer may have been sent: the next call looks first.
+fn after_sending(
+    ctx: &Context,
+    run: &mut Run,
+    sent: usize,
+    failed: Option<StepError>,
+) -> Result<Duration, StepError> {
+    run.trouble = if sent > 0 || failed.is_none() {
+        0
+    } else {
+        run.trouble + 1
+    };
+    let Some(error) = failed else {
+        return Ok(Duration::ZERO);
+    };
+    // What was sent must be answered; and what had no answer may have been sent: the next call
+    // looks first.
     if passes(&error) && run.trouble < PATIENCE {
-        ctx.log(format_args!("A command could not be sent, it is tried again: {error}"));
+        ctx.log(format_args!(
+            "A command could not be sent, it is tried again: {error}"
+        ));
     } else if run.has_sent() {
-        ctx.log(format_args!("A command could not be sent, and no more are begun: {error}"));
+        ctx.log(format_args!(
+            "A command could not be sent, and no more are begun: {error}"
+        ));
         run.refused = Some(error.to_string().chars().take(REASON).collect());
     } else {
         return Err(error);
     }
-    Ok(if sent > 0 { Duration::ZERO } else { Duration::from_secs(5) })
+    Ok(if sent > 0 {
+        Duration::ZERO
+    } else {
+        Duration::from_secs(5)
+    })
 }
 
-fn pending(plan: &Plan, run: &mut Run, wait: Duration) -> Result<Progress<CommandResults>, StepError> {
+fn pending(
+    plan: &Plan,
+    run: &mut Run,
+    wait: Duration,
+) -> Result<Progress<CommandResults>, StepError> {
     run.at = now();
-    let begun = run.batches.iter().rposition(Batch::begun).map_or(0, |last| last + 1);
+    let begun = run
+        .batches
+        .iter()
+        .rposition(Batch::begun)
+        .map_or(0, |last| last + 1);
     run.batches.truncate(begun);
     let sizes = plan.batches().enumerate();
     let over = sizes.map(|(number, ids)| match run.batches.get(number) {
@@ -216,12 +295,17 @@ fn pending(plan: &Plan, run: &mut Run, wait: Duration) -> Result<Progress<Comman
         Some(batch) if batch.begun() => batch.completed + ids.len() - batch.sent_to(ids.len()),
         _ => 0,
     });
-    let progress = format!("{} of {} nodes are over, {} failed", over.sum::<usize>(), plan.ids.len(), run.failed());
+    let progress = format!(
+        "{} of {} nodes are over, {} failed",
+        over.sum::<usize>(),
+        plan.ids.len(),
+        run.failed()
+    );
     Progress::pending(run, wait, progress)
 }
 
-/// How long to wait: at first 2 seconds, later a twentieth of the time since anything came further, 5 minutes at most.
-/// A run in many batches is looked at as often as its batches need.
+/// How long to wait: at first 2 seconds, later a twentieth of the time since anything came further,
+/// 5 minutes at most. A run in many batches is looked at as often as its batches need.
 fn patience(run: &Run) -> Duration {
     Duration::from_secs(now().saturating_sub(run.moved).unsigned_abs() / 20)
         .clamp(Duration::from_secs(2), Duration::from_mins(5))
@@ -241,7 +325,11 @@ pub async fn cancel(
     let mut run = Run::of(resume)?;
     clean(payload, ctx).await;
     let found = look::take_over(plan, ctx, ssm, &mut run).await;
-    let commands = run.batches.iter().filter(|batch| batch.in_flight()).map(|batch| batch.command.clone());
+    let commands = run
+        .batches
+        .iter()
+        .filter(|batch| batch.in_flight())
+        .map(|batch| batch.command.clone());
     let commands: Vec<_> = commands.collect();
     let stopped = stream::iter(commands)
         .map(|command: String| async move {
@@ -263,7 +351,9 @@ pub async fn cancel(
 
 async fn clean(payload: &impl Payload, ctx: &Context) {
     if let Err(error) = payload.clean(ctx).await {
-        ctx.log(format_args!("What the nodes fetched could not be removed; remove it by hand: {error}"));
+        ctx.log(format_args!(
+            "What the nodes fetched could not be removed; remove it by hand: {error}"
+        ));
     }
 }
 

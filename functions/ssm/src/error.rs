@@ -2,21 +2,30 @@
 
 use stepward::{AwsError, Service, StepError};
 
-const SSM: Service = Service { iam_prefix: "ssm", codes: |_, _| None };
+const SSM: Service = Service {
+    iam_prefix: "ssm",
+    codes: |_, _| None,
+};
 
 /// Converts the error of a call of SSM.
 pub(crate) fn ssm_error(error: impl AwsError<aws_sdk_ssm::Error>) -> StepError {
     error.into_step_error(&SSM)
 }
 
-const EC2: Service = Service { iam_prefix: "ec2", codes: |_, _| None };
+const EC2: Service = Service {
+    iam_prefix: "ec2",
+    codes: |_, _| None,
+};
 
 /// Converts the error of a call of EC2.
 pub(crate) fn ec2_error(error: impl AwsError<aws_sdk_ec2::Error>) -> StepError {
     error.into_step_error(&EC2)
 }
 
-const LOGS: Service = Service { iam_prefix: "logs", codes: |_, _| None };
+const LOGS: Service = Service {
+    iam_prefix: "logs",
+    codes: |_, _| None,
+};
 
 /// Converts the error of a call of CloudWatch Logs.
 pub(crate) fn logs_error(error: impl AwsError<aws_sdk_cloudwatchlogs::Error>) -> StepError {

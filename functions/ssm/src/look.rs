@@ -1,9 +1,12 @@
-//! Looks how far the commands are: by pages of commands, and of the nodes of those that came further.
+//! Looks how far the commands are: by pages of commands, and of the nodes of those that came
+//! further.
 
 use std::collections::HashMap;
 
 use aws_sdk_ssm::Client;
-use aws_sdk_ssm::types::{Command, CommandFilter, CommandFilterKey, CommandInvocation, CommandStatus};
+use aws_sdk_ssm::types::{
+    Command, CommandFilter, CommandFilterKey, CommandInvocation, CommandStatus,
+};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -17,13 +20,16 @@ use crate::send::comment;
 use crate::state::{Batch, Run, now};
 use crate::{AT_ONCE, nodes, outcome};
 
-/// Up to so many commands are asked for by ID; more by pages of all that SSM has had since they were sent.
+/// Up to so many commands are asked for by ID; more by pages of all that SSM has had since they
+/// were sent.
 const BY_ID: usize = 3;
-/// Pages of 50 commands that are read to see how far this run's are; those that did not come up are asked for by ID.
+/// Pages of 50 commands that are read to see how far this run's are; those that did not come up are
+/// asked for by ID.
 const PAGES: usize = 40;
 /// Pages of 50 commands that are read to find those of a lost call.
 const PAGES_FOR_LOST: usize = 200;
-/// How long before the last answer a lost call's commands are looked for, in seconds: clocks differ.
+/// How long before the last answer a lost call's commands are looked for, in seconds: clocks
+/// differ.
 const MARGIN: i64 = 300;
 /// How long before now, where there was no answer yet: the first call and all its repeats.
 const FIRST: i64 = 3600;
@@ -33,17 +39,26 @@ const BEHIND: i64 = 60;
 const GRACE: i64 = 600;
 
 /// Brings what is known of the commands under way up to date, and tells of the nodes that are over.
-pub(crate) async fn refresh(plan: &Plan, ctx: &Context, ssm: &Client, run: &mut Run) -> Result<(), StepError> {
+pub(crate) async fn refresh(
+    plan: &Plan,
+    ctx: &Context,
+    ssm: &Client,
+    run: &mut Run,
+) -> Result<(), StepError> {
     let in_flight = run.in_flight();
     if in_flight.is_empty() {
         return Ok(());
     }
     let mut seen = commands(ssm, run, &in_flight).await?;
-    // The list may come behind what was sent; of what it has not for longer nothing more will be heard.
+    // The list may come behind what was sent; of what it has not for longer nothing more will be
+    // heard.
     for number in &in_flight {
         let batch = run.batch(*number);
         if !seen.contains_key(&batch.command) && now() > batch.sent + BEHIND {
-            ctx.log(format_args!("SSM knows nothing of command {} any more", batch.command));
+            ctx.log(format_args!(
+                "SSM knows nothing of command {} any more",
+                batch.command
+            ));
             (batch.over, batch.given_up) = (true, true);
         }
     }
@@ -58,7 +73,9 @@ pub(crate) async fn refresh(plan: &Plan, ctx: &Context, ssm: &Client, run: &mut 
     let batches: Vec<&[String]> = plan.batches().collect();
     let mut pages = stream::iter(moved)
         .map(|(number, seen): (usize, Seen)| async move {
-            invocations(ssm, &seen.id).await.map(|nodes| (number, seen, nodes))
+            invocations(ssm, &seen.id)
+                .await
+                .map(|nodes| (number, seen, nodes))
         })
         .buffered(AT_ONCE);
     while let Some(found) = pages.next().await {
@@ -74,7 +91,9 @@ pub(crate) async fn refresh(plan: &Plan, ctx: &Context, ssm: &Client, run: &mut 
             };
             over += 1;
             failed += usize::from(matches!(ended.status, Status::Failed | Status::TimedOut));
-            let place = node.instance_id().and_then(|id| ids.iter().position(|own| own == id));
+            let place = node
+                .instance_id()
+                .and_then(|id| ids.iter().position(|own| own == id));
             if let (Some(place), Some(id)) = (place, node.instance_id())
                 && batch.tell(place)
             {
@@ -83,7 +102,8 @@ pub(crate) async fn refresh(plan: &Plan, ctx: &Context, ssm: &Client, run: &mut 
         }
         // Each list may be older than the other.
         (batch.completed, batch.failed) = (seen.completed.max(over), seen.failed.max(failed));
-        // The list of nodes may come behind that of commands; a command that SSM refused as a whole has none.
+        // The list of nodes may come behind that of commands; a command that SSM refused as a whole
+        // has none.
         let all_told = batch.told.count_ones() as usize >= batch.sent_to(ids.len());
         let none_comes = seen.ended && going_on == 0 && now() > batch.sent + BEHIND;
         batch.given_up = seen.given_up();
@@ -94,14 +114,24 @@ pub(crate) async fn refresh(plan: &Plan, ctx: &Context, ssm: &Client, run: &mut 
     stop_when_too_many_failed(plan, ctx, ssm, run).await
 }
 
-/// Ends what has not begun when more nodes failed than may. SSM does that for each command; here it is over all of
-/// them.
-async fn stop_when_too_many_failed(plan: &Plan, ctx: &Context, ssm: &Client, run: &mut Run) -> Result<(), StepError> {
-    let Some(most) = plan.max_errors else { return Ok(()) };
+/// Ends what has not begun when more nodes failed than may. SSM does that for each command; here it
+/// is over all of them.
+async fn stop_when_too_many_failed(
+    plan: &Plan,
+    ctx: &Context,
+    ssm: &Client,
+    run: &mut Run,
+) -> Result<(), StepError> {
+    let Some(most) = plan.max_errors else {
+        return Ok(());
+    };
     if run.stopped || run.failed() <= most as usize {
         return Ok(());
     }
-    ctx.log(format_args!("{} nodes failed, which is more than max_errors ({most}): no more are begun", run.failed()));
+    ctx.log(format_args!(
+        "{} nodes failed, which is more than max_errors ({most}): no more are begun",
+        run.failed()
+    ));
     stop_waiting(ssm, run).await?;
     run.stopped = true;
     Ok(())
@@ -112,10 +142,16 @@ pub(crate) async fn stop_waiting(ssm: &Client, run: &mut Run) -> Result<(), Step
     for number in run.in_flight() {
         let command = run.batch(number).command.clone();
         let nodes = invocations(ssm, &command).await?;
-        let waiting: Vec<_> =
-            nodes.iter().filter(|node| outcome::is_waiting(node)).filter_map(|node| node.instance_id.clone()).collect();
+        let waiting: Vec<_> = nodes
+            .iter()
+            .filter(|node| outcome::is_waiting(node))
+            .filter_map(|node| node.instance_id.clone())
+            .collect();
         if !waiting.is_empty() {
-            let cancel = ssm.cancel_command().command_id(&command).set_instance_ids(Some(waiting));
+            let cancel = ssm
+                .cancel_command()
+                .command_id(&command)
+                .set_instance_ids(Some(waiting));
             cancel.send().await.map_err(ssm_error)?;
         }
     }
@@ -141,7 +177,10 @@ impl Seen {
             ended: matches!(
                 command.status,
                 Some(
-                    CommandStatus::Success | CommandStatus::Failed | CommandStatus::Cancelled | CommandStatus::TimedOut
+                    CommandStatus::Success
+                        | CommandStatus::Failed
+                        | CommandStatus::Cancelled
+                        | CommandStatus::TimedOut
                 )
             ),
             expires: command.expires_after.map(|time| time.secs()),
@@ -155,15 +194,33 @@ impl Seen {
 }
 
 /// What SSM says of the commands under way, by ID: of those that it knows.
-async fn commands(ssm: &Client, run: &Run, in_flight: &[usize]) -> Result<HashMap<String, Seen>, StepError> {
-    let mut missing: Vec<&Batch> = in_flight.iter().filter_map(|number| run.batches.get(*number)).collect();
+async fn commands(
+    ssm: &Client,
+    run: &Run,
+    in_flight: &[usize],
+) -> Result<HashMap<String, Seen>, StepError> {
+    let mut missing: Vec<&Batch> = in_flight
+        .iter()
+        .filter_map(|number| run.batches.get(*number))
+        .collect();
     let mut found = HashMap::new();
     if missing.len() > BY_ID {
-        let oldest = missing.iter().map(|batch| batch.sent).min().unwrap_or_default();
+        let oldest = missing
+            .iter()
+            .map(|batch| batch.sent)
+            .min()
+            .unwrap_or_default();
         let mut pages = since(ssm, oldest - MARGIN)?.into_paginator().send();
         for _ in 0..PAGES {
-            let Some(page) = pages.next().await else { break };
-            for seen in page.map_err(ssm_error)?.commands().iter().filter_map(Seen::of) {
+            let Some(page) = pages.next().await else {
+                break;
+            };
+            for seen in page
+                .map_err(ssm_error)?
+                .commands()
+                .iter()
+                .filter_map(Seen::of)
+            {
                 missing.retain(|batch| batch.command != seen.id);
                 found.insert(seen.id.clone(), seen);
             }
@@ -172,15 +229,30 @@ async fn commands(ssm: &Client, run: &Run, in_flight: &[usize]) -> Result<HashMa
             }
         }
     }
-    let missing: Vec<_> = missing.into_iter().map(|batch| batch.command.clone()).collect();
+    let missing: Vec<_> = missing
+        .into_iter()
+        .map(|batch| batch.command.clone())
+        .collect();
     let one_by_one = stream::iter(missing)
         .map(|id| async move {
-            let answer = ssm.list_commands().command_id(&id).send().await.map_err(ssm_error);
-            Ok::<_, StepError>(known(answer)?.and_then(|answer| answer.commands().iter().find_map(Seen::of)))
+            let answer = ssm
+                .list_commands()
+                .command_id(&id)
+                .send()
+                .await
+                .map_err(ssm_error);
+            Ok::<_, StepError>(
+                known(answer)?.and_then(|answer| answer.commands().iter().find_map(Seen::of)),
+            )
         })
         .buffer_unordered(AT_ONCE);
     let one_by_one: Vec<Option<Seen>> = one_by_one.try_collect().await?;
-    found.extend(one_by_one.into_iter().flatten().map(|seen| (seen.id.clone(), seen)));
+    found.extend(
+        one_by_one
+            .into_iter()
+            .flatten()
+            .map(|seen| (seen.id.clone(), seen)),
+    );
     Ok(found)
 }
 
@@ -192,40 +264,76 @@ fn known<T>(answer: Result<T, StepError>) -> Result<Option<T>, StepError> {
     }
 }
 
-/// Finds commands that a call has sent whose answer was lost, and makes them the run's own. Answers how many there
-/// were.
-pub(crate) async fn take_over(plan: &Plan, ctx: &Context, ssm: &Client, run: &mut Run) -> Result<usize, StepError> {
+/// Finds commands that a call has sent whose answer was lost, and makes them the run's own. Answers
+/// how many there were.
+pub(crate) async fn take_over(
+    plan: &Plan,
+    ctx: &Context,
+    ssm: &Client,
+    run: &mut Run,
+) -> Result<usize, StepError> {
     let batches: Vec<&[String]> = plan.batches().collect();
     let mut wanted: HashMap<String, usize> = (0..batches.len())
         .filter(|number| !run.has_begun(*number))
         .map(|number| (comment(ctx, number), number))
         .collect();
-    let from = if run.at == 0 { now() - FIRST } else { run.at - MARGIN };
+    let from = if run.at == 0 {
+        now() - FIRST
+    } else {
+        run.at - MARGIN
+    };
     let mut pages = since(ssm, from)?.into_paginator().send();
     let mut found = 0;
     for _ in 0..PAGES_FOR_LOST {
-        let Some(page) = pages.next().await else { return Ok(found) };
+        let Some(page) = pages.next().await else {
+            return Ok(found);
+        };
         for command in page.map_err(ssm_error)?.commands.unwrap_or_default() {
-            let Some(number) = command.comment.as_ref().and_then(|comment| wanted.remove(comment)) else { continue };
-            let (Some(id), Some(ids)) = (command.command_id, batches.get(number)) else { continue };
+            let Some(number) = command
+                .comment
+                .as_ref()
+                .and_then(|comment| wanted.remove(comment))
+            else {
+                continue;
+            };
+            let (Some(id), Some(ids)) = (command.command_id, batches.get(number)) else {
+                continue;
+            };
             let sent_to = command.instance_ids.unwrap_or_default();
             let left_out = if ids.iter().all(|own| sent_to.contains(own)) {
                 String::new()
             } else {
-                // Why they were left out went with the answer; what keeps them away now will be the same.
+                // Why they were left out went with the answer; what keeps them away now will be the
+                // same.
                 let why = nodes::left_out(ctx, ssm, ids, plan.shell).await?;
-                let why = |place| why.chars().nth(place).filter(|why| *why != '.').unwrap_or('o');
+                let why = |place| {
+                    why.chars()
+                        .nth(place)
+                        .filter(|why| *why != '.')
+                        .unwrap_or('o')
+                };
                 ids.iter()
                     .enumerate()
-                    .map(|(place, own)| if sent_to.contains(own) { '.' } else { why(place) })
+                    .map(|(place, own)| {
+                        if sent_to.contains(own) {
+                            '.'
+                        } else {
+                            why(place)
+                        }
+                    })
                     .collect()
             };
             tell_left_out(ctx, ids, &left_out);
-            let concurrency = command.max_concurrency.and_then(|most| most.parse().ok()).unwrap_or(ids.len());
+            let concurrency = command
+                .max_concurrency
+                .and_then(|most| most.parse().ok())
+                .unwrap_or(ids.len());
             *run.batch(number) = Batch {
                 command: id,
                 concurrency,
-                sent: command.requested_date_time.map_or_else(now, |time| time.secs()),
+                sent: command
+                    .requested_date_time
+                    .map_or_else(now, |time| time.secs()),
                 left_out,
                 ..Batch::default()
             };
@@ -249,20 +357,39 @@ fn since(
     time: i64,
 ) -> Result<aws_sdk_ssm::operation::list_commands::builders::ListCommandsFluentBuilder, StepError> {
     let internal = |error: &dyn std::fmt::Display| ErrorName::Internal.because(error.to_string());
-    let time = DateTime::from_secs(time).fmt(Format::DateTime).map_err(|error| internal(&error))?;
-    let filter = CommandFilter::builder().key(CommandFilterKey::InvokedAfter).value(time).build();
-    Ok(ssm.list_commands().max_results(50).filters(filter.map_err(|error| internal(&error))?))
+    let time = DateTime::from_secs(time)
+        .fmt(Format::DateTime)
+        .map_err(|error| internal(&error))?;
+    let filter = CommandFilter::builder()
+        .key(CommandFilterKey::InvokedAfter)
+        .value(time)
+        .build();
+    Ok(ssm
+        .list_commands()
+        .max_results(50)
+        .filters(filter.map_err(|error| internal(&error))?))
 }
 
 /// Asks for any one invocation: who may not see how commands end is to send none.
 pub(crate) async fn may_look(ssm: &Client) -> Result<(), StepError> {
-    ssm.list_command_invocations().max_results(1).send().await.map_err(ssm_error)?;
+    ssm.list_command_invocations()
+        .max_results(1)
+        .send()
+        .await
+        .map_err(ssm_error)?;
     Ok(())
 }
 
 /// How a command goes on each of its nodes; on none where SSM does not know it, or not yet.
-pub(crate) async fn invocations(ssm: &Client, command: &str) -> Result<Vec<CommandInvocation>, StepError> {
-    let request = ssm.list_command_invocations().command_id(command).details(true).max_results(50);
+pub(crate) async fn invocations(
+    ssm: &Client,
+    command: &str,
+) -> Result<Vec<CommandInvocation>, StepError> {
+    let request = ssm
+        .list_command_invocations()
+        .command_id(command)
+        .details(true)
+        .max_results(50);
     let mut pages = request.into_paginator().items().send();
     let mut all = Vec::new();
     while let Some(one) = pages.next().await {

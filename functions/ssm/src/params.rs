@@ -11,7 +11,8 @@ use crate::plan::{DELIVERY, Plan, Shell};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
-    /// The nodes, by ID: `i-…` for EC2 instances, `mi-…` for other machines. Up to 25,000; one named twice counts once.
+    /// The nodes, by ID: `i-…` for EC2 instances, `mi-…` for other machines. Up to 25,000; one
+    /// named twice counts once.
     pub instance_ids: List,
     /// What the nodes have: `bash` for Linux and macOS, `powershell` for Windows.
     #[serde(default)]
@@ -19,11 +20,11 @@ pub struct Rollout {
     /// How many nodes work at once, over all batches.
     #[serde(default = "defaults::concurrency")]
     pub concurrency: usize,
-    /// After more failed nodes than this no more are begun; those at work are let finish. Without it there is no limit.
-    /// A node that was sent nothing does not count.
+    /// After more failed nodes than this no more are begun; those at work are let finish. Without
+    /// it there is no limit. A node that was sent nothing does not count.
     pub max_errors: Option<u32>,
-    /// Whether nodes are begun in the order given: as many as `concurrency` at once, the next ones when all of these
-    /// are over.
+    /// Whether nodes are begun in the order given: as many as `concurrency` at once, the next ones
+    /// when all of these are over.
     #[serde(default)]
     pub in_order: bool,
     /// Seconds that a node may work, up to 172,800 (48 hours); then what it runs is stopped.
@@ -38,10 +39,11 @@ pub struct Rollout {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutputTargets {
-    /// A CloudWatch log group that the nodes write whole outputs to. Their instance profile must allow it.
-    pub cloudwatch_log_group: Option<String>,
-    /// A bucket of the account that the nodes write whole outputs to, below `stepward/`. Their instance profile must
+    /// A CloudWatch log group that the nodes write whole outputs to. Their instance profile must
     /// allow it.
+    pub cloudwatch_log_group: Option<String>,
+    /// A bucket of the account that the nodes write whole outputs to, below `stepward/`. Their
+    /// instance profile must allow it.
     pub output_bucket: Option<String>,
 }
 
@@ -72,8 +74,15 @@ impl OutputTargets {
     /// The plan with whole outputs written here.
     #[must_use]
     pub fn plan(&self, rollout: &Rollout) -> Plan {
-        let (log_group, output_bucket) = (self.cloudwatch_log_group.clone(), self.output_bucket.clone());
-        Plan { log_group, output_bucket, ..rollout.plan() }
+        let (log_group, output_bucket) = (
+            self.cloudwatch_log_group.clone(),
+            self.output_bucket.clone(),
+        );
+        Plan {
+            log_group,
+            output_bucket,
+            ..rollout.plan()
+        }
     }
 }
 

@@ -19,8 +19,9 @@ use crate::deliver::Fetch;
 use crate::plan::encrypted;
 use crate::state::Digest;
 
-/// How long a link lives. Nodes fetch when they begin, and begin within [`DELIVERY`](crate::plan::DELIVERY) of the
-/// link's making; the credentials that sign it live for 16 minutes at least.
+/// How long a link lives. Nodes fetch when they begin, and begin within
+/// [`DELIVERY`](crate::plan::DELIVERY) of the link's making; the credentials that sign it live for
+/// 16 minutes at least.
 const LINK: Duration = Duration::from_mins(15);
 /// Where files for nodes are in a customer's bucket.
 const SCRATCH: &str = "stepward/scratch";
@@ -29,16 +30,17 @@ const READ: u64 = 5 << 30;
 
 /// What is run on the nodes, as text for the plan's shell.
 pub trait Payload: Send + Sync {
-    /// The text, made right before it is sent: it may hold what lives for a short time. Called again for a repeated
-    /// call. What an object of the account must be is kept in `digest` once it is known.
+    /// The text, made right before it is sent: it may hold what lives for a short time. Called
+    /// again for a repeated call. What an object of the account must be is kept in `digest` once it
+    /// is known.
     fn text(
         &self,
         ctx: &Context,
         digest: &mut Option<Digest>,
     ) -> impl Future<Output = Result<String, StepError>> + Send;
 
-    /// Takes away what [`text`](Self::text) has put somewhere. Called when the run is over, has failed or is stopped,
-    /// also when there is nothing to take away.
+    /// Takes away what [`text`](Self::text) has put somewhere. Called when the run is over, has
+    /// failed or is stopped, also when there is nothing to take away.
     fn clean(&self, ctx: &Context) -> impl Future<Output = Result<(), StepError>> + Send;
 }
 
@@ -59,7 +61,8 @@ impl Payload for Command {
 /// Where the file that nodes fetch comes from.
 #[derive(Clone, Debug)]
 pub enum Origin {
-    /// From the step's parameters, by way of this bucket of the account, or of Stepward's own artifacts bucket.
+    /// From the step's parameters, by way of this bucket of the account, or of Stepward's own
+    /// artifacts bucket.
     Content {
         /// What is in it.
         content: Vec<u8>,
@@ -100,9 +103,14 @@ impl<T: Fn(&Fetch<'_>) -> String + Send + Sync> Payload for File<T> {
                 }
                 scratch.link(LINK).await?
             }
-            Origin::Object { bucket, key } => link(&ctx.client(aws_sdk_s3::Client::new), bucket, key, LINK).await?,
+            Origin::Object { bucket, key } => {
+                link(&ctx.client(aws_sdk_s3::Client::new), bucket, key, LINK).await?
+            }
         };
-        let text = (self.on_node)(&Fetch { url: &url, digest: &known });
+        let text = (self.on_node)(&Fetch {
+            url: &url,
+            digest: &known,
+        });
         // The text of parameters can be secret, and short enough to be guessed from its SHA-256.
         *digest = matches!(self.origin, Origin::Object { .. }).then_some(known);
         Ok(text)
@@ -122,14 +130,20 @@ impl Origin {
     pub fn permissions(&self) -> Permissions {
         match self {
             Self::Content { bucket: None, .. } => Permissions::default(),
-            Self::Content { bucket: Some(bucket), .. } => Permissions::default()
+            Self::Content {
+                bucket: Some(bucket),
+                ..
+            } => Permissions::default()
                 .allow(
                     &["s3:PutObject", "s3:GetObject", "s3:DeleteObject"],
                     [s3_arn(&format!("{}/{SCRATCH}/*", literal(bucket)))],
                 )
                 .and(encrypted(&["kms:Decrypt", "kms:GenerateDataKey"])),
             Self::Object { bucket, key } => Permissions::default()
-                .allow(&["s3:GetObject"], [s3_arn(&format!("{}/{}", literal(bucket), literal(key)))])
+                .allow(
+                    &["s3:GetObject"],
+                    [s3_arn(&format!("{}/{}", literal(bucket), literal(key)))],
+                )
                 .and(encrypted(&["kms:Decrypt"])),
         }
     }
@@ -141,8 +155,12 @@ impl Origin {
 
     fn scratch(&self, ctx: &Context) -> Result<Scratch, StepError> {
         match self {
-            Self::Content { bucket: Some(bucket), .. } => {
-                let scratch = Scratch::new(ctx.client(aws_sdk_s3::Client::new), bucket, Self::key(ctx));
+            Self::Content {
+                bucket: Some(bucket),
+                ..
+            } => {
+                let scratch =
+                    Scratch::new(ctx.client(aws_sdk_s3::Client::new), bucket, Self::key(ctx));
                 // A free bucket name can be taken by anybody, who would get what is put there.
                 Ok(scratch.owned_by(&ctx.place.account_id))
             }
@@ -152,9 +170,10 @@ impl Origin {
 
     async fn digest(&self, ctx: &Context) -> Result<Digest, StepError> {
         match self {
-            Self::Content { content, .. } => {
-                Ok(Digest { bytes: content.len() as u64, sha256: hex(&Sha256::digest(content)) })
-            }
+            Self::Content { content, .. } => Ok(Digest {
+                bytes: content.len() as u64,
+                sha256: hex(&Sha256::digest(content)),
+            }),
             Self::Object { bucket, key } => of_object(ctx, bucket, key).await,
         }
     }
@@ -162,8 +181,14 @@ impl Origin {
 
 /// Looks at an object, for which S3 asks for the permission that its link needs.
 async fn head(ctx: &Context, bucket: &str, key: &str) -> Result<HeadObjectOutput, StepError> {
-    let request = ctx.client(aws_sdk_s3::Client::new).head_object().bucket(bucket).key(key);
-    let request = request.checksum_mode(ChecksumMode::Enabled).expected_bucket_owner(&ctx.place.account_id);
+    let request = ctx
+        .client(aws_sdk_s3::Client::new)
+        .head_object()
+        .bucket(bucket)
+        .key(key);
+    let request = request
+        .checksum_mode(ChecksumMode::Enabled)
+        .expected_bucket_owner(&ctx.place.account_id);
     request.send().await.map_err(|error| {
         let error = s3_error(error);
         // S3 gives no reason to who asks for the head alone.
@@ -172,7 +197,10 @@ async fn head(ctx: &Context, bucket: &str, key: &str) -> Result<HeadObjectOutput
             ErrorName::AccessDenied => denied("s3:GetObject", ""),
             _ => error.message,
         };
-        StepError { message: format!("s3://{bucket}/{key}: {said}"), ..error }
+        StepError {
+            message: format!("s3://{bucket}/{key}: {said}"),
+            ..error
+        }
     })
 }
 
@@ -183,9 +211,17 @@ async fn of_object(ctx: &Context, bucket: &str, key: &str) -> Result<Digest, Ste
     let bytes = u64::try_from(head.content_length.unwrap_or_default()).unwrap_or_default();
     // A checksum of checksums of parts is none of the content.
     let whole = head.checksum_type != Some(ChecksumType::Composite);
-    let known = head.checksum_sha256.filter(|sum| whole && !sum.contains('-'));
-    if let Some(sum) = known.and_then(|sum| base64::decode(sum).ok()).filter(|sum| sum.len() == 32) {
-        return Ok(Digest { bytes, sha256: hex(&sum) });
+    let known = head
+        .checksum_sha256
+        .filter(|sum| whole && !sum.contains('-'));
+    if let Some(sum) = known
+        .and_then(|sum| base64::decode(sum).ok())
+        .filter(|sum| sum.len() == 32)
+    {
+        return Ok(Digest {
+            bytes,
+            sha256: hex(&sum),
+        });
     }
     if bytes > READ {
         return Err(ErrorName::InvalidInput.because(format!(
@@ -193,14 +229,22 @@ async fn of_object(ctx: &Context, bucket: &str, key: &str) -> Result<Digest, Ste
              it with a SHA-256 checksum of the whole object"
         )));
     }
-    ctx.log(format_args!("Reading s3://{bucket}/{key} ({bytes} bytes) for its SHA-256"));
-    let get =
-        s3.get_object().bucket(bucket).key(key).expected_bucket_owner(&ctx.place.account_id).set_if_match(head.e_tag);
+    ctx.log(format_args!(
+        "Reading s3://{bucket}/{key} ({bytes} bytes) for its SHA-256"
+    ));
+    let get = s3
+        .get_object()
+        .bucket(bucket)
+        .key(key)
+        .expected_bucket_owner(&ctx.place.account_id)
+        .set_if_match(head.e_tag);
     let mut body = get.send().await.map_err(s3_error)?.body;
     let (mut sum, mut read) = (Sha256::new(), 0);
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|error| {
-            ErrorName::TimedOut.because(format!("reading s3://{bucket}/{key} broke off: {error}; run it again"))
+            ErrorName::TimedOut.because(format!(
+                "reading s3://{bucket}/{key} broke off: {error}; run it again"
+            ))
         })?;
         sum.update(&chunk);
         read += chunk.len() as u64;
@@ -211,5 +255,8 @@ async fn of_object(ctx: &Context, bucket: &str, key: &str) -> Result<Digest, Ste
             )));
         }
     }
-    Ok(Digest { bytes: read, sha256: hex(&sum.finalize()) })
+    Ok(Digest {
+        bytes: read,
+        sha256: hex(&sum.finalize()),
+    })
 }

@@ -1,7 +1,7 @@
 //! Makes text that a shell reads as what it is, and never as code.
 //!
-//! SSM puts values of its own where a text has two opening braces: a parameter's of the document, or of Parameter
-//! Store. No text made here has any.
+//! SSM puts values of its own where a text has two opening braces: a parameter's of the document,
+//! or of Parameter Store. No text made here has any.
 //! <https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-param-runcommand.html>
 
 use stepward::node::shell::word;
@@ -9,10 +9,14 @@ use stepward::node::shell::word;
 /// What begins a place that SSM fills.
 const BRACES: &str = "{{";
 
-/// A value as an expression of PowerShell: in Base64, because several characters end a string there.
+/// A value as an expression of PowerShell: in Base64, because several characters end a string
+/// there.
 #[must_use]
 pub fn powershell(value: &str) -> String {
-    format!("([Text.Encoding]::UTF8.GetString([Convert]::FromBase64String('{}')))", base64(value))
+    format!(
+        "([Text.Encoding]::UTF8.GetString([Convert]::FromBase64String('{}')))",
+        base64(value)
+    )
 }
 
 /// A command for `sh`, without what SSM would fill.
@@ -34,8 +38,8 @@ pub fn sh_command(command: &str) -> String {
     format!("stepward=$({decoded}) || exit 125\neval \"$stepward\"")
 }
 
-/// What a script's first line says that reads it, as words of a shell: the program and, as Linux takes it, one argument
-/// at most.
+/// What a script's first line says that reads it, as words of a shell: the program and, as Linux
+/// takes it, one argument at most.
 #[must_use]
 pub fn named_reader(script: &str) -> Option<String> {
     let line = script.strip_prefix("#!")?.lines().next()?.trim();
@@ -69,17 +73,40 @@ mod tests {
     use super::*;
 
     fn run(script: &str) -> (Option<i32>, String) {
-        let output = Command::new("/bin/sh").args(["-c", script]).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+        let output = Command::new("/bin/sh")
+            .args(["-c", script])
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
     }
 
     #[test]
     fn every_value_for_powershell_is_base64() {
-        for value in ["", "it's", "\"; exit 9; \"", "$(exit 9)", "`n", "{{ssm:secret}}", "‘’", "é 🦀\n"] {
+        for value in [
+            "",
+            "it's",
+            "\"; exit 9; \"",
+            "$(exit 9)",
+            "`n",
+            "{{ssm:secret}}",
+            "‘’",
+            "é 🦀\n",
+        ] {
             let word = powershell(value);
             let inner = word.split('\'').nth(1).unwrap();
-            assert!(inner.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b)), "{word}");
-            assert_eq!(aws_smithy_types::base64::decode(inner).unwrap(), value.as_bytes());
+            assert!(
+                inner
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b)),
+                "{word}"
+            );
+            assert_eq!(
+                aws_smithy_types::base64::decode(inner).unwrap(),
+                value.as_bytes()
+            );
         }
     }
 
@@ -105,7 +132,10 @@ mod tests {
         assert!(!sent.contains("{{"), "{sent}");
         assert_eq!(run(&sent), (Some(3), "{{x}}\n".into()));
         assert_eq!(named_reader("#!/bin/sh\n").as_deref(), Some("'/bin/sh'"));
-        assert_eq!(named_reader("#! /usr/bin/awk -f x\n").as_deref(), Some("'/usr/bin/awk' '-f x'"));
+        assert_eq!(
+            named_reader("#! /usr/bin/awk -f x\n").as_deref(),
+            Some("'/usr/bin/awk' '-f x'")
+        );
         assert_eq!((named_reader("#!\n"), named_reader("echo")), (None, None));
     }
 }

@@ -24,7 +24,8 @@ pub(crate) struct Sent {
     pub(crate) left_out: String,
 }
 
-/// The comment by which a batch's command is found again: no other batch of any execution has the same.
+/// The comment by which a batch's command is found again: no other batch of any execution has the
+/// same.
 pub(crate) fn comment(ctx: &Context, number: usize) -> String {
     format!("stepward {}", ctx.client_token(&format!("batch-{number}")))
 }
@@ -44,20 +45,38 @@ pub(crate) async fn batch(
     let mut left_out = nodes::left_out(ctx, ssm, ids, plan.shell).await?;
     for _ in 0..TRIES {
         let marks = left_out.chars().chain(std::iter::repeat('.'));
-        let able: Vec<_> = ids.iter().zip(marks).filter(|(_, why)| *why == '.').map(|(id, _)| id.clone()).collect();
+        let able: Vec<_> = ids
+            .iter()
+            .zip(marks)
+            .filter(|(_, why)| *why == '.')
+            .map(|(id, _)| id.clone())
+            .collect();
         if able.is_empty() {
-            return Ok(Sent { command: None, left_out });
+            return Ok(Sent {
+                command: None,
+                left_out,
+            });
         }
         // Without a limit as many errors as there are nodes: SSM's own default is none at all.
         let errors = errors_left.unwrap_or(able.len()).min(able.len());
         match send(plan, ctx, ssm, number, able, concurrency, errors, text).await {
-            Ok(command) => return Ok(Sent { command: Some(command), left_out }),
+            Ok(command) => {
+                return Ok(Sent {
+                    command: Some(command),
+                    left_out,
+                });
+            }
             // One node that went away meanwhile, or cannot take the document, makes SSM refuse all.
             Err(error) => {
-                let Some(why) = nodes::refusal(&error) else { return Err(error) };
+                let Some(why) = nodes::refusal(&error) else {
+                    return Err(error);
+                };
                 let again = nodes::left_out(ctx, ssm, ids, plan.shell).await?;
-                let again =
-                    if again == left_out { nodes::refused(&error.message, ids, &left_out, why) } else { Some(again) };
+                let again = if again == left_out {
+                    nodes::refused(&error.message, ids, &left_out, why)
+                } else {
+                    Some(again)
+                };
                 left_out = again.ok_or(error)?;
             }
         }
@@ -78,10 +97,18 @@ async fn send(
     errors: usize,
     text: &str,
 ) -> Result<String, StepError> {
-    let parameters = [("commands", text.to_owned()), ("executionTimeout", plan.timeout.to_string())];
-    let parameters: HashMap<_, _> = parameters.map(|(name, value)| (name.to_owned(), vec![value])).into();
+    let parameters = [
+        ("commands", text.to_owned()),
+        ("executionTimeout", plan.timeout.to_string()),
+    ];
+    let parameters: HashMap<_, _> = parameters
+        .map(|(name, value)| (name.to_owned(), vec![value]))
+        .into();
     let cloudwatch = plan.log_group.as_ref().map(|group| {
-        CloudWatchOutputConfig::builder().cloud_watch_log_group_name(group).cloud_watch_output_enabled(true).build()
+        CloudWatchOutputConfig::builder()
+            .cloud_watch_log_group_name(group)
+            .cloud_watch_output_enabled(true)
+            .build()
     });
     let answer = ssm
         .send_command()
@@ -94,9 +121,15 @@ async fn send(
         .set_parameters(Some(parameters))
         .set_cloud_watch_output_config(cloudwatch)
         .set_output_s3_bucket_name(plan.output_bucket.clone())
-        .set_output_s3_key_prefix(plan.output_bucket.as_ref().map(|_| OUTPUT_PREFIX.to_owned()))
+        .set_output_s3_key_prefix(
+            plan.output_bucket
+                .as_ref()
+                .map(|_| OUTPUT_PREFIX.to_owned()),
+        )
         .customize()
-        .config_override(Config::builder().retry_classifier(OnlyThrottled::<SendCommandError>::default()))
+        .config_override(
+            Config::builder().retry_classifier(OnlyThrottled::<SendCommandError>::default()),
+        )
         .send()
         .await
         .map_err(ssm_error)?;

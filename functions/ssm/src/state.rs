@@ -1,4 +1,5 @@
-//! Where a run stands, as it goes from call to call: the commands and what is known of them, never outputs.
+//! Where a run stands, as it goes from call to call: the commands and what is known of them, never
+//! outputs.
 
 use serde::{Deserialize, Serialize};
 use stepward::{Resume, StepError};
@@ -6,7 +7,8 @@ use stepward::{Resume, StepError};
 /// A run on many nodes. For 10,000 nodes it is less than 20 KB.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Run {
-    /// What is known of the plan's batches, in their order; those behind the end have not been begun.
+    /// What is known of the plan's batches, in their order; those behind the end have not been
+    /// begun.
     pub batches: Vec<Batch>,
     /// When this was written, in seconds since 1970: what a lost call has sent is not much older.
     pub at: i64,
@@ -18,7 +20,8 @@ pub struct Run {
     /// How many looks in a row could not send what was to be sent.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub trouble: u8,
-    /// Why no more could be sent, after something was: those at work are waited for, and no more are begun.
+    /// Why no more could be sent, after something was: those at work are waited for, and no more
+    /// are begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
     /// How often the results were read and not all there.
@@ -54,12 +57,13 @@ pub struct Batch {
     pub failed: usize,
     /// Whether it is over on all, or there is nothing to wait for.
     pub over: bool,
-    /// Whether it is called over because SSM says nothing of it any more: nothing more will be heard.
+    /// Whether it is called over because SSM says nothing of it any more: nothing more will be
+    /// heard.
     pub given_up: bool,
     /// The nodes whose end the operator has read of: one bit each.
     pub told: u64,
-    /// For each node why the command was not sent to it: `u` unmanaged, `o` offline, `p` another platform, `.`
-    /// it was.
+    /// For each node why the command was not sent to it: `u` unmanaged, `o` offline, `p` another
+    /// platform, `.` it was.
     pub left_out: String,
 }
 
@@ -68,18 +72,56 @@ type Short = (String, usize, i64, usize, usize, u8, u64, String);
 
 impl From<Short> for Batch {
     fn from((command, concurrency, sent, completed, failed, over, told, left_out): Short) -> Self {
-        Self { command, concurrency, sent, completed, failed, over: over > 0, given_up: over == 2, told, left_out }
+        Self {
+            command,
+            concurrency,
+            sent,
+            completed,
+            failed,
+            over: over > 0,
+            given_up: over == 2,
+            told,
+            left_out,
+        }
     }
 }
 
 impl From<Batch> for Short {
     fn from(batch: Batch) -> Self {
-        let Batch { command, concurrency, sent, completed, failed, over, given_up, told, left_out } = batch;
+        let Batch {
+            command,
+            concurrency,
+            sent,
+            completed,
+            failed,
+            over,
+            given_up,
+            told,
+            left_out,
+        } = batch;
         if over {
             // Of what is over only the ID is needed, and what it counts for.
-            return (command, 0, 0, 0, failed, 1 + u8::from(given_up), 0, left_out);
+            return (
+                command,
+                0,
+                0,
+                0,
+                failed,
+                1 + u8::from(given_up),
+                0,
+                left_out,
+            );
         }
-        (command, concurrency, sent, completed, failed, 0, told, left_out)
+        (
+            command,
+            concurrency,
+            sent,
+            completed,
+            failed,
+            0,
+            told,
+            left_out,
+        )
     }
 }
 
@@ -112,7 +154,11 @@ impl Batch {
     #[must_use]
     pub fn running(&self, nodes: usize) -> usize {
         let left = self.sent_to(nodes).saturating_sub(self.completed);
-        if self.in_flight() { self.concurrency.min(left) } else { 0 }
+        if self.in_flight() {
+            self.concurrency.min(left)
+        } else {
+            0
+        }
     }
 
     /// Whether the node at this place is told of for the first time.
@@ -130,7 +176,15 @@ impl Run {
     /// # Errors
     /// `InvalidInput` when the resume is not an SSM step's.
     pub fn of(resume: Option<&Resume>) -> Result<Self, StepError> {
-        resume.map_or_else(|| Ok(Self { moved: now(), ..Self::default() }), Resume::state)
+        resume.map_or_else(
+            || {
+                Ok(Self {
+                    moved: now(),
+                    ..Self::default()
+                })
+            },
+            Resume::state,
+        )
     }
 
     /// The batch of this number.
@@ -162,7 +216,12 @@ impl Run {
     /// The numbers of the batches whose commands are under way.
     #[must_use]
     pub fn in_flight(&self) -> Vec<usize> {
-        self.batches.iter().enumerate().filter(|(_, batch)| batch.in_flight()).map(|(number, _)| number).collect()
+        self.batches
+            .iter()
+            .enumerate()
+            .filter(|(_, batch)| batch.in_flight())
+            .map(|(number, _)| number)
+            .collect()
     }
 
     /// How many nodes the command failed on.
@@ -203,9 +262,21 @@ mod tests {
 
     #[test]
     fn it_comes_back_as_it_was_written() {
-        let over = |given_up| Batch { command: "c".into(), over: true, given_up, ..Batch::default() };
+        let over = |given_up| Batch {
+            command: "c".into(),
+            over: true,
+            given_up,
+            ..Batch::default()
+        };
         let batches = vec![Batch::default(), batch(1), over(false), over(true)];
-        let run = Run { batches, at: 5, trouble: 1, refused: Some("no".into()), reread: 1, ..Run::default() };
+        let run = Run {
+            batches,
+            at: 5,
+            trouble: 1,
+            refused: Some("no".into()),
+            reread: 1,
+            ..Run::default()
+        };
         let written = serde_json::to_string(&run).unwrap();
         assert_eq!(serde_json::from_str::<Run>(&written).unwrap(), run);
     }
@@ -213,19 +284,45 @@ mod tests {
     #[test]
     fn ten_thousand_nodes_take_less_than_20_kb() {
         let mut batches: Vec<_> = (0..200).map(batch).collect();
-        batches[..150].iter_mut().for_each(|batch| batch.over = true);
+        batches[..150]
+            .iter_mut()
+            .for_each(|batch| batch.over = true);
         // A tenth of all nodes has a place of its own among those left out.
-        batches[..20].iter_mut().for_each(|batch| batch.left_out = "o".repeat(50));
-        let written = serde_json::to_string(&Run { batches, ..Run::default() }).unwrap();
+        batches[..20]
+            .iter_mut()
+            .for_each(|batch| batch.left_out = "o".repeat(50));
+        let written = serde_json::to_string(&Run {
+            batches,
+            ..Run::default()
+        })
+        .unwrap();
         assert!(written.len() < 20_000, "{} bytes", written.len());
     }
 
     #[test]
     fn only_what_can_still_run_takes_room() {
-        let batch = Batch { left_out: "u..o".into(), ..batch(1) };
+        let batch = Batch {
+            left_out: "u..o".into(),
+            ..batch(1)
+        };
         assert_eq!((batch.running(50), batch.running(52)), (0, 1));
-        assert_eq!(Batch { completed: 0, ..batch.clone() }.running(50), 25);
-        assert_eq!(Batch { over: true, completed: 0, ..batch }.running(50), 0);
+        assert_eq!(
+            Batch {
+                completed: 0,
+                ..batch.clone()
+            }
+            .running(50),
+            25
+        );
+        assert_eq!(
+            Batch {
+                over: true,
+                completed: 0,
+                ..batch
+            }
+            .running(50),
+            0
+        );
     }
 
     #[test]

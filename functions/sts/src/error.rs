@@ -2,7 +2,10 @@
 
 use stepward::{AwsError, Service, StepError};
 
-const STS: Service = Service { iam_prefix: "sts", codes: |_, _| None };
+const STS: Service = Service {
+    iam_prefix: "sts",
+    codes: |_, _| None,
+};
 
 /// Converts the error of a call of STS.
 pub(crate) fn sts_error(error: impl AwsError<aws_sdk_sts::Error>) -> StepError {

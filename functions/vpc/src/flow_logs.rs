@@ -47,7 +47,9 @@ impl Kind {
     /// The kind of this name, in any case.
     #[must_use]
     pub fn of(name: &str) -> Option<&'static Self> {
-        const { &KINDS }.iter().find(|kind| kind.resource_type.as_str().eq_ignore_ascii_case(name))
+        const { &KINDS }
+            .iter()
+            .find(|kind| kind.resource_type.as_str().eq_ignore_ascii_case(name))
     }
 }
 
@@ -56,7 +58,8 @@ impl Kind {
 pub fn role(arn: &str) -> Option<(&str, &str)> {
     let (_, rest) = arn.strip_prefix("arn:aws")?.split_once(":iam::")?;
     let (account, name) = rest.split_once(":role/")?;
-    let fits = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()) && !name.is_empty();
+    let fits =
+        account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()) && !name.is_empty();
     fits.then_some((account, name))
 }
 
@@ -65,11 +68,13 @@ pub fn role(arn: &str) -> Option<(&str, &str)> {
 /// # Errors
 /// `InvalidInput`.
 pub fn check_log_group(name: &str) -> Result<(), StepError> {
-    // https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_CreateLogGroup.html (logGroupName)
+    // https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_CreateLogGroup.html
+    // (logGroupName)
     let legal = |b: u8| b.is_ascii_alphanumeric() || b"_-/.#".contains(&b);
-    require((1..=512).contains(&name.len()) && name.bytes().all(legal), || {
-        "log_group_name is not a name: 1 to 512 letters, digits and . _ - / #".into()
-    })
+    require(
+        (1..=512).contains(&name.len()) && name.bytes().all(legal),
+        || "log_group_name is not a name: 1 to 512 letters, digits and . _ - / #".into(),
+    )
 }
 
 /// Checks `s3_arn`.
@@ -77,9 +82,16 @@ pub fn check_log_group(name: &str) -> Result<(), StepError> {
 /// # Errors
 /// `InvalidInput`.
 pub fn check_bucket(arn: &str) -> Result<(), StepError> {
-    let path = arn.strip_prefix("arn:aws").and_then(|rest| rest.split_once(":s3:::")).map(|(_, path)| path);
-    let (name, folder) = path.map(|path| path.split_once('/').unwrap_or((path, ""))).unwrap_or_default();
-    require(bucket::is_name(name), || format!("s3_arn {arn:?} names no bucket, as in arn:aws:s3:::bucket/folder/"))?;
+    let path = arn
+        .strip_prefix("arn:aws")
+        .and_then(|rest| rest.split_once(":s3:::"))
+        .map(|(_, path)| path);
+    let (name, folder) = path
+        .map(|path| path.split_once('/').unwrap_or((path, "")))
+        .unwrap_or_default();
+    require(bucket::is_name(name), || {
+        format!("s3_arn {arn:?} names no bucket, as in arn:aws:s3:::bucket/folder/")
+    })?;
     // AWS puts a folder of that name behind it and refuses a second one.
     require(folder.split('/').all(|part| part != "AWSLogs"), || {
         "s3_arn: AWS adds the folder AWSLogs by itself, so leave it out".into()
@@ -101,23 +113,46 @@ impl Created {
     ///
     /// # Errors
     /// `StepFailed`, or `NotFound`, naming each resource that AWS refused.
-    pub fn of(answer: CreateFlowLogsOutput, asked: &[String], ctx: &Context) -> Result<Self, StepError> {
+    pub fn of(
+        answer: CreateFlowLogsOutput,
+        asked: &[String],
+        ctx: &Context,
+    ) -> Result<Self, StepError> {
         let flow_log_ids = answer.flow_log_ids.unwrap_or_default();
         // What an earlier call created, whose answer was lost, does not show everywhere at once.
-        // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html (`FlowLogAlreadyExists`)
-        let exists =
-            |item: &UnsuccessfulItem| item.error().and_then(|error| error.code()) == Some("FlowLogAlreadyExists");
-        let (existing, refused): (Vec<_>, Vec<_>) =
-            answer.unsuccessful.unwrap_or_default().into_iter().partition(exists);
+        // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+        // (`FlowLogAlreadyExists`)
+        let exists = |item: &UnsuccessfulItem| {
+            item.error().and_then(|error| error.code()) == Some("FlowLogAlreadyExists")
+        };
+        let (existing, refused): (Vec<_>, Vec<_>) = answer
+            .unsuccessful
+            .unwrap_or_default()
+            .into_iter()
+            .partition(exists);
         if !refused.is_empty() {
             return Err(refusal(&refused, asked.len(), &flow_log_ids));
         }
-        let existing: BTreeSet<_> = existing.into_iter().filter_map(|item| item.resource_id).collect();
-        let new: Vec<_> = asked.iter().filter(|id| !existing.contains(*id)).map(String::as_str).collect();
+        let existing: BTreeSet<_> = existing
+            .into_iter()
+            .filter_map(|item| item.resource_id)
+            .collect();
+        let new: Vec<_> = asked
+            .iter()
+            .filter(|id| !existing.contains(*id))
+            .map(String::as_str)
+            .collect();
         if !new.is_empty() {
-            ctx.log(format_args!("Created {} for {}", flow_log_ids.join(", "), new.join(", ")));
+            ctx.log(format_args!(
+                "Created {} for {}",
+                flow_log_ids.join(", "),
+                new.join(", ")
+            ));
         }
-        Ok(Self { flow_log_ids, existing })
+        Ok(Self {
+            flow_log_ids,
+            existing,
+        })
     }
 
     /// How many of all flow logs show, for a person, and what may keep others from showing.
@@ -135,13 +170,26 @@ impl Created {
 fn refusal(refused: &[UnsuccessfulItem], asked: usize, created: &[String]) -> StepError {
     let part = |item: &UnsuccessfulItem| {
         let error = item.error.as_ref();
-        let code = error.and_then(|error| error.code()).unwrap_or_default().to_owned();
-        let reason = error.and_then(|error| error.message()).unwrap_or(&code).to_owned();
-        (code, format!("{}: {reason}", item.resource_id().unwrap_or("a resource")))
+        let code = error
+            .and_then(|error| error.code())
+            .unwrap_or_default()
+            .to_owned();
+        let reason = error
+            .and_then(|error| error.message())
+            .unwrap_or(&code)
+            .to_owned();
+        (
+            code,
+            format!("{}: {reason}", item.resource_id().unwrap_or("a resource")),
+        )
     };
     let (codes, reasons): (Vec<_>, Vec<_>) = refused.iter().map(part).unzip();
     let unknown = codes.iter().all(|code| code.contains("NotFound"));
-    let name = if unknown { ErrorName::NotFound } else { ErrorName::StepFailed };
+    let name = if unknown {
+        ErrorName::NotFound
+    } else {
+        ErrorName::StepFailed
+    };
     let stays = if created.is_empty() {
         "nothing was created".into()
     } else {

@@ -27,26 +27,50 @@ impl Vpc<'_> {
     /// `NotFound` where there is no such VPC, or what AWS answers.
     async fn blocks(&self) -> Result<Vec<String>, StepError> {
         // By ID there is one page, and an ID that does not exist is an error.
-        let answer = self.ctx.client(Client::new).describe_vpcs().vpc_ids(self.id).send().await.map_err(ec2_error)?;
+        let answer = self
+            .ctx
+            .client(Client::new)
+            .describe_vpcs()
+            .vpc_ids(self.id)
+            .send()
+            .await
+            .map_err(ec2_error)?;
         let Some(vpc) = answer.vpcs.unwrap_or_default().into_iter().next() else {
-            return Err(ErrorName::NotFound.because(format!("there is no VPC {} in {}", self.id, self.place())));
+            return Err(ErrorName::NotFound.because(format!(
+                "there is no VPC {} in {}",
+                self.id,
+                self.place()
+            )));
         };
-        let in_use = vpc.cidr_block_association_set.unwrap_or_default().into_iter().filter(|block| {
-            let state = block.cidr_block_state.as_ref().and_then(|state| state.state());
-            matches!(state, Some(VpcCidrBlockStateCode::Associated | VpcCidrBlockStateCode::Associating))
-        });
+        let in_use = vpc
+            .cidr_block_association_set
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|block| {
+                let state = block
+                    .cidr_block_state
+                    .as_ref()
+                    .and_then(|state| state.state());
+                matches!(
+                    state,
+                    Some(VpcCidrBlockStateCode::Associated | VpcCidrBlockStateCode::Associating)
+                )
+            });
         Ok(in_use.filter_map(|block| block.cidr_block).collect())
     }
 
     /// Its route tables that get routes.
     ///
     /// # Errors
-    /// `NotFound` where one does not exist, `Conflict` where it belongs to another VPC, or what AWS answers.
+    /// `NotFound` where one does not exist, `Conflict` where it belongs to another VPC, or what AWS
+    /// answers.
     async fn tables(&self) -> Result<Vec<RouteTable>, StepError> {
         let filter = |name: &str, value: &str| Filter::builder().name(name).values(value).build();
         let request = self.ctx.client(Client::new).describe_route_tables();
         let request = if self.table_ids.is_empty() {
-            request.filters(filter("vpc-id", self.id)).filters(filter("association.main", "true"))
+            request
+                .filters(filter("vpc-id", self.id))
+                .filters(filter("association.main", "true"))
         } else {
             request.set_route_table_ids(Some(self.table_ids.to_vec()))
         };
@@ -63,7 +87,11 @@ impl Vpc<'_> {
             )));
         }
         if tables.len() < self.table_ids.len().max(1) {
-            let what = if self.table_ids.is_empty() { "its main route table" } else { "each of its route tables" };
+            let what = if self.table_ids.is_empty() {
+                "its main route table"
+            } else {
+                "each of its route tables"
+            };
             return Err(ErrorName::NotFound.because(format!(
                 "AWS did not show {what} of {} in {}",
                 self.id,
@@ -74,7 +102,10 @@ impl Vpc<'_> {
     }
 
     fn place(&self) -> String {
-        format!("account {}, {}", self.ctx.place.account_id, self.ctx.place.region)
+        format!(
+            "account {}, {}",
+            self.ctx.place.account_id, self.ctx.place.region
+        )
     }
 }
 
@@ -91,10 +122,12 @@ pub struct PeeringRoute {
     pub created: bool,
 }
 
-/// The routes of two VPCs to each other through a connection, and whether each is missing; none without `add_routes`.
+/// The routes of two VPCs to each other through a connection, and whether each is missing; none
+/// without `add_routes`.
 ///
 /// # Errors
-/// `Conflict` where the VPCs overlap or a route to the same block leads elsewhere, or what looking answers.
+/// `Conflict` where the VPCs overlap or a route to the same block leads elsewhere, or what looking
+/// answers.
 pub async fn plan(
     [here, there]: [Vpc<'_>; 2],
     add_routes: bool,
@@ -104,7 +137,8 @@ pub async fn plan(
     for one in &ours {
         if let Some(other) = theirs.iter().find(|other| overlap(one, other)) {
             let (a, b) = (here.id, there.id);
-            let message = format!("{one} of {a} overlaps {other} of {b}: AWS does not peer such VPCs");
+            let message =
+                format!("{one} of {a} overlaps {other} of {b}: AWS does not peer such VPCs");
             return Err(ErrorName::Conflict.because(message));
         }
     }
@@ -122,11 +156,17 @@ pub async fn plan(
 }
 
 /// The route to a block, which is missing or leads through the connection already.
-fn route(vpc: &str, table: &RouteTable, block: &str, connection: Option<&str>) -> Result<PeeringRoute, StepError> {
+fn route(
+    vpc: &str,
+    table: &RouteTable,
+    block: &str,
+    connection: Option<&str>,
+) -> Result<PeeringRoute, StepError> {
     let route_table_id = table.route_table_id.clone().unwrap_or_default();
-    // What a virtual private gateway propagates gives way to a static route to the same block beside it.
-    // https://docs.aws.amazon.com/vpc/latest/userguide/route-tables-priority.html
-    let propagated = |route: &Route| route.origin() == Some(&RouteOrigin::EnableVgwRoutePropagation);
+    // What a virtual private gateway propagates gives way to a static route to the same block
+    // beside it. https://docs.aws.amazon.com/vpc/latest/userguide/route-tables-priority.html
+    let propagated =
+        |route: &Route| route.origin() == Some(&RouteOrigin::EnableVgwRoutePropagation);
     let mut fixed = table.routes().iter().filter(|route| !propagated(route));
     let present = fixed.find(|route| route.destination_cidr_block() == Some(block));
     if let Some(present) = present
@@ -138,11 +178,16 @@ fn route(vpc: &str, table: &RouteTable, block: &str, connection: Option<&str>) -
         )));
     }
     let created = present.is_none();
-    Ok(PeeringRoute { vpc_id: vpc.to_owned(), route_table_id, destination: block.to_owned(), created })
+    Ok(PeeringRoute {
+        vpc_id: vpc.to_owned(),
+        route_table_id,
+        destination: block.to_owned(),
+        created,
+    })
 }
 
-/// Adds the routes that are missing through an active connection, and notes them in `added`, which an earlier call may
-/// have begun. `Some`, with the reason, where a route can only be added later.
+/// Adds the routes that are missing through an active connection, and notes them in `added`, which
+/// an earlier call may have begun. `Some`, with the reason, where a route can only be added later.
 ///
 /// # Errors
 /// What AWS answers.
@@ -161,16 +206,28 @@ pub async fn add(
             continue;
         }
         let side = if route.vpc_id == here.id { here } else { there };
-        let request = side.ctx.client(Client::new).create_route().route_table_id(&route.route_table_id);
-        let request = request.destination_cidr_block(&route.destination).vpc_peering_connection_id(connection);
+        let request = side
+            .ctx
+            .client(Client::new)
+            .create_route()
+            .route_table_id(&route.route_table_id);
+        let request = request
+            .destination_cidr_block(&route.destination)
+            .vpc_peering_connection_id(connection);
         match request.send().await.map_err(ec2_error) {
             Ok(_) => here.ctx.log(format_args!("Added a route to {name}")),
-            // Active is what one side says; the other's account or Region learns of it later. And a request that the
-            // SDK sent again after a lost answer may find its own route, which does not show everywhere at once.
+            // Active is what one side says; the other's account or Region learns of it later. And a
+            // request that the SDK sent again after a lost answer may find its own route, which
+            // does not show everywhere at once.
             Err(error)
-                if error.has_code("InvalidVpcPeeringConnectionID.NotFound") || error.has_code("RouteAlreadyExists") =>
+                if error.has_code("InvalidVpcPeeringConnectionID.NotFound")
+                    || error.has_code("RouteAlreadyExists") =>
             {
-                return Ok(Some(format!("the route to {name} in {}: {}", side.place(), error.message)));
+                return Ok(Some(format!(
+                    "the route to {name} in {}: {}",
+                    side.place(),
+                    error.message
+                )));
             }
             Err(error) => return Err(error),
         }
@@ -191,14 +248,21 @@ fn target(route: &Route) -> &str {
         route.local_gateway_id(),
         route.core_network_arn(),
     ];
-    targets.into_iter().flatten().next().unwrap_or("another target")
+    targets
+        .into_iter()
+        .flatten()
+        .next()
+        .unwrap_or("another target")
 }
 
 /// Whether two IPv4 blocks share addresses. What cannot be read shares none: AWS has the last word.
 fn overlap(one: &str, other: &str) -> bool {
     let read = |block: &str| {
         let (address, length) = block.split_once('/')?;
-        Some((u32::from(address.parse::<Ipv4Addr>().ok()?), length.parse::<u32>().ok().filter(|n| *n <= 32)?))
+        Some((
+            u32::from(address.parse::<Ipv4Addr>().ok()?),
+            length.parse::<u32>().ok().filter(|n| *n <= 32)?,
+        ))
     };
     match (read(one), read(other)) {
         (Some((one, m)), Some((other, n))) => (one ^ other).leading_zeros() >= m.min(n),

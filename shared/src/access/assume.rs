@@ -35,7 +35,8 @@ pub(crate) fn role_of(account: &Account) -> Result<&str, StepError> {
 /// One AssumeRole: credentials, and the ARN of the session.
 ///
 /// # Errors
-/// `AccessDenied` when the role refuses, `TrustBroken` when the session is in another account than the one on record.
+/// `AccessDenied` when the role refuses, `TrustBroken` when the session is in another account than
+/// the one on record.
 pub(crate) async fn assume(
     sts: &aws_sdk_sts::Client,
     role_arn: &str,
@@ -64,17 +65,30 @@ pub(crate) async fn assume(
             },
             error => error,
         })?;
-    let arn = answer.assumed_role_user.map(|user| user.arn).unwrap_or_default();
+    let arn = answer
+        .assumed_role_user
+        .map(|user| user.arn)
+        .unwrap_or_default();
     check_landed(arn.split(':').nth(4).unwrap_or_default(), account_id)?;
-    let given = answer
-        .credentials
-        .ok_or_else(|| ErrorName::Internal.because("STS accepted the role but gave no credentials; try again"))?;
+    let given = answer.credentials.ok_or_else(|| {
+        ErrorName::Internal.because("STS accepted the role but gave no credentials; try again")
+    })?;
     let expiry = given.expiration.try_into().ok();
-    let (id, secret, token) = (given.access_key_id, given.secret_access_key, given.session_token);
-    Ok((Credentials::new(id, secret, Some(token), expiry, "stepward"), arn))
+    let (id, secret, token) = (
+        given.access_key_id,
+        given.secret_access_key,
+        given.session_token,
+    );
+    Ok((
+        Credentials::new(id, secret, Some(token), expiry, "stepward"),
+        arn,
+    ))
 }
 
-const STS: Service = Service { iam_prefix: "sts", codes: |_, _| None };
+const STS: Service = Service {
+    iam_prefix: "sts",
+    codes: |_, _| None,
+};
 
 pub(crate) fn sts_error(error: impl AwsError<aws_sdk_sts::Error>) -> StepError {
     error.into_step_error(&STS)
@@ -98,11 +112,14 @@ pub(crate) fn check_trust(record: &Configuration) -> Result<(), StepError> {
     let state = match record.account.trust {
         _ if record.provider() != Provider::AssumeRole => return Ok(()),
         Trust::Proven | Trust::Overridden => return Ok(()),
-        Trust::Open => "lets somebody in without the right external ID: mend its trust policy, then run",
+        Trust::Open => {
+            "lets somebody in without the right external ID: mend its trust policy, then run"
+        }
         Trust::Unproven => "has not been proven to keep strangers out: run",
     };
-    Err(ErrorName::TrustBroken
-        .because(format!("the customer's role {state} `stepward account check {customer} {account}`")))
+    Err(ErrorName::TrustBroken.because(format!(
+        "the customer's role {state} `stepward account check {customer} {account}`"
+    )))
 }
 
 impl Attribution {
@@ -112,12 +129,19 @@ impl Attribution {
     pub fn new(customer: &str, execution: &Execution) -> Self {
         // Of an ARN only what names the person: its last part.
         let by = execution.started_by.as_str();
-        let person = if by.starts_with("arn:") { by.rsplit(['/', ':']).next().unwrap_or(by) } else { by };
+        let person = if by.starts_with("arn:") {
+            by.rsplit(['/', ':']).next().unwrap_or(by)
+        } else {
+            by
+        };
         // Of a long execution name the end, which has what tells it from others.
         let room = STS_NAME.saturating_sub(customer.len() + 1);
         let skip = execution.id.chars().count().saturating_sub(room);
         let execution: String = execution.id.chars().skip(skip).collect();
-        Self { session_name: sts_name(&format!("{customer}@{execution}")), source_identity: Some(sts_name(person)) }
+        Self {
+            session_name: sts_name(&format!("{customer}@{execution}")),
+            source_identity: Some(sts_name(person)),
+        }
     }
 }
 
@@ -126,8 +150,16 @@ const STS_NAME: usize = 64;
 
 fn sts_name(text: &str) -> String {
     let legal = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
-    let name: String = text.chars().map(|c| if legal(c) { c } else { '-' }).take(STS_NAME).collect();
-    if name.len() < 2 { format!("{name}-stepward") } else { name }
+    let name: String = text
+        .chars()
+        .map(|c| if legal(c) { c } else { '-' })
+        .take(STS_NAME)
+        .collect();
+    if name.len() < 2 {
+        format!("{name}-stepward")
+    } else {
+        name
+    }
 }
 
 #[cfg(test)]
@@ -137,9 +169,12 @@ mod tests {
 
     #[test]
     fn a_role_that_is_not_proven_is_not_used() {
-        for (trust, runs) in
-            [(Trust::Unproven, false), (Trust::Open, false), (Trust::Proven, true), (Trust::Overridden, true)]
-        {
+        for (trust, runs) in [
+            (Trust::Unproven, false),
+            (Trust::Open, false),
+            (Trust::Proven, true),
+            (Trust::Overridden, true),
+        ] {
             let mut record = record("acme");
             record.account.trust = trust;
             assert_eq!(check_trust(&record).is_ok(), runs, "{trust:?}");
@@ -148,12 +183,30 @@ mod tests {
 
     #[test]
     fn names_for_sts_are_within_what_it_takes() {
-        let who = attribution("arn:aws:states:execution/ä", "arn:aws:sts::111111111111:assumed-role/Operators/ann");
+        let who = attribution(
+            "arn:aws:states:execution/ä",
+            "arn:aws:sts::111111111111:assumed-role/Operators/ann",
+        );
         assert_eq!(who.source_identity.as_deref(), Some("ann"));
         assert_eq!(who.session_name, "acme@arn-aws-states-execution--");
-        let long = attribution(&format!("{}-5f00ba", "x".repeat(80)), "schedule/morning-check");
-        assert_eq!((long.session_name.len(), long.session_name.ends_with("-5f00ba")), (64, true));
-        assert_eq!(long.source_identity.as_deref(), Some("schedule-morning-check"));
-        assert_eq!(attribution("e", "a").source_identity.as_deref(), Some("a-stepward"));
+        let long = attribution(
+            &format!("{}-5f00ba", "x".repeat(80)),
+            "schedule/morning-check",
+        );
+        assert_eq!(
+            (
+                long.session_name.len(),
+                long.session_name.ends_with("-5f00ba")
+            ),
+            (64, true)
+        );
+        assert_eq!(
+            long.source_identity.as_deref(),
+            Some("schedule-morning-check")
+        );
+        assert_eq!(
+            attribution("e", "a").source_identity.as_deref(),
+            Some("a-stepward")
+        );
     }
 }

@@ -1,11 +1,13 @@
 //! Key storage: `keys/…` paths that stand for secrets.
 //!
-//! A path `keys/<customer>/<name>` is the Secrets Manager secret `<stack>/keys/<customer>/<name>`. Any string of a step's
-//! parameters may be one. It is read when the step runs and nowhere else, and only for the customer whose name it has: no
-//! envelope can bring one customer's secret into another's account.
+//! A path `keys/<customer>/<name>` is the Secrets Manager secret `<stack>/keys/<customer>/<name>`.
+//! Any string of a step's parameters may be one. It is read when the step runs and nowhere else,
+//! and only for the customer whose name it has: no envelope can bring one customer's secret into
+//! another's account.
 //!
-//! Whoever chooses a parameter's whole value, then, chooses a key of the job's customer: a job should not pass on as a
-//! parameter what strangers wrote, such as a tag's value, to a function of theirs.
+//! Whoever chooses a parameter's whole value, then, chooses a key of the job's customer: a job
+//! should not pass on as a parameter what strangers wrote, such as a tag's value, to a function of
+//! theirs.
 
 use aws_config::SdkConfig;
 use futures_util::FutureExt;
@@ -41,9 +43,13 @@ impl<'a> KeyPath<'a> {
             !part.is_empty()
                 && part != "."
                 && part != ".."
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
         };
-        let rest = path.strip_prefix("keys/").filter(|_| path.len() <= LONGEST_PATH);
+        let rest = path
+            .strip_prefix("keys/")
+            .filter(|_| path.len() <= LONGEST_PATH);
         match rest.and_then(|rest| rest.split_once('/')) {
             Some((customer, name)) if check_name("customer", customer).is_ok() && name.split('/').all(legal) => {
                 Ok(Self { path, customer })
@@ -63,7 +69,10 @@ impl<'a> KeyPath<'a> {
     }
 }
 
-const SECRETS_MANAGER: Service = Service { iam_prefix: "secretsmanager", codes: |_, _| None };
+const SECRETS_MANAGER: Service = Service {
+    iam_prefix: "secretsmanager",
+    codes: |_, _| None,
+};
 
 fn secrets_manager_error(error: impl AwsError<aws_sdk_secretsmanager::Error>) -> StepError {
     error.into_step_error(&SECRETS_MANAGER)
@@ -72,8 +81,13 @@ fn secrets_manager_error(error: impl AwsError<aws_sdk_secretsmanager::Error>) ->
 /// Reads the secret that a path stands for.
 ///
 /// # Errors
-/// `InvalidInput` for a path that is none, `NotFound` where there is no such secret, or why AWS refused.
-pub async fn secret(config: &SdkConfig, stack: &str, path: &str) -> Result<SecretString, StepError> {
+/// `InvalidInput` for a path that is none, `NotFound` where there is no such secret, or why AWS
+/// refused.
+pub async fn secret(
+    config: &SdkConfig,
+    stack: &str,
+    path: &str,
+) -> Result<SecretString, StepError> {
     let key = KeyPath::parse(path)?;
     let client = aws_sdk_secretsmanager::Client::new(config);
     let answer = client.get_secret_value().secret_id(key.secret_name(stack)).send().await.map_err(|error| {
@@ -99,7 +113,9 @@ pub async fn secret(config: &SdkConfig, stack: &str, path: &str) -> Result<Secre
     let secret = answer
         .secret_string
         .map(SecretString::from)
-        .ok_or_else(|| ErrorName::InvalidInput.because(format!("the key {path} is binary; store it as text")))?;
+        .ok_or_else(|| {
+            ErrorName::InvalidInput.because(format!("the key {path} is binary; store it as text"))
+        })?;
     if secret.expose_secret().len() < SHORTEST {
         return Err(ErrorName::InvalidInput.because(format!(
             "the key {path} has fewer than {SHORTEST} characters, too few to be masked in logs; store a longer one"
@@ -164,8 +180,10 @@ pub(crate) fn check_owner(path: &str, customer: &str) -> Result<(), StepError> {
     if key.customer == customer {
         return Ok(());
     }
-    Err(ErrorName::AccessDenied
-        .because(format!("the key {path} belongs to {}, and {customer} may use keys/{customer}/… only", key.customer)))
+    Err(ErrorName::AccessDenied.because(format!(
+        "the key {path} belongs to {}, and {customer} may use keys/{customer}/… only",
+        key.customer
+    )))
 }
 
 #[cfg(test)]
@@ -177,19 +195,36 @@ mod tests {
     #[test]
     fn a_path_names_its_customer() {
         let key = KeyPath::parse("keys/acme/db/password.v2").unwrap();
-        assert_eq!((key.customer, key.secret_name("stepward").as_str()), ("acme", "stepward/keys/acme/db/password.v2"));
-        for wrong in
-            ["keys/", "keys/acme", "keys/acme/", "keys//x", "keys/acme/../globex/x", "key/acme/x", "keys/acme/a b"]
-        {
-            assert_eq!(KeyPath::parse(wrong).unwrap_err().name, ErrorName::InvalidInput, "{wrong}");
+        assert_eq!(
+            (key.customer, key.secret_name("stepward").as_str()),
+            ("acme", "stepward/keys/acme/db/password.v2")
+        );
+        for wrong in [
+            "keys/",
+            "keys/acme",
+            "keys/acme/",
+            "keys//x",
+            "keys/acme/../globex/x",
+            "key/acme/x",
+            "keys/acme/a b",
+        ] {
+            assert_eq!(
+                KeyPath::parse(wrong).unwrap_err().name,
+                ErrorName::InvalidInput,
+                "{wrong}"
+            );
         }
         assert!(KeyPath::parse(&format!("keys/acme/{}", "x".repeat(250))).is_err());
     }
 
     #[test]
     fn references_are_found_however_deep() {
-        assert!(any_in(&json!({ "payload": { "list": ["a", "keys/acme/x"] } })));
-        assert!(!any_in(&json!({ "keys/acme/x": "a", "b": ["s3://keys/acme/x"] })));
+        assert!(any_in(
+            &json!({ "payload": { "list": ["a", "keys/acme/x"] } })
+        ));
+        assert!(!any_in(
+            &json!({ "keys/acme/x": "a", "b": ["s3://keys/acme/x"] })
+        ));
     }
 
     #[test]

@@ -7,18 +7,20 @@ use aws_smithy_types::base64;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-/// The shortest secret, in bytes: a shorter one could not be masked without masking half of every log.
+/// The shortest secret, in bytes: a shorter one could not be masked without masking half of every
+/// log.
 pub const SHORTEST: usize = 8;
 /// What stands where a secret was.
 const MASK: &str = "***";
 
-/// Secrets that must not be shown; longest first, so that a secret within another leaves no rest of the longer one.
+/// Secrets that must not be shown; longest first, so that a secret within another leaves no rest of
+/// the longer one.
 #[derive(Clone, Debug, Default)]
 pub struct Secrets(Vec<SecretString>);
 
 impl Secrets {
-    /// Adds a secret: the whole of it; its lines, because logs are lines; where it is JSON the texts in it, because
-    /// programs take it apart; and each as JSON, Rust and Base64 write it.
+    /// Adds a secret: the whole of it; its lines, because logs are lines; where it is JSON the
+    /// texts in it, because programs take it apart; and each as JSON, Rust and Base64 write it.
     pub fn add(&mut self, secret: &str) {
         let mut parts = vec![secret.to_owned()];
         parts.extend(secret.lines().map(|line| line.trim().to_owned()));
@@ -29,7 +31,13 @@ impl Secrets {
         for part in parts.iter().filter(|part| !part.is_empty()) {
             let json = Value::from(part.as_str()).to_string();
             let debug = format!("{part:?}");
-            self.take([part, inner(&json), &ascii(inner(&json)), inner(&debug), &base64::encode(part)]);
+            self.take([
+                part,
+                inner(&json),
+                &ascii(inner(&json)),
+                inner(&debug),
+                &base64::encode(part),
+            ]);
         }
     }
 
@@ -44,7 +52,8 @@ impl Secrets {
                 self.0.push(form.into());
             }
         }
-        self.0.sort_by_key(|form| Reverse(form.expose_secret().len()));
+        self.0
+            .sort_by_key(|form| Reverse(form.expose_secret().len()));
     }
 
     /// The text with every secret masked.
@@ -53,7 +62,13 @@ impl Secrets {
         self.0
             .iter()
             .map(SecretString::expose_secret)
-            .fold(text.to_owned(), |text, secret| if text.contains(secret) { text.replace(secret, MASK) } else { text })
+            .fold(text.to_owned(), |text, secret| {
+                if text.contains(secret) {
+                    text.replace(secret, MASK)
+                } else {
+                    text
+                }
+            })
     }
 
     /// The value with every secret in its texts, numbers and field names masked.
@@ -63,9 +78,10 @@ impl Secrets {
             Value::String(text) => Value::String(self.mask(&text)),
             Value::Number(number) if self.is(&number.to_string()) => MASK.into(),
             Value::Array(items) => items.into_iter().map(|item| self.mask_in(item)).collect(),
-            Value::Object(fields) => {
-                fields.into_iter().map(|(name, value)| (self.mask(&name), self.mask_in(value))).collect()
-            }
+            Value::Object(fields) => fields
+                .into_iter()
+                .map(|(name, value)| (self.mask(&name), self.mask_in(value)))
+                .collect(),
             other => other,
         }
     }
@@ -134,11 +150,18 @@ mod tests {
     fn secrets_are_masked_however_they_are_written() {
         let secret = "cor\"rect\\hörse";
         let secrets = of(&[secret]);
-        for seen in
-            [secret, r#"cor\"rect\\hörse"#, r#"cor\"rect\\h\u00f6rse"#, &base64::encode(secret), &format!("{secret:?}")]
-        {
+        for seen in [
+            secret,
+            r#"cor\"rect\\hörse"#,
+            r#"cor\"rect\\h\u00f6rse"#,
+            &base64::encode(secret),
+            &format!("{secret:?}"),
+        ] {
             let masked = secrets.mask(&format!("got {seen} here"));
-            assert!(masked == "got *** here" || masked == "got \"***\" here", "{masked}");
+            assert!(
+                masked == "got *** here" || masked == "got \"***\" here",
+                "{masked}"
+            );
         }
     }
 
@@ -151,7 +174,13 @@ mod tests {
     #[test]
     fn a_secret_within_another_leaves_no_rest_of_it() {
         let secrets = of(&["hunter2hunter2", "hunter2hunter2-prod"]);
-        assert_eq!(secrets.mask("hunter2hunter2-prod hunter2hunter2"), "*** ***");
-        assert_eq!(of(&["1234567890"]).mask_in(json!([1_234_567_890, 5])), json!(["***", 5]));
+        assert_eq!(
+            secrets.mask("hunter2hunter2-prod hunter2hunter2"),
+            "*** ***"
+        );
+        assert_eq!(
+            of(&["1234567890"]).mask_in(json!([1_234_567_890, 5])),
+            json!(["***", 5])
+        );
     }
 }

@@ -23,9 +23,11 @@ use crate::model::error::{ErrorName, StepError};
 use crate::model::permissions::Place;
 use crate::settings;
 
-/// How long a warm process goes on with a customer's record: a suspension takes effect within this time.
+/// How long a warm process goes on with a customer's record: a suspension takes effect within this
+/// time.
 const RECORD_LIFE: Duration = Duration::from_secs(30);
-/// Credentials are used only while they outlive the longest Lambda invocation (15 minutes), with a minute to spare.
+/// Credentials are used only while they outlive the longest Lambda invocation (15 minutes), with a
+/// minute to spare.
 const SESSION_LIFE: Duration = Duration::from_mins(60 - 16);
 /// Records and sessions that a warm process keeps at most.
 const CACHE_SIZE: usize = 64;
@@ -61,8 +63,9 @@ pub struct Session {
 
 /// Two sessions are the same only if nothing differs that AWS would check or record.
 ///
-/// The execution is part of it, although that costs a warm process one AssumeRole for each execution: otherwise a
-/// customer's CloudTrail would show one person's actions under another's name.
+/// The execution is part of it, although that costs a warm process one AssumeRole for each
+/// execution: otherwise a customer's CloudTrail would show one person's actions under another's
+/// name.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct SessionKey {
     customer: String,
@@ -79,7 +82,13 @@ impl Broker {
     /// # Errors
     /// `Internal` when a setting is missing.
     pub async fn load() -> Result<Self, StepError> {
-        Ok(Self::new(aws_config(None).await, settings::stack()?, settings::table()?, settings::linger()).await)
+        Ok(Self::new(
+            aws_config(None).await,
+            settings::stack()?,
+            settings::table()?,
+            settings::linger(),
+        )
+        .await)
     }
 
     /// A broker with these credentials and this table.
@@ -92,14 +101,27 @@ impl Broker {
         };
         let secrets = own.as_ref().map(secrets_of).unwrap_or_default();
         let (records, sessions) = (Cache::new(RECORD_LIFE), Cache::new(SESSION_LIFE));
-        Self { config, sts, stack, linger, store, secrets, records, sessions }
+        Self {
+            config,
+            sts,
+            stack,
+            linger,
+            store,
+            secrets,
+            records,
+            sessions,
+        }
     }
 
     /// The customer's record, at most 30 seconds old.
     ///
     /// # Errors
     /// `NotFound`, or why DynamoDB failed.
-    pub async fn configuration(&self, customer: &str, account: &str) -> Result<Configuration, StepError> {
+    pub async fn configuration(
+        &self,
+        customer: &str,
+        account: &str,
+    ) -> Result<Configuration, StepError> {
         let key = (customer.to_owned(), account.to_owned());
         if let Some(found) = self.records.get(&key) {
             return Ok(found);
@@ -123,7 +145,8 @@ impl Broker {
     /// Credentials for the account, cut to the policy.
     ///
     /// # Errors
-    /// `AccessDenied` when the role refuses, `TrustBroken` when the credentials are of another account, or why AWS failed.
+    /// `AccessDenied` when the role refuses, `TrustBroken` when the credentials are of another
+    /// account, or why AWS failed.
     pub async fn session(
         &self,
         record: &Configuration,
@@ -158,21 +181,44 @@ impl Broker {
         let account = &record.account;
         let with = |credentials: SharedCredentialsProvider, mut secrets: Secrets| {
             secrets.join(&self.secrets);
-            let config = self.config.to_builder().region(Region::new(place.region.clone()));
+            let config = self
+                .config
+                .to_builder()
+                .region(Region::new(place.region.clone()));
             let identities = aws_config::identity::IdentityCache::lazy().build();
-            Session::new(config.credentials_provider(credentials).identity_cache(identities).build(), secrets)
+            Session::new(
+                config
+                    .credentials_provider(credentials)
+                    .identity_cache(identities)
+                    .build(),
+                secrets,
+            )
         };
         let session = match record.provider() {
             Provider::AssumeRole => {
                 let role = role_of(account)?;
                 let mut external_id = &account.external_id;
-                let assumed =
-                    assume(&self.sts, role, &account.account_id, Some(external_id.expose()), attribution, policy);
+                let assumed = assume(
+                    &self.sts,
+                    role,
+                    &account.account_id,
+                    Some(external_id.expose()),
+                    attribution,
+                    policy,
+                );
                 let (credentials, arn) = match (assumed.await, &account.next_external_id) {
                     (Err(error), Some(next)) if error.name == ErrorName::AccessDenied => {
                         external_id = next;
                         let id = Some(next.expose());
-                        assume(&self.sts, role, &account.account_id, id, attribution, policy).await
+                        assume(
+                            &self.sts,
+                            role,
+                            &account.account_id,
+                            id,
+                            attribution,
+                            policy,
+                        )
+                        .await
                     }
                     (answer, _) => answer,
                 }?;
@@ -180,54 +226,87 @@ impl Broker {
                 secrets.add(external_id.expose());
                 // The account is in the answer itself, so that no further call has to ask for it.
                 let session = with(SharedCredentialsProvider::new(credentials), secrets);
-                return Ok(Session { arn: Some(arn), ..session });
+                return Ok(Session {
+                    arn: Some(arn),
+                    ..session
+                });
             }
             Provider::Ec2 => {
-                let imds = aws_config::imds::credentials::ImdsCredentialsProvider::builder().build();
-                with(available(imds, "the EC2 instance profile").await?, Secrets::default())
+                let imds =
+                    aws_config::imds::credentials::ImdsCredentialsProvider::builder().build();
+                with(
+                    available(imds, "the EC2 instance profile").await?,
+                    Secrets::default(),
+                )
             }
             Provider::Ecs => {
                 let ecs = aws_config::ecs::EcsCredentialsProvider::builder().build();
-                with(available(ecs, "the ECS task role").await?, Secrets::default())
+                with(
+                    available(ecs, "the ECS task role").await?,
+                    Secrets::default(),
+                )
             }
             Provider::ExecutionRole => with(self.own_credentials()?, Secrets::default()),
             Provider::AccessKey => {
-                let AccessKey { id, secret_path } = account.access_key.as_ref().ok_or_else(|| {
-                    ErrorName::InvalidInput
-                        .because("the account has no access key; remove it and add it again with one")
-                })?;
+                let AccessKey { id, secret_path } =
+                    account.access_key.as_ref().ok_or_else(|| {
+                        ErrorName::InvalidInput.because(
+                            "the account has no access key; remove it and add it again with one",
+                        )
+                    })?;
                 keys::check_owner(secret_path, &account.customer)?;
                 let secret = keys::secret(&self.config, &self.stack, secret_path).await?;
-                let credentials = Credentials::new(id, secret.expose_secret(), None, None, "stepward key storage");
+                let credentials = Credentials::new(
+                    id,
+                    secret.expose_secret(),
+                    None,
+                    None,
+                    "stepward key storage",
+                );
                 let shown_nowhere = std::iter::once(secret.expose_secret()).collect();
                 with(SharedCredentialsProvider::new(credentials), shown_nowhere)
             }
         };
-        in_account(&aws_sdk_sts::Client::new(&session.config), &account.account_id).await?;
+        in_account(
+            &aws_sdk_sts::Client::new(&session.config),
+            &account.account_id,
+        )
+        .await?;
         Ok(session)
     }
 
     fn own_credentials(&self) -> Result<SharedCredentialsProvider, StepError> {
-        self.config.credentials_provider().ok_or_else(|| ErrorName::Internal.because("this function has no role"))
+        self.config
+            .credentials_provider()
+            .ok_or_else(|| ErrorName::Internal.because("this function has no role"))
     }
 }
 
 /// The SDK's configuration for a program's own credentials; `region` overrides the environment's.
 ///
-/// One HTTP client serves all that is made from it, so that connections and root certificates are shared.
+/// One HTTP client serves all that is made from it, so that connections and root certificates are
+/// shared.
 pub async fn aws_config(region: Option<String>) -> SdkConfig {
-    let http = aws_smithy_http_client::Builder::new().tls_provider(Tls::Rustls(CryptoMode::AwsLc)).build_https();
+    let http = aws_smithy_http_client::Builder::new()
+        .tls_provider(Tls::Rustls(CryptoMode::AwsLc))
+        .build_https();
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(3))
         .operation_attempt_timeout(Duration::from_secs(15))
         .operation_timeout(Duration::from_secs(40))
         .build();
-    #[expect(clippy::disallowed_methods, reason = "the one place that the lint sends everybody to")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that the lint sends everybody to"
+    )]
     let loader = aws_config::defaults(BehaviorVersion::latest());
     // Standard mode waits with jitter between attempts.
     // https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
     let retries = RetryConfig::standard().with_max_attempts(3);
-    let loader = loader.http_client(http).timeout_config(timeouts).retry_config(retries);
+    let loader = loader
+        .http_client(http)
+        .timeout_config(timeouts)
+        .retry_config(retries);
     match region {
         Some(region) => loader.region(Region::new(region)).load().await,
         None => loader.load().await,
@@ -235,7 +314,13 @@ pub async fn aws_config(region: Option<String>) -> SdkConfig {
 }
 
 fn secrets_of(credentials: &Credentials) -> Secrets {
-    [Some(credentials.secret_access_key()), credentials.session_token()].into_iter().flatten().collect()
+    [
+        Some(credentials.secret_access_key()),
+        credentials.session_token(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 async fn in_account(sts: &aws_sdk_sts::Client, account_id: &str) -> Result<(), StepError> {
@@ -260,14 +345,27 @@ impl Session {
     /// A session with these credentials.
     #[must_use]
     pub fn new(config: SdkConfig, secrets: Secrets) -> Self {
-        Self { config, secrets, arn: None, clients: Mutex::default() }
+        Self {
+            config,
+            secrets,
+            arn: None,
+            clients: Mutex::default(),
+        }
     }
 
     /// The client of a service, made once for a session.
-    pub fn client<C: Clone + Send + Sync + 'static>(&self, make: impl FnOnce(&SdkConfig) -> C) -> C {
+    pub fn client<C: Clone + Send + Sync + 'static>(
+        &self,
+        make: impl FnOnce(&SdkConfig) -> C,
+    ) -> C {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = clients.entry(TypeId::of::<C>()).or_insert_with(|| Box::new(make(&self.config)));
-        client.downcast_ref::<C>().cloned().unwrap_or_else(|| unreachable!("entries are keyed by their type"))
+        let client = clients
+            .entry(TypeId::of::<C>())
+            .or_insert_with(|| Box::new(make(&self.config)));
+        client
+            .downcast_ref::<C>()
+            .cloned()
+            .unwrap_or_else(|| unreachable!("entries are keyed by their type"))
     }
 }
 
@@ -280,12 +378,18 @@ struct Cache<K, V> {
 
 impl<K: Eq + Hash, V: Clone> Cache<K, V> {
     fn new(life: Duration) -> Self {
-        Self { life, entries: Mutex::default() }
+        Self {
+            life,
+            entries: Mutex::default(),
+        }
     }
 
     fn get(&self, key: &K) -> Option<V> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.get(key).filter(|(since, _)| since.elapsed() < self.life).map(|(_, value)| value.clone())
+        entries
+            .get(key)
+            .filter(|(since, _)| since.elapsed() < self.life)
+            .map(|(_, value)| value.clone())
     }
 
     fn put(&self, key: K, value: V) {
@@ -299,11 +403,16 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
 
     fn any(&self, chosen: impl Fn(&K) -> bool) -> bool {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().any(|(key, (since, _))| chosen(key) && since.elapsed() < self.life)
+        entries
+            .iter()
+            .any(|(key, (since, _))| chosen(key) && since.elapsed() < self.life)
     }
 
     fn remove(&self, chosen: impl Fn(&K) -> bool) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !chosen(key));
+        self.entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|key, _| !chosen(key));
     }
 }
 
@@ -325,16 +434,30 @@ mod tests {
     use crate::testing::{attribution, record};
 
     fn place() -> Place {
-        Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() }
+        Place {
+            partition: "aws".into(),
+            region: "eu-west-1".into(),
+            account_id: "222222222222".into(),
+        }
     }
 
     fn given(account: &str) -> AssumeRoleOutput {
         let time = aws_smithy_types::DateTime::from_secs(4_000_000_000);
-        let keys =
-            Given::builder().access_key_id("AKIA").secret_access_key("hidden").session_token("t").expiration(time);
+        let keys = Given::builder()
+            .access_key_id("AKIA")
+            .secret_access_key("hidden")
+            .session_token("t")
+            .expiration(time);
         let arn = format!("arn:aws:sts::{account}:assumed-role/Stepward/s");
-        let user = AssumedRoleUser::builder().assumed_role_id("r:s").arn(arn).build().unwrap();
-        AssumeRoleOutput::builder().credentials(keys.build().unwrap()).assumed_role_user(user).build()
+        let user = AssumedRoleUser::builder()
+            .assumed_role_id("r:s")
+            .arn(arn)
+            .build()
+            .unwrap();
+        AssumeRoleOutput::builder()
+            .credentials(keys.build().unwrap())
+            .assumed_role_user(user)
+            .build()
     }
 
     fn accepts() -> Rule {
@@ -342,13 +465,19 @@ mod tests {
     }
 
     fn refuses() -> Rule {
-        mock!(aws_sdk_sts::Client::assume_role)
-            .then_error(|| AssumeRoleError::generic(ErrorMetadata::builder().code("AccessDenied").build()))
+        mock!(aws_sdk_sts::Client::assume_role).then_error(|| {
+            AssumeRoleError::generic(ErrorMetadata::builder().code("AccessDenied").build())
+        })
     }
 
     fn broker(rules: &[&Rule]) -> Broker {
-        let config = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build();
-        let store = Store::new(mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, Vec::<&Rule>::new()), "table");
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .build();
+        let store = Store::new(
+            mock_client!(aws_sdk_dynamodb, RuleMode::MatchAny, Vec::<&Rule>::new()),
+            "table",
+        );
         let sts = mock_client!(aws_sdk_sts, RuleMode::Sequential, rules);
         Broker {
             config,
@@ -362,8 +491,21 @@ mod tests {
         }
     }
 
-    async fn open(broker: &Broker, record: &Configuration, policy: &str, execution: &str) -> Result<(), StepError> {
-        broker.session(record, &place(), policy.into(), &attribution(execution, "ann")).await.map(|_| ())
+    async fn open(
+        broker: &Broker,
+        record: &Configuration,
+        policy: &str,
+        execution: &str,
+    ) -> Result<(), StepError> {
+        broker
+            .session(
+                record,
+                &place(),
+                policy.into(),
+                &attribution(execution, "ann"),
+            )
+            .await
+            .map(|_| ())
     }
 
     #[tokio::test]
@@ -379,7 +521,9 @@ mod tests {
                     && request.source_identity() == Some("ann")
             })
             .then_output(|| given("222222222222"));
-        open(&broker(&[&rule]), &record, "POLICY", "e1").await.unwrap();
+        open(&broker(&[&rule]), &record, "POLICY", "e1")
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
@@ -406,7 +550,9 @@ mod tests {
     #[tokio::test]
     async fn credentials_for_another_account_are_not_used() {
         let rule = mock!(aws_sdk_sts::Client::assume_role).then_output(|| given("333333333333"));
-        let error = open(&broker(&[&rule]), &record("acme"), "p", "e1").await.unwrap_err();
+        let error = open(&broker(&[&rule]), &record("acme"), "p", "e1")
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::TrustBroken);
     }
 
@@ -418,16 +564,23 @@ mod tests {
         let takes_next = mock!(aws_sdk_sts::Client::assume_role)
             .match_requests(move |request| request.external_id() == Some(next.expose()))
             .then_output(|| given("222222222222"));
-        open(&broker(&[&refuses(), &takes_next]), &rotating, "p", "e1").await.unwrap();
+        open(&broker(&[&refuses(), &takes_next]), &rotating, "p", "e1")
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
     async fn a_refusal_says_what_the_trust_policy_needs_and_nothing_secret() {
         let record = record("acme");
-        let error = open(&broker(&[&refuses()]), &record, "p", "e1").await.unwrap_err();
+        let error = open(&broker(&[&refuses()]), &record, "p", "e1")
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         let text = error.to_string();
         assert!(text.contains("stepward account check"));
-        assert!(!text.contains(record.account.external_id.expose()) && !text.contains("arn:aws:iam"), "{text}");
+        assert!(
+            !text.contains(record.account.external_id.expose()) && !text.contains("arn:aws:iam"),
+            "{text}"
+        );
     }
 }

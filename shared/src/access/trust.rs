@@ -1,7 +1,8 @@
-//! The three-way proof that a customer's role lets Stepward in, and nobody else who merely knows its ARN.
+//! The three-way proof that a customer's role lets Stepward in, and nobody else who merely knows
+//! its ARN.
 //!
-//! Without an external ID in the trust policy, anybody whom the broker serves could name the role: the confused deputy
-//! of <https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html>.
+//! Without an external ID in the trust policy, anybody whom the broker serves could name the role:
+//! the confused deputy of <https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html>.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,8 @@ use crate::model::customer::{Account, ExternalId};
 use crate::model::error::{ErrorName, StepError};
 
 /// Whoever gets in during a probe can do nothing there.
-const DENY_ALL: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}"#;
+const DENY_ALL: &str =
+    r#"{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}"#;
 
 /// What STS answered to each probe.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
@@ -42,8 +44,8 @@ pub enum Verdict {
 /// Probes the account's role.
 ///
 /// # Errors
-/// `InvalidInput` when the account has no role, `Internal` when there is no randomness. What STS answers is never an
-/// error here, but part of the proof.
+/// `InvalidInput` when the account has no role, `Internal` when there is no randomness. What STS
+/// answers is never an error here, but part of the proof.
 pub async fn prove(
     sts: &aws_sdk_sts::Client,
     account: &Account,
@@ -51,7 +53,10 @@ pub async fn prove(
 ) -> Result<Proof, StepError> {
     let role = role_of(account)?;
     let wrong = ExternalId::generate()?;
-    let anonymous = Attribution { source_identity: None, ..attribution.clone() };
+    let anonymous = Attribution {
+        source_identity: None,
+        ..attribution.clone()
+    };
     let probe = async |external_id: Option<&str>, attribution: &Attribution| match assume(
         sts,
         role,
@@ -66,7 +71,8 @@ pub async fn prove(
         Err(error) if error.name == ErrorName::AccessDenied => Verdict::Refused,
         Err(error) => Verdict::Unknown(error.to_string()),
     };
-    // A trust policy can ask for the external ID in one statement and let in whoever sets no source identity by another.
+    // A trust policy can ask for the external ID in one statement and let in whoever sets no source
+    // identity by another.
     let stranger = async |external_id: Option<&str>| match tokio::join!(
         probe(external_id, attribution),
         probe(external_id, &anonymous)
@@ -79,19 +85,36 @@ pub async fn prove(
         stranger(None),
         stranger(Some(wrong.expose())),
         probe(Some(account.external_id.expose()), attribution),
-        async { Some(probe(Some(account.next_external_id.as_ref()?.expose()), attribution).await) },
+        async {
+            Some(
+                probe(
+                    Some(account.next_external_id.as_ref()?.expose()),
+                    attribution,
+                )
+                .await,
+            )
+        },
     );
-    Ok(Proof { without_external_id, wrong_external_id, right_external_id, next_external_id })
+    Ok(Proof {
+        without_external_id,
+        wrong_external_id,
+        right_external_id,
+        next_external_id,
+    })
 }
 
 impl Proof {
-    /// `Ok` only if strangers were refused and the right external ID, or during a rotation the next one, was accepted.
+    /// `Ok` only if strangers were refused and the right external ID, or during a rotation the next
+    /// one, was accepted.
     ///
     /// # Errors
-    /// `TrustBroken` for a role that lets strangers in, `AccessDenied` for one that keeps Stepward out, `TimedOut`
-    /// where a probe got no clear answer.
+    /// `TrustBroken` for a role that lets strangers in, `AccessDenied` for one that keeps Stepward
+    /// out, `TimedOut` where a probe got no clear answer.
     pub fn verdict(&self) -> Result<(), StepError> {
-        let strangers = [("no", &self.without_external_id), ("a wrong", &self.wrong_external_id)];
+        let strangers = [
+            ("no", &self.without_external_id),
+            ("a wrong", &self.wrong_external_id),
+        ];
         for (kind, verdict) in strangers {
             if *verdict == Verdict::Accepted {
                 return Err(ErrorName::TrustBroken.because(format!(
@@ -100,8 +123,14 @@ impl Proof {
                 )));
             }
         }
-        let own = [Some(&self.right_external_id), self.next_external_id.as_ref()];
-        let all = strangers.map(|(_, verdict)| verdict).into_iter().chain(own.into_iter().flatten());
+        let own = [
+            Some(&self.right_external_id),
+            self.next_external_id.as_ref(),
+        ];
+        let all = strangers
+            .map(|(_, verdict)| verdict)
+            .into_iter()
+            .chain(own.into_iter().flatten());
         for verdict in all {
             if let Verdict::Unknown(why) = verdict {
                 return Err(ErrorName::TimedOut.because(format!(
@@ -109,7 +138,11 @@ impl Proof {
                 )));
             }
         }
-        if own.into_iter().flatten().any(|verdict| *verdict == Verdict::Accepted) {
+        if own
+            .into_iter()
+            .flatten()
+            .any(|verdict| *verdict == Verdict::Accepted)
+        {
             return Ok(());
         }
         Err(ErrorName::AccessDenied.because(
@@ -140,7 +173,10 @@ mod tests {
         for (proof, name) in [
             (proof(Accepted, Refused, Accepted), ErrorName::TrustBroken),
             (proof(Refused, Accepted, Accepted), ErrorName::TrustBroken),
-            (proof(Accepted, unknown(), unknown()), ErrorName::TrustBroken),
+            (
+                proof(Accepted, unknown(), unknown()),
+                ErrorName::TrustBroken,
+            ),
             (proof(Refused, Refused, Refused), ErrorName::AccessDenied),
             (proof(unknown(), Refused, Accepted), ErrorName::TimedOut),
             (proof(Refused, unknown(), Accepted), ErrorName::TimedOut),

@@ -3,8 +3,8 @@
 use super::error::StepError;
 use super::input::require;
 
-/// Whether a bucket can have this name, by length and characters. S3 has more rules, as for adjacent periods, and itself
-/// refuses a name that breaks those.
+/// Whether a bucket can have this name, by length and characters. S3 has more rules, as for
+/// adjacent periods, and itself refuses a name that breaks those.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>
 #[must_use]
 pub fn is_name(name: &str) -> bool {
@@ -20,7 +20,9 @@ pub fn check(parameter: &str, name: Option<&str>) -> Result<(), StepError> {
     let wrong = name.filter(|name| !is_name(name));
     require(wrong.is_none(), || {
         let name = wrong.unwrap_or_default();
-        format!("{parameter}: {name:?} is not a bucket name: 3 to 63 lowercase letters, digits, periods and hyphens")
+        format!(
+            "{parameter}: {name:?} is not a bucket name: 3 to 63 lowercase letters, digits, periods and hyphens"
+        )
     })
 }
 
@@ -42,7 +44,18 @@ mod tests {
         for name in ["abc", "my.bucket-1", &"a".repeat(63)] {
             assert!(is_name(name), "{name}");
         }
-        for name in ["", "ab", &"a".repeat(64), "Bucket", "a_b", "a/b", "a b", "bücket", "a\0b", "*"] {
+        for name in [
+            "",
+            "ab",
+            &"a".repeat(64),
+            "Bucket",
+            "a_b",
+            "a/b",
+            "a b",
+            "bücket",
+            "a\0b",
+            "*",
+        ] {
             assert!(!is_name(name), "{name}");
         }
     }
@@ -52,7 +65,12 @@ mod tests {
         assert!(check("bucket", None).is_ok() && check("bucket", Some("files")).is_ok());
         let error = check("output_bucket", Some("Files")).unwrap_err();
         assert_eq!(error.name, ErrorName::InvalidInput);
-        assert!(error.message.starts_with("output_bucket: \"Files\" is not a bucket name"), "{error}");
+        assert!(
+            error
+                .message
+                .starts_with("output_bucket: \"Files\" is not a bucket name"),
+            "{error}"
+        );
     }
 
     #[test]

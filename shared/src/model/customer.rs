@@ -102,7 +102,8 @@ pub struct Defaults {
 
 /// Where the credentials for an account come from.
 ///
-/// Only `assume-role` takes a session policy, so only there is a step held to its declared permissions by AWS itself.
+/// Only `assume-role` takes a session policy, so only there is a step held to its declared
+/// permissions by AWS itself.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Provider {
@@ -142,7 +143,8 @@ pub enum Trust {
     Overridden,
 }
 
-/// A role's external ID. It shows itself only on purpose: never in `Debug`, and serialized only into the table.
+/// A role's external ID. It shows itself only on purpose: never in `Debug`, and serialized only
+/// into the table.
 #[derive(Clone, Debug)]
 pub struct ExternalId(SecretString);
 
@@ -202,35 +204,59 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// The credential provider: the account's, else the customer's, else the system's, else `assume-role`.
+    /// The credential provider: the account's, else the customer's, else the system's, else
+    /// `assume-role`.
     #[must_use]
     pub fn provider(&self) -> Provider {
-        self.account.provider.or(self.customer.provider).or(self.defaults.provider).unwrap_or_default()
+        self.account
+            .provider
+            .or(self.customer.provider)
+            .or(self.defaults.provider)
+            .unwrap_or_default()
     }
 
-    /// The Region to work in: the one asked for, else the nearest default, else the account's first.
+    /// The Region to work in: the one asked for, else the nearest default, else the account's
+    /// first.
     ///
     /// # Errors
     /// `InvalidInput` when the account does not allow it.
     pub fn region(&self, asked: Option<&str>) -> Result<String, StepError> {
         let allowed = &self.account.regions;
-        let inherited = [&self.account.default_region, &self.customer.default_region, &self.defaults.default_region];
+        let inherited = [
+            &self.account.default_region,
+            &self.customer.default_region,
+            &self.defaults.default_region,
+        ];
         let region = asked
-            .or_else(|| inherited.into_iter().flatten().map(String::as_str).find(|r| allowed.iter().any(|a| a == r)))
+            .or_else(|| {
+                inherited
+                    .into_iter()
+                    .flatten()
+                    .map(String::as_str)
+                    .find(|r| allowed.iter().any(|a| a == r))
+            })
             .or_else(|| allowed.first().map(String::as_str))
             .unwrap_or_default();
         if allowed.iter().any(|a| a == region) {
             return Ok(region.to_owned());
         }
-        Err(ErrorName::InvalidInput
-            .because(format!("Region {region:?} is not allowed for this account; allowed: {}", allowed.join(", "))))
+        Err(ErrorName::InvalidInput.because(format!(
+            "Region {region:?} is not allowed for this account; allowed: {}",
+            allowed.join(", ")
+        )))
     }
 
     /// The partition of the account: the role ARN's, else the Region's.
     #[must_use]
     pub fn partition(&self, region: &str) -> String {
-        let of_role = self.account.role_arn.as_deref().and_then(|arn| arn.split(':').nth(1));
-        of_role.unwrap_or(Partition::of_region(region).name).to_owned()
+        let of_role = self
+            .account
+            .role_arn
+            .as_deref()
+            .and_then(|arn| arn.split(':').nth(1));
+        of_role
+            .unwrap_or(Partition::of_region(region).name)
+            .to_owned()
     }
 }
 
@@ -240,14 +266,17 @@ impl Configuration {
 /// `InvalidInput`.
 pub fn check_name(what: &str, name: &str) -> Result<(), StepError> {
     let fits = (1..=30).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-');
     if fits {
         return Ok(());
     }
-    Err(ErrorName::InvalidInput
-        .because(format!("{what} {name:?} is not a name: 1 to 30 lower-case letters, digits and inner hyphens")))
+    Err(ErrorName::InvalidInput.because(format!(
+        "{what} {name:?} is not a name: 1 to 30 lower-case letters, digits and inner hyphens"
+    )))
 }
 
 /// Checks an AWS account ID.
@@ -268,10 +297,15 @@ pub fn check_account_id(id: &str) -> Result<(), StepError> {
 pub fn check_region(region: &str) -> Result<(), StepError> {
     let parts: Vec<_> = region.split('-').collect();
     let fits = (3..=5).contains(&parts.len())
+        && parts.iter().all(|part| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        })
         && parts
-            .iter()
-            .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()))
-        && parts.last().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+            .last()
+            .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
     if fits {
         return Ok(());
     }
@@ -289,8 +323,9 @@ pub const ROLE_PATH: &str = "role/stepward/";
 pub fn check_role_arn(arn: &str, account_id: &str) -> Result<(), StepError> {
     let parts: Vec<_> = arn.split(':').collect();
     let [prefix, partition, service, region, account, role] = parts[..] else {
-        return Err(ErrorName::InvalidInput
-            .because(format!("{arn:?} is not a role ARN, as in arn:aws:iam::{account_id}:{ROLE_PATH}Stepward")));
+        return Err(ErrorName::InvalidInput.because(format!(
+            "{arn:?} is not a role ARN, as in arn:aws:iam::{account_id}:{ROLE_PATH}Stepward"
+        )));
     };
     let name = role.strip_prefix(ROLE_PATH).unwrap_or_default();
     // https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html (RoleName, Path)
@@ -309,8 +344,9 @@ pub fn check_role_arn(arn: &str, account_id: &str) -> Result<(), StepError> {
         )));
     }
     if account != account_id {
-        return Err(ErrorName::InvalidInput
-            .because(format!("the role is in account {account}, but this account's record says {account_id}")));
+        return Err(ErrorName::InvalidInput.because(format!(
+            "the role is in account {account}, but this account's record says {account_id}"
+        )));
     }
     Ok(())
 }
@@ -321,7 +357,10 @@ mod tests {
 
     #[test]
     fn an_external_id_has_160_random_bits_and_hides_itself() {
-        let (one, two) = (ExternalId::generate().unwrap(), ExternalId::generate().unwrap());
+        let (one, two) = (
+            ExternalId::generate().unwrap(),
+            ExternalId::generate().unwrap(),
+        );
         assert_eq!(one.expose().len(), 40);
         assert_ne!(one.expose(), two.expose());
         assert!(!format!("{one:?}").contains(one.expose()));
@@ -345,7 +384,9 @@ mod tests {
         for bad in ["", "Acme", "a#b", "-a", "a-", &"a".repeat(31)] {
             assert!(check_name("customer", bad).is_err(), "{bad}");
         }
-        assert!(check_account_id("222222222222").is_ok() && check_account_id("22222222222a").is_err());
+        assert!(
+            check_account_id("222222222222").is_ok() && check_account_id("22222222222a").is_err()
+        );
         assert!(
             check_region("us-gov-west-1").is_ok()
                 && check_region("eu-west").is_err()

@@ -27,7 +27,8 @@ pub struct Envelope {
     /// What the previous `pending` answer gave back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,
-    /// Put the output into the artifacts bucket whatever its size: for state machines that gather many.
+    /// Put the output into the artifacts bucket whatever its size: for state machines that gather
+    /// many.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub store: bool,
     /// Stop what this step started, instead of running it.
@@ -48,7 +49,8 @@ pub struct Target {
     pub region: Option<String>,
 }
 
-/// The execution behind a call. Its fields are hashed into client tokens, so that a retry repeats nothing.
+/// The execution behind a call. Its fields are hashed into client tokens, so that a retry repeats
+/// nothing.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Execution {
@@ -79,14 +81,17 @@ impl Resume {
         Self { since, state }
     }
 
-    /// How long to wait until the next look at something that AWS does by itself: at first `shortest`, later a twentieth
-    /// of what was waited already, 5 minutes at most.
+    /// How long to wait until the next look at something that AWS does by itself: at first
+    /// `shortest`, later a twentieth of what was waited already, 5 minutes at most.
     ///
-    /// Every look is some nine events of the execution's history, which all accounts of a job share and which ends at
-    /// 25,000. <https://docs.aws.amazon.com/step-functions/latest/dg/bp-history-limit.html>
+    /// Every look is some nine events of the execution's history, which all accounts of a job share
+    /// and which ends at 25,000.
+    /// <https://docs.aws.amazon.com/step-functions/latest/dg/bp-history-limit.html>
     #[must_use]
     pub fn patience(resume: Option<&Self>, shortest: Duration) -> Duration {
-        let waited = resume.map_or(0, |resume| now().saturating_sub(resume.since).unsigned_abs());
+        let waited = resume.map_or(0, |resume| {
+            now().saturating_sub(resume.since).unsigned_abs()
+        });
         shortest.max(Duration::from_secs((waited / 20).min(300)))
     }
 
@@ -96,7 +101,9 @@ impl Resume {
     /// `InvalidInput` when it is not what this step writes.
     pub fn state<T: DeserializeOwned>(&self) -> Result<T, StepError> {
         T::deserialize(&self.state).map_err(|error| {
-            ErrorName::InvalidInput.because(format!("resume is not what this step answered before: {error}"))
+            ErrorName::InvalidInput.because(format!(
+                "resume is not what this step answered before: {error}"
+            ))
         })
     }
 }
@@ -110,8 +117,16 @@ pub(crate) fn now() -> i64 {
 #[derive(Debug, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub(crate) enum Answer {
-    Done { output: Value, log: Value },
-    Pending { resume: Resume, retry_after: u64, progress: String, log: Value },
+    Done {
+        output: Value,
+        log: Value,
+    },
+    Pending {
+        resume: Resume,
+        retry_after: u64,
+        progress: String,
+        log: Value,
+    },
 }
 
 impl Envelope {
@@ -126,11 +141,23 @@ impl Envelope {
                 text.len()
             )));
         }
-        let value: Value = serde_json::from_str(text)
-            .map_err(|error| ErrorName::InvalidInput.because(format!("the input is not JSON: {error}")))?;
+        let value: Value = serde_json::from_str(text).map_err(|error| {
+            ErrorName::InvalidInput.because(format!("the input is not JSON: {error}"))
+        })?;
         let envelope: Self = read("the input", &value)?;
-        let Execution { id, job, step, started_by, .. } = &envelope.execution;
-        for (name, text) in [("id", id), ("job", job), ("step", step), ("started_by", started_by)] {
+        let Execution {
+            id,
+            job,
+            step,
+            started_by,
+            ..
+        } = &envelope.execution;
+        for (name, text) in [
+            ("id", id),
+            ("job", job),
+            ("step", step),
+            ("started_by", started_by),
+        ] {
             if text.trim().is_empty() {
                 return Err(ErrorName::InvalidInput.because(format!("execution.{name} is empty")));
             }
@@ -139,13 +166,15 @@ impl Envelope {
     }
 }
 
-/// Reads a value into a type, naming the field that does not fit in words that no Rust type name gets into.
+/// Reads a value into a type, naming the field that does not fit in words that no Rust type name
+/// gets into.
 ///
 /// # Errors
 /// `InvalidInput`.
 pub(crate) fn read<T: DeserializeOwned>(what: &str, value: &Value) -> Result<T, StepError> {
     if !value.is_object() {
-        return Err(ErrorName::InvalidInput.because(format!("{what} must be a JSON object, not {}", kind(value))));
+        return Err(ErrorName::InvalidInput
+            .because(format!("{what} must be a JSON object, not {}", kind(value))));
     }
     serde_path_to_error::deserialize(value).map_err(|error| {
         let fault = fault(&error);
@@ -157,11 +186,15 @@ pub(crate) fn read<T: DeserializeOwned>(what: &str, value: &Value) -> Result<T, 
 /// How a fault begins that names the field.
 pub(crate) const FIELD: &str = "field `";
 
-/// What does not fit, beginning with the field's path; a fault that names a field already, as a part of
-/// [`Merged`](crate::model::merged::Merged) gives it, stays as it is.
+/// What does not fit, beginning with the field's path; a fault that names a field already, as a
+/// part of [`Merged`](crate::model::merged::Merged) gives it, stays as it is.
 pub(crate) fn fault(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     let (path, fault) = (error.path().to_string(), error.inner().to_string());
-    if path == "." { fault } else { format!("{FIELD}{path}`: {fault}") }
+    if path == "." {
+        fault
+    } else {
+        format!("{FIELD}{path}`: {fault}")
+    }
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -198,17 +231,30 @@ mod tests {
         assert!(refused("hello").contains("not JSON"));
         assert!(refused("[1]").contains("must be a JSON object, not a list"));
         assert!(refused(r#"{"params":{}}"#).contains("missing field `target`"));
-        assert!(refused(&GOOD.replace("\"prod\"", "7")).contains("field `target.account`: invalid type: integer `7`"));
-        assert!(refused(&GOOD.replace("\"ann\"", "\" \"")).contains("execution.started_by is empty"));
+        assert!(
+            refused(&GOOD.replace("\"prod\"", "7"))
+                .contains("field `target.account`: invalid type: integer `7`")
+        );
+        assert!(
+            refused(&GOOD.replace("\"ann\"", "\" \"")).contains("execution.started_by is empty")
+        );
         assert!(refused(&format!("{GOOD}{}", " ".repeat(10_000_000))).contains("at most 262144"));
     }
 
     #[test]
     fn waiting_grows_with_what_was_waited() {
         let shortest = Duration::from_secs(15);
-        let after = |minutes: i64| Resume::patience(Some(&Resume::new(now() - minutes * 60, Value::Null)), shortest);
+        let after = |minutes: i64| {
+            Resume::patience(
+                Some(&Resume::new(now() - minutes * 60, Value::Null)),
+                shortest,
+            )
+        };
         assert_eq!(Resume::patience(None, shortest), shortest);
-        assert_eq!((after(1), after(20), after(12 * 60)), (shortest, Duration::from_mins(1), Duration::from_mins(5)));
+        assert_eq!(
+            (after(1), after(20), after(12 * 60)),
+            (shortest, Duration::from_mins(1), Duration::from_mins(5))
+        );
     }
 
     #[test]

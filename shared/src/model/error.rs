@@ -1,4 +1,5 @@
-//! The nine names of errors. [`aws_error`](crate::model::aws_error) converts the errors of AWS calls.
+//! The nine names of errors. [`aws_error`](crate::model::aws_error) converts the errors of AWS
+//! calls.
 
 use std::fmt;
 
@@ -6,7 +7,8 @@ use lambda_runtime::Diagnostic;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a state machine matches in `Retry` and `Catch`. The names are fixed: jobs that customers wrote depend on them.
+/// What a state machine matches in `Retry` and `Catch`. The names are fixed: jobs that customers
+/// wrote depend on them.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum ErrorName {
     /// The envelope or a parameter is wrong; nothing was done. Mend the input.
@@ -23,7 +25,8 @@ pub enum ErrorName {
     TimedOut,
     /// The action ran, and failed.
     StepFailed,
-    /// The customer's role does not keep strangers out (or has not been proven to), so it is not used.
+    /// The customer's role does not keep strangers out (or has not been proven to), so it is not
+    /// used.
     TrustBroken,
     /// A fault in Stepward itself, or an answer from AWS that it does not understand.
     Internal,
@@ -45,7 +48,12 @@ impl ErrorName {
 
     /// An error of this name. The message says what to do next.
     pub fn because(self, message: impl Into<String>) -> StepError {
-        StepError { name: self, message: message.into(), aws: None, place: None }
+        StepError {
+            name: self,
+            message: message.into(),
+            aws: None,
+            place: None,
+        }
     }
 }
 
@@ -80,7 +88,8 @@ pub struct AwsFailure {
 }
 
 impl StepError {
-    /// Adds customer and account, so that the message alone tells where it happened. The first call wins.
+    /// Adds customer and account, so that the message alone tells where it happened. The first call
+    /// wins.
     #[must_use]
     pub fn at(mut self, place: impl Into<String>) -> Self {
         self.place.get_or_insert_with(|| place.into());
@@ -100,7 +109,12 @@ impl fmt::Display for StepError {
             write!(f, "[{place}] ")?;
         }
         f.write_str(&self.message)?;
-        if let Some(AwsFailure { operation, code, request_id }) = self.aws.as_deref() {
+        if let Some(AwsFailure {
+            operation,
+            code,
+            request_id,
+        }) = self.aws.as_deref()
+        {
             write!(f, " ({operation}: {code}")?;
             if let Some(id) = request_id {
                 write!(f, ", request {id}")?;
@@ -113,12 +127,16 @@ impl fmt::Display for StepError {
 
 impl From<StepError> for Diagnostic {
     fn from(error: StepError) -> Self {
-        Self { error_type: error.name.to_string(), error_message: error.to_string() }
+        Self {
+            error_type: error.name.to_string(),
+            error_message: error.to_string(),
+        }
     }
 }
 
-/// What to say when AWS refused `operation` and `said` so. AWS's own sentence holds role ARNs and is not repeated; the action in it is, because
-/// one call can need several actions, and AWS names the one that was missing.
+/// What to say when AWS refused `operation` and `said` so. AWS's own sentence holds role ARNs and
+/// is not repeated; the action in it is, because one call can need several actions, and AWS names
+/// the one that was missing.
 #[must_use]
 pub fn denied(operation: &str, said: &str) -> String {
     let action = said
@@ -126,9 +144,14 @@ pub fn denied(operation: &str, said: &str) -> String {
         .and_then(|(_, rest)| rest.split([' ', ',']).next())
         .filter(|action| action.contains(':'))
         .unwrap_or(operation);
-    // One call can need an action on several resources. A role is not named: the message goes to logs.
-    let resource = said.split_once("on resource: ").and_then(|(_, rest)| rest.split([' ', ',']).next());
-    let action = match resource.filter(|resource| resource.starts_with("arn:") && !resource.contains("role/")) {
+    // One call can need an action on several resources. A role is not named: the message goes to
+    // logs.
+    let resource = said
+        .split_once("on resource: ")
+        .and_then(|(_, rest)| rest.split([' ', ',']).next());
+    let action = match resource
+        .filter(|resource| resource.starts_with("arn:") && !resource.contains("role/"))
+    {
         Some(resource) => &format!("{action} on {resource}"),
         None => action,
     };
@@ -137,9 +160,13 @@ pub fn denied(operation: &str, said: &str) -> String {
             "AWS denied {action}: this step does not declare it among its permissions, which is a fault of the step"
         )
     } else if said.contains("explicit deny") {
-        format!("AWS denied {action}: a policy of the account or its organization denies it explicitly")
+        format!(
+            "AWS denied {action}: a policy of the account or its organization denies it explicitly"
+        )
     } else {
-        format!("AWS denied {action}: allow it in the customer's role, or take the step out of the job")
+        format!(
+            "AWS denied {action}: allow it in the customer's role, or take the step out of the job"
+        )
     }
 }
 
@@ -149,7 +176,11 @@ pub(crate) fn without_role_arns(message: &str) -> String {
         .split(' ')
         .map(|word| {
             let identity = word.contains(":iam::") || word.contains(":sts::");
-            if identity && word.contains("role/") { "the role" } else { word }
+            if identity && word.contains("role/") {
+                "the role"
+            } else {
+                word
+            }
         })
         .collect::<Vec<_>>()
         .join(" ")
@@ -167,7 +198,10 @@ mod tests {
         );
         assert!(!said.contains("assumed-role"));
         let tells = denied("ec2:DescribeInstances", &said);
-        assert!(tells.contains("ec2:StartInstances on arn:aws:ec2:eu-west-1:222222222222:instance/i-1"), "{tells}");
+        assert!(
+            tells.contains("ec2:StartInstances on arn:aws:ec2:eu-west-1:222222222222:instance/i-1"),
+            "{tells}"
+        );
         assert!(denied("ec2:DescribeInstances", "no").contains("ec2:DescribeInstances"));
     }
 }

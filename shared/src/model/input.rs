@@ -68,7 +68,11 @@ impl JsonSchema for List {
 /// # Errors
 /// `InvalidInput`.
 pub fn require(condition: bool, message: impl FnOnce() -> String) -> Result<(), StepError> {
-    if condition { Ok(()) } else { Err(ErrorName::InvalidInput.because(message())) }
+    if condition {
+        Ok(())
+    } else {
+        Err(ErrorName::InvalidInput.because(message()))
+    }
 }
 
 #[cfg(test)]
@@ -78,8 +82,14 @@ mod tests {
     #[test]
     fn one_string_is_a_list_of_one() {
         assert_eq!(serde_json::from_str::<List>(r#""a""#).unwrap().0, ["a"]);
-        assert_eq!(serde_json::from_str::<List>(r#"["a","b"]"#).unwrap().0, ["a", "b"]);
+        assert_eq!(
+            serde_json::from_str::<List>(r#"["a","b"]"#).unwrap().0,
+            ["a", "b"]
+        );
         let error = serde_json::from_str::<List>("5").unwrap_err().to_string();
-        assert!(error.contains("expected a string or a list of strings"), "{error}");
+        assert!(
+            error.contains("expected a string or a list of strings"),
+            "{error}"
+        );
     }
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The input of a job that works in a customer's accounts, whoever starts it. `O` are the job's options.
+/// The input of a job that works in a customer's accounts, whoever starts it. `O` are the job's
+/// options.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct JobInput<O = Map<String, Value>> {
     /// The customer.

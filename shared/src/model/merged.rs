@@ -11,11 +11,11 @@ use crate::model::envelope::{FIELD, fault};
 
 /// A step's own parameters and those that it shares with other steps, as one JSON object.
 ///
-/// `#[serde(flatten)]` would lose the path of an invalid field, and with it `deny_unknown_fields`. Here each member goes to
-/// the type whose schema has it, and one that neither type has is refused.
+/// `#[serde(flatten)]` would lose the path of an invalid field, and with it `deny_unknown_fields`.
+/// Here each member goes to the type whose schema has it, and one that neither type has is refused.
 ///
-/// The schema lists the required shared parameters first, which say what the step acts on, then all of its own, then
-/// the optional shared ones.
+/// The schema lists the required shared parameters first, which say what the step acts on, then all
+/// of its own, then the optional shared ones.
 #[derive(Clone, Debug)]
 pub struct Merged<Own, Shared>(pub Own, pub Shared);
 
@@ -27,7 +27,10 @@ where
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let members = Map::deserialize(deserializer)?;
         let mut generator = SchemaGenerator::default();
-        let (own, shared) = (Members::of::<Own>(&mut generator), Members::of::<Shared>(&mut generator));
+        let (own, shared) = (
+            Members::of::<Own>(&mut generator),
+            Members::of::<Shared>(&mut generator),
+        );
         let (mut of_own, mut of_shared) = (Map::new(), Map::new());
         for (name, value) in members {
             if shared.properties.contains_key(&name) {
@@ -35,7 +38,12 @@ where
             } else if own.properties.contains_key(&name) {
                 of_own.insert(name, value);
             } else {
-                let known: Vec<_> = own.and(shared).properties.keys().map(|known| format!("`{known}`")).collect();
+                let known: Vec<_> = own
+                    .and(shared)
+                    .properties
+                    .keys()
+                    .map(|known| format!("`{known}`"))
+                    .collect();
                 return Err(D::Error::custom(format!(
                     "{FIELD}{name}`: unknown field `{name}`, expected one of {}",
                     known.join(", ")
@@ -56,8 +64,14 @@ impl<Own: JsonSchema, Shared: JsonSchema> JsonSchema for Merged<Own, Shared> {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let (own, shared) = (Members::of::<Own>(generator), Members::of::<Shared>(generator));
-        let Members { properties, required } = own.and(shared);
+        let (own, shared) = (
+            Members::of::<Own>(generator),
+            Members::of::<Shared>(generator),
+        );
+        let Members {
+            properties,
+            required,
+        } = own.and(shared);
         let mut schema = json_schema!({ "type": "object", "additionalProperties": false, "properties": properties });
         if !required.is_empty() {
             schema.insert("required".into(), required.into());
@@ -68,7 +82,8 @@ impl<Own: JsonSchema, Shared: JsonSchema> JsonSchema for Merged<Own, Shared> {
 
 /// One of the two types, or an error that begins with the field's path.
 fn part<T: DeserializeOwned, E: Error>(members: Map<String, Value>) -> Result<T, E> {
-    serde_path_to_error::deserialize(Value::Object(members)).map_err(|error| E::custom(fault(&error)))
+    serde_path_to_error::deserialize(Value::Object(members))
+        .map_err(|error| E::custom(fault(&error)))
 }
 
 /// The members of a JSON object, as its type's schema has them.
@@ -80,16 +95,35 @@ struct Members {
 impl Members {
     fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Self {
         let mut schema = T::json_schema(generator);
-        let properties = schema.remove("properties").and_then(|all| all.as_object().cloned()).unwrap_or_default();
-        let required = schema.remove("required").and_then(|all| all.as_array().cloned()).unwrap_or_default();
-        Self { properties, required }
+        let properties = schema
+            .remove("properties")
+            .and_then(|all| all.as_object().cloned())
+            .unwrap_or_default();
+        let required = schema
+            .remove("required")
+            .and_then(|all| all.as_array().cloned())
+            .unwrap_or_default();
+        Self {
+            properties,
+            required,
+        }
     }
 
     fn and(self, shared: Self) -> Self {
         let is_required = |name: &str| shared.required.iter().any(|other| other == name);
-        let (first, last): (Vec<_>, Vec<_>) = shared.properties.into_iter().partition(|(name, _)| is_required(name));
-        let properties = first.into_iter().chain(self.properties).chain(last).collect();
-        Self { properties, required: shared.required.into_iter().chain(self.required).collect() }
+        let (first, last): (Vec<_>, Vec<_>) = shared
+            .properties
+            .into_iter()
+            .partition(|(name, _)| is_required(name));
+        let properties = first
+            .into_iter()
+            .chain(self.properties)
+            .chain(last)
+            .collect();
+        Self {
+            properties,
+            required: shared.required.into_iter().chain(self.required).collect(),
+        }
     }
 }
 
@@ -155,10 +189,16 @@ mod tests {
 
     #[test]
     fn each_member_goes_to_the_type_that_has_it() {
-        let params = json!({ "dry-run": true, "ids": ["a"], "action": "go", "rules": [{ "include": "x" }] });
+        let params =
+            json!({ "dry-run": true, "ids": ["a"], "action": "go", "rules": [{ "include": "x" }] });
         let Step(Merged(own, Merged(selection, nodes))) = read("params", &params).unwrap();
-        assert_eq!((own.action.as_str(), own.times, nodes.ids), ("go", 0, vec!["a".to_owned()]));
-        let [Rule::Include(name)] = selection.rules.as_slice() else { panic!("{selection:?}") };
+        assert_eq!(
+            (own.action.as_str(), own.times, nodes.ids),
+            ("go", 0, vec!["a".to_owned()])
+        );
+        let [Rule::Include(name)] = selection.rules.as_slice() else {
+            panic!("{selection:?}")
+        };
         assert_eq!((name.as_str(), selection.is_dry), ("x", Some(true)));
     }
 
@@ -166,13 +206,41 @@ mod tests {
     fn an_invalid_field_is_named_as_by_one_type() {
         let good = json!({ "action": "go", "ids": ["a"] });
         for (member, value, message) in [
-            ("times", json!(300), "params, field `times`: invalid value: integer `300`, expected u8"),
-            ("ids", json!(["a", 1]), "params, field `ids[1]`: invalid type: integer `1`, expected a string"),
-            ("ids", json!(null), "params, field `ids`: invalid type: null, expected a sequence"),
-            ("rules", json!([{ "include": 7 }]), "params, field `rules[0].include`: invalid type: integer `7`"),
-            ("rules", json!([{ "leave": "x" }]), "params, field `rules[0]`: unknown variant `leave`"),
-            ("dry-run", json!("yes"), "params, field `dry-run`: invalid type: string \"yes\", expected a boolean"),
-            ("actoin", json!(1), "params, field `actoin`: unknown field `actoin`, expected one of `ids`, `action`, "),
+            (
+                "times",
+                json!(300),
+                "params, field `times`: invalid value: integer `300`, expected u8",
+            ),
+            (
+                "ids",
+                json!(["a", 1]),
+                "params, field `ids[1]`: invalid type: integer `1`, expected a string",
+            ),
+            (
+                "ids",
+                json!(null),
+                "params, field `ids`: invalid type: null, expected a sequence",
+            ),
+            (
+                "rules",
+                json!([{ "include": 7 }]),
+                "params, field `rules[0].include`: invalid type: integer `7`",
+            ),
+            (
+                "rules",
+                json!([{ "leave": "x" }]),
+                "params, field `rules[0]`: unknown variant `leave`",
+            ),
+            (
+                "dry-run",
+                json!("yes"),
+                "params, field `dry-run`: invalid type: string \"yes\", expected a boolean",
+            ),
+            (
+                "actoin",
+                json!(1),
+                "params, field `actoin`: unknown field `actoin`, expected one of `ids`, `action`, ",
+            ),
         ] {
             let mut params = good.clone();
             params[member] = value;
@@ -192,11 +260,16 @@ mod tests {
 
     #[test]
     fn the_schema_has_the_parameters_of_both_and_is_closed() {
-        let schema = SchemaGenerator::default().into_root_schema_for::<Step>().to_value();
+        let schema = SchemaGenerator::default()
+            .into_root_schema_for::<Step>()
+            .to_value();
         let names: Vec<_> = schema["properties"].as_object().unwrap().keys().collect();
         assert_eq!(names, ["ids", "action", "times", "rules", "dry-run"]);
         assert_eq!(schema["required"], json!(["ids", "action"]));
-        assert_eq!((&schema["additionalProperties"], &schema["description"]), (&json!(false), &json!("The step.")));
+        assert_eq!(
+            (&schema["additionalProperties"], &schema["description"]),
+            (&json!(false), &json!("The step."))
+        );
         assert_eq!(schema["properties"]["times"]["description"], "How often.");
     }
 }

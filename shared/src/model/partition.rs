@@ -15,7 +15,12 @@ pub struct Partition {
 }
 
 const PARTITIONS: [Partition; 3] = [
-    Partition { name: "aws-cn", region_prefix: "cn-", console: "console.amazonaws.cn", dns_suffix: "amazonaws.com.cn" },
+    Partition {
+        name: "aws-cn",
+        region_prefix: "cn-",
+        console: "console.amazonaws.cn",
+        dns_suffix: "amazonaws.com.cn",
+    },
     Partition {
         name: "aws-us-gov",
         region_prefix: "us-gov-",
@@ -26,14 +31,20 @@ const PARTITIONS: [Partition; 3] = [
 ];
 
 /// The partition with the commercial Regions.
-const STANDARD: Partition =
-    Partition { name: "aws", region_prefix: "", console: "console.aws.amazon.com", dns_suffix: "amazonaws.com" };
+const STANDARD: Partition = Partition {
+    name: "aws",
+    region_prefix: "",
+    console: "console.aws.amazon.com",
+    dns_suffix: "amazonaws.com",
+};
 
 impl Partition {
     /// The partition of this name; `None` for one that Stepward does not know.
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {
-        const { &PARTITIONS }.iter().find(|partition| partition.name == name)
+        const { &PARTITIONS }
+            .iter()
+            .find(|partition| partition.name == name)
     }
 
     /// The partition of this name, or the standard one.
@@ -45,7 +56,9 @@ impl Partition {
     /// The partition that a Region belongs to.
     #[must_use]
     pub fn of_region(region: &str) -> &'static Self {
-        let found = const { &PARTITIONS }.iter().find(|partition| region.starts_with(partition.region_prefix));
+        let found = const { &PARTITIONS }
+            .iter()
+            .find(|partition| region.starts_with(partition.region_prefix));
         found.unwrap_or(const { &STANDARD })
     }
 }
@@ -56,18 +69,31 @@ mod tests {
 
     #[test]
     fn a_region_tells_its_partition() {
-        for (region, name) in
-            [("eu-west-1", "aws"), ("us-gov-west-1", "aws-us-gov"), ("cn-north-1", "aws-cn"), ("us-east-1", "aws")]
-        {
+        for (region, name) in [
+            ("eu-west-1", "aws"),
+            ("us-gov-west-1", "aws-us-gov"),
+            ("cn-north-1", "aws-cn"),
+            ("us-east-1", "aws"),
+        ] {
             let partition = Partition::of_region(region);
-            assert_eq!((partition.name, Partition::named(name)), (name, Some(partition)), "{region}");
+            assert_eq!(
+                (partition.name, Partition::named(name)),
+                (name, Some(partition)),
+                "{region}"
+            );
         }
     }
 
     #[test]
     fn an_unknown_partition_is_taken_for_the_standard_one() {
         assert_eq!(Partition::named("aws-iso"), None);
-        assert_eq!(Partition::named_or_standard("aws-iso").console, "console.aws.amazon.com");
-        assert_eq!(Partition::named_or_standard("aws-cn").console, "console.amazonaws.cn");
+        assert_eq!(
+            Partition::named_or_standard("aws-iso").console,
+            "console.aws.amazon.com"
+        );
+        assert_eq!(
+            Partition::named_or_standard("aws-cn").console,
+            "console.amazonaws.cn"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! What a step may do in a customer's account, as data: shown on its page, written into the customer's role, and sent
-//! with every AssumeRole as the session policy.
+//! What a step may do in a customer's account, as data: shown on its page, written into the
+//! customer's role, and sent with every AssumeRole as the session policy.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -10,7 +10,8 @@ use crate::model::error::{ErrorName, StepError};
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html> (`Policy`)
 pub const SESSION_POLICY_LIMIT: usize = 2048;
 
-/// What [`literal`] puts around a value that comes from a parameter. Private use characters: no name at AWS has any.
+/// What [`literal`] puts around a value that comes from a parameter. Private use characters: no
+/// name at AWS has any.
 const FROM_PARAMETER: [char; 2] = ['\u{e000}', '\u{e001}'];
 
 /// Actions on resources, in the order declared.
@@ -45,9 +46,14 @@ pub struct Place {
 }
 
 impl Permissions {
-    /// Adds actions on resources: ARNs made by [`arn`] or [`s3_arn`], or `*` where the action takes no resource.
+    /// Adds actions on resources: ARNs made by [`arn`] or [`s3_arn`], or `*` where the action takes
+    /// no resource.
     #[must_use]
-    pub fn allow<R: Into<String>>(self, actions: &[&str], resources: impl IntoIterator<Item = R>) -> Self {
+    pub fn allow<R: Into<String>>(
+        self,
+        actions: &[&str],
+        resources: impl IntoIterator<Item = R>,
+    ) -> Self {
         self.allow_if(Value::Null, actions, resources)
     }
 
@@ -62,7 +68,8 @@ impl Permissions {
         self.with(actions, resources, condition, None)
     }
 
-    /// As [`allow`](Self::allow) on `*`, for actions that AWS could narrow and the step cannot: the reason is on its page.
+    /// As [`allow`](Self::allow) on `*`, for actions that AWS could narrow and the step cannot: the
+    /// reason is on its page.
     #[must_use]
     pub fn allow_on_all(self, actions: &[&str], reason: &str) -> Self {
         self.with(actions, ["*"], Value::Null, Some(reason.to_owned()))
@@ -77,7 +84,12 @@ impl Permissions {
     ) -> Self {
         let actions = actions.iter().map(ToString::to_string).collect();
         let resources = resources.into_iter().map(Into::into).collect();
-        self.0.push(Statement { actions, resources, condition, reason });
+        self.0.push(Statement {
+            actions,
+            resources,
+            condition,
+            reason,
+        });
         self
     }
 
@@ -88,15 +100,23 @@ impl Permissions {
         self
     }
 
-    /// What any parameters may need: `*` in the place of every value that came from one, each statement once.
+    /// What any parameters may need: `*` in the place of every value that came from one, each
+    /// statement once.
     #[must_use]
     pub fn of_any_parameters(&self) -> Vec<Statement> {
         let mut all: Vec<Statement> = Vec::new();
         for statement in &self.0 {
-            let mut resources: Vec<String> = statement.resources.iter().map(|resource| widened(resource)).collect();
+            let mut resources: Vec<String> = statement
+                .resources
+                .iter()
+                .map(|resource| widened(resource))
+                .collect();
             resources.sort();
             resources.dedup();
-            let statement = Statement { resources, ..statement.clone() };
+            let statement = Statement {
+                resources,
+                ..statement.clone()
+            };
             if !all.contains(&statement) {
                 all.push(statement);
             }
@@ -104,21 +124,32 @@ impl Permissions {
         all
     }
 
-    /// The inline policy for AssumeRole: on the resources that the parameters name; where that is too long, on any of
-    /// their kind in the account and Region; and where even that is, the actions alone, on `*`.
+    /// The inline policy for AssumeRole: on the resources that the parameters name; where that is
+    /// too long, on any of their kind in the account and Region; and where even that is, the
+    /// actions alone, on `*`.
     ///
     /// # Errors
     /// `Internal` where even the actions alone are longer than [`SESSION_POLICY_LIMIT`].
     pub fn session_policy(&self, place: &Place) -> Result<String, StepError> {
-        let written = |statements: &[Statement]| place.fill(&policy(statements)).replace(FROM_PARAMETER, "");
+        let written =
+            |statements: &[Statement]| place.fill(&policy(statements)).replace(FROM_PARAMETER, "");
         let length = |policy: &str| policy.chars().count();
         let mut policy = written(&self.0);
         if length(&policy) > SESSION_POLICY_LIMIT {
             policy = written(&self.of_any_parameters());
         }
         if length(&policy) > SESSION_POLICY_LIMIT {
-            let anywhere = |one: Statement| Statement { resources: vec!["*".into()], ..one };
-            policy = written(&self.of_any_parameters().into_iter().map(anywhere).collect::<Vec<_>>());
+            let anywhere = |one: Statement| Statement {
+                resources: vec!["*".into()],
+                ..one
+            };
+            policy = written(
+                &self
+                    .of_any_parameters()
+                    .into_iter()
+                    .map(anywhere)
+                    .collect::<Vec<_>>(),
+            );
         }
         if length(&policy) > SESSION_POLICY_LIMIT {
             return Err(ErrorName::Internal.because(format!(
@@ -150,9 +181,11 @@ pub fn s3_arn(path: &str) -> String {
     format!("arn:$partition:s3:::{path}")
 }
 
-/// A value from a parameter, with what IAM reads as a pattern written so that it means itself. Every part of an ARN
-/// that comes from a parameter is made by this: the session gets the value, the customer's role `*` in its place.
-/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html> (special characters)
+/// A value from a parameter, with what IAM reads as a pattern written so that it means itself.
+/// Every part of an ARN that comes from a parameter is made by this: the session gets the value,
+/// the customer's role `*` in its place.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html> (special
+/// characters)
 #[must_use]
 pub fn literal(value: &str) -> String {
     let [begin, end] = FROM_PARAMETER;
@@ -197,7 +230,11 @@ mod tests {
     use super::*;
 
     fn place() -> Place {
-        Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() }
+        Place {
+            partition: "aws".into(),
+            region: "eu-west-1".into(),
+            account_id: "222222222222".into(),
+        }
     }
 
     #[test]
@@ -214,46 +251,86 @@ mod tests {
 
     #[test]
     fn too_many_resources_leave_all_of_their_kind_and_then_the_actions() {
-        let many = || (0..50).map(|n| arn("ec2", &format!("instance/{}", literal(&format!("i-{n:017}")))));
-        let policy = Permissions::default().allow(&["ec2:StartInstances"], many()).session_policy(&place()).unwrap();
+        let many = || {
+            (0..50).map(|n| {
+                arn(
+                    "ec2",
+                    &format!("instance/{}", literal(&format!("i-{n:017}"))),
+                )
+            })
+        };
+        let policy = Permissions::default()
+            .allow(&["ec2:StartInstances"], many())
+            .session_policy(&place())
+            .unwrap();
         let kind = r#""Action":["ec2:StartInstances"],"Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/*"]"#;
         assert!(policy.contains(kind), "{policy}");
         let kinds = (0..50).map(|n| arn("ec2", &format!("kind-{n}/{}", literal("x"))));
-        let policy = Permissions::default().allow(&["ec2:StartInstances"], kinds).session_policy(&place()).unwrap();
-        assert!(policy.contains(r#""Action":["ec2:StartInstances"],"Resource":["*"]"#), "{policy}");
+        let policy = Permissions::default()
+            .allow(&["ec2:StartInstances"], kinds)
+            .session_policy(&place())
+            .unwrap();
+        assert!(
+            policy.contains(r#""Action":["ec2:StartInstances"],"Resource":["*"]"#),
+            "{policy}"
+        );
     }
 
     #[test]
     fn a_policy_that_cannot_fit_is_refused_and_never_cut() {
         let actions: Vec<_> = (0..200).map(|n| format!("ec2:SomeAction{n:03}")).collect();
         let actions: Vec<_> = actions.iter().map(String::as_str).collect();
-        let error = Permissions::default().allow(&actions, ["*"]).session_policy(&place()).unwrap_err();
+        let error = Permissions::default()
+            .allow(&actions, ["*"])
+            .session_policy(&place())
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::Internal);
     }
 
     #[test]
     fn a_parameter_cannot_widen_a_resource() {
-        for (value, means) in
-            [("reports/*", "reports/${*}"), ("${aws:username}?", "${$}{aws:username}${?}"), ("a\u{e001}b", "ab")]
-        {
-            let policy = Permissions::default().allow(&["s3:GetObject"], [s3_arn(&format!("b/{}", literal(value)))]);
+        for (value, means) in [
+            ("reports/*", "reports/${*}"),
+            ("${aws:username}?", "${$}{aws:username}${?}"),
+            ("a\u{e001}b", "ab"),
+        ] {
+            let policy = Permissions::default().allow(
+                &["s3:GetObject"],
+                [s3_arn(&format!("b/{}", literal(value)))],
+            );
             let text = policy.session_policy(&place()).unwrap();
-            assert!(text.contains(&format!("\"arn:aws:s3:::b/{means}\"")), "{text}");
+            assert!(
+                text.contains(&format!("\"arn:aws:s3:::b/{means}\"")),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn for_any_parameters_a_star_stands_where_a_value_was() {
         let one = |id: &str| {
-            Permissions::default().allow(&["ec2:StartInstances"], [arn("ec2", &format!("instance/{}", literal(id)))])
+            Permissions::default().allow(
+                &["ec2:StartInstances"],
+                [arn("ec2", &format!("instance/{}", literal(id)))],
+            )
         };
         let bucket = s3_arn(&format!("{}/{}/x", literal("b"), literal("k*")));
         let below = s3_arn(&format!("b/{}*", literal("logs/")));
-        let any = one("i-1").and(one("i-2")).allow(&["s3:GetObject"], [below, bucket]).of_any_parameters();
-        let resources: Vec<_> = any.iter().flat_map(|statement| &statement.resources).collect();
+        let any = one("i-1")
+            .and(one("i-2"))
+            .allow(&["s3:GetObject"], [below, bucket])
+            .of_any_parameters();
+        let resources: Vec<_> = any
+            .iter()
+            .flat_map(|statement| &statement.resources)
+            .collect();
         assert_eq!(
             resources,
-            ["arn:$partition:ec2:$region:$account:instance/*", "arn:$partition:s3:::*/*/x", "arn:$partition:s3:::b/*"]
+            [
+                "arn:$partition:ec2:$region:$account:instance/*",
+                "arn:$partition:s3:::*/*/x",
+                "arn:$partition:s3:::b/*"
+            ]
         );
     }
 }

@@ -7,9 +7,10 @@ use super::error::{ErrorName, StepError};
 const S3: Service = Service {
     iam_prefix: "s3",
     codes: |code, _| match code {
-        "BucketHasAccessPointsAttached" | "BucketNotEmpty" | "OperationAborted" | "PreconditionFailed" => {
-            Some(ErrorName::Conflict)
-        }
+        "BucketHasAccessPointsAttached"
+        | "BucketNotEmpty"
+        | "OperationAborted"
+        | "PreconditionFailed" => Some(ErrorName::Conflict),
         "NoSuchBucket" | "NoSuchKey" | "NoSuchUpload" => Some(ErrorName::NotFound),
         _ => None,
     },

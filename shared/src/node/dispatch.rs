@@ -9,7 +9,8 @@
 //! | the job | the function, in the artifacts bucket | [`ItemEnd`] |
 //! | the function | itself and the command line, in the artifacts bucket | [`State`], where [`Keys`] says |
 //!
-//! The job is a state machine and no Rust: the tests here fail when it names a field that these types do not have.
+//! The job is a state machine and no Rust: the tests here fail when it names a field that these
+//! types do not have.
 
 mod function;
 mod item;
@@ -20,11 +21,12 @@ mod state;
 mod tests;
 
 pub use function::{
-    Action, Caller, End, FailedNode, Found, JobOutcome, MapResults, MayBegin, NextRound, Request, ResultWriter, Summary,
+    Action, Caller, End, FailedNode, Found, JobOutcome, MapResults, MayBegin, NextRound, Request,
+    ResultWriter, Summary,
 };
 pub use item::{
-    Call, ExecutorKind, InContainer, InstanceWork, Item, ItemEnd, ItemId, ItemInput, ItemRef, OnInstances, Params,
-    Shell,
+    Call, ExecutorKind, InContainer, InstanceWork, Item, ItemEnd, ItemId, ItemInput, ItemRef,
+    OnInstances, Params, Shell,
 };
 pub use objects::{ArtifactKey, Keys, Object, Stored};
 pub use options::{Executors, JOB, JobOptions, NodeStep, NodeWork, Options, RankOrder, Strategy};

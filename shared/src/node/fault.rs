@@ -4,7 +4,8 @@ use std::fmt::Display;
 
 use crate::model::error::{ErrorName, StepError};
 
-/// `InvalidInput` that says where in the text the fault is, by line and column from 1, and what it is.
+/// `InvalidInput` that says where in the text the fault is, by line and column from 1, and what it
+/// is.
 #[must_use]
 pub fn fault(parameter: &str, text: &str, at: usize, what: impl Display) -> StepError {
     let mut at = at.min(text.len());
@@ -12,7 +13,13 @@ pub fn fault(parameter: &str, text: &str, at: usize, what: impl Display) -> Step
         at -= 1;
     }
     let before = &text[..at];
-    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        + 1;
     let place = match before.matches('\n').count() {
         0 if !text.trim_end().contains('\n') => format!("column {column}"),
         lines => format!("line {}, column {column}", lines + 1),
@@ -28,7 +35,10 @@ pub fn found(text: &str) -> String {
     match word.chars().count() {
         0 => "the end".into(),
         1..=SHOWN => format!("{word:?}"),
-        _ => format!("{:?}", word.chars().take(SHOWN).chain(['…']).collect::<String>()),
+        _ => format!(
+            "{:?}",
+            word.chars().take(SHOWN).chain(['…']).collect::<String>()
+        ),
     }
 }
 

@@ -1,19 +1,22 @@
 //! Rundeck's node filters: which nodes a job runs on.
 //!
-//! A filter is a line of tokens, split at spaces; one that begins with `"` or `'` reaches to the same sign, which doubled
-//! stands for itself. `key: value` or `key:value` includes, `!key: value` excludes, and a value alone is a node's name.
-//! A key given twice takes either value: both are joined by a comma.
+//! A filter is a line of tokens, split at spaces; one that begins with `"` or `'` reaches to the
+//! same sign, which doubled stands for itself. `key: value` or `key:value` includes, `!key: value`
+//! excludes, and a value alone is a node's name. A key given twice takes either value: both are
+//! joined by a comma.
 //!
-//! The key `name` is the node's name, `tags` its tags, any other an attribute. A value fits what equals it, what it
-//! matches from begin to end as a regular expression, and what equals a part of it between commas; `/…/` is a regular
-//! expression and nothing else. For tags, each part between commas is a value of its own, and `+` within one asks for
-//! several tags at once. What a node lacks, or has empty, fits nothing.
+//! The key `name` is the node's name, `tags` its tags, any other an attribute. A value fits what
+//! equals it, what it matches from begin to end as a regular expression, and what equals a part of
+//! it between commas; `/…/` is a regular expression and nothing else. For tags, each part between
+//! commas is a value of its own, and `+` within one asks for several tags at once. What a node
+//! lacks, or has empty, fits nothing.
 //!
-//! A node is included when it fits every included key, and excluded when it fits every excluded one. An empty filter
-//! takes every node.
+//! A node is included when it fits every included key, and excluded when it fits every excluded
+//! one. An empty filter takes every node.
 //!
-//! As in Rundeck, a value that is no regular expression is compared as it is; one that only Java's engine could read is
-//! refused. Other than in Rundeck, so is what can only be a mistake: a key without a value, or a quotation without end.
+//! As in Rundeck, a value that is no regular expression is compared as it is; one that only Java's
+//! engine could read is refused. Other than in Rundeck, so is what can only be a mistake: a key
+//! without a value, or a quotation without end.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -83,8 +86,11 @@ enum Pattern {
 impl PartialEq for Filter {
     fn eq(&self, other: &Self) -> bool {
         let same = |a: &[Criterion], b: &[Criterion]| {
-            let asked =
-                |of: &[Criterion]| of.iter().map(|one| (one.key.clone(), one.value.clone())).collect::<Vec<_>>();
+            let asked = |of: &[Criterion]| {
+                of.iter()
+                    .map(|one| (one.key.clone(), one.value.clone()))
+                    .collect::<Vec<_>>()
+            };
             asked(a) == asked(b)
         };
         same(&self.include, &other.include)
@@ -96,11 +102,14 @@ impl PartialEq for Filter {
 impl Eq for Filter {}
 
 impl Filter {
-    /// Whether a node that is both included and excluded is left out, which it is by default. With `false` what is
-    /// included stays: only nodes that are excluded and not included go.
+    /// Whether a node that is both included and excluded is left out, which it is by default. With
+    /// `false` what is included stays: only nodes that are excluded and not included go.
     #[must_use]
     pub fn exclude_precedence(self, exclude_precedence: bool) -> Self {
-        Self { exclude_precedence, ..self }
+        Self {
+            exclude_precedence,
+            ..self
+        }
     }
 
     /// Whether the filter chooses the node.
@@ -120,12 +129,18 @@ impl Filter {
 impl Criterion {
     fn fits(&self, node: &Node) -> bool {
         match &self.test {
-            Test::Tags(any) => any.iter().any(|all| all.iter().all(|one| node.tags.iter().any(|tag| one.fits(tag)))),
+            Test::Tags(any) => any.iter().any(|all| {
+                all.iter()
+                    .all(|one| node.tags.iter().any(|tag| one.fits(tag)))
+            }),
             // Every node has a name.
-            Test::Value(Wanted { pattern: Pattern::Anything, .. }) if self.key == "name" => true,
-            Test::Value(wanted) => {
-                node.get(&self.key).is_some_and(|value| !value.trim().is_empty() && wanted.fits(value))
-            }
+            Test::Value(Wanted {
+                pattern: Pattern::Anything,
+                ..
+            }) if self.key == "name" => true,
+            Test::Value(wanted) => node
+                .get(&self.key)
+                .is_some_and(|value| !value.trim().is_empty() && wanted.fits(value)),
         }
     }
 }
@@ -139,8 +154,11 @@ impl Wanted {
                 Pattern::Anything => !value.contains('\n'),
                 Pattern::Points(pattern) => {
                     let mut value = value.chars();
-                    pattern.chars().all(|p| value.next().is_some_and(|v| v == p || p == '.' && v != '\n'))
-                        && value.next().is_none()
+                    pattern.chars().all(|p| {
+                        value
+                            .next()
+                            .is_some_and(|v| v == p || p == '.' && v != '\n')
+                    }) && value.next().is_none()
                 }
                 Pattern::Regex(regex) => regex.is_match(value),
             }
@@ -162,7 +180,10 @@ impl Traced {
 
     /// Where a byte stands; for the end, behind the last.
     fn at(&self, byte: usize) -> usize {
-        self.at.get(byte).copied().unwrap_or_else(|| self.at.last().map_or(0, |last| last + 1))
+        self.at
+            .get(byte)
+            .copied()
+            .unwrap_or_else(|| self.at.last().map_or(0, |last| last + 1))
     }
 
     /// A part of it, without spaces around.
@@ -170,15 +191,21 @@ impl Traced {
         let text = &self.text[from..to];
         let from = from + (text.len() - text.trim_start().len());
         let text = text.trim();
-        Self { text: text.to_owned(), at: self.at[from..from + text.len()].to_vec() }
+        Self {
+            text: text.to_owned(),
+            at: self.at[from..from + text.len()].to_vec(),
+        }
     }
 
-    /// The tags in it, each with where it begins: lists of all that a node must have, any of which will do.
+    /// The tags in it, each with where it begins: lists of all that a node must have, any of which
+    /// will do.
     fn tags(&self) -> Vec<Vec<(usize, Self)>> {
         let (mut any, mut all, mut from) = (Vec::new(), Vec::new(), 0);
         loop {
             let rest = &self.text[from..];
-            let length = forced_length(rest).or_else(|| rest.find([',', '+'])).unwrap_or(rest.len());
+            let length = forced_length(rest)
+                .or_else(|| rest.find([',', '+']))
+                .unwrap_or(rest.len());
             all.push((self.at(from), self.part(from, from + length)));
             let sign = rest[length..].chars().next();
             if sign != Some('+') {
@@ -196,10 +223,13 @@ impl Traced {
 fn forced_length(text: &str) -> Option<usize> {
     let begin = text.len() - text.trim_start().len();
     text[begin..].strip_prefix('/')?;
-    text.match_indices('/').map(|(at, _)| at + 1).filter(|end| *end > begin + 1).find_map(|end| {
-        let rest = text[end..].trim_start();
-        (rest.is_empty() || rest.starts_with([',', '+'])).then_some(text.len() - rest.len())
-    })
+    text.match_indices('/')
+        .map(|(at, _)| at + 1)
+        .filter(|end| *end > begin + 1)
+        .find_map(|end| {
+            let rest = text[end..].trim_start();
+            (rest.is_empty() || rest.starts_with([',', '+'])).then_some(text.len() - rest.len())
+        })
 }
 
 /// A word of the filter, without its quotes.
@@ -215,15 +245,22 @@ fn is_blank(c: char) -> bool {
     c <= ' '
 }
 
-/// The words of a filter. A quotation stands where a word or, behind the colon of its key, a value begins.
+/// The words of a filter. A quotation stands where a word or, behind the colon of its key, a value
+/// begins.
 fn tokens(filter: &str) -> Result<Vec<Token>, StepError> {
     let wrong = |at, what: &str| Err(fault(PARAMETER, filter, at, what));
     let mut tokens = Vec::new();
     let mut chars = filter.char_indices().peekable();
     loop {
         while chars.next_if(|(_, c)| is_blank(*c)).is_some() {}
-        let Some(&(start, _)) = chars.peek() else { return Ok(tokens) };
-        let mut token = Token { start, text: Traced::default(), quoted_from: None };
+        let Some(&(start, _)) = chars.peek() else {
+            return Ok(tokens);
+        };
+        let mut token = Token {
+            start,
+            text: Traced::default(),
+            quoted_from: None,
+        };
         let (mut may_quote, mut has_key) = (true, false);
         while let Some((at, c)) = chars.next_if(|(_, c)| !is_blank(*c)) {
             if may_quote && matches!(c, '"' | '\'') {
@@ -241,7 +278,9 @@ fn tokens(filter: &str) -> Result<Vec<Token>, StepError> {
                 may_quote = false;
                 match chars.peek() {
                     Some((_, next)) if is_blank(*next) || *next == ':' && !has_key => {}
-                    Some((behind, _)) => return wrong(*behind, "expected a space behind the quotation"),
+                    Some((behind, _)) => {
+                        return wrong(*behind, "expected a space behind the quotation");
+                    }
                     None => {}
                 }
                 continue;
@@ -260,7 +299,12 @@ impl FromStr for Filter {
 
     fn from_str(filter: &str) -> Result<Self, StepError> {
         if filter.len() > LONGEST {
-            return Err(fault(PARAMETER, "", 0, format_args!("it is longer than {} KiB", LONGEST / 1024)));
+            return Err(fault(
+                PARAMETER,
+                "",
+                0,
+                format_args!("it is longer than {} KiB", LONGEST / 1024),
+            ));
         }
         let (mut include, mut exclude) = (Vec::new(), Vec::new());
         let mut tokens = tokens(filter)?.into_iter();
@@ -278,15 +322,24 @@ impl FromStr for Filter {
                 .map(|(key, value)| criterion(filter, key, value, &mut patterns))
                 .collect::<Result<Vec<_>, _>>()
         };
-        Ok(Self { include: compiled(include)?, exclude: compiled(exclude)?, exclude_precedence: true })
+        Ok(Self {
+            include: compiled(include)?,
+            exclude: compiled(exclude)?,
+            exclude_precedence: true,
+        })
     }
 }
 
 /// A key, with its `!`, and its value: both from this token, or the value from the next.
-fn asked(filter: &str, token: &Token, rest: &mut impl Iterator<Item = Token>) -> Result<(String, Traced), StepError> {
+fn asked(
+    filter: &str,
+    token: &Token,
+    rest: &mut impl Iterator<Item = Token>,
+) -> Result<(String, Traced), StepError> {
     let wrong = |at, what: &str| Err(fault(PARAMETER, filter, at, what));
     let text = &token.text.text;
-    // As in Rundeck, a word that ends with a colon is a key up to there, and any other up to its first one.
+    // As in Rundeck, a word that ends with a colon is a key up to there, and any other up to its
+    // first one.
     let colon = match token.quoted_from {
         Some(from) if from > 0 => Some(from - 1),
         _ if text.ends_with(':') => Some(text.len() - 1),
@@ -300,16 +353,25 @@ fn asked(filter: &str, token: &Token, rest: &mut impl Iterator<Item = Token>) ->
     };
     let key = text[..colon].trim().to_owned();
     if key.strip_prefix('!').unwrap_or(&key).trim().is_empty() {
-        return wrong(token.start, "expected a key before the colon, as in `tags: web`");
+        return wrong(
+            token.start,
+            "expected a key before the colon, as in `tags: web`",
+        );
     }
     if colon + 1 < text.len() || token.quoted_from.is_some_and(|from| from > 0) {
         let value = token.text.part(colon + 1, text.len());
         return full(filter, key, token.start, &value);
     }
     match rest.next() {
-        None => wrong(filter.len(), &format!("expected a value for the key `{key}`, found the end")),
+        None => wrong(
+            filter.len(),
+            &format!("expected a value for the key `{key}`, found the end"),
+        ),
         Some(next) if next.text.text.ends_with(':') && next.quoted_from.is_none() => {
-            let what = format!("expected a value for the key `{key}`, found the key {}", found(&next.text.text));
+            let what = format!(
+                "expected a value for the key `{key}`, found the key {}",
+                found(&next.text.text)
+            );
             wrong(next.start, &what)
         }
         Some(next) => full(filter, key, next.start, &next.text),
@@ -317,7 +379,12 @@ fn asked(filter: &str, token: &Token, rest: &mut impl Iterator<Item = Token>) ->
 }
 
 /// A key with its value, which must be one.
-fn full(filter: &str, key: String, start: usize, value: &Traced) -> Result<(String, Traced), StepError> {
+fn full(
+    filter: &str,
+    key: String,
+    start: usize,
+    value: &Traced,
+) -> Result<(String, Traced), StepError> {
     let value = value.part(0, value.text.len());
     if value.text.is_empty() {
         let what = format_args!("the value for the key `{key}` is empty, which no node fits");
@@ -338,7 +405,12 @@ fn add(list: &mut Vec<(String, Traced)>, key: &str, value: Traced) {
     }
 }
 
-fn criterion(filter: &str, key: String, value: Traced, patterns: &mut usize) -> Result<Criterion, StepError> {
+fn criterion(
+    filter: &str,
+    key: String,
+    value: Traced,
+    patterns: &mut usize,
+) -> Result<Criterion, StepError> {
     let test = if key == "tags" {
         let mut any = Vec::new();
         for all in value.tags() {
@@ -347,10 +419,17 @@ fn criterion(filter: &str, key: String, value: Traced, patterns: &mut usize) -> 
                 (None, _) => {}
                 (Some(_), 1) => continue,
                 (Some((at, _)), _) => {
-                    return Err(fault(PARAMETER, filter, *at, "expected a tag on both sides of `+`"));
+                    return Err(fault(
+                        PARAMETER,
+                        filter,
+                        *at,
+                        "expected a tag on both sides of `+`",
+                    ));
                 }
             }
-            let wanted = all.iter().map(|(_, tag)| wanted(filter, tag, false, patterns));
+            let wanted = all
+                .iter()
+                .map(|(_, tag)| wanted(filter, tag, false, patterns));
             any.push(wanted.collect::<Result<_, _>>()?);
         }
         if any.is_empty() {
@@ -360,20 +439,37 @@ fn criterion(filter: &str, key: String, value: Traced, patterns: &mut usize) -> 
     } else {
         Test::Value(wanted(filter, &value, true, patterns)?)
     };
-    Ok(Criterion { key, value: value.text, test })
+    Ok(Criterion {
+        key,
+        value: value.text,
+        test,
+    })
 }
 
 /// What fits a value. `may_list`: whether its parts between commas do.
-fn wanted(filter: &str, value: &Traced, may_list: bool, patterns: &mut usize) -> Result<Wanted, StepError> {
+fn wanted(
+    filter: &str,
+    value: &Traced,
+    may_list: bool,
+    patterns: &mut usize,
+) -> Result<Wanted, StepError> {
     let text = value.text.as_str();
-    let forced = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
-    let (source, begin) = forced.map_or((text, 0), |inner| (inner.trim(), 1 + inner.len() - inner.trim_start().len()));
+    let forced = text
+        .strip_prefix('/')
+        .and_then(|rest| rest.strip_suffix('/'));
+    let (source, begin) = forced.map_or((text, 0), |inner| {
+        (inner.trim(), 1 + inner.len() - inner.trim_start().len())
+    });
     let mut wanted = Wanted::default();
     if forced.is_none() {
         wanted.equal = Some(text.to_owned());
         if may_list && text.contains(',') {
-            wanted.members =
-                text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect();
+            wanted.members = text
+                .split(',')
+                .map(str::trim)
+                .filter(|part| !part.is_empty())
+                .map(str::to_owned)
+                .collect();
         }
     }
     wanted.pattern = if source == ".*" {
@@ -394,7 +490,14 @@ fn wanted(filter: &str, value: &Traced, may_list: bool, patterns: &mut usize) ->
                 Pattern::Regex(regex)
             }
             Err(wrong) if wrong.is_no_pattern && forced.is_none() => Pattern::None,
-            Err(wrong) => return Err(fault(PARAMETER, filter, value.at(begin + wrong.at), wrong.what)),
+            Err(wrong) => {
+                return Err(fault(
+                    PARAMETER,
+                    filter,
+                    value.at(begin + wrong.at),
+                    wrong.what,
+                ));
+            }
         }
     };
     Ok(wanted)
@@ -403,10 +506,19 @@ fn wanted(filter: &str, value: &Traced, may_list: bool, patterns: &mut usize) ->
 /// The filter as it can be read again: `name: web-1 !tags: "a, b"`.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = self.include.iter().map(|one| ("", one)).chain(self.exclude.iter().map(|one| ("!", one)));
+        let all = self
+            .include
+            .iter()
+            .map(|one| ("", one))
+            .chain(self.exclude.iter().map(|one| ("!", one)));
         for (number, (sign, Criterion { key, value, .. })) in all.enumerate() {
             let space = if number == 0 { "" } else { " " };
-            write!(f, "{space}{} {}", quoted(&format!("{sign}{key}:"), false), quoted(value, true))?;
+            write!(
+                f,
+                "{space}{} {}",
+                quoted(&format!("{sign}{key}:"), false),
+                quoted(value, true)
+            )?;
         }
         Ok(())
     }
@@ -415,7 +527,11 @@ impl fmt::Display for Filter {
 /// A word, quoted where it must be.
 fn quoted(word: &str, is_value: bool) -> String {
     let must_be = word.contains(|c| is_blank(c) || matches!(c, '"' | '\'') || is_value && c == ':');
-    if must_be { format!("\"{}\"", word.replace('"', "\"\"")) } else { word.to_owned() }
+    if must_be {
+        format!("\"{}\"", word.replace('"', "\"\""))
+    } else {
+        word.to_owned()
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Rundeck's mapping language: what a node has of what AWS describes.
 //!
-//! A mapping is a list of entries, each on a line of its own or all on one with `;` between them. Blank lines and those
-//! that begin with `#` or `!` are left out. Of two entries for the same thing the later one counts.
+//! A mapping is a list of entries, each on a line of its own or all on one with `;` between them.
+//! Blank lines and those that begin with `#` or `!` are left out. Of two entries for the same thing
+//! the later one counts.
 //!
 //! | entry | means |
 //! |---|---|
@@ -15,11 +16,13 @@
 //! | `tag.NAME.selector=a` | the node has the tag NAME if `a` has a value |
 //! | `tag.NAME.selector=a=x` | and this value |
 //!
-//! A selector is a field, as in `state.name`; an AWS tag, as in `tags/Name`; or several of them and quoted texts with `+`
-//! between them, as in `tags/Name+'-'+instanceId`, which has a value when one of its fields has.
+//! A selector is a field, as in `state.name`; an AWS tag, as in `tags/Name`; or several of them and
+//! quoted texts with `+` between them, as in `tags/Name+'-'+instanceId`, which has a value when one
+//! of its fields has.
 //!
-//! A node with an `sshport` other than 22 has it behind its `hostname` too, as in Rundeck. What Rundeck passes over in
-//! silence, an entry that is none or a field that does not exist, is refused here with its place.
+//! A node with an `sshport` other than 22 has it behind its `hostname` too, as in Rundeck. What
+//! Rundeck passes over in silence, an entry that is none or a field that does not exist, is refused
+//! here with its place.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,7 +108,11 @@ impl Mapping {
     /// `InvalidInput` with the place of the fault.
     pub fn parse(text: &str, is_field: impl Fn(&str) -> bool) -> Result<Self, StepError> {
         let mut mapping = Self::default();
-        let separator = if text.trim_end().contains('\n') { '\n' } else { ';' };
+        let separator = if text.trim_end().contains('\n') {
+            '\n'
+        } else {
+            ';'
+        };
         let mut begin = 0;
         for part in text.split(separator) {
             let entry = part.trim();
@@ -118,7 +125,12 @@ impl Mapping {
                 let what = "an entry on a line of its own ends without `;`";
                 return Err(fault(PARAMETER, text, at + entry.len() - 1, what));
             }
-            mapping.read(&Entry { text, at, own: entry, is_field: &is_field })?;
+            mapping.read(&Entry {
+                text,
+                at,
+                own: entry,
+                is_field: &is_field,
+            })?;
         }
         Ok(mapping)
     }
@@ -129,7 +141,11 @@ impl Mapping {
         other.tag.extend(self.tag);
         other.selectors.extend(self.selectors);
         other.defaults.extend(self.defaults);
-        Self { all_tags: self.all_tags.or(other.all_tags), tags: self.tags.or(other.tags), ..other }
+        Self {
+            all_tags: self.all_tags.or(other.all_tags),
+            tags: self.tags.or(other.tags),
+            ..other
+        }
     }
 
     /// Whether it maps nothing.
@@ -141,7 +157,11 @@ impl Mapping {
     /// Whether anything is selected from this field.
     #[must_use]
     pub fn uses(&self, field: &str) -> bool {
-        let selectors = self.tags.iter().chain(self.tag.values().map(|(one, _)| one)).chain(self.selectors.values());
+        let selectors = self
+            .tags
+            .iter()
+            .chain(self.tag.values().map(|(one, _)| one))
+            .chain(self.selectors.values());
         let mut terms = selectors.flat_map(|selector| selector.0.iter().flatten().flatten());
         terms.any(|term| matches!(term, Term::Field(name) if name == field))
     }
@@ -162,19 +182,34 @@ impl Mapping {
                 attributes.insert(name.clone(), default.to_owned());
             }
         }
-        for name in self.defaults.keys().filter(|name| *name != "tags" && !self.selectors.contains_key(*name)) {
+        for name in self
+            .defaults
+            .keys()
+            .filter(|name| *name != "tags" && !self.selectors.contains_key(*name))
+        {
             if let Some(default) = self.default_of(name) {
                 attributes.insert(name.clone(), default.to_owned());
             }
         }
         let nodename = attributes.remove("nodename").unwrap_or_default();
-        let mut node = Node { nodename, tags: self.tags(of), attributes };
+        let mut node = Node {
+            nodename,
+            tags: self.tags(of),
+            attributes,
+        };
         self.refer(&mut node);
         if node.nodename.trim().is_empty() {
-            let hostname = node.attributes.get("hostname").filter(|name| !name.trim().is_empty());
+            let hostname = node
+                .attributes
+                .get("hostname")
+                .filter(|name| !name.trim().is_empty());
             node.nodename = hostname.map_or_else(|| of.id().to_owned(), Clone::clone);
         }
-        let port = node.attributes.get("sshport").filter(|port| !matches!(port.as_str(), "" | "22")).cloned();
+        let port = node
+            .attributes
+            .get("sshport")
+            .filter(|port| !matches!(port.as_str(), "" | "22"))
+            .cloned();
         if let (Some(port), Some(hostname)) = (port, node.attributes.get_mut("hostname")) {
             *hostname = format!("{hostname}:{port}");
         }
@@ -182,14 +217,26 @@ impl Mapping {
     }
 
     fn default_of(&self, name: &str) -> Option<&str> {
-        self.defaults.get(name).map(String::as_str).filter(|default| !default.is_empty())
+        self.defaults
+            .get(name)
+            .map(String::as_str)
+            .filter(|default| !default.is_empty())
     }
 
     fn tags(&self, of: &impl Fields) -> BTreeSet<String> {
-        let selected = self.tags.as_ref().and_then(|selector| selector.value(of).map(Cow::Owned));
-        let listed = selected.or_else(|| self.default_of("tags").map(Cow::Borrowed)).unwrap_or_default();
-        let mut tags: BTreeSet<_> =
-            listed.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect();
+        let selected = self
+            .tags
+            .as_ref()
+            .and_then(|selector| selector.value(of).map(Cow::Owned));
+        let listed = selected
+            .or_else(|| self.default_of("tags").map(Cow::Borrowed))
+            .unwrap_or_default();
+        let mut tags: BTreeSet<_> = listed
+            .split(',')
+            .map(str::trim)
+            .filter(|tag| !tag.is_empty())
+            .map(str::to_owned)
+            .collect();
         for (name, (selector, wanted)) in &self.tag {
             let value = selector.value(of);
             if value.is_some() && (wanted.is_none() || *wanted == value) {
@@ -219,9 +266,17 @@ impl Mapping {
     }
 
     fn read(&mut self, entry: &Entry<'_>) -> Result<(), StepError> {
-        const KINDS: &str = "NAME.selector=…, NAME.default=…, tag.NAME.selector=… or attributes.selector=tags/*";
-        let unknown = || entry.wrong(0, format_args!("expected {KINDS}, found {}", found(entry.own)));
-        let Some((key, value)) = entry.own.split_once('=') else { return unknown() };
+        const KINDS: &str =
+            "NAME.selector=…, NAME.default=…, tag.NAME.selector=… or attributes.selector=tags/*";
+        let unknown = || {
+            entry.wrong(
+                0,
+                format_args!("expected {KINDS}, found {}", found(entry.own)),
+            )
+        };
+        let Some((key, value)) = entry.own.split_once('=') else {
+            return unknown();
+        };
         let value_at = key.len() + 1 + (value.len() - value.trim_start().len());
         let (key, value) = (key.trim(), value.trim());
         if let Some(name) = key.strip_suffix(".default").map(str::trim) {
@@ -231,16 +286,31 @@ impl Mapping {
             self.defaults.insert(name.to_owned(), value.to_owned());
             return Ok(());
         }
-        let Some(name) = key.strip_suffix(".selector").map(str::trim) else { return unknown() };
+        let Some(name) = key.strip_suffix(".selector").map(str::trim) else {
+            return unknown();
+        };
         match (name, name.strip_prefix("tag.").map(str::trim)) {
-            ("attributes", _) if value.is_empty() || value == "tags/*" => self.all_tags = Some(!value.is_empty()),
-            ("attributes", _) => return entry.wrong(value_at, "expected `tags/*`, which makes every tag an attribute"),
+            ("attributes", _) if value.is_empty() || value == "tags/*" => {
+                self.all_tags = Some(!value.is_empty())
+            }
+            ("attributes", _) => {
+                return entry.wrong(
+                    value_at,
+                    "expected `tags/*`, which makes every tag an attribute",
+                );
+            }
             ("tags", _) => self.tags = Some(entry.selector(value_at, value, true, false)?.0),
             (_, Some(tag)) if !tag.is_empty() => {
-                self.tag.insert(tag.to_owned(), entry.selector(value_at, value, false, true)?);
+                self.tag.insert(
+                    tag.to_owned(),
+                    entry.selector(value_at, value, false, true)?,
+                );
             }
             (name, None) if !name.is_empty() && !name.contains('.') => {
-                self.selectors.insert(name.to_owned(), entry.selector(value_at, value, false, false)?.0);
+                self.selectors.insert(
+                    name.to_owned(),
+                    entry.selector(value_at, value, false, false)?.0,
+                );
             }
             _ => return unknown(),
         }
@@ -261,8 +331,8 @@ impl Entry<'_> {
         Err(fault(PARAMETER, self.text, self.at + at, what))
     }
 
-    /// A selector that stands at `begin`, and what it must equal. `may_merge`: whether `|` does, `may_equal`: whether `=`
-    /// begins the value that it must have.
+    /// A selector that stands at `begin`, and what it must equal. `may_merge`: whether `|` does,
+    /// `may_equal`: whether `=` begins the value that it must have.
     fn selector(
         &self,
         begin: usize,
@@ -273,7 +343,8 @@ impl Entry<'_> {
         if text.is_empty() {
             return Ok((Selector::default(), None));
         }
-        let ends_term = |c: char| matches!(c, ',' | '+') || may_merge && c == '|' || may_equal && c == '=';
+        let ends_term =
+            |c: char| matches!(c, ',' | '+') || may_merge && c == '|' || may_equal && c == '=';
         let mut alternatives = vec![vec![Vec::new()]];
         let mut rest = text;
         loop {
@@ -303,7 +374,12 @@ impl Entry<'_> {
     }
 
     /// The term with which a text begins, and the rest from the sign behind it on.
-    fn term<'r>(&self, at: usize, text: &'r str, ends: impl Fn(char) -> bool) -> Result<(Term, &'r str), StepError> {
+    fn term<'r>(
+        &self,
+        at: usize,
+        text: &'r str,
+        ends: impl Fn(char) -> bool,
+    ) -> Result<(Term, &'r str), StepError> {
         let begin = text.trim_start();
         let at = at + (text.len() - begin.len());
         if let Some(sign) = begin.chars().next().filter(|c| matches!(c, '\'' | '"')) {
@@ -315,16 +391,25 @@ impl Entry<'_> {
                 return Ok((Term::Text(literal.to_owned()), rest));
             }
             let at = at + (begin.len() - rest.len());
-            return self.wrong(at, format_args!("expected `+` or `,` behind the text, found {}", found(rest)));
+            return self.wrong(
+                at,
+                format_args!("expected `+` or `,` behind the text, found {}", found(rest)),
+            );
         }
         let (name, rest) = begin.split_at(begin.find(&ends).unwrap_or(begin.len()));
         let name = name.trim_end();
         match name.strip_prefix("tags/") {
-            Some("*") => self.wrong(at, "`tags/*` is for attributes.selector only; name one tag, as in `tags/Name`"),
+            Some("*") => self.wrong(
+                at,
+                "`tags/*` is for attributes.selector only; name one tag, as in `tags/Name`",
+            ),
             Some("") => self.wrong(at, "expected a tag's name behind `tags/`"),
             Some(tag) => Ok((Term::Tag(tag.to_owned()), rest)),
             None if name.is_empty() => {
-                let what = format!("expected a field, tags/NAME or a quoted text, found {}", found(begin));
+                let what = format!(
+                    "expected a field, tags/NAME or a quoted text, found {}",
+                    found(begin)
+                );
                 self.wrong(at, what)
             }
             None if !is_path(name) || !(self.is_field)(name) => {
@@ -337,8 +422,12 @@ impl Entry<'_> {
 
 /// Whether this could be a field: words with points between them.
 fn is_path(name: &str) -> bool {
-    let is_word =
-        |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let is_word = |word: &str| {
+        !word.is_empty()
+            && word
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    };
     name.split('.').all(is_word)
 }
 
@@ -346,7 +435,10 @@ impl Selector {
     /// The first alternative that has a value.
     fn value(&self, of: &impl Fields) -> Option<String> {
         self.0.iter().find_map(|merged| {
-            let values: Vec<_> = merged.iter().filter_map(|terms| joined(terms, of)).collect();
+            let values: Vec<_> = merged
+                .iter()
+                .filter_map(|terms| joined(terms, of))
+                .collect();
             (!values.is_empty()).then(|| values.join(","))
         })
     }
@@ -363,7 +455,10 @@ fn joined(terms: &[Term], of: &impl Fields) -> Option<String> {
                 continue;
             }
             Term::Field(name) => of.field(name),
-            Term::Tag(name) => of.tags().find(|(key, _)| key == name).map(|(_, value)| Cow::Borrowed(value)),
+            Term::Tag(name) => of
+                .tags()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| Cow::Borrowed(value)),
         };
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             has_value = true;
@@ -378,25 +473,54 @@ impl fmt::Display for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut entries = Vec::new();
         if let Some(all_tags) = self.all_tags {
-            entries.push(format!("attributes.selector={}", if all_tags { "tags/*" } else { "" }));
+            entries.push(format!(
+                "attributes.selector={}",
+                if all_tags { "tags/*" } else { "" }
+            ));
         }
-        entries.extend(self.selectors.iter().map(|(name, selector)| format!("{name}.selector={selector}")));
-        entries.extend(self.defaults.iter().map(|(name, default)| format!("{name}.default={default}")));
-        entries.extend(self.tags.iter().map(|selector| format!("tags.selector={selector}")));
+        entries.extend(
+            self.selectors
+                .iter()
+                .map(|(name, selector)| format!("{name}.selector={selector}")),
+        );
+        entries.extend(
+            self.defaults
+                .iter()
+                .map(|(name, default)| format!("{name}.default={default}")),
+        );
+        entries.extend(
+            self.tags
+                .iter()
+                .map(|selector| format!("tags.selector={selector}")),
+        );
         for (name, (selector, wanted)) in &self.tag {
-            let wanted = wanted.as_ref().map(|value| format!("={value}")).unwrap_or_default();
+            let wanted = wanted
+                .as_ref()
+                .map(|value| format!("={value}"))
+                .unwrap_or_default();
             entries.push(format!("tag.{name}.selector={selector}{wanted}"));
         }
         let text = entries.join("\n");
         // One line alone would be taken for several entries.
-        if entries.len() == 1 && text.contains(';') { write!(f, "\n{text}") } else { f.write_str(&text) }
+        if entries.len() == 1 && text.contains(';') {
+            write!(f, "\n{text}")
+        } else {
+            f.write_str(&text)
+        }
     }
 }
 
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let terms = |terms: &Vec<Term>| terms.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
-        let merged = |merged: &Vec<Vec<Term>>| merged.iter().map(terms).collect::<Vec<_>>().join("|");
+        let terms = |terms: &Vec<Term>| {
+            terms
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("+")
+        };
+        let merged =
+            |merged: &Vec<Vec<Term>>| merged.iter().map(terms).collect::<Vec<_>>().join("|");
         f.write_str(&self.0.iter().map(merged).collect::<Vec<_>>().join(","))
     }
 }

@@ -4,18 +4,29 @@ use std::cmp::Ordering;
 
 use super::Node;
 
-/// Sorts nodes by an attribute, as Rundeck's rank attribute and rank order say; by name where there is none.
+/// Sorts nodes by an attribute, as Rundeck's rank attribute and rank order say; by name where there
+/// is none.
 ///
-/// An attribute that is an integer wherever it is found is compared as a number, any other as text. Nodes with the same
-/// rank follow by name, and nodes without one come last, by name too, whichever way the ranks go.
+/// An attribute that is an integer wherever it is found is compared as a number, any other as text.
+/// Nodes with the same rank follow by name, and nodes without one come last, by name too, whichever
+/// way the ranks go.
 pub fn sort(nodes: &mut [Node], rank_attribute: Option<&str>, descending: bool) {
     let turned = |order: Ordering| if descending { order.reverse() } else { order };
-    let Some(attribute) = rank_attribute.filter(|name| !matches!(*name, "name" | "nodename")) else {
+    let Some(attribute) = rank_attribute.filter(|name| !matches!(*name, "name" | "nodename"))
+    else {
         return nodes.sort_by(|a, b| turned(a.nodename.cmp(&b.nodename)));
     };
-    let rank = |node: &Node| node.get(attribute).map(str::trim).filter(|rank| !rank.is_empty()).map(str::to_owned);
+    let rank = |node: &Node| {
+        node.get(attribute)
+            .map(str::trim)
+            .filter(|rank| !rank.is_empty())
+            .map(str::to_owned)
+    };
     let number = |rank: &str| rank.parse::<i64>().ok();
-    let is_numeric = nodes.iter().filter_map(rank).all(|rank| number(&rank).is_some());
+    let is_numeric = nodes
+        .iter()
+        .filter_map(rank)
+        .all(|rank| number(&rank).is_some());
     nodes.sort_by(|a, b| {
         let by_rank = match (rank(a), rank(b)) {
             (Some(a), Some(b)) if is_numeric => turned(number(&a).cmp(&number(&b))),
@@ -53,7 +64,10 @@ mod tests {
         let numbers = [("a", "10"), ("b", "9"), ("c", "-1"), ("d", " 9 ")];
         assert_eq!(sorted(&numbers, Some("rank"), false), ["c", "b", "d", "a"]);
         assert_eq!(sorted(&numbers, Some("rank"), true), ["a", "b", "d", "c"]);
-        assert_eq!(sorted(&[("a", "9"), ("b", "10"), ("c", "x")], Some("rank"), false), ["b", "a", "c"]);
+        assert_eq!(
+            sorted(&[("a", "9"), ("b", "10"), ("c", "x")], Some("rank"), false),
+            ["b", "a", "c"]
+        );
     }
 
     #[test]

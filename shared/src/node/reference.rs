@@ -1,4 +1,5 @@
-//! `${node.NAME}` in a text: the one expander, for defaults of a mapping and for parameters of steps.
+//! `${node.NAME}` in a text: the one expander, for defaults of a mapping and for parameters of
+//! steps.
 
 use std::borrow::Cow;
 
@@ -11,11 +12,12 @@ const END: char = '}';
 
 /// The text with the node's values in place of its references, `${node.NAME}`.
 ///
-/// - `NAME` is `name`, `nodename`, `tags` (joined with commas) or any attribute, by the names that [`Node::get`] knows.
-/// - A reference to something that the node does not have is replaced with nothing, as Rundeck does in the configuration
-///   of a plugin.
-/// - Text that is not a reference stays as it is: `${node.x` without an end, a name that is empty or holds white space,
-///   `$` or `{`, and references to anything but a node.
+/// - `NAME` is `name`, `nodename`, `tags` (joined with commas) or any attribute, by the names that
+///   [`Node::get`] knows.
+/// - A reference to something that the node does not have is replaced with nothing, as Rundeck does
+///   in the configuration of a plugin.
+/// - Text that is not a reference stays as it is: `${node.x` without an end, a name that is empty
+///   or holds white space, `$` or `{`, and references to anything but a node.
 /// - A value is not read again: a reference in it stays text.
 #[must_use]
 pub fn expand<'t>(text: &'t str, node: &Node) -> Cow<'t, str> {
@@ -41,11 +43,15 @@ pub fn expand<'t>(text: &'t str, node: &Node) -> Cow<'t, str> {
     Cow::Owned(expanded)
 }
 
-/// The name with which a text begins, and whether it is one: not empty, with the reference's end behind it.
+/// The name with which a text begins, and whether it is one: not empty, with the reference's end
+/// behind it.
 fn name_at(text: &str) -> (&str, bool) {
     let is_outside = |c: char| c == END || c == '$' || c == '{' || c.is_whitespace();
     let name = &text[..text.find(is_outside).unwrap_or(text.len())];
-    (name, !name.is_empty() && text[name.len()..].starts_with(END))
+    (
+        name,
+        !name.is_empty() && text[name.len()..].starts_with(END),
+    )
 }
 
 fn push_value(text: &mut String, name: &str, node: &Node) {
@@ -90,7 +96,17 @@ mod tests {
 
     #[test]
     fn what_is_no_reference_stays() {
-        for text in ["", "$", "${", "${node.", "a ${node.name", "${node.}", "${node.a b}", "${job.name}", "$${HOME}"] {
+        for text in [
+            "",
+            "$",
+            "${",
+            "${node.",
+            "a ${node.name",
+            "${node.}",
+            "${node.a b}",
+            "${job.name}",
+            "$${HOME}",
+        ] {
             assert_eq!(expand(text, &node()), text);
         }
         assert_eq!(expand("${node.x${node.name}}", &node()), "${node.xweb-1}");

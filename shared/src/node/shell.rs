@@ -1,11 +1,13 @@
-//! Text that a shell reads as what it is, and never as code: the one place that quotes for a POSIX shell.
+//! Text that a shell reads as what it is, and never as code: the one place that quotes for a POSIX
+//! shell.
 
 use std::borrow::Cow;
 
 /// A value as one word of a POSIX shell.
 ///
-/// SSM documents put values of their own in place of `{{name}}`, and of `$$` perhaps one `$`: neither is in a word made
-/// here, because quotes are closed and opened between the two, which a shell takes for nothing.
+/// SSM documents put values of their own in place of `{{name}}`, and of `$$` perhaps one `$`:
+/// neither is in a word made here, because quotes are closed and opened between the two, which a
+/// shell takes for nothing.
 /// <https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-param-runcommand.html>
 #[must_use]
 pub fn word(value: &str) -> String {
@@ -30,15 +32,24 @@ pub fn line<'a>(values: impl IntoIterator<Item = &'a str>) -> String {
     values.into_iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// Values as words of one line for people to read: quoted only where a shell would read something else.
+/// Values as words of one line for people to read: quoted only where a shell would read something
+/// else.
 #[must_use]
 pub fn readable_line<'a>(values: impl IntoIterator<Item = &'a str>) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     let readable = |value: &'a str| {
         let needs_no_quotes = !value.is_empty() && value.chars().all(is_plain);
-        if needs_no_quotes { Cow::Borrowed(value) } else { Cow::Owned(word(value)) }
+        if needs_no_quotes {
+            Cow::Borrowed(value)
+        } else {
+            Cow::Owned(word(value))
+        }
     };
-    values.into_iter().map(readable).collect::<Vec<_>>().join(" ")
+    values
+        .into_iter()
+        .map(readable)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]
@@ -81,10 +92,21 @@ mod tests {
     fn read_by_sh(line: &str) -> Vec<String> {
         // Behind a word of its own, so that no value at all is told apart from an empty one.
         let script = format!("printf '%s\\0' begin {line}");
-        let output = Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
-        assert!(output.status.success() && output.stderr.is_empty(), "{script}: {output:?}");
+        let output = Command::new("/bin/sh")
+            .args(["-c", &script])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{script}: {output:?}"
+        );
         let text = String::from_utf8(output.stdout).unwrap();
-        let words: Vec<_> = text.strip_suffix('\0').unwrap().split('\0').map(str::to_owned).collect();
+        let words: Vec<_> = text
+            .strip_suffix('\0')
+            .unwrap()
+            .split('\0')
+            .map(str::to_owned)
+            .collect();
         assert_eq!(words[0], "begin");
         words[1..].to_vec()
     }
@@ -108,7 +130,10 @@ mod tests {
 
     #[test]
     fn a_readable_line_quotes_only_what_needs_it() {
-        assert_eq!(readable_line(["ls", "-l", "/tmp", "a b", "", "--x=1"]), "ls -l /tmp 'a b' '' --x=1");
+        assert_eq!(
+            readable_line(["ls", "-l", "/tmp", "a b", "", "--x=1"]),
+            "ls -l /tmp 'a b' '' --x=1"
+        );
     }
 
     proptest! {

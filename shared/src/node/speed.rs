@@ -25,13 +25,24 @@ struct Instance {
 impl Instance {
     fn new(number: usize) -> Self {
         let tag = |key: &str, value: String| (key.to_owned(), value);
-        let mut tags: Vec<_> =
-            (0..7).map(|n| tag(&format!("company:cost-center-{n}"), format!("{number}-{n}"))).collect();
-        tags.push(tag("Name", format!("web-{number:05}.eu-west-1.example.com")));
-        tags.push(tag("Rundeck-Tags", format!("web, prod, shard-{}", number % 10)));
+        let mut tags: Vec<_> = (0..7)
+            .map(|n| tag(&format!("company:cost-center-{n}"), format!("{number}-{n}")))
+            .collect();
+        tags.push(tag(
+            "Name",
+            format!("web-{number:05}.eu-west-1.example.com"),
+        ));
+        tags.push(tag(
+            "Rundeck-Tags",
+            format!("web, prod, shard-{}", number % 10),
+        ));
         tags.push(tag("Rundeck-User", "admin".into()));
         let ip = format!("10.{}.{}.{}", number >> 16, number >> 8 & 255, number & 255);
-        Self { id: format!("i-{number:017x}"), ip, tags }
+        Self {
+            id: format!("i-{number:017x}"),
+            ip,
+            tags,
+        }
     }
 }
 
@@ -52,14 +63,19 @@ impl Fields for Instance {
     }
 
     fn tags(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.tags.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        self.tags
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
     }
 }
 
 /// What this thread has used of a processor. The time of day would tell what else the machine does.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        u32::try_from(time.tv_nsec).unwrap(),
+    )
 }
 
 #[test]
@@ -71,12 +87,19 @@ fn ten_thousand_instances_are_mapped_filtered_and_sorted_within_a_fifth_of_a_sec
         "name: web-0[0-4].*|web-1.* tags: running+shard-[1-3],none hostname: 10\\..* !osFamily: windows"
             .parse()
             .unwrap();
-    let mut nodes: Vec<Node> = instances.iter().map(|instance| mapping.node(instance)).collect();
+    let mut nodes: Vec<Node> = instances
+        .iter()
+        .map(|instance| mapping.node(instance))
+        .collect();
     nodes.retain(|node| filter.matches(node));
     order::sort(&mut nodes, Some("hostname"), true);
     let taken = processor_time().checked_sub(begin).unwrap();
     println!("{NODES} nodes were mapped, filtered and sorted in {taken:?}");
     assert_eq!(nodes.len(), 1500);
-    let limit = if cfg!(debug_assertions) { UNOPTIMISED } else { RELEASED };
+    let limit = if cfg!(debug_assertions) {
+        UNOPTIMISED
+    } else {
+        RELEASED
+    };
     assert!(taken < limit, "{taken:?} is longer than {limit:?}");
 }

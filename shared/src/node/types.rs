@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A machine or container that commands can run on: a name, tags and attributes, as Rundeck has them.
+/// A machine or container that commands can run on: a name, tags and attributes, as Rundeck has
+/// them.
 ///
-/// As JSON it is one flat object, `{"nodename": "web-1", "tags": ["web"], "hostname": "10.0.0.1", …}`.
+/// As JSON it is one flat object, `{"nodename": "web-1", "tags": ["web"], "hostname": "10.0.0.1",
+/// …}`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Node {
     /// The node's name. Two nodes of different accounts may have the same.
@@ -15,15 +17,17 @@ pub struct Node {
     /// Its tags, each without spaces around it.
     #[serde(default)]
     pub tags: BTreeSet<String>,
-    /// Everything else: `hostname`, `username`, `description`, `osName`, `osFamily`, `osArch`, `osVersion` and any
-    /// others. Every source adds `source` (the step's name without `-nodes`), `account`, `accountId` and `region`.
+    /// Everything else: `hostname`, `username`, `description`, `osName`, `osFamily`, `osArch`,
+    /// `osVersion` and any others. Every source adds `source` (the step's name without `-nodes`),
+    /// `account`, `accountId` and `region`.
     #[serde(flatten)]
     pub attributes: BTreeMap<String, String>,
 }
 
 impl Node {
-    /// What the node has under a name, as filters and `${node.…}` give it: `name` and `nodename` are the node's name, and
-    /// `os-name`, `os-family`, `os-arch` and `os-version` are what Rundeck calls `osName` and so on elsewhere.
+    /// What the node has under a name, as filters and `${node.…}` give it: `name` and `nodename`
+    /// are the node's name, and `os-name`, `os-family`, `os-arch` and `os-version` are what Rundeck
+    /// calls `osName` and so on elsewhere.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         let attribute = match name {
@@ -45,8 +49,8 @@ pub struct Outcome {
     pub status: Status,
     /// The command's exit code; null where it is not known, which is never success.
     pub exit_code: Option<i32>,
-    /// What it wrote to standard output and, where the two are not told apart, to standard error: the last part, where
-    /// it is long.
+    /// What it wrote to standard output and, where the two are not told apart, to standard error:
+    /// the last part, where it is long.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub output: String,
     /// What it wrote to standard error, where that is told apart.
@@ -74,7 +78,9 @@ pub struct CommandResults {
 }
 
 /// What became of a command on one node.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// It ran and ended with exit code 0.
@@ -130,12 +136,17 @@ impl NodeResult {
     /// Whether every step so far succeeded.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        self.steps.iter().all(|step| step.outcome.status.is_success())
+        self.steps
+            .iter()
+            .all(|step| step.outcome.status.is_success())
     }
 
     /// The step that failed, else the last one.
     #[must_use]
     pub fn decisive(&self) -> Option<&StepResult> {
-        self.steps.iter().find(|step| !step.outcome.status.is_success()).or(self.steps.last())
+        self.steps
+            .iter()
+            .find(|step| !step.outcome.status.is_success())
+            .or(self.steps.last())
     }
 }

@@ -46,7 +46,8 @@ pub struct Context {
     lines: Mutex<Lines>,
 }
 
-/// How the artifacts bucket is reached: as the function itself, never with a customer's credentials.
+/// How the artifacts bucket is reached: as the function itself, never with a customer's
+/// credentials.
 #[derive(Debug)]
 pub(crate) enum Artifacts {
     /// From the function's own configuration and settings.
@@ -79,7 +80,10 @@ impl Context {
         deadline: Instant,
         prober: Option<Prober>,
     ) -> Self {
-        let regions = prober.as_ref().map_or_else(|| vec![place.region.clone()], |p| p.record.account.regions.clone());
+        let regions = prober.as_ref().map_or_else(
+            || vec![place.region.clone()],
+            |p| p.record.account.regions.clone(),
+        );
         let (customer, account) = (customer.to_owned(), account.to_owned());
         let secrets = session.secrets.clone();
         let (artifacts, lines) = (None, Mutex::default());
@@ -138,53 +142,66 @@ impl Context {
         &self.account
     }
 
-    /// The Regions that the account's record allows, the one worked in among them. A step that looks into others than
-    /// its own asks for no more than these.
+    /// The Regions that the account's record allows, the one worked in among them. A step that
+    /// looks into others than its own asks for no more than these.
     #[must_use]
     pub fn regions(&self) -> &[String] {
         &self.regions
     }
 
-    /// The second place that the step works in: the one that its [`Step::peer`](crate::Step::peer) names. What it is to
-    /// say, it says here and not there.
+    /// The second place that the step works in: the one that its [`Step::peer`](crate::Step::peer)
+    /// names. What it is to say, it says here and not there.
     ///
     /// # Errors
     /// `Internal` where it names none.
     pub fn peer(&self) -> Result<&Self, StepError> {
-        self.peer.as_deref().ok_or_else(|| ErrorName::Internal.because("the step names no second place to work in"))
+        self.peer
+            .as_deref()
+            .ok_or_else(|| ErrorName::Internal.because("the step names no second place to work in"))
     }
 
-    /// A client for the account, as in `ctx.client(aws_sdk_ec2::Client::new)`; kept with the credentials.
-    pub fn client<C: Clone + Send + Sync + 'static>(&self, make: impl FnOnce(&SdkConfig) -> C) -> C {
+    /// A client for the account, as in `ctx.client(aws_sdk_ec2::Client::new)`; kept with the
+    /// credentials.
+    pub fn client<C: Clone + Send + Sync + 'static>(
+        &self,
+        make: impl FnOnce(&SdkConfig) -> C,
+    ) -> C {
         self.session.client(make)
     }
 
-    /// A place in Stepward's own artifacts bucket for an object that a customer's machines fetch by a link: another for
-    /// every step, item and purpose, and for every call of it the same. The bucket is reached as the function itself.
+    /// A place in Stepward's own artifacts bucket for an object that a customer's machines fetch by
+    /// a link: another for every step, item and purpose, and for every call of it the same. The
+    /// bucket is reached as the function itself.
     ///
     /// # Errors
-    /// `Internal` where the function has no artifacts bucket, `InvalidInput` where a name of the execution leads
-    /// elsewhere.
+    /// `Internal` where the function has no artifacts bucket, `InvalidInput` where a name of the
+    /// execution leads elsewhere.
     pub fn scratch(&self, purpose: &str) -> Result<Scratch, StepError> {
         let folder = artifact::folder(&self.customer, &self.execution)?;
         let key = format!("{folder}.scratch/{}", self.client_token(purpose));
         match &self.artifacts {
-            Some(Artifacts::Own(own)) => {
-                Ok(Scratch::new(aws_sdk_s3::Client::new(own), settings::artifacts_bucket()?, key))
-            }
+            Some(Artifacts::Own(own)) => Ok(Scratch::new(
+                aws_sdk_s3::Client::new(own),
+                settings::artifacts_bucket()?,
+                key,
+            )),
             Some(Artifacts::Given(s3, bucket)) => Ok(Scratch::new(s3.clone(), bucket, key)),
-            None => Err(ErrorName::Internal.because("this function has no way to the artifacts bucket")),
+            None => {
+                Err(ErrorName::Internal.because("this function has no way to the artifacts bucket"))
+            }
         }
     }
 
-    /// What clients for the account are made from: its credentials, Region and endpoints, for what the SDK has no client for.
+    /// What clients for the account are made from: its credentials, Region and endpoints, for what
+    /// the SDK has no client for.
     #[must_use]
     pub fn config(&self) -> &SdkConfig {
         &self.session.config
     }
 
-    /// The ARN of the role session that the step works as, as AWS shows it with what the session made: no other
-    /// execution has the same. `None` where the account is entered without a role. It is not for the log.
+    /// The ARN of the role session that the step works as, as AWS shows it with what the session
+    /// made: no other execution has the same. `None` where the account is entered without a role.
+    /// It is not for the log.
     #[must_use]
     pub fn session_arn(&self) -> Option<&str> {
         self.session.arn.as_deref()
@@ -196,8 +213,8 @@ impl Context {
         self.deadline
     }
 
-    /// Says something to the operator: a line in the step's answer and in CloudWatch Logs, without secrets and role
-    /// ARNs.
+    /// Says something to the operator: a line in the step's answer and in CloudWatch Logs, without
+    /// secrets and role ARNs.
     pub fn log(&self, line: impl Display) {
         let line = without_role_arns(&self.mask(&line.to_string()));
         tracing::info!("{line}");
@@ -211,9 +228,13 @@ impl Context {
     }
 
     pub(crate) fn take_log(&self) -> Vec<String> {
-        let mut lines = std::mem::take(&mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut lines =
+            std::mem::take(&mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner));
         if lines.dropped > 0 {
-            lines.kept.push(format!("… {} more lines are in CloudWatch Logs", lines.dropped));
+            lines.kept.push(format!(
+                "… {} more lines are in CloudWatch Logs",
+                lines.dropped
+            ));
         }
         lines.kept
     }
@@ -228,13 +249,28 @@ impl Context {
         self.secrets.mask_in(value)
     }
 
-    /// A client token: the same for every call for the same step of the same execution, another for any other.
-    /// 64 characters, which every AWS API with client tokens takes.
+    /// A client token: the same for every call for the same step of the same execution, another for
+    /// any other. 64 characters, which every AWS API with client tokens takes.
     #[must_use]
     pub fn client_token(&self, purpose: &str) -> String {
-        let Execution { id, job, step, item, .. } = &self.execution;
+        let Execution {
+            id,
+            job,
+            step,
+            item,
+            ..
+        } = &self.execution;
         let item = item.as_deref().unwrap_or_default();
-        let parts = [&self.customer, &self.account, &self.place.region, id, job, step, item, purpose];
+        let parts = [
+            &self.customer,
+            &self.account,
+            &self.place.region,
+            id,
+            job,
+            step,
+            item,
+            purpose,
+        ];
         // JSON, because it keeps ("ab", "c") and ("a", "bc") apart.
         sha256(&serde_json::json!(parts).to_string())
     }
@@ -242,7 +278,9 @@ impl Context {
     /// A link into the AWS console, as in `ctx.console("ec2/home", "Instances:instanceId=i-1")`.
     #[must_use]
     pub fn console(&self, page: &str, fragment: &str) -> String {
-        let Place { partition, region, .. } = &self.place;
+        let Place {
+            partition, region, ..
+        } = &self.place;
         let domain = Partition::named_or_standard(partition).console;
         format!("https://{region}.{domain}/{page}?region={region}#{fragment}")
     }
@@ -250,17 +288,26 @@ impl Context {
     /// Whether an operator has decided to run in this account although its role lets strangers in.
     #[must_use]
     pub fn trust_is_overridden(&self) -> bool {
-        self.prober.as_ref().is_some_and(|prober| prober.record.account.trust == Trust::Overridden)
+        self.prober
+            .as_ref()
+            .is_some_and(|prober| prober.record.account.trust == Trust::Overridden)
     }
 
-    /// Proves that the account's role keeps strangers out. `None` for a provider that assumes no role.
+    /// Proves that the account's role keeps strangers out. `None` for a provider that assumes no
+    /// role.
     ///
     /// # Errors
     /// What [`trust::prove`] answers.
     pub async fn prove_trust(&self) -> Result<Option<Proof>, StepError> {
         match &self.prober {
-            Some(Prober { sts, record, attribution }) if record.provider() == Provider::AssumeRole => {
-                Box::pin(trust::prove(sts, &record.account, attribution)).await.map(Some)
+            Some(Prober {
+                sts,
+                record,
+                attribution,
+            }) if record.provider() == Provider::AssumeRole => {
+                Box::pin(trust::prove(sts, &record.account, attribution))
+                    .await
+                    .map(Some)
             }
             _ => Ok(None),
         }

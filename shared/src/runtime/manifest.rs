@@ -1,4 +1,5 @@
-//! What a step says of itself: `<step> describe` prints it, and pages, catalog and roles are made from it.
+//! What a step says of itself: `<step> describe` prints it, and pages, catalog and roles are made
+//! from it.
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,8 @@ pub struct Manifest {
     pub title: String,
     /// The rest of its documentation.
     pub description: String,
-    /// What it was proven against, and what that cannot show: the last paragraph of its documentation.
+    /// What it was proven against, and what that cannot show: the last paragraph of its
+    /// documentation.
     pub proven: String,
     /// JSON Schema of the parameters.
     pub parameters: Value,
@@ -51,8 +53,11 @@ impl Manifest {
         let fault = |error: &dyn std::fmt::Display| {
             ErrorName::Internal.because(format!("an example of {} does not fit: {error}", S::NAME))
         };
-        let place =
-            Place { partition: "aws".into(), region: "ap-southeast-2".into(), account_id: "222222222222".into() };
+        let place = Place {
+            partition: "aws".into(),
+            region: "ap-southeast-2".into(),
+            account_id: "222222222222".into(),
+        };
         let (mut here, mut there) = (Permissions::default(), Permissions::default());
         let (mut examples, mut longest) = (Vec::new(), 0);
         for text in S::EXAMPLES {
@@ -67,9 +72,16 @@ impl Manifest {
             }
         }
         let mut parameters = schema::<S>();
-        let documentation = parameters.as_object_mut().and_then(|schema| schema.remove("description"));
-        let documentation = documentation.as_ref().and_then(Value::as_str).unwrap_or_default();
-        let (title, rest) = documentation.split_once("\n\n").unwrap_or((documentation, ""));
+        let documentation = parameters
+            .as_object_mut()
+            .and_then(|schema| schema.remove("description"));
+        let documentation = documentation
+            .as_ref()
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let (title, rest) = documentation
+            .split_once("\n\n")
+            .unwrap_or((documentation, ""));
         let (description, proven) = rest.rsplit_once("\n\n").unwrap_or(("", rest));
         Ok(Self {
             name: S::NAME.into(),
@@ -80,7 +92,10 @@ impl Manifest {
             parameters,
             output: schema::<S::Output>(),
             examples,
-            errors: S::ERRORS.iter().map(|(name, text)| (*name, (*text).to_owned())).collect(),
+            errors: S::ERRORS
+                .iter()
+                .map(|(name, text)| (*name, (*text).to_owned()))
+                .collect(),
             permissions: here.of_any_parameters(),
             peer_permissions: there.of_any_parameters(),
             session_policy_characters: longest,
@@ -91,7 +106,9 @@ impl Manifest {
 }
 
 fn schema<T: JsonSchema>() -> Value {
-    let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
+    let schema = SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<T>();
     let mut schema = schema.to_value();
     if let Some(fields) = schema.as_object_mut() {
         // The Rust type's name means nothing to an operator.

@@ -1,4 +1,5 @@
-//! What node sources share: they look into several Regions at once, and one that fails does not hide the others' nodes.
+//! What node sources share: they look into several Regions at once, and one that fails does not
+//! hide the others' nodes.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,13 +16,19 @@ use crate::runtime::step::Function;
 
 /// Regions that are looked into at once: all that AWS has, in three turns.
 const AT_ONCE: usize = 12;
-/// Nodes that one call of a source keeps. They take about half a gigabyte, as nodes and as the answer.
+/// Nodes that one call of a source keeps. They take about half a gigabyte, as nodes and as the
+/// answer.
 const MOST_NODES: usize = 50_000;
 /// What is left of the step's time when a Region has not answered: enough to report the others.
 const MARGIN: Duration = Duration::from_secs(10);
 
-/// What a source's Lambda function is given: time for large lists, and memory for as many nodes as it keeps.
-pub const FUNCTION: Function = Function { timeout_seconds: 300, memory_mib: 1769, local_files: false };
+/// What a source's Lambda function is given: time for large lists, and memory for as many nodes as
+/// it keeps.
+pub const FUNCTION: Function = Function {
+    timeout_seconds: 300,
+    memory_mib: 1769,
+    local_files: false,
+};
 
 /// What a node source found.
 #[derive(Debug, Deserialize, JsonSchema, Serialize)]
@@ -56,7 +63,9 @@ impl Tally {
         if self.0.fetch_add(nodes, Ordering::Relaxed) + nodes <= MOST_NODES {
             return Ok(());
         }
-        let message = format!("there are more than {MOST_NODES} nodes: ask for fewer at once, by Region or filter");
+        let message = format!(
+            "there are more than {MOST_NODES} nodes: ask for fewer at once, by Region or filter"
+        );
         Err(ErrorName::Conflict.because(message))
     }
 
@@ -65,7 +74,8 @@ impl Tally {
     }
 }
 
-/// The Regions that `regions` names: the step's own for none, and for `all` every one that the account's record allows.
+/// The Regions that `regions` names: the step's own for none, and for `all` every one that the
+/// account's record allows.
 ///
 /// # Errors
 /// `InvalidInput` for a Region that the record does not allow.
@@ -75,7 +85,10 @@ pub fn regions(ctx: &Context, asked: &[String]) -> Result<Vec<String>, StepError
         [all] if all == "all" => ctx.regions().to_vec(),
         some => some.to_vec(),
     };
-    if let Some(region) = regions.iter().find(|region| !ctx.regions().contains(region)) {
+    if let Some(region) = regions
+        .iter()
+        .find(|region| !ctx.regions().contains(region))
+    {
         return Err(ErrorName::InvalidInput.because(format!(
             "regions: account {} is not used in {region:?}; its record allows {}",
             ctx.account(),
@@ -87,11 +100,17 @@ pub fn regions(ctx: &Context, asked: &[String]) -> Result<Vec<String>, StepError
     Ok(regions)
 }
 
-/// Gives a node what every source's nodes have, whatever the mapping says: where it is, and who found it.
+/// Gives a node what every source's nodes have, whatever the mapping says: where it is, and who
+/// found it.
 pub fn place(ctx: &Context, source: &str, region: &str, node: &mut Node) {
-    let places =
-        [("source", source), ("account", ctx.account()), ("accountId", &ctx.place.account_id), ("region", region)];
-    node.attributes.extend(places.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let places = [
+        ("source", source),
+        ("account", ctx.account()),
+        ("accountId", &ctx.place.account_id),
+        ("region", region),
+    ];
+    node.attributes
+        .extend(places.map(|(name, value)| (name.to_owned(), value.to_owned())));
 }
 
 /// The nodes of all these Regions, several at once.
@@ -107,7 +126,10 @@ pub async fn find<F>(
 where
     F: Future<Output = Result<Vec<Node>, StepError>> + Send,
 {
-    let deadline = ctx.deadline().checked_sub(MARGIN).unwrap_or_else(|| ctx.deadline());
+    let deadline = ctx
+        .deadline()
+        .checked_sub(MARGIN)
+        .unwrap_or_else(|| ctx.deadline());
     let mut each = Vec::with_capacity(regions.len());
     for region in regions {
         let nodes = look(region.clone());
@@ -127,7 +149,9 @@ where
                 nodes.extend(found);
             }
             // That is said of all, and once.
-            Err(error) if tally.is_over() && error.name == ErrorName::Conflict => return Err(error),
+            Err(error) if tally.is_over() && error.name == ErrorName::Conflict => {
+                return Err(error);
+            }
             Err(error) => {
                 ctx.log(format_args!("{region} failed with {}: {error}", error.name));
                 errors.push((region, error));
@@ -143,7 +167,10 @@ where
         error: error.name,
         message: error.to_string(),
     };
-    Ok(Found { nodes, failures: errors.into_iter().map(failure).collect() })
+    Ok(Found {
+        nodes,
+        failures: errors.into_iter().map(failure).collect(),
+    })
 }
 
 #[cfg(test)]
@@ -152,11 +179,17 @@ mod tests {
     use crate::testing;
 
     fn context() -> Context {
-        testing::with_regions(testing::context(()), &["eu-west-1", "us-east-1", "us-west-2"])
+        testing::with_regions(
+            testing::context(()),
+            &["eu-west-1", "us-east-1", "us-west-2"],
+        )
     }
 
     fn node(name: &str) -> Node {
-        Node { nodename: name.into(), ..Node::default() }
+        Node {
+            nodename: name.into(),
+            ..Node::default()
+        }
     }
 
     fn named(names: &[&str]) -> Vec<String> {
@@ -167,13 +200,15 @@ mod tests {
     fn regions_are_the_own_one_all_or_those_named_each_once() {
         let ctx = context();
         assert_eq!(regions(&ctx, &[]).unwrap(), ["eu-west-1"]);
-        assert_eq!(regions(&ctx, &named(&["all"])).unwrap(), ["eu-west-1", "us-east-1", "us-west-2"]);
+        assert_eq!(
+            regions(&ctx, &named(&["all"])).unwrap(),
+            ["eu-west-1", "us-east-1", "us-west-2"]
+        );
         let twice = named(&["us-east-1", "eu-west-1", "us-east-1"]);
         assert_eq!(regions(&ctx, &twice).unwrap(), ["eu-west-1", "us-east-1"]);
         let error = regions(&ctx, &named(&["ap-south-1"])).unwrap_err();
         assert_eq!(error.name, ErrorName::InvalidInput);
-        let said =
-            "regions: account prod is not used in \"ap-south-1\"; its record allows eu-west-1, us-east-1, us-west-2";
+        let said = "regions: account prod is not used in \"ap-south-1\"; its record allows eu-west-1, us-east-1, us-west-2";
         assert_eq!(error.message, said);
     }
 
@@ -190,29 +225,53 @@ mod tests {
         let all = regions(&ctx, &named(&["all"])).unwrap();
         let found = find(&ctx, &all, look, &Tally::default()).await.unwrap();
         assert_eq!(found.nodes, [node("web-1"), node("web-2")]);
-        let failures: Vec<_> = found.failures.iter().map(|one| (one.region.as_str(), one.error)).collect();
-        assert_eq!(failures, [("us-east-1", ErrorName::TimedOut), ("us-west-2", ErrorName::AccessDenied)]);
+        let failures: Vec<_> = found
+            .failures
+            .iter()
+            .map(|one| (one.region.as_str(), one.error))
+            .collect();
+        assert_eq!(
+            failures,
+            [
+                ("us-east-1", ErrorName::TimedOut),
+                ("us-west-2", ErrorName::AccessDenied)
+            ]
+        );
         assert!(tokio::time::Instant::now() < ctx.deadline());
     }
 
     #[tokio::test]
     async fn all_regions_failing_fail_with_the_firsts_error() {
         let look = |region: String| async move {
-            let name = if region == "eu-west-1" { ErrorName::Throttled } else { ErrorName::AccessDenied };
+            let name = if region == "eu-west-1" {
+                ErrorName::Throttled
+            } else {
+                ErrorName::AccessDenied
+            };
             Err(name.because("no"))
         };
         let ctx = context();
         let all = regions(&ctx, &named(&["all"])).unwrap();
-        assert_eq!(find(&ctx, &all, look, &Tally::default()).await.unwrap_err().name, ErrorName::Throttled);
+        assert_eq!(
+            find(&ctx, &all, look, &Tally::default())
+                .await
+                .unwrap_err()
+                .name,
+            ErrorName::Throttled
+        );
     }
 
     #[tokio::test]
     async fn more_nodes_than_are_kept_fail_the_step_and_not_a_region() {
         let (ctx, tally) = (context(), Tally::default());
         let look = async |region: String| {
-            tally.add(if region == "eu-west-1" { MOST_NODES } else { 1 }).map(|()| vec![node("web")])
+            tally
+                .add(if region == "eu-west-1" { MOST_NODES } else { 1 })
+                .map(|()| vec![node("web")])
         };
-        let error = find(&ctx, &named(&["eu-west-1", "us-east-1"]), look, &tally).await.unwrap_err();
+        let error = find(&ctx, &named(&["eu-west-1", "us-east-1"]), look, &tally)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("more than 50000 nodes"), "{error}");
     }
@@ -222,7 +281,19 @@ mod tests {
         let mut node = node("web");
         node.attributes.insert("account".into(), "another".into());
         place(&context(), "ec2", "us-east-1", &mut node);
-        let said: Vec<_> = node.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        assert_eq!(said, ["account=prod", "accountId=222222222222", "region=us-east-1", "source=ec2"]);
+        let said: Vec<_> = node
+            .attributes
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                "account=prod",
+                "accountId=222222222222",
+                "region=us-east-1",
+                "source=ec2"
+            ]
+        );
     }
 }

@@ -9,8 +9,9 @@ use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-/// Lets the SDK send a request again only where AWS has refused it for now: after a fault on the way, or at AWS, it may
-/// have been acted upon. `E` is the operation's error; for `.customize().config_override(…)` of one request.
+/// Lets the SDK send a request again only where AWS has refused it for now: after a fault on the
+/// way, or at AWS, it may have been acted upon. `E` is the operation's error; for
+/// `.customize().config_override(…)` of one request.
 pub struct OnlyThrottled<E>(PhantomData<fn() -> E>);
 
 impl<E> Default for OnlyThrottled<E> {
@@ -27,8 +28,12 @@ impl<E> fmt::Debug for OnlyThrottled<E> {
 
 impl<E: ProvideErrorMetadata + Error + Send + Sync + 'static> ClassifyRetry for OnlyThrottled<E> {
     fn classify_retry(&self, ctx: &InterceptorContext) -> RetryAction {
-        let Some(Err(error)) = ctx.output_or_error() else { return RetryAction::NoActionIndicated };
-        let code = error.as_operation_error().and_then(|error| error.downcast_ref::<E>()?.code());
+        let Some(Err(error)) = ctx.output_or_error() else {
+            return RetryAction::NoActionIndicated;
+        };
+        let code = error
+            .as_operation_error()
+            .and_then(|error| error.downcast_ref::<E>()?.code());
         if code.is_some_and(|code| THROTTLING_ERRORS.contains(&code)) {
             RetryAction::NoActionIndicated
         } else {

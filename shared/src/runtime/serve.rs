@@ -29,13 +29,16 @@ use crate::runtime::step::{Peer, Progress, Step};
 /// Kept free before Lambda's own limit, to answer by name rather than be killed.
 const ANSWER_MARGIN: Duration = Duration::from_secs(2);
 
-/// An event as it came: text, or why it is not JSON. `lambda_runtime` would answer bad JSON with a Rust type's name.
+/// An event as it came: text, or why it is not JSON. `lambda_runtime` would answer bad JSON with a
+/// Rust type's name.
 #[derive(Debug)]
 pub struct Event(Result<Box<RawValue>, String>);
 
 impl<'de> Deserialize<'de> for Event {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(Box::<RawValue>::deserialize(deserializer).map_err(|error| error.to_string())))
+        Ok(Self(
+            Box::<RawValue>::deserialize(deserializer).map_err(|error| error.to_string()),
+        ))
     }
 }
 
@@ -52,8 +55,9 @@ impl Event {
     /// `InvalidInput` when it is not JSON.
     pub fn text(&self) -> Result<&str, StepError> {
         let raw = self.0.as_ref();
-        raw.map(|raw| raw.get())
-            .map_err(|error| ErrorName::InvalidInput.because(format!("the input is not JSON: {error}")))
+        raw.map(|raw| raw.get()).map_err(|error| {
+            ErrorName::InvalidInput.because(format!("the input is not JSON: {error}"))
+        })
     }
 
     /// The event as a type of Stepward's own functions. Steps read an [`Envelope`] instead.
@@ -61,8 +65,9 @@ impl Event {
     /// # Errors
     /// `InvalidInput` naming the field.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, StepError> {
-        let value = serde_json::from_str(self.text()?)
-            .map_err(|error| ErrorName::InvalidInput.because(format!("the input is not JSON: {error}")))?;
+        let value = serde_json::from_str(self.text()?).map_err(|error| {
+            ErrorName::InvalidInput.because(format!("the input is not JSON: {error}"))
+        })?;
         read("the input", &value)
     }
 }
@@ -82,11 +87,17 @@ pub fn serve<S: Step>() -> ExitCode {
             }
         };
     }
-    run(Broker::load, async |broker: &Broker, event| handle::<S>(broker, &event).await)
+    run(Broker::load, async |broker: &Broker, event| {
+        handle::<S>(broker, &event).await
+    })
 }
 
-/// Runs a function on Lambda until Lambda ends it. `load` makes, once, what `handler` gets with every event.
-#[expect(clippy::needless_pass_by_value, reason = "a function's `main` gives its handler away")]
+/// Runs a function on Lambda until Lambda ends it. `load` makes, once, what `handler` gets with
+/// every event.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a function's `main` gives its handler away"
+)]
 pub fn run<T, A: Serialize>(
     load: impl AsyncFnOnce() -> Result<T, StepError>,
     handler: impl AsyncFn(&T, LambdaEvent<Event>) -> Result<A, StepError>,
@@ -130,7 +141,13 @@ pub fn run<T, A: Serialize>(
 }
 
 async fn handle<S: Step>(broker: &Broker, event: &LambdaEvent<Event>) -> Result<Answer, StepError> {
-    answer::<S>(broker, event.payload.text()?, event.context.deadline(), &event.context.request_id).await
+    answer::<S>(
+        broker,
+        event.payload.text()?,
+        event.context.deadline(),
+        &event.context.request_id,
+    )
+    .await
 }
 
 /// Answers an envelope: everything of a step's function but Lambda itself.
@@ -151,7 +168,10 @@ pub(crate) async fn answer<S: Step>(
         job = envelope.execution.job,
         request_id,
     );
-    let left = deadline.duration_since(SystemTime::now()).unwrap_or_default().saturating_sub(ANSWER_MARGIN);
+    let left = deadline
+        .duration_since(SystemTime::now())
+        .unwrap_or_default()
+        .saturating_sub(ANSWER_MARGIN);
     let limit = tokio::time::Instant::now() + left;
     let work = work::<S>(broker, &envelope, limit).instrument(span.clone());
     let place = format!("{}/{}", target.customer, target.account);
@@ -167,7 +187,11 @@ pub(crate) async fn answer<S: Step>(
     })
 }
 
-async fn work<S: Step>(broker: &Broker, envelope: &Envelope, limit: tokio::time::Instant) -> Result<Answer, StepError> {
+async fn work<S: Step>(
+    broker: &Broker,
+    envelope: &Envelope,
+    limit: tokio::time::Instant,
+) -> Result<Answer, StepError> {
     let mut secrets = Secrets::default();
     let worked = work_with::<S>(broker, envelope, limit, &mut secrets).await;
     // An error may quote a parameter, and AWS's reasons quote the session.
@@ -204,66 +228,132 @@ async fn work_with<S: Step>(
         let cancelled = step.cancel(&ctx, envelope.resume.clone()).boxed().await;
         cancelled.map(|()| Progress::Done(json!({ "cancelled": true })))
     } else {
-        linger(&step, &ctx, envelope.resume.clone(), limit.min(tokio::time::Instant::now() + broker.linger)).await
+        linger(
+            &step,
+            &ctx,
+            envelope.resume.clone(),
+            limit.min(tokio::time::Instant::now() + broker.linger),
+        )
+        .await
     }?;
     let folder = artifact::folder(customer, &envelope.execution)?;
-    let log = artifact::claim_check(&broker.config, &folder, "log", json!(ctx.take_log()), INLINE_LIMIT).await?;
+    let log = artifact::claim_check(
+        &broker.config,
+        &folder,
+        "log",
+        json!(ctx.take_log()),
+        INLINE_LIMIT,
+    )
+    .await?;
     Ok(match answer {
         Progress::Done(output) => {
             let limit = if envelope.store { 0 } else { INLINE_LIMIT };
-            Answer::Done { output: artifact::claim_check(&broker.config, &folder, "output", output, limit).await?, log }
+            Answer::Done {
+                output: artifact::claim_check(&broker.config, &folder, "output", output, limit)
+                    .await?,
+                log,
+            }
         }
-        Progress::Pending { state, retry_after, progress } => {
-            let since = envelope.resume.as_ref().map_or_else(now, |resume| resume.since);
+        Progress::Pending {
+            state,
+            retry_after,
+            progress,
+        } => {
+            let since = envelope
+                .resume
+                .as_ref()
+                .map_or_else(now, |resume| resume.since);
             let retry_after = retry_after.as_secs().max(1);
             if ctx.mask_in(state.clone()) != state {
                 return Err(ErrorName::Internal.because(
                     "the step would keep a secret between two calls, where histories show it; please report it",
                 ));
             }
-            Answer::Pending { resume: Resume::new(since, state), retry_after, progress: ctx.mask(&progress), log }
+            Answer::Pending {
+                resume: Resume::new(since, state),
+                retry_after,
+                progress: ctx.mask(&progress),
+                log,
+            }
         }
     })
 }
 
-/// Whether another record of the customer could have made a difference; throttling, say, would only meet again.
+/// Whether another record of the customer could have made a difference; throttling, say, would only
+/// meet again.
 fn depends_on_record(name: ErrorName) -> bool {
-    matches!(name, ErrorName::AccessDenied | ErrorName::Conflict | ErrorName::InvalidInput | ErrorName::TrustBroken)
+    matches!(
+        name,
+        ErrorName::AccessDenied
+            | ErrorName::Conflict
+            | ErrorName::InvalidInput
+            | ErrorName::TrustBroken
+    )
 }
 
 /// Where a step's second place is: for the same customer, whatever the parameters say.
 fn target_of(peer: &Peer, target: &Target) -> Target {
-    let Peer { account, region, .. } = peer.clone();
+    let Peer {
+        account, region, ..
+    } = peer.clone();
     // In another account the Region is that account's default.
-    let region = if account.is_none() { region.or_else(|| target.region.clone()) } else { region };
-    Target { customer: target.customer.clone(), account: account.unwrap_or_else(|| target.account.clone()), region }
+    let region = if account.is_none() {
+        region.or_else(|| target.region.clone())
+    } else {
+        region
+    };
+    Target {
+        customer: target.customer.clone(),
+        account: account.unwrap_or_else(|| target.account.clone()),
+        region,
+    }
 }
 
 /// The step with its parameters: secrets in the places of their paths.
-async fn parameters<S: Step>(broker: &Broker, envelope: &Envelope, secrets: &mut Secrets) -> Result<S, StepError> {
+async fn parameters<S: Step>(
+    broker: &Broker,
+    envelope: &Envelope,
+    secrets: &mut Secrets,
+) -> Result<S, StepError> {
     let target = &envelope.target;
     let none = json!({});
-    let given = if envelope.params.is_null() { &none } else { &envelope.params };
+    let given = if envelope.params.is_null() {
+        &none
+    } else {
+        &envelope.params
+    };
     if !keys::any_in(given) {
         let step: S = read("params", given)?;
         step.validate()?;
         return Ok(step);
     }
     // Nobody's secrets are read for a customer who is unknown or suspended.
-    let record = broker.configuration(&target.customer, &target.account).await?;
+    let record = broker
+        .configuration(&target.customer, &target.account)
+        .await?;
     if !envelope.cancel {
         record.customer.check_active()?;
     }
     let mut params = given.clone();
-    match keys::resolve(&broker.config, &broker.stack, &target.customer, &mut params, secrets).await {
+    match keys::resolve(
+        &broker.config,
+        &broker.stack,
+        &target.customer,
+        &mut params,
+        secrets,
+    )
+    .await
+    {
         // What was started must be stoppable, also when the key is gone.
-        Err(error) if envelope.cancel && error.name != ErrorName::AccessDenied => return read("params", given),
+        Err(error) if envelope.cancel && error.name != ErrorName::AccessDenied => {
+            return read("params", given);
+        }
         resolved => resolved?,
     }
     let step: S = read("params", &params)?;
     step.validate()?;
-    // Histories, logs and CloudTrail show names, so a secret can be none. With its path in its place everything that the
-    // step does and where must be the same.
+    // Histories, logs and CloudTrail show names, so a secret can be none. With its path in its
+    // place everything that the step does and where must be the same.
     let in_a_name = || {
         ErrorName::InvalidInput
             .because("a key stands where a parameter names or chooses something; that is shown, so give it as it is")
@@ -275,8 +365,8 @@ async fn parameters<S: Step>(broker: &Broker, envelope: &Envelope, secrets: &mut
     Ok(step)
 }
 
-/// Everything between the envelope and the step: its parameters, the customer's records, the roles' trust, credentials
-/// cut to the step.
+/// Everything between the envelope and the step: its parameters, the customer's records, the roles'
+/// trust, credentials cut to the step.
 async fn enter<S: Step>(
     broker: &Broker,
     envelope: &Envelope,
@@ -293,7 +383,14 @@ async fn enter<S: Step>(
         }
         None => None,
     };
-    let here = enter_place::<S>(broker, envelope, &envelope.target, &step.permissions(), limit).await?;
+    let here = enter_place::<S>(
+        broker,
+        envelope,
+        &envelope.target,
+        &step.permissions(),
+        limit,
+    )
+    .await?;
     Ok((step, here.with_peer(peer).with_secrets(secrets)))
 }
 
@@ -304,7 +401,9 @@ async fn enter_place<S: Step>(
     permissions: &Permissions,
     limit: tokio::time::Instant,
 ) -> Result<Context, StepError> {
-    let record = broker.configuration(&target.customer, &target.account).await?;
+    let record = broker
+        .configuration(&target.customer, &target.account)
+        .await?;
     // What was started must be stoppable, whatever has happened to the customer since.
     if !envelope.cancel {
         record.customer.check_active()?;
@@ -313,17 +412,35 @@ async fn enter_place<S: Step>(
         }
     }
     let region = record.region(target.region.as_deref())?;
-    let place = Place { partition: record.partition(&region), region, account_id: record.account.account_id.clone() };
+    let place = Place {
+        partition: record.partition(&region),
+        region,
+        account_id: record.account.account_id.clone(),
+    };
     let attribution = Attribution::new(&target.customer, &envelope.execution);
     let policy = permissions.session_policy(&place)?;
-    let session = broker.session(&record, &place, policy, &attribution).await?;
-    let prober = Prober { sts: broker.sts.clone(), record, attribution };
+    let session = broker
+        .session(&record, &place, policy, &attribution)
+        .await?;
+    let prober = Prober {
+        sts: broker.sts.clone(),
+        record,
+        attribution,
+    };
     let who = (target.customer.as_str(), target.account.as_str());
-    let ctx = Context::new(who, place, envelope.execution.clone(), session, limit, Some(prober));
+    let ctx = Context::new(
+        who,
+        place,
+        envelope.execution.clone(),
+        session,
+        limit,
+        Some(prober),
+    );
     Ok(ctx.with_artifacts(Artifacts::Own(Box::new(broker.config.clone()))))
 }
 
-/// Runs the step, and waits with it for a short while rather than going through the state machine for every look.
+/// Runs the step, and waits with it for a short while rather than going through the state machine
+/// for every look.
 async fn linger<S: Step>(
     step: &S,
     ctx: &Context,
@@ -332,14 +449,20 @@ async fn linger<S: Step>(
 ) -> Result<Progress<Value>, StepError> {
     let since = resume.as_ref().map_or_else(now, |resume| resume.since);
     loop {
-        // Boxed, because a step's future is deep: its type alone can be more than the compiler follows.
+        // Boxed, because a step's future is deep: its type alone can be more than the compiler
+        // follows.
         match step.run(ctx, resume.take()).boxed().await? {
             Progress::Done(output) => {
-                let output = serde_json::to_value(&output)
-                    .map_err(|error| ErrorName::Internal.because(format!("the output is not JSON: {error}")))?;
+                let output = serde_json::to_value(&output).map_err(|error| {
+                    ErrorName::Internal.because(format!("the output is not JSON: {error}"))
+                })?;
                 return Ok(Progress::Done(ctx.mask_in(output)));
             }
-            Progress::Pending { state, retry_after, progress } => {
+            Progress::Pending {
+                state,
+                retry_after,
+                progress,
+            } => {
                 let resumed = Resume::new(since, state.clone());
                 if Duration::from_secs(now().saturating_sub(since).unsigned_abs()) > S::TIMEOUT {
                     step.cancel(ctx, Some(resumed)).await?;
@@ -350,7 +473,11 @@ async fn linger<S: Step>(
                     )));
                 }
                 if retry_after.is_zero() || tokio::time::Instant::now() + retry_after >= until {
-                    return Ok(Progress::Pending { state, retry_after, progress });
+                    return Ok(Progress::Pending {
+                        state,
+                        retry_after,
+                        progress,
+                    });
                 }
                 tokio::time::sleep(retry_after).await;
                 resume = Some(resumed);

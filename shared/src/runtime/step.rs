@@ -13,20 +13,22 @@ use crate::model::error::{ErrorName, StepError};
 use crate::model::permissions::Permissions;
 use crate::runtime::context::Context;
 
-/// A plugin step: its fields are the parameters, its doc comment is the documentation, its file is all of it.
+/// A plugin step: its fields are the parameters, its doc comment is the documentation, its file is
+/// all of it.
 pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// The step's name: also its file's, and the end of its function's.
     const NAME: &'static str;
     /// The Rundeck provider types that this step stands for.
     const RUNDECK: &'static [&'static str];
-    /// Parameters that work, as JSON, for the step's page; the first is the plainest. Together they use every permission
-    /// that the step can ever need: the customer's role is made from them.
+    /// Parameters that work, as JSON, for the step's page; the first is the plainest. Together they
+    /// use every permission that the step can ever need: the customer's role is made from them.
     const EXAMPLES: &'static [&'static str];
     /// What errors mean with this step in particular, for its page.
     const ERRORS: &'static [(ErrorName, &'static str)];
     /// How long the step may stay `pending`, over all its calls.
     const TIMEOUT: Duration = Duration::from_mins(30);
-    /// Whether the step may run before the role's trust has been proven. Only the step that proves it may.
+    /// Whether the step may run before the role's trust has been proven. Only the step that proves
+    /// it may.
     const PROVES_TRUST: bool = false;
     /// What the step's Lambda function is given.
     const FUNCTION: Function = Function::SHORT;
@@ -41,26 +43,33 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
         Ok(())
     }
 
-    /// What the step does in the customer's account with these parameters: it can do nothing else there.
+    /// What the step does in the customer's account with these parameters: it can do nothing else
+    /// there.
     fn permissions(&self) -> Permissions;
 
-    /// Another account of the same customer, or another Region, that the step works in beside its target: see
-    /// [`Context::peer`].
+    /// Another account of the same customer, or another Region, that the step works in beside its
+    /// target: see [`Context::peer`].
     fn peer(&self) -> Option<Peer> {
         None
     }
 
-    /// Starts the action once and answers [`Progress::Pending`] until it is over. After a lost answer it is called
-    /// again without `resume`: it looks before it acts, or sends the same client token.
+    /// Starts the action once and answers [`Progress::Pending`] until it is over. After a lost
+    /// answer it is called again without `resume`: it looks before it acts, or sends the same
+    /// client token.
     fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
     ) -> impl Future<Output = Result<Progress<Self::Output>, StepError>> + Send;
 
-    /// Stops what `run` has started, when the job was stopped or the step's limit is over. Without `resume` the last
-    /// answer was lost on the way. Steps whose action is best left to end by itself leave this as it is.
-    fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> impl Future<Output = Result<(), StepError>> + Send {
+    /// Stops what `run` has started, when the job was stopped or the step's limit is over. Without
+    /// `resume` the last answer was lost on the way. Steps whose action is best left to end by
+    /// itself leave this as it is.
+    fn cancel(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> impl Future<Output = Result<(), StepError>> + Send {
         let _ = (ctx, resume);
         async { Ok(()) }
     }
@@ -81,9 +90,17 @@ pub struct Function {
 
 impl Function {
     /// For steps that start something and look at it. The template's own defaults.
-    pub const SHORT: Self = Self { timeout_seconds: 60, memory_mib: 512, local_files: false };
+    pub const SHORT: Self = Self {
+        timeout_seconds: 60,
+        memory_mib: 512,
+        local_files: false,
+    };
     /// For steps that move data themselves.
-    pub const TRANSFER: Self = Self { timeout_seconds: 900, memory_mib: 1769, local_files: true };
+    pub const TRANSFER: Self = Self {
+        timeout_seconds: 900,
+        memory_mib: 1769,
+        local_files: true,
+    };
 }
 
 /// A second place that a step works in, for the same customer.
@@ -106,8 +123,9 @@ pub enum Progress<T> {
     Pending {
         /// What the next call needs to know; see [`Resume::state`].
         state: Value,
-        /// How long to wait before the next call. Zero: the answer is given at once, and what it says is kept whatever
-        /// happens to the next call, which comes as soon as the state machine makes it.
+        /// How long to wait before the next call. Zero: the answer is given at once, and what it
+        /// says is kept whatever happens to the next call, which comes as soon as the state machine
+        /// makes it.
         retry_after: Duration,
         /// How far it is, for a person: "2 of 3 instances running".
         progress: String,
@@ -124,7 +142,12 @@ impl<T> Progress<T> {
         retry_after: Duration,
         progress: impl Into<String>,
     ) -> Result<Self, StepError> {
-        let state = serde_json::to_value(state).map_err(|error| ErrorName::Internal.because(error.to_string()))?;
-        Ok(Self::Pending { state, retry_after, progress: progress.into() })
+        let state = serde_json::to_value(state)
+            .map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+        Ok(Self::Pending {
+            state,
+            retry_after,
+            progress: progress.into(),
+        })
     }
 }

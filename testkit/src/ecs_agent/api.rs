@@ -1,4 +1,5 @@
-//! The calls of ECS, Systems Manager and KMS that a session needs, in the JSON protocol that all three speak.
+//! The calls of ECS, Systems Manager and KMS that a session needs, in the JSON protocol that all
+//! three speak.
 //! <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ExecuteCommand.html>
 
 use std::sync::Mutex;
@@ -20,7 +21,10 @@ pub(super) fn answer(state: &Mutex<State>, call: Call) {
     let body: Value = serde_json::from_slice(&call.body).unwrap_or_default();
     let answer = {
         let mut state = lock(state);
-        if call.header("Authorization").is_none_or(|header| !header.contains("Credential=")) {
+        if call
+            .header("Authorization")
+            .is_none_or(|header| !header.contains("Credential="))
+        {
             state.wrongs.push(format!("{operation} was not signed"));
         }
         state.calls.push((operation.clone(), body.clone()));
@@ -30,20 +34,31 @@ pub(super) fn answer(state: &Mutex<State>, call: Call) {
             "TerminateSession" => terminate(&state, &body),
             "DescribeSessions" => Ok(sessions(&state, &body)),
             "GenerateDataKey" => data_key(&mut state, &body),
-            _ => Err(("UnknownOperationException", format!("there is no {target} here"))),
+            _ => Err((
+                "UnknownOperationException",
+                format!("there is no {target} here"),
+            )),
         }
     };
     let (status, body) = match answer {
         Ok(body) => (200, body),
         Err((code, message)) => (400, json!({ "__type": code, "message": message })),
     };
-    call.answer(status, &[("Content-Type", "application/x-amz-json-1.1")], body.to_string().as_bytes());
+    call.answer(
+        status,
+        &[("Content-Type", "application/x-amz-json-1.1")],
+        body.to_string().as_bytes(),
+    );
 }
 
 type Answer = Result<Value, (&'static str, String)>;
 
 fn name(of: &Value) -> &str {
-    of.as_str().unwrap_or_default().rsplit('/').next().unwrap_or_default()
+    of.as_str()
+        .unwrap_or_default()
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
 }
 
 fn describe(state: &State, body: &Value) -> Value {
@@ -68,10 +83,18 @@ fn describe(state: &State, body: &Value) -> Value {
 
 fn execute(state: &mut State, body: &Value) -> Answer {
     if body["interactive"] != true {
-        return Err(("InvalidParameterException", "Interactive is the only mode supported currently.".into()));
+        return Err((
+            "InvalidParameterException",
+            "Interactive is the only mode supported currently.".into(),
+        ));
     }
-    let is_here = name(&body["cluster"]) == CLUSTER && name(&body["task"]) == TASK && body["container"] == CONTAINER;
-    let Some(command) = body["command"].as_str().filter(|_| is_here && state.task_status == "RUNNING") else {
+    let is_here = name(&body["cluster"]) == CLUSTER
+        && name(&body["task"]) == TASK
+        && body["container"] == CONTAINER;
+    let Some(command) = body["command"]
+        .as_str()
+        .filter(|_| is_here && state.task_status == "RUNNING")
+    else {
         let message = "The execute command failed because execute command was not enabled when the task was run or the \
                        execute command agent isn’t running. Wait and try again or run a new task with execute command \
                        enabled and try again.";
@@ -97,7 +120,10 @@ fn execute(state: &mut State, body: &Value) -> Answer {
 fn terminate(state: &State, body: &Value) -> Answer {
     let id = body["SessionId"].as_str().unwrap_or_default();
     if state.mishap == Mishap::Unendable {
-        return Err(("AccessDeniedException", format!("not authorized to perform: ssm:TerminateSession on {id}")));
+        return Err((
+            "AccessDeniedException",
+            format!("not authorized to perform: ssm:TerminateSession on {id}"),
+        ));
     }
     let Some(session) = state.sessions.get(id) else {
         return Err(("DoesNotExistException", format!("there is no session {id}")));
@@ -109,13 +135,21 @@ fn terminate(state: &State, body: &Value) -> Answer {
 /// The active sessions, the owner of each being the role session that tests work in.
 fn sessions(state: &State, body: &Value) -> Value {
     let target = format!("ecs:{CLUSTER}_{TASK}_{RUNTIME_ID}");
-    if body["State"] != "Active" || body["Filters"] != json!([{ "key": "Target", "value": target }]) {
+    if body["State"] != "Active" || body["Filters"] != json!([{ "key": "Target", "value": target }])
+    {
         return json!({ "Sessions": [] });
     }
-    let active = state.sessions.iter().filter(|(_, session)| !session.is_over && !*session.terminated.borrow());
-    let session = |id: &String, owner: &str| json!({ "SessionId": id, "Target": target, "Owner": owner });
+    let active = state
+        .sessions
+        .iter()
+        .filter(|(_, session)| !session.is_over && !*session.terminated.borrow());
+    let session =
+        |id: &String, owner: &str| json!({ "SessionId": id, "Target": target, "Owner": owner });
     let mut all: Vec<_> = active.map(|(id, _)| session(id, OWNER)).collect();
-    all.push(session(&"ecs-execute-command-somebodys".to_owned(), "arn:aws:sts::222222222222:assumed-role/Admin/bob"));
+    all.push(session(
+        &"ecs-execute-command-somebodys".to_owned(),
+        "arn:aws:sts::222222222222:assumed-role/Admin/bob",
+    ));
     json!({ "Sessions": all })
 }
 
@@ -127,7 +161,9 @@ fn data_key(state: &mut State, body: &Value) -> Answer {
     let answer = json!({
         "KeyId": KEY, "Plaintext": base64::encode(&plaintext), "CiphertextBlob": ciphertext,
     });
-    state.data_keys.insert(ciphertext, (plaintext, body["EncryptionContext"].clone()));
+    state
+        .data_keys
+        .insert(ciphertext, (plaintext, body["EncryptionContext"].clone()));
     Ok(answer)
 }
 

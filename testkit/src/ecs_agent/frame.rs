@@ -18,8 +18,17 @@ pub(super) struct Frame {
 }
 
 /// A frame to the client. `id` is a number that makes its UUID.
-pub(super) fn write(kind: &str, sequence: i64, flags: u64, id: u64, content: u32, payload: &[u8]) -> Vec<u8> {
-    let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_millis());
+pub(super) fn write(
+    kind: &str,
+    sequence: i64,
+    flags: u64,
+    id: u64,
+    content: u32,
+    payload: &[u8],
+) -> Vec<u8> {
+    let millis = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(1, |since| since.as_millis());
     let mut frame = vec![0, 0, 0, 116];
     frame.extend(kind.bytes().chain(std::iter::repeat(b' ')).take(32));
     frame.extend([0, 0, 0, 1]);
@@ -31,29 +40,60 @@ pub(super) fn write(kind: &str, sequence: i64, flags: u64, id: u64, content: u32
     frame.extend((id << 16 | 0x4000).to_be_bytes());
     frame.extend(Sha256::digest(payload));
     frame.extend(content.to_be_bytes());
-    frame.extend(u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
+    frame.extend(
+        u32::try_from(payload.len())
+            .unwrap_or(u32::MAX)
+            .to_be_bytes(),
+    );
     frame.extend(payload);
     frame
 }
 
 /// Reads a frame as strictly as AWS's agent does, or says what is wrong with it.
 pub(super) fn read(bytes: &[u8]) -> Result<Frame, String> {
-    let part = |from: usize, length: usize| bytes.get(from..from + length).ok_or("the frame is too short");
+    let part = |from: usize, length: usize| {
+        bytes
+            .get(from..from + length)
+            .ok_or("the frame is too short")
+    };
     let number = |from: usize, length: usize| {
-        part(from, length).map(|part| part.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte)))
+        part(from, length).map(|part| {
+            part.iter()
+                .fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+        })
     };
     let payload = bytes.get(120..).unwrap_or_default().to_vec();
     if number(0, 4)? != 116 || number(36, 4)? != 1 || number(40, 8)? == 0 {
         return Err("header length, schema version or date is wrong".into());
     }
-    if payload.is_empty() || number(116, 4)? != payload.len() as u64 || part(80, 32)? != &Sha256::digest(&payload)[..] {
+    if payload.is_empty()
+        || number(116, 4)? != payload.len() as u64
+        || part(80, 32)? != &Sha256::digest(&payload)[..]
+    {
         return Err("the payload is not what the header says".into());
     }
     let kind = String::from_utf8_lossy(part(4, 32)?).trim_end().to_owned();
     let hex = |from: usize, length: usize| part(from, length).map(hex);
-    let id = [hex(72, 4)?, hex(76, 2)?, hex(78, 2)?, hex(64, 2)?, hex(66, 6)?].join("-");
-    let (sequence, content) = (number(48, 8)?.cast_signed(), u32::try_from(number(112, 4)?).unwrap_or_default());
-    Ok(Frame { kind, sequence, flags: number(56, 8)?, id, content, payload })
+    let id = [
+        hex(72, 4)?,
+        hex(76, 2)?,
+        hex(78, 2)?,
+        hex(64, 2)?,
+        hex(66, 6)?,
+    ]
+    .join("-");
+    let (sequence, content) = (
+        number(48, 8)?.cast_signed(),
+        u32::try_from(number(112, 4)?).unwrap_or_default(),
+    );
+    Ok(Frame {
+        kind,
+        sequence,
+        flags: number(56, 8)?,
+        id,
+        content,
+        payload,
+    })
 }
 
 /// The session's keys: the agent's own, and the client's.
@@ -65,8 +105,16 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn new(data_key: &[u8]) -> Option<Self> {
-        let key = |bytes| UnboundKey::new(&AES_256_GCM, bytes).ok().map(LessSafeKey::new);
-        Some(Self { own: key(data_key.get(..32)?)?, clients: key(data_key.get(32..)?)?, nonces: 0 })
+        let key = |bytes| {
+            UnboundKey::new(&AES_256_GCM, bytes)
+                .ok()
+                .map(LessSafeKey::new)
+        };
+        Some(Self {
+            own: key(data_key.get(..32)?)?,
+            clients: key(data_key.get(32..)?)?,
+            nonces: 0,
+        })
     }
 
     pub(super) fn seal(&mut self, text: &[u8]) -> Vec<u8> {
@@ -75,7 +123,9 @@ impl Keys {
         nonce[4..].copy_from_slice(&self.nonces.to_be_bytes());
         let mut sealed = text.to_vec();
         let key = Nonce::assume_unique_for_key(nonce);
-        self.own.seal_in_place_append_tag(key, Aad::empty(), &mut sealed).expect("AES-GCM seals what is this short");
+        self.own
+            .seal_in_place_append_tag(key, Aad::empty(), &mut sealed)
+            .expect("AES-GCM seals what is this short");
         [nonce.as_slice(), &sealed].concat()
     }
 
@@ -83,6 +133,11 @@ impl Keys {
         let (nonce, text) = sealed.split_first_chunk::<12>()?;
         let mut text = text.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        Some(self.clients.open_in_place(nonce, Aad::empty(), &mut text).ok()?.to_vec())
+        Some(
+            self.clients
+                .open_in_place(nonce, Aad::empty(), &mut text)
+                .ok()?
+                .to_vec(),
+        )
     }
 }

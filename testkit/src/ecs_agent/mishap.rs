@@ -14,7 +14,8 @@ pub enum Mishap {
     Silent,
     /// The command cannot be started, as with an image without a shell.
     Unstartable,
-    /// The container stops after this time: the channel stays open, and the service says that the agent is away.
+    /// The container stops after this time: the channel stays open, and the service says that the
+    /// agent is away.
     ContainerStops(Duration),
     /// The same, without a word on the channel.
     ContainerVanishes(Duration),
@@ -22,11 +23,13 @@ pub enum Mishap {
     Cut(Duration),
     /// The service closes the channel after this time, with these words.
     Closed(Duration, &'static str),
-    /// The command runs for a second; then the service closes the channel with these words, and no output came before.
+    /// The command runs for a second; then the service closes the channel with these words, and no
+    /// output came before.
     Mute(&'static str),
     /// Nobody may end the session.
     Unendable,
-    /// The agent sends what is no message, and messages of the wrong digest, between the right ones.
+    /// The agent sends what is no message, and messages of the wrong digest, between the right
+    /// ones.
     Rubbish,
 }
 

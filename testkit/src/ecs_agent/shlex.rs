@@ -2,9 +2,9 @@
 
 /// The command's arguments, or the agent's words about why it has none.
 ///
-/// Blanks, tabs and line ends part arguments. In single quotes every character means itself; in double quotes a
-/// backslash takes the meaning from any character; outside, too. `#` at an argument's begin makes the rest of the
-/// line a comment.
+/// Blanks, tabs and line ends part arguments. In single quotes every character means itself; in
+/// double quotes a backslash takes the meaning from any character; outside, too. `#` at an
+/// argument's begin makes the rest of the line a comment.
 ///
 /// # Errors
 /// A quote that is not closed, or a backslash at the end.
@@ -39,7 +39,9 @@ pub fn split(command: &str) -> Result<Vec<String>, &'static str> {
                     }
                 }
             }
-            '\\' => argument.get_or_insert_default().push(characters.next().ok_or(ESCAPE)?),
+            '\\' => argument
+                .get_or_insert_default()
+                .push(characters.next().ok_or(ESCAPE)?),
             c => argument.get_or_insert_default().push(c),
         }
     }

@@ -45,13 +45,19 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// A session that another ECS has given, with the command in hexadecimal in its URL's query: the local cloud does
-    /// that (`local-cloud/stepward_local_cloud/ecs_exec.py`).
+    /// A session that another ECS has given, with the command in hexadecimal in its URL's query:
+    /// the local cloud does that (`local-cloud/stepward_local_cloud/ecs_exec.py`).
     pub(super) fn of_a_stranger(query: &str) -> Self {
         let digits = query.strip_prefix("command=").unwrap_or_default();
-        let bytes = (0..digits.len() / 2).map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap_or(b'?'));
+        let bytes = (0..digits.len() / 2)
+            .map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap_or(b'?'));
         let command = String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned();
-        Self { command, token: String::new(), terminated: watch::Sender::new(false), is_over: false }
+        Self {
+            command,
+            token: String::new(),
+            terminated: watch::Sender::new(false),
+            is_over: false,
+        }
     }
 }
 

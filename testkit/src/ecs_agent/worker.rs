@@ -59,8 +59,16 @@ pub(super) async fn connected(stream: TcpStream, state: Arc<Mutex<State>>) {
     #[expect(clippy::result_large_err, reason = "the callback's type is given")]
     let upgrade = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
         request.uri().path().clone_into(&mut path);
-        request.uri().query().unwrap_or_default().clone_into(&mut query);
-        signature = request.headers().get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        request
+            .uri()
+            .query()
+            .unwrap_or_default()
+            .clone_into(&mut query);
+        signature = request
+            .headers()
+            .get("authorization")
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
         match mishap {
             Mishap::Refused(status) => {
                 let mut refusal = ErrorResponse::new(None);
@@ -70,17 +78,28 @@ pub(super) async fn connected(stream: TcpStream, state: Arc<Mutex<State>>) {
             _ => Ok(response),
         }
     };
-    let Ok(socket) = accept_hdr_async(stream, upgrade).await else { return };
+    let Ok(socket) = accept_hdr_async(stream, upgrade).await else {
+        return;
+    };
     let id = path.rsplit('/').next().unwrap_or_default().to_owned();
     let mut wrongs = Vec::new();
-    if signature.is_none_or(|text| !text.contains("/ssmmessages/aws4_request, SignedHeaders=host;x-amz-date")) {
+    if signature.is_none_or(|text| {
+        !text.contains("/ssmmessages/aws4_request, SignedHeaders=host;x-amz-date")
+    }) {
         wrongs.push("the upgrade was not signed".to_owned());
     }
     let (command, token, terminated) = {
         let mut state = lock(&state);
         state.wrongs.append(&mut wrongs);
-        let session = state.sessions.entry(id.clone()).or_insert_with(|| Session::of_a_stranger(&query));
-        (session.command.clone(), session.token.clone(), session.terminated.subscribe())
+        let session = state
+            .sessions
+            .entry(id.clone())
+            .or_insert_with(|| Session::of_a_stranger(&query));
+        (
+            session.command.clone(),
+            session.token.clone(),
+            session.terminated.subscribe(),
+        )
     };
     let worker = Worker {
         socket,
@@ -105,7 +124,12 @@ pub(super) async fn connected(stream: TcpStream, state: Arc<Mutex<State>>) {
 }
 
 impl Worker {
-    async fn session(mut self, command: &str, token: &str, mut terminated: watch::Receiver<bool>) -> Result<(), Gone> {
+    async fn session(
+        mut self,
+        command: &str,
+        token: &str,
+        mut terminated: watch::Receiver<bool>,
+    ) -> Result<(), Gone> {
         self.opened(token).await?;
         if self.mishap == Mishap::Silent {
             return self.silence(&mut terminated).await;
@@ -115,14 +139,22 @@ impl Worker {
         }
         let arguments = split(command);
         let started = match (&arguments, self.mishap) {
-            (_, Mishap::Unstartable) => Err("Failed to start pty: fork/exec /bin/sh: no such file or directory".into()),
+            (_, Mishap::Unstartable) => {
+                Err("Failed to start pty: fork/exec /bin/sh: no such file or directory".into())
+            }
             (Err(error), _) => Err(format!("Failed to parse commands input: {error}")),
-            (Ok(arguments), _) => start(arguments).map_err(|error| format!("Failed to start pty: {error}")),
+            (Ok(arguments), _) => {
+                start(arguments).map_err(|error| format!("Failed to start pty: {error}"))
+            }
         };
         let (mut output, mut killer) = match started {
             Ok(started) => started,
             Err(error) => {
-                return self.close(&format!("\n----------ERROR-------\nUnable to start command: {error}\n\n")).await;
+                return self
+                    .close(&format!(
+                        "\n----------ERROR-------\nUnable to start command: {error}\n\n"
+                    ))
+                    .await;
             }
         };
         let ended = match self.mishap {
@@ -147,8 +179,12 @@ impl Worker {
         if opening["MessageSchemaVersion"] != "1.0" || !has("RequestId") || !has("ClientId") {
             return self.wrong("the opening was not complete").await;
         }
-        if !token.is_empty() && opening["TokenValue"] != token || opening["ClientVersion"].as_str().is_none() {
-            return self.wrong("the opening had another token, or no version").await;
+        if !token.is_empty() && opening["TokenValue"] != token
+            || opening["ClientVersion"].as_str().is_none()
+        {
+            return self
+                .wrong("the opening had another token, or no version")
+                .await;
         }
         Ok(())
     }
@@ -168,7 +204,10 @@ impl Worker {
                 *last ^= 1;
             }
             for rubbish in [vec![0xff; 37], altered, Vec::new()] {
-                self.socket.send(Message::binary(rubbish)).await.map_err(|_| Gone)?;
+                self.socket
+                    .send(Message::binary(rubbish))
+                    .await
+                    .map_err(|_| Gone)?;
             }
         }
         if self.dice.fall(weather.lost) {
@@ -179,11 +218,20 @@ impl Worker {
             return Ok(());
         }
         if self.dice.fall(weather.doubled) {
-            self.socket.feed(Message::binary(frame.clone())).await.map_err(|_| Gone)?;
+            self.socket
+                .feed(Message::binary(frame.clone()))
+                .await
+                .map_err(|_| Gone)?;
         }
-        self.socket.send(Message::binary(frame)).await.map_err(|_| Gone)?;
+        self.socket
+            .send(Message::binary(frame))
+            .await
+            .map_err(|_| Gone)?;
         for late in std::mem::take(&mut self.late) {
-            self.socket.send(Message::binary(late)).await.map_err(|_| Gone)?;
+            self.socket
+                .send(Message::binary(late))
+                .await
+                .map_err(|_| Gone)?;
         }
         Ok(())
     }
@@ -196,8 +244,16 @@ impl Worker {
         };
         self.ids += 1;
         let flags = u64::from(self.sequence == 0);
-        let frame = frame::write("output_stream_data", self.sequence, flags, self.ids, content, payload);
-        self.unacknowledged.push_back((self.sequence, frame.clone(), Instant::now()));
+        let frame = frame::write(
+            "output_stream_data",
+            self.sequence,
+            flags,
+            self.ids,
+            content,
+            payload,
+        );
+        self.unacknowledged
+            .push_back((self.sequence, frame.clone(), Instant::now()));
         self.sequence += 1;
         self.has_spoken = true;
         self.send(frame).await
@@ -205,7 +261,9 @@ impl Worker {
 
     /// Sends the oldest message again that was not acknowledged in time.
     async fn resend(&mut self) -> Result<(), Gone> {
-        let Some((_, frame, sent)) = self.unacknowledged.front_mut() else { return Ok(()) };
+        let Some((_, frame, sent)) = self.unacknowledged.front_mut() else {
+            return Ok(());
+        };
         if sent.elapsed() < PATIENCE {
             return Ok(());
         }
@@ -230,13 +288,27 @@ impl Worker {
             return Ok(());
         }
         match frame::read(&bytes) {
-            Ok(Frame { kind, payload, flags, sequence, .. }) if kind == "acknowledge" => {
+            Ok(Frame {
+                kind,
+                payload,
+                flags,
+                sequence,
+                ..
+            }) if kind == "acknowledge" => {
                 let of: Value = serde_json::from_slice(&payload).unwrap_or_default();
                 let number = of["AcknowledgedMessageSequenceNumber"].as_i64();
-                if flags != 3 || sequence != 0 || of["AcknowledgedMessageType"] != "output_stream_data" {
-                    return self.wrong(&format!("an acknowledgement that is none: {of}")).await;
+                if flags != 3
+                    || sequence != 0
+                    || of["AcknowledgedMessageType"] != "output_stream_data"
+                {
+                    return self
+                        .wrong(&format!("an acknowledgement that is none: {of}"))
+                        .await;
                 }
-                let place = self.unacknowledged.iter().position(|(sequence, ..)| Some(*sequence) == number);
+                let place = self
+                    .unacknowledged
+                    .iter()
+                    .position(|(sequence, ..)| Some(*sequence) == number);
                 let _ = place.map(|place| self.unacknowledged.remove(place));
                 Ok(())
             }
@@ -258,7 +330,14 @@ impl Worker {
             "AcknowledgedMessageType": "input_stream_data", "AcknowledgedMessageId": input.id,
             "AcknowledgedMessageSequenceNumber": input.sequence, "IsSequentialMessage": true,
         });
-        let frame = frame::write("acknowledge", 0, 3, self.ids, 0, acknowledgement.to_string().as_bytes());
+        let frame = frame::write(
+            "acknowledge",
+            0,
+            3,
+            self.ids,
+            0,
+            acknowledgement.to_string().as_bytes(),
+        );
         if input.sequence == self.expected {
             self.expected += 1;
             self.answers.push_back((input.content, input.payload));
@@ -275,7 +354,8 @@ impl Worker {
                 if of == content {
                     return Ok(payload);
                 }
-                self.wrong(&format!("an answer of type {of} in a handshake")).await?;
+                self.wrong(&format!("an answer of type {of} in a handshake"))
+                    .await?;
             }
             tokio::select! {
                 message = self.socket.next() => self.receive(message).await?,
@@ -300,7 +380,11 @@ impl Worker {
         let answer: Value = serde_json::from_slice(&self.answer(6).await?).unwrap_or_default();
         let actions = &answer["ProcessedClientActions"];
         if actions[0]["ActionStatus"] != 1 || actions[1]["ActionStatus"] != 1 {
-            self.close(&format!("KMSEncryption failed on client with error: {}", actions[1]["Error"])).await?;
+            self.close(&format!(
+                "KMSEncryption failed on client with error: {}",
+                actions[1]["Error"]
+            ))
+            .await?;
             return Err(Gone);
         }
         let result = &actions[1]["ActionResult"];
@@ -310,16 +394,22 @@ impl Worker {
             "aws:ssm:TargetId": format!("ecs:{CLUSTER}_{TASK}_{RUNTIME_ID}"),
         });
         let found = lock(&self.state).data_keys.get(cipher).cloned();
-        let key = found.filter(|(_, context)| *context == wanted && result["ChallengeAcknowledgement"] == true);
+        let key = found.filter(|(_, context)| {
+            *context == wanted && result["ChallengeAcknowledgement"] == true
+        });
         let Some(mut keys) = key.and_then(|(key, _)| Keys::new(&key)) else {
-            self.wrong("the data key is not bound to the session, or the challenge not acknowledged").await?;
+            self.wrong(
+                "the data key is not bound to the session, or the challenge not acknowledged",
+            )
+            .await?;
             return Err(Gone);
         };
         let proof = [7; 64];
         let asked = json!({ "Challenge": base64::encode(keys.seal(&proof)) });
         self.data(8, asked.to_string().as_bytes()).await?;
         let answer: Value = serde_json::from_slice(&self.answer(9).await?).unwrap_or_default();
-        let sealed = base64::decode(answer["Challenge"].as_str().unwrap_or_default()).unwrap_or_default();
+        let sealed =
+            base64::decode(answer["Challenge"].as_str().unwrap_or_default()).unwrap_or_default();
         if keys.open(&sealed).as_deref() != Some(&proof) {
             self.wrong("the challenge was not met").await?;
         }
@@ -373,7 +463,10 @@ impl Worker {
             Mishap::ContainerStops(_) => {
                 lock(&self.state).task_status = "STOPPED";
                 let frame = frame::write("pause_publication", 0, 0, 0, 0, b"");
-                self.socket.send(Message::binary(frame)).await.map_err(|_| Gone)?;
+                self.socket
+                    .send(Message::binary(frame))
+                    .await
+                    .map_err(|_| Gone)?;
                 self.silence(terminated).await
             }
             Mishap::ContainerVanishes(_) => {
@@ -402,10 +495,23 @@ impl Worker {
             "MessageType": "channel_closed", "SchemaVersion": 1, "Output": words,
         });
         self.ids += 1;
-        let frame = frame::write("channel_closed", 0, 0, self.ids, 0, closed.to_string().as_bytes());
-        self.socket.send(Message::binary(frame)).await.map_err(|_| Gone)?;
+        let frame = frame::write(
+            "channel_closed",
+            0,
+            0,
+            self.ids,
+            0,
+            closed.to_string().as_bytes(),
+        );
+        self.socket
+            .send(Message::binary(frame))
+            .await
+            .map_err(|_| Gone)?;
         // Until the client has read it and goes.
-        let _ = timeout(FAREWELL, async { while let Some(Ok(_)) = self.socket.next().await {} }).await;
+        let _ = timeout(FAREWELL, async {
+            while let Some(Ok(_)) = self.socket.next().await {}
+        })
+        .await;
         Ok(())
     }
 }
@@ -414,7 +520,12 @@ type Started = (mpsc::Receiver<Vec<u8>>, Box<dyn ChildKiller + Send + Sync>);
 
 /// Starts the command in a terminal of no size, and reads that until its end.
 fn start(arguments: &[String]) -> Result<Started, Box<dyn std::error::Error + Send + Sync>> {
-    let size = PtySize { rows: 0, cols: 0, pixel_width: 0, pixel_height: 0 };
+    let size = PtySize {
+        rows: 0,
+        cols: 0,
+        pixel_width: 0,
+        pixel_height: 0,
+    };
     let terminal = native_pty_system().openpty(size)?;
     let mut command = CommandBuilder::new(arguments.first().ok_or("no command")?);
     command.args(&arguments[1..]);

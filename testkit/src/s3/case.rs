@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Everything that follows from a seed. `{root}`, `{a}`, `{b}` and `{none}` in texts stand for the local root, two buckets
-/// and one that does not exist.
+/// Everything that follows from a seed. `{root}`, `{a}`, `{b}` and `{none}` in texts stand for the
+/// local root, two buckets and one that does not exist.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// What it was drawn from.
@@ -22,7 +22,8 @@ pub struct Case {
 pub enum Node {
     /// A directory.
     Directory,
-    /// A file, last modified at this time: whole seconds since 1970, and whether half a second more.
+    /// A file, last modified at this time: whole seconds since 1970, and whether half a second
+    /// more.
     File(Content, i64, bool),
     /// A symbolic link to this.
     Link(String),
@@ -56,7 +57,10 @@ pub struct Object {
 
 /// `aws s3 cp`, `mv`, `sync` or `rm`.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "the command's flags, each of which is there or not")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the command's flags, each of which is there or not"
+)]
 pub struct Operation {
     /// Which of them.
     pub verb: Verb,
@@ -110,7 +114,9 @@ impl Case {
     /// Whether a path below the root, or what it leads through, is a symbolic link.
     #[must_use]
     pub fn has_links(&self) -> bool {
-        self.files.values().any(|node| matches!(node, Node::Link(_)))
+        self.files
+            .values()
+            .any(|node| matches!(node, Node::Link(_)))
     }
 }
 
@@ -138,7 +144,11 @@ impl Operation {
     /// The command's arguments, with the places as `put` writes them.
     #[must_use]
     pub fn arguments(&self, put: impl Fn(&str) -> String) -> Vec<String> {
-        let mut all = vec!["s3".to_owned(), self.verb.name().to_owned(), put(&self.source)];
+        let mut all = vec![
+            "s3".to_owned(),
+            self.verb.name().to_owned(),
+            put(&self.source),
+        ];
         if self.verb != Verb::Rm {
             all.push(put(&self.destination));
         }
@@ -151,10 +161,18 @@ impl Operation {
             all.extend(is_set.then(|| flag.to_owned()));
         }
         for (is_include, pattern) in &self.filters {
-            all.push(format!("--{}={}", if *is_include { "include" } else { "exclude" }, put(pattern)));
+            all.push(format!(
+                "--{}={}",
+                if *is_include { "include" } else { "exclude" },
+                put(pattern)
+            ));
         }
         for (option, value) in [("--storage-class", self.storage_class), ("--sse", self.sse)] {
-            all.extend(value.into_iter().flat_map(|value| [option.to_owned(), value.to_owned()]));
+            all.extend(
+                value
+                    .into_iter()
+                    .flat_map(|value| [option.to_owned(), value.to_owned()]),
+            );
         }
         all
     }
@@ -187,9 +205,17 @@ impl Verb {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "aws")?;
-        self.arguments(str::to_owned).iter().try_for_each(|argument| {
-            let is_plain = argument.chars().all(|c| c.is_ascii_alphanumeric() || "-_=/:.{}".contains(c));
-            if is_plain { write!(f, " {argument}") } else { write!(f, " {argument:?}") }
-        })
+        self.arguments(str::to_owned)
+            .iter()
+            .try_for_each(|argument| {
+                let is_plain = argument
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-_=/:.{}".contains(c));
+                if is_plain {
+                    write!(f, " {argument}")
+                } else {
+                    write!(f, " {argument:?}")
+                }
+            })
     }
 }

@@ -17,7 +17,9 @@ from awscli.clidriver import create_clidriver  # noqa: E402
 
 
 def run(arguments):
-    said = [io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape", newline="") for _ in range(2)]
+    said = [
+        io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape", newline="") for _ in range(2)
+    ]
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = said
     try:

@@ -42,37 +42,65 @@ pub enum Of {
 }
 
 /// Everything that differs.
-pub(super) fn compare(case: &Case, [cli, step]: &[After<'_>; 2], s3: &server::Seen) -> Vec<Difference> {
+pub(super) fn compare(
+    case: &Case,
+    [cli, step]: &[After<'_>; 2],
+    s3: &server::Seen,
+) -> Vec<Difference> {
     let mut found = Vec::new();
     if cli.outcome.succeeded != step.outcome.succeeded {
         let [cli, step] = [cli, step].map(|side| side.outcome.said.trim().to_owned());
-        found.push(Difference { of: Of::Outcome, cli, step });
+        found.push(Difference {
+            of: Of::Outcome,
+            cli,
+            step,
+        });
     }
     for (which, before) in ["a", "b"].into_iter().zip(&case.buckets) {
         let [of_cli, of_step] = [cli, step].map(|side| {
             let objects = s3.buckets.get(&side.place.bucket(which));
             let described = |(key, object): (&String, &SeenObject)| {
-                (key.clone(), describe(object, !is_as_before(before, key, object)))
+                (
+                    key.clone(),
+                    describe(object, !is_as_before(before, key, object)),
+                )
             };
             objects.into_iter().flatten().map(described).collect()
         });
-        found.extend(differing(&of_cli, &of_step, |key| Of::Object(which.into(), key.into())));
+        found.extend(differing(&of_cli, &of_step, |key| {
+            Of::Object(which.into(), key.into())
+        }));
     }
-    let [of_cli, of_step] =
-        [cli, step].map(|side| side.files.iter().map(|(path, seen)| (path.clone(), format!("{seen:?}"))).collect());
+    let [of_cli, of_step] = [cli, step].map(|side| {
+        side.files
+            .iter()
+            .map(|(path, seen)| (path.clone(), format!("{seen:?}")))
+            .collect()
+    });
     found.extend(differing(&of_cli, &of_step, |path| Of::File(path.into())));
     // A step that fails answers no log.
     if case.operation.dry_run && cli.outcome.succeeded && step.outcome.succeeded {
         let [of_cli, of_step] = [cli, step].map(|side| {
-            side.outcome.planned.iter().map(|line| (line.clone(), "planned".to_owned())).collect::<BTreeMap<_, _>>()
+            side.outcome
+                .planned
+                .iter()
+                .map(|line| (line.clone(), "planned".to_owned()))
+                .collect::<BTreeMap<_, _>>()
         });
         found.extend(differing(&of_cli, &of_step, |line| Of::Plan(line.into())));
     }
-    let uploads =
-        s3.uploads.iter().filter(|(bucket, _)| ["a", "b"].iter().any(|which| step.place.bucket(which) == *bucket));
+    let uploads = s3.uploads.iter().filter(|(bucket, _)| {
+        ["a", "b"]
+            .iter()
+            .any(|which| step.place.bucket(which) == *bucket)
+    });
     for (bucket, key) in uploads {
         let left = format!("an unfinished multipart upload of {bucket}/{key}");
-        found.push(Difference { of: Of::Left(left), cli: "gone".into(), step: "still there".into() });
+        found.push(Difference {
+            of: Of::Left(left),
+            cli: "gone".into(),
+            step: "still there".into(),
+        });
     }
     found
 }
@@ -83,27 +111,54 @@ fn differing(
     of: impl Fn(&str) -> Of,
 ) -> Vec<Difference> {
     let names: BTreeSet<_> = cli.keys().chain(step.keys()).collect();
-    let said =
-        |side: &BTreeMap<String, String>, name: &String| side.get(name).map_or_else(|| "nothing".into(), Clone::clone);
-    let differs = names.into_iter().filter(|name| cli.get(*name) != step.get(*name));
-    differs.map(|name| Difference { of: of(name), cli: said(cli, name), step: said(step, name) }).collect()
+    let said = |side: &BTreeMap<String, String>, name: &String| {
+        side.get(name)
+            .map_or_else(|| "nothing".into(), Clone::clone)
+    };
+    let differs = names
+        .into_iter()
+        .filter(|name| cli.get(*name) != step.get(*name));
+    differs
+        .map(|name| Difference {
+            of: of(name),
+            cli: said(cli, name),
+            step: said(step, name),
+        })
+        .collect()
 }
 
 fn describe(object: &SeenObject, is_new: bool) -> String {
-    let SeenObject { size, sha256, content_type, storage_class, metadata, .. } = object;
+    let SeenObject {
+        size,
+        sha256,
+        content_type,
+        storage_class,
+        metadata,
+        ..
+    } = object;
     let written = if is_new { "written anew" } else { "untouched" };
-    format!("{size} bytes, {}, {content_type}, {storage_class}, {metadata:?}, {written}", &sha256[..8])
+    format!(
+        "{size} bytes, {}, {content_type}, {storage_class}, {metadata:?}, {written}",
+        &sha256[..8]
+    )
 }
 
 /// Whether an object is one that was there before, untouched.
-pub(super) fn is_as_before(before: &BTreeMap<String, Object>, key: &str, object: &SeenObject) -> bool {
-    before.get(key).is_some_and(|before| is_time(&object.modified, before.modified))
+pub(super) fn is_as_before(
+    before: &BTreeMap<String, Object>,
+    key: &str,
+    object: &SeenObject,
+) -> bool {
+    before
+        .get(key)
+        .is_some_and(|before| is_time(&object.modified, before.modified))
 }
 
 fn is_time(text: &str, seconds: i64) -> bool {
     use time::OffsetDateTime;
     use time::format_description::well_known::Rfc3339;
-    OffsetDateTime::parse(text, &Rfc3339).is_ok_and(|time| time.unix_timestamp() == seconds && time.nanosecond() == 0)
+    OffsetDateTime::parse(text, &Rfc3339)
+        .is_ok_and(|time| time.unix_timestamp() == seconds && time.nanosecond() == 0)
 }
 
 impl fmt::Display for Difference {
@@ -115,7 +170,12 @@ impl fmt::Display for Difference {
             Of::Plan(line) => format!("dry run, {line:?}"),
             Of::Left(what) => what.clone(),
         };
-        write!(f, "{what}\n    CLI:  {}\n    step: {}", indented(&self.cli), indented(&self.step))
+        write!(
+            f,
+            "{what}\n    CLI:  {}\n    step: {}",
+            indented(&self.cli),
+            indented(&self.step)
+        )
     }
 }
 

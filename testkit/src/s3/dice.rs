@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-/// `SplitMix64`: <https://prng.di.unimi.it/splitmix64.c>. The same on every machine and for ever, so that a seed stays a case.
+/// `SplitMix64`: <https://prng.di.unimi.it/splitmix64.c>. The same on every machine and for ever,
+/// so that a seed stays a case.
 #[derive(Clone, Debug)]
 pub(super) struct Dice(u64);
 
@@ -43,12 +44,20 @@ impl Dice {
     }
 
     /// Each of these with a chance of so many in a hundred.
-    pub(super) fn some<T: Clone>(&mut self, from: impl IntoIterator<Item = T>, chance: u64) -> Vec<T> {
+    pub(super) fn some<T: Clone>(
+        &mut self,
+        from: impl IntoIterator<Item = T>,
+        chance: u64,
+    ) -> Vec<T> {
         from.into_iter().filter(|_| self.percent(chance)).collect()
     }
 
     /// So many different things, or as many as a hundred times as many throws give.
-    pub(super) fn distinct<T: Ord>(&mut self, count: u64, mut throw: impl FnMut(&mut Self) -> T) -> BTreeSet<T> {
+    pub(super) fn distinct<T: Ord>(
+        &mut self,
+        count: u64,
+        mut throw: impl FnMut(&mut Self) -> T,
+    ) -> BTreeSet<T> {
         let mut found = BTreeSet::new();
         for _ in 0..count * 100 {
             if found.len() as u64 == count {

@@ -56,7 +56,9 @@ const ODD: [&str; 25] = [
     "...",
 ];
 /// Keys that cannot be the names of files, or not of their own.
-const UNFIT: [&str; 12] = ["a//b", "/a", "//", "./a", "a/./b", "../a", "a/../b", "a/", "d/", "a/b/", "a/..", "."];
+const UNFIT: [&str; 12] = [
+    "a//b", "/a", "//", "./a", "a/./b", "../a", "a/../b", "a/", "d/", "a/b/", "a/..", ".",
+];
 const DIRECTORIES: [&str; 8] = ["a", "b", "d", "logs", "a.b", "ab", "deep/er", "n"];
 const ODD_DIRECTORIES: [&str; 5] = ["my files", "ü", "[ab]", "100%", "x\ny"];
 const PATTERNS: [&str; 16] = [
@@ -109,12 +111,20 @@ pub fn draw(seed: u64) -> Case {
         large: dice.percent(4),
     };
     let roots = roots(dice);
-    let count = if flavour.many { dice.between(1100, 1300) } else { dice.between(1, 14) };
+    let count = if flavour.many {
+        dice.between(1100, 1300)
+    } else {
+        dice.between(1, 14)
+    };
     let names = dice.distinct(count, |dice| name(dice, &flavour));
     let mut files = BTreeMap::new();
     let mut buckets = [BTreeMap::new(), BTreeMap::new()];
     let shares: Vec<_> = (0..3).map(|_| *dice.pick(&[0, 30, 70, 100])).collect();
-    for (root, is_main) in [(&roots[0], true), (&roots[1], true), (&String::new(), false)] {
+    for (root, is_main) in [
+        (&roots[0], true),
+        (&roots[1], true),
+        (&String::new(), false),
+    ] {
         for name in dice.some(&names, if is_main { shares[0] } else { 10 }) {
             let node = node(dice, &flavour);
             add_file(&mut files, &format!("{root}{name}"), node);
@@ -142,13 +152,22 @@ pub fn draw(seed: u64) -> Case {
         // The AWS CLI would write into a pipe, and wait for ever for somebody to read.
         files.retain(|_, node| !matches!(node, Node::Fifo));
     }
-    Case { seed, files, buckets, operation }
+    Case {
+        seed,
+        files,
+        buckets,
+        operation,
+    }
 }
 
 /// Where the operation works: two prefixes, which end with a slash or are empty.
 fn roots(dice: &mut Dice) -> [String; 2] {
-    let source = *dice.pick(&["src/", "src/", "src/", "src/", "", "a/", "my src/", "sr[c]/", "日本/"]);
-    let destination = *dice.pick(&["dst/", "dst/", "dst/", "", "src/", "src/a/", "a/b/", "d s t/", "d*t/"]);
+    let source = *dice.pick(&[
+        "src/", "src/", "src/", "src/", "", "a/", "my src/", "sr[c]/", "日本/",
+    ]);
+    let destination = *dice.pick(&[
+        "dst/", "dst/", "dst/", "", "src/", "src/a/", "a/b/", "d s t/", "d*t/",
+    ]);
     [source.into(), destination.into()]
 }
 
@@ -156,7 +175,11 @@ fn name(dice: &mut Dice, flavour: &Flavour) -> String {
     let mut name = String::new();
     for _ in 0..dice.below(3) {
         let odd = flavour.odd_names && dice.percent(30);
-        name += if odd { *dice.pick(&ODD_DIRECTORIES) } else { *dice.pick(&DIRECTORIES) };
+        name += if odd {
+            *dice.pick(&ODD_DIRECTORIES)
+        } else {
+            *dice.pick(&DIRECTORIES)
+        };
         name += "/";
     }
     if flavour.many {
@@ -167,7 +190,11 @@ fn name(dice: &mut Dice, flavour: &Flavour) -> String {
         let length = *dice.pick(&[200, 254, 255, 256, 300]);
         return name + &"l".repeat(length);
     }
-    name + if flavour.odd_names && dice.percent(40) { *dice.pick(&ODD) } else { *dice.pick(&PLAIN) }
+    name + if flavour.odd_names && dice.percent(40) {
+        *dice.pick(&ODD)
+    } else {
+        *dice.pick(&PLAIN)
+    }
 }
 
 fn content(dice: &mut Dice, flavour: &Flavour) -> Content {
@@ -183,7 +210,11 @@ fn content(dice: &mut Dice, flavour: &Flavour) -> Content {
 
 fn time(dice: &mut Dice) -> i64 {
     let unusual = *dice.pick(&[0, 1_000_000_000, 1_893_456_000]);
-    if dice.percent(3) { unusual } else { THEN + *dice.pick(&[-3600, -1, 0, 0, 0, 1, 3600]) }
+    if dice.percent(3) {
+        unusual
+    } else {
+        THEN + *dice.pick(&[-3600, -1, 0, 0, 0, 1, 3600])
+    }
 }
 
 fn node(dice: &mut Dice, flavour: &Flavour) -> Node {
@@ -194,13 +225,23 @@ fn node(dice: &mut Dice, flavour: &Flavour) -> Node {
 }
 
 fn object(dice: &mut Dice, flavour: &Flavour) -> Object {
-    let metadata = if dice.percent(20) { [("team".to_owned(), "ops".to_owned())].into() } else { BTreeMap::new() };
+    let metadata = if dice.percent(20) {
+        [("team".to_owned(), "ops".to_owned())].into()
+    } else {
+        BTreeMap::new()
+    };
     Object {
         content: content(dice, flavour),
         // S3 cannot have modified anything in the future.
         modified: time(dice).min(THEN + 3600),
-        content_type: (*dice.pick(&["binary/octet-stream", "text/plain", "application/x-own"])).into(),
-        storage_class: if flavour.archived && dice.percent(30) { "GLACIER" } else { "STANDARD" }.into(),
+        content_type: (*dice.pick(&["binary/octet-stream", "text/plain", "application/x-own"]))
+            .into(),
+        storage_class: if flavour.archived && dice.percent(30) {
+            "GLACIER"
+        } else {
+            "STANDARD"
+        }
+        .into(),
         metadata,
     }
 }
@@ -208,12 +249,19 @@ fn object(dice: &mut Dice, flavour: &Flavour) -> Object {
 /// Adds a file with the directories above it, unless something is in the way or its name is none.
 fn add_file(files: &mut BTreeMap<String, Node>, path: &str, node: Node) {
     let parts: Vec<_> = path.split('/').collect();
-    let is_name = |part: &&str| !part.is_empty() && *part != "." && *part != ".." && part.len() <= 255;
+    let is_name =
+        |part: &&str| !part.is_empty() && *part != "." && *part != ".." && part.len() <= 255;
     if !parts.iter().all(is_name) || files.contains_key(path) {
         return;
     }
-    let above: Vec<_> = (1..parts.len()).map(|count| parts[..count].join("/")).collect();
-    if above.iter().any(|path| files.get(path).is_some_and(|node| !matches!(node, Node::Directory))) {
+    let above: Vec<_> = (1..parts.len())
+        .map(|count| parts[..count].join("/"))
+        .collect();
+    if above.iter().any(|path| {
+        files
+            .get(path)
+            .is_some_and(|node| !matches!(node, Node::Directory))
+    }) {
         return;
     }
     for path in above {
@@ -225,14 +273,23 @@ fn add_file(files: &mut BTreeMap<String, Node>, path: &str, node: Node) {
 fn add_links(dice: &mut Dice, files: &mut BTreeMap<String, Node>, roots: &[String; 2]) {
     let within: Vec<_> = files.keys().cloned().collect();
     for number in 0..dice.between(1, 3) {
-        let place = format!("{}{}link{number}", dice.pick(roots), dice.pick(&["", "", "a/", "d/"]));
+        let place = format!(
+            "{}{}link{number}",
+            dice.pick(roots),
+            dice.pick(&["", "", "a/", "d/"])
+        );
         let target = match dice.below(8) {
             0 => "nowhere".into(),
             1 => ".".into(),
             2 => "..".into(),
             3 => "{outside}".into(),
             4 => "{outside}/secret.txt".into(),
-            5 if !within.is_empty() => dice.pick(&within).rsplit('/').next().unwrap_or_default().into(),
+            5 if !within.is_empty() => dice
+                .pick(&within)
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .into(),
             _ if !within.is_empty() => format!("{{root}}/{}", dice.pick(&within)),
             _ => "{root}".into(),
         };
@@ -246,7 +303,16 @@ fn operation(
     files: &BTreeMap<String, Node>,
     buckets: &[BTreeMap<String, Object>; 2],
 ) -> Operation {
-    let verb = *dice.pick(&[Verb::Sync, Verb::Sync, Verb::Sync, Verb::Cp, Verb::Cp, Verb::Mv, Verb::Mv, Verb::Rm]);
+    let verb = *dice.pick(&[
+        Verb::Sync,
+        Verb::Sync,
+        Verb::Sync,
+        Verb::Cp,
+        Verb::Cp,
+        Verb::Mv,
+        Verb::Mv,
+        Verb::Rm,
+    ]);
     let recursive = verb != Verb::Sync && dice.percent(60);
     let of_directories = recursive || verb == Verb::Sync;
     let (from_s3, to_s3) = match verb {
@@ -259,10 +325,22 @@ fn operation(
     let names: Vec<_> = if from_s3 {
         buckets[bucket].keys().collect()
     } else {
-        files.iter().filter(|(_, node)| is_one(node)).map(|(path, _)| path).collect()
+        files
+            .iter()
+            .filter(|(_, node)| is_one(node))
+            .map(|(path, _)| path)
+            .collect()
     };
-    let base = if from_s3 { format!("s3://{}/", ["{a}", "{b}"][bucket]) } else { "{root}/".to_owned() };
-    let source = if of_directories { directory(dice, &base, &roots[0]) } else { one(dice, &base, &roots[0], &names) };
+    let base = if from_s3 {
+        format!("s3://{}/", ["{a}", "{b}"][bucket])
+    } else {
+        "{root}/".to_owned()
+    };
+    let source = if of_directories {
+        directory(dice, &base, &roots[0])
+    } else {
+        one(dice, &base, &roots[0], &names)
+    };
     let base = match to_s3 {
         false => "{root}/",
         true if dice.percent(30) => "s3://{a}/",
@@ -274,7 +352,10 @@ fn operation(
         _ => target(dice, base, &roots[1], &source),
     };
     let filters = if dice.percent(50) {
-        let names = files.keys().chain(buckets[0].keys()).filter_map(|name| name.strip_prefix(&roots[0]));
+        let names = files
+            .keys()
+            .chain(buckets[0].keys())
+            .filter_map(|name| name.strip_prefix(&roots[0]));
         filters(dice, &names.collect::<Vec<_>>())
     } else {
         Vec::new()
@@ -298,7 +379,11 @@ fn operation(
 fn directory(dice: &mut Dice, base: &str, root: &str) -> String {
     let is_s3 = base.starts_with("s3://");
     if dice.percent(4) {
-        return if is_s3 { (*dice.pick(&["s3://{none}/x", "s3://{none}"])).into() } else { "{root}/nowhere".into() };
+        return if is_s3 {
+            (*dice.pick(&["s3://{none}/x", "s3://{none}"])).into()
+        } else {
+            "{root}/nowhere".into()
+        };
     }
     if dice.percent(4) {
         // Only the beginning of a name, or one that is there as a file.

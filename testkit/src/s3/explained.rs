@@ -1,4 +1,5 @@
-//! The differences from the AWS CLI that are wanted, each as narrow as it can be, with the reason for it.
+//! The differences from the AWS CLI that are wanted, each as narrow as it can be, with the reason
+//! for it.
 
 use super::case::{Case, Content, Node, Operation, Verb};
 use super::compare::{Difference, Of};
@@ -17,13 +18,20 @@ pub const EXPLAINED: &[Explained] = &[
         reason: "A key that cannot be a file's name of its own below the destination (a part of it is empty, `.`, `..` or \
                  longer than 255 bytes, or it ends with a slash) is reported, and never written under another name; the \
                  AWS CLI writes `a//b` to `a/b`, where it may be in the way of others.",
-        is: |case, difference| is_of_names(case, difference, is_unfit, "cannot be the name of a file"),
+        is: |case, difference| {
+            is_of_names(case, difference, is_unfit, "cannot be the name of a file")
+        },
     },
     Explained {
         reason: "Of two keys where one is a file and the other a file below it (`a` and `a/b`) only one can be downloaded; \
                  the other is reported. Which of them it is may be another than with the AWS CLI.",
         is: |case, difference| {
-            is_of_names(case, difference, |case, name| names(case).any(|other| is_below(other, name)), "directory")
+            is_of_names(
+                case,
+                difference,
+                |case, name| names(case).any(|other| is_below(other, name)),
+                "directory",
+            )
         },
     },
     Explained {
@@ -48,7 +56,10 @@ pub const EXPLAINED: &[Explained] = &[
             let is_link = |node: &Node| matches!(node, Node::Link(_));
             let is_one = match &difference.of {
                 Of::Object(..) => difference.cli == "nothing" && case.files.values().any(is_link),
-                Of::File(path) => path.strip_prefix("root/").and_then(|path| case.files.get(path)).is_some_and(is_link),
+                Of::File(path) => path
+                    .strip_prefix("root/")
+                    .and_then(|path| case.files.get(path))
+                    .is_some_and(is_link),
                 _ => false,
             };
             case.operation.verb == Verb::Mv && is_up(case) && is_one
@@ -59,9 +70,10 @@ pub const EXPLAINED: &[Explained] = &[
                  which is there only where somebody has made a marker of that name.",
         is: |case, difference| {
             let operation = &case.operation;
-            let is_prefix = operation.source.starts_with("s3://") && operation.source.ends_with('/');
-            let is_refused =
-                difference.of != Of::Outcome || difference.step.contains("names a prefix and not an object");
+            let is_prefix =
+                operation.source.starts_with("s3://") && operation.source.ends_with('/');
+            let is_refused = difference.of != Of::Outcome
+                || difference.step.contains("names a prefix and not an object");
             !operation.is_of_directories() && operation.verb != Verb::Rm && is_prefix && is_refused
         },
     },
@@ -71,7 +83,8 @@ pub const EXPLAINED: &[Explained] = &[
         is: |case, _| {
             let operation = &case.operation;
             let is_pattern = |place: &str| place.contains(['*', '?', '[']);
-            !operation.filters.is_empty() && (is_pattern(&operation.source) || is_pattern(&operation.destination))
+            !operation.filters.is_empty()
+                && (is_pattern(&operation.source) || is_pattern(&operation.destination))
         },
     },
     Explained {
@@ -79,7 +92,9 @@ pub const EXPLAINED: &[Explained] = &[
                  because what is listed changes meanwhile. The AWS CLI moves and copies what the listing happens to have.",
         is: |case, difference| {
             let operation = &case.operation;
-            let Some((source, destination)) = within_a_bucket(operation) else { return false };
+            let Some((source, destination)) = within_a_bucket(operation) else {
+                return false;
+            };
             let (source, destination) = (folder(source), folder(destination));
             if !operation.is_of_directories() || !destination.starts_with(&source) {
                 return false;
@@ -98,7 +113,8 @@ pub const EXPLAINED: &[Explained] = &[
                  takes the directory itself for a file, which fails only when it is uploaded.",
         is: |case, difference| {
             let operation = &case.operation;
-            let is_refused = difference.of == Of::Outcome && difference.step.contains("is a directory: set recursive");
+            let is_refused = difference.of == Of::Outcome
+                && difference.step.contains("is a directory: set recursive");
             let is_untried = operation.dry_run || !operation.filters.is_empty();
             is_untried && is_up(case) && !operation.is_of_directories() && is_refused
         },
@@ -113,7 +129,10 @@ pub const EXPLAINED: &[Explained] = &[
                 && difference.cli.starts_with("status 2")
                 && difference.cli.contains("warning: Skipping file {root}/")
                 && difference.step.starts_with("done")
-                && case.files.values().any(|node| matches!(node, Node::Link(_) | Node::Fifo))
+                && case
+                    .files
+                    .values()
+                    .any(|node| matches!(node, Node::Link(_) | Node::Fifo))
         },
     },
     Explained {
@@ -123,15 +142,20 @@ pub const EXPLAINED: &[Explained] = &[
             difference.of == Of::Outcome
                 && is_down(case)
                 && difference.cli.starts_with("status 0")
-                && difference.step.contains("a part of the path is a file, not a directory")
+                && difference
+                    .step
+                    .contains("a part of the path is a file, not a directory")
         },
     },
     Explained {
         reason: "A sync with `delete` whose source is below its destination is refused: it would delete what it copies.",
         is: |case, difference| {
             let operation = &case.operation;
-            let Some((source, destination)) = within_a_bucket(operation) else { return false };
-            let is_refused = difference.of != Of::Outcome || difference.step.contains("where delete would delete it");
+            let Some((source, destination)) = within_a_bucket(operation) else {
+                return false;
+            };
+            let is_refused = difference.of != Of::Outcome
+                || difference.step.contains("where delete would delete it");
             operation.delete && folder(source).starts_with(&folder(destination)) && is_refused
         },
     },
@@ -140,9 +164,12 @@ pub const EXPLAINED: &[Explained] = &[
                  takes that for a move of one object onto itself, unless the source ends with a slash.",
         is: |case, difference| {
             let operation = &case.operation;
-            let Some((source, destination)) = within_a_bucket(operation) else { return false };
+            let Some((source, destination)) = within_a_bucket(operation) else {
+                return false;
+            };
             let above = source.rfind('/').map_or(0, |slash| slash + 1);
-            let is_refused = difference.of != Of::Outcome || difference.cli.contains("Cannot mv a file onto itself");
+            let is_refused = difference.of != Of::Outcome
+                || difference.cli.contains("Cannot mv a file onto itself");
             operation.verb == Verb::Mv
                 && operation.recursive
                 && !source.is_empty()
@@ -156,10 +183,13 @@ pub const EXPLAINED: &[Explained] = &[
                  the prefix is reported, because it could overwrite what is still to be transferred; the AWS CLI overwrites it.",
         is: |case, difference| {
             let operation = &case.operation;
-            let Some((source, destination)) = within_a_bucket(operation) else { return false };
+            let Some((source, destination)) = within_a_bucket(operation) else {
+                return false;
+            };
             let (source, destination) = (folder(source), folder(destination));
             let is_upwards = source != destination && source.starts_with(&destination);
-            let falls_back = |name: &str| is_upwards && name.starts_with(&source[destination.len()..]);
+            let falls_back =
+                |name: &str| is_upwards && name.starts_with(&source[destination.len()..]);
             operation.is_of_directories()
                 && names(case).any(falls_back)
                 && match &difference.of {
@@ -185,7 +215,9 @@ pub const EXPLAINED: &[Explained] = &[
         reason: "A directory is made when a file is written into it; the AWS CLI makes the destination of a download before \
                  it knows whether there is anything to write, in a dry run too.",
         is: |case, difference| {
-            let Of::File(path) = &difference.of else { return false };
+            let Of::File(path) = &difference.of else {
+                return false;
+            };
             let destination = format!("root/{}", local(&case.operation.destination));
             let is_made = difference.cli == "Directory" && difference.step == "nothing";
             is_made && is_down(case) && (destination == *path || is_below(&destination, path))
@@ -225,7 +257,10 @@ pub fn page() -> String {
 /// The reason of the first that fits.
 #[must_use]
 pub fn why(case: &Case, difference: &Difference) -> Option<&'static str> {
-    EXPLAINED.iter().find(|explained| (explained.is)(case, difference)).map(|explained| explained.reason)
+    EXPLAINED
+        .iter()
+        .find(|explained| (explained.is)(case, difference))
+        .map(|explained| explained.reason)
 }
 
 fn is_down(case: &Case) -> bool {
@@ -240,19 +275,26 @@ fn is_up(case: &Case) -> bool {
 
 /// The bucket of a URI, and the prefix or key.
 fn parsed(uri: &str) -> Option<(usize, &str)> {
-    let (bucket, key) = uri.strip_prefix("s3://").map(|path| path.split_once('/').unwrap_or((path, "")))?;
+    let (bucket, key) = uri
+        .strip_prefix("s3://")
+        .map(|path| path.split_once('/').unwrap_or((path, "")))?;
     Some((["{a}", "{b}"].iter().position(|name| *name == bucket)?, key))
 }
 
 /// Source and destination, where both are in the same bucket.
 fn within_a_bucket(operation: &Operation) -> Option<(&str, &str)> {
-    let ((from, source), (to, destination)) = (parsed(&operation.source)?, parsed(&operation.destination)?);
+    let ((from, source), (to, destination)) =
+        (parsed(&operation.source)?, parsed(&operation.destination)?);
     (from == to).then_some((source, destination))
 }
 
 /// A prefix that whole names follow.
 fn folder(key: &str) -> String {
-    if key.is_empty() || key.ends_with('/') { key.to_owned() } else { format!("{key}/") }
+    if key.is_empty() || key.ends_with('/') {
+        key.to_owned()
+    } else {
+        format!("{key}/")
+    }
 }
 
 /// The names below the source that are downloaded.
@@ -261,23 +303,43 @@ fn names(case: &Case) -> impl Iterator<Item = &str> {
     let of_directories = case.operation.is_of_directories();
     source.into_iter().flat_map(move |(bucket, key)| {
         let above = key.rfind('/').map_or(0, |slash| slash + 1);
-        let prefix = if of_directories { folder(key) } else { key[..above].to_owned() };
+        let prefix = if of_directories {
+            folder(key)
+        } else {
+            key[..above].to_owned()
+        };
         let objects = case.buckets[bucket].iter();
         objects.filter_map(move |(found, object)| {
-            let is_marker = found.ends_with('/') && object.content == Content { size: 0, ..object.content };
+            let is_marker = found.ends_with('/')
+                && object.content
+                    == Content {
+                        size: 0,
+                        ..object.content
+                    };
             let name = found.strip_prefix(&prefix)?;
-            (if of_directories { !is_marker } else { found == key }).then_some(name)
+            (if of_directories {
+                !is_marker
+            } else {
+                found == key
+            })
+            .then_some(name)
         })
     })
 }
 
 fn is_unfit(_: &Case, name: &str) -> bool {
-    name.split('/').any(|part| part.is_empty() || part == "." || part == ".." || part.len() > 255)
+    name.split('/')
+        .any(|part| part.is_empty() || part == "." || part == ".." || part.len() > 255)
 }
 
-/// Whether a difference comes of names with which something is wrong: at the file that such a name stands for, at what is
-/// in its way, and at the object that a move leaves therefore.
-fn is_of_names(case: &Case, difference: &Difference, is_wrong: fn(&Case, &str) -> bool, said: &str) -> bool {
+/// Whether a difference comes of names with which something is wrong: at the file that such a name
+/// stands for, at what is in its way, and at the object that a move leaves therefore.
+fn is_of_names(
+    case: &Case,
+    difference: &Difference,
+    is_wrong: fn(&Case, &str) -> bool,
+    said: &str,
+) -> bool {
     let mut wrong = names(case).filter(|name| is_wrong(case, name));
     if !is_down(case) {
         return false;
@@ -289,7 +351,8 @@ fn is_of_names(case: &Case, difference: &Difference, is_wrong: fn(&Case, &str) -
             let path = path.strip_prefix("root/").unwrap_or(path);
             wrong.any(|name| {
                 let literal = format!("{destination}/{name}");
-                are_related(path, &normal(&literal)) || is_below(literal.trim_start_matches('/'), path)
+                are_related(path, &normal(&literal))
+                    || is_below(literal.trim_start_matches('/'), path)
             })
         }
         Of::Object(_, key) if case.operation.verb == Verb::Mv => {
@@ -320,7 +383,8 @@ fn local(place: &str) -> String {
 }
 
 fn is_below(path: &str, above: &str) -> bool {
-    path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/') || above.is_empty())
+    path.strip_prefix(above)
+        .is_some_and(|rest| rest.starts_with('/') || above.is_empty())
 }
 
 fn are_related(one: &str, other: &str) -> bool {
@@ -336,16 +400,20 @@ fn is_stray(path: &str, target: &str) -> bool {
     match target {
         // The second leads out where the link is at the root.
         "." | ".." => true,
-        _ => {
-            target.strip_prefix("{root}").is_some_and(|to| is_below(directory, &normal(to)) || normal(to) == directory)
-        }
+        _ => target
+            .strip_prefix("{root}")
+            .is_some_and(|to| is_below(directory, &normal(to)) || normal(to) == directory),
     }
 }
 
 /// The stray links.
 fn stray(case: &Case) -> impl Iterator<Item = &str> {
-    let is_one = |path: &str, node: &Node| matches!(node, Node::Link(target) if is_stray(path, target));
-    case.files.iter().filter(move |(path, node)| is_one(path, node)).map(|(path, _)| path.as_str())
+    let is_one =
+        |path: &str, node: &Node| matches!(node, Node::Link(target) if is_stray(path, target));
+    case.files
+        .iter()
+        .filter(move |(path, node)| is_one(path, node))
+        .map(|(path, _)| path.as_str())
 }
 
 fn has_stray_links(case: &Case) -> bool {
@@ -354,20 +422,32 @@ fn has_stray_links(case: &Case) -> bool {
 
 /// Whether a path or key leads through a link that is stray.
 fn leads_astray(case: &Case, path: &str) -> bool {
-    stray(case).filter_map(|link| link.rsplit('/').next()).any(|link| path.split('/').any(|part| part == link))
+    stray(case)
+        .filter_map(|link| link.rsplit('/').next())
+        .any(|link| path.split('/').any(|part| part == link))
 }
 
 /// Whether a file may have been moved away under the name that a link in a circle gives it.
 fn is_moved_by_a_link(case: &Case, path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     let within = |link: &str| {
-        let directory = link.rsplit_once('/').map_or("", |(directory, _)| directory).to_owned();
-        case.files.keys().any(move |file| is_below(file, &directory) && file.rsplit('/').next() == Some(name))
+        let directory = link
+            .rsplit_once('/')
+            .map_or("", |(directory, _)| directory)
+            .to_owned();
+        case.files
+            .keys()
+            .any(move |file| is_below(file, &directory) && file.rsplit('/').next() == Some(name))
     };
     case.operation.verb == Verb::Mv && is_up(case) && stray(case).any(within)
 }
 
 /// A description of an object but for its content type.
 fn without_content_type(description: &str) -> Vec<&str> {
-    description.split(", ").enumerate().filter(|(place, _)| *place != 2).map(|(_, part)| part).collect()
+    description
+        .split(", ")
+        .enumerate()
+        .filter(|(place, _)| *place != 2)
+        .map(|(_, part)| part)
+        .collect()
 }

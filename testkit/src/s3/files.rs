@@ -29,13 +29,21 @@ pub(super) fn empty(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?
+        } else {
+            fs::remove_file(entry.path())?
+        }
     }
     Ok(())
 }
 
 /// Makes nodes below an empty directory; `put` writes the targets of links.
-pub(super) fn make(root: &Path, nodes: &BTreeMap<String, Node>, put: impl Fn(&str) -> String) -> io::Result<()> {
+pub(super) fn make(
+    root: &Path,
+    nodes: &BTreeMap<String, Node>,
+    put: impl Fn(&str) -> String,
+) -> io::Result<()> {
     for (path, node) in nodes {
         let path = root.join(path);
         match node {
@@ -58,11 +66,17 @@ pub(super) fn make(root: &Path, nodes: &BTreeMap<String, Node>, put: impl Fn(&st
 fn set_modified(path: &Path, seconds: i64, and_a_half: bool) -> io::Result<()> {
     let half = Duration::from_millis(if and_a_half { 500 } else { 0 });
     let time = UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs()) + half;
-    File::options().write(true).open(path)?.set_times(FileTimes::new().set_modified(time))
+    File::options()
+        .write(true)
+        .open(path)?
+        .set_times(FileTimes::new().set_modified(time))
 }
 
 /// Everything below a directory, by path; `take` takes what is only this side's out of a text.
-pub(super) fn look(root: &Path, take: &impl Fn(&str) -> String) -> io::Result<BTreeMap<String, Seen>> {
+pub(super) fn look(
+    root: &Path,
+    take: &impl Fn(&str) -> String,
+) -> io::Result<BTreeMap<String, Seen>> {
     let mut found = BTreeMap::new();
     let mut directories = vec![(root.to_owned(), String::new())];
     while let Some((directory, prefix)) = directories.pop() {
@@ -77,7 +91,11 @@ pub(super) fn look(root: &Path, take: &impl Fn(&str) -> String) -> io::Result<BT
             } else if kind.is_symlink() {
                 Seen::Link(take(&fs::read_link(entry.path())?.to_string_lossy()))
             } else if kind.is_file() {
-                Seen::File(meta.len(), hash(&entry.path())?, whole_seconds(meta.modified()?))
+                Seen::File(
+                    meta.len(),
+                    hash(&entry.path())?,
+                    whole_seconds(meta.modified()?),
+                )
             } else {
                 debug_assert!(kind.is_fifo() || kind.is_socket());
                 Seen::Other

@@ -1,5 +1,6 @@
-//! A step's process is killed while it works, and called again as Step Functions does: with the last `resume`, until it is
-//! over. What is there then must be what is there after a run that nothing has disturbed.
+//! A step's process is killed while it works, and called again as Step Functions does: with the
+//! last `resume`, until it is over. What is there then must be what is there after a run that
+//! nothing has disturbed.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -23,7 +24,8 @@ use crate::runtime_api::{Answer, Function};
 const MIB: u64 = 1024 * 1024;
 /// What one operation may take, with all its deaths.
 const ALL: Duration = Duration::from_mins(3);
-/// What Step Functions waits at least before it tries again; what was sent before the death is through by then.
+/// What Step Functions waits at least before it tries again; what was sent before the death is
+/// through by then.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// Source, destination, and whether it is all below them.
@@ -85,10 +87,17 @@ pub fn kill(times: u64, seed: u64, tell: impl Fn(&str)) -> Result<Killed, String
     let dir = new_run_dir(&workspace.local_cloud(), "s3-kill")?;
     let places = ["one", "two"].map(|name| Place::new(&dir, name));
     for place in &places {
-        std::fs::create_dir_all(place.root()).map_err(|error| format!("{}: {error}", place.root().display()))?;
+        std::fs::create_dir_all(place.root())
+            .map_err(|error| format!("{}: {error}", place.root().display()))?;
     }
     let server = Server::start(&workspace, &dir)?;
-    let mut arena = Arena { places, server, binaries, executions: 0, pending: 0 };
+    let mut arena = Arena {
+        places,
+        server,
+        binaries,
+        executions: 0,
+        pending: 0,
+    };
     let mut killed = Killed::default();
     let dice = &mut Dice::new(seed);
     for (first, verb) in [Verb::Cp, Verb::Mv, Verb::Sync].into_iter().enumerate() {
@@ -138,7 +147,11 @@ fn scenario(verb: Verb, (source, destination, recursive): (&str, &str, bool)) ->
         buckets[0].insert(format!("src/{name}"), object(content, then - 60));
     };
     for number in 0..40 {
-        add(&format!("small-{number:02}"), u64::from(number) * 1000, number);
+        add(
+            &format!("small-{number:02}"),
+            u64::from(number) * 1000,
+            number,
+        );
     }
     add("large-1", 17 * MIB + 1, 1);
     add("large-2", 9 * MIB, 2);
@@ -149,7 +162,12 @@ fn scenario(verb: Verb, (source, destination, recursive): (&str, &str, bool)) ->
     }
     let operation = Operation {
         verb,
-        source: if recursive { source } else { source.trim_end_matches("/large-1") }.into(),
+        source: if recursive {
+            source
+        } else {
+            source.trim_end_matches("/large-1")
+        }
+        .into(),
         destination: destination.into(),
         recursive: recursive && verb != Verb::Sync,
         filters: Vec::new(),
@@ -160,8 +178,20 @@ fn scenario(verb: Verb, (source, destination, recursive): (&str, &str, bool)) ->
         sse: None,
     };
     // A sync is always of all.
-    let source = if recursive || verb == Verb::Sync { operation.source.clone() } else { source.into() };
-    Case { seed: 0, files, buckets, operation: Operation { source, ..operation } }
+    let source = if recursive || verb == Verb::Sync {
+        operation.source.clone()
+    } else {
+        source.into()
+    };
+    Case {
+        seed: 0,
+        files,
+        buckets,
+        operation: Operation {
+            source,
+            ..operation
+        },
+    }
 }
 
 fn object(content: Content, modified: i64) -> Object {
@@ -184,18 +214,36 @@ impl Arena {
         let since = Instant::now();
         let (outcome, _) = self.run(0, &case.operation, || None)?;
         if !outcome.succeeded {
-            return Err(format!("{} fails undisturbed: {}", case.operation, outcome.said));
+            return Err(format!(
+                "{} fails undisturbed: {}",
+                case.operation, outcome.said
+            ));
         }
         let (took, requests) = (since.elapsed(), self.server.watched()?);
         let mut objects = self.server.look()?.buckets;
-        objects.retain(|bucket, _| ["a", "b"].iter().any(|which| self.places[0].bucket(which) == *bucket));
+        objects.retain(|bucket, _| {
+            ["a", "b"]
+                .iter()
+                .any(|which| self.places[0].bucket(which) == *bucket)
+        });
         let files = look(&self.places[0])?;
-        let undisturbed = Undisturbed { outcome, took, requests, objects, files };
+        let undisturbed = Undisturbed {
+            outcome,
+            took,
+            requests,
+            objects,
+            files,
+        };
         Ok(Scenario { case, undisturbed })
     }
 
-    /// Runs it once more from the beginning, in the second place, with deaths; how many they were, and what is otherwise.
-    fn disturbed(&mut self, scenario: &Scenario, dice: &mut Dice) -> Result<(u64, Option<String>), String> {
+    /// Runs it once more from the beginning, in the second place, with deaths; how many they were,
+    /// and what is otherwise.
+    fn disturbed(
+        &mut self,
+        scenario: &Scenario,
+        dice: &mut Dice,
+    ) -> Result<(u64, Option<String>), String> {
         let Scenario { case, undisturbed } = scenario;
         self.fill(case)?;
         let mut left = dice.between(1, 3);
@@ -206,11 +254,16 @@ impl Arena {
                     return None;
                 }
                 left -= 1;
-                let millis = u64::try_from(undisturbed.took.as_millis()).unwrap_or(u64::MAX).max(1);
+                let millis = u64::try_from(undisturbed.took.as_millis())
+                    .unwrap_or(u64::MAX)
+                    .max(1);
                 let death = if dice.percent(50) {
                     Death::After(Duration::from_millis(dice.below(millis)))
                 } else {
-                    Death::AtRequest(dice.between(1, undisturbed.requests.max(1)), dice.percent(50))
+                    Death::AtRequest(
+                        dice.between(1, undisturbed.requests.max(1)),
+                        dice.percent(50),
+                    )
                 };
                 deaths.push(death);
                 Some(death)
@@ -220,25 +273,39 @@ impl Arena {
         let mut s3 = self.server.look()?;
         s3.buckets.extend(undisturbed.objects.clone());
         let after = [
-            After { place: &self.places[0], outcome: &undisturbed.outcome, files: undisturbed.files.clone() },
-            After { place: &self.places[1], outcome: &outcome, files: look(&self.places[1])? },
+            After {
+                place: &self.places[0],
+                outcome: &undisturbed.outcome,
+                files: undisturbed.files.clone(),
+            },
+            After {
+                place: &self.places[1],
+                outcome: &outcome,
+                files: look(&self.places[1])?,
+            },
         ];
         let found = compare(case, &after, &s3);
         let report = (!found.is_empty()).then(|| {
             let found: Vec<_> = found.iter().map(ToString::to_string).collect();
-            format!("{} with {deaths:?}:\n  {}\n  said: {}", case.operation, found.join("\n  "), outcome.said)
+            format!(
+                "{} with {deaths:?}:\n  {}\n  said: {}",
+                case.operation,
+                found.join("\n  "),
+                outcome.said
+            )
         });
         Ok((died, report))
     }
 
     fn fill(&mut self, case: &Case) -> Result<(), String> {
         super::fill(&mut self.server, &self.places, case)?;
-        self.places
-            .iter()
-            .try_for_each(|place| prepare(place, case).map_err(|error| format!("making the files: {error}")))
+        self.places.iter().try_for_each(|place| {
+            prepare(place, case).map_err(|error| format!("making the files: {error}"))
+        })
     }
 
-    /// Calls the step until it is over. A process that dies is started anew and called with the last `resume`.
+    /// Calls the step until it is over. A process that dies is started anew and called with the
+    /// last `resume`.
     fn run(
         &mut self,
         which: usize,
@@ -248,7 +315,11 @@ impl Arena {
         self.server.watch(None)?;
         let place = self.places[which].clone();
         let (_aws, environment) = aws(&place, &self.server.endpoint);
-        let binary = self.binaries.get(operation.verb.step()).ok_or("the step was not built")?.clone();
+        let binary = self
+            .binaries
+            .get(operation.verb.step())
+            .ok_or("the step was not built")?
+            .clone();
         let start = || Function::start(Command::new(&binary), &environment);
         self.executions += 1;
         let mut envelope = crate::envelope("acme", "prod", &parameters(&place, operation));
@@ -261,9 +332,14 @@ impl Arena {
                 return Err(format!("{operation} is not over after {ALL:?}: {said:?}"));
             }
             // Some calls are given so little time that they answer before they are through.
-            let limit = if death.is_some() { Duration::from_secs(8) } else { Duration::from_mins(1) };
+            let limit = if death.is_some() {
+                Duration::from_secs(8)
+            } else {
+                Duration::from_mins(1)
+            };
             if let Some(Death::AtRequest(request, is_answered)) = death {
-                self.server.watch(Some((function.id(), request, is_answered)))?;
+                self.server
+                    .watch(Some((function.id(), request, is_answered)))?;
             }
             function.send(limit, envelope.to_string().as_bytes());
             if let Some(Death::After(delay)) = death {
@@ -275,7 +351,10 @@ impl Arena {
                     said.push(format!("{name}: {message}"));
                     died += u64::from(death.is_some());
                     if death.is_none() {
-                        return Err(format!("{operation}: a process died by itself: {}", function.output()));
+                        return Err(format!(
+                            "{operation}: a process died by itself: {}",
+                            function.output()
+                        ));
                     }
                     std::thread::sleep(PAUSE);
                     function = start();
@@ -300,13 +379,19 @@ impl Arena {
 }
 
 fn outcome(place: &Place, succeeded: bool, said: &[String]) -> Outcome {
-    Outcome { succeeded, planned: Vec::new(), said: place.take(&said.join("\n")) }
+    Outcome {
+        succeeded,
+        planned: Vec::new(),
+        said: place.take(&said.join("\n")),
+    }
 }
 
 impl Server {
-    /// Counts requests anew, and kills a process at one of them: its ID, the request, and whether that is still answered.
+    /// Counts requests anew, and kills a process at one of them: its ID, the request, and whether
+    /// that is still answered.
     fn watch(&mut self, victim: Option<(u32, u64, bool)>) -> Result<(), String> {
-        let (process, request, is_answered) = victim.map_or((None, 0, false), |(id, at, after)| (Some(id), at, after));
+        let (process, request, is_answered) =
+            victim.map_or((None, 0, false), |(id, at, after)| (Some(id), at, after));
         let victim = json!({ "process": process, "request": request, "is_answered": is_answered });
         self.ask(&json!({ "kill": victim })).map(drop)
     }
@@ -314,6 +399,8 @@ impl Server {
     /// How many requests there were since.
     fn watched(&mut self) -> Result<u64, String> {
         let seen: Value = self.ask(&json!({ "look": true }))?;
-        seen["requests"].as_u64().ok_or_else(|| "the S3 server counts nothing".into())
+        seen["requests"]
+            .as_u64()
+            .ok_or_else(|| "the S3 server counts nothing".into())
     }
 }

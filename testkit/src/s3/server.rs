@@ -17,7 +17,8 @@ use super::case::Object;
 use super::talk::Program;
 
 const PROGRAM: &str = "local-cloud/s3_server.py";
-/// It is ready in about 2 s; a loaded machine that imports its modules for the first time takes longer.
+/// It is ready in about 2 s; a loaded machine that imports its modules for the first time takes
+/// longer.
 const START: Duration = Duration::from_mins(1);
 
 /// How often another port is tried.
@@ -62,9 +63,13 @@ impl Server {
         let venv = venv::ensure(workspace, venv::LOCAL_CLOUD).map_err(|error| error.to_string())?;
         let mut failed = String::new();
         for _ in 0..ATTEMPTS {
-            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-            let port = free.map_err(|error| format!("a free port: {error}"))?.port();
-            // Another program, such as the server of another run, may take the port before this one does.
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+                .and_then(|listener| listener.local_addr());
+            let port = free
+                .map_err(|error| format!("a free port: {error}"))?
+                .port();
+            // Another program, such as the server of another run, may take the port before this one
+            // does.
             match Self::start_on(workspace, &venv, dir, port) {
                 Err(error) => failed = error,
                 started => return started,
@@ -79,18 +84,37 @@ impl Server {
         std::fs::create_dir_all(&temporary).map_err(|error| said(&error))?;
         let log = dir.join("server.log");
         let mut command = Command::new(venv::interpreter(venv));
-        command.arg(workspace.root.join(PROGRAM)).env_clear().current_dir(dir);
+        command
+            .arg(workspace.root.join(PROGRAM))
+            .env_clear()
+            .current_dir(dir);
         command.env("PATH", "/usr/bin:/bin").env("LANG", "C.UTF-8");
-        command.env("HOME", &temporary).env("TMPDIR", &temporary).env("LOG_LEVEL", "WARNING");
-        command.env("GATEWAY_PORT", port.to_string()).env("BIND_HOST", "127.0.0.1");
-        command.env("SFTP_ENABLED", "0").env("IOT_MTLS_ENABLED", "0");
-        command.env("DOCKER_HOST", format!("unix://{}", temporary.join("no-docker").display()));
+        command
+            .env("HOME", &temporary)
+            .env("TMPDIR", &temporary)
+            .env("LOG_LEVEL", "WARNING");
+        command
+            .env("GATEWAY_PORT", port.to_string())
+            .env("BIND_HOST", "127.0.0.1");
+        command
+            .env("SFTP_ENABLED", "0")
+            .env("IOT_MTLS_ENABLED", "0");
+        command.env(
+            "DOCKER_HOST",
+            format!("unix://{}", temporary.join("no-docker").display()),
+        );
         command.stderr(File::create(&log).map_err(|error| said(&error))?);
-        let mut server = Self { program: Program::start("the S3 server", command)?, endpoint: endpoint(port) };
+        let mut server = Self {
+            program: Program::start("the S3 server", command)?,
+            endpoint: endpoint(port),
+        };
         let since = Instant::now();
         loop {
             if server.program.has_ended() || since.elapsed() > START {
-                return Err(format!("the S3 server did not come up; see {}", log.display()));
+                return Err(format!(
+                    "the S3 server did not come up; see {}",
+                    log.display()
+                ));
             }
             if server.has_answered_on(port) {
                 return Ok(server);
@@ -99,9 +123,12 @@ impl Server {
         }
     }
 
-    /// Sends a request to a port; whether it is this server that has answered. It counts its requests.
+    /// Sends a request to a port; whether it is this server that has answered. It counts its
+    /// requests.
     fn has_answered_on(&mut self, port: u16) -> bool {
-        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { return false };
+        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
+            return false;
+        };
         let mut request = || {
             stream.set_read_timeout(Some(Duration::from_secs(10)))?;
             stream.write_all(b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n")?;
@@ -109,7 +136,8 @@ impl Server {
         };
         // What the answer is does not matter, nor whether another program gives one.
         let _: std::io::Result<usize> = request();
-        self.ask(&json!({ "look": true })).is_ok_and(|seen| seen["requests"].as_u64() > Some(0))
+        self.ask(&json!({ "look": true }))
+            .is_ok_and(|seen| seen["requests"].as_u64() > Some(0))
     }
 
     pub(super) fn ask(&mut self, request: &Value) -> Result<Value, String> {
@@ -127,8 +155,9 @@ impl Server {
                 "content_type": object.content_type, "storage_class": object.storage_class, "metadata": object.metadata,
             })
         };
-        let buckets: Map<_, _> =
-            buckets.map(|(name, objects)| (name, objects.iter().map(object).collect::<Value>())).collect();
+        let buckets: Map<_, _> = buckets
+            .map(|(name, objects)| (name, objects.iter().map(object).collect::<Value>()))
+            .collect();
         self.program.ask(&json!({ "fill": buckets })).map(drop)
     }
 
@@ -153,7 +182,9 @@ mod tests {
         let port = other.local_addr().unwrap().port();
         // It takes connections and closes them.
         std::thread::spawn(move || other.incoming().for_each(drop));
-        let error = Server::start_on(&workspace, &venv, &dir, port).err().unwrap();
+        let error = Server::start_on(&workspace, &venv, &dir, port)
+            .err()
+            .unwrap();
         assert!(error.contains("did not come up"), "{error}");
         assert!(Server::start(&workspace, &dir).is_ok());
         std::fs::remove_dir_all(dir).unwrap();

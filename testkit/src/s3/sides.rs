@@ -20,10 +20,12 @@ pub(super) const TOOLS: &str = "local-cloud/requirements-s3.txt";
 const SCRIPT: &str = include_str!("cli.py");
 /// The customer's account; on the server an access key of twelve digits is that account's own.
 pub(super) const ACCOUNT: &str = "222222222222";
-/// What one call may take, and all calls of an operation, on a machine that does much else. A deployed step has longer.
+/// What one call may take, and all calls of an operation, on a machine that does much else. A
+/// deployed step has longer.
 const OPERATION: Duration = Duration::from_mins(3);
 
-/// Where one side works. The names of both sides are of one length, so that limits on lengths are the same for both.
+/// Where one side works. The names of both sides are of one length, so that limits on lengths are
+/// the same for both.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     name: &'static str,
@@ -55,7 +57,10 @@ pub(super) struct Steps {
 
 impl Place {
     pub(super) fn new(dir: &Path, name: &'static str) -> Self {
-        Self { name, dir: dir.join(name) }
+        Self {
+            name,
+            dir: dir.join(name),
+        }
     }
 
     /// The local root.
@@ -76,20 +81,28 @@ impl Place {
     pub(super) fn put(&self, text: &str) -> String {
         let text = text.replace("{root}", &self.root().to_string_lossy());
         let text = text.replace("{outside}", &self.outside().to_string_lossy());
-        ["a", "b", "none"].iter().fold(text, |text, which| text.replace(&format!("{{{which}}}"), &self.bucket(which)))
+        ["a", "b", "none"].iter().fold(text, |text, which| {
+            text.replace(&format!("{{{which}}}"), &self.bucket(which))
+        })
     }
 
     /// The opposite.
     pub(super) fn take(&self, text: &str) -> String {
         let text = text.replace(&*self.root().to_string_lossy(), "{root}");
         let text = text.replace(&*self.outside().to_string_lossy(), "{outside}");
-        ["a", "b", "none"].iter().fold(text, |text, which| text.replace(&self.bucket(which), &format!("{{{which}}}")))
+        ["a", "b", "none"].iter().fold(text, |text, which| {
+            text.replace(&self.bucket(which), &format!("{{{which}}}"))
+        })
     }
 
     /// Lines of a dry run, with paths as both sides can have them: below the root, and on one line.
     fn plan<'a>(&self, lines: impl Iterator<Item = &'a str>) -> Vec<String> {
         let line = |line: &str| {
-            let line = self.take(line).replace("{root}/", "").replace(": ./", ": ").replace(" to ./", " to ");
+            let line = self
+                .take(line)
+                .replace("{root}/", "")
+                .replace(": ./", ": ")
+                .replace(" to ./", " to ");
             line.replace('\n', "\\n").replace('\t', "\\t")
         };
         lines.map(line).collect()
@@ -101,27 +114,53 @@ impl Cli {
         let said = |error: &dyn std::fmt::Display| error.to_string();
         let venv = venv::ensure(workspace, TOOLS).map_err(|error| said(&error))?;
         std::fs::create_dir_all(dir.join("home/.aws")).map_err(|error| said(&error))?;
-        // One at a time, so that what comes of two keys with one file does not depend on which is the faster.
-        std::fs::write(dir.join("home/.aws/config"), "[default]\ns3 =\n  max_concurrent_requests = 1\n")
-            .map_err(|error| said(&error))?;
+        // One at a time, so that what comes of two keys with one file does not depend on which is
+        // the faster.
+        std::fs::write(
+            dir.join("home/.aws/config"),
+            "[default]\ns3 =\n  max_concurrent_requests = 1\n",
+        )
+        .map_err(|error| said(&error))?;
         let script = dir.join("cli.py");
         std::fs::write(&script, SCRIPT).map_err(|error| said(&error))?;
         let log = File::create(dir.join("cli.log")).map_err(|error| said(&error))?;
         let mut command = Command::new(venv::interpreter(&venv));
-        command.arg(&script).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", dir.join("home")).stderr(log);
-        command.env("TZ", "UTC").env("LC_ALL", "C.UTF-8").env("PYTHONUTF8", "1").env("AWS_ENDPOINT_URL", endpoint);
-        command.env("AWS_ACCESS_KEY_ID", ACCOUNT).env("AWS_SECRET_ACCESS_KEY", "test").env("AWS_REGION", "eu-west-1");
-        command.env("AWS_DEFAULT_REGION", "eu-west-1").env("AWS_EC2_METADATA_DISABLED", "true");
-        Ok(Self { program: Program::start("the AWS CLI", command)? })
+        command
+            .arg(&script)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", dir.join("home"))
+            .stderr(log);
+        command
+            .env("TZ", "UTC")
+            .env("LC_ALL", "C.UTF-8")
+            .env("PYTHONUTF8", "1")
+            .env("AWS_ENDPOINT_URL", endpoint);
+        command
+            .env("AWS_ACCESS_KEY_ID", ACCOUNT)
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("AWS_REGION", "eu-west-1");
+        command
+            .env("AWS_DEFAULT_REGION", "eu-west-1")
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+        Ok(Self {
+            program: Program::start("the AWS CLI", command)?,
+        })
     }
 
     pub(super) fn run(&mut self, place: &Place, operation: &Operation) -> Result<Outcome, String> {
         let mut arguments = operation.arguments(|text| place.put(text));
         arguments.extend((operation.verb != Verb::Rm).then(|| "--no-progress".to_owned()));
-        let answer = self.program.ask(&json!({ "arguments": arguments, "directory": place.root() }))?;
-        let [stdout, stderr] = ["stdout", "stderr"].map(|stream| answer[stream].as_str().unwrap_or_default());
+        let answer = self
+            .program
+            .ask(&json!({ "arguments": arguments, "directory": place.root() }))?;
+        let [stdout, stderr] =
+            ["stdout", "stderr"].map(|stream| answer[stream].as_str().unwrap_or_default());
         // A name may hold a line break, so that lines begin where the next one does.
-        let lines = stdout.split("(dryrun) ").skip(1).map(|line| line.strip_suffix('\n').unwrap_or(line));
+        let lines = stdout
+            .split("(dryrun) ")
+            .skip(1)
+            .map(|line| line.strip_suffix('\n').unwrap_or(line));
         Ok(Outcome {
             succeeded: answer["status"] == 0,
             planned: place.plan(lines),
@@ -132,20 +171,38 @@ impl Cli {
 
 impl Steps {
     /// Starts the four steps' processes, which work below this place's root.
-    pub(super) fn start(binaries: &BTreeMap<String, PathBuf>, place: &Place, endpoint: &str) -> Result<Self, String> {
+    pub(super) fn start(
+        binaries: &BTreeMap<String, PathBuf>,
+        place: &Place,
+        endpoint: &str,
+    ) -> Result<Self, String> {
         let (aws, environment) = aws(place, endpoint);
         let start = |verb: Verb| {
-            let binary = binaries.get(verb.step()).ok_or_else(|| format!("{} was not built", verb.step()))?;
-            Ok((verb.step(), Function::start(Command::new(binary), &environment)))
+            let binary = binaries
+                .get(verb.step())
+                .ok_or_else(|| format!("{} was not built", verb.step()))?;
+            Ok((
+                verb.step(),
+                Function::start(Command::new(binary), &environment),
+            ))
         };
-        let functions =
-            [Verb::Cp, Verb::Mv, Verb::Sync, Verb::Rm].into_iter().map(start).collect::<Result<_, String>>()?;
-        Ok(Self { _aws: aws, functions, executions: 0 })
+        let functions = [Verb::Cp, Verb::Mv, Verb::Sync, Verb::Rm]
+            .into_iter()
+            .map(start)
+            .collect::<Result<_, String>>()?;
+        Ok(Self {
+            _aws: aws,
+            functions,
+            executions: 0,
+        })
     }
 
     pub(super) fn run(&mut self, place: &Place, operation: &Operation) -> Result<Outcome, String> {
         self.executions += 1;
-        let function = self.functions.get_mut(operation.verb.step()).ok_or("no such step")?;
+        let function = self
+            .functions
+            .get_mut(operation.verb.step())
+            .ok_or("no such step")?;
         let mut envelope = crate::envelope("acme", "prod", &parameters(place, operation));
         envelope["execution"]["id"] = format!("e{}", self.executions).into();
         let since = Instant::now();
@@ -156,7 +213,12 @@ impl Steps {
             if let Answer::Failure { name, message } = &answer {
                 said.push(format!("{name}: {message}"));
                 if name.starts_with("Runtime.") || name.starts_with("Sandbox.") {
-                    return Err(format!("{}: {}\n{}", operation.verb.step(), said.join("\n"), function.output()));
+                    return Err(format!(
+                        "{}: {}\n{}",
+                        operation.verb.step(),
+                        said.join("\n"),
+                        function.output()
+                    ));
                 }
                 // The log is only what it has written, which arrives a moment later.
                 std::thread::sleep(Duration::from_millis(30));
@@ -164,8 +226,19 @@ impl Steps {
                 break false;
             }
             let answer = answer.json();
-            log.extend(answer["log"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned));
-            said.push(format!("{}: {}", answer["status"].as_str().unwrap_or_default(), answer["output"]));
+            log.extend(
+                answer["log"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned),
+            );
+            said.push(format!(
+                "{}: {}",
+                answer["status"].as_str().unwrap_or_default(),
+                answer["output"]
+            ));
             if answer["status"] == "done" {
                 break true;
             }
@@ -178,12 +251,20 @@ impl Steps {
             }
             envelope["resume"] = answer["resume"].clone();
         };
-        let planned = place.plan(log.iter().filter_map(|line: &String| line.strip_prefix("(dryrun) ")));
-        Ok(Outcome { succeeded, planned, said: place.take(&[said, log].concat().join("\n")) })
+        let planned = place.plan(
+            log.iter()
+                .filter_map(|line: &String| line.strip_prefix("(dryrun) ")),
+        );
+        Ok(Outcome {
+            succeeded,
+            planned,
+            said: place.take(&[said, log].concat().join("\n")),
+        })
     }
 }
 
-/// An AWS for everything but S3 and STS, and what a step's process must know: these, and the local root.
+/// An AWS for everything but S3 and STS, and what a step's process must know: these, and the local
+/// root.
 pub(super) fn aws(place: &Place, endpoint: &str) -> (StandIn, Vec<(String, String)>) {
     let aws = StandIn::default();
     aws.add_customer("acme");
@@ -192,7 +273,10 @@ pub(super) fn aws(place: &Place, endpoint: &str) -> (StandIn, Vec<(String, Strin
     environment.extend([
         ("AWS_ENDPOINT_URL_S3".into(), endpoint.into()),
         ("AWS_ENDPOINT_URL_STS".into(), endpoint.into()),
-        ("STEPWARD_LOCAL_ROOT".into(), place.root().to_string_lossy().into_owned()),
+        (
+            "STEPWARD_LOCAL_ROOT".into(),
+            place.root().to_string_lossy().into_owned(),
+        ),
     ]);
     (aws, environment)
 }
@@ -212,7 +296,10 @@ pub(super) fn parameters(place: &Place, operation: &Operation) -> Value {
     } else {
         parameters["recursive"] = operation.recursive.into();
     }
-    for (name, value) in [("storage_class", operation.storage_class), ("sse", operation.sse)] {
+    for (name, value) in [
+        ("storage_class", operation.storage_class),
+        ("sse", operation.sse),
+    ] {
         if let Some(value) = value {
             parameters[name] = value.into();
         }

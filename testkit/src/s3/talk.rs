@@ -10,7 +10,8 @@ use serde_json::Value;
 /// Longer than anything takes that a case asks for, on a machine that does much else.
 const ANSWER: Duration = Duration::from_mins(3);
 
-/// A program that ends when its standard input does: when this value is dropped, and when this process ends.
+/// A program that ends when its standard input does: when this value is dropped, and when this
+/// process ends.
 pub(super) struct Program {
     name: &'static str,
     child: Child,
@@ -21,7 +22,9 @@ pub(super) struct Program {
 impl Program {
     pub(super) fn start(name: &'static str, mut command: Command) -> Result<Self, String> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
+        let mut child = command
+            .spawn()
+            .map_err(|error| format!("{name} cannot be started: {error}"))?;
         let (send, answers) = channel();
         let output = child.stdout.take().ok_or("no standard output")?;
         std::thread::spawn(move || {
@@ -33,16 +36,28 @@ impl Program {
                 .count();
         });
         let requests = child.stdin.take();
-        Ok(Self { name, child, requests, answers })
+        Ok(Self {
+            name,
+            child,
+            requests,
+            answers,
+        })
     }
 
     pub(super) fn ask(&mut self, request: &Value) -> Result<Value, String> {
         let name = self.name;
-        let requests = self.requests.as_mut().ok_or_else(|| format!("{name} has ended"))?;
-        writeln!(requests, "{request}").map_err(|error| format!("{name} takes no request: {error}"))?;
+        let requests = self
+            .requests
+            .as_mut()
+            .ok_or_else(|| format!("{name} has ended"))?;
+        writeln!(requests, "{request}")
+            .map_err(|error| format!("{name} takes no request: {error}"))?;
         match self.answers.recv_timeout(ANSWER) {
-            Ok(line) => serde_json::from_str(&line).map_err(|error| format!("{name} answered {line}: {error}")),
-            Err(error) => Err(format!("{name} did not answer ({error}); its log tells why")),
+            Ok(line) => serde_json::from_str(&line)
+                .map_err(|error| format!("{name} answered {line}: {error}")),
+            Err(error) => Err(format!(
+                "{name} did not answer ({error}); its log tells why"
+            )),
         }
     }
 

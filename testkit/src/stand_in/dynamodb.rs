@@ -7,14 +7,33 @@ use super::state::{Answer, Failure, State};
 
 pub(super) fn answer(state: &State, request: &Request) -> Answer {
     if request.operation != "BatchGetItem" {
-        return Err(Failure::new(400, "UnknownOperationException", request.operation.clone()));
+        return Err(Failure::new(
+            400,
+            "UnknownOperationException",
+            request.operation.clone(),
+        ));
     }
-    let tables = request.parameters["RequestItems"].as_object().cloned().unwrap_or_default();
+    let tables = request.parameters["RequestItems"]
+        .as_object()
+        .cloned()
+        .unwrap_or_default();
     if tables.len() != 1 || !tables.contains_key(TABLE) {
-        return Err(Failure::new(400, "ResourceNotFoundException", "Requested resource not found"));
+        return Err(Failure::new(
+            400,
+            "ResourceNotFoundException",
+            "Requested resource not found",
+        ));
     }
-    let keys = tables[TABLE]["Keys"].as_array().cloned().unwrap_or_default();
-    if keys.is_empty() || keys.iter().enumerate().any(|(n, key)| keys[..n].contains(key)) {
+    let keys = tables[TABLE]["Keys"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    if keys.is_empty()
+        || keys
+            .iter()
+            .enumerate()
+            .any(|(n, key)| keys[..n].contains(key))
+    {
         let message = "Provided list of item keys contains duplicates or is empty";
         return Err(Failure::new(400, "ValidationException", message));
     }
@@ -25,8 +44,11 @@ pub(super) fn answer(state: &State, request: &Request) -> Answer {
         .rev()
         .filter_map(|key| {
             let record = state.records.get(&(text(key, "pk"), text(key, "sk")))?;
-            let mut item: Map<_, _> =
-                record.as_object()?.iter().map(|(name, value)| (name.clone(), stored(value))).collect();
+            let mut item: Map<_, _> = record
+                .as_object()?
+                .iter()
+                .map(|(name, value)| (name.clone(), stored(value)))
+                .collect();
             item.extend(["pk", "sk"].map(|name| (name.to_owned(), key[name].clone())));
             Some(item)
         })

@@ -13,8 +13,15 @@ pub(super) fn answer(state: &mut State, caller: &Caller, request: &Request) -> A
     let operation = request.operation.as_str();
     let account = state.account(caller).to_owned();
     let ids = list(&request.parameters, "InstanceId");
-    let mut own: Vec<_> = state.instances.iter_mut().filter(|instance| instance.account == account).collect();
-    if let Some(unknown) = ids.iter().find(|id| own.iter().all(|instance| instance.id != **id)) {
+    let mut own: Vec<_> = state
+        .instances
+        .iter_mut()
+        .filter(|instance| instance.account == account)
+        .collect();
+    if let Some(unknown) = ids
+        .iter()
+        .find(|id| own.iter().all(|instance| instance.id != **id))
+    {
         let message = format!("The instance ID '{unknown}' does not exist");
         return Err(Failure::new(400, "InvalidInstanceID.NotFound", message));
     }
@@ -23,9 +30,11 @@ pub(super) fn answer(state: &mut State, caller: &Caller, request: &Request) -> A
         "DescribeInstances" => Ok(describe(own, request)),
         "StartInstances" => change(own, ["stopped", "running"], "pending"),
         "StopInstances" => change(own, ["running", "stopped"], "stopping"),
-        other => {
-            Err(Failure::new(400, "InvalidAction", format!("The action {other} is not valid for this web service.")))
-        }
+        other => Err(Failure::new(
+            400,
+            "InvalidAction",
+            format!("The action {other} is not valid for this web service."),
+        )),
     }?;
     Ok(format!(
         "<{operation}Response xmlns=\"{XMLNS}\"><requestId>8f7724cf-496f-496e-8fe3-EXAMPLE</requestId>{result}</{operation}Response>"
@@ -43,16 +52,35 @@ pub(super) fn failure(Failure { code, message, .. }: &Failure, id: &str) -> Stri
 fn describe(instances: Vec<&mut Instance>, request: &Request) -> String {
     let name = |n: usize| request.parameters[format!("Filter.{n}.Name")].as_str();
     let filters: Vec<_> = (1..)
-        .map_while(|n| name(n).map(|name| (name, list(&request.parameters, &format!("Filter.{n}.Value")))))
+        .map_while(|n| {
+            name(n).map(|name| {
+                (
+                    name,
+                    list(&request.parameters, &format!("Filter.{n}.Value")),
+                )
+            })
+        })
         .collect();
     let mut items = String::new();
     for instance in instances {
         instance.look();
-        if filters.iter().all(|(name, values)| instance.fits(name, values)) {
-            let tags: String = instance.tags.iter().fold(String::new(), |mut tags, (key, value)| {
-                let _ = write!(tags, "<item><key>{}</key><value>{}</value></item>", escaped(key), escaped(value));
-                tags
-            });
+        if filters
+            .iter()
+            .all(|(name, values)| instance.fits(name, values))
+        {
+            let tags: String =
+                instance
+                    .tags
+                    .iter()
+                    .fold(String::new(), |mut tags, (key, value)| {
+                        let _ = write!(
+                            tags,
+                            "<item><key>{}</key><value>{}</value></item>",
+                            escaped(key),
+                            escaped(value)
+                        );
+                        tags
+                    });
             let _ = write!(
                 items,
                 "<item><instanceId>{}</instanceId><instanceState>{}</instanceState><tagSet>{tags}</tagSet></item>",
@@ -73,7 +101,10 @@ fn change(instances: Vec<&mut Instance>, [from, there]: [&str; 2], way: &'static
     for instance in instances {
         let before = instance.state;
         if before != from && before != there && before != way {
-            let message = format!("The instance '{}' is not in a state from which it can be {way}.", instance.id);
+            let message = format!(
+                "The instance '{}' is not in a state from which it can be {way}.",
+                instance.id
+            );
             return Err(Failure::new(400, "IncorrectInstanceState", message));
         }
         if before == from {

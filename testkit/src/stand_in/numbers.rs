@@ -1,5 +1,5 @@
-//! Buckets of any size that are stored nowhere: their objects are numbered, and a rule tells which of them are there. A
-//! page of a listing is made when it is asked for.
+//! Buckets of any size that are stored nowhere: their objects are numbered, and a rule tells which
+//! of them are there. A page of a listing is made when it is asked for.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -32,10 +32,21 @@ pub struct Seen {
 }
 
 impl Numbers {
-    /// A bucket with those of these numbers for which the rule says so, written on a day of January 2026.
+    /// A bucket with those of these numbers for which the rule says so, written on a day of January
+    /// 2026.
     #[must_use]
-    pub fn new(range: Range<u64>, day: u8, is_there: impl Fn(u64) -> bool + Send + 'static) -> Self {
-        Self { range, is_there: Box::new(is_there), day, changed: HashMap::new(), seen: Seen::default() }
+    pub fn new(
+        range: Range<u64>,
+        day: u8,
+        is_there: impl Fn(u64) -> bool + Send + 'static,
+    ) -> Self {
+        Self {
+            range,
+            is_there: Box::new(is_there),
+            day,
+            changed: HashMap::new(),
+            seen: Seen::default(),
+        }
     }
 
     pub(super) fn set_rule(&mut self, is_there: impl Fn(u64) -> bool + Send + 'static) {
@@ -54,7 +65,10 @@ impl Numbers {
             (None, Some(after)) => self.first_after(after),
             (None, None) => self.range.start,
         };
-        let found = (from..self.range.end).filter(|number| self.has(*number)).take(PAGE + 1).collect::<Vec<_>>();
+        let found = (from..self.range.end)
+            .filter(|number| self.has(*number))
+            .take(PAGE + 1)
+            .collect::<Vec<_>>();
         let next = found.get(PAGE).copied();
         self.seen.pages.push(from..next.unwrap_or(self.range.end));
         let day = self.day;
@@ -67,7 +81,8 @@ impl Numbers {
             )
         });
         let contents: String = contents.collect();
-        let more = next.map(|next| format!("<NextContinuationToken>{next}</NextContinuationToken>"));
+        let more =
+            next.map(|next| format!("<NextContinuationToken>{next}</NextContinuationToken>"));
         format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
              <MaxKeys>{PAGE}</MaxKeys><EncodingType>url</EncodingType><IsTruncated>{}</IsTruncated>{}{contents}\
@@ -94,14 +109,21 @@ impl Numbers {
     }
 
     fn has(&self, number: u64) -> bool {
-        self.changed.get(&number).copied().unwrap_or_else(|| (self.is_there)(number))
+        self.changed
+            .get(&number)
+            .copied()
+            .unwrap_or_else(|| (self.is_there)(number))
     }
 
     fn first_after(&self, after: &str) -> u64 {
         let Range { mut start, mut end } = self.range;
         while start < end {
             let middle = start.midpoint(end);
-            if key(middle).as_str() > after { end = middle } else { start = middle + 1 }
+            if key(middle).as_str() > after {
+                end = middle
+            } else {
+                start = middle + 1
+            }
         }
         start
     }
@@ -113,11 +135,18 @@ fn key(number: u64) -> String {
 }
 
 fn encoded(number: u64) -> String {
-    format!("data/{:04}/%C3%BC+%2B%26{:04}.csv", number / 10_000, number % 10_000)
+    format!(
+        "data/{:04}/%C3%BC+%2B%26{:04}.csv",
+        number / 10_000,
+        number % 10_000
+    )
 }
 
 fn number(key: &str) -> Option<u64> {
-    let (thousands, ones) = key.strip_prefix("data/")?.strip_suffix(".csv")?.split_once("/ü +&")?;
+    let (thousands, ones) = key
+        .strip_prefix("data/")?
+        .strip_suffix(".csv")?
+        .split_once("/ü +&")?;
     Some(thousands.parse::<u64>().ok()? * 10_000 + ones.parse::<u64>().ok()?)
 }
 
@@ -131,7 +160,10 @@ mod tests {
     #[test]
     fn a_key_is_its_number_and_the_encoding_is_that_of_the_key() {
         for at in [0, 9_999, 10_000, 999_999] {
-            assert_eq!((number(&key(at)), decoded(&encoded(at))), (Some(at), key(at)));
+            assert_eq!(
+                (number(&key(at)), decoded(&encoded(at))),
+                (Some(at), key(at))
+            );
             assert!(key(at) < key(at + 1));
         }
     }
@@ -141,7 +173,11 @@ mod tests {
         let mut bucket = Numbers::new(0..5_000, 1, |number| number % 2 == 0);
         let first = bucket.list(&json!({}));
         assert!(first.contains("<NextContinuationToken>2000<") && first.contains(&encoded(1_998)));
-        assert!(!bucket.list(&json!({ "start-after": key(4_001) })).contains("NextContinuationToken"));
+        assert!(
+            !bucket
+                .list(&json!({ "start-after": key(4_001) }))
+                .contains("NextContinuationToken")
+        );
         bucket.delete(&key(4_004)).unwrap();
         let last = bucket.list(&json!({ "continuation-token": "4002", "start-after": key(1) }));
         assert!(last.contains(&encoded(4_002)) && !last.contains(&encoded(4_004)));

@@ -16,7 +16,8 @@ pub struct Request {
     pub service: String,
     /// The operation, as in `StartInstances`.
     pub operation: String,
-    /// What it was given: the body of the JSON protocols, the form of the query protocols; for S3 bucket, key and query.
+    /// What it was given: the body of the JSON protocols, the form of the query protocols; for S3
+    /// bucket, key and query.
     pub parameters: Value,
     /// The account of the caller.
     pub account: String,
@@ -46,12 +47,19 @@ impl Request {
 
 impl Keys {
     pub(super) fn new(id: &str) -> Self {
-        Self { id: id.into(), secret: random(), token: format!("{}{}", random(), random()) }
+        Self {
+            id: id.into(),
+            secret: random(),
+            token: format!("{}{}", random(), random()),
+        }
     }
 }
 
 /// 40 hex digits that nobody knows.
 #[expect(clippy::expect_used, reason = "without randomness there is no test")]
 pub(super) fn random() -> String {
-    ExternalId::generate().expect("randomness from the operating system").expose().to_owned()
+    ExternalId::generate()
+        .expect("randomness from the operating system")
+        .expose()
+        .to_owned()
 }

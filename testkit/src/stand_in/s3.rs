@@ -15,11 +15,16 @@ pub(super) fn understand(call: &Call) -> (String, Value) {
         ("GET", "", _) => "ListBuckets",
         ("GET", _, "") => "ListObjectsV2",
         ("POST", _, "") if call.query.starts_with("delete") => "DeleteObjects",
-        ("PUT", _, key) if !key.is_empty() && call.header("x-amz-copy-source").is_some() => "CopyObject",
+        ("PUT", _, key) if !key.is_empty() && call.header("x-amz-copy-source").is_some() => {
+            "CopyObject"
+        }
         ("PUT", _, key) if !key.is_empty() => "PutObject",
         _ => "Unknown",
     };
-    (operation.into(), json!({ "Bucket": bucket, "Key": key, "Query": pairs(&call.query) }))
+    (
+        operation.into(),
+        json!({ "Bucket": bucket, "Key": key, "Query": pairs(&call.query) }),
+    )
 }
 
 pub(super) fn answer(state: &mut State, request: &Request, body: &[u8]) -> Answer {
@@ -27,21 +32,31 @@ pub(super) fn answer(state: &mut State, request: &Request, body: &[u8]) -> Answe
     if let Some(numbers) = state.numbers.get_mut(bucket) {
         let done = match request.operation.as_str() {
             "ListObjectsV2" => return Ok(numbers.list(&request.parameters["Query"])),
-            "CopyObject" => numbers.write(request.text("Key")).map(|()| "<CopyObjectResult/>"),
+            "CopyObject" => numbers
+                .write(request.text("Key"))
+                .map(|()| "<CopyObjectResult/>"),
             "DeleteObjects" => keys(&String::from_utf8_lossy(body))
                 .try_for_each(|key| numbers.delete(&key))
                 .map(|()| "<DeleteResult/>"),
             _ => None,
         };
-        return done.map(str::to_owned).ok_or_else(|| Failure::new(400, "InvalidRequest", "numbers cannot do that"));
+        return done
+            .map(str::to_owned)
+            .ok_or_else(|| Failure::new(400, "InvalidRequest", "numbers cannot do that"));
     }
     match request.operation.as_str() {
         "PutObject" if bucket == ARTIFACTS => {
-            state.objects.insert(format!("{bucket}/{}", request.text("Key")), body.to_vec());
+            state
+                .objects
+                .insert(format!("{bucket}/{}", request.text("Key")), body.to_vec());
             Ok(String::new())
         }
         "ListObjectsV2" => {
-            let prefix = escaped(request.parameters["Query"]["prefix"].as_str().unwrap_or_default());
+            let prefix = escaped(
+                request.parameters["Query"]["prefix"]
+                    .as_str()
+                    .unwrap_or_default(),
+            );
             Ok(format!(
                 "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
                  <Name>{bucket}</Name><Prefix>{prefix}</Prefix><KeyCount>1</KeyCount><MaxKeys>1000</MaxKeys>\
@@ -50,14 +65,25 @@ pub(super) fn answer(state: &mut State, request: &Request, body: &[u8]) -> Answe
                  <Size>1536</Size><StorageClass>STANDARD</StorageClass></Contents></ListBucketResult>"
             ))
         }
-        _ => Err(Failure::new(404, "NoSuchBucket", "The specified bucket does not exist")),
+        _ => Err(Failure::new(
+            404,
+            "NoSuchBucket",
+            "The specified bucket does not exist",
+        )),
     }
 }
 
 /// The keys that a `DeleteObjects` names.
 fn keys(body: &str) -> impl Iterator<Item = String> {
-    let keys = body.split("<Key>").skip(1).filter_map(|rest| rest.split_once("</Key>"));
-    keys.map(|(key, _)| key.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    let keys = body
+        .split("<Key>")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("</Key>"));
+    keys.map(|(key, _)| {
+        key.replace("&lt;", "<")
+            .replace("&gt;", ">")
+            .replace("&amp;", "&")
+    })
 }
 
 pub(super) fn failure(Failure { code, message, .. }: &Failure, id: &str) -> String {

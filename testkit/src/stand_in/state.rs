@@ -66,7 +66,11 @@ pub(super) type Answer = Result<String, Failure>;
 
 impl Failure {
     pub(super) fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
-        Self { status, code: code.into(), message: message.into() }
+        Self {
+            status,
+            code: code.into(),
+            message: message.into(),
+        }
     }
 }
 
@@ -76,20 +80,33 @@ impl State {
         if self.fixed {
             (keys.id, keys.secret) = (self.broker.id.clone(), self.broker.secret.clone());
         }
-        let session = Session { keys: keys.clone(), account: account.into(), arn: arn.into(), policy };
+        let session = Session {
+            keys: keys.clone(),
+            account: account.into(),
+            arn: arn.into(),
+            policy,
+        };
         self.sessions.insert(keys.id.clone(), session);
         keys
     }
 
     /// Who signed a request with this access key ID and sent this token.
     pub(super) fn caller(&self, key_id: &str, token: Option<&str>) -> Result<Caller, Failure> {
-        if self.sessions.get(key_id).is_some_and(|session| token == Some(&session.keys.token)) {
+        if self
+            .sessions
+            .get(key_id)
+            .is_some_and(|session| token == Some(&session.keys.token))
+        {
             return Ok(Caller::Session(key_id.into()));
         }
         if key_id == self.broker.id && token == Some(&self.broker.token) {
             return Ok(Caller::Broker);
         }
-        Err(Failure::new(403, "InvalidClientTokenId", "The security token included in the request is invalid."))
+        Err(Failure::new(
+            403,
+            "InvalidClientTokenId",
+            "The security token included in the request is invalid.",
+        ))
     }
 
     pub(super) fn account(&self, caller: &Caller) -> &str {
@@ -101,8 +118,13 @@ impl State {
 
     pub(super) fn arn(&self, caller: &Caller) -> String {
         match caller {
-            Caller::Broker => format!("arn:aws:sts::{BROKER_ACCOUNT}:assumed-role/stepward-broker/stepward-test"),
-            Caller::Session(id) => self.sessions.get(id).map_or_else(String::new, |session| session.arn.clone()),
+            Caller::Broker => {
+                format!("arn:aws:sts::{BROKER_ACCOUNT}:assumed-role/stepward-broker/stepward-test")
+            }
+            Caller::Session(id) => self
+                .sessions
+                .get(id)
+                .map_or_else(String::new, |session| session.arn.clone()),
         }
     }
 
@@ -119,8 +141,10 @@ impl State {
         Some(fault)
     }
 
-    /// Whether the caller may do this: the broker what its role has, a session what its session policy allows.
-    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html> (the form of the message)
+    /// Whether the caller may do this: the broker what its role has, a session what its session
+    /// policy allows.
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html> (the form
+    /// of the message)
     pub(super) fn authorize(&self, caller: &Caller, request: &Request) -> Result<(), Failure> {
         // The permission is not always called as the operation is.
         let action = match request.name().as_str() {
@@ -137,8 +161,14 @@ impl State {
                 (own.contains(&action.as_str()), "identity-based")
             }
             Caller::Session(id) => {
-                let policy = self.sessions.get(id).and_then(|session| session.policy.as_ref());
-                (policy.is_none_or(|policy| allows(policy, &action)), "session")
+                let policy = self
+                    .sessions
+                    .get(id)
+                    .and_then(|session| session.policy.as_ref());
+                (
+                    policy.is_none_or(|policy| allows(policy, &action)),
+                    "session",
+                )
             }
         };
         if allowed {
@@ -149,7 +179,10 @@ impl State {
             self.arn(caller)
         );
         let (code, message) = match request.service.as_str() {
-            "ec2" => ("UnauthorizedOperation", format!("You are not authorized to perform this operation. {message}")),
+            "ec2" => (
+                "UnauthorizedOperation",
+                format!("You are not authorized to perform this operation. {message}"),
+            ),
             "dynamodb" | "athena" => ("AccessDeniedException", message),
             _ => ("AccessDenied", message),
         };
@@ -158,11 +191,19 @@ impl State {
 }
 
 fn allows(policy: &Value, action: &str) -> bool {
-    let statements = policy["Statement"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let statements = policy["Statement"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let names = |actions: &Value| {
-        actions == action || actions.as_array().is_some_and(|actions| actions.iter().any(|name| name == action))
+        actions == action
+            || actions
+                .as_array()
+                .is_some_and(|actions| actions.iter().any(|name| name == action))
     };
-    statements.iter().any(|statement| statement["Effect"] == "Allow" && names(&statement["Action"]))
+    statements
+        .iter()
+        .any(|statement| statement["Effect"] == "Allow" && names(&statement["Action"]))
 }
 
 pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {

@@ -16,9 +16,17 @@ pub(super) fn answer(state: &mut State, caller: &Caller, request: &Request) -> A
         "AssumeRole" => assume_role(state, caller, request)?,
         "GetCallerIdentity" => {
             let (arn, account) = (escaped(&state.arn(caller)), state.account(caller));
-            format!("<Arn>{arn}</Arn><UserId>AROAEXAMPLE:session</UserId><Account>{account}</Account>")
+            format!(
+                "<Arn>{arn}</Arn><UserId>AROAEXAMPLE:session</UserId><Account>{account}</Account>"
+            )
         }
-        other => return Err(Failure::new(400, "InvalidAction", format!("Could not find operation {other}"))),
+        other => {
+            return Err(Failure::new(
+                400,
+                "InvalidAction",
+                format!("Could not find operation {other}"),
+            ));
+        }
     };
     let operation = &request.operation;
     Ok(format!(
@@ -40,17 +48,25 @@ fn assume_role(state: &mut State, caller: &Caller, request: &Request) -> Answer 
     let role = request.text("RoleArn");
     let given = request.parameters["ExternalId"].as_str();
     // A role that asks for no external ID takes any.
-    let accepted = state.roles.get(role).is_some_and(|asked| asked.is_none() || asked.as_deref() == given);
+    let accepted = state
+        .roles
+        .get(role)
+        .is_some_and(|asked| asked.is_none() || asked.as_deref() == given);
     if !accepted {
         let arn = state.arn(caller);
-        let message = format!("User: {arn} is not authorized to perform: sts:AssumeRole on resource: {role}");
+        let message =
+            format!("User: {arn} is not authorized to perform: sts:AssumeRole on resource: {role}");
         return Err(Failure::new(403, "AccessDenied", message));
     }
     let account = role.split(':').nth(4).unwrap_or_default();
     let name = role.rsplit('/').next().unwrap_or_default();
     let session = request.text("RoleSessionName");
     let arn = format!("arn:aws:sts::{account}:assumed-role/{name}/{session}");
-    let keys = state.open(account, &arn, serde_json::from_str(request.text("Policy")).ok());
+    let keys = state.open(
+        account,
+        &arn,
+        serde_json::from_str(request.text("Policy")).ok(),
+    );
     let expiration = OffsetDateTime::now_utc() + Duration::from_hours(1);
     let expiration = expiration.format(&Rfc3339).unwrap_or_default();
     Ok(format!(
@@ -70,14 +86,26 @@ fn assume_role(state: &mut State, caller: &Caller, request: &Request) -> Answer 
 /// The limits of the API reference, and one hour for a role that assumes another.
 fn validate(request: &Request) -> Result<(), Failure> {
     let name = |text: &str| {
-        (2..=64).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "_=,.@+-".contains(c))
+        (2..=64).contains(&text.len())
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_=,.@+-".contains(c))
     };
-    let optional = |field: &str, fits: &dyn Fn(&str) -> bool| request.parameters[field].as_str().is_none_or(fits);
+    let optional = |field: &str, fits: &dyn Fn(&str) -> bool| {
+        request.parameters[field].as_str().is_none_or(fits)
+    };
     let external_id = |text: &str| {
-        (2..=1224).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c))
+        (2..=1224).contains(&text.len())
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c))
     };
-    let policy = |text: &str| text.len() <= 2048 && serde_json::from_str::<serde_json::Value>(text).is_ok();
-    let duration = |text: &str| text.parse().is_ok_and(|seconds: u32| (900..=3600).contains(&seconds));
+    let policy =
+        |text: &str| text.len() <= 2048 && serde_json::from_str::<serde_json::Value>(text).is_ok();
+    let duration = |text: &str| {
+        text.parse()
+            .is_ok_and(|seconds: u32| (900..=3600).contains(&seconds))
+    };
     for (field, fits) in [
         ("RoleSessionName", name(request.text("RoleSessionName"))),
         ("SourceIdentity", optional("SourceIdentity", &name)),
@@ -86,7 +114,11 @@ fn validate(request: &Request) -> Result<(), Failure> {
         ("DurationSeconds", optional("DurationSeconds", &duration)),
     ] {
         if !fits {
-            return Err(Failure::new(400, "ValidationError", format!("1 validation error detected: {field}")));
+            return Err(Failure::new(
+                400,
+                "ValidationError",
+                format!("1 validation error detected: {field}"),
+            ));
         }
     }
     Ok(())

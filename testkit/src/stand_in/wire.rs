@@ -15,13 +15,24 @@ pub(super) fn handle(state: &Mutex<State>, call: Call) {
     };
     let (operation, parameters) = match service.as_str() {
         "dynamodb" | "athena" => {
-            let target = call.header("X-Amz-Target").and_then(|target| target.split('.').nth(1)).unwrap_or_default();
-            (target.to_owned(), serde_json::from_slice(&call.body).unwrap_or_default())
+            let target = call
+                .header("X-Amz-Target")
+                .and_then(|target| target.split('.').nth(1))
+                .unwrap_or_default();
+            (
+                target.to_owned(),
+                serde_json::from_slice(&call.body).unwrap_or_default(),
+            )
         }
         "s3" => s3::understand(&call),
         _ => query::understand(&call.body),
     };
-    let mut request = Request { service, operation, parameters, account: String::new() };
+    let mut request = Request {
+        service,
+        operation,
+        parameters,
+        account: String::new(),
+    };
     let fault = lock(state).fault(&request.name());
     if let Some(Fault::Slow(delay)) = fault {
         std::thread::sleep(delay);
@@ -44,7 +55,11 @@ pub(super) fn handle(state: &Mutex<State>, call: Call) {
                 "ec2" => ec2::answer(&mut state, &caller, &request),
                 "athena" => athena::answer(&request),
                 "s3" => s3::answer(&mut state, &request, &call.body),
-                other => Err(Failure::new(400, "InvalidAction", format!("there is no {other} here"))),
+                other => Err(Failure::new(
+                    400,
+                    "InvalidAction",
+                    format!("there is no {other} here"),
+                )),
             }
         }),
     };
@@ -53,7 +68,9 @@ pub(super) fn handle(state: &Mutex<State>, call: Call) {
         Ok(body) => (200, body),
         Err(failure) => {
             let body = match request.service.as_str() {
-                "dynamodb" | "athena" => json!({ "__type": failure.code, "message": failure.message }).to_string(),
+                "dynamodb" | "athena" => {
+                    json!({ "__type": failure.code, "message": failure.message }).to_string()
+                }
                 "ec2" => ec2::failure(&failure, &id),
                 "s3" => s3::failure(&failure, &id),
                 _ => sts::failure(&failure, &id),
@@ -66,15 +83,29 @@ pub(super) fn handle(state: &Mutex<State>, call: Call) {
         "athena" => "application/x-amz-json-1.1",
         _ => "text/xml",
     };
-    let id_header = if request.service == "s3" { "x-amz-request-id" } else { "x-amzn-RequestId" };
-    call.answer(status, &[("Content-Type", kind), (id_header, &id)], body.as_bytes());
+    let id_header = if request.service == "s3" {
+        "x-amz-request-id"
+    } else {
+        "x-amzn-RequestId"
+    };
+    call.answer(
+        status,
+        &[("Content-Type", kind), (id_header, &id)],
+        body.as_bytes(),
+    );
 }
 
 /// Access key ID and service of a signature.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-authentication-methods.html>
 fn scope(authorization: &str) -> Option<(String, String)> {
-    let scope = authorization.split_once("Credential=")?.1.split(',').next()?;
+    let scope = authorization
+        .split_once("Credential=")?
+        .1
+        .split(',')
+        .next()?;
     let parts: Vec<_> = scope.split('/').collect();
-    let [key_id, _date, _region, service, "aws4_request"] = parts[..] else { return None };
+    let [key_id, _date, _region, service, "aws4_request"] = parts[..] else {
+        return None;
+    };
     Some((key_id.into(), service.into()))
 }

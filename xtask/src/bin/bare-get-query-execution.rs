@@ -10,8 +10,14 @@ async fn main() -> Result<(), Error> {
     let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
     let client = aws_sdk_athena::Client::new(&config);
     run(service_fn(async |event: LambdaEvent<Value>| {
-        let id = event.payload["query_execution_id"].as_str().unwrap_or_default();
-        let answer = client.get_query_execution().query_execution_id(id).send().await?;
+        let id = event.payload["query_execution_id"]
+            .as_str()
+            .unwrap_or_default();
+        let answer = client
+            .get_query_execution()
+            .query_execution_id(id)
+            .send()
+            .await?;
         let state = answer.query_execution.and_then(|query| query.status?.state);
         Ok::<_, Error>(json!({ "state": state.map(|state| state.to_string()) }))
     }))

@@ -11,7 +11,12 @@ async fn main() -> Result<(), Error> {
     let client = aws_sdk_s3::Client::new(&config);
     run(service_fn(async |event: LambdaEvent<Value>| {
         let text = |field: &str| event.payload[field].as_str().unwrap_or_default();
-        let answer = client.list_objects_v2().bucket(text("bucket")).prefix(text("prefix")).send().await?;
+        let answer = client
+            .list_objects_v2()
+            .bucket(text("bucket"))
+            .prefix(text("prefix"))
+            .send()
+            .await?;
         Ok::<_, Error>(json!({ "objects": answer.contents().len() }))
     }))
     .await

@@ -1,4 +1,5 @@
-//! Where the transfers run: files, an S3 server that keeps its objects as files too, and the proof that both are right.
+//! Where the transfers run: files, an S3 server that keeps its objects as files too, and the proof
+//! that both are right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -20,7 +21,10 @@ pub(super) const SMALL: (u64, u64) = (5_000, 16 << 10);
 /// The large file's length.
 pub(super) const BIG: u64 = 1 << 30;
 /// The one access key that the server knows.
-pub(super) const KEY: (&str, &str) = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY");
+pub(super) const KEY: (&str, &str) = (
+    "AKIAIOSFODNN7EXAMPLE",
+    "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+);
 /// The bucket for what is uploaded; `small` and `big` hold what is downloaded.
 const UPLOADS: &str = "uploads";
 /// Small files in one folder.
@@ -39,21 +43,29 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Makes a new folder: the one that was asked for, else one below Cargo's target directory, where other benches may
-    /// run at the same time. What benches that were killed have left there is removed.
+    /// Makes a new folder: the one that was asked for, else one below Cargo's target directory,
+    /// where other benches may run at the same time. What benches that were killed have left there
+    /// is removed.
     pub(super) fn new(asked_for: Option<PathBuf>, target: &Path) -> Result<Self, String> {
         if let Some(dir) = asked_for {
-            fs::create_dir(&dir).map_err(|error| format!("{}: {error}; name a folder that is new", dir.display()))?;
+            fs::create_dir(&dir).map_err(|error| {
+                format!("{}: {error}; name a folder that is new", dir.display())
+            })?;
             return Ok(Self { dir, _alive: None });
         }
         let locked = |path: &Path| {
             let file = File::create(path);
-            file.and_then(|file| file.lock().map(|()| file)).map_err(|error| format!("{}: {error}", path.display()))
+            file.and_then(|file| file.lock().map(|()| file))
+                .map_err(|error| format!("{}: {error}", path.display()))
         };
         make(target)?;
-        // Otherwise another bench could take this one's folder for left over, before that is locked.
+        // Otherwise another bench could take this one's folder for left over, before that is
+        // locked.
         let _gate = locked(&target.join(format!("{FOLDERS}.lock")))?;
-        for name in names(target)?.iter().filter(|name| name.to_string_lossy().starts_with(&format!("{FOLDERS}-"))) {
+        for name in names(target)?
+            .iter()
+            .filter(|name| name.to_string_lossy().starts_with(&format!("{FOLDERS}-")))
+        {
             let alive = File::open(target.join(name).join(ALIVE));
             if !alive.is_ok_and(|alive| matches!(alive.try_lock(), Err(TryLockError::WouldBlock))) {
                 remove(&target.join(name))?;
@@ -61,7 +73,10 @@ impl Place {
         }
         let dir = new_run_dir(target, FOLDERS)?;
         let alive = locked(&dir.join(ALIVE))?;
-        Ok(Self { dir, _alive: Some(alive) })
+        Ok(Self {
+            dir,
+            _alive: Some(alive),
+        })
     }
 }
 
@@ -90,7 +105,13 @@ impl Bed {
     pub(super) fn new(place: Place, server: &Path) -> Result<Self, String> {
         write_files(&place.dir)?;
         let (server, endpoint) = start(server, &place.dir.join("server"))?;
-        Ok(Self { place, server, endpoint, filled: BTreeSet::new(), objects: Tree::new() })
+        Ok(Self {
+            place,
+            server,
+            endpoint,
+            filled: BTreeSet::new(),
+            objects: Tree::new(),
+        })
     }
 
     /// The folder that holds all the files.
@@ -119,7 +140,8 @@ impl Bed {
         Ok(())
     }
 
-    /// Takes back what an earlier transfer did, and waits until the disk has it: no transfer pays for another's writes.
+    /// Takes back what an earlier transfer did, and waits until the disk has it: no transfer pays
+    /// for another's writes.
     pub(super) fn prepare(&self) -> Result<(), String> {
         let server = self.place.dir.join("server");
         for name in names(&server)?.difference(&self.filled) {
@@ -133,9 +155,14 @@ impl Bed {
         synced.map(drop).map_err(|error| format!("sync: {error}"))
     }
 
-    /// That a transfer came out right: every file and object there, byte by byte, and nothing beside it.
+    /// That a transfer came out right: every file and object there, byte by byte, and nothing
+    /// beside it.
     pub(super) fn check(&self, case: Case) -> Result<(), String> {
-        let (small, big, down) = (self.root().join("small"), self.root().join("big"), self.root().join("down"));
+        let (small, big, down) = (
+            self.root().join("small"),
+            self.root().join("big"),
+            self.root().join("down"),
+        );
         match case {
             Case::SmallUp => same(&small, &self.bucket(UPLOADS))?,
             Case::SmallDown => same(&small, &down)?,
@@ -145,13 +172,21 @@ impl Bed {
             Case::NoChange if tree(&self.bucket("small"))? == self.objects => {}
             Case::NoChange => return Err("objects were written although none had changed".into()),
         }
-        let left = names(&self.place.dir.join("server"))?.into_iter().find(|name| is_part(&name.to_string_lossy()));
+        let left = names(&self.place.dir.join("server"))?
+            .into_iter()
+            .find(|name| is_part(&name.to_string_lossy()));
         if let Some(left) = left {
-            return Err(format!("a multipart upload was left unfinished: {}", left.display()));
+            return Err(format!(
+                "a multipart upload was left unfinished: {}",
+                left.display()
+            ));
         }
         let unfinished = self.root().join(".stepward");
         match tree(&unfinished)?.keys().next() {
-            Some(file) => Err(format!("a download was left unfinished: {}", unfinished.join(file).display())),
+            Some(file) => Err(format!(
+                "a download was left unfinished: {}",
+                unfinished.join(file).display()
+            )),
             None => Ok(()),
         }
     }
@@ -190,18 +225,31 @@ fn write(path: &Path, length: u64) -> Result<(), String> {
         let mut file = File::create(path)?;
         std::io::copy(&mut File::open("/dev/urandom")?.take(length), &mut file)
     };
-    written().map(drop).map_err(|error| format!("{}: {error}", path.display()))
+    written()
+        .map(drop)
+        .map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn start(server: &Path, dir: &Path) -> Result<(Child, String), String> {
-    ["small", "big", ARTIFACTS].iter().try_for_each(|bucket| make(&dir.join(bucket)))?;
+    ["small", "big", ARTIFACTS]
+        .iter()
+        .try_for_each(|bucket| make(&dir.join(bucket)))?;
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let address = free.map_err(|error| format!("a free port: {error}"))?;
     let mut command = Command::new(server);
-    command.args(["--host", "127.0.0.1", "--port"]).arg(address.port().to_string());
-    command.args(["--access-key", KEY.0, "--secret-key", KEY.1]).arg(dir);
-    command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::null());
-    let mut child = command.spawn().map_err(|error| format!("{}: {error}", server.display()))?;
+    command
+        .args(["--host", "127.0.0.1", "--port"])
+        .arg(address.port().to_string());
+    command
+        .args(["--access-key", KEY.0, "--secret-key", KEY.1])
+        .arg(dir);
+    command
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let mut child = command
+        .spawn()
+        .map_err(|error| format!("{}: {error}", server.display()))?;
     let limit = Instant::now() + Duration::from_secs(10);
     while TcpStream::connect(address).is_err() {
         if let (Ok(Some(_)), _) | (_, true) = (child.try_wait(), Instant::now() > limit) {
@@ -216,30 +264,57 @@ fn start(server: &Path, dir: &Path) -> Result<(Child, String), String> {
 
 /// Fails when two folders do not hold the same files.
 fn same(one: &Path, other: &Path) -> Result<(), String> {
-    let lengths = |dir| Ok::<_, String>(tree(dir)?.into_iter().map(|(path, (length, _))| (path, length)).collect());
+    let lengths = |dir| {
+        Ok::<_, String>(
+            tree(dir)?
+                .into_iter()
+                .map(|(path, (length, _))| (path, length))
+                .collect(),
+        )
+    };
     let (files, found): (BTreeMap<_, _>, BTreeMap<_, _>) = (lengths(one)?, lengths(other)?);
     if files != found {
-        let differs = files.iter().find(|(path, length)| found.get(*path) != Some(length)).map(|(path, _)| path);
+        let differs = files
+            .iter()
+            .find(|(path, length)| found.get(*path) != Some(length))
+            .map(|(path, _)| path);
         let differs = differs.or_else(|| found.keys().find(|path| !files.contains_key(*path)));
-        let which = differs.map(|path| path.display().to_string()).unwrap_or_default();
+        let which = differs
+            .map(|path| path.display().to_string())
+            .unwrap_or_default();
         let (wanted, has) = (files.len(), found.len());
-        return Err(format!("{} has {has} files where {wanted} should be; {which} differs", other.display()));
+        return Err(format!(
+            "{} has {has} files where {wanted} should be; {which} differs",
+            other.display()
+        ));
     }
-    match files.keys().find(|path| !same_bytes(&one.join(path), &other.join(path)).unwrap_or(false)) {
-        Some(path) => Err(format!("{} has other content than it should", other.join(path).display())),
+    match files
+        .keys()
+        .find(|path| !same_bytes(&one.join(path), &other.join(path)).unwrap_or(false))
+    {
+        Some(path) => Err(format!(
+            "{} has other content than it should",
+            other.join(path).display()
+        )),
         None => Ok(()),
     }
 }
 
 fn same_bytes(one: &Path, other: &Path) -> std::io::Result<bool> {
     const AT_ONCE: usize = 1 << 20;
-    let (mut one, mut other) = (BufReader::new(File::open(one)?), BufReader::new(File::open(other)?));
+    let (mut one, mut other) = (
+        BufReader::new(File::open(one)?),
+        BufReader::new(File::open(other)?),
+    );
     let (mut bytes, mut others) = (Vec::new(), Vec::new());
     loop {
         bytes.clear();
         others.clear();
         one.by_ref().take(AT_ONCE as u64).read_to_end(&mut bytes)?;
-        other.by_ref().take(AT_ONCE as u64).read_to_end(&mut others)?;
+        other
+            .by_ref()
+            .take(AT_ONCE as u64)
+            .read_to_end(&mut others)?;
         if bytes != others || bytes.is_empty() {
             return Ok(bytes == others);
         }
@@ -253,7 +328,8 @@ fn tree(dir: &Path) -> Result<Tree, String> {
     while let Some(folder) = folders.pop() {
         for name in names(&folder)? {
             let path = folder.join(name);
-            let about = fs::symlink_metadata(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let about = fs::symlink_metadata(&path)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
             if about.is_dir() {
                 folders.push(path);
             } else {
@@ -269,7 +345,9 @@ fn tree(dir: &Path) -> Result<Tree, String> {
 /// What a folder holds; nothing where the folder is not.
 fn names(dir: &Path) -> Result<BTreeSet<OsString>, String> {
     match fs::read_dir(dir) {
-        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.file_name())).collect(),
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
         Err(error) => Err(error),
     }
@@ -282,9 +360,15 @@ fn make(dir: &Path) -> Result<(), String> {
 
 /// Removes a file or a folder; well if there is none.
 fn remove(path: &Path) -> Result<(), String> {
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    let removed = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
     match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {error}", path.display())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{}: {error}", path.display()))
+        }
         _ => Ok(()),
     }
 }
@@ -306,7 +390,14 @@ mod tests {
 
     #[test]
     fn a_bench_leaves_the_folders_of_running_benches_alone_and_removes_others() {
-        let target = folder("places", &[("bench-s3-1-0/files/a", "1"), ("bench-s3.txt", ""), ("debug/a", "")]);
+        let target = folder(
+            "places",
+            &[
+                ("bench-s3-1-0/files/a", "1"),
+                ("bench-s3.txt", ""),
+                ("debug/a", ""),
+            ],
+        );
         let one = Place::new(None, &target).unwrap();
         let other = Place::new(None, &target).unwrap();
         assert!(one.dir != other.dir && one.dir.is_dir() && other.dir.is_dir());

@@ -30,10 +30,17 @@ pub(crate) enum Case {
 
 /// What was chosen; where nothing was, all there is.
 pub(super) fn or_all<T: ValueEnum + Clone>(chosen: Vec<T>) -> Vec<T> {
-    if chosen.is_empty() { T::value_variants().to_vec() } else { chosen }
+    if chosen.is_empty() {
+        T::value_variants().to_vec()
+    } else {
+        chosen
+    }
 }
 
 /// As it is typed.
 pub(super) fn name(value: &impl ValueEnum) -> String {
-    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    value
+        .to_possible_value()
+        .map(|value| value.get_name().to_owned())
+        .unwrap_or_default()
 }

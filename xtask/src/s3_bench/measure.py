@@ -22,4 +22,8 @@ end.cancel()
 # The peak is at least this interpreter's own 10 MB, which the child had before it became the program.
 peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 cpu = usage.ru_utime + usage.ru_stime
-print(json.dumps({"status": os.waitstatus_to_exitcode(status), "wall": wall, "cpu": cpu, "peak": peak}))
+print(
+    json.dumps(
+        {"status": os.waitstatus_to_exitcode(status), "wall": wall, "cpu": cpu, "peak": peak}
+    )
+)

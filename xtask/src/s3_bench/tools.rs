@@ -51,7 +51,11 @@ impl Tools {
         aws.add_customer("acme");
         aws.add_account("acme", "prod", ACCOUNT);
         aws.set_keys(KEY.0, KEY.1);
-        Self { steps: None, venv, aws }
+        Self {
+            steps: None,
+            venv,
+            aws,
+        }
     }
 
     /// One transfer.
@@ -64,17 +68,26 @@ impl Tools {
         }
     }
 
-    /// Puts the files into the buckets that downloads take them from. The CLI does, because it sends checksums, as
-    /// objects have them on S3.
+    /// Puts the files into the buckets that downloads take them from. The CLI does, because it
+    /// sends checksums, as objects have them on S3.
     pub(super) fn fill(&self, bed: &mut Bed) -> Result<(), String> {
         for bucket in ["small", "big"] {
             let folder = bed.root().join(bucket).display().to_string();
-            self.aws_s3(bed, &["cp", "--recursive", &folder, &format!("s3://{bucket}/")])?;
+            self.aws_s3(
+                bed,
+                &["cp", "--recursive", &folder, &format!("s3://{bucket}/")],
+            )?;
         }
         bed.filled()
     }
 
-    fn awscli(&self, case: Case, source: &str, destination: &str, bed: &Bed) -> Result<Measure, String> {
+    fn awscli(
+        &self,
+        case: Case,
+        source: &str,
+        destination: &str,
+        bed: &Bed,
+    ) -> Result<Measure, String> {
         let words: &[_] = match case {
             Case::SmallUp | Case::SmallDown => &["cp", "--recursive"],
             Case::BigUp | Case::BigDown => &["cp"],
@@ -88,46 +101,102 @@ impl Tools {
         self.measure(&program, &[&["s3", "--quiet"], arguments].concat(), bed)
     }
 
-    fn s5cmd(&self, case: Case, source: &str, destination: &str, bed: &Bed) -> Result<Measure, String> {
+    fn s5cmd(
+        &self,
+        case: Case,
+        source: &str,
+        destination: &str,
+        bed: &Bed,
+    ) -> Result<Measure, String> {
         let all = format!("{source}*");
-        let source = if case == Case::SmallDown { &all } else { source };
+        let source = if case == Case::SmallDown {
+            &all
+        } else {
+            source
+        };
         let word = if case == Case::NoChange { "sync" } else { "cp" };
-        self.measure(&self.s5cmd_program()?, &["--log", "error", word, source, destination], bed)
+        self.measure(
+            &self.s5cmd_program()?,
+            &["--log", "error", word, source, destination],
+            bed,
+        )
     }
 
-    /// The program itself: `bin/s5cmd` is a Python script that starts it, which is no part of s5cmd.
+    /// The program itself: `bin/s5cmd` is a Python script that starts it, which is no part of
+    /// s5cmd.
     fn s5cmd_program(&self) -> Result<PathBuf, String> {
         let lib = self.venv.join("lib");
-        let versions = std::fs::read_dir(&lib).map_err(|error| format!("{}: {error}", lib.display()))?;
-        let mut places = versions.flatten().map(|version| version.path().join("site-packages/s5cmd/bin/s5cmd"));
-        places.find(|place| place.is_file()).ok_or_else(|| format!("no s5cmd below {}", lib.display()))
+        let versions =
+            std::fs::read_dir(&lib).map_err(|error| format!("{}: {error}", lib.display()))?;
+        let mut places = versions
+            .flatten()
+            .map(|version| version.path().join("site-packages/s5cmd/bin/s5cmd"));
+        places
+            .find(|place| place.is_file())
+            .ok_or_else(|| format!("no s5cmd below {}", lib.display()))
     }
 
     /// Runs a program that is no function.
     fn measure(&self, program: &Path, arguments: &[&str], bed: &Bed) -> Result<Measure, String> {
         let mut command = Command::new(venv::interpreter(&self.venv));
-        command.args(["-c", include_str!("measure.py")]).arg(LIMIT.as_secs().to_string());
+        command
+            .args(["-c", include_str!("measure.py")])
+            .arg(LIMIT.as_secs().to_string());
         command.arg(program).args(arguments);
         // Nothing of whoever runs the bench: no profile, no settings of another endpoint.
-        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", bed.root());
-        command.env("AWS_ACCESS_KEY_ID", KEY.0).env("AWS_SECRET_ACCESS_KEY", KEY.1);
-        command.env("AWS_DEFAULT_REGION", "eu-west-1").env("AWS_REGION", "eu-west-1");
-        command.env("AWS_ENDPOINT_URL", &bed.endpoint).env("S3_ENDPOINT_URL", &bed.endpoint);
-        let output = command.output().map_err(|error| format!("{}: {error}", self.venv.display()))?;
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", bed.root());
+        command
+            .env("AWS_ACCESS_KEY_ID", KEY.0)
+            .env("AWS_SECRET_ACCESS_KEY", KEY.1);
+        command
+            .env("AWS_DEFAULT_REGION", "eu-west-1")
+            .env("AWS_REGION", "eu-west-1");
+        command
+            .env("AWS_ENDPOINT_URL", &bed.endpoint)
+            .env("S3_ENDPOINT_URL", &bed.endpoint);
+        let output = command
+            .output()
+            .map_err(|error| format!("{}: {error}", self.venv.display()))?;
         let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let number = |name: &str| told[name].as_f64();
-        match (told["status"].as_i64(), number("wall"), number("cpu"), told["peak"].as_u64()) {
-            (Some(0), Some(wall), Some(cpu), Some(peak)) => Ok(Measure { wall, cpu, peak, calls: 1 }),
+        match (
+            told["status"].as_i64(),
+            number("wall"),
+            number("cpu"),
+            told["peak"].as_u64(),
+        ) {
+            (Some(0), Some(wall), Some(cpu), Some(peak)) => Ok(Measure {
+                wall,
+                cpu,
+                peak,
+                calls: 1,
+            }),
             (status, ..) => {
-                let (command, said) = (arguments.join(" "), String::from_utf8_lossy(&output.stderr));
-                let end = status.map_or("was not started".into(), |status| format!("ended with {status}"));
-                Err(format!("{} {command} {end}: {}", program.display(), said.trim()))
+                let (command, said) =
+                    (arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+                let end = status.map_or("was not started".into(), |status| {
+                    format!("ended with {status}")
+                });
+                Err(format!(
+                    "{} {command} {end}: {}",
+                    program.display(),
+                    said.trim()
+                ))
             }
         }
     }
 
     /// Calls a step as a state machine does, until it is done.
-    fn step(&self, case: Case, source: &str, destination: &str, bed: &Bed) -> Result<Measure, String> {
+    fn step(
+        &self,
+        case: Case,
+        source: &str,
+        destination: &str,
+        bed: &Bed,
+    ) -> Result<Measure, String> {
         let [copy, sync] = self.steps.as_ref().ok_or("the steps have not been built")?;
         let mut params = json!({ "source": source, "destination": destination });
         if matches!(case, Case::SmallUp | Case::SmallDown) {
@@ -139,7 +208,11 @@ impl Tools {
         for calls in 1..=CALLS {
             let mut answer = match function.invoke_within(LIMIT, event.to_string().as_bytes()) {
                 Answer::Failure { name, message } => {
-                    return Err(format!("{}: {name}: {message}\n{}", program.display(), function.output()));
+                    return Err(format!(
+                        "{}: {name}: {message}\n{}",
+                        program.display(),
+                        function.output()
+                    ));
                 }
                 answer @ Answer::Success(_) => answer.json(),
             };
@@ -149,19 +222,35 @@ impl Tools {
             }
             let wall = function.age().as_secs_f64();
             let used = function.cpu_time().zip(function.peak_memory());
-            let (cpu, peak) = used.ok_or("this system does not tell what a process uses; Linux does")?;
+            let (cpu, peak) =
+                used.ok_or("this system does not tell what a process uses; Linux does")?;
             counted(case, &answer["output"])?;
-            return Ok(Measure { wall, cpu: cpu.as_secs_f64(), peak, calls });
+            return Ok(Measure {
+                wall,
+                cpu: cpu.as_secs_f64(),
+                peak,
+                calls,
+            });
         }
-        Err(format!("{} is not done after {CALLS} calls\n{}", program.display(), function.output()))
+        Err(format!(
+            "{} is not done after {CALLS} calls\n{}",
+            program.display(),
+            function.output()
+        ))
     }
 
     fn environment(&self, bed: &Bed) -> Vec<(String, String)> {
         let mut all = self.aws.environment();
         all.extend([
             ("AWS_ENDPOINT_URL_S3".into(), bed.endpoint.clone()),
-            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE".into(), LIMITS.memory_mib.to_string()),
-            ("STEPWARD_LOCAL_ROOT".into(), bed.root().display().to_string()),
+            (
+                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE".into(),
+                LIMITS.memory_mib.to_string(),
+            ),
+            (
+                "STEPWARD_LOCAL_ROOT".into(),
+                bed.root().display().to_string(),
+            ),
         ]);
         all
     }
@@ -175,8 +264,16 @@ fn counted(case: Case, output: &Value) -> Result<(), String> {
         Case::NoChange => (0, 0, SMALL.0),
     };
     let said = |name: &str| output[name].as_u64().unwrap_or_default();
-    if [said("transferred"), said("bytes"), said("unchanged"), said("deleted")] == [transferred, bytes, unchanged, 0] {
+    if [
+        said("transferred"),
+        said("bytes"),
+        said("unchanged"),
+        said("deleted"),
+    ] == [transferred, bytes, unchanged, 0]
+    {
         return Ok(());
     }
-    Err(format!("the step says {output} where {transferred} were to be transferred and {unchanged} to be left"))
+    Err(format!(
+        "the step says {output} where {transferred} were to be transferred and {unchanged} to be left"
+    ))
 }

@@ -49,17 +49,29 @@ impl AddAccount {
             provider: self.provider,
             regions: self.regions,
             default_region: self.default_region,
-            access_key: self.access_key_id.zip(self.secret_path).map(|(id, secret_path)| AccessKey { id, secret_path }),
+            access_key: self
+                .access_key_id
+                .zip(self.secret_path)
+                .map(|(id, secret_path)| AccessKey { id, secret_path }),
         };
-        let account = records.explained(records.store.add_account(&records.cloud.caller, new).await)?;
+        let account =
+            records.explained(records.store.add_account(&records.cloud.caller, new).await)?;
         let invitation = invitation(&records.cloud, &records.deployment, &account).await?;
-        records.format.show(&invitation, || welcome(&invitation, &records.cloud.command()))?;
+        records.format.show(&invitation, || {
+            welcome(&invitation, &records.cloud.command())
+        })?;
         Ok(0)
     }
 }
 
 fn welcome(invitation: &Invitation, command: &str) -> String {
-    let Invitation { customer, account, account_id, launch_link, .. } = invitation;
+    let Invitation {
+        customer,
+        account,
+        account_id,
+        launch_link,
+        ..
+    } = invitation;
     let launch = launch_link.as_ref().map_or_else(
         || "Whoever owns the account deploys infra/customer-role.yaml there with these two values.".to_owned(),
         |link| {

@@ -48,7 +48,10 @@ pub(crate) fn show_check(cloud: &Cloud, checked: &Checked, format: Format) -> Re
     }
     let error = finished.error.as_deref().unwrap_or(&finished.status);
     let cause = finished.cause.as_deref().unwrap_or("no reason was given");
-    let advice = format!("have that mended in the account, then `{} account check {name}`", cloud.command());
+    let advice = format!(
+        "have that mended in the account, then `{} account check {name}`",
+        cloud.command()
+    );
     print("")?;
     eprintln!("{}", Error::new(format!("{error}: {cause}")).next(advice));
     Ok(FAILED)

@@ -23,12 +23,22 @@ impl OverrideTrust {
         let records = Records::open(global).await?;
         let account = records.account(&self.name).await?;
         let name = format!("{} {}", self.name.customer, self.name.account);
-        let what = format!("this would run jobs in {name} although its role has not been proven to keep strangers out");
-        self.confirmation.require(&what, &format!("{} account override-trust {name}", records.cloud.command()))?;
-        let overridden = records.store.set_trust(&records.cloud.caller, &account, Trust::Overridden).await;
+        let what = format!(
+            "this would run jobs in {name} although its role has not been proven to keep strangers out"
+        );
+        self.confirmation.require(
+            &what,
+            &format!("{} account override-trust {name}", records.cloud.command()),
+        )?;
+        let overridden = records
+            .store
+            .set_trust(&records.cloud.caller, &account, Trust::Overridden)
+            .await;
         let account = records.explained(overridden)?;
         let shown = AccountView::from(&account);
-        records.format.show(&shown, || account_table(std::slice::from_ref(&shown)))?;
+        records
+            .format
+            .show(&shown, || account_table(std::slice::from_ref(&shown)))?;
         Ok(0)
     }
 }

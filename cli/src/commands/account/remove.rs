@@ -24,11 +24,21 @@ impl RemoveAccount {
         let account = records.account(&self.name).await?;
         let name = format!("{} {}", self.name.customer, self.name.account);
         let what = format!("this would remove account {name} ({})", account.account_id);
-        self.confirmation.require(&what, &format!("{} account remove {name}", records.cloud.command()))?;
-        records.explained(records.store.remove_account(&records.cloud.caller, &account).await)?;
-        records.format.show(&json!({ "removed": AccountView::from(&account) }), || {
-            format!("Removed account {name}. The role in it is its owner's to delete.")
-        })?;
+        self.confirmation.require(
+            &what,
+            &format!("{} account remove {name}", records.cloud.command()),
+        )?;
+        records.explained(
+            records
+                .store
+                .remove_account(&records.cloud.caller, &account)
+                .await,
+        )?;
+        records
+            .format
+            .show(&json!({ "removed": AccountView::from(&account) }), || {
+                format!("Removed account {name}. The role in it is its owner's to delete.")
+            })?;
         Ok(0)
     }
 }

@@ -21,15 +21,20 @@ impl RotateExternalId {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
         let records = Records::open(global).await?;
         let account = records.account(&self.name).await?;
-        let account = records.explained(records.store.rotate(&records.cloud.caller, &account).await)?;
+        let account =
+            records.explained(records.store.rotate(&records.cloud.caller, &account).await)?;
         let invitation = invitation(&records.cloud, &records.deployment, &account).await?;
-        records.format.show(&invitation, || rotation(&invitation, &records.cloud.command()))?;
+        records.format.show(&invitation, || {
+            rotation(&invitation, &records.cloud.command())
+        })?;
         Ok(0)
     }
 }
 
 fn rotation(invitation: &Invitation, command: &str) -> String {
-    let Invitation { customer, account, .. } = invitation;
+    let Invitation {
+        customer, account, ..
+    } = invitation;
     format!(
         "The second external ID is the new one; until it has been proven, both are valid.\n\n{}\n\nOnce the trust policy \
          is changed (or the stack updated with both IDs, a comma between them):\n  {command} account check {customer} {account}",

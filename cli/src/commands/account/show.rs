@@ -22,9 +22,16 @@ impl ShowAccount {
         let account = records.account(&self.name).await?;
         let shown = AccountView::from(&account);
         let invitation = invitation(&records.cloud, &records.deployment, &account).await?;
-        records.format.show(&json!({ "account": shown, "onboarding": invitation }), || {
-            format!("{}\n\n{}", account_table(std::slice::from_ref(&shown)), facts(&invitation))
-        })?;
+        records.format.show(
+            &json!({ "account": shown, "onboarding": invitation }),
+            || {
+                format!(
+                    "{}\n\n{}",
+                    account_table(std::slice::from_ref(&shown)),
+                    facts(&invitation)
+                )
+            },
+        )?;
         Ok(0)
     }
 }

@@ -28,7 +28,10 @@ impl AddCustomer {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
         let records = Records::open(global).await?;
         let who = &records.cloud.caller;
-        let added = records.store.add_customer(who, &self.name, self.default_region, self.provider).await;
+        let added = records
+            .store
+            .add_customer(who, &self.name, self.default_region, self.provider)
+            .await;
         records.show_customer(&records.explained(added)?)?;
         Ok(0)
     }

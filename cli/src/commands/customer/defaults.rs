@@ -28,15 +28,26 @@ impl SetDefaults {
         let records = Records::open(global).await?;
         let mut defaults = records.explained(records.store.defaults().await)?;
         if self.default_region.is_some() || self.provider.is_some() {
-            let Defaults { default_region, provider } = defaults;
+            let Defaults {
+                default_region,
+                provider,
+            } = defaults;
             defaults = Defaults {
                 default_region: self.default_region.or(default_region),
                 provider: self.provider.or(provider),
             };
-            records.explained(records.store.set_defaults(&records.cloud.caller, &defaults).await)?;
+            records.explained(
+                records
+                    .store
+                    .set_defaults(&records.cloud.caller, &defaults)
+                    .await,
+            )?;
         }
         records.format.show(&defaults, || {
-            let region = defaults.default_region.clone().unwrap_or_else(|| "the account's first".into());
+            let region = defaults
+                .default_region
+                .clone()
+                .unwrap_or_else(|| "the account's first".into());
             let provider = defaults.provider.unwrap_or_default().to_string();
             table(&["default region", "provider"], [[region, provider]])
         })?;

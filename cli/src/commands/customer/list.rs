@@ -15,7 +15,9 @@ impl ListCustomers {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
         let records = Records::open(global).await?;
         let customers = records.explained(records.store.customers().await)?;
-        records.format.show(&customers, || customer_table(&customers))?;
+        records
+            .format
+            .show(&customers, || customer_table(&customers))?;
         Ok(0)
     }
 }

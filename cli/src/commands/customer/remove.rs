@@ -25,17 +25,35 @@ impl RemoveCustomer {
         let (cloud, name) = (&records.cloud, &self.name);
         let customer = records.explained(records.store.customer(name).await)?;
         let accounts = records.explained(records.store.accounts(name).await)?;
-        let names: Vec<_> = accounts.iter().map(|account| account.name.as_str()).collect();
-        let what = format!("this would remove customer {name} and its accounts ({})", names.join(", "));
-        self.confirmation.require(&what, &format!("{} customer remove {name}", cloud.command()))?;
+        let names: Vec<_> = accounts
+            .iter()
+            .map(|account| account.name.as_str())
+            .collect();
+        let what = format!(
+            "this would remove customer {name} and its accounts ({})",
+            names.join(", ")
+        );
+        self.confirmation.require(
+            &what,
+            &format!("{} customer remove {name}", cloud.command()),
+        )?;
         // A customer of the same name could use them one day.
         let keys = keys::list(cloud, &records.deployment, Some(name)).await?;
         if !keys.is_empty() {
             let paths: Vec<_> = keys.iter().map(|key| key.path.as_str()).collect();
-            return Err(Error::not_asked(format!("{name} has keys: {}", paths.join(", ")))
-                .next(format!("`{} keys remove PATH --yes` removes one", cloud.command())));
+            return Err(
+                Error::not_asked(format!("{name} has keys: {}", paths.join(", "))).next(format!(
+                    "`{} keys remove PATH --yes` removes one",
+                    cloud.command()
+                )),
+            );
         }
-        records.explained(records.store.remove_customer(&cloud.caller, &customer).await)?;
+        records.explained(
+            records
+                .store
+                .remove_customer(&cloud.caller, &customer)
+                .await,
+        )?;
         records.format.show(&json!({ "removed": name }), || {
             format!("Removed customer {name}. The roles in its accounts are its own to delete.")
         })?;

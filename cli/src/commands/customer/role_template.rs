@@ -17,7 +17,12 @@ The customer launches it in the account, with the broker's ARN and the external 
     --parameter-overrides BrokerRoleArn=… ExternalId=…")]
 pub(crate) struct RoleTemplate {
     /// Steps, with commas between them
-    #[arg(long, value_delimiter = ',', required_unless_present = "jobs", value_name = "STEP,…")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        required_unless_present = "jobs",
+        value_name = "STEP,…"
+    )]
     steps: Vec<String>,
     /// Jobs whose steps are meant, with commas between them
     #[arg(long, value_delimiter = ',', value_name = "JOB,…")]

@@ -21,9 +21,15 @@ impl ShowCustomer {
         let customer = records.explained(records.store.customer(&self.name).await)?;
         let accounts = records.explained(records.store.accounts(&self.name).await)?;
         let shown: Vec<_> = accounts.iter().map(AccountView::from).collect();
-        records.format.show(&json!({ "customer": customer, "accounts": shown }), || {
-            format!("{}\n\n{}", customer_table(std::slice::from_ref(&customer)), account_table(&shown))
-        })?;
+        records
+            .format
+            .show(&json!({ "customer": customer, "accounts": shown }), || {
+                format!(
+                    "{}\n\n{}",
+                    customer_table(std::slice::from_ref(&customer)),
+                    account_table(&shown)
+                )
+            })?;
         Ok(0)
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use aws_sdk_ec2::types::{
-    Filter, IamInstanceProfileSpecification, Instance, InstanceStateName, InstanceType, ResourceType, Tag,
-    TagSpecification,
+    Filter, IamInstanceProfileSpecification, Instance, InstanceStateName, InstanceType,
+    ResourceType, Tag, TagSpecification,
 };
 use aws_sdk_s3::primitives::ByteStream;
 use stepward::access::store::NewAccount;
@@ -69,11 +69,23 @@ pub(crate) const ACCOUNTS: [DemoAccount; 3] = [
     },
 ];
 
-/// Makes what the customer has before Stepward comes; what is there stays, and its instances are stopped again.
-pub(crate) async fn make(cloud: &Cloud, workspace: &Workspace, account: &DemoAccount) -> Result<()> {
+/// Makes what the customer has before Stepward comes; what is there stays, and its instances are
+/// stopped again.
+pub(crate) async fn make(
+    cloud: &Cloud,
+    workspace: &Workspace,
+    account: &DemoAccount,
+) -> Result<()> {
     let template = text(workspace, "infra/demo/customer-data.yaml")?;
     let parameters = Parameters::new();
-    stack::apply(cloud, DATA_STACK, &Template::Body(template), &parameters, &Progress::hidden()).await?;
+    stack::apply(
+        cloud,
+        DATA_STACK,
+        &Template::Body(template),
+        &parameters,
+        &Progress::hidden(),
+    )
+    .await?;
     cloud
         .s3()
         .put_object()
@@ -84,7 +96,11 @@ pub(crate) async fn make(cloud: &Cloud, workspace: &Workspace, account: &DemoAcc
         .await
         .map_err(|error| cloud.error(error))?;
     let there = instances(cloud).await?;
-    for name in account.instances.iter().filter(|name| !there.iter().any(|instance| is_called(instance, name))) {
+    for name in account
+        .instances
+        .iter()
+        .filter(|name| !there.iter().any(|instance| is_called(instance, name)))
+    {
         launch(cloud, name).await?;
     }
     stop_all(cloud).await
@@ -98,7 +114,9 @@ async fn launch(cloud: &Cloud, name: &str) -> Result<()> {
         .tags(tag(TAG.0, TAG.1))
         .build();
     // With an instance profile an instance is one that SSM can run commands on.
-    let profile = IamInstanceProfileSpecification::builder().name("operations").build();
+    let profile = IamInstanceProfileSpecification::builder()
+        .name("operations")
+        .build();
     cloud
         .ec2()
         .run_instances()
@@ -120,8 +138,12 @@ async fn stop_all(cloud: &Cloud) -> Result<()> {
     loop {
         let all = instances(cloud).await?;
         let in_state = |wanted: &InstanceStateName| {
-            let of = all.iter().filter(|instance| instance.state().and_then(|state| state.name()) == Some(wanted));
-            of.filter_map(Instance::instance_id).map(str::to_owned).collect::<Vec<_>>()
+            let of = all
+                .iter()
+                .filter(|instance| instance.state().and_then(|state| state.name()) == Some(wanted));
+            of.filter_map(Instance::instance_id)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
         };
         let running = in_state(&InstanceStateName::Running);
         if running.is_empty() && in_state(&InstanceStateName::Stopped).len() == all.len() {
@@ -145,25 +167,42 @@ async fn stop_all(cloud: &Cloud) -> Result<()> {
 
 async fn instances(cloud: &Cloud) -> Result<Vec<Instance>> {
     let client = cloud.ec2();
-    let with_tag = Filter::builder().name(format!("tag:{}", TAG.0)).values(TAG.1).build();
+    let with_tag = Filter::builder()
+        .name(format!("tag:{}", TAG.0))
+        .values(TAG.1)
+        .build();
     let alive = Filter::builder().name("instance-state-name");
     let alive = ["pending", "running", "stopping", "stopped"]
         .into_iter()
         .fold(alive, aws_sdk_ec2::types::builders::FilterBuilder::values);
-    let mut pages = client.describe_instances().filters(with_tag).filters(alive.build()).into_paginator().send();
+    let mut pages = client
+        .describe_instances()
+        .filters(with_tag)
+        .filters(alive.build())
+        .into_paginator()
+        .send();
     let mut found = Vec::new();
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| cloud.error(error))?;
-        found.extend(page.reservations.unwrap_or_default().into_iter().flat_map(|r| r.instances.unwrap_or_default()));
+        found.extend(
+            page.reservations
+                .unwrap_or_default()
+                .into_iter()
+                .flat_map(|r| r.instances.unwrap_or_default()),
+        );
     }
     Ok(found)
 }
 
 fn is_called(instance: &Instance, name: &str) -> bool {
-    instance.tags().iter().any(|tag| tag.key() == Some("Name") && tag.value() == Some(name))
+    instance
+        .tags()
+        .iter()
+        .any(|tag| tag.key() == Some("Name") && tag.value() == Some(name))
 }
 
-/// Onboards as operator and customer would together; what is done already is left. The trust that was found.
+/// Onboards as operator and customer would together; what is done already is left. The trust that
+/// was found.
 pub(crate) async fn onboard(
     cloud: &Cloud,
     deployment: &Deployment,
@@ -172,7 +211,10 @@ pub(crate) async fn onboard(
 ) -> Result<Trust> {
     let (store, who) = (onboarding::store(cloud, deployment)?, cloud.caller.as_str());
     // The operator: `customer add`, `account add`.
-    existing_is_as_good(cloud, store.add_customer(who, account.customer, None, None).await)?;
+    existing_is_as_good(
+        cloud,
+        store.add_customer(who, account.customer, None, None).await,
+    )?;
     let new = NewAccount {
         customer: account.customer.into(),
         name: ACCOUNT.into(),
@@ -183,18 +225,33 @@ pub(crate) async fn onboard(
         access_key: None,
     };
     existing_is_as_good(cloud, store.add_account(who, new).await)?;
-    let record = store.account(account.customer, ACCOUNT).await.map_err(|error| cloud.explain(&error))?;
+    let record = store
+        .account(account.customer, ACCOUNT)
+        .await
+        .map_err(|error| cloud.explain(&error))?;
     // The customer: launches the role in the account, with what `account add` printed.
-    let role_arn =
-        launch_role(&cloud.other_account(account.account_id), cloud, deployment, workspace, account, &record).await?;
+    let role_arn = launch_role(
+        &cloud.other_account(account.account_id),
+        cloud,
+        deployment,
+        workspace,
+        account,
+        &record,
+    )
+    .await?;
     // The operator again: `account set-role`, which proves it.
     if record.role_arn.as_deref() == Some(role_arn.as_str()) && record.trust != Trust::Unproven {
         return Ok(record.trust);
     }
-    let checked = onboarding::set_role(cloud, deployment, account.customer, ACCOUNT, &role_arn).await?;
+    let checked =
+        onboarding::set_role(cloud, deployment, account.customer, ACCOUNT, &role_arn).await?;
     if checked.account.trust == Trust::Unproven {
         let said = checked.finished.cause.unwrap_or(checked.finished.status);
-        return Err(Error::new(format!("the role of {} could not be proven: {said}", account.customer)).next(format!(
+        return Err(Error::new(format!(
+            "the role of {} could not be proven: {said}",
+            account.customer
+        ))
+        .next(format!(
             "`{} account check {} {ACCOUNT}`",
             cloud.command(),
             account.customer
@@ -212,10 +269,16 @@ async fn launch_role(
     record: &Account,
 ) -> Result<String> {
     let invitation = onboarding::invitation(ours, deployment, record).await?;
-    let mut parameters = Parameters::from([("BrokerRoleArn".to_owned(), invitation.broker_role_arn)]);
+    let mut parameters =
+        Parameters::from([("BrokerRoleArn".to_owned(), invitation.broker_role_arn)]);
     let template = if account.asks_for_external_id {
         parameters.insert("ExternalId".into(), invitation.external_ids.join(","));
-        for allowed in ["AllowEc2StartStop", "AllowNodes", "AllowCommands", "AllowAthena"] {
+        for allowed in [
+            "AllowEc2StartStop",
+            "AllowNodes",
+            "AllowCommands",
+            "AllowAthena",
+        ] {
             parameters.insert(allowed.into(), "yes".into());
         }
         "infra/customer-role.yaml"
@@ -223,10 +286,22 @@ async fn launch_role(
         "infra/demo/open-role.yaml"
     };
     let template = Template::Body(text(workspace, template)?);
-    stack::apply(theirs, ROLE_STACK, &template, &parameters, &Progress::hidden()).await?;
+    stack::apply(
+        theirs,
+        ROLE_STACK,
+        &template,
+        &parameters,
+        &Progress::hidden(),
+    )
+    .await?;
     let made = stack::describe(theirs, ROLE_STACK).await?;
     made.and_then(|stack| stack::outputs(&stack).remove("RoleArn"))
-        .ok_or_else(|| Error::new(format!("stack {ROLE_STACK} on {} put out no RoleArn", theirs.name())))
+        .ok_or_else(|| {
+            Error::new(format!(
+                "stack {ROLE_STACK} on {} put out no RoleArn",
+                theirs.name()
+            ))
+        })
 }
 
 fn existing_is_as_good<T>(cloud: &Cloud, result: Result<T, StepError>) -> Result<()> {

@@ -17,7 +17,9 @@ impl ListJobs {
         let (cloud, deployment) = global.deployed().await?;
         let jobs = jobs::list(&cloud, &deployment).await?;
         let row = |job: &Job| [job.name.clone(), job.state_machine_arn.clone()];
-        global.format().show(&jobs, || table(&["job", "state machine"], jobs.iter().map(row)))?;
+        global.format().show(&jobs, || {
+            table(&["job", "state machine"], jobs.iter().map(row))
+        })?;
         Ok(0)
     }
 }

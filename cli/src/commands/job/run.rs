@@ -54,7 +54,16 @@ impl RunJob {
             started_by: cloud.caller.clone(),
         };
         let name = self.name.as_deref();
-        start_and_watch(&cloud, &deployment, &self.job, &input, name, self.no_wait, global.format()).await
+        start_and_watch(
+            &cloud,
+            &deployment,
+            &self.job,
+            &input,
+            name,
+            self.no_wait,
+            global.format(),
+        )
+        .await
     }
 }
 
@@ -72,7 +81,12 @@ pub(crate) async fn start_and_watch(
     if no_wait {
         let id = id_of(&execution);
         let json = json!({ "id": id, "execution_arn": execution });
-        let text = || format!("Started {id}.\nWatch it: `{} job watch {id}`", cloud.command());
+        let text = || {
+            format!(
+                "Started {id}.\nWatch it: `{} job watch {id}`",
+                cloud.command()
+            )
+        };
         format.show(&json, text)?;
         return Ok(0);
     }

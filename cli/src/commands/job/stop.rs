@@ -25,7 +25,9 @@ impl StopExecution {
         let execution = find(&cloud, &deployment, &self.id).await?;
         jobs::stop(&cloud, &execution, self.cause.as_deref()).await?;
         let text = || format!("Stopped {}.", id_of(&execution));
-        global.format().show(&json!({ "stopped": execution }), text)?;
+        global
+            .format()
+            .show(&json!({ "stopped": execution }), text)?;
         Ok(0)
     }
 }

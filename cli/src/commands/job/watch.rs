@@ -29,7 +29,12 @@ impl WatchExecution {
 }
 
 /// Ctrl-C ends the watching, not the job.
-pub(crate) async fn watch(cloud: &Cloud, deployment: &Deployment, execution: &str, format: Format) -> Result<u8> {
+pub(crate) async fn watch(
+    cloud: &Cloud,
+    deployment: &Deployment,
+    execution: &str,
+    format: Format,
+) -> Result<u8> {
     let (view, id) = (View::new(), id_of(execution));
     eprintln!("Execution {id}");
     let finished = tokio::select! {

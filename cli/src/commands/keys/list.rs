@@ -20,8 +20,16 @@ impl ListKeys {
         let (cloud, deployment) = global.deployed().await?;
         let keys = keys::list(&cloud, &deployment, self.customer.as_deref()).await?;
         let shown = |text: &Option<String>| text.clone().unwrap_or_default();
-        let row = |key: &Key| [key.path.clone(), shown(&key.changed_at), shown(&key.last_read)];
-        global.format().show(&keys, || table(&["key", "changed", "last read"], keys.iter().map(row)))?;
+        let row = |key: &Key| {
+            [
+                key.path.clone(),
+                shown(&key.changed_at),
+                shown(&key.last_read),
+            ]
+        };
+        global.format().show(&keys, || {
+            table(&["key", "changed", "last read"], keys.iter().map(row))
+        })?;
         Ok(0)
     }
 }

@@ -23,10 +23,14 @@ impl RemoveKey {
         let (cloud, deployment) = global.deployed().await?;
         let (path, key) = (&self.path, parse(&self.path)?);
         let what = format!("this would remove {path}; steps that use it would fail");
-        self.confirmation.require(&what, &format!("{} keys remove {path}", cloud.command()))?;
+        self.confirmation
+            .require(&what, &format!("{} keys remove {path}", cloud.command()))?;
         remove(&cloud, &key.secret_name(&deployment.stack)).await?;
         global.format().show(&json!({ "removed": path }), || {
-            format!("Removed {path}. `{} keys set {path}` stores a new value.", cloud.command())
+            format!(
+                "Removed {path}. `{} keys set {path}` stores a new value.",
+                cloud.command()
+            )
         })?;
         Ok(0)
     }

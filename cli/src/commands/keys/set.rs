@@ -34,34 +34,56 @@ impl SetKey {
         let (path, key) = (&self.path, parse(&self.path)?);
         // A typing error would make a key that no job can use.
         let store = onboarding::store(&cloud, &deployment)?;
-        store.customer(key.customer).await.map_err(|error| cloud.explain(&error))?;
-        set(&cloud, &key.secret_name(&deployment.stack), key.customer, &value(path)?).await?;
+        store
+            .customer(key.customer)
+            .await
+            .map_err(|error| cloud.explain(&error))?;
+        set(
+            &cloud,
+            &key.secret_name(&deployment.stack),
+            key.customer,
+            &value(path)?,
+        )
+        .await?;
         global.format().show(&json!({ "set": path }), || {
-            format!("Stored {path}. Steps for {} take it in place of any text parameter.", key.customer)
+            format!(
+                "Stored {path}. Steps for {} take it in place of any text parameter.",
+                key.customer
+            )
         })?;
         Ok(0)
     }
 }
 
-/// Asks for the value where somebody types, else reads it from standard input: it is never an argument, which every
-/// process on the machine could see.
+/// Asks for the value where somebody types, else reads it from standard input: it is never an
+/// argument, which every process on the machine could see.
 fn value(path: &str) -> Result<SecretString> {
     let text = if std::io::stdin().is_terminal() {
         let terminal = console::Term::stderr();
         let ask = |prompt: String| {
-            terminal.write_str(&prompt).and_then(|()| terminal.read_secure_line()).doing("reading the value")
+            terminal
+                .write_str(&prompt)
+                .and_then(|()| terminal.read_secure_line())
+                .doing("reading the value")
         };
         let text = ask(format!("Value of {path}: "))?;
         if ask("Once more: ".into())? != text {
-            return Err(Error::not_asked("the two values differ; nothing was stored"));
+            return Err(Error::not_asked(
+                "the two values differ; nothing was stored",
+            ));
         }
         text
     } else {
         let mut text = String::new();
-        std::io::stdin().take(LARGEST + 3).read_to_string(&mut text).doing("reading the value from standard input")?;
+        std::io::stdin()
+            .take(LARGEST + 3)
+            .read_to_string(&mut text)
+            .doing("reading the value from standard input")?;
         text
     };
-    let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+    let text = text.strip_suffix('\n').map_or(text.as_str(), |text| {
+        text.strip_suffix('\r').unwrap_or(text)
+    });
     if text.len() < SHORTEST || text.len() as u64 > LARGEST {
         let message = format!(
             "the value has {} bytes, and {SHORTEST} to {LARGEST} are taken: a shorter one could not be masked in logs",

@@ -37,12 +37,22 @@ impl ListNodes {
             format.show(&finished, || jobs::summary(&finished))?;
             return Ok(finished.outcome.code());
         };
-        let nodes: Vec<_> = dispatched.nodes.into_iter().map(|entry| entry.node).collect();
+        let nodes: Vec<_> = dispatched
+            .nodes
+            .into_iter()
+            .map(|entry| entry.node)
+            .collect();
         show_failures(&dispatched.failures);
         let json = json!({ "nodes": nodes, "failed_sources": dispatched.failures });
         format.show(&json, || {
-            let heading = ["node", "account", "region", "source", "id", "hostname", "tags"];
-            format!("{}\n\n{} nodes", table(&heading, nodes.iter().map(row)), nodes.len())
+            let heading = [
+                "node", "account", "region", "source", "id", "hostname", "tags",
+            ];
+            format!(
+                "{}\n\n{} nodes",
+                table(&heading, nodes.iter().map(row)),
+                nodes.len()
+            )
         })?;
         Ok(finished.outcome.code())
     }
@@ -51,13 +61,30 @@ impl ListNodes {
 /// What the node is at AWS.
 fn id_of(node: &Node) -> String {
     match attribute(node, "instanceId") {
-        "" => format!("{}/{}", attribute(node, "task"), attribute(node, "container")),
+        "" => format!(
+            "{}/{}",
+            attribute(node, "task"),
+            attribute(node, "container")
+        ),
         id => id.to_owned(),
     }
 }
 
 fn row(node: &Node) -> [String; 7] {
     let text = |name: &str| attribute(node, name).to_owned();
-    let tags = node.tags.iter().map(String::as_str).collect::<Vec<_>>().join(",");
-    [node.nodename.clone(), text("account"), text("region"), text("source"), id_of(node), text("hostname"), tags]
+    let tags = node
+        .tags
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(",");
+    [
+        node.nodename.clone(),
+        text("account"),
+        text("region"),
+        text("source"),
+        id_of(node),
+        text("hostname"),
+        tags,
+    ]
 }

@@ -38,14 +38,22 @@ pub(crate) async fn dispatch_and_show(
         }
     };
     progress.end();
-    let goes_on = format!("the command goes on: `{} job watch {id}` watches it again", cloud.command());
+    let goes_on = format!(
+        "the command goes on: `{} job watch {id}` watches it again",
+        cloud.command()
+    );
     let finished = finished.map_err(|error| error.something_done().next(goes_on))?;
-    let Some(dispatched) = dispatched(cloud, &finished).await.map_err(Error::something_done)? else {
+    let Some(dispatched) = dispatched(cloud, &finished)
+        .await
+        .map_err(Error::something_done)?
+    else {
         format.show(&finished, || jobs::summary(&finished))?;
         return Ok(finished.outcome.code());
     };
     show_failures(&dispatched.failures);
-    let State { nodes, failures, .. } = &dispatched;
+    let State {
+        nodes, failures, ..
+    } = &dispatched;
     let json = json!({
         "id": id,
         "execution_arn": finished.execution_arn,
@@ -60,9 +68,24 @@ pub(crate) async fn dispatch_and_show(
 
 /// Names the places that could not be looked into.
 pub(crate) fn show_failures(failures: &[SourceFailure]) {
-    for SourceFailure { account, source, region, error, message } in failures {
-        let region = region.as_ref().map(|region| format!(" in {region}")).unwrap_or_default();
-        eprintln!("{}", escaped(&format!("✘ {account}{region}, {source}: {error}: {message}")));
+    for SourceFailure {
+        account,
+        source,
+        region,
+        error,
+        message,
+    } in failures
+    {
+        let region = region
+            .as_ref()
+            .map(|region| format!(" in {region}"))
+            .unwrap_or_default();
+        eprintln!(
+            "{}",
+            escaped(&format!(
+                "✘ {account}{region}, {source}: {error}: {message}"
+            ))
+        );
     }
 }
 
@@ -74,9 +97,17 @@ pub(crate) fn attribute<'a>(node: &'a Node, name: &str) -> &'a str {
 /// How it ended, for people: the failed nodes first.
 fn summary(cloud: &Cloud, id: &str, nodes: &[NodeResult]) -> String {
     let (bad, well): (Vec<_>, Vec<_>) = nodes.iter().partition(|entry| !entry.is_well());
-    let mut parts: Vec<_> = bad.iter().chain(&well).take(SHOWN).map(|entry| block(entry)).collect();
+    let mut parts: Vec<_> = bad
+        .iter()
+        .chain(&well)
+        .take(SHOWN)
+        .map(|entry| block(entry))
+        .collect();
     if nodes.len() > SHOWN {
-        parts.push(format!("… and {} more; `--json` has all of them", nodes.len() - SHOWN));
+        parts.push(format!(
+            "… and {} more; `--json` has all of them",
+            nodes.len() - SHOWN
+        ));
     }
     let end = format!("{} of {} nodes succeeded.", well.len(), nodes.len());
     let again = || {
@@ -95,14 +126,42 @@ fn summary(cloud: &Cloud, id: &str, nodes: &[NodeResult]) -> String {
 fn block(entry: &NodeResult) -> String {
     let mark = if entry.is_well() { "✔" } else { "✘" };
     let node = &entry.node;
-    let place = format!("{} {}", attribute(node, "account"), attribute(node, "region"));
-    let Some(step) = entry.decisive() else { return format!("{mark} {} ({place})", node.nodename) };
-    let Outcome { status, exit_code, output, error_output, message, .. } = &step.outcome;
-    let exit = exit_code.map(|code| format!(", exit {code}")).unwrap_or_default();
-    let message = message.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
-    let head = format!("{mark} {} ({place}) {}{exit}{message}", node.nodename, word(*status));
-    let lines = output.lines().chain(error_output.lines()).map(|line| format!("    {line}"));
-    std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
+    let place = format!(
+        "{} {}",
+        attribute(node, "account"),
+        attribute(node, "region")
+    );
+    let Some(step) = entry.decisive() else {
+        return format!("{mark} {} ({place})", node.nodename);
+    };
+    let Outcome {
+        status,
+        exit_code,
+        output,
+        error_output,
+        message,
+        ..
+    } = &step.outcome;
+    let exit = exit_code
+        .map(|code| format!(", exit {code}"))
+        .unwrap_or_default();
+    let message = message
+        .as_deref()
+        .map(|text| format!(": {text}"))
+        .unwrap_or_default();
+    let head = format!(
+        "{mark} {} ({place}) {}{exit}{message}",
+        node.nodename,
+        word(*status)
+    );
+    let lines = output
+        .lines()
+        .chain(error_output.lines())
+        .map(|line| format!("    {line}"));
+    std::iter::once(head)
+        .chain(lines)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The status as it is written in JSON, with spaces.
@@ -115,7 +174,11 @@ fn counts(bad: &[&NodeResult]) -> String {
     for step in bad.iter().filter_map(|entry| entry.decisive()) {
         *counts.entry(step.outcome.status).or_insert(0) += 1;
     }
-    counts.into_iter().map(|(status, count)| format!("{count} {}", word(status))).collect::<Vec<_>>().join(", ")
+    counts
+        .into_iter()
+        .map(|(status, count)| format!("{count} {}", word(status)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -136,7 +199,10 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "✘ web-2 (prod eu-west-1) failed, exit 3");
         assert_eq!(lines[1], "    said");
-        assert!(text.contains("1 of 2 nodes succeeded. 1 did not: 1 failed."), "{text}");
+        assert!(
+            text.contains("1 of 2 nodes succeeded. 1 did not: 1 failed."),
+            "{text}"
+        );
         assert!(text.contains("nodes run-again e-1"), "{text}");
     }
 }

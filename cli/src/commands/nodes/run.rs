@@ -60,7 +60,12 @@ impl RunOnNodes {
     }
 
     /// Runs it on the nodes of a deployment.
-    pub(crate) async fn run_at(self, cloud: &Cloud, deployment: &Deployment, format: Format) -> Result<u8> {
+    pub(crate) async fn run_at(
+        self,
+        cloud: &Cloud,
+        deployment: &Deployment,
+        format: Format,
+    ) -> Result<u8> {
         let input = self.job_input(cloud.caller.clone())?;
         dispatch_and_show(cloud, deployment, &input, format).await
     }
@@ -70,15 +75,26 @@ impl RunOnNodes {
             None => NodeWork::Command(line(&self.command)),
             Some(path) => {
                 let text = std::fs::read_to_string(path).doing(path.display())?;
-                NodeWork::Script { text, args: self.command, interpreter: self.interpreter }
+                NodeWork::Script {
+                    text,
+                    args: self.command,
+                    interpreter: self.interpreter,
+                }
             }
         };
         let mut input = self.selection.job_input(started_by);
         let options = &mut input.options.dispatch;
-        options.steps = vec![NodeStep { id: STEP.to_owned(), run: work }];
+        options.steps = vec![NodeStep {
+            id: STEP.to_owned(),
+            run: work,
+        }];
         options.keepgoing = !self.stop_on_failure;
         options.rank_attribute = self.rank_attribute;
-        options.rank_order = if self.descending { RankOrder::Descending } else { RankOrder::Ascending };
+        options.rank_order = if self.descending {
+            RankOrder::Descending
+        } else {
+            RankOrder::Ascending
+        };
         if let Some(threadcount) = self.threadcount {
             options.threadcount = threadcount;
         }
@@ -100,9 +116,14 @@ mod tests {
 
     #[test]
     fn one_word_is_a_shell_line_and_several_stay_words() {
-        let line = |words: &[&str]| super::line(&words.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let line = |words: &[&str]| {
+            super::line(&words.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
         assert_eq!(line(&["uptime | wc -l"]), "uptime | wc -l");
-        assert_eq!(line(&["echo", "it's", "a b", "", "--x=1"]), r"echo 'it'\''s' 'a b' '' --x=1");
+        assert_eq!(
+            line(&["echo", "it's", "a b", "", "--x=1"]),
+            r"echo 'it'\''s' 'a b' '' --x=1"
+        );
     }
 
     proptest! {

@@ -27,12 +27,26 @@ pub(crate) struct NodeSelection {
 impl NodeSelection {
     /// The job's input that only finds these nodes.
     pub(crate) fn job_input(self, started_by: String) -> JobInput<JobOptions> {
-        let Self { customer, accounts, regions, sources, filter } = self;
-        let dispatch = Options { filter, ..Options::default() };
+        let Self {
+            customer,
+            accounts,
+            regions,
+            sources,
+            filter,
+        } = self;
+        let dispatch = Options {
+            filter,
+            ..Options::default()
+        };
         JobInput {
             customer,
             accounts,
-            options: JobOptions { sources, regions, dispatch, ..JobOptions::default() },
+            options: JobOptions {
+                sources,
+                regions,
+                dispatch,
+                ..JobOptions::default()
+            },
             started_by,
         }
     }

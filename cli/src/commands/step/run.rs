@@ -16,7 +16,8 @@ const JOB: &str = "step/run";
 
 /// Run one step in an account and watch it to its end
 ///
-/// The step runs as in a job of this one step: with the same state machine, waiting, retries, log and cancellation.
+/// The step runs as in a job of this one step: with the same state machine, waiting, retries, log
+/// and cancellation.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   stepward step run rds-status --customer acme --account prod -p instance=orders
@@ -36,18 +37,20 @@ pub(crate) struct RunStep {
     #[arg(long)]
     account: String,
     /// The account's Region that the step works in; the account's default Region when absent
-    // Behind this command, --region is about the account: without this ID it would be the option of all commands.
+    // Behind this command, --region is about the account: without this ID it would be the option of
+    // all commands.
     #[arg(id = "account_region", long = "region", value_name = "REGION")]
     account_region: Option<String>,
     /// The Region that Stepward is deployed in; also `stepward --region REGION step run …`
     // By its ID, the value is that of the option of all commands.
     #[arg(id = "region", long = "stack-region", value_name = "REGION")]
     stack_region: Option<String>,
-    /// A parameter of the step; may be given several times. Text is taken as it is; other types are JSON; KEY.NAME=VALUE
-    /// sets one entry of a map
+    /// A parameter of the step; may be given several times. Text is taken as it is; other types are
+    /// JSON; KEY.NAME=VALUE sets one entry of a map
     #[arg(long = "param", short = 'p', value_name = "KEY=VALUE")]
     params: Vec<String>,
-    /// A file with the parameters as a JSON object; - is standard input. -p replaces what the file has
+    /// A file with the parameters as a JSON object; - is standard input. -p replaces what the file
+    /// has
     #[arg(long = "params", value_name = "FILE")]
     params_file: Option<String>,
     /// Name of the execution; one that has run already is not started twice
@@ -61,7 +64,12 @@ pub(crate) struct RunStep {
 impl RunStep {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
         let step = find(&self.step)?;
-        let file = self.params_file.as_deref().map(read_object).transpose()?.unwrap_or_default();
+        let file = self
+            .params_file
+            .as_deref()
+            .map(read_object)
+            .transpose()?
+            .unwrap_or_default();
         let params = parameters::read(&step, file, &self.params)?;
         let (cloud, deployment) = global.deployed().await?;
         if !deployment.has_function(&cloud, &step.name).await? {
@@ -76,10 +84,23 @@ impl RunStep {
         let input = JobInput {
             customer: self.customer,
             accounts: vec![self.account],
-            options: StepRunOptions { step: step.name, params, region: self.account_region },
+            options: StepRunOptions {
+                step: step.name,
+                params,
+                region: self.account_region,
+            },
             started_by: cloud.caller.clone(),
         };
-        start_and_watch(&cloud, &deployment, JOB, &input, self.name.as_deref(), self.no_wait, global.format()).await
+        start_and_watch(
+            &cloud,
+            &deployment,
+            JOB,
+            &input,
+            self.name.as_deref(),
+            self.no_wait,
+            global.format(),
+        )
+        .await
     }
 }
 
@@ -90,9 +111,12 @@ fn read_object(path: &str) -> Result<Map<String, Value>> {
         "-" => std::io::stdin().read_to_string(&mut text).map(|_| text),
         path => std::fs::read_to_string(path),
     };
-    let text = read.doing(format!("--params {path}")).map_err(Error::nothing_done)?;
+    let text = read
+        .doing(format!("--params {path}"))
+        .map_err(Error::nothing_done)?;
     serde_json::from_str(&text).map_err(|error| {
-        Error::not_asked(format!("--params {path}: {error}")).next("write the parameters as one JSON object")
+        Error::not_asked(format!("--params {path}: {error}"))
+            .next("write the parameters as one JSON object")
     })
 }
 
@@ -134,26 +158,47 @@ mod tests {
     fn the_region_behind_the_command_is_the_accounts_and_the_one_before_it_the_deployments() {
         let run = "step run ec2-start --customer acme --account prod";
         let text = |region: &str| Some(region.to_owned());
-        assert_eq!(regions(&format!("stepward {run} --region us-east-1")), (None, text("us-east-1")));
-        assert_eq!(regions(&format!("stepward --region eu-west-1 {run}")), (text("eu-west-1"), None));
         assert_eq!(
-            regions(&format!("stepward --region eu-west-1 {run} --region us-east-1")),
+            regions(&format!("stepward {run} --region us-east-1")),
+            (None, text("us-east-1"))
+        );
+        assert_eq!(
+            regions(&format!("stepward --region eu-west-1 {run}")),
+            (text("eu-west-1"), None)
+        );
+        assert_eq!(
+            regions(&format!(
+                "stepward --region eu-west-1 {run} --region us-east-1"
+            )),
             (text("eu-west-1"), text("us-east-1"))
         );
-        assert_eq!(regions(&format!("stepward {run} --stack-region eu-west-1")), (text("eu-west-1"), None));
+        assert_eq!(
+            regions(&format!("stepward {run} --stack-region eu-west-1")),
+            (text("eu-west-1"), None)
+        );
     }
 
     #[test]
     fn a_file_of_parameters_is_one_json_object() {
-        let file = std::env::temp_dir().join(format!("stepward-params-{}.json", std::process::id()));
+        let file =
+            std::env::temp_dir().join(format!("stepward-params-{}.json", std::process::id()));
         let path = file.to_str().unwrap();
         std::fs::write(&file, r#"{ "instance": "orders" }"#).unwrap();
-        assert_eq!(Value::Object(read_object(path).unwrap()), json!({ "instance": "orders" }));
+        assert_eq!(
+            Value::Object(read_object(path).unwrap()),
+            json!({ "instance": "orders" })
+        );
         std::fs::write(&file, "[1]").unwrap();
         let refused = read_object(path).unwrap_err();
-        assert!(refused.to_string().contains(path) && refused.code() == crate::error::NOT_ASKED, "{refused}");
+        assert!(
+            refused.to_string().contains(path) && refused.code() == crate::error::NOT_ASKED,
+            "{refused}"
+        );
         std::fs::remove_file(&file).unwrap();
-        assert_eq!(read_object(path).unwrap_err().code(), crate::error::NOT_ASKED);
+        assert_eq!(
+            read_object(path).unwrap_err().code(),
+            crate::error::NOT_ASKED
+        );
     }
 
     #[test]

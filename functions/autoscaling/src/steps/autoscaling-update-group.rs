@@ -18,30 +18,33 @@ const POLL: Duration = Duration::from_secs(10);
 
 /// Change the desired, minimum and maximum size of an Auto Scaling group.
 ///
-/// Sizes that are not given stay as they are, except that AWS lets the desired capacity follow: a minimum above it
-/// raises it, a maximum below it lowers it. More instances cost money; with fewer, the group's termination policy
-/// chooses which are terminated, and what is on their disks is lost. Sizes that are right already are success.
+/// Sizes that are not given stay as they are, except that AWS lets the desired capacity follow: a
+/// minimum above it raises it, a maximum below it lowers it. More instances cost money; with fewer,
+/// the group's termination policy chooses which are terminated, and what is on their disks is lost.
+/// Sizes that are right already are success.
 ///
-/// Without `wait_for_capacity` the step ends when AWS has taken the sizes. With it, it ends when the group has as many
-/// instances in service as it wants; weights of instances are counted. It looks every 10 seconds at first, later up to
-/// 1.5 minutes apart. If a scaling policy or a person changes the desired capacity in the meantime, the step waits for
-/// the new one and says so, once two looks have shown it. A launch or termination that fails is `StepFailed` with AWS's
-/// reason as soon as no other instance is on its way; the group keeps its new sizes and goes on trying. When the
-/// process that this needs (`Launch` or `Terminate`) is suspended, the step refuses with `Conflict`.
+/// Without `wait_for_capacity` the step ends when AWS has taken the sizes. With it, it ends when
+/// the group has as many instances in service as it wants; weights of instances are counted. It
+/// looks every 10 seconds at first, later up to 1.5 minutes apart. If a scaling policy or a person
+/// changes the desired capacity in the meantime, the step waits for the new one and says so, once
+/// two looks have shown it. A launch or termination that fails is `StepFailed` with AWS's reason as
+/// soon as no other instance is on its way; the group keeps its new sizes and goes on trying. When
+/// the process that this needs (`Launch` or `Terminate`) is suspended, the step refuses with
+/// `Conflict`.
 ///
-/// While AWS cannot update the group because another change is in progress, the step tries again. When the job is
-/// stopped, the group keeps the sizes that were set.
+/// While AWS cannot update the group because another change is in progress, the step tries again.
+/// When the job is stopped, the group keeps the sizes that were set.
 ///
-/// Proven on the local cloud, where a group has its capacity at once and no scaling activities, and where its desired
-/// capacity does not follow new limits; that, waiting, failing activities and suspended processes rest on unit tests of
-/// what is sent.
+/// Proven on the local cloud, where a group has its capacity at once and no scaling activities, and
+/// where its desired capacity does not follow new limits; that, waiting, failing activities and
+/// suspended processes rest on unit tests of what is sent.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateGroup {
     /// The group's name, 1 to 255 characters.
     group_name: String,
-    /// How many instances the group shall have (or units, where its instances have weights), 0 or more. Give at least
-    /// one of the three sizes.
+    /// How many instances the group shall have (or units, where its instances have weights), 0 or
+    /// more. Give at least one of the three sizes.
     desired_capacity: Option<i32>,
     /// The fewest that scaling may leave, 0 or more.
     min_size: Option<i32>,
@@ -59,10 +62,11 @@ pub struct Updated {
     group_name: String,
     /// Its sizes before the step.
     previous: Sizes,
-    /// Its sizes now; a desired capacity that was not given is that of the step's last look, moved into new limits.
+    /// Its sizes now; a desired capacity that was not given is that of the step's last look, moved
+    /// into new limits.
     current: Sizes,
-    /// How many instances (or units) were in service when the step looked last; without `wait_for_capacity` that is
-    /// before the change.
+    /// How many instances (or units) were in service when the step looked last; without
+    /// `wait_for_capacity` that is before the change.
     in_service: i32,
     /// The group in the AWS console.
     console_url: String,
@@ -74,7 +78,8 @@ struct State {
     previous: Sizes,
     /// What AWS was asked for; none while it could not take it.
     set: Option<Sizes>,
-    /// Another desired capacity that the last look has shown. AWS shows old ones for a moment: two looks must agree.
+    /// Another desired capacity that the last look has shown. AWS shows old ones for a moment: two
+    /// looks must agree.
     #[serde(default)]
     doubtful: Option<i32>,
 }
@@ -87,7 +92,11 @@ impl UpdateGroup {
         // "Note the following about changing DesiredCapacity, MaxSize, or MinSize" in
         // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_UpdateAutoScalingGroup.html
         let followed = now.desired_capacity.min(max_size).max(min_size);
-        let wanted = Sizes { min_size, desired_capacity: self.desired_capacity.unwrap_or(followed), max_size };
+        let wanted = Sizes {
+            min_size,
+            desired_capacity: self.desired_capacity.unwrap_or(followed),
+            max_size,
+        };
         let fits = min_size <= wanted.desired_capacity && wanted.desired_capacity <= max_size;
         require(fits, || {
             format!(
@@ -100,12 +109,19 @@ impl UpdateGroup {
     }
 
     async fn look(&self, asg: &Client) -> Result<AutoScalingGroup, StepError> {
-        let mut pages =
-            asg.describe_auto_scaling_groups().auto_scaling_group_names(&self.group_name).into_paginator().send();
+        let mut pages = asg
+            .describe_auto_scaling_groups()
+            .auto_scaling_group_names(&self.group_name)
+            .into_paginator()
+            .send();
         while let Some(page) = pages.next().await {
-            let groups = page.map_err(autoscaling_error)?.auto_scaling_groups.unwrap_or_default();
-            if let Some(group) =
-                groups.into_iter().find(|group| group.auto_scaling_group_name() == Some(&self.group_name))
+            let groups = page
+                .map_err(autoscaling_error)?
+                .auto_scaling_groups
+                .unwrap_or_default();
+            if let Some(group) = groups
+                .into_iter()
+                .find(|group| group.auto_scaling_group_name() == Some(&self.group_name))
             {
                 return Ok(group);
             }
@@ -116,22 +132,30 @@ impl UpdateGroup {
         )))
     }
 
-    /// Sends what was given and differs. AWS moves the desired capacity into new limits itself: one that is sent along
-    /// may be old, and undo a scale-out. False when AWS is busy with the group and wants to be asked again.
+    /// Sends what was given and differs. AWS moves the desired capacity into new limits itself: one
+    /// that is sent along may be old, and undo a scale-out. False when AWS is busy with the group
+    /// and wants to be asked again.
     async fn update(&self, asg: &Client, now: Sizes, wanted: Sizes) -> Result<bool, StepError> {
         let changed = |now: i32, wanted: i32| (now != wanted).then_some(wanted);
         let answer = asg
             .update_auto_scaling_group()
             .auto_scaling_group_name(&self.group_name)
             .set_min_size(changed(now.min_size, wanted.min_size))
-            .set_desired_capacity(self.desired_capacity.filter(|given| *given != now.desired_capacity))
+            .set_desired_capacity(
+                self.desired_capacity
+                    .filter(|given| *given != now.desired_capacity),
+            )
             .set_max_size(changed(now.max_size, wanted.max_size))
             .send()
             .await;
         match answer.map_err(autoscaling_error) {
             Ok(_) => Ok(true),
-            // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_UpdateAutoScalingGroup.html (Errors)
-            Err(error) if error.has_code("ScalingActivityInProgress") || error.has_code("ResourceContention") => {
+            // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_UpdateAutoScalingGroup.html
+            // (Errors)
+            Err(error)
+                if error.has_code("ScalingActivityInProgress")
+                    || error.has_code("ResourceContention") =>
+            {
                 Ok(false)
             }
             Err(error) => Err(explained(error)),
@@ -142,16 +166,33 @@ impl UpdateGroup {
     async fn failure(&self, asg: &Client, since: i64) -> Result<Option<Activity>, StepError> {
         let since = DateTime::from_secs(since)
             .fmt(DateTimeFormat::DateTime)
-            .map_err(|error| ErrorName::Internal.because(format!("a time cannot be written: {error}")))?;
+            .map_err(|error| {
+                ErrorName::Internal.because(format!("a time cannot be written: {error}"))
+            })?;
         // A launch that failed is Failed or Cancelled.
         // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeScalingActivities.html
-        let failed = Filter::builder().name("Status").values("Failed").values("Cancelled").build();
-        let recent = Filter::builder().name("StartTimeLowerBound").values(since).build();
-        let request = asg.describe_scaling_activities().auto_scaling_group_name(&self.group_name);
-        let mut pages = request.filters(failed).filters(recent).into_paginator().send();
+        let failed = Filter::builder()
+            .name("Status")
+            .values("Failed")
+            .values("Cancelled")
+            .build();
+        let recent = Filter::builder()
+            .name("StartTimeLowerBound")
+            .values(since)
+            .build();
+        let request = asg
+            .describe_scaling_activities()
+            .auto_scaling_group_name(&self.group_name);
+        let mut pages = request
+            .filters(failed)
+            .filters(recent)
+            .into_paginator()
+            .send();
         while let Some(page) = pages.next().await {
-            let latest =
-                page.map_err(autoscaling_error)?.activities.and_then(|activities| activities.into_iter().next());
+            let latest = page
+                .map_err(autoscaling_error)?
+                .activities
+                .and_then(|activities| activities.into_iter().next());
             if latest.is_some() {
                 return Ok(latest);
             }
@@ -159,10 +200,25 @@ impl UpdateGroup {
         Ok(None)
     }
 
-    fn done(&self, ctx: &Context, previous: Sizes, current: Sizes, in_service: i32) -> Progress<Updated> {
+    fn done(
+        &self,
+        ctx: &Context,
+        previous: Sizes,
+        current: Sizes,
+        in_service: i32,
+    ) -> Progress<Updated> {
         let group_name = self.group_name.clone();
-        let console_url = ctx.console("ec2/home", &format!("AutoScalingGroupDetails:id={group_name};view=details"));
-        Progress::Done(Updated { group_name, previous, current, in_service, console_url })
+        let console_url = ctx.console(
+            "ec2/home",
+            &format!("AutoScalingGroupDetails:id={group_name};view=details"),
+        );
+        Progress::Done(Updated {
+            group_name,
+            previous,
+            current,
+            in_service,
+            console_url,
+        })
     }
 }
 
@@ -174,13 +230,22 @@ impl Step for UpdateGroup {
         r#"{ "group_name": "web", "min_size": 2, "max_size": 10, "desired_capacity": 6, "wait_for_capacity": true }"#,
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::InvalidInput, "The sizes would contradict each other; the message has the group's present ones."),
-        (ErrorName::NotFound, "The account and Region have no group of this name."),
+        (
+            ErrorName::InvalidInput,
+            "The sizes would contradict each other; the message has the group's present ones.",
+        ),
+        (
+            ErrorName::NotFound,
+            "The account and Region have no group of this name.",
+        ),
         (
             ErrorName::Conflict,
             "`Launch` or `Terminate`, which the capacity needs, is suspended; or Auto Scaling's own role is not ready.",
         ),
-        (ErrorName::StepFailed, "A launch or termination failed; the message has AWS's reason."),
+        (
+            ErrorName::StepFailed,
+            "A launch or termination failed; the message has AWS's reason.",
+        ),
         (
             ErrorName::TimedOut,
             "The group is still not at its capacity and goes on by itself, or AWS was busy with it all the time.",
@@ -193,25 +258,39 @@ impl Step for UpdateGroup {
         require((1..=255).contains(&self.group_name.chars().count()), || {
             "group_name must have 1 to 255 characters".into()
         })?;
-        let sizes =
-            [("desired_capacity", self.desired_capacity), ("min_size", self.min_size), ("max_size", self.max_size)];
+        let sizes = [
+            ("desired_capacity", self.desired_capacity),
+            ("min_size", self.min_size),
+            ("max_size", self.max_size),
+        ];
         require(sizes.iter().any(|(_, size)| size.is_some()), || {
             "give at least one of desired_capacity, min_size and max_size".into()
         })?;
         for (name, size) in sizes {
-            require(size.is_none_or(|size| size >= 0), || format!("{name} must be 0 or more"))?;
+            require(size.is_none_or(|size| size >= 0), || {
+                format!("{name} must be 0 or more")
+            })?;
         }
         // What contradicts itself whatever the group has.
-        let ordered = |low: Option<i32>, high: Option<i32>| low.zip(high).is_none_or(|(low, high)| low <= high);
+        let ordered = |low: Option<i32>, high: Option<i32>| {
+            low.zip(high).is_none_or(|(low, high)| low <= high)
+        };
         let fits = ordered(self.min_size, self.max_size)
             && ordered(self.min_size, self.desired_capacity)
             && ordered(self.desired_capacity, self.max_size);
-        require(fits, || "min_size, desired_capacity and max_size must not decrease in this order".into())
+        require(fits, || {
+            "min_size, desired_capacity and max_size must not decrease in this order".into()
+        })
     }
 
     fn permissions(&self) -> Permissions {
-        let group =
-            arn("autoscaling", &format!("autoScalingGroup:*:autoScalingGroupName/{}", literal(&self.group_name)));
+        let group = arn(
+            "autoscaling",
+            &format!(
+                "autoScalingGroup:*:autoScalingGroupName/{}",
+                literal(&self.group_name)
+            ),
+        );
         let permissions = Permissions::default()
             .allow(&["autoscaling:DescribeAutoScalingGroups"], ["*"])
             .allow(&["autoscaling:UpdateAutoScalingGroup"], [group]);
@@ -222,26 +301,41 @@ impl Step for UpdateGroup {
         }
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Updated>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Updated>, StepError> {
         let (asg, name) = (ctx.client(Client::new), &self.group_name);
         let since = resume.as_ref().map(|resume| resume.since);
         let wait = Resume::patience(resume.as_ref(), POLL);
         let state: Option<State> = resume.map(|resume| resume.state()).transpose()?;
         let group = self.look(&asg).await?;
         let mut now = Sizes::of(&group);
-        let mut state = state.unwrap_or(State { previous: now, set: None, doubtful: None });
+        let mut state = state.unwrap_or(State {
+            previous: now,
+            set: None,
+            doubtful: None,
+        });
         let units = in_service(&group).sum();
-        let blocked = |desired| self.wait_for_capacity.then(|| suspended(&group, desired)).flatten();
+        let blocked = |desired| {
+            self.wait_for_capacity
+                .then(|| suspended(&group, desired))
+                .flatten()
+        };
 
         if let Some(set) = &mut state.set {
             let (asked, shown) = (set.desired_capacity, now.desired_capacity);
             let before = std::mem::replace(&mut state.doubtful, (asked != shown).then_some(shown));
             if state.doubtful != before && state.doubtful.is_some() {
-                let progress = format!("{units} of {asked} in service; group {name} may want {shown} now");
+                let progress =
+                    format!("{units} of {asked} in service; group {name} may want {shown} now");
                 return Progress::pending(&state, wait, progress);
             }
             if asked != shown {
-                ctx.log(format_args!("Something else changed group {name}: it has {now} now"));
+                ctx.log(format_args!(
+                    "Something else changed group {name}: it has {now} now"
+                ));
                 (*set, state.doubtful) = (now, None);
             }
         } else {
@@ -254,11 +348,17 @@ impl Step for UpdateGroup {
                 )));
             }
             if wanted == now {
-                ctx.log(format_args!("Group {name} has {now} already; nothing to change"));
+                ctx.log(format_args!(
+                    "Group {name} has {now} already; nothing to change"
+                ));
             } else if self.update(&asg, now, wanted).await? {
                 ctx.log(format_args!("Group {name} had {now}; it has {wanted} now"));
             } else {
-                return Progress::pending(&state, wait, format!("group {name} is busy with another change"));
+                return Progress::pending(
+                    &state,
+                    wait,
+                    format!("group {name} is busy with another change"),
+                );
             }
             (now, state.set) = (wanted, Some(wanted));
         }
@@ -266,7 +366,9 @@ impl Step for UpdateGroup {
         let desired = now.desired_capacity;
         if !self.wait_for_capacity {
             if let Some(process) = suspended(&group, desired) {
-                ctx.log(format_args!("{process} is suspended: the group keeps {units} in service until it is resumed"));
+                ctx.log(format_args!(
+                    "{process} is suspended: the group keeps {units} in service until it is resumed"
+                ));
             }
             return Ok(self.done(ctx, state.previous, now, units));
         }
@@ -315,16 +417,25 @@ mod tests {
     use super::*;
 
     fn step(mut params: serde_json::Value) -> UpdateGroup {
-        params.as_object_mut().unwrap().entry("group_name").or_insert("web".into());
+        params
+            .as_object_mut()
+            .unwrap()
+            .entry("group_name")
+            .or_insert("web".into());
         serde_json::from_value(params).unwrap()
     }
 
     fn sizes(min_size: i32, desired_capacity: i32, max_size: i32) -> Sizes {
-        Sizes { min_size, desired_capacity, max_size }
+        Sizes {
+            min_size,
+            desired_capacity,
+            max_size,
+        }
     }
 
     fn group(sizes: Sizes, states: &[LifecycleState]) -> AutoScalingGroup {
-        let instance = |state: &LifecycleState| Instance::builder().lifecycle_state(state.clone()).build();
+        let instance =
+            |state: &LifecycleState| Instance::builder().lifecycle_state(state.clone()).build();
         AutoScalingGroup::builder()
             .auto_scaling_group_name("web")
             .min_size(sizes.min_size)
@@ -339,7 +450,9 @@ mod tests {
     }
 
     fn seen(group: AutoScalingGroup) -> DescribeAutoScalingGroupsOutput {
-        DescribeAutoScalingGroupsOutput::builder().auto_scaling_groups(group).build()
+        DescribeAutoScalingGroupsOutput::builder()
+            .auto_scaling_groups(group)
+            .build()
     }
 
     /// The group as it is at each look.
@@ -356,22 +469,33 @@ mod tests {
     fn updates(min: Option<i32>, desired: Option<i32>, max: Option<i32>) -> Rule {
         mock!(Client::update_auto_scaling_group)
             .match_requests(move |request| {
-                let sizes = (request.min_size(), request.desired_capacity(), request.max_size());
+                let sizes = (
+                    request.min_size(),
+                    request.desired_capacity(),
+                    request.max_size(),
+                );
                 request.auto_scaling_group_name() == Some("web") && sizes == (min, desired, max)
             })
             .then_output(|| UpdateAutoScalingGroupOutput::builder().build())
     }
 
     fn fails(code: &'static str) -> UpdateAutoScalingGroupError {
-        UpdateAutoScalingGroupError::generic(ErrorMetadata::builder().code(code).message("no").build())
+        UpdateAutoScalingGroupError::generic(
+            ErrorMetadata::builder().code(code).message("no").build(),
+        )
     }
 
-    /// Activities that failed since the epoch, which is when the resumes of these tests say that the step began.
+    /// Activities that failed since the epoch, which is when the resumes of these tests say that
+    /// the step began.
     fn activities(reason: Option<&'static str>) -> Rule {
         mock!(Client::describe_scaling_activities)
             .match_requests(|request| {
-                let filter =
-                    |at: usize| (request.filters()[at].name().unwrap_or_default(), request.filters()[at].values());
+                let filter = |at: usize| {
+                    (
+                        request.filters()[at].name().unwrap_or_default(),
+                        request.filters()[at].values(),
+                    )
+                };
                 request.auto_scaling_group_name() == Some("web")
                     && filter(0) == ("Status", &["Failed".into(), "Cancelled".into()])
                     && filter(1) == ("StartTimeLowerBound", &["1970-01-01T00:00:00Z".into()])
@@ -379,14 +503,23 @@ mod tests {
             .then_output(move || {
                 let failed = reason.map(|reason| {
                     let what = "Launching a new EC2 instance";
-                    vec![Activity::builder().description(what).status_message(reason).build()]
+                    vec![
+                        Activity::builder()
+                            .description(what)
+                            .status_message(reason)
+                            .build(),
+                    ]
                 });
-                DescribeScalingActivitiesOutput::builder().set_activities(failed).build()
+                DescribeScalingActivitiesOutput::builder()
+                    .set_activities(failed)
+                    .build()
             })
     }
 
     fn suspending(mut group: AutoScalingGroup, process: &str) -> AutoScalingGroup {
-        group.suspended_processes = Some(vec![SuspendedProcess::builder().process_name(process).build()]);
+        group.suspended_processes = Some(vec![
+            SuspendedProcess::builder().process_name(process).build(),
+        ]);
         group
     }
 
@@ -394,9 +527,15 @@ mod tests {
         testing::context(mock_client!(aws_sdk_autoscaling, RuleMode::MatchAny, rules))
     }
 
-    /// What the state machine does with a pending answer: wait, then call again with it. All activities are later than 1970.
+    /// What the state machine does with a pending answer: wait, then call again with it. All
+    /// activities are later than 1970.
     fn resumed(answer: Progress<Updated>, said: &str) -> Resume {
-        let Progress::Pending { state, progress, .. } = answer else { panic!("not pending: {answer:?}") };
+        let Progress::Pending {
+            state, progress, ..
+        } = answer
+        else {
+            panic!("not pending: {answer:?}")
+        };
         assert_eq!(progress, said);
         let mut resume = testing::resume(&state);
         resume.since = 0;
@@ -409,21 +548,46 @@ mod tests {
         let ctx = context(&[&looks(vec![serving(sizes(1, 2, 3), 2)]), &update]);
         let step = step(json!({ "min_size": 1, "desired_capacity": 4, "max_size": 6 }));
         let updated = done(step.run(&ctx, None).await);
-        assert_eq!((updated.previous, updated.current, updated.in_service), (sizes(1, 2, 3), sizes(1, 4, 6), 2));
+        assert_eq!(
+            (updated.previous, updated.current, updated.in_service),
+            (sizes(1, 2, 3), sizes(1, 4, 6), 2)
+        );
         assert_eq!(
             testing::log(&ctx),
-            ["Group web had minimum 1, desired 2, maximum 3; it has minimum 1, desired 4, maximum 6 now"]
+            [
+                "Group web had minimum 1, desired 2, maximum 3; it has minimum 1, desired 4, maximum 6 now"
+            ]
         );
     }
 
     #[tokio::test]
     async fn done_leaves_it_to_aws_to_move_the_desired_capacity_into_new_limits() {
         for (params, update, wanted) in [
-            (json!({ "min_size": 3 }), updates(Some(3), None, None), sizes(3, 3, 5)),
-            (json!({ "max_size": 1 }), updates(None, None, Some(1)), sizes(1, 1, 1)),
-            (json!({ "max_size": 9 }), updates(None, None, Some(9)), sizes(1, 2, 9)),
-            (json!({ "min_size": 0, "max_size": 0 }), updates(Some(0), None, Some(0)), sizes(0, 0, 0)),
-            (json!({ "min_size": 3, "desired_capacity": 3 }), updates(Some(3), Some(3), None), sizes(3, 3, 5)),
+            (
+                json!({ "min_size": 3 }),
+                updates(Some(3), None, None),
+                sizes(3, 3, 5),
+            ),
+            (
+                json!({ "max_size": 1 }),
+                updates(None, None, Some(1)),
+                sizes(1, 1, 1),
+            ),
+            (
+                json!({ "max_size": 9 }),
+                updates(None, None, Some(9)),
+                sizes(1, 2, 9),
+            ),
+            (
+                json!({ "min_size": 0, "max_size": 0 }),
+                updates(Some(0), None, Some(0)),
+                sizes(0, 0, 0),
+            ),
+            (
+                json!({ "min_size": 3, "desired_capacity": 3 }),
+                updates(Some(3), Some(3), None),
+                sizes(3, 3, 5),
+            ),
         ] {
             let ctx = context(&[&looks(vec![serving(sizes(1, 2, 5), 2)]), &update]);
             assert_eq!(done(step(params).run(&ctx, None).await).current, wanted);
@@ -444,7 +608,10 @@ mod tests {
     async fn not_found_is_a_group_that_does_not_exist() {
         let look = mock!(Client::describe_auto_scaling_groups)
             .then_output(|| DescribeAutoScalingGroupsOutput::builder().build());
-        let error = step(json!({ "min_size": 1 })).run(&context(&[&look]), None).await.unwrap_err();
+        let error = step(json!({ "min_size": 1 }))
+            .run(&context(&[&look]), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
         assert!(error.message.contains("web"), "{error}");
     }
@@ -461,15 +628,28 @@ mod tests {
             json!({ "group_name": "", "min_size": 1 }),
             json!({ "group_name": "x".repeat(256), "min_size": 1 }),
         ] {
-            assert_eq!(step(params.clone()).validate().unwrap_err().name, ErrorName::InvalidInput, "{params}");
+            assert_eq!(
+                step(params.clone()).validate().unwrap_err().name,
+                ErrorName::InvalidInput,
+                "{params}"
+            );
         }
-        for params in [json!({ "desired_capacity": 9 }), json!({ "desired_capacity": 0 }), json!({ "min_size": 6 })] {
+        for params in [
+            json!({ "desired_capacity": 9 }),
+            json!({ "desired_capacity": 0 }),
+            json!({ "min_size": 6 }),
+        ] {
             let step = step(params);
             step.validate().unwrap();
             let ctx = context(&[&looks(vec![serving(sizes(1, 2, 5), 2)])]);
             let error = step.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
-            assert!(error.message.contains("it has minimum 1, desired 2, maximum 5"), "{error}");
+            assert!(
+                error
+                    .message
+                    .contains("it has minimum 1, desired 2, maximum 5"),
+                "{error}"
+            );
         }
     }
 
@@ -477,7 +657,11 @@ mod tests {
     async fn throttled_calls_are_made_again() {
         let look = mock!(Client::describe_auto_scaling_groups)
             .sequence()
-            .error(|| DescribeAutoScalingGroupsError::generic(ErrorMetadata::builder().code("Throttling").build()))
+            .error(|| {
+                DescribeAutoScalingGroupsError::generic(
+                    ErrorMetadata::builder().code("Throttling").build(),
+                )
+            })
             .output(|| seen(serving(sizes(1, 2, 3), 2)))
             .build();
         let ctx = context(&[&look, &updates(None, Some(3), None)]);
@@ -500,10 +684,16 @@ mod tests {
         let step = step(json!({ "desired_capacity": 3, "wait_for_capacity": true }));
         let mut resume = None;
         for _ in 0..3 {
-            resume = Some(resumed(step.run(&ctx, resume).await.unwrap(), "2 of 3 in service"));
+            resume = Some(resumed(
+                step.run(&ctx, resume).await.unwrap(),
+                "2 of 3 in service",
+            ));
         }
         let updated = done(step.run(&ctx, resume).await);
-        assert_eq!((updated.previous, updated.current, updated.in_service), (sizes(1, 2, 3), wanted, 3));
+        assert_eq!(
+            (updated.previous, updated.current, updated.in_service),
+            (sizes(1, 2, 3), wanted, 3)
+        );
         assert_eq!(update.num_calls(), 1);
     }
 
@@ -522,10 +712,20 @@ mod tests {
                 .error(move || fails(code))
                 .output(|| UpdateAutoScalingGroupOutput::builder().build())
                 .build();
-            let ctx = context(&[&looks(vec![serving(sizes(1, 2, 3), 2), serving(sizes(1, 2, 3), 2)]), &update]);
+            let ctx = context(&[
+                &looks(vec![serving(sizes(1, 2, 3), 2), serving(sizes(1, 2, 3), 2)]),
+                &update,
+            ]);
             let step = step(json!({ "desired_capacity": 3 }));
-            let resume = resumed(step.run(&ctx, None).await.unwrap(), "group web is busy with another change");
-            assert_eq!(done(step.run(&ctx, Some(resume)).await).current, sizes(1, 3, 3), "{code}");
+            let resume = resumed(
+                step.run(&ctx, None).await.unwrap(),
+                "group web is busy with another change",
+            );
+            assert_eq!(
+                done(step.run(&ctx, Some(resume)).await).current,
+                sizes(1, 3, 3),
+                "{code}"
+            );
         }
     }
 
@@ -541,21 +741,39 @@ mod tests {
         let resume = resumed(answer, "2 of 3 in service; group web may want 2 now");
         let answer = step.run(&ctx, Some(resume)).await.unwrap();
         let resume = resumed(answer, "5 of 3 in service; group web may want 5 now");
-        assert_eq!(done(step.run(&ctx, Some(resume)).await).current, sizes(1, 5, 9));
-        assert!(testing::log(&ctx).iter().any(|line| line.starts_with("Something else changed group web")));
+        assert_eq!(
+            done(step.run(&ctx, Some(resume)).await).current,
+            sizes(1, 5, 9)
+        );
+        assert!(
+            testing::log(&ctx)
+                .iter()
+                .any(|line| line.starts_with("Something else changed group web"))
+        );
     }
 
     #[tokio::test]
     async fn pending_does_not_believe_a_single_look_at_an_old_capacity() {
         let wanted = serving(sizes(1, 3, 9), 3);
-        let look = looks(vec![serving(sizes(1, 2, 9), 2), serving(sizes(1, 2, 9), 2), wanted]);
+        let look = looks(vec![
+            serving(sizes(1, 2, 9), 2),
+            serving(sizes(1, 2, 9), 2),
+            wanted,
+        ]);
         let ctx = context(&[&look, &updates(None, Some(3), None)]);
         let step = step(json!({ "desired_capacity": 3, "wait_for_capacity": true }));
         let resume = resumed(step.run(&ctx, None).await.unwrap(), "2 of 3 in service");
         let answer = step.run(&ctx, Some(resume)).await.unwrap();
         let resume = resumed(answer, "2 of 3 in service; group web may want 2 now");
-        assert_eq!(done(step.run(&ctx, Some(resume)).await).current, sizes(1, 3, 9));
-        assert!(!testing::log(&ctx).iter().any(|line| line.starts_with("Something else changed")));
+        assert_eq!(
+            done(step.run(&ctx, Some(resume)).await).current,
+            sizes(1, 3, 9)
+        );
+        assert!(
+            !testing::log(&ctx)
+                .iter()
+                .any(|line| line.starts_with("Something else changed"))
+        );
     }
 
     #[tokio::test]
@@ -576,7 +794,10 @@ mod tests {
     async fn failed_launches_are_told_also_while_another_instance_hangs_in_its_end() {
         use LifecycleState::{InService, TerminatingWait};
         let hanging = group(sizes(1, 2, 3), &[InService, TerminatingWait]);
-        let ctx = context(&[&looks(vec![hanging.clone(), hanging]), &activities(Some("no capacity"))]);
+        let ctx = context(&[
+            &looks(vec![hanging.clone(), hanging]),
+            &activities(Some("no capacity")),
+        ]);
         let step = step(json!({ "desired_capacity": 2, "wait_for_capacity": true }));
         let resume = resumed(step.run(&ctx, None).await.unwrap(), "1 of 2 in service");
         let error = step.run(&ctx, Some(resume)).await.unwrap_err();
@@ -588,27 +809,55 @@ mod tests {
     async fn failed_launches_give_awss_reason_once_no_instance_is_on_its_way() {
         use LifecycleState::{InService, Pending};
         let wanted = sizes(1, 2, 3);
-        let look = looks(vec![serving(sizes(1, 1, 3), 1), group(wanted, &[InService, Pending]), serving(wanted, 1)]);
+        let look = looks(vec![
+            serving(sizes(1, 1, 3), 1),
+            group(wanted, &[InService, Pending]),
+            serving(wanted, 1),
+        ]);
         let reason = "We currently do not have sufficient m7i.large capacity. Launching EC2 instance failed.";
-        let ctx = context(&[&look, &updates(None, Some(2), None), &activities(Some(reason))]);
+        let ctx = context(&[
+            &look,
+            &updates(None, Some(2), None),
+            &activities(Some(reason)),
+        ]);
         let step = step(json!({ "desired_capacity": 2, "wait_for_capacity": true }));
         let resume = resumed(step.run(&ctx, None).await.unwrap(), "1 of 2 in service");
-        let resume = resumed(step.run(&ctx, Some(resume)).await.unwrap(), "1 of 2 in service");
+        let resume = resumed(
+            step.run(&ctx, Some(resume)).await.unwrap(),
+            "1 of 2 in service",
+        );
         let error = step.run(&ctx, Some(resume)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        assert!(error.message.contains(reason) && error.message.contains("minimum 1, desired 1, maximum 3"), "{error}");
+        assert!(
+            error.message.contains(reason)
+                && error.message.contains("minimum 1, desired 1, maximum 3"),
+            "{error}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn failed_updates_give_awss_reason() {
         let body = "<ErrorResponse><Error><Type>Receiver</Type><Code>ServiceLinkedRoleFailure</Code>\
                     <Message>The role is not ready.</Message></Error></ErrorResponse>";
-        let update =
-            mock!(Client::update_auto_scaling_group).sequence().http_status(500, Some(body.into())).times(3).build();
+        let update = mock!(Client::update_auto_scaling_group)
+            .sequence()
+            .http_status(500, Some(body.into()))
+            .times(3)
+            .build();
         let ctx = context(&[&looks(vec![serving(sizes(1, 2, 3), 2)]), &update]);
-        let error = step(json!({ "desired_capacity": 3 })).run(&ctx, None).await.unwrap_err();
-        assert!(error.name == ErrorName::Conflict && error.has_code("ServiceLinkedRoleFailure"), "{error}");
-        for part in ["The role is not ready.", "nothing was changed", "AWSServiceRoleForAutoScaling"] {
+        let error = step(json!({ "desired_capacity": 3 }))
+            .run(&ctx, None)
+            .await
+            .unwrap_err();
+        assert!(
+            error.name == ErrorName::Conflict && error.has_code("ServiceLinkedRoleFailure"),
+            "{error}"
+        );
+        for part in [
+            "The role is not ready.",
+            "nothing was changed",
+            "AWSServiceRoleForAutoScaling",
+        ] {
             assert!(error.message.contains(part), "{error}");
         }
         assert_eq!(update.num_calls(), 3);
@@ -616,9 +865,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_suspended_process_that_the_wait_needs_is_a_conflict_and_else_it_is_told() {
-        for (process, desired, conflicts) in
-            [("Launch", 3, true), ("Launch", 1, false), ("Terminate", 1, true), ("AlarmNotification", 3, false)]
-        {
+        for (process, desired, conflicts) in [
+            ("Launch", 3, true),
+            ("Launch", 1, false),
+            ("Terminate", 1, true),
+            ("AlarmNotification", 3, false),
+        ] {
             let look = looks(vec![suspending(serving(sizes(1, 2, 3), 2), process)]);
             let update = updates(None, Some(desired), None);
             let step = step(json!({ "desired_capacity": desired, "wait_for_capacity": true }));
@@ -638,12 +890,22 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let idle = [("autoscaling:DescribeScalingActivities", "A group has its capacity at once there.")];
+        let idle = [(
+            "autoscaling:DescribeScalingActivities",
+            "A group has its capacity at once there.",
+        )];
         prove::<UpdateGroup>(&idle, async |scene| {
             let asg = scene.client(Client::new);
             let (group, template) = (scene.name("group"), scene.name("template"));
-            let launch = asg.create_launch_configuration().launch_configuration_name(&template);
-            launch.image_id("ami-0123456789abcdef0").instance_type("t3.micro").send().await.unwrap();
+            let launch = asg
+                .create_launch_configuration()
+                .launch_configuration_name(&template);
+            launch
+                .image_id("ami-0123456789abcdef0")
+                .instance_type("t3.micro")
+                .send()
+                .await
+                .unwrap();
             asg.create_auto_scaling_group()
                 .auto_scaling_group_name(&group)
                 .launch_configuration_name(&template)
@@ -660,10 +922,19 @@ mod tests {
 
     #[test]
     fn the_session_can_update_this_group_only() {
-        let place = Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
-        let policy = step(json!({ "min_size": 1 })).permissions().session_policy(&place).unwrap();
+        let place = Place {
+            partition: "aws".into(),
+            region: "eu-west-1".into(),
+            account_id: "222222222222".into(),
+        };
+        let policy = step(json!({ "min_size": 1 }))
+            .permissions()
+            .session_policy(&place)
+            .unwrap();
         let group = "arn:aws:autoscaling:eu-west-1:222222222222:autoScalingGroup:*:autoScalingGroupName/web";
-        assert!(policy.contains(&format!(r#""Action":["autoscaling:UpdateAutoScalingGroup"],"Resource":["{group}"]"#)));
+        assert!(policy.contains(&format!(
+            r#""Action":["autoscaling:UpdateAutoScalingGroup"],"Resource":["{group}"]"#
+        )));
         assert!(!policy.contains("DescribeScalingActivities"), "{policy}");
     }
 }

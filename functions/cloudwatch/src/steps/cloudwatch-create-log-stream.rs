@@ -11,9 +11,9 @@ use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepErro
 
 /// Create a log stream in a CloudWatch log group.
 ///
-/// A stream that exists already is success, and the output and the log say so; its log events stay. The log group must
-/// exist. An empty stream costs nothing. A call that is repeated after a lost answer finds the stream that the first
-/// has created, and then says that it existed already.
+/// A stream that exists already is success, and the output and the log say so; its log events stay.
+/// The log group must exist. An empty stream costs nothing. A call that is repeated after a lost
+/// answer finds the stream that the first has created, and then says that it existed already.
 ///
 /// Proven on the local cloud, which does not check the stream's name.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -43,17 +43,24 @@ impl Step for CreateLogStream {
     const RUNDECK: &'static [&'static str] = &[];
     const EXAMPLES: &'static [&'static str] =
         &[r#"{ "log_group_name": "/audit/trail", "log_stream_name": "runbook/morning-check" }"#];
-    const ERRORS: &'static [(ErrorName, &'static str)] =
-        &[(ErrorName::NotFound, "The log group does not exist in the account and Region.")];
+    const ERRORS: &'static [(ErrorName, &'static str)] = &[(
+        ErrorName::NotFound,
+        "The log group does not exist in the account and Region.",
+    )];
     type Output = Present;
 
     fn validate(&self) -> Result<(), StepError> {
         check_group_name("log_group_name", &self.log_group_name)?;
         // https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_CreateLogStream.html
         let name = &self.log_stream_name;
-        require((1..=512).contains(&name.chars().count()) && !name.contains([':', '*']), || {
-            format!("log_stream_name is `{name}`, not a log stream's name: 1 to 512 characters, without : and *")
-        })
+        require(
+            (1..=512).contains(&name.chars().count()) && !name.contains([':', '*']),
+            || {
+                format!(
+                    "log_stream_name is `{name}`, not a log stream's name: 1 to 512 characters, without : and *"
+                )
+            },
+        )
     }
 
     fn permissions(&self) -> Permissions {
@@ -64,8 +71,15 @@ impl Step for CreateLogStream {
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Present>, StepError> {
-        let Self { log_group_name: group, log_stream_name: stream } = self;
-        let request = ctx.client(Client::new).create_log_stream().log_group_name(group).log_stream_name(stream);
+        let Self {
+            log_group_name: group,
+            log_stream_name: stream,
+        } = self;
+        let request = ctx
+            .client(Client::new)
+            .create_log_stream()
+            .log_group_name(group)
+            .log_stream_name(stream);
         let created = match request.send().await {
             Ok(_) => true,
             Err(error) => {
@@ -82,9 +96,19 @@ impl Step for CreateLogStream {
                 false
             }
         };
-        let what = if created { "created" } else { "existed already" };
-        ctx.log(format_args!("Log stream {stream} {what} in log group {group}"));
-        let fragment = format!("logsV2:log-groups/log-group/{}/log-events/{}", in_link(group), in_link(stream));
+        let what = if created {
+            "created"
+        } else {
+            "existed already"
+        };
+        ctx.log(format_args!(
+            "Log stream {stream} {what} in log group {group}"
+        ));
+        let fragment = format!(
+            "logsV2:log-groups/log-group/{}/log-events/{}",
+            in_link(group),
+            in_link(stream)
+        );
         Ok(Progress::Done(Present {
             log_group_name: group.clone(),
             log_stream_name: stream.clone(),
@@ -94,11 +118,14 @@ impl Step for CreateLogStream {
     }
 }
 
-/// A name as the console's links have it: percent-encoded twice, with `$` for the outer percent sign.
+/// A name as the console's links have it: percent-encoded twice, with `$` for the outer percent
+/// sign.
 fn in_link(name: &str) -> String {
     name.bytes()
         .map(|b| match b {
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' | b'.' => char::from(b).to_string(),
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' | b'.' => {
+                char::from(b).to_string()
+            }
             _ => format!("$25{b:02X}"),
         })
         .collect()
@@ -106,7 +133,9 @@ fn in_link(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_cloudwatchlogs::operation::create_log_stream::{CreateLogStreamError, CreateLogStreamOutput};
+    use aws_sdk_cloudwatchlogs::operation::create_log_stream::{
+        CreateLogStreamError, CreateLogStreamOutput,
+    };
     use aws_smithy_mocks::{Rule, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
@@ -119,7 +148,8 @@ mod tests {
     // no proof of pending: the stream is there when AWS answers.
 
     fn step(group: &str, stream: &str) -> CreateLogStream {
-        serde_json::from_value(json!({ "log_group_name": group, "log_stream_name": stream })).unwrap()
+        serde_json::from_value(json!({ "log_group_name": group, "log_stream_name": stream }))
+            .unwrap()
     }
 
     fn refusal(code: &str) -> CreateLogStreamError {
@@ -134,33 +164,58 @@ mod tests {
     async fn done_creates_the_stream_and_links_to_it() {
         let create = mock!(Client::create_log_stream)
             .match_requests(|request| {
-                request.log_group_name() == Some("/audit/trail") && request.log_stream_name() == Some("run 1")
+                request.log_group_name() == Some("/audit/trail")
+                    && request.log_stream_name() == Some("run 1")
             })
             .then_output(|| CreateLogStreamOutput::builder().build());
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, [&create]));
-        let Progress::Done(output) = step("/audit/trail", "run 1").run(&ctx, None).await.unwrap() else { panic!() };
+        let Progress::Done(output) = step("/audit/trail", "run 1").run(&ctx, None).await.unwrap()
+        else {
+            panic!()
+        };
         assert!(output.created);
         let link = "#logsV2:log-groups/log-group/$252Faudit$252Ftrail/log-events/run$25201";
         assert!(output.console_url.ends_with(link), "{}", output.console_url);
-        assert_eq!(testing::log(&ctx), ["Log stream run 1 created in log group /audit/trail"]);
+        assert_eq!(
+            testing::log(&ctx),
+            ["Log stream run 1 created in log group /audit/trail"]
+        );
     }
 
     #[tokio::test]
     async fn already_there_is_success_and_says_so() {
         let create = refuses("ResourceAlreadyExistsException");
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, [&create]));
-        let Progress::Done(output) = step("/audit", "run").run(&ctx, None).await.unwrap() else { panic!() };
+        let Progress::Done(output) = step("/audit", "run").run(&ctx, None).await.unwrap() else {
+            panic!()
+        };
         assert!(!output.created);
-        assert_eq!(testing::log(&ctx), ["Log stream run existed already in log group /audit"]);
+        assert_eq!(
+            testing::log(&ctx),
+            ["Log stream run existed already in log group /audit"]
+        );
     }
 
     #[tokio::test]
     async fn not_found_names_the_log_group_and_region() {
-        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, [&refuses("ResourceNotFoundException")]));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_cloudwatchlogs,
+            [&refuses("ResourceNotFoundException")]
+        ));
         let error = step("/audit", "run").run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
-        assert!(error.to_string().contains("/audit does not exist in eu-west-1"), "{error}");
-        assert!(error.to_string().contains("logs:CreateLogStream: ResourceNotFoundException"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("/audit does not exist in eu-west-1"),
+            "{error}"
+        );
+        assert!(
+            error
+                .to_string()
+                .contains("logs:CreateLogStream: ResourceNotFoundException"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -169,7 +224,11 @@ mod tests {
         for (group, stream, parameter) in [
             ("", "run", "log_group_name"),
             ("/audit/*", "run", "log_group_name"),
-            ("arn:aws:logs:eu-west-1:222222222222:log-group:/audit", "run", "log_group_name"),
+            (
+                "arn:aws:logs:eu-west-1:222222222222:log-group:/audit",
+                "run",
+                "log_group_name",
+            ),
             (&"a".repeat(513), "run", "log_group_name"),
             ("/audit", "", "log_stream_name"),
             ("/audit", "a:b", "log_stream_name"),
@@ -190,7 +249,9 @@ mod tests {
             .output(|| CreateLogStreamOutput::builder().build())
             .build();
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, [&create]));
-        let Progress::Done(output) = step("/audit", "run").run(&ctx, None).await.unwrap() else { panic!() };
+        let Progress::Done(output) = step("/audit", "run").run(&ctx, None).await.unwrap() else {
+            panic!()
+        };
         assert!(output.created);
         assert_eq!(create.num_calls(), 2);
     }
@@ -198,20 +259,38 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failed_is_a_fault_at_aws_that_outlasts_the_retries() {
         let body = r#"{"__type":"ServiceUnavailableException","message":"later"}"#;
-        let create = mock!(Client::create_log_stream).sequence().http_status(503, Some(body.into())).times(3).build();
+        let create = mock!(Client::create_log_stream)
+            .sequence()
+            .http_status(503, Some(body.into()))
+            .times(3)
+            .build();
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, [&create]));
         let error = step("/audit", "run").run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Internal);
-        assert!(error.to_string().contains("later (logs:CreateLogStream: ServiceUnavailableException"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("later (logs:CreateLogStream: ServiceUnavailableException"),
+            "{error}"
+        );
         assert_eq!(create.num_calls(), 3);
     }
 
     #[test]
     fn permissions_name_the_stream() {
-        let place = Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
-        let policy = step("/audit", "run").permissions().session_policy(&place).unwrap();
+        let place = Place {
+            partition: "aws".into(),
+            region: "eu-west-1".into(),
+            account_id: "222222222222".into(),
+        };
+        let policy = step("/audit", "run")
+            .permissions()
+            .session_policy(&place)
+            .unwrap();
         assert!(
-            policy.contains(r#""arn:aws:logs:eu-west-1:222222222222:log-group:/audit:log-stream:run""#),
+            policy.contains(
+                r#""arn:aws:logs:eu-west-1:222222222222:log-group:/audit:log-stream:run""#
+            ),
             "{policy}"
         );
     }
@@ -220,7 +299,13 @@ mod tests {
     fn permissions_are_those_that_the_local_cloud_asks_for() {
         prove::<CreateLogStream>(&[], async |scene| {
             let group = scene.name("/audit");
-            scene.client(Client::new).create_log_group().log_group_name(&group).send().await.unwrap();
+            scene
+                .client(Client::new)
+                .create_log_group()
+                .log_group_name(&group)
+                .send()
+                .await
+                .unwrap();
             json!({ "log_group_name": group, "log_stream_name": "run" })
         });
     }

@@ -16,37 +16,41 @@ const NEAR: usize = 10;
 
 /// Run a query that is saved in CloudWatch Logs Insights and show its rows.
 ///
-/// The saved query is found by its exact name, in the account and Region that the step works in, and run in its own
-/// language: Logs Insights QL, PPL or SQL. Parameters in it (`{{name}}`) get their default values. It searches the last
-/// `past_range` minutes, hours, days or weeks before the step's first call. CloudWatch Logs charges for the bytes that
-/// the query scans, also when it is stopped, and ends it after 60 minutes. The step looks every 2 seconds at first,
-/// later up to some 3 minutes apart.
+/// The saved query is found by its exact name, in the account and Region that the step works in,
+/// and run in its own language: Logs Insights QL, PPL or SQL. Parameters in it (`{{name}}`) get
+/// their default values. It searches the last `past_range` minutes, hours, days or weeks before the
+/// step's first call. CloudWatch Logs charges for the bytes that the query scans, also when it is
+/// stopped, and ends it after 60 minutes. The step looks every 2 seconds at first, later up to some
+/// 3 minutes apart.
 ///
-/// A query in Logs Insights QL gets one more line, a comment by which a repeated call finds the query that an earlier
-/// one has started instead of starting another. PPL and SQL have no comment that AWS documents: there a call that is
-/// repeated after a lost answer starts a second query, and a job that is stopped just then leaves the first to end by
-/// itself. Otherwise stopping the job stops the query.
+/// A query in Logs Insights QL gets one more line, a comment by which a repeated call finds the
+/// query that an earlier one has started instead of starting another. PPL and SQL have no comment
+/// that AWS documents: there a call that is repeated after a lost answer starts a second query, and
+/// a job that is stopped just then leaves the first to end by itself. Otherwise stopping the job
+/// stops the query.
 ///
-/// Proven on the local cloud, where saved queries, the list of queries and comments in a query are our own addition,
-/// and where queries are complete at once and know only a part of Logs Insights QL. PPL, SQL, waiting and stopping rest
-/// on unit tests of what is sent.
+/// Proven on the local cloud, where saved queries, the list of queries and comments in a query are
+/// our own addition, and where queries are complete at once and know only a part of Logs Insights
+/// QL. PPL, SQL, waiting and stopping rest on unit tests of what is sent.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SavedQuery {
-    /// The folder of the saved query, as in `operations/daily`; empty (the default) for one in no folder.
+    /// The folder of the saved query, as in `operations/daily`; empty (the default) for one in no
+    /// folder.
     #[serde(default)]
     query_path: String,
     /// The name of the saved query in its folder.
     query_name: String,
-    /// The log groups, up to 50 names or, in a monitoring account, ARNs of the Region that the step works in; by
-    /// default those that are saved with the query. A query in SQL names its own.
+    /// The log groups, up to 50 names or, in a monitoring account, ARNs of the Region that the step
+    /// works in; by default those that are saved with the query. A query in SQL names its own.
     #[serde(default)]
     log_groups: List,
     /// What `past_range` counts: `Minutes`, `Hours`, `Days` or `Weeks`.
     time_unit: TimeUnit,
     /// How many of them back from now the search begins, 1 or more.
     past_range: Count,
-    /// How many rows at most, 1 to 10,000; 1,000 by default. A lower `limit` in the query counts too.
+    /// How many rows at most, 1 to 10,000; 1,000 by default. A lower `limit` in the query counts
+    /// too.
     #[serde(default = "thousand")]
     limit: u16,
 }
@@ -69,14 +73,20 @@ impl SavedQuery {
         let mut found = definitions(ctx, Some(&wanted)).await?;
         found.retain(|definition| definition.name() == Some(&wanted));
         if found.len() > 1 {
-            return Err(ErrorName::Conflict
-                .because(format!("{} saved queries are named `{wanted}`; rename all but one", found.len())));
+            return Err(ErrorName::Conflict.because(format!(
+                "{} saved queries are named `{wanted}`; rename all but one",
+                found.len()
+            )));
         }
         if let Some(definition) = found.pop() {
             return Ok(definition);
         }
         let all = definitions(ctx, None).await?;
-        let mut near: Vec<_> = all.iter().filter_map(|one| one.name()).filter(|name| is_near(name, &wanted)).collect();
+        let mut near: Vec<_> = all
+            .iter()
+            .filter_map(|one| one.name())
+            .filter(|name| is_near(name, &wanted))
+            .collect();
         near.sort_unstable();
         near.truncate(NEAR);
         let advice = if near.is_empty() {
@@ -85,7 +95,9 @@ impl SavedQuery {
             format!("names like it: {}", near.join(", "))
         };
         let region = &ctx.place.region;
-        Err(ErrorName::NotFound.because(format!("no saved query `{wanted}` is in the account in {region}; {advice}")))
+        Err(ErrorName::NotFound.because(format!(
+            "no saved query `{wanted}` is in the account in {region}; {advice}"
+        )))
     }
 
     fn query(&self, saved: &QueryDefinition) -> Result<Query, StepError> {
@@ -100,35 +112,65 @@ impl SavedQuery {
             })?;
             text = text.replace(&format!("{{{{{}}}}}", parameter.name()), value);
         }
-        let language = saved.query_language().cloned().unwrap_or(QueryLanguage::Cwli);
+        let language = saved
+            .query_language()
+            .cloned()
+            .unwrap_or(QueryLanguage::Cwli);
         let saved_groups = saved.log_group_names();
-        let log_groups = if self.log_groups.is_empty() { saved_groups } else { &self.log_groups }.to_vec();
+        let log_groups = if self.log_groups.is_empty() {
+            saved_groups
+        } else {
+            &self.log_groups
+        }
+        .to_vec();
         if language == QueryLanguage::Sql {
             require(self.log_groups.is_empty(), || {
-                format!("the saved query `{name}` is SQL and names its log groups itself; leave out log_groups")
+                format!(
+                    "the saved query `{name}` is SQL and names its log groups itself; leave out log_groups"
+                )
             })?;
-            return Ok(Query { log_groups: Vec::new(), ..self.over(text, language, log_groups) });
+            return Ok(Query {
+                log_groups: Vec::new(),
+                ..self.over(text, language, log_groups)
+            });
         }
         // PPL and Logs Insights QL can choose log groups in the text.
-        require(!log_groups.is_empty() || text.to_lowercase().contains("source"), || {
-            format!("no log groups are saved with the query `{name}`; give log_groups")
-        })?;
+        require(
+            !log_groups.is_empty() || text.to_lowercase().contains("source"),
+            || format!("no log groups are saved with the query `{name}`; give log_groups"),
+        )?;
         Ok(self.over(text, language, log_groups))
     }
 
     fn over(&self, text: String, language: QueryLanguage, log_groups: Vec<String>) -> Query {
         let seconds = self.time_unit.seconds(self.past_range).unwrap_or_default();
-        Query { text, language, log_groups, seconds, limit: self.limit }
+        Query {
+            text,
+            language,
+            log_groups,
+            seconds,
+            limit: self.limit,
+        }
     }
 }
 
 /// The saved queries whose names begin so.
-async fn definitions(ctx: &Context, prefix: Option<&str>) -> Result<Vec<QueryDefinition>, StepError> {
+async fn definitions(
+    ctx: &Context,
+    prefix: Option<&str>,
+) -> Result<Vec<QueryDefinition>, StepError> {
     let logs = ctx.client(Client::new);
     let (mut found, mut next) = (Vec::new(), None);
     loop {
-        let request = logs.describe_query_definitions().set_query_definition_name_prefix(prefix.map(str::to_owned));
-        let page = request.max_results(1000).set_next_token(next).send().await.map_err(logs_error)?;
+        let request = logs
+            .describe_query_definitions()
+            .set_query_definition_name_prefix(prefix.map(str::to_owned));
+        let page = request
+            .max_results(1000)
+            .set_next_token(next)
+            .send()
+            .await
+            .map_err(logs_error)?;
         found.extend(page.query_definitions.unwrap_or_default());
         next = page.next_token;
         if next.is_none() {
@@ -141,7 +183,10 @@ async fn definitions(ctx: &Context, prefix: Option<&str>) -> Result<Vec<QueryDef
 fn is_near(name: &str, wanted: &str) -> bool {
     let split = |full: &str| {
         let full = full.to_lowercase();
-        full.rsplit_once('/').map_or((String::new(), full.clone()), |(path, name)| (path.into(), name.into()))
+        full.rsplit_once('/')
+            .map_or((String::new(), full.clone()), |(path, name)| {
+                (path.into(), name.into())
+            })
     };
     let ((path, name), (wanted_path, wanted)) = (split(name), split(wanted));
     !path.is_empty() && path == wanted_path || name.contains(&wanted) || wanted.contains(&name)
@@ -172,23 +217,46 @@ impl Step for SavedQuery {
     }"#,
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "No saved query has this name; the message lists names like it. Or a log group is gone."),
-        (ErrorName::InvalidInput, "The saved query cannot be run like this: the message says what it lacks."),
-        (ErrorName::Conflict, "More than one saved query has this name."),
-        (ErrorName::Throttled, "As many queries run as the account may have at once."),
-        (ErrorName::StepFailed, "The query failed, was stopped by somebody, or took longer than 60 minutes."),
+        (
+            ErrorName::NotFound,
+            "No saved query has this name; the message lists names like it. Or a log group is gone.",
+        ),
+        (
+            ErrorName::InvalidInput,
+            "The saved query cannot be run like this: the message says what it lacks.",
+        ),
+        (
+            ErrorName::Conflict,
+            "More than one saved query has this name.",
+        ),
+        (
+            ErrorName::Throttled,
+            "As many queries run as the account may have at once.",
+        ),
+        (
+            ErrorName::StepFailed,
+            "The query failed, was stopped by somebody, or took longer than 60 minutes.",
+        ),
     ];
     const TIMEOUT: Duration = logs::TIMEOUT;
     type Output = Answered;
 
     fn validate(&self) -> Result<(), StepError> {
         require(!self.query_name.is_empty(), || "query_name is empty".into())?;
-        // https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutQueryDefinition.html (name)
+        // https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutQueryDefinition.html
+        // (name)
         let length = self.full_name().chars().count();
         require(length <= 255, || {
-            format!("query_path and query_name have {length} characters together; a name has at most 255")
+            format!(
+                "query_path and query_name have {length} characters together; a name has at most 255"
+            )
         })?;
-        logs::check(&self.log_groups, self.time_unit, self.past_range, self.limit)
+        logs::check(
+            &self.log_groups,
+            self.time_unit,
+            self.past_range,
+            self.limit,
+        )
     }
 
     fn permissions(&self) -> Permissions {
@@ -196,7 +264,11 @@ impl Step for SavedQuery {
         permissions.and(logs::permissions(&self.log_groups))
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Answered>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Answered>, StepError> {
         // Boxed, because the requests in it are large.
         let query = Box::pin(async { self.query(&self.definition(ctx).await?) });
         logs::run(ctx, resume, (&self.log_groups, self.limit), query).await
@@ -233,7 +305,9 @@ mod tests {
     }
 
     fn example() -> SavedQuery {
-        step(json!({ "query_path": "operations", "query_name": "errors", "time_unit": "Days", "past_range": 1 }))
+        step(
+            json!({ "query_path": "operations", "query_name": "errors", "time_unit": "Days", "past_range": 1 }),
+        )
     }
 
     fn saved(name: &str) -> QueryDefinition {
@@ -245,9 +319,13 @@ mod tests {
             .build()
     }
 
-    fn listed(definitions: impl IntoIterator<Item = QueryDefinition>) -> DescribeQueryDefinitionsOutput {
+    fn listed(
+        definitions: impl IntoIterator<Item = QueryDefinition>,
+    ) -> DescribeQueryDefinitionsOutput {
         let definitions = definitions.into_iter().collect();
-        DescribeQueryDefinitionsOutput::builder().set_query_definitions(Some(definitions)).build()
+        DescribeQueryDefinitionsOutput::builder()
+            .set_query_definitions(Some(definitions))
+            .build()
     }
 
     fn defined(definition: QueryDefinition) -> Rule {
@@ -268,7 +346,10 @@ mod tests {
 
     fn results(status: QueryStatus) -> GetQueryResultsOutput {
         let field = ResultField::builder().field("@message").value("a").build();
-        GetQueryResultsOutput::builder().status(status).results(vec![field]).build()
+        GetQueryResultsOutput::builder()
+            .status(status)
+            .results(vec![field])
+            .build()
     }
 
     fn complete() -> Rule {
@@ -278,22 +359,37 @@ mod tests {
     /// Runs it on a saved query, and expects rows.
     async fn runs(step: &SavedQuery, definition: QueryDefinition, start: Rule) {
         let rules = [&no_queries(), &defined(definition), &start, &complete()];
-        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, rules));
-        let Progress::Done(output) = step.run(&ctx, None).await.unwrap() else { panic!("not done") };
-        assert_eq!(serde_json::to_value(output).unwrap()["rows"], json!([["a"]]));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_cloudwatchlogs,
+            RuleMode::MatchAny,
+            rules
+        ));
+        let Progress::Done(output) = step.run(&ctx, None).await.unwrap() else {
+            panic!("not done")
+        };
+        assert_eq!(
+            serde_json::to_value(output).unwrap()["rows"],
+            json!([["a"]])
+        );
         assert_eq!(start.num_calls(), 1);
     }
 
     async fn refused(step: &SavedQuery, definition: QueryDefinition) -> StepError {
         let rules = [&no_queries(), &defined(definition)];
-        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, rules));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_cloudwatchlogs,
+            RuleMode::MatchAny,
+            rules
+        ));
         step.run(&ctx, None).await.unwrap_err()
     }
 
     #[tokio::test]
     async fn done_over_the_log_groups_that_are_saved_with_it() {
         let start = starts(|request| {
-            request.query_string().is_some_and(|text| text.starts_with("fields @message\n# stepward "))
+            request
+                .query_string()
+                .is_some_and(|text| text.starts_with("fields @message\n# stepward "))
                 && request.query_language() == Some(&QueryLanguage::Cwli)
                 && request.log_group_name() == Some("/saved")
                 && request.limit() == Some(1000)
@@ -312,7 +408,10 @@ mod tests {
 
     #[tokio::test]
     async fn done_in_the_language_of_the_saved_query_without_a_comment() {
-        for (language, groups) in [(QueryLanguage::Ppl, Some("/saved")), (QueryLanguage::Sql, None)] {
+        for (language, groups) in [
+            (QueryLanguage::Ppl, Some("/saved")),
+            (QueryLanguage::Sql, None),
+        ] {
             let mut definition = saved(NAME);
             definition.query_language = Some(language.clone());
             let start = starts(move |request| {
@@ -329,11 +428,18 @@ mod tests {
         let mut definition = saved(NAME);
         definition.query_string = Some("filter level = {{level}}".into());
         let level = |default: Option<&str>| {
-            let level = QueryParameter::builder().name("level").set_default_value(default.map(str::to_owned));
+            let level = QueryParameter::builder()
+                .name("level")
+                .set_default_value(default.map(str::to_owned));
             Some(vec![level.build().unwrap()])
         };
         definition.parameters = level(Some("'ERROR'"));
-        let start = starts(|request| request.query_string().unwrap().starts_with("filter level = 'ERROR'\n"));
+        let start = starts(|request| {
+            request
+                .query_string()
+                .unwrap()
+                .starts_with("filter level = 'ERROR'\n")
+        });
         runs(&example(), definition.clone(), start).await;
         definition.parameters = level(None);
         let error = refused(&example(), definition).await;
@@ -346,13 +452,22 @@ mod tests {
         let token = testing::context(()).client_token("query");
         let text = format!("{TEXT}\n# stepward {} 1700000000 1700007200", &token[..12]);
         let list = mock!(Client::describe_queries).then_output(move || {
-            let query = QueryInfo::builder().query_id("q-2").query_string(&text).status(QueryStatus::Running);
-            DescribeQueriesOutput::builder().queries(query.build()).build()
+            let query = QueryInfo::builder()
+                .query_id("q-2")
+                .query_string(&text)
+                .status(QueryStatus::Running);
+            DescribeQueriesOutput::builder()
+                .queries(query.build())
+                .build()
         });
         let look = mock!(Client::get_query_results)
             .match_requests(|request| request.query_id() == Some("q-2"))
             .then_output(|| results(QueryStatus::Complete));
-        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, [&list, &look]));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_cloudwatchlogs,
+            RuleMode::MatchAny,
+            [&list, &look]
+        ));
         let answer = example().run(&ctx, None).await.unwrap();
         assert!(matches!(answer, Progress::Done(_)), "{answer:?}");
     }
@@ -373,7 +488,11 @@ mod tests {
             .output(|| listed([saved("operations/errors by host"), saved("Errors")]))
             .build();
         let rules = [&no_queries(), &exact, &all];
-        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, rules));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_cloudwatchlogs,
+            RuleMode::MatchAny,
+            rules
+        ));
         let error = example().run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
         let near = "`operations/errors` is in the account in eu-west-1; \
@@ -419,7 +538,9 @@ mod tests {
         assert_eq!(error.name, ErrorName::InvalidInput);
         assert!(error.message.contains("leave out log_groups"), "{error}");
 
-        step.log_groups = List(vec!["arn:aws:logs:us-east-1:222222222222:log-group:/a".into()]);
+        step.log_groups = List(vec![
+            "arn:aws:logs:us-east-1:222222222222:log-group:/a".into(),
+        ]);
         let error = step.run(&testing::context(()), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::InvalidInput);
         assert!(error.message.contains("Region eu-west-1"), "{error}");
@@ -436,7 +557,11 @@ mod tests {
             .output(|| listed([saved(NAME)]))
             .build();
         let rules = [&no_queries(), &definitions, &starts(|_| true), &complete()];
-        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, rules));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_cloudwatchlogs,
+            RuleMode::MatchAny,
+            rules
+        ));
         let answer = example().run(&ctx, None).await.unwrap();
         assert!(matches!(answer, Progress::Done(_)), "{answer:?}");
         assert_eq!(definitions.num_calls(), 2);
@@ -451,8 +576,14 @@ mod tests {
             .output(|| results(QueryStatus::Complete))
             .build();
         let rules = [&no_queries(), &definitions, &start, &look];
-        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, rules));
-        let Progress::Pending { state, .. } = example().run(&ctx, None).await.unwrap() else { panic!("not pending") };
+        let ctx = testing::context(mock_client!(
+            aws_sdk_cloudwatchlogs,
+            RuleMode::MatchAny,
+            rules
+        ));
+        let Progress::Pending { state, .. } = example().run(&ctx, None).await.unwrap() else {
+            panic!("not pending")
+        };
         let resume = stepward::testing::resume(&state);
         let answer = example().run(&ctx, Some(resume)).await.unwrap();
         assert!(matches!(answer, Progress::Done(_)), "{answer:?}");
@@ -462,8 +593,17 @@ mod tests {
     #[tokio::test]
     async fn failed_query_names_its_id() {
         let look = mock!(Client::get_query_results).then_output(|| results(QueryStatus::Failed));
-        let rules = [&no_queries(), &defined(saved(NAME)), &starts(|_| true), &look];
-        let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, rules));
+        let rules = [
+            &no_queries(),
+            &defined(saved(NAME)),
+            &starts(|_| true),
+            &look,
+        ];
+        let ctx = testing::context(mock_client!(
+            aws_sdk_cloudwatchlogs,
+            RuleMode::MatchAny,
+            rules
+        ));
         let error = example().run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(error.message.contains("query q-1 failed"), "{error}");
@@ -476,17 +616,27 @@ mod tests {
             .then_output(|| StopQueryOutput::builder().success(true).build());
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, [&stop]));
         let state = json!({ "query_id": "q-1", "from": 1, "to": 2 });
-        example().cancel(&ctx, Some(stepward::testing::resume(&state))).await.unwrap();
+        example()
+            .cancel(&ctx, Some(stepward::testing::resume(&state)))
+            .await
+            .unwrap();
         assert_eq!(stop.num_calls(), 1);
     }
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let idle = [("logs:StopQuery", "The step stops a query only when the job is stopped.")];
+        let idle = [(
+            "logs:StopQuery",
+            "The step stops a query only when the job is stopped.",
+        )];
         prove::<SavedQuery>(&idle, async |scene| {
             let logs = scene.client(Client::new);
             let (group, name) = (scene.name("/app"), scene.name("errors"));
-            logs.create_log_group().log_group_name(&group).send().await.unwrap();
+            logs.create_log_group()
+                .log_group_name(&group)
+                .send()
+                .await
+                .unwrap();
             logs.put_query_definition()
                 .name(format!("operations/{name}"))
                 .query_string("fields @message")

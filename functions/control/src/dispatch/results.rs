@@ -13,10 +13,17 @@ use super::store::Store;
 
 /// Results that are read at once: those of 1,000 instances may be some 30 MB.
 const AT_ONCE: usize = 4;
-/// Characters of a node's output that the list of all nodes keeps; the rest stays where `result` says.
+/// Characters of a node's output that the list of all nodes keeps; the rest stays where `result`
+/// says.
 const KEPT: usize = 1000;
 /// Errors after which nothing was begun on the nodes, where no earlier call had begun anything.
-const REFUSED: [&str; 5] = ["AccessDenied", "Conflict", "InvalidInput", "NotFound", "TrustBroken"];
+const REFUSED: [&str; 5] = [
+    "AccessDenied",
+    "Conflict",
+    "InvalidInput",
+    "NotFound",
+    "TrustBroken",
+];
 
 /// The manifest that a distributed Map writes.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html>
@@ -62,20 +69,40 @@ pub(crate) async fn read(
     let mut items: BTreeMap<usize, ItemEnd> = BTreeMap::new();
     for file in listing.result_files.into_values().flatten() {
         let children: Vec<Child> = store.get(&file.key).await?;
-        items.extend(children.into_iter().filter_map(end_of).map(|end| (end.item.place, end)));
+        items.extend(
+            children
+                .into_iter()
+                .filter_map(end_of)
+                .map(|end| (end.item.place, end)),
+        );
     }
-    let results = round.iter().enumerate().map(|(place, planned)| of_item(store, planned, nodes, items.get(&place)));
-    let results: Vec<Vec<Result>> = stream::iter(results).buffered(AT_ONCE).try_collect().await?;
+    let results = round
+        .iter()
+        .enumerate()
+        .map(|(place, planned)| of_item(store, planned, nodes, items.get(&place)));
+    let results: Vec<Vec<Result>> = stream::iter(results)
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
     Ok(results.into_iter().flatten().collect())
 }
 
-/// What a child says of its item; of one that did not come to its end, what Step Functions says of it.
+/// What a child says of its item; of one that did not come to its end, what Step Functions says of
+/// it.
 fn end_of(child: Child) -> Option<ItemEnd> {
-    if let Some(output) = child.output.as_deref().filter(|_| child.status == "SUCCEEDED") {
+    if let Some(output) = child
+        .output
+        .as_deref()
+        .filter(|_| child.status == "SUCCEEDED")
+    {
         return serde_json::from_str(output).ok();
     }
     // A failed item puts what it has done into its cause.
-    if let Some(end) = child.cause.as_deref().and_then(|cause| serde_json::from_str(cause).ok()) {
+    if let Some(end) = child
+        .cause
+        .as_deref()
+        .and_then(|cause| serde_json::from_str(cause).ok())
+    {
         return Some(end);
     }
     let input: ItemInput = serde_json::from_str(&child.input).ok()?;
@@ -102,7 +129,10 @@ async fn of_item(
         let mut after = Vec::new();
         let stored = end.and_then(|end| end.calls.get(number));
         let output = match stored {
-            Some(stored) => Some(StepOutput::read(*by, store.get(&stored.artifact.key).await?)),
+            Some(stored) => Some(StepOutput::read(
+                *by,
+                store.get(&stored.artifact.key).await?,
+            )),
             None => None,
         };
         for place in alive {
@@ -136,7 +166,9 @@ enum StepOutput {
 impl StepOutput {
     fn read(by: ExecutorKind, output: Value) -> Self {
         let read = match by {
-            ExecutorKind::Ssm => serde_json::from_value(output).map(|all: CommandResults| Self::Instances(all.nodes)),
+            ExecutorKind::Ssm => {
+                serde_json::from_value(output).map(|all: CommandResults| Self::Instances(all.nodes))
+            }
             ExecutorKind::Ecs => serde_json::from_value(output).map(Self::Container),
             ExecutorKind::Step => Ok(Self::Done),
         };
@@ -145,12 +177,19 @@ impl StepOutput {
 
     fn outcome_on(&self, node: Option<&Node>) -> Outcome {
         let found = match self {
-            Self::Instances(nodes) => node.and_then(|node| nodes.get(node.get("instanceId")?)).cloned(),
+            Self::Instances(nodes) => node
+                .and_then(|node| nodes.get(node.get("instanceId")?))
+                .cloned(),
             Self::Container(outcome) => Some(outcome.clone()),
             Self::Done => Some(plain(Status::Succeeded, None)),
             Self::Unreadable => None,
         };
-        found.unwrap_or_else(|| plain(Status::Unknown, Some("the step's answer does not name this node".into())))
+        found.unwrap_or_else(|| {
+            plain(
+                Status::Unknown,
+                Some("the step's answer does not name this node".into()),
+            )
+        })
     }
 }
 
@@ -158,11 +197,16 @@ impl StepOutput {
 fn without_answer(end: Option<&ItemEnd>) -> Outcome {
     let Some(end) = end else {
         // Nobody knows whether the item ran.
-        let why = "Internal: Step Functions has no result of this item; look at the execution's Map run";
+        let why =
+            "Internal: Step Functions has no result of this item; look at the execution's Map run";
         return plain(Status::Unknown, Some(why.into()));
     };
     let Some(error) = end.error.as_deref() else {
-        let why = if end.began { "the step before it failed" } else { "the dispatch was stopped before its turn" };
+        let why = if end.began {
+            "the step before it failed"
+        } else {
+            "the dispatch was stopped before its turn"
+        };
         return plain(Status::NotStarted, Some(why.into()));
     };
     let status = match error {
@@ -178,7 +222,14 @@ fn without_answer(end: Option<&ItemEnd>) -> Outcome {
 
 /// An outcome without an output.
 pub(crate) fn plain(status: Status, message: Option<String>) -> Outcome {
-    Outcome { status, exit_code: None, output: String::new(), error_output: String::new(), output_url: None, message }
+    Outcome {
+        status,
+        exit_code: None,
+        output: String::new(),
+        error_output: String::new(),
+        output_url: None,
+        message,
+    }
 }
 
 /// An outcome with the end of what was said.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use stepward::model::error::{ErrorName, StepError};
 use stepward::node::dispatch::{
-    End, FailedNode, Found, JobOutcome, MapResults, NextRound, NodeStep, Object, Options, RankOrder, SourceFailure,
-    State, Summary,
+    End, FailedNode, Found, JobOutcome, MapResults, NextRound, NodeStep, Object, Options,
+    RankOrder, SourceFailure, State, Summary,
 };
 use stepward::node::{Node, NodeResult, Status, StepResult, order};
 use stepward::runtime::node_source;
@@ -29,7 +29,11 @@ pub(crate) enum Answer {
 }
 
 /// Chooses the nodes and plans the first round.
-pub(crate) async fn plan(store: &Store<'_>, options: Options, found: Vec<Found>) -> Result<Answer, StepError> {
+pub(crate) async fn plan(
+    store: &Store<'_>,
+    options: Options,
+    found: Vec<Found>,
+) -> Result<Answer, StepError> {
     let filter = options.check()?;
     let (options, mut nodes, failures) = if let Some(execution) = &options.failed_of {
         again(store, &options, execution).await?
@@ -38,7 +42,11 @@ pub(crate) async fn plan(store: &Store<'_>, options: Options, found: Vec<Found>)
         (options, nodes, failures)
     };
     nodes.retain(|node| filter.matches(node));
-    order::sort(&mut nodes, options.rank_attribute.as_deref(), options.rank_order == RankOrder::Descending);
+    order::sort(
+        &mut nodes,
+        options.rank_attribute.as_deref(),
+        options.rank_order == RankOrder::Descending,
+    );
     if nodes.is_empty() && !options.success_on_empty_node_filter {
         if let Some(first) = failures.first() {
             return Err(ErrorName::StepFailed.because(format!(
@@ -52,20 +60,46 @@ pub(crate) async fn plan(store: &Store<'_>, options: Options, found: Vec<Found>)
         }
         return Err(ErrorName::NotFound.because(match options.filter.as_str() {
             "" => "there are no nodes in these accounts and Regions".to_owned(),
-            filter => format!("no node matches the filter {filter:?}; `stepward nodes list` shows all"),
+            filter => {
+                format!("no node matches the filter {filter:?}; `stepward nodes list` shows all")
+            }
         }));
     }
-    let nodes = nodes.into_iter().map(|node| NodeResult { node, steps: Vec::new() }).collect();
-    advance(store, State { options, nodes, failures, round: Vec::new() }, 0).await
+    let nodes = nodes
+        .into_iter()
+        .map(|node| NodeResult {
+            node,
+            steps: Vec::new(),
+        })
+        .collect();
+    advance(
+        store,
+        State {
+            options,
+            nodes,
+            failures,
+            round: Vec::new(),
+        },
+        0,
+    )
+    .await
 }
 
 /// Takes in how a round ended and plans the next.
-pub(crate) async fn collect(store: &Store<'_>, round: usize, written: &MapResults) -> Result<Answer, StepError> {
+pub(crate) async fn collect(
+    store: &Store<'_>,
+    round: usize,
+    written: &MapResults,
+) -> Result<Answer, StepError> {
     let mut state: State = store.get(&store.keys.state(round)).await?;
     let planned = std::mem::take(&mut state.round);
     let nodes: Vec<&Node> = state.nodes.iter().map(|entry| &entry.node).collect();
     for (place, step, outcome, result) in results::read(store, &planned, &nodes, written).await? {
-        state.nodes[place].steps.push(StepResult { step, outcome, result });
+        state.nodes[place].steps.push(StepResult {
+            step,
+            outcome,
+            result,
+        });
     }
     advance(store, state, round + 1).await
 }
@@ -80,13 +114,21 @@ async fn advance(store: &Store<'_>, mut state: State, round: usize) -> Result<An
     let stopped = !state.options.keepgoing && !state.nodes.iter().all(NodeResult::is_well);
     let mut next = Round::default();
     if !steps.is_empty() {
-        let alive = state.nodes.iter().enumerate().filter(|(_, entry)| entry.is_well() && !stopped);
+        let alive = state
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| entry.is_well() && !stopped);
         let alive: Vec<_> = alive.map(|(place, entry)| (place, &entry.node)).collect();
         next = Round::of(round, store.customer, &state.options, steps, &alive);
         for (place, why) in std::mem::take(&mut next.unreachable) {
             let outcome = plain(Status::Unmanaged, Some(why));
             let step = steps[0].id.clone();
-            state.nodes[place].steps.push(StepResult { step, outcome, result: None });
+            state.nodes[place].steps.push(StepResult {
+                step,
+                outcome,
+                result: None,
+            });
         }
     }
     if next.items.is_empty() {
@@ -112,15 +154,33 @@ async fn advance(store: &Store<'_>, mut state: State, round: usize) -> Result<An
 /// What it all came to; the whole of it goes to the artifacts bucket.
 async fn finish(store: &Store<'_>, mut state: State) -> Result<Answer, StepError> {
     for entry in &mut state.nodes {
-        let missing = state.options.steps.iter().filter(|step| !entry.steps.iter().any(|done| done.step == step.id));
+        let missing = state
+            .options
+            .steps
+            .iter()
+            .filter(|step| !entry.steps.iter().any(|done| done.step == step.id));
         if let (true, Some(step)) = (entry.is_well(), missing.map(|step| step.id.clone()).next()) {
-            let outcome = plain(Status::NotStarted, Some("the dispatch was stopped before its turn".into()));
-            entry.steps.push(StepResult { step, outcome, result: None });
+            let outcome = plain(
+                Status::NotStarted,
+                Some("the dispatch was stopped before its turn".into()),
+            );
+            entry.steps.push(StepResult {
+                step,
+                outcome,
+                result: None,
+            });
         }
     }
-    let all = Object { bucket: store.bucket.to_owned(), key: store.keys.outcome() };
+    let all = Object {
+        bucket: store.bucket.to_owned(),
+        key: store.keys.outcome(),
+    };
     store.put(&all.key, &state).await?;
-    let failed: Vec<_> = state.nodes.iter().filter(|entry| !entry.is_well()).collect();
+    let failed: Vec<_> = state
+        .nodes
+        .iter()
+        .filter(|entry| !entry.is_well())
+        .collect();
     let (total, bad) = (state.nodes.len(), failed.len());
     let outcome = match (bad, state.failures.len()) {
         (0, 0) => JobOutcome::Succeeded,
@@ -149,7 +209,9 @@ fn failed_node(entry: &NodeResult) -> FailedNode {
         step: last.map(|step| step.step.clone()),
         status: last.map(|step| step.outcome.status),
         exit_code: last.and_then(|step| step.outcome.exit_code),
-        message: last.and_then(|step| step.outcome.message.as_deref()).map(short),
+        message: last
+            .and_then(|step| step.outcome.message.as_deref())
+            .map(short),
     }
 }
 
@@ -167,13 +229,23 @@ async fn again(
         )),
         _ => error,
     })?;
-    let nodes: Vec<Node> = state.nodes.into_iter().filter(|entry| !entry.is_well()).map(|entry| entry.node).collect();
+    let nodes: Vec<Node> = state
+        .nodes
+        .into_iter()
+        .filter(|entry| !entry.is_well())
+        .map(|entry| entry.node)
+        .collect();
     if nodes.is_empty() {
-        return Err(ErrorName::NotFound
-            .because(format!("execution {execution} succeeded on every node: there is nothing to run again")));
+        return Err(ErrorName::NotFound.because(format!(
+            "execution {execution} succeeded on every node: there is nothing to run again"
+        )));
     }
     let given = given.clone();
-    let steps = if given.steps.is_empty() { state.options.steps } else { given.steps };
+    let steps = if given.steps.is_empty() {
+        state.options.steps
+    } else {
+        given.steps
+    };
     let options = Options {
         steps,
         filter: given.filter,
@@ -187,40 +259,78 @@ async fn again(
 
 /// What a node is at AWS; `None` of one that has no such attributes, as of no source here.
 fn identity(node: &Node) -> Option<Vec<String>> {
-    let of = |names: &[&str]| names.iter().map(|name| node.attributes.get(*name).cloned()).collect::<Option<Vec<_>>>();
-    of(&["accountId", "region", "instanceId"]).or_else(|| of(&["accountId", "region", "cluster", "task", "container"]))
+    let of = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| node.attributes.get(*name).cloned())
+            .collect::<Option<Vec<_>>>()
+    };
+    of(&["accountId", "region", "instanceId"])
+        .or_else(|| of(&["accountId", "region", "cluster", "task", "container"]))
 }
 
 /// The nodes of all sources, and the places that could not be looked into.
-async fn gather(store: &Store<'_>, found: Vec<Found>) -> Result<(Vec<Node>, Vec<SourceFailure>), StepError> {
+async fn gather(
+    store: &Store<'_>,
+    found: Vec<Found>,
+) -> Result<(Vec<Node>, Vec<SourceFailure>), StepError> {
     let (mut nodes, mut failures) = (Vec::new(), Vec::new());
     let mut met = BTreeSet::new();
-    for Found { account, source, output, error, message } in found {
+    for Found {
+        account,
+        source,
+        output,
+        error,
+        message,
+    } in found
+    {
         let failure = |region, error, message| {
             let (account, source) = (account.clone(), source.clone());
-            SourceFailure { account, source, region, error, message }
+            SourceFailure {
+                account,
+                source,
+                region,
+                error,
+                message,
+            }
         };
         if let Some(output) = output {
             let answer: node_source::Found = store.get(&output.artifact.key).await?;
             // Two of the customer's accounts on record may be one at AWS.
-            nodes.extend(answer.nodes.into_iter().filter(|node| identity(node).is_none_or(|one| met.insert(one))));
+            nodes.extend(
+                answer
+                    .nodes
+                    .into_iter()
+                    .filter(|node| identity(node).is_none_or(|one| met.insert(one))),
+            );
             failures.extend(
-                answer.failures.into_iter().map(|one| failure(Some(one.region), one.error.to_string(), one.message)),
+                answer
+                    .failures
+                    .into_iter()
+                    .map(|one| failure(Some(one.region), one.error.to_string(), one.message)),
             );
         } else {
             let message = message.unwrap_or_else(|| "no reason was given".into());
-            failures.push(failure(None, error.unwrap_or_else(|| "Internal".into()), message));
+            failures.push(failure(
+                None,
+                error.unwrap_or_else(|| "Internal".into()),
+                message,
+            ));
         }
     }
     Ok((nodes, failures))
 }
 
-/// The beginning of a message: a summary goes into the cause of a failed execution, which holds 32,768 characters.
+/// The beginning of a message: a summary goes into the cause of a failed execution, which holds
+/// 32,768 characters.
 /// <https://docs.aws.amazon.com/step-functions/latest/apireference/API_ExecutionFailedEventDetails.html>
 fn short(message: &str) -> String {
     message.chars().take(MESSAGE).collect()
 }
 
 fn in_short(failure: &SourceFailure) -> SourceFailure {
-    SourceFailure { message: short(&failure.message), ..failure.clone() }
+    SourceFailure {
+        message: short(&failure.message),
+        ..failure.clone()
+    }
 }

@@ -14,10 +14,16 @@ impl Shares {
         let count = sizes.len();
         if in_order && count > 0 {
             // One after another, each with all threads.
-            return Self { items: 1, nodes: vec![threads; count + alone] };
+            return Self {
+                items: 1,
+                nodes: vec![threads; count + alone],
+            };
         }
         if count == 0 || count >= threads {
-            return Self { items: threads, nodes: vec![1; count + alone] };
+            return Self {
+                items: threads,
+                nodes: vec![1; count + alone],
+            };
         }
         let together: usize = sizes.iter().sum();
         let for_batches = match alone {
@@ -27,8 +33,15 @@ impl Shares {
         // One for each, the rest by size.
         let rest = for_batches - count;
         let share = |size: &usize| (1 + rest * size / together).min(*size);
-        let nodes = sizes.iter().map(share).chain(std::iter::repeat_n(1, alone)).collect();
-        Self { items: count + threads - for_batches, nodes }
+        let nodes = sizes
+            .iter()
+            .map(share)
+            .chain(std::iter::repeat_n(1, alone))
+            .collect();
+        Self {
+            items: count + threads - for_batches,
+            nodes,
+        }
     }
 }
 
@@ -38,9 +51,19 @@ mod tests {
 
     #[test]
     fn never_more_nodes_are_worked_on_than_there_are_threads() {
-        let sizes: [&[usize]; 6] = [&[], &[1], &[1000], &[1000, 1], &[1000, 1000, 250, 3], &[2; 40]];
+        let sizes: [&[usize]; 6] = [
+            &[],
+            &[1],
+            &[1000],
+            &[1000, 1],
+            &[1000, 1000, 250, 3],
+            &[2; 40],
+        ];
         for threads in [1, 2, 3, 7, 50, 100, 5000] {
-            for (sizes, alone) in sizes.iter().flat_map(|sizes| [0, 1, 900].map(|alone| (*sizes, alone))) {
+            for (sizes, alone) in sizes
+                .iter()
+                .flat_map(|sizes| [0, 1, 900].map(|alone| (*sizes, alone)))
+            {
                 if sizes.len() + alone == 0 {
                     continue;
                 }
@@ -49,7 +72,10 @@ mod tests {
                 let mut most = shares.nodes.clone();
                 most.sort_unstable_by(|a, b| b.cmp(a));
                 let at_once: usize = most.iter().take(shares.items).sum();
-                assert!(at_once <= threads, "{threads} threads, {sizes:?} and {alone}: {at_once}");
+                assert!(
+                    at_once <= threads,
+                    "{threads} threads, {sizes:?} and {alone}: {at_once}"
+                );
                 assert!(shares.items >= 1 && shares.nodes.iter().all(|share| *share >= 1));
             }
         }

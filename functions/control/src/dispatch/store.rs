@@ -24,8 +24,18 @@ impl<'a> Store<'a> {
     ///
     /// # Errors
     /// `InvalidInput` for names that would lead elsewhere.
-    pub(crate) fn new(s3: &'a Client, bucket: &'a str, customer: &'a str, execution: &str) -> Result<Self, StepError> {
-        Ok(Self { s3, bucket, customer, keys: Keys::new(customer, execution)? })
+    pub(crate) fn new(
+        s3: &'a Client,
+        bucket: &'a str,
+        customer: &'a str,
+        execution: &str,
+    ) -> Result<Self, StepError> {
+        Ok(Self {
+            s3,
+            bucket,
+            customer,
+            keys: Keys::new(customer, execution)?,
+        })
     }
 
     /// The objects of another execution of the same customer.
@@ -34,27 +44,54 @@ impl<'a> Store<'a> {
     }
 
     pub(crate) async fn put(&self, key: &str, value: &impl Serialize) -> Result<(), StepError> {
-        let body = serde_json::to_vec(value).map_err(|error| ErrorName::Internal.because(error.to_string()))?;
-        let put = self.s3.put_object().bucket(self.bucket).key(key).content_type("application/json");
-        put.body(ByteStream::from(body)).send().await.map_err(s3_error)?;
+        let body = serde_json::to_vec(value)
+            .map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+        let put = self
+            .s3
+            .put_object()
+            .bucket(self.bucket)
+            .key(key)
+            .content_type("application/json");
+        put.body(ByteStream::from(body))
+            .send()
+            .await
+            .map_err(s3_error)?;
         Ok(())
     }
 
-    /// Reads an object of this customer's execution: what a state machine hands over as a key must be its own.
+    /// Reads an object of this customer's execution: what a state machine hands over as a key must
+    /// be its own.
     pub(crate) async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<T, StepError> {
         if !self.keys.contain(key) {
-            return Err(ErrorName::InvalidInput.because(format!("{key} is no artifact of this execution")));
+            return Err(
+                ErrorName::InvalidInput.because(format!("{key} is no artifact of this execution"))
+            );
         }
-        let answer = self.s3.get_object().bucket(self.bucket).key(key).send().await.map_err(s3_error)?;
+        let answer = self
+            .s3
+            .get_object()
+            .bucket(self.bucket)
+            .key(key)
+            .send()
+            .await
+            .map_err(s3_error)?;
         if answer.content_length().unwrap_or_default() > LIMIT {
-            return Err(ErrorName::StepFailed
-                .because(format!("s3://{}/{key} has more than {LIMIT} bytes and is not read", self.bucket)));
+            return Err(ErrorName::StepFailed.because(format!(
+                "s3://{}/{key} has more than {LIMIT} bytes and is not read",
+                self.bucket
+            )));
         }
         let body = answer.body.collect().await.map_err(|error| {
-            ErrorName::Internal.because(format!("s3://{}/{key} could not be read to its end: {error}", self.bucket))
+            ErrorName::Internal.because(format!(
+                "s3://{}/{key} could not be read to its end: {error}",
+                self.bucket
+            ))
         })?;
         serde_json::from_slice(&body.into_bytes()).map_err(|error| {
-            ErrorName::Internal.because(format!("s3://{}/{key} is not what dispatch writes: {error}", self.bucket))
+            ErrorName::Internal.because(format!(
+                "s3://{}/{key} is not what dispatch writes: {error}",
+                self.bucket
+            ))
         })
     }
 
@@ -64,8 +101,20 @@ impl<'a> Store<'a> {
     }
 
     pub(crate) async fn is_stopped(&self) -> Result<bool, StepError> {
-        // By listing, because what is not there is told apart from what may not be seen only with s3:ListBucket anyway.
-        let list = self.s3.list_objects_v2().bucket(self.bucket).prefix(self.keys.stop()).max_keys(1);
-        Ok(list.send().await.map_err(s3_error)?.key_count().unwrap_or_default() > 0)
+        // By listing, because what is not there is told apart from what may not be seen only with
+        // s3:ListBucket anyway.
+        let list = self
+            .s3
+            .list_objects_v2()
+            .bucket(self.bucket)
+            .prefix(self.keys.stop())
+            .max_keys(1);
+        Ok(list
+            .send()
+            .await
+            .map_err(s3_error)?
+            .key_count()
+            .unwrap_or_default()
+            > 0)
     }
 }

@@ -14,39 +14,44 @@ use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepErro
 
 /// Stop EC2 instances and finish once all are stopped.
 ///
-/// Instances that are stopped already are success, and those that are still starting are waited for. A stopped instance
-/// keeps its EBS volumes, which go on costing money, and loses what is on instance store volumes and in memory, unless
-/// it hibernates; its public IPv4 address changes at the next start unless it is an Elastic IP address.
+/// Instances that are stopped already are success, and those that are still starting are waited
+/// for. A stopped instance keeps its EBS volumes, which go on costing money, and loses what is on
+/// instance store volumes and in memory, unless it hibernates; its public IPv4 address changes at
+/// the next start unless it is an Elastic IP address.
 ///
 /// When the job is stopped, instances that are stopping go on stopping.
 ///
-/// Proven on the local cloud, where instances stop at once and nothing hibernates; waiting, `force` and `hibernate`
-/// rest on unit tests of what is sent.
+/// Proven on the local cloud, where instances stop at once and nothing hibernates; waiting, `force`
+/// and `hibernate` rest on unit tests of what is sent.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stop {
     /// Instances to stop, 1 to 50 IDs.
     #[serde(default)]
     instance_ids: List,
-    /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them. None found is success,
-    /// more than 500 are a `Conflict` and stay as they are.
+    /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them.
+    /// None found is success, more than 500 are a `Conflict` and stay as they are.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// For instances that do not stop otherwise, those stuck in `stopping` included: EC2 lets the operating system shut
-    /// down first, and when it does not, stops the instance by force. Data that was not written by then is lost: have
-    /// the file systems checked afterwards.
+    /// For instances that do not stop otherwise, those stuck in `stopping` included: EC2 lets the
+    /// operating system shut down first, and when it does not, stops the instance by force. Data
+    /// that was not written by then is lost: have the file systems checked afterwards.
     #[serde(default)]
     force: bool,
-    /// Save memory to the root volume and go on from there at the next start. Only instances launched with hibernation
-    /// enabled can; `Conflict` for others. One that fails to hibernate EC2 just shuts down, and what was in its memory
-    /// is lost: that is success too, and the log names those for which EC2 gives another reason than hibernation.
+    /// Save memory to the root volume and go on from there at the next start. Only instances
+    /// launched with hibernation enabled can; `Conflict` for others. One that fails to hibernate
+    /// EC2 just shuts down, and what was in its memory is lost: that is success too, and the log
+    /// names those for which EC2 gives another reason than hibernation.
     #[serde(default)]
     hibernate: bool,
 }
 
 impl Stop {
     fn selection(&self) -> Selection<'_> {
-        Selection { ids: &self.instance_ids, tags: &self.tags }
+        Selection {
+            ids: &self.instance_ids,
+            tags: &self.tags,
+        }
     }
 }
 
@@ -54,17 +59,27 @@ impl Stop {
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/hibernating-instances.html>
 fn not_hibernated(instance: &Instance) -> Option<String> {
     let id = instance.instance_id().unwrap_or_default();
-    let says = || format!("{id} was shut down and did not hibernate, its memory is lost: {}", reason(instance));
+    let says = || {
+        format!(
+            "{id} was shut down and did not hibernate, its memory is lost: {}",
+            reason(instance)
+        )
+    };
     (code(instance) != "Client.UserInitiatedHibernate").then(says)
 }
 
 impl Step for Stop {
     const NAME: &'static str = "ec2-stop";
     const RUNDECK: &'static [&'static str] = &["aws-vm-stop", "aws-vm-stop-step"];
-    const EXAMPLES: &'static [&'static str] =
-        &[r#"{ "tags": { "environment": "test" } }"#, r#"{ "instance_ids": ["i-0123456789abcdef0"], "force": true }"#];
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{ "tags": { "environment": "test" } }"#,
+        r#"{ "instance_ids": ["i-0123456789abcdef0"], "force": true }"#,
+    ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "One of the instance IDs does not exist in the account and Region."),
+        (
+            ErrorName::NotFound,
+            "One of the instance IDs does not exist in the account and Region.",
+        ),
         (
             ErrorName::Conflict,
             "An instance is terminated, has stop protection, or cannot hibernate; or more than 500 carry the tags.",
@@ -76,25 +91,52 @@ impl Step for Stop {
 
     fn validate(&self) -> Result<(), StepError> {
         self.selection().validate()?;
-        require(!(self.force && self.hibernate), || "give force or hibernate, not both".into())
+        require(!(self.force && self.hibernate), || {
+            "give force or hibernate, not both".into()
+        })
     }
 
     fn permissions(&self) -> Permissions {
         self.selection().permissions(&["ec2:StopInstances"])
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Changed>, StepError> {
         let (force, hibernate) = (self.force, self.hibernate);
         let mut act_on = vec![InstanceStateName::Running];
         if force {
             act_on.push(InstanceStateName::Stopping);
         }
-        let remark: fn(&Instance) -> Option<String> = if hibernate { not_hibernated } else { |_| None };
-        let goal = Goal { reached: InstanceStateName::Stopped, act_on, doing: "Stopping", remark };
-        bring(ctx, self.selection(), resume, &goal, |ec2, ids| async move {
-            let request = ec2.stop_instances().set_instance_ids(Some(ids)).force(force).hibernate(hibernate);
-            Ok(request.send().await.map_err(ec2_error)?.stopping_instances.unwrap_or_default())
-        })
+        let remark: fn(&Instance) -> Option<String> =
+            if hibernate { not_hibernated } else { |_| None };
+        let goal = Goal {
+            reached: InstanceStateName::Stopped,
+            act_on,
+            doing: "Stopping",
+            remark,
+        };
+        bring(
+            ctx,
+            self.selection(),
+            resume,
+            &goal,
+            |ec2, ids| async move {
+                let request = ec2
+                    .stop_instances()
+                    .set_instance_ids(Some(ids))
+                    .force(force)
+                    .hibernate(hibernate);
+                Ok(request
+                    .send()
+                    .await
+                    .map_err(ec2_error)?
+                    .stopping_instances
+                    .unwrap_or_default())
+            },
+        )
         .await
     }
 }
@@ -103,7 +145,9 @@ impl Step for Stop {
 mod tests {
     use crate::testing::{change, instance, is_not_found, launched, refusal, seen, stopped};
     use aws_sdk_ec2::Client;
-    use aws_sdk_ec2::operation::describe_instances::{DescribeInstancesError, DescribeInstancesOutput};
+    use aws_sdk_ec2::operation::describe_instances::{
+        DescribeInstancesError, DescribeInstancesOutput,
+    };
     use aws_sdk_ec2::operation::stop_instances::{StopInstancesError, StopInstancesOutput};
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
     use serde_json::json;
@@ -123,7 +167,9 @@ mod tests {
     }
 
     fn stopping() -> StopInstancesOutput {
-        StopInstancesOutput::builder().stopping_instances(change(ID, InstanceStateName::Stopping)).build()
+        StopInstancesOutput::builder()
+            .stopping_instances(change(ID, InstanceStateName::Stopping))
+            .build()
     }
 
     #[tokio::test]
@@ -133,19 +179,30 @@ mod tests {
             (json!({ "force": true }), Some(true), Some(false)),
             (json!({ "hibernate": true }), Some(false), Some(true)),
         ] {
-            let look = mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Running));
+            let look =
+                mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Running));
             let stop = mock!(Client::stop_instances)
                 .match_requests(move |request| {
-                    request.instance_ids() == [ID] && (request.force(), request.hibernate()) == (force, hibernate)
+                    request.instance_ids() == [ID]
+                        && (request.force(), request.hibernate()) == (force, hibernate)
                 })
                 .then_output(|| {
-                    StopInstancesOutput::builder().stopping_instances(change(ID, InstanceStateName::Stopped)).build()
+                    StopInstancesOutput::builder()
+                        .stopping_instances(change(ID, InstanceStateName::Stopped))
+                        .build()
                 });
-            let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
+            let ctx = testing::context(mock_client!(
+                aws_sdk_ec2,
+                RuleMode::MatchAny,
+                [&look, &stop]
+            ));
             let mut params = more;
             params["instance_ids"] = json!(ID);
             let output = done(step(params).run(&ctx, None).await);
-            assert_eq!((output.instances[0].state.as_str(), stop.num_calls()), ("stopped", 1));
+            assert_eq!(
+                (output.instances[0].state.as_str(), stop.num_calls()),
+                ("stopped", 1)
+            );
         }
     }
 
@@ -158,13 +215,22 @@ mod tests {
             .output(|| one(InstanceStateName::Stopped))
             .build();
         let stop = mock!(Client::stop_instances)
-            .match_requests(|request| request.instance_ids() == [ID] && request.force() == Some(true))
+            .match_requests(|request| {
+                request.instance_ids() == [ID] && request.force() == Some(true)
+            })
             .then_output(stopping);
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_ec2,
+            RuleMode::MatchAny,
+            [&look, &stop]
+        ));
         let wanted = step(json!({ "instance_ids": ID, "force": true }));
         let (resume, ..) = pending(wanted.run(&ctx, None).await);
         let (resume, ..) = pending(wanted.run(&ctx, Some(resume)).await);
-        assert_eq!(done(wanted.run(&ctx, Some(resume)).await).instances[0].state, "stopped");
+        assert_eq!(
+            done(wanted.run(&ctx, Some(resume)).await).instances[0].state,
+            "stopped"
+        );
         assert_eq!(stop.num_calls(), 1);
     }
 
@@ -181,20 +247,29 @@ mod tests {
                 .output(move || seen([stopped(ID, code, "as it went")]))
                 .build();
             let stop = mock!(Client::stop_instances).then_output(stopping);
-            let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
+            let ctx = testing::context(mock_client!(
+                aws_sdk_ec2,
+                RuleMode::MatchAny,
+                [&look, &stop]
+            ));
             let wanted = step(json!({ "instance_ids": ID, "hibernate": hibernate }));
             let (resume, ..) = pending(wanted.run(&ctx, None).await);
             let _ = done(wanted.run(&ctx, Some(resume)).await);
-            let line = format!("{ID} was shut down and did not hibernate, its memory is lost: as it went");
+            let line =
+                format!("{ID} was shut down and did not hibernate, its memory is lost: as it went");
             assert_eq!(testing::log(&ctx).contains(&line), says, "{code}");
         }
     }
 
     #[tokio::test]
     async fn already_stopped_instances_are_left_alone() {
-        let look = mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Stopped));
+        let look =
+            mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Stopped));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
-        for step in [step(json!({ "instance_ids": ID })), step(json!({ "instance_ids": ID, "hibernate": true }))] {
+        for step in [
+            step(json!({ "instance_ids": ID })),
+            step(json!({ "instance_ids": ID, "hibernate": true })),
+        ] {
             let output = done(step.run(&ctx, None).await);
             assert_eq!(output.instances[0].previous_state, "stopped");
         }
@@ -232,9 +307,16 @@ mod tests {
             .error(|| StopInstancesError::generic(refusal("RequestLimitExceeded", "slow down")))
             .output(stopping)
             .build();
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_ec2,
+            RuleMode::MatchAny,
+            [&look, &stop]
+        ));
         let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
-        assert_eq!((progress.as_str(), stop.num_calls()), ("0 of 1 instances stopped", 2));
+        assert_eq!(
+            (progress.as_str(), stop.num_calls()),
+            ("0 of 1 instances stopped", 2)
+        );
     }
 
     #[tokio::test]
@@ -247,7 +329,11 @@ mod tests {
             .output(|| one(InstanceStateName::Stopped))
             .build();
         let stop = mock!(Client::stop_instances).then_output(stopping);
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_ec2,
+            RuleMode::MatchAny,
+            [&look, &stop]
+        ));
         let wanted = step(json!({ "instance_ids": ID }));
         let mut state = None;
         for _ in 0..3 {
@@ -260,7 +346,8 @@ mod tests {
 
     #[tokio::test]
     async fn pending_again_after_a_lost_answer_and_nothing_is_stopped_twice() {
-        let look = mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Stopping));
+        let look =
+            mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Stopping));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
         let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(progress, "0 of 1 instances stopped");
@@ -268,25 +355,45 @@ mod tests {
 
     #[tokio::test]
     async fn failed_an_instance_that_cannot_hibernate_is_a_conflict() {
-        let look = mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Running));
+        let look =
+            mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Running));
         let stop = mock!(Client::stop_instances).then_error(|| {
-            StopInstancesError::generic(refusal("UnsupportedHibernationConfiguration", "not enabled for hibernation"))
+            StopInstancesError::generic(refusal(
+                "UnsupportedHibernationConfiguration",
+                "not enabled for hibernation",
+            ))
         });
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
-        let error = step(json!({ "instance_ids": ID, "hibernate": true })).run(&ctx, None).await.unwrap_err();
+        let ctx = testing::context(mock_client!(
+            aws_sdk_ec2,
+            RuleMode::MatchAny,
+            [&look, &stop]
+        ));
+        let error = step(json!({ "instance_ids": ID, "hibernate": true }))
+            .run(&ctx, None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("hibernation"), "{error}");
     }
 
     #[tokio::test]
     async fn failed_an_instance_with_stop_protection_is_a_conflict() {
-        let look = mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Running));
+        let look =
+            mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Running));
         let stop = mock!(Client::stop_instances).then_error(|| {
-            let said = "The instance may not be stopped. Modify its 'disableApiStop' instance attribute";
+            let said =
+                "The instance may not be stopped. Modify its 'disableApiStop' instance attribute";
             StopInstancesError::generic(refusal("OperationNotPermitted", said))
         });
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
-        let error = step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap_err();
+        let ctx = testing::context(mock_client!(
+            aws_sdk_ec2,
+            RuleMode::MatchAny,
+            [&look, &stop]
+        ));
+        let error = step(json!({ "instance_ids": ID }))
+            .run(&ctx, None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("disableApiStop"), "{error}");
     }
@@ -299,7 +406,11 @@ mod tests {
             .output(|| one(InstanceStateName::Terminated))
             .build();
         let stop = mock!(Client::stop_instances).then_output(stopping);
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &stop]));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_ec2,
+            RuleMode::MatchAny,
+            [&look, &stop]
+        ));
         let wanted = step(json!({ "instance_ids": ID }));
         let (resume, ..) = pending(wanted.run(&ctx, None).await);
         let error = wanted.run(&ctx, Some(resume)).await.unwrap_err();
@@ -309,6 +420,9 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
-        prove::<Stop>(&[], async |scene| json!({ "instance_ids": [launched(scene).await] }));
+        prove::<Stop>(
+            &[],
+            async |scene| json!({ "instance_ids": [launched(scene).await] }),
+        );
     }
 }

@@ -14,41 +14,48 @@ use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepErro
 
 /// Terminate EC2 instances and finish once all are terminated.
 ///
-/// This cannot be undone. Volumes marked for deletion on termination (the root volume, unless somebody decided
-/// otherwise) are deleted with their data; other volumes stay, and go on costing money. An Auto Scaling group replaces
-/// what was terminated in it.
+/// This cannot be undone. Volumes marked for deletion on termination (the root volume, unless
+/// somebody decided otherwise) are deleted with their data; other volumes stay, and go on costing
+/// money. An Auto Scaling group replaces what was terminated in it.
 ///
-/// Everything is checked before the first instance is terminated: that there are as many as `expected_count` says, and
-/// that none has termination protection or stop protection, which keeps instances from termination too. One that has is
-/// a `Conflict`, and then all of them stay.
+/// Everything is checked before the first instance is terminated: that there are as many as
+/// `expected_count` says, and that none has termination protection or stop protection, which keeps
+/// instances from termination too. One that has is a `Conflict`, and then all of them stay.
 ///
-/// Instances that are terminated already are success. EC2 forgets them after about an hour; an ID is `NotFound` from
-/// then on. When the job is stopped, instances that are shutting down go on doing so.
+/// Instances that are terminated already are success. EC2 forgets them after about an hour; an ID
+/// is `NotFound` from then on. When the job is stopped, instances that are shutting down go on
+/// doing so.
 ///
-/// By tags, nothing is terminated while others with these tags are shutting down: they can be those of a call whose
-/// answer was lost. This guard does not see replacements once the first instances are `terminated`: a retry then
-/// terminates as many others that carry the tags. Give IDs where something launches replacements.
+/// By tags, nothing is terminated while others with these tags are shutting down: they can be those
+/// of a call whose answer was lost. This guard does not see replacements once the first instances
+/// are `terminated`: a retry then terminates as many others that carry the tags. Give IDs where
+/// something launches replacements.
 ///
-/// Proven on the local cloud, where instances are gone at once and none is protected; waiting and protection rest on
-/// unit tests of what is sent.
+/// Proven on the local cloud, where instances are gone at once and none is protected; waiting and
+/// protection rest on unit tests of what is sent.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Terminate {
     /// Instances to terminate, 1 to 50 IDs.
     #[serde(default)]
     instance_ids: List,
-    /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them. `expected_count` is
-    /// then required. More than 500, those terminated in the last hour included, are a `Conflict` and stay as they are.
+    /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them.
+    /// `expected_count` is then required. More than 500, those terminated in the last hour
+    /// included, are a `Conflict` and stay as they are.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// How many instances there must be, 1 to 50: with another number nothing is terminated. By tags it counts
-    /// instances that are not terminated yet. By IDs it counts different IDs, and may be left out.
+    /// How many instances there must be, 1 to 50: with another number nothing is terminated. By
+    /// tags it counts instances that are not terminated yet. By IDs it counts different IDs, and
+    /// may be left out.
     expected_count: Option<usize>,
 }
 
 impl Terminate {
     fn selection(&self) -> Selection<'_> {
-        Selection { ids: &self.instance_ids, tags: &self.tags }
+        Selection {
+            ids: &self.instance_ids,
+            tags: &self.tags,
+        }
     }
 
     /// The IDs of the instances, as many as are expected.
@@ -61,13 +68,20 @@ impl Terminate {
         let found = self.selection().find(ec2, &[]).await?;
         let in_states = |states: &[InstanceStateName]| -> Vec<_> {
             let fits = |one: &&Instance| states.contains(&state(one));
-            found.iter().filter(fits).filter_map(|one| one.instance_id.clone()).collect()
+            found
+                .iter()
+                .filter(fits)
+                .filter_map(|one| one.instance_id.clone())
+                .collect()
         };
         let live = in_states(&LIVE);
         let going = in_states(&[InstanceStateName::ShuttingDown]);
-        let gone = in_states(&[InstanceStateName::ShuttingDown, InstanceStateName::Terminated]);
-        // A call repeated after a lost answer finds what the first has done, and perhaps replacements that an Auto
-        // Scaling group has launched since: those nobody has meant.
+        let gone = in_states(&[
+            InstanceStateName::ShuttingDown,
+            InstanceStateName::Terminated,
+        ]);
+        // A call repeated after a lost answer finds what the first has done, and perhaps
+        // replacements that an Auto Scaling group has launched since: those nobody has meant.
         if live.is_empty() && Some(gone.len()) >= self.expected_count {
             return Ok(gone);
         }
@@ -94,16 +108,29 @@ impl Terminate {
 }
 
 /// Why an instance may not be terminated.
-/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-stop-protection.html> protects from termination too.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-stop-protection.html> protects from
+/// termination too.
 async fn protection(ec2: &Client, id: &str) -> Result<Option<&'static str>, StepError> {
     for (attribute, name) in [
-        (InstanceAttributeName::DisableApiTermination, "termination protection"),
+        (
+            InstanceAttributeName::DisableApiTermination,
+            "termination protection",
+        ),
         (InstanceAttributeName::DisableApiStop, "stop protection"),
     ] {
-        let answer =
-            ec2.describe_instance_attribute().instance_id(id).attribute(attribute).send().await.map_err(ec2_error)?;
+        let answer = ec2
+            .describe_instance_attribute()
+            .instance_id(id)
+            .attribute(attribute)
+            .send()
+            .await
+            .map_err(ec2_error)?;
         let values = [answer.disable_api_termination, answer.disable_api_stop];
-        if values.into_iter().flatten().any(|value| value.value == Some(true)) {
+        if values
+            .into_iter()
+            .flatten()
+            .any(|value| value.value == Some(true))
+        {
             return Ok(Some(name));
         }
     }
@@ -123,11 +150,17 @@ async fn terminate(ec2: Client, ids: Vec<String>) -> Result<Vec<InstanceStateCha
             protected.join(", ")
         )));
     }
-    let sent = ec2.terminate_instances().set_instance_ids(Some(ids)).send().await.map_err(ec2_error);
+    let sent = ec2
+        .terminate_instances()
+        .set_instance_ids(Some(ids))
+        .send()
+        .await
+        .map_err(ec2_error);
     let answer = sent.map_err(|mut error| {
         // Protected since it was checked. EC2 decides this for each Availability Zone by itself.
         if error.has_code("OperationNotPermitted") {
-            error.message += "; instances in other Availability Zones may have been terminated all the same";
+            error.message +=
+                "; instances in other Availability Zones may have been terminated all the same";
         }
         error
     })?;
@@ -142,7 +175,10 @@ impl Step for Terminate {
         r#"{ "tags": { "environment": "load-test" }, "expected_count": 3 }"#,
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "One of the instance IDs does not exist in the account and Region."),
+        (
+            ErrorName::NotFound,
+            "One of the instance IDs does not exist in the account and Region.",
+        ),
         (
             ErrorName::Conflict,
             "Their number is not `expected_count`, more than 500 carry the tags, one is protected, or others with the \
@@ -153,27 +189,49 @@ impl Step for Terminate {
 
     fn validate(&self) -> Result<(), StepError> {
         self.selection().validate()?;
-        require(self.tags.is_empty() || self.expected_count.is_some(), || {
-            "expected_count is required with tags: how many instances carry them".into()
-        })?;
-        require(self.expected_count.is_none_or(|count| (1..=MAX_INSTANCES).contains(&count)), || {
-            format!("expected_count must be 1 to {MAX_INSTANCES}")
-        })
+        require(
+            self.tags.is_empty() || self.expected_count.is_some(),
+            || "expected_count is required with tags: how many instances carry them".into(),
+        )?;
+        require(
+            self.expected_count
+                .is_none_or(|count| (1..=MAX_INSTANCES).contains(&count)),
+            || format!("expected_count must be 1 to {MAX_INSTANCES}"),
+        )
     }
 
     fn permissions(&self) -> Permissions {
-        self.selection().permissions(&["ec2:TerminateInstances", "ec2:DescribeInstanceAttribute"])
+        self.selection()
+            .permissions(&["ec2:TerminateInstances", "ec2:DescribeInstanceAttribute"])
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
-        let ids = if resume.is_none() { self.counted(&ctx.client(Client::new)).await? } else { Vec::new() };
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Changed>, StepError> {
+        let ids = if resume.is_none() {
+            self.counted(&ctx.client(Client::new)).await?
+        } else {
+            Vec::new()
+        };
         let goal = Goal {
             reached: InstanceStateName::Terminated,
             act_on: LIVE.into(),
             doing: "Terminating",
             remark: |_| None,
         };
-        bring(ctx, Selection { ids: &ids, tags: &BTreeMap::new() }, resume, &goal, terminate).await
+        bring(
+            ctx,
+            Selection {
+                ids: &ids,
+                tags: &BTreeMap::new(),
+            },
+            resume,
+            &goal,
+            terminate,
+        )
+        .await
     }
 }
 
@@ -181,7 +239,9 @@ impl Step for Terminate {
 mod tests {
     use crate::testing::{change, instance, is_not_found, launched, refusal, seen};
     use aws_sdk_ec2::operation::describe_instance_attribute::DescribeInstanceAttributeOutput;
-    use aws_sdk_ec2::operation::terminate_instances::{TerminateInstancesError, TerminateInstancesOutput};
+    use aws_sdk_ec2::operation::terminate_instances::{
+        TerminateInstancesError, TerminateInstancesOutput,
+    };
     use aws_sdk_ec2::types::AttributeBooleanValue;
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use serde_json::json;
@@ -205,53 +265,93 @@ mod tests {
     fn free() -> Rule {
         mock!(Client::describe_instance_attribute)
             .match_requests(|request| {
-                let asked = [InstanceAttributeName::DisableApiTermination, InstanceAttributeName::DisableApiStop];
-                asked.iter().any(|attribute| request.attribute() == Some(attribute))
+                let asked = [
+                    InstanceAttributeName::DisableApiTermination,
+                    InstanceAttributeName::DisableApiStop,
+                ];
+                asked
+                    .iter()
+                    .any(|attribute| request.attribute() == Some(attribute))
             })
             .then_output(|| {
                 let no = AttributeBooleanValue::builder().value(false).build();
-                DescribeInstanceAttributeOutput::builder().disable_api_termination(no).build()
+                DescribeInstanceAttributeOutput::builder()
+                    .disable_api_termination(no)
+                    .build()
             })
     }
 
     fn terminates(ids: &'static [&'static str], now: InstanceStateName) -> Rule {
-        mock!(Client::terminate_instances).match_requests(move |request| request.instance_ids() == ids).then_output(
-            move || {
+        mock!(Client::terminate_instances)
+            .match_requests(move |request| request.instance_ids() == ids)
+            .then_output(move || {
                 let changes = ids.iter().map(|id| change(id, now.clone())).collect();
-                TerminateInstancesOutput::builder().set_terminating_instances(Some(changes)).build()
-            },
-        )
+                TerminateInstancesOutput::builder()
+                    .set_terminating_instances(Some(changes))
+                    .build()
+            })
     }
 
     #[tokio::test]
     async fn done_by_tags_as_many_as_expected_are_terminated() {
         let chosen = mock!(Client::describe_instances)
-            .match_requests(|request| request.filters().iter().any(|filter| filter.name() == Some("tag:team")))
+            .match_requests(|request| {
+                request
+                    .filters()
+                    .iter()
+                    .any(|filter| filter.name() == Some("tag:team"))
+            })
             .then_output(|| {
                 let gone = instance("i-00000000", InstanceStateName::Terminated);
-                seen([instance(ID, InstanceStateName::Running), instance(OTHER, InstanceStateName::Stopped), gone])
+                seen([
+                    instance(ID, InstanceStateName::Running),
+                    instance(OTHER, InstanceStateName::Stopped),
+                    gone,
+                ])
             });
         let look = mock!(Client::describe_instances)
             .match_requests(|request| request.instance_ids() == [ID, OTHER])
             .then_output(|| {
-                seen([instance(ID, InstanceStateName::Running), instance(OTHER, InstanceStateName::Stopped)])
+                seen([
+                    instance(ID, InstanceStateName::Running),
+                    instance(OTHER, InstanceStateName::Stopped),
+                ])
             });
-        let (free, terminate) = (free(), terminates(&[ID, OTHER], InstanceStateName::Terminated));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&chosen, &look, &free, &terminate]));
+        let (free, terminate) = (
+            free(),
+            terminates(&[ID, OTHER], InstanceStateName::Terminated),
+        );
+        let ctx = testing::context(mock_client!(
+            aws_sdk_ec2,
+            RuleMode::MatchAny,
+            [&chosen, &look, &free, &terminate]
+        ));
         let output = done(by_tags(2).run(&ctx, None).await);
-        let states = output.instances.iter().map(|i| (i.previous_state.as_str(), i.state.as_str()));
-        assert_eq!(states.collect::<Vec<_>>(), [("running", "terminated"), ("stopped", "terminated")]);
+        let states = output
+            .instances
+            .iter()
+            .map(|i| (i.previous_state.as_str(), i.state.as_str()));
+        assert_eq!(
+            states.collect::<Vec<_>>(),
+            [("running", "terminated"), ("stopped", "terminated")]
+        );
         assert_eq!((free.num_calls(), terminate.num_calls()), (4, 1));
-        let says = [format!("Terminating {ID}, {OTHER}"), "2 of 2 instances terminated".to_owned()];
+        let says = [
+            format!("Terminating {ID}, {OTHER}"),
+            "2 of 2 instances terminated".to_owned(),
+        ];
         assert_eq!(testing::log(&ctx), says);
     }
 
     #[tokio::test]
     async fn already_terminated_instances_are_success() {
-        let look =
-            mock!(Client::describe_instances).then_output(|| seen([instance(ID, InstanceStateName::Terminated)]));
+        let look = mock!(Client::describe_instances)
+            .then_output(|| seen([instance(ID, InstanceStateName::Terminated)]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
-        for step in [step(json!({ "instance_ids": ID, "expected_count": 1 })), by_tags(1)] {
+        for step in [
+            step(json!({ "instance_ids": ID, "expected_count": 1 })),
+            by_tags(1),
+        ] {
             let output = done(step.run(&ctx, None).await);
             assert_eq!(output.instances[0].previous_state, "terminated");
         }
@@ -274,24 +374,40 @@ mod tests {
             json!({ "instance_ids": ID, "expected_count": 0 }),
             json!({ "tags": { "team": "ops" }, "expected_count": 51 }),
         ] {
-            assert_eq!(step(params.clone()).validate().unwrap_err().name, ErrorName::InvalidInput, "{params}");
+            assert_eq!(
+                step(params.clone()).validate().unwrap_err().name,
+                ErrorName::InvalidInput,
+                "{params}"
+            );
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn throttled_at_first_it_terminates_all_the_same() {
-        let look = mock!(Client::describe_instances).then_output(|| seen([instance(ID, InstanceStateName::Running)]));
+        let look = mock!(Client::describe_instances)
+            .then_output(|| seen([instance(ID, InstanceStateName::Running)]));
         let terminate = mock!(Client::terminate_instances)
             .sequence()
-            .error(|| TerminateInstancesError::generic(refusal("RequestLimitExceeded", "slow down")))
+            .error(|| {
+                TerminateInstancesError::generic(refusal("RequestLimitExceeded", "slow down"))
+            })
             .output(|| {
                 let change = change(ID, InstanceStateName::ShuttingDown);
-                TerminateInstancesOutput::builder().terminating_instances(change).build()
+                TerminateInstancesOutput::builder()
+                    .terminating_instances(change)
+                    .build()
             })
             .build();
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &free(), &terminate]));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_ec2,
+            RuleMode::MatchAny,
+            [&look, &free(), &terminate]
+        ));
         let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
-        assert_eq!((progress.as_str(), terminate.num_calls()), ("0 of 1 instances terminated", 2));
+        assert_eq!(
+            (progress.as_str(), terminate.num_calls()),
+            ("0 of 1 instances terminated", 2)
+        );
     }
 
     #[tokio::test]
@@ -303,18 +419,25 @@ mod tests {
             .output(|| seen([instance(ID, InstanceStateName::Terminated)]))
             .build();
         let terminate = terminates(&[ID], InstanceStateName::ShuttingDown);
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &free(), &terminate]));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_ec2,
+            RuleMode::MatchAny,
+            [&look, &free(), &terminate]
+        ));
         let step = step(json!({ "instance_ids": [ID, ID], "expected_count": 1 }));
         let (resume, ..) = pending(step.run(&ctx, None).await);
         let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
-        assert_eq!(done(step.run(&ctx, Some(resume)).await).instances[0].state, "terminated");
+        assert_eq!(
+            done(step.run(&ctx, Some(resume)).await).instances[0].state,
+            "terminated"
+        );
         assert_eq!(terminate.num_calls(), 1);
     }
 
     #[tokio::test]
     async fn pending_again_after_a_lost_answer_also_by_tags_that_nothing_carries_any_more() {
-        let look =
-            mock!(Client::describe_instances).then_output(|| seen([instance(ID, InstanceStateName::ShuttingDown)]));
+        let look = mock!(Client::describe_instances)
+            .then_output(|| seen([instance(ID, InstanceStateName::ShuttingDown)]));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
         for step in [step(json!({ "instance_ids": ID })), by_tags(1)] {
             let (_, _, progress) = pending(step.run(&ctx, None).await);
@@ -325,7 +448,10 @@ mod tests {
     #[tokio::test]
     async fn failed_another_number_than_expected_is_a_conflict_and_nothing_is_terminated() {
         let look = mock!(Client::describe_instances).then_output(|| {
-            seen([instance(ID, InstanceStateName::Running), instance(OTHER, InstanceStateName::Terminated)])
+            seen([
+                instance(ID, InstanceStateName::Running),
+                instance(OTHER, InstanceStateName::Terminated),
+            ])
         });
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
         let by_id = step(json!({ "instance_ids": [ID, OTHER, ID], "expected_count": 3 }));
@@ -333,7 +459,9 @@ mod tests {
             let error = step.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict);
             assert!(
-                error.message.contains(&format!("{count} instances were chosen: nothing was terminated")),
+                error.message.contains(&format!(
+                    "{count} instances were chosen: nothing was terminated"
+                )),
                 "{error}"
             );
         }
@@ -342,18 +470,27 @@ mod tests {
     #[tokio::test]
     async fn failed_the_replacement_of_what_a_lost_call_terminates_is_not_terminated_too() {
         let look = mock!(Client::describe_instances).then_output(|| {
-            seen([instance(ID, InstanceStateName::ShuttingDown), instance(OTHER, InstanceStateName::Pending)])
+            seen([
+                instance(ID, InstanceStateName::ShuttingDown),
+                instance(OTHER, InstanceStateName::Pending),
+            ])
         });
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
         let error = by_tags(1).run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
-        assert!(error.message.contains(&format!("shutting down ({ID})")), "{error}");
+        assert!(
+            error.message.contains(&format!("shutting down ({ID})")),
+            "{error}"
+        );
     }
 
     #[tokio::test]
     async fn failed_a_protected_instance_is_a_conflict_that_names_it_and_nothing_is_terminated() {
         let look = mock!(Client::describe_instances).then_output(|| {
-            seen([instance(ID, InstanceStateName::Running), instance(OTHER, InstanceStateName::Running)])
+            seen([
+                instance(ID, InstanceStateName::Running),
+                instance(OTHER, InstanceStateName::Running),
+            ])
         });
         let protected = mock!(Client::describe_instance_attribute)
             .match_requests(|request| {
@@ -362,29 +499,57 @@ mod tests {
             })
             .then_output(|| {
                 let yes = AttributeBooleanValue::builder().value(true).build();
-                DescribeInstanceAttributeOutput::builder().disable_api_stop(yes).build()
+                DescribeInstanceAttributeOutput::builder()
+                    .disable_api_stop(yes)
+                    .build()
             });
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &protected, &free()]));
-        let error = step(json!({ "instance_ids": [ID, OTHER] })).run(&ctx, None).await.unwrap_err();
+        let ctx = testing::context(mock_client!(
+            aws_sdk_ec2,
+            RuleMode::MatchAny,
+            [&look, &protected, &free()]
+        ));
+        let error = step(json!({ "instance_ids": [ID, OTHER] }))
+            .run(&ctx, None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
-        assert!(error.message.starts_with(&format!("{OTHER} has stop protection: nothing was terminated")), "{error}");
+        assert!(
+            error.message.starts_with(&format!(
+                "{OTHER} has stop protection: nothing was terminated"
+            )),
+            "{error}"
+        );
     }
 
     #[tokio::test]
     async fn failed_protected_since_it_was_checked_is_a_conflict_in_ec2s_words() {
-        let look = mock!(Client::describe_instances).then_output(|| seen([instance(ID, InstanceStateName::Running)]));
+        let look = mock!(Client::describe_instances)
+            .then_output(|| seen([instance(ID, InstanceStateName::Running)]));
         let terminate = mock!(Client::terminate_instances).then_error(|| {
             let said = "The instance may not be terminated. Modify its 'disableApiTermination' instance attribute";
             TerminateInstancesError::generic(refusal("OperationNotPermitted", said))
         });
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look, &free(), &terminate]));
-        let error = step(json!({ "instance_ids": ID })).run(&ctx, None).await.unwrap_err();
+        let ctx = testing::context(mock_client!(
+            aws_sdk_ec2,
+            RuleMode::MatchAny,
+            [&look, &free(), &terminate]
+        ));
+        let error = step(json!({ "instance_ids": ID }))
+            .run(&ctx, None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
-        assert!(error.message.contains("disableApiTermination") && error.message.contains("other Availability Zones"));
+        assert!(
+            error.message.contains("disableApiTermination")
+                && error.message.contains("other Availability Zones")
+        );
     }
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
-        prove::<Terminate>(&[], async |scene| json!({ "instance_ids": [launched(scene).await], "expected_count": 1 }));
+        prove::<Terminate>(
+            &[],
+            async |scene| json!({ "instance_ids": [launched(scene).await], "expected_count": 1 }),
+        );
     }
 }

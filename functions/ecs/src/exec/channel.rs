@@ -1,4 +1,5 @@
-//! Opens a session's WebSocket and holds the conversation on it until the command is over, in one task.
+//! Opens a session's WebSocket and holds the conversation on it until the command is over, in one
+//! task.
 
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ const RESEND: Duration = Duration::from_millis(100);
 const PING: Duration = Duration::from_secs(30);
 /// Without any frame for so long, pings' answers included, the connection is dead.
 const DEAD: Duration = Duration::from_secs(90);
-/// How long the command may take to begin. An agent that holds its limit of sessions lets others wait, without a word.
+/// How long the command may take to begin. An agent that holds its limit of sessions lets others
+/// wait, without a word.
 const BEGIN: Duration = Duration::from_secs(30);
 /// How long the service may take to close the channel once the command is over.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -73,14 +75,24 @@ pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 /// Opens a session's WebSocket. `request` signs anew for each try.
 ///
 /// # Errors
-/// `AccessDenied` or `StepFailed` where the service refuses it, `TimedOut` where it cannot be reached.
-pub async fn open(request: impl Fn() -> Result<Request<()>, StepError>) -> Result<Socket, StepError> {
+/// `AccessDenied` or `StepFailed` where the service refuses it, `TimedOut` where it cannot be
+/// reached.
+pub async fn open(
+    request: impl Fn() -> Result<Request<()>, StepError>,
+) -> Result<Socket, StepError> {
     // The SDK's own HTTP client has the same provider. Where one is installed already, it is that.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let limits = WebSocketConfig::default().max_message_size(Some(MESSAGE_LIMIT)).max_frame_size(Some(MESSAGE_LIMIT));
+    let limits = WebSocketConfig::default()
+        .max_message_size(Some(MESSAGE_LIMIT))
+        .max_frame_size(Some(MESSAGE_LIMIT));
     let mut wait = Duration::from_millis(150);
     for left in (0..DIALS).rev() {
-        let failure = match timeout(DIAL, connect_async_with_config(request()?, Some(limits), true)).await {
+        let failure = match timeout(
+            DIAL,
+            connect_async_with_config(request()?, Some(limits), true),
+        )
+        .await
+        {
             Ok(Ok((socket, _))) => return Ok(socket),
             Ok(Err(Error::Http(answer))) if answer.status().is_client_error() => {
                 return Err(refused(answer.status().as_u16()));
@@ -133,7 +145,11 @@ pub async fn hold<S: AsyncRead + AsyncWrite + Unpin>(
     let _ = timeout(Duration::from_secs(1), socket.close(None)).await;
     let why = held.unwrap_or_else(|why| why);
     // What is known is known, however untidy the connection's end.
-    if conversation.has_ended() && !matches!(why, Why::NoKey(_)) { Why::Ended } else { why }
+    if conversation.has_ended() && !matches!(why, Why::NoKey(_)) {
+        Why::Ended
+    } else {
+        why
+    }
 }
 
 async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
@@ -142,7 +158,8 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     outside: &impl Outside,
 ) -> Result<Why, Why> {
     let start = Instant::now();
-    // The last frame of any kind, the last message, the last look at the task, and when the end marker came.
+    // The last frame of any kind, the last message, the last look at the task, and when the end
+    // marker came.
     let (mut heard, mut spoken, mut looked, mut ended) = (start, start, start, None);
     let mut looking: OptionFuture<BoxFuture<'_, Option<String>>> = None.into();
     let (mut resend, mut ping) = (interval(RESEND), interval(PING));
@@ -210,15 +227,23 @@ async fn give_key<S: AsyncRead + AsyncWrite + Unpin>(
     outside: &impl Outside,
     wanted: &Wanted,
 ) -> Result<(), Why> {
-    let key = timeout(KEY, outside.data_key(wanted)).await.unwrap_or_else(|_| {
-        Err(ErrorName::TimedOut.because("KMS did not answer GenerateDataKey in time; run it again"))
-    });
-    let frame = conversation.answer_with(key.as_ref().ok(), Instant::now()).map_err(broken)?;
+    let key = timeout(KEY, outside.data_key(wanted))
+        .await
+        .unwrap_or_else(|_| {
+            Err(ErrorName::TimedOut
+                .because("KMS did not answer GenerateDataKey in time; run it again"))
+        });
+    let frame = conversation
+        .answer_with(key.as_ref().ok(), Instant::now())
+        .map_err(broken)?;
     send(socket, Message::binary(frame)).await?;
     key.map(drop).map_err(Why::NoKey)
 }
 
-async fn send<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>, message: Message) -> Result<(), Why> {
+async fn send<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+    message: Message,
+) -> Result<(), Why> {
     match timeout(WRITE, socket.send(message)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(lost(&error.to_string())),
@@ -230,7 +255,10 @@ fn lost(why: &str) -> Why {
     Why::Lost(why.to_owned())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "what `map_err` calls is given the error")]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "what `map_err` calls is given the error"
+)]
 fn broken(fault: Fault) -> Why {
     Why::Lost(fault.to_string())
 }

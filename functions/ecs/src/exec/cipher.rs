@@ -19,13 +19,17 @@ pub struct Cipher {
 pub struct Unreadable;
 
 impl Cipher {
-    /// The keys from a data key: first the agent's, then the client's. `None` unless it has [`KEY_BYTES`].
+    /// The keys from a data key: first the agent's, then the client's. `None` unless it has
+    /// [`KEY_BYTES`].
     #[must_use]
     pub fn new(data_key: &[u8]) -> Option<Self> {
         let data_key: &[u8; KEY_BYTES] = data_key.try_into().ok()?;
         let (from_agent, to_agent) = data_key.split_at(KEY_BYTES / 2);
         let key = |bytes| RandomizedNonceKey::new(&AES_256_GCM, bytes).ok();
-        Some(Self { from_agent: key(from_agent)?, to_agent: key(to_agent)? })
+        Some(Self {
+            from_agent: key(from_agent)?,
+            to_agent: key(to_agent)?,
+        })
     }
 
     /// Decrypts what the agent sent: a nonce, the text, a tag.
@@ -37,7 +41,11 @@ impl Cipher {
         let mut text = text.to_vec();
         let length = self
             .from_agent
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::empty(), &mut text)
+            .open_in_place(
+                Nonce::assume_unique_for_key(*nonce),
+                Aad::empty(),
+                &mut text,
+            )
             .map_err(|_| Unreadable)?
             .len();
         text.truncate(length);
@@ -50,7 +58,10 @@ impl Cipher {
     /// [`Unreadable`] where the system has no randomness.
     pub fn seal(&self, text: &[u8]) -> Result<Vec<u8>, Unreadable> {
         let mut text = text.to_vec();
-        let nonce = self.to_agent.seal_in_place_append_tag(Aad::empty(), &mut text).map_err(|_| Unreadable)?;
+        let nonce = self
+            .to_agent
+            .seal_in_place_append_tag(Aad::empty(), &mut text)
+            .map_err(|_| Unreadable)?;
         Ok([nonce.as_ref().as_slice(), &text].concat())
     }
 }

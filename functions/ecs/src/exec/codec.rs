@@ -22,8 +22,8 @@ use sha2::{Digest, Sha256};
 const HEADER: usize = 120;
 /// What the header says of its own length.
 const HEADER_LENGTH: u32 = 116;
-/// The longest message taken, in bytes. The agent sends at most 1,024 bytes of output at once, the largest handshake
-/// has some hundreds, and a closing text is cut at 2,500 characters.
+/// The longest message taken, in bytes. The agent sends at most 1,024 bytes of output at once, the
+/// largest handshake has some hundreds, and a closing text is cut at 2,500 characters.
 pub const MESSAGE_LIMIT: usize = 64 * 1024;
 /// The flags of an acknowledgement: first and last of its kind.
 const SYN_FIN: u64 = 3;
@@ -93,7 +93,8 @@ pub struct Message {
     pub payload: Vec<u8>,
 }
 
-/// What is wrong with a message. It is dropped and not acknowledged, so that the other side sends it again.
+/// What is wrong with a message. It is dropped and not acknowledged, so that the other side sends
+/// it again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Malformed {
     /// Shorter than a header, or longer than [`MESSAGE_LIMIT`].
@@ -126,11 +127,17 @@ impl Kind {
     /// As it is on the wire; empty for what the client has no name for.
     #[must_use]
     pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
+        Self::NAMES
+            .iter()
+            .find(|(kind, _)| *kind == self)
+            .map_or("", |(_, name)| name)
     }
 
     fn of(name: &str) -> Self {
-        Self::NAMES.iter().find(|(_, known)| *known == name).map_or(Self::Other, |(kind, _)| *kind)
+        Self::NAMES
+            .iter()
+            .find(|(_, known)| *known == name)
+            .map_or(Self::Other, |(kind, _)| *kind)
     }
 }
 
@@ -151,12 +158,18 @@ impl Content {
     pub fn number(self) -> u32 {
         match self {
             Self::Other(number) => number,
-            known => Self::NUMBERS.iter().find(|(content, _)| *content == known).map_or(0, |(_, number)| *number),
+            known => Self::NUMBERS
+                .iter()
+                .find(|(content, _)| *content == known)
+                .map_or(0, |(_, number)| *number),
         }
     }
 
     fn of(number: u32) -> Self {
-        Self::NUMBERS.iter().find(|(_, known)| *known == number).map_or(Self::Other(number), |(content, _)| *content)
+        Self::NUMBERS
+            .iter()
+            .find(|(_, known)| *known == number)
+            .map_or(Self::Other(number), |(content, _)| *content)
     }
 }
 
@@ -165,12 +178,19 @@ impl Id {
     #[must_use]
     pub fn text(self) -> String {
         let digits = format!("{:032x}", u128::from_be_bytes(self.0));
-        [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
+        [
+            &digits[..8],
+            &digits[8..12],
+            &digits[12..16],
+            &digits[16..20],
+            &digits[20..],
+        ]
+        .join("-")
     }
 }
 
-/// Message IDs: random ones of which the last bytes count, so that they differ without another look at the system's
-/// randomness, which can fail.
+/// Message IDs: random ones of which the last bytes count, so that they differ without another look
+/// at the system's randomness, which can fail.
 #[derive(Clone, Debug)]
 pub struct Ids(u128);
 
@@ -195,7 +215,15 @@ impl Message {
     /// A numbered message to the agent.
     #[must_use]
     pub fn input(id: Id, sequence: i64, content: Content, payload: Vec<u8>) -> Self {
-        Self { kind: Kind::Input, created: now(), sequence, flags: 0, id, content, payload }
+        Self {
+            kind: Kind::Input,
+            created: now(),
+            sequence,
+            flags: 0,
+            id,
+            content,
+            payload,
+        }
     }
 
     /// The acknowledgement of a message.
@@ -210,7 +238,15 @@ impl Message {
         .to_string();
         let content = Content::Other(0);
         let (kind, payload) = (Kind::Acknowledge, payload.into_bytes());
-        Self { kind, created: now(), sequence: 0, flags: SYN_FIN, id, content, payload }
+        Self {
+            kind,
+            created: now(),
+            sequence: 0,
+            flags: SYN_FIN,
+            id,
+            content,
+            payload,
+        }
     }
 
     /// The message's bytes.
@@ -228,7 +264,11 @@ impl Message {
         bytes.extend(Sha256::digest(&self.payload));
         bytes.extend(self.content.number().to_be_bytes());
         // What this side sends is far below 4 GiB.
-        bytes.extend(u32::try_from(self.payload.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend(
+            u32::try_from(self.payload.len())
+                .unwrap_or(u32::MAX)
+                .to_be_bytes(),
+        );
         bytes.extend(&self.payload);
         bytes
     }
@@ -241,11 +281,15 @@ impl Message {
         if !(HEADER..=MESSAGE_LIMIT).contains(&bytes.len()) {
             return Err(Malformed::Length);
         }
-        let header_length = usize::try_from(u32::from_be_bytes(at(bytes, 0)?)).unwrap_or(usize::MAX);
+        let header_length =
+            usize::try_from(u32::from_be_bytes(at(bytes, 0)?)).unwrap_or(usize::MAX);
         if !(HEADER - 4..=bytes.len() - 4).contains(&header_length) {
             return Err(Malformed::HeaderLength);
         }
-        let (declared, payload) = (u32::from_be_bytes(at(bytes, header_length)?), &bytes[header_length + 4..]);
+        let (declared, payload) = (
+            u32::from_be_bytes(at(bytes, header_length)?),
+            &bytes[header_length + 4..],
+        );
         let declared = usize::try_from(declared).unwrap_or(usize::MAX);
         if declared != 0 && declared != payload.len() {
             return Err(Malformed::PayloadLength);
@@ -282,7 +326,9 @@ fn at<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], Malformed>
 }
 
 fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -293,7 +339,10 @@ mod tests {
     use super::*;
 
     fn message(payload: Vec<u8>, sequence: i64, id: [u8; 16], content: u32) -> Message {
-        Message { sequence, ..Message::input(Id(id), 0, Content::of(content), payload) }
+        Message {
+            sequence,
+            ..Message::input(Id(id), 0, Content::of(content), payload)
+        }
     }
 
     #[test]
@@ -309,7 +358,10 @@ mod tests {
         assert_eq!(with(0, u32::MAX), Malformed::HeaderLength);
         assert_eq!(with(116, 4), Malformed::PayloadLength);
         assert_eq!(with(116, u32::MAX), Malformed::PayloadLength);
-        assert_eq!(Message::decode(&[good.as_slice(), b"x"].concat()).unwrap_err(), Malformed::PayloadLength);
+        assert_eq!(
+            Message::decode(&[good.as_slice(), b"x"].concat()).unwrap_err(),
+            Malformed::PayloadLength
+        );
         let large = message(vec![0; MESSAGE_LIMIT - HEADER + 1], 1, [7; 16], 1).encode();
         assert_eq!(Message::decode(&large).unwrap_err(), Malformed::Length);
     }
@@ -328,7 +380,10 @@ mod tests {
         bytes[4..36].copy_from_slice(format!("{:<32}", "pause_publication").as_bytes());
         bytes[40..48].fill(0);
         bytes[80..112].fill(0);
-        assert_eq!(Message::decode(&bytes).unwrap().kind, Kind::PausePublication);
+        assert_eq!(
+            Message::decode(&bytes).unwrap().kind,
+            Kind::PausePublication
+        );
         bytes[4..36].copy_from_slice(format!("{:<32}", "output_stream_data").as_bytes());
         assert_eq!(Message::decode(&bytes).unwrap_err(), Malformed::Missing);
     }
@@ -339,9 +394,9 @@ mod tests {
         let made: Vec<_> = (0..300).map(|_| ids.another().text()).collect();
         let different: std::collections::BTreeSet<_> = made.iter().collect();
         assert_eq!(different.len(), made.len());
-        assert!(
-            made.iter().all(|id| id.len() == 36 && id.as_bytes()[14] == b'4' && b"89ab".contains(&id.as_bytes()[19]))
-        );
+        assert!(made.iter().all(|id| id.len() == 36
+            && id.as_bytes()[14] == b'4'
+            && b"89ab".contains(&id.as_bytes()[19])));
     }
 
     proptest! {

@@ -99,7 +99,9 @@ impl Conversation {
     /// [`Fault`]. A frame that is no message is dropped: it comes again.
     pub fn receive(&mut self, frame: &[u8], now: Instant) -> Result<Reply, Fault> {
         let mut reply = Reply::default();
-        let Ok(message) = Message::decode(frame) else { return Ok(reply) };
+        let Ok(message) = Message::decode(frame) else {
+            return Ok(reply);
+        };
         match message.kind {
             Kind::Output => {
                 self.is_paused = false;
@@ -121,7 +123,13 @@ impl Conversation {
             }
             Kind::ChannelClosed => {
                 let said: Value = serde_json::from_slice(&message.payload).unwrap_or_default();
-                self.closed = Some(said["Output"].as_str().unwrap_or_default().trim().to_owned());
+                self.closed = Some(
+                    said["Output"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .trim()
+                        .to_owned(),
+                );
             }
             Kind::StartPublication => self.is_paused = false,
             Kind::PausePublication => self.is_paused = true,
@@ -131,21 +139,30 @@ impl Conversation {
     }
 
     /// Takes a numbered message whose turn it is.
-    fn take(&mut self, content: Content, payload: Vec<u8>, now: Instant, reply: &mut Reply) -> Result<(), Fault> {
+    fn take(
+        &mut self,
+        content: Content,
+        payload: Vec<u8>,
+        now: Instant,
+        reply: &mut Reply,
+    ) -> Result<(), Fault> {
         match content {
             Content::Output => self.transcript.feed(&self.open(payload)?),
             Content::ErrorOutput => self.errors.feed(&self.open(payload)?),
             Content::ExitCode => {
                 let text = self.open(payload)?;
                 let text = String::from_utf8_lossy(&text);
-                self.exit_code = text.strip_prefix("EXIT_CODE:").and_then(|code| code.trim().parse().ok());
+                self.exit_code = text
+                    .strip_prefix("EXIT_CODE:")
+                    .and_then(|code| code.trim().parse().ok());
             }
             Content::HandshakeRequest if self.asked.is_none() => {
                 let asked = handshake::request(&payload)?;
                 reply.wanted = asked.iter().find_map(|one| match one {
-                    Asked::Encryption { key, challenge } => {
-                        Some(Wanted { key: key.clone(), challenge: challenge.clone() })
-                    }
+                    Asked::Encryption { key, challenge } => Some(Wanted {
+                        key: key.clone(),
+                        challenge: challenge.clone(),
+                    }),
                     _ => None,
                 });
                 self.asked = Some(asked);
@@ -157,15 +174,17 @@ impl Conversation {
                 self.is_challenged = true;
                 let cipher = self.cipher.as_ref().ok_or(Unreadable)?;
                 let answer = handshake::challenge(&payload, cipher)?;
-                reply.frames.push(self.send(Content::EncryptionResponse, answer, now)?);
+                reply
+                    .frames
+                    .push(self.send(Content::EncryptionResponse, answer, now)?);
             }
             _ => {}
         }
         Ok(())
     }
 
-    /// The frame that answers the agent's handshake, with the data key that it asked for; without one the agent ends
-    /// the session.
+    /// The frame that answers the agent's handshake, with the data key that it asked for; without
+    /// one the agent ends the session.
     ///
     /// # Errors
     /// [`Fault`].
@@ -178,7 +197,9 @@ impl Conversation {
 
     fn send(&mut self, content: Content, payload: Vec<u8>, now: Instant) -> Result<Vec<u8>, Fault> {
         let id = self.ids.another();
-        Ok(self.outbound.send(now, |sequence| Message::input(id, sequence, content, payload).encode())?)
+        Ok(self.outbound.send(now, |sequence| {
+            Message::input(id, sequence, content, payload).encode()
+        })?)
     }
 
     fn open(&self, payload: Vec<u8>) -> Result<Vec<u8>, Unreadable> {
@@ -193,7 +214,11 @@ impl Conversation {
     /// # Errors
     /// [`Fault::Unheard`].
     pub fn late(&mut self, now: Instant) -> Result<Option<Vec<u8>>, Fault> {
-        if self.is_paused { Ok(None) } else { Ok(self.outbound.late(now)?) }
+        if self.is_paused {
+            Ok(None)
+        } else {
+            Ok(self.outbound.late(now)?)
+        }
     }
 
     /// Whether the command has begun to run, or the agent said so without it.
@@ -226,8 +251,8 @@ impl Conversation {
         self.transcript.before()
     }
 
-    /// What there is to tell: output and end, standard error where it is told apart, and the exit code where the agent
-    /// told one, which is surer than the marker.
+    /// What there is to tell: output and end, standard error where it is told apart, and the exit
+    /// code where the agent told one, which is surer than the marker.
     #[must_use]
     pub fn read(self) -> (Told, String, Option<i32>) {
         (self.transcript.read(), self.errors.text(), self.exit_code)
@@ -262,19 +287,30 @@ mod tests {
 
     fn from_agent(sequence: i64, content: Content, payload: &[u8]) -> Vec<u8> {
         let message = Message::input(Id([9; 16]), sequence, content, payload.to_vec());
-        Message { kind: Kind::Output, ..message }.encode()
+        Message {
+            kind: Kind::Output,
+            ..message
+        }
+        .encode()
     }
 
     fn received(conversation: &mut Conversation, frame: &[u8]) -> Vec<Message> {
         let reply = conversation.receive(frame, Instant::now()).unwrap();
-        reply.frames.iter().map(|frame| Message::decode(frame).unwrap()).collect()
+        reply
+            .frames
+            .iter()
+            .map(|frame| Message::decode(frame).unwrap())
+            .collect()
     }
 
     #[test]
     fn without_a_handshake_output_is_acknowledged_and_read() {
         let mut conversation = conversation();
         assert!(!conversation.has_begun());
-        let late = received(&mut conversation, &from_agent(1, Content::Output, b"\nhi\n\n</N:3>\n"));
+        let late = received(
+            &mut conversation,
+            &from_agent(1, Content::Output, b"\nhi\n\n</N:3>\n"),
+        );
         assert_eq!((late.len(), late[0].kind), (1, Kind::Acknowledge));
         assert!(!conversation.has_begun());
         received(&mut conversation, &from_agent(0, Content::Output, b"<N>"));
@@ -292,15 +328,31 @@ mod tests {
             br#"{"RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{}}]}"#,
         );
         let first = received(&mut conversation, &request);
-        assert_eq!(first.iter().map(|message| message.kind).collect::<Vec<_>>(), [Kind::Acknowledge, Kind::Input]);
-        assert_eq!((first[1].content, first[1].sequence), (Content::HandshakeResponse, 0));
+        assert_eq!(
+            first.iter().map(|message| message.kind).collect::<Vec<_>>(),
+            [Kind::Acknowledge, Kind::Input]
+        );
+        assert_eq!(
+            (first[1].content, first[1].sequence),
+            (Content::HandshakeResponse, 0)
+        );
         let again = received(&mut conversation, &request);
-        assert_eq!(again.iter().map(|message| message.kind).collect::<Vec<_>>(), [Kind::Acknowledge]);
+        assert_eq!(
+            again.iter().map(|message| message.kind).collect::<Vec<_>>(),
+            [Kind::Acknowledge]
+        );
         let soon = Instant::now() + std::time::Duration::from_secs(1);
-        assert!(conversation.late(soon).unwrap().is_some(), "the answer is sent again");
+        assert!(
+            conversation.late(soon).unwrap().is_some(),
+            "the answer is sent again"
+        );
         let acknowledgement = Message::acknowledgement(Id([1; 16]), &first[1]).encode();
         received(&mut conversation, &acknowledgement);
-        assert_eq!(conversation.late(soon + std::time::Duration::from_mins(1)), Ok(None), "until it is acknowledged");
+        assert_eq!(
+            conversation.late(soon + std::time::Duration::from_mins(1)),
+            Ok(None),
+            "until it is acknowledged"
+        );
     }
 
     #[test]
@@ -314,18 +366,48 @@ mod tests {
         ] });
         let frame = from_agent(0, Content::HandshakeRequest, request.to_string().as_bytes());
         let reply = conversation.receive(&frame, Instant::now()).unwrap();
-        assert_eq!(reply.wanted, Some(Wanted { key: "k".into(), challenge: Some("AAEC".into()) }));
-        let key = DataKey { plaintext: data_key, ciphertext: vec![1] };
-        let answer = Message::decode(&conversation.answer_with(Some(&key), Instant::now()).unwrap()).unwrap();
-        assert!(String::from_utf8(answer.payload).unwrap().contains("ChallengeAcknowledgement"));
-        let challenge = json!({ "Challenge": base64::encode(agent.seal(b"prove it").unwrap()) }).to_string();
-        let proof = received(&mut conversation, &from_agent(1, Content::EncryptionChallenge, challenge.as_bytes()));
+        assert_eq!(
+            reply.wanted,
+            Some(Wanted {
+                key: "k".into(),
+                challenge: Some("AAEC".into())
+            })
+        );
+        let key = DataKey {
+            plaintext: data_key,
+            ciphertext: vec![1],
+        };
+        let answer = Message::decode(
+            &conversation
+                .answer_with(Some(&key), Instant::now())
+                .unwrap(),
+        )
+        .unwrap();
+        assert!(
+            String::from_utf8(answer.payload)
+                .unwrap()
+                .contains("ChallengeAcknowledgement")
+        );
+        let challenge =
+            json!({ "Challenge": base64::encode(agent.seal(b"prove it").unwrap()) }).to_string();
+        let proof = received(
+            &mut conversation,
+            &from_agent(1, Content::EncryptionChallenge, challenge.as_bytes()),
+        );
         let proof: Value = serde_json::from_slice(&proof[1].payload).unwrap();
-        assert_eq!(agent.open(&base64::decode(proof["Challenge"].as_str().unwrap()).unwrap()).unwrap(), b"prove it");
+        assert_eq!(
+            agent
+                .open(&base64::decode(proof["Challenge"].as_str().unwrap()).unwrap())
+                .unwrap(),
+            b"prove it"
+        );
         let sealed = agent.seal(b"<N>\n\n</N:0>\n").unwrap();
         received(&mut conversation, &from_agent(2, Content::Output, &sealed));
         assert!(conversation.has_ended());
-        let open = conversation.receive(&from_agent(3, Content::Output, b"in the clear"), Instant::now());
+        let open = conversation.receive(
+            &from_agent(3, Content::Output, b"in the clear"),
+            Instant::now(),
+        );
         assert_eq!(open.unwrap_err(), Fault::Unreadable(Unreadable));
     }
 
@@ -339,7 +421,10 @@ mod tests {
             Message { kind, ..message }.encode()
         };
         received(&mut conversation, &service(Kind::PausePublication));
-        assert_eq!((conversation.is_paused(), conversation.late(later)), (true, Ok(None)));
+        assert_eq!(
+            (conversation.is_paused(), conversation.late(later)),
+            (true, Ok(None))
+        );
         received(&mut conversation, &service(Kind::StartPublication));
         assert!(conversation.late(later).unwrap().is_some());
     }
@@ -347,8 +432,14 @@ mod tests {
     #[test]
     fn an_exit_code_that_the_agent_tells_is_taken() {
         let mut conversation = conversation();
-        received(&mut conversation, &from_agent(0, Content::ErrorOutput, b"err\n"));
-        received(&mut conversation, &from_agent(1, Content::ExitCode, b"EXIT_CODE: 7"));
+        received(
+            &mut conversation,
+            &from_agent(0, Content::ErrorOutput, b"err\n"),
+        );
+        received(
+            &mut conversation,
+            &from_agent(1, Content::ExitCode, b"EXIT_CODE: 7"),
+        );
         assert!(conversation.has_ended());
         let (_, errors, code) = conversation.read();
         assert_eq!((errors.as_str(), code), ("err\n", Some(7)));

@@ -9,15 +9,29 @@ use super::transcript::End;
 
 /// What the agent says where it could not start a command: nothing was run then.
 /// <https://github.com/aws/amazon-ssm-agent/blob/mainline/agent/session/plugins/shell/shell.go>
-const NOT_STARTED: [&str; 4] =
-    ["Unable to start command", "Plugin with name", "Commands cannot be empty", "CreateDataChannel failed"];
+const NOT_STARTED: [&str; 4] = [
+    "Unable to start command",
+    "Plugin with name",
+    "Commands cannot be empty",
+    "CreateDataChannel failed",
+];
 
 /// What became of the command, for the outcome.
 ///
 /// # Errors
 /// Why there is no key for the session: the agent began nothing without it.
 pub fn outcome(ran: Ran) -> Result<node::Outcome, StepError> {
-    let Ran { why, told, errors, exit_code, before, has_begun, session_id, left, others } = ran;
+    let Ran {
+        why,
+        told,
+        errors,
+        exit_code,
+        before,
+        has_begun,
+        session_id,
+        left,
+        others,
+    } = ran;
     let (status, exit_code, message) = match (exit_code.map(End::Exited).or(told.end), why) {
         (Some(End::Exited(0)), _) => (Status::Succeeded, Some(0), None),
         (Some(End::Exited(code)), _) => (Status::Failed, Some(code), Some(meaning(code))),
@@ -61,9 +75,18 @@ pub fn outcome(ran: Ran) -> Result<node::Outcome, StepError> {
     let message = match told.dropped {
         0 => message,
         // Success has no message.
-        dropped => message.map(|message| format!("{message} (the first {dropped} bytes of output were not kept)")),
+        dropped => message.map(|message| {
+            format!("{message} (the first {dropped} bytes of output were not kept)")
+        }),
     };
-    Ok(node::Outcome { status, exit_code, output: told.output, error_output: errors, output_url: None, message })
+    Ok(node::Outcome {
+        status,
+        exit_code,
+        output: told.output,
+        error_output: errors,
+        output_url: None,
+        message,
+    })
 }
 
 /// What a shell means by an exit code.
@@ -78,7 +101,8 @@ fn meaning(code: i32) -> String {
     format!("the command ended with exit code {code}{means}")
 }
 
-/// Nobody can see which of an execution's sessions is an earlier call's, so they are named and left alone.
+/// Nobody can see which of an execution's sessions is an earlier call's, so they are named and left
+/// alone.
 fn begun(others: Result<Vec<String>, StepError>) -> String {
     let running = match others {
         Ok(ids) if ids.is_empty() => String::new(),
@@ -119,7 +143,11 @@ mod tests {
     fn ran(why: Why, end: Option<End>) -> Ran {
         Ran {
             why,
-            told: Told { output: String::new(), dropped: 0, end },
+            told: Told {
+                output: String::new(),
+                dropped: 0,
+                end,
+            },
             errors: String::new(),
             exit_code: None,
             before: String::new(),
@@ -138,7 +166,11 @@ mod tests {
 
     #[test]
     fn exit_codes_are_told_as_shells_mean_them() {
-        for (code, tells) in [(126, "cannot be executed"), (127, "was not found"), (137, "signal 9 ended it")] {
+        for (code, tells) in [
+            (126, "cannot be executed"),
+            (127, "was not found"),
+            (137, "signal 9 ended it"),
+        ] {
             assert!(meaning(code).contains(tells));
         }
     }
@@ -152,44 +184,86 @@ mod tests {
             "CreateDataChannel failed with error: denied",
         ] {
             let (status, message) = told(ran(Why::Closed(said.into()), None));
-            assert_eq!((status, message), (Status::Failed, format!("the command could not be started: {said}")));
-            let begun = Ran { has_begun: true, ..ran(Why::Closed(said.into()), None) };
-            assert_eq!(told(begun).0, Status::Unknown, "a command that began was started");
+            assert_eq!(
+                (status, message),
+                (
+                    Status::Failed,
+                    format!("the command could not be started: {said}")
+                )
+            );
+            let begun = Ran {
+                has_begun: true,
+                ..ran(Why::Closed(said.into()), None)
+            };
+            assert_eq!(
+                told(begun).0,
+                Status::Unknown,
+                "a command that began was started"
+            );
         }
         for said in ["", "Your session timed out"] {
             let before = "sh: /tmp: odd".to_owned();
-            let (status, message) = told(Ran { before, ..ran(Why::Closed(said.into()), None) });
+            let (status, message) = told(Ran {
+                before,
+                ..ran(Why::Closed(said.into()), None)
+            });
             assert_eq!(status, Status::Unknown, "{said}");
-            let tells = message.contains(said) && message.contains("(before that came: sh: /tmp: odd)");
-            assert!(tells && message.contains("whether the command had begun is unknown"), "{message}");
+            let tells =
+                message.contains(said) && message.contains("(before that came: sh: /tmp: odd)");
+            assert!(
+                tells && message.contains("whether the command had begun is unknown"),
+                "{message}"
+            );
         }
     }
 
     #[test]
     fn a_session_that_could_not_be_ended_is_named_and_never_said_to_be_over() {
         let whys = || [Why::Deadline, Why::Silent, Why::Lost("cut".into())];
-        for (why, status) in whys().into_iter().zip([Status::TimedOut, Status::Unknown, Status::Unknown]) {
+        for (why, status) in
+            whys()
+                .into_iter()
+                .zip([Status::TimedOut, Status::Unknown, Status::Unknown])
+        {
             let (ended, message) = told(ran(why, None));
             assert_eq!(ended, status);
             assert!(message.contains("; the session was ended"), "{message}");
         }
         for why in whys() {
             let left = Some(ErrorName::AccessDenied.because("AWS denied it"));
-            let (status, message) = told(Ran { left, ..ran(why, None) });
+            let (status, message) = told(Ran {
+                left,
+                ..ran(why, None)
+            });
             assert_eq!(status, Status::Unknown, "{message}");
-            let tells = "; its session s-1 could not be ended: AWS denied it; the command may run still";
-            assert!(message.contains(tells) && !message.contains("was ended"), "{message}");
+            let tells =
+                "; its session s-1 could not be ended: AWS denied it; the command may run still";
+            assert!(
+                message.contains(tells) && !message.contains("was ended"),
+                "{message}"
+            );
         }
     }
 
     #[test]
     fn what_an_earlier_call_left_running_is_named_or_said_to_be_unseen() {
-        let said = |others| told(Ran { others, ..ran(Why::Ended, Some(End::Begun)) });
+        let said = |others| {
+            told(Ran {
+                others,
+                ..ran(Why::Ended, Some(End::Begun))
+            })
+        };
         let (status, message) = said(Ok(vec!["s-2".into(), "s-3".into()]));
         assert_eq!(status, Status::Unknown);
-        assert!(message.contains("still running in the container: session s-2, session s-3;"), "{message}");
+        assert!(
+            message.contains("still running in the container: session s-2, session s-3;"),
+            "{message}"
+        );
         assert!(!said(Ok(Vec::new())).1.contains("session"));
         let (_, message) = said(Err(ErrorName::Throttled.because("slow down")));
-        assert!(message.ends_with("Whether its session still runs could not be seen: slow down"), "{message}");
+        assert!(
+            message.ends_with("Whether its session still runs could not be seen: slow down"),
+            "{message}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Whether a container can be spoken to, before a session is asked for: ECS's own answer would not tell why not.
+//! Whether a container can be spoken to, before a session is asked for: ECS's own answer would not
+//! tell why not.
 
 use std::time::Duration;
 
@@ -32,7 +33,12 @@ impl Ready {
     /// The session's target, as Systems Manager has it.
     #[must_use]
     pub fn target(&self) -> String {
-        let Self { cluster, task, runtime_id, .. } = self;
+        let Self {
+            cluster,
+            task,
+            runtime_id,
+            ..
+        } = self;
         format!("ecs:{cluster}_{task}_{runtime_id}")
     }
 }
@@ -49,22 +55,33 @@ enum Found {
 /// # Errors
 /// `NotFound`, or why ECS failed.
 pub async fn look(ecs: &Client, cluster: &str, task: &str) -> Result<Task, StepError> {
-    let answer = ecs.describe_tasks().cluster(cluster).tasks(task).send().await.map_err(ecs_error)?;
+    let answer = ecs
+        .describe_tasks()
+        .cluster(cluster)
+        .tasks(task)
+        .send()
+        .await
+        .map_err(ecs_error)?;
     check_failures(answer.failures())?;
-    answer.tasks.unwrap_or_default().into_iter().next().ok_or_else(|| {
-        ErrorName::NotFound.because(format!(
-            "cluster {} has no task {}; ECS forgets a task about an hour after it stopped",
-            name_of(cluster),
-            name_of(task)
-        ))
-    })
+    answer
+        .tasks
+        .unwrap_or_default()
+        .into_iter()
+        .next()
+        .ok_or_else(|| {
+            ErrorName::NotFound.because(format!(
+                "cluster {} has no task {}; ECS forgets a task about an hour after it stopped",
+                name_of(cluster),
+                name_of(task)
+            ))
+        })
 }
 
 /// The container, once it and its agent run; they are waited for if they are starting.
 ///
 /// # Errors
-/// `NotFound`, `InvalidInput` where the container must be named, `Conflict` where ECS Exec cannot work in this task,
-/// `TimedOut` where it is still starting after a minute.
+/// `NotFound`, `InvalidInput` where the container must be named, `Conflict` where ECS Exec cannot
+/// work in this task, `TimedOut` where it is still starting after a minute.
 pub async fn wait(
     ecs: &Client,
     cluster: &str,
@@ -77,7 +94,8 @@ pub async fn wait(
         match judge(&look(ecs, cluster, task).await?, container)? {
             Found::Ready(ready) => return Ok(ready),
             Found::NotYet(why) if Instant::now() + POLL > limit => {
-                return Err(ErrorName::TimedOut.because(format!("{why}, still; run it again when it is up")));
+                return Err(ErrorName::TimedOut
+                    .because(format!("{why}, still; run it again when it is up")));
             }
             Found::NotYet(_) => tokio::time::sleep(POLL + jitter(POLL / 2)).await,
         }
@@ -88,14 +106,32 @@ pub async fn wait(
 #[must_use]
 pub fn gone(task: &Task, container: &str) -> Option<String> {
     let id = name_of(task.task_arn().unwrap_or_default());
-    let reason = |reason: Option<&str>| reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let reason = |reason: Option<&str>| {
+        reason
+            .map(|reason| format!(" ({reason})"))
+            .unwrap_or_default()
+    };
     let status = task.last_status().unwrap_or_default();
-    if matches!(status, "DEACTIVATING" | "STOPPING" | "DEPROVISIONING" | "STOPPED" | "DELETED") {
-        return Some(format!("task {id} is {}{}", status.to_lowercase(), reason(task.stopped_reason())));
+    if matches!(
+        status,
+        "DEACTIVATING" | "STOPPING" | "DEPROVISIONING" | "STOPPED" | "DELETED"
+    ) {
+        return Some(format!(
+            "task {id} is {}{}",
+            status.to_lowercase(),
+            reason(task.stopped_reason())
+        ));
     }
-    let of = task.containers().iter().find(|one| one.name() == Some(container))?;
-    (of.last_status() == Some("STOPPED"))
-        .then(|| format!("container {container} of task {id} is stopped{}", reason(of.reason())))
+    let of = task
+        .containers()
+        .iter()
+        .find(|one| one.name() == Some(container))?;
+    (of.last_status() == Some("STOPPED")).then(|| {
+        format!(
+            "container {container} of task {id} is stopped{}",
+            reason(of.reason())
+        )
+    })
 }
 
 fn judge(task: &Task, wanted: Option<&str>) -> Result<Found, StepError> {
@@ -112,10 +148,17 @@ fn judge(task: &Task, wanted: Option<&str>) -> Result<Found, StepError> {
         return Err(ErrorName::Conflict.because(format!("{why}: nothing can run in it")));
     }
     let agents = container.managed_agents().iter();
-    let agent = agents.rev().find(|agent| agent.name() == Some(&ManagedAgentName::ExecuteCommandAgent));
-    let (status, agent_status) = (container.last_status(), agent.and_then(|agent| agent.last_status()));
+    let agent = agents
+        .rev()
+        .find(|agent| agent.name() == Some(&ManagedAgentName::ExecuteCommandAgent));
+    let (status, agent_status) = (
+        container.last_status(),
+        agent.and_then(|agent| agent.last_status()),
+    );
     if agent_status == Some("STOPPED") {
-        let reason = agent.and_then(|agent| agent.reason()).unwrap_or("ECS gives no reason");
+        let reason = agent
+            .and_then(|agent| agent.reason())
+            .unwrap_or("ECS gives no reason");
         return Err(ErrorName::Conflict.because(format!(
             "the agent of ECS Exec is stopped in container {name} of task {id} ({reason}): its task role needs \
              ssmmessages:CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel, its subnet a \
@@ -123,12 +166,19 @@ fn judge(task: &Task, wanted: Option<&str>) -> Result<Found, StepError> {
         )));
     }
     if task.last_status() != Some("RUNNING") || status != Some("RUNNING") {
-        let status = status.or(task.last_status()).unwrap_or("of no known status").to_lowercase();
-        return Ok(Found::NotYet(format!("container {name} of task {id} is {status}")));
+        let status = status
+            .or(task.last_status())
+            .unwrap_or("of no known status")
+            .to_lowercase();
+        return Ok(Found::NotYet(format!(
+            "container {name} of task {id} is {status}"
+        )));
     }
     // Where ECS says nothing about an agent, it can only be tried.
     if agent_status.is_some_and(|status| status != "RUNNING") {
-        return Ok(Found::NotYet(format!("the agent of ECS Exec is starting in container {name} of task {id}")));
+        return Ok(Found::NotYet(format!(
+            "the agent of ECS Exec is starting in container {name} of task {id}"
+        )));
     }
     Ok(Found::Ready(named(task, container)))
 }
@@ -151,23 +201,45 @@ fn named(task: &Task, container: &Container) -> Ready {
     }
 }
 
-fn choose<'a>(containers: &'a [Container], task: &str, wanted: Option<&str>) -> Result<&'a Container, StepError> {
-    let names = || containers.iter().filter_map(|one| one.name()).collect::<Vec<_>>().join(", ");
+fn choose<'a>(
+    containers: &'a [Container],
+    task: &str,
+    wanted: Option<&str>,
+) -> Result<&'a Container, StepError> {
+    let names = || {
+        containers
+            .iter()
+            .filter_map(|one| one.name())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     match (wanted, containers) {
         (None, [only]) => Ok(only),
-        (None, []) => Err(ErrorName::Conflict.because(format!("task {task} has no containers yet; try again"))),
-        (None, _) => Err(ErrorName::InvalidInput
-            .because(format!("container: task {task} has several containers, so name one of {}", names()))),
-        (Some(wanted), _) => containers.iter().find(|one| one.name() == Some(wanted)).ok_or_else(|| {
-            ErrorName::NotFound.because(format!("task {task} has no container {wanted}; it has {}", names()))
-        }),
+        (None, []) => {
+            Err(ErrorName::Conflict
+                .because(format!("task {task} has no containers yet; try again")))
+        }
+        (None, _) => Err(ErrorName::InvalidInput.because(format!(
+            "container: task {task} has several containers, so name one of {}",
+            names()
+        ))),
+        (Some(wanted), _) => containers
+            .iter()
+            .find(|one| one.name() == Some(wanted))
+            .ok_or_else(|| {
+                ErrorName::NotFound.because(format!(
+                    "task {task} has no container {wanted}; it has {}",
+                    names()
+                ))
+            }),
     }
 }
 
 /// A random part of `most`, so that many who wait do not ask at once.
 pub(super) fn jitter(most: Duration) -> Duration {
     let mut random = [0; 2];
-    let part = getrandom::fill(&mut random).map_or(1.0, |()| f64::from(u16::from_be_bytes(random)) / 65_536.0);
+    let part = getrandom::fill(&mut random)
+        .map_or(1.0, |()| f64::from(u16::from_be_bytes(random)) / 65_536.0);
     most.mul_f64(part)
 }
 
@@ -179,10 +251,15 @@ mod tests {
 
     fn container(name: &str, status: &str, agent: Option<&str>) -> Container {
         let agent = agent.map(|status| {
-            let agent = ManagedAgent::builder().name(ManagedAgentName::ExecuteCommandAgent).last_status(status);
+            let agent = ManagedAgent::builder()
+                .name(ManagedAgentName::ExecuteCommandAgent)
+                .last_status(status);
             vec![agent.reason("no permission").build()]
         });
-        let container = Container::builder().name(name).last_status(status).runtime_id("r-1");
+        let container = Container::builder()
+            .name(name)
+            .last_status(status)
+            .runtime_id("r-1");
         container.set_managed_agents(agent).build()
     }
 
@@ -200,23 +277,56 @@ mod tests {
     fn a_running_container_with_a_running_agent_is_ready() {
         let app = container("app", "RUNNING", Some("RUNNING"));
         let found = judge(&task("RUNNING", true, vec![app.clone()]), None).unwrap();
-        let Found::Ready(ready) = found else { panic!("{found:?}") };
-        assert_eq!((ready.container.as_str(), ready.target().as_str()), ("app", "ecs:production_t-1_r-1"));
-        let two = task("RUNNING", true, vec![container("log", "STOPPED", None), app]);
+        let Found::Ready(ready) = found else {
+            panic!("{found:?}")
+        };
+        assert_eq!(
+            (ready.container.as_str(), ready.target().as_str()),
+            ("app", "ecs:production_t-1_r-1")
+        );
+        let two = task(
+            "RUNNING",
+            true,
+            vec![container("log", "STOPPED", None), app],
+        );
         assert!(matches!(judge(&two, Some("app")), Ok(Found::Ready(_))));
         let untold = task("RUNNING", true, vec![container("app", "RUNNING", None)]);
-        assert!(matches!(judge(&untold, None), Ok(Found::Ready(_))), "without a word about an agent it is tried");
+        assert!(
+            matches!(judge(&untold, None), Ok(Found::Ready(_))),
+            "without a word about an agent it is tried"
+        );
     }
 
     #[test]
     fn what_is_starting_is_waited_for() {
         for (task_status, status, agent, tells) in [
-            ("PENDING", "PENDING", None, "container app of task t-1 is pending"),
-            ("RUNNING", "PENDING", Some("PENDING"), "container app of task t-1 is pending"),
-            ("RUNNING", "RUNNING", Some("PENDING"), "the agent of ECS Exec is starting"),
+            (
+                "PENDING",
+                "PENDING",
+                None,
+                "container app of task t-1 is pending",
+            ),
+            (
+                "RUNNING",
+                "PENDING",
+                Some("PENDING"),
+                "container app of task t-1 is pending",
+            ),
+            (
+                "RUNNING",
+                "RUNNING",
+                Some("PENDING"),
+                "the agent of ECS Exec is starting",
+            ),
         ] {
-            let found = judge(&task(task_status, true, vec![container("app", status, agent)]), None).unwrap();
-            let Found::NotYet(why) = found else { panic!("{found:?}") };
+            let found = judge(
+                &task(task_status, true, vec![container("app", status, agent)]),
+                None,
+            )
+            .unwrap();
+            let Found::NotYet(why) = found else {
+                panic!("{found:?}")
+            };
             assert!(why.contains(tells), "{why}");
         }
     }
@@ -224,21 +334,59 @@ mod tests {
     #[test]
     fn what_will_never_work_is_named() {
         let app = || vec![container("app", "RUNNING", Some("RUNNING"))];
-        let both = || vec![container("app", "RUNNING", None), container("log", "RUNNING", None)];
+        let both = || {
+            vec![
+                container("app", "RUNNING", None),
+                container("log", "RUNNING", None),
+            ]
+        };
         for (task, wanted, name, tells) in [
-            (task("RUNNING", false, app()), None, ErrorName::Conflict, "not enabled for task t-1"),
-            (task("STOPPED", true, app()), None, ErrorName::Conflict, "task t-1 is stopped"),
-            (task("DEPROVISIONING", true, app()), None, ErrorName::Conflict, "task t-1 is deprovisioning"),
-            (task("RUNNING", true, both()), None, ErrorName::InvalidInput, "name one of app, log"),
-            (task("RUNNING", true, both()), Some("web"), ErrorName::NotFound, "no container web; it has app, log"),
             (
-                task("RUNNING", true, vec![container("app", "RUNNING", Some("STOPPED"))]),
+                task("RUNNING", false, app()),
+                None,
+                ErrorName::Conflict,
+                "not enabled for task t-1",
+            ),
+            (
+                task("STOPPED", true, app()),
+                None,
+                ErrorName::Conflict,
+                "task t-1 is stopped",
+            ),
+            (
+                task("DEPROVISIONING", true, app()),
+                None,
+                ErrorName::Conflict,
+                "task t-1 is deprovisioning",
+            ),
+            (
+                task("RUNNING", true, both()),
+                None,
+                ErrorName::InvalidInput,
+                "name one of app, log",
+            ),
+            (
+                task("RUNNING", true, both()),
+                Some("web"),
+                ErrorName::NotFound,
+                "no container web; it has app, log",
+            ),
+            (
+                task(
+                    "RUNNING",
+                    true,
+                    vec![container("app", "RUNNING", Some("STOPPED"))],
+                ),
                 None,
                 ErrorName::Conflict,
                 "(no permission): its task role needs",
             ),
             (
-                task("RUNNING", true, vec![container("app", "STOPPED", Some("RUNNING"))]),
+                task(
+                    "RUNNING",
+                    true,
+                    vec![container("app", "STOPPED", Some("RUNNING"))],
+                ),
                 None,
                 ErrorName::Conflict,
                 "container app of task t-1 is stopped",

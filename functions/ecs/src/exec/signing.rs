@@ -12,7 +12,12 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 /// The names of the service's hosts: `ssmmessages.REGION.` and one of the ends.
 /// <https://docs.aws.amazon.com/general/latest/gr/ssm.html>
 const SERVICES: [&str; 2] = ["ssmmessages", "ssmmessages-fips"];
-const ENDS: [&str; 4] = ["amazonaws.com", "amazonaws.com.cn", "api.aws", "api.amazonwebservices.com.cn"];
+const ENDS: [&str; 4] = [
+    "amazonaws.com",
+    "amazonaws.com.cn",
+    "api.aws",
+    "api.amazonwebservices.com.cn",
+];
 /// What a URL has that is signed already.
 const PRESIGNED: [&str; 7] = [
     "X-Amz-Algorithm",
@@ -24,25 +29,37 @@ const PRESIGNED: [&str; 7] = [
     "X-Amz-Security-Token",
 ];
 
-/// Reads a stream's URL. It is at AWS's own host for the Region, by TLS; only where AWS itself is a stand-in on this
-/// machine (`aws_endpoint` is on loopback) may the stream be there too.
+/// Reads a stream's URL. It is at AWS's own host for the Region, by TLS; only where AWS itself is a
+/// stand-in on this machine (`aws_endpoint` is on loopback) may the stream be there too.
 ///
 /// # Errors
 /// `Internal`, without the URL, which can hold a signature.
 pub fn stream_url(url: &str, region: &str, aws_endpoint: Option<&str>) -> Result<Uri, StepError> {
     let refuse = |why: &str| {
-        Err(ErrorName::Internal
-            .because(format!("ECS gave a session whose stream {why}; nothing was sent there. Please report it")))
+        Err(ErrorName::Internal.because(format!(
+            "ECS gave a session whose stream {why}; nothing was sent there. Please report it"
+        )))
     };
-    let Ok(uri) = url.parse::<Uri>() else { return refuse("has no URL that can be read") };
+    let Ok(uri) = url.parse::<Uri>() else {
+        return refuse("has no URL that can be read");
+    };
     let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16());
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
         return refuse("names a user");
     }
-    if uri.scheme_str() == Some("ws") && is_loopback(host) && aws_endpoint.is_some_and(is_on_loopback) {
+    if uri.scheme_str() == Some("ws")
+        && is_loopback(host)
+        && aws_endpoint.is_some_and(is_on_loopback)
+    {
         return Ok(uri);
     }
-    let is_aws = SERVICES.iter().any(|service| ENDS.iter().any(|end| host == format!("{service}.{region}.{end}")));
+    let is_aws = SERVICES.iter().any(|service| {
+        ENDS.iter()
+            .any(|end| host == format!("{service}.{region}.{end}"))
+    });
     if uri.scheme_str() != Some("wss") || !is_aws || port.is_some_and(|port| port != 443) {
         return refuse(&format!("is at {host:?}, which is not AWS's for {region}"));
     }
@@ -50,24 +67,38 @@ pub fn stream_url(url: &str, region: &str, aws_endpoint: Option<&str>) -> Result
 }
 
 fn is_on_loopback(endpoint: &str) -> bool {
-    endpoint.parse::<Uri>().is_ok_and(|uri| uri.host().is_some_and(is_loopback))
+    endpoint
+        .parse::<Uri>()
+        .is_ok_and(|uri| uri.host().is_some_and(is_loopback))
 }
 
 fn is_loopback(host: &str) -> bool {
     matches!(host, "127.0.0.1" | "localhost" | "[::1]")
 }
 
-/// The request that opens the stream, signed unless its URL is: what the session may do is asked for there.
+/// The request that opens the stream, signed unless its URL is: what the session may do is asked
+/// for there.
 ///
 /// # Errors
 /// `Internal` where it cannot be signed.
-pub fn upgrade(url: &Uri, region: &str, credentials: &Credentials, time: SystemTime) -> Result<Request<()>, StepError> {
-    let failed = |error: String| ErrorName::Internal.because(format!("the stream's request cannot be signed: {error}"));
-    let mut request = url.into_client_request().map_err(|error| failed(error.to_string()))?;
+pub fn upgrade(
+    url: &Uri,
+    region: &str,
+    credentials: &Credentials,
+    time: SystemTime,
+) -> Result<Request<()>, StepError> {
+    let failed = |error: String| {
+        ErrorName::Internal.because(format!("the stream's request cannot be signed: {error}"))
+    };
+    let mut request = url
+        .into_client_request()
+        .map_err(|error| failed(error.to_string()))?;
     let query = url.query().unwrap_or_default();
     let is_presigned = query.split('&').any(|pair| {
         let name = pair.split('=').next().unwrap_or_default();
-        PRESIGNED.iter().any(|known| known.eq_ignore_ascii_case(name))
+        PRESIGNED
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(name))
     });
     if is_presigned {
         return Ok(request);
@@ -82,9 +113,16 @@ pub fn upgrade(url: &Uri, region: &str, credentials: &Credentials, time: SystemT
         .build()
         .map_err(|error| failed(error.to_string()))?
         .into();
-    let signable = SignableRequest::new("GET", url.to_string(), std::iter::empty(), SignableBody::Bytes(b""))
-        .map_err(|error| failed(error.to_string()))?;
-    let (signed, _) = sign(signable, &params).map_err(|error| failed(error.to_string()))?.into_parts();
+    let signable = SignableRequest::new(
+        "GET",
+        url.to_string(),
+        std::iter::empty(),
+        SignableBody::Bytes(b""),
+    )
+    .map_err(|error| failed(error.to_string()))?;
+    let (signed, _) = sign(signable, &params)
+        .map_err(|error| failed(error.to_string()))?
+        .into_parts();
     for (name, value) in signed.headers() {
         let name = HeaderName::try_from(name).map_err(|error| failed(error.to_string()))?;
         let mut value = HeaderValue::try_from(value).map_err(|error| failed(error.to_string()))?;
@@ -98,7 +136,8 @@ pub fn upgrade(url: &Uri, region: &str, credentials: &Credentials, time: SystemT
 mod tests {
     use super::*;
 
-    const AWS: &str = "wss://ssmmessages.eu-west-1.amazonaws.com/v1/data-channel/s-1?role=publish_subscribe";
+    const AWS: &str =
+        "wss://ssmmessages.eu-west-1.amazonaws.com/v1/data-channel/s-1?role=publish_subscribe";
     const LOOPBACK: &str = "ws://127.0.0.1:8080/v1/data-channel/s-1";
 
     fn credentials() -> Credentials {
@@ -131,18 +170,34 @@ mod tests {
             "",
             "/v1",
         ] {
-            for endpoint in [None, Some("https://ecs.eu-west-1.amazonaws.com"), Some("http://127.0.0.1.example")] {
+            for endpoint in [
+                None,
+                Some("https://ecs.eu-west-1.amazonaws.com"),
+                Some("http://127.0.0.1.example"),
+            ] {
                 let error = stream_url(bad, "eu-west-1", endpoint).unwrap_err();
                 assert_eq!(error.name, ErrorName::Internal, "{bad}");
             }
         }
-        let error = stream_url("wss://evil.example/x?X-Amz-Signature=hidden", "eu-west-1", None).unwrap_err();
-        assert!(error.message.contains("evil.example") && !error.message.contains("hidden"), "{error}");
+        let error = stream_url(
+            "wss://evil.example/x?X-Amz-Signature=hidden",
+            "eu-west-1",
+            None,
+        )
+        .unwrap_err();
+        assert!(
+            error.message.contains("evil.example") && !error.message.contains("hidden"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_stream_may_be_on_loopback_where_aws_is() {
-        for endpoint in ["http://127.0.0.1:4566", "http://localhost:4566", "http://[::1]:1"] {
+        for endpoint in [
+            "http://127.0.0.1:4566",
+            "http://localhost:4566",
+            "http://[::1]:1",
+        ] {
             stream_url(LOOPBACK, "eu-west-1", Some(endpoint)).unwrap();
             stream_url(AWS, "eu-west-1", Some(endpoint)).unwrap();
             stream_url("ws://192.0.2.1/x", "eu-west-1", Some(endpoint)).unwrap_err();
@@ -154,10 +209,15 @@ mod tests {
         let url: Uri = AWS.parse().unwrap();
         let request = upgrade(&url, "eu-west-1", &credentials(), SystemTime::UNIX_EPOCH).unwrap();
         let header = |name: &str| request.headers()[name].to_str().unwrap();
-        assert!(header("authorization").contains("SignedHeaders=host;x-amz-date;x-amz-security-token,"));
+        assert!(
+            header("authorization").contains("SignedHeaders=host;x-amz-date;x-amz-security-token,")
+        );
         assert_eq!(header("x-amz-security-token"), "token");
         assert_eq!(header("upgrade"), "websocket");
-        assert!(!format!("{request:?}").contains(": \"token\""), "a secret is shown by Debug");
+        assert!(
+            !format!("{request:?}").contains(": \"token\""),
+            "a secret is shown by Debug"
+        );
     }
 
     #[test]

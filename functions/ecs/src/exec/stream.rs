@@ -1,17 +1,21 @@
-//! Numbered messages: what comes in is put into order, what goes out is sent again until it is acknowledged.
+//! Numbered messages: what comes in is put into order, what goes out is sent again until it is
+//! acknowledged.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Messages that may be held until the ones before them are there, as many as AWS's own client holds.
+/// Messages that may be held until the ones before them are there, as many as AWS's own client
+/// holds.
 const WINDOW: usize = 10_000;
 /// And their bytes: more than that is not acknowledged, and comes again.
 const WINDOW_BYTES: usize = 8 * 1024 * 1024;
-/// Messages that may wait for their acknowledgement. A client that types nothing sends a handful in a whole session.
+/// Messages that may wait for their acknowledgement. A client that types nothing sends a handful in
+/// a whole session.
 const PENDING: usize = 16;
-/// How long the oldest of them is sent again before the agent counts as gone: as long as AWS's own client tries.
+/// How long the oldest of them is sent again before the agent counts as gone: as long as AWS's own
+/// client tries.
 const GIVE_UP: Duration = Duration::from_mins(5);
 
 /// What came in, in order.
@@ -24,14 +28,18 @@ pub struct Inbound<T> {
 
 impl<T> Default for Inbound<T> {
     fn default() -> Self {
-        Self { expected: 0, held: BTreeMap::new(), bytes: 0 }
+        Self {
+            expected: 0,
+            held: BTreeMap::new(),
+            bytes: 0,
+        }
     }
 }
 
 impl<T> Inbound<T> {
-    /// Takes a message, and gives those whose turn it is now. `None`: there is no room for it, and it is not to be
-    /// acknowledged. A message that was here before gives nothing and is acknowledged again, because the first
-    /// acknowledgement may be lost.
+    /// Takes a message, and gives those whose turn it is now. `None`: there is no room for it, and
+    /// it is not to be acknowledged. A message that was here before gives nothing and is
+    /// acknowledged again, because the first acknowledgement may be lost.
     pub fn take(&mut self, sequence: i64, item: T, bytes: usize) -> Option<Vec<T>> {
         let mut ready = Vec::new();
         if sequence == self.expected {
@@ -79,7 +87,13 @@ pub struct Unheard;
 impl Default for Outbound {
     fn default() -> Self {
         let usual = Duration::from_millis(100);
-        Self { next: 0, waiting: VecDeque::new(), usual, varies: Duration::ZERO, patience: 2 * usual }
+        Self {
+            next: 0,
+            waiting: VecDeque::new(),
+            usual,
+            varies: Duration::ZERO,
+            patience: 2 * usual,
+        }
     }
 }
 
@@ -88,23 +102,42 @@ impl Outbound {
     ///
     /// # Errors
     /// [`Unheard`] where too many wait already.
-    pub fn send(&mut self, now: Instant, frame: impl FnOnce(i64) -> Vec<u8>) -> Result<Vec<u8>, Unheard> {
+    pub fn send(
+        &mut self,
+        now: Instant,
+        frame: impl FnOnce(i64) -> Vec<u8>,
+    ) -> Result<Vec<u8>, Unheard> {
         if self.waiting.len() >= PENDING {
             return Err(Unheard);
         }
         let frame = frame(self.next);
-        self.waiting.push_back(Sent { sequence: self.next, frame: frame.clone(), first: now, last: now });
+        self.waiting.push_back(Sent {
+            sequence: self.next,
+            frame: frame.clone(),
+            first: now,
+            last: now,
+        });
         self.next += 1;
         Ok(frame)
     }
 
     /// Takes an acknowledgement. One that nothing waits for is of no account.
     pub fn acknowledged(&mut self, sequence: i64, now: Instant) {
-        let Some(place) = self.waiting.iter().position(|sent| sent.sequence == sequence) else { return };
-        let Some(sent) = self.waiting.remove(place) else { return };
+        let Some(place) = self
+            .waiting
+            .iter()
+            .position(|sent| sent.sequence == sequence)
+        else {
+            return;
+        };
+        let Some(sent) = self.waiting.remove(place) else {
+            return;
+        };
         // After it was sent twice nobody knows which of the two was acknowledged.
         if sent.first == sent.last {
-            let sample = now.saturating_duration_since(sent.first).min(Duration::from_secs(1));
+            let sample = now
+                .saturating_duration_since(sent.first)
+                .min(Duration::from_secs(1));
             self.varies = self.varies * 3 / 4 + self.usual.abs_diff(sample) / 4;
             self.usual = self.usual * 7 / 8 + sample / 8;
             let margin = (4 * self.varies).max(Duration::from_millis(10));
@@ -117,7 +150,9 @@ impl Outbound {
     /// # Errors
     /// [`Unheard`] after five minutes of it.
     pub fn late(&mut self, now: Instant) -> Result<Option<Vec<u8>>, Unheard> {
-        let Some(oldest) = self.waiting.front_mut() else { return Ok(None) };
+        let Some(oldest) = self.waiting.front_mut() else {
+            return Ok(None);
+        };
         if now.saturating_duration_since(oldest.first) > GIVE_UP {
             return Err(Unheard);
         }
@@ -141,7 +176,11 @@ mod tests {
         assert_eq!(inbound.take(2, "c", 1), Some(vec![]));
         assert_eq!(inbound.take(1, "b", 1), Some(vec![]));
         assert_eq!(inbound.take(0, "a", 1), Some(vec!["a", "b", "c"]));
-        assert_eq!(inbound.take(1, "b", 1), Some(vec![]), "a duplicate is acknowledged again");
+        assert_eq!(
+            inbound.take(1, "b", 1),
+            Some(vec![]),
+            "a duplicate is acknowledged again"
+        );
         assert_eq!(inbound.take(3, "d", 1), Some(vec!["d"]));
         assert_eq!((inbound.held.len(), inbound.bytes), (0, 0));
     }
@@ -166,15 +205,25 @@ mod tests {
         let start = Instant::now();
         let mut outbound = Outbound::default();
         for _ in 0..2 {
-            outbound.send(start, |sequence| vec![u8::try_from(sequence).unwrap()]).unwrap();
+            outbound
+                .send(start, |sequence| vec![u8::try_from(sequence).unwrap()])
+                .unwrap();
         }
         let after = |millis| start + Duration::from_millis(millis);
         assert_eq!(outbound.late(after(200)), Ok(None));
         assert_eq!(outbound.late(after(201)), Ok(Some(vec![0])));
-        assert_eq!(outbound.late(after(300)), Ok(None), "the waiting begins anew");
+        assert_eq!(
+            outbound.late(after(300)),
+            Ok(None),
+            "the waiting begins anew"
+        );
         assert_eq!(outbound.late(after(402)), Ok(Some(vec![0])));
         outbound.acknowledged(0, after(410));
-        assert_eq!(outbound.patience, Duration::from_millis(200), "what was sent twice is no measure");
+        assert_eq!(
+            outbound.patience,
+            Duration::from_millis(200),
+            "what was sent twice is no measure"
+        );
         assert_eq!(outbound.late(after(410)), Ok(Some(vec![1])));
         outbound.acknowledged(1, after(420));
         outbound.acknowledged(7, after(420));
@@ -187,13 +236,18 @@ mod tests {
         let mut outbound = Outbound::default();
         outbound.send(start, |_| vec![]).unwrap();
         outbound.acknowledged(0, start + Duration::from_millis(20));
-        // 7/8 of 100 and 1/8 of 20; the difference, 80, counts by a quarter, and four of that is the margin.
+        // 7/8 of 100 and 1/8 of 20; the difference, 80, counts by a quarter, and four of that is
+        // the margin.
         assert_eq!(outbound.patience, Duration::from_millis(90 + 80));
         for n in 1..50 {
             outbound.send(start, |_| vec![]).unwrap();
             outbound.acknowledged(n, start + Duration::from_mins(1));
         }
-        assert_eq!(outbound.patience, Duration::from_secs(1), "and no longer than a second");
+        assert_eq!(
+            outbound.patience,
+            Duration::from_secs(1),
+            "and no longer than a second"
+        );
     }
 
     #[test]
@@ -204,7 +258,10 @@ mod tests {
             outbound.send(start, |_| vec![]).unwrap();
         }
         assert_eq!(outbound.send(start, |_| vec![]), Err(Unheard));
-        assert_eq!(outbound.late(start + GIVE_UP + Duration::from_secs(1)), Err(Unheard));
+        assert_eq!(
+            outbound.late(start + GIVE_UP + Duration::from_secs(1)),
+            Err(Unheard)
+        );
     }
 
     proptest! {

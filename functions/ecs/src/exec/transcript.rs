@@ -1,4 +1,5 @@
-//! Reads what the wrapper ([`super::wrapper`]) makes of a command's output: where it begins, where it ends, and how.
+//! Reads what the wrapper ([`super::wrapper`]) makes of a command's output: where it begins, where
+//! it ends, and how.
 
 use std::collections::VecDeque;
 
@@ -55,7 +56,11 @@ impl Tail {
     /// Nothing yet, of which so many bytes are kept.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { kept: VecDeque::new(), limit, dropped: 0 }
+        Self {
+            kept: VecDeque::new(),
+            limit,
+            dropped: 0,
+        }
     }
 
     /// Takes what was written next.
@@ -87,20 +92,29 @@ impl Transcript {
     #[must_use]
     pub fn new(nonce: &str) -> Self {
         let (start, end) = (format!("<{nonce}>"), format!("\n</{nonce}:"));
-        Self { start, end, before: Some(Vec::new()), returns: false, tail: Tail::new(KEPT) }
+        Self {
+            start,
+            end,
+            before: Some(Vec::new()),
+            returns: false,
+            tail: Tail::new(KEPT),
+        }
     }
 
     /// Takes what the terminal shows next.
     pub fn feed(&mut self, bytes: &[u8]) {
-        let Some(before) = &mut self.before else { return self.tail.feed(bytes) };
+        let Some(before) = &mut self.before else {
+            return self.tail.feed(bytes);
+        };
         before.extend(bytes);
         let line_end = |rest: &[u8]| match rest {
             [b'\n', ..] => Some((1, false)),
             [b'\r', b'\n', ..] => Some((2, true)),
             _ => None,
         };
-        let found = positions(before, self.start.as_bytes())
-            .find_map(|at| line_end(&before[at + self.start.len()..]).map(|(more, returns)| (at, more, returns)));
+        let found = positions(before, self.start.as_bytes()).find_map(|at| {
+            line_end(&before[at + self.start.len()..]).map(|(more, returns)| (at, more, returns))
+        });
         if let Some((at, more, returns)) = found {
             let rest = before.split_off(at + self.start.len() + more);
             (self.before, self.returns) = (None, returns);
@@ -120,14 +134,20 @@ impl Transcript {
     /// What came before the wrapper began, or instead of it.
     #[must_use]
     pub fn before(&self) -> String {
-        String::from_utf8_lossy(self.before.as_deref().unwrap_or_default()).trim().to_owned()
+        String::from_utf8_lossy(self.before.as_deref().unwrap_or_default())
+            .trim()
+            .to_owned()
     }
 
     /// Whether the end marker is there.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         let kept = &self.tail.kept;
-        let tail: Vec<u8> = kept.iter().skip(kept.len().saturating_sub(TAIL)).copied().collect();
+        let tail: Vec<u8> = kept
+            .iter()
+            .skip(kept.len().saturating_sub(TAIL))
+            .copied()
+            .collect();
         last_end(&tail, &self.end).is_some()
     }
 
@@ -143,19 +163,32 @@ impl Transcript {
             output = output.strip_suffix(b"\r").unwrap_or(output);
         }
         let output = text(output, dropped > 0);
-        let output = if self.returns { output.replace("\r\n", "\n") } else { output };
-        Told { output, dropped, end }
+        let output = if self.returns {
+            output.replace("\r\n", "\n")
+        } else {
+            output
+        };
+        Told {
+            output,
+            dropped,
+            end,
+        }
     }
 }
 
 /// The last end marker, and where it begins.
 fn last_end(kept: &[u8], marker: &str) -> Option<(usize, End)> {
-    positions(kept, marker.as_bytes()).filter_map(|at| Some((at, status(&kept[at + marker.len()..])?))).last()
+    positions(kept, marker.as_bytes())
+        .filter_map(|at| Some((at, status(&kept[at + marker.len()..])?)))
+        .last()
 }
 
 /// Where the needle is.
 fn positions<'a>(text: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
-    text.windows(needle.len()).enumerate().filter(move |(_, window)| *window == needle).map(|(at, _)| at)
+    text.windows(needle.len())
+        .enumerate()
+        .filter(move |(_, window)| *window == needle)
+        .map(|(at, _)| at)
 }
 
 /// What stands behind `</NONCE:`, up to `>`.
@@ -165,9 +198,11 @@ fn status(text: &[u8]) -> Option<End> {
     match &text[..length] {
         b"begun" => Some(End::Begun),
         b"unclaimed" => Some(End::Unclaimed),
-        digits if digits.iter().all(u8::is_ascii_digit) => {
-            std::str::from_utf8(digits).ok()?.parse().ok().map(End::Exited)
-        }
+        digits if digits.iter().all(u8::is_ascii_digit) => std::str::from_utf8(digits)
+            .ok()?
+            .parse()
+            .ok()
+            .map(End::Exited),
         _ => None,
     }
 }
@@ -185,20 +220,38 @@ mod tests {
     }
 
     fn exited(output: &str, code: i32) -> Told {
-        Told { output: output.into(), dropped: 0, end: Some(End::Exited(code)) }
+        Told {
+            output: output.into(),
+            dropped: 0,
+            end: Some(End::Exited(code)),
+        }
     }
 
     #[test]
     fn output_is_what_stands_between_the_markers() {
         assert_eq!(told(b"\n<N>\nhi\n\n</N:3>\n"), exited("hi\n", 3));
         assert_eq!(told(b"\n<N>\n\n</N:0>\n"), exited("", 0));
-        assert_eq!(told(b"motd\r\n\r\n<N>\r\na\r\nb\r\n</N:0>\r\n"), exited("a\nb", 0), "a terminal without stty");
-        assert_eq!(told(b"<N>\na\r\n\r\n</N:0>\n"), exited("a\r\n\r", 0), "carriage returns of the command's own");
+        assert_eq!(
+            told(b"motd\r\n\r\n<N>\r\na\r\nb\r\n</N:0>\r\n"),
+            exited("a\nb", 0),
+            "a terminal without stty"
+        );
+        assert_eq!(
+            told(b"<N>\na\r\n\r\n</N:0>\n"),
+            exited("a\r\n\r", 0),
+            "carriage returns of the command's own"
+        );
     }
 
     #[test]
     fn without_an_end_marker_nobody_knows() {
-        for text in ["\n<N>\nhi\n", "\n<N>\nhi\n\n</N:", "<N>\n</N:0>", "<N>\n\n</N:x>", "<N>\n\n</N:99999999999>"] {
+        for text in [
+            "\n<N>\nhi\n",
+            "\n<N>\nhi\n\n</N:",
+            "<N>\n</N:0>",
+            "<N>\n\n</N:x>",
+            "<N>\n\n</N:99999999999>",
+        ] {
             let told = told(text.as_bytes());
             assert_eq!(told.end, None, "{text}");
         }
@@ -210,7 +263,10 @@ mod tests {
 
     #[test]
     fn the_last_end_marker_counts() {
-        assert_eq!(told(b"<N>\nhi\n</N:0>\nmore\n</N:5>\n"), exited("hi\n</N:0>\nmore", 5));
+        assert_eq!(
+            told(b"<N>\nhi\n</N:0>\nmore\n</N:5>\n"),
+            exited("hi\n</N:0>\nmore", 5)
+        );
         assert_eq!(told(b"<N>\n\n</N:begun>\n").end, Some(End::Begun));
         assert_eq!(told(b"<N>\n\n</N:unclaimed>\n").end, Some(End::Unclaimed));
     }
@@ -225,7 +281,9 @@ mod tests {
         transcript.feed(b"last\n</N:0>\n");
         assert!(transcript.tail.kept.len() == KEPT && transcript.has_ended());
         let told = transcript.read();
-        assert!(told.dropped > 90_000 && told.output.ends_with("élast") && told.output.starts_with('é'));
+        assert!(
+            told.dropped > 90_000 && told.output.ends_with("élast") && told.output.starts_with('é')
+        );
         assert_eq!(told.end, Some(End::Exited(0)));
     }
 

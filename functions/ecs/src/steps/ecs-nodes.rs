@@ -24,24 +24,26 @@ const CLUSTERS_AT_ONCE: usize = 4;
 
 /// Find running ECS containers, as nodes that commands can run on.
 ///
-/// It looks into all of its Regions at once. Each running container of a running task is a node, called
-/// `SERVICE/TASK/CONTAINER`, with the task definition's family where the task belongs to no service. Its tags are `ecs`
-/// and the names of its cluster, service or family, and container.
+/// It looks into all of its Regions at once. Each running container of a running task is a node,
+/// called `SERVICE/TASK/CONTAINER`, with the task definition's family where the task belongs to no
+/// service. Its tags are `ecs` and the names of its cluster, service or family, and container.
 ///
-/// Its attributes are `source` (`ecs`), `account`, `accountId`, `region`, `cluster`, `service`, `task` (the ID), `taskArn`,
-/// `taskDefinition` (as in `web:7`), `container`, `image`, `runtimeId`, `health`, `launchType`, `hostname` (its private
-/// address), `osFamily`, and `execEnabled`: `true` where the task was started with ECS Exec, without which no command can
-/// run in it. What ECS does not tell is left out.
+/// Its attributes are `source` (`ecs`), `account`, `accountId`, `region`, `cluster`, `service`,
+/// `task` (the ID), `taskArn`, `taskDefinition` (as in `web:7`), `container`, `image`, `runtimeId`,
+/// `health`, `launchType`, `hostname` (its private address), `osFamily`, and `execEnabled`: `true`
+/// where the task was started with ECS Exec, without which no command can run in it. What ECS does
+/// not tell is left out.
 ///
-/// A Region that fails is listed with its error beside the other Regions' nodes; the step fails when all of them do. It
-/// keeps up to 50,000 nodes. It changes nothing.
+/// A Region that fails is listed with its error beside the other Regions' nodes; the step fails
+/// when all of them do. It keeps up to 50,000 nodes. It changes nothing.
 ///
-/// Proven on the local cloud, which shows the containers of a task although it runs none; several Regions, failing
-/// Regions, pages and what is left out rest on unit tests of what is sent.
+/// Proven on the local cloud, which shows the containers of a task although it runs none; several
+/// Regions, failing Regions, pages and what is left out rest on unit tests of what is sent.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Nodes {
-    /// Regions to look into: `all` for every one that the account's record allows. The step's own when absent.
+    /// Regions to look into: `all` for every one that the account's record allows. The step's own
+    /// when absent.
     #[serde(default)]
     regions: List,
     /// Names or ARNs of the clusters to look into. All of them when absent.
@@ -79,23 +81,31 @@ impl Nodes {
     /// Whether a container is asked for.
     fn wants(&self, task: &Task, container: &str) -> bool {
         let definition = name_of(task.task_definition_arn().unwrap_or_default());
-        let is_named = |list: &[String], names: &[&str]| list.iter().any(|one| names.contains(&name_of(one)));
+        let is_named =
+            |list: &[String], names: &[&str]| list.iter().any(|one| names.contains(&name_of(one)));
         let service = service_of(task);
         let lists = [
             (&self.services, service.as_slice()),
-            (&self.task_definitions, &[definition, family(definition)][..]),
+            (
+                &self.task_definitions,
+                &[definition, family(definition)][..],
+            ),
             (&self.containers, &[container]),
         ];
         let lists = lists.into_iter().filter(|(list, _)| !list.is_empty());
         let carried = |(key, value): (&String, &String)| {
-            task.tags().iter().any(|tag| tag.key() == Some(key) && tag.value().unwrap_or_default() == value)
+            task.tags()
+                .iter()
+                .any(|tag| tag.key() == Some(key) && tag.value().unwrap_or_default() == value)
         };
         match self.behavior {
             Behavior::Include => {
-                lists.into_iter().all(|(list, names)| is_named(list, names)) && self.tags.iter().all(carried)
+                lists.into_iter().all(|(list, names)| is_named(list, names))
+                    && self.tags.iter().all(carried)
             }
             Behavior::Exclude => {
-                !lists.into_iter().any(|(list, names)| is_named(list, names)) && !self.tags.iter().any(carried)
+                !lists.into_iter().any(|(list, names)| is_named(list, names))
+                    && !self.tags.iter().any(carried)
             }
         }
     }
@@ -107,8 +117,13 @@ impl Nodes {
             [all] if all == "all" => vec!["*".to_owned()],
             some => some.iter().map(|region| literal(region)).collect(),
         };
-        let arn = |region: &String, resource: &String| format!("arn:$partition:ecs:{region}:$account:{resource}");
-        regions.iter().flat_map(|region| resources.iter().map(move |resource| arn(region, resource))).collect()
+        let arn = |region: &String, resource: &String| {
+            format!("arn:$partition:ecs:{region}:$account:{resource}")
+        };
+        regions
+            .iter()
+            .flat_map(|region| resources.iter().map(move |resource| arn(region, resource)))
+            .collect()
     }
 }
 
@@ -123,7 +138,13 @@ struct Look<'a> {
 
 impl Look<'_> {
     async fn nodes(&self, region: String) -> Result<Vec<Node>, StepError> {
-        let config = self.ctx.client(Client::new).config().to_builder().region(Region::new(region.clone())).build();
+        let config = self
+            .ctx
+            .client(Client::new)
+            .config()
+            .to_builder()
+            .region(Region::new(region.clone()))
+            .build();
         let ecs = Client::from_conf(config);
         let mut clusters = Vec::new();
         if self.step.clusters.is_empty() {
@@ -139,13 +160,25 @@ impl Look<'_> {
         for cluster in clusters {
             looks.push(self.cluster(&ecs, &region, cluster));
         }
-        let nodes: Vec<Vec<Node>> = stream::iter(looks).buffered(CLUSTERS_AT_ONCE).try_collect().await?;
+        let nodes: Vec<Vec<Node>> = stream::iter(looks)
+            .buffered(CLUSTERS_AT_ONCE)
+            .try_collect()
+            .await?;
         Ok(nodes.into_iter().flatten().collect())
     }
 
-    async fn cluster(&self, ecs: &Client, region: &str, cluster: String) -> Result<Vec<Node>, StepError> {
-        let mut pages =
-            ecs.list_tasks().cluster(&cluster).desired_status(DesiredStatus::Running).into_paginator().send();
+    async fn cluster(
+        &self,
+        ecs: &Client,
+        region: &str,
+        cluster: String,
+    ) -> Result<Vec<Node>, StepError> {
+        let mut pages = ecs
+            .list_tasks()
+            .cluster(&cluster)
+            .desired_status(DesiredStatus::Running)
+            .into_paginator()
+            .send();
         let mut nodes = Vec::new();
         while let Some(page) = pages.next().await {
             let page = match page.map_err(ecs_error) {
@@ -159,21 +192,37 @@ impl Look<'_> {
                 continue;
             }
             // A page has at most 100 tasks, which is what one description takes.
-            let request = ecs.describe_tasks().cluster(&cluster).set_tasks(Some(tasks)).include(TaskField::Tags);
+            let request = ecs
+                .describe_tasks()
+                .cluster(&cluster)
+                .set_tasks(Some(tasks))
+                .include(TaskField::Tags);
             let answer = request.send().await.map_err(ecs_error)?;
             check_failures(answer.failures())?;
-            let running = answer.tasks().iter().filter(|task| task.last_status() == Some("RUNNING"));
-            let found: Vec<_> = running.flat_map(|task| self.containers(region, task)).collect();
+            let running = answer
+                .tasks()
+                .iter()
+                .filter(|task| task.last_status() == Some("RUNNING"));
+            let found: Vec<_> = running
+                .flat_map(|task| self.containers(region, task))
+                .collect();
             self.tally.add(found.len())?;
             nodes.extend(found);
         }
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(cluster);
+        self.found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(cluster);
         Ok(nodes)
     }
 
     fn containers(&self, region: &str, task: &Task) -> Vec<Node> {
-        let running = task.containers().iter().filter(|container| container.last_status() == Some("RUNNING"));
-        let wanted = running.filter(|container| self.step.wants(task, container.name().unwrap_or_default()));
+        let running = task
+            .containers()
+            .iter()
+            .filter(|container| container.last_status() == Some("RUNNING"));
+        let wanted =
+            running.filter(|container| self.step.wants(task, container.name().unwrap_or_default()));
         wanted
             .map(|container| {
                 let mut node = node(task, container);
@@ -183,15 +232,24 @@ impl Look<'_> {
             .collect()
     }
 
-    /// Fails for clusters that are nowhere; where a Region could not be looked into, they may be there.
+    /// Fails for clusters that are nowhere; where a Region could not be looked into, they may be
+    /// there.
     fn check(&self, found: &Found) -> Result<(), StepError> {
         let known = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing: Vec<_> =
-            self.step.clusters.iter().filter(|one| !known.contains(*one)).map(|one| name_of(one)).collect();
+        let missing: Vec<_> = self
+            .step
+            .clusters
+            .iter()
+            .filter(|one| !known.contains(*one))
+            .map(|one| name_of(one))
+            .collect();
         if missing.is_empty() {
             return Ok(());
         }
-        let message = format!("there is no cluster {} in the Regions that were looked into", missing.join(", "));
+        let message = format!(
+            "there is no cluster {} in the Regions that were looked into",
+            missing.join(", ")
+        );
         if found.failures.is_empty() {
             return Err(ErrorName::NotFound.because(message));
         }
@@ -209,35 +267,62 @@ impl Step for Nodes {
         r#"{ "behavior": "exclude", "task_definitions": ["batch"], "containers": ["log-router", "envoy"] }"#,
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::InvalidInput, "A Region, or a cluster's Region or account, is not one of the account's."),
-        (ErrorName::NotFound, "A cluster that `clusters` names is in none of the Regions."),
-        (ErrorName::Conflict, "There are more than 50,000 nodes; ask by Region or cluster."),
-        (ErrorName::StepFailed, "ECS could not describe a task of the only Region; the message has its reason."),
+        (
+            ErrorName::InvalidInput,
+            "A Region, or a cluster's Region or account, is not one of the account's.",
+        ),
+        (
+            ErrorName::NotFound,
+            "A cluster that `clusters` names is in none of the Regions.",
+        ),
+        (
+            ErrorName::Conflict,
+            "There are more than 50,000 nodes; ask by Region or cluster.",
+        ),
+        (
+            ErrorName::StepFailed,
+            "ECS could not describe a task of the only Region; the message has its reason.",
+        ),
         (ErrorName::TimedOut, "No Region answered in time."),
     ];
     const FUNCTION: Function = node_source::FUNCTION;
     type Output = Found;
 
     fn validate(&self) -> Result<(), StepError> {
-        self.clusters.iter().try_for_each(|cluster| check_cluster(cluster))
+        self.clusters
+            .iter()
+            .try_for_each(|cluster| check_cluster(cluster))
     }
 
     fn permissions(&self) -> Permissions {
         let names: Vec<_> = match &self.clusters[..] {
             [] => vec!["*".to_owned()],
-            some => some.iter().map(|cluster| literal(name_of(cluster))).collect(),
+            some => some
+                .iter()
+                .map(|cluster| literal(name_of(cluster)))
+                .collect(),
         };
-        let list = if self.clusters.is_empty() { &["ecs:ListClusters"][..] } else { &[] };
+        let list = if self.clusters.is_empty() {
+            &["ecs:ListClusters"][..]
+        } else {
+            &[]
+        };
         // What the local cloud checks DescribeTasks against is the cluster: see `task_arns`.
-        let tasks: Vec<_> =
-            names.iter().flat_map(|name| [format!("task/{name}/*"), format!("cluster/{name}")]).collect();
+        let tasks: Vec<_> = names
+            .iter()
+            .flat_map(|name| [format!("task/{name}/*"), format!("cluster/{name}")])
+            .collect();
         let permissions = Permissions::default()
             .allow_on_all(
                 &["ecs:ListTasks"],
                 "AWS narrows this action to container instances, and checks a list of a whole cluster against `*`.",
             )
             .allow(&["ecs:DescribeTasks"], self.arns(&tasks));
-        if list.is_empty() { permissions } else { permissions.allow(list, ["*"]) }
+        if list.is_empty() {
+            permissions
+        } else {
+            permissions.allow(list, ["*"])
+        }
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Found>, StepError> {
@@ -248,11 +333,18 @@ impl Step for Nodes {
             });
             require(is_ours, || {
                 let (account, regions) = (&ctx.place.account_id, regions.join(", "));
-                format!("clusters: {cluster} is not in account {account} and a Region that is looked into: {regions}")
+                format!(
+                    "clusters: {cluster} is not in account {account} and a Region that is looked into: {regions}"
+                )
             })?;
         }
         let tally = Tally::default();
-        let look = Look { ctx, step: self, tally: &tally, found: Mutex::default() };
+        let look = Look {
+            ctx,
+            step: self,
+            tally: &tally,
+            found: Mutex::default(),
+        };
         let found = node_source::find(ctx, &regions, |region| look.nodes(region), &tally).await?;
         look.check(&found)?;
         Ok(Progress::Done(found))
@@ -280,27 +372,53 @@ mod tests {
     }
 
     fn names(found: &Found) -> Vec<&str> {
-        found.nodes.iter().map(|node| node.nodename.as_str()).collect()
+        found
+            .nodes
+            .iter()
+            .map(|node| node.nodename.as_str())
+            .collect()
     }
 
     /// What was asked: Region, operation and parameters.
     type Asked = Arc<Mutex<Vec<(String, String, Value)>>>;
 
     /// A context whose ECS answers each request by its Region, operation and parameters.
-    fn context(answer: impl Fn(&str, &str, &Value) -> Value + Send + Sync + 'static) -> (Context, Asked) {
+    fn context(
+        answer: impl Fn(&str, &str, &Value) -> Value + Send + Sync + 'static,
+    ) -> (Context, Asked) {
         let asked = Asked::default();
         let seen = asked.clone();
         let client = infallible_client_fn(move |request: http::Request<SdkBody>| {
-            let region = request.uri().host().unwrap().split('.').nth(1).unwrap().to_owned();
+            let region = request
+                .uri()
+                .host()
+                .unwrap()
+                .split('.')
+                .nth(1)
+                .unwrap()
+                .to_owned();
             let target = request.headers()["x-amz-target"].to_str().unwrap();
             let operation = target.rsplit('.').next().unwrap().to_owned();
             let params: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
             let answer = answer(&region, &operation, &params);
             seen.lock().unwrap().push((region, operation, params));
-            let status = if answer["__type"].is_string() { 400 } else { 200 };
-            http::Response::builder().status(status).body(answer.to_string()).unwrap()
+            let status = if answer["__type"].is_string() {
+                400
+            } else {
+                200
+            };
+            http::Response::builder()
+                .status(status)
+                .body(answer.to_string())
+                .unwrap()
         });
-        (testing::with_regions(testing::context(Client::new(&testing::config_over(client))), &REGIONS), asked)
+        (
+            testing::with_regions(
+                testing::context(Client::new(&testing::config_over(client))),
+                &REGIONS,
+            ),
+            asked,
+        )
     }
 
     fn arn(region: &str, resource: &str) -> String {
@@ -328,16 +446,39 @@ mod tests {
     fn fleet(region: &str, operation: &str, params: &Value) -> Value {
         match operation {
             "ListClusters" => json!({ "clusterArns": [arn(region, "cluster/ops")] }),
-            "ListTasks" if params["nextToken"].is_null() => json!({ "taskArns": ["1", "2"], "nextToken": "more" }),
+            "ListTasks" if params["nextToken"].is_null() => {
+                json!({ "taskArns": ["1", "2"], "nextToken": "more" })
+            }
             "ListTasks" => json!({ "taskArns": ["3"] }),
             _ => {
                 let all = [
-                    task(region, "1", "service:shop", "web:7", &["app RUNNING", "log RUNNING", "init STOPPED"]),
-                    task(region, "2", "service:api", "web:8", &["app RUNNING", "log PENDING"]),
+                    task(
+                        region,
+                        "1",
+                        "service:shop",
+                        "web:7",
+                        &["app RUNNING", "log RUNNING", "init STOPPED"],
+                    ),
+                    task(
+                        region,
+                        "2",
+                        "service:api",
+                        "web:8",
+                        &["app RUNNING", "log PENDING"],
+                    ),
                     task(region, "3", "family:batch", "batch:1", &["app RUNNING"]),
                 ];
-                let asked: Vec<_> = params["tasks"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
-                let is_asked = |task: &&Value| asked.iter().any(|id| task["taskArn"].as_str().unwrap().ends_with(id));
+                let asked: Vec<_> = params["tasks"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|id| id.as_str().unwrap())
+                    .collect();
+                let is_asked = |task: &&Value| {
+                    asked
+                        .iter()
+                        .any(|id| task["taskArn"].as_str().unwrap().ends_with(id))
+                };
                 json!({ "tasks": all.iter().filter(is_asked).collect::<Vec<_>>() })
             }
         }
@@ -354,7 +495,11 @@ mod tests {
         let all = ["api/2/app", "batch/3/app", "shop/1/app", "shop/1/log"].map(|name| [name; 2]);
         assert_eq!(names(&found), all.as_flattened());
         assert!(found.failures.is_empty());
-        let shop = found.nodes.iter().find(|node| node.nodename == "shop/1/app").unwrap();
+        let shop = found
+            .nodes
+            .iter()
+            .find(|node| node.nodename == "shop/1/app")
+            .unwrap();
         for (name, value) in [
             ("source", "ecs"),
             ("account", "prod"),
@@ -366,28 +511,59 @@ mod tests {
             assert_eq!(shop.get(name), Some(value), "{name}");
         }
         let asked = asked.lock().unwrap();
-        let described: Vec<_> = asked.iter().filter(|(_, operation, _)| operation == "DescribeTasks").collect();
+        let described: Vec<_> = asked
+            .iter()
+            .filter(|(_, operation, _)| operation == "DescribeTasks")
+            .collect();
         assert_eq!(described.len(), 4);
-        assert!(described.iter().all(|(_, _, params)| params["include"] == json!(["TAGS"])));
-        let listed = asked.iter().filter(|(_, operation, _)| operation == "ListTasks");
-        assert!(listed.map(|(_, _, params)| &params["desiredStatus"]).all(|status| status == "RUNNING"));
+        assert!(
+            described
+                .iter()
+                .all(|(_, _, params)| params["include"] == json!(["TAGS"]))
+        );
+        let listed = asked
+            .iter()
+            .filter(|(_, operation, _)| operation == "ListTasks");
+        assert!(
+            listed
+                .map(|(_, _, params)| &params["desiredStatus"])
+                .all(|status| status == "RUNNING")
+        );
     }
 
     #[tokio::test]
     async fn done_leaves_out_what_is_not_asked_for() {
         for (params, expected) in [
-            (json!({ "services": "shop" }), &["shop/1/app", "shop/1/log"][..]),
-            (json!({ "services": ["shop", "api"], "containers": ["app"] }), &["api/2/app", "shop/1/app"]),
-            (json!({ "task_definitions": ["web:7", "batch"] }), &["batch/3/app", "shop/1/app", "shop/1/log"]),
+            (
+                json!({ "services": "shop" }),
+                &["shop/1/app", "shop/1/log"][..],
+            ),
+            (
+                json!({ "services": ["shop", "api"], "containers": ["app"] }),
+                &["api/2/app", "shop/1/app"],
+            ),
+            (
+                json!({ "task_definitions": ["web:7", "batch"] }),
+                &["batch/3/app", "shop/1/app", "shop/1/log"],
+            ),
             (json!({ "tags": { "team": "api" } }), &["api/2/app"]),
             (json!({ "tags": { "team": "api", "tier": "1" } }), &[]),
-            (json!({ "behavior": "exclude", "services": ["shop"] }), &["api/2/app", "batch/3/app"]),
-            (json!({ "behavior": "exclude", "services": ["shop"], "task_definitions": "batch" }), &["api/2/app"]),
+            (
+                json!({ "behavior": "exclude", "services": ["shop"] }),
+                &["api/2/app", "batch/3/app"],
+            ),
+            (
+                json!({ "behavior": "exclude", "services": ["shop"], "task_definitions": "batch" }),
+                &["api/2/app"],
+            ),
             (
                 json!({ "behavior": "exclude", "containers": ["log"], "tags": { "team": "batch" } }),
                 &["api/2/app", "shop/1/app"],
             ),
-            (json!({ "behavior": "exclude", "tags": { "team": "shop", "tier": "1" } }), &["api/2/app", "batch/3/app"]),
+            (
+                json!({ "behavior": "exclude", "tags": { "team": "shop", "tier": "1" } }),
+                &["api/2/app", "batch/3/app"],
+            ),
         ] {
             let (ctx, _) = context(fleet);
             let found = done(step(params.clone()).run(&ctx, None).await);
@@ -398,8 +574,12 @@ mod tests {
     #[tokio::test]
     async fn done_passes_over_tasks_and_clusters_that_went_away_meanwhile() {
         let (ctx, asked) = context(|region, operation, params| match operation {
-            "ListClusters" => json!({ "clusterArns": [arn(region, "cluster/gone"), arn(region, "cluster/ops")] }),
-            "ListTasks" if params["cluster"].as_str().unwrap().ends_with("gone") => refusal("ClusterNotFoundException"),
+            "ListClusters" => {
+                json!({ "clusterArns": [arn(region, "cluster/gone"), arn(region, "cluster/ops")] })
+            }
+            "ListTasks" if params["cluster"].as_str().unwrap().ends_with("gone") => {
+                refusal("ClusterNotFoundException")
+            }
             "ListTasks" => json!({ "taskArns": ["1", "2"] }),
             _ => json!({
                 "tasks": [task(region, "1", "service:shop", "web:7", &["app RUNNING"])],
@@ -408,7 +588,13 @@ mod tests {
         });
         let found = done(step(json!({})).run(&ctx, None).await);
         assert_eq!(names(&found), ["shop/1/app"]);
-        assert!(asked.lock().unwrap().iter().all(|(region, ..)| region == "eu-west-1"));
+        assert!(
+            asked
+                .lock()
+                .unwrap()
+                .iter()
+                .all(|(region, ..)| region == "eu-west-1")
+        );
     }
 
     // no proof of already: it changes nothing, and finds what there is.
@@ -416,26 +602,49 @@ mod tests {
 
     #[tokio::test]
     async fn not_found_is_a_cluster_that_is_in_no_region() {
-        let only_ops = |region: &str, operation: &str, params: &Value| match params["cluster"].as_str() {
-            Some("ops") if region == "eu-west-1" => fleet(region, operation, params),
-            _ => refusal("ClusterNotFoundException"),
-        };
+        let only_ops =
+            |region: &str, operation: &str, params: &Value| match params["cluster"].as_str() {
+                Some("ops") if region == "eu-west-1" => fleet(region, operation, params),
+                _ => refusal("ClusterNotFoundException"),
+            };
         let (ctx, asked) = context(only_ops);
-        let found = done(step(json!({ "regions": "all", "clusters": "ops" })).run(&ctx, None).await);
+        let found = done(
+            step(json!({ "regions": "all", "clusters": "ops" }))
+                .run(&ctx, None)
+                .await,
+        );
         assert_eq!((found.nodes.len(), found.failures.len()), (4, 0));
-        assert!(asked.lock().unwrap().iter().all(|(_, operation, _)| operation != "ListClusters"));
+        assert!(
+            asked
+                .lock()
+                .unwrap()
+                .iter()
+                .all(|(_, operation, _)| operation != "ListClusters")
+        );
         let both = step(json!({ "regions": "all", "clusters": ["ops", "opps"] }));
         let error = both.run(&context(only_ops).0, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
-        assert!(error.message.starts_with("there is no cluster opps in"), "{error}");
+        assert!(
+            error.message.starts_with("there is no cluster opps in"),
+            "{error}"
+        );
     }
 
     #[tokio::test]
     async fn invalid_parameters_are_refused_before_any_call() {
         for example in Nodes::EXAMPLES {
-            serde_json::from_str::<Nodes>(example).unwrap().validate().unwrap();
+            serde_json::from_str::<Nodes>(example)
+                .unwrap()
+                .validate()
+                .unwrap();
         }
-        assert_eq!(step(json!({ "clusters": "a b" })).validate().unwrap_err().name, ErrorName::InvalidInput);
+        assert_eq!(
+            step(json!({ "clusters": "a b" }))
+                .validate()
+                .unwrap_err()
+                .name,
+            ErrorName::InvalidInput
+        );
         let (ctx, asked) = context(fleet);
         for params in [
             json!({ "regions": "us-east-1" }),
@@ -448,7 +657,13 @@ mod tests {
         assert!(asked.lock().unwrap().is_empty());
         let there = json!({ "regions": "all", "clusters": arn("eu-central-1", "cluster/ops") });
         done(step(there).run(&ctx, None).await);
-        assert!(asked.lock().unwrap().iter().all(|(region, ..)| region == "eu-central-1"));
+        assert!(
+            asked
+                .lock()
+                .unwrap()
+                .iter()
+                .all(|(region, ..)| region == "eu-central-1")
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -461,22 +676,44 @@ mod tests {
         let params = json!({ "regions": "all", "clusters": ["ops", "elsewhere"] });
         let (ctx, found) = (&ctx, done(step(params).run(&ctx, None).await));
         assert_eq!(found.nodes.len(), 8);
-        let [failure] = &found.failures[..] else { panic!("one failure expected: {found:?}") };
-        assert_eq!((failure.region.as_str(), failure.error), ("eu-central-1", ErrorName::Throttled));
-        assert!(asked.lock().unwrap().iter().filter(|(region, ..)| region == "eu-central-1").count() >= 3);
+        let [failure] = &found.failures[..] else {
+            panic!("one failure expected: {found:?}")
+        };
+        assert_eq!(
+            (failure.region.as_str(), failure.error),
+            ("eu-central-1", ErrorName::Throttled)
+        );
+        assert!(
+            asked
+                .lock()
+                .unwrap()
+                .iter()
+                .filter(|(region, ..)| region == "eu-central-1")
+                .count()
+                >= 3
+        );
         assert!(testing::log(ctx)[0].starts_with("eu-central-1 failed with Throttled"));
     }
 
     #[tokio::test]
     async fn failed_descriptions_and_regions_fail_the_step_when_there_is_no_other() {
         let (ctx, _) = context(|region, operation, params| match operation {
-            "DescribeTasks" => json!({ "failures": [{ "arn": "1", "reason": "Internal failure" }] }),
+            "DescribeTasks" => {
+                json!({ "failures": [{ "arn": "1", "reason": "Internal failure" }] })
+            }
             _ => fleet(region, operation, params),
         });
         let error = step(json!({})).run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         let (ctx, _) = context(|_, _, _| refusal("AccessDeniedException"));
-        assert_eq!(step(json!({ "regions": "all" })).run(&ctx, None).await.unwrap_err().name, ErrorName::AccessDenied);
+        assert_eq!(
+            step(json!({ "regions": "all" }))
+                .run(&ctx, None)
+                .await
+                .unwrap_err()
+                .name,
+            ErrorName::AccessDenied
+        );
     }
 
     #[test]
@@ -484,28 +721,60 @@ mod tests {
         prove::<Nodes>(&[], async |scene| {
             let ecs = scene.client(Client::new);
             let (cluster, family) = (scene.name("cluster"), scene.name("web"));
-            ecs.create_cluster().cluster_name(&cluster).send().await.unwrap();
-            let app = ContainerDefinition::builder().name("app").image("app").memory(64).build();
-            ecs.register_task_definition().family(&family).container_definitions(app).send().await.unwrap();
-            ecs.run_task().cluster(&cluster).task_definition(&family).send().await.unwrap();
+            ecs.create_cluster()
+                .cluster_name(&cluster)
+                .send()
+                .await
+                .unwrap();
+            let app = ContainerDefinition::builder()
+                .name("app")
+                .image("app")
+                .memory(64)
+                .build();
+            ecs.register_task_definition()
+                .family(&family)
+                .container_definitions(app)
+                .send()
+                .await
+                .unwrap();
+            ecs.run_task()
+                .cluster(&cluster)
+                .task_definition(&family)
+                .send()
+                .await
+                .unwrap();
             json!({})
         });
     }
 
     #[test]
     fn the_session_can_describe_tasks_of_these_clusters_and_regions_only() {
-        let place = Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
+        let place = Place {
+            partition: "aws".into(),
+            region: "eu-west-1".into(),
+            account_id: "222222222222".into(),
+        };
         let policy = |params| step(params).permissions().session_policy(&place).unwrap();
         for (params, region, cluster) in [
             (json!({}), "eu-west-1", "*"),
             (json!({ "clusters": "ops" }), "eu-west-1", "ops"),
             (json!({ "regions": "all" }), "*", "*"),
-            (json!({ "regions": "eu-central-1", "clusters": "ops" }), "eu-central-1", "ops"),
+            (
+                json!({ "regions": "eu-central-1", "clusters": "ops" }),
+                "eu-central-1",
+                "ops",
+            ),
         ] {
-            let resources =
-                [format!("task/{cluster}/*"), format!("cluster/{cluster}")].map(|resource| arn(region, &resource));
+            let resources = [format!("task/{cluster}/*"), format!("cluster/{cluster}")]
+                .map(|resource| arn(region, &resource));
             let policy = policy(params);
-            assert!(policy.contains(&format!(r#""Resource":["{}","{}"]"#, resources[0], resources[1])), "{policy}");
+            assert!(
+                policy.contains(&format!(
+                    r#""Resource":["{}","{}"]"#,
+                    resources[0], resources[1]
+                )),
+                "{policy}"
+            );
         }
         assert!(policy(json!({})).contains("ecs:ListClusters"));
         assert!(!policy(json!({ "clusters": "ops" })).contains("ecs:ListClusters"));

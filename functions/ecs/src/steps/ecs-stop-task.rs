@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::error::ecs_error;
 use crate::{
-    StoppedContainer, check_cluster, check_failures, check_place, check_task, containers, name_of, service_of,
-    task_arns,
+    StoppedContainer, check_cluster, check_failures, check_place, check_task, containers, name_of,
+    service_of, task_arns,
 };
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::types::Task;
@@ -15,26 +15,29 @@ use stepward::model::input::require;
 use stepward::model::permissions::literal;
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
 
-/// Between two looks at the task, at first. Most stop within the 30 seconds that containers have by default.
+/// Between two looks at the task, at first. Most stop within the 30 seconds that containers have by
+/// default.
 const POLL: Duration = Duration::from_secs(5);
 /// What AWS took in `reason` when it still documented a limit; the API's model has none now.
 const REASON_LIMIT: usize = 255;
 
 /// Stop an ECS task and finish once it is stopped.
 ///
-/// Containers get the stop signal of their image (SIGTERM by default), and are killed when they have not ended after
-/// their stop timeout: 30 seconds by default, up to 2 minutes on Fargate. Behind a load balancer the task first leaves
-/// its target group, which can take as long as the group's deregistration delay (5 minutes by default, up to an hour).
-/// The step looks every 5 seconds at first, later up to some 4 minutes apart.
+/// Containers get the stop signal of their image (SIGTERM by default), and are killed when they
+/// have not ended after their stop timeout: 30 seconds by default, up to 2 minutes on Fargate.
+/// Behind a load balancer the task first leaves its target group, which can take as long as the
+/// group's deregistration delay (5 minutes by default, up to an hour). The step looks every 5
+/// seconds at first, later up to some 4 minutes apart.
 ///
-/// A task of a service is replaced: the service's scheduler starts another as soon as this one goes. To have fewer
-/// tasks, lower the service's desired count instead.
+/// A task of a service is replaced: the service's scheduler starts another as soon as this one
+/// goes. To have fewer tasks, lower the service's desired count instead.
 ///
-/// A task that is stopped already is success, and one that is stopping is waited for. ECS forgets a task about an hour
-/// after it stopped; from then on it is `NotFound`. Stopping cannot be taken back: when the job is stopped, the task
-/// stops all the same.
+/// A task that is stopped already is success, and one that is stopping is waited for. ECS forgets a
+/// task about an hour after it stopped; from then on it is `NotFound`. Stopping cannot be taken
+/// back: when the job is stopped, the task stops all the same.
 ///
-/// Proven on the local cloud, where tasks stop at once; waiting rests on unit tests of what is sent.
+/// Proven on the local cloud, where tasks stop at once; waiting rests on unit tests of what is
+/// sent.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StopTask {
@@ -74,19 +77,34 @@ struct Asked {
 
 impl StopTask {
     async fn look(&self, ecs: &Client) -> Result<Task, StepError> {
-        let answer = ecs.describe_tasks().cluster(&self.cluster).tasks(&self.task).send().await.map_err(ecs_error)?;
+        let answer = ecs
+            .describe_tasks()
+            .cluster(&self.cluster)
+            .tasks(&self.task)
+            .send()
+            .await
+            .map_err(ecs_error)?;
         check_failures(answer.failures())?;
-        answer.tasks.unwrap_or_default().into_iter().next().ok_or_else(|| {
-            ErrorName::NotFound.because(format!(
-                "cluster {} has no task {}; ECS forgets a task about an hour after it stopped",
-                name_of(&self.cluster),
-                name_of(&self.task)
-            ))
-        })
+        answer
+            .tasks
+            .unwrap_or_default()
+            .into_iter()
+            .next()
+            .ok_or_else(|| {
+                ErrorName::NotFound.because(format!(
+                    "cluster {} has no task {}; ECS forgets a task about an hour after it stopped",
+                    name_of(&self.cluster),
+                    name_of(&self.task)
+                ))
+            })
     }
 
     fn stopped(&self, ctx: &Context, task: &Task, was_stopping: bool) -> Outcome {
-        let page = format!("ecs/v2/clusters/{}/tasks/{}", name_of(&self.cluster), name_of(&self.task));
+        let page = format!(
+            "ecs/v2/clusters/{}/tasks/{}",
+            name_of(&self.cluster),
+            name_of(&self.task)
+        );
         Outcome {
             task_arn: task.task_arn.clone().unwrap_or_default(),
             was_stopping,
@@ -109,9 +127,18 @@ impl Step for StopTask {
         "reason": "stuck since the deployment of 31 January"
     }"#];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "There is no such cluster, or no such task in it; ECS forgets stopped ones."),
-        (ErrorName::StepFailed, "ECS could not describe the task; the message has its reason."),
-        (ErrorName::TimedOut, "The task is still stopping; run the step again to go on waiting."),
+        (
+            ErrorName::NotFound,
+            "There is no such cluster, or no such task in it; ECS forgets stopped ones.",
+        ),
+        (
+            ErrorName::StepFailed,
+            "ECS could not describe the task; the message has its reason.",
+        ),
+        (
+            ErrorName::TimedOut,
+            "The task is still stopping; run the step again to go on waiting.",
+        ),
     ];
     // A target group may take an hour to let go of the task.
     // https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html
@@ -122,20 +149,31 @@ impl Step for StopTask {
         check_cluster(&self.cluster)?;
         check_task(&self.cluster, &self.task)?;
         let length = self.reason.chars().count();
-        require(!self.reason.trim().is_empty() && length <= REASON_LIMIT, || {
-            format!("reason must have 1 to {REASON_LIMIT} characters, not {length}")
-        })
+        require(
+            !self.reason.trim().is_empty() && length <= REASON_LIMIT,
+            || format!("reason must have 1 to {REASON_LIMIT} characters, not {length}"),
+        )
     }
 
     fn permissions(&self) -> Permissions {
         let task = literal(name_of(&self.task));
-        Permissions::default().allow(&["ecs:DescribeTasks", "ecs:StopTask"], task_arns(&self.cluster, &task))
+        Permissions::default().allow(
+            &["ecs:DescribeTasks", "ecs:StopTask"],
+            task_arns(&self.cluster, &task),
+        )
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Outcome>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Outcome>, StepError> {
         check_place(&ctx.place, "cluster", &self.cluster)?;
         check_place(&ctx.place, "task", &self.task)?;
-        let (ecs, wait) = (ctx.client(Client::new), Resume::patience(resume.as_ref(), POLL));
+        let (ecs, wait) = (
+            ctx.client(Client::new),
+            Resume::patience(resume.as_ref(), POLL),
+        );
         let mut task = self.look(&ecs).await?;
         let id = name_of(&self.task);
         let asked = if let Some(resume) = resume {
@@ -143,15 +181,23 @@ impl Step for StopTask {
         } else {
             let was_stopping = task.desired_status() == Some("STOPPED");
             if was_stopping {
-                ctx.log(format_args!("ECS task {id} was stopped already, or is stopping"));
+                ctx.log(format_args!(
+                    "ECS task {id} was stopped already, or is stopping"
+                ));
             } else {
-                let stop = ecs.stop_task().cluster(&self.cluster).task(&self.task).reason(&self.reason);
+                let stop = ecs
+                    .stop_task()
+                    .cluster(&self.cluster)
+                    .task(&self.task)
+                    .reason(&self.reason);
                 if let Some(stopping) = stop.send().await.map_err(ecs_error)?.task {
                     task = stopping;
                 }
                 ctx.log(format_args!("Stopping ECS task {id}: {}", self.reason));
                 if let Some(service) = service_of(&task) {
-                    ctx.log(format_args!("It belongs to service {service}, which starts another task in its place"));
+                    ctx.log(format_args!(
+                        "It belongs to service {service}, which starts another task in its place"
+                    ));
                 }
             }
             Asked { was_stopping }
@@ -161,7 +207,11 @@ impl Step for StopTask {
             ctx.log(format_args!("ECS task {id} is stopped"));
             return Ok(Progress::Done(self.stopped(ctx, &task, asked.was_stopping)));
         }
-        Progress::pending(&asked, wait, format!("task {id} is {}", status.to_lowercase()))
+        Progress::pending(
+            &asked,
+            wait,
+            format!("task {id} is {}", status.to_lowercase()),
+        )
     }
 }
 
@@ -183,7 +233,11 @@ mod tests {
     const ARN: &str = "arn:aws:ecs:eu-west-1:222222222222";
 
     fn step() -> StopTask {
-        StopTask { cluster: "production".into(), task: ID.into(), reason: "stuck".into() }
+        StopTask {
+            cluster: "production".into(),
+            task: ID.into(),
+            reason: "stuck".into(),
+        }
     }
 
     fn task(desired: &str, last: &str) -> Task {
@@ -200,7 +254,9 @@ mod tests {
         let mut task = task("STOPPED", "STOPPED");
         task.stop_code = Some(TaskStopCode::UserInitiated);
         task.stopped_reason = Some("stuck".into());
-        task.containers = Some(vec![Container::builder().name("app").exit_code(143).build()]);
+        task.containers = Some(vec![
+            Container::builder().name("app").exit_code(143).build(),
+        ]);
         task
     }
 
@@ -211,9 +267,14 @@ mod tests {
     fn stops() -> Rule {
         mock!(Client::stop_task)
             .match_requests(|request| {
-                (request.cluster(), request.task(), request.reason()) == (Some("production"), Some(ID), Some("stuck"))
+                (request.cluster(), request.task(), request.reason())
+                    == (Some("production"), Some(ID), Some("stuck"))
             })
-            .then_output(|| StopTaskOutput::builder().task(task("STOPPED", "RUNNING")).build())
+            .then_output(|| {
+                StopTaskOutput::builder()
+                    .task(task("STOPPED", "RUNNING"))
+                    .build()
+            })
     }
 
     fn context(rules: &[&Rule]) -> Context {
@@ -222,7 +283,12 @@ mod tests {
 
     /// What the state machine does with a pending answer: wait, then call again with it.
     fn resumed(answer: Progress<Outcome>, said: &str) -> Resume {
-        let Progress::Pending { state, progress, .. } = answer else { panic!("not pending: {answer:?}") };
+        let Progress::Pending {
+            state, progress, ..
+        } = answer
+        else {
+            panic!("not pending: {answer:?}")
+        };
         assert_eq!(progress, said);
         stepward::testing::resume(&state)
     }
@@ -230,26 +296,40 @@ mod tests {
     #[tokio::test]
     async fn done_stops_the_task_with_the_reason() {
         let look = mock!(Client::describe_tasks)
-            .match_requests(|request| request.cluster() == Some("production") && request.tasks() == [ID])
+            .match_requests(|request| {
+                request.cluster() == Some("production") && request.tasks() == [ID]
+            })
             .then_output(|| seen(task("RUNNING", "RUNNING")));
         // On the local cloud the task is stopped when the call returns.
-        let stop = mock!(Client::stop_task).then_output(|| StopTaskOutput::builder().task(stopped()).build());
+        let stop = mock!(Client::stop_task)
+            .then_output(|| StopTaskOutput::builder().task(stopped()).build());
         let ctx = context(&[&look, &stop]);
-        let Progress::Done(output) = step().run(&ctx, None).await.unwrap() else { panic!("not done") };
+        let Progress::Done(output) = step().run(&ctx, None).await.unwrap() else {
+            panic!("not done")
+        };
         assert!(!output.was_stopping);
-        assert_eq!((output.stopped_reason.as_deref(), output.service.as_deref()), (Some("stuck"), Some("web")));
+        assert_eq!(
+            (output.stopped_reason.as_deref(), output.service.as_deref()),
+            (Some("stuck"), Some("web"))
+        );
         assert_eq!(output.containers[0].exit_code, Some(143));
         let log = testing::log(&ctx);
-        assert!(log[1].contains("service web, which starts another task in its place"), "{log:?}");
+        assert!(
+            log[1].contains("service web, which starts another task in its place"),
+            "{log:?}"
+        );
     }
 
     #[tokio::test]
     async fn already_stopped_or_stopping_tasks_are_not_stopped_again() {
         let look = mock!(Client::describe_tasks).then_output(|| seen(stopped()));
-        let Progress::Done(output) = step().run(&context(&[&look]), None).await.unwrap() else { panic!("not done") };
+        let Progress::Done(output) = step().run(&context(&[&look]), None).await.unwrap() else {
+            panic!("not done")
+        };
         assert!(output.was_stopping);
 
-        let look = mock!(Client::describe_tasks).then_output(|| seen(task("STOPPED", "DEACTIVATING")));
+        let look =
+            mock!(Client::describe_tasks).then_output(|| seen(task("STOPPED", "DEACTIVATING")));
         let answer = step().run(&context(&[&look]), None).await.unwrap();
         resumed(answer, &format!("task {ID} is deactivating"));
     }
@@ -257,37 +337,92 @@ mod tests {
     #[tokio::test]
     async fn not_found_is_a_task_that_ecs_has_forgotten_and_a_cluster_that_does_not_exist() {
         let gone = mock!(Client::describe_tasks).then_output(|| {
-            let failure = Failure::builder().arn(format!("{ARN}:task/production/{ID}")).reason("MISSING").build();
+            let failure = Failure::builder()
+                .arn(format!("{ARN}:task/production/{ID}"))
+                .reason("MISSING")
+                .build();
             DescribeTasksOutput::builder().failures(failure).build()
         });
         let error = step().run(&context(&[&gone]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
-        assert!(error.message.contains("about an hour after it stopped"), "{error}");
+        assert!(
+            error.message.contains("about an hour after it stopped"),
+            "{error}"
+        );
 
         let no_cluster = mock!(Client::describe_tasks).then_error(|| {
-            DescribeTasksError::generic(ErrorMetadata::builder().code("ClusterNotFoundException").build())
+            DescribeTasksError::generic(
+                ErrorMetadata::builder()
+                    .code("ClusterNotFoundException")
+                    .build(),
+            )
         });
-        assert_eq!(step().run(&context(&[&no_cluster]), None).await.unwrap_err().name, ErrorName::NotFound);
+        assert_eq!(
+            step()
+                .run(&context(&[&no_cluster]), None)
+                .await
+                .unwrap_err()
+                .name,
+            ErrorName::NotFound
+        );
     }
 
     #[tokio::test]
     async fn invalid_parameters_are_refused_before_any_call() {
         step().validate().unwrap();
-        StopTask { task: format!("{ARN}:task/production/{ID}"), ..step() }.validate().unwrap();
-        StopTask { cluster: format!("{ARN}:cluster/production"), ..step() }.validate().unwrap();
+        StopTask {
+            task: format!("{ARN}:task/production/{ID}"),
+            ..step()
+        }
+        .validate()
+        .unwrap();
+        StopTask {
+            cluster: format!("{ARN}:cluster/production"),
+            ..step()
+        }
+        .validate()
+        .unwrap();
         for wrong in [
-            StopTask { cluster: "a/b".into(), ..step() },
-            StopTask { task: "*".into(), ..step() },
-            StopTask { task: format!("task/{ID}"), ..step() },
-            StopTask { task: format!("{ARN}:task/test/{ID}"), ..step() },
-            StopTask { task: format!("{ARN}:task/{ID}"), ..step() },
-            StopTask { reason: " ".into(), ..step() },
-            StopTask { reason: "x".repeat(256), ..step() },
+            StopTask {
+                cluster: "a/b".into(),
+                ..step()
+            },
+            StopTask {
+                task: "*".into(),
+                ..step()
+            },
+            StopTask {
+                task: format!("task/{ID}"),
+                ..step()
+            },
+            StopTask {
+                task: format!("{ARN}:task/test/{ID}"),
+                ..step()
+            },
+            StopTask {
+                task: format!("{ARN}:task/{ID}"),
+                ..step()
+            },
+            StopTask {
+                reason: " ".into(),
+                ..step()
+            },
+            StopTask {
+                reason: "x".repeat(256),
+                ..step()
+            },
         ] {
-            assert_eq!(wrong.validate().unwrap_err().name, ErrorName::InvalidInput, "{wrong:?}");
+            assert_eq!(
+                wrong.validate().unwrap_err().name,
+                ErrorName::InvalidInput,
+                "{wrong:?}"
+            );
         }
         let task = format!("arn:aws:ecs:us-east-1:222222222222:task/production/{ID}");
-        let elsewhere = StopTask { task, ..step() }.run(&context(&[]), None).await.unwrap_err();
+        let elsewhere = StopTask { task, ..step() }
+            .run(&context(&[]), None)
+            .await
+            .unwrap_err();
         assert_eq!(elsewhere.name, ErrorName::InvalidInput);
     }
 
@@ -296,7 +431,9 @@ mod tests {
         let look = mock!(Client::describe_tasks).then_output(|| seen(task("RUNNING", "RUNNING")));
         let stop = mock!(Client::stop_task)
             .sequence()
-            .error(|| StopTaskError::generic(ErrorMetadata::builder().code("ThrottlingException").build()))
+            .error(|| {
+                StopTaskError::generic(ErrorMetadata::builder().code("ThrottlingException").build())
+            })
             .output(|| StopTaskOutput::builder().task(stopped()).build())
             .build();
         let answer = step().run(&context(&[&look, &stop]), None).await.unwrap();
@@ -314,9 +451,17 @@ mod tests {
             .build();
         let stop = stops();
         let ctx = context(&[&look, &stop]);
-        let resume = resumed(step().run(&ctx, None).await.unwrap(), &format!("task {ID} is running"));
-        let resume = resumed(step().run(&ctx, Some(resume)).await.unwrap(), &format!("task {ID} is deprovisioning"));
-        let Progress::Done(output) = step().run(&ctx, Some(resume)).await.unwrap() else { panic!("not done") };
+        let resume = resumed(
+            step().run(&ctx, None).await.unwrap(),
+            &format!("task {ID} is running"),
+        );
+        let resume = resumed(
+            step().run(&ctx, Some(resume)).await.unwrap(),
+            &format!("task {ID} is deprovisioning"),
+        );
+        let Progress::Done(output) = step().run(&ctx, Some(resume)).await.unwrap() else {
+            panic!("not done")
+        };
         assert!(!output.was_stopping);
         assert_eq!(stop.num_calls(), 1);
     }
@@ -337,19 +482,28 @@ mod tests {
     async fn pending_again_when_called_after_a_lost_answer() {
         let look = mock!(Client::describe_tasks).then_output(|| seen(task("STOPPED", "RUNNING")));
         let stop = stops();
-        resumed(step().run(&context(&[&look, &stop]), None).await.unwrap(), &format!("task {ID} is running"));
+        resumed(
+            step().run(&context(&[&look, &stop]), None).await.unwrap(),
+            &format!("task {ID} is running"),
+        );
         assert_eq!(stop.num_calls(), 0);
     }
 
     #[tokio::test]
     async fn failed_descriptions_give_ecss_reason() {
         let look = mock!(Client::describe_tasks).then_output(|| {
-            let failure = Failure::builder().reason("Internal failure").detail("try later").build();
+            let failure = Failure::builder()
+                .reason("Internal failure")
+                .detail("try later")
+                .build();
             DescribeTasksOutput::builder().failures(failure).build()
         });
         let error = step().run(&context(&[&look]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        assert!(error.message.contains("Internal failure: try later"), "{error}");
+        assert!(
+            error.message.contains("Internal failure: try later"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -357,21 +511,55 @@ mod tests {
         prove::<StopTask>(&[], async |scene| {
             let ecs = scene.client(Client::new);
             let (cluster, family) = (scene.name("cluster"), scene.name("web"));
-            ecs.create_cluster().cluster_name(&cluster).send().await.unwrap();
-            let app = ContainerDefinition::builder().name("app").image("app").memory(64).build();
-            ecs.register_task_definition().family(&family).container_definitions(app).send().await.unwrap();
-            let started = ecs.run_task().cluster(&cluster).task_definition(&family).send().await.unwrap();
+            ecs.create_cluster()
+                .cluster_name(&cluster)
+                .send()
+                .await
+                .unwrap();
+            let app = ContainerDefinition::builder()
+                .name("app")
+                .image("app")
+                .memory(64)
+                .build();
+            ecs.register_task_definition()
+                .family(&family)
+                .container_definitions(app)
+                .send()
+                .await
+                .unwrap();
+            let started = ecs
+                .run_task()
+                .cluster(&cluster)
+                .task_definition(&family)
+                .send()
+                .await
+                .unwrap();
             json!({ "cluster": cluster, "task": started.tasks()[0].task_arn(), "reason": "stuck" })
         });
     }
 
     #[test]
     fn the_session_can_stop_this_task_only() {
-        let place = Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
+        let place = Place {
+            partition: "aws".into(),
+            region: "eu-west-1".into(),
+            account_id: "222222222222".into(),
+        };
         let task = format!("{ARN}:task/production/{ID}");
-        for step in [step(), StopTask { task: task.clone(), ..step() }] {
+        for step in [
+            step(),
+            StopTask {
+                task: task.clone(),
+                ..step()
+            },
+        ] {
             let policy = step.permissions().session_policy(&place).unwrap();
-            assert!(policy.contains(&format!(r#""Resource":["{task}","{ARN}:cluster/production"]"#)), "{policy}");
+            assert!(
+                policy.contains(&format!(
+                    r#""Resource":["{task}","{ARN}:cluster/production"]"#
+                )),
+                "{policy}"
+            );
         }
     }
 }

@@ -3,7 +3,9 @@
 use crate::error::elb_error;
 use crate::{check, find};
 use aws_sdk_elasticloadbalancingv2::Client;
-use aws_sdk_elasticloadbalancingv2::types::{TargetGroup, TargetHealthDescription, TargetHealthStateEnum};
+use aws_sdk_elasticloadbalancingv2::types::{
+    TargetGroup, TargetHealthDescription, TargetHealthStateEnum,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
@@ -13,15 +15,16 @@ const NAMED: usize = 20;
 
 /// Find the targets of a load balancer that are not healthy.
 ///
-/// It looks once at every target group of an Application, Network or Gateway load balancer. A target is listed once for
-/// each target group and port that it is registered with. Listed is every state but `healthy`: `unhealthy`, and also
-/// `initial` (its first checks run), `draining` and `unhealthy.draining` (it is being taken out), `unused` (it gets no
-/// requests: its zone is not enabled, say, or its instance is stopped) and `unavailable` (its health checks are
-/// switched off, as with most Lambda functions). The reason tells more. A Classic load balancer has no target groups
-/// and is `NotFound`.
+/// It looks once at every target group of an Application, Network or Gateway load balancer. A
+/// target is listed once for each target group and port that it is registered with. Listed is every
+/// state but `healthy`: `unhealthy`, and also `initial` (its first checks run), `draining` and
+/// `unhealthy.draining` (it is being taken out), `unused` (it gets no requests: its zone is not
+/// enabled, say, or its instance is stopped) and `unavailable` (its health checks are switched off,
+/// as with most Lambda functions). The reason tells more. A Classic load balancer has no target
+/// groups and is `NotFound`.
 ///
-/// It changes nothing. With `fail_if_unhealthy` one listed target, in any of these states, fails the step; the error
-/// names the first 20, and the step's log in CloudWatch Logs all.
+/// It changes nothing. With `fail_if_unhealthy` one listed target, in any of these states, fails
+/// the step; the error names the first 20, and the step's log in CloudWatch Logs all.
 ///
 /// Proven on the local cloud, where every target is healthy; all other states rest on unit tests.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -74,15 +77,24 @@ impl Unhealthy {
     /// `None` for one that is healthy.
     fn of(group: &TargetGroup, seen: TargetHealthDescription) -> Option<Self> {
         let (target, health) = (seen.target.as_ref(), seen.target_health);
-        let state = health.as_ref().and_then(|health| health.state()).map_or("unknown", TargetHealthStateEnum::as_str);
+        let state = health
+            .as_ref()
+            .and_then(|health| health.state())
+            .map_or("unknown", TargetHealthStateEnum::as_str);
         if state == TargetHealthStateEnum::Healthy.as_str() {
             return None;
         }
         Some(Self {
-            id: target.and_then(|target| target.id()).unwrap_or_default().to_owned(),
+            id: target
+                .and_then(|target| target.id())
+                .unwrap_or_default()
+                .to_owned(),
             port: target.and_then(|target| target.port),
             state: state.to_owned(),
-            reason: health.as_ref().and_then(|health| health.reason()).map(|reason| reason.as_str().to_owned()),
+            reason: health
+                .as_ref()
+                .and_then(|health| health.reason())
+                .map(|reason| reason.as_str().to_owned()),
             description: health.and_then(|health| health.description),
             target_group: group.target_group_name().unwrap_or_default().to_owned(),
             target_group_arn: group.target_group_arn().unwrap_or_default().to_owned(),
@@ -92,19 +104,32 @@ impl Unhealthy {
     fn line(&self) -> String {
         let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
         let reason = self.description.as_ref().or(self.reason.as_ref());
-        let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-        format!("{}{port} in {} is {}{reason}", self.id, self.target_group, self.state)
+        let reason = reason
+            .map(|reason| format!(": {reason}"))
+            .unwrap_or_default();
+        format!(
+            "{}{port} in {} is {}{reason}",
+            self.id, self.target_group, self.state
+        )
     }
 }
 
 impl Step for UnhealthyTargets {
     const NAME: &'static str = "elb-unhealthy-targets";
     const RUNDECK: &'static [&'static str] = &["aws-target-elb"];
-    const EXAMPLES: &'static [&'static str] =
-        &[r#"{ "load_balancer": "shop" }"#, r#"{ "load_balancer": "shop", "fail_if_unhealthy": true }"#];
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{ "load_balancer": "shop" }"#,
+        r#"{ "load_balancer": "shop", "fail_if_unhealthy": true }"#,
+    ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "No such load balancer is in the account and Region, or it is a Classic one."),
-        (ErrorName::StepFailed, "Targets are not healthy, and `fail_if_unhealthy` is set; the message names them."),
+        (
+            ErrorName::NotFound,
+            "No such load balancer is in the account and Region, or it is a Classic one.",
+        ),
+        (
+            ErrorName::StepFailed,
+            "Targets are not healthy, and `fail_if_unhealthy` is set; the message names them.",
+        ),
     ];
     type Output = Health;
 
@@ -133,21 +158,36 @@ impl Step for UnhealthyTargets {
             unhealthy: Vec::new(),
             load_balancer_arn: arn,
         };
-        let request = elb.describe_target_groups().load_balancer_arn(&health.load_balancer_arn);
+        let request = elb
+            .describe_target_groups()
+            .load_balancer_arn(&health.load_balancer_arn);
         let mut groups = request.into_paginator().items().send();
         while let Some(group) = groups.next().await {
             let group = group.map_err(elb_error)?;
-            let request = elb.describe_target_health().set_target_group_arn(group.target_group_arn.clone());
-            let seen = request.send().await.map_err(elb_error)?.target_health_descriptions.unwrap_or_default();
+            let request = elb
+                .describe_target_health()
+                .set_target_group_arn(group.target_group_arn.clone());
+            let seen = request
+                .send()
+                .await
+                .map_err(elb_error)?
+                .target_health_descriptions
+                .unwrap_or_default();
             health.target_groups += 1;
             health.targets += seen.len();
-            health.unhealthy.extend(seen.into_iter().filter_map(|seen| Unhealthy::of(&group, seen)));
+            health.unhealthy.extend(
+                seen.into_iter()
+                    .filter_map(|seen| Unhealthy::of(&group, seen)),
+            );
         }
         for target in &health.unhealthy {
             ctx.log(target.line());
         }
         // Jobs that come from Rundeck look for this sentence, whatever the number.
-        ctx.log(format_args!("Found {} unhealthy instances.", health.unhealthy.len()));
+        ctx.log(format_args!(
+            "Found {} unhealthy instances.",
+            health.unhealthy.len()
+        ));
         if self.fail_if_unhealthy && !health.unhealthy.is_empty() {
             return Err(ErrorName::StepFailed.because(failure(&health)));
         }
@@ -156,13 +196,22 @@ impl Step for UnhealthyTargets {
 }
 
 fn failure(health: &Health) -> String {
-    let Health { load_balancer, targets, unhealthy, .. } = health;
+    let Health {
+        load_balancer,
+        targets,
+        unhealthy,
+        ..
+    } = health;
     let mut named: Vec<_> = unhealthy.iter().take(NAMED).map(Unhealthy::line).collect();
     if unhealthy.len() > NAMED {
-        named.push(format!("{} more are in the log of this step in CloudWatch Logs", unhealthy.len() - NAMED));
+        named.push(format!(
+            "{} more are in the log of this step in CloudWatch Logs",
+            unhealthy.len() - NAMED
+        ));
     }
     let (count, named) = (unhealthy.len(), named.join("; "));
-    // The log of a step that fails is not in its answer: the sentence that imported jobs look for is here, too.
+    // The log of a step that fails is not in its answer: the sentence that imported jobs look for
+    // is here, too.
     format!(
         "Found {count} unhealthy instances. {count} of {targets} targets of {load_balancer} are not healthy: {named}"
     )
@@ -178,8 +227,8 @@ mod tests {
         DescribeTargetHealthError, DescribeTargetHealthOutput,
     };
     use aws_sdk_elasticloadbalancingv2::types::{
-        Action, ActionTypeEnum, LoadBalancer, ProtocolEnum, TargetDescription, TargetHealth, TargetHealthReasonEnum,
-        TargetTypeEnum,
+        Action, ActionTypeEnum, LoadBalancer, ProtocolEnum, TargetDescription, TargetHealth,
+        TargetHealthReasonEnum, TargetTypeEnum,
     };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
@@ -194,21 +243,32 @@ mod tests {
     const ARN: &str = "arn:aws:elasticloadbalancing:eu-west-1:222222222222:loadbalancer/app/shop/50dc6c495c0c9188";
 
     fn step(load_balancer: &str, fail_if_unhealthy: bool) -> UnhealthyTargets {
-        let params = json!({ "load_balancer": load_balancer, "fail_if_unhealthy": fail_if_unhealthy });
+        let params =
+            json!({ "load_balancer": load_balancer, "fail_if_unhealthy": fail_if_unhealthy });
         serde_json::from_value(params).unwrap()
     }
 
     fn by_name() -> Rule {
         mock!(Client::describe_load_balancers)
-            .match_requests(|request| request.names() == ["shop"] && request.load_balancer_arns().is_empty())
+            .match_requests(|request| {
+                request.names() == ["shop"] && request.load_balancer_arns().is_empty()
+            })
             .then_output(|| {
-                let shop = LoadBalancer::builder().load_balancer_name("shop").load_balancer_arn(ARN).build();
-                DescribeLoadBalancersOutput::builder().load_balancers(shop).build()
+                let shop = LoadBalancer::builder()
+                    .load_balancer_name("shop")
+                    .load_balancer_arn(ARN)
+                    .build();
+                DescribeLoadBalancersOutput::builder()
+                    .load_balancers(shop)
+                    .build()
             })
     }
 
     fn group(name: &str) -> TargetGroup {
-        TargetGroup::builder().target_group_name(name).target_group_arn(format!("arn:{name}")).build()
+        TargetGroup::builder()
+            .target_group_name(name)
+            .target_group_arn(format!("arn:{name}"))
+            .build()
     }
 
     /// Two target groups, `web` and `api`, on two pages.
@@ -216,8 +276,17 @@ mod tests {
         mock!(Client::describe_target_groups)
             .match_requests(|request| request.load_balancer_arn() == Some(ARN))
             .sequence()
-            .output(|| DescribeTargetGroupsOutput::builder().target_groups(group("web")).next_marker("more").build())
-            .output(|| DescribeTargetGroupsOutput::builder().target_groups(group("api")).build())
+            .output(|| {
+                DescribeTargetGroupsOutput::builder()
+                    .target_groups(group("web"))
+                    .next_marker("more")
+                    .build()
+            })
+            .output(|| {
+                DescribeTargetGroupsOutput::builder()
+                    .target_groups(group("api"))
+                    .build()
+            })
             .build()
     }
 
@@ -229,10 +298,15 @@ mod tests {
                 health = health.reason(reason).description("Health checks failed");
             }
             let target = TargetDescription::builder().id(*id).port(80).build();
-            TargetHealthDescription::builder().target(target).target_health(health.build()).build()
+            TargetHealthDescription::builder()
+                .target(target)
+                .target_health(health.build())
+                .build()
         };
         let targets = targets.iter().map(describe).collect();
-        DescribeTargetHealthOutput::builder().set_target_health_descriptions(Some(targets)).build()
+        DescribeTargetHealthOutput::builder()
+            .set_target_health_descriptions(Some(targets))
+            .build()
     }
 
     fn health(group: &'static str, targets: &'static [(&str, TargetHealthStateEnum)]) -> Rule {
@@ -241,8 +315,10 @@ mod tests {
             .then_output(|| seen(targets))
     }
 
-    const WEB: &[(&str, TargetHealthStateEnum)] =
-        &[("i-1", TargetHealthStateEnum::Healthy), ("i-2", TargetHealthStateEnum::Unhealthy)];
+    const WEB: &[(&str, TargetHealthStateEnum)] = &[
+        ("i-1", TargetHealthStateEnum::Healthy),
+        ("i-2", TargetHealthStateEnum::Unhealthy),
+    ];
     const API: &[(&str, TargetHealthStateEnum)] = &[
         ("i-3", TargetHealthStateEnum::Draining),
         ("i-4", TargetHealthStateEnum::Initial),
@@ -256,9 +332,15 @@ mod tests {
         let (load_balancer, groups) = (by_name(), groups());
         let (web, api) = (health("arn:web", WEB), health("arn:api", API));
         let rules = [&load_balancer, &groups, &web, &api];
-        let ctx = testing::context(mock_client!(aws_sdk_elasticloadbalancingv2, RuleMode::MatchAny, rules));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_elasticloadbalancingv2,
+            RuleMode::MatchAny,
+            rules
+        ));
 
-        let Progress::Done(output) = step("shop", false).run(&ctx, None).await.unwrap() else { panic!("not done") };
+        let Progress::Done(output) = step("shop", false).run(&ctx, None).await.unwrap() else {
+            panic!("not done")
+        };
 
         assert_eq!((output.target_groups, output.targets), (2, 7));
         assert_eq!(
@@ -273,8 +355,19 @@ mod tests {
                 "target_group_arn": "arn:web",
             })
         );
-        let states: Vec<_> = output.unhealthy.iter().map(|target| target.state.as_str()).collect();
-        let expected = ["unhealthy", "draining", "initial", "unused", "unavailable", "unhealthy.draining"];
+        let states: Vec<_> = output
+            .unhealthy
+            .iter()
+            .map(|target| target.state.as_str())
+            .collect();
+        let expected = [
+            "unhealthy",
+            "draining",
+            "initial",
+            "unused",
+            "unavailable",
+            "unhealthy.draining",
+        ];
         assert_eq!(states, expected);
         let log = testing::log(&ctx);
         assert_eq!(log[0], "i-2:80 in web is unhealthy: Health checks failed");
@@ -284,27 +377,46 @@ mod tests {
     #[tokio::test]
     async fn done_by_arn() {
         let load_balancer = mock!(Client::describe_load_balancers)
-            .match_requests(|request| request.load_balancer_arns() == [ARN] && request.names().is_empty())
+            .match_requests(|request| {
+                request.load_balancer_arns() == [ARN] && request.names().is_empty()
+            })
             .then_output(|| {
-                let shop = LoadBalancer::builder().load_balancer_name("shop").load_balancer_arn(ARN).build();
-                DescribeLoadBalancersOutput::builder().load_balancers(shop).build()
+                let shop = LoadBalancer::builder()
+                    .load_balancer_name("shop")
+                    .load_balancer_arn(ARN)
+                    .build();
+                DescribeLoadBalancersOutput::builder()
+                    .load_balancers(shop)
+                    .build()
             });
-        let groups =
-            mock!(Client::describe_target_groups).then_output(|| DescribeTargetGroupsOutput::builder().build());
+        let groups = mock!(Client::describe_target_groups)
+            .then_output(|| DescribeTargetGroupsOutput::builder().build());
         let rules = [&load_balancer, &groups];
         let ctx = testing::context(mock_client!(aws_sdk_elasticloadbalancingv2, rules));
-        let Progress::Done(output) = step(ARN, false).run(&ctx, None).await.unwrap() else { panic!("not done") };
-        assert_eq!((output.load_balancer.as_str(), output.target_groups), ("shop", 0));
+        let Progress::Done(output) = step(ARN, false).run(&ctx, None).await.unwrap() else {
+            panic!("not done")
+        };
+        assert_eq!(
+            (output.load_balancer.as_str(), output.target_groups),
+            ("shop", 0)
+        );
     }
 
     #[tokio::test]
     async fn already_healthy_targets_are_success_also_when_others_would_fail() {
-        const HEALTHY: &[(&str, TargetHealthStateEnum)] = &[("i-1", TargetHealthStateEnum::Healthy)];
+        const HEALTHY: &[(&str, TargetHealthStateEnum)] =
+            &[("i-1", TargetHealthStateEnum::Healthy)];
         let (load_balancer, groups) = (by_name(), groups());
         let (web, api) = (health("arn:web", HEALTHY), health("arn:api", HEALTHY));
         let rules = [&load_balancer, &groups, &web, &api];
-        let ctx = testing::context(mock_client!(aws_sdk_elasticloadbalancingv2, RuleMode::MatchAny, rules));
-        let Progress::Done(output) = step("shop", true).run(&ctx, None).await.unwrap() else { panic!("not done") };
+        let ctx = testing::context(mock_client!(
+            aws_sdk_elasticloadbalancingv2,
+            RuleMode::MatchAny,
+            rules
+        ));
+        let Progress::Done(output) = step("shop", true).run(&ctx, None).await.unwrap() else {
+            panic!("not done")
+        };
         assert!(output.unhealthy.is_empty());
         assert_eq!(testing::log(&ctx), ["Found 0 unhealthy instances."]);
     }
@@ -312,12 +424,23 @@ mod tests {
     #[tokio::test]
     async fn not_found_tells_of_classic_load_balancers() {
         let absent = mock!(Client::describe_load_balancers).then_error(|| {
-            DescribeLoadBalancersError::generic(ErrorMetadata::builder().code("LoadBalancerNotFound").build())
+            DescribeLoadBalancersError::generic(
+                ErrorMetadata::builder()
+                    .code("LoadBalancerNotFound")
+                    .build(),
+            )
         });
         let classic = "arn:aws:elasticloadbalancing:eu-west-1:222222222222:loadbalancer/shop";
         for load_balancer in ["shop", classic] {
-            let ctx = testing::context(mock_client!(aws_sdk_elasticloadbalancingv2, RuleMode::MatchAny, [&absent]));
-            let error = step(load_balancer, false).run(&ctx, None).await.unwrap_err();
+            let ctx = testing::context(mock_client!(
+                aws_sdk_elasticloadbalancingv2,
+                RuleMode::MatchAny,
+                [&absent]
+            ));
+            let error = step(load_balancer, false)
+                .run(&ctx, None)
+                .await
+                .unwrap_err();
             assert_eq!(error.name, ErrorName::NotFound);
             assert!(error.message.contains("Classic"), "{error}");
         }
@@ -330,7 +453,8 @@ mod tests {
             step(good, false).validate().unwrap();
         }
         let long = "a".repeat(33);
-        let group = "arn:aws:elasticloadbalancing:eu-west-1:222222222222:targetgroup/web/50dc6c495c0c9188";
+        let group =
+            "arn:aws:elasticloadbalancing:eu-west-1:222222222222:targetgroup/web/50dc6c495c0c9188";
         for bad in ["", "shop_1", "*", &long, "arn:aws:s3:::shop", group] {
             let error = step(bad, false).validate().unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
@@ -343,13 +467,23 @@ mod tests {
         let (load_balancer, groups) = (by_name(), groups());
         let health = mock!(Client::describe_target_health)
             .sequence()
-            .error(|| DescribeTargetHealthError::generic(ErrorMetadata::builder().code("Throttling").build()))
+            .error(|| {
+                DescribeTargetHealthError::generic(
+                    ErrorMetadata::builder().code("Throttling").build(),
+                )
+            })
             .output(|| seen(WEB))
             .output(|| seen(API))
             .build();
         let rules = [&load_balancer, &groups, &health];
-        let ctx = testing::context(mock_client!(aws_sdk_elasticloadbalancingv2, RuleMode::MatchAny, rules));
-        let Progress::Done(output) = step("shop", false).run(&ctx, None).await.unwrap() else { panic!("not done") };
+        let ctx = testing::context(mock_client!(
+            aws_sdk_elasticloadbalancingv2,
+            RuleMode::MatchAny,
+            rules
+        ));
+        let Progress::Done(output) = step("shop", false).run(&ctx, None).await.unwrap() else {
+            panic!("not done")
+        };
         assert_eq!((output.targets, health.num_calls()), (7, 3));
     }
 
@@ -358,38 +492,71 @@ mod tests {
         let (load_balancer, groups) = (by_name(), groups());
         let (web, api) = (health("arn:web", WEB), health("arn:api", API));
         let rules = [&load_balancer, &groups, &web, &api];
-        let ctx = testing::context(mock_client!(aws_sdk_elasticloadbalancingv2, RuleMode::MatchAny, rules));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_elasticloadbalancingv2,
+            RuleMode::MatchAny,
+            rules
+        ));
         let error = step("shop", true).run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         let begin = "Found 6 unhealthy instances. 6 of 7 targets of shop are not healthy: \
                      i-2:80 in web is unhealthy: Health checks failed; i-3:80 in api is draining; ";
         assert!(error.message.starts_with(begin), "{error}");
-        assert_eq!(testing::log(&ctx).last().unwrap(), "Found 6 unhealthy instances.");
+        assert_eq!(
+            testing::log(&ctx).last().unwrap(),
+            "Found 6 unhealthy instances."
+        );
     }
 
     #[tokio::test]
     async fn failed_says_where_the_rest_is_when_there_are_many() {
-        let groups = mock!(Client::describe_target_groups)
-            .then_output(|| DescribeTargetGroupsOutput::builder().target_groups(group("web")).build());
+        let groups = mock!(Client::describe_target_groups).then_output(|| {
+            DescribeTargetGroupsOutput::builder()
+                .target_groups(group("web"))
+                .build()
+        });
         let many = mock!(Client::describe_target_health)
             .then_output(|| seen(&vec![("i-1", TargetHealthStateEnum::Unhealthy); 23]));
         let rules = [&by_name(), &groups, &many];
-        let ctx = testing::context(mock_client!(aws_sdk_elasticloadbalancingv2, RuleMode::MatchAny, rules));
-        let message = step("shop", true).run(&ctx, None).await.unwrap_err().message;
-        assert!(message.starts_with("Found 23 unhealthy instances. "), "{message}");
-        assert!(message.ends_with("; 3 more are in the log of this step in CloudWatch Logs"), "{message}");
+        let ctx = testing::context(mock_client!(
+            aws_sdk_elasticloadbalancingv2,
+            RuleMode::MatchAny,
+            rules
+        ));
+        let message = step("shop", true)
+            .run(&ctx, None)
+            .await
+            .unwrap_err()
+            .message;
+        assert!(
+            message.starts_with("Found 23 unhealthy instances. "),
+            "{message}"
+        );
+        assert!(
+            message.ends_with("; 3 more are in the log of this step in CloudWatch Logs"),
+            "{message}"
+        );
     }
 
     #[tokio::test]
     async fn invalid_arns_of_elsewhere_are_refused_before_any_call() {
-        for place in
-            ["aws:elasticloadbalancing:us-east-1:222222222222", "aws:elasticloadbalancing:eu-west-1:333333333333"]
-        {
+        for place in [
+            "aws:elasticloadbalancing:us-east-1:222222222222",
+            "aws:elasticloadbalancing:eu-west-1:333333333333",
+        ] {
             let elsewhere = format!("arn:{place}:loadbalancer/app/shop/50dc6c495c0c9188");
-            let ctx = testing::context(mock_client!(aws_sdk_elasticloadbalancingv2, &[] as &[&Rule]));
+            let ctx = testing::context(mock_client!(
+                aws_sdk_elasticloadbalancingv2,
+                &[] as &[&Rule]
+            ));
             let error = step(&elsewhere, false).run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
-            assert!(error.message.contains("account 222222222222 and Region eu-west-1"), "{error}");
+            assert!(
+                error
+                    .message
+                    .contains("account 222222222222 and Region eu-west-1"),
+                "{error}"
+            );
         }
     }
 
@@ -399,14 +566,38 @@ mod tests {
             let elb = scene.client(Client::new);
             let (name, web) = (scene.name("shop"), scene.name("web"));
             let made = elb.create_load_balancer().name(&name).send().await.unwrap();
-            let arn = made.load_balancers()[0].load_balancer_arn().unwrap().to_owned();
-            let target_group = elb.create_target_group().name(web).target_type(TargetTypeEnum::Ip);
-            let target_group = target_group.protocol(ProtocolEnum::Http).port(80).vpc_id("vpc-1").send().await.unwrap();
+            let arn = made.load_balancers()[0]
+                .load_balancer_arn()
+                .unwrap()
+                .to_owned();
+            let target_group = elb
+                .create_target_group()
+                .name(web)
+                .target_type(TargetTypeEnum::Ip);
+            let target_group = target_group
+                .protocol(ProtocolEnum::Http)
+                .port(80)
+                .vpc_id("vpc-1")
+                .send()
+                .await
+                .unwrap();
             let group = target_group.target_groups()[0].target_group_arn().unwrap();
             let target = TargetDescription::builder().id("10.0.0.1").port(80).build();
-            elb.register_targets().target_group_arn(group).targets(target).send().await.unwrap();
-            let forward = Action::builder().r#type(ActionTypeEnum::Forward).target_group_arn(group).build();
-            let listener = elb.create_listener().load_balancer_arn(arn).protocol(ProtocolEnum::Http).port(80);
+            elb.register_targets()
+                .target_group_arn(group)
+                .targets(target)
+                .send()
+                .await
+                .unwrap();
+            let forward = Action::builder()
+                .r#type(ActionTypeEnum::Forward)
+                .target_group_arn(group)
+                .build();
+            let listener = elb
+                .create_listener()
+                .load_balancer_arn(arn)
+                .protocol(ProtocolEnum::Http)
+                .port(80);
             listener.default_actions(forward).send().await.unwrap();
             json!({ "load_balancer": name })
         });

@@ -14,46 +14,52 @@ use stepward::model::input::require;
 use stepward::model::permissions::{Place, arn, literal};
 use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
 
-/// How long an answer is waited for. The step's own function ends after 60 seconds, starting up included.
+/// How long an answer is waited for. The step's own function ends after 60 seconds, starting up
+/// included.
 const WAIT: Duration = Duration::from_secs(45);
-/// In bytes, encoded. <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html> (`X-Amz-Client-Context`)
+/// In bytes, encoded. <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>
+/// (`X-Amz-Client-Context`)
 const CONTEXT_LIMIT: usize = 3_583;
 /// The key in the client context's `custom` that the step adds.
 const TOKEN: &str = "stepward_token";
 
 /// Invoke a Lambda function.
 ///
-/// `Request` waits for the function and answers what it returned, with the last 4 KB of its log. A function that fails
-/// makes the step `StepFailed`, with the error's type and message and the log's last lines.
+/// `Request` waits for the function and answers what it returned, with the last 4 KB of its log. A
+/// function that fails makes the step `StepFailed`, with the error's type and message and the log's
+/// last lines.
 ///
-/// The step waits for 45 seconds. A function may run for up to 15 minutes: one that has not answered by then ends the
-/// step as `StepFailed`, may still run, and its result is lost. Invoke what takes long as `Event`: Lambda puts the
-/// payload into a queue, the step is done at once, and Lambda calls the function, up to two more times if it fails. The
-/// step does not hear of the result; give the function a destination for it. Stopping the job stops no function that
-/// runs.
+/// The step waits for 45 seconds. A function may run for up to 15 minutes: one that has not
+/// answered by then ends the step as `StepFailed`, may still run, and its result is lost. Invoke
+/// what takes long as `Event`: Lambda puts the payload into a queue, the step is done at once, and
+/// Lambda calls the function, up to two more times if it fails. The step does not hear of the
+/// result; give the function a destination for it. Stopping the job stops no function that runs.
 ///
-/// A `Request` whose answer does not come is not sent again, as an invocation can be neither looked up nor taken back:
-/// it is `StepFailed`, which state machines do not retry by themselves. A job whose function may well run twice matches
-/// `StepFailed` in a `Retry` of its own; that retries a function that failed, too.
+/// A `Request` whose answer does not come is not sent again, as an invocation can be neither looked
+/// up nor taken back: it is `StepFailed`, which state machines do not retry by themselves. A job
+/// whose function may well run twice matches `StepFailed` in a `Retry` of its own; that retries a
+/// function that failed, too.
 ///
-/// The function may be invoked more than once for one step all the same: when the answer of the step itself is lost,
-/// and when Lambda does not confirm an `Event`, which is `TimedOut`, the job calls the step again. So that a function
-/// can tell, each `Request` has `custom.stepward_token` in its client context: 64 characters that are the same for
-/// every call for the same step of the same execution. An `Event` has no client context; put something into its payload
-/// to know a repeated one by. What Lambda refuses because of throttling did not run, and is sent again.
+/// The function may be invoked more than once for one step all the same: when the answer of the
+/// step itself is lost, and when Lambda does not confirm an `Event`, which is `TimedOut`, the job
+/// calls the step again. So that a function can tell, each `Request` has `custom.stepward_token` in
+/// its client context: 64 characters that are the same for every call for the same step of the same
+/// execution. An `Event` has no client context; put something into its payload to know a repeated
+/// one by. What Lambda refuses because of throttling did not run, and is sent again.
 ///
-/// Lambda takes payloads of up to 6 MB, and of 1 MB for `Event`; a job carries less, 256 KiB in all. Lambda charges for
-/// each invocation and its duration.
+/// Lambda takes payloads of up to 6 MB, and of 1 MB for `Event`; a job carries less, 256 KiB in
+/// all. Lambda charges for each invocation and its duration.
 ///
-/// Proven on the local cloud with a function in Python. It shows no client context to functions and loses no answers:
-/// those rest on unit tests.
+/// Proven on the local cloud with a function in Python. It shows no client context to functions and
+/// loses no answers: those rest on unit tests.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Invoke {
-    /// The function's name, its ARN, or `account:function:name`; each also with `:` and a version or an alias. An ARN
-    /// must be in the account and Region that the step works in.
+    /// The function's name, its ARN, or `account:function:name`; each also with `:` and a version
+    /// or an alias. An ARN must be in the account and Region that the step works in.
     function_name: String,
-    /// What the function gets: any JSON, where text is passed on as a JSON string; an empty object by default.
+    /// What the function gets: any JSON, where text is passed on as a JSON string; an empty object
+    /// by default.
     #[serde(default)]
     payload: Option<Value>,
     /// `Request`, the default, to wait for the answer, or `Event` to have it run later.
@@ -61,8 +67,9 @@ pub struct Invoke {
     invocation_type: Invocation,
     /// The version or alias; the unpublished version, `$LATEST`, by default.
     qualifier: Option<String>,
-    /// A JSON object that the function finds as its client context, 3,583 bytes at most in base64, which are about
-    /// 2,600 here. Keys of one's own belong into its object `custom`. Not for `Event`.
+    /// A JSON object that the function finds as its client context, 3,583 bytes at most in base64,
+    /// which are about 2,600 here. Keys of one's own belong into its object `custom`. Not for
+    /// `Event`.
     client_context: Option<Map<String, Value>>,
 }
 
@@ -106,18 +113,42 @@ impl<'a> Function<'a> {
     fn parse(text: &'a str) -> Option<Self> {
         let parts: Vec<_> = text.split(':').collect();
         let (start, name) = match parts[..] {
-            ["arn", partition, "lambda", region, account, "function", ref name @ ..] => {
+            [
+                "arn",
+                partition,
+                "lambda",
+                region,
+                account,
+                "function",
+                ref name @ ..,
+            ] => {
                 let (partition, region, account) = (Some(partition), Some(region), Some(account));
-                (Self { partition, region, account, ..Self::default() }, name)
+                (
+                    Self {
+                        partition,
+                        region,
+                        account,
+                        ..Self::default()
+                    },
+                    name,
+                )
             }
-            [account, "function", ref name @ ..] if !name.is_empty() => {
-                (Self { account: Some(account), ..Self::default() }, name)
-            }
+            [account, "function", ref name @ ..] if !name.is_empty() => (
+                Self {
+                    account: Some(account),
+                    ..Self::default()
+                },
+                name,
+            ),
             _ => (Self::default(), &parts[..]),
         };
         match *name {
             [name] => Some(Self { name, ..start }),
-            [name, qualifier] => Some(Self { name, qualifier: Some(qualifier), ..start }),
+            [name, qualifier] => Some(Self {
+                name,
+                qualifier: Some(qualifier),
+                ..start
+            }),
             _ => None,
         }
     }
@@ -134,7 +165,10 @@ impl Invoke {
     /// The function with the qualifier that is asked for, wherever it stands.
     fn function(&self) -> Option<Function<'_>> {
         let function = Function::parse(&self.function_name)?;
-        Some(Function { qualifier: function.qualifier.or(self.qualifier.as_deref()), ..function })
+        Some(Function {
+            qualifier: function.qualifier.or(self.qualifier.as_deref()),
+            ..function
+        })
     }
 
     /// The client context with the token in it, encoded.
@@ -154,68 +188,118 @@ impl Step for Invoke {
         r#"{ "function_name": "rotate-logs", "qualifier": "live", "invocation_type": "Event" }"#,
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::InvalidInput, "The ARN is of another account or Region, or Lambda refuses the parameters."),
-        (ErrorName::NotFound, "The account has no such function, version or alias in the Region."),
-        (ErrorName::Conflict, "The function is being created or changed; run the job again later."),
+        (
+            ErrorName::InvalidInput,
+            "The ARN is of another account or Region, or Lambda refuses the parameters.",
+        ),
+        (
+            ErrorName::NotFound,
+            "The account has no such function, version or alias in the Region.",
+        ),
+        (
+            ErrorName::Conflict,
+            "The function is being created or changed; run the job again later.",
+        ),
         (
             ErrorName::StepFailed,
             "The function failed, Lambda could not start it, or no answer came within 45 seconds: then it may have \
              run, or may still run. The message says which.",
         ),
-        (ErrorName::TimedOut, "Lambda did not confirm an `Event`; it may be in the queue all the same."),
+        (
+            ErrorName::TimedOut,
+            "Lambda did not confirm an `Event`; it may be in the queue all the same.",
+        ),
     ];
     type Output = Invoked;
 
     fn validate(&self) -> Result<(), StepError> {
-        let legal =
-            |text: &str, more: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || more.contains(b as char));
+        let legal = |text: &str, more: &str| {
+            text.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || more.contains(b as char))
+        };
         let function = Function::parse(&self.function_name).unwrap_or_default();
-        require((1..=64).contains(&function.name.len()) && legal(function.name, "-_"), || {
-            format!("function_name `{}` is not the name of a function, nor its ARN", self.function_name)
-        })?;
-        require(self.qualifier.is_none() || function.qualifier.is_none(), || {
-            "give the version or alias in function_name or as qualifier, not both".into()
-        })?;
+        require(
+            (1..=64).contains(&function.name.len()) && legal(function.name, "-_"),
+            || {
+                format!(
+                    "function_name `{}` is not the name of a function, nor its ARN",
+                    self.function_name
+                )
+            },
+        )?;
+        require(
+            self.qualifier.is_none() || function.qualifier.is_none(),
+            || "give the version or alias in function_name or as qualifier, not both".into(),
+        )?;
         let qualifier = function.qualifier.or(self.qualifier.as_deref());
-        require(qualifier.is_none_or(|text| (1..=128).contains(&text.len()) && legal(text, "-_$.")), || {
-            format!("`{}` is not a version or an alias", qualifier.unwrap_or_default())
-        })?;
-        let Some(context) = &self.client_context else { return Ok(()) };
+        require(
+            qualifier.is_none_or(|text| (1..=128).contains(&text.len()) && legal(text, "-_$.")),
+            || {
+                format!(
+                    "`{}` is not a version or an alias",
+                    qualifier.unwrap_or_default()
+                )
+            },
+        )?;
+        let Some(context) = &self.client_context else {
+            return Ok(());
+        };
         require(self.invocation_type == Invocation::Request, || {
             "client_context: Lambda passes none on with an Event; put it into payload".into()
         })?;
         let custom = context.get("custom");
-        require(custom.is_none_or(|custom| custom.is_object() && custom.get(TOKEN).is_none()), || {
-            format!("client_context: `custom` must be an object, without {TOKEN}, which the step puts there")
-        })?;
+        require(
+            custom.is_none_or(|custom| custom.is_object() && custom.get(TOKEN).is_none()),
+            || {
+                format!(
+                    "client_context: `custom` must be an object, without {TOKEN}, which the step puts there"
+                )
+            },
+        )?;
         let length = self.client_context(&"0".repeat(64)).len();
         require(length <= CONTEXT_LIMIT, || {
-            format!("client_context has {length} bytes in base64 and at most {CONTEXT_LIMIT} are taken")
+            format!(
+                "client_context has {length} bytes in base64 and at most {CONTEXT_LIMIT} are taken"
+            )
         })
     }
 
     fn permissions(&self) -> Permissions {
         // With a qualifier, AWS asks for the ARN that ends with it.
         // https://docs.aws.amazon.com/lambda/latest/dg/lambda-api-permissions-ref.html
-        let Function { name, qualifier, .. } = self.function().unwrap_or_default();
-        let qualifier = qualifier.map(|qualifier| format!(":{}", literal(qualifier))).unwrap_or_default();
+        let Function {
+            name, qualifier, ..
+        } = self.function().unwrap_or_default();
+        let qualifier = qualifier
+            .map(|qualifier| format!(":{}", literal(qualifier)))
+            .unwrap_or_default();
         let function = arn("lambda", &format!("function:{}{qualifier}", literal(name)));
         Permissions::default().allow(&["lambda:InvokeFunction"], [function])
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Invoked>, StepError> {
-        let function = self.function().filter(|function| function.is_in(&ctx.place)).ok_or_else(|| {
-            ErrorName::InvalidInput.because(format!(
+        let function = self
+            .function()
+            .filter(|function| function.is_in(&ctx.place))
+            .ok_or_else(|| {
+                ErrorName::InvalidInput.because(format!(
                 "function_name is an ARN of another place than the step works in: account {} in {}",
                 ctx.place.account_id, ctx.place.region
             ))
-        })?;
+            })?;
         let name = function.name;
-        let payload = self.payload.as_ref().map_or_else(|| "{}".into(), Value::to_string);
+        let payload = self
+            .payload
+            .as_ref()
+            .map_or_else(|| "{}".into(), Value::to_string);
         let request = ctx
             .client(Client::new)
             .invoke()
-            .function_name(function.qualifier.map_or_else(|| name.into(), |qualifier| format!("{name}:{qualifier}")))
+            .function_name(
+                function
+                    .qualifier
+                    .map_or_else(|| name.into(), |qualifier| format!("{name}:{qualifier}")),
+            )
             .payload(Blob::new(payload));
         let request = match self.invocation_type {
             Invocation::Event => request.invocation_type(InvocationType::Event),
@@ -231,7 +315,9 @@ impl Step for Invoke {
                     error.name = ErrorName::StepFailed;
                     "; look at its log, and invoke it as Event if it takes longer than 45 seconds"
                 }
-                (ErrorName::TimedOut, Invocation::Event) => "; the event may be in Lambda's queue all the same",
+                (ErrorName::TimedOut, Invocation::Event) => {
+                    "; the event may be in Lambda's queue all the same"
+                }
                 _ => "",
             };
             error.message = format!("function {name}: {}{advice}", error.message);
@@ -242,7 +328,9 @@ impl Step for Invoke {
         }
         match self.invocation_type {
             Invocation::Request => ctx.log(format_args!("Function {name} ran")),
-            Invocation::Event => ctx.log(format_args!("Function {name} will run: Lambda has taken the event")),
+            Invocation::Event => ctx.log(format_args!(
+                "Function {name} will run: Lambda has taken the event"
+            )),
         }
         Ok(Progress::Done(Invoked {
             status_code: answer.status_code,
@@ -315,7 +403,9 @@ mod tests {
                     && request.log_type() == Some(&LogType::Tail)
                     && payload_of(request) == r#"{"days":7}"#
                     && context["custom"]["team"] == "ops"
-                    && context["custom"][TOKEN].as_str().is_some_and(|token| token.len() == 64)
+                    && context["custom"][TOKEN]
+                        .as_str()
+                        .is_some_and(|token| token.len() == 64)
             })
             .then_output(|| returns(r#"{"rotated":3}"#));
         let step = step(json!({
@@ -357,16 +447,32 @@ mod tests {
     #[tokio::test]
     async fn done_with_text_where_the_function_returned_no_json() {
         let rule = mock!(Client::invoke).then_output(|| returns("<ok/>"));
-        assert_eq!(run(&step(json!({ "function_name": "f" })), &rule).await.unwrap().payload, "<ok/>");
+        assert_eq!(
+            run(&step(json!({ "function_name": "f" })), &rule)
+                .await
+                .unwrap()
+                .payload,
+            "<ok/>"
+        );
     }
 
     #[tokio::test]
     async fn not_found_where_there_is_no_such_function() {
         let rule = mock!(Client::invoke).then_error(|| {
-            InvokeError::generic(ErrorMetadata::builder().code("ResourceNotFoundException").message("none").build())
+            InvokeError::generic(
+                ErrorMetadata::builder()
+                    .code("ResourceNotFoundException")
+                    .message("none")
+                    .build(),
+            )
         });
-        let error = run(&step(json!({ "function_name": "rotate-logs" })), &rule).await.unwrap_err();
-        assert_eq!((error.name, error.message.as_str()), (ErrorName::NotFound, "function rotate-logs: none"));
+        let error = run(&step(json!({ "function_name": "rotate-logs" })), &rule)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.name, error.message.as_str()),
+            (ErrorName::NotFound, "function rotate-logs: none")
+        );
     }
 
     #[test]
@@ -392,7 +498,9 @@ mod tests {
         step(json!({ "function_name": "f", "client_context": { "custom": { "a": "x".repeat(2_500) } } }))
             .validate()
             .unwrap();
-        step(json!({ "function_name": "f", "qualifier": "$LATEST" })).validate().unwrap();
+        step(json!({ "function_name": "f", "qualifier": "$LATEST" }))
+            .validate()
+            .unwrap();
     }
 
     #[tokio::test]
@@ -404,7 +512,9 @@ mod tests {
             "arn:aws-cn:lambda:eu-west-1:222222222222:function:f",
             "333333333333:function:f",
         ] {
-            let error = run(&step(json!({ "function_name": name })), &never).await.unwrap_err();
+            let error = run(&step(json!({ "function_name": name })), &never)
+                .await
+                .unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{name}");
         }
         assert_eq!(never.num_calls(), 0);
@@ -417,22 +527,36 @@ mod tests {
         let rule = mock!(Client::invoke)
             .sequence()
             .error(|| {
-                InvokeError::generic(ErrorMetadata::builder().code("TooManyRequestsException").message("Rate").build())
+                InvokeError::generic(
+                    ErrorMetadata::builder()
+                        .code("TooManyRequestsException")
+                        .message("Rate")
+                        .build(),
+                )
             })
             .output(|| returns("1"))
             .build();
-        assert_eq!(run(&step(json!({ "function_name": "f" })), &rule).await.unwrap().payload, 1);
+        assert_eq!(
+            run(&step(json!({ "function_name": "f" })), &rule)
+                .await
+                .unwrap()
+                .payload,
+            1
+        );
         assert_eq!(rule.num_calls(), 2);
     }
 
-    // An invocation is never pending; a call repeated after a lost answer can only be told by its token.
+    // An invocation is never pending; a call repeated after a lost answer can only be told by its
+    // token.
     #[tokio::test]
     async fn pending_is_unknown_and_a_repeated_call_carries_the_same_token() {
         let tokens = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
         let seen = tokens.clone();
         let rule = mock!(Client::invoke)
             .match_requests(move |request| {
-                seen.lock().unwrap().push(context_of(request)["custom"][TOKEN].clone());
+                seen.lock()
+                    .unwrap()
+                    .push(context_of(request)["custom"][TOKEN].clone());
                 true
             })
             .then_output(|| returns("1"));
@@ -446,7 +570,8 @@ mod tests {
     #[tokio::test]
     async fn failed_functions_fail_the_step_with_their_error_and_log() {
         let rule = mock!(Client::invoke).then_output(|| {
-            let error = r#"{ "errorType": "KeyError", "errorMessage": "'days'", "stackTrace": [] }"#;
+            let error =
+                r#"{ "errorType": "KeyError", "errorMessage": "'days'", "stackTrace": [] }"#;
             InvokeOutput::builder()
                 .status_code(200)
                 .function_error("Unhandled")
@@ -454,9 +579,14 @@ mod tests {
                 .log_result(base64::encode("rotating\n"))
                 .build()
         });
-        let error = run(&step(json!({ "function_name": "f" })), &rule).await.unwrap_err();
+        let error = run(&step(json!({ "function_name": "f" })), &rule)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        assert_eq!(error.message, "function f failed: KeyError: 'days' (Unhandled)\nIts log ends with:\nrotating");
+        assert_eq!(
+            error.message,
+            "function f failed: KeyError: 'days' (Unhandled)\nIts log ends with:\nrotating"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -466,12 +596,22 @@ mod tests {
             .http_response(|| HttpResponse::new(500.try_into().unwrap(), SdkBody::from("{}")))
             .repeatedly()
             .build();
-        let error = run(&step(json!({ "function_name": "f" })), &rule).await.unwrap_err();
+        let error = run(&step(json!({ "function_name": "f" })), &rule)
+            .await
+            .unwrap_err();
         assert_eq!((error.name, rule.num_calls()), (ErrorName::StepFailed, 1));
-        assert!(error.message.contains("nobody knows whether") && error.message.contains("as Event"), "{error}");
+        assert!(
+            error.message.contains("nobody knows whether") && error.message.contains("as Event"),
+            "{error}"
+        );
 
         // Lambda itself may deliver an event twice: a retry changes nothing for its function.
-        let error = run(&step(json!({ "function_name": "f", "invocation_type": "Event" })), &rule).await.unwrap_err();
+        let error = run(
+            &step(json!({ "function_name": "f", "invocation_type": "Event" })),
+            &rule,
+        )
+        .await
+        .unwrap_err();
         assert_eq!((error.name, rule.num_calls()), (ErrorName::TimedOut, 2));
         assert!(error.message.contains("in Lambda's queue"), "{error}");
     }
@@ -483,27 +623,47 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(async move {
             let mut asked = 0;
-            while let Ok(Ok((stream, _))) = timeout(Duration::from_secs(1), listener.accept()).await {
+            while let Ok(Ok((stream, _))) = timeout(Duration::from_secs(1), listener.accept()).await
+            {
                 asked += 1;
                 stream.readable().await.unwrap();
             }
             asked
         });
-        let config = aws_sdk_lambda::Config::builder().with_test_defaults_v2().endpoint_url(url).build();
+        let config = aws_sdk_lambda::Config::builder()
+            .with_test_defaults_v2()
+            .endpoint_url(url)
+            .build();
         let ctx = testing::context(Client::from_conf(config));
-        let error = step(json!({ "function_name": "f" })).run(&ctx, None).await.unwrap_err();
-        assert_eq!((error.name, server.await.unwrap()), (ErrorName::StepFailed, 1));
+        let error = step(json!({ "function_name": "f" }))
+            .run(&ctx, None)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.name, server.await.unwrap()),
+            (ErrorName::StepFailed, 1)
+        );
         assert!(error.message.contains("nobody knows whether"), "{error}");
     }
 
     #[test]
     fn the_session_can_invoke_this_function_only_and_in_its_own_account() {
-        let place = Place { partition: "aws".into(), region: "eu-west-1".into(), account_id: "222222222222".into() };
+        let place = Place {
+            partition: "aws".into(),
+            region: "eu-west-1".into(),
+            account_id: "222222222222".into(),
+        };
         for (params, resource) in [
             (json!({ "function_name": "f" }), "f"),
             (json!({ "function_name": "f:1" }), "f:1"),
-            (json!({ "function_name": "f", "qualifier": "$LATEST" }), "f:${$}LATEST"),
-            (json!({ "function_name": "arn:aws:lambda:us-east-1:333333333333:function:f" }), "f"),
+            (
+                json!({ "function_name": "f", "qualifier": "$LATEST" }),
+                "f:${$}LATEST",
+            ),
+            (
+                json!({ "function_name": "arn:aws:lambda:us-east-1:333333333333:function:f" }),
+                "f",
+            ),
         ] {
             let policy = step(params).permissions().session_policy(&place).unwrap();
             let arn = format!(r#"["arn:aws:lambda:eu-west-1:222222222222:function:{resource}"]"#);
@@ -515,7 +675,8 @@ mod tests {
     fn permissions_are_those_that_the_local_cloud_asks_for() {
         prove::<Invoke>(&[], async |scene| {
             let name = scene.name("rotate");
-            let code = "def handler(event, context):\n    print('hello')\n    return event['days'] + 1\n";
+            let code =
+                "def handler(event, context):\n    print('hello')\n    return event['days'] + 1\n";
             scene
                 .make(&json!({ "Resources": {
                     "Role": { "Type": "AWS::IAM::Role", "Properties": { "AssumeRolePolicyDocument": {

@@ -18,29 +18,34 @@ const TOKEN: &str = "stepward:token";
 
 /// Take a snapshot of an RDS instance and finish once it is available.
 ///
-/// The snapshot is of the whole instance, stays until somebody deletes it, and is billed as backup storage. An instance
-/// without a standby can pause its disk for seconds to minutes when the snapshot begins. The first snapshot of a large
-/// instance can take hours; the progress shows percent. An instance that is busy, with a backup say, is waited for. The
-/// step looks every 15 seconds at first, later up to 5 minutes apart.
+/// The snapshot is of the whole instance, stays until somebody deletes it, and is billed as backup
+/// storage. An instance without a standby can pause its disk for seconds to minutes when the
+/// snapshot begins. The first snapshot of a large instance can take hours; the progress shows
+/// percent. An instance that is busy, with a backup say, is waited for. The step looks every 15
+/// seconds at first, later up to 5 minutes apart.
 ///
-/// Instances of a cluster have no snapshots of their own: RDS takes them of the cluster, so that is a `Conflict`, as is
-/// an instance that is stopped (start it first). Of an encrypted instance the snapshot is encrypted with the same key.
+/// Instances of a cluster have no snapshots of their own: RDS takes them of the cluster, so that is
+/// a `Conflict`, as is an instance that is stopped (start it first). Of an encrypted instance the
+/// snapshot is encrypted with the same key.
 ///
-/// A snapshot of this name that exists already is a `Conflict`, unless this step of this execution made it: then a
-/// repeated call goes on with it. It knows it by the tag `stepward:token`. When the job is stopped, a snapshot that has
-/// begun goes on and stays; one that failed stays too, and the error names it.
+/// A snapshot of this name that exists already is a `Conflict`, unless this step of this execution
+/// made it: then a repeated call goes on with it. It knows it by the tag `stepward:token`. When the
+/// job is stopped, a snapshot that has begun goes on and stays; one that failed stays too, and the
+/// error names it.
 ///
-/// Proven on the local cloud, where a snapshot is there at once, also of instances of a cluster, and is tagged without
-/// a look at `rds:AddTagsToResource`; percent, waiting, failure and what RDS refuses rest on unit tests.
+/// Proven on the local cloud, where a snapshot is there at once, also of instances of a cluster,
+/// and is tagged without a look at `rds:AddTagsToResource`; percent, waiting, failure and what RDS
+/// refuses rest on unit tests.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Capture {
     /// The instance's name, 1 to 63 letters, digits and hyphens; capitals do not matter.
     instance: Identifier,
-    /// The snapshot's name, 1 to 255 letters, digits and hyphens, beginning with a letter; capitals do not matter. No
-    /// other snapshot of the account in the Region may have it.
+    /// The snapshot's name, 1 to 255 letters, digits and hyphens, beginning with a letter; capitals
+    /// do not matter. No other snapshot of the account in the Region may have it.
     snapshot_name: Identifier,
-    /// Tags for the snapshot, up to 49: keys of 1 to 128 characters, values of up to 256. None by default.
+    /// Tags for the snapshot, up to 49: keys of 1 to 128 characters, values of up to 256. None by
+    /// default.
     #[serde(default)]
     tags: BTreeMap<String, String>,
 }
@@ -85,7 +90,14 @@ impl Capture {
             .describe_db_snapshots()
             .db_instance_identifier(&*self.instance)
             .db_snapshot_identifier(&*self.snapshot_name);
-        match request.into_paginator().items().send().try_collect().await.map_err(rds_error) {
+        match request
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect()
+            .await
+            .map_err(rds_error)
+        {
             Ok(found) => Ok(found.into_iter().next()),
             Err(error) if error.has_code("DBSnapshotNotFound") => Ok(None),
             Err(error) => Err(error),
@@ -95,7 +107,10 @@ impl Capture {
     /// The snapshot, when this step of this execution has made it.
     fn ours(ctx: &Context, snapshot: DbSnapshot) -> Option<DbSnapshot> {
         let token = ctx.client_token("snapshot");
-        let is_ours = snapshot.tag_list().iter().any(|tag| tag.key() == Some(TOKEN) && tag.value() == Some(&token));
+        let is_ours = snapshot
+            .tag_list()
+            .iter()
+            .any(|tag| tag.key() == Some(TOKEN) && tag.value() == Some(&token));
         is_ours.then_some(snapshot)
     }
 
@@ -116,38 +131,80 @@ impl Capture {
         wait: Duration,
     ) -> Result<Progress<Captured>, StepError> {
         let busy = |status| {
-            let progress = format!("{} is {status}; its snapshot begins after that", self.instance);
-            Progress::pending(&Watch { begun: false, refused: refused_before }, wait, progress)
+            let progress = format!(
+                "{} is {status}; its snapshot begins after that",
+                self.instance
+            );
+            Progress::pending(
+                &Watch {
+                    begun: false,
+                    refused: refused_before,
+                },
+                wait,
+                progress,
+            )
         };
         if let Some(status) = self.busy(rds).await? {
             return busy(status);
         }
-        ctx.log(format_args!("Creating snapshot {} of {}", self.snapshot_name, self.instance));
+        ctx.log(format_args!(
+            "Creating snapshot {} of {}",
+            self.snapshot_name, self.instance
+        ));
         let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
         let token = ctx.client_token("snapshot");
-        let tags = self.tags.iter().map(|(key, value)| tag(key, value)).chain([tag(TOKEN, &token)]).collect();
+        let tags = self
+            .tags
+            .iter()
+            .map(|(key, value)| tag(key, value))
+            .chain([tag(TOKEN, &token)])
+            .collect();
         let request = rds
             .create_db_snapshot()
             .db_instance_identifier(&*self.instance)
             .db_snapshot_identifier(&*self.snapshot_name)
             .set_tags(Some(tags));
         match request.send().await.map_err(rds_error) {
-            Ok(answer) => self.follow(ctx, answer.db_snapshot.unwrap_or_else(|| DbSnapshot::builder().build()), wait),
-            // Maybe a first request of the SDK's got through, only its answer was lost, and RDS does not show the
-            // snapshot yet.
-            Err(error) if error.has_code("DBSnapshotAlreadyExists") => match self.find(rds).await? {
-                Some(snapshot) => self.follow(ctx, Self::ours(ctx, snapshot).ok_or_else(|| self.taken())?, wait),
-                None if refused_before => Err(self.taken()),
-                None => {
-                    let progress =
-                        format!("RDS has a snapshot {} already and does not show it yet", self.snapshot_name);
-                    Progress::pending(&Watch { begun: false, refused: true }, wait, progress)
+            Ok(answer) => self.follow(
+                ctx,
+                answer
+                    .db_snapshot
+                    .unwrap_or_else(|| DbSnapshot::builder().build()),
+                wait,
+            ),
+            // Maybe a first request of the SDK's got through, only its answer was lost, and RDS
+            // does not show the snapshot yet.
+            Err(error) if error.has_code("DBSnapshotAlreadyExists") => {
+                match self.find(rds).await? {
+                    Some(snapshot) => self.follow(
+                        ctx,
+                        Self::ours(ctx, snapshot).ok_or_else(|| self.taken())?,
+                        wait,
+                    ),
+                    None if refused_before => Err(self.taken()),
+                    None => {
+                        let progress = format!(
+                            "RDS has a snapshot {} already and does not show it yet",
+                            self.snapshot_name
+                        );
+                        Progress::pending(
+                            &Watch {
+                                begun: false,
+                                refused: true,
+                            },
+                            wait,
+                            progress,
+                        )
+                    }
                 }
-            },
+            }
             // The status may have changed since the look.
             Err(error) if is_forbidden(&error) => match self.busy(rds).await? {
                 Some(status) => busy(status),
-                None => Err(refused(error, "look at the instance with rds-status, and run this again")),
+                None => Err(refused(
+                    error,
+                    "look at the instance with rds-status, and run this again",
+                )),
             },
             Err(error) => Err(error),
         }
@@ -157,7 +214,10 @@ impl Capture {
     async fn busy(&self, rds: &Client) -> Result<Option<String>, StepError> {
         let name = &*self.instance;
         let found = instance(rds, name).await?;
-        if let Some(cluster) = found.db_cluster_identifier().filter(|cluster| !cluster.is_empty()) {
+        if let Some(cluster) = found
+            .db_cluster_identifier()
+            .filter(|cluster| !cluster.is_empty())
+        {
             return Err(ErrorName::Conflict.because(format!(
                 "{name} belongs to the cluster {cluster}, and RDS takes snapshots of the cluster only: take a DB \
                  cluster snapshot of {cluster} instead"
@@ -179,7 +239,12 @@ impl Capture {
         }
     }
 
-    fn follow(&self, ctx: &Context, snapshot: DbSnapshot, wait: Duration) -> Result<Progress<Captured>, StepError> {
+    fn follow(
+        &self,
+        ctx: &Context,
+        snapshot: DbSnapshot,
+        wait: Duration,
+    ) -> Result<Progress<Captured>, StepError> {
         let (name, instance) = (&*self.snapshot_name, &*self.instance);
         match snapshot.status().unwrap_or("creating") {
             "available" => {
@@ -221,12 +286,18 @@ impl Step for Capture {
         r#"{ "instance": "orders", "snapshot_name": "orders-2026-01-31", "tags": { "keep-until": "2027-01-31" } }"#,
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "The account has no instance of this name in the Region."),
+        (
+            ErrorName::NotFound,
+            "The account has no instance of this name in the Region.",
+        ),
         (
             ErrorName::Conflict,
             "The snapshot's name is taken, or the instance belongs to a cluster, is stopped or in trouble.",
         ),
-        (ErrorName::StepFailed, "RDS could not finish the snapshot, or the account has as many as it may have."),
+        (
+            ErrorName::StepFailed,
+            "RDS could not finish the snapshot, or the account has as many as it may have.",
+        ),
         (
             ErrorName::TimedOut,
             "What was asked goes on; what was not asked was not done; run it again to go on waiting.",
@@ -239,10 +310,18 @@ impl Step for Capture {
     fn validate(&self) -> Result<(), StepError> {
         self.instance.validate("instance", LONGEST)?;
         self.snapshot_name.validate("snapshot_name", 255)?;
-        require(self.tags.len() <= 49, || format!("tags has {} entries and at most 49 are taken", self.tags.len()))?;
+        require(self.tags.len() <= 49, || {
+            format!(
+                "tags has {} entries and at most 49 are taken",
+                self.tags.len()
+            )
+        })?;
         for (key, value) in &self.tags {
             // https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_Tag.html
-            let legal = |text: &str| text.chars().all(|c| c.is_alphanumeric() || " _.:/=+-@".contains(c));
+            let legal = |text: &str| {
+                text.chars()
+                    .all(|c| c.is_alphanumeric() || " _.:/=+-@".contains(c))
+            };
             let length = (1..=128).contains(&key.chars().count()) && value.chars().count() <= 256;
             require(length && legal(key) && legal(value), || {
                 format!(
@@ -250,8 +329,12 @@ impl Step for Capture {
                      spaces and _ . : / = + - @"
                 )
             })?;
-            let reserved = ["aws:", "rds:"].iter().any(|prefix| key.starts_with(prefix) || value.starts_with(prefix));
-            require(!reserved && key != TOKEN, || format!("tags: {key:?}: {value:?} is reserved for AWS or Stepward"))?;
+            let reserved = ["aws:", "rds:"]
+                .iter()
+                .any(|prefix| key.starts_with(prefix) || value.starts_with(prefix));
+            require(!reserved && key != TOKEN, || {
+                format!("tags: {key:?}: {value:?} is reserved for AWS or Stepward")
+            })?;
         }
         Ok(())
     }
@@ -266,16 +349,27 @@ impl Step for Capture {
             .allow(&["rds:AddTagsToResource"], [snapshot])
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Captured>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Captured>, StepError> {
         let rds = ctx.client(Client::new);
         let wait = Resume::patience(resume.as_ref(), POLL);
         let Watch { begun, refused } = match resume {
             Some(resume) => resume.state()?,
-            None => Watch { begun: false, refused: false },
+            None => Watch {
+                begun: false,
+                refused: false,
+            },
         };
         match self.find(&rds).await? {
             Some(snapshot) if begun => self.follow(ctx, snapshot, wait),
-            Some(snapshot) => self.follow(ctx, Self::ours(ctx, snapshot).ok_or_else(|| self.taken())?, wait),
+            Some(snapshot) => self.follow(
+                ctx,
+                Self::ours(ctx, snapshot).ok_or_else(|| self.taken())?,
+                wait,
+            ),
             None if begun => Err(ErrorName::StepFailed.because(format!(
                 "snapshot {} of {} is gone: somebody has deleted it",
                 self.snapshot_name, self.instance
@@ -287,8 +381,12 @@ impl Step for Capture {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_rds::operation::create_db_snapshot::{CreateDBSnapshotError, CreateDbSnapshotOutput};
-    use aws_sdk_rds::operation::describe_db_snapshots::{DescribeDBSnapshotsError, DescribeDbSnapshotsOutput};
+    use aws_sdk_rds::operation::create_db_snapshot::{
+        CreateDBSnapshotError, CreateDbSnapshotOutput,
+    };
+    use aws_sdk_rds::operation::describe_db_snapshots::{
+        DescribeDBSnapshotsError, DescribeDbSnapshotsOutput,
+    };
     use aws_sdk_rds::primitives::DateTime;
     use aws_smithy_mocks::{Rule, mock};
     use serde_json::json;
@@ -303,7 +401,9 @@ mod tests {
     const NOT_SHOWN: &str = "RDS has a snapshot before-42 already and does not show it yet";
 
     fn orders() -> Capture {
-        step(json!({ "instance": "Orders", "snapshot_name": "Before-42", "tags": { "team": "ops" } }))
+        step(
+            json!({ "instance": "Orders", "snapshot_name": "Before-42", "tags": { "team": "ops" } }),
+        )
     }
 
     /// The token is the same in every test's context.
@@ -325,7 +425,8 @@ mod tests {
             .build()
     }
 
-    /// RDS shows our snapshot with one status and percentage after the other; `None` is no snapshot.
+    /// RDS shows our snapshot with one status and percentage after the other; `None` is no
+    /// snapshot.
     fn finds(all: &[Option<(&'static str, i32)>]) -> Rule {
         finds_of(all, &token())
     }
@@ -333,16 +434,21 @@ mod tests {
     fn finds_of(all: &[Option<(&'static str, i32)>], token: &str) -> Rule {
         let mut rule = mock!(Client::describe_db_snapshots)
             .match_requests(|r| {
-                r.db_snapshot_identifier() == Some("before-42") && r.db_instance_identifier() == Some("orders")
+                r.db_snapshot_identifier() == Some("before-42")
+                    && r.db_instance_identifier() == Some("orders")
             })
             .sequence();
         for one in all.iter().copied() {
             let token = token.to_owned();
             rule = match one {
                 Some((status, percent)) => rule.output(move || {
-                    DescribeDbSnapshotsOutput::builder().db_snapshots(snapshot(status, percent, &token)).build()
+                    DescribeDbSnapshotsOutput::builder()
+                        .db_snapshots(snapshot(status, percent, &token))
+                        .build()
                 }),
-                None => rule.error(|| DescribeDBSnapshotsError::generic(refusal("DBSnapshotNotFound"))),
+                None => {
+                    rule.error(|| DescribeDBSnapshotsError::generic(refusal("DBSnapshotNotFound")))
+                }
             };
         }
         rule.build()
@@ -352,25 +458,42 @@ mod tests {
         let token = token();
         mock!(Client::create_db_snapshot)
             .match_requests(move |r| {
-                let tags: Vec<_> = r.tags().iter().map(|tag| (tag.key().unwrap(), tag.value().unwrap())).collect();
+                let tags: Vec<_> = r
+                    .tags()
+                    .iter()
+                    .map(|tag| (tag.key().unwrap(), tag.value().unwrap()))
+                    .collect();
                 r.db_instance_identifier() == Some("orders")
                     && r.db_snapshot_identifier() == Some("before-42")
                     && tags == [("team", "ops"), (TOKEN, token.as_str())]
             })
-            .then_output(|| CreateDbSnapshotOutput::builder().db_snapshot(snapshot("creating", 0, "")).build())
+            .then_output(|| {
+                CreateDbSnapshotOutput::builder()
+                    .db_snapshot(snapshot("creating", 0, ""))
+                    .build()
+            })
     }
 
     fn create_refused(code: &'static str) -> Rule {
-        mock!(Client::create_db_snapshot).then_error(move || CreateDBSnapshotError::generic(refusal(code)))
+        mock!(Client::create_db_snapshot)
+            .then_error(move || CreateDBSnapshotError::generic(refusal(code)))
     }
 
     #[tokio::test]
     async fn done_takes_the_snapshot_and_ends_when_it_is_available() {
-        let (find, look) = (finds(&[None, Some(("creating", 40)), Some(("available", 100))]), looks(&["available"]));
+        let (find, look) = (
+            finds(&[None, Some(("creating", 40)), Some(("available", 100))]),
+            looks(&["available"]),
+        );
         let create = creates();
         let ctx = context([&find, &look, &create]);
 
-        let resume = waits(&orders(), &ctx, &[BEGUN, "snapshot before-42 of orders is creating, 40 %"]).await;
+        let resume = waits(
+            &orders(),
+            &ctx,
+            &[BEGUN, "snapshot before-42 of orders is creating, 40 %"],
+        )
+        .await;
         let captured = done(orders().run(&ctx, resume).await);
 
         assert_eq!(
@@ -389,13 +512,20 @@ mod tests {
             })
         );
         assert_eq!(create.num_calls(), 1);
-        let said = ["Creating snapshot before-42 of orders", "Snapshot before-42 of orders is available"];
+        let said = [
+            "Creating snapshot before-42 of orders",
+            "Snapshot before-42 of orders is available",
+        ];
         assert_eq!(log(&ctx), said);
     }
 
     #[tokio::test]
     async fn already_taken_by_this_execution_is_success_and_by_anybody_else_a_conflict() {
-        done(orders().run(&context([&finds(&[Some(("available", 100))])]), None).await);
+        done(
+            orders()
+                .run(&context([&finds(&[Some(("available", 100))])]), None)
+                .await,
+        );
 
         let theirs = finds_of(&[Some(("available", 100))], "another execution's");
         let error = orders().run(&context([&theirs]), None).await.unwrap_err();
@@ -408,12 +538,18 @@ mod tests {
         let resume = waits(&orders(), &ctx, &[NOT_SHOWN]).await;
         let error = orders().run(&ctx, resume).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
-        assert!(error.message.contains("another snapshot_name") && !error.message.contains("delete"), "{error}");
+        assert!(
+            error.message.contains("another snapshot_name") && !error.message.contains("delete"),
+            "{error}"
+        );
     }
 
     #[tokio::test]
     async fn not_found_is_an_instance_that_rds_does_not_know() {
-        let error = orders().run(&context([&finds(&[None]), &unknown()]), None).await.unwrap_err();
+        let error = orders()
+            .run(&context([&finds(&[None]), &unknown()]), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
     }
 
@@ -450,7 +586,11 @@ mod tests {
         let create = mock!(Client::create_db_snapshot)
             .sequence()
             .error(|| CreateDBSnapshotError::generic(refusal("Throttling")))
-            .output(|| CreateDbSnapshotOutput::builder().db_snapshot(snapshot("creating", 0, "")).build())
+            .output(|| {
+                CreateDbSnapshotOutput::builder()
+                    .db_snapshot(snapshot("creating", 0, ""))
+                    .build()
+            })
             .build();
         let ctx = context([&finds(&[None]), &looks(&["available"]), &create]);
         waits(&orders(), &ctx, &[BEGUN]).await;
@@ -470,15 +610,26 @@ mod tests {
     #[tokio::test]
     async fn pending_after_a_lost_answer_goes_on_with_its_own_snapshot() {
         let find = finds(&[Some(("creating", 7))]);
-        waits(&orders(), &context([&find]), &["snapshot before-42 of orders is creating, 7 %"]).await;
+        waits(
+            &orders(),
+            &context([&find]),
+            &["snapshot before-42 of orders is creating, 7 %"],
+        )
+        .await;
 
         // The SDK's own retry is refused because the first request got through.
-        let (find, look, create) =
-            (finds(&[None, Some(("creating", 0))]), looks(&["available"]), create_refused("DBSnapshotAlreadyExists"));
+        let (find, look, create) = (
+            finds(&[None, Some(("creating", 0))]),
+            looks(&["available"]),
+            create_refused("DBSnapshotAlreadyExists"),
+        );
         waits(&orders(), &context([&find, &look, &create]), &[BEGUN]).await;
 
         // And RDS does not show the snapshot yet.
-        let (find, look) = (finds(&[None, None, Some(("creating", 0))]), looks(&["available"]));
+        let (find, look) = (
+            finds(&[None, None, Some(("creating", 0))]),
+            looks(&["available"]),
+        );
         let create = create_refused("DBSnapshotAlreadyExists");
         let ctx = context([&find, &look, &create]);
         waits(&orders(), &ctx, &[NOT_SHOWN, BEGUN]).await;
@@ -504,7 +655,13 @@ mod tests {
 
     #[tokio::test]
     async fn failed_snapshots_and_those_that_are_gone_fail_the_step_by_name() {
-        for (last, says) in [(Some(("failed", 60)), "snapshot before-42 of orders is failed"), (None, "is gone")] {
+        for (last, says) in [
+            (
+                Some(("failed", 60)),
+                "snapshot before-42 of orders is failed",
+            ),
+            (None, "is gone"),
+        ] {
             let (find, look, create) = (finds(&[None, last]), looks(&["available"]), creates());
             let ctx = context([&find, &look, &create]);
             let resume = waits(&orders(), &ctx, &[BEGUN]).await;
@@ -512,24 +669,45 @@ mod tests {
             assert_eq!(error.name, ErrorName::StepFailed);
             assert!(error.message.contains(says), "{error}");
         }
-        let (find, look, create) = (finds(&[None]), looks(&["available"]), create_refused("SnapshotQuotaExceeded"));
-        let error = orders().run(&context([&find, &look, &create]), None).await.unwrap_err();
+        let (find, look, create) = (
+            finds(&[None]),
+            looks(&["available"]),
+            create_refused("SnapshotQuotaExceeded"),
+        );
+        let error = orders()
+            .run(&context([&find, &look, &create]), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
     }
 
     #[tokio::test]
     async fn an_instance_that_can_have_no_snapshot_is_a_conflict_with_advice() {
-        for (status, advice) in
-            [("stopped", "rds-start-instance"), ("storage-full", "storage"), ("deleting", "deleted")]
-        {
-            let error = orders().run(&context([&finds(&[None]), &looks(&[status])]), None).await.unwrap_err();
+        for (status, advice) in [
+            ("stopped", "rds-start-instance"),
+            ("storage-full", "storage"),
+            ("deleting", "deleted"),
+        ] {
+            let error = orders()
+                .run(&context([&finds(&[None]), &looks(&[status])]), None)
+                .await
+                .unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{status}");
-            assert!(error.message.contains(status) && error.message.contains(advice), "{error}");
+            assert!(
+                error.message.contains(status) && error.message.contains(advice),
+                "{error}"
+            );
         }
         let (find, look) = (finds(&[None]), looks_at_member("available"));
-        let error = orders().run(&context([&find, &look]), None).await.unwrap_err();
+        let error = orders()
+            .run(&context([&find, &look]), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
-        assert!(error.message.contains("DB cluster snapshot of shop"), "{error}");
+        assert!(
+            error.message.contains("DB cluster snapshot of shop"),
+            "{error}"
+        );
     }
 
     #[tokio::test]
@@ -540,13 +718,19 @@ mod tests {
 
         let (find, look) = (finds(&[None]), looks(&["available", "available"]));
         let create = create_refused("InvalidDBInstanceState");
-        let error = orders().run(&context([&find, &look, &create]), None).await.unwrap_err();
+        let error = orders()
+            .run(&context([&find, &look, &create]), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
     }
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let idle = [("rds:AddTagsToResource", "The local cloud tags what it creates without asking for more.")];
+        let idle = [(
+            "rds:AddTagsToResource",
+            "The local cloud tags what it creates without asking for more.",
+        )];
         prove::<Capture>(&idle, async |scene| {
             let name = make_instance(scene).await;
             json!({ "instance": name, "snapshot_name": format!("{name}-before"), "tags": { "team": "ops" } })

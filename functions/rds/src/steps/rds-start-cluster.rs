@@ -10,19 +10,21 @@ use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepErro
 
 /// Start a stopped database cluster and finish once it and all of its instances are available.
 ///
-/// A cluster that is available already, with all of its instances, is success. One in between, as in `stopping`, is
-/// waited for and then started. From the start on every instance of the cluster costs its hourly price again.
-/// Maintenance that was due while it was stopped is done now; starting takes minutes. The step looks every 15 seconds
-/// at first, later up to 3 minutes apart.
+/// A cluster that is available already, with all of its instances, is success. One in between, as
+/// in `stopping`, is waited for and then started. From the start on every instance of the cluster
+/// costs its hourly price again. Maintenance that was due while it was stopped is done now;
+/// starting takes minutes. The step looks every 15 seconds at first, later up to 3 minutes apart.
 ///
 /// AWS documents stopping and starting for Aurora clusters, and not for each of those: see
-/// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-cluster-stop-start.html>. What it refuses, a
-/// Multi-AZ DB cluster say, is a `Conflict`. When a status of the cluster or of one of its instances does not lead to
-/// `available`, the step ends with what the status means and what to do. When the job is stopped, a cluster that is
-/// starting goes on starting. A repeated call asks for nothing twice.
+/// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-cluster-stop-start.html>.
+/// What it refuses, a
+/// Multi-AZ DB cluster say, is a `Conflict`. When a status of the cluster or of one of its
+/// instances does not lead to `available`, the step ends with what the status means and what to do.
+/// When the job is stopped, a cluster that is starting goes on starting. A repeated call asks for
+/// nothing twice.
 ///
-/// Proven on the local cloud, where clusters have no database behind them and start at once; waiting, instances that
-/// lag behind and what RDS refuses rest on unit tests.
+/// Proven on the local cloud, where clusters have no database behind them and start at once;
+/// waiting, instances that lag behind and what RDS refuses rest on unit tests.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
@@ -35,9 +37,18 @@ impl Step for Start {
     const RUNDECK: &'static [&'static str] = &[];
     const EXAMPLES: &'static [&'static str] = &[r#"{ "cluster": "orders" }"#];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "The account has no cluster of this name in the Region; an instance is not a cluster."),
-        (ErrorName::Conflict, "AWS does not start such a cluster, or a status does not lead to `available`."),
-        (ErrorName::StepFailed, "RDS has begun to start the cluster, and it or one of its instances did not come up."),
+        (
+            ErrorName::NotFound,
+            "The account has no cluster of this name in the Region; an instance is not a cluster.",
+        ),
+        (
+            ErrorName::Conflict,
+            "AWS does not start such a cluster, or a status does not lead to `available`.",
+        ),
+        (
+            ErrorName::StepFailed,
+            "RDS has begun to start the cluster, and it or one of its instances did not come up.",
+        ),
         (
             ErrorName::TimedOut,
             "What was asked goes on; what was not asked was not done; run it again to go on waiting.",
@@ -54,11 +65,25 @@ impl Step for Start {
         Database::Cluster(&self.cluster).permissions("rds:StartDBCluster")
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
-        bring(ctx, Database::Cluster(&self.cluster), resume, &AVAILABLE, |rds| async move {
-            rds.start_db_cluster().db_cluster_identifier(&*self.cluster).send().await.map_err(rds_error)?;
-            Ok(())
-        })
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Changed>, StepError> {
+        bring(
+            ctx,
+            Database::Cluster(&self.cluster),
+            resume,
+            &AVAILABLE,
+            |rds| async move {
+                rds.start_db_cluster()
+                    .db_cluster_identifier(&*self.cluster)
+                    .send()
+                    .await
+                    .map_err(rds_error)?;
+                Ok(())
+            },
+        )
         .await
     }
 }
@@ -86,7 +111,10 @@ mod tests {
                 .match_requests(|r| r.db_cluster_identifier() == Some("shop"))
                 .then_output(|| StartDbClusterOutput::builder().build())
         },
-        refused: |code| mock!(Client::start_db_cluster).then_error(move || StartDBClusterError::generic(refusal(code))),
+        refused: |code| {
+            mock!(Client::start_db_cluster)
+                .then_error(move || StartDBClusterError::generic(refusal(code)))
+        },
     };
 
     #[tokio::test]
@@ -96,7 +124,12 @@ mod tests {
 
     #[tokio::test]
     async fn already_available_is_success_and_rds_is_asked_for_nothing() {
-        CHANGE.is_already_done(&[("available", ["storage-initialization", "storage-optimization"])]).await;
+        CHANGE
+            .is_already_done(&[(
+                "available",
+                ["storage-initialization", "storage-optimization"],
+            )])
+            .await;
     }
 
     #[tokio::test]
@@ -116,7 +149,9 @@ mod tests {
 
     #[tokio::test]
     async fn pending_while_the_cluster_is_busy_and_then_starts_it_once() {
-        CHANGE.is_pending_while(("stopping", ["stopping", "stopped"])).await;
+        CHANGE
+            .is_pending_while(("stopping", ["stopping", "stopped"]))
+            .await;
     }
 
     #[tokio::test]
@@ -126,8 +161,14 @@ mod tests {
 
     #[tokio::test]
     async fn failed_when_the_cluster_or_one_of_its_instances_does_not_get_there() {
-        let message = "shop-2 is incompatible-parameters and does not become available: it does not start";
-        CHANGE.is_failed(("starting", ["available", "incompatible-parameters"]), message).await;
+        let message =
+            "shop-2 is incompatible-parameters and does not become available: it does not start";
+        CHANGE
+            .is_failed(
+                ("starting", ["available", "incompatible-parameters"]),
+                message,
+            )
+            .await;
     }
 
     #[tokio::test]
@@ -150,7 +191,11 @@ mod tests {
         prove::<Start>(&[], async |scene| {
             let name = make_cluster(scene).await;
             let rds = scene.client(Client::new);
-            rds.stop_db_cluster().db_cluster_identifier(&name).send().await.unwrap();
+            rds.stop_db_cluster()
+                .db_cluster_identifier(&name)
+                .send()
+                .await
+                .unwrap();
             json!({ "cluster": name })
         });
     }

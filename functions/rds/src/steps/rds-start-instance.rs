@@ -10,20 +10,22 @@ use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepErro
 
 /// Start a stopped RDS instance and finish once it is available.
 ///
-/// An instance that is available already is success, also while its storage is optimized or filled from a snapshot. One
-/// in between, as in `stopping` or `modifying`, is waited for and then started. From the start on the instance costs
-/// its hourly price again. It keeps its DNS name; a public IP address is another one than before, and the zones of a
-/// Multi-AZ instance may have changed places. Starting takes minutes, longer when the database recovers first. The step
-/// looks every 15 seconds at first, later up to 3 minutes apart.
+/// An instance that is available already is success, also while its storage is optimized or filled
+/// from a snapshot. One in between, as in `stopping` or `modifying`, is waited for and then
+/// started. From the start on the instance costs its hourly price again. It keeps its DNS name; a
+/// public IP address is another one than before, and the zones of a Multi-AZ instance may have
+/// changed places. Starting takes minutes, longer when the database recovers first. The step looks
+/// every 15 seconds at first, later up to 3 minutes apart.
 ///
-/// The instances of a cluster are started together, with `rds-start-cluster`: an instance of Aurora alone is a
-/// `Conflict`. Limits: <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_StopInstance.html>. A status that
-/// does not lead to `available`, such as `storage-full` or `incompatible-parameters`, ends the step with what the
-/// status means and what to do. When the job is stopped, an instance that is starting goes on starting. A repeated call
-/// asks for nothing twice.
+/// The instances of a cluster are started together, with `rds-start-cluster`: an instance of Aurora
+/// alone is a `Conflict`. Limits:
+/// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_StopInstance.html>. A status that
+/// does not lead to `available`, such as `storage-full` or `incompatible-parameters`, ends the step
+/// with what the status means and what to do. When the job is stopped, an instance that is starting
+/// goes on starting. A repeated call asks for nothing twice.
 ///
-/// Proven on the local cloud, where instances have no database behind them and start at once from any status; waiting
-/// and what RDS refuses rest on unit tests.
+/// Proven on the local cloud, where instances have no database behind them and start at once from
+/// any status; waiting and what RDS refuses rest on unit tests.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
@@ -36,9 +38,18 @@ impl Step for Start {
     const RUNDECK: &'static [&'static str] = &[];
     const EXAMPLES: &'static [&'static str] = &[r#"{ "instance": "orders" }"#];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "The account has no instance of this name in the Region."),
-        (ErrorName::Conflict, "The instance's status does not lead to `available`, or it belongs to a cluster."),
-        (ErrorName::StepFailed, "RDS has begun to start the instance and could not."),
+        (
+            ErrorName::NotFound,
+            "The account has no instance of this name in the Region.",
+        ),
+        (
+            ErrorName::Conflict,
+            "The instance's status does not lead to `available`, or it belongs to a cluster.",
+        ),
+        (
+            ErrorName::StepFailed,
+            "RDS has begun to start the instance and could not.",
+        ),
         (
             ErrorName::TimedOut,
             "What was asked goes on; what was not asked was not done; run it again to go on waiting.",
@@ -55,11 +66,25 @@ impl Step for Start {
         Database::Instance(&self.instance).permissions("rds:StartDBInstance")
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
-        bring(ctx, Database::Instance(&self.instance), resume, &AVAILABLE, |rds| async move {
-            rds.start_db_instance().db_instance_identifier(&*self.instance).send().await.map_err(rds_error)?;
-            Ok(())
-        })
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Changed>, StepError> {
+        bring(
+            ctx,
+            Database::Instance(&self.instance),
+            resume,
+            &AVAILABLE,
+            |rds| async move {
+                rds.start_db_instance()
+                    .db_instance_identifier(&*self.instance)
+                    .send()
+                    .await
+                    .map_err(rds_error)?;
+                Ok(())
+            },
+        )
         .await
     }
 }
@@ -88,7 +113,8 @@ mod tests {
                 .then_output(|| StartDbInstanceOutput::builder().build())
         },
         refused: |code| {
-            mock!(Client::start_db_instance).then_error(move || StartDBInstanceError::generic(refusal(code)))
+            mock!(Client::start_db_instance)
+                .then_error(move || StartDBInstanceError::generic(refusal(code)))
         },
     };
 
@@ -99,7 +125,13 @@ mod tests {
 
     #[tokio::test]
     async fn already_available_is_success_and_rds_is_asked_for_nothing() {
-        CHANGE.is_already_done(&[all("available"), all("storage-initialization"), all("storage-optimization")]).await;
+        CHANGE
+            .is_already_done(&[
+                all("available"),
+                all("storage-initialization"),
+                all("storage-optimization"),
+            ])
+            .await;
     }
 
     #[tokio::test]
@@ -129,8 +161,11 @@ mod tests {
 
     #[tokio::test]
     async fn failed_when_the_instance_does_not_get_there() {
-        let message = "orders is incompatible-parameters and does not become available: it does not start";
-        CHANGE.is_failed(all("incompatible-parameters"), message).await;
+        let message =
+            "orders is incompatible-parameters and does not become available: it does not start";
+        CHANGE
+            .is_failed(all("incompatible-parameters"), message)
+            .await;
     }
 
     #[tokio::test]
@@ -155,8 +190,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_instance_whose_key_can_be_used_again_is_started() {
-        let (look, start) = (looks(&["inaccessible-encryption-credentials-recoverable"]), (CHANGE.accepted)());
-        (CHANGE.step)().run(&context([&look, &start]), None).await.unwrap();
+        let (look, start) = (
+            looks(&["inaccessible-encryption-credentials-recoverable"]),
+            (CHANGE.accepted)(),
+        );
+        (CHANGE.step)()
+            .run(&context([&look, &start]), None)
+            .await
+            .unwrap();
         assert_eq!(start.num_calls(), 1);
     }
 
@@ -165,7 +206,11 @@ mod tests {
         prove::<Start>(&[], async |scene| {
             let name = make_instance(scene).await;
             let rds = scene.client(Client::new);
-            rds.stop_db_instance().db_instance_identifier(&name).send().await.unwrap();
+            rds.stop_db_instance()
+                .db_instance_identifier(&name)
+                .send()
+                .await
+                .unwrap();
             json!({ "instance": name })
         });
     }

@@ -16,15 +16,17 @@ const EVENTS_MINUTES: i32 = 60;
 
 /// Show how an RDS instance is, and its events of the last hour.
 ///
-/// Status, engine, class, storage, endpoint, changes that wait for a maintenance window or a reboot, and RDS's events.
-/// The step only looks, and costs nothing. It is success whatever the status: a status in which the instance does not
-/// recover by itself comes with what it means and what to do. With `fail_unless_available` any status but `available`
-/// fails the step, also harmless ones such as `backing-up`, in which the database answers.
+/// Status, engine, class, storage, endpoint, changes that wait for a maintenance window or a
+/// reboot, and RDS's events. The step only looks, and costs nothing. It is success whatever the
+/// status: a status in which the instance does not recover by itself comes with what it means and
+/// what to do. With `fail_unless_available` any status but `available` fails the step, also
+/// harmless ones such as `backing-up`, in which the database answers.
 ///
-/// The status is what RDS says of the instance. Whether the database takes connections, only a connection tells.
+/// The status is what RDS says of the instance. Whether the database takes connections, only a
+/// connection tells.
 ///
-/// Proven on the local cloud, where RDS has no databases behind it: statuses other than `available` and `stopped`,
-/// pending changes and events in several pages rest on unit tests.
+/// Proven on the local cloud, where RDS has no databases behind it: statuses other than `available`
+/// and `stopped`, pending changes and events in several pages rest on unit tests.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Look {
@@ -60,7 +62,8 @@ pub struct Shown {
     cluster: Option<String>,
     /// When AWS starts a stopped instance again by itself.
     restarts_at: Option<String>,
-    /// Settings that change in the next maintenance window or with a reboot, and to what. Passwords are not shown.
+    /// Settings that change in the next maintenance window or with a reboot, and to what. Passwords
+    /// are not shown.
     pending_changes: BTreeMap<String, String>,
     /// RDS's events of the last hour, oldest first.
     events: Vec<Happened>,
@@ -102,11 +105,19 @@ struct Happened {
 impl Step for Look {
     const NAME: &'static str = "rds-status";
     const RUNDECK: &'static [&'static str] = &["aws-rds-status"];
-    const EXAMPLES: &'static [&'static str] =
-        &[r#"{ "instance": "orders" }"#, r#"{ "instance": "orders", "fail_unless_available": true }"#];
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{ "instance": "orders" }"#,
+        r#"{ "instance": "orders", "fail_unless_available": true }"#,
+    ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "The account has no instance of this name in the Region; a cluster is not an instance."),
-        (ErrorName::StepFailed, "The status is not `available`, and `fail_unless_available` was given."),
+        (
+            ErrorName::NotFound,
+            "The account has no instance of this name in the Region; a cluster is not an instance.",
+        ),
+        (
+            ErrorName::StepFailed,
+            "The status is not `available`, and `fail_unless_available` was given.",
+        ),
     ];
     type Output = Shown;
 
@@ -116,7 +127,10 @@ impl Step for Look {
 
     fn permissions(&self) -> Permissions {
         Permissions::default()
-            .allow(&["rds:DescribeDBInstances"], [arn("rds", &format!("db:{}", literal(&self.instance)))])
+            .allow(
+                &["rds:DescribeDBInstances"],
+                [arn("rds", &format!("db:{}", literal(&self.instance)))],
+            )
             .allow(&["rds:DescribeEvents"], ["*"])
     }
 
@@ -129,8 +143,15 @@ impl Step for Look {
         if let Some(trouble) = trouble(&status) {
             ctx.log(format_args!("{name}: {trouble}"));
         }
-        let events = rds.describe_events().source_type(SourceType::DbInstance).source_identifier(name);
-        let pages = events.duration(EVENTS_MINUTES).into_paginator().items().send();
+        let events = rds
+            .describe_events()
+            .source_type(SourceType::DbInstance)
+            .source_identifier(name);
+        let pages = events
+            .duration(EVENTS_MINUTES)
+            .into_paginator()
+            .items()
+            .send();
         let mut events = pages.try_collect().await.map_err(rds_error)?;
         events.sort_by_key(|event| event.date);
         let events: Vec<_> = events.into_iter().map(happened).collect();
@@ -138,8 +159,10 @@ impl Step for Look {
             ctx.log(format_args!("{at} {message}"));
         }
         if self.fail_unless_available && status != "available" {
-            let advice = trouble(&status).unwrap_or("it may pass by itself: look again in some minutes");
-            // The log of a step that fails is not in its answer: the words that imported jobs look for are here, too.
+            let advice =
+                trouble(&status).unwrap_or("it may pass by itself: look again in some minutes");
+            // The log of a step that fails is not in its answer: the words that imported jobs look
+            // for are here, too.
             let message = format!("{name} instance status is: {status}; not available: {advice}");
             return Err(ErrorName::StepFailed.because(message));
         }
@@ -156,9 +179,16 @@ impl Step for Look {
                 r#type: found.storage_type.unwrap_or_default(),
                 max_allocated_gib: found.max_allocated_storage,
             },
-            endpoint: found.endpoint.and_then(|at| Some(Endpoint { address: at.address?, port: at.port? })),
+            endpoint: found.endpoint.and_then(|at| {
+                Some(Endpoint {
+                    address: at.address?,
+                    port: at.port?,
+                })
+            }),
             multi_az: found.multi_az.unwrap_or_default(),
-            cluster: found.db_cluster_identifier.filter(|cluster| !cluster.is_empty()),
+            cluster: found
+                .db_cluster_identifier
+                .filter(|cluster| !cluster.is_empty()),
             restarts_at: found.automatic_restart_time.map(|time| time.to_string()),
             events,
             console_url: ctx.console("rds/home", &format!("database:id={name};is-cluster=false")),
@@ -181,32 +211,63 @@ fn pending(instance: &DbInstance) -> BTreeMap<String, String> {
     if let Some(next) = instance.pending_modified_values() {
         let known = [
             ("allocated_storage_gib", number(next.allocated_storage)),
-            ("backup_retention_days", number(next.backup_retention_period)),
+            (
+                "backup_retention_days",
+                number(next.backup_retention_period),
+            ),
             ("ca_certificate", next.ca_certificate_identifier.clone()),
             ("class", next.db_instance_class.clone()),
             ("dedicated_log_volume", truth(next.dedicated_log_volume)),
             ("engine", next.engine.clone()),
             ("engine_version", next.engine_version.clone()),
-            ("iam_authentication", truth(next.iam_database_authentication_enabled)),
+            (
+                "iam_authentication",
+                truth(next.iam_database_authentication_enabled),
+            ),
             ("instance", next.db_instance_identifier.clone()),
             ("iops", number(next.iops)),
             ("license_model", next.license_model.clone()),
-            ("log_exports", next.pending_cloudwatch_logs_exports.as_ref().map(|_| "to be changed".into())),
-            ("master_password", next.master_user_password.as_ref().map(|_| "to be changed".into())),
+            (
+                "log_exports",
+                next.pending_cloudwatch_logs_exports
+                    .as_ref()
+                    .map(|_| "to be changed".into()),
+            ),
+            (
+                "master_password",
+                next.master_user_password
+                    .as_ref()
+                    .map(|_| "to be changed".into()),
+            ),
             ("multi_az", truth(next.multi_az)),
             ("multi_tenant", truth(next.multi_tenant)),
             ("port", number(next.port)),
-            ("processor_features", next.processor_features.as_ref().map(|_| "to be changed".into())),
+            (
+                "processor_features",
+                next.processor_features
+                    .as_ref()
+                    .map(|_| "to be changed".into()),
+            ),
             ("storage_throughput", number(next.storage_throughput)),
             ("storage_type", next.storage_type.clone()),
             ("subnet_group", next.db_subnet_group_name.clone()),
         ];
-        changes.extend(known.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+        changes.extend(
+            known
+                .into_iter()
+                .filter_map(|(name, value)| Some((name.to_owned(), value?))),
+        );
     }
     for group in instance.db_parameter_groups() {
-        let (name, status) = (group.db_parameter_group_name(), group.parameter_apply_status().unwrap_or("in-sync"));
+        let (name, status) = (
+            group.db_parameter_group_name(),
+            group.parameter_apply_status().unwrap_or("in-sync"),
+        );
         if status != "in-sync" {
-            changes.insert(format!("parameter_group {}", name.unwrap_or_default()), status.to_owned());
+            changes.insert(
+                format!("parameter_group {}", name.unwrap_or_default()),
+                status.to_owned(),
+            );
         }
     }
     changes
@@ -231,10 +292,19 @@ mod tests {
     }
 
     fn seen(status: &str) -> DescribeDbInstancesOutput {
-        let endpoint = aws_sdk_rds::types::Endpoint::builder().address("orders.rds.example").port(5432).build();
-        let next = PendingModifiedValues::builder().engine_version("16.4").master_user_password("****").build();
+        let endpoint = aws_sdk_rds::types::Endpoint::builder()
+            .address("orders.rds.example")
+            .port(5432)
+            .build();
+        let next = PendingModifiedValues::builder()
+            .engine_version("16.4")
+            .master_user_password("****")
+            .build();
         let group = |name: &str, status: &str| {
-            DbParameterGroupStatus::builder().db_parameter_group_name(name).parameter_apply_status(status).build()
+            DbParameterGroupStatus::builder()
+                .db_parameter_group_name(name)
+                .parameter_apply_status(status)
+                .build()
         };
         let instance = DbInstance::builder()
             .db_instance_status(status)
@@ -250,7 +320,9 @@ mod tests {
             .pending_modified_values(next)
             .db_parameter_groups(group("tuned", "pending-reboot"))
             .db_parameter_groups(group("plain", "in-sync"));
-        DescribeDbInstancesOutput::builder().db_instances(instance.build()).build()
+        DescribeDbInstancesOutput::builder()
+            .db_instances(instance.build())
+            .build()
     }
 
     fn looks(status: &'static str) -> Rule {
@@ -263,7 +335,11 @@ mod tests {
     fn events() -> Rule {
         let event = |seconds: i64, message: &str| {
             let at = DateTime::from_secs(1_800_000_000 + seconds);
-            Event::builder().date(at).message(message).event_categories("availability").build()
+            Event::builder()
+                .date(at)
+                .message(message)
+                .event_categories("availability")
+                .build()
         };
         mock!(Client::describe_events)
             .match_requests(|r| {
@@ -272,10 +348,13 @@ mod tests {
                     && r.duration() == Some(60)
             })
             .then_compute_output(move |r| match r.marker() {
-                None => {
-                    DescribeEventsOutput::builder().events(event(9, "DB instance restarted")).marker("more").build()
-                }
-                Some(_) => DescribeEventsOutput::builder().events(event(0, "DB instance shutdown")).build(),
+                None => DescribeEventsOutput::builder()
+                    .events(event(9, "DB instance restarted"))
+                    .marker("more")
+                    .build(),
+                Some(_) => DescribeEventsOutput::builder()
+                    .events(event(0, "DB instance shutdown"))
+                    .build(),
             })
     }
 
@@ -322,7 +401,10 @@ mod tests {
 
     #[tokio::test]
     async fn not_found_is_an_instance_that_rds_does_not_know() {
-        let error = orders().run(&context([&unknown()]), None).await.unwrap_err();
+        let error = orders()
+            .run(&context([&unknown()]), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
     }
 
@@ -345,7 +427,11 @@ mod tests {
             ("failed", "restore"),
             ("incompatible-parameters", "parameter group"),
         ] {
-            let shown = done(orders().run(&context([&looks(status), &events()]), None).await);
+            let shown = done(
+                orders()
+                    .run(&context([&looks(status), &events()]), None)
+                    .await,
+            );
             assert_eq!(shown.status, status);
             assert!(shown.trouble.unwrap().contains(advice), "{status}");
 
@@ -354,7 +440,10 @@ mod tests {
             let error = strict.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             let begin = format!("orders instance status is: {status}; not available: ");
-            assert!(error.message.starts_with(&begin) && error.message.contains(advice), "{error}");
+            assert!(
+                error.message.starts_with(&begin) && error.message.contains(advice),
+                "{error}"
+            );
             assert!(log(&ctx).contains(&"2027-01-15T08:00:09Z DB instance restarted".to_owned()));
         }
     }
@@ -362,7 +451,11 @@ mod tests {
     #[tokio::test]
     async fn an_available_instance_fails_nobody() {
         let strict: Look = step(json!({ "instance": "orders", "fail_unless_available": true }));
-        done(strict.run(&context([&looks("available"), &events()]), None).await);
+        done(
+            strict
+                .run(&context([&looks("available"), &events()]), None)
+                .await,
+        );
     }
 
     #[test]

@@ -10,21 +10,23 @@ use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepErro
 
 /// Stop a database cluster and finish once it and all of its instances are stopped.
 ///
-/// None of the cluster's databases takes connections from then on. AWS starts a stopped cluster again by itself after
-/// seven days (the output says when); whoever wants it stopped for longer stops it again. Storage, snapshots and
-/// backups are still billed, the instances' hours are not. While it is stopped, nothing of it can be changed, and
-/// backups are not taken.
+/// None of the cluster's databases takes connections from then on. AWS starts a stopped cluster
+/// again by itself after seven days (the output says when); whoever wants it stopped for longer
+/// stops it again. Storage, snapshots and backups are still billed, the instances' hours are not.
+/// While it is stopped, nothing of it can be changed, and backups are not taken.
 ///
-/// A cluster that is stopped already is success. One in between, as in `backing-up` or with an instance that is busy,
-/// is waited for and then stopped. The step looks every 15 seconds at first, later up to 3 minutes apart. AWS documents
-/// stopping for Aurora clusters, and not for each of those: not in a global database with several clusters, not with a
-/// replica in another Region, not Serverless v1; see
-/// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-cluster-stop-start.html>. What it refuses, a
-/// Multi-AZ DB cluster say, is a `Conflict`. When the job is stopped, a cluster that is stopping goes on stopping. A
-/// repeated call asks for nothing twice.
+/// A cluster that is stopped already is success. One in between, as in `backing-up` or with an
+/// instance that is busy, is waited for and then stopped. The step looks every 15 seconds at first,
+/// later up to 3 minutes apart. AWS documents stopping for Aurora clusters, and not for each of
+/// those: not in a global database with several clusters, not with a replica in another Region, not
+/// Serverless v1; see
+/// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-cluster-stop-start.html>.
+/// What it refuses, a
+/// Multi-AZ DB cluster say, is a `Conflict`. When the job is stopped, a cluster that is stopping
+/// goes on stopping. A repeated call asks for nothing twice.
 ///
-/// Proven on the local cloud, where clusters have no database behind them and stop at once; waiting, the time at which
-/// AWS starts them again and what RDS refuses rest on unit tests.
+/// Proven on the local cloud, where clusters have no database behind them and stop at once;
+/// waiting, the time at which AWS starts them again and what RDS refuses rest on unit tests.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stop {
@@ -37,9 +39,18 @@ impl Step for Stop {
     const RUNDECK: &'static [&'static str] = &[];
     const EXAMPLES: &'static [&'static str] = &[r#"{ "cluster": "orders" }"#];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "The account has no cluster of this name in the Region; an instance is not a cluster."),
-        (ErrorName::Conflict, "AWS does not stop such a cluster, or a status forbids to stop it."),
-        (ErrorName::StepFailed, "RDS has begun to stop the cluster and could not."),
+        (
+            ErrorName::NotFound,
+            "The account has no cluster of this name in the Region; an instance is not a cluster.",
+        ),
+        (
+            ErrorName::Conflict,
+            "AWS does not stop such a cluster, or a status forbids to stop it.",
+        ),
+        (
+            ErrorName::StepFailed,
+            "RDS has begun to stop the cluster and could not.",
+        ),
         (
             ErrorName::TimedOut,
             "What was asked goes on; what was not asked was not done; run it again to go on waiting.",
@@ -56,11 +67,25 @@ impl Step for Stop {
         Database::Cluster(&self.cluster).permissions("rds:StopDBCluster")
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
-        bring(ctx, Database::Cluster(&self.cluster), resume, &STOPPED, |rds| async move {
-            rds.stop_db_cluster().db_cluster_identifier(&*self.cluster).send().await.map_err(rds_error)?;
-            Ok(())
-        })
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Changed>, StepError> {
+        bring(
+            ctx,
+            Database::Cluster(&self.cluster),
+            resume,
+            &STOPPED,
+            |rds| async move {
+                rds.stop_db_cluster()
+                    .db_cluster_identifier(&*self.cluster)
+                    .send()
+                    .await
+                    .map_err(rds_error)?;
+                Ok(())
+            },
+        )
         .await
     }
 }
@@ -88,7 +113,10 @@ mod tests {
                 .match_requests(|r| r.db_cluster_identifier() == Some("shop"))
                 .then_output(|| StopDbClusterOutput::builder().build())
         },
-        refused: |code| mock!(Client::stop_db_cluster).then_error(move || StopDBClusterError::generic(refusal(code))),
+        refused: |code| {
+            mock!(Client::stop_db_cluster)
+                .then_error(move || StopDBClusterError::generic(refusal(code)))
+        },
     };
 
     #[tokio::test]
@@ -118,7 +146,9 @@ mod tests {
 
     #[tokio::test]
     async fn pending_while_an_instance_is_busy_and_then_stops_it_once() {
-        CHANGE.is_pending_while(("available", ["modifying", "available"])).await;
+        CHANGE
+            .is_pending_while(("available", ["modifying", "available"]))
+            .await;
     }
 
     #[tokio::test]
@@ -129,7 +159,9 @@ mod tests {
     #[tokio::test]
     async fn failed_when_the_cluster_or_one_of_its_instances_does_not_get_there() {
         let message = "shop-2 is failed and does not become stopped: RDS cannot recover it";
-        CHANGE.is_failed(("stopping", ["stopped", "failed"]), message).await;
+        CHANGE
+            .is_failed(("stopping", ["stopped", "failed"]), message)
+            .await;
     }
 
     #[tokio::test]
@@ -144,6 +176,9 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
-        prove::<Stop>(&[], async |scene| json!({ "cluster": make_cluster(scene).await }));
+        prove::<Stop>(
+            &[],
+            async |scene| json!({ "cluster": make_cluster(scene).await }),
+        );
     }
 }

@@ -10,20 +10,24 @@ use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepErro
 
 /// Stop an RDS instance and finish once it is stopped.
 ///
-/// The database takes no connections from then on. AWS starts a stopped instance again by itself after seven days (the
-/// output says when); whoever wants it stopped for longer stops it again. Storage and backups are still billed, the
-/// instance's hours are not. Stopping drops pending changes, except those of option and parameter groups. No snapshot
-/// is taken: use `rds-capture-snapshot` first where one is wanted.
+/// The database takes no connections from then on. AWS starts a stopped instance again by itself
+/// after seven days (the output says when); whoever wants it stopped for longer stops it again.
+/// Storage and backups are still billed, the instance's hours are not. Stopping drops pending
+/// changes, except those of option and parameter groups. No snapshot is taken: use
+/// `rds-capture-snapshot` first where one is wanted.
 ///
-/// An instance that is stopped already is success. One in between, as in `backing-up` or `modifying`, is waited for and
-/// then stopped; Multi-AZ instances can take long. The step looks every 15 seconds at first, later up to 3 minutes
-/// apart. What AWS does not stop is a `Conflict`: an instance that is or has a read replica, SQL Server in Multi-AZ,
-/// and an instance of an Aurora cluster alone (use `rds-stop-cluster`). See
-/// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_StopInstance.html>. When the job is stopped, an
+/// An instance that is stopped already is success. One in between, as in `backing-up` or
+/// `modifying`, is waited for and then stopped; Multi-AZ instances can take long. The step looks
+/// every 15 seconds at first, later up to 3 minutes apart. What AWS does not stop is a `Conflict`:
+/// an instance that is or has a read replica, SQL Server in Multi-AZ, and an instance of an Aurora
+/// cluster alone (use `rds-stop-cluster`). See
+/// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_StopInstance.html>. When the job is
+/// stopped, an
 /// instance that is stopping goes on stopping. A repeated call asks for nothing twice.
 ///
-/// Proven on the local cloud, where instances have no database behind them and stop at once whatever they are; waiting,
-/// the time at which AWS starts them again and what RDS refuses rest on unit tests.
+/// Proven on the local cloud, where instances have no database behind them and stop at once
+/// whatever they are; waiting, the time at which AWS starts them again and what RDS refuses rest on
+/// unit tests.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stop {
@@ -36,12 +40,18 @@ impl Step for Stop {
     const RUNDECK: &'static [&'static str] = &[];
     const EXAMPLES: &'static [&'static str] = &[r#"{ "instance": "orders" }"#];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "The account has no instance of this name in the Region."),
+        (
+            ErrorName::NotFound,
+            "The account has no instance of this name in the Region.",
+        ),
         (
             ErrorName::Conflict,
             "AWS does not stop such an instance, it belongs to a cluster, or its status forbids to stop it.",
         ),
-        (ErrorName::StepFailed, "RDS has begun to stop the instance and could not."),
+        (
+            ErrorName::StepFailed,
+            "RDS has begun to stop the instance and could not.",
+        ),
         (
             ErrorName::TimedOut,
             "What was asked goes on; what was not asked was not done; run it again to go on waiting.",
@@ -58,11 +68,25 @@ impl Step for Stop {
         Database::Instance(&self.instance).permissions("rds:StopDBInstance")
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Changed>, StepError> {
-        bring(ctx, Database::Instance(&self.instance), resume, &STOPPED, |rds| async move {
-            rds.stop_db_instance().db_instance_identifier(&*self.instance).send().await.map_err(rds_error)?;
-            Ok(())
-        })
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Changed>, StepError> {
+        bring(
+            ctx,
+            Database::Instance(&self.instance),
+            resume,
+            &STOPPED,
+            |rds| async move {
+                rds.stop_db_instance()
+                    .db_instance_identifier(&*self.instance)
+                    .send()
+                    .await
+                    .map_err(rds_error)?;
+                Ok(())
+            },
+        )
         .await
     }
 }
@@ -90,7 +114,10 @@ mod tests {
                 .match_requests(|r| r.db_instance_identifier() == Some("orders"))
                 .then_output(|| StopDbInstanceOutput::builder().build())
         },
-        refused: |code| mock!(Client::stop_db_instance).then_error(move || StopDBInstanceError::generic(refusal(code))),
+        refused: |code| {
+            mock!(Client::stop_db_instance)
+                .then_error(move || StopDBInstanceError::generic(refusal(code)))
+        },
     };
 
     #[tokio::test]
@@ -151,6 +178,9 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
-        prove::<Stop>(&[], async |scene| json!({ "instance": make_instance(scene).await }));
+        prove::<Stop>(
+            &[],
+            async |scene| json!({ "instance": make_instance(scene).await }),
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What the four steps that start or stop a database do alike, proven for each of them through its own requests.
+//! What the four steps that start or stop a database do alike, proven for each of them through its
+//! own requests.
 
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ pub(crate) struct Change<S> {
 }
 
 impl<S: Step<Output = Changed>> Change<S> {
-    /// A full change: RDS is asked once, looks are rarer the longer it takes, and the output tells what became of it.
+    /// A full change: RDS is asked once, looks are rarer the longer it takes, and the output tells
+    /// what became of it.
     pub(crate) async fn is_done(&self) {
         let [from, during, to] = self.statuses;
         let half = [during, to];
@@ -38,7 +40,10 @@ impl<S: Step<Output = Changed>> Change<S> {
         if self.kind == Kind::Cluster {
             stages.push((to, half));
         }
-        let says: Vec<_> = stages.iter().map(|stage| self.says(*stage, ASKED)).collect();
+        let says: Vec<_> = stages
+            .iter()
+            .map(|stage| self.says(*stage, ASKED))
+            .collect();
         stages.push(all(to));
         let (ctx, asked) = self.context(&stages, (self.accepted)());
         let resume = self.waits(&ctx, &says).await;
@@ -46,17 +51,34 @@ impl<S: Step<Output = Changed>> Change<S> {
 
         let name = self.kind.name();
         assert_eq!(
-            (changed.name.as_str(), changed.previous_status.as_str(), changed.status.as_str()),
+            (
+                changed.name.as_str(),
+                changed.previous_status.as_str(),
+                changed.status.as_str()
+            ),
             (name, from, to)
         );
-        let members = changed.members.into_iter().map(|member| (member.instance, member.status));
+        let members = changed
+            .members
+            .into_iter()
+            .map(|member| (member.instance, member.status));
         assert_eq!(members.collect::<Vec<_>>(), self.kind.members([to; 2]));
         let restarts_at = (to == "stopped").then_some("2027-01-15T08:00:00Z");
         assert_eq!(changed.restarts_at.as_deref(), restarts_at);
-        let page = format!("#database:id={name};is-cluster={}", self.kind == Kind::Cluster);
-        assert!(changed.console_url.ends_with(&page), "{}", changed.console_url);
+        let page = format!(
+            "#database:id={name};is-cluster={}",
+            self.kind == Kind::Cluster
+        );
+        assert!(
+            changed.console_url.ends_with(&page),
+            "{}",
+            changed.console_url
+        );
         assert_eq!(asked.num_calls(), 1);
-        assert_eq!(log(&ctx), [format!("{} {name}", self.doing), format!("{name} is {to}")]);
+        assert_eq!(
+            log(&ctx),
+            [format!("{} {name}", self.doing), format!("{name} is {to}")]
+        );
     }
 
     /// What has one of these statuses is there already, and RDS is asked for nothing.
@@ -64,14 +86,20 @@ impl<S: Step<Output = Changed>> Change<S> {
         for &(status, members) in statuses {
             let (ctx, asked) = self.context(&[(status, members)], (self.accepted)());
             let changed = self.finishes(&ctx, None).await;
-            assert_eq!((changed.previous_status.as_str(), changed.status.as_str()), (status, status));
+            assert_eq!(
+                (changed.previous_status.as_str(), changed.status.as_str()),
+                (status, status)
+            );
             assert_eq!(asked.num_calls(), 0);
         }
     }
 
     /// A database that RDS does not know is `NotFound`.
     pub(crate) async fn is_not_found(&self) {
-        let error = (self.step)().run(&context([&self.kind.unknown()]), None).await.unwrap_err();
+        let error = (self.step)()
+            .run(&context([&self.kind.unknown()]), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
     }
 
@@ -88,11 +116,16 @@ impl<S: Step<Output = Changed>> Change<S> {
         assert_eq!(looks[0].num_calls(), 2);
     }
 
-    /// A database that is busy is waited for, and RDS is asked once; it may show the old status for a moment after that.
+    /// A database that is busy is waited for, and RDS is asked once; it may show the old status for
+    /// a moment after that.
     pub(crate) async fn is_pending_while(&self, busy: Statuses) {
         let [from, _, to] = self.statuses;
         let (ctx, asked) = self.context(&[busy, all(from), all(from), all(to)], (self.accepted)());
-        let says = [self.says(busy, NOT_ASKED), self.says(all(from), ASKED), self.says(all(from), ASKED)];
+        let says = [
+            self.says(busy, NOT_ASKED),
+            self.says(all(from), ASKED),
+            self.says(all(from), ASKED),
+        ];
         let resume = self.waits(&ctx, &says).await;
         self.finishes(&ctx, resume).await;
         assert_eq!(asked.num_calls(), 1);
@@ -107,18 +140,28 @@ impl<S: Step<Output = Changed>> Change<S> {
         assert_eq!(asked.num_calls(), 0);
 
         // The SDK's own retry is refused because the first request got through.
-        let code = if self.kind == Kind::Instance { "InvalidDBInstanceState" } else { "InvalidDBClusterStateFault" };
+        let code = if self.kind == Kind::Instance {
+            "InvalidDBInstanceState"
+        } else {
+            "InvalidDBClusterStateFault"
+        };
         let (ctx, _) = self.context(&[all(from), all(during)], (self.refused)(code));
         self.waits(&ctx, std::slice::from_ref(&under_way)).await;
 
         // And RDS shows the old status for a moment.
-        let (ctx, asked) = self.context(&[all(from), all(from), all(during), all(to)], (self.refused)(code));
-        let resume = self.waits(&ctx, &[self.says(all(from), REFUSED), under_way]).await;
+        let (ctx, asked) = self.context(
+            &[all(from), all(from), all(during), all(to)],
+            (self.refused)(code),
+        );
+        let resume = self
+            .waits(&ctx, &[self.says(all(from), REFUSED), under_way])
+            .await;
         assert_eq!(self.finishes(&ctx, resume).await.previous_status, from);
         assert_eq!(asked.num_calls(), 1);
     }
 
-    /// A change that has begun and ends in these statuses fails with this message, and so does one that is undone.
+    /// A change that has begun and ends in these statuses fails with this message, and so does one
+    /// that is undone.
     pub(crate) async fn is_failed(&self, last: Statuses, message: &str) {
         let [from, during, _] = self.statuses;
         let undone = format!("{} is {from} again", self.kind.name());
@@ -135,19 +178,40 @@ impl<S: Step<Output = Changed>> Change<S> {
     /// A status that does not lead there is a `Conflict` that tells whose it is and what to do.
     pub(crate) async fn is_a_conflict_in_other_statuses(&self) {
         let [from, _, to] = self.statuses;
-        let of_instances = ["storage-full", "failed", "upgrade_failed", "deleting", "incompatible-something-new"];
+        let of_instances = [
+            "storage-full",
+            "failed",
+            "upgrade_failed",
+            "deleting",
+            "incompatible-something-new",
+        ];
         let of_instances = of_instances.map(|status| (all(status), "orders"));
         let of_clusters = [
             (("inaccessible-encryption-credentials", [from; 2]), "shop"),
             (("deleting", ["deleting", from]), "shop"),
-            (("available", ["incompatible-parameters", "available"]), "shop-1"),
+            (
+                ("available", ["incompatible-parameters", "available"]),
+                "shop-1",
+            ),
         ];
-        let cases = if self.kind == Kind::Instance { &of_instances[..] } else { &of_clusters };
+        let cases = if self.kind == Kind::Instance {
+            &of_instances[..]
+        } else {
+            &of_clusters
+        };
         for &(statuses, who) in cases {
             let (ctx, asked) = self.context(&[statuses], (self.accepted)());
             let error = (self.step)().run(&ctx, None).await.unwrap_err();
-            assert_eq!((error.name, asked.num_calls()), (ErrorName::Conflict, 0), "{statuses:?}");
-            let status = if who == "shop-1" { statuses.1[0] } else { statuses.0 };
+            assert_eq!(
+                (error.name, asked.num_calls()),
+                (ErrorName::Conflict, 0),
+                "{statuses:?}"
+            );
+            let status = if who == "shop-1" {
+                statuses.1[0]
+            } else {
+                statuses.0
+            };
             let begin = format!("{who} is {status} and does not become {to}: ");
             assert!(error.message.starts_with(&begin), "{error}");
         }
@@ -156,15 +220,26 @@ impl<S: Step<Output = Changed>> Change<S> {
     /// An instance of a cluster is a `Conflict` that names the step for clusters.
     pub(crate) async fn is_a_conflict_for_a_member(&self, instead: &str) {
         let (look, asked) = (looks_at_member(self.statuses[0]), (self.accepted)());
-        let error = (self.step)().run(&context([&look, &asked]), None).await.unwrap_err();
+        let error = (self.step)()
+            .run(&context([&look, &asked]), None)
+            .await
+            .unwrap_err();
         assert_eq!((error.name, asked.num_calls()), (ErrorName::Conflict, 0));
-        assert!(error.message.contains("cluster shop") && error.message.contains(instead), "{error}");
+        assert!(
+            error.message.contains("cluster shop") && error.message.contains(instead),
+            "{error}"
+        );
     }
 
-    /// What RDS refuses because of a state, twice, or for good, is a `Conflict` that says where the limits stand.
+    /// What RDS refuses because of a state, twice, or for good, is a `Conflict` that says where the
+    /// limits stand.
     pub(crate) async fn is_a_conflict_where_rds_refuses(&self) {
         let [from, ..] = self.statuses;
-        let limits = if self.kind == Kind::Instance { "USER_StopInstance" } else { "cluster-stop-start" };
+        let limits = if self.kind == Kind::Instance {
+            "USER_StopInstance"
+        } else {
+            "cluster-stop-start"
+        };
         let asked_again = [self.says(all(from), REFUSED)];
         for (code, at_first) in [
             ("InvalidDBClusterStateFault", &asked_again[..]),
@@ -178,16 +253,25 @@ impl<S: Step<Output = Changed>> Change<S> {
             let resume = self.waits(&ctx, at_first).await;
             let error = (self.step)().run(&ctx, resume).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{code}");
-            assert!(error.message.starts_with("RDS says no; ") && error.message.contains(limits), "{error}");
+            assert!(
+                error.message.starts_with("RDS says no; ") && error.message.contains(limits),
+                "{error}"
+            );
         }
     }
 
     /// A KMS key that cannot be used is a `Conflict` that says to enable it.
     pub(crate) async fn is_a_conflict_without_its_key(&self) {
-        let (ctx, _) = self.context(&[all(self.statuses[0])], (self.refused)("KMSKeyNotAccessibleFault"));
+        let (ctx, _) = self.context(
+            &[all(self.statuses[0])],
+            (self.refused)("KMSKeyNotAccessibleFault"),
+        );
         let error = (self.step)().run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
-        assert!(error.message.starts_with("RDS says no; ") && error.message.contains("enable the key"), "{error}");
+        assert!(
+            error.message.starts_with("RDS says no; ") && error.message.contains("enable the key"),
+            "{error}"
+        );
     }
 
     /// RDS shows these statuses, one after the other, and answers the request by this rule.
@@ -209,12 +293,16 @@ impl<S: Step<Output = Changed>> Change<S> {
         format!("{} is {status}{members}{asked}", self.kind.name())
     }
 
-    /// Calls the step as its state machine does, for as long as it is expected to be pending and to say these things.
-    /// Answers what the call after that gets.
+    /// Calls the step as its state machine does, for as long as it is expected to be pending and to
+    /// say these things. Answers what the call after that gets.
     async fn waits(&self, ctx: &Context, says: &[String]) -> Option<Resume> {
         let mut resume = None;
         for expected in says {
-            let wait = if resume.is_none() { POLL } else { Duration::from_mins(5) };
+            let wait = if resume.is_none() {
+                POLL
+            } else {
+                Duration::from_mins(5)
+            };
             let (mut next, retry_after, progress) = pending((self.step)().run(ctx, resume).await);
             assert_eq!((progress.as_str(), retry_after), (expected.as_str(), wait));
             // As if all of it had taken years.

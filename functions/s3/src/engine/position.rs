@@ -35,5 +35,8 @@ pub struct Unfinished {
 /// # Errors
 /// `InvalidInput` where it is none.
 pub fn position(resume: Option<&Resume>) -> Result<Position, StepError> {
-    resume.map(Resume::state).transpose().map(Option::unwrap_or_default)
+    resume
+        .map(Resume::state)
+        .transpose()
+        .map(Option::unwrap_or_default)
 }

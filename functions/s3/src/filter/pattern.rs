@@ -13,7 +13,10 @@ enum Token {
     Star,
     Any,
     Char(char),
-    Set { negated: bool, ranges: Vec<(char, char)> },
+    Set {
+        negated: bool,
+        ranges: Vec<(char, char)>,
+    },
 }
 
 impl Token {
@@ -21,14 +24,16 @@ impl Token {
         match self {
             Self::Star | Self::Any => true,
             Self::Char(own) => *own == c,
-            Self::Set { negated, ranges } => ranges.iter().any(|&(low, high)| low <= c && c <= high) != *negated,
+            Self::Set { negated, ranges } => {
+                ranges.iter().any(|&(low, high)| low <= c && c <= high) != *negated
+            }
         }
     }
 }
 
 impl Pattern {
-    /// `pattern` below `root`, joined as `os.path.join` does: one that begins with a slash stands alone. The root is
-    /// literal.
+    /// `pattern` below `root`, joined as `os.path.join` does: one that begins with a slash stands
+    /// alone. The root is literal.
     pub(super) fn below(root: &str, pattern: &str) -> Self {
         let mut tokens = Vec::new();
         if !pattern.starts_with('/') {
@@ -56,8 +61,8 @@ impl Pattern {
         Self { tokens }
     }
 
-    /// Whether all of `text` matches. Only the last star is ever tried again, because what matched before it can stay
-    /// as it is: the time is at most the pattern's length times the text's.
+    /// Whether all of `text` matches. Only the last star is ever tried again, because what matched
+    /// before it can stay as it is: the time is at most the pattern's length times the text's.
     pub(super) fn matches(&self, text: &str) -> bool {
         let (mut at, mut rest) = (0, text.chars());
         let mut last_star = None;
@@ -75,7 +80,9 @@ impl Pattern {
                 (Some(_), None) => return false,
                 (Some(token), Some(c)) if token.takes(c) => at += 1,
                 _ => {
-                    let Some((after_star, from)) = &mut last_star else { return false };
+                    let Some((after_star, from)) = &mut last_star else {
+                        return false;
+                    };
                     from.next();
                     (at, rest) = (*after_star, from.clone());
                 }
@@ -84,15 +91,21 @@ impl Pattern {
     }
 }
 
-/// Where the `]` is that closes a set, `chars` being what follows its `[`. The first character in a set never closes
-/// it.
+/// Where the `]` is that closes a set, `chars` being what follows its `[`. The first character in a
+/// set never closes it.
 fn set_end(chars: &[char]) -> Option<usize> {
     let first = usize::from(chars.first() == Some(&'!'));
-    chars.iter().enumerate().skip(first + 1).find(|(_, c)| **c == ']').map(|(at, _)| at)
+    chars
+        .iter()
+        .enumerate()
+        .skip(first + 1)
+        .find(|(_, c)| **c == ']')
+        .map(|(at, _)| at)
 }
 
-/// What is between the brackets of a set. Python cuts it at the hyphens that make ranges, then drops the ends of ranges
-/// that run backwards, and only then looks for `!`; so do we, in that order, because it shows in sets like `[b-a!x]`.
+/// What is between the brackets of a set. Python cuts it at the hyphens that make ranges, then
+/// drops the ends of ranges that run backwards, and only then looks for `!`; so do we, in that
+/// order, because it shows in sets like `[b-a!x]`.
 fn set(inner: &[char]) -> Token {
     let mut chunks: Vec<Vec<char>> = Vec::new();
     let mut start = 0;
@@ -117,12 +130,16 @@ fn set(inner: &[char]) -> Token {
     if negated {
         chunks[0].remove(0);
     }
-    let ends = chunks.windows(2).map(|pair| match (pair[0].last(), pair[1].first()) {
-        (Some(&low), Some(&high)) => (low, high),
-        // A hyphen right after the `!` is one of the characters.
-        _ => ('-', '-'),
-    });
-    let ranges = ends.chain(chunks.iter().flatten().map(|&c| (c, c))).collect();
+    let ends = chunks
+        .windows(2)
+        .map(|pair| match (pair[0].last(), pair[1].first()) {
+            (Some(&low), Some(&high)) => (low, high),
+            // A hyphen right after the `!` is one of the characters.
+            _ => ('-', '-'),
+        });
+    let ranges = ends
+        .chain(chunks.iter().flatten().map(|&c| (c, c)))
+        .collect();
     Token::Set { negated, ranges }
 }
 
@@ -140,16 +157,31 @@ mod tests {
     fn answers_are_those_of_pythons_fnmatch() {
         // Made by fnmatch.py, beside it.
         let table = include_str!("fnmatch.jsonl");
-        let rows: Vec<(String, String, bool)> = table.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
-        assert_eq!((rows.len(), rows.iter().filter(|row| row.2).count()), (400, 200));
+        let rows: Vec<(String, String, bool)> = table
+            .lines()
+            .map(|row| serde_json::from_str(row).unwrap())
+            .collect();
+        assert_eq!(
+            (rows.len(), rows.iter().filter(|row| row.2).count()),
+            (400, 200)
+        );
         for (pattern, text, answer) in rows {
-            assert_eq!(matches(&pattern, &text), answer, "{pattern:?} against {text:?}");
+            assert_eq!(
+                matches(&pattern, &text),
+                answer,
+                "{pattern:?} against {text:?}"
+            );
         }
     }
 
     #[test]
     fn a_star_crosses_slashes_and_lines_and_two_stars_are_one() {
-        assert!(matches("a*z", "a/b\nc/z") && matches("a**z", "a/z") && matches("**", "") && matches("*", ".a"));
+        assert!(
+            matches("a*z", "a/b\nc/z")
+                && matches("a**z", "a/z")
+                && matches("**", "")
+                && matches("*", ".a")
+        );
         assert!(!matches("a*z", "a/b"));
     }
 
@@ -160,13 +192,23 @@ mod tests {
 
     #[test]
     fn a_bracket_that_is_not_closed_is_a_character() {
-        assert!(matches("a[b", "a[b") && matches("[", "[") && matches("[]", "[]") && matches("[!]", "[!]"));
+        assert!(
+            matches("a[b", "a[b")
+                && matches("[", "[")
+                && matches("[]", "[]")
+                && matches("[!]", "[!]")
+        );
         assert!(matches("[]]", "]") && matches("[!]]", "a") && !matches("[!]]", "]"));
     }
 
     #[test]
     fn a_range_that_runs_backwards_is_empty() {
-        assert!(!matches("[b-a]", "a") && !matches("[b-a]", "b") && matches("[!b-a]", "x") && matches("[b-ax]", "x"));
+        assert!(
+            !matches("[b-a]", "a")
+                && !matches("[b-a]", "b")
+                && matches("[!b-a]", "x")
+                && matches("[b-ax]", "x")
+        );
     }
 
     #[test]
@@ -183,11 +225,22 @@ mod tests {
     #[test]
     fn a_hostile_pattern_takes_no_longer_than_it_is_long() {
         let started = Instant::now();
-        for pattern in ["a*".repeat(40) + "b", "*a".repeat(40) + "b*", "*".repeat(2_000) + "b", "*?".repeat(900) + "b"]
-        {
+        for pattern in [
+            "a*".repeat(40) + "b",
+            "*a".repeat(40) + "b*",
+            "*".repeat(2_000) + "b",
+            "*?".repeat(900) + "b",
+        ] {
             assert!(!matches(&pattern, &"a".repeat(1_000)));
         }
-        assert!(matches(&("a*".repeat(40) + "b"), &("a".repeat(1_000) + "b")));
-        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        assert!(matches(
+            &("a*".repeat(40) + "b"),
+            &("a".repeat(1_000) + "b")
+        ));
+        assert!(
+            started.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            started.elapsed()
+        );
     }
 }

@@ -8,31 +8,44 @@ use super::path::lexical;
 use super::root::Root;
 use super::scratch::SCRATCH;
 
-// https://man7.org/linux/man-pages/man3/limits.h.0p.html: NAME_MAX, and PATH_MAX without the NUL that ends a path.
+// https://man7.org/linux/man-pages/man3/limits.h.0p.html: NAME_MAX, and PATH_MAX without the NUL
+// that ends a path.
 const LONGEST_NAME: usize = 255;
 const LONGEST_PATH: usize = 4_095;
 
 impl Root {
-    /// Where a path, absolute or relative to the root, is below it: without `.`, `..` and doubled slashes, and empty
-    /// for the root itself. `..` is taken back by name, before any link is followed, as in the AWS CLI.
+    /// Where a path, absolute or relative to the root, is below it: without `.`, `..` and doubled
+    /// slashes, and empty for the root itself. `..` is taken back by name, before any link is
+    /// followed, as in the AWS CLI.
     ///
     /// # Errors
     /// `InvalidInput` naming the parameter when it leaves the root or cannot be a path.
     pub fn resolve(&self, parameter: &str, path: &str) -> Result<String, StepError> {
-        require(!path.is_empty(), || format!("{parameter} is empty; the local root itself is \".\""))?;
+        require(!path.is_empty(), || {
+            format!("{parameter} is empty; the local root itself is \".\"")
+        })?;
         let root = self.path.to_string_lossy();
-        let above = if path.starts_with('/') { lexical(&root).unwrap_or_default() } else { Vec::new() };
-        let clean = lexical(path).and_then(|clean| Some(clean.strip_prefix(above.as_slice())?.join("/")));
+        let above = if path.starts_with('/') {
+            lexical(&root).unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        let clean =
+            lexical(path).and_then(|clean| Some(clean.strip_prefix(above.as_slice())?.join("/")));
         let clean = clean.ok_or_else(|| {
-            ErrorName::InvalidInput.because(format!("{parameter} {path:?} leaves the local root {root}; stay below it"))
+            ErrorName::InvalidInput.because(format!(
+                "{parameter} {path:?} leaves the local root {root}; stay below it"
+            ))
         })?;
         match self.unfit(&clean) {
-            Some(why) => Err(ErrorName::InvalidInput.because(format!("{parameter} {path:?} cannot be used: {why}"))),
+            Some(why) => Err(ErrorName::InvalidInput
+                .because(format!("{parameter} {path:?} cannot be used: {why}"))),
             None => Ok(clean),
         }
     }
 
-    /// Whether a key can be the name of a file below the directory `base`, a path from [`Self::resolve`].
+    /// Whether a key can be the name of a file below the directory `base`, a path from
+    /// [`Self::resolve`].
     ///
     /// # Errors
     /// `InvalidInput` saying why not.
@@ -43,7 +56,10 @@ impl Root {
             None if base.is_empty() => self.unfit(key),
             None => self.unfit(&format!("{base}/{key}")),
         };
-        let because = |why| ErrorName::InvalidInput.because(format!("key {key:?} cannot be the name of a file: {why}"));
+        let because = |why| {
+            ErrorName::InvalidInput
+                .because(format!("key {key:?} cannot be the name of a file: {why}"))
+        };
         odd.map_or(Ok(()), |why| Err(because(why)))
     }
 
@@ -83,7 +99,11 @@ mod tests {
             (&format!("{root}/../root/x"), "x".into()),
             (" ", " ".into()),
         ] {
-            assert_eq!(tree.root.resolve("source", path).unwrap(), clean, "{path:?}");
+            assert_eq!(
+                tree.root.resolve("source", path).unwrap(),
+                clean,
+                "{path:?}"
+            );
         }
     }
 
@@ -103,15 +123,25 @@ mod tests {
         ] {
             let error = tree.root.resolve("destination", path).unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
-            assert!(error.message.starts_with("destination ") && error.message.contains("leaves"), "{path:?}: {error}");
+            assert!(
+                error.message.starts_with("destination ") && error.message.contains("leaves"),
+                "{path:?}: {error}"
+            );
         }
     }
 
     #[test]
     fn a_path_that_no_file_can_have_is_invalid_input() {
         let tree = Tree::new();
-        for path in ["", "a\0b", ".stepward", ".stepward/x", "a/../.stepward/x", &"a".repeat(256), &"a/".repeat(2_048)]
-        {
+        for path in [
+            "",
+            "a\0b",
+            ".stepward",
+            ".stepward/x",
+            "a/../.stepward/x",
+            &"a".repeat(256),
+            &"a/".repeat(2_048),
+        ] {
             let error = tree.root.resolve("source", path).unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{path:?}");
             assert!(error.message.starts_with("source "), "{error}");
@@ -137,11 +167,20 @@ mod tests {
         ] {
             let error = tree.root.check_key(base, key).unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
-            assert!(error.message.contains(why) && error.message.contains("key"), "{key:?}: {error}");
+            assert!(
+                error.message.contains(why) && error.message.contains("key"),
+                "{key:?}: {error}"
+            );
         }
         let long = format!("{}b", "abc/".repeat(1_000));
         assert_eq!(name(tree.root.check_key("", &long)), None);
-        assert!(tree.root.check_key(&"d".repeat(94), &long).unwrap_err().message.contains("4,095"));
+        assert!(
+            tree.root
+                .check_key(&"d".repeat(94), &long)
+                .unwrap_err()
+                .message
+                .contains("4,095")
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Paths as text.
 
-/// The parts of a path without `.`, `..` and empty ones, or `None` if a `..` climbs above where it begins.
+/// The parts of a path without `.`, `..` and empty ones, or `None` if a `..` climbs above where it
+/// begins.
 pub(crate) fn lexical(path: &str) -> Option<Vec<&str>> {
     let mut clean = Vec::new();
     for part in path.split('/') {

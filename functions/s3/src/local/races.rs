@@ -11,8 +11,9 @@ use stepward::model::error::ErrorName;
 use super::Listed;
 use super::tests::{Tree, content};
 
-/// Runs `attempt` again and again while another thread makes `d` in turn a directory with the file `f` and a link out
-/// of the root. `attempt` says whether it met the directory; both must have been met often.
+/// Runs `attempt` again and again while another thread makes `d` in turn a directory with the file
+/// `f` and a link out of the root. `attempt` says whether it met the directory; both must have been
+/// met often.
 fn while_a_directory_becomes_a_link_out(tree: &Tree, mut attempt: impl FnMut(usize) -> bool) {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -28,12 +29,23 @@ fn while_a_directory_becomes_a_link_out(tree: &Tree, mut attempt: impl FnMut(usi
         let started = Instant::now();
         let (mut met, mut refused, mut rounds) = (0, 0, 0);
         while rounds < 3_000 || met < 200 || refused < 200 {
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attempt(rounds)));
+            let outcome =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attempt(rounds)));
             // A failed assertion must end the other thread, too.
-            over.store(outcome.is_err() || started.elapsed() > Duration::from_mins(1), Ordering::Relaxed);
+            over.store(
+                outcome.is_err() || started.elapsed() > Duration::from_mins(1),
+                Ordering::Relaxed,
+            );
             let inside = outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            (met, refused, rounds) = (met + usize::from(inside), refused + usize::from(!inside), rounds + 1);
-            assert!(!over.load(Ordering::Relaxed), "{met} of {rounds} rounds met the directory");
+            (met, refused, rounds) = (
+                met + usize::from(inside),
+                refused + usize::from(!inside),
+                rounds + 1,
+            );
+            assert!(
+                !over.load(Ordering::Relaxed),
+                "{met} of {rounds} rounds met the directory"
+            );
         }
         over.store(true, Ordering::Relaxed);
     });
@@ -50,7 +62,10 @@ fn nothing_outside_is_read_while_a_directory_becomes_a_link() {
             true
         }
         Err(error) => {
-            assert!(matches!(error.name, ErrorName::InvalidInput | ErrorName::NotFound), "{error}");
+            assert!(
+                matches!(error.name, ErrorName::InvalidInput | ErrorName::NotFound),
+                "{error}"
+            );
             false
         }
     });
@@ -67,8 +82,17 @@ fn nothing_outside_is_listed_while_a_directory_becomes_a_link() {
         let walked = tree.root.walk("", None, &mut |listed| {
             if let Listed::File { key, stat } = listed {
                 // The file outside is six bytes, those inside are as long as their paths.
-                let known = [("d/f", 3), ("d/g/inside", 10), ("link/f", 3), ("link/g/inside", 10)];
-                assert!(known.contains(&(key.as_str(), stat.size)), "{key} of {} bytes", stat.size);
+                let known = [
+                    ("d/f", 3),
+                    ("d/g/inside", 10),
+                    ("link/f", 3),
+                    ("link/g/inside", 10),
+                ];
+                assert!(
+                    known.contains(&(key.as_str(), stat.size)),
+                    "{key} of {} bytes",
+                    stat.size
+                );
                 inside |= key == "d/f" && stat.device == secret;
             }
             ControlFlow::Continue(())
@@ -85,8 +109,14 @@ fn nothing_outside_is_written_while_a_directory_becomes_a_link() {
     let scratch = tree.root.scratch("race").unwrap();
     while_a_directory_becomes_a_link_out(&tree, |round| {
         drop(scratch.create("x").unwrap());
-        let destination = if round % 2 == 0 { "d/f".to_owned() } else { format!("d/deep/{}", round % 7) };
-        scratch.publish("x", &destination, SystemTime::now(), false).is_ok()
+        let destination = if round % 2 == 0 {
+            "d/f".to_owned()
+        } else {
+            format!("d/deep/{}", round % 7)
+        };
+        scratch
+            .publish("x", &destination, SystemTime::now(), false)
+            .is_ok()
     });
 }
 
@@ -100,7 +130,10 @@ fn nothing_outside_is_removed_while_a_directory_becomes_a_link() {
             // It is in one of the two places; never follow a link to put it back.
             let scratch = tree.root.scratch("back").unwrap();
             drop(scratch.create("f").unwrap());
-            while scratch.publish("f", "d/f", SystemTime::now(), false).is_err() {}
+            while scratch
+                .publish("f", "d/f", SystemTime::now(), false)
+                .is_err()
+            {}
         }
         removed
     });

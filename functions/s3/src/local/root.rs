@@ -15,19 +15,22 @@ use stepward::{StepError, settings};
 use super::failure::{failed, is_absent, is_escape};
 use super::path::{lexical, split};
 
-/// How many links one path may go through, as on Linux: <https://man7.org/linux/man-pages/man7/path_resolution.7.html>.
+/// How many links one path may go through, as on Linux:
+/// <https://man7.org/linux/man-pages/man7/path_resolution.7.html>.
 const MOST_LINKS: usize = 40;
 
 /// The local root, opened.
 #[derive(Debug)]
 pub struct Root {
     pub(super) path: PathBuf,
-    /// Where `path` is when links on the way to it are followed: absolute links below it may be written either way.
+    /// Where `path` is when links on the way to it are followed: absolute links below it may be
+    /// written either way.
     real: PathBuf,
     pub(super) dir: Dir,
 }
 
-/// What is at a path. Two that are equal are the same file with, as far as a file system tells, the same content.
+/// What is at a path. Two that are equal are the same file with, as far as a file system tells, the
+/// same content.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Stat {
     /// A directory.
@@ -81,10 +84,17 @@ impl Root {
             ))
         };
         let text = path.to_str().filter(|text| text.starts_with('/'));
-        let clean = text.and_then(lexical).ok_or_else(|| unusable("it is no absolute path"))?;
-        let opened = Dir::open_ambient_dir(path, ambient_authority()).map_err(|e| unusable(&e.to_string()))?;
+        let clean = text
+            .and_then(lexical)
+            .ok_or_else(|| unusable("it is no absolute path"))?;
+        let opened = Dir::open_ambient_dir(path, ambient_authority())
+            .map_err(|e| unusable(&e.to_string()))?;
         let real = path.canonicalize().map_err(|e| unusable(&e.to_string()))?;
-        Ok(Arc::new(Self { path: format!("/{}", clean.join("/")).into(), real, dir: opened }))
+        Ok(Arc::new(Self {
+            path: format!("/{}", clean.join("/")).into(),
+            real,
+            dir: opened,
+        }))
     }
 
     /// Where it is.
@@ -93,7 +103,8 @@ impl Root {
         &self.path
     }
 
-    /// What is at a path, its links followed; `None` when there is nothing, or only a link to nothing.
+    /// What is at a path, its links followed; `None` when there is nothing, or only a link to
+    /// nothing.
     ///
     /// # Errors
     /// `InvalidInput` when a link leaves the root or leads in a circle.
@@ -116,14 +127,23 @@ impl Root {
         let opened = self.beneath(path, |dir, path| {
             let file = dir.open_with(path, &options)?;
             let stat = Stat::from(&file.metadata()?);
-            Ok(OpenFile { file: Arc::new(file.into_std()), stat })
+            Ok(OpenFile {
+                file: Arc::new(file.into_std()),
+                stat,
+            })
         });
         let opened = opened.map_err(|error| failed("read", path, &error))?;
         if opened.stat.is_file {
             return Ok(opened);
         }
-        let what = if opened.stat.is_dir { "a directory" } else { "a device, a pipe or a socket" };
-        Err(ErrorName::Conflict.because(format!("{path:?} below the local root is {what}, not a file to read")))
+        let what = if opened.stat.is_dir {
+            "a directory"
+        } else {
+            "a device, a pipe or a socket"
+        };
+        Err(ErrorName::Conflict.because(format!(
+            "{path:?} below the local root is {what}, not a file to read"
+        )))
     }
 
     /// Removes a file, or a link without what it leads to.
@@ -137,12 +157,18 @@ impl Root {
     }
 
     pub(super) fn look(&self, path: &str) -> io::Result<Stat> {
-        self.beneath(path, |dir, path| dir.metadata(path)).map(|metadata| Stat::from(&metadata))
+        self.beneath(path, |dir, path| dir.metadata(path))
+            .map(|metadata| Stat::from(&metadata))
     }
 
-    /// Does something with a path below the root. An absolute link always counts as leaving it; one that leads back
-    /// below the root is replaced by where it leads, and that path is confined as every other.
-    pub(super) fn beneath<T>(&self, path: &str, act: impl Fn(&Dir, &Path) -> io::Result<T>) -> io::Result<T> {
+    /// Does something with a path below the root. An absolute link always counts as leaving it; one
+    /// that leads back below the root is replaced by where it leads, and that path is confined as
+    /// every other.
+    pub(super) fn beneath<T>(
+        &self,
+        path: &str,
+        act: impl Fn(&Dir, &Path) -> io::Result<T>,
+    ) -> io::Result<T> {
         let path = Path::new(if path.is_empty() { "." } else { path });
         match act(&self.dir, path) {
             Err(error) if is_escape(&error) => match self.without_links(path) {
@@ -163,11 +189,14 @@ impl Root {
                 Some(Component::ParentDir) => {
                     done.pop();
                 }
-                Some(Component::Normal(name)) => match self.dir.read_link_contents(done.join(name)) {
+                Some(Component::Normal(name)) => match self.dir.read_link_contents(done.join(name))
+                {
                     Ok(_) if links == MOST_LINKS => return None,
                     Ok(target) => {
                         links += 1;
-                        let inside = [&self.path, &self.real].iter().find_map(|root| target.strip_prefix(root).ok());
+                        let inside = [&self.path, &self.real]
+                            .iter()
+                            .find_map(|root| target.strip_prefix(root).ok());
                         match inside {
                             Some(inside) => {
                                 done = PathBuf::from(".");
@@ -199,7 +228,9 @@ impl Stat {
 impl From<&Metadata> for Stat {
     fn from(metadata: &Metadata) -> Self {
         // A time that cannot be told is the oldest one, as in the AWS CLI.
-        let modified = metadata.modified().map_or(SystemTime::UNIX_EPOCH, cap_std::time::SystemTime::into_std);
+        let modified = metadata
+            .modified()
+            .map_or(SystemTime::UNIX_EPOCH, cap_std::time::SystemTime::into_std);
         Self {
             is_dir: metadata.is_dir(),
             is_file: metadata.is_file(),

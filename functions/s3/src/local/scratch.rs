@@ -16,10 +16,12 @@ use super::root::{Root, Stat};
 /// The directory below the root that listings leave out.
 pub(super) const SCRATCH: &str = ".stepward";
 
-// Others may take the directory away between two of our calls; that they do so every time is not believed.
+// Others may take the directory away between two of our calls; that they do so every time is not
+// believed.
 const ATTEMPTS: usize = 16;
 
-/// A directory for one run's unfinished files: `.stepward/<token>` below the root, made when it is first needed.
+/// A directory for one run's unfinished files: `.stepward/<token>` below the root, made when it is
+/// first needed.
 #[derive(Debug)]
 pub struct Scratch {
     root: Arc<Root>,
@@ -32,7 +34,10 @@ impl Root {
     /// # Errors
     /// `Internal` when the token has anything else.
     pub fn scratch(self: &Arc<Self>, token: &str) -> Result<Scratch, StepError> {
-        Ok(Scratch { root: self.clone(), path: format!("{SCRATCH}/{}", plain(token)?) })
+        Ok(Scratch {
+            root: self.clone(),
+            path: format!("{SCRATCH}/{}", plain(token)?),
+        })
     }
 
     /// Opens a directory, made with all that are missing on the way to it.
@@ -42,7 +47,11 @@ impl Root {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             done => return done,
         }
-        for end in path.match_indices('/').map(|(at, _)| at).chain([path.len()]) {
+        for end in path
+            .match_indices('/')
+            .map(|(at, _)| at)
+            .chain([path.len()])
+        {
             let (parent, name) = split(&path[..end]);
             match self.beneath(parent, |dir, parent| dir.create_dir(parent.join(name))) {
                 Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
@@ -55,9 +64,18 @@ impl Root {
     /// Sees to it that a name in `path` and the directories on the way to it outlive a crash.
     fn sync_dirs(&self, mut path: &str) -> io::Result<()> {
         loop {
-            let synced = self.beneath(path, |dir, path| dir.open(path))?.into_std().sync_all();
+            let synced = self
+                .beneath(path, |dir, path| dir.open(path))?
+                .into_std()
+                .sync_all();
             // Some file systems have nothing to do here, and say so in this way.
-            synced.or_else(|error| if error.kind() == ErrorKind::InvalidInput { Ok(()) } else { Err(error) })?;
+            synced.or_else(|error| {
+                if error.kind() == ErrorKind::InvalidInput {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
+            })?;
             if path.is_empty() {
                 return Ok(());
             }
@@ -74,18 +92,23 @@ impl Scratch {
     pub fn create(&self, name: &str) -> Result<File, StepError> {
         let path = self.file(name)?;
         let mut options = OpenOptions::new();
-        // Only ever a new file: whatever else has this name, a link above all, is not written through.
+        // Only ever a new file: whatever else has this name, a link above all, is not written
+        // through.
         options.read(true).write(true).create_new(true);
         for _ in 0..ATTEMPTS {
             let done = match self.root.dir.open_with(&path, &options) {
                 Ok(file) => return Ok(file.into_std()),
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => self.root.dir.remove_file(&path),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    self.root.dir.remove_file(&path)
+                }
                 Err(error) if error.kind() == ErrorKind::NotFound => self.make(),
                 Err(error) => Err(error),
             };
             ignoring(ErrorKind::NotFound, done).map_err(|error| failed("make", &path, &error))?;
         }
-        Err(ErrorName::Conflict.because(format!("{path:?} below the local root is taken away again and again")))
+        Err(ErrorName::Conflict.because(format!(
+            "{path:?} below the local root is taken away again and again"
+        )))
     }
 
     /// Opens a file that a call before made, to go on with it; `None` when it is gone.
@@ -107,7 +130,8 @@ impl Scratch {
     /// `AccessDenied`.
     pub fn discard(&self, name: &str) -> Result<(), StepError> {
         let path = self.file(name)?;
-        ignoring(ErrorKind::NotFound, self.root.dir.remove_file(&path)).map_err(|error| failed("remove", &path, &error))
+        ignoring(ErrorKind::NotFound, self.root.dir.remove_file(&path))
+            .map_err(|error| failed("remove", &path, &error))
     }
 
     /// Removes all files but these.
@@ -127,15 +151,21 @@ impl Scratch {
         ignoring(ErrorKind::NotFound, clear()).map_err(|error| failed("clear", &self.path, &error))
     }
 
-    /// Gives a finished file its name: `destination`, a path from [`Root::resolve`], with `modified` to the second.
-    /// What had the name before is replaced in one step; a link is replaced itself, and never written through. Missing
-    /// directories are made. Close what was written first. `durable`: do not return before file and name would outlive
-    /// a crash.
+    /// Gives a finished file its name: `destination`, a path from [`Root::resolve`], with
+    /// `modified` to the second. What had the name before is replaced in one step; a link is
+    /// replaced itself, and never written through. Missing directories are made. Close what was
+    /// written first. `durable`: do not return before file and name would outlive a crash.
     ///
     /// # Errors
-    /// `Conflict` when a directory has the name, or a file stands where a directory is needed; `InvalidInput` when a
-    /// link on the way leaves the root.
-    pub fn publish(&self, name: &str, destination: &str, modified: SystemTime, durable: bool) -> Result<(), StepError> {
+    /// `Conflict` when a directory has the name, or a file stands where a directory is needed;
+    /// `InvalidInput` when a link on the way leaves the root.
+    pub fn publish(
+        &self,
+        name: &str,
+        destination: &str,
+        modified: SystemTime,
+        durable: bool,
+    ) -> Result<(), StepError> {
         let path = self.file(name)?;
         let time = whole_seconds(modified);
         let finished = self.open(&path).and_then(|file| {
@@ -149,20 +179,29 @@ impl Scratch {
                 return Err(ErrorKind::IsADirectory.into());
             }
             self.root.dir.rename(&path, &dir, last)?;
-            if durable { self.root.sync_dirs(parent) } else { Ok(()) }
+            if durable {
+                self.root.sync_dirs(parent)
+            } else {
+                Ok(())
+            }
         });
         named.map_err(|error| failed("write", destination, &error))
     }
 
-    /// Removes the directory with all that is left in it, and `.stepward` when no other run uses it.
+    /// Removes the directory with all that is left in it, and `.stepward` when no other run uses
+    /// it.
     ///
     /// # Errors
     /// `AccessDenied`.
     pub fn remove(&self) -> Result<(), StepError> {
-        let removed = ignoring(ErrorKind::NotFound, self.root.dir.remove_dir_all(&self.path));
+        let removed = ignoring(
+            ErrorKind::NotFound,
+            self.root.dir.remove_dir_all(&self.path),
+        );
         removed.map_err(|error| failed("remove", &self.path, &error))?;
         let removed = ignoring(ErrorKind::NotFound, self.root.dir.remove_dir(SCRATCH));
-        ignoring(ErrorKind::DirectoryNotEmpty, removed).map_err(|error| failed("remove", SCRATCH, &error))
+        ignoring(ErrorKind::DirectoryNotEmpty, removed)
+            .map_err(|error| failed("remove", SCRATCH, &error))
     }
 
     fn file(&self, name: &str) -> Result<String, StepError> {
@@ -170,15 +209,26 @@ impl Scratch {
     }
 
     fn open(&self, path: &str) -> io::Result<File> {
-        let file = self.root.dir.open_with(path, OpenOptions::new().read(true).write(true))?.into_std();
-        if Stat::of(&file)?.is_file { Ok(file) } else { Err(ErrorKind::IsADirectory.into()) }
+        let file = self
+            .root
+            .dir
+            .open_with(path, OpenOptions::new().read(true).write(true))?
+            .into_std();
+        if Stat::of(&file)?.is_file {
+            Ok(file)
+        } else {
+            Err(ErrorKind::IsADirectory.into())
+        }
     }
 
     fn make(&self) -> io::Result<()> {
         let mut private = DirBuilder::new();
         private.mode(0o700);
         for path in [SCRATCH, &self.path] {
-            ignoring(ErrorKind::AlreadyExists, self.root.dir.create_dir_with(path, &private))?;
+            ignoring(
+                ErrorKind::AlreadyExists,
+                self.root.dir.create_dir_with(path, &private),
+            )?;
         }
         Ok(())
     }
@@ -190,17 +240,26 @@ fn plain(name: &str) -> Result<&str, StepError> {
     if (1..=200).contains(&name.len()) && name.bytes().all(legal) {
         Ok(name)
     } else {
-        Err(ErrorName::Internal.because(format!("{name:?} cannot be the name of an unfinished file")))
+        Err(ErrorName::Internal
+            .because(format!("{name:?} cannot be the name of an unfinished file")))
     }
 }
 
 fn ignoring(kind: ErrorKind, done: io::Result<()>) -> io::Result<()> {
-    done.or_else(|error| if error.kind() == kind { Ok(()) } else { Err(error) })
+    done.or_else(|error| {
+        if error.kind() == kind {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    })
 }
 
 /// Rounded down, as the AWS CLI does: a sync compares with what S3 keeps, which is whole seconds.
 fn whole_seconds(time: SystemTime) -> SystemTime {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }
 
@@ -224,7 +283,10 @@ mod tests {
     /// Publishes a file with this content.
     fn put(tree: &Tree, content: &str, destination: &str) -> Result<(), StepError> {
         let scratch = tree.root.scratch("run-1")?;
-        scratch.create("one")?.write_all(content.as_bytes()).unwrap();
+        scratch
+            .create("one")?
+            .write_all(content.as_bytes())
+            .unwrap();
         scratch.publish("one", destination, at(1_700_000_000, 0), true)
     }
 
@@ -235,11 +297,19 @@ mod tests {
         let scratch = tree.root.scratch("run-1").unwrap();
         scratch.create("one").unwrap().write_all(b"new").unwrap();
         assert_eq!(tree.root.stat("a/b/c").unwrap(), None);
-        scratch.publish("one", "a/b/c", at(1_700_000_000, 999_999_999), false).unwrap();
+        scratch
+            .publish("one", "a/b/c", at(1_700_000_000, 999_999_999), false)
+            .unwrap();
         assert_eq!(tree.read("a/b/c"), "new");
-        assert_eq!(tree.root.stat("a/b/c").unwrap().unwrap().modified, at(1_700_000_000, 0));
+        assert_eq!(
+            tree.root.stat("a/b/c").unwrap().unwrap().modified,
+            at(1_700_000_000, 0)
+        );
         tree.dir("beside");
-        assert_eq!((mode(&tree, "a/b/c"), mode(&tree, "a")), (mode(&tree, "other"), mode(&tree, "beside")));
+        assert_eq!(
+            (mode(&tree, "a/b/c"), mode(&tree, "a")),
+            (mode(&tree, "other"), mode(&tree, "beside"))
+        );
         assert!(scratch.reopen("one").unwrap().is_none());
     }
 
@@ -274,7 +344,10 @@ mod tests {
         tree.link(tree.path("d"), "absolute");
         put(&tree, "1", "relative/new/x").unwrap();
         put(&tree, "2", "absolute/other/y").unwrap();
-        assert_eq!((tree.read("d/new/x"), tree.read("d/other/y")), ("1".into(), "2".into()));
+        assert_eq!(
+            (tree.read("d/new/x"), tree.read("d/other/y")),
+            ("1".into(), "2".into())
+        );
     }
 
     #[test]
@@ -293,10 +366,17 @@ mod tests {
             ("../outside/x", ErrorName::InvalidInput),
             ("", ErrorName::Conflict),
         ] {
-            assert_eq!(name(put(&tree, "new", destination)), Some(error), "{destination:?}");
+            assert_eq!(
+                name(put(&tree, "new", destination)),
+                Some(error),
+                "{destination:?}"
+            );
         }
         assert!(put(&tree, "new", "broken/x").is_err());
-        assert_eq!((tree.read("dir/f"), tree.read("file")), ("dir/f".into(), "file".into()));
+        assert_eq!(
+            (tree.read("dir/f"), tree.read("file")),
+            ("dir/f".into(), "file".into())
+        );
         tree.nothing_happened_outside();
     }
 
@@ -306,9 +386,17 @@ mod tests {
         let scratch = tree.root.scratch("run-1").unwrap();
         assert!(scratch.reopen("one").unwrap().is_none());
         scratch.create("one").unwrap().write_all(b"half").unwrap();
-        assert_eq!((mode(&tree, ".stepward"), mode(&tree, ".stepward/run-1")), (0o700, 0o700));
+        assert_eq!(
+            (mode(&tree, ".stepward"), mode(&tree, ".stepward/run-1")),
+            (0o700, 0o700)
+        );
         let mut text = String::new();
-        scratch.reopen("one").unwrap().unwrap().read_to_string(&mut text).unwrap();
+        scratch
+            .reopen("one")
+            .unwrap()
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
         assert_eq!(text, "half");
         assert_eq!(scratch.create("one").unwrap().metadata().unwrap().len(), 0);
     }
@@ -329,7 +417,10 @@ mod tests {
     #[test]
     fn the_last_run_to_end_leaves_nothing_behind() {
         let tree = Tree::new();
-        let (one, two) = (tree.root.scratch("one").unwrap(), tree.root.scratch("two").unwrap());
+        let (one, two) = (
+            tree.root.scratch("one").unwrap(),
+            tree.root.scratch("two").unwrap(),
+        );
         drop((one.create("x").unwrap(), two.create("x").unwrap()));
         one.remove().unwrap();
         assert_eq!(tree.root.stat(".stepward/one").unwrap(), None);
@@ -348,7 +439,9 @@ mod tests {
                 scope.spawn(move || {
                     for _ in 0..500 {
                         drop(scratch.create("x").unwrap());
-                        scratch.publish("x", token, SystemTime::now(), false).unwrap();
+                        scratch
+                            .publish("x", token, SystemTime::now(), false)
+                            .unwrap();
                         scratch.remove().unwrap();
                     }
                 });
@@ -376,8 +469,16 @@ mod tests {
     fn tokens_and_names_lead_nowhere() {
         let tree = Tree::new();
         for odd in ["", ".", "..", "a/b", "../x", "é"] {
-            assert_eq!(name(tree.root.scratch(odd)), Some(ErrorName::Internal), "{odd:?}");
-            assert_eq!(name(tree.root.scratch("t").unwrap().create(odd)), Some(ErrorName::Internal), "{odd:?}");
+            assert_eq!(
+                name(tree.root.scratch(odd)),
+                Some(ErrorName::Internal),
+                "{odd:?}"
+            );
+            assert_eq!(
+                name(tree.root.scratch("t").unwrap().create(odd)),
+                Some(ErrorName::Internal),
+                "{odd:?}"
+            );
         }
     }
 }

@@ -26,7 +26,11 @@ pub(super) struct Tree {
 impl Tree {
     pub(super) fn new() -> Self {
         static TREES: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("stepward-local-{}-{}", std::process::id(), TREES.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "stepward-local-{}-{}",
+            std::process::id(),
+            TREES.fetch_add(1, Ordering::Relaxed)
+        );
         let top = std::env::temp_dir().join(name);
         fs::create_dir_all(top.join("root")).unwrap();
         fs::create_dir(top.join("outside")).unwrap();
@@ -64,7 +68,13 @@ impl Tree {
     }
 
     pub(super) fn pipe(&self, path: &str) {
-        assert!(Command::new("mkfifo").arg(self.path(path)).status().unwrap().success());
+        assert!(
+            Command::new("mkfifo")
+                .arg(self.path(path))
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     pub(super) fn read(&self, path: &str) -> String {
@@ -72,9 +82,15 @@ impl Tree {
     }
 
     pub(super) fn nothing_happened_outside(&self) {
-        let names: Vec<_> = fs::read_dir(self.outside()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let names: Vec<_> = fs::read_dir(self.outside())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         assert_eq!(names, ["f"]);
-        assert_eq!(fs::read_to_string(self.outside().join("f")).unwrap(), "secret");
+        assert_eq!(
+            fs::read_to_string(self.outside().join("f")).unwrap(),
+            "secret"
+        );
     }
 }
 
@@ -90,7 +106,11 @@ pub(super) fn name<T>(done: Result<T, StepError>) -> Option<ErrorName> {
 
 pub(super) fn content(tree: &Tree, path: &str) -> Result<String, StepError> {
     let mut text = String::new();
-    tree.root.open_file(path)?.file.read_to_string(&mut text).unwrap();
+    tree.root
+        .open_file(path)?
+        .file
+        .read_to_string(&mut text)
+        .unwrap();
     Ok(text)
 }
 
@@ -109,7 +129,10 @@ fn a_file_is_read_and_its_stat_tells_a_change() {
     tree.file("a/b");
     let open = tree.root.open_file("a/b").unwrap();
     assert_eq!(tree.root.stat("a/b").unwrap(), Some(open.stat));
-    assert_eq!((open.stat.size, open.stat.is_file, open.stat.is_dir), (3, true, false));
+    assert_eq!(
+        (open.stat.size, open.stat.is_file, open.stat.is_dir),
+        (3, true, false)
+    );
     fs::write(tree.path("a/b"), "longer").unwrap();
     assert_ne!(Stat::of(&open.file).unwrap(), open.stat);
     assert_ne!(tree.root.stat("a/b").unwrap(), Some(open.stat));
@@ -121,7 +144,12 @@ fn a_file_of_the_same_size_and_time_in_its_place_is_another() {
     tree.file("a");
     tree.file("b");
     let before = tree.root.stat("a").unwrap().unwrap();
-    File::options().write(true).open(tree.path("b")).unwrap().set_modified(before.modified).unwrap();
+    File::options()
+        .write(true)
+        .open(tree.path("b"))
+        .unwrap()
+        .set_modified(before.modified)
+        .unwrap();
     fs::rename(tree.path("b"), tree.path("a")).unwrap();
     let after = tree.root.stat("a").unwrap().unwrap();
     assert_eq!((before.size, before.modified), (after.size, after.modified));
@@ -163,11 +191,29 @@ fn links_that_leave_the_root_are_refused_by_name() {
     tree.link("/proc/self/root", "magic");
     tree.link("up/f", "through");
     tree.link(tree.path("a/../../outside"), "back");
-    for path in ["up/f", "absolute/f", "magic/etc/passwd", "through", "back/f", "../outside/f"] {
-        assert_eq!(name(tree.root.open_file(path)), Some(ErrorName::InvalidInput), "{path}");
-        assert_eq!(name(tree.root.stat(path)), Some(ErrorName::InvalidInput), "{path}");
+    for path in [
+        "up/f",
+        "absolute/f",
+        "magic/etc/passwd",
+        "through",
+        "back/f",
+        "../outside/f",
+    ] {
+        assert_eq!(
+            name(tree.root.open_file(path)),
+            Some(ErrorName::InvalidInput),
+            "{path}"
+        );
+        assert_eq!(
+            name(tree.root.stat(path)),
+            Some(ErrorName::InvalidInput),
+            "{path}"
+        );
     }
-    assert_eq!(name(tree.root.remove_file("up/f")), Some(ErrorName::InvalidInput));
+    assert_eq!(
+        name(tree.root.remove_file("up/f")),
+        Some(ErrorName::InvalidInput)
+    );
     tree.nothing_happened_outside();
 }
 
@@ -179,8 +225,16 @@ fn links_in_a_circle_are_refused() {
     tree.link(tree.path("q"), "p");
     tree.link(tree.path("p"), "q");
     for path in ["x", "p"] {
-        assert_eq!(name(tree.root.stat(path)), Some(ErrorName::InvalidInput), "{path}");
-        assert_eq!(name(tree.root.open_file(path)), Some(ErrorName::InvalidInput), "{path}");
+        assert_eq!(
+            name(tree.root.stat(path)),
+            Some(ErrorName::InvalidInput),
+            "{path}"
+        );
+        assert_eq!(
+            name(tree.root.open_file(path)),
+            Some(ErrorName::InvalidInput),
+            "{path}"
+        );
     }
 }
 

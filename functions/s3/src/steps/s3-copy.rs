@@ -8,60 +8,78 @@ use crate::task::{self, Operation, Task};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::merged::Merged;
-use stepward::{Context, ErrorName, Function, Peer, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Function, Peer, Permissions, Progress, Resume, Step, StepError,
+};
 
 /// Copy objects and files to S3, from S3 or within it, as `aws s3 cp` does.
 ///
-/// **What goes where** is decided as the AWS CLI does: the one object or file that `source` names, or with `recursive` all
-/// below it; where `destination` ends with a slash or is a directory, the source's name is kept. What is there already is
-/// written anew; `s3-sync` compares first. Empty objects with a slash at the end, which consoles make as folders, are passed
-/// over. `filters` are relative to the source, and `*` stands for slashes too. Links below the local root are followed, and
-/// one that leaves it is not. `dry_run` tells what would be done.
+/// **What goes where** is decided as the AWS CLI does: the one object or file that `source` names,
+/// or with `recursive` all below it; where `destination` ends with a slash or is a directory, the
+/// source's name is kept. What is there already is written anew; `s3-sync` compares first. Empty
+/// objects with a slash at the end, which consoles make as folders, are passed over. `filters` are
+/// relative to the source, and `*` stands for slashes too. Links below the local root are followed,
+/// and one that leaves it is not. `dry_run` tells what would be done.
 ///
-/// **What cannot be copied** fails by itself: a key that can be no file's name (with an empty part, `.` or `..`, more than
-/// 255 bytes between slashes, or below `.stepward`) or that needs a directory where there is a file; a link to nothing, out
-/// of the root or in a circle; a device, a pipe or a socket; what changes while it is read; an archived object that was not
-/// restored; what is below a destination that is itself below the source. All else is done. Each failure is a line of the
-/// log, and the step fails at its end with their number and the first reasons. A new run copies all of it again.
+/// **What cannot be copied** fails by itself: a key that can be no file's name (with an empty part,
+/// `.` or `..`, more than 255 bytes between slashes, or below `.stepward`) or that needs a
+/// directory where there is a file; a link to nothing, out of the root or in a circle; a device, a
+/// pipe or a socket; what changes while it is read; an archived object that was not restored; what
+/// is below a destination that is itself below the source. All else is done. Each failure is a line
+/// of the log, and the step fails at its end with their number and the first reasons. A new run
+/// copies all of it again.
 ///
-/// **Nothing half done.** A file has its name, with the object's time, only when it is whole, and replaces in one step what
-/// was there. Until then it is in `.stepward` below the local root, which goes at the end. Objects from 8 MiB on travel in
-/// parts of 8 MiB, or larger ones where 10,000 would not do. S3 checks the CRC-64/NVME of what is sent, part by part and over
-/// the whole; what comes is compared with the checksum that S3 has, if it has one of the whole object.
+/// **Nothing half done.** A file has its name, with the object's time, only when it is whole, and
+/// replaces in one step what was there. Until then it is in `.stepward` below the local root, which
+/// goes at the end. Objects from 8 MiB on travel in parts of 8 MiB, or larger ones where 10,000
+/// would not do. S3 checks the CRC-64/NVME of what is sent, part by part and over the whole; what
+/// comes is compared with the checksum that S3 has, if it has one of the whole object.
 ///
-/// **Longer than one call.** After 50 s at most the step answers how far it is, and goes on in its next call behind the
-/// last key, and within large objects behind the parts that are there. Requests that are throttled or break off are
-/// sent again. When an answer is lost, the next call repeats what that one did and no more, and first aborts the
-/// uploads that it left: those of the same execution's role session for the same key. Where that key is not transferred
-/// any more its upload stays, and an account that is entered without a role has no session: give buckets a lifecycle
-/// rule that aborts unfinished uploads. What S3 is silent about is cut off shortly before the call would be: a large
-/// object goes on in the next call, and fails as `TimedOut` when it got no further in one; a small one fails at once. A
-/// large object is also looked at where S3's answer to its last request is lost, which takes `s3:GetObject` on what is
-/// written. When the job is stopped, what was copied stays; unfinished uploads and files are removed.
+/// **Longer than one call.** After 50 s at most the step answers how far it is, and goes on in its
+/// next call behind the last key, and within large objects behind the parts that are there.
+/// Requests that are throttled or break off are sent again. When an answer is lost, the next call
+/// repeats what that one did and no more, and first aborts the uploads that it left: those of the
+/// same execution's role session for the same key. Where that key is not transferred any more its
+/// upload stays, and an account that is entered without a role has no session: give buckets a
+/// lifecycle rule that aborts unfinished uploads. What S3 is silent about is cut off shortly before
+/// the call would be: a large object goes on in the next call, and fails as `TimedOut` when it got
+/// no further in one; a small one fails at once. A large object is also looked at where S3's answer
+/// to its last request is lost, which takes `s3:GetObject` on what is written. When the job is
+/// stopped, what was copied stays; unfinished uploads and files are removed.
 ///
-/// **From bucket to bucket** S3 copies by itself, above 5 GiB in parts. With `source_account` the source is read with the
-/// credentials of that account and the destination written with the target's. Then S3 can copy by itself only if the source
-/// bucket's policy lets the target's role read it (and its KMS key's, where it has one); otherwise the objects go through
-/// the function, part by part. Nothing is written to a bucket that another account owns than the target's or `bucket_owner`.
+/// **From bucket to bucket** S3 copies by itself, above 5 GiB in parts. With `source_account` the
+/// source is read with the credentials of that account and the destination written with the
+/// target's. Then S3 can copy by itself only if the source bucket's policy lets the target's role
+/// read it (and its KMS key's, where it has one); otherwise the objects go through the function,
+/// part by part. Nothing is written to a bucket that another account owns than the target's or
+/// `bucket_owner`.
 ///
-/// **What is kept** from bucket to bucket: content type, encoding, language and disposition, cache control, expiry,
-/// metadata and tags. Not ACLs, retention under Object Lock, or older versions. An uploaded file's content type is told by
-/// its name; where that tells none, S3 chooses. Versioned buckets keep what is overwritten as an older version, also under
-/// Object Lock.
+/// **What is kept** from bucket to bucket: content type, encoding, language and disposition, cache
+/// control, expiry, metadata and tags. Not ACLs, retention under Object Lock, or older versions. An
+/// uploaded file's content type is told by its name; where that tells none, S3 chooses. Versioned
+/// buckets keep what is overwritten as an older version, also under Object Lock.
 ///
-/// S3 charges for one request per object and per 1,000 that are listed; for a large object for one per part and up to four
-/// more; and for data that leaves its Region.
+/// S3 charges for one request per object and per 1,000 that are listed; for a large object for one
+/// per part and up to four more; and for data that leaves its Region.
 ///
-/// Proven beside the AWS CLI 1.46.3 on trees and buckets made at random (500 seeds; what differs is meant to, and is in
-/// `docs/AWS-CLI.md`); with its process killed at random points, 50 times; in unit tests of the requests as they are sent,
-/// and of what is resumed, refused and left; and on the local cloud for the permissions. The local cloud checks neither KMS keys, Object Lock nor a bucket's policy, and copies between
-/// accounts only as far as its own rules go.
+/// Proven beside the AWS CLI 1.46.3 on trees and buckets made at random (500 seeds; what differs is
+/// meant to, and is in `docs/AWS-CLI.md`); with its process killed at random points, 50 times; in
+/// unit tests of the requests as they are sent, and of what is resumed, refused and left; and on
+/// the local cloud for the permissions. The local cloud checks neither KMS keys, Object Lock nor a
+/// bucket's policy, and copies between accounts only as far as its own rules go.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct S3Copy(Merged<Places, Transfer>);
 
 impl S3Copy {
     fn task(&self) -> Task<'_> {
-        let Merged(Places { source, destination, recursive }, transfer) = &self.0;
+        let Merged(
+            Places {
+                source,
+                destination,
+                recursive,
+            },
+            transfer,
+        ) = &self.0;
         Task::transfer(Operation::Copy, (source, destination), *recursive, transfer)
     }
 }
@@ -79,10 +97,22 @@ impl Step for S3Copy {
             "destination": "s3://stepward-data-222222222222/latest.csv", "storage_class": "STANDARD_IA" }"#,
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "The object, file, directory or bucket is not there."),
-        (ErrorName::InvalidInput, "A path or a link leaves the local root, or this deployment has none."),
-        (ErrorName::Conflict, "What was copied changed meanwhile, or is archived; the message says which."),
-        (ErrorName::AccessDenied, "The role may not, or the bucket belongs to another account than was expected."),
+        (
+            ErrorName::NotFound,
+            "The object, file, directory or bucket is not there.",
+        ),
+        (
+            ErrorName::InvalidInput,
+            "A path or a link leaves the local root, or this deployment has none.",
+        ),
+        (
+            ErrorName::Conflict,
+            "What was copied changed meanwhile, or is archived; the message says which.",
+        ),
+        (
+            ErrorName::AccessDenied,
+            "The role may not, or the bucket belongs to another account than was expected.",
+        ),
         (
             ErrorName::StepFailed,
             "Some were copied and some were not; the log names each that was not, with the reason.",
@@ -104,7 +134,11 @@ impl Step for S3Copy {
         self.task().peer()
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Done>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Done>, StepError> {
         self.task().run(ctx, resume).await
     }
 
@@ -126,7 +160,8 @@ mod tests {
     use super::*;
     use crate::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
     use crate::testing::{
-        Object, S3, Sent, THEIRS, WRITTEN, crc, in_root, in_time, mib, pending, refusal, scenes, step, with_root,
+        Object, S3, Sent, THEIRS, WRITTEN, crc, in_root, in_time, mib, pending, refusal, scenes,
+        step, with_root,
     };
 
     const SESSION: &str = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
@@ -146,17 +181,25 @@ mod tests {
     }
 
     fn across() -> S3Copy {
-        copy(json!({ "source": "s3://theirs/object", "source_account": "archive", "destination": "s3://data/copy" }))
+        copy(
+            json!({ "source": "s3://theirs/object", "source_account": "archive", "destination": "s3://data/copy" }),
+        )
     }
 
     /// All that is below a directory, but for directories.
     fn files(root: &Path) -> Vec<String> {
-        let mut found: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut found: Vec<_> = fs::read_dir(root)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         found.sort();
         let below = |path: &Path| -> Vec<String> {
             let name = path.file_name().unwrap().to_str().unwrap();
             if path.is_dir() {
-                files(path).iter().map(|file| format!("{name}/{file}")).collect()
+                files(path)
+                    .iter()
+                    .map(|file| format!("{name}/{file}"))
+                    .collect()
             } else {
                 vec![name.into()]
             }
@@ -176,10 +219,18 @@ mod tests {
             let ctx = s3.context();
             let output = done(step.run(&ctx, None).await);
             assert_eq!((output.transferred, output.bytes), (1, 4));
-            let line = format!("upload: {}/today.csv to s3://data/reports/today.csv", root.display());
+            let line = format!(
+                "upload: {}/today.csv to s3://data/reports/today.csv",
+                root.display()
+            );
             assert_eq!(log(&ctx), [line]);
-            let [sent] = &s3.take()[..] else { panic!("one request") };
-            assert_eq!((sent.line().as_str(), &sent.body[..]), ("PutObject data/reports/today.csv", &b"a,b\n"[..]));
+            let [sent] = &s3.take()[..] else {
+                panic!("one request")
+            };
+            assert_eq!(
+                (sent.line().as_str(), &sent.body[..]),
+                ("PutObject data/reports/today.csv", &b"a,b\n"[..])
+            );
             for (name, value) in [
                 ("content-type", "text/csv"),
                 ("x-amz-checksum-crc64nvme", &crc(b"a,b\n")),
@@ -199,8 +250,14 @@ mod tests {
             let s3 = S3::default();
             fs::write(root.join("a"), "a").unwrap();
             let theirs = json!({ "source": "a", "destination": "s3://theirs/a" });
-            let error = copy(theirs.clone()).run(&s3.context(), None).await.unwrap_err();
-            assert_eq!((error.name, s3.object("theirs", "a").is_none()), (ErrorName::AccessDenied, true));
+            let error = copy(theirs.clone())
+                .run(&s3.context(), None)
+                .await
+                .unwrap_err();
+            assert_eq!(
+                (error.name, s3.object("theirs", "a").is_none()),
+                (ErrorName::AccessDenied, true)
+            );
             let mut params = theirs;
             params["bucket_owner"] = THEIRS.into();
             done(copy(params).run(&s3.context(), None).await);
@@ -214,9 +271,14 @@ mod tests {
             let s3 = S3::default();
             fs::write(root.join("object"), mib(3)).unwrap();
             done(up("object").run(&s3.context(), None).await);
-            let [sent] = &s3.take()[..] else { panic!("one request") };
+            let [sent] = &s3.take()[..] else {
+                panic!("one request")
+            };
             assert_eq!((sent.operation, sent.body == mib(3)), ("PutObject", true));
-            assert_eq!(sent.header("x-amz-checksum-crc64nvme"), Some(crc(&mib(3)).as_str()));
+            assert_eq!(
+                sent.header("x-amz-checksum-crc64nvme"),
+                Some(crc(&mib(3)).as_str())
+            );
         });
     }
 
@@ -225,14 +287,29 @@ mod tests {
         in_root(async |root| {
             let s3 = S3::default();
             fs::write(root.join("large.tar"), mib(20)).unwrap();
-            let step = copy(json!({ "source": "large.tar", "destination": "s3://data/copy", "sse": "AES256" }));
+            let step = copy(
+                json!({ "source": "large.tar", "destination": "s3://data/copy", "sse": "AES256" }),
+            );
             done(step.run(&s3.context_as(SESSION), None).await);
             let sent = s3.take();
             let lines: Vec<_> = sent.iter().map(Sent::line).collect();
-            assert_eq!(lines[..2], ["ListMultipartUploads data/copy", "CreateMultipartUpload data/copy"]);
+            assert_eq!(
+                lines[..2],
+                [
+                    "ListMultipartUploads data/copy",
+                    "CreateMultipartUpload data/copy"
+                ]
+            );
             let mut parts = lines[2..5].to_vec();
             parts.sort();
-            assert_eq!(parts, ["UploadPart data/copy 1", "UploadPart data/copy 2", "UploadPart data/copy 3"]);
+            assert_eq!(
+                parts,
+                [
+                    "UploadPart data/copy 1",
+                    "UploadPart data/copy 2",
+                    "UploadPart data/copy 3"
+                ]
+            );
             assert_eq!(lines[5..], ["CompleteMultipartUpload data/copy"]);
             for (at, name, value) in [
                 (1, "content-type", "application/x-tar"),
@@ -245,9 +322,15 @@ mod tests {
                 assert_eq!(sent[at].header(name), Some(value), "{name}");
             }
             for part in &sent[2..5] {
-                assert_eq!(part.header("x-amz-checksum-crc64nvme"), Some(crc(&part.body).as_str()));
+                assert_eq!(
+                    part.header("x-amz-checksum-crc64nvme"),
+                    Some(crc(&part.body).as_str())
+                );
             }
-            assert!(sent.iter().all(|sent| sent.header("x-amz-expected-bucket-owner") == Some("222222222222")));
+            assert!(
+                sent.iter()
+                    .all(|sent| sent.header("x-amz-expected-bucket-owner") == Some("222222222222"))
+            );
             assert!(s3.object("data", "copy").unwrap().bytes == mib(20));
         });
     }
@@ -265,9 +348,15 @@ mod tests {
             let step = copy(json!({ "source": "s3://data/object", "destination": "new/folder/" }));
             let ctx = s3.context();
             done(step.run(&ctx, None).await);
-            assert_eq!(s3.requests(), ["HeadObject data/object", "GetObject data/object"]);
+            assert_eq!(
+                s3.requests(),
+                ["HeadObject data/object", "GetObject data/object"]
+            );
             let path = root.join("new/folder/object");
-            assert_eq!(log(&ctx), [format!("download: s3://data/object to {}", path.display())]);
+            assert_eq!(
+                log(&ctx),
+                [format!("download: s3://data/object to {}", path.display())]
+            );
             assert_eq!(fs::read_to_string(&path).unwrap(), "content");
             let written = SystemTime::UNIX_EPOCH + Duration::from_secs(WRITTEN.unsigned_abs());
             assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), written);
@@ -282,11 +371,25 @@ mod tests {
             s3.put("data", "object", mib(20));
             done(down().run(&s3.context(), None).await);
             let etag = s3.object("data", "object").unwrap().etag;
-            let mut ranges: Vec<_> =
-                s3.sent("GetObject").iter().map(|sent| sent.header("range").unwrap().to_owned()).collect();
+            let mut ranges: Vec<_> = s3
+                .sent("GetObject")
+                .iter()
+                .map(|sent| sent.header("range").unwrap().to_owned())
+                .collect();
             ranges.sort();
-            assert_eq!(ranges, ["bytes=0-8388607", "bytes=16777216-20971519", "bytes=8388608-16777215"]);
-            assert!(s3.sent("GetObject").iter().all(|sent| sent.header("if-match") == Some(etag.as_str())));
+            assert_eq!(
+                ranges,
+                [
+                    "bytes=0-8388607",
+                    "bytes=16777216-20971519",
+                    "bytes=8388608-16777215"
+                ]
+            );
+            assert!(
+                s3.sent("GetObject")
+                    .iter()
+                    .all(|sent| sent.header("if-match") == Some(etag.as_str()))
+            );
             assert!(fs::read(root.join("file")).unwrap() == mib(20));
             assert_eq!(files(root), ["file"]);
         });
@@ -303,7 +406,10 @@ mod tests {
         assert_eq!(done(step.run(&ctx, None).await).bytes, 7);
         assert_eq!(log(&ctx), ["copy: s3://data/a b/ü to s3://other/ü"]);
         let sent = s3.take();
-        assert_eq!(sent.iter().map(Sent::line).collect::<Vec<_>>(), ["HeadObject data/a b/ü", "CopyObject other/ü"]);
+        assert_eq!(
+            sent.iter().map(Sent::line).collect::<Vec<_>>(),
+            ["HeadObject data/a b/ü", "CopyObject other/ü"]
+        );
         let etag = s3.object("data", "a b/ü").unwrap().etag;
         for (name, value) in [
             ("x-amz-copy-source", "data/a%20b/%C3%BC"),
@@ -326,7 +432,9 @@ mod tests {
             ("x-amz-meta-owner", "ann"),
             ("x-amz-tagging", "cost=it%20%26%20co&x=y"),
         ];
-        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let headers = headers
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
         s3.store().objects.values_mut().next().unwrap().headers = headers;
     }
 
@@ -338,7 +446,9 @@ mod tests {
             json!({ "source": "s3://data/object", "destination": "s3://data/copy", "storage_class": "STANDARD_IA" }),
         );
         done(step.run(&s3.context(), None).await);
-        let [begun] = &s3.sent("CreateMultipartUpload")[..] else { panic!("one upload") };
+        let [begun] = &s3.sent("CreateMultipartUpload")[..] else {
+            panic!("one upload")
+        };
         for (name, value) in [
             ("content-type", "application/x-tar"),
             ("content-language", "de"),
@@ -351,9 +461,19 @@ mod tests {
         }
         let parts = s3.sent("UploadPartCopy");
         let etag = s3.object("data", "object").unwrap().etag;
-        assert_eq!((parts.len(), parts[0].header("x-amz-copy-source-range")), (11, Some("bytes=0-536870911")));
-        assert_eq!(parts[10].header("x-amz-copy-source-range"), Some("bytes=5368709120-5368709120"));
-        assert!(parts.iter().all(|part| part.header("x-amz-copy-source-if-match") == Some(etag.as_str())));
+        assert_eq!(
+            (parts.len(), parts[0].header("x-amz-copy-source-range")),
+            (11, Some("bytes=0-536870911"))
+        );
+        assert_eq!(
+            parts[10].header("x-amz-copy-source-range"),
+            Some("bytes=5368709120-5368709120")
+        );
+        assert!(
+            parts
+                .iter()
+                .all(|part| part.header("x-amz-copy-source-if-match") == Some(etag.as_str()))
+        );
         assert_eq!(s3.object("data", "copy").unwrap().size, 5 * GIB + 1);
     }
 
@@ -362,9 +482,19 @@ mod tests {
         let s3 = S3::default();
         s3.put("theirs", "object", "content");
         done(across().run(&s3.context_of_two(), None).await);
-        let sent: Vec<_> = s3.take().iter().map(|sent| (sent.line(), sent.account.clone())).collect();
-        let expected = [("HeadObject theirs/object", THEIRS), ("CopyObject data/copy", "222222222222")];
-        assert_eq!(sent, expected.map(|(line, account)| (line.to_owned(), account.to_owned())));
+        let sent: Vec<_> = s3
+            .take()
+            .iter()
+            .map(|sent| (sent.line(), sent.account.clone()))
+            .collect();
+        let expected = [
+            ("HeadObject theirs/object", THEIRS),
+            ("CopyObject data/copy", "222222222222"),
+        ];
+        assert_eq!(
+            sent,
+            expected.map(|(line, account)| (line.to_owned(), account.to_owned()))
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -372,9 +502,19 @@ mod tests {
         let s3 = S3::default();
         for key in ["in/a", "in/b"] {
             s3.put("theirs", key, "content");
-            let headers = [("content-type", "text/csv"), ("x-amz-meta-owner", "ann"), ("x-amz-tagging", "cost=it")];
-            let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-            s3.store().objects.get_mut(&("theirs".into(), key.into())).unwrap().headers = headers;
+            let headers = [
+                ("content-type", "text/csv"),
+                ("x-amz-meta-owner", "ann"),
+                ("x-amz-tagging", "cost=it"),
+            ];
+            let headers = headers
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into();
+            s3.store()
+                .objects
+                .get_mut(&("theirs".into(), key.into()))
+                .unwrap()
+                .headers = headers;
         }
         s3.put("theirs", "in/large", mib(9));
         s3.refuse("CopyObject", 1, 403, "AccessDenied");
@@ -384,10 +524,17 @@ mod tests {
         let ctx = s3.context_of_two();
         // One after the other, so that what the first has learnt is known to the second.
         assert_eq!(done(step.run(&ctx, None).await).transferred, 3);
-        let told = log(&ctx).iter().filter(|line| line.contains("may not copy between these two accounts")).count();
+        let told = log(&ctx)
+            .iter()
+            .filter(|line| line.contains("may not copy between these two accounts"))
+            .count();
         assert_eq!(told, 1);
         for sent in s3.take() {
-            let account = if sent.bucket == "theirs" { THEIRS } else { "222222222222" };
+            let account = if sent.bucket == "theirs" {
+                THEIRS
+            } else {
+                "222222222222"
+            };
             assert_eq!(sent.account, account, "{}", sent.line());
             if sent.operation == "PutObject" {
                 assert_eq!(
@@ -395,18 +542,30 @@ mod tests {
                     (Some("text/csv"), Some("ann"))
                 );
                 assert_eq!(sent.header("x-amz-tagging"), Some("cost=it"));
-                assert_eq!(sent.header("x-amz-checksum-crc64nvme"), Some(crc(b"content").as_str()));
+                assert_eq!(
+                    sent.header("x-amz-checksum-crc64nvme"),
+                    Some(crc(b"content").as_str())
+                );
             }
         }
         let large = s3.object("data", "large").unwrap();
-        assert_eq!((large.bytes == mib(9), large.checksum), (true, Some(crc(&mib(9)))));
+        assert_eq!(
+            (large.bytes == mib(9), large.checksum),
+            (true, Some(crc(&mib(9))))
+        );
     }
 
     #[test]
     fn done_recursively_takes_the_names_that_the_filters_mean() {
         in_root(async |root| {
             let s3 = S3::default();
-            for key in ["in/a.log", "in/b/c.log", "in/b/c.txt", "in/folder/", "inside"] {
+            for key in [
+                "in/a.log",
+                "in/b/c.log",
+                "in/b/c.txt",
+                "in/folder/",
+                "inside",
+            ] {
                 s3.put("data", key, if key.ends_with('/') { "" } else { "x" });
             }
             s3.store().page = Some(2);
@@ -418,7 +577,10 @@ mod tests {
             assert_eq!(files(root), ["out/a.log", "out/b/c.log"]);
             let lists = s3.sent("ListObjectsV2");
             assert!(
-                lists.len() > 1 && lists.iter().all(|sent| sent.key == "in/" && sent.query["encoding-type"] == "url")
+                lists.len() > 1
+                    && lists
+                        .iter()
+                        .all(|sent| sent.key == "in/" && sent.query["encoding-type"] == "url")
             );
         });
     }
@@ -431,25 +593,42 @@ mod tests {
             let ctx = s3.context();
             let step = copy(json!({ "source": "a", "destination": "s3://data/", "dry_run": true }));
             let output = done(step.run(&ctx, None).await);
-            assert_eq!((output.transferred, output.bytes, output.dry_run), (1, 3, true));
-            assert_eq!(log(&ctx), [format!("(dryrun) upload: {}/a to s3://data/a", root.display())]);
+            assert_eq!(
+                (output.transferred, output.bytes, output.dry_run),
+                (1, 3, true)
+            );
+            assert_eq!(
+                log(&ctx),
+                [format!(
+                    "(dryrun) upload: {}/a to s3://data/a",
+                    root.display()
+                )]
+            );
             assert_eq!(s3.requests(), [""; 0]);
         });
     }
 
-    // no proof of already: it writes what is there already anew, as `aws s3 cp` does; s3-sync is the step that compares.
+    // no proof of already: it writes what is there already anew, as `aws s3 cp` does; s3-sync is
+    // the step that compares.
 
     #[test]
     fn not_found_is_a_source_or_a_bucket_that_is_not_there() {
         in_root(async |_| {
             let s3 = S3::default();
             for (source, destination, recursive, why) in [
-                ("s3://data/none", "file", false, "there is no object s3://data/none"),
+                (
+                    "s3://data/none",
+                    "file",
+                    false,
+                    "there is no object s3://data/none",
+                ),
                 ("s3://gone/in", "out", true, "NoSuchBucket"),
                 ("none", "s3://data/", false, "there is no file none"),
                 ("none", "s3://data/", true, "there is no directory none"),
             ] {
-                let step = copy(json!({ "source": source, "destination": destination, "recursive": recursive }));
+                let step = copy(
+                    json!({ "source": source, "destination": destination, "recursive": recursive }),
+                );
                 let error = step.run(&s3.context(), None).await.unwrap_err();
                 assert_eq!(error.name, ErrorName::NotFound, "{source}: {error}");
                 assert!(error.to_string().contains(why), "{error}");
@@ -460,9 +639,15 @@ mod tests {
     #[test]
     fn invalid_parameters_are_named() {
         names_invalid_parameters::<S3Copy>();
-        let params = json!({ "source": "a", "destination": "s3://data/a", "filters": [{ "include": 7 }] });
-        let error = serde_json::from_value::<S3Copy>(params).unwrap_err().to_string();
-        assert!(error.starts_with("field `filters[0].include`: invalid type: integer `7`"), "{error}");
+        let params =
+            json!({ "source": "a", "destination": "s3://data/a", "filters": [{ "include": 7 }] });
+        let error = serde_json::from_value::<S3Copy>(params)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("field `filters[0].include`: invalid type: integer `7`"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -475,31 +660,53 @@ mod tests {
             ("source", json!("s3://data/in/"), "set recursive"),
             ("source", json!(""), "source is neither"),
             ("destination", json!("s3://da"), "destination"),
-            ("destination", json!(format!("s3://data/{}", "k".repeat(1025))), "1,024"),
+            (
+                "destination",
+                json!(format!("s3://data/{}", "k".repeat(1025))),
+                "1,024",
+            ),
             ("storage_class", json!("COLD"), "storage_class is none of"),
             ("sse_kms_key_id", json!("key-1"), "needs sse"),
             ("bucket_owner", json!("12"), "bucket_owner"),
         ] {
             let mut params = ok.clone();
             params[field] = value;
-            let error = serde_json::from_value::<S3Copy>(params).unwrap().validate().unwrap_err();
+            let error = serde_json::from_value::<S3Copy>(params)
+                .unwrap()
+                .validate()
+                .unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{field}");
             assert!(error.message.contains(why), "{error}");
         }
         for (params, why) in [
             (json!({ "source": "a", "destination": "b" }), "both local"),
-            (json!({ "source": "a", "destination": "s3://data/", "source_account": "archive" }), "this one is local"),
-            (json!({ "source": "a", "destination": "s3://data/", "source_region": "eu-west-2" }), "this one is local"),
+            (
+                json!({ "source": "a", "destination": "s3://data/", "source_account": "archive" }),
+                "this one is local",
+            ),
+            (
+                json!({ "source": "a", "destination": "s3://data/", "source_region": "eu-west-2" }),
+                "this one is local",
+            ),
         ] {
-            let error = serde_json::from_value::<S3Copy>(params).unwrap().validate().unwrap_err();
-            assert!(error.name == ErrorName::InvalidInput && error.message.contains(why), "{error}");
+            let error = serde_json::from_value::<S3Copy>(params)
+                .unwrap()
+                .validate()
+                .unwrap_err();
+            assert!(
+                error.name == ErrorName::InvalidInput && error.message.contains(why),
+                "{error}"
+            );
         }
         for params in [
             json!({ "source": "a", "destination": "s3://data/", "sse": "none" }),
             json!({ "source": "a", "destination": "s3://data/", "recursiv": true }),
             json!({ "source": "a", "destination": "s3://data/", "filters": [{ "only": "*" }] }),
         ] {
-            assert!(serde_json::from_value::<S3Copy>(params.clone()).is_err(), "{params}");
+            assert!(
+                serde_json::from_value::<S3Copy>(params.clone()).is_err(),
+                "{params}"
+            );
         }
     }
 
@@ -518,22 +725,34 @@ mod tests {
                 ("folder", false, "set recursive"),
                 ("file", true, "leave recursive away"),
             ] {
-                let step = copy(json!({ "source": source, "destination": "s3://data/", "recursive": recursive }));
+                let step = copy(
+                    json!({ "source": source, "destination": "s3://data/", "recursive": recursive }),
+                );
                 let error = step.run(&s3.context(), None).await.unwrap_err();
                 assert_eq!(error.name, ErrorName::InvalidInput, "{source}: {error}");
                 assert!(error.message.contains(why), "{error}");
             }
-            let step = copy(json!({ "source": "s3://data/in", "destination": "file", "recursive": true }));
+            let step =
+                copy(json!({ "source": "s3://data/in", "destination": "file", "recursive": true }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
-            assert!(error.name == ErrorName::InvalidInput && error.message.contains("not a directory"), "{error}");
+            assert!(
+                error.name == ErrorName::InvalidInput && error.message.contains("not a directory"),
+                "{error}"
+            );
             assert_eq!(s3.requests(), [""; 0]);
         });
     }
 
     #[tokio::test]
     async fn invalid_are_local_paths_where_the_deployment_has_no_root() {
-        let error = up("file").run(&S3::default().context(), None).await.unwrap_err();
-        assert!(error.name == ErrorName::InvalidInput && error.message.contains("no local root"), "{error}");
+        let error = up("file")
+            .run(&S3::default().context(), None)
+            .await
+            .unwrap_err();
+        assert!(
+            error.name == ErrorName::InvalidInput && error.message.contains("no local root"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -541,19 +760,33 @@ mod tests {
         in_root(async |root| {
             let s3 = S3::default();
             fs::write(root.join("large"), mib(9)).unwrap();
-            for operation in ["CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"] {
+            for operation in [
+                "CreateMultipartUpload",
+                "UploadPart",
+                "CompleteMultipartUpload",
+            ] {
                 s3.refuse(operation, 2, 503, "SlowDown");
             }
             done(up("large").run(&s3.context(), None).await);
-            let counts =
-                ["CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"].map(|one| s3.sent(one).len());
+            let counts = [
+                "CreateMultipartUpload",
+                "UploadPart",
+                "CompleteMultipartUpload",
+            ]
+            .map(|one| s3.sent(one).len());
             assert_eq!(counts, [3, 4, 3]);
             for operation in ["ListObjectsV2", "GetObject", "CopyObject"] {
                 s3.refuse(operation, 2, 503, "SlowDown");
             }
             for destination in ["out", "s3://other"] {
-                let step = copy(json!({ "source": "s3://data", "destination": destination, "recursive": true }));
-                assert_eq!(done(step.run(&s3.context(), None).await).transferred, 1, "{destination}");
+                let step = copy(
+                    json!({ "source": "s3://data", "destination": destination, "recursive": true }),
+                );
+                assert_eq!(
+                    done(step.run(&s3.context(), None).await).transferred,
+                    1,
+                    "{destination}"
+                );
             }
             assert!(fs::read(root.join("out/copy")).unwrap() == mib(9));
         });
@@ -573,7 +806,11 @@ mod tests {
             assert_eq!((output.transferred, output.bytes), (1, 65 * MIB));
             assert_eq!(
                 s3.requests(),
-                ["ListParts data/copy", "UploadPart data/copy 9", "CompleteMultipartUpload data/copy"]
+                [
+                    "ListParts data/copy",
+                    "UploadPart data/copy 9",
+                    "CompleteMultipartUpload data/copy"
+                ]
             );
             let copy = s3.object("data", "copy").unwrap();
             assert_eq!((copy.bytes == mib(65), s3.uploads().len()), (true, 0));
@@ -587,13 +824,18 @@ mod tests {
             s3.put("data", "object", mib(65));
             s3.is_slow_at("GetObject", 1);
             let (resume, _) = pending(down().run(&s3.context(), None).await);
-            let [unfinished] = &files(root)[..] else { panic!("one file") };
+            let [unfinished] = &files(root)[..] else {
+                panic!("one file")
+            };
             assert!(unfinished.starts_with(".stepward/"), "{unfinished}");
             assert_eq!(s3.sent("GetObject").len(), 8);
             s3.take();
             done(down().run(&s3.context(), Some(resume)).await);
-            let ranges: Vec<_> =
-                s3.sent("GetObject").iter().map(|sent| sent.header("range").unwrap().to_owned()).collect();
+            let ranges: Vec<_> = s3
+                .sent("GetObject")
+                .iter()
+                .map(|sent| sent.header("range").unwrap().to_owned())
+                .collect();
             assert_eq!(ranges, ["bytes=67108864-68157439"]);
             assert!(fs::read(root.join("file")).unwrap() == mib(65));
             assert_eq!(files(root), ["file"]);
@@ -614,7 +856,10 @@ mod tests {
                     s3.put("data", "object", mib(10));
                 }
                 done(down().run(&s3.context(), Some(resume)).await);
-                assert!(fs::read(root.join("file")).unwrap() == s3.object("data", "object").unwrap().bytes);
+                assert!(
+                    fs::read(root.join("file")).unwrap()
+                        == s3.object("data", "object").unwrap().bytes
+                );
                 assert_eq!(files(root), ["file"]);
             }
         });
@@ -630,8 +875,15 @@ mod tests {
         assert_eq!(s3.sent("UploadPartCopy").len(), 8);
         s3.take();
         done(step.run(&s3.context(), Some(resume)).await);
-        let copied: Vec<_> = s3.sent("UploadPartCopy").iter().map(|sent| sent.query["partNumber"].clone()).collect();
-        assert_eq!((copied, s3.sent("CreateMultipartUpload").len()), (vec!["9".into(), "10".into(), "11".into()], 0));
+        let copied: Vec<_> = s3
+            .sent("UploadPartCopy")
+            .iter()
+            .map(|sent| sent.query["partNumber"].clone())
+            .collect();
+        assert_eq!(
+            (copied, s3.sent("CreateMultipartUpload").len()),
+            (vec!["9".into(), "10".into(), "11".into()], 0)
+        );
         assert_eq!(s3.object("data", "copy").unwrap().size, 5 * GIB + 1);
     }
 
@@ -643,7 +895,12 @@ mod tests {
             // Zeros, as many as are asked for.
             s3.on("GetObject", |sent, store| {
                 let object = &store.objects[&(sent.bucket.clone(), sent.key.clone())];
-                let range = sent.header("range").unwrap().strip_prefix("bytes=").unwrap().to_owned();
+                let range = sent
+                    .header("range")
+                    .unwrap()
+                    .strip_prefix("bytes=")
+                    .unwrap()
+                    .to_owned();
                 let (from, to) = range
                     .split_once('-')
                     .map(|(from, to)| (from.parse::<u64>().unwrap(), to.parse().unwrap()))
@@ -656,16 +913,31 @@ mod tests {
             s3.is_slow_at("UploadPart", 1);
             let (resume, _) = pending(across().run(&s3.context_of_two(), None).await);
             let begun = s3.uploads();
-            let [(id, upload)] = &begun.iter().collect::<Vec<_>>()[..] else { panic!("one upload") };
+            let [(id, upload)] = &begun.iter().collect::<Vec<_>>()[..] else {
+                panic!("one upload")
+            };
             assert_eq!(upload.parts.len(), 8, "{size}");
             s3.take();
             s3.is_slow_at("UploadPart", 1);
-            let answer = across().run(&s3.context_of_two(), Some(resume)).await.unwrap();
+            let answer = across()
+                .run(&s3.context_of_two(), Some(resume))
+                .await
+                .unwrap();
             assert_eq!(matches!(answer, Progress::Done(_)), size == 65 * MIB);
-            let numbers: Vec<_> = s3.sent("UploadPart").iter().map(|sent| sent.query["partNumber"].clone()).collect();
-            let expected: Vec<_> = (9..=if size == 65 * MIB { 9 } else { 16 }).map(|n: u32| n.to_string()).collect();
+            let numbers: Vec<_> = s3
+                .sent("UploadPart")
+                .iter()
+                .map(|sent| sent.query["partNumber"].clone())
+                .collect();
+            let expected: Vec<_> = (9..=if size == 65 * MIB { 9 } else { 16 })
+                .map(|n: u32| n.to_string())
+                .collect();
             assert_eq!(numbers, expected, "{size}: no part is sent again");
-            assert!(s3.sent("UploadPart").iter().all(|sent| sent.query["uploadId"] == **id));
+            assert!(
+                s3.sent("UploadPart")
+                    .iter()
+                    .all(|sent| sent.query["uploadId"] == **id)
+            );
             assert_eq!(
                 (s3.sent("CopyObject").len(), s3.sent("UploadPartCopy").len()),
                 (0, 0),
@@ -681,16 +953,28 @@ mod tests {
             fs::write(root.join("large"), mib(65)).unwrap();
             s3.is_slow_at("UploadPart", 1);
             pending(
-                up("large").run(&s3.context_as("arn:aws:sts::222222222222:assumed-role/Stepward/other"), None).await,
+                up("large")
+                    .run(
+                        &s3.context_as("arn:aws:sts::222222222222:assumed-role/Stepward/other"),
+                        None,
+                    )
+                    .await,
             );
             s3.is_slow_at("UploadPart", 1);
             pending(up("large").run(&s3.context_as(SESSION), None).await);
             s3.take();
             done(up("large").run(&s3.context_as(SESSION), None).await);
-            let aborted: Vec<_> =
-                s3.sent("AbortMultipartUpload").iter().map(|sent| sent.query["uploadId"].clone()).collect();
+            let aborted: Vec<_> = s3
+                .sent("AbortMultipartUpload")
+                .iter()
+                .map(|sent| sent.query["uploadId"].clone())
+                .collect();
             assert_eq!(aborted, ["upload-2"]);
-            assert_eq!(s3.uploads().keys().collect::<Vec<_>>(), ["upload-1"], "somebody else's stays");
+            assert_eq!(
+                s3.uploads().keys().collect::<Vec<_>>(),
+                ["upload-1"],
+                "somebody else's stays"
+            );
         });
     }
 
@@ -713,14 +997,24 @@ mod tests {
             for n in 0..200 {
                 s3.put("data", &format!("in/{n:03}"), "x");
             }
-            let step = copy(json!({ "source": "s3://data/in", "destination": "out", "recursive": true }));
+            let step =
+                copy(json!({ "source": "s3://data/in", "destination": "out", "recursive": true }));
             s3.is_slow_at("GetObject", 1);
             let (resume, progress) = pending(step.run(&s3.context(), None).await);
             let got = s3.sent("GetObject").len();
-            assert!(progress.starts_with(&format!("{got} transferred ")) && got < 200, "{progress}");
+            assert!(
+                progress.starts_with(&format!("{got} transferred ")) && got < 200,
+                "{progress}"
+            );
             s3.take();
-            assert_eq!(done(step.run(&s3.context(), Some(resume)).await).transferred, 200);
-            assert_eq!((s3.sent("GetObject").len(), files(root).len()), (200 - got, 200));
+            assert_eq!(
+                done(step.run(&s3.context(), Some(resume)).await).transferred,
+                200
+            );
+            assert_eq!(
+                (s3.sent("GetObject").len(), files(root).len()),
+                (200 - got, 200)
+            );
             let after = &s3.sent("ListObjectsV2")[0].query["start-after"];
             assert_eq!(*after, format!("in/{:03}", got - 1));
         });
@@ -732,14 +1026,20 @@ mod tests {
             let s3 = S3::default();
             fs::write(root.join("large"), mib(20)).unwrap();
             s3.silence("UploadPart", |sent| sent.query["partNumber"] != "1");
-            let (resume, _) = pending(in_time(up("large").run(&s3.context_as(SESSION), None)).await);
+            let (resume, _) =
+                pending(in_time(up("large").run(&s3.context_as(SESSION), None)).await);
             assert_eq!(s3.uploads()["upload-1"].parts.len(), 1);
-            let error = in_time(up("large").run(&s3.context_as(SESSION), Some(resume.clone()))).await.unwrap_err();
+            let error = in_time(up("large").run(&s3.context_as(SESSION), Some(resume.clone())))
+                .await
+                .unwrap_err();
             assert_eq!(error.name, ErrorName::TimedOut, "{error}");
             assert!(s3.uploads().is_empty(), "it got no further in a whole call");
             s3.speak();
             done(up("large").run(&s3.context_as(SESSION), Some(resume)).await);
-            assert_eq!((s3.object("data", "copy").unwrap().size, s3.uploads().len()), (20 << 20, 0));
+            assert_eq!(
+                (s3.object("data", "copy").unwrap().size, s3.uploads().len()),
+                (20 << 20, 0)
+            );
         });
     }
 
@@ -748,12 +1048,21 @@ mod tests {
         in_root(async |root| {
             let s3 = S3::default();
             s3.put("data", "object", mib(20));
-            s3.silence("GetObject", |sent| sent.header("range").is_some_and(|range| !range.starts_with("bytes=0-")));
+            s3.silence("GetObject", |sent| {
+                sent.header("range")
+                    .is_some_and(|range| !range.starts_with("bytes=0-"))
+            });
             let (resume, _) = pending(in_time(down().run(&s3.context(), None)).await);
             s3.speak();
             s3.take();
             done(down().run(&s3.context(), Some(resume)).await);
-            assert_eq!((s3.sent("GetObject").len(), fs::read(root.join("file")).unwrap() == mib(20)), (2, true));
+            assert_eq!(
+                (
+                    s3.sent("GetObject").len(),
+                    fs::read(root.join("file")).unwrap() == mib(20)
+                ),
+                (2, true)
+            );
         });
     }
 
@@ -770,12 +1079,23 @@ mod tests {
                 s3.silence(silent, |sent| sent.key == "b" || sent.key == "small");
                 if silent == "CreateMultipartUpload" {
                     // It has begun, and does not say so.
-                    s3.on(silent, |sent, store| (sent.key == "b").then(|| store.answer(sent)));
+                    s3.on(silent, |sent, store| {
+                        (sent.key == "b").then(|| store.answer(sent))
+                    });
                 }
-                let step = copy(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
-                let error = in_time(step.run(&s3.context_as(SESSION), None)).await.unwrap_err();
-                assert!(error.message.contains("1 failed and 3 went well"), "{error}");
-                assert!(error.message.contains("when this call's time was"), "{error}");
+                let step =
+                    copy(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
+                let error = in_time(step.run(&s3.context_as(SESSION), None))
+                    .await
+                    .unwrap_err();
+                assert!(
+                    error.message.contains("1 failed and 3 went well"),
+                    "{error}"
+                );
+                assert!(
+                    error.message.contains("when this call's time was"),
+                    "{error}"
+                );
                 assert!(s3.uploads().is_empty(), "{silent}");
             }
         });
@@ -788,20 +1108,27 @@ mod tests {
             for key in ["in/a", "in/b//c", "in/d", "in/e"] {
                 s3.put("data", key, "x");
             }
-            s3.on("GetObject", |sent, _| (sent.key == "in/d").then(|| refusal(403, "InvalidObjectState")));
-            let step = copy(json!({ "source": "s3://data/in", "destination": "out", "recursive": true }));
+            s3.on("GetObject", |sent, _| {
+                (sent.key == "in/d").then(|| refusal(403, "InvalidObjectState"))
+            });
+            let step =
+                copy(json!({ "source": "s3://data/in", "destination": "out", "recursive": true }));
             let ctx = s3.context();
             let error = step.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
-            for part in
-                ["2 failed and 2 went well", "s3://data/in/b//c: key \"b//c\" cannot be", "s3://data/in/d: S3 says no"]
-            {
+            for part in [
+                "2 failed and 2 went well",
+                "s3://data/in/b//c: key \"b//c\" cannot be",
+                "s3://data/in/d: S3 says no",
+            ] {
                 assert!(error.message.contains(part), "{error}");
             }
             assert_eq!(files(root), ["out/a", "out/e"]);
             let log = log(&ctx);
             assert_eq!(
-                log.iter().filter(|line| line.starts_with("download failed: s3://data/in/")).count(),
+                log.iter()
+                    .filter(|line| line.starts_with("download failed: s3://data/in/"))
+                    .count(),
                 2,
                 "{log:?}"
             );
@@ -812,21 +1139,47 @@ mod tests {
     fn failed_names_are_what_no_file_can_have_and_files_that_can_be_no_object() {
         in_root(async |root| {
             let s3 = S3::default();
-            for key in ["in/../x", "in/./x", "in//x", "in/x\0y", "in/.stepward/x", &format!("in/{}", "n".repeat(256))] {
+            for key in [
+                "in/../x",
+                "in/./x",
+                "in//x",
+                "in/x\0y",
+                "in/.stepward/x",
+                &format!("in/{}", "n".repeat(256)),
+            ] {
                 s3.put("data", key, "x");
             }
-            let step = copy(json!({ "source": "s3://data/in", "destination": ".", "recursive": true }));
+            let step =
+                copy(json!({ "source": "s3://data/in", "destination": ".", "recursive": true }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
-            assert!(error.message.starts_with("6 failed and 0 went well"), "{error}");
-            assert_eq!((error.name, files(root)), (ErrorName::InvalidInput, Vec::new()));
+            assert!(
+                error.message.starts_with("6 failed and 0 went well"),
+                "{error}"
+            );
+            assert_eq!(
+                (error.name, files(root)),
+                (ErrorName::InvalidInput, Vec::new())
+            );
             fs::create_dir(root.join("up")).unwrap();
             fs::write(root.join("up/fine"), "x").unwrap();
             std::os::unix::fs::symlink("none", root.join("up/broken")).unwrap();
             std::os::unix::fs::symlink("/etc/passwd", root.join("up/outside")).unwrap();
-            assert!(std::process::Command::new("mkfifo").arg(root.join("up/pipe")).status().unwrap().success());
-            let step = copy(json!({ "source": "up", "destination": "s3://data/up", "recursive": true }));
+            assert!(
+                std::process::Command::new("mkfifo")
+                    .arg(root.join("up/pipe"))
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+            let step =
+                copy(json!({ "source": "up", "destination": "s3://data/up", "recursive": true }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
-            for part in ["3 failed and 1 went well", "a link to nothing", "leads out of the local root", "a pipe"] {
+            for part in [
+                "3 failed and 1 went well",
+                "a link to nothing",
+                "leads out of the local root",
+                "a pipe",
+            ] {
                 assert!(error.message.contains(part), "{error}");
             }
         });
@@ -837,10 +1190,13 @@ mod tests {
         let s3 = S3::default();
         s3.put("data", "a", "x");
         s3.put("data", "copy/a", "x");
-        let step = copy(json!({ "source": "s3://data", "destination": "s3://data/copy", "recursive": true }));
+        let step = copy(
+            json!({ "source": "s3://data", "destination": "s3://data/copy", "recursive": true }),
+        );
         let error = step.run(&s3.context(), None).await.unwrap_err();
         assert!(
-            error.message.contains("1 failed and 1 went well") && error.message.contains("s3://data/copy/a"),
+            error.message.contains("1 failed and 1 went well")
+                && error.message.contains("s3://data/copy/a"),
             "{error}"
         );
         assert!(s3.object("data", "copy/copy/a").is_none());
@@ -851,11 +1207,19 @@ mod tests {
         in_root(async |root| {
             let s3 = S3::default();
             fs::write(root.join("large"), mib(20)).unwrap();
-            s3.on("UploadPart", |sent, _| (sent.query["partNumber"] == "2").then(|| refusal(403, "AccessDenied")));
+            s3.on("UploadPart", |sent, _| {
+                (sent.query["partNumber"] == "2").then(|| refusal(403, "AccessDenied"))
+            });
             let error = up("large").run(&s3.context(), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::AccessDenied);
-            assert!(error.message.contains("AWS denied s3:UploadPart"), "{error}");
-            assert_eq!((s3.sent("AbortMultipartUpload").len(), s3.uploads().len()), (1, 0));
+            assert!(
+                error.message.contains("AWS denied s3:UploadPart"),
+                "{error}"
+            );
+            assert_eq!(
+                (s3.sent("AbortMultipartUpload").len(), s3.uploads().len()),
+                (1, 0)
+            );
         });
     }
 
@@ -868,9 +1232,14 @@ mod tests {
             let (resume, _) = pending(up("large").run(&s3.context(), None).await);
             s3.refuse("UploadPart", 9, 400, "BadDigest");
             s3.refuse("AbortMultipartUpload", 9, 403, "AccessDenied");
-            let error = up("large").run(&s3.context(), Some(resume)).await.unwrap_err();
-            for part in ["S3 says no; its unfinished multipart upload upload-1 could not be aborted", "is charged for"]
-            {
+            let error = up("large")
+                .run(&s3.context(), Some(resume))
+                .await
+                .unwrap_err();
+            for part in [
+                "S3 says no; its unfinished multipart upload upload-1 could not be aborted",
+                "is charged for",
+            ] {
                 assert_eq!(error.message.matches(part).count(), 1, "{error}");
             }
         });
@@ -887,10 +1256,15 @@ mod tests {
             s3.refuse("AbortMultipartUpload", 9, 400, "InvalidRequest");
             // So it is under way still when it is given up.
             s3.silence("UploadPart", |sent| sent.query["partNumber"] != "1");
-            let step = copy(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
+            let step =
+                copy(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
             let error = in_time(step.run(&s3.context(), None)).await.unwrap_err();
             assert_eq!(error.name, ErrorName::AccessDenied, "{error}");
-            for part in ["1000 failed and 0 went well", "AWS denied s3:PutObject", "; and S3 says no"] {
+            for part in [
+                "1000 failed and 0 went well",
+                "AWS denied s3:PutObject",
+                "; and S3 says no",
+            ] {
                 assert!(error.message.contains(part), "{error}");
             }
         });
@@ -903,7 +1277,10 @@ mod tests {
                 let s3 = S3::default();
                 s3.put("data", "object", mib(size));
                 let wrong = crc(b"something else");
-                s3.store().objects.values_mut().for_each(|object| object.checksum = Some(wrong.clone()));
+                s3.store()
+                    .objects
+                    .values_mut()
+                    .for_each(|object| object.checksum = Some(wrong.clone()));
                 let error = down().run(&s3.context(), None).await.unwrap_err();
                 assert!(error.to_string().contains("checksum"), "{size}: {error}");
                 assert_eq!(files(root), [""; 0]);
@@ -923,7 +1300,10 @@ mod tests {
             });
             let error = up("object").run(&s3.context(), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{error}");
-            assert!(error.message.contains("changed while it was read"), "{error}");
+            assert!(
+                error.message.contains("changed while it was read"),
+                "{error}"
+            );
             assert!(s3.object("data", "copy").is_none() && s3.uploads().is_empty());
         });
     }
@@ -942,7 +1322,12 @@ mod tests {
             });
             let error = down().run(&s3.context(), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict);
-            assert!(error.message.contains("the object was changed while it was copied"), "{error}");
+            assert!(
+                error
+                    .message
+                    .contains("the object was changed while it was copied"),
+                "{error}"
+            );
             assert_eq!(files(root), [""; 0]);
         });
     }
@@ -953,7 +1338,10 @@ mod tests {
         s3.refuse("HeadObject", 1, 403, "AccessDenied");
         let error = down().run(&s3.context(), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
-        assert!(error.message.contains("AWS denied s3:GetObject: allow it"), "{error}");
+        assert!(
+            error.message.contains("AWS denied s3:GetObject: allow it"),
+            "{error}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -963,7 +1351,10 @@ mod tests {
         s3.refuse("CopyObject", 1, 403, "InvalidObjectState");
         let step = copy(json!({ "source": "s3://data/object", "destination": "s3://data/copy" }));
         let error = step.run(&s3.context(), None).await.unwrap_err();
-        assert!(error.message.contains("S3 says no") && !error.message.contains("changed"), "{error}");
+        assert!(
+            error.message.contains("S3 says no") && !error.message.contains("changed"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -981,8 +1372,14 @@ mod tests {
                 })
             });
             done(up("large").run(&s3.context_as(SESSION), None).await);
-            assert_eq!((s3.sent("CreateMultipartUpload").len(), s3.uploads().len()), (2, 0));
-            assert_eq!(s3.sent("AbortMultipartUpload")[0].query["uploadId"], "upload-1");
+            assert_eq!(
+                (s3.sent("CreateMultipartUpload").len(), s3.uploads().len()),
+                (2, 0)
+            );
+            assert_eq!(
+                s3.sent("AbortMultipartUpload")[0].query["uploadId"],
+                "upload-1"
+            );
         });
     }
 
@@ -999,13 +1396,20 @@ mod tests {
                         store.answer(sent);
                     }
                     if is_other {
-                        let object = Object { checksum: Some(crc(b"another")), ..Object::default() };
+                        let object = Object {
+                            checksum: Some(crc(b"another")),
+                            ..Object::default()
+                        };
                         store.put("data", "copy", object);
                     }
                     Some(refusal(500, "InternalError"))
                 });
                 let answer = up("large").run(&s3.context(), None).await;
-                assert_eq!(answer.is_ok(), is_done && !is_other, "{is_done} {is_other}: {answer:?}");
+                assert_eq!(
+                    answer.is_ok(),
+                    is_done && !is_other,
+                    "{is_done} {is_other}: {answer:?}"
+                );
                 assert!(s3.uploads().is_empty());
             }
         });
@@ -1020,7 +1424,10 @@ mod tests {
             let (resume, _) = pending(up("large").run(&s3.context(), None).await);
             fs::write(root.join("large"), "small").unwrap();
             done(up("large").run(&s3.context(), Some(resume)).await);
-            assert_eq!((s3.object("data", "copy").unwrap().size, s3.uploads().len()), (5, 0));
+            assert_eq!(
+                (s3.object("data", "copy").unwrap().size, s3.uploads().len()),
+                (5, 0)
+            );
         });
     }
 
@@ -1030,13 +1437,20 @@ mod tests {
             let s3 = S3::default();
             fs::write(root.join("large"), mib(65)).unwrap();
             s3.put("data", "object", mib(65));
-            for (step, slow, lost) in
-                [(up("large"), "UploadPart", false), (up("large"), "UploadPart", true), (down(), "GetObject", false)]
-            {
+            for (step, slow, lost) in [
+                (up("large"), "UploadPart", false),
+                (up("large"), "UploadPart", true),
+                (down(), "GetObject", false),
+            ] {
                 s3.is_slow_at(slow, 1);
                 let (resume, _) = pending(step.run(&s3.context_as(SESSION), None).await);
-                step.cancel(&s3.context_as(SESSION), (!lost).then_some(resume)).await.unwrap();
-                assert_eq!((s3.uploads().len(), files(root)), (0, vec!["large".to_owned()]));
+                step.cancel(&s3.context_as(SESSION), (!lost).then_some(resume))
+                    .await
+                    .unwrap();
+                assert_eq!(
+                    (s3.uploads().len(), files(root)),
+                    (0, vec!["large".to_owned()])
+                );
             }
         });
     }
@@ -1083,7 +1497,10 @@ mod tests {
             ("s3:GetObjectTagging", THERE),
             ("s3:ListBucket", THERE),
             ("s3:ListBucketMultipartUploads", LARGE),
-            ("s3:PutObjectTagging", "The local cloud writes tags without asking for it."),
+            (
+                "s3:PutObjectTagging",
+                "The local cloud writes tags without asking for it.",
+            ),
         ]);
         prove::<S3Copy>(&idle, scenes::between_accounts);
     }

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use stepward::model::input::require;
 use stepward::model::permissions::{literal, s3_arn};
 use stepward::model::s3_error::s3_error;
-use stepward::{AwsError, Context, ErrorName, Peer, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    AwsError, Context, ErrorName, Peer, Permissions, Progress, Resume, Step, StepError,
+};
 
 /// How often a new bucket is given a setting while S3 does not know the bucket everywhere yet.
 const TRIES: u32 = 10;
@@ -23,29 +25,36 @@ const BETWEEN: Duration = Duration::from_secs(1);
 
 /// Create a private, encrypted S3 bucket.
 ///
-/// The bucket gets what keeps it private and encrypted, said expressly: all four blocks of public access, no access
-/// control lists (`BucketOwnerEnforced`), and encryption with keys of S3 (SSE-S3). An empty bucket costs nothing.
+/// The bucket gets what keeps it private and encrypted, said expressly: all four blocks of public
+/// access, no access control lists (`BucketOwnerEnforced`), and encryption with keys of S3
+/// (SSE-S3). An empty bucket costs nothing.
 ///
-/// A bucket of the account's own in this Region is success and left as it is, whatever its settings: the step never
-/// changes a bucket that was there before. A name that another account has is a `Conflict`. So is a bucket of the
-/// account's own in another Region.
+/// A bucket of the account's own in this Region is success and left as it is, whatever its
+/// settings: the step never changes a bucket that was there before. A name that another account has
+/// is a `Conflict`. So is a bucket of the account's own in another Region.
 ///
-/// When a setting cannot be made, the new bucket is removed again, or the error names it. A call that is repeated after
-/// its answer was lost finds the bucket and is success. It may then lack the settings made expressly, and is private
-/// and encrypted all the same: S3 blocks public access to every new bucket and disables its access control lists since
-/// April 2023 (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/create-bucket-faq.html>), and encrypts all new
-/// objects since January 2023 (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/default-encryption-faq.html>).
+/// When a setting cannot be made, the new bucket is removed again, or the error names it. A call
+/// that is repeated after its answer was lost finds the bucket and is success. It may then lack the
+/// settings made expressly, and is private and encrypted all the same: S3 blocks public access to
+/// every new bucket and disables its access control lists since April 2023
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/create-bucket-faq.html>), and encrypts
+/// all new objects since January 2023
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/default-encryption-faq.html>).
 ///
-/// A name that ends in `-an` is made in the account's own regional namespace, as `aws s3 mb` makes it.
+/// A name that ends in `-an` is made in the account's own regional namespace, as `aws s3 mb` makes
+/// it.
 ///
-/// Proven on the local cloud, which does not ask for `s3:PutBucketOwnershipControls` and knows no bucket half made;
-/// that, other accounts' buckets and buckets in other Regions rest on unit tests of what is sent.
+/// Proven on the local cloud, which does not ask for `s3:PutBucketOwnershipControls` and knows no
+/// bucket half made; that, other accounts' buckets and buckets in other Regions rest on unit tests
+/// of what is sent.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateBucket {
-    /// The bucket, as in `s3://name`: 3 to 63 lower-case letters, digits, hyphens and dots. No key behind it.
+    /// The bucket, as in `s3://name`: 3 to 63 lower-case letters, digits, hyphens and dots. No key
+    /// behind it.
     uri: String,
-    /// The Region to create it in, as in `eu-west-1`, one of the account's in Stepward. Default: the target's.
+    /// The Region to create it in, as in `eu-west-1`, one of the account's in Stepward. Default:
+    /// the target's.
     region: Option<String>,
 }
 
@@ -66,7 +75,10 @@ impl CreateBucket {
     fn bucket(&self) -> Result<String, StepError> {
         let Uri { bucket, key } = Uri::parse("uri", &self.uri)?;
         require(key.is_empty(), || {
-            format!("uri {:?} has a key behind the bucket; only a bucket is created", self.uri)
+            format!(
+                "uri {:?} has a key behind the bucket; only a bucket is created",
+                self.uri
+            )
         })?;
         Ok(bucket)
     }
@@ -87,18 +99,34 @@ impl CreateBucket {
             }
             ctx.log(format_args!("Created bucket {bucket} in {region}"));
         } else {
-            ctx.log(format_args!("Bucket {bucket} is in {region} already, and is left as it is"));
+            ctx.log(format_args!(
+                "Bucket {bucket} is in {region} already, and is left as it is"
+            ));
         }
-        Ok(Present { bucket, region, created, console_url })
+        Ok(Present {
+            bucket,
+            region,
+            created,
+            console_url,
+        })
     }
 }
 
-/// The Region of the account's own bucket of this name. Looking at the bucket itself would not do: where that is
-/// refused S3 does not say whether it is another account's.
+/// The Region of the account's own bucket of this name. Looking at the bucket itself would not do:
+/// where that is refused S3 does not say whether it is another account's.
 async fn found(s3: &Client, name: &str) -> Result<Option<String>, StepError> {
-    let mut pages = s3.list_buckets().prefix(name).max_buckets(1000).into_paginator().send();
+    let mut pages = s3
+        .list_buckets()
+        .prefix(name)
+        .max_buckets(1000)
+        .into_paginator()
+        .send();
     while let Some(page) = pages.next().await {
-        let mut buckets = page.map_err(s3_error)?.buckets.unwrap_or_default().into_iter();
+        let mut buckets = page
+            .map_err(s3_error)?
+            .buckets
+            .unwrap_or_default()
+            .into_iter();
         if let Some(bucket) = buckets.find(|bucket| bucket.name.as_deref() == Some(name)) {
             return Ok(Some(bucket.bucket_region.unwrap_or_default()));
         }
@@ -108,18 +136,28 @@ async fn found(s3: &Client, name: &str) -> Result<Option<String>, StepError> {
 
 /// Creates it; false where it is there already.
 async fn make(s3: &Client, name: &str, region: &str) -> Result<bool, StepError> {
-    // https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html: us-east-1 is no constraint.
+    // https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html: us-east-1 is no
+    // constraint.
     let constraint = (region != "us-east-1").then(|| {
-        CreateBucketConfiguration::builder().location_constraint(BucketLocationConstraint::from(region)).build()
+        CreateBucketConfiguration::builder()
+            .location_constraint(BucketLocationConstraint::from(region))
+            .build()
     });
-    let request = s3.create_bucket().bucket(name).object_ownership(ObjectOwnership::BucketOwnerEnforced);
+    let request = s3
+        .create_bucket()
+        .bucket(name)
+        .object_ownership(ObjectOwnership::BucketOwnerEnforced);
     let request = request.set_create_bucket_configuration(constraint);
     // https://docs.aws.amazon.com/AmazonS3/latest/userguide/gpbucketnamespaces.html
-    let request = request.set_bucket_namespace(name.ends_with("-an").then_some(BucketNamespace::AccountRegional));
+    let request = request.set_bucket_namespace(
+        name.ends_with("-an")
+            .then_some(BucketNamespace::AccountRegional),
+    );
     match request.send().await.map_err(s3_error) {
         Ok(_) => Ok(true),
         Err(error) if error.has_code("BucketAlreadyOwnedByYou") => {
-            // Made by another call after the look, or so fresh that the list of buckets did not have it.
+            // Made by another call after the look, or so fresh that the list of buckets did not
+            // have it.
             match found(s3, name).await? {
                 Some(at) if at != region => Err(elsewhere(name, &at, region)),
                 _ => Ok(false),
@@ -127,7 +165,8 @@ async fn make(s3: &Client, name: &str, region: &str) -> Result<bool, StepError> 
         }
         Err(mut error) => {
             if error.has_code("BucketAlreadyExists") {
-                error.message = format!("the bucket name {name} is another account's; choose another name");
+                error.message =
+                    format!("the bucket name {name} is another account's; choose another name");
             } else if error.has_code("OperationAborted") {
                 error.message = format!(
                     "a bucket {name} is being created or deleted right now; after a deletion S3 can take an hour to \
@@ -148,25 +187,43 @@ fn elsewhere(name: &str, at: &str, region: &str) -> StepError {
 
 /// Says expressly what keeps a new bucket private and encrypted.
 async fn protect(s3: &Client, name: &str, owner: &str) -> Result<(), StepError> {
-    let blocked = PublicAccessBlockConfiguration::builder().block_public_acls(true).ignore_public_acls(true);
-    let blocked = blocked.block_public_policy(true).restrict_public_buckets(true).build();
-    let block = s3.put_public_access_block().bucket(name).public_access_block_configuration(blocked);
+    let blocked = PublicAccessBlockConfiguration::builder()
+        .block_public_acls(true)
+        .ignore_public_acls(true);
+    let blocked = blocked
+        .block_public_policy(true)
+        .restrict_public_buckets(true)
+        .build();
+    let block = s3
+        .put_public_access_block()
+        .bucket(name)
+        .public_access_block_configuration(blocked);
     let block = block.expected_bucket_owner(owner);
     settled(|| block.clone().send()).await?;
     let sse = sse().map_err(|error| ErrorName::Internal.because(error.to_string()))?;
-    let encrypt = s3.put_bucket_encryption().bucket(name).server_side_encryption_configuration(sse);
+    let encrypt = s3
+        .put_bucket_encryption()
+        .bucket(name)
+        .server_side_encryption_configuration(sse);
     let encrypt = encrypt.expected_bucket_owner(owner);
     settled(|| encrypt.clone().send()).await
 }
 
 fn sse() -> Result<ServerSideEncryptionConfiguration, BuildError> {
-    let sse = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::Aes256).build()?;
-    let rule = ServerSideEncryptionRule::builder().apply_server_side_encryption_by_default(sse).build();
-    ServerSideEncryptionConfiguration::builder().rules(rule).build()
+    let sse = ServerSideEncryptionByDefault::builder()
+        .sse_algorithm(ServerSideEncryption::Aes256)
+        .build()?;
+    let rule = ServerSideEncryptionRule::builder()
+        .apply_server_side_encryption_by_default(sse)
+        .build();
+    ServerSideEncryptionConfiguration::builder()
+        .rules(rule)
+        .build()
 }
 
 /// Sends until the new bucket is known where the request arrives, and its making is over there.
-/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel> (bucket configurations)
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel> (bucket
+/// configurations)
 async fn settled<T, E: AwsError<aws_sdk_s3::Error>, F: Future<Output = Result<T, E>>>(
     send: impl Fn() -> F,
 ) -> Result<(), StepError> {
@@ -181,9 +238,17 @@ async fn settled<T, E: AwsError<aws_sdk_s3::Error>, F: Future<Output = Result<T,
     send().await.map(drop).map_err(s3_error)
 }
 
-/// Removes the bucket again that was made a moment ago; S3 refuses that if anything is in it already.
+/// Removes the bucket again that was made a moment ago; S3 refuses that if anything is in it
+/// already.
 async fn undo(s3: &Client, name: &str, owner: &str, mut error: StepError) -> StepError {
-    let left = match s3.delete_bucket().bucket(name).expected_bucket_owner(owner).send().await.map_err(s3_error) {
+    let left = match s3
+        .delete_bucket()
+        .bucket(name)
+        .expected_bucket_owner(owner)
+        .send()
+        .await
+        .map_err(s3_error)
+    {
         Ok(_) => "was removed again".to_owned(),
         Err(left) => format!(
             "is left, private and encrypted by S3's own defaults, since it could not be removed either ({}): delete \
@@ -198,7 +263,8 @@ async fn undo(s3: &Client, name: &str, owner: &str, mut error: StepError) -> Ste
 impl Step for CreateBucket {
     const NAME: &'static str = "s3-create-bucket";
     const RUNDECK: &'static [&'static str] = &["aws-cli-s3-mb-step"];
-    // None has a Region: that would be a second place, for which the same account's role needs the same once more.
+    // None has a Region: that would be a second place, for which the same account's role needs the
+    // same once more.
     const EXAMPLES: &'static [&'static str] = &[r#"{ "uri": "s3://acme-reports-222222222222" }"#];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[(
         ErrorName::Conflict,
@@ -208,7 +274,9 @@ impl Step for CreateBucket {
 
     fn validate(&self) -> Result<(), StepError> {
         self.bucket()?;
-        require(self.region.as_deref() != Some(""), || "region is empty; leave it out for the target's".into())
+        require(self.region.as_deref() != Some(""), || {
+            "region is empty; leave it out for the target's".into()
+        })
     }
 
     fn permissions(&self) -> Permissions {
@@ -220,16 +288,26 @@ impl Step for CreateBucket {
             "s3:PutEncryptionConfiguration",
         ];
         let bucket = self.bucket().unwrap_or_default();
-        Permissions::default().allow(&["s3:ListAllMyBuckets"], ["*"]).allow(&actions, [s3_arn(&literal(&bucket))])
+        Permissions::default()
+            .allow(&["s3:ListAllMyBuckets"], ["*"])
+            .allow(&actions, [s3_arn(&literal(&bucket))])
     }
 
     fn peer(&self) -> Option<Peer> {
         let region = self.region.clone()?;
-        Some(Peer { account: None, region: Some(region), permissions: self.permissions() })
+        Some(Peer {
+            account: None,
+            region: Some(region),
+            permissions: self.permissions(),
+        })
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Present>, StepError> {
-        let there = if self.region.is_some() { ctx.peer()? } else { ctx };
+        let there = if self.region.is_some() {
+            ctx.peer()?
+        } else {
+            ctx
+        };
         self.create(ctx, there).await.map(Progress::Done)
     }
 }
@@ -239,8 +317,12 @@ mod tests {
     use aws_sdk_s3::operation::create_bucket::{CreateBucketError, CreateBucketOutput};
     use aws_sdk_s3::operation::delete_bucket::{DeleteBucketError, DeleteBucketOutput};
     use aws_sdk_s3::operation::list_buckets::{ListBucketsError, ListBucketsOutput};
-    use aws_sdk_s3::operation::put_bucket_encryption::{PutBucketEncryptionError, PutBucketEncryptionOutput};
-    use aws_sdk_s3::operation::put_public_access_block::{PutPublicAccessBlockError, PutPublicAccessBlockOutput};
+    use aws_sdk_s3::operation::put_bucket_encryption::{
+        PutBucketEncryptionError, PutBucketEncryptionOutput,
+    };
+    use aws_sdk_s3::operation::put_public_access_block::{
+        PutPublicAccessBlockError, PutPublicAccessBlockOutput,
+    };
     use aws_sdk_s3::types::Bucket;
     use aws_sdk_s3::types::error::{BucketAlreadyExists, BucketAlreadyOwnedByYou};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
@@ -259,21 +341,32 @@ mod tests {
     }
 
     fn meta(code: &str) -> ErrorMetadata {
-        ErrorMetadata::builder().code(code).message("said S3").build()
+        ErrorMetadata::builder()
+            .code(code)
+            .message("said S3")
+            .build()
     }
 
     fn owned(buckets: &'static [(&'static str, &'static str)]) -> Rule {
-        mock!(Client::list_buckets).match_requests(|request| request.prefix() == Some(NAME)).then_output(|| {
-            let bucket = |(name, region): &(&str, &str)| Bucket::builder().name(*name).bucket_region(*region).build();
-            ListBucketsOutput::builder().set_buckets(Some(buckets.iter().map(bucket).collect())).build()
-        })
+        mock!(Client::list_buckets)
+            .match_requests(|request| request.prefix() == Some(NAME))
+            .then_output(|| {
+                let bucket = |(name, region): &(&str, &str)| {
+                    Bucket::builder().name(*name).bucket_region(*region).build()
+                };
+                ListBucketsOutput::builder()
+                    .set_buckets(Some(buckets.iter().map(bucket).collect()))
+                    .build()
+            })
     }
 
     /// The request as it makes a private bucket.
     fn creates(constraint: Option<&'static str>) -> Rule {
         mock!(Client::create_bucket)
             .match_requests(move |request| {
-                let asked = request.create_bucket_configuration().and_then(|it| it.location_constraint());
+                let asked = request
+                    .create_bucket_configuration()
+                    .and_then(|it| it.location_constraint());
                 request.bucket() == Some(NAME)
                     && request.object_ownership() == Some(&ObjectOwnership::BucketOwnerEnforced)
                     && asked.map(BucketLocationConstraint::as_str) == constraint
@@ -288,14 +381,21 @@ mod tests {
 
     fn owned_by_you() -> CreateBucketError {
         let meta = meta("BucketAlreadyOwnedByYou");
-        CreateBucketError::BucketAlreadyOwnedByYou(BucketAlreadyOwnedByYou::builder().meta(meta).build())
+        CreateBucketError::BucketAlreadyOwnedByYou(
+            BucketAlreadyOwnedByYou::builder().meta(meta).build(),
+        )
     }
 
     fn blocks() -> Rule {
         mock!(Client::put_public_access_block)
             .match_requests(|request| {
-                let all = PublicAccessBlockConfiguration::builder().block_public_acls(true).ignore_public_acls(true);
-                let all = all.block_public_policy(true).restrict_public_buckets(true).build();
+                let all = PublicAccessBlockConfiguration::builder()
+                    .block_public_acls(true)
+                    .ignore_public_acls(true);
+                let all = all
+                    .block_public_policy(true)
+                    .restrict_public_buckets(true)
+                    .build();
                 (request.bucket(), request.expected_bucket_owner()) == (Some(NAME), Some(ACCOUNT))
                     && request.public_access_block_configuration() == Some(&all)
             })
@@ -305,11 +405,15 @@ mod tests {
     fn encrypts() -> Rule {
         mock!(Client::put_bucket_encryption)
             .match_requests(|request| {
-                let rules =
-                    request.server_side_encryption_configuration().map(ServerSideEncryptionConfiguration::rules);
+                let rules = request
+                    .server_side_encryption_configuration()
+                    .map(ServerSideEncryptionConfiguration::rules);
                 let rules = rules.unwrap_or_default();
-                let algorithm =
-                    |rule: &ServerSideEncryptionRule| rule.apply_server_side_encryption_by_default.clone().unwrap();
+                let algorithm = |rule: &ServerSideEncryptionRule| {
+                    rule.apply_server_side_encryption_by_default
+                        .clone()
+                        .unwrap()
+                };
                 (request.bucket(), request.expected_bucket_owner()) == (Some(NAME), Some(ACCOUNT))
                     && rules.len() == 1
                     && algorithm(&rules[0]).sse_algorithm == ServerSideEncryption::Aes256
@@ -330,13 +434,30 @@ mod tests {
 
     #[tokio::test]
     async fn done_the_bucket_is_private_and_encrypted() {
-        let (none, create, block, encrypt) =
-            (owned(&[("acme-reports-old", "eu-west-1")]), creates(Some("eu-west-1")), blocks(), encrypts());
+        let (none, create, block, encrypt) = (
+            owned(&[("acme-reports-old", "eu-west-1")]),
+            creates(Some("eu-west-1")),
+            blocks(),
+            encrypts(),
+        );
         let ctx = context(&[&none, &create, &block, &encrypt]);
         let output = created(&ctx).await.unwrap();
-        assert_eq!((output.bucket.as_str(), output.region.as_str(), output.created), (NAME, "eu-west-1", true));
-        assert_eq!((create.num_calls(), block.num_calls(), encrypt.num_calls()), (1, 1, 1));
-        assert_eq!(testing::log(&ctx), ["Created bucket acme-reports in eu-west-1"]);
+        assert_eq!(
+            (
+                output.bucket.as_str(),
+                output.region.as_str(),
+                output.created
+            ),
+            (NAME, "eu-west-1", true)
+        );
+        assert_eq!(
+            (create.num_calls(), block.num_calls(), encrypt.num_calls()),
+            (1, 1, 1)
+        );
+        assert_eq!(
+            testing::log(&ctx),
+            ["Created bucket acme-reports in eu-west-1"]
+        );
     }
 
     #[tokio::test]
@@ -346,12 +467,23 @@ mod tests {
         let mut there = context(&[&none, &create, &block, &encrypt]);
         there.place.region = "us-east-1".into();
         let output = step().create(&ctx, &there).await.unwrap();
-        assert_eq!((output.region.as_str(), create.num_calls()), ("us-east-1", 1));
-        assert!(output.console_url.contains("region=us-east-1"), "{}", output.console_url);
+        assert_eq!(
+            (output.region.as_str(), create.num_calls()),
+            ("us-east-1", 1)
+        );
+        assert!(
+            output.console_url.contains("region=us-east-1"),
+            "{}",
+            output.console_url
+        );
         let elsewhere: CreateBucket =
-            serde_json::from_value(json!({ "uri": "s3://acme-reports", "region": "us-east-1" })).unwrap();
+            serde_json::from_value(json!({ "uri": "s3://acme-reports", "region": "us-east-1" }))
+                .unwrap();
         let peer = elsewhere.peer().unwrap();
-        assert_eq!((peer.account, peer.region.as_deref()), (None, Some("us-east-1")));
+        assert_eq!(
+            (peer.account, peer.region.as_deref()),
+            (None, Some("us-east-1"))
+        );
         assert_eq!(peer.permissions, step().permissions());
         assert!(step().peer().is_none());
     }
@@ -359,17 +491,29 @@ mod tests {
     #[tokio::test]
     async fn done_in_the_accounts_own_namespace_where_the_name_says_so() {
         let create = mock!(Client::create_bucket)
-            .match_requests(|request| request.bucket_namespace() == Some(&BucketNamespace::AccountRegional))
+            .match_requests(|request| {
+                request.bucket_namespace() == Some(&BucketNamespace::AccountRegional)
+            })
             .then_output(|| CreateBucketOutput::builder().build());
         let client = mock_client!(aws_sdk_s3, [&create]);
-        assert!(make(&client, "acme-222222222222-eu-west-1-an", "eu-west-1").await.unwrap());
+        assert!(
+            make(&client, "acme-222222222222-eu-west-1-an", "eu-west-1")
+                .await
+                .unwrap()
+        );
     }
 
     #[tokio::test]
     async fn already_there_is_success_and_nothing_of_it_is_changed() {
-        let ctx = context(&[&owned(&[("acme-reports-old", "eu-west-1"), (NAME, "eu-west-1")])]);
+        let ctx = context(&[&owned(&[
+            ("acme-reports-old", "eu-west-1"),
+            (NAME, "eu-west-1"),
+        ])]);
         assert!(!created(&ctx).await.unwrap().created);
-        assert_eq!(testing::log(&ctx), ["Bucket acme-reports is in eu-west-1 already, and is left as it is"]);
+        assert_eq!(
+            testing::log(&ctx),
+            ["Bucket acme-reports is in eu-west-1 already, and is left as it is"]
+        );
     }
 
     #[tokio::test]
@@ -388,16 +532,21 @@ mod tests {
             .sequence()
             .output(|| ListBucketsOutput::builder().build())
             .output(|| {
-                let bucket = Bucket::builder().name(NAME).bucket_region("eu-central-1").build();
+                let bucket = Bucket::builder()
+                    .name(NAME)
+                    .bucket_region("eu-central-1")
+                    .build();
                 ListBucketsOutput::builder().buckets(bucket).build()
             })
             .build();
-        let error = created(&context(&[&late, &refuses(owned_by_you)])).await.unwrap_err();
+        let error = created(&context(&[&late, &refuses(owned_by_you)]))
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
     }
 
-    // no proof of not_found: what is not there is created.
-    // no proof of pending: it answers in one call; `already_` shows the call that is repeated after a lost answer.
+    // no proof of not_found: what is not there is created. no proof of pending: it answers in one
+    // call; `already_` shows the call that is repeated after a lost answer.
 
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
@@ -408,9 +557,14 @@ mod tests {
             json!({ "uri": "s3://acme-reports", "region": "" }),
         ] {
             let step: CreateBucket = serde_json::from_value(params.clone()).unwrap();
-            assert_eq!(step.validate().unwrap_err().name, ErrorName::InvalidInput, "{params}");
+            assert_eq!(
+                step.validate().unwrap_err().name,
+                ErrorName::InvalidInput,
+                "{params}"
+            );
         }
-        let slash: CreateBucket = serde_json::from_value(json!({ "uri": "s3://acme-reports/" })).unwrap();
+        let slash: CreateBucket =
+            serde_json::from_value(json!({ "uri": "s3://acme-reports/" })).unwrap();
         slash.validate().unwrap();
     }
 
@@ -422,7 +576,12 @@ mod tests {
             .output(|| ListBucketsOutput::builder().build())
             .build();
         let (create, block, encrypt) = (creates(Some("eu-west-1")), blocks(), encrypts());
-        assert!(created(&context(&[&look, &create, &block, &encrypt])).await.unwrap().created);
+        assert!(
+            created(&context(&[&look, &create, &block, &encrypt]))
+                .await
+                .unwrap()
+                .created
+        );
         assert_eq!((look.num_calls(), create.num_calls()), (2, 1));
     }
 
@@ -435,7 +594,12 @@ mod tests {
             .output(|| PutPublicAccessBlockOutput::builder().build())
             .build();
         let (create, encrypt) = (creates(Some("eu-west-1")), encrypts());
-        assert!(created(&context(&[&owned(&[]), &create, &block, &encrypt])).await.unwrap().created);
+        assert!(
+            created(&context(&[&owned(&[]), &create, &block, &encrypt]))
+                .await
+                .unwrap()
+                .created
+        );
         assert_eq!((block.num_calls(), encrypt.num_calls()), (3, 1));
     }
 
@@ -443,19 +607,27 @@ mod tests {
     async fn failed_since_another_account_has_the_name() {
         let taken = refuses(|| {
             let meta = meta("BucketAlreadyExists");
-            CreateBucketError::BucketAlreadyExists(BucketAlreadyExists::builder().meta(meta).build())
+            CreateBucketError::BucketAlreadyExists(
+                BucketAlreadyExists::builder().meta(meta).build(),
+            )
         });
         let error = created(&context(&[&owned(&[]), &taken])).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("another account's"), "{error}");
         let busy = refuses(|| CreateBucketError::generic(meta("OperationAborted")));
-        assert_eq!(created(&context(&[&owned(&[]), &busy])).await.unwrap_err().name, ErrorName::Conflict);
+        assert_eq!(
+            created(&context(&[&owned(&[]), &busy]))
+                .await
+                .unwrap_err()
+                .name,
+            ErrorName::Conflict
+        );
     }
 
     #[tokio::test]
     async fn failed_half_way_the_new_bucket_is_removed_or_named() {
-        let refused =
-            mock!(Client::put_bucket_encryption).then_error(|| PutBucketEncryptionError::generic(meta("AccessDenied")));
+        let refused = mock!(Client::put_bucket_encryption)
+            .then_error(|| PutBucketEncryptionError::generic(meta("AccessDenied")));
         let (create, block) = (creates(Some("eu-west-1")), blocks());
         let remove = mock!(Client::delete_bucket)
             .match_requests(|request| {
@@ -464,20 +636,45 @@ mod tests {
             .then_output(|| DeleteBucketOutput::builder().build());
         let ctx = context(&[&owned(&[]), &create, &block, &refused, &remove]);
         let error = created(&ctx).await.unwrap_err();
-        assert_eq!((error.name, remove.num_calls()), (ErrorName::AccessDenied, 1));
-        assert!(error.message.ends_with("the new bucket acme-reports was removed again"), "{error}");
+        assert_eq!(
+            (error.name, remove.num_calls()),
+            (ErrorName::AccessDenied, 1)
+        );
+        assert!(
+            error
+                .message
+                .ends_with("the new bucket acme-reports was removed again"),
+            "{error}"
+        );
         assert!(testing::log(&ctx).is_empty());
-        let kept = mock!(Client::delete_bucket).then_error(|| DeleteBucketError::generic(meta("AccessDenied")));
-        let error = created(&context(&[&owned(&[]), &create, &block, &refused, &kept])).await.unwrap_err();
-        assert!(error.message.contains("the new bucket acme-reports is left"), "{error}");
+        let kept = mock!(Client::delete_bucket)
+            .then_error(|| DeleteBucketError::generic(meta("AccessDenied")));
+        let error = created(&context(&[&owned(&[]), &create, &block, &refused, &kept]))
+            .await
+            .unwrap_err();
+        assert!(
+            error
+                .message
+                .contains("the new bucket acme-reports is left"),
+            "{error}"
+        );
     }
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
         let idle = [
-            ("s3:DeleteBucket", "Only used when a new bucket could not be given its settings."),
-            ("s3:PutBucketOwnershipControls", "The local cloud does not ask for it when it comes with the creation."),
+            (
+                "s3:DeleteBucket",
+                "Only used when a new bucket could not be given its settings.",
+            ),
+            (
+                "s3:PutBucketOwnershipControls",
+                "The local cloud does not ask for it when it comes with the creation.",
+            ),
         ];
-        prove::<CreateBucket>(&idle, async |scene| json!({ "uri": format!("s3://{}", scene.name("made")) }));
+        prove::<CreateBucket>(
+            &idle,
+            async |scene| json!({ "uri": format!("s3://{}", scene.name("made")) }),
+        );
     }
 }

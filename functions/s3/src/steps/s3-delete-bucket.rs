@@ -14,28 +14,30 @@ use stepward::model::permissions::{literal, s3_arn};
 use stepward::model::s3_error::s3_error;
 use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
 
-/// How often the bucket is gone through: what was refused once gets a second chance, and what was written meanwhile is
-/// found.
+/// How often the bucket is gone through: what was refused once gets a second chance, and what was
+/// written meanwhile is found.
 const PASSES: u32 = 2;
 /// Delete an S3 bucket, with `force` also everything in it.
 ///
-/// This cannot be undone, and the name becomes free for anybody in the world to take. Without `force` a bucket that
-/// is not empty is a `Conflict` and stays as it is. Old versions and delete markers count, also where `aws s3 ls` shows
-/// nothing.
+/// This cannot be undone, and the name becomes free for anybody in the world to take. Without
+/// `force` a bucket that is not empty is a `Conflict` and stays as it is. Old versions and delete
+/// markers count, also where `aws s3 ls` shows nothing.
 ///
-/// With `force` all versions of all objects, all delete markers and all unfinished multipart uploads are removed,
-/// 1,000 versions a request, and then the bucket. It is gone through twice at most, so stop what writes into it
-/// first. What S3 refuses to delete (Object Lock retention or legal hold, a bucket policy) is respected: the rest is
-/// removed, the bucket stays, and the step fails with the number and the first keys; each is a line of the log.
-/// Objects under governance retention stay too, whoever runs the step.
+/// With `force` all versions of all objects, all delete markers and all unfinished multipart
+/// uploads are removed, 1,000 versions a request, and then the bucket. It is gone through twice at
+/// most, so stop what writes into it first. What S3 refuses to delete (Object Lock retention or
+/// legal hold, a bucket policy) is respected: the rest is removed, the bucket stays, and the step
+/// fails with the number and the first keys; each is a line of the log. Objects under governance
+/// retention stay too, whoever runs the step.
 ///
-/// Millions of objects take long; the step goes on from call to call, for 24 hours at most. When the job is stopped,
-/// what is deleted is gone and the rest stays: run it again to go on. A first look, and 10 seconds later the
-/// deletion: only so is a bucket that never was (`NotFound`) told apart from one that was deleted by a call whose
-/// answer was lost.
+/// Millions of objects take long; the step goes on from call to call, for 24 hours at most. When
+/// the job is stopped, what is deleted is gone and the rest stays: run it again to go on. A first
+/// look, and 10 seconds later the deletion: only so is a bucket that never was (`NotFound`) told
+/// apart from one that was deleted by a call whose answer was lost.
 ///
-/// Proven on the local cloud, with versions, delete markers and unfinished uploads. Locked versions, keys with control
-/// characters, and buckets that take many calls rest on unit tests of what is sent.
+/// Proven on the local cloud, with versions, delete markers and unfinished uploads. Locked
+/// versions, keys with control characters, and buckets that take many calls rest on unit tests of
+/// what is sent.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteBucket {
@@ -61,7 +63,10 @@ impl DeleteBucket {
     fn bucket(&self) -> Result<String, StepError> {
         let Uri { bucket, key } = Uri::parse("uri", &self.uri)?;
         require(key.is_empty(), || {
-            format!("uri {:?} has a key behind the bucket; to delete objects there is s3-delete", self.uri)
+            format!(
+                "uri {:?} has a key behind the bucket; to delete objects there is s3-delete",
+                self.uri
+            )
         })?;
         Ok(bucket)
     }
@@ -72,27 +77,44 @@ async fn look(contents: &Contents<'_>, force: bool) -> Result<Progress<Deleted>,
     let bucket = &contents.bucket.name;
     let any = contents.any().await.map_err(|mut error| {
         if error.name == ErrorName::AccessDenied {
-            error.message = format!("{}; S3 says the same where bucket {bucket} is another account's", error.message);
+            error.message = format!(
+                "{}; S3 says the same where bucket {bucket} is another account's",
+                error.message
+            );
         }
         error
     })?;
     if any && !force {
         return Err(not_empty(bucket));
     }
-    // Once the state machine has this answer, a bucket that is gone is one that this step has deleted.
-    Progress::pending(&Removal::default(), Duration::ZERO, format!("bucket {bucket} is about to be deleted"))
+    // Once the state machine has this answer, a bucket that is gone is one that this step has
+    // deleted.
+    Progress::pending(
+        &Removal::default(),
+        Duration::ZERO,
+        format!("bucket {bucket} is about to be deleted"),
+    )
 }
 
 /// Goes on with emptying the bucket, and deletes it in the end.
-async fn advance(contents: &Contents<'_>, mut removal: Removal) -> Result<Progress<Deleted>, StepError> {
-    let over = match contents.remove(&mut removal, &Slice::of(contents.ctx)).await {
+async fn advance(
+    contents: &Contents<'_>,
+    mut removal: Removal,
+) -> Result<Progress<Deleted>, StepError> {
+    let over = match contents
+        .remove(&mut removal, &Slice::of(contents.ctx))
+        .await
+    {
         Err(error) if error.has_code("NoSuchBucket") => return Ok(done(contents, &removal)),
         removed => removed?,
     };
     if over && removal.refused == 0 {
         let deleted = delete(&contents.bucket).await.map_err(|mut error| {
             let (said, Removal { versions, .. }) = (error.message, &removal);
-            error.message = format!("{said}; {versions} versions in bucket {} are gone", contents.bucket.name);
+            error.message = format!(
+                "{said}; {versions} versions in bucket {} are gone",
+                contents.bucket.name
+            );
             error
         })?;
         if deleted {
@@ -105,15 +127,33 @@ async fn advance(contents: &Contents<'_>, mut removal: Removal) -> Result<Progre
         }
         removal = removal.again();
     }
-    let Removal { versions, uploads, refused, .. } = removal;
-    let refused = if refused > 0 { format!(", {refused} refused") } else { String::new() };
+    let Removal {
+        versions,
+        uploads,
+        refused,
+        ..
+    } = removal;
+    let refused = if refused > 0 {
+        format!(", {refused} refused")
+    } else {
+        String::new()
+    };
     let progress = format!("{versions} versions and {uploads} unfinished uploads removed{refused}");
     Progress::pending(&removal, Duration::ZERO, progress)
 }
 
 /// Deletes the bucket itself; false where it is not empty.
-async fn delete(Bucket { client, name, owner }: &Bucket) -> Result<bool, StepError> {
-    let request = client.delete_bucket().bucket(name).set_expected_bucket_owner(owner.clone());
+async fn delete(
+    Bucket {
+        client,
+        name,
+        owner,
+    }: &Bucket,
+) -> Result<bool, StepError> {
+    let request = client
+        .delete_bucket()
+        .bucket(name)
+        .set_expected_bucket_owner(owner.clone());
     match request.send().await.map_err(s3_error) {
         Err(error) if error.has_code("BucketNotEmpty") => Ok(false),
         // Only a call that knew the bucket comes here: another one has deleted it since.
@@ -123,12 +163,20 @@ async fn delete(Bucket { client, name, owner }: &Bucket) -> Result<bool, StepErr
 }
 
 fn done(Contents { ctx, bucket, .. }: &Contents<'_>, removal: &Removal) -> Progress<Deleted> {
-    let Removal { versions, uploads, .. } = *removal;
+    let Removal {
+        versions, uploads, ..
+    } = *removal;
     if versions + uploads > 0 {
-        ctx.log(format_args!("Removed {versions} versions and {uploads} unfinished uploads"));
+        ctx.log(format_args!(
+            "Removed {versions} versions and {uploads} unfinished uploads"
+        ));
     }
     ctx.log(format_args!("Deleted bucket {}", bucket.name));
-    Progress::Done(Deleted { bucket: bucket.name.clone(), versions, uploads })
+    Progress::Done(Deleted {
+        bucket: bucket.name.clone(),
+        versions,
+        uploads,
+    })
 }
 
 fn not_empty(bucket: &str) -> StepError {
@@ -139,14 +187,26 @@ fn not_empty(bucket: &str) -> StepError {
 }
 
 /// Why the bucket is still there after the last pass.
-fn left(bucket: &str, Removal { versions, refused, named, .. }: &Removal) -> StepError {
+fn left(
+    bucket: &str,
+    Removal {
+        versions,
+        refused,
+        named,
+        ..
+    }: &Removal,
+) -> StepError {
     if *refused == 0 {
         return ErrorName::Conflict.because(format!(
             "bucket {bucket} was emptied ({versions} versions removed) and is not empty: something writes into it; \
              stop that, and run it again"
         ));
     }
-    let more = if *refused > named.len() as u64 { ", …" } else { "" };
+    let more = if *refused > named.len() as u64 {
+        ", …"
+    } else {
+        ""
+    };
     ErrorName::StepFailed.because(format!(
         "bucket {bucket} is left with {refused} versions that S3 refused to delete: {}{more}; {versions} were deleted. \
          Where Object Lock keeps them, wait until it ends; where a policy does, change it; then run it again",
@@ -163,15 +223,24 @@ impl Step for DeleteBucket {
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (ErrorName::NotFound, "There is no such bucket."),
-        (ErrorName::AccessDenied, "A permission is missing, or the bucket is another account's."),
+        (
+            ErrorName::AccessDenied,
+            "A permission is missing, or the bucket is another account's.",
+        ),
         (
             ErrorName::Conflict,
             "It is not empty and `force` is not set, or something writes into it while it is emptied.",
         ),
-        (ErrorName::StepFailed, "S3 refused to delete some versions; all others are gone, and the bucket is left."),
+        (
+            ErrorName::StepFailed,
+            "S3 refused to delete some versions; all others are gone, and the bucket is left.",
+        ),
     ];
     const TIMEOUT: Duration = Duration::from_hours(24);
-    const FUNCTION: Function = Function { timeout_seconds: 900, ..Function::SHORT };
+    const FUNCTION: Function = Function {
+        timeout_seconds: 900,
+        ..Function::SHORT
+    };
     type Output = Deleted;
 
     fn validate(&self) -> Result<(), StepError> {
@@ -180,21 +249,39 @@ impl Step for DeleteBucket {
 
     fn permissions(&self) -> Permissions {
         let bucket = literal(&self.bucket().unwrap_or_default());
-        let base = Permissions::default().allow(&["s3:ListBucketVersions", "s3:DeleteBucket"], [s3_arn(&bucket)]);
+        let base = Permissions::default().allow(
+            &["s3:ListBucketVersions", "s3:DeleteBucket"],
+            [s3_arn(&bucket)],
+        );
         if !self.force {
             return base;
         }
-        // https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html: s3:DeleteObject also for versions.
-        let inside = ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:AbortMultipartUpload"];
+        // https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html: s3:DeleteObject
+        // also for versions.
+        let inside = [
+            "s3:DeleteObject",
+            "s3:DeleteObjectVersion",
+            "s3:AbortMultipartUpload",
+        ];
         base.allow(&["s3:ListBucketMultipartUploads"], [s3_arn(&bucket)])
             .allow(&inside, [s3_arn(&format!("{bucket}/*"))])
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Deleted>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Deleted>, StepError> {
         let owner = Some(ctx.place.account_id.clone());
-        let bucket = Bucket { client: ctx.client(Client::new), name: self.bucket()?, owner };
+        let bucket = Bucket {
+            client: ctx.client(Client::new),
+            name: self.bucket()?,
+            owner,
+        };
         let contents = Contents { ctx, bucket };
-        let Some(resume) = resume else { return look(&contents, self.force).await };
+        let Some(resume) = resume else {
+            return look(&contents, self.force).await;
+        };
         let removal: Removal = resume.state()?;
         if self.force {
             advance(&contents, removal).await
@@ -218,16 +305,22 @@ impl Step for DeleteBucket {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_s3::operation::abort_multipart_upload::{AbortMultipartUploadError, AbortMultipartUploadOutput};
+    use aws_sdk_s3::operation::abort_multipart_upload::{
+        AbortMultipartUploadError, AbortMultipartUploadOutput,
+    };
     use aws_sdk_s3::operation::delete_bucket::{DeleteBucketError, DeleteBucketOutput};
     use aws_sdk_s3::operation::delete_object::{DeleteObjectError, DeleteObjectOutput};
-    use aws_sdk_s3::operation::delete_objects::{DeleteObjectsError, DeleteObjectsInput, DeleteObjectsOutput};
+    use aws_sdk_s3::operation::delete_objects::{
+        DeleteObjectsError, DeleteObjectsInput, DeleteObjectsOutput,
+    };
     use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
-    use aws_sdk_s3::operation::list_object_versions::{ListObjectVersionsError, ListObjectVersionsOutput};
+    use aws_sdk_s3::operation::list_object_versions::{
+        ListObjectVersionsError, ListObjectVersionsOutput,
+    };
     use aws_sdk_s3::primitives::{ByteStream, DateTime};
     use aws_sdk_s3::types::{
-        BucketVersioningStatus, DeleteMarkerEntry, EncodingType, Error, MultipartUpload, ObjectVersion,
-        VersioningConfiguration,
+        BucketVersioningStatus, DeleteMarkerEntry, EncodingType, Error, MultipartUpload,
+        ObjectVersion, VersioningConfiguration,
     };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
@@ -246,33 +339,56 @@ mod tests {
     }
 
     fn meta(code: &str) -> ErrorMetadata {
-        ErrorMetadata::builder().code(code).message("said S3").build()
+        ErrorMetadata::builder()
+            .code(code)
+            .message("said S3")
+            .build()
     }
 
     fn version(key: &str, id: &str, written: i64) -> ObjectVersion {
-        ObjectVersion::builder().key(key).version_id(id).last_modified(DateTime::from_secs(written)).build()
+        ObjectVersion::builder()
+            .key(key)
+            .version_id(id)
+            .last_modified(DateTime::from_secs(written))
+            .build()
     }
 
     fn marker(key: &str, id: &str, written: i64) -> DeleteMarkerEntry {
-        DeleteMarkerEntry::builder().key(key).version_id(id).last_modified(DateTime::from_secs(written)).build()
+        DeleteMarkerEntry::builder()
+            .key(key)
+            .version_id(id)
+            .last_modified(DateTime::from_secs(written))
+            .build()
     }
 
     /// A page as S3 answers it to whoever asks for encoded keys.
     fn page(versions: &[(&str, &str)], more: bool) -> ListObjectVersionsOutput {
-        let versions = versions.iter().map(|(key, id)| version(key, id, 0)).collect();
-        let page = ListObjectVersionsOutput::builder().set_versions(Some(versions)).is_truncated(more);
+        let versions = versions
+            .iter()
+            .map(|(key, id)| version(key, id, 0))
+            .collect();
+        let page = ListObjectVersionsOutput::builder()
+            .set_versions(Some(versions))
+            .is_truncated(more);
         page.encoding_type(EncodingType::Url).build()
     }
 
     /// Pages as they are asked for: behind which version, and what they have.
-    type Asked = (Option<(&'static str, &'static str)>, &'static [(&'static str, &'static str)], bool);
+    type Asked = (
+        Option<(&'static str, &'static str)>,
+        &'static [(&'static str, &'static str)],
+        bool,
+    );
 
     fn lists(pages: &'static [Asked]) -> Vec<Rule> {
         let rule = |(after, found, more): &'static Asked| {
             mock!(Client::list_object_versions)
                 .match_requests(move |request| {
                     let asked = request.key_marker().zip(request.version_id_marker());
-                    assert_eq!((request.bucket(), request.expected_bucket_owner()), (Some(NAME), ACCOUNT));
+                    assert_eq!(
+                        (request.bucket(), request.expected_bucket_owner()),
+                        (Some(NAME), ACCOUNT)
+                    );
                     assert_eq!(request.encoding_type(), Some(&EncodingType::Url));
                     request.max_keys() == Some(1000) && asked == *after
                 })
@@ -283,9 +399,19 @@ mod tests {
 
     fn removed(request: &DeleteObjectsInput) -> Vec<(&str, &str)> {
         let delete = request.delete().unwrap();
-        assert_eq!((request.bucket(), request.expected_bucket_owner()), (Some(NAME), ACCOUNT));
-        assert_eq!((delete.quiet, request.bypass_governance_retention()), (Some(true), None));
-        delete.objects().iter().map(|one| (one.key(), one.version_id().unwrap())).collect()
+        assert_eq!(
+            (request.bucket(), request.expected_bucket_owner()),
+            (Some(NAME), ACCOUNT)
+        );
+        assert_eq!(
+            (delete.quiet, request.bypass_governance_retention()),
+            (Some(true), None)
+        );
+        delete
+            .objects()
+            .iter()
+            .map(|one| (one.key(), one.version_id().unwrap()))
+            .collect()
     }
 
     /// A request that deletes just these, of which S3 refuses some.
@@ -293,21 +419,33 @@ mod tests {
         these: &'static [(&'static str, &'static str)],
         refused: &'static [(&'static str, &'static str)],
     ) -> Rule {
-        mock!(Client::delete_objects).match_requests(move |request| removed(request) == these).then_output(|| {
-            let error = |(key, id): &(&str, &str)| {
-                Error::builder().key(*key).version_id(*id).code("AccessDenied").message(LOCKED).build()
-            };
-            DeleteObjectsOutput::builder().set_errors(Some(refused.iter().map(error).collect())).build()
-        })
+        mock!(Client::delete_objects)
+            .match_requests(move |request| removed(request) == these)
+            .then_output(|| {
+                let error = |(key, id): &(&str, &str)| {
+                    Error::builder()
+                        .key(*key)
+                        .version_id(*id)
+                        .code("AccessDenied")
+                        .message(LOCKED)
+                        .build()
+                };
+                DeleteObjectsOutput::builder()
+                    .set_errors(Some(refused.iter().map(error).collect()))
+                    .build()
+            })
     }
 
     fn no_uploads() -> Rule {
-        mock!(Client::list_multipart_uploads).then_output(|| ListMultipartUploadsOutput::builder().build())
+        mock!(Client::list_multipart_uploads)
+            .then_output(|| ListMultipartUploadsOutput::builder().build())
     }
 
     fn deletes() -> Rule {
         mock!(Client::delete_bucket)
-            .match_requests(|request| (request.bucket(), request.expected_bucket_owner()) == (Some(NAME), ACCOUNT))
+            .match_requests(|request| {
+                (request.bucket(), request.expected_bucket_owner()) == (Some(NAME), ACCOUNT)
+            })
             .then_output(|| DeleteBucketOutput::builder().build())
     }
 
@@ -318,7 +456,9 @@ mod tests {
     /// The first look: is there anything?
     fn looks(found: &'static [(&'static str, &'static str)]) -> Rule {
         mock!(Client::list_object_versions)
-            .match_requests(|request| (request.max_keys(), request.expected_bucket_owner()) == (Some(1), ACCOUNT))
+            .match_requests(|request| {
+                (request.max_keys(), request.expected_bucket_owner()) == (Some(1), ACCOUNT)
+            })
             .then_output(|| page(found, !found.is_empty()))
     }
 
@@ -329,8 +469,19 @@ mod tests {
 
     /// What a state machine does with a pending answer: it keeps it as JSON and hands it back.
     fn pending(answer: Progress<Deleted>) -> (Option<Resume>, Duration, String) {
-        let Progress::Pending { state, retry_after, progress } = answer else { panic!("not pending: {answer:?}") };
-        (Some(stepward::testing::resume(&state)), retry_after, progress)
+        let Progress::Pending {
+            state,
+            retry_after,
+            progress,
+        } = answer
+        else {
+            panic!("not pending: {answer:?}")
+        };
+        (
+            Some(stepward::testing::resume(&state)),
+            retry_after,
+            progress,
+        )
     }
 
     fn begun() -> Resume {
@@ -338,7 +489,14 @@ mod tests {
     }
 
     fn done(answer: Progress<Deleted>) -> (u64, u64) {
-        let Progress::Done(Deleted { bucket, versions, uploads }) = answer else { panic!("not done: {answer:?}") };
+        let Progress::Done(Deleted {
+            bucket,
+            versions,
+            uploads,
+        }) = answer
+        else {
+            panic!("not done: {answer:?}")
+        };
         assert_eq!(bucket, NAME);
         (versions, uploads)
     }
@@ -348,16 +506,23 @@ mod tests {
         let delete = deletes();
         let ctx = context([&looks(&[]), &delete]);
         let (resume, after, progress) = pending(step(false).run(&ctx, None).await.unwrap());
-        assert_eq!((after, progress.as_str()), (Duration::ZERO, "bucket acme-old is about to be deleted"));
+        assert_eq!(
+            (after, progress.as_str()),
+            (Duration::ZERO, "bucket acme-old is about to be deleted")
+        );
         assert_eq!(delete.num_calls(), 0);
         assert_eq!(done(step(false).run(&ctx, resume).await.unwrap()), (0, 0));
-        assert_eq!((delete.num_calls(), testing::log(&ctx)), (1, vec!["Deleted bucket acme-old".to_owned()]));
+        assert_eq!(
+            (delete.num_calls(), testing::log(&ctx)),
+            (1, vec!["Deleted bucket acme-old".to_owned()])
+        );
     }
 
     #[tokio::test]
     async fn done_by_force_everything_in_it_is_removed_first() {
-        let list =
-            mock!(Client::list_object_versions).match_requests(|r| r.max_keys() == Some(1000)).then_output(|| {
+        let list = mock!(Client::list_object_versions)
+            .match_requests(|r| r.max_keys() == Some(1000))
+            .then_output(|| {
                 let page = ListObjectVersionsOutput::builder().encoding_type(EncodingType::Url);
                 page.versions(version("a+b%2F", "2", 20))
                     .versions(version("a+b%2F", "1", 10))
@@ -369,7 +534,10 @@ mod tests {
         let together = removes(&[("a b/", "2"), ("a b/", "m"), ("a b/", "1")], &[]);
         let alone = mock!(Client::delete_object)
             .match_requests(|request| {
-                assert_eq!((request.bucket(), request.expected_bucket_owner()), (Some(NAME), ACCOUNT));
+                assert_eq!(
+                    (request.bucket(), request.expected_bucket_owner()),
+                    (Some(NAME), ACCOUNT)
+                );
                 assert_eq!(request.bypass_governance_retention(), None);
                 let asked = request.key().zip(request.version_id());
                 [Some(("line\nbreak", "3")), Some(("\u{1}", "null"))].contains(&asked)
@@ -377,23 +545,40 @@ mod tests {
             .then_output(|| DeleteObjectOutput::builder().build());
         let uploads = mock!(Client::list_multipart_uploads)
             .match_requests(|request| {
-                let asked = (request.bucket(), request.expected_bucket_owner(), request.encoding_type());
+                let asked = (
+                    request.bucket(),
+                    request.expected_bucket_owner(),
+                    request.encoding_type(),
+                );
                 asked == (Some(NAME), ACCOUNT, Some(&EncodingType::Url))
             })
             .sequence()
             .output(|| {
-                let upload = MultipartUpload::builder().key("big+file").upload_id("u-1").build();
-                let page = ListMultipartUploadsOutput::builder().uploads(upload).is_truncated(true);
+                let upload = MultipartUpload::builder()
+                    .key("big+file")
+                    .upload_id("u-1")
+                    .build();
+                let page = ListMultipartUploadsOutput::builder()
+                    .uploads(upload)
+                    .is_truncated(true);
                 page.encoding_type(EncodingType::Url).build()
             })
             .output(|| {
-                let upload = MultipartUpload::builder().key("big+file").upload_id("u-2").build();
-                ListMultipartUploadsOutput::builder().uploads(upload).build()
+                let upload = MultipartUpload::builder()
+                    .key("big+file")
+                    .upload_id("u-2")
+                    .build();
+                ListMultipartUploadsOutput::builder()
+                    .uploads(upload)
+                    .build()
             })
             .build();
         let aborts = mock!(Client::abort_multipart_upload)
             .match_requests(|request| {
-                assert_eq!((request.bucket(), request.expected_bucket_owner()), (Some(NAME), ACCOUNT));
+                assert_eq!(
+                    (request.bucket(), request.expected_bucket_owner()),
+                    (Some(NAME), ACCOUNT)
+                );
                 let asked = request.key().zip(request.upload_id());
                 asked == Some(("big file", "u-1")) || asked == Some(("big+file", "u-2"))
             })
@@ -403,14 +588,24 @@ mod tests {
             .build();
         let delete = deletes();
         let ctx = context([&list, &together, &alone, &uploads, &aborts, &delete]);
-        assert_eq!(done(step(true).run(&ctx, Some(begun())).await.unwrap()), (5, 2));
-        assert_eq!((together.num_calls(), alone.num_calls(), delete.num_calls()), (1, 2, 1));
-        assert_eq!(testing::log(&ctx)[0], "Removed 5 versions and 2 unfinished uploads");
+        assert_eq!(
+            done(step(true).run(&ctx, Some(begun())).await.unwrap()),
+            (5, 2)
+        );
+        assert_eq!(
+            (together.num_calls(), alone.num_calls(), delete.num_calls()),
+            (1, 2, 1)
+        );
+        assert_eq!(
+            testing::log(&ctx)[0],
+            "Removed 5 versions and 2 unfinished uploads"
+        );
     }
 
     #[tokio::test]
     async fn done_page_after_page_from_the_front_and_behind_what_was_refused() {
-        // The second page is asked for where the first was: its versions are gone. The third begins behind the refused.
+        // The second page is asked for where the first was: its versions are gone. The third begins
+        // behind the refused.
         let first = mock!(Client::list_object_versions)
             .match_requests(|request| request.key_marker().is_none())
             .sequence()
@@ -427,36 +622,54 @@ mod tests {
             removes(&[("c", "2")], &[]),
         ];
         let (uploads, delete) = (no_uploads(), deletes());
-        let ctx = context([&first, &uploads, &delete].into_iter().chain(&rest).chain(&removals));
+        let ctx = context(
+            [&first, &uploads, &delete]
+                .into_iter()
+                .chain(&rest)
+                .chain(&removals),
+        );
         let (resume, after, progress) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
         assert_eq!(progress, "5 versions and 0 unfinished uploads removed");
         assert_eq!((after, delete.num_calls()), (Duration::ZERO, 0));
         assert_eq!(done(step(true).run(&ctx, resume).await.unwrap()), (6, 0));
-        assert_eq!(testing::log(&ctx)[0], format!("Could not delete c version 2 ({LOCKED})"));
+        assert_eq!(
+            testing::log(&ctx)[0],
+            format!("Could not delete c version 2 ({LOCKED})")
+        );
     }
 
     #[tokio::test]
     async fn already_deleted_by_a_call_whose_answer_was_lost_is_success() {
-        let gone =
-            mock!(Client::list_object_versions).then_error(|| ListObjectVersionsError::generic(meta("NoSuchBucket")));
+        let gone = mock!(Client::list_object_versions)
+            .then_error(|| ListObjectVersionsError::generic(meta("NoSuchBucket")));
         let ctx = context([&gone, &refuses("NoSuchBucket")]);
         for force in [false, true] {
-            assert_eq!(done(step(force).run(&ctx, Some(begun())).await.unwrap()), (0, 0));
+            assert_eq!(
+                done(step(force).run(&ctx, Some(begun())).await.unwrap()),
+                (0, 0)
+            );
         }
-        let ctx = context([&lists(&[(None, &[], false)])[0], &no_uploads(), &refuses("NoSuchBucket")]);
-        assert_eq!(done(step(true).run(&ctx, Some(begun())).await.unwrap()), (0, 0));
+        let ctx = context([
+            &lists(&[(None, &[], false)])[0],
+            &no_uploads(),
+            &refuses("NoSuchBucket"),
+        ]);
+        assert_eq!(
+            done(step(true).run(&ctx, Some(begun())).await.unwrap()),
+            (0, 0)
+        );
     }
 
     #[tokio::test]
     async fn not_found_is_a_bucket_that_never_was() {
-        let gone =
-            mock!(Client::list_object_versions).then_error(|| ListObjectVersionsError::generic(meta("NoSuchBucket")));
+        let gone = mock!(Client::list_object_versions)
+            .then_error(|| ListObjectVersionsError::generic(meta("NoSuchBucket")));
         for force in [false, true] {
             let error = step(force).run(&context([&gone]), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::NotFound);
         }
-        let others =
-            mock!(Client::list_object_versions).then_error(|| ListObjectVersionsError::generic(meta("AccessDenied")));
+        let others = mock!(Client::list_object_versions)
+            .then_error(|| ListObjectVersionsError::generic(meta("AccessDenied")));
         let error = step(true).run(&context([&others]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(error.message.contains("another account's"), "{error}");
@@ -464,10 +677,17 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
-        for params in [json!({ "uri": "acme-old" }), json!({ "uri": "s3://A" }), json!({ "uri": "s3://acme-old/key" })]
-        {
+        for params in [
+            json!({ "uri": "acme-old" }),
+            json!({ "uri": "s3://A" }),
+            json!({ "uri": "s3://acme-old/key" }),
+        ] {
             let step: DeleteBucket = serde_json::from_value(params.clone()).unwrap();
-            assert_eq!(step.validate().unwrap_err().name, ErrorName::InvalidInput, "{params}");
+            assert_eq!(
+                step.validate().unwrap_err().name,
+                ErrorName::InvalidInput,
+                "{params}"
+            );
         }
     }
 
@@ -480,15 +700,23 @@ mod tests {
             .build();
         let list = &lists(&[(None, &[("a", "1")], false)])[0];
         let ctx = context([list, &remove, &no_uploads(), &deletes()]);
-        assert_eq!(done(step(true).run(&ctx, Some(begun())).await.unwrap()), (1, 0));
+        assert_eq!(
+            done(step(true).run(&ctx, Some(begun())).await.unwrap()),
+            (1, 0)
+        );
         assert_eq!(remove.num_calls(), 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn pending_when_its_time_is_over_it_goes_on_in_the_next_call() {
-        let list =
-            mock!(Client::list_object_versions).sequence().output(|| page(&[("a", "1"), ("b", "1")], true)).build();
-        let rest = lists(&[(Some(("a", "1")), &[("c", "1")], false), (None, &[("a", "1")], false)]);
+        let list = mock!(Client::list_object_versions)
+            .sequence()
+            .output(|| page(&[("a", "1"), ("b", "1")], true))
+            .build();
+        let rest = lists(&[
+            (Some(("a", "1")), &[("c", "1")], false),
+            (None, &[("a", "1")], false),
+        ]);
         let removals = [
             removes(&[("a", "1"), ("b", "1")], &[("a", "1")]),
             removes(&[("c", "1")], &[]),
@@ -500,30 +728,58 @@ mod tests {
         let (resume, after, progress) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
         assert_eq!(
             (after, progress.as_str()),
-            (Duration::ZERO, "1 versions and 0 unfinished uploads removed, 1 refused")
+            (
+                Duration::ZERO,
+                "1 versions and 0 unfinished uploads removed, 1 refused"
+            )
         );
         assert_eq!((list.num_calls(), uploads.num_calls()), (1, 0));
-        let ctx = context([&uploads, &delete].into_iter().chain(&rest).chain(&removals));
+        let ctx = context(
+            [&uploads, &delete]
+                .into_iter()
+                .chain(&rest)
+                .chain(&removals),
+        );
         let (resume, ..) = pending(step(true).run(&ctx, resume).await.unwrap());
         assert_eq!(done(step(true).run(&ctx, resume).await.unwrap()), (3, 0));
-        assert_eq!((removals[1].num_calls(), removals[2].num_calls(), delete.num_calls()), (1, 1, 1));
+        assert_eq!(
+            (
+                removals[1].num_calls(),
+                removals[2].num_calls(),
+                delete.num_calls()
+            ),
+            (1, 1, 1)
+        );
     }
 
     #[tokio::test]
     async fn pending_again_after_a_lost_first_answer_nothing_is_deleted_by_a_look() {
         let ctx = context([&looks(&[("a", "1")])]);
         for _ in 0..2 {
-            assert_eq!(pending(step(true).run(&ctx, None).await.unwrap()).1, Duration::ZERO);
+            assert_eq!(
+                pending(step(true).run(&ctx, None).await.unwrap()).1,
+                Duration::ZERO
+            );
         }
     }
 
     #[tokio::test]
     async fn failed_without_force_a_bucket_with_anything_in_it_is_a_conflict() {
-        let error = step(false).run(&context([&looks(&[("old", "1")])]), None).await.unwrap_err();
+        let error = step(false)
+            .run(&context([&looks(&[("old", "1")])]), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("set force"), "{error}");
         let filled = context([&refuses("BucketNotEmpty")]);
-        assert_eq!(step(false).run(&filled, Some(begun())).await.unwrap_err().name, ErrorName::Conflict);
+        assert_eq!(
+            step(false)
+                .run(&filled, Some(begun()))
+                .await
+                .unwrap_err()
+                .name,
+            ErrorName::Conflict
+        );
     }
 
     #[tokio::test]
@@ -537,15 +793,24 @@ mod tests {
                         resource: \"arn:aws:s3:::acme-old/kept\" with an explicit deny in a resource-based policy";
             DeleteObjectsOutput::builder().errors(error.message(said).build()).build()
         });
-        let alone = mock!(Client::delete_object).then_error(|| DeleteObjectError::generic(meta("AccessDenied")));
+        let alone = mock!(Client::delete_object)
+            .then_error(|| DeleteObjectError::generic(meta("AccessDenied")));
         let ctx = context([&list, &remove, &alone, &no_uploads()]);
         let (resume, _, progress) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
         // What is refused is counted anew each time.
         assert_eq!(progress, "1 versions and 0 unfinished uploads removed");
-        assert!(!serde_json::to_string(&resume.clone().unwrap()).unwrap().contains("role"));
+        assert!(
+            !serde_json::to_string(&resume.clone().unwrap())
+                .unwrap()
+                .contains("role")
+        );
         let error = step(true).run(&ctx, resume).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        for part in ["2 versions that S3 refused", "kept (AWS denied s3:DeleteObjectVersion", r"\u{1} version 7 ("] {
+        for part in [
+            "2 versions that S3 refused",
+            "kept (AWS denied s3:DeleteObjectVersion",
+            r"\u{1} version 7 (",
+        ] {
             assert!(error.message.contains(part), "{part}: {error}");
         }
         assert!(!error.message.contains("role/"), "{error}");
@@ -554,20 +819,38 @@ mod tests {
     #[tokio::test]
     async fn failed_where_something_goes_on_writing() {
         let list = lists(&[(None, &[("a", "1")], false)]);
-        let ctx = context([&list[0], &removes(&[("a", "1")], &[]), &no_uploads(), &refuses("BucketNotEmpty")]);
+        let ctx = context([
+            &list[0],
+            &removes(&[("a", "1")], &[]),
+            &no_uploads(),
+            &refuses("BucketNotEmpty"),
+        ]);
         let (resume, ..) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
         let error = step(true).run(&ctx, resume).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
-        assert!(error.message.contains("something writes into it"), "{error}");
+        assert!(
+            error.message.contains("something writes into it"),
+            "{error}"
+        );
     }
 
     #[tokio::test]
     async fn failed_at_the_bucket_itself_it_says_that_the_content_is_gone() {
         let list = lists(&[(None, &[("a", "1")], false)]);
-        let ctx = context([&list[0], &removes(&[("a", "1")], &[]), &no_uploads(), &refuses("AccessDenied")]);
+        let ctx = context([
+            &list[0],
+            &removes(&[("a", "1")], &[]),
+            &no_uploads(),
+            &refuses("AccessDenied"),
+        ]);
         let error = step(true).run(&ctx, Some(begun())).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
-        assert!(error.message.ends_with("1 versions in bucket acme-old are gone"), "{error}");
+        assert!(
+            error
+                .message
+                .ends_with("1 versions in bucket acme-old are gone"),
+            "{error}"
+        );
     }
 
     #[tokio::test]
@@ -575,7 +858,10 @@ mod tests {
         let ctx = context([]);
         let state = json!({ "versions": 7, "uploads": 0, "pass": 0, "refused": 0, "named": [] });
         let resume = json!({ "since": 0, "state": state });
-        step(true).cancel(&ctx, Some(serde_json::from_value(resume).unwrap())).await.unwrap();
+        step(true)
+            .cancel(&ctx, Some(serde_json::from_value(resume).unwrap()))
+            .await
+            .unwrap();
         assert!(testing::log(&ctx)[0].starts_with("Stopped: 7 versions in bucket acme-old"));
     }
 
@@ -587,16 +873,40 @@ mod tests {
             scene.make(&json!({ "Resources": { "Old": make } })).await;
             let put = async |key: &str| {
                 let body = ByteStream::from_static(b"x");
-                s3.put_object().bucket(&bucket).key(key).body(body).send().await.unwrap();
+                s3.put_object()
+                    .bucket(&bucket)
+                    .key(key)
+                    .body(body)
+                    .send()
+                    .await
+                    .unwrap();
             };
-            // One from before there were versions, two versions, a delete marker, an unfinished upload.
+            // One from before there were versions, two versions, a delete marker, an unfinished
+            // upload.
             put("before").await;
-            let versioned = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-            s3.put_bucket_versioning().bucket(&bucket).versioning_configuration(versioned).send().await.unwrap();
+            let versioned = VersioningConfiguration::builder()
+                .status(BucketVersioningStatus::Enabled)
+                .build();
+            s3.put_bucket_versioning()
+                .bucket(&bucket)
+                .versioning_configuration(versioned)
+                .send()
+                .await
+                .unwrap();
             put("a b+c/ü").await;
             put("a b+c/ü").await;
-            s3.delete_object().bucket(&bucket).key("a b+c/ü").send().await.unwrap();
-            s3.create_multipart_upload().bucket(&bucket).key("big").send().await.unwrap();
+            s3.delete_object()
+                .bucket(&bucket)
+                .key("a b+c/ü")
+                .send()
+                .await
+                .unwrap();
+            s3.create_multipart_upload()
+                .bucket(&bucket)
+                .key("big")
+                .send()
+                .await
+                .unwrap();
             json!({ "uri": format!("s3://{bucket}"), "force": true })
         });
     }

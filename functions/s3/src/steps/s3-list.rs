@@ -18,31 +18,35 @@ use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step
 
 /// Entries kept in the output; beyond, only count and size go on.
 const MAX_ENTRIES: usize = 100_000;
-/// What is kept of them between two calls, in bytes of JSON: the state machine passes it on, and takes 256 KiB of all.
+/// What is kept of them between two calls, in bytes of JSON: the state machine passes it on, and
+/// takes 256 KiB of all.
 const MAX_KEPT: usize = 100 * 1024;
 /// Entries written to the log, one line each.
 const MAX_LINES: usize = 1_000;
 
 /// List buckets, or the objects below an S3 URI, as `aws s3 ls` does.
 ///
-/// Without `uri` it lists the account's buckets. With one it lists what begins with it: objects and, unless
-/// `recursive`, the "folders" up to the next slash. Times are UTC. A prefix below which there is nothing is `NotFound`,
-/// as `aws s3 ls` ends with an error there; an empty bucket is not.
+/// Without `uri` it lists the account's buckets. With one it lists what begins with it: objects
+/// and, unless `recursive`, the "folders" up to the next slash. Times are UTC. A prefix below which
+/// there is nothing is `NotFound`, as `aws s3 ls` ends with an error there; an empty bucket is not.
 ///
-/// The log has the first 1,000 lines in the form of `aws s3 ls`, with control characters in keys escaped (`a\nb`);
-/// the output has the keys as they are, up to 100,000 entries. Count and size are always of all. A listing that takes
-/// longer than one call goes on in the next where it was, for 24 hours at most; its output has the first entries, as
-/// many as go into 100 KiB. Objects that come or go meanwhile are listed or not; no other is listed twice or missed.
+/// The log has the first 1,000 lines in the form of `aws s3 ls`, with control characters in keys
+/// escaped (`a\nb`); the output has the keys as they are, up to 100,000 entries. Count and size are
+/// always of all. A listing that takes longer than one call goes on in the next where it was, for
+/// 24 hours at most; its output has the first entries, as many as go into 100 KiB. Objects that
+/// come or go meanwhile are listed or not; no other is listed twice or missed.
 ///
-/// Proven on the local cloud, 317 listings line by line beside `aws s3 ls` (AWS CLI 1.46.3): buckets, prefixes and
-/// whole buckets, recursive and not, sizes for people and not, with and without the summary, in large and small
-/// pages, keys with spaces, percent signs, `//` and letters of other scripts, folders' own empty objects, an empty
-/// bucket, and what does not exist. Different are the empty line before the CLI's summary, the 1,000 lines, and
-/// control characters, which the CLI writes as they are. Listings over several calls rest on unit tests.
+/// Proven on the local cloud, 317 listings line by line beside `aws s3 ls` (AWS CLI 1.46.3):
+/// buckets, prefixes and whole buckets, recursive and not, sizes for people and not, with and
+/// without the summary, in large and small pages, keys with spaces, percent signs, `//` and letters
+/// of other scripts, folders' own empty objects, an empty bucket, and what does not exist.
+/// Different are the empty line before the CLI's summary, the 1,000 lines, and control characters,
+/// which the CLI writes as they are. Listings over several calls rest on unit tests.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct S3List {
-    /// What to list, as in `s3://bucket/prefix`; all buckets when absent. The prefix need not end at a slash.
+    /// What to list, as in `s3://bucket/prefix`; all buckets when absent. The prefix need not end
+    /// at a slash.
     uri: Option<String>,
     /// List every object below the prefix, with its whole key.
     #[serde(default)]
@@ -75,7 +79,8 @@ pub struct Listing {
     object_count: u64,
     /// Size of all objects, in bytes.
     total_bytes: u64,
-    /// Whether there were more entries than the output holds: 100,000, or 100 KiB where it took more than one call.
+    /// Whether there were more entries than the output holds: 100,000, or 100 KiB where it took
+    /// more than one call.
     truncated: bool,
 }
 
@@ -114,16 +119,28 @@ struct State {
 impl S3List {
     /// Bucket and prefix. `aws s3 ls` takes the URI without `s3://` too.
     fn place(&self) -> Result<Option<Uri>, StepError> {
-        let Some(uri) = &self.uri else { return Ok(None) };
-        Uri::parse("uri", &format!("s3://{}", uri.strip_prefix("s3://").unwrap_or(uri))).map(Some)
+        let Some(uri) = &self.uri else {
+            return Ok(None);
+        };
+        Uri::parse(
+            "uri",
+            &format!("s3://{}", uri.strip_prefix("s3://").unwrap_or(uri)),
+        )
+        .map(Some)
     }
 
     async fn buckets(&self, ctx: &Context) -> Result<Listing, StepError> {
-        let mut pages = ctx.client(Client::new).list_buckets().max_buckets(self.page_size).into_paginator().send();
+        let mut pages = ctx
+            .client(Client::new)
+            .list_buckets()
+            .max_buckets(self.page_size)
+            .into_paginator()
+            .send();
         let mut state = State::default();
         while let Some(page) = pages.next().await {
             for bucket in page.map_err(s3_error)?.buckets.unwrap_or_default() {
-                let (name, created_at) = (bucket.name.unwrap_or_default(), time(bucket.creation_date)?);
+                let (name, created_at) =
+                    (bucket.name.unwrap_or_default(), time(bucket.creation_date)?);
                 state.say(ctx, format_args!("{} {name}", column(&created_at)));
                 if state.listing.room() {
                     state.listing.buckets.push(Bucket { name, created_at });
@@ -135,11 +152,31 @@ impl S3List {
     }
 
     /// Goes on with the listing, for as long as one call works.
-    async fn objects(&self, ctx: &Context, at: &Uri, mut state: State) -> Result<Progress<Listing>, StepError> {
-        let (slice, Uri { bucket, key: prefix }) = (Slice::of(ctx), at);
-        let request = ctx.client(Client::new).list_objects_v2().bucket(bucket).prefix(prefix).max_keys(self.page_size);
+    async fn objects(
+        &self,
+        ctx: &Context,
+        at: &Uri,
+        mut state: State,
+    ) -> Result<Progress<Listing>, StepError> {
+        let (
+            slice,
+            Uri {
+                bucket,
+                key: prefix,
+            },
+        ) = (Slice::of(ctx), at);
+        let request = ctx
+            .client(Client::new)
+            .list_objects_v2()
+            .bucket(bucket)
+            .prefix(prefix)
+            .max_keys(self.page_size);
         let request = request.encoding_type(EncodingType::Url);
-        let request = if self.recursive { request } else { request.delimiter("/") };
+        let request = if self.recursive {
+            request
+        } else {
+            request.delimiter("/")
+        };
         let after = (!state.last.is_empty()).then(|| state.last.clone());
         let mut pages = request.set_start_after(after).into_paginator().send();
         while let Some(page) = pages.next().await {
@@ -160,26 +197,51 @@ impl S3List {
                 let bytes = object.size.unwrap_or_default().unsigned_abs();
                 let storage_class = object.storage_class.map(|class| class.to_string());
                 let last_modified = time(object.last_modified)?;
-                self.add_object(ctx, &mut state, Object { key, bytes, last_modified, storage_class });
+                self.add_object(
+                    ctx,
+                    &mut state,
+                    Object {
+                        key,
+                        bytes,
+                        last_modified,
+                        storage_class,
+                    },
+                );
             }
             if more && slice.is_over() && last > state.last {
                 state.last = last;
                 state.listing.shrink();
-                let State { listing: Listing { object_count, total_bytes, .. }, .. } = state;
-                let progress = format!("{object_count} objects listed, {}", human_readable(total_bytes));
+                let State {
+                    listing:
+                        Listing {
+                            object_count,
+                            total_bytes,
+                            ..
+                        },
+                    ..
+                } = state;
+                let progress = format!(
+                    "{object_count} objects listed, {}",
+                    human_readable(total_bytes)
+                );
                 return Progress::pending(&state, Duration::ZERO, progress);
             }
         }
         let State { listing, .. } = state;
         self.summary(ctx, &listing);
         if listing.object_count == 0 && listing.prefixes.is_empty() && !prefix.is_empty() {
-            return Err(ErrorName::NotFound.because(format!("nothing in bucket {bucket} begins with {prefix:?}")));
+            return Err(ErrorName::NotFound
+                .because(format!("nothing in bucket {bucket} begins with {prefix:?}")));
         }
         Ok(Progress::Done(listing))
     }
 
     fn add_object(&self, ctx: &Context, state: &mut State, object: Object) {
-        let name = if self.recursive { &object.key } else { last(&object.key) };
+        let name = if self.recursive {
+            &object.key
+        } else {
+            last(&object.key)
+        };
         let (time, size) = (column(&object.last_modified), self.size(object.bytes));
         state.say(ctx, format_args!("{time} {size:>10} {}", shown(name)));
         state.listing.object_count += 1;
@@ -192,12 +254,19 @@ impl S3List {
     fn summary(&self, ctx: &Context, listing: &Listing) {
         if self.summarize {
             ctx.log(format_args!("Total Objects: {}", listing.object_count));
-            ctx.log(format_args!("   Total Size: {}", self.size(listing.total_bytes)));
+            ctx.log(format_args!(
+                "   Total Size: {}",
+                self.size(listing.total_bytes)
+            ));
         }
     }
 
     fn size(&self, bytes: u64) -> String {
-        if self.human_readable { human_readable(bytes) } else { bytes.to_string() }
+        if self.human_readable {
+            human_readable(bytes)
+        } else {
+            bytes.to_string()
+        }
     }
 }
 
@@ -222,13 +291,17 @@ impl State {
 
 impl Listing {
     fn room(&mut self) -> bool {
-        self.truncated |= self.objects.len() + self.prefixes.len() + self.buckets.len() >= MAX_ENTRIES;
+        self.truncated |=
+            self.objects.len() + self.prefixes.len() + self.buckets.len() >= MAX_ENTRIES;
         !self.truncated
     }
 
     /// Keeps the first entries, as many as may be kept between two calls.
     fn shrink(&mut self) {
-        let (objects, prefixes) = (self.objects.iter().map(json_bytes), self.prefixes.iter().map(json_bytes));
+        let (objects, prefixes) = (
+            self.objects.iter().map(json_bytes),
+            self.prefixes.iter().map(json_bytes),
+        );
         let mut bytes: usize = objects.chain(prefixes).sum();
         while bytes > MAX_KEPT {
             self.truncated = true;
@@ -249,29 +322,46 @@ fn json_bytes(entry: &impl Serialize) -> usize {
 impl Step for S3List {
     const NAME: &'static str = "s3-list";
     const RUNDECK: &'static [&'static str] = &["aws-cli-s3-ls-step"];
-    const EXAMPLES: &'static [&'static str] =
-        &[r#"{ "uri": "s3://stepward-data-222222222222/backups/", "recursive": true }"#, "{}"];
-    const ERRORS: &'static [(ErrorName, &'static str)] =
-        &[(ErrorName::NotFound, "There is no such bucket, or nothing below the prefix.")];
+    const EXAMPLES: &'static [&'static str] = &[
+        r#"{ "uri": "s3://stepward-data-222222222222/backups/", "recursive": true }"#,
+        "{}",
+    ];
+    const ERRORS: &'static [(ErrorName, &'static str)] = &[(
+        ErrorName::NotFound,
+        "There is no such bucket, or nothing below the prefix.",
+    )];
     const TIMEOUT: Duration = Duration::from_hours(24);
-    const FUNCTION: Function = Function { timeout_seconds: 900, ..Function::SHORT };
+    const FUNCTION: Function = Function {
+        timeout_seconds: 900,
+        ..Function::SHORT
+    };
     type Output = Listing;
 
     fn validate(&self) -> Result<(), StepError> {
-        require((1..=1000).contains(&self.page_size), || format!("page_size is {}, not 1 to 1,000", self.page_size))?;
+        require((1..=1000).contains(&self.page_size), || {
+            format!("page_size is {}, not 1 to 1,000", self.page_size)
+        })?;
         self.place().map(drop)
     }
 
     fn permissions(&self) -> Permissions {
         match self.place() {
             Ok(None) => Permissions::default().allow(&["s3:ListAllMyBuckets"], ["*"]),
-            Ok(Some(at)) => Permissions::default().allow(&["s3:ListBucket"], [s3_arn(&literal(&at.bucket))]),
+            Ok(Some(at)) => {
+                Permissions::default().allow(&["s3:ListBucket"], [s3_arn(&literal(&at.bucket))])
+            }
             Err(_) => Permissions::default(), // `validate` has refused it before.
         }
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Listing>, StepError> {
-        let Some(at) = self.place()? else { return self.buckets(ctx).await.map(Progress::Done) };
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Listing>, StepError> {
+        let Some(at) = self.place()? else {
+            return self.buckets(ctx).await.map(Progress::Done);
+        };
         let state = resume.map_or_else(|| Ok(State::default()), |resume| resume.state())?;
         self.objects(ctx, &at, state).await
     }
@@ -283,9 +373,12 @@ fn last(key: &str) -> &str {
 }
 
 fn time(time: Option<DateTime>) -> Result<String, StepError> {
-    let text = time.map(|time| time.fmt(DateTimeFormat::DateTime)).transpose();
-    text.map(Option::unwrap_or_default)
-        .map_err(|error| ErrorName::Internal.because(format!("S3 answered a time that cannot be read: {error}")))
+    let text = time
+        .map(|time| time.fmt(DateTimeFormat::DateTime))
+        .transpose();
+    text.map(Option::unwrap_or_default).map_err(|error| {
+        ErrorName::Internal.because(format!("S3 answered a time that cannot be read: {error}"))
+    })
 }
 
 /// `2026-01-31T06:00:00Z` → `2026-01-31 06:00:00`
@@ -313,7 +406,11 @@ mod tests {
     }
 
     fn object(key: &str, size: i64) -> S3Object {
-        S3Object::builder().key(key).size(size).last_modified(DateTime::from_secs(1_769_839_200)).build()
+        S3Object::builder()
+            .key(key)
+            .size(size)
+            .last_modified(DateTime::from_secs(1_769_839_200))
+            .build()
     }
 
     async fn run(step: S3List, client: Client) -> (Result<Listing, StepError>, Vec<String>) {
@@ -338,12 +435,19 @@ mod tests {
                 ) == (Some("data"), Some("logs/"), Some("/"), Some(1000), None)
             })
             .then_output(|| {
-                let page = ListObjectsV2Output::builder().is_truncated(true).next_continuation_token("more");
-                page.common_prefixes(CommonPrefix::builder().prefix("logs/2026/").build()).build()
+                let page = ListObjectsV2Output::builder()
+                    .is_truncated(true)
+                    .next_continuation_token("more");
+                page.common_prefixes(CommonPrefix::builder().prefix("logs/2026/").build())
+                    .build()
             });
         let second = mock!(Client::list_objects_v2)
             .match_requests(|request| request.continuation_token() == Some("more"))
-            .then_output(|| ListObjectsV2Output::builder().contents(object("logs/today.txt", 1536)).build());
+            .then_output(|| {
+                ListObjectsV2Output::builder()
+                    .contents(object("logs/today.txt", 1536))
+                    .build()
+            });
         let client = mock_client!(aws_sdk_s3, [&first, &second]);
         let params = json!({ "uri": "s3://data/logs/", "human_readable": true, "summarize": true });
         let (listing, log) = run(step(params), client).await;
@@ -367,16 +471,26 @@ mod tests {
     async fn done_recursively_lists_whole_keys() {
         let page = mock!(Client::list_objects_v2)
             .match_requests(|request| request.delimiter().is_none() && request.prefix() == Some(""))
-            .then_output(|| ListObjectsV2Output::builder().contents(object("a/b c/d", 1)).build());
-        let (_, log) = run(step(json!({ "uri": "data", "recursive": true })), mock_client!(aws_sdk_s3, [&page])).await;
+            .then_output(|| {
+                ListObjectsV2Output::builder()
+                    .contents(object("a/b c/d", 1))
+                    .build()
+            });
+        let (_, log) = run(
+            step(json!({ "uri": "data", "recursive": true })),
+            mock_client!(aws_sdk_s3, [&page]),
+        )
+        .await;
         assert_eq!(log, ["2026-01-31 06:00:00          1 a/b c/d"]);
     }
 
     #[tokio::test]
     async fn done_without_a_uri_lists_buckets() {
         let page = mock!(Client::list_buckets).then_output(|| {
-            let bucket =
-                aws_sdk_s3::types::Bucket::builder().name("data").creation_date(DateTime::from_secs(0)).build();
+            let bucket = aws_sdk_s3::types::Bucket::builder()
+                .name("data")
+                .creation_date(DateTime::from_secs(0))
+                .build();
             ListBucketsOutput::builder().buckets(bucket).build()
         });
         let (listing, log) = run(step(json!({})), mock_client!(aws_sdk_s3, [&page])).await;
@@ -387,13 +501,26 @@ mod tests {
     #[tokio::test]
     async fn not_found_is_an_empty_prefix_or_a_missing_bucket_and_an_empty_bucket_is_fine() {
         for (uri, fine) in [("s3://data", true), ("s3://data/none", false)] {
-            let page = mock!(Client::list_objects_v2).then_output(|| ListObjectsV2Output::builder().build());
-            let (listing, _) = run(step(json!({ "uri": uri })), mock_client!(aws_sdk_s3, [&page])).await;
-            assert_eq!(listing.map_err(|error| error.name).err(), (!fine).then_some(ErrorName::NotFound));
+            let page = mock!(Client::list_objects_v2)
+                .then_output(|| ListObjectsV2Output::builder().build());
+            let (listing, _) = run(
+                step(json!({ "uri": uri })),
+                mock_client!(aws_sdk_s3, [&page]),
+            )
+            .await;
+            assert_eq!(
+                listing.map_err(|error| error.name).err(),
+                (!fine).then_some(ErrorName::NotFound)
+            );
         }
-        let gone = mock!(Client::list_objects_v2)
-            .then_error(|| ListObjectsV2Error::generic(ErrorMetadata::builder().code("NoSuchBucket").build()));
-        let (listing, _) = run(step(json!({ "uri": "s3://gone" })), mock_client!(aws_sdk_s3, [&gone])).await;
+        let gone = mock!(Client::list_objects_v2).then_error(|| {
+            ListObjectsV2Error::generic(ErrorMetadata::builder().code("NoSuchBucket").build())
+        });
+        let (listing, _) = run(
+            step(json!({ "uri": "s3://gone" })),
+            mock_client!(aws_sdk_s3, [&gone]),
+        )
+        .await;
         assert_eq!(listing.unwrap_err().name, ErrorName::NotFound);
     }
 
@@ -409,7 +536,11 @@ mod tests {
             json!({ "page_size": 1001 }),
         ] {
             let step: S3List = serde_json::from_value(params.clone()).unwrap();
-            assert_eq!(step.validate().unwrap_err().name, ErrorName::InvalidInput, "{params}");
+            assert_eq!(
+                step.validate().unwrap_err().name,
+                ErrorName::InvalidInput,
+                "{params}"
+            );
         }
     }
 
@@ -422,10 +553,16 @@ mod tests {
             .then_output(|| {
                 let prefix = |prefix: &str| CommonPrefix::builder().prefix(prefix).build();
                 let page = ListObjectsV2Output::builder().encoding_type(EncodingType::Url);
-                let page = page.common_prefixes(prefix("a%0Ab/")).common_prefixes(prefix("c//"));
+                let page = page
+                    .common_prefixes(prefix("a%0Ab/"))
+                    .common_prefixes(prefix("c//"));
                 page.contents(object("%01+%2B%25", 1)).build()
             });
-        let (listing, log) = run(step(json!({ "uri": "data" })), mock_client!(aws_sdk_s3, [&page])).await;
+        let (listing, log) = run(
+            step(json!({ "uri": "data" })),
+            mock_client!(aws_sdk_s3, [&page]),
+        )
+        .await;
         let listing = listing.unwrap();
         assert_eq!(listing.prefixes, ["a\nb/", "c//"]);
         assert_eq!(listing.objects[0].key, "\u{1} +%");
@@ -438,21 +575,31 @@ mod tests {
         assert_eq!(log, lines);
     }
 
-    /// A small S3: keys in order, two rows a page, from behind `start-after`, with common prefixes; both of the ways
-    /// that servers take `start-after` for a common prefix, whose keys all come after it.
+    /// A small S3: keys in order, two rows a page, from behind `start-after`, with common prefixes;
+    /// both of the ways that servers take `start-after` for a common prefix, whose keys all come
+    /// after it.
     fn small_s3(keys: &'static [&'static str], groups_are_over: bool) -> Rule {
         mock!(Client::list_objects_v2).then_compute_output(move |request| {
-            let after = request.continuation_token().or(request.start_after()).unwrap_or_default();
+            let after = request
+                .continuation_token()
+                .or(request.start_after())
+                .unwrap_or_default();
             let prefix = request.prefix().unwrap_or_default();
             let by_token = request.continuation_token().is_some();
             let mut rows: Vec<(String, bool)> = Vec::new();
             for key in keys.iter().filter(|key| key.starts_with(prefix)) {
-                let cut = request.delimiter().and_then(|slash| key[prefix.len()..].find(slash));
+                let cut = request
+                    .delimiter()
+                    .and_then(|slash| key[prefix.len()..].find(slash));
                 let (row, grouped) = match cut {
                     Some(at) => (key[..=prefix.len() + at].to_owned(), true),
                     None => ((*key).to_owned(), false),
                 };
-                let behind = if grouped && !by_token && !groups_are_over { *key > after } else { row.as_str() > after };
+                let behind = if grouped && !by_token && !groups_are_over {
+                    *key > after
+                } else {
+                    row.as_str() > after
+                };
                 if behind && rows.last().is_none_or(|(last, _)| *last != row) {
                     rows.push((row, grouped));
                 }
@@ -460,11 +607,20 @@ mod tests {
             let more = rows.len() > 2;
             rows.truncate(2);
             let next = rows.last().filter(|_| more).map(|(row, _)| row.clone());
-            let (groups, objects): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(_, grouped)| *grouped);
-            let groups = groups.into_iter().map(|(row, _)| CommonPrefix::builder().prefix(row).build()).collect();
+            let (groups, objects): (Vec<_>, Vec<_>) =
+                rows.into_iter().partition(|(_, grouped)| *grouped);
+            let groups = groups
+                .into_iter()
+                .map(|(row, _)| CommonPrefix::builder().prefix(row).build())
+                .collect();
             ListObjectsV2Output::builder()
                 .set_common_prefixes(Some(groups))
-                .set_contents(Some(objects.into_iter().map(|(row, _)| self::object(&row, 1)).collect()))
+                .set_contents(Some(
+                    objects
+                        .into_iter()
+                        .map(|(row, _)| self::object(&row, 1))
+                        .collect(),
+                ))
                 .is_truncated(more)
                 .set_next_continuation_token(next)
                 .build()
@@ -473,11 +629,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pending_it_goes_on_where_it_was_and_lists_nothing_twice() {
-        const KEYS: &[&str] =
-            &["a", "b", "b/", "b/1", "b/2", "b/\u{10ffff}", "b0", "c/x/1", "c/x/2", "d/", "e", "é/1", "🪣"];
+        const KEYS: &[&str] = &[
+            "a",
+            "b",
+            "b/",
+            "b/1",
+            "b/2",
+            "b/\u{10ffff}",
+            "b0",
+            "c/x/1",
+            "c/x/2",
+            "d/",
+            "e",
+            "é/1",
+            "🪣",
+        ];
         const FLAT: &[&str] = &["a", "b", "b/", "b0", "c/", "d/", "e", "é/", "🪣"];
         for (params, rows) in [
-            (json!({ "uri": "s3://data", "recursive": true, "summarize": true }), KEYS),
+            (
+                json!({ "uri": "s3://data", "recursive": true, "summarize": true }),
+                KEYS,
+            ),
             (json!({ "uri": "s3://data", "summarize": true }), FLAT),
         ] {
             for groups_are_over in [true, false] {
@@ -490,13 +662,19 @@ mod tests {
                     calls += 1;
                     match step.run(&ctx, resume.take()).await.unwrap() {
                         Progress::Done(listing) => break listing,
-                        Progress::Pending { state, retry_after, .. } => {
+                        Progress::Pending {
+                            state, retry_after, ..
+                        } => {
                             assert_eq!(retry_after, Duration::ZERO);
                             resume = Some(stepward::testing::resume(&state));
                         }
                     }
                 };
-                let mut found: Vec<_> = listing.objects.iter().map(|object| object.key.as_str()).collect();
+                let mut found: Vec<_> = listing
+                    .objects
+                    .iter()
+                    .map(|object| object.key.as_str())
+                    .collect();
                 assert_eq!(listing.object_count, found.len() as u64);
                 found.extend(listing.prefixes.iter().map(String::as_str));
                 found.sort_unstable();
@@ -504,7 +682,10 @@ mod tests {
                 assert!(calls > rows.len() / 2, "{calls} calls");
                 let log = testing::log(&ctx);
                 assert_eq!(log.len(), rows.len() + 2, "{log:?}");
-                assert_eq!(log[rows.len()], format!("Total Objects: {}", listing.object_count));
+                assert_eq!(
+                    log[rows.len()],
+                    format!("Total Objects: {}", listing.object_count)
+                );
             }
         }
     }
@@ -513,32 +694,59 @@ mod tests {
     async fn pending_a_long_listing_keeps_what_a_state_machine_can_pass_on() {
         // Three pages of 1,000 long keys with a folder between each two; in all more than is kept.
         let page = mock!(Client::list_objects_v2).then_compute_output(|request| {
-            let from = request.start_after().map_or(0, |after| after[..4].parse::<u32>().unwrap() + 1);
+            let from = request
+                .start_after()
+                .map_or(0, |after| after[..4].parse::<u32>().unwrap() + 1);
             let page = ListObjectsV2Output::builder().is_truncated(from < 2000);
             let page = page.set_next_continuation_token((from < 2000).then(|| "more".into()));
-            let keys = (from..from + 1000).map(|n| object(&format!("{n:04}{}", "\u{1}".repeat(100)), 2));
-            let folder = CommonPrefix::builder().prefix(format!("{from:04}/")).build();
-            page.set_contents(Some(keys.collect())).common_prefixes(folder).build()
+            let keys =
+                (from..from + 1000).map(|n| object(&format!("{n:04}{}", "\u{1}".repeat(100)), 2));
+            let folder = CommonPrefix::builder()
+                .prefix(format!("{from:04}/"))
+                .build();
+            page.set_contents(Some(keys.collect()))
+                .common_prefixes(folder)
+                .build()
         });
         let ctx = testing::context(mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&page]));
         tokio::time::advance(Duration::from_mins(1)).await;
-        let (step, mut resume, mut progresses) = (step(json!({ "uri": "s3://data" })), None, Vec::new());
+        let (step, mut resume, mut progresses) =
+            (step(json!({ "uri": "s3://data" })), None, Vec::new());
         let listing = loop {
             match step.run(&ctx, resume.take()).await.unwrap() {
                 Progress::Done(listing) => break listing,
-                Progress::Pending { state, progress, .. } => {
+                Progress::Pending {
+                    state, progress, ..
+                } => {
                     let bytes = state.to_string().len();
-                    assert!((MAX_KEPT / 2..MAX_KEPT + 1024).contains(&bytes), "{bytes} bytes");
+                    assert!(
+                        (MAX_KEPT / 2..MAX_KEPT + 1024).contains(&bytes),
+                        "{bytes} bytes"
+                    );
                     resume = Some(stepward::testing::resume(&state));
                     progresses.push(progress);
                 }
             }
         };
-        assert_eq!(progresses, ["1000 objects listed, 2.0 KiB", "2000 objects listed, 3.9 KiB"]);
-        assert_eq!((listing.object_count, listing.total_bytes, listing.truncated), (3000, 6000, true));
+        assert_eq!(
+            progresses,
+            [
+                "1000 objects listed, 2.0 KiB",
+                "2000 objects listed, 3.9 KiB"
+            ]
+        );
+        assert_eq!(
+            (listing.object_count, listing.total_bytes, listing.truncated),
+            (3000, 6000, true)
+        );
         // The first of all, in order, with nothing after what is left out.
         let first = listing.objects.len() - 1;
-        assert!(listing.objects[first].key.starts_with(&format!("{first:04}")), "{first}");
+        assert!(
+            listing.objects[first]
+                .key
+                .starts_with(&format!("{first:04}")),
+            "{first}"
+        );
         assert_eq!(listing.prefixes, ["0000/"]);
         assert_eq!(testing::log(&ctx).len(), MAX_LINES + 1);
     }
@@ -547,21 +755,34 @@ mod tests {
     async fn throttled_pages_are_tried_again_by_the_sdk() {
         let page = mock!(Client::list_objects_v2)
             .sequence()
-            .error(|| ListObjectsV2Error::generic(ErrorMetadata::builder().code("SlowDown").build()))
-            .output(|| ListObjectsV2Output::builder().contents(object("a", 1)).build())
+            .error(|| {
+                ListObjectsV2Error::generic(ErrorMetadata::builder().code("SlowDown").build())
+            })
+            .output(|| {
+                ListObjectsV2Output::builder()
+                    .contents(object("a", 1))
+                    .build()
+            })
             .build();
-        let (listing, _) = run(step(json!({ "uri": "s3://data" })), mock_client!(aws_sdk_s3, [&page])).await;
+        let (listing, _) = run(
+            step(json!({ "uri": "s3://data" })),
+            mock_client!(aws_sdk_s3, [&page]),
+        )
+        .await;
         assert_eq!((listing.unwrap().object_count, page.num_calls()), (1, 2));
     }
 
     #[tokio::test]
     async fn failed_on_a_later_page_is_an_error_and_no_half_listing() {
         let first = mock!(Client::list_objects_v2).then_output(|| {
-            let page = ListObjectsV2Output::builder().is_truncated(true).next_continuation_token("more");
+            let page = ListObjectsV2Output::builder()
+                .is_truncated(true)
+                .next_continuation_token("more");
             page.contents(object("a", 1)).build()
         });
-        let second = mock!(Client::list_objects_v2)
-            .then_error(|| ListObjectsV2Error::generic(ErrorMetadata::builder().code("AccessDenied").build()));
+        let second = mock!(Client::list_objects_v2).then_error(|| {
+            ListObjectsV2Error::generic(ErrorMetadata::builder().code("AccessDenied").build())
+        });
         let client = mock_client!(aws_sdk_s3, [&first, &second]);
         let (listing, _) = run(step(json!({ "uri": "s3://data" })), client).await;
         assert_eq!(listing.unwrap_err().name, ErrorName::AccessDenied);
@@ -569,7 +790,10 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for_objects() {
-        let idle = [("s3:ListAllMyBuckets", "Only a listing without a URI lists buckets; it has a proof of its own.")];
+        let idle = [(
+            "s3:ListAllMyBuckets",
+            "Only a listing without a URI lists buckets; it has a proof of its own.",
+        )];
         prove::<S3List>(&idle, async |scene| {
             let bucket = scene.name("data");
             let make = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });
@@ -580,7 +804,10 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for_buckets() {
-        let idle = [("s3:ListBucket", "Only a listing with a URI lists objects; it has a proof of its own.")];
+        let idle = [(
+            "s3:ListBucket",
+            "Only a listing with a URI lists objects; it has a proof of its own.",
+        )];
         prove::<S3List>(&idle, async |_| json!({}));
     }
 }

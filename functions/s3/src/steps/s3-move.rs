@@ -8,43 +8,58 @@ use crate::task::{self, Operation, Task};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::merged::Merged;
-use stepward::{Context, ErrorName, Function, Peer, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Function, Peer, Permissions, Progress, Resume, Step, StepError,
+};
 
 /// Move objects and files to S3, from S3 or within it, as `aws s3 mv` does.
 ///
-/// Everything that `s3-copy` tells holds here too: what goes where, what cannot be transferred, what is kept, how work goes
-/// on over several calls, and what two accounts need; the role then also deletes in the source's account.
+/// Everything that `s3-copy` tells holds here too: what goes where, what cannot be transferred,
+/// what is kept, how work goes on over several calls, and what two accounts need; the role then
+/// also deletes in the source's account.
 ///
-/// **A source is deleted only when its copy is verified.** After an upload S3 is asked for the object's size and
-/// checksum; they are compared with those of what was sent, or of the file, read again, where it is smaller than 8 MiB.
-/// A downloaded file is written through to the disk, read again and compared with what came, over several calls where
-/// it is large. Between buckets the sizes and the checksums that S3 has of both objects are compared, or equal entity
-/// tags; where S3 has nothing to compare both are read, up to 1 GiB. What is larger, without a checksum of the whole
-/// object, stays and fails with a message that says so: its copy is there, so compare them and delete the source by
-/// `s3-delete`.
+/// **A source is deleted only when its copy is verified.** After an upload S3 is asked for the
+/// object's size and checksum; they are compared with those of what was sent, or of the file, read
+/// again, where it is smaller than 8 MiB. A downloaded file is written through to the disk, read
+/// again and compared with what came, over several calls where it is large. Between buckets the
+/// sizes and the checksums that S3 has of both objects are compared, or equal entity tags; where S3
+/// has nothing to compare both are read, up to 1 GiB. What is larger, without a checksum of the
+/// whole object, stays and fails with a message that says so: its copy is there, so compare them
+/// and delete the source by `s3-delete`.
 ///
-/// **And only if it still is what was copied**: an object with the same entity tag, a file with the same size, time and
-/// inode. What was changed meanwhile is kept and fails as `Conflict`; its copy has the earlier state. Directories that become
-/// empty stay. In a versioned bucket a moved object leaves a delete marker and its versions, also under Object Lock.
+/// **And only if it still is what was copied**: an object with the same entity tag, a file with the
+/// same size, time and inode. What was changed meanwhile is kept and fails as `Conflict`; its copy
+/// has the earlier state. Directories that become empty stay. In a versioned bucket a moved object
+/// leaves a delete marker and its versions, also under Object Lock.
 ///
-/// To move something onto itself or below itself within a bucket is `InvalidInput`. When a job is stopped, each source
-/// is either still there or wholly at the destination. A single source is looked at in a first call and moved in the
-/// next, so that a lost answer does not make a source that was moved one that never was there. A large one that a call
-/// has moved, and its answer was lost, is counted by the next.
+/// To move something onto itself or below itself within a bucket is `InvalidInput`. When a job is
+/// stopped, each source is either still there or wholly at the destination. A single source is
+/// looked at in a first call and moved in the next, so that a lost answer does not make a source
+/// that was moved one that never was there. A large one that a call has moved, and its answer was
+/// lost, is counted by the next.
 ///
-/// S3 charges as for a copy, and for the verification with one request per upload and two per copy between buckets, more
-/// where objects are read again. Deletions are free, but for what storage classes ask for objects deleted early.
+/// S3 charges as for a copy, and for the verification with one request per upload and two per copy
+/// between buckets, more where objects are read again. Deletions are free, but for what storage
+/// classes ask for objects deleted early.
 ///
-/// Proven beside the AWS CLI 1.46.3 on trees and buckets made at random (500 seeds; what differs is meant to, and is in
-/// `docs/AWS-CLI.md`); with its process killed at random points, 50 times; in unit tests of the requests as they are sent,
-/// of what is verified and of when a source is kept; and on the local cloud for the permissions. The local cloud checks neither KMS keys, Object Lock nor a bucket's policy, and copies between
-/// accounts only as far as its own rules go.
+/// Proven beside the AWS CLI 1.46.3 on trees and buckets made at random (500 seeds; what differs is
+/// meant to, and is in `docs/AWS-CLI.md`); with its process killed at random points, 50 times; in
+/// unit tests of the requests as they are sent, of what is verified and of when a source is kept;
+/// and on the local cloud for the permissions. The local cloud checks neither KMS keys, Object Lock
+/// nor a bucket's policy, and copies between accounts only as far as its own rules go.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct S3Move(Merged<Places, Transfer>);
 
 impl S3Move {
     fn task(&self) -> Task<'_> {
-        let Merged(Places { source, destination, recursive }, transfer) = &self.0;
+        let Merged(
+            Places {
+                source,
+                destination,
+                recursive,
+            },
+            transfer,
+        ) = &self.0;
         Task::transfer(Operation::Move, (source, destination), *recursive, transfer)
     }
 }
@@ -62,13 +77,22 @@ impl Step for S3Move {
             "destination": "s3://stepward-data-222222222222/2026/" }"#,
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "The object, file, directory or bucket is not there; it may have been moved already."),
+        (
+            ErrorName::NotFound,
+            "The object, file, directory or bucket is not there; it may have been moved already.",
+        ),
         (
             ErrorName::InvalidInput,
             "A path or a link leaves the local root, this deployment has none, or it would be moved below itself.",
         ),
-        (ErrorName::Conflict, "What was moved changed meanwhile, or is archived; the source is kept."),
-        (ErrorName::AccessDenied, "The role may not, or the bucket belongs to another account than was expected."),
+        (
+            ErrorName::Conflict,
+            "What was moved changed meanwhile, or is archived; the source is kept.",
+        ),
+        (
+            ErrorName::AccessDenied,
+            "The role may not, or the bucket belongs to another account than was expected.",
+        ),
         (
             ErrorName::StepFailed,
             "A copy could not be verified, or some were moved and some were not; what was not is still there.",
@@ -90,7 +114,11 @@ impl Step for S3Move {
         self.task().peer()
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Done>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Done>, StepError> {
         self.task().run(ctx, resume).await
     }
 
@@ -110,7 +138,9 @@ mod tests {
 
     use super::*;
     use crate::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
-    use crate::testing::{Object, S3, Sent, THEIRS, crc, in_root, mib, pending, refusal, scenes, step, with_root};
+    use crate::testing::{
+        Object, S3, Sent, THEIRS, crc, in_root, mib, pending, refusal, scenes, step, with_root,
+    };
 
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
@@ -153,11 +183,17 @@ mod tests {
                 fs::write(&file, mib(size)).unwrap();
                 let there = file.clone();
                 s3.on("HeadObject", move |_, store| {
-                    assert!(there.exists() && store.uploads.is_empty(), "it is there until it is verified");
+                    assert!(
+                        there.exists() && store.uploads.is_empty(),
+                        "it is there until it is verified"
+                    );
                     None
                 });
                 let output = done(go(&up(), &s3).await);
-                assert_eq!((output.transferred, output.bytes), (1, u64::from(size) * MIB));
+                assert_eq!(
+                    (output.transferred, output.bytes),
+                    (1, u64::from(size) * MIB)
+                );
                 let sent = s3.take();
                 let last = sent.last().unwrap();
                 assert_eq!(
@@ -182,8 +218,13 @@ mod tests {
                     None
                 });
                 done(go(&down(), &s3).await);
-                let [deleted] = &s3.sent("DeleteObject")[..] else { panic!("one deletion") };
-                assert_eq!((deleted.key.as_str(), deleted.header("if-match")), ("object", Some(etag.as_str())));
+                let [deleted] = &s3.sent("DeleteObject")[..] else {
+                    panic!("one deletion")
+                };
+                assert_eq!(
+                    (deleted.key.as_str(), deleted.header("if-match")),
+                    ("object", Some(etag.as_str()))
+                );
                 assert!(s3.object("data", "object").is_none() && !root.join(".stepward").exists());
             }
         });
@@ -217,8 +258,15 @@ mod tests {
         s3.on("HeadObject", |sent, store| {
             // As of an object that was uploaded in parts, long ago.
             let (checksum, etag) = (None, format!("\"{}-2\"", sent.bucket));
-            if let Some(object) = store.objects.get_mut(&(sent.bucket.clone(), sent.key.clone())) {
-                *object = Object { etag, checksum, ..object.clone() };
+            if let Some(object) = store
+                .objects
+                .get_mut(&(sent.bucket.clone(), sent.key.clone()))
+            {
+                *object = Object {
+                    etag,
+                    checksum,
+                    ..object.clone()
+                };
             }
             None
         });
@@ -242,7 +290,11 @@ mod tests {
             }));
             done(step.run(&s3.context_of_two(), None).await);
             assert_eq!(s3.sent("DeleteObject")[0].account, THEIRS);
-            assert!(s3.sent("HeadObject").iter().any(|sent| sent.account == "222222222222" && sent.key == "out/a"));
+            assert!(
+                s3.sent("HeadObject")
+                    .iter()
+                    .any(|sent| sent.account == "222222222222" && sent.key == "out/a")
+            );
             assert!(s3.object("theirs", "in/a").is_none() && s3.object("data", "out/a").is_some());
         }
     }
@@ -252,13 +304,15 @@ mod tests {
         in_root(async |root| {
             let s3 = S3::default();
             fs::write(root.join("file"), "x").unwrap();
-            let step = mv(json!({ "source": "file", "destination": "s3://data/", "dry_run": true }));
+            let step =
+                mv(json!({ "source": "file", "destination": "s3://data/", "dry_run": true }));
             assert_eq!(done(step.run(&s3.context(), None).await).transferred, 1);
             assert!(root.join("file").exists() && s3.requests().is_empty());
         });
     }
 
-    // no proof of already: what has been moved is no longer at the source, and that is under not_found.
+    // no proof of already: what has been moved is no longer at the source, and that is under
+    // not_found.
 
     #[test]
     fn not_found_is_a_source_or_a_bucket_that_is_not_there() {
@@ -270,7 +324,9 @@ mod tests {
                 ("none", "s3://data/", false),
                 ("none", "s3://data/", true),
             ] {
-                let step = mv(json!({ "source": source, "destination": destination, "recursive": recursive }));
+                let step = mv(
+                    json!({ "source": source, "destination": destination, "recursive": recursive }),
+                );
                 let error = step.run(&s3.context(), None).await.unwrap_err();
                 assert_eq!(error.name, ErrorName::NotFound, "{source}: {error}");
             }
@@ -298,10 +354,15 @@ mod tests {
             ("s3://data/in/", "s3://other", false, false),
             ("s3://data", "s3://other", false, false),
         ] {
-            let params = json!({ "source": source, "destination": destination, "recursive": recursive });
+            let params =
+                json!({ "source": source, "destination": destination, "recursive": recursive });
             let answer = serde_json::from_value::<S3Move>(params).unwrap().validate();
             let name = answer.as_ref().err().map(|error| error.name);
-            assert_eq!(name, (!fine).then_some(ErrorName::InvalidInput), "{source} {destination}: {answer:?}");
+            assert_eq!(
+                name,
+                (!fine).then_some(ErrorName::InvalidInput),
+                "{source} {destination}: {answer:?}"
+            );
         }
         for (field, value) in [
             ("storage_class", "COLD"),
@@ -311,7 +372,10 @@ mod tests {
         ] {
             let mut params = json!({ "source": "a", "destination": "s3://data/" });
             params[field] = value.into();
-            let error = serde_json::from_value::<S3Move>(params).unwrap().validate().unwrap_err();
+            let error = serde_json::from_value::<S3Move>(params)
+                .unwrap()
+                .validate()
+                .unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{field}");
         }
     }
@@ -325,9 +389,11 @@ mod tests {
             std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
             let s3 = S3::default();
             s3.put("data", "object", "x");
-            for (source, destination) in
-                [("link/a", "s3://data/"), ("../a", "s3://data/"), ("s3://data/object", "link/b")]
-            {
+            for (source, destination) in [
+                ("link/a", "s3://data/"),
+                ("../a", "s3://data/"),
+                ("s3://data/object", "link/b"),
+            ] {
                 let step = mv(json!({ "source": source, "destination": destination }));
                 let error = step.run(&s3.context(), None).await.unwrap_err();
                 assert_eq!(error.name, ErrorName::InvalidInput, "{source}: {error}");
@@ -381,7 +447,10 @@ mod tests {
             let (resume, _) = pending(go(&down(), &s3).await);
             assert!(kept(&s3) && !root.join("file").exists());
             done(down().run(&s3.context(), Some(resume)).await);
-            assert!(s3.object("data", "object").is_none() && fs::read(root.join("file")).unwrap() == mib(65));
+            assert!(
+                s3.object("data", "object").is_none()
+                    && fs::read(root.join("file")).unwrap() == mib(65)
+            );
         });
     }
 
@@ -389,14 +458,28 @@ mod tests {
     async fn pending_moves_called_again_after_a_lost_answer_move_only_what_is_left() {
         let s3 = S3::default();
         (0..200).for_each(|n| s3.put("data", &format!("in/{n:03}"), "x"));
-        let step = mv(json!({ "source": "s3://data/in", "destination": "s3://other/out", "recursive": true }));
+        let step = mv(
+            json!({ "source": "s3://data/in", "destination": "s3://other/out", "recursive": true }),
+        );
         s3.is_slow_at("CopyObject", 1);
         pending(step.run(&s3.context(), None).await);
         let moved = s3.sent("CopyObject").len();
         assert!((1..200).contains(&moved), "{moved}");
-        assert_eq!(done(step.run(&s3.context(), None).await).transferred, 200 - moved as u64);
-        assert_eq!((s3.sent("CopyObject").len(), s3.sent("DeleteObject").len()), (200, 200), "none is moved twice");
-        let keys: Vec<_> = s3.store().objects.keys().map(|(bucket, _)| bucket.clone()).collect();
+        assert_eq!(
+            done(step.run(&s3.context(), None).await).transferred,
+            200 - moved as u64
+        );
+        assert_eq!(
+            (s3.sent("CopyObject").len(), s3.sent("DeleteObject").len()),
+            (200, 200),
+            "none is moved twice"
+        );
+        let keys: Vec<_> = s3
+            .store()
+            .objects
+            .keys()
+            .map(|(bucket, _)| bucket.clone())
+            .collect();
         assert_eq!(keys, vec!["other"; 200]);
     }
 
@@ -408,14 +491,22 @@ mod tests {
         let (resume, again) = (looked().await, looked().await);
         assert!(kept(&s3), "a first call only looks");
         done(across().run(&s3.context(), Some(resume)).await);
-        assert_eq!(done(across().run(&s3.context(), Some(again)).await).transferred, 0);
+        assert_eq!(
+            done(across().run(&s3.context(), Some(again)).await).transferred,
+            0
+        );
         assert!(s3.object("data", "object").is_none() && s3.object("other", "copy").is_some());
     }
 
     /// Bytes that this process has read so far.
     fn read() -> u64 {
         let counts = fs::read_to_string("/proc/self/io").unwrap();
-        counts.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+        counts
+            .lines()
+            .find_map(|line| line.strip_prefix("rchar: "))
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 
     #[test]
@@ -429,7 +520,11 @@ mod tests {
                 s3.on("HeadObject", move |_, store| {
                     *noted.lock().unwrap() = read();
                     let copy = store.objects.get_mut(&("data".into(), "copy".into()))?;
-                    copy.checksum = if lies { Some(crc(b"another")) } else { copy.checksum.take() };
+                    copy.checksum = if lies {
+                        Some(crc(b"another"))
+                    } else {
+                        copy.checksum.take()
+                    };
                     None
                 });
                 assert_eq!(go(&up(), &s3).await.is_ok(), !lies);
@@ -447,9 +542,16 @@ mod tests {
                 s3.put("data", "object", mib(20));
                 s3.is_slow_at("GetObject", 3);
                 let (resume, _) = pending(go(&down(), &s3).await);
-                assert!(kept(&s3) && fs::read(root.join("file")).unwrap() == mib(20), "it is whole");
+                assert!(
+                    kept(&s3) && fs::read(root.join("file")).unwrap() == mib(20),
+                    "it is whole"
+                );
                 if spoilt {
-                    fs::write(root.join("file"), [mib(19), vec![0; 1 << 20].into()].concat()).unwrap();
+                    fs::write(
+                        root.join("file"),
+                        [mib(19), vec![0; 1 << 20].into()].concat(),
+                    )
+                    .unwrap();
                 }
                 s3.take();
                 let answer = down().run(&s3.context(), Some(resume)).await;
@@ -458,7 +560,10 @@ mod tests {
                     assert!(kept(&s3));
                 } else {
                     done(answer);
-                    assert_eq!(s3.requests(), ["HeadObject data/object", "DeleteObject data/object"]);
+                    assert_eq!(
+                        s3.requests(),
+                        ["HeadObject data/object", "DeleteObject data/object"]
+                    );
                 }
             }
         });
@@ -470,7 +575,11 @@ mod tests {
             let through_here = mv(json!({
                 "source": "s3://theirs/object", "source_account": "archive", "destination": "s3://other/copy",
             }));
-            for (step, slow) in [(up(), "UploadPart"), (down(), "GetObject"), (through_here, "UploadPart")] {
+            for (step, slow) in [
+                (up(), "UploadPart"),
+                (down(), "GetObject"),
+                (through_here, "UploadPart"),
+            ] {
                 let s3 = S3::default();
                 fs::write(root.join("file"), mib(65)).unwrap();
                 for bucket in ["data", "theirs"] {
@@ -516,9 +625,10 @@ mod tests {
     #[test]
     fn failed_verifications_keep_the_source() {
         in_root(async |root| {
-            for (size, bytes, why) in
-                [(3, "sum", "the copy's checksum is"), (4, "abcd", "the copy has 4 bytes and not 3")]
-            {
+            for (size, bytes, why) in [
+                (3, "sum", "the copy's checksum is"),
+                (4, "abcd", "the copy has 4 bytes and not 3"),
+            ] {
                 let s3 = S3::default();
                 fs::write(root.join("file"), "abc").unwrap();
                 s3.put("data", "object", "abc");
@@ -538,7 +648,11 @@ mod tests {
                 for step in [up(), across()] {
                     let error = go(&step, &s3).await.unwrap_err();
                     assert_eq!(error.name, ErrorName::StepFailed, "{error}");
-                    assert!(error.message.contains(why) && error.message.contains("the source was kept"), "{error}");
+                    assert!(
+                        error.message.contains(why)
+                            && error.message.contains("the source was kept"),
+                        "{error}"
+                    );
                 }
                 assert!(kept(&s3) && root.join("file").exists());
             }
@@ -550,12 +664,17 @@ mod tests {
         let s3 = S3::default();
         s3.put_size("data", "object", GIB + 1);
         s3.on("HeadObject", |sent, store| {
-            let object = store.objects.get_mut(&(sent.bucket.clone(), sent.key.clone()))?;
+            let object = store
+                .objects
+                .get_mut(&(sent.bucket.clone(), sent.key.clone()))?;
             object.etag = format!("\"{}-9\"", sent.bucket);
             None
         });
         let error = go(&across(), &s3).await.unwrap_err();
-        assert!(error.message.contains("the source was kept: compare them"), "{error}");
+        assert!(
+            error.message.contains("the source was kept: compare them"),
+            "{error}"
+        );
         assert!(kept(&s3) && s3.object("other", "copy").is_some());
     }
 
@@ -565,7 +684,11 @@ mod tests {
             let s3 = S3::default();
             s3.put("data", "object", "abc");
             s3.on("DeleteObject", |_, store| {
-                store.objects.get_mut(&("data".into(), "object".into())).unwrap().etag = "\"later\"".into();
+                store
+                    .objects
+                    .get_mut(&("data".into(), "object".into()))
+                    .unwrap()
+                    .etag = "\"later\"".into();
                 None
             });
             for step in [down(), across()] {
@@ -585,7 +708,10 @@ mod tests {
                 None
             });
             let error = go(&up(), &s3).await.unwrap_err();
-            assert_eq!((error.name, fs::read_to_string(file).unwrap().as_str()), (ErrorName::Conflict, "abcd"));
+            assert_eq!(
+                (error.name, fs::read_to_string(file).unwrap().as_str()),
+                (ErrorName::Conflict, "abcd")
+            );
         });
     }
 
@@ -597,15 +723,25 @@ mod tests {
             for name in ["a", "b", "c"] {
                 fs::write(root.join("up").join(name), name).unwrap();
             }
-            s3.on("PutObject", |sent, _| (sent.key == "b").then(|| refusal(400, "InvalidRequest")));
+            s3.on("PutObject", |sent, _| {
+                (sent.key == "b").then(|| refusal(400, "InvalidRequest"))
+            });
             let step = mv(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
             let ctx = s3.context();
             let error = step.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
-            assert!(error.message.contains("1 failed and 2 went well") && error.message.contains("up/b: "), "{error}");
+            assert!(
+                error.message.contains("1 failed and 2 went well")
+                    && error.message.contains("up/b: "),
+                "{error}"
+            );
             let exists = |name: &str| Path::new(root).join("up").join(name).exists();
             assert_eq!(["a", "b", "c"].map(exists), [false, true, false]);
-            assert!(log(&ctx).iter().any(|line| line.starts_with("move failed: ") && line.contains("up/b")));
+            assert!(
+                log(&ctx)
+                    .iter()
+                    .any(|line| line.starts_with("move failed: ") && line.contains("up/b"))
+            );
         });
     }
 
@@ -614,12 +750,17 @@ mod tests {
         in_root(async |root| {
             let s3 = S3::default();
             fs::write(root.join("file"), mib(20)).unwrap();
-            s3.on("UploadPart", |sent, _| (sent.query["partNumber"] == "2").then(|| refusal(400, "BadDigest")));
+            s3.on("UploadPart", |sent, _| {
+                (sent.query["partNumber"] == "2").then(|| refusal(400, "BadDigest"))
+            });
             go(&up(), &s3).await.unwrap_err();
             assert!(root.join("file").exists() && s3.uploads().is_empty());
             fs::remove_file(root.join("file")).unwrap();
             s3.put("data", "object", mib(20));
-            s3.store().objects.values_mut().for_each(|object| object.checksum = Some(crc(b"another")));
+            s3.store()
+                .objects
+                .values_mut()
+                .for_each(|object| object.checksum = Some(crc(b"another")));
             go(&down(), &s3).await.unwrap_err();
             assert!(kept(&s3) && fs::read_dir(root).unwrap().count() == 0);
         });
@@ -632,7 +773,10 @@ mod tests {
             s3.put("data", "object", "abc");
             s3.refuse("DeleteObject", 1, 403, "AccessDenied");
             let error = go(&down(), &s3).await.unwrap_err();
-            assert!(error.name == ErrorName::AccessDenied && error.message.contains("s3:DeleteObject"), "{error}");
+            assert!(
+                error.name == ErrorName::AccessDenied && error.message.contains("s3:DeleteObject"),
+                "{error}"
+            );
             assert!(s3.object("data", "object").is_some() && root.join("file").exists());
         });
     }
@@ -645,7 +789,11 @@ mod tests {
             s3.is_slow_at("UploadPart", 1);
             let (resume, _) = pending(go(&up(), &s3).await);
             up().cancel(&s3.context(), Some(resume)).await.unwrap();
-            assert!(root.join("file").exists() && s3.uploads().is_empty() && s3.object("data", "copy").is_none());
+            assert!(
+                root.join("file").exists()
+                    && s3.uploads().is_empty()
+                    && s3.object("data", "copy").is_none()
+            );
         });
     }
 
@@ -691,7 +839,10 @@ mod tests {
             ("s3:GetObjectTagging", THERE),
             ("s3:ListBucket", THERE),
             ("s3:ListBucketMultipartUploads", LARGE),
-            ("s3:PutObjectTagging", "The local cloud writes tags without asking for it."),
+            (
+                "s3:PutObjectTagging",
+                "The local cloud writes tags without asking for it.",
+            ),
         ]);
         prove::<S3Move>(&idle, scenes::between_accounts);
     }

@@ -8,48 +8,58 @@ use crate::task::{self, Operation, Task};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::merged::Merged;
-use stepward::{Context, ErrorName, Function, Peer, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Function, Peer, Permissions, Progress, Resume, Step, StepError,
+};
 
 /// Bring a directory or bucket up to date with another, as `aws s3 sync` does.
 ///
-/// What the destination lacks is transferred, and what it has with another size or an older state: to S3 an object is up
-/// to date when it is not older than its source, because S3 notes when it was written; a file is when it is not newer
-/// than its object, because it is given the object's time. Content is not compared, so a change that keeps the size, and
-/// the time of which is not later, goes unseen. Empty objects with a slash at the end, which consoles make as folders, are
-/// passed over on both sides. How objects are transferred, what is kept of them, and what two accounts need, `s3-copy`
-/// tells: it is the same here.
+/// What the destination lacks is transferred, and what it has with another size or an older state:
+/// to S3 an object is up to date when it is not older than its source, because S3 notes when it was
+/// written; a file is when it is not newer than its object, because it is given the object's time.
+/// Content is not compared, so a change that keeps the size, and the time of which is not later,
+/// goes unseen. Empty objects with a slash at the end, which consoles make as folders, are passed
+/// over on both sides. How objects are transferred, what is kept of them, and what two accounts
+/// need, `s3-copy` tells: it is the same here.
 ///
-/// With `delete`, what only the destination has is deleted there: an empty source empties the destination, and so does a
-/// prefix that is mistyped. `filters` hold for both sides: what they leave out is neither transferred nor deleted. Versioned
-/// buckets keep what is overwritten or deleted as older versions, also under Object Lock; other buckets and files do not.
-/// Directories that become empty stay. `dry_run` tells beforehand what would be done.
+/// With `delete`, what only the destination has is deleted there: an empty source empties the
+/// destination, and so does a prefix that is mistyped. `filters` hold for both sides: what they
+/// leave out is neither transferred nor deleted. Versioned buckets keep what is overwritten or
+/// deleted as older versions, also under Object Lock; other buckets and files do not. Directories
+/// that become empty stay. `dry_run` tells beforehand what would be done.
 ///
-/// Two things differ from the AWS CLI, both so that nothing is lost: what is in a directory that cannot be read is not
-/// deleted at the destination; and `delete` is refused where the source is below the destination, because it would be
-/// deleted. A source below which the destination lies is synced, but for what is at the destination: that fails as
-/// `Conflict`, because it would be copied into itself again and again.
+/// Two things differ from the AWS CLI, both so that nothing is lost: what is in a directory that
+/// cannot be read is not deleted at the destination; and `delete` is refused where the source is
+/// below the destination, because it would be deleted. A source below which the destination lies is
+/// synced, but for what is at the destination: that fails as `Conflict`, because it would be copied
+/// into itself again and again.
 ///
-/// Both sides are listed in the order of their keys and compared page by page, so that millions of objects need no more
-/// memory than thousands. After 50 s at most the step answers how far it is, and goes on in its next call behind the
-/// last key that it has decided; large objects go on where they are. What comes and goes meanwhile may be met or not;
-/// what stays is met once. Deletions are collected, up to 1,000 for a request, so that they may come later than
-/// transfers; but a file is deleted before something is written below its name.
+/// Both sides are listed in the order of their keys and compared page by page, so that millions of
+/// objects need no more memory than thousands. After 50 s at most the step answers how far it is,
+/// and goes on in its next call behind the last key that it has decided; large objects go on where
+/// they are. What comes and goes meanwhile may be met or not; what stays is met once. Deletions are
+/// collected, up to 1,000 for a request, so that they may come later than transfers; but a file is
+/// deleted before something is written below its name.
 ///
-/// What fails for single objects does not keep the others from being done: each failure is a line of the log, and the step
-/// fails at its end with their number and the first reasons. When 1,000 have failed for want of a permission, an answer or
-/// a bucket, and none went well, it is given up. When a listing fails, what is under way is brought to its end, and the
-/// step fails. A new run does only what is left then, also after a job was stopped: what was transferred or deleted stays
+/// What fails for single objects does not keep the others from being done: each failure is a line
+/// of the log, and the step fails at its end with their number and the first reasons. When 1,000
+/// have failed for want of a permission, an answer or a bucket, and none went well, it is given up.
+/// When a listing fails, what is under way is brought to its end, and the step fails. A new run
+/// does only what is left then, also after a job was stopped: what was transferred or deleted stays
 /// so, and unfinished uploads and files are removed.
 ///
 /// Directory buckets (S3 Express One Zone) list their keys in no order, and are refused.
 ///
-/// S3 charges for a listing of each side, one request per 1,000 objects, and for what is transferred as for `s3-copy`;
-/// deletions are free. A sync without changes sends nothing but listings.
+/// S3 charges for a listing of each side, one request per 1,000 objects, and for what is
+/// transferred as for `s3-copy`; deletions are free. A sync without changes sends nothing but
+/// listings.
 ///
-/// Proven beside the AWS CLI 1.46.3 on trees and buckets made at random (500 seeds; what differs is meant to, and is in
-/// `docs/AWS-CLI.md`); with its process killed at random points, 50 times; in unit tests of what is sent, decided and resumed, random listings beside sets among them; with 1,000,000 keys
-/// on both sides that a stand-in for S3 makes up, over several calls and within 128 MB; and on the local cloud for the
-/// permissions. The local cloud checks neither KMS keys nor Object Lock.
+/// Proven beside the AWS CLI 1.46.3 on trees and buckets made at random (500 seeds; what differs is
+/// meant to, and is in `docs/AWS-CLI.md`); with its process killed at random points, 50 times; in
+/// unit tests of what is sent, decided and resumed, random listings beside sets among them; with
+/// 1,000,000 keys on both sides that a stand-in for S3 makes up, over several calls and within 128
+/// MB; and on the local cloud for the permissions. The local cloud checks neither KMS keys nor
+/// Object Lock.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct S3Sync(Merged<Own, Transfer>);
 
@@ -61,15 +71,28 @@ struct Own {
     source: String,
     /// To where: `s3://bucket/prefix`, or a directory below the deployment's local root.
     destination: String,
-    /// Delete what is at the destination and not at the source; an empty source then empties the destination.
+    /// Delete what is at the destination and not at the source; an empty source then empties the
+    /// destination.
     #[serde(default)]
     delete: bool,
 }
 
 impl S3Sync {
     fn task(&self) -> Task<'_> {
-        let Merged(Own { source, destination, delete }, transfer) = &self.0;
-        Task::transfer(Operation::Sync(*delete), (source, destination), true, transfer)
+        let Merged(
+            Own {
+                source,
+                destination,
+                delete,
+            },
+            transfer,
+        ) = &self.0;
+        Task::transfer(
+            Operation::Sync(*delete),
+            (source, destination),
+            true,
+            transfer,
+        )
     }
 }
 
@@ -87,8 +110,14 @@ impl Step for S3Sync {
             ErrorName::NotFound,
             "There is no such bucket, or no such directory to read. A prefix without objects is no error.",
         ),
-        (ErrorName::InvalidInput, "A parameter is wrong, or a path leaves the local root."),
-        (ErrorName::AccessDenied, "The role may not list a bucket, or every object was refused."),
+        (
+            ErrorName::InvalidInput,
+            "A parameter is wrong, or a path leaves the local root.",
+        ),
+        (
+            ErrorName::AccessDenied,
+            "The role may not list a bucket, or every object was refused.",
+        ),
         (
             ErrorName::StepFailed,
             "Single objects failed, all others are done; the message has the first reasons, the log all.",
@@ -110,7 +139,11 @@ impl Step for S3Sync {
         self.task().peer()
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Done>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<Done>, StepError> {
         self.task().run(ctx, resume).await
     }
 
@@ -140,26 +173,46 @@ mod tests {
 
     /// From all of one bucket to all of another.
     fn across(delete: bool) -> S3Sync {
-        sync(json!({ "source": "s3://from-here", "destination": "s3://to-there", "delete": delete }))
+        sync(
+            json!({ "source": "s3://from-here", "destination": "s3://to-there", "delete": delete }),
+        )
     }
 
     fn here(s3: &S3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
-        keys.into_iter().for_each(|key| s3.put("from-here", key.as_ref(), "content"));
+        keys.into_iter()
+            .for_each(|key| s3.put("from-here", key.as_ref(), "content"));
     }
 
     fn there(s3: &S3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
-        keys.into_iter().for_each(|key| s3.put("to-there", key.as_ref(), "content"));
+        keys.into_iter()
+            .for_each(|key| s3.put("to-there", key.as_ref(), "content"));
     }
 
     /// An object of this size that was written so many seconds after the others.
     fn put(s3: &S3, bucket: &str, key: &str, size: usize, later: i64) {
-        let object = Object { bytes: vec![b'x'; size].into(), size: size as u64, ..Object::default() };
-        s3.store().put(bucket, key, Object { modified: WRITTEN + later, ..object });
+        let object = Object {
+            bytes: vec![b'x'; size].into(),
+            size: size as u64,
+            ..Object::default()
+        };
+        s3.store().put(
+            bucket,
+            key,
+            Object {
+                modified: WRITTEN + later,
+                ..object
+            },
+        );
     }
 
     fn keys(s3: &S3, bucket: &str) -> Vec<String> {
         let store = s3.store();
-        store.objects.keys().filter(|(of, _)| of == bucket).map(|(_, key)| key.clone()).collect()
+        store
+            .objects
+            .keys()
+            .filter(|(of, _)| of == bucket)
+            .map(|(_, key)| key.clone())
+            .collect()
     }
 
     /// A file of this size that was written so many seconds after the objects.
@@ -167,7 +220,12 @@ mod tests {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, vec![b'x'; size]).unwrap();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs((WRITTEN + later).unsigned_abs());
-        fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
     }
 
     /// The requests of a run, but for the order of what is done at once.
@@ -179,7 +237,10 @@ mod tests {
 
     fn deleted(sent: &Sent) -> Vec<String> {
         let body = String::from_utf8(sent.body.to_vec()).unwrap();
-        body.split("<Key>").skip(1).map(|rest| rest.split_once("</Key>").unwrap().0.to_owned()).collect()
+        body.split("<Key>")
+            .skip(1)
+            .map(|rest| rest.split_once("</Key>").unwrap().0.to_owned())
+            .collect()
     }
 
     #[tokio::test(start_paused = true)]
@@ -210,7 +271,10 @@ mod tests {
         assert_eq!(output, expected);
         let copies = s3.sent("CopyObject");
         let written: BTreeSet<_> = copies.iter().map(|sent| sent.key.as_str()).collect();
-        assert_eq!(written, BTreeSet::from(["q/larger", "q/missing/in a folder", "q/newer", "q/smaller"]));
+        assert_eq!(
+            written,
+            BTreeSet::from(["q/larger", "q/missing/in a folder", "q/newer", "q/smaller"])
+        );
         let newer = copies.iter().find(|sent| sent.key == "q/newer").unwrap();
         let etag = s3.object("from-here", "p/newer").unwrap().etag;
         for (name, value) in [
@@ -221,7 +285,9 @@ mod tests {
         ] {
             assert_eq!(newer.header(name), Some(value), "{name}");
         }
-        assert!(log(&ctx).contains(&"copy: s3://from-here/p/newer to s3://to-there/q/newer".to_owned()));
+        assert!(
+            log(&ctx).contains(&"copy: s3://from-here/p/newer to s3://to-there/q/newer".to_owned())
+        );
         assert_eq!(s3.requests().len(), 4 + 2, "and two listings");
     }
 
@@ -233,12 +299,20 @@ mod tests {
             there(&s3, ["a", "b", "b-", "b/1", "c/1"]);
             let ctx = s3.context();
             let output = done(across(delete).run(&ctx, None).await);
-            assert_eq!((output.transferred, output.deleted, output.unchanged), (0, u64::from(delete) * 3, 2));
+            assert_eq!(
+                (output.transferred, output.deleted, output.unchanged),
+                (0, u64::from(delete) * 3, 2)
+            );
             let lists = ["ListObjectsV2 from-here/", "ListObjectsV2 to-there/"];
             if delete {
-                let [request] = &s3.sent("DeleteObjects")[..] else { panic!("one request deletes all") };
+                let [request] = &s3.sent("DeleteObjects")[..] else {
+                    panic!("one request deletes all")
+                };
                 assert_eq!(deleted(request), ["a", "b-", "c/1"]);
-                assert_eq!(request.header("x-amz-expected-bucket-owner"), Some("222222222222"));
+                assert_eq!(
+                    request.header("x-amz-expected-bucket-owner"),
+                    Some("222222222222")
+                );
                 assert_eq!(log(&ctx)[0], "delete: s3://to-there/a");
                 assert_eq!(sorted(&s3), ["DeleteObjects to-there/", lists[0], lists[1]]);
                 assert_eq!(keys(&s3, "to-there"), ["b", "b/1"]);
@@ -252,9 +326,16 @@ mod tests {
     async fn done_with_an_empty_source_empties_the_destination() {
         let s3 = S3::default();
         there(&s3, (0..2_500).map(|n| format!("{n:04}")));
-        assert_eq!(done(across(true).run(&s3.context(), None).await).deleted, 2_500);
+        assert_eq!(
+            done(across(true).run(&s3.context(), None).await).deleted,
+            2_500
+        );
         assert_eq!(keys(&s3, "to-there"), [""; 0]);
-        let sizes: Vec<_> = s3.sent("DeleteObjects").iter().map(|sent| deleted(sent).len()).collect();
+        let sizes: Vec<_> = s3
+            .sent("DeleteObjects")
+            .iter()
+            .map(|sent| deleted(sent).len())
+            .collect();
         assert_eq!(sizes, [1_000, 1_000, 500]);
     }
 
@@ -281,20 +362,38 @@ mod tests {
         }));
         let ctx = s3.context();
         let output = done(step.run(&ctx, None).await);
-        assert_eq!((output.transferred, output.bytes, output.deleted, output.unchanged), (1, 7, 1, 1));
+        assert_eq!(
+            (
+                output.transferred,
+                output.bytes,
+                output.deleted,
+                output.unchanged
+            ),
+            (1, 7, 1, 1)
+        );
         assert!(output.dry_run);
-        let says = ["(dryrun) copy: s3://from-here/a to s3://to-there/a", "(dryrun) delete: s3://to-there/c"];
+        let says = [
+            "(dryrun) copy: s3://from-here/a to s3://to-there/a",
+            "(dryrun) delete: s3://to-there/c",
+        ];
         assert_eq!(log(&ctx), says);
-        assert_eq!(sorted(&s3), ["ListObjectsV2 from-here/", "ListObjectsV2 to-there/"]);
+        assert_eq!(
+            sorted(&s3),
+            ["ListObjectsV2 from-here/", "ListObjectsV2 to-there/"]
+        );
     }
 
     #[test]
     fn done_sends_files_that_are_missing_of_another_size_or_newer_than_their_object() {
         in_root(async |root| {
             let s3 = S3::default();
-            for (key, size, later) in
-                [("same", 7, 0), ("older", 7, -60), ("newer", 7, 60), ("larger", 8, -60), ("new", 7, 0)]
-            {
+            for (key, size, later) in [
+                ("same", 7, 0),
+                ("older", 7, -60),
+                ("newer", 7, 60),
+                ("larger", 8, -60),
+                ("new", 7, 0),
+            ] {
                 file(&root.join("in").join(key), size, later);
                 if key != "new" {
                     put(&s3, "data", key, 7, 0);
@@ -303,26 +402,50 @@ mod tests {
             put(&s3, "data", "only/there", 7, 0);
             let step = sync(json!({ "source": "in", "destination": "s3://data", "delete": true }));
             let output = done(step.run(&s3.context(), None).await);
-            assert_eq!((output.transferred, output.deleted, output.unchanged), (3, 1, 2));
-            let puts = ["PutObject data/larger", "PutObject data/new", "PutObject data/newer"];
-            assert_eq!(sorted(&s3), [&["DeleteObjects data/", "ListObjectsV2 data/"][..], &puts].concat());
+            assert_eq!(
+                (output.transferred, output.deleted, output.unchanged),
+                (3, 1, 2)
+            );
+            let puts = [
+                "PutObject data/larger",
+                "PutObject data/new",
+                "PutObject data/newer",
+            ];
+            assert_eq!(
+                sorted(&s3),
+                [&["DeleteObjects data/", "ListObjectsV2 data/"][..], &puts].concat()
+            );
         });
     }
 
     #[test]
-    fn done_gets_objects_that_are_missing_of_another_size_or_older_than_their_file_and_then_is_up_to_date() {
+    fn done_gets_objects_that_are_missing_of_another_size_or_older_than_their_file_and_then_is_up_to_date()
+     {
         in_root(async |root| {
             let s3 = S3::default();
-            for (key, size, later) in [("same", 7, 0), ("older", 7, -60), ("newer", 7, 60), ("larger", 8, -60)] {
+            for (key, size, later) in [
+                ("same", 7, 0),
+                ("older", 7, -60),
+                ("newer", 7, 60),
+                ("larger", 8, -60),
+            ] {
                 file(&root.join("out").join(key), size, later);
                 put(&s3, "data", key, 7, 0);
             }
             put(&s3, "data", "new/one", 7, 0);
             file(&root.join("out/only/there"), 7, 0);
-            let step = || sync(json!({ "source": "s3://data", "destination": "out", "delete": true }));
+            let step =
+                || sync(json!({ "source": "s3://data", "destination": "out", "delete": true }));
             let output = done(step().run(&s3.context(), None).await);
-            assert_eq!((output.transferred, output.deleted, output.unchanged), (3, 1, 2));
-            let gets = ["GetObject data/larger", "GetObject data/new/one", "GetObject data/newer"];
+            assert_eq!(
+                (output.transferred, output.deleted, output.unchanged),
+                (3, 1, 2)
+            );
+            let gets = [
+                "GetObject data/larger",
+                "GetObject data/new/one",
+                "GetObject data/newer",
+            ];
             assert_eq!(sorted(&s3), [&gets[..], &["ListObjectsV2 data/"]].concat());
             assert!(root.join("out/only").is_dir() && !root.join("out/only/there").exists());
             assert!(!root.join(".stepward").exists());
@@ -336,7 +459,8 @@ mod tests {
         in_root(async |root| {
             let s3 = S3::default();
             put(&s3, "data", "a", 7, 0);
-            let step = sync(json!({ "source": "s3://data", "destination": "new/folder", "delete": true }));
+            let step =
+                sync(json!({ "source": "s3://data", "destination": "new/folder", "delete": true }));
             assert_eq!(done(step.run(&s3.context(), None).await).transferred, 1);
             assert_eq!(fs::read(root.join("new/folder/a")).unwrap(), b"xxxxxxx");
         });
@@ -356,7 +480,11 @@ mod tests {
             let step = sync(json!({ "source": "s3://data", "destination": "out", "delete": true }));
             let output = done(step.run(&s3.context(), None).await);
             assert_eq!((output.transferred, output.deleted), (3, 1_102));
-            assert!(["a/b", "a/c", "z/1"].iter().all(|key| root.join("out").join(key).is_file()));
+            assert!(
+                ["a/b", "a/c", "z/1"]
+                    .iter()
+                    .all(|key| root.join("out").join(key).is_file())
+            );
         });
     }
 
@@ -368,21 +496,39 @@ mod tests {
         here(&s3, &all);
         there(&s3, &all);
         let output = done(across(true).run(&s3.context(), None).await);
-        assert_eq!((output.transferred, output.deleted, output.unchanged), (0, 0, 10));
+        assert_eq!(
+            (output.transferred, output.deleted, output.unchanged),
+            (0, 0, 10)
+        );
         let requests = sorted(&s3);
-        assert_eq!(requests, [["ListObjectsV2 from-here/"; 3], ["ListObjectsV2 to-there/"; 3]].concat());
+        assert_eq!(
+            requests,
+            [
+                ["ListObjectsV2 from-here/"; 3],
+                ["ListObjectsV2 to-there/"; 3]
+            ]
+            .concat()
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn not_found_is_a_missing_bucket_on_either_side_and_nothing_is_done() {
-        for (source, destination) in [("s3://gone", "s3://to-there"), ("s3://from-here", "s3://gone")] {
+        for (source, destination) in [
+            ("s3://gone", "s3://to-there"),
+            ("s3://from-here", "s3://gone"),
+        ] {
             let s3 = S3::default();
             here(&s3, ["a"]);
             there(&s3, ["b"]);
-            let step = sync(json!({ "source": source, "destination": destination, "delete": true }));
+            let step =
+                sync(json!({ "source": source, "destination": destination, "delete": true }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::NotFound, "{error}");
-            assert!(s3.requests().iter().all(|request| request.starts_with("ListObjectsV2")));
+            assert!(
+                s3.requests()
+                    .iter()
+                    .all(|request| request.starts_with("ListObjectsV2"))
+            );
         }
     }
 
@@ -393,7 +539,10 @@ mod tests {
             put(&s3, "data", "a", 7, 0);
             let step = sync(json!({ "source": "in", "destination": "s3://data", "delete": true }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
-            assert_eq!((error.name, error.message.as_str()), (ErrorName::NotFound, "there is no directory in"));
+            assert_eq!(
+                (error.name, error.message.as_str()),
+                (ErrorName::NotFound, "there is no directory in")
+            );
             assert_eq!(s3.requests(), [""; 0]);
         });
     }
@@ -410,26 +559,67 @@ mod tests {
         for (changes, tells) in [
             (json!({ "source": "a", "destination": "b" }), "both local"),
             (json!({ "source": "" }), "source is neither"),
-            (json!({ "source": "s3://UPPER/a" }), "source \"s3://UPPER/a\" names no bucket"),
-            (json!({ "destination": "s3://" }), "destination \"s3://\" names no bucket"),
-            (json!({ "destination": format!("s3://to-there/{}", "k".repeat(1025)) }), "1,024"),
-            (json!({ "storage_class": "COLD" }), "storage_class is none of"),
-            (json!({ "sse_kms_key_id": "key-1" }), "sse_kms_key_id needs sse"),
-            (json!({ "sse": "AES256", "sse_kms_key_id": "key-1" }), "sse_kms_key_id needs sse"),
-            (json!({ "bucket_owner": "acme" }), "bucket_owner is not an account ID"),
-            (json!({ "source": "in", "source_account": "archive" }), "this one is local"),
-            (json!({ "source": "in", "source_region": "eu-central-1" }), "this one is local"),
-            (json!({ "source": "s3://from-here/b/c", "delete": true }), "source is below destination"),
-            (json!({ "destination": "s3://from-here", "delete": true }), "source is below destination"),
+            (
+                json!({ "source": "s3://UPPER/a" }),
+                "source \"s3://UPPER/a\" names no bucket",
+            ),
+            (
+                json!({ "destination": "s3://" }),
+                "destination \"s3://\" names no bucket",
+            ),
+            (
+                json!({ "destination": format!("s3://to-there/{}", "k".repeat(1025)) }),
+                "1,024",
+            ),
+            (
+                json!({ "storage_class": "COLD" }),
+                "storage_class is none of",
+            ),
+            (
+                json!({ "sse_kms_key_id": "key-1" }),
+                "sse_kms_key_id needs sse",
+            ),
+            (
+                json!({ "sse": "AES256", "sse_kms_key_id": "key-1" }),
+                "sse_kms_key_id needs sse",
+            ),
+            (
+                json!({ "bucket_owner": "acme" }),
+                "bucket_owner is not an account ID",
+            ),
+            (
+                json!({ "source": "in", "source_account": "archive" }),
+                "this one is local",
+            ),
+            (
+                json!({ "source": "in", "source_region": "eu-central-1" }),
+                "this one is local",
+            ),
+            (
+                json!({ "source": "s3://from-here/b/c", "delete": true }),
+                "source is below destination",
+            ),
+            (
+                json!({ "destination": "s3://from-here", "delete": true }),
+                "source is below destination",
+            ),
         ] {
             let mut params = good.clone();
-            params.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-            let error = serde_json::from_value::<S3Sync>(params).unwrap().validate().unwrap_err();
+            params
+                .as_object_mut()
+                .unwrap()
+                .extend(changes.as_object().unwrap().clone());
+            let error = serde_json::from_value::<S3Sync>(params)
+                .unwrap()
+                .validate()
+                .unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
             assert!(error.message.contains(tells), "{error}");
         }
         // A part of a name is no directory, and what is left alone is not in danger.
-        sync(json!({ "source": "s3://from-here/bc", "destination": "s3://from-here/b", "delete": true }));
+        sync(
+            json!({ "source": "s3://from-here/bc", "destination": "s3://from-here/b", "delete": true }),
+        );
         sync(json!({ "source": "s3://from-here/b/c", "destination": "s3://from-here/b" }));
         let unknown = json!({ "source": "s3://from-here", "destination": "s3://to-there", "recursive": true });
         assert!(serde_json::from_value::<S3Sync>(unknown).is_err());
@@ -442,9 +632,15 @@ mod tests {
             file(&root.join("file"), 1, 0);
             for path in ["../elsewhere", "/etc", ".stepward", "file"] {
                 for (source, destination) in [(path, "s3://data"), ("s3://data", path)] {
-                    let step = sync(json!({ "source": source, "destination": destination, "delete": true }));
+                    let step = sync(
+                        json!({ "source": source, "destination": destination, "delete": true }),
+                    );
                     let error = step.run(&s3.context(), None).await.unwrap_err();
-                    assert_eq!(error.name, ErrorName::InvalidInput, "{source} to {destination}: {error}");
+                    assert_eq!(
+                        error.name,
+                        ErrorName::InvalidInput,
+                        "{source} to {destination}: {error}"
+                    );
                 }
             }
             assert_eq!(s3.requests(), [""; 0]);
@@ -462,10 +658,18 @@ mod tests {
         let output = done(across(true).run(&s3.context(), None).await);
         assert_eq!((output.transferred, output.deleted), (1, 1));
         let tried = |operation: &str| s3.sent(operation).len();
-        assert_eq!((tried("ListObjectsV2"), tried("CopyObject"), tried("DeleteObjects")), (3, 2, 2));
+        assert_eq!(
+            (
+                tried("ListObjectsV2"),
+                tried("CopyObject"),
+                tried("DeleteObjects")
+            ),
+            (3, 2, 2)
+        );
     }
 
-    /// Calls a step until it is done, and lets something happen between its calls; its output and the number of calls.
+    /// Calls a step until it is done, and lets something happen between its calls; its output and
+    /// the number of calls.
     async fn to_the_end(step: &S3Sync, s3: &S3, mut between: impl FnMut(usize)) -> (Done, usize) {
         let mut resume = None;
         for calls in 1..100 {
@@ -490,13 +694,17 @@ mod tests {
         here(&s3, ["p/a", "p/c", "p/e", "p/g", "p/i", "p/k"]);
         there(&s3, ["q/b", "q/d", "q/f", "q/h", "q/j", "q/l"]);
         s3.is_slow_at("CopyObject", 3);
-        let step = sync(json!({ "source": "s3://from-here/p", "destination": "s3://to-there/q", "delete": true }));
+        let step = sync(
+            json!({ "source": "s3://from-here/p", "destination": "s3://to-there/q", "delete": true }),
+        );
         let (resume, progress) = pending(step.run(&s3.context(), None).await);
         let first = s3.take();
         let state: Value = resume.state().unwrap();
         let after = state["after"].as_str().unwrap().to_owned();
-        let (copied, gone) =
-            (state["report"]["done"]["transferred"].clone(), state["report"]["done"]["deleted"].clone());
+        let (copied, gone) = (
+            state["report"]["done"]["transferred"].clone(),
+            state["report"]["done"]["deleted"].clone(),
+        );
         assert_eq!(
             progress,
             format!(
@@ -505,21 +713,41 @@ mod tests {
             )
         );
         // All that was decided is done, what was collected to be deleted too.
-        let left: Vec<_> = keys(&s3, "to-there").into_iter().filter(|key| *key <= format!("q/{after}")).collect();
+        let left: Vec<_> = keys(&s3, "to-there")
+            .into_iter()
+            .filter(|key| *key <= format!("q/{after}"))
+            .collect();
         let expected: Vec<_> = ["q/a", "q/c", "q/e", "q/g", "q/i", "q/k"]
             .into_iter()
             .filter(|key| *key <= format!("q/{after}").as_str())
             .collect();
         assert_eq!(left, expected);
-        assert!(!first.iter().any(|sent| sent.query.contains_key("start-after")));
+        assert!(
+            !first
+                .iter()
+                .any(|sent| sent.query.contains_key("start-after"))
+        );
         let output = done(step.run(&s3.context(), Some(resume)).await);
         let second = s3.take();
         for (bucket, prefix) in [("from-here", "p/"), ("to-there", "q/")] {
-            let list = second.iter().find(|sent| sent.operation == "ListObjectsV2" && sent.bucket == bucket).unwrap();
-            assert_eq!(list.query.get("start-after"), Some(&format!("{prefix}{after}")));
+            let list = second
+                .iter()
+                .find(|sent| sent.operation == "ListObjectsV2" && sent.bucket == bucket)
+                .unwrap();
+            assert_eq!(
+                list.query.get("start-after"),
+                Some(&format!("{prefix}{after}"))
+            );
         }
-        assert_eq!((output.transferred, output.deleted, output.bytes), (6, 6, 42));
-        let writes = first.iter().chain(&second).filter(|sent| sent.operation == "CopyObject").count();
+        assert_eq!(
+            (output.transferred, output.deleted, output.bytes),
+            (6, 6, 42)
+        );
+        let writes = first
+            .iter()
+            .chain(&second)
+            .filter(|sent| sent.operation == "CopyObject")
+            .count();
         assert_eq!(writes, 6, "none is sent twice");
         assert!(first.iter().any(|sent| sent.operation == "DeleteObjects"));
     }
@@ -535,7 +763,8 @@ mod tests {
         let (output, calls) = to_the_end(&across(true), &s3, |calls| {
             // Some come on either side, before and behind where it is, and go the next time.
             for n in 0..100 {
-                let at = ["from-here", "to-there"].map(|bucket| (bucket.to_owned(), format!("{n:03}-passing")));
+                let at = ["from-here", "to-there"]
+                    .map(|bucket| (bucket.to_owned(), format!("{n:03}-passing")));
                 for (bucket, key) in at {
                     if (n + calls) % 3 == 0 {
                         s3.put(&bucket, &key, "content");
@@ -547,11 +776,28 @@ mod tests {
         })
         .await;
         assert!(calls >= 3, "{calls}");
-        let of = |keys: Vec<String>| keys.into_iter().filter(|key| !key.ends_with("passing")).collect::<Vec<_>>();
-        let copied = of(s3.sent("CopyObject").into_iter().map(|sent| sent.key).collect());
+        let of = |keys: Vec<String>| {
+            keys.into_iter()
+                .filter(|key| !key.ends_with("passing"))
+                .collect::<Vec<_>>()
+        };
+        let copied = of(s3
+            .sent("CopyObject")
+            .into_iter()
+            .map(|sent| sent.key)
+            .collect());
         let gone = of(s3.sent("DeleteObjects").iter().flat_map(deleted).collect());
-        assert_eq!(BTreeSet::from_iter(copied.clone()), (0..100).filter(|n| n % 5 < 2).map(name).collect());
-        assert_eq!(gone, (0..100).filter(|n| n % 5 == 4).map(name).collect::<Vec<_>>());
+        assert_eq!(
+            BTreeSet::from_iter(copied.clone()),
+            (0..100).filter(|n| n % 5 < 2).map(name).collect()
+        );
+        assert_eq!(
+            gone,
+            (0..100)
+                .filter(|n| n % 5 == 4)
+                .map(name)
+                .collect::<Vec<_>>()
+        );
         assert_eq!(copied.len(), 40, "none twice");
         assert!(output.unchanged >= 40 && output.transferred >= 40 && output.deleted >= 20);
         assert_eq!(of(keys(&s3, "to-there")), of(keys(&s3, "from-here")));
@@ -565,10 +811,19 @@ mod tests {
         s3.is_slow_at("ListObjectsV2", 8);
         let answer = across(false).run(&s3.context(), None).await;
         let (resume, progress) = pending(answer);
-        assert_eq!(progress, "0 transferred (0 bytes), 0 deleted, 0 unchanged so far");
+        assert_eq!(
+            progress,
+            "0 transferred (0 bytes), 0 deleted, 0 unchanged so far"
+        );
         let state: Value = resume.state().unwrap();
-        assert!(state["after"].as_str().is_some_and(|after| after > "020"), "{state}");
-        assert_eq!(done(across(false).run(&s3.context(), Some(resume)).await).unchanged, 0);
+        assert!(
+            state["after"].as_str().is_some_and(|after| after > "020"),
+            "{state}"
+        );
+        assert_eq!(
+            done(across(false).run(&s3.context(), Some(resume)).await).unchanged,
+            0
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -576,23 +831,34 @@ mod tests {
         let s3 = S3::default();
         here(&s3, (0..200).map(|n| format!("{n:03}")));
         s3.is_slow_at("ListObjectsV2", 1);
-        assert_eq!(done(across(false).run(&s3.context(), None).await).transferred, 200);
+        assert_eq!(
+            done(across(false).run(&s3.context(), None).await).transferred,
+            200
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_where_s3_is_silent_about_the_rest_of_a_listing_and_failed_where_about_all_of_it() {
+    async fn pending_where_s3_is_silent_about_the_rest_of_a_listing_and_failed_where_about_all_of_it()
+     {
         let s3 = S3::default();
         s3.store().page = Some(10);
         here(&s3, (0..20).map(|n| format!("{n:02}")));
-        s3.silence("ListObjectsV2", |sent| sent.query.contains_key("continuation-token"));
+        s3.silence("ListObjectsV2", |sent| {
+            sent.query.contains_key("continuation-token")
+        });
         let (resume, progress) = pending(in_time(across(false).run(&s3.context(), None)).await);
         assert!(progress.starts_with("10 transferred"), "{progress}");
         s3.speak();
         s3.silence("ListObjectsV2", |_| true);
-        let error = in_time(across(false).run(&s3.context(), Some(resume.clone()))).await.unwrap_err();
+        let error = in_time(across(false).run(&s3.context(), Some(resume.clone())))
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::TimedOut, "{error}");
         s3.speak();
-        assert_eq!(done(across(false).run(&s3.context(), Some(resume)).await).transferred, 20);
+        assert_eq!(
+            done(across(false).run(&s3.context(), Some(resume)).await).transferred,
+            20
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -600,12 +866,29 @@ mod tests {
         let s3 = S3::default();
         here(&s3, ["a"]);
         s3.put("theirs", "b", "content");
-        let step = sync(json!({ "source": "s3://from-here", "destination": "s3://theirs", "delete": true }));
-        assert_eq!(step.run(&s3.context(), None).await.unwrap_err().name, ErrorName::AccessDenied);
+        let step = sync(
+            json!({ "source": "s3://from-here", "destination": "s3://theirs", "delete": true }),
+        );
+        assert_eq!(
+            step.run(&s3.context(), None).await.unwrap_err().name,
+            ErrorName::AccessDenied
+        );
         let requests = s3.take();
-        assert!(requests.iter().all(|sent| sent.operation == "ListObjectsV2"), "{requests:?}");
-        let owners: BTreeSet<_> = requests.iter().map(|sent| sent.header("x-amz-expected-bucket-owner")).collect();
-        assert_eq!(owners, BTreeSet::from([None, Some("222222222222")]), "whose the source is, nobody says");
+        assert!(
+            requests
+                .iter()
+                .all(|sent| sent.operation == "ListObjectsV2"),
+            "{requests:?}"
+        );
+        let owners: BTreeSet<_> = requests
+            .iter()
+            .map(|sent| sent.header("x-amz-expected-bucket-owner"))
+            .collect();
+        assert_eq!(
+            owners,
+            BTreeSet::from([None, Some("222222222222")]),
+            "whose the source is, nobody says"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -615,9 +898,14 @@ mod tests {
         for operation in ["DeleteObject", "DeleteObjects"] {
             s3.silence(operation, |_| true);
         }
-        let error = in_time(across(true).run(&s3.context(), None)).await.unwrap_err();
+        let error = in_time(across(true).run(&s3.context(), None))
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::TimedOut, "{error}");
-        assert!(error.message.starts_with("2 failed and 0 went well"), "{error}");
+        assert!(
+            error.message.starts_with("2 failed and 0 went well"),
+            "{error}"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -627,7 +915,11 @@ mod tests {
         here(&s3, (0..20).map(|n| format!("{n:02}")));
         s3.is_slow_at("CopyObject", 2);
         pending(across(true).run(&s3.context(), None).await);
-        let first = s3.take().iter().filter(|sent| sent.operation == "CopyObject").count();
+        let first = s3
+            .take()
+            .iter()
+            .filter(|sent| sent.operation == "CopyObject")
+            .count();
         let output = done(across(true).run(&s3.context(), None).await);
         let copies = s3.sent("CopyObject").len();
         assert!(first > 0 && copies > 0);
@@ -645,7 +937,14 @@ mod tests {
             let step = sync(json!({ "source": "in", "destination": "s3://data", "delete": true }));
             let (output, calls) = to_the_end(&step, &s3, |_| {}).await;
             assert!(calls >= 2, "{calls}");
-            assert_eq!((output.transferred, s3.sent("PutObject").len(), keys(&s3, "data").len()), (200, 200, 200));
+            assert_eq!(
+                (
+                    output.transferred,
+                    s3.sent("PutObject").len(),
+                    keys(&s3, "data").len()
+                ),
+                (200, 200, 200)
+            );
         });
     }
 
@@ -654,7 +953,9 @@ mod tests {
         let s3 = S3::default();
         here(&s3, ["a", "b", "c"]);
         there(&s3, ["x", "y", "z"]);
-        s3.on("CopyObject", |sent, _| (sent.key == "b").then(|| refusal(403, "AccessDenied")));
+        s3.on("CopyObject", |sent, _| {
+            (sent.key == "b").then(|| refusal(403, "AccessDenied"))
+        });
         s3.on("DeleteObjects", |_, store| {
             for key in ["x", "z"] {
                 store.objects.remove(&("to-there".into(), key.into()));
@@ -665,11 +966,26 @@ mod tests {
         let ctx = s3.context();
         let error = across(true).run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        assert!(error.message.starts_with("2 failed and 4 went well (0 were there already); run it again"), "{error}");
-        for tells in ["copy failed: s3://from-here/b: ", "delete failed: s3://to-there/y: ", "s3:DeleteObject"] {
+        assert!(
+            error
+                .message
+                .starts_with("2 failed and 4 went well (0 were there already); run it again"),
+            "{error}"
+        );
+        for tells in [
+            "copy failed: s3://from-here/b: ",
+            "delete failed: s3://to-there/y: ",
+            "s3:DeleteObject",
+        ] {
             assert!(error.message.contains(tells), "{error}");
         }
-        assert_eq!(log(&ctx).iter().filter(|line| line.contains("failed: ")).count(), 2);
+        assert_eq!(
+            log(&ctx)
+                .iter()
+                .filter(|line| line.contains("failed: "))
+                .count(),
+            2
+        );
         assert_eq!(keys(&s3, "to-there"), ["a", "c", "y"]);
     }
 
@@ -689,8 +1005,18 @@ mod tests {
             assert_eq!(error.name, ErrorName::AccessDenied, "{error}");
             assert!(error.message.contains("s3:ListObjectsV2"), "{error}");
             let copied = s3.sent("CopyObject").len();
-            assert_eq!(log(&ctx).iter().filter(|line| line.starts_with("copy: ")).count(), copied);
-            assert_eq!(keys(&s3, "to-there").len(), 50 + copied, "and nothing is deleted that may be at the source");
+            assert_eq!(
+                log(&ctx)
+                    .iter()
+                    .filter(|line| line.starts_with("copy: "))
+                    .count(),
+                copied
+            );
+            assert_eq!(
+                keys(&s3, "to-there").len(),
+                50 + copied,
+                "and nothing is deleted that may be at the source"
+            );
             assert!(side == "to-there" || copied == 10, "{copied}");
         }
     }
@@ -718,7 +1044,12 @@ mod tests {
         s3.refuse("CopyObject", usize::MAX, 403, "AccessDenied");
         let error = across(false).run(&s3.context(), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
-        assert!(error.message.contains("was given up and the rest not tried"), "{error}");
+        assert!(
+            error
+                .message
+                .contains("was given up and the rest not tried"),
+            "{error}"
+        );
         let tried = s3.sent("CopyObject").len();
         assert!((1_000..1_100).contains(&tried), "{tried}");
     }
@@ -727,10 +1058,19 @@ mod tests {
     async fn failed_is_what_lies_below_a_destination_that_is_below_the_source() {
         let s3 = S3::default();
         here(&s3, ["a", "copy/b"]);
-        let step = sync(json!({ "source": "s3://from-here", "destination": "s3://from-here/copy" }));
+        let step =
+            sync(json!({ "source": "s3://from-here", "destination": "s3://from-here/copy" }));
         let error = step.run(&s3.context(), None).await.unwrap_err();
-        assert!(error.message.starts_with("1 failed and 1 went well"), "{error}");
-        assert!(error.message.contains("copy failed: s3://from-here/copy/b: it is below the destination"), "{error}");
+        assert!(
+            error.message.starts_with("1 failed and 1 went well"),
+            "{error}"
+        );
+        assert!(
+            error
+                .message
+                .contains("copy failed: s3://from-here/copy/b: it is below the destination"),
+            "{error}"
+        );
         assert_eq!(keys(&s3, "from-here"), ["a", "copy/a", "copy/b"]);
     }
 
@@ -740,16 +1080,28 @@ mod tests {
         in_root(async |root| {
             let s3 = S3::default();
             file(&root.join("in/é"), 7, 0);
-            file(&root.join("in").join(std::ffi::OsStr::from_bytes(b"\x80")), 7, 0);
+            file(
+                &root.join("in").join(std::ffi::OsStr::from_bytes(b"\x80")),
+                7,
+                0,
+            );
             put(&s3, "data", "é", 7, 0);
             let step = sync(json!({ "source": "in", "destination": "s3://data", "delete": true }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
-            assert!(error.message.contains("1 failed and 0 went well (1 were there already)"), "{error}");
+            assert!(
+                error
+                    .message
+                    .contains("1 failed and 0 went well (1 were there already)"),
+                "{error}"
+            );
             assert_eq!(s3.requests(), ["ListObjectsV2 data/"]);
             put(&s3, "data", "a//b", 7, 0);
             let step = sync(json!({ "source": "s3://data", "destination": "out" }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
-            assert!(error.message.contains("download failed: s3://data/a//b: "), "{error}");
+            assert!(
+                error.message.contains("download failed: s3://data/a//b: "),
+                "{error}"
+            );
             assert!(root.join("out/é").exists() && !root.join("out/a").exists());
         });
     }
@@ -759,9 +1111,17 @@ mod tests {
         let s3 = S3::default();
         let session = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
         let ctx = s3.context_as(session);
-        for (id, initiator) in [("lost", session), ("another", "arn:aws:sts::222222222222:assumed-role/Other/x")] {
+        for (id, initiator) in [
+            ("lost", session),
+            ("another", "arn:aws:sts::222222222222:assumed-role/Other/x"),
+        ] {
             let (bucket, key) = ("to-there".to_owned(), "large".to_owned());
-            let upload = crate::testing::Upload { bucket, key, initiator: initiator.into(), ..Default::default() };
+            let upload = crate::testing::Upload {
+                bucket,
+                key,
+                initiator: initiator.into(),
+                ..Default::default()
+            };
             s3.store().uploads.insert(id.into(), upload);
         }
         across(true).cancel(&ctx, None).await.unwrap();
@@ -773,17 +1133,33 @@ mod tests {
         let s3 = S3::default();
         let session = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
         for (id, initiated) in [("before", WRITTEN - 600), ("since", WRITTEN + 5)] {
-            let (bucket, key, initiator) = ("to-there".to_owned(), "large".to_owned(), session.to_owned());
-            let upload = crate::testing::Upload { bucket, key, initiator, initiated, ..Default::default() };
+            let (bucket, key, initiator) = (
+                "to-there".to_owned(),
+                "large".to_owned(),
+                session.to_owned(),
+            );
+            let upload = crate::testing::Upload {
+                bucket,
+                key,
+                initiator,
+                initiated,
+                ..Default::default()
+            };
             s3.store().uploads.insert(id.into(), upload);
         }
-        let position = json!({ "after": null, "unfinished": [], "report": crate::report::Report::default() });
-        let resume = serde_json::from_value(json!({ "since": WRITTEN, "state": position })).unwrap();
-        across(true).cancel(&s3.context_as(session), Some(resume)).await.unwrap();
+        let position =
+            json!({ "after": null, "unfinished": [], "report": crate::report::Report::default() });
+        let resume =
+            serde_json::from_value(json!({ "since": WRITTEN, "state": position })).unwrap();
+        across(true)
+            .cancel(&s3.context_as(session), Some(resume))
+            .await
+            .unwrap();
         assert_eq!(s3.store().uploads.keys().collect::<Vec<_>>(), ["before"]);
     }
 
-    const LARGE: &str = "Only objects of 8 MiB and more are written in parts; s3-copy has the proof.";
+    const LARGE: &str =
+        "Only objects of 8 MiB and more are written in parts; s3-copy has the proof.";
     const KMS: &str = "Nothing is encrypted with KMS on the local cloud.";
 
     fn bucket(name: &str) -> Value {
@@ -805,13 +1181,26 @@ mod tests {
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for_copies() {
         const NONE: &str = "Nothing is deleted here; that has a proof of its own.";
-        const TAGS: &str = "The local cloud copies tags without asking; s3-copy proves what it can.";
-        let idle = idle(&[("s3:DeleteObject", NONE), ("s3:GetObjectTagging", TAGS), ("s3:PutObjectTagging", TAGS)]);
+        const TAGS: &str =
+            "The local cloud copies tags without asking; s3-copy proves what it can.";
+        let idle = idle(&[
+            ("s3:DeleteObject", NONE),
+            ("s3:GetObjectTagging", TAGS),
+            ("s3:PutObjectTagging", TAGS),
+        ]);
         prove::<S3Sync>(&idle, async |scene| {
             let (from, to) = (scene.name("from"), scene.name("to"));
-            scene.make(&json!({ "Resources": { "From": bucket(&from), "To": bucket(&to) } })).await;
+            scene
+                .make(&json!({ "Resources": { "From": bucket(&from), "To": bucket(&to) } }))
+                .await;
             let s3 = scene.client(aws_sdk_s3::Client::new);
-            s3.put_object().bucket(&from).key("new").tagging("cost=it").send().await.unwrap();
+            s3.put_object()
+                .bucket(&from)
+                .key("new")
+                .tagging("cost=it")
+                .send()
+                .await
+                .unwrap();
             json!({ "source": format!("s3://{from}"), "destination": format!("s3://{to}") })
         });
     }
@@ -827,7 +1216,9 @@ mod tests {
         ]);
         prove::<S3Sync>(&idle, async |scene| {
             let (from, to) = (scene.name("from"), scene.name("to"));
-            scene.make(&json!({ "Resources": { "From": bucket(&from), "To": bucket(&to) } })).await;
+            scene
+                .make(&json!({ "Resources": { "From": bucket(&from), "To": bucket(&to) } }))
+                .await;
             let s3 = scene.client(aws_sdk_s3::Client::new);
             s3.put_object().bucket(&to).key("old").send().await.unwrap();
             json!({ "source": format!("s3://{from}"), "destination": format!("s3://{to}"), "delete": true })
@@ -836,20 +1227,50 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for_another_account() {
-        // The bucket's policy does not let the destination's role read it, so that the object goes through the function.
+        // The bucket's policy does not let the destination's role read it, so that the object goes
+        // through the function.
         let idle = idle(&[
-            ("s3:DeleteObject", "Nothing is deleted here; that has a proof of its own."),
-            ("s3:GetObject", "In its own account it is not let copy, and reads only in the other one."),
-            ("s3:GetObjectTagging", "In its own account it is not let copy, and reads only in the other one."),
-            ("s3:PutObjectTagging", "The local cloud writes tags without asking for it."),
+            (
+                "s3:DeleteObject",
+                "Nothing is deleted here; that has a proof of its own.",
+            ),
+            (
+                "s3:GetObject",
+                "In its own account it is not let copy, and reads only in the other one.",
+            ),
+            (
+                "s3:GetObjectTagging",
+                "In its own account it is not let copy, and reads only in the other one.",
+            ),
+            (
+                "s3:PutObjectTagging",
+                "The local cloud writes tags without asking for it.",
+            ),
         ]);
         prove::<S3Sync>(&idle, async |scene| {
             let (from, to) = (scene.name("from"), scene.name("to"));
-            scene.make(&json!({ "Resources": { "To": bucket(&to) } })).await;
+            scene
+                .make(&json!({ "Resources": { "To": bucket(&to) } }))
+                .await;
             let theirs = scene.peer(aws_sdk_s3::Client::new);
-            let region = CreateBucketConfiguration::builder().location_constraint(scene.region().into()).build();
-            theirs.create_bucket().bucket(&from).create_bucket_configuration(region).send().await.unwrap();
-            theirs.put_object().bucket(&from).key("new").tagging("cost=it").send().await.unwrap();
+            let region = CreateBucketConfiguration::builder()
+                .location_constraint(scene.region().into())
+                .build();
+            theirs
+                .create_bucket()
+                .bucket(&from)
+                .create_bucket_configuration(region)
+                .send()
+                .await
+                .unwrap();
+            theirs
+                .put_object()
+                .bucket(&from)
+                .key("new")
+                .tagging("cost=it")
+                .send()
+                .await
+                .unwrap();
             let source = format!("s3://{from}");
             json!({ "source": source, "source_account": "peer", "destination": format!("s3://{to}") })
         });

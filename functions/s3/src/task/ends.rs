@@ -33,32 +33,77 @@ impl Task<'_> {
     /// Finds out what source and destination are.
     pub(super) async fn ends(&self, ctx: &Context, look: Look) -> Result<Ends, StepError> {
         let (source, destination) = self.places()?;
-        let owner = self.bucket_owner.unwrap_or(&ctx.place.account_id).to_owned();
-        let written = |uri: &Uri| Bucket { client: ctx.client(client), name: uri.bucket.clone(), owner: Some(owner) };
+        let owner = self
+            .bucket_owner
+            .unwrap_or(&ctx.place.account_id)
+            .to_owned();
+        let written = |uri: &Uri| Bucket {
+            client: ctx.client(client),
+            name: uri.bucket.clone(),
+            owner: Some(owner),
+        };
         let name = self.name_of_destination();
         if self.operation == Operation::Delete {
-            let Place::S3(uri) = &destination else { return Err(not_s3(name)) };
+            let Place::S3(uri) = &destination else {
+                return Err(not_s3(name));
+            };
             let (prefix, last) = split(&uri.key, self.recursive);
-            let end = End::S3 { bucket: written(uri), prefix };
+            let end = End::S3 {
+                bucket: written(uri),
+                prefix,
+            };
             let single = last.map(|last| (Some(Entry::named(&last)), last));
-            return Ok(Ends { source: end.clone(), destination: end, single });
+            return Ok(Ends {
+                source: end.clone(),
+                destination: end,
+                single,
+            });
         }
         let read = match &source {
             Place::S3(uri) => {
-                let there = if self.is_elsewhere() { ctx.peer()? } else { ctx };
+                let there = if self.is_elsewhere() {
+                    ctx.peer()?
+                } else {
+                    ctx
+                };
                 let (prefix, last) = split(&uri.key, self.recursive);
-                let bucket = Bucket { client: there.client(client), name: uri.bucket.clone(), owner: None };
+                let bucket = Bucket {
+                    client: there.client(client),
+                    name: uri.bucket.clone(),
+                    owner: None,
+                };
                 let single = match last {
                     Some(name) if look != Look::No => match bucket.head(&uri.key).await {
-                        Err(error) if error.name == ErrorName::NotFound && look == Look::MayBeGone => {
+                        Err(error)
+                            if error.name == ErrorName::NotFound && look == Look::MayBeGone =>
+                        {
                             Some((None, name))
                         }
                         Err(error) => return Err(error),
-                        Ok(Head { size, modified, etag, answer, .. }) => {
-                            let archived = is_archived(answer.storage_class.as_ref().map(StorageClass::as_str));
-                            let archived =
-                                archived && !answer.restore.is_some_and(|restore| restore.contains("\"false\""));
-                            Some((Some(Entry { key: name.clone(), size, modified, etag, archived }), name))
+                        Ok(Head {
+                            size,
+                            modified,
+                            etag,
+                            answer,
+                            ..
+                        }) => {
+                            let archived = is_archived(
+                                answer.storage_class.as_ref().map(StorageClass::as_str),
+                            );
+                            let archived = archived
+                                && !answer
+                                    .restore
+                                    .is_some_and(|restore| restore.contains("\"false\""));
+                            Some((
+                                Some(Entry {
+                                    key: name.clone(),
+                                    size,
+                                    modified,
+                                    etag,
+                                    archived,
+                                }),
+                                name,
+                            ))
                         }
                     },
                     last => last.map(|name| (None, name)),
@@ -71,12 +116,22 @@ impl Task<'_> {
         let (destination, renamed) = match &destination {
             Place::S3(uri) => {
                 let (prefix, last) = split(&uri.key, self.recursive);
-                (End::S3 { bucket: written(uri), prefix }, last.filter(|last| !last.is_empty()))
+                (
+                    End::S3 {
+                        bucket: written(uri),
+                        prefix,
+                    },
+                    last.filter(|last| !last.is_empty()),
+                )
             }
             Place::Local(path) => local_destination(path, self.recursive).await?,
         };
         let single = single.map(|(entry, name)| (entry, renamed.unwrap_or(name)));
-        Ok(Ends { source, destination, single })
+        Ok(Ends {
+            source,
+            destination,
+            single,
+        })
     }
 }
 
@@ -90,8 +145,13 @@ async fn local_source(
     blocking(move || {
         let root = Root::open()?;
         let path = root.resolve("source", &given)?;
-        let invalid = |why: &str| Err(ErrorName::InvalidInput.because(format!("source {given} {why}")));
-        let stat = if look == Look::No { None } else { root.stat(&path)? };
+        let invalid =
+            |why: &str| Err(ErrorName::InvalidInput.because(format!("source {given} {why}")));
+        let stat = if look == Look::No {
+            None
+        } else {
+            root.stat(&path)?
+        };
         if recursive {
             return match stat {
                 // Whoever lists it finds out; who only stops a run needs no source.
@@ -115,13 +175,22 @@ async fn local_source(
                 archived: false,
             }),
         };
-        Ok((End::Local { root, base: base.into() }, Some((entry, name.into()))))
+        Ok((
+            End::Local {
+                root,
+                base: base.into(),
+            },
+            Some((entry, name.into())),
+        ))
     })
     .await
 }
 
 /// The directory, and the name in it where one is given.
-async fn local_destination(path: &str, recursive: bool) -> Result<(End, Option<String>), StepError> {
+async fn local_destination(
+    path: &str,
+    recursive: bool,
+) -> Result<(End, Option<String>), StepError> {
     let given = path.to_owned();
     blocking(move || {
         let root = Root::open()?;
@@ -129,13 +198,20 @@ async fn local_destination(path: &str, recursive: bool) -> Result<(End, Option<S
         let stat = root.stat(&path)?;
         let is_dir = stat.as_ref().is_some_and(|stat| stat.is_dir);
         if recursive && !is_dir && stat.is_some() {
-            return Err(ErrorName::InvalidInput.because(format!("destination {given} is a file, not a directory")));
+            return Err(ErrorName::InvalidInput
+                .because(format!("destination {given} is a file, not a directory")));
         }
         if recursive || is_dir || given.ends_with('/') {
             return Ok((End::Local { root, base: path }, None));
         }
         let (base, name) = path.rsplit_once('/').unwrap_or(("", &path));
-        Ok((End::Local { root, base: base.into() }, Some(name.into())))
+        Ok((
+            End::Local {
+                root,
+                base: base.into(),
+            },
+            Some(name.into()),
+        ))
     })
     .await
 }
@@ -156,6 +232,12 @@ fn split(key: &str, recursive: bool) -> (String, Option<String>) {
 impl Entry {
     /// An entry of which only the name is known.
     fn named(name: &str) -> Self {
-        Self { key: name.into(), size: 0, modified: std::time::SystemTime::UNIX_EPOCH, etag: None, archived: false }
+        Self {
+            key: name.into(),
+            size: 0,
+            modified: std::time::SystemTime::UNIX_EPOCH,
+            etag: None,
+            archived: false,
+        }
     }
 }

@@ -51,20 +51,44 @@ impl<'a> Task<'a> {
         Merged(selection, options): &'a Transfer,
     ) -> Self {
         let bucket_owner = options.bucket_owner.as_deref();
-        Self { operation, source, destination, recursive, selection, options, bucket_owner }
+        Self {
+            operation,
+            source,
+            destination,
+            recursive,
+            selection,
+            options,
+            bucket_owner,
+        }
     }
 
     /// A deletion of what is at the URI.
     #[must_use]
-    pub fn deletion(uri: &'a str, recursive: bool, selection: &'a Selection, bucket_owner: Option<&'a str>) -> Self {
+    pub fn deletion(
+        uri: &'a str,
+        recursive: bool,
+        selection: &'a Selection,
+        bucket_owner: Option<&'a str>,
+    ) -> Self {
         let (source, destination, options) = (uri, uri, &TransferOptions::NONE);
-        Self { operation: Operation::Delete, source, destination, recursive, selection, options, bucket_owner }
+        Self {
+            operation: Operation::Delete,
+            source,
+            destination,
+            recursive,
+            selection,
+            options,
+            bucket_owner,
+        }
     }
 }
 
 impl Task<'_> {
     pub(super) fn places(&self) -> Result<(Place, Place), StepError> {
-        Ok((Place::parse("source", self.source)?, Place::parse(self.name_of_destination(), self.destination)?))
+        Ok((
+            Place::parse("source", self.source)?,
+            Place::parse(self.name_of_destination(), self.destination)?,
+        ))
     }
 
     /// Whether the source is read in another account or Region than the destination is written in.
@@ -73,7 +97,11 @@ impl Task<'_> {
     }
 
     pub(super) fn name_of_destination(&self) -> &'static str {
-        if self.operation == Operation::Delete { "uri" } else { "destination" }
+        if self.operation == Operation::Delete {
+            "uri"
+        } else {
+            "destination"
+        }
     }
 
     /// Checks what can be checked before anything is asked of AWS.
@@ -89,37 +117,54 @@ impl Task<'_> {
         }
         let (source, destination) = self.places()?;
         let classes = StorageClass::values();
-        require(self.options.storage_class.as_deref().is_none_or(|class| classes.contains(&class)), || {
-            format!("storage_class is none of {}", classes.join(", "))
-        })?;
-        require(self.options.sse_kms_key_id.is_none() || self.options.sse == Some(Encryption::Kms), || {
-            "sse_kms_key_id needs sse \"aws:kms\"".into()
-        })?;
-        require(self.bucket_owner.is_none_or(|id| id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit())), || {
-            "bucket_owner is not an account ID of 12 digits".into()
-        })?;
+        require(
+            self.options
+                .storage_class
+                .as_deref()
+                .is_none_or(|class| classes.contains(&class)),
+            || format!("storage_class is none of {}", classes.join(", ")),
+        )?;
+        require(
+            self.options.sse_kms_key_id.is_none() || self.options.sse == Some(Encryption::Kms),
+            || "sse_kms_key_id needs sse \"aws:kms\"".into(),
+        )?;
+        require(
+            self.bucket_owner
+                .is_none_or(|id| id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit())),
+            || "bucket_owner is not an account ID of 12 digits".into(),
+        )?;
         let single = !self.recursive && self.operation != Operation::Delete;
         match (&source, &destination) {
-            (Place::Local(_), Place::Local(_)) => Err(ErrorName::InvalidInput
-                .because("source and destination are both local: at least one must be s3://bucket/key")),
-            (Place::Local(_), _) if self.is_elsewhere() => Err(ErrorName::InvalidInput
-                .because("source_account and source_region are for a source in S3, and this one is local")),
+            (Place::Local(_), Place::Local(_)) => Err(ErrorName::InvalidInput.because(
+                "source and destination are both local: at least one must be s3://bucket/key",
+            )),
+            (Place::Local(_), _) if self.is_elsewhere() => Err(ErrorName::InvalidInput.because(
+                "source_account and source_region are for a source in S3, and this one is local",
+            )),
             (Place::S3(uri), _) if single && (uri.key.is_empty() || uri.key.ends_with('/')) => {
-                Err(ErrorName::InvalidInput
-                    .because("source names a prefix and not an object: set recursive, or name an object"))
+                Err(ErrorName::InvalidInput.because(
+                    "source names a prefix and not an object: set recursive, or name an object",
+                ))
             }
             (Place::S3(from), Place::S3(to)) if self.operation == Operation::Move => {
                 let (below, onto) = (prefix(&from.key), prefix(&to.key));
-                let itself = if self.recursive { onto.starts_with(&below) } else { is_onto(&from.key, &to.key) };
+                let itself = if self.recursive {
+                    onto.starts_with(&below)
+                } else {
+                    is_onto(&from.key, &to.key)
+                };
                 require(from.bucket != to.bucket || !itself, || {
                     "destination is source itself or below it: what was moved would be moved again, or lost".into()
                 })
             }
             (Place::S3(from), Place::S3(to)) if self.operation == Operation::Sync(true) => {
                 let (below, onto) = (prefix(&from.key), prefix(&to.key));
-                require(from.bucket != to.bucket || below == onto || !below.starts_with(&onto), || {
-                    "source is below destination, where delete would delete it: name another destination".into()
-                })
+                require(
+                    from.bucket != to.bucket || below == onto || !below.starts_with(&onto),
+                    || {
+                        "source is below destination, where delete would delete it: name another destination".into()
+                    },
+                )
             }
             _ => Ok(()),
         }
@@ -128,7 +173,11 @@ impl Task<'_> {
 
 /// A prefix that whole names follow: empty, or with a slash at its end.
 pub(super) fn prefix(key: &str) -> String {
-    if key.is_empty() || key.ends_with('/') { key.to_owned() } else { format!("{key}/") }
+    if key.is_empty() || key.ends_with('/') {
+        key.to_owned()
+    } else {
+        format!("{key}/")
+    }
 }
 
 /// Whether a single object would be moved onto itself.

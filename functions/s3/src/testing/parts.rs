@@ -13,17 +13,29 @@ impl Store {
         let id = sent.query.get("uploadId").cloned().unwrap_or_default();
         if sent.operation == "CreateMultipartUpload" {
             self.begun += 1;
-            let (id, bucket, key) = (format!("upload-{}", self.begun), sent.bucket.clone(), sent.key.clone());
+            let (id, bucket, key) = (
+                format!("upload-{}", self.begun),
+                sent.bucket.clone(),
+                sent.key.clone(),
+            );
             let initiator = self.session.clone();
-            let upload =
-                Upload { bucket, key, initiator, initiated: WRITTEN, headers: kept(sent), parts: BTreeMap::new() };
+            let upload = Upload {
+                bucket,
+                key,
+                initiator,
+                initiated: WRITTEN,
+                headers: kept(sent),
+                parts: BTreeMap::new(),
+            };
             self.uploads.insert(id.clone(), upload);
             return xml(&format!(
                 "<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
             ));
         }
         if sent.operation == "ListMultipartUploads" {
-            let here = |upload: &&Upload| upload.bucket == sent.bucket && upload.key.starts_with(&sent.key);
+            let here = |upload: &&Upload| {
+                upload.bucket == sent.bucket && upload.key.starts_with(&sent.key)
+            };
             let uploads = self.uploads.iter().filter(|(_, upload)| here(upload));
             let uploads: Vec<_> = uploads
                 .map(|(id, Upload { key, initiator, initiated, .. })| {
@@ -41,11 +53,17 @@ impl Store {
                  </ListMultipartUploadsResult>"
             ));
         }
-        let known = self.uploads.get(&id).is_some_and(|one| one.bucket == sent.bucket && one.key == sent.key);
+        let known = self
+            .uploads
+            .get(&id)
+            .is_some_and(|one| one.bucket == sent.bucket && one.key == sent.key);
         if !known {
             return refusal(404, "NoSuchUpload");
         }
-        let number = sent.query.get("partNumber").and_then(|number| number.parse::<i32>().ok());
+        let number = sent
+            .query
+            .get("partNumber")
+            .and_then(|number| number.parse::<i32>().ok());
         match sent.operation {
             "AbortMultipartUpload" => {
                 self.uploads.remove(&id);
@@ -54,7 +72,12 @@ impl Store {
             "UploadPart" | "UploadPartCopy" => {
                 let part = if sent.operation == "UploadPart" {
                     let (bytes, size) = (sent.body.clone(), sent.body.len() as u64);
-                    Ok(Object { checksum: Some(crc(&bytes)), bytes, size, ..Object::default() })
+                    Ok(Object {
+                        checksum: Some(crc(&bytes)),
+                        bytes,
+                        size,
+                        ..Object::default()
+                    })
                 } else {
                     self.copied(sent)
                 };
@@ -65,8 +88,14 @@ impl Store {
                 }
             }
             "ListParts" => {
-                let parts: String = self.uploads[&id].parts.iter().map(|(number, part)| part.listed(*number)).collect();
-                xml(&format!("<ListPartsResult><IsTruncated>false</IsTruncated>{parts}</ListPartsResult>"))
+                let parts: String = self.uploads[&id]
+                    .parts
+                    .iter()
+                    .map(|(number, part)| part.listed(*number))
+                    .collect();
+                xml(&format!(
+                    "<ListPartsResult><IsTruncated>false</IsTruncated>{parts}</ListPartsResult>"
+                ))
             }
             "CompleteMultipartUpload" => self.complete(&id, sent),
             other => panic!("the small S3 knows no {other}"),
@@ -75,24 +104,39 @@ impl Store {
 
     fn complete(&mut self, id: &str, sent: &Sent) -> Answer {
         let upload = self.uploads[id].clone();
-        let named = between(&String::from_utf8_lossy(&sent.body), "<PartNumber>", "</PartNumber>");
+        let named = between(
+            &String::from_utf8_lossy(&sent.body),
+            "<PartNumber>",
+            "</PartNumber>",
+        );
         let there: Vec<_> = upload.parts.keys().map(ToString::to_string).collect();
         if named != there {
             return refusal(400, "InvalidPart");
         }
-        let bytes: Vec<_> = upload.parts.values().map(|part| part.bytes.as_ref()).collect();
+        let bytes: Vec<_> = upload
+            .parts
+            .values()
+            .map(|part| part.bytes.as_ref())
+            .collect();
         let bytes = Bytes::from(bytes.concat());
         let size = upload.parts.values().map(|part| part.size).sum();
         let checksum = (size == bytes.len() as u64).then(|| crc(&bytes));
-        if checksum
-            .as_deref()
-            .is_some_and(|sum| sent.header("x-amz-checksum-crc64nvme").is_some_and(|told| told != sum))
-        {
+        if checksum.as_deref().is_some_and(|sum| {
+            sent.header("x-amz-checksum-crc64nvme")
+                .is_some_and(|told| told != sum)
+        }) {
             return refusal(400, "BadDigest");
         }
         self.uploads.remove(id);
         let etag = format!("\"{id}-{}\"", upload.parts.len());
-        let object = Object { bytes, size, headers: upload.headers, etag, checksum, modified: WRITTEN + 60 };
+        let object = Object {
+            bytes,
+            size,
+            headers: upload.headers,
+            etag,
+            checksum,
+            modified: WRITTEN + 60,
+        };
         self.put(&upload.bucket, &upload.key, object);
         xml("<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")
     }
@@ -101,22 +145,40 @@ impl Store {
 impl Upload {
     fn part(&mut self, number: i32, part: Object) -> Answer {
         let checksum = part.checksum.clone();
-        let sum =
-            checksum.as_ref().map_or(String::new(), |sum| format!("<ChecksumCRC64NVME>{sum}</ChecksumCRC64NVME>"));
+        let sum = checksum.as_ref().map_or(String::new(), |sum| {
+            format!("<ChecksumCRC64NVME>{sum}</ChecksumCRC64NVME>")
+        });
         let (etag, body) = (
             format!("\"part-{number}\""),
             format!("<CopyPartResult><ETag>\"part-{number}\"</ETag>{sum}</CopyPartResult>"),
         );
-        self.parts.insert(number, Object { etag: etag.clone(), ..part });
-        let headers = checksum.map(|sum| ("x-amz-checksum-crc64nvme".into(), sum)).into_iter();
-        (200, headers.chain([("etag".into(), etag)]).collect(), body.into())
+        self.parts.insert(
+            number,
+            Object {
+                etag: etag.clone(),
+                ..part
+            },
+        );
+        let headers = checksum
+            .map(|sum| ("x-amz-checksum-crc64nvme".into(), sum))
+            .into_iter();
+        (
+            200,
+            headers.chain([("etag".into(), etag)]).collect(),
+            body.into(),
+        )
     }
 }
 
 impl Object {
     fn listed(&self, number: i32) -> String {
-        let sum = self.checksum.iter().map(|sum| format!("<ChecksumCRC64NVME>{sum}</ChecksumCRC64NVME>"));
+        let sum = self
+            .checksum
+            .iter()
+            .map(|sum| format!("<ChecksumCRC64NVME>{sum}</ChecksumCRC64NVME>"));
         let (sum, etag, size) = (sum.collect::<String>(), &self.etag, self.size);
-        format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag><Size>{size}</Size>{sum}</Part>")
+        format!(
+            "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag><Size>{size}</Size>{sum}</Part>"
+        )
     }
 }

@@ -26,16 +26,38 @@ impl Sent {
         let uri = request.uri().strip_prefix("https://").unwrap().to_owned();
         let (address, query) = uri.split_once('?').unwrap_or((&uri, ""));
         let (host, path) = address.split_once('/').unwrap_or((address, ""));
-        let query: BTreeMap<_, _> = query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect();
-        let headers: BTreeMap<String, String> =
-            request.headers().iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let query: BTreeMap<_, _> = query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(pair)
+            .collect();
+        let headers: BTreeMap<String, String> = request
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
         let operation = operation(request.method(), &query);
-        let key = query.get("prefix").cloned().unwrap_or_else(|| decoded(path));
-        let signed = headers.get("authorization").and_then(|text| text.split_once("Credential=")).unwrap().1;
+        let key = query
+            .get("prefix")
+            .cloned()
+            .unwrap_or_else(|| decoded(path));
+        let signed = headers
+            .get("authorization")
+            .and_then(|text| text.split_once("Credential="))
+            .unwrap()
+            .1;
         let account = signed.split('/').next().unwrap().to_owned();
         let bucket = host.split(".s3.").next().unwrap().to_owned();
         let body = ByteStream::new(request.into_body()).collect().await;
-        let mut sent = Self { operation, account, bucket, key, query, headers, body: Bytes::new() };
+        let mut sent = Self {
+            operation,
+            account,
+            bucket,
+            key,
+            query,
+            headers,
+            body: Bytes::new(),
+        };
         match body {
             Ok(body) => sent.unpack(&body.into_bytes()),
             // A body that breaks off reaches S3 as a connection that breaks off.
@@ -47,14 +69,19 @@ impl Sent {
     /// Takes a body apart that comes in chunks with a checksum behind it.
     /// <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html>
     fn unpack(&mut self, raw: &Bytes) {
-        if self.headers.get("content-encoding").is_none_or(|encoding| encoding != "aws-chunked") {
+        if self
+            .headers
+            .get("content-encoding")
+            .is_none_or(|encoding| encoding != "aws-chunked")
+        {
             self.body = raw.clone();
             return;
         }
         let (mut at, mut whole) = (0, Vec::new());
         loop {
             let end = at + raw[at..].windows(2).position(|two| two == b"\r\n").unwrap();
-            let size = usize::from_str_radix(std::str::from_utf8(&raw[at..end]).unwrap(), 16).unwrap();
+            let size =
+                usize::from_str_radix(std::str::from_utf8(&raw[at..end]).unwrap(), 16).unwrap();
             at = end + 2;
             if size == 0 {
                 break;
@@ -76,7 +103,11 @@ impl Sent {
 
     /// As in [`S3::requests`].
     pub(crate) fn line(&self) -> String {
-        let part = self.query.get("partNumber").map(|number| format!(" {number}")).unwrap_or_default();
+        let part = self
+            .query
+            .get("partNumber")
+            .map(|number| format!(" {number}"))
+            .unwrap_or_default();
         format!("{} {}/{}{part}", self.operation, self.bucket, self.key)
     }
 }
@@ -95,7 +126,10 @@ fn operation(method: &str, query: &BTreeMap<String, String>) -> &'static str {
         "CreateMultipartUpload",
     ];
     let has = |name| query.contains_key(name);
-    if let Some(id) = query.get("x-id").and_then(|id| BY_ID.into_iter().find(|known| known == id)) {
+    if let Some(id) = query
+        .get("x-id")
+        .and_then(|id| BY_ID.into_iter().find(|known| known == id))
+    {
         return id;
     }
     match method {

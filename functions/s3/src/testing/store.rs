@@ -52,32 +52,50 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn put(&mut self, bucket: &str, key: &str, object: Object) {
-        let modified = if object.modified == 0 { WRITTEN } else { object.modified };
-        // Of content and size, so that the same has the same; that of an upload in parts is another, as at S3.
+        let modified = if object.modified == 0 {
+            WRITTEN
+        } else {
+            object.modified
+        };
+        // Of content and size, so that the same has the same; that of an upload in parts is
+        // another, as at S3.
         let etag = if object.etag.is_empty() {
             let sum = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &object.bytes);
             format!("\"{sum:x}-of-{}\"", object.size)
         } else {
             object.etag.clone()
         };
-        self.objects.insert((bucket.into(), key.into()), Object { etag, modified, ..object });
+        self.objects.insert(
+            (bucket.into(), key.into()),
+            Object {
+                etag,
+                modified,
+                ..object
+            },
+        );
     }
 
     pub(crate) fn answer(&mut self, sent: &Sent) -> Answer {
-        let owner = if sent.bucket == "theirs" { THEIRS } else { OURS };
+        let owner = if sent.bucket == "theirs" {
+            THEIRS
+        } else {
+            OURS
+        };
         if sent.headers.contains_key("broken") {
             return refusal(400, "IncompleteBody");
         }
-        if sent.header("x-amz-expected-bucket-owner").is_some_and(|expected| expected != owner) {
+        if sent
+            .header("x-amz-expected-bucket-owner")
+            .is_some_and(|expected| expected != owner)
+        {
             return refusal(403, "AccessDenied");
         }
         if sent.bucket == "gone" {
             return refusal(404, "NoSuchBucket");
         }
-        if sent
-            .header("x-amz-checksum-crc64nvme")
-            .is_some_and(|told| matches!(sent.operation, "PutObject" | "UploadPart") && told != crc(&sent.body))
-        {
+        if sent.header("x-amz-checksum-crc64nvme").is_some_and(|told| {
+            matches!(sent.operation, "PutObject" | "UploadPart") && told != crc(&sent.body)
+        }) {
             return refusal(400, "BadDigest");
         }
         let at = (sent.bucket.clone(), sent.key.clone());
@@ -89,7 +107,13 @@ impl Store {
                 self.put(
                     &sent.bucket,
                     &sent.key,
-                    Object { bytes, size, checksum, headers: kept(sent), ..Object::default() },
+                    Object {
+                        bytes,
+                        size,
+                        checksum,
+                        headers: kept(sent),
+                        ..Object::default()
+                    },
                 );
                 xml("")
             }
@@ -103,7 +127,9 @@ impl Store {
                 Err(refused) => refused,
             },
             "DeleteObject" => match (self.objects.get(&at), sent.header("if-match")) {
-                (Some(object), Some(etag)) if object.etag != etag => refusal(412, "PreconditionFailed"),
+                (Some(object), Some(etag)) if object.etag != etag => {
+                    refusal(412, "PreconditionFailed")
+                }
                 _ => {
                     self.objects.remove(&at);
                     (204, Vec::new(), Bytes::new())
@@ -116,14 +142,27 @@ impl Store {
                 xml("<DeleteResult></DeleteResult>")
             }
             "GetObjectTagging" => {
-                let tags = self.objects.get(&at).and_then(|object| object.headers.get("x-amz-tagging"));
-                let tags = tags.map_or("", String::as_str).split('&').filter(|tag| !tag.is_empty()).map(pair);
+                let tags = self
+                    .objects
+                    .get(&at)
+                    .and_then(|object| object.headers.get("x-amz-tagging"));
+                let tags = tags
+                    .map_or("", String::as_str)
+                    .split('&')
+                    .filter(|tag| !tag.is_empty())
+                    .map(pair);
                 let tags: Vec<_> = tags
                     .map(|(key, value)| {
-                        format!("<Tag><Key>{key}</Key><Value>{}</Value></Tag>", value.replace('&', "&amp;"))
+                        format!(
+                            "<Tag><Key>{key}</Key><Value>{}</Value></Tag>",
+                            value.replace('&', "&amp;")
+                        )
                     })
                     .collect();
-                xml(&format!("<Tagging><TagSet>{}</TagSet></Tagging>", tags.concat()))
+                xml(&format!(
+                    "<Tagging><TagSet>{}</TagSet></Tagging>",
+                    tags.concat()
+                ))
             }
             "ListObjectsV2" => self.list(sent),
             _ => self.multipart(sent),
@@ -134,15 +173,32 @@ impl Store {
         let Some(object) = self.objects.get(&(sent.bucket.clone(), sent.key.clone())) else {
             return refusal(404, "NoSuchKey");
         };
-        if sent.header("if-match").is_some_and(|etag| etag != object.etag) {
+        if sent
+            .header("if-match")
+            .is_some_and(|etag| etag != object.etag)
+        {
             return refusal(412, "PreconditionFailed");
         }
         let range = sent.header("range").map(|range| bounds(range, object.size));
-        let mut headers: Vec<_> = object.headers.iter().filter(|(name, _)| *name != "x-amz-tagging").collect();
-        let (etag, checksum, modified) = ("etag".to_owned(), "x-amz-checksum-crc64nvme".to_owned(), "last-modified");
+        let mut headers: Vec<_> = object
+            .headers
+            .iter()
+            .filter(|(name, _)| *name != "x-amz-tagging")
+            .collect();
+        let (etag, checksum, modified) = (
+            "etag".to_owned(),
+            "x-amz-checksum-crc64nvme".to_owned(),
+            "last-modified",
+        );
         headers.push((&etag, &object.etag));
-        let mut headers: Vec<_> = headers.into_iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        headers.push((modified.into(), time(object.modified, DateTimeFormat::HttpDate)));
+        let mut headers: Vec<_> = headers
+            .into_iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        headers.push((
+            modified.into(),
+            time(object.modified, DateTimeFormat::HttpDate),
+        ));
         if range.is_none() && sent.header("x-amz-checksum-mode").is_some() {
             headers.extend(object.checksum.clone().map(|text| (checksum, text)));
         }
@@ -152,7 +208,11 @@ impl Store {
         };
         let length = range.map_or(object.size, |(from, to)| (to - from) as u64);
         headers.push(("content-length".into(), length.to_string()));
-        let body = if sent.operation == "GetObject" { bytes } else { Bytes::new() };
+        let body = if sent.operation == "GetObject" {
+            bytes
+        } else {
+            Bytes::new()
+        };
         (if range.is_some() { 206 } else { 200 }, headers, body)
     }
 
@@ -160,13 +220,28 @@ impl Store {
     pub(super) fn copied(&self, sent: &Sent) -> Result<Object, Answer> {
         let source = decoded(sent.header("x-amz-copy-source").unwrap());
         let (bucket, key) = source.split_once('/').unwrap();
-        let object = self.objects.get(&(bucket.into(), key.into())).ok_or_else(|| refusal(404, "NoSuchKey"))?;
-        if sent.header("x-amz-copy-source-if-match").is_some_and(|etag| etag != object.etag) {
+        let object = self
+            .objects
+            .get(&(bucket.into(), key.into()))
+            .ok_or_else(|| refusal(404, "NoSuchKey"))?;
+        if sent
+            .header("x-amz-copy-source-if-match")
+            .is_some_and(|etag| etag != object.etag)
+        {
             return Err(refusal(412, "PreconditionFailed"));
         }
-        let mut copy = Object { etag: String::new(), ..object.clone() };
-        if let Some((from, to)) = sent.header("x-amz-copy-source-range").map(|range| bounds(range, object.size)) {
-            copy = Object { size: (to - from) as u64, ..Object::default() };
+        let mut copy = Object {
+            etag: String::new(),
+            ..object.clone()
+        };
+        if let Some((from, to)) = sent
+            .header("x-amz-copy-source-range")
+            .map(|range| bounds(range, object.size))
+        {
+            copy = Object {
+                size: (to - from) as u64,
+                ..Object::default()
+            };
             if !object.bytes.is_empty() {
                 copy.bytes = object.bytes.slice(from..to);
                 copy.checksum = Some(crc(&copy.bytes));
@@ -176,14 +251,26 @@ impl Store {
     }
 
     fn list(&self, sent: &Sent) -> Answer {
-        let token = sent.query.get("continuation-token").map(|token| decoded(token));
-        let after = token.or_else(|| sent.query.get("start-after").cloned()).unwrap_or_default();
+        let token = sent
+            .query
+            .get("continuation-token")
+            .map(|token| decoded(token));
+        let after = token
+            .or_else(|| sent.query.get("start-after").cloned())
+            .unwrap_or_default();
         let mut found = self.objects.iter().filter(|((bucket, key), _)| {
-            *bucket == sent.bucket && key.starts_with(&sent.key) && (after.is_empty() || *key > after)
+            *bucket == sent.bucket
+                && key.starts_with(&sent.key)
+                && (after.is_empty() || *key > after)
         });
         let page: Vec<_> = found.by_ref().take(self.page.unwrap_or(1000)).collect();
         let more = found.next().map(|_| &page.last().unwrap().0.1);
-        let more = more.map(|key| format!("<NextContinuationToken>{}</NextContinuationToken>", escaped(key)));
+        let more = more.map(|key| {
+            format!(
+                "<NextContinuationToken>{}</NextContinuationToken>",
+                escaped(key)
+            )
+        });
         let contents: Vec<_> = page
             .iter()
             .map(|((_, key), object)| {
@@ -207,12 +294,18 @@ impl Store {
 
 /// A refusal of S3.
 pub(crate) fn refusal(status: u16, code: &str) -> Answer {
-    let (_, headers, body) = xml(&format!("<Error><Code>{code}</Code><Message>S3 says no</Message></Error>"));
+    let (_, headers, body) = xml(&format!(
+        "<Error><Code>{code}</Code><Message>S3 says no</Message></Error>"
+    ));
     (status, headers, body)
 }
 
 pub(super) fn xml(text: &str) -> Answer {
-    (200, vec![("content-type".into(), "application/xml".into())], text.to_owned().into())
+    (
+        200,
+        vec![("content-type".into(), "application/xml".into())],
+        text.to_owned().into(),
+    )
 }
 
 /// What an object keeps of the request that wrote it.
@@ -230,7 +323,11 @@ pub(super) fn kept(sent: &Sent) -> BTreeMap<String, String> {
         "x-amz-tagging-directive",
     ];
     let is_kept = |name: &str| KEPT.contains(&name) || name.starts_with("x-amz-meta-");
-    sent.headers.iter().filter(|(name, _)| is_kept(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    sent.headers
+        .iter()
+        .filter(|(name, _)| is_kept(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 pub(super) fn escaped(key: &str) -> String {
@@ -238,12 +335,18 @@ pub(super) fn escaped(key: &str) -> String {
 }
 
 pub(super) fn between(text: &str, begin: &str, end: &str) -> Vec<String> {
-    text.split(begin).skip(1).filter_map(|rest| Some(rest.split_once(end)?.0.to_owned())).collect()
+    text.split(begin)
+        .skip(1)
+        .filter_map(|rest| Some(rest.split_once(end)?.0.to_owned()))
+        .collect()
 }
 
 /// `bytes=0-9` → 0 and 10, within the object.
 fn bounds(range: &str, size: u64) -> (usize, usize) {
-    let (from, to) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')).unwrap();
+    let (from, to) = range
+        .strip_prefix("bytes=")
+        .and_then(|range| range.split_once('-'))
+        .unwrap();
     let end = (to.parse::<u64>().unwrap() + 1).min(size);
     (from.parse().unwrap(), usize::try_from(end).unwrap())
 }

@@ -32,19 +32,25 @@ pub struct Partial {
     pub(super) bytes: u64,
     /// As text: of a number of 64 bits a state machine keeps 53.
     pub(super) checksum: String,
-    /// Of a move whose file is whole and has its name: how many bytes of it have been read again, and their checksum.
+    /// Of a move whose file is whole and has its name: how many bytes of it have been read again,
+    /// and their checksum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) read: Option<(u64, String)>,
 }
 
 impl Partial {
     pub(super) fn of(etag: Option<&String>, received: Checksum) -> Self {
-        Self { etag: etag.cloned(), bytes: received.bytes, checksum: received.text(), read: None }
+        Self {
+            etag: etag.cloned(),
+            bytes: received.bytes,
+            checksum: received.text(),
+            read: None,
+        }
     }
 }
 
-/// How far a transfer has got in this call, for when it is cut off: what has not got any further in a whole call is not
-/// tried in another one.
+/// How far a transfer has got in this call, for when it is cut off: what has not got any further in
+/// a whole call is not tried in another one.
 #[derive(Debug, Default)]
 pub struct Reached(Mutex<Option<Begin>>);
 

@@ -34,17 +34,24 @@ impl Transfers<'_> {
         begun: Option<Begin>,
         reached: &Reached,
     ) -> Result<Option<Begin>, StepError> {
-        let scratch =
-            self.scratch.as_ref().ok_or_else(|| ErrorName::Internal.because("no place for unfinished files"))?;
+        let scratch = self
+            .scratch
+            .as_ref()
+            .ok_or_else(|| ErrorName::Internal.because("no place for unfinished files"))?;
         let name = scratch_name(key);
         let partial = match begun {
             Some(Begin::Download(partial)) => Some(partial),
             _ => None,
         };
         let received = if entry.size <= PART && partial.is_none() {
-            self.whole((bucket, key), scratch, &name, path).await.map(|(etag, checksum)| (etag, checksum, None))
+            self.whole((bucket, key), scratch, &name, path)
+                .await
+                .map(|(etag, checksum)| (etag, checksum, None))
         } else {
-            match self.in_parts((bucket, key), scratch, &name, partial, path, reached).await {
+            match self
+                .in_parts((bucket, key), scratch, &name, partial, path, reached)
+                .await
+            {
                 Ok(Received::Partly(partial)) => return Ok(Some(Begin::Download(partial))),
                 Ok(Received::All(received)) => Ok(received),
                 Err(error) => Err(error),
@@ -52,7 +59,8 @@ impl Transfers<'_> {
         };
         let (etag, checksum, read) = match received {
             Ok(received) => received,
-            // What is there of a source that is gone tells whether it was moved; it goes at the end.
+            // What is there of a source that is gone tells whether it was moved; it goes at the
+            // end.
             Err(error) if error.name == ErrorName::NotFound => return Err(error),
             Err(error) => {
                 // Where even that fails, the whole directory goes at the end.
@@ -66,7 +74,10 @@ impl Transfers<'_> {
             while let Some(further) = verify::downloaded(root, path, checksum, read).await? {
                 read = further;
                 let again = Some((read.bytes, read.text()));
-                let left = Begin::Download(Partial { read: again, ..Partial::of(etag.as_ref(), checksum) });
+                let left = Begin::Download(Partial {
+                    read: again,
+                    ..Partial::of(etag.as_ref(), checksum)
+                });
                 if self.slice.is_over() {
                     return Ok(Some(left));
                 }
@@ -87,14 +98,39 @@ impl Transfers<'_> {
         path: &str,
     ) -> Result<(Option<String>, Checksum), StepError> {
         tried(|| async {
-            let request = bucket.client.get_object().bucket(&bucket.name).key(key).checksum_mode(ChecksumMode::Enabled);
-            let answer = request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(s3_error)?;
-            let (size, etag) = (answer.content_length.unwrap_or_default().unsigned_abs(), answer.e_tag);
-            let modified = answer.last_modified.and_then(|time| SystemTime::try_from(time).ok());
-            let modified = modified.ok_or_else(|| ErrorName::Internal.because("S3 sent an object without a time"))?;
-            let (below, name, path, durable) = (Arc::clone(scratch), name.to_owned(), path.to_owned(), self.is_move);
+            let request = bucket
+                .client
+                .get_object()
+                .bucket(&bucket.name)
+                .key(key)
+                .checksum_mode(ChecksumMode::Enabled);
+            let answer = request
+                .set_expected_bucket_owner(bucket.owner.clone())
+                .send()
+                .await
+                .map_err(s3_error)?;
+            let (size, etag) = (
+                answer.content_length.unwrap_or_default().unsigned_abs(),
+                answer.e_tag,
+            );
+            let modified = answer
+                .last_modified
+                .and_then(|time| SystemTime::try_from(time).ok());
+            let modified = modified
+                .ok_or_else(|| ErrorName::Internal.because("S3 sent an object without a time"))?;
+            let (below, name, path, durable) = (
+                Arc::clone(scratch),
+                name.to_owned(),
+                path.to_owned(),
+                self.is_move,
+            );
             if size <= CHUNK {
-                let bytes = answer.body.collect().await.map_err(|error| broken(&error))?.into_bytes();
+                let bytes = answer
+                    .body
+                    .collect()
+                    .await
+                    .map_err(|error| broken(&error))?
+                    .into_bytes();
                 check(bytes.len() as u64, size)?;
                 return blocking(move || {
                     let file = below.create(&name)?;
@@ -129,18 +165,30 @@ impl Transfers<'_> {
         let (below, called) = (Arc::clone(scratch), name.to_owned());
         let partial = partial.filter(|partial| partial.etag == head.etag);
         let of = |text: &str, bytes| Checksum::parse(algorithm, text, bytes);
-        let before = partial.as_ref().and_then(|partial| of(&partial.checksum, partial.bytes));
-        let again = partial.and_then(|partial| partial.read).and_then(|(bytes, text)| of(&text, bytes));
+        let before = partial
+            .as_ref()
+            .and_then(|partial| of(&partial.checksum, partial.bytes));
+        let again = partial
+            .and_then(|partial| partial.read)
+            .and_then(|(bytes, text)| of(&text, bytes));
         if let (Some(received), Some(read)) = (before, again) {
             return Ok(Received::All((head.etag, received, Some(read))));
         }
         let goes_on = before.is_some();
-        let (file, goes_on) = blocking(move || match if goes_on { below.reopen(&called)? } else { None } {
-            Some(file) => Ok((file, true)),
-            None => Ok((below.create(&called)?, false)),
+        let (file, goes_on) = blocking(move || {
+            match if goes_on {
+                below.reopen(&called)?
+            } else {
+                None
+            } {
+                Some(file) => Ok((file, true)),
+                None => Ok((below.create(&called)?, false)),
+            }
         })
         .await?;
-        let mut received = before.filter(|_| goes_on).unwrap_or(Checksum::empty(algorithm));
+        let mut received = before
+            .filter(|_| goes_on)
+            .unwrap_or(Checksum::empty(algorithm));
         let file = Arc::new(file);
         // In order, so that what has come is always a beginning.
         let mut running = FuturesOrdered::new();
@@ -151,9 +199,14 @@ impl Transfers<'_> {
                 running.push_back(part((bucket, key), &head, &file, at, length, algorithm));
                 next += length;
             }
-            let Some(part) = running.next().await else { break };
+            let Some(part) = running.next().await else {
+                break;
+            };
             received = received.then(part?);
-            reached.note(Some(Begin::Download(Partial::of(head.etag.as_ref(), received))));
+            reached.note(Some(Begin::Download(Partial::of(
+                head.etag.as_ref(),
+                received,
+            ))));
         }
         if received.bytes < head.size {
             return Ok(Received::Partly(Partial::of(head.etag.as_ref(), received)));
@@ -166,7 +219,12 @@ impl Transfers<'_> {
                 expected.map(|expected| expected.text()).unwrap_or_default()
             )));
         }
-        let (below, name, path, durable) = (Arc::clone(scratch), name.to_owned(), path.to_owned(), self.is_move);
+        let (below, name, path, durable) = (
+            Arc::clone(scratch),
+            name.to_owned(),
+            path.to_owned(),
+            self.is_move,
+        );
         blocking(move || below.publish(&name, &path, head.modified, durable)).await?;
         Ok(Received::All((head.etag.clone(), received, None)))
     }
@@ -178,10 +236,22 @@ impl Transfers<'_> {
         key: &str,
         etag: Option<String>,
     ) -> Result<(), StepError> {
-        let request = bucket.client.delete_object().bucket(&bucket.name).key(key).set_if_match(etag);
-        match request.set_expected_bucket_owner(bucket.owner.clone()).send().await.map_err(s3_error) {
+        let request = bucket
+            .client
+            .delete_object()
+            .bucket(&bucket.name)
+            .key(key)
+            .set_if_match(etag);
+        match request
+            .set_expected_bucket_owner(bucket.owner.clone())
+            .send()
+            .await
+            .map_err(s3_error)
+        {
             Err(error) if error.has_code("PreconditionFailed") => Err(StepError {
-                message: "it was changed after it had been copied, so it was kept; run the move again".into(),
+                message:
+                    "it was changed after it had been copied, so it was kept; run the move again"
+                        .into(),
                 ..error
             }),
             Err(error) if error.name == ErrorName::NotFound => Ok(()),
@@ -205,9 +275,17 @@ async fn part(
     algorithm: CrcAlgorithm,
 ) -> Result<Checksum, StepError> {
     tried(|| async {
-        let request = bucket.client.get_object().bucket(&bucket.name).key(key).set_if_match(head.etag.clone());
+        let request = bucket
+            .client
+            .get_object()
+            .bucket(&bucket.name)
+            .key(key)
+            .set_if_match(head.etag.clone());
         let request = request.range(format!("bytes={at}-{}", at + length - 1));
-        let answer = request.set_expected_bucket_owner(bucket.owner.clone()).send().await;
+        let answer = request
+            .set_expected_bucket_owner(bucket.owner.clone())
+            .send()
+            .await;
         let answer = answer.map_err(changed)?;
         receive(answer.body, file, at, length, algorithm).await
     })
@@ -218,9 +296,10 @@ async fn part(
 pub(super) fn changed(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
     match s3_error(error) {
         // And no other conflict: an archived object is one too, which another run would not mend.
-        error if error.has_code("PreconditionFailed") => {
-            StepError { message: "the object was changed while it was copied; run it again".into(), ..error }
-        }
+        error if error.has_code("PreconditionFailed") => StepError {
+            message: "the object was changed while it was copied; run it again".into(),
+            ..error
+        },
         error => error,
     }
 }
@@ -236,11 +315,19 @@ async fn receive(
     let mut checksum = Checksum::empty(algorithm);
     let mut chunk = BytesMut::new();
     loop {
-        let piece = body.next().await.transpose().map_err(|error| broken(&error))?;
+        let piece = body
+            .next()
+            .await
+            .transpose()
+            .map_err(|error| broken(&error))?;
         let is_last = piece.is_none();
         chunk.extend_from_slice(&piece.unwrap_or_default());
         if chunk.len() as u64 >= CHUNK || is_last && !chunk.is_empty() {
-            let (file, bytes, place) = (Arc::clone(file), chunk.split().freeze(), at + checksum.bytes);
+            let (file, bytes, place) = (
+                Arc::clone(file),
+                chunk.split().freeze(),
+                at + checksum.bytes,
+            );
             checksum = checksum.then(
                 blocking(move || {
                     written(&file, &bytes, place)?;
@@ -257,19 +344,27 @@ async fn receive(
 }
 
 fn written(file: &File, bytes: &Bytes, at: u64) -> Result<(), StepError> {
-    file.write_all_at(bytes, at).map_err(|error| crate::local::failed("write", "", &error))
+    file.write_all_at(bytes, at)
+        .map_err(|error| crate::local::failed("write", "", &error))
 }
 
 pub(super) fn check(bytes: u64, expected: u64) -> Result<(), StepError> {
     if bytes == expected {
         return Ok(());
     }
-    Err(ErrorName::TimedOut.because(format!("only {bytes} of {expected} bytes came; run it again")))
+    Err(ErrorName::TimedOut.because(format!(
+        "only {bytes} of {expected} bytes came; run it again"
+    )))
 }
 
 pub(super) fn broken(error: &dyn std::error::Error) -> StepError {
-    let cause = std::iter::successors(Some(error), |error| error.source()).last().map(ToString::to_string);
-    ErrorName::TimedOut.because(format!("the object broke off on its way: {}; run it again", cause.unwrap_or_default()))
+    let cause = std::iter::successors(Some(error), |error| error.source())
+        .last()
+        .map(ToString::to_string);
+    ErrorName::TimedOut.because(format!(
+        "the object broke off on its way: {}; run it again",
+        cause.unwrap_or_default()
+    ))
 }
 
 /// What an unfinished file is called: a key may be longer than a name can be.

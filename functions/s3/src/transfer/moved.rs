@@ -13,19 +13,28 @@ use crate::listing::Entry;
 use crate::multipart::aborted;
 
 impl Transfers<'_> {
-    /// Whether an earlier call has moved what this one is to go on with: the source is gone, the destination is as
-    /// large as the source was, and what was unfinished is not there any more.
+    /// Whether an earlier call has moved what this one is to go on with: the source is gone, the
+    /// destination is as large as the source was, and what was unfinished is not there any more.
     ///
     /// # Errors
     /// Why it cannot be told.
-    pub(super) async fn has_moved(&self, entry: &Entry, name: &str, begun: &Begin) -> Result<bool, StepError> {
+    pub(super) async fn has_moved(
+        &self,
+        entry: &Entry,
+        name: &str,
+        begun: &Begin,
+    ) -> Result<bool, StepError> {
         let (from, to) = (self.source.path(&entry.key), self.destination.path(name));
-        if self.source.size(&from).await?.is_some() || self.destination.size(&to).await? != Some(entry.size) {
+        if self.source.size(&from).await?.is_some()
+            || self.destination.size(&to).await? != Some(entry.size)
+        {
             return Ok(false);
         }
         match (begun, &self.destination, &self.scratch) {
             (Begin::Upload(begun), End::S3 { bucket, .. }, _) => {
-                aborted(bucket, &to, &begun.upload_id).await.map(|was_there| !was_there)
+                aborted(bucket, &to, &begun.upload_id)
+                    .await
+                    .map(|was_there| !was_there)
             }
             (Begin::Download(_), End::Local { .. }, Some(scratch)) => {
                 let (scratch, name) = (Arc::clone(scratch), scratch_name(&from));

@@ -51,14 +51,27 @@ impl Transfers<'_> {
         of: &'b str,
     ) -> Upload<'b> {
         let (bucket, key) = to;
-        let (attributes, session_arn, slice) = (&self.attributes, self.ctx.session_arn(), &self.slice);
-        Upload { bucket, key, attributes, size, part_size, of, session_arn, slice }
+        let (attributes, session_arn, slice) =
+            (&self.attributes, self.ctx.session_arn(), &self.slice);
+        Upload {
+            bucket,
+            key,
+            attributes,
+            size,
+            part_size,
+            of,
+            session_arn,
+            slice,
+        }
     }
 
     /// Room for a part that is held in memory whole.
     pub(super) async fn room(&self, bytes: u64) -> Result<SemaphorePermit<'_>, StepError> {
         let units = bytes.div_ceil(multipart::PART).clamp(1, MEMORY as u64);
-        let room = self.memory.acquire_many(u32::try_from(units).unwrap_or(1)).await;
+        let room = self
+            .memory
+            .acquire_many(u32::try_from(units).unwrap_or(1))
+            .await;
         room.map_err(|_| ErrorName::Internal.because("the memory's semaphore is closed"))
     }
 }

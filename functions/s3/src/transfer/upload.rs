@@ -29,7 +29,9 @@ impl Transfers<'_> {
         let (opened, bytes) = blocking(move || {
             let opened = below.open_file(&file)?;
             let small = opened.stat.size <= CHUNK;
-            let bytes = small.then(|| opened.piece(0, opened.stat.size)).transpose()?;
+            let bytes = small
+                .then(|| opened.piece(0, opened.stat.size))
+                .transpose()?;
             Ok((opened, bytes))
         })
         .await?;
@@ -42,7 +44,10 @@ impl Transfers<'_> {
             self.put(&opened, bytes, path, (bucket, key)).await?;
             None
         } else {
-            match self.put_parts(&opened, path, (bucket, key), begun, reached).await? {
+            match self
+                .put_parts(&opened, path, (bucket, key), begun, reached)
+                .await?
+            {
                 Uploaded::All(sent) => sent,
                 Uploaded::Partly(begun) => return Ok(Some(Begin::Upload(begun))),
             }
@@ -55,7 +60,8 @@ impl Transfers<'_> {
                 if below.open_file(&file)?.stat == stat {
                     return below.remove_file(&file);
                 }
-                Err(ErrorName::Conflict.because("the file was changed after it had been copied, so it was kept"))
+                Err(ErrorName::Conflict
+                    .because("the file was changed after it had been copied, so it was kept"))
             })
             .await?;
         }
@@ -69,7 +75,12 @@ impl Transfers<'_> {
         path: &str,
         (bucket, key): (&Bucket, &str),
     ) -> Result<(), StepError> {
-        let request = bucket.client.put_object().bucket(&bucket.name).key(key).set_content_type(content_type(path));
+        let request = bucket
+            .client
+            .put_object()
+            .bucket(&bucket.name)
+            .key(key)
+            .set_content_type(content_type(path));
         let request = request
             .set_storage_class(self.attributes.storage_class.clone())
             .set_server_side_encryption(self.attributes.encryption.clone())
@@ -77,9 +88,13 @@ impl Transfers<'_> {
             .set_expected_bucket_owner(bucket.owner.clone());
         let request = if let Some(bytes) = bytes {
             let checksum = Checksum::of(CrcAlgorithm::Crc64Nvme, &bytes);
-            request.checksum_crc64_nvme(checksum.text()).body(ByteStream::from(bytes))
+            request
+                .checksum_crc64_nvme(checksum.text())
+                .body(ByteStream::from(bytes))
         } else {
-            request.checksum_algorithm(ChecksumAlgorithm::Crc64Nvme).body(opened.stream(0, opened.stat.size))
+            request
+                .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
+                .body(opened.stream(0, opened.stat.size))
         };
         // The checksum is signed, so the body need not be hashed once more.
         let sent = request.customize().disable_payload_signing().send().await;
@@ -99,21 +114,43 @@ impl Transfers<'_> {
         let of = format!("{} {:?} {}", size, opened.stat.modified, opened.stat.inode);
         let part_size = multipart::part_size(size, PART);
         let upload = self.in_parts_to((bucket, key), size, part_size, &of);
-        let create = async { Ok(bucket.client.create_multipart_upload().set_content_type(content_type(path))) };
-        let part = |Part { upload_id, number, at, length }: Part| async move {
-            let request = bucket.client.upload_part().bucket(&bucket.name).key(key).upload_id(upload_id);
-            let request = request.part_number(number).checksum_algorithm(ChecksumAlgorithm::Crc64Nvme);
+        let create = async {
+            Ok(bucket
+                .client
+                .create_multipart_upload()
+                .set_content_type(content_type(path)))
+        };
+        let part = |Part {
+                        upload_id,
+                        number,
+                        at,
+                        length,
+                    }: Part| async move {
+            let request = bucket
+                .client
+                .upload_part()
+                .bucket(&bucket.name)
+                .key(key)
+                .upload_id(upload_id);
+            let request = request
+                .part_number(number)
+                .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme);
             let request = request.set_expected_bucket_owner(bucket.owner.clone());
             let answer = request.body(opened.stream(at, length)).send().await;
             let answer = answer.map_err(|error| opened.failure(error))?;
-            let completed = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag);
-            Ok(completed.set_checksum_crc64_nvme(answer.checksum_crc64_nvme).build())
+            let completed = CompletedPart::builder()
+                .part_number(number)
+                .set_e_tag(answer.e_tag);
+            Ok(completed
+                .set_checksum_crc64_nvme(answer.checksum_crc64_nvme)
+                .build())
         };
         Box::pin(upload.run(begun, reached, create, part)).await
     }
 }
 
-/// What browsers are told that an object is, by its name; what S3 says by itself where the name does not tell.
+/// What browsers are told that an object is, by its name; what S3 says by itself where the name
+/// does not tell.
 fn content_type(path: &str) -> Option<String> {
     let name = path.rsplit('/').next().unwrap_or(path);
     mime_guess::from_path(name).first_raw().map(str::to_owned)

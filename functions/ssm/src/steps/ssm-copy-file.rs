@@ -21,24 +21,26 @@ const LONGEST_PATH: usize = 4096;
 
 /// Copy a file to any number of nodes through S3 and check it there.
 ///
-/// The file is an object of the account, or text given here. Nodes are told by Run Command to fetch it by a link that
-/// lives 15 minutes, which opens this one object; the credentials of the nodes are not used. On the node the file is
-/// written under a private name beside its destination, its size and SHA-256 are checked, its owner and mode are set,
-/// and only then does it get its name, in the place of what was there. A node that cannot get or check it keeps what it
-/// had, and fails with exit code 125 and the reason. Linux and macOS need `curl`, `wget` or `python3`, and the
+/// The file is an object of the account, or text given here. Nodes are told by Run Command to fetch
+/// it by a link that lives 15 minutes, which opens this one object; the credentials of the nodes
+/// are not used. On the node the file is written under a private name beside its destination, its
+/// size and SHA-256 are checked, its owner and mode are set, and only then does it get its name, in
+/// the place of what was there. A node that cannot get or check it keeps what it had, and fails
+/// with exit code 125 and the reason. Linux and macOS need `curl`, `wget` or `python3`, and the
 /// directory must be there.
 ///
-/// Text goes through `bucket`, or through Stepward's own artifacts bucket, and the object is removed when all nodes are
-/// over, also when the step fails or is stopped; after an error that is tried again it stays for the next call. One
-/// that cannot be removed is a line of the log and no failure. An object of the account is read once for its SHA-256,
-/// unless S3 has one of the whole object. Its bucket must be in the Region that the step works in.
+/// Text goes through `bucket`, or through Stepward's own artifacts bucket, and the object is
+/// removed when all nodes are over, also when the step fails or is stopped; after an error that is
+/// tried again it stays for the next call. One that cannot be removed is a line of the log and no
+/// failure. An object of the account is read once for its SHA-256, unless S3 has one of the whole
+/// object. Its bucket must be in the Region that the step works in.
 ///
-/// Batches, concurrency, repeated calls and the output are those of `ssm-run-command`; as links are short-lived, a
-/// batch has no more nodes than begin at once.
+/// Batches, concurrency, repeated calls and the output are those of `ssm-run-command`; as links are
+/// short-lived, a batch has no more nodes than begin at once.
 ///
-/// Proven on the local cloud, whose nodes are directories of one machine, through a bucket of the account and from one.
-/// That what is sent puts the right file in place, or none, is proven by running it with `sh`; what PowerShell is sent
-/// was not run.
+/// Proven on the local cloud, whose nodes are directories of one machine, through a bucket of the
+/// account and from one. That what is sent puts the right file in place, or none, is proven by
+/// running it with `sh`; what PowerShell is sent was not run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct CopyFile(Merged<Own, Rollout>);
 
@@ -52,7 +54,8 @@ struct Own {
     content: Option<String>,
     /// The file's whole path on the nodes: from `/`, or with powershell from a drive.
     destination: String,
-    /// Its permissions, as in `0644`; without it only its owner may read and write it (`0600`). Not with powershell.
+    /// Its permissions, as in `0644`; without it only its owner may read and write it (`0600`). Not
+    /// with powershell.
     mode: Option<String>,
     /// Its owner, as in `app` or `app:www`; without it the agent's user, root. Not with powershell.
     owner: Option<String>,
@@ -69,18 +72,35 @@ impl CopyFile {
     fn origin(&self) -> Origin {
         let Merged(own, _) = &self.0;
         if let Some((bucket, key)) = own.source.as_deref().and_then(place) {
-            return Origin::Object { bucket: bucket.to_owned(), key: key.to_owned() };
+            return Origin::Object {
+                bucket: bucket.to_owned(),
+                key: key.to_owned(),
+            };
         }
-        Origin::Content { content: own.content.clone().unwrap_or_default().into_bytes(), bucket: own.bucket.clone() }
+        Origin::Content {
+            content: own.content.clone().unwrap_or_default().into_bytes(),
+            bucket: own.bucket.clone(),
+        }
     }
 
     fn file(&self) -> File<impl Fn(&Fetch<'_>) -> String + Send + Sync> {
-        let Merged(Own { destination, mode, owner, .. }, rollout) = &self.0;
+        let Merged(
+            Own {
+                destination,
+                mode,
+                owner,
+                ..
+            },
+            rollout,
+        ) = &self.0;
         let on_node = |fetch: &Fetch<'_>| match rollout.shell {
             Shell::Bash => deliver::sh_copy(fetch, destination, mode.as_deref(), owner.as_deref()),
             Shell::Powershell => deliver::powershell_copy(fetch, destination),
         };
-        File { origin: self.origin(), on_node }
+        File {
+            origin: self.origin(),
+            on_node,
+        }
     }
 
     fn check_destination(&self) -> Result<(), StepError> {
@@ -93,16 +113,29 @@ impl CopyFile {
                 (drive || path.starts_with(r"\\")) && !path.ends_with('\\')
             }
         };
-        require(is_whole && path.len() <= LONGEST_PATH && !path.contains('\0'), || {
-            format!("destination: {path:?} is not the whole path of a file, as in /etc/app.conf or C:\\app\\app.conf")
-        })?;
+        require(
+            is_whole && path.len() <= LONGEST_PATH && !path.contains('\0'),
+            || {
+                format!(
+                    "destination: {path:?} is not the whole path of a file, as in /etc/app.conf or C:\\app\\app.conf"
+                )
+            },
+        )?;
         let mode = own.mode.as_deref();
-        let is_mode = |mode: &str| (3..=4).contains(&mode.len()) && mode.bytes().all(|b| (b'0'..=b'7').contains(&b));
-        require(mode.is_none_or(is_mode), || format!("mode: {mode:?} is not three or four octal digits, as in 0644"))?;
+        let is_mode = |mode: &str| {
+            (3..=4).contains(&mode.len()) && mode.bytes().all(|b| (b'0'..=b'7').contains(&b))
+        };
+        require(mode.is_none_or(is_mode), || {
+            format!("mode: {mode:?} is not three or four octal digits, as in 0644")
+        })?;
         let legal = |b: u8| b.is_ascii_alphanumeric() || b"_.:-".contains(&b);
-        let is_owner = |owner: &str| !owner.is_empty() && !owner.starts_with(['-', ':']) && owner.bytes().all(legal);
+        let is_owner = |owner: &str| {
+            !owner.is_empty() && !owner.starts_with(['-', ':']) && owner.bytes().all(legal)
+        };
         let owner = own.owner.as_deref();
-        require(owner.is_none_or(is_owner), || format!("owner: {owner:?} is not a user, or user:group"))?;
+        require(owner.is_none_or(is_owner), || {
+            format!("owner: {owner:?} is not a user, or user:group")
+        })?;
         let has_neither = mode.is_none() && owner.is_none();
         require(rollout.shell == Shell::Bash || has_neither, || {
             "mode and owner are for Linux and macOS; on Windows the file has the permissions of its directory".into()
@@ -139,13 +172,25 @@ impl Step for CopyFile {
     type Output = CommandResults;
 
     fn validate(&self) -> Result<(), StepError> {
-        let Merged(Own { source, content, bucket, .. }, _) = &self.0;
+        let Merged(
+            Own {
+                source,
+                content,
+                bucket,
+                ..
+            },
+            _,
+        ) = &self.0;
         require(source.is_some() != content.is_some(), || {
             "give source, an object of the account, or content, the text itself; one of them".into()
         })?;
         if let Some(source) = source {
-            require(place(source).is_some(), || format!("source: {source:?} is no object, as in s3://bucket/key"))?;
-            require(bucket.is_none(), || "bucket is for content; source has a bucket of its own".into())?;
+            require(place(source).is_some(), || {
+                format!("source: {source:?} is no object, as in s3://bucket/key")
+            })?;
+            require(bucket.is_none(), || {
+                "bucket is for content; source has a bucket of its own".into()
+            })?;
         }
         bucket::check("bucket", bucket.as_deref())?;
         self.check_destination()?;
@@ -156,7 +201,11 @@ impl Step for CopyFile {
         self.plan().permissions().and(self.origin().permissions())
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<CommandResults>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<CommandResults>, StepError> {
         engine::run(&self.plan(), &self.file(), ctx, resume.as_ref()).await
     }
 
@@ -177,9 +226,15 @@ mod tests {
     use super::*;
     use crate::testing::{self, Bucket, Fake, IDS, bucket, nodes, ran, resumed};
 
-    #[expect(clippy::needless_pass_by_value, reason = "it is always written in place")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "it is always written in place"
+    )]
     fn step(more: Value) -> CopyFile {
-        testing::with(json!({ "instance_ids": IDS, "content": "hello", "destination": "/etc/motd" }), &more)
+        testing::with(
+            json!({ "instance_ids": IDS, "content": "hello", "destination": "/etc/motd" }),
+            &more,
+        )
     }
 
     /// A context with Stepward's artifacts bucket, and the account's buckets.
@@ -196,7 +251,10 @@ mod tests {
         let step = step(json!({ "mode": "0644", "owner": "app:www" }));
         let answer = step.run(&ctx, None).await.unwrap();
         let (key, content) = own.lock().kept.clone().into_iter().next().unwrap();
-        assert!(key.starts_with("artifacts/executions/acme/execution-1/step-1/-/.scratch/"), "{key}");
+        assert!(
+            key.starts_with("artifacts/executions/acme/execution-1/step-1/-/.scratch/"),
+            "{key}"
+        );
         assert_eq!(content, b"hello");
         let sent = fake.lock().commands[0].clone();
         for part in [
@@ -210,12 +268,18 @@ mod tests {
         ] {
             assert!(sent.text().contains(part), "{part}: {}", sent.text());
         }
-        // Neither the log nor what goes to the next call has the link, or what tells of the content.
+        // Neither the log nor what goes to the next call has the link, or what tells of the
+        // content.
         let resume = resumed(answer);
         let kept = serde_json::to_string(&resume).unwrap() + &log(&ctx).join("");
         assert!(!kept.contains("X-Amz") && !kept.contains("http"), "{kept}");
-        assert!(!kept.contains(&sha256("hello")) && !kept.contains("digest"), "{kept}");
-        let Progress::Done(ran) = step.run(&ctx, Some(resume)).await.unwrap() else { panic!("not done") };
+        assert!(
+            !kept.contains(&sha256("hello")) && !kept.contains("digest"),
+            "{kept}"
+        );
+        let Progress::Done(ran) = step.run(&ctx, Some(resume)).await.unwrap() else {
+            panic!("not done")
+        };
         assert_eq!(ran.succeeded, 2);
         assert_eq!((own.counts(), account.counts()), ((1, 0, 0), (0, 0, 0)));
     }
@@ -224,41 +288,68 @@ mod tests {
     async fn done_through_the_accounts_bucket_touches_no_other() {
         let (fake, own, account) = (Fake::default(), Bucket::default(), Bucket::default());
         let ctx = context(&fake, &own, &account);
-        ran(&step(json!({ "bucket": "files" })), &ctx).await.unwrap();
+        ran(&step(json!({ "bucket": "files" })), &ctx)
+            .await
+            .unwrap();
         assert_eq!((own.counts(), account.counts()), ((0, 0, 0), (1, 0, 0)));
         assert!(fake.lock().commands[0].text().contains("stepward/scratch/"));
         // It is written and removed only where the bucket is the account's.
-        assert_eq!(account.lock().owners, vec![Some("222222222222".to_owned()); 2]);
+        assert_eq!(
+            account.lock().owners,
+            vec![Some("222222222222".to_owned()); 2]
+        );
     }
 
     #[tokio::test]
     async fn done_with_an_object_reads_it_once_and_leaves_it() {
         let (fake, account) = (Fake::default(), Bucket::default());
-        account.lock().kept.insert("releases/app {{1}}.conf".into(), b"hello".to_vec());
+        account
+            .lock()
+            .kept
+            .insert("releases/app {{1}}.conf".into(), b"hello".to_vec());
         let ctx = context(&fake, &Bucket::default(), &account);
-        let step = step(json!({ "content": null, "source": "s3://releases/app {{1}}.conf", "concurrency": 1 }));
+        let step = step(
+            json!({ "content": null, "source": "s3://releases/app {{1}}.conf", "concurrency": 1 }),
+        );
         ran(&step, &ctx).await.unwrap();
         let ssm = fake.lock();
         assert_eq!((ssm.commands.len(), account.counts()), (2, (0, 1, 1)));
         for sent in &ssm.commands {
-            assert!(sent.text().contains(&sha256("hello")) && !sent.text().contains("{{"), "{}", sent.text());
+            assert!(
+                sent.text().contains(&sha256("hello")) && !sent.text().contains("{{"),
+                "{}",
+                sent.text()
+            );
         }
     }
 
     #[tokio::test]
     async fn done_with_an_object_whose_checksum_s3_has_does_not_read_it() {
         let (fake, account) = (Fake::default(), Bucket::default());
-        account.lock().kept.insert("releases/app".into(), b"hello".to_vec());
+        account
+            .lock()
+            .kept
+            .insert("releases/app".into(), b"hello".to_vec());
         // Of "hello".
         account.lock().checksum = Some("LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=".into());
         let ctx = context(&fake, &Bucket::default(), &account);
-        ran(&step(json!({ "content": null, "source": "s3://releases/app" })), &ctx).await.unwrap();
+        ran(
+            &step(json!({ "content": null, "source": "s3://releases/app" })),
+            &ctx,
+        )
+        .await
+        .unwrap();
         assert_eq!(account.lock().gets, 0);
         assert!(fake.lock().commands[0].text().contains(&sha256("hello")));
         // One of parts is none of the content.
         account.lock().checksum = Some("LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=-2".into());
         let ctx = context(&Fake::default(), &Bucket::default(), &account);
-        ran(&step(json!({ "content": null, "source": "s3://releases/app" })), &ctx).await.unwrap();
+        ran(
+            &step(json!({ "content": null, "source": "s3://releases/app" })),
+            &ctx,
+        )
+        .await
+        .unwrap();
         assert_eq!(account.lock().gets, 1);
     }
 
@@ -286,8 +377,16 @@ mod tests {
     async fn not_found_is_an_object_that_is_not_there() {
         let (fake, account) = (Fake::default(), Bucket::default());
         let ctx = context(&fake, &Bucket::default(), &account);
-        let error = ran(&step(json!({ "content": null, "source": "s3://releases/app" })), &ctx).await.unwrap_err();
-        assert_eq!((error.name, fake.calls("SendCommand")), (ErrorName::NotFound, 0));
+        let error = ran(
+            &step(json!({ "content": null, "source": "s3://releases/app" })),
+            &ctx,
+        )
+        .await
+        .unwrap_err();
+        assert_eq!(
+            (error.name, fake.calls("SendCommand")),
+            (ErrorName::NotFound, 0)
+        );
         assert!(error.message.contains("s3://releases/app"), "{error}");
     }
 
@@ -298,15 +397,27 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
-        step(json!({ "mode": "0644", "owner": "app:www" })).validate().unwrap();
-        step(json!({ "shell": "powershell", "destination": r"C:\app\x" })).validate().unwrap();
-        step(json!({ "shell": "powershell", "destination": r"\\server\share\x" })).validate().unwrap();
+        step(json!({ "mode": "0644", "owner": "app:www" }))
+            .validate()
+            .unwrap();
+        step(json!({ "shell": "powershell", "destination": r"C:\app\x" }))
+            .validate()
+            .unwrap();
+        step(json!({ "shell": "powershell", "destination": r"\\server\share\x" }))
+            .validate()
+            .unwrap();
         for (wrong, named) in [
             (json!({ "source": "s3://bucket/key" }), "one of them"),
             (json!({ "content": null }), "one of them"),
             (json!({ "content": null, "source": "bucket/key" }), "source"),
-            (json!({ "content": null, "source": "s3://bucket/dir/" }), "source"),
-            (json!({ "content": null, "source": "s3://bucket/key", "bucket": "files" }), "bucket is for content"),
+            (
+                json!({ "content": null, "source": "s3://bucket/dir/" }),
+                "source",
+            ),
+            (
+                json!({ "content": null, "source": "s3://bucket/key", "bucket": "files" }),
+                "bucket is for content",
+            ),
             (json!({ "bucket": "Files" }), "bucket"),
             (json!({ "destination": "etc/motd" }), "destination"),
             (json!({ "destination": "/etc/" }), "destination"),
@@ -316,7 +427,10 @@ mod tests {
             (json!({ "owner": "-R" }), "owner"),
             (json!({ "owner": "a b" }), "owner"),
             (json!({ "shell": "powershell" }), "destination"),
-            (json!({ "shell": "powershell", "destination": r"C:\x", "mode": "0644" }), "mode and owner"),
+            (
+                json!({ "shell": "powershell", "destination": r"C:\x", "mode": "0644" }),
+                "mode and owner",
+            ),
             (json!({ "instance_ids": [] }), "instance_ids"),
         ] {
             let error = step(wrong.clone()).validate().unwrap_err();
@@ -337,7 +451,12 @@ mod tests {
         let (fake, own) = (Fake::default(), Bucket::default());
         let ctx = context(&fake, &own, &Bucket::default());
         ran(&step(json!({ "concurrency": 1 })), &ctx).await.unwrap();
-        let sizes: Vec<_> = fake.lock().commands.iter().map(|sent| (sent.ids.len(), sent.concurrency)).collect();
+        let sizes: Vec<_> = fake
+            .lock()
+            .commands
+            .iter()
+            .map(|sent| (sent.ids.len(), sent.concurrency))
+            .collect();
         assert_eq!((sizes, own.lock().puts), (vec![(1, 1), (1, 1)], 2));
     }
 
@@ -350,7 +469,9 @@ mod tests {
         let error = ran(&step(json!({})), &ctx).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert_eq!(own.counts(), (1, 0, 0));
-        let ran = ran(&step(json!({ "fail_on_error": false })), &ctx).await.unwrap();
+        let ran = ran(&step(json!({ "fail_on_error": false })), &ctx)
+            .await
+            .unwrap();
         assert_eq!(ran.nodes[IDS[1]].status, Status::Offline);
     }
 
@@ -359,7 +480,8 @@ mod tests {
 
     impl Directory {
         fn new(name: &str) -> Self {
-            let dir = std::env::temp_dir().join(format!("stepward-copy-{name}-{}", std::process::id()));
+            let dir =
+                std::env::temp_dir().join(format!("stepward-copy-{name}-{}", std::process::id()));
             std::fs::create_dir_all(&dir).unwrap();
             Self(dir)
         }
@@ -372,20 +494,39 @@ mod tests {
     }
 
     const IDLE: [(&str, &str); 3] = [
-        ("ssm:GetCommandInvocation", "Only long outputs are asked for again, and a copy has none."),
-        ("ssm:CancelCommand", "Only a job that is stopped, and errors in several batches, cancel commands."),
-        ("kms:Decrypt", "Nothing is encrypted with a key of the account here."),
+        (
+            "ssm:GetCommandInvocation",
+            "Only long outputs are asked for again, and a copy has none.",
+        ),
+        (
+            "ssm:CancelCommand",
+            "Only a job that is stopped, and errors in several batches, cancel commands.",
+        ),
+        (
+            "kms:Decrypt",
+            "Nothing is encrypted with a key of the account here.",
+        ),
     ];
 
-    const REMOVES: (&str, &str) =
-        ("s3:DeleteObject", "An object that cannot be removed is a line of the log: the file is on all nodes.");
+    const REMOVES: (&str, &str) = (
+        "s3:DeleteObject",
+        "An object that cannot be removed is a line of the log: the file is on all nodes.",
+    );
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
         let dir = Directory::new("content");
-        let idle =
-            [&IDLE[..], &[("kms:GenerateDataKey", "Nothing is encrypted with a key of the account here."), REMOVES]]
-                .concat();
+        let idle = [
+            &IDLE[..],
+            &[
+                (
+                    "kms:GenerateDataKey",
+                    "Nothing is encrypted with a key of the account here.",
+                ),
+                REMOVES,
+            ],
+        ]
+        .concat();
         prove::<CopyFile>(&idle, async |scene| {
             json!({
                 "instance_ids": nodes(scene).await,
@@ -401,10 +542,18 @@ mod tests {
     fn permissions_for_an_object_are_those_too() {
         const OWN: &str = "The object is the account's own and stays.";
         let dir = Directory::new("object");
-        let own = [("s3:PutObject", OWN), ("s3:DeleteObject", OWN), ("kms:GenerateDataKey", OWN)];
+        let own = [
+            ("s3:PutObject", OWN),
+            ("s3:DeleteObject", OWN),
+            ("kms:GenerateDataKey", OWN),
+        ];
         prove::<CopyFile>(&[&IDLE[..], &own].concat(), async |scene| {
             let bucket = bucket(scene).await;
-            let put = scene.client(aws_sdk_s3::Client::new).put_object().bucket(&bucket).key("file");
+            let put = scene
+                .client(aws_sdk_s3::Client::new)
+                .put_object()
+                .bucket(&bucket)
+                .key("file");
             put.body(b"hello".to_vec().into()).send().await.unwrap();
             json!({
                 "instance_ids": nodes(scene).await,

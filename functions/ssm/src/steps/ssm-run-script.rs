@@ -14,10 +14,12 @@ use stepward::model::bucket;
 use stepward::model::input::{List, require};
 use stepward::model::merged::Merged;
 use stepward::node::CommandResults;
-use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError, node::shell};
+use stepward::{
+    Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError, node::shell,
+};
 
-/// How long all arguments together may be, in bytes, and how many: they go with the command, where a quote takes five
-/// bytes, and which SSM limits to 64 KB.
+/// How long all arguments together may be, in bytes, and how many: they go with the command, where
+/// a quote takes five bytes, and which SSM limits to 64 KB.
 const LONGEST_ARGS: usize = 10 * 1024;
 const MOST_ARGS: usize = 100;
 /// Windows PowerShell reads a file without it in an old code page.
@@ -25,19 +27,22 @@ const UTF8: char = '\u{feff}';
 
 /// Run a script on any number of nodes with SSM Run Command and wait for all results.
 ///
-/// The script goes through S3 as with `ssm-copy-file`: nodes fetch it by a link that lives 15 minutes into a private
-/// directory, check its size and SHA-256, run it with the arguments, and remove it. The script's exit code is the
-/// node's; a node that could not get or check it fails with 125 and the reason. The object is removed when all nodes
-/// are over, also when the step fails or is stopped; after an error that is tried again it stays for the next call. One
-/// that cannot be removed is a line of the log and no failure.
+/// The script goes through S3 as with `ssm-copy-file`: nodes fetch it by a link that lives 15
+/// minutes into a private directory, check its size and SHA-256, run it with the arguments, and
+/// remove it. The script's exit code is the node's; a node that could not get or check it fails
+/// with 125 and the reason. The object is removed when all nodes are over, also when the step fails
+/// or is stopped; after an error that is tried again it stays for the next call. One that cannot be
+/// removed is a line of the log and no failure.
 ///
-/// Arguments reach the script as they are, whatever is in them: no shell and no template of SSM's reads them.
+/// Arguments reach the script as they are, whatever is in them: no shell and no template of SSM's
+/// reads them.
 ///
-/// Batches, concurrency, repeated calls and the output are those of `ssm-run-command`; as links are short-lived, a
-/// batch has no more nodes than begin at once.
+/// Batches, concurrency, repeated calls and the output are those of `ssm-run-command`; as links are
+/// short-lived, a batch has no more nodes than begin at once.
 ///
-/// Proven on the local cloud, whose nodes are directories of one machine, through a bucket of the account. That
-/// arguments are never code is proven by running what is sent with `sh`; what PowerShell is sent was not run.
+/// Proven on the local cloud, whose nodes are directories of one machine, through a bucket of the
+/// account. That arguments are never code is proven by running what is sent with `sh`; what
+/// PowerShell is sent was not run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct RunScript(Merged<Own, CommandOptions>);
 
@@ -47,14 +52,15 @@ pub struct RunScript(Merged<Own, CommandOptions>);
 struct Own {
     /// The script's text.
     script: String,
-    /// The program that reads it, with options between spaces, as in `/usr/bin/python3 -u`. Without it, what the
-    /// script's first line names after `#!`, else `/bin/sh`. With powershell the script is PowerShell, and this is not
-    /// taken.
+    /// The program that reads it, with options between spaces, as in `/usr/bin/python3 -u`. Without
+    /// it, what the script's first line names after `#!`, else `/bin/sh`. With powershell the
+    /// script is PowerShell, and this is not taken.
     interpreter: Option<String>,
     /// The script's arguments, up to 100, with 10,240 bytes in all.
     #[serde(default)]
     args: List,
-    /// The bucket of the account that the script goes through, below `stepward/scratch/`; Stepward's own without it.
+    /// The bucket of the account that the script goes through, below `stepward/scratch/`;
+    /// Stepward's own without it.
     bucket: Option<String>,
 }
 
@@ -75,15 +81,33 @@ impl RunScript {
         if self.shell() == Shell::Powershell && !content.starts_with(UTF8) {
             content.insert(0, UTF8);
         }
-        Origin::Content { content: content.into_bytes(), bucket: own.bucket.clone() }
+        Origin::Content {
+            content: content.into_bytes(),
+            bucket: own.bucket.clone(),
+        }
     }
 
     /// What reads the script, as words of a shell.
     fn reader(&self) -> String {
-        let Merged(Own { script, interpreter, .. }, _) = &self.0;
+        let Merged(
+            Own {
+                script,
+                interpreter,
+                ..
+            },
+            _,
+        ) = &self.0;
         let given = interpreter.as_deref();
-        let given = given.map(|words| words.split_whitespace().map(shell::word).collect::<Vec<_>>().join(" "));
-        given.or_else(|| quote::named_reader(script)).unwrap_or_else(|| shell::word("/bin/sh"))
+        let given = given.map(|words| {
+            words
+                .split_whitespace()
+                .map(shell::word)
+                .collect::<Vec<_>>()
+                .join(" ")
+        });
+        given
+            .or_else(|| quote::named_reader(script))
+            .unwrap_or_else(|| shell::word("/bin/sh"))
     }
 
     fn file(&self) -> File<impl Fn(&Fetch<'_>) -> String + Send + Sync> {
@@ -92,7 +116,10 @@ impl RunScript {
             Shell::Bash => deliver::sh_run(fetch, &self.reader(), args),
             Shell::Powershell => deliver::powershell_run(fetch, args),
         };
-        File { origin: self.origin(), on_node }
+        File {
+            origin: self.origin(),
+            on_node,
+        }
     }
 }
 
@@ -129,12 +156,21 @@ impl Step for RunScript {
     type Output = CommandResults;
 
     fn validate(&self) -> Result<(), StepError> {
-        let Merged(Own { script, interpreter, args, bucket }, _) = &self.0;
+        let Merged(
+            Own {
+                script,
+                interpreter,
+                args,
+                bucket,
+            },
+            _,
+        ) = &self.0;
         require(!script.trim().is_empty(), || "script is empty".into())?;
         let interpreter = interpreter.as_deref();
-        require(interpreter.is_none_or(|words| words.starts_with('/') && !words.contains('\0')), || {
-            "interpreter must be a program's whole path, as in /usr/bin/python3".into()
-        })?;
+        require(
+            interpreter.is_none_or(|words| words.starts_with('/') && !words.contains('\0')),
+            || "interpreter must be a program's whole path, as in /usr/bin/python3".into(),
+        )?;
         require(interpreter.is_none() || self.shell() == Shell::Bash, || {
             "interpreter is for Linux and macOS; with powershell the script is PowerShell".into()
         })?;
@@ -146,7 +182,9 @@ impl Step for RunScript {
                  ssm-copy-file instead"
             )
         })?;
-        require(!args.iter().any(|arg| arg.contains('\0')), || "args hold a NUL, which no program takes".into())?;
+        require(!args.iter().any(|arg| arg.contains('\0')), || {
+            "args hold a NUL, which no program takes".into()
+        })?;
         bucket::check("bucket", bucket.as_deref())?;
         self.plan().validate()
     }
@@ -155,7 +193,11 @@ impl Step for RunScript {
         self.plan().permissions().and(self.origin().permissions())
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<CommandResults>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<CommandResults>, StepError> {
         engine::run(&self.plan(), &self.file(), ctx, resume.as_ref()).await
     }
 
@@ -175,9 +217,15 @@ mod tests {
     use super::*;
     use crate::testing::{self, Bucket, Fake, IDS, bucket, nodes, ran};
 
-    #[expect(clippy::needless_pass_by_value, reason = "it is always written in place")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "it is always written in place"
+    )]
     fn step(more: Value) -> RunScript {
-        testing::with(json!({ "instance_ids": IDS, "script": "echo \"$@\"" }), &more)
+        testing::with(
+            json!({ "instance_ids": IDS, "script": "echo \"$@\"" }),
+            &more,
+        )
     }
 
     fn context(fake: &Fake, own: &Bucket) -> Context {
@@ -187,7 +235,9 @@ mod tests {
     /// What is sent for a step.
     async fn sent(step: &RunScript) -> String {
         let fake = Fake::default();
-        ran(step, &context(&fake, &Bucket::default())).await.unwrap();
+        ran(step, &context(&fake, &Bucket::default()))
+            .await
+            .unwrap();
         fake.lock().commands[0].text().to_owned()
     }
 
@@ -201,28 +251,63 @@ mod tests {
         let ran = ran(&step, &ctx).await.unwrap();
         assert_eq!((ran.succeeded, own.counts()), (2, (1, 0, 0)));
         let text = fake.lock().commands[0].text().to_owned();
-        assert!(text.contains(&sha256("echo \"$@\"")) && !text.contains("{{"), "{text}");
-        assert!(text.contains(r#"'/bin/sh' "$dir/script" 'it'\''s' '{''{ssm:x}}'"#), "{text}");
-        assert_eq!(fake.lock().commands[0].parameters["executionTimeout"], ["60"]);
+        assert!(
+            text.contains(&sha256("echo \"$@\"")) && !text.contains("{{"),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"'/bin/sh' "$dir/script" 'it'\''s' '{''{ssm:x}}'"#),
+            "{text}"
+        );
+        assert_eq!(
+            fake.lock().commands[0].parameters["executionTimeout"],
+            ["60"]
+        );
     }
 
     #[tokio::test]
     async fn done_by_the_program_that_is_named() {
-        let named = sent(&step(json!({ "script": "#!/usr/bin/env python3\nprint(1)" }))).await;
-        assert!(named.contains(r#"'/usr/bin/env' 'python3' "$dir/script""#), "{named}");
-        let given = sent(&step(json!({ "script": "#!/bin/sh", "interpreter": "/usr/bin/perl -w" }))).await;
-        assert!(given.contains(r#"'/usr/bin/perl' '-w' "$dir/script""#), "{given}");
+        let named = sent(&step(
+            json!({ "script": "#!/usr/bin/env python3\nprint(1)" }),
+        ))
+        .await;
+        assert!(
+            named.contains(r#"'/usr/bin/env' 'python3' "$dir/script""#),
+            "{named}"
+        );
+        let given = sent(&step(
+            json!({ "script": "#!/bin/sh", "interpreter": "/usr/bin/perl -w" }),
+        ))
+        .await;
+        assert!(
+            given.contains(r#"'/usr/bin/perl' '-w' "$dir/script""#),
+            "{given}"
+        );
     }
 
     #[tokio::test]
     async fn done_on_windows_the_script_is_utf_8_to_powershell() {
         let (fake, own) = (Fake::default(), Bucket::default());
-        let (step, ctx) = (step(json!({ "shell": "powershell", "args": ["it's"] })), context(&fake, &own));
+        let (step, ctx) = (
+            step(json!({ "shell": "powershell", "args": ["it's"] })),
+            context(&fake, &own),
+        );
         step.run(&ctx, None).await.unwrap();
-        assert!(own.lock().kept.values().next().unwrap().starts_with(b"\xef\xbb\xbfecho"));
+        assert!(
+            own.lock()
+                .kept
+                .values()
+                .next()
+                .unwrap()
+                .starts_with(b"\xef\xbb\xbfecho")
+        );
         let sent = fake.lock().commands[0].clone();
         assert_eq!(sent.document, "AWS-RunPowerShellScript");
-        assert!(sent.text().contains(&quote::powershell("it's")), "{}", sent.text());
+        assert!(
+            sent.text().contains(&quote::powershell("it's")),
+            "{}",
+            sent.text()
+        );
     }
 
     #[tokio::test]
@@ -239,8 +324,13 @@ mod tests {
         let fake = Fake::default();
         fake.lock().away = [(IDS[0].to_owned(), None)].into();
         let step = step(json!({ "fail_on_error": false }));
-        let ran = ran(&step, &context(&fake, &Bucket::default())).await.unwrap();
-        assert_eq!((ran.nodes[IDS[0]].status, ran.nodes[IDS[1]].status), (Status::Unmanaged, Status::Succeeded));
+        let ran = ran(&step, &context(&fake, &Bucket::default()))
+            .await
+            .unwrap();
+        assert_eq!(
+            (ran.nodes[IDS[0]].status, ran.nodes[IDS[1]].status),
+            (Status::Unmanaged, Status::Succeeded)
+        );
     }
 
     #[test]
@@ -250,11 +340,16 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
-        step(json!({ "interpreter": "/usr/bin/python3 -u", "args": "one" })).validate().unwrap();
+        step(json!({ "interpreter": "/usr/bin/python3 -u", "args": "one" }))
+            .validate()
+            .unwrap();
         for (wrong, named) in [
             (json!({ "script": " " }), "script"),
             (json!({ "interpreter": "python3" }), "interpreter"),
-            (json!({ "interpreter": "/bin/sh", "shell": "powershell" }), "interpreter"),
+            (
+                json!({ "interpreter": "/bin/sh", "shell": "powershell" }),
+                "interpreter",
+            ),
             (json!({ "args": ["x".repeat(LONGEST_ARGS + 1)] }), "args"),
             (json!({ "args": vec!["x"; MOST_ARGS + 1] }), "args"),
             (json!({ "args": ["a\u{0}"] }), "NUL"),
@@ -280,7 +375,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn throttled_requests_are_made_again() {
-        let ctx = with_artifacts(Fake::default().throttled(), Bucket::default().client(), "artifacts");
+        let ctx = with_artifacts(
+            Fake::default().throttled(),
+            Bucket::default().client(),
+            "artifacts",
+        );
         assert_eq!(ran(&step(json!({})), &ctx).await.unwrap().succeeded, 2);
     }
 
@@ -290,8 +389,13 @@ mod tests {
         fake.lock().stuck = [IDS[1].to_owned()].into();
         let (step, ctx) = (step(json!({})), context(&fake, &own));
         let resume = testing::resumed(step.run(&ctx, None).await.unwrap());
-        let Progress::Pending { progress, .. } = step.run(&ctx, Some(resume)).await.unwrap() else { panic!("done") };
-        assert_eq!((progress.as_str(), own.counts()), ("1 of 2 nodes are over, 0 failed", (1, 0, 1)));
+        let Progress::Pending { progress, .. } = step.run(&ctx, Some(resume)).await.unwrap() else {
+            panic!("done")
+        };
+        assert_eq!(
+            (progress.as_str(), own.counts()),
+            ("1 of 2 nodes are over, 0 failed", (1, 0, 1))
+        );
     }
 
     #[tokio::test]
@@ -300,21 +404,31 @@ mod tests {
         fake.lock().failing = [IDS[0].to_owned()].into();
         let ctx = context(&fake, &own);
         let error = ran(&step(json!({})), &ctx).await.unwrap_err();
-        assert_eq!((error.name, own.counts()), (ErrorName::StepFailed, (1, 0, 0)));
-        let ran = ran(&step(json!({ "fail_on_error": false })), &ctx).await.unwrap();
+        assert_eq!(
+            (error.name, own.counts()),
+            (ErrorName::StepFailed, (1, 0, 0))
+        );
+        let ran = ran(&step(json!({ "fail_on_error": false })), &ctx)
+            .await
+            .unwrap();
         assert_eq!(ran.nodes[IDS[0]].exit_code, Some(3));
     }
 
-    const CANCELS: &str = "Only a job that is stopped, and errors in several batches, cancel commands.";
+    const CANCELS: &str =
+        "Only a job that is stopped, and errors in several batches, cancel commands.";
     const ENCRYPTS: &str = "Nothing is encrypted with a key of the account here.";
-    const READS: &str = "A whole output that cannot be read is a line of the log, and leaves what SSM gives.";
+    const READS: &str =
+        "A whole output that cannot be read is a line of the log, and leaves what SSM gives.";
     const IDLE: [(&str, &str); 6] = [
         ("ssm:CancelCommand", CANCELS),
         ("kms:Decrypt", ENCRYPTS),
         ("kms:GenerateDataKey", ENCRYPTS),
         ("ssm:GetCommandInvocation", READS),
         ("logs:GetLogEvents", READS),
-        ("s3:DeleteObject", "An object that cannot be removed is a line of the log: the script ran on all nodes."),
+        (
+            "s3:DeleteObject",
+            "An object that cannot be removed is a line of the log: the script ran on all nodes.",
+        ),
     ];
 
     #[test]

@@ -38,19 +38,28 @@ impl Bucket {
     }
 
     pub(crate) fn client(&self) -> Client {
-        let path = |bucket: Option<&str>, key: Option<&str>| format!("{}/{}", bucket.unwrap(), key.unwrap());
-        let (of_put, of_delete, of_get, of_head) = (self.clone(), self.clone(), self.clone(), self.clone());
+        let path = |bucket: Option<&str>, key: Option<&str>| {
+            format!("{}/{}", bucket.unwrap(), key.unwrap())
+        };
+        let (of_put, of_delete, of_get, of_head) =
+            (self.clone(), self.clone(), self.clone(), self.clone());
         let put = mock!(Client::put_object).then_compute_output(move |request| {
             let mut objects = of_put.lock();
             objects.puts += 1;
-            objects.owners.push(request.expected_bucket_owner().map(Into::into));
+            objects
+                .owners
+                .push(request.expected_bucket_owner().map(Into::into));
             let content = request.body().bytes().unwrap().to_vec();
-            objects.kept.insert(path(request.bucket(), request.key()), content);
+            objects
+                .kept
+                .insert(path(request.bucket(), request.key()), content);
             PutObjectOutput::builder().build()
         });
         let delete = mock!(Client::delete_object).then_compute_output(move |request| {
             let mut objects = of_delete.lock();
-            objects.owners.push(request.expected_bucket_owner().map(Into::into));
+            objects
+                .owners
+                .push(request.expected_bucket_owner().map(Into::into));
             objects.kept.remove(&path(request.bucket(), request.key()));
             DeleteObjectOutput::builder().build()
         });
@@ -59,10 +68,14 @@ impl Bucket {
             let mut objects = of_get.lock();
             objects.gets += usize::from(request.if_match().is_some());
             match objects.kept.get(&path(request.bucket(), request.key())) {
-                Some(content) => MockResponse::Output(GetObjectOutput::builder().body(content.clone().into()).build()),
-                None => {
-                    MockResponse::Error(GetObjectError::generic(ErrorMetadata::builder().code("NoSuchKey").build()))
-                }
+                Some(content) => MockResponse::Output(
+                    GetObjectOutput::builder()
+                        .body(content.clone().into())
+                        .build(),
+                ),
+                None => MockResponse::Error(GetObjectError::generic(
+                    ErrorMetadata::builder().code("NoSuchKey").build(),
+                )),
             }
         });
         let head = mock!(Client::head_object).then_compute_response(move |request| {
@@ -75,9 +88,9 @@ impl Bucket {
                         .set_checksum_sha256(objects.checksum.clone())
                         .build(),
                 ),
-                None => {
-                    MockResponse::Error(HeadObjectError::generic(ErrorMetadata::builder().code("NotFound").build()))
-                }
+                None => MockResponse::Error(HeadObjectError::generic(
+                    ErrorMetadata::builder().code("NotFound").build(),
+                )),
             }
         });
         mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&put, &delete, &get, &head])

@@ -1,4 +1,5 @@
-//! An SSM in memory: it takes commands, goes on with them at each look, and remembers what it was asked.
+//! An SSM in memory: it takes commands, goes on with them at each look, and remembers what it was
+//! asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -6,12 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::operation::cancel_command::CancelCommandOutput;
 use aws_sdk_ssm::operation::describe_instance_information::DescribeInstanceInformationOutput;
-use aws_sdk_ssm::operation::get_command_invocation::{GetCommandInvocationError, GetCommandInvocationOutput};
-use aws_sdk_ssm::operation::list_command_invocations::{ListCommandInvocationsError, ListCommandInvocationsOutput};
+use aws_sdk_ssm::operation::get_command_invocation::{
+    GetCommandInvocationError, GetCommandInvocationOutput,
+};
+use aws_sdk_ssm::operation::list_command_invocations::{
+    ListCommandInvocationsError, ListCommandInvocationsOutput,
+};
 use aws_sdk_ssm::operation::list_commands::{ListCommandsError, ListCommandsOutput};
 use aws_sdk_ssm::operation::send_command::{SendCommandError, SendCommandOutput};
 use aws_sdk_ssm::types::{
-    CommandFilterKey, CommandInvocation, CommandPlugin, InstanceInformation, PingStatus, PlatformType,
+    CommandFilterKey, CommandInvocation, CommandPlugin, InstanceInformation, PingStatus,
+    PlatformType,
 };
 use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
 use aws_smithy_types::DateTime;
@@ -37,12 +43,14 @@ pub(crate) struct Ssm {
     pub(crate) errors: String,
     /// How many nodes are over at most with each look; 0 for as many as run.
     pub(crate) pace: usize,
-    /// How many of the next sends take the command and lose the answer; what those after the last refuse with.
+    /// How many of the next sends take the command and lose the answer; what those after the last
+    /// refuse with.
     pub(crate) lose: usize,
     pub(crate) refuse: Vec<ErrorMetadata>,
     /// Calls that are denied.
     pub(crate) denied: BTreeSet<&'static str>,
-    /// How many of the next lists do not have yet what they were asked for: commands by ID, and the last node of one.
+    /// How many of the next lists do not have yet what they were asked for: commands by ID, and the
+    /// last node of one.
     pub(crate) behind: usize,
     pub(crate) nodes_behind: usize,
     pub(crate) calls: BTreeMap<&'static str, usize>,
@@ -63,7 +71,12 @@ impl Ssm {
 
     /// Why a call fails, if it does.
     fn refusal(&self, call: &str) -> Option<ErrorMetadata> {
-        self.denied.contains(call).then(|| ErrorMetadata::builder().code("AccessDeniedException").message("no").build())
+        self.denied.contains(call).then(|| {
+            ErrorMetadata::builder()
+                .code("AccessDeniedException")
+                .message("no")
+                .build()
+        })
     }
 
     fn measure(&mut self) {
@@ -72,9 +85,18 @@ impl Ssm {
 
     /// All that run come to an end, but for those that are stuck.
     fn go_on(&mut self) {
-        let pace = if self.pace == 0 { usize::MAX } else { self.pace };
+        let pace = if self.pace == 0 {
+            usize::MAX
+        } else {
+            self.pace
+        };
         for command in &mut self.commands {
-            let left = command.ids.iter().filter(|id| !command.ended.contains_key(*id)).cloned().collect::<Vec<_>>();
+            let left = command
+                .ids
+                .iter()
+                .filter(|id| !command.ended.contains_key(*id))
+                .cloned()
+                .collect::<Vec<_>>();
             for id in left.into_iter().take(command.concurrency.min(pace)) {
                 let end = if self.stuck.contains(&id) {
                     continue;
@@ -88,8 +110,15 @@ impl Ssm {
                 command.ended.insert(id, end);
             }
             if command.errors() > command.max_errors {
-                let left: Vec<_> = command.ids.iter().filter(|id| !command.ended.contains_key(*id)).cloned().collect();
-                command.ended.extend(left.into_iter().map(|id| (id, "Terminated")));
+                let left: Vec<_> = command
+                    .ids
+                    .iter()
+                    .filter(|id| !command.ended.contains_key(*id))
+                    .cloned()
+                    .collect();
+                command
+                    .ended
+                    .extend(left.into_iter().map(|id| (id, "Terminated")));
             }
         }
     }
@@ -103,21 +132,44 @@ impl Ssm {
             Some("Failed") => 3,
             _ => -1,
         };
-        let cut = format!("{}\n---Output truncated---", self.output.chars().take(2400).collect::<String>());
-        let mut output = if self.output.len() > 2500 { cut } else { self.output.clone() };
+        let cut = format!(
+            "{}\n---Output truncated---",
+            self.output.chars().take(2400).collect::<String>()
+        );
+        let mut output = if self.output.len() > 2500 {
+            cut
+        } else {
+            self.output.clone()
+        };
         if !self.errors.is_empty() {
             output = format!("{output}\n----------ERROR-------\n{}", self.errors);
         }
-        let key = format!("stepward/{}/{id}/awsrunShellScript/0.awsrunShellScript", command.id);
-        let url = |kind| Some(format!("https://s3.eu-west-1.amazonaws.com/{}/{key}/{kind}", command.bucket.as_ref()?));
+        let key = format!(
+            "stepward/{}/{id}/awsrunShellScript/0.awsrunShellScript",
+            command.id
+        );
+        let url = |kind| {
+            Some(format!(
+                "https://s3.eu-west-1.amazonaws.com/{}/{key}/{kind}",
+                command.bucket.as_ref()?
+            ))
+        };
         let plugin = CommandPlugin::builder()
             .name("aws:runShellScript")
             .response_code(code)
             .set_response_start_date_time((code >= 0).then(|| DateTime::from_secs(1)))
             .set_standard_output_url(url("stdout"))
             .set_standard_error_url(url("stderr"))
-            .output(if ended == Some("Success") { output.as_str() } else { "" });
-        CommandInvocation::builder().instance_id(id).status_details(details).command_plugins(plugin.build()).build()
+            .output(if ended == Some("Success") {
+                output.as_str()
+            } else {
+                ""
+            });
+        CommandInvocation::builder()
+            .instance_id(id)
+            .status_details(details)
+            .command_plugins(plugin.build())
+            .build()
     }
 }
 
@@ -136,7 +188,12 @@ impl Fake {
 
     /// A context in which SSM asks twice to slow down when it is first asked for commands.
     pub(crate) fn throttled(&self) -> Context {
-        let slower = || ErrorMetadata::builder().code("ThrottlingException").message("slow down").build();
+        let slower = || {
+            ErrorMetadata::builder()
+                .code("ThrottlingException")
+                .message("slow down")
+                .build()
+        };
         let list = mock!(Client::list_commands)
             .sequence()
             .error(move || ListCommandsError::generic(slower()))
@@ -150,9 +207,17 @@ impl Fake {
         let ctx = testing::context(self.client(rules));
         let describe = mock!(aws_sdk_ec2::Client::describe_instances).then_output(move || {
             use aws_sdk_ec2::types::{Instance, InstanceState, InstanceStateName, Reservation};
-            let state = || InstanceState::builder().name(InstanceStateName::Stopped).build();
-            let instances = stopped.iter().map(|id| Instance::builder().instance_id(*id).state(state()).build());
-            let reservation = Reservation::builder().set_instances(Some(instances.collect())).build();
+            let state = || {
+                InstanceState::builder()
+                    .name(InstanceStateName::Stopped)
+                    .build()
+            };
+            let instances = stopped
+                .iter()
+                .map(|id| Instance::builder().instance_id(*id).state(state()).build());
+            let reservation = Reservation::builder()
+                .set_instances(Some(instances.collect()))
+                .build();
             aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput::builder()
                 .reservations(reservation)
                 .build()
@@ -195,7 +260,10 @@ impl Fake {
             ssm.measure();
             if ssm.lose > 0 {
                 ssm.lose -= 1;
-                let meta = ErrorMetadata::builder().code("RequestTimeout").message("lost").build();
+                let meta = ErrorMetadata::builder()
+                    .code("RequestTimeout")
+                    .message("lost")
+                    .build();
                 return MockResponse::Error(SendCommandError::generic(meta));
             }
             MockResponse::Output(SendCommandOutput::builder().command(shown).build())
@@ -216,12 +284,31 @@ impl Fake {
                 let meta = ErrorMetadata::builder().code("InvalidCommandId").build();
                 return MockResponse::Error(ListCommandsError::generic(meta));
             }
-            assert!(asked.is_some() || request.filters()[0].key() == &CommandFilterKey::InvokedAfter);
-            let all: Vec<_> = ssm.commands.iter().rev().filter(|one| asked.is_none_or(|id| id == one.id)).collect();
-            let from: usize = request.next_token().map_or(0, |token| token.parse().unwrap());
-            let page = all.iter().skip(from).take(50).map(|command| command.shown()).collect();
+            assert!(
+                asked.is_some() || request.filters()[0].key() == &CommandFilterKey::InvokedAfter
+            );
+            let all: Vec<_> = ssm
+                .commands
+                .iter()
+                .rev()
+                .filter(|one| asked.is_none_or(|id| id == one.id))
+                .collect();
+            let from: usize = request
+                .next_token()
+                .map_or(0, |token| token.parse().unwrap());
+            let page = all
+                .iter()
+                .skip(from)
+                .take(50)
+                .map(|command| command.shown())
+                .collect();
             let next = (from + 50 < all.len()).then(|| (from + 50).to_string());
-            MockResponse::Output(ListCommandsOutput::builder().set_commands(Some(page)).set_next_token(next).build())
+            MockResponse::Output(
+                ListCommandsOutput::builder()
+                    .set_commands(Some(page))
+                    .set_next_token(next)
+                    .build(),
+            )
         });
         let nodes = mock!(Client::list_command_invocations).then_compute_response(move |request| {
             let mut ssm = nodes.lock();
@@ -233,13 +320,28 @@ impl Fake {
                 return MockResponse::Output(ListCommandInvocationsOutput::builder().build());
             }
             assert!(request.details() == Some(true) && request.max_results() == Some(50));
-            let Some(command) = ssm.commands.iter().find(|one| Some(one.id.as_str()) == request.command_id()) else {
-                return MockResponse::Error(ListCommandInvocationsError::generic(ErrorMetadata::builder().build()));
+            let Some(command) = ssm
+                .commands
+                .iter()
+                .find(|one| Some(one.id.as_str()) == request.command_id())
+            else {
+                return MockResponse::Error(ListCommandInvocationsError::generic(
+                    ErrorMetadata::builder().build(),
+                ));
             };
             let listed = command.ids.len() - usize::from(ssm.nodes_behind > 0);
-            let all = command.ids.iter().take(listed).map(|id| ssm.node(command, id)).collect();
+            let all = command
+                .ids
+                .iter()
+                .take(listed)
+                .map(|id| ssm.node(command, id))
+                .collect();
             ssm.nodes_behind = ssm.nodes_behind.saturating_sub(1);
-            MockResponse::Output(ListCommandInvocationsOutput::builder().set_command_invocations(Some(all)).build())
+            MockResponse::Output(
+                ListCommandInvocationsOutput::builder()
+                    .set_command_invocations(Some(all))
+                    .build(),
+            )
         });
         let one = mock!(Client::get_command_invocation).then_compute_response(move |_| {
             let mut ssm = one.lock();
@@ -256,7 +358,11 @@ impl Fake {
             MockResponse::Output(answer.standard_error_content(&ssm.errors).build())
         });
         let (cancel, describe) = (self.cancels(), self.describes());
-        let all: Vec<_> = rules.iter().copied().chain([&send, &list, &nodes, &one, &cancel, &describe]).collect();
+        let all: Vec<_> = rules
+            .iter()
+            .copied()
+            .chain([&send, &list, &nodes, &one, &cancel, &describe])
+            .collect();
         mock_client!(aws_sdk_ssm, RuleMode::MatchAny, all)
     }
     fn cancels(&self) -> Rule {
@@ -264,7 +370,10 @@ impl Fake {
         mock!(Client::cancel_command).then_compute_output(move |request| {
             let mut ssm = cancel.lock();
             ssm.count("CancelCommand");
-            let (id, ids) = (request.command_id().unwrap().to_owned(), request.instance_ids().to_vec());
+            let (id, ids) = (
+                request.command_id().unwrap().to_owned(),
+                request.instance_ids().to_vec(),
+            );
             for command in ssm.commands.iter_mut().filter(|command| command.id == id) {
                 for node in &ids {
                     command.ended.entry(node.clone()).or_insert("Cancelled");
@@ -282,12 +391,20 @@ impl Fake {
             ssm.count("DescribeInstanceInformation");
             assert_eq!(request.filters()[0].key(), "InstanceIds");
             let known = request.filters()[0].values().iter().filter_map(|id| {
-                let ping = ssm.away.get(id).cloned().unwrap_or(Some(PingStatus::Online))?;
+                let ping = ssm
+                    .away
+                    .get(id)
+                    .cloned()
+                    .unwrap_or(Some(PingStatus::Online))?;
                 let platform = ssm.windows.contains(id).then_some(PlatformType::Windows);
-                let node = InstanceInformation::builder().instance_id(id).ping_status(ping);
+                let node = InstanceInformation::builder()
+                    .instance_id(id)
+                    .ping_status(ping);
                 Some(node.set_platform_type(platform).build())
             });
-            DescribeInstanceInformationOutput::builder().set_instance_information_list(Some(known.collect())).build()
+            DescribeInstanceInformationOutput::builder()
+                .set_instance_information_list(Some(known.collect()))
+                .build()
         })
     }
 }

@@ -30,13 +30,21 @@ fn takes<S: Step<Output = CommandResults> + DeserializeOwned>(params: &OnInstanc
     step.validate().unwrap();
     let mut strange = json!(params);
     strange["strange"] = json!(1);
-    assert!(serde_json::from_value::<S>(strange).is_err(), "an unknown parameter passes");
+    assert!(
+        serde_json::from_value::<S>(strange).is_err(),
+        "an unknown parameter passes"
+    );
 }
 
 #[test]
 fn run_command_takes_what_a_dispatch_asks() {
     for shell in [Shell::Bash, Shell::Powershell] {
-        takes::<RunCommand>(&on_instances(shell, InstanceWork::Command { command: "uptime".into() }));
+        takes::<RunCommand>(&on_instances(
+            shell,
+            InstanceWork::Command {
+                command: "uptime".into(),
+            },
+        ));
     }
 }
 

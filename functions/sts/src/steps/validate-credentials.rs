@@ -10,16 +10,18 @@ use stepward::{Context, ErrorName, Progress, Resume, Step, StepError};
 
 /// Check that Stepward reaches an account, and that nobody else can through it.
 ///
-/// Goes the whole way that every step goes: the customer's record, the credential provider, AssumeRole with the
-/// external ID and a session policy, then GetCallerIdentity. Beside that it probes the role three ways: without an
-/// external ID and with a wrong one it must be refused, with the right one accepted. It fails naming the part that
-/// failed: `NotFound` or `Conflict` for the record, `AccessDenied` when the role refuses Stepward, `TrustBroken` when
-/// it lets strangers in or the credentials belong to another account, `TimedOut` when a probe got no clear answer.
+/// Goes the whole way that every step goes: the customer's record, the credential provider,
+/// AssumeRole with the external ID and a session policy, then GetCallerIdentity. Beside that it
+/// probes the role three ways: without an external ID and with a wrong one it must be refused, with
+/// the right one accepted. It fails naming the part that failed: `NotFound` or `Conflict` for the
+/// record, `AccessDenied` when the role refuses Stepward, `TrustBroken` when it lets strangers in
+/// or the credentials belong to another account, `TimedOut` when a probe got no clear answer.
 ///
-/// It changes nothing, and needs no permission in the account. The probes show in the account's CloudTrail as four
-/// refused AssumeRole calls.
+/// It changes nothing, and needs no permission in the account. The probes show in the account's
+/// CloudTrail as four refused AssumeRole calls.
 ///
-/// Proven on the local cloud with IAM enforced; it does not ask for `sts:SetSourceIdentity` as AWS does.
+/// Proven on the local cloud with IAM enforced; it does not ask for `sts:SetSourceIdentity` as AWS
+/// does.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ValidateCredentials {}
@@ -40,28 +42,46 @@ impl Step for ValidateCredentials {
     const RUNDECK: &'static [&'static str] = &["aws-validate-credentials-step"];
     const EXAMPLES: &'static [&'static str] = &["{}"];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "No such customer or account is on record."),
+        (
+            ErrorName::NotFound,
+            "No such customer or account is on record.",
+        ),
         (ErrorName::Conflict, "The customer is suspended."),
-        (ErrorName::AccessDenied, "The role refuses Stepward: its trust policy lacks the broker or the external ID."),
-        (ErrorName::TrustBroken, "The role lets strangers in, or the credentials belong to another account."),
-        (ErrorName::TimedOut, "A probe got no clear answer; nothing is known of the role's trust."),
+        (
+            ErrorName::AccessDenied,
+            "The role refuses Stepward: its trust policy lacks the broker or the external ID.",
+        ),
+        (
+            ErrorName::TrustBroken,
+            "The role lets strangers in, or the credentials belong to another account.",
+        ),
+        (
+            ErrorName::TimedOut,
+            "A probe got no clear answer; nothing is known of the role's trust.",
+        ),
     ];
     const PROVES_TRUST: bool = true;
     type Output = Validated;
 
     fn permissions(&self) -> Permissions {
-        // Every caller may ask who it is, whatever its policies say; it is declared so that the page tells.
+        // Every caller may ask who it is, whatever its policies say; it is declared so that the
+        // page tells.
         // https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
         Permissions::default().allow(&["sts:GetCallerIdentity"], ["*"])
     }
 
-    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Validated>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        _: Option<Resume>,
+    ) -> Result<Progress<Validated>, StepError> {
         let sts = ctx.client(Client::new);
         // Neither needs the other's answer.
         let (identity, trust) = tokio::join!(sts.get_caller_identity().send(), ctx.prove_trust());
         let identity = identity.map_err(sts_error)?;
         let (Some(account_id), Some(arn)) = (identity.account, identity.arn) else {
-            return Err(ErrorName::Internal.because("GetCallerIdentity answered without account or ARN; try again"));
+            return Err(ErrorName::Internal
+                .because("GetCallerIdentity answered without account or ARN; try again"));
         };
         ctx.log(format_args!("Reached account {account_id}"));
         let trust = trust?;
@@ -77,13 +97,19 @@ impl Step for ValidateCredentials {
             },
             None => ctx.log("This credential provider assumes no role, so there is no trust policy to prove"),
         }
-        Ok(Progress::Done(Validated { account_id, arn, trust }))
+        Ok(Progress::Done(Validated {
+            account_id,
+            arn,
+            trust,
+        }))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_sts::operation::get_caller_identity::{GetCallerIdentityError, GetCallerIdentityOutput};
+    use aws_sdk_sts::operation::get_caller_identity::{
+        GetCallerIdentityError, GetCallerIdentityOutput,
+    };
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
@@ -95,20 +121,29 @@ mod tests {
     const ARN: &str = "arn:aws:sts::222222222222:assumed-role/Stepward/acme-execution-1";
 
     fn identity() -> GetCallerIdentityOutput {
-        GetCallerIdentityOutput::builder().account("222222222222").arn(ARN).build()
+        GetCallerIdentityOutput::builder()
+            .account("222222222222")
+            .arn(ARN)
+            .build()
     }
 
     fn refusal(code: &str) -> GetCallerIdentityError {
         GetCallerIdentityError::generic(ErrorMetadata::builder().code(code).message("no").build())
     }
 
-    // The probes themselves are proven where they are, in the tests of `stepward::access::trust` and end to end.
+    // The probes themselves are proven where they are, in the tests of `stepward::access::trust`
+    // and end to end.
     #[tokio::test]
     async fn done_tells_who_it_is_and_that_no_role_was_probed() {
         let ask = mock!(Client::get_caller_identity).then_output(identity);
         let ctx = testing::context(mock_client!(aws_sdk_sts, [&ask]));
-        let Progress::Done(output) = ValidateCredentials {}.run(&ctx, None).await.unwrap() else { panic!("not done") };
-        assert_eq!((output.account_id.as_str(), output.arn.as_str()), ("222222222222", ARN));
+        let Progress::Done(output) = ValidateCredentials {}.run(&ctx, None).await.unwrap() else {
+            panic!("not done")
+        };
+        assert_eq!(
+            (output.account_id.as_str(), output.arn.as_str()),
+            ("222222222222", ARN)
+        );
         assert!(output.trust.is_none());
         assert_eq!(
             testing::log(&ctx),
@@ -119,20 +154,24 @@ mod tests {
         );
     }
 
-    // no proof of already: it changes nothing, so there is no state to be in already.
-    // no proof of not_found: the record is looked up before the step runs, and the step itself names no resource.
-    // no proof of pending: it is over after one call.
+    // no proof of already: it changes nothing, so there is no state to be in already. no proof of
+    // not_found: the record is looked up before the step runs, and the step itself names no
+    // resource. no proof of pending: it is over after one call.
 
     #[test]
     fn invalid_is_any_parameter() {
-        let error = serde_json::from_value::<ValidateCredentials>(json!({ "region": "eu-west-1" })).unwrap_err();
+        let error = serde_json::from_value::<ValidateCredentials>(json!({ "region": "eu-west-1" }))
+            .unwrap_err();
         assert!(error.to_string().contains("region"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn throttled_calls_are_tried_again_by_the_sdk() {
-        let ask =
-            mock!(Client::get_caller_identity).sequence().error(|| refusal("Throttling")).output(identity).build();
+        let ask = mock!(Client::get_caller_identity)
+            .sequence()
+            .error(|| refusal("Throttling"))
+            .output(identity)
+            .build();
         let ctx = testing::context(mock_client!(aws_sdk_sts, RuleMode::MatchAny, [&ask]));
         ValidateCredentials {}.run(&ctx, None).await.unwrap();
         assert_eq!(ask.num_calls(), 2);
@@ -140,18 +179,32 @@ mod tests {
 
     #[tokio::test]
     async fn failed_credentials_are_access_denied_and_an_empty_answer_is_internal() {
-        let refused = mock!(Client::get_caller_identity).then_error(|| refusal("InvalidClientTokenId"));
-        let empty = mock!(Client::get_caller_identity).then_output(|| GetCallerIdentityOutput::builder().build());
-        for (ask, name) in [(refused, ErrorName::AccessDenied), (empty, ErrorName::Internal)] {
+        let refused =
+            mock!(Client::get_caller_identity).then_error(|| refusal("InvalidClientTokenId"));
+        let empty = mock!(Client::get_caller_identity)
+            .then_output(|| GetCallerIdentityOutput::builder().build());
+        for (ask, name) in [
+            (refused, ErrorName::AccessDenied),
+            (empty, ErrorName::Internal),
+        ] {
             let ctx = testing::context(mock_client!(aws_sdk_sts, [&ask]));
-            assert_eq!(ValidateCredentials {}.run(&ctx, None).await.unwrap_err().name, name);
+            assert_eq!(
+                ValidateCredentials {}
+                    .run(&ctx, None)
+                    .await
+                    .unwrap_err()
+                    .name,
+                name
+            );
         }
     }
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let idle =
-            [("sts:GetCallerIdentity", "AWS answers it whatever the policies say, and so does the local cloud.")];
+        let idle = [(
+            "sts:GetCallerIdentity",
+            "AWS answers it whatever the policies say, and so does the local cloud.",
+        )];
         prove::<ValidateCredentials>(&idle, async |_| json!({}));
     }
 }

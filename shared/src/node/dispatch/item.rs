@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use super::objects::Stored;
 use crate::model::envelope::Target;
 
-/// What one child execution of the Map runs: a command on many instances at once, or all steps on one node.
+/// What one child execution of the Map runs: a command on many instances at once, or all steps on
+/// one node.
 #[derive(Debug, Serialize)]
 pub struct Item {
     /// The item's name.
@@ -39,8 +40,11 @@ impl FromStr for ItemId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('-').and_then(|(round, place)| Some((round.parse().ok()?, place.parse().ok()?)));
-        let (round, place) = parts.ok_or_else(|| format!("{text:?} is not an item's ID, as in 0-00012"))?;
+        let parts = text
+            .split_once('-')
+            .and_then(|(round, place)| Some((round.parse().ok()?, place.parse().ok()?)));
+        let (round, place) =
+            parts.ok_or_else(|| format!("{text:?} is not an item's ID, as in 0-00012"))?;
         Ok(Self { round, place })
     }
 }
@@ -53,7 +57,9 @@ impl Serialize for ItemId {
 
 impl<'de> Deserialize<'de> for ItemId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -94,7 +100,8 @@ pub enum Params {
     Step(Map<String, Value>),
 }
 
-/// Parameters of `ssm-run-command` and `ssm-run-script`. Their tests prove that they take all of these.
+/// Parameters of `ssm-run-command` and `ssm-run-script`. Their tests prove that they take all of
+/// these.
 #[derive(Clone, Debug, Serialize)]
 pub struct OnInstances {
     /// The nodes, by ID.
@@ -114,7 +121,8 @@ pub struct OnInstances {
     /// A CloudWatch log group that the nodes write whole outputs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cloudwatch_log_group: Option<String>,
-    /// Whether a node that did not succeed fails the step. A dispatch reads each node's outcome instead.
+    /// Whether a node that did not succeed fails the step. A dispatch reads each node's outcome
+    /// instead.
     pub fail_on_error: bool,
     /// What to run.
     #[serde(flatten)]
@@ -200,8 +208,8 @@ pub struct ItemEnd {
     /// What that error says.
     #[serde(default)]
     pub message: Option<String>,
-    /// Whether that call's step was called before, so that it may have begun something. A dispatch that was under way when
-    /// the stack was deployed still writes it as `begun`.
+    /// Whether that call's step was called before, so that it may have begun something. A dispatch
+    /// that was under way when the stack was deployed still writes it as `begun`.
     #[serde(default, alias = "begun")]
     pub called_before: bool,
 }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::artifacts;
 use crate::model::error::StepError;
 
-/// The folder of a dispatch below its execution's prefix. The role of the state machines may read and write there.
+/// The folder of a dispatch below its execution's prefix. The role of the state machines may read
+/// and write there.
 const FOLDER: &str = "dispatch/";
 
 /// The keys of one execution's objects.
@@ -20,7 +21,9 @@ impl Keys {
     /// # Errors
     /// `InvalidInput` for names that would lead elsewhere.
     pub fn new(customer: &str, execution: &str) -> Result<Self, StepError> {
-        Ok(Self { prefix: artifacts::prefix(customer, execution)? })
+        Ok(Self {
+            prefix: artifacts::prefix(customer, execution)?,
+        })
     }
 
     /// The items of a round: a list of [`Item`](super::Item).

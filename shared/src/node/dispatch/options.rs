@@ -10,16 +10,19 @@ use crate::node::filter::Filter;
 /// The job that finds nodes and runs steps on them.
 pub const JOB: &str = "nodes/dispatch";
 /// How many nodes are worked on at once where nothing else is asked for: SSM's own default.
-/// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html> (`MaxConcurrency`)
+/// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html>
+/// (`MaxConcurrency`)
 const THREADCOUNT: usize = 50;
 /// As many child executions as a distributed Map runs at once.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html>
 const MAX_THREADCOUNT: usize = 10_000;
-/// The size limit of all steps together, in bytes. A state of an item also holds up to 1,000 instance IDs and its
-/// results, and 256 KiB in all. <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>
+/// The size limit of all steps together, in bytes. A state of an item also holds up to 1,000
+/// instance IDs and its results, and 256 KiB in all.
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>
 const STEPS_LIMIT: usize = 128 * 1024;
 
-/// The options of the job: where to look for nodes, which the state machine does itself, and what it passes on.
+/// The options of the job: where to look for nodes, which the state machine does itself, and what
+/// it passes on.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct JobOptions {
     /// The node sources to ask, as in `ec2`; all when empty.
@@ -47,8 +50,8 @@ pub struct Options {
     pub filter: String,
     /// Whether a node that is both included and excluded is left out.
     pub exclude_precedence: bool,
-    /// An earlier execution of the same customer: only the nodes that it did not succeed on, and its options, unless
-    /// these say otherwise.
+    /// An earlier execution of the same customer: only the nodes that it did not succeed on, and
+    /// its options, unless these say otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_of: Option<String>,
     /// What to run, in order. Without steps, a dispatch only finds the nodes.
@@ -62,7 +65,8 @@ pub struct Options {
     pub rank_attribute: Option<String>,
     /// Which end of that order comes first.
     pub rank_order: RankOrder,
-    /// Whether all steps run on a node before the next node, or a step on all nodes before the next step.
+    /// Whether all steps run on a node before the next node, or a step on all nodes before the next
+    /// step.
     pub strategy: Strategy,
     /// Whether a dispatch succeeds when the filter leaves no node.
     pub success_on_empty_node_filter: bool,
@@ -124,7 +128,8 @@ pub enum NodeWork {
     Step {
         /// The step's name.
         function: String,
-        /// Its parameters, with references to the node: see [`expand`](crate::node::reference::expand).
+        /// Its parameters, with references to the node: see
+        /// [`expand`](crate::node::reference::expand).
         params: Map<String, Value>,
     },
 }
@@ -174,7 +179,10 @@ impl Options {
     /// `InvalidInput` naming the option.
     pub fn check(&self) -> Result<Filter, StepError> {
         require((1..=MAX_THREADCOUNT).contains(&self.threadcount), || {
-            format!("threadcount must be 1 to {MAX_THREADCOUNT}, not {}", self.threadcount)
+            format!(
+                "threadcount must be 1 to {MAX_THREADCOUNT}, not {}",
+                self.threadcount
+            )
         })?;
         let mut ids: Vec<_> = self.steps.iter().map(|step| step.id.as_str()).collect();
         ids.sort_unstable();
@@ -184,13 +192,16 @@ impl Options {
         })?;
         let size = serde_json::to_vec(&self.steps).map_or(usize::MAX, |steps| steps.len());
         require(size <= STEPS_LIMIT, || {
-            format!("the steps have {size} bytes and at most {STEPS_LIMIT} go to a node; put a longer script into S3")
+            format!(
+                "the steps have {size} bytes and at most {STEPS_LIMIT} go to a node; put a longer script into S3"
+            )
         })?;
         let filter: Filter = self.filter.parse()?;
         Ok(filter.exclude_precedence(self.exclude_precedence))
     }
 
-    /// Whether a step runs on all nodes before the next one begins. With one step, both strategies are the same.
+    /// Whether a step runs on all nodes before the next one begins. With one step, both strategies
+    /// are the same.
     #[must_use]
     pub fn is_step_first(&self) -> bool {
         self.strategy == Strategy::StepFirst || self.steps.len() == 1

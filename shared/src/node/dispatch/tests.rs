@@ -1,5 +1,5 @@
-//! The state machine against these types: what it names must be there. It is JSON and JSONata, so nothing else would fail
-//! before it runs.
+//! The state machine against these types: what it names must be there. It is JSON and JSONata, so
+//! nothing else would fail before it runs.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,11 @@ fn machine() -> Value {
 fn state(name: &str) -> Value {
     fn find(machine: &Value, name: &str) -> Option<Value> {
         let states = machine["States"].as_object()?;
-        let inner = || states.values().find_map(|state| find(&state["ItemProcessor"], name));
+        let inner = || {
+            states
+                .values()
+                .find_map(|state| find(&state["ItemProcessor"], name))
+        };
         states.get(name).cloned().or_else(inner)
     }
     find(&machine(), name).unwrap_or_else(|| panic!("there is no state {name:?}"))
@@ -32,8 +36,14 @@ fn state(name: &str) -> Value {
 /// What the pattern's first group matches anywhere in a text.
 fn all_of(pattern: &str, text: &str) -> BTreeSet<String> {
     let pattern = Regex::new(pattern).unwrap();
-    let found: BTreeSet<_> = pattern.captures_iter(text).map(|found| found[1].to_owned()).collect();
-    assert!(!found.is_empty(), "nothing matches {pattern}, so this test proves nothing");
+    let found: BTreeSet<_> = pattern
+        .captures_iter(text)
+        .map(|found| found[1].to_owned())
+        .collect();
+    assert!(
+        !found.is_empty(),
+        "nothing matches {pattern}, so this test proves nothing"
+    );
     found
 }
 
@@ -55,7 +65,10 @@ fn fields(value: &impl Serialize) -> BTreeSet<String> {
 fn have(paths: &BTreeSet<String>, values: &[Value]) {
     for path in paths {
         let pointer = format!("/{}", path.replace('.', "/"));
-        assert!(values.iter().any(|value| value.pointer(&pointer).is_some()), "the state machine reads {path}");
+        assert!(
+            values.iter().any(|value| value.pointer(&pointer).is_some()),
+            "the state machine reads {path}"
+        );
     }
 }
 
@@ -66,7 +79,17 @@ fn text_of<T: Serialize>(value: T) -> String {
 fn next_round() -> NextRound {
     let text = String::new;
     let (bucket, key, results, state) = (text(), text(), text(), text());
-    NextRound { round: 0, items: 1, nodes: 1, concurrency: 1, bucket, key, results, state, keepgoing: true }
+    NextRound {
+        round: 0,
+        items: 1,
+        nodes: 1,
+        concurrency: 1,
+        bucket,
+        key,
+        results,
+        state,
+        keepgoing: true,
+    }
 }
 
 fn end() -> End {
@@ -77,25 +100,56 @@ fn end() -> End {
         failed: 0,
         failed_nodes: Vec::new(),
         failed_sources: Vec::new(),
-        all: Object { bucket: String::new(), key: String::new() },
+        all: Object {
+            bucket: String::new(),
+            key: String::new(),
+        },
     };
     End { items: 0, summary }
 }
 
 fn item() -> Item {
-    let target = Target { customer: "acme".into(), account: "prod".into(), region: Some("eu-west-1".into()) };
+    let target = Target {
+        customer: "acme".into(),
+        account: "prod".into(),
+        region: Some("eu-west-1".into()),
+    };
     let params = Params::Step(Map::new());
-    let call = Call { step: "run".into(), function: "f".into(), params, by: ExecutorKind::Step };
-    Item { id: ItemId { round: 0, place: 12 }, target, calls: vec![call] }
+    let call = Call {
+        step: "run".into(),
+        function: "f".into(),
+        params,
+        by: ExecutorKind::Step,
+    };
+    Item {
+        id: ItemId {
+            round: 0,
+            place: 12,
+        },
+        target,
+        calls: vec![call],
+    }
 }
 
 fn results() -> CommandResults {
-    CommandResults { command_ids: Vec::new(), succeeded: 0, failed: 0, nodes: [].into() }
+    CommandResults {
+        command_ids: Vec::new(),
+        succeeded: 0,
+        failed: 0,
+        nodes: [].into(),
+    }
 }
 
 fn outcome() -> Outcome {
     let (output, error_output) = (String::new(), String::new());
-    Outcome { status: Status::Failed, exit_code: None, output, error_output, output_url: None, message: None }
+    Outcome {
+        status: Status::Failed,
+        exit_code: None,
+        output,
+        error_output,
+        output_url: None,
+        message: None,
+    }
 }
 
 #[test]
@@ -103,9 +157,15 @@ fn the_state_machine_reads_fields_that_the_function_answers() {
     let text = machine().to_string();
     let paths = all_of(r"\$plan\.([a-z_.]+)", &text);
     have(&paths, &[json!(next_round()), json!(end())]);
-    assert_eq!(all_of(r"\$plan\.summary\.outcome = '([a-z_]+)'", &text), names(&[&text_of(JobOutcome::Failed)]));
+    assert_eq!(
+        all_of(r"\$plan\.summary\.outcome = '([a-z_]+)'", &text),
+        names(&[&text_of(JobOutcome::Failed)])
+    );
     let may_begin = MayBegin { may_begin: true };
-    have(&all_of(r"\$states\.input\.([a-z_]+)", &state("Begin?").to_string()), &[json!(may_begin)]);
+    have(
+        &all_of(r"\$states\.input\.([a-z_]+)", &state("Begin?").to_string()),
+        &[json!(may_begin)],
+    );
 }
 
 #[test]
@@ -125,15 +185,26 @@ fn the_state_machine_reads_fields_that_an_item_has() {
 
 #[test]
 fn the_state_machine_reads_fields_that_the_steps_put_out() {
-    let stored = Stored { artifact: ArtifactKey { key: String::new() } };
+    let stored = Stored {
+        artifact: ArtifactKey { key: String::new() },
+    };
     let text = machine().to_string();
     let read = all_of(r"\$progress\.output\.([a-z_.]+)", &text);
     have(&read, &[json!(results()), json!(outcome()), json!(stored)]);
     let decides = state("Answered?").to_string();
-    assert_eq!(all_of(r"= 'ssm' \? \$progress\.output\.([a-z_]+) > 0", &decides), names(&["failed"]));
+    assert_eq!(
+        all_of(r"= 'ssm' \? \$progress\.output\.([a-z_]+) > 0", &decides),
+        names(&["failed"])
+    );
     assert!(fields(&results()).contains("failed"));
-    assert_eq!(all_of(r"= 'ecs' \? \$progress\.output\.([a-z_]+) !=", &decides), names(&["status"]));
-    assert_eq!(all_of(r"output\.status != '([a-z_]+)'", &decides), names(&[&text_of(Status::Succeeded)]));
+    assert_eq!(
+        all_of(r"= 'ecs' \? \$progress\.output\.([a-z_]+) !=", &decides),
+        names(&["status"])
+    );
+    assert_eq!(
+        all_of(r"output\.status != '([a-z_]+)'", &decides),
+        names(&[&text_of(Status::Succeeded)])
+    );
 }
 
 #[test]
@@ -143,16 +214,29 @@ fn the_options_that_the_state_machine_keeps_are_those_that_dispatch_does_not_kno
         regions: vec!["eu-west-1".into()],
         ec2: Map::from_iter([("filters".into(), Value::Null)]),
         ecs: Map::from_iter([("clusters".into(), Value::Null)]),
-        dispatch: Options { failed_of: Some("e".into()), rank_attribute: Some("rank".into()), ..Options::default() },
+        dispatch: Options {
+            failed_of: Some("e".into()),
+            rank_attribute: Some("rank".into()),
+            ..Options::default()
+        },
     };
     let text = machine().to_string();
     have(&all_of(r"\$options\.([a-z_]+)", &text), &[json!(filled)]);
-    let kept: BTreeSet<_> = fields(&filled).difference(&fields(&filled.dispatch)).cloned().collect();
+    let kept: BTreeSet<_> = fields(&filled)
+        .difference(&fields(&filled.dispatch))
+        .cloned()
+        .collect();
     let list = all_of(r"\$name in \[([^\]]+)\]", &state("Plan").to_string());
     assert_eq!(all_of("'([a-z0-9_]+)'", list.first().unwrap()), kept);
     // The sources' own parameters are looked up by the source's name.
-    let sources = machine()["States"]["Read input"]["Assign"]["sources"].as_object().unwrap().clone();
-    assert!(sources.keys().all(|source| kept.contains(source)), "{sources:?}");
+    let sources = machine()["States"]["Read input"]["Assign"]["sources"]
+        .as_object()
+        .unwrap()
+        .clone();
+    assert!(
+        sources.keys().all(|source| kept.contains(source)),
+        "{sources:?}"
+    );
 }
 
 #[test]
@@ -167,16 +251,30 @@ fn an_option_that_is_not_given_is_not_in_the_input() {
 #[test]
 fn the_state_machine_sets_every_executor() {
     let set = &machine()["States"]["Read input"]["Assign"]["executors"];
-    let Executors { ssm_command, ssm_script, ecs_command, step } = serde_json::from_value(set.clone()).unwrap();
+    let Executors {
+        ssm_command,
+        ssm_script,
+        ecs_command,
+        step,
+    } = serde_json::from_value(set.clone()).unwrap();
     for function in [ssm_command, ssm_script, ecs_command] {
-        assert!(function.len() > step.len() && function.starts_with(&step), "{function}");
+        assert!(
+            function.len() > step.len() && function.starts_with(&step),
+            "{function}"
+        );
     }
 }
 
 /// A request as a state sends it, with values of the right types.
 fn request(state_name: &str) -> Value {
-    let payload = state(state_name)["Arguments"]["Payload"].as_str().unwrap().to_owned();
-    let action = all_of("'do': '([a-z_]+)'", &payload).first().unwrap().clone();
+    let payload = state(state_name)["Arguments"]["Payload"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let action = all_of("'do': '([a-z_]+)'", &payload)
+        .first()
+        .unwrap()
+        .clone();
     let sent = all_of(r"'([a-z_]+)':", &payload);
     let value = |field: &String| match field.as_str() {
         "do" => json!(action),
@@ -198,24 +296,43 @@ fn request(state_name: &str) -> Value {
 
 #[test]
 fn every_request_of_the_state_machine_is_understood_whole() {
-    let read = |state_name| serde_json::from_value::<Request>(request(state_name)).unwrap().action;
+    let read = |state_name| {
+        serde_json::from_value::<Request>(request(state_name))
+            .unwrap()
+            .action
+    };
     assert!(matches!(read("Plan"), Action::Plan { .. }));
     assert!(matches!(read("Collect"), Action::Collect { .. }));
     assert!(matches!(read("May it begin?"), Action::MayBegin {}));
     assert!(matches!(read("Stop the others"), Action::Stop {}));
-    assert!(machine()["States"]["Plan"].to_string().contains("'executors': $executors"));
+    assert!(
+        machine()["States"]["Plan"]
+            .to_string()
+            .contains("'executors': $executors")
+    );
     for state_name in ["Plan", "Collect", "May it begin?", "Stop the others"] {
         let mut strange = request(state_name);
         strange["strange"] = json!(1);
-        assert!(serde_json::from_value::<Request>(strange).is_err(), "{state_name}: an unknown field passes");
+        assert!(
+            serde_json::from_value::<Request>(strange).is_err(),
+            "{state_name}: an unknown field passes"
+        );
     }
 }
 
 #[test]
 fn what_the_state_machine_reports_of_sources_and_items_is_read_whole() {
-    let stored = Some(Stored { artifact: ArtifactKey { key: String::new() } });
+    let stored = Some(Stored {
+        artifact: ArtifactKey { key: String::new() },
+    });
     let (account, source) = (String::new(), String::new());
-    let found = Found { account, source, output: stored.clone(), error: None, message: None };
+    let found = Found {
+        account,
+        source,
+        output: stored.clone(),
+        error: None,
+        message: None,
+    };
     let reported = made_in(&["Source listed", "Source failed"]);
     assert_eq!(reported, &fields(&found) | &names(&["artifact", "key"]));
     let end = ItemEnd {
@@ -226,13 +343,19 @@ fn what_the_state_machine_reports_of_sources_and_items_is_read_whole() {
         message: None,
         called_before: false,
     };
-    assert_eq!(made_in(&["Not begun", "Call failed", "Item failed", "Item done"]), fields(&end));
+    assert_eq!(
+        made_in(&["Not begun", "Call failed", "Item failed", "Item done"]),
+        fields(&end)
+    );
     assert_eq!(made_in(&["Answered?"]), names(&["artifact", "key"]));
 }
 
 #[test]
 fn the_state_machine_calls_a_step_with_an_envelope() {
-    let payload = state("Call step")["Arguments"]["Payload"].as_str().unwrap().to_owned();
+    let payload = state("Call step")["Arguments"]["Payload"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let mut envelope = json!({ "target": item().target, "execution": { "id": "e", "job": JOB, "started_by": "ann" } });
     for field in all_of(r"'([a-z_]+)':", &payload) {
         match field.as_str() {
@@ -245,17 +368,32 @@ fn the_state_machine_calls_a_step_with_an_envelope() {
         }
     }
     let envelope = Envelope::parse(&envelope.to_string()).unwrap();
-    assert_eq!((envelope.execution.item.as_deref(), envelope.store), (Some("0-00012"), true));
+    assert_eq!(
+        (envelope.execution.item.as_deref(), envelope.store),
+        (Some("0-00012"), true)
+    );
 }
 
 #[test]
 fn the_roles_reach_the_keys_that_are_written() {
     let keys = Keys::new("*", "execution").unwrap();
     let template = file("infra/template.yaml");
-    let globs = all_of(r"\$\{ArtifactsBucket\.Arn\}/(executions/\*/dispatch/\*)", &template);
+    let globs = all_of(
+        r"\$\{ArtifactsBucket\.Arn\}/(executions/\*/dispatch/\*)",
+        &template,
+    );
     let folder = globs.first().unwrap().strip_suffix("dispatch/*").unwrap();
-    for key in [keys.items(0), keys.results(0), keys.state(0), keys.outcome(), keys.stop()] {
-        assert!(key.starts_with(folder) && key.contains("/execution/dispatch/"), "{key}");
+    for key in [
+        keys.items(0),
+        keys.results(0),
+        keys.state(0),
+        keys.outcome(),
+        keys.stop(),
+    ] {
+        assert!(
+            key.starts_with(folder) && key.contains("/execution/dispatch/"),
+            "{key}"
+        );
         assert!(keys.contain(&key));
     }
     let text = machine().to_string();
@@ -264,7 +402,22 @@ fn the_roles_reach_the_keys_that_are_written() {
 
 #[test]
 fn an_items_name_is_read_as_it_is_written() {
-    for (id, text) in [(ItemId { round: 0, place: 12 }, "0-00012"), (ItemId { round: 3, place: 123_456 }, "3-123456")] {
+    for (id, text) in [
+        (
+            ItemId {
+                round: 0,
+                place: 12,
+            },
+            "0-00012",
+        ),
+        (
+            ItemId {
+                round: 3,
+                place: 123_456,
+            },
+            "3-123456",
+        ),
+    ] {
         assert_eq!((id.to_string(), text.parse()), (text.to_owned(), Ok(id)));
     }
     for text in ["", "0", "-1", "a-1", "1-", "1-x"] {

@@ -9,22 +9,51 @@ fn node(name: &str, tags: &[&str], attributes: &[(&str, &str)]) -> Node {
     Node {
         nodename: name.into(),
         tags: tags.iter().map(ToString::to_string).collect(),
-        attributes: attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        attributes: attributes
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
     }
 }
 
 fn filter(text: &str) -> Filter {
-    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    text.parse()
+        .unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 /// Which of three nodes a filter chooses.
 fn chosen(filter: &Filter) -> String {
     let nodes = [
-        node("web-1", &["web", "prod"], &[("hostname", "10.0.0.1"), ("osFamily", "unix"), ("note", "a, b")]),
-        node("web-2", &["web", "test"], &[("hostname", "10.0.0.2"), ("osFamily", "windows")]),
-        node("db-1", &["db", "prod"], &[("hostname", "10.0.1.1"), ("osFamily", "unix"), ("note", " ")]),
+        node(
+            "web-1",
+            &["web", "prod"],
+            &[
+                ("hostname", "10.0.0.1"),
+                ("osFamily", "unix"),
+                ("note", "a, b"),
+            ],
+        ),
+        node(
+            "web-2",
+            &["web", "test"],
+            &[("hostname", "10.0.0.2"), ("osFamily", "windows")],
+        ),
+        node(
+            "db-1",
+            &["db", "prod"],
+            &[
+                ("hostname", "10.0.1.1"),
+                ("osFamily", "unix"),
+                ("note", " "),
+            ],
+        ),
     ];
-    nodes.iter().filter(|node| filter.matches(node)).map(|node| node.nodename.as_str()).collect::<Vec<_>>().join(" ")
+    nodes
+        .iter()
+        .filter(|node| filter.matches(node))
+        .map(|node| node.nodename.as_str())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[test]
@@ -77,13 +106,27 @@ fn nodes_are_chosen_as_rundeck_chooses_them() {
 
 #[test]
 fn without_precedence_of_exclusion_what_is_included_stays() {
-    let both = |text| (chosen(&filter(text)), chosen(&filter(text).exclude_precedence(false)));
+    let both = |text| {
+        (
+            chosen(&filter(text)),
+            chosen(&filter(text).exclude_precedence(false)),
+        )
+    };
     // web-1 is both, web-2 included, and db-1 neither.
-    assert_eq!(both("tags: web !name: web-1"), ("web-2".into(), "web-1 web-2 db-1".into()));
+    assert_eq!(
+        both("tags: web !name: web-1"),
+        ("web-2".into(), "web-1 web-2 db-1".into())
+    );
     // web-1 and web-2 are excluded, and web-1 included too.
-    assert_eq!(both("name: web-1 !tags: web"), (String::new(), "web-1 db-1".into()));
+    assert_eq!(
+        both("name: web-1 !tags: web"),
+        (String::new(), "web-1 db-1".into())
+    );
     assert_eq!(both("!tags: web"), ("db-1".into(), "db-1".into()));
-    assert_eq!(both("tags: web"), ("web-1 web-2".into(), "web-1 web-2".into()));
+    assert_eq!(
+        both("tags: web"),
+        ("web-1 web-2".into(), "web-1 web-2".into())
+    );
 }
 
 #[test]
@@ -103,71 +146,143 @@ fn words_are_split_and_quoted_as_rundeck_does_it() {
         ("! name: x", "err"),
     ] {
         let read = text.parse::<Filter>();
-        assert_eq!(read.map_or_else(|_| "err".into(), |filter| filter.to_string()), printed, "{text}");
+        assert_eq!(
+            read.map_or_else(|_| "err".into(), |filter| filter.to_string()),
+            printed,
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn bad_input_is_answered_with_the_place_of_the_fault() {
     for (text, expected) in [
-        ("name: web tags:", "column 16: expected a value for the key `tags`, found the end"),
-        ("name: tags: web", "column 7: expected a value for the key `name`, found the key \"tags:\""),
-        ("name: \"\"", "column 7: the value for the key `name` is empty"),
-        ("note:\"\"", "column 1: the value for the key `note` is empty"),
+        (
+            "name: web tags:",
+            "column 16: expected a value for the key `tags`, found the end",
+        ),
+        (
+            "name: tags: web",
+            "column 7: expected a value for the key `name`, found the key \"tags:\"",
+        ),
+        (
+            "name: \"\"",
+            "column 7: the value for the key `name` is empty",
+        ),
+        (
+            "note:\"\"",
+            "column 1: the value for the key `note` is empty",
+        ),
         ("web-1 : x", "column 7: expected a key before the colon"),
         ("!:x", "column 1: expected a key before the colon"),
         ("web-1 !db-1", "column 7: expected `!KEY: VALUE`"),
         ("tags: 'web", "column 7: this quotation has no end"),
-        ("tags: 'web'x", "column 12: expected a space behind the quotation"),
-        ("tags: web+", "column 11: expected a tag on both sides of `+`"),
-        ("tags: +web", "column 7: expected a tag on both sides of `+`"),
+        (
+            "tags: 'web'x",
+            "column 12: expected a space behind the quotation",
+        ),
+        (
+            "tags: web+",
+            "column 11: expected a tag on both sides of `+`",
+        ),
+        (
+            "tags: +web",
+            "column 7: expected a tag on both sides of `+`",
+        ),
         ("tags: ,", "column 7: expected a tag"),
         ("name: web(?!-1).*", "column 10: look-around"),
         ("ä: ö tags: \"a +/b(?=c)/\"", "column 18: look-around"),
         ("name: a name: b(?<!x)", "column 16: look-around"),
         ("name: /[web/", "column 8: not a regular expression: "),
-        ("tags: a\n name: /(/", "line 2, column 9: not a regular expression"),
+        (
+            "tags: a\n name: /(/",
+            "line 2, column 9: not a regular expression",
+        ),
     ] {
         let error = text.parse::<Filter>().unwrap_err();
         assert_eq!(error.name, ErrorName::InvalidInput);
-        assert!(error.message.starts_with(&format!("filter, {expected}")), "{text}: {error}");
+        assert!(
+            error.message.starts_with(&format!("filter, {expected}")),
+            "{text}: {error}"
+        );
     }
     let many = (0..101).map(|n| format!("/a{n}.*/")).collect::<Vec<_>>();
-    let error = format!("tags: {}", many.join(",")).parse::<Filter>().unwrap_err();
-    assert!(error.message.contains("more than 100 regular expressions"), "{error}");
-    assert!("a".repeat(LONGEST + 1).parse::<Filter>().unwrap_err().message.contains("longer than 256 KiB"));
+    let error = format!("tags: {}", many.join(","))
+        .parse::<Filter>()
+        .unwrap_err();
+    assert!(
+        error.message.contains("more than 100 regular expressions"),
+        "{error}"
+    );
+    assert!(
+        "a".repeat(LONGEST + 1)
+            .parse::<Filter>()
+            .unwrap_err()
+            .message
+            .contains("longer than 256 KiB")
+    );
 }
 
 #[test]
 fn thousands_of_names_are_no_regular_expressions() {
-    let names = (0..5000).map(|n| format!("ip-10-0-0-{n}.eu-west-1.compute.internal")).collect::<Vec<_>>();
+    let names = (0..5000)
+        .map(|n| format!("ip-10-0-0-{n}.eu-west-1.compute.internal"))
+        .collect::<Vec<_>>();
     let filter = filter(&format!("name: {}", names.join(",")));
-    assert!(names.iter().all(|name| filter.matches(&node(name, &[], &[]))));
+    assert!(
+        names
+            .iter()
+            .all(|name| filter.matches(&node(name, &[], &[])))
+    );
     assert!(!filter.matches(&node("ip-10-0-0-5000.eu-west-1.compute.internal", &[], &[])));
 }
 
-/// A filter as the slow reference knows it: whether it excludes, a key and a value, each as often as it was written.
+/// A filter as the slow reference knows it: whether it excludes, a key and a value, each as often
+/// as it was written.
 type Model = Vec<(bool, &'static str, String)>;
 
 /// A part of a value: letters, points and escaped points, some with a quantifier.
 fn part(quantifiers: &'static str) -> impl Strategy<Value = String> {
     let atom = prop::sample::select(vec!["a", "b", "ab", "-", ".", "\\.", "1", "ä"]);
-    let quantifier = prop::sample::select(quantifiers.chars().map(Some).chain([None; 6]).collect::<Vec<_>>());
-    let one =
-        (atom, quantifier).prop_map(|(atom, sign)| format!("{atom}{}", sign.map(String::from).unwrap_or_default()));
+    let quantifier = prop::sample::select(
+        quantifiers
+            .chars()
+            .map(Some)
+            .chain([None; 6])
+            .collect::<Vec<_>>(),
+    );
+    let one = (atom, quantifier)
+        .prop_map(|(atom, sign)| format!("{atom}{}", sign.map(String::from).unwrap_or_default()));
     prop::collection::vec(one, 1..5).prop_map(|atoms| atoms.concat())
 }
 
 fn value(key: &'static str) -> BoxedStrategy<String> {
-    let (quantifiers, joints) = if key == "tags" { ("*?", vec![",", "+", " , ", " + "]) } else { ("*+?", vec![","]) };
+    let (quantifiers, joints) = if key == "tags" {
+        ("*?", vec![",", "+", " , ", " + "])
+    } else {
+        ("*+?", vec![","])
+    };
     let forced = part(quantifiers).prop_map(|part| format!("/{part}/"));
     let one = prop_oneof![4 => part(quantifiers), 1 => forced];
     let more = prop::collection::vec((prop::sample::select(joints), one.clone()), 0..3);
-    (one, more).prop_map(|(one, more)| more.into_iter().fold(one, |all, (sign, next)| all + sign + &next)).boxed()
+    (one, more)
+        .prop_map(|(one, more)| {
+            more.into_iter()
+                .fold(one, |all, (sign, next)| all + sign + &next)
+        })
+        .boxed()
 }
 
 fn model() -> impl Strategy<Value = Model> {
-    let keys = vec!["name", "nodename", "hostname", "os-family", "tags", "tags", "none"];
+    let keys = vec![
+        "name",
+        "nodename",
+        "hostname",
+        "os-family",
+        "tags",
+        "tags",
+        "none",
+    ];
     let one = (any::<bool>(), prop::sample::select(keys))
         .prop_flat_map(|(exclude, key)| (Just(exclude), Just(key), value(key)));
     prop::collection::vec(one, 0..5)
@@ -176,14 +291,16 @@ fn model() -> impl Strategy<Value = Model> {
 fn any_node() -> impl Strategy<Value = Node> {
     let text = "[ab1.ä,-]{1,5}";
     let tags = prop::collection::btree_set(text, 0..4);
-    (text, tags, text, prop::option::of("[ab1. ]{0,3}")).prop_map(|(nodename, tags, hostname, family)| Node {
-        nodename,
-        tags,
-        attributes: [("hostname", Some(hostname)), ("osFamily", family)]
-            .into_iter()
-            .filter_map(|(key, value)| Some((key.to_owned(), value?)))
-            .collect(),
-    })
+    (text, tags, text, prop::option::of("[ab1. ]{0,3}")).prop_map(
+        |(nodename, tags, hostname, family)| Node {
+            nodename,
+            tags,
+            attributes: [("hostname", Some(hostname)), ("osFamily", family)]
+                .into_iter()
+                .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+                .collect(),
+        },
+    )
 }
 
 /// The filter as somebody could write it; `style` says how.
@@ -197,14 +314,28 @@ fn written(model: &Model, styles: &[u8]) -> String {
             _ => format!("{sign}{key}: '{value}'"),
         }
     };
-    model.iter().zip(styles).map(one).collect::<Vec<_>>().join(" ")
+    model
+        .iter()
+        .zip(styles)
+        .map(one)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Whether a pattern of [`part`]s matches all of a text, by trying everything.
 fn slow_match(pattern: &[char], text: &[char]) -> bool {
-    let Some(&first) = pattern.first() else { return text.is_empty() };
-    let (atom, width) = if first == '\\' { (Some(pattern[1]), 2) } else { (Some(first).filter(|c| *c != '.'), 1) };
-    let fits_one = |text: &[char]| text.first().is_some_and(|c| atom.is_none_or(|atom| atom == *c));
+    let Some(&first) = pattern.first() else {
+        return text.is_empty();
+    };
+    let (atom, width) = if first == '\\' {
+        (Some(pattern[1]), 2)
+    } else {
+        (Some(first).filter(|c| *c != '.'), 1)
+    };
+    let fits_one = |text: &[char]| {
+        text.first()
+            .is_some_and(|c| atom.is_none_or(|atom| atom == *c))
+    };
     let quantifier = pattern.get(width).copied().filter(|c| "*+?".contains(*c));
     let rest = &pattern[width + usize::from(quantifier.is_some())..];
     let (least, most) = match quantifier {
@@ -226,7 +357,12 @@ fn slow_match(pattern: &[char], text: &[char]) -> bool {
 }
 
 fn slow_fits(value: &str, text: &str) -> bool {
-    let matches = |pattern: &str| slow_match(&pattern.chars().collect::<Vec<_>>(), &text.chars().collect::<Vec<_>>());
+    let matches = |pattern: &str| {
+        slow_match(
+            &pattern.chars().collect::<Vec<_>>(),
+            &text.chars().collect::<Vec<_>>(),
+        )
+    };
     if value.len() >= 2 && value.starts_with('/') && value.ends_with('/') {
         return matches(&value[1..value.len() - 1]);
     }
@@ -257,8 +393,14 @@ fn slow(model: &Model, exclude_precedence: bool, node: &Node) -> bool {
         })
     };
     let all = |exclude: bool| {
-        let mut of_kind = asked.iter().filter(|((kind, _), _)| *kind == exclude).peekable();
-        of_kind.peek().is_some().then(|| of_kind.all(|((_, key), values)| fits(key, values)))
+        let mut of_kind = asked
+            .iter()
+            .filter(|((kind, _), _)| *kind == exclude)
+            .peekable();
+        of_kind
+            .peek()
+            .is_some()
+            .then(|| of_kind.all(|((_, key), values)| fits(key, values)))
     };
     match (all(false), all(true)) {
         (None, None) => true,

@@ -26,7 +26,11 @@ impl Bucket {
         let put = mock!(Client::put_object)
             .match_requests(move |request| {
                 let body = request.body().bytes().expect("a body in memory").to_vec();
-                written.0.lock().unwrap().insert(request.key().unwrap().to_owned(), body);
+                written
+                    .0
+                    .lock()
+                    .unwrap()
+                    .insert(request.key().unwrap().to_owned(), body);
                 request.bucket() == Some("artifacts")
             })
             .then_output(|| PutObjectOutput::builder().build());
@@ -36,19 +40,28 @@ impl Bucket {
                 let code = ErrorMetadata::builder().code("NoSuchKey").build();
                 return MockResponse::Error(GetObjectError::generic(code));
             };
-            let answer = GetObjectOutput::builder().content_length(i64::try_from(body.len()).unwrap());
+            let answer =
+                GetObjectOutput::builder().content_length(i64::try_from(body.len()).unwrap());
             MockResponse::Output(answer.body(ByteStream::from(body.clone())).build())
         });
         let list = mock!(Client::list_objects_v2).then_compute_output(move |request| {
             let objects = listed.0.lock().unwrap();
-            let count = objects.keys().filter(|key| key.starts_with(request.prefix().unwrap())).count();
-            ListObjectsV2Output::builder().key_count(i32::try_from(count).unwrap()).build()
+            let count = objects
+                .keys()
+                .filter(|key| key.starts_with(request.prefix().unwrap()))
+                .count();
+            ListObjectsV2Output::builder()
+                .key_count(i32::try_from(count).unwrap())
+                .build()
         });
         mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&put, &get, &list])
     }
 
     pub(super) fn put(&self, key: &str, value: &Value) {
-        self.0.lock().unwrap().insert(key.into(), value.to_string().into_bytes());
+        self.0
+            .lock()
+            .unwrap()
+            .insert(key.into(), value.to_string().into_bytes());
     }
 
     pub(super) fn get(&self, key: &str) -> Value {
@@ -58,31 +71,55 @@ impl Bucket {
     /// What dispatch answers for an execution of acme.
     pub(super) async fn ask(&self, execution: &str, question: Value) -> Result<Value, StepError> {
         let mut event = json!({ "customer": "acme", "execution": { "id": execution, "job": "nodes/dispatch", "started_by": "ann" } });
-        event.as_object_mut().unwrap().extend(question.as_object().unwrap().clone());
-        answer(&self.client(), "artifacts", &Event::from_text(&event.to_string())).await
+        event
+            .as_object_mut()
+            .unwrap()
+            .extend(question.as_object().unwrap().clone());
+        answer(
+            &self.client(),
+            "artifacts",
+            &Event::from_text(&event.to_string()),
+        )
+        .await
     }
 
     /// Plans, with what a source has found.
-    pub(super) async fn plan(&self, execution: &str, nodes: &[Value], options: Value) -> Result<Value, StepError> {
+    pub(super) async fn plan(
+        &self,
+        execution: &str,
+        nodes: &[Value],
+        options: Value,
+    ) -> Result<Value, StepError> {
         let key = format!("executions/acme/{execution}/ec2-nodes/prod/output.json");
         self.put(&key, &json!({ "nodes": nodes, "failures": [] }));
         let found = json!([{ "account": "prod", "source": "ec2", "output": { "artifact": { "key": key } } }]);
-        self.ask(execution, json!({ "do": "plan", "options": options, "found": found })).await
+        self.ask(
+            execution,
+            json!({ "do": "plan", "options": options, "found": found }),
+        )
+        .await
     }
 
     /// The items of a plan.
     pub(super) fn items(&self, plan: &Value) -> Vec<Value> {
-        self.get(plan["key"].as_str().unwrap()).as_array().unwrap().clone()
+        self.get(plan["key"].as_str().unwrap())
+            .as_array()
+            .unwrap()
+            .clone()
     }
 
-    /// Runs the items of a plan as the Map does: each call of an item is answered by `run`; what it wrote.
+    /// Runs the items of a plan as the Map does: each call of an item is answered by `run`; what it
+    /// wrote.
     pub(super) fn run(
         &self,
         execution: &str,
         plan: &Value,
         run: impl Fn(&Value, &Value) -> Result<Value, (&'static str, &'static str)>,
     ) -> Value {
-        let prefix = format!("executions/acme/{execution}/dispatch/results-{}/run", plan["round"]);
+        let prefix = format!(
+            "executions/acme/{execution}/dispatch/results-{}/run",
+            plan["round"]
+        );
         let (mut succeeded, mut failed) = (Vec::new(), Vec::new());
         for item in self.items(plan) {
             let name = item["id"].as_str().unwrap();
@@ -99,7 +136,10 @@ impl Bucket {
                             call["step"].as_str().unwrap()
                         );
                         self.put(&key, &output);
-                        ended["calls"].as_array_mut().unwrap().push(json!({ "artifact": { "key": key } }));
+                        ended["calls"]
+                            .as_array_mut()
+                            .unwrap()
+                            .push(json!({ "artifact": { "key": key } }));
                         if output["failed"] != 0 {
                             break;
                         }
@@ -113,10 +153,14 @@ impl Bucket {
             }
             let input = json!({ "item": item }).to_string();
             if ended["error"].is_null() {
-                succeeded.push(json!({ "Status": "SUCCEEDED", "Input": input, "Output": ended.to_string() }));
+                succeeded.push(
+                    json!({ "Status": "SUCCEEDED", "Input": input, "Output": ended.to_string() }),
+                );
             } else {
                 let (error, cause) = (&ended["error"], ended.to_string());
-                failed.push(json!({ "Status": "FAILED", "Input": input, "Error": error, "Cause": cause }));
+                failed.push(
+                    json!({ "Status": "FAILED", "Input": input, "Error": error, "Cause": cause }),
+                );
             }
         }
         let mut files = json!({ "PENDING": [] });
@@ -132,7 +176,16 @@ impl Bucket {
         json!({ "MapRunArn": "arn", "ResultWriterDetails": { "Bucket": "artifacts", "Key": format!("{prefix}/manifest.json") } })
     }
 
-    pub(super) async fn collect(&self, execution: &str, plan: &Value, results: Value) -> Result<Value, StepError> {
-        self.ask(execution, json!({ "do": "collect", "round": plan["round"], "results": results })).await
+    pub(super) async fn collect(
+        &self,
+        execution: &str,
+        plan: &Value,
+        results: Value,
+    ) -> Result<Value, StepError> {
+        self.ask(
+            execution,
+            json!({ "do": "collect", "round": plan["round"], "results": results }),
+        )
+        .await
     }
 }
