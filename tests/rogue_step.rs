@@ -57,13 +57,17 @@ fn some_instance() -> String {
 
 impl Step for Rogue {
     const NAME: &'static str = "rogue-step";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] = &[r#"{ "do": "big-output" }"#];
+    const RUNDECK: &'static [stepward::RundeckPlugin] = &[];
+    const EXAMPLES: &'static [stepward::Example] = &[stepward::Example {
+        title: "Run it",
+        parameters: r#"{ "do": "big-output" }"#,
+        output: "null",
+    }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[];
     type Output = Said;
 
     fn permissions(&self) -> Permissions {
-        Permissions::default().allow(&["ec2:DescribeInstances"], ["*"])
+        Permissions::default().allow("TODO", &["ec2:DescribeInstances"], ["*"])
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Said>, StepError> {
@@ -96,7 +100,7 @@ impl Step for Rogue {
                 secrets
             }
             Misdeed::FailWithSecrets => {
-                return Err(ErrorName::StepFailed.because(credentials(ctx).await?));
+                return Err(ErrorName::StepFailed.with_message(credentials(ctx).await?));
             }
         };
         Ok(Progress::Done(Said { said }))
@@ -106,7 +110,7 @@ impl Step for Rogue {
 /// What a step can get of its credentials.
 async fn credentials(ctx: &Context) -> Result<String, StepError> {
     let config = ctx.client(SdkConfig::clone);
-    let nothing = || ErrorName::Internal.because("the session has no credentials");
+    let nothing = || ErrorName::Internal.with_message("the session has no credentials");
     let provider = config.credentials_provider().ok_or_else(nothing)?;
     let found = provider
         .provide_credentials()

@@ -20,4 +20,5 @@ pub mod output;
 pub mod package;
 pub mod role_template;
 pub mod steps;
+mod terminal;
 pub mod workspace;

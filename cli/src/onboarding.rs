@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 use stepward::access::store::Store;
-use stepward::access::trust::{Proof, Verdict};
+use stepward::access::trust::{TrustProof, TrustVerdict};
 use stepward::model::customer::{Account, Trust};
 use stepward::model::partition::Partition;
 
@@ -224,11 +224,13 @@ enum Finding {
 /// What a check says of the trust that was recorded before it.
 fn finding(finished: &Finished, before: Trust) -> Finding {
     if finished.outcome == Outcome::Succeeded {
-        let proof = serde_json::from_value::<Proof>(finished.output["trust"].clone());
+        let proof = serde_json::from_value::<TrustProof>(finished.output["trust"].clone());
         return match proof {
             // It passed although strangers get in, because an operator has overridden that.
             Ok(proof) if proof.verdict().is_err() => Finding::Trust(before),
-            Ok(proof) if proof.next_external_id == Some(Verdict::Accepted) => Finding::NextIsProven,
+            Ok(proof) if proof.next_external_id == Some(TrustVerdict::Accepted) => {
+                Finding::NextIsProven
+            }
             // No proof: this credential provider assumes no role, so there is no trust policy.
             _ => Finding::Trust(Trust::Proven),
         };

@@ -3,7 +3,7 @@
 
 pub mod page;
 pub mod parameters;
-mod schema;
+pub mod schema;
 
 use std::collections::BTreeMap;
 

@@ -24,4 +24,4 @@ pub use model::error::{ErrorName, StepError};
 pub use model::permissions::Permissions;
 pub use runtime::context::Context;
 pub use runtime::serve::serve;
-pub use runtime::step::{Function, Peer, Progress, Step};
+pub use runtime::step::{Example, FunctionConfig, Peer, Progress, RundeckPlugin, Step};

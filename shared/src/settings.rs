@@ -47,7 +47,7 @@ pub fn state_machines() -> Result<String, StepError> {
 /// 10 by default. Waiting here costs Lambda time; waiting in the state machine costs a state
 /// transition and a second call.
 #[must_use]
-pub fn linger() -> Duration {
+pub fn inline_wait() -> Duration {
     let seconds = env::var("STEPWARD_LINGER_SECONDS")
         .ok()
         .and_then(|text| text.parse().ok());
@@ -68,7 +68,7 @@ fn required(name: &str) -> Result<String, StepError> {
         .ok()
         .filter(|value| !value.is_empty())
         .ok_or_else(|| {
-            ErrorName::Internal.because(format!(
+            ErrorName::Internal.with_message(format!(
                 "{name} is not set on this function; deploy infra/template.yaml again"
             ))
         })

@@ -31,7 +31,7 @@ use crate::model::customer::{
 };
 use crate::model::envelope::{Execution, Resume, now, read};
 use crate::model::error::{ErrorName, StepError};
-use crate::model::permissions::Place;
+use crate::model::permissions::ArnScope;
 use crate::runtime::context::{Artifacts, Context};
 use crate::runtime::manifest::Manifest;
 use crate::runtime::serve;
@@ -98,7 +98,8 @@ pub fn with_artifacts(ctx: Context, s3: aws_sdk_s3::Client, bucket: &str) -> Con
 pub async fn call<S: Step>(broker: &Broker, envelope: &Value) -> Result<Value, StepError> {
     let deadline = SystemTime::now() + Duration::from_mins(1);
     let answer = serve::answer::<S>(broker, &envelope.to_string(), deadline, "test").await?;
-    serde_json::to_value(answer).map_err(|error| ErrorName::Internal.because(error.to_string()))
+    serde_json::to_value(answer)
+        .map_err(|error| ErrorName::Internal.with_message(error.to_string()))
 }
 
 /// A step with these parameters.
@@ -182,7 +183,7 @@ pub fn names_invalid_parameters<S: Step>() {
         .map(String::as_str)
         .chain(["no_such_parameter"])
     {
-        let mut params = manifest.examples[0].clone();
+        let mut params = manifest.examples[0].parameters.clone();
         // No parameter is a fraction.
         params[name] = 0.5.into();
         let error = read::<S>("params", &params).map(|_| name).unwrap_err();
@@ -266,7 +267,7 @@ pub(crate) fn record(customer: &str) -> Configuration {
 }
 
 fn with_session(session: Session) -> Context {
-    let place = Place {
+    let place = ArnScope {
         partition: "aws".into(),
         region: "eu-west-1".into(),
         account_id: "222222222222".into(),

@@ -271,7 +271,7 @@ impl Proof {
         ]
         .into_iter()
         .flat_map(|(needed, declared)| {
-            let needed = needed.of_any_parameters().into_iter();
+            let needed = needed.for_any_parameters().into_iter();
             needed.filter(|one| !declared.iter().any(|all| covers(all, one)))
         })
         .map(|statement| format!("the examples do not show that it can need {statement:?}"))
@@ -319,9 +319,8 @@ impl Proof {
             }
             if since.elapsed() > RUN {
                 let progress = answer["progress"].as_str().unwrap_or_default();
-                return Err(
-                    ErrorName::TimedOut.because(format!("still pending after {RUN:?}: {progress}"))
-                );
+                return Err(ErrorName::TimedOut
+                    .with_message(format!("still pending after {RUN:?}: {progress}")));
             }
             envelope["resume"] = answer["resume"].clone();
             tokio::time::sleep(PAUSE).await;
@@ -482,16 +481,20 @@ mod tests {
 
     impl Step for Look {
         const NAME: &'static str = "look";
-        const RUNDECK: &'static [&'static str] = &[];
-        const EXAMPLES: &'static [&'static str] = &["{}"];
+        const RUNDECK: &'static [stepward::RundeckPlugin] = &[];
+        const EXAMPLES: &'static [stepward::Example] = &[stepward::Example {
+            title: "Run it",
+            parameters: "{}",
+            output: "null",
+        }];
         const ERRORS: &'static [(ErrorName, &'static str)] = &[];
         type Output = ();
 
         fn permissions(&self) -> Permissions {
             let needless = ["ec2:RebootInstances", "kms:CreateGrant"];
             Permissions::default()
-                .allow(&["ec2:DescribeInstances"], ["*"])
-                .allow(&needless, ["*"])
+                .allow("TODO", &["ec2:DescribeInstances"], ["*"])
+                .allow("TODO", &needless, ["*"])
         }
 
         async fn run(

@@ -2,7 +2,7 @@
 //! enforced.
 
 use serde_json::{Value, json};
-use stepward::access::trust::{Proof, Verdict};
+use stepward::access::trust::{TrustProof, TrustVerdict};
 use stepward::model::customer::Trust;
 
 use crate::world::{Owned, STACK, World, customer_role, in_the_world, made_role, zipped};
@@ -21,10 +21,10 @@ fn sts_refuses_the_broker_without_the_external_id_and_with_a_wrong_one() {
             .call("validate-credentials", &acme.envelope(&json!({})))
             .await
             .unwrap();
-        let proof: Proof = serde_json::from_value(answer["output"]["trust"].clone()).unwrap();
-        assert_eq!(proof.without_external_id, Verdict::Refused);
-        assert_eq!(proof.wrong_external_id, Verdict::Refused);
-        assert_eq!(proof.right_external_id, Verdict::Accepted);
+        let proof: TrustProof = serde_json::from_value(answer["output"]["trust"].clone()).unwrap();
+        assert_eq!(proof.without_external_id, TrustVerdict::Refused);
+        assert_eq!(proof.wrong_external_id, TrustVerdict::Refused);
+        assert_eq!(proof.right_external_id, TrustVerdict::Accepted);
         assert_eq!(answer["output"]["account_id"], json!(acme.owner.account));
     });
 }

@@ -255,7 +255,7 @@ async fn try_example(world: &World, step: &Manifest) {
         world,
         &step.name,
         &owned.customer,
-        step.examples[0].as_object().unwrap(),
+        step.examples[0].parameters.as_object().unwrap(),
     );
     let error = finished["error"].as_str().unwrap_or_default();
     let is_missing = ["NotFound", "Conflict", "StepFailed"].contains(&error);

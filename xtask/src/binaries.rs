@@ -57,7 +57,8 @@ fn steps_by_service() -> Result<BTreeMap<String, Vec<String>>, String> {
             .iter()
             .filter_map(|file| file.strip_suffix(".rs"))
             .filter(|name| *name != "mod");
-        let steps: Vec<_> = steps.map(str::to_owned).collect();
+        let mut steps: Vec<_> = steps.map(str::to_owned).collect();
+        steps.sort();
         if !files.is_empty() {
             services.insert(service, steps);
         }

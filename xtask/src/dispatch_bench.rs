@@ -170,7 +170,7 @@ async fn failed_nodes(operator: &Cloud, finished: &Finished) -> Result<BTreeSet<
         .await
         .map_err(|error| error.to_string())?;
     let all = all.ok_or_else(|| format!("the job came to nothing: {finished:?}"))?;
-    let is_bad = |node: &&NodeResult| node.steps.is_empty() || !node.is_well();
+    let is_bad = |node: &&NodeResult| node.steps.is_empty() || !node.is_success();
     Ok(all
         .nodes
         .iter()

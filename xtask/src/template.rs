@@ -1,7 +1,7 @@
 //! The parts of `infra/template.yaml` that follow from the steps and the jobs.
 
 use stepward::runtime::manifest::Manifest;
-use stepward::runtime::step::Function;
+use stepward::runtime::step::FunctionConfig;
 
 /// What a function gets that works on files: the local root, and on AWS the file system behind it.
 const LOCAL_FILES: &str = "      Environment:
@@ -48,8 +48,8 @@ pub(crate) fn steps(steps: &[&Manifest], is_used: impl Fn(&str) -> bool) -> Stri
 }
 
 /// What a function has of its own; the rest is the template's `Globals`.
-fn function(function: Function) -> String {
-    let common = Function::SHORT;
+fn function(function: FunctionConfig) -> String {
+    let common = FunctionConfig::SHORT;
     let unless_common = |name: &str, own: u16, common: u16| {
         if own == common {
             String::new()
@@ -169,13 +169,13 @@ mod tests {
 
     #[test]
     fn a_function_has_of_its_own_what_the_templates_globals_do_not_give_it() {
-        assert_eq!(function(Function::SHORT), "");
-        let patient = Function {
+        assert_eq!(function(FunctionConfig::SHORT), "");
+        let patient = FunctionConfig {
             timeout_seconds: 120,
-            ..Function::SHORT
+            ..FunctionConfig::SHORT
         };
         assert_eq!(function(patient), "      Timeout: 120\n");
-        let transfer = function(Function::TRANSFER);
+        let transfer = function(FunctionConfig::TRANSFER);
         for line in [
             "      Timeout: 900\n",
             "      MemorySize: 1769\n",
@@ -201,9 +201,12 @@ mod tests {
         };
         assert_eq!(
             value("Timeout:"),
-            Function::SHORT.timeout_seconds.to_string()
+            FunctionConfig::SHORT.timeout_seconds.to_string()
         );
-        assert_eq!(value("MemorySize:"), Function::SHORT.memory_mib.to_string());
+        assert_eq!(
+            value("MemorySize:"),
+            FunctionConfig::SHORT.memory_mib.to_string()
+        );
         assert!(
             !globals.contains("STEPWARD_LOCAL_ROOT"),
             "only steps that work on files have a local root"

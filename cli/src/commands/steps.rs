@@ -5,8 +5,9 @@ use stepward::runtime::manifest::Manifest;
 
 use crate::error::Result;
 use crate::global::Global;
-use crate::output::table;
+use crate::output::{Format, table};
 use crate::steps::{Catalog, by_service, find, page};
+use crate::terminal;
 
 /// List the steps, or show the page of one
 #[derive(Args, Debug)]
@@ -23,7 +24,10 @@ impl Steps {
     pub(crate) fn run(&self, global: &Global) -> Result<u8> {
         if let Some(name) = &self.name {
             let step = find(name)?;
-            global.format().show(&step, || page::markdown(&step))?;
+            match global.format() {
+                Format::Json => global.format().show(&step, String::new)?,
+                Format::Table => terminal::show_markdown(&page::markdown(&step))?,
+            }
         } else {
             let catalog = by_service()?;
             global.format().show(&catalog, || list(&catalog))?;

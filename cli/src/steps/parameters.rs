@@ -315,7 +315,7 @@ mod tests {
     fn every_example_of_every_step_fits_and_can_be_typed() {
         for step in catalog().unwrap() {
             for example in &step.examples {
-                let example = example.as_object().unwrap();
+                let example = example.parameters.as_object().unwrap();
                 assert_eq!(
                     &super::read(&step, example.clone(), &[]).unwrap(),
                     example,

@@ -1,6 +1,6 @@
 //! JSON Schemas as rows of a table.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A field of a schema, also one within another: `instances[].state`.
 #[derive(Debug)]
@@ -8,7 +8,7 @@ pub(super) struct Field {
     pub(super) name: String,
     /// Its type, in words.
     pub(super) kind: String,
-    pub(super) required: bool,
+    pub(super) need: Need,
     pub(super) nullable: bool,
     /// Its default; null where it has none.
     pub(super) default: Value,
@@ -16,48 +16,85 @@ pub(super) struct Field {
     pub(super) text: String,
 }
 
-/// The fields of a schema in order, each followed by those within it.
-pub(super) fn fields(schema: &Value) -> Vec<Field> {
-    let mut found = Vec::new();
-    gather(schema, schema, "", &mut Vec::new(), &mut found);
-    found
+/// Whether a field must be given.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Need {
+    Required,
+    /// Exactly one of this field and these others.
+    OneOf(Vec<String>),
+    Optional,
 }
 
-fn gather<'a>(
+/// The fields of a schema in order, each followed by those within it.
+pub(super) fn fields(schema: &Value) -> Vec<Field> {
+    let mut gathering = Gathering {
+        root: schema,
+        around: Vec::new(),
+        found: Vec::new(),
+    };
+    gathering.gather(schema, "", &[]);
+    gathering.found
+}
+
+struct Gathering<'a> {
     root: &'a Value,
-    object: &'a Value,
-    prefix: &str,
-    around: &mut Vec<&'a Value>,
-    found: &mut Vec<Field>,
-) {
-    // A type that holds itself is told once.
-    if around.iter().any(|other| std::ptr::eq(*other, object)) {
-        return;
+    /// The objects that contain the present one.
+    around: Vec<&'a Value>,
+    found: Vec<Field>,
+}
+
+impl<'a> Gathering<'a> {
+    /// Adds the fields of an object. `others` are the fields that the alternatives of this object
+    /// require instead.
+    fn gather(&mut self, object: &'a Value, prefix: &str, others: &[String]) {
+        // A type that contains itself is described once.
+        if self.around.iter().any(|other| std::ptr::eq(*other, object)) {
+            return;
+        }
+        self.around.push(object);
+        let root = self.root;
+        let required = required(object);
+        for (name, about) in object["properties"].as_object().into_iter().flatten() {
+            let path = format!("{prefix}{name}");
+            let need = match (required.contains(name), others) {
+                (false, _) => Need::Optional,
+                (true, []) => Need::Required,
+                (true, others) => Need::OneOf(others.to_vec()),
+            };
+            self.found.push(Field {
+                name: path.clone(),
+                kind: kind(root, about),
+                need,
+                nullable: is_nullable(about),
+                default: about["default"].clone(),
+                // The only field of an enum's variant has its documentation at the variant.
+                text: Some(text(root, about))
+                    .filter(|text| !text.is_empty())
+                    .unwrap_or_else(|| text(root, object)),
+            });
+            let (within, suffix) = innermost(root, about);
+            self.gather(within, &format!("{path}{suffix}."), &[]);
+        }
+        let alternatives: Vec<_> = choices(object)
+            .map(|choice| resolved(root, choice))
+            .collect();
+        for alternative in &alternatives {
+            let others = alternatives
+                .iter()
+                .filter(|other| !std::ptr::eq(**other, *alternative));
+            let others: Vec<_> = others.flat_map(|other| self::required(other)).collect();
+            self.gather(alternative, prefix, &others);
+        }
+        self.around.pop();
     }
-    around.push(object);
-    let required: Vec<_> = list(&object["required"])
+}
+
+/// The names of an object's required fields.
+fn required(object: &Value) -> Vec<String> {
+    list(&object["required"])
         .filter_map(Value::as_str)
-        .collect();
-    for (name, about) in object["properties"].as_object().into_iter().flatten() {
-        let path = format!("{prefix}{name}");
-        found.push(Field {
-            name: path.clone(),
-            kind: kind(root, about),
-            required: required.contains(&name.as_str()),
-            nullable: is_nullable(about),
-            default: about["default"].clone(),
-            // The only field of an enum's variant has its documentation at the variant.
-            text: Some(text(root, about))
-                .filter(|text| !text.is_empty())
-                .unwrap_or_else(|| text(root, object)),
-        });
-        let (within, suffix) = innermost(root, about);
-        gather(root, within, &format!("{path}{suffix}."), around, found);
-    }
-    for choice in choices(object) {
-        gather(root, resolved(root, choice), prefix, around, found);
-    }
-    around.pop();
+        .map(str::to_owned)
+        .collect()
 }
 
 /// What a list or a map is of, and how a path says so.
@@ -158,41 +195,83 @@ pub(super) fn entries<'a>(root: &'a Value, about: &'a Value) -> Option<&'a Value
 /// Whether a value has the type that a schema wants, and so do all values within it. Numbers'
 /// limits and texts' patterns are left to the step.
 pub(super) fn fits(root: &Value, about: &Value, value: &Value) -> bool {
-    if value.is_null() && is_nullable(about) {
-        return true;
+    Match {
+        root,
+        is_complete: false,
     }
-    let about = resolved(root, about);
-    if choices(about).next().is_some() && !choices(about).any(|choice| fits(root, choice, value)) {
-        return false;
+    .fits(about, value)
+}
+
+/// Whether a value fits a schema, has every required field, and has no field that the schema does
+/// not describe.
+#[must_use]
+pub fn is_sample(schema: &Value, value: &Value) -> bool {
+    Match {
+        root: schema,
+        is_complete: true,
     }
-    let only = [about.get("const")]
-        .into_iter()
-        .flatten()
-        .chain(list(&about["enum"]))
-        .collect::<Vec<_>>();
-    if !only.is_empty() && !only.contains(&value) {
-        return false;
-    }
-    let types = own_types(about);
-    let is_number = types.contains(&"number") && value.is_number();
-    if !(types.is_empty() || types.contains(&type_of(value)) || is_number) {
-        return false;
-    }
-    match value {
-        Value::Array(items) => {
-            about["items"].is_null() || items.iter().all(|item| fits(root, &about["items"], item))
+    .fits(schema, value)
+}
+
+struct Match<'a> {
+    root: &'a Value,
+    /// Whether objects have all required fields, and only fields that the schema describes.
+    is_complete: bool,
+}
+
+impl Match<'_> {
+    fn fits(&self, about: &Value, value: &Value) -> bool {
+        if value.is_null() && is_nullable(about) {
+            return true;
         }
-        Value::Object(members) => members.iter().all(|(name, member)| {
+        let about = resolved(self.root, about);
+        let mut choices = choices(about).peekable();
+        if choices.peek().is_some() && !choices.any(|choice| self.fits(choice, value)) {
+            return false;
+        }
+        let only: Vec<_> = about
+            .get("const")
+            .into_iter()
+            .chain(list(&about["enum"]))
+            .collect();
+        if !only.is_empty() && !only.contains(&value) {
+            return false;
+        }
+        let types = own_types(about);
+        let is_number = types.contains(&"number") && value.is_number();
+        if !(types.is_empty() || types.contains(&type_of(value)) || is_number) {
+            return false;
+        }
+        match value {
+            Value::Array(items) => {
+                let of = &about["items"];
+                of.is_null() || items.iter().all(|item| self.fits(of, item))
+            }
+            Value::Object(members) => self.members_fit(about, members),
+            _ => true,
+        }
+    }
+
+    fn members_fit(&self, about: &Value, members: &Map<String, Value>) -> bool {
+        let is_described = about["properties"].is_object();
+        if self.is_complete
+            && !required(about)
+                .iter()
+                .all(|name| members.contains_key(name))
+        {
+            return false;
+        }
+        members.iter().all(|(name, member)| {
             match (
                 about["properties"].get(name),
                 &about["additionalProperties"],
             ) {
-                (Some(own), _) => fits(root, own, member),
+                (Some(own), _) => self.fits(own, member),
                 (None, Value::Bool(false)) => false,
-                (None, other) => !other.is_object() || fits(root, other, member),
+                (None, Value::Null) => !(self.is_complete && is_described),
+                (None, other) => !other.is_object() || self.fits(other, member),
             }
-        }),
-        _ => true,
+        })
     }
 }
 
@@ -346,9 +425,45 @@ mod tests {
             ]
         );
         assert_eq!(
-            (fields[0].required, fields[0].text.as_str()),
-            (true, "Which ports.")
+            (&fields[0].need, fields[0].text.as_str()),
+            (&Need::Required, "Which ports.")
         );
         assert_eq!(fields[1].text, "How. `\"tcp\"`: Streams.");
+    }
+
+    #[test]
+    fn alternatives_are_not_all_required() {
+        let schema = json!({ "oneOf": [
+            { "required": ["include"], "properties": { "include": { "type": "string" } } },
+            { "required": ["exclude"], "properties": { "exclude": { "type": "string" } } },
+        ] });
+        let needs: Vec<_> = fields(&schema)
+            .into_iter()
+            .map(|field| field.need)
+            .collect();
+        assert_eq!(
+            needs,
+            [
+                Need::OneOf(vec!["exclude".into()]),
+                Need::OneOf(vec!["include".into()])
+            ]
+        );
+    }
+
+    #[test]
+    fn a_sample_is_complete_and_has_no_unknown_field() {
+        let schema = json!({ "type": "object", "required": ["id"], "properties": {
+            "id": { "type": "string" }, "tags": { "type": "object", "additionalProperties": { "type": "string" } },
+        } });
+        assert!(is_sample(
+            &schema,
+            &json!({ "id": "i-1", "tags": { "a": "b" } })
+        ));
+        assert!(!is_sample(&schema, &json!({ "id": "i-1", "name": "web" })));
+        assert!(!is_sample(&schema, &json!({ "tags": {} })));
+        assert!(!is_sample(
+            &schema,
+            &json!({ "id": "i-1", "tags": { "a": 1 } })
+        ));
     }
 }

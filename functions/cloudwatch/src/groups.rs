@@ -1,7 +1,7 @@
 //! Names and ARNs of log groups.
 
 use stepward::model::input::require;
-use stepward::model::permissions::{Place, arn, literal};
+use stepward::model::permissions::{ArnScope, arn, literal};
 use stepward::{ErrorName, StepError};
 
 /// What one query can search.
@@ -86,13 +86,13 @@ pub fn check_group_name(parameter: &str, name: &str) -> Result<(), StepError> {
 ///
 /// # Errors
 /// `InvalidInput` naming the log group.
-pub(crate) fn check_place(place: &Place, log_groups: &[String]) -> Result<(), StepError> {
+pub(crate) fn check_place(place: &ArnScope, log_groups: &[String]) -> Result<(), StepError> {
     let here = format!("arn:{}:logs:{}:", place.partition, place.region);
     let elsewhere = log_groups
         .iter()
         .find(|group| group.starts_with("arn:") && !group.starts_with(&here));
     elsewhere.map_or(Ok(()), |group| {
-        Err(ErrorName::InvalidInput.because(format!(
+        Err(ErrorName::InvalidInput.with_message(format!(
             "log_groups: {group} is not in Region {}, where this step works",
             place.region
         )))
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_log_group_of_another_region_or_partition_is_refused() {
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
@@ -129,8 +129,8 @@ mod tests {
     fn a_log_group_of_another_account_is_named_by_its_arn() {
         let [all, plain] = group_arns("arn:aws:logs:eu-west-1:333333333333:log-group:/aws/x:*");
         let statements = Permissions::default()
-            .allow(&["logs:StartQuery"], [all.clone(), plain])
-            .of_any_parameters();
+            .allow("TODO", &["logs:StartQuery"], [all.clone(), plain])
+            .for_any_parameters();
         assert_eq!(
             statements[0].resources,
             [

@@ -116,18 +116,21 @@ pub fn permissions(log_groups: &[String]) -> Permissions {
     let start = Permissions::default();
     let start = if log_groups.is_empty() {
         start.allow_on_all(
+            "TODO",
             &["logs:StartQuery"],
             "The log groups stand in the saved query.",
         )
     } else {
         start.allow(
+            "TODO",
             &["logs:StartQuery"],
             log_groups.iter().flat_map(|group| group_arns(group)),
         )
     };
     start
-        .allow(&["logs:DescribeQueries", "logs:StopQuery"], ["*"])
+        .allow("TODO", &["logs:DescribeQueries", "logs:StopQuery"], ["*"])
         .allow_on_all(
+            "TODO",
             &["logs:GetQueryResults"],
             "A query's ID, which nobody can guess, does not tell its log groups.",
         )
@@ -146,7 +149,7 @@ pub async fn run(
     query: impl Future<Output = Result<Query, StepError>> + Send,
 ) -> Result<Progress<Answered>, StepError> {
     check_place(&ctx.place, log_groups)?;
-    let patience = Resume::patience(resume.as_ref(), POLL);
+    let patience = Resume::poll_interval(resume.as_ref(), POLL);
     let started = match resume {
         Some(resume) => resume.state()?,
         None => match find(ctx).await? {
@@ -222,7 +225,8 @@ async fn start(ctx: &Context, query: &Query) -> Result<Started, StepError> {
         Err(error) => return find(ctx).await?.ok_or_else(|| logs_error(error)),
     };
     let query_id = answer.query_id.ok_or_else(|| {
-        ErrorName::Internal.because("CloudWatch Logs started the query but gave no ID; try again")
+        ErrorName::Internal
+            .with_message("CloudWatch Logs started the query but gave no ID; try again")
     })?;
     ctx.log(format_args!(
         "CloudWatch Logs query {query_id} started, from {} to {}",
@@ -253,7 +257,7 @@ async fn look(
         .map(Statistics::from)
         .unwrap_or_default();
     let failed = |what: &str| {
-        Err(ErrorName::StepFailed.because(format!("CloudWatch Logs query {id} {what}")))
+        Err(ErrorName::StepFailed.with_message(format!("CloudWatch Logs query {id} {what}")))
     };
     match &answer.status {
         Some(QueryStatus::Complete) => {}

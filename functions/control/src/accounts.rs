@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stepward::access::store::Store;
 use stepward::model::error::{ErrorName, StepError};
-use stepward::model::input::List;
+use stepward::model::input::StringList;
 use stepward::runtime::{Event, run};
 use stepward::{access::session, settings};
 
@@ -19,7 +19,7 @@ struct Request {
     customer: String,
     /// Only these accounts; all when absent or empty.
     #[serde(default)]
-    accounts: List,
+    accounts: StringList,
     /// As in a step's envelope; not looked at.
     #[serde(default, rename = "execution")]
     _execution: Value,
@@ -45,7 +45,7 @@ async fn accounts(store: &Store, event: &Event) -> Result<Response, StepError> {
     let mut accounts = store.accounts(&customer.name).await?;
     for asked in request.accounts.iter() {
         if !accounts.iter().any(|account| account.name == *asked) {
-            return Err(ErrorName::NotFound.because(format!(
+            return Err(ErrorName::NotFound.with_message(format!(
                 "customer {0} has no account {asked}; `stepward customer show {0}` shows all",
                 customer.name
             )));
@@ -54,7 +54,7 @@ async fn accounts(store: &Store, event: &Event) -> Result<Response, StepError> {
     accounts
         .retain(|account| request.accounts.is_empty() || request.accounts.contains(&account.name));
     if accounts.is_empty() {
-        return Err(ErrorName::NotFound.because(format!(
+        return Err(ErrorName::NotFound.with_message(format!(
             "customer {0} has no accounts; `stepward account add {0} …` adds one",
             customer.name
         )));

@@ -59,7 +59,7 @@ async fn answer(api: &Api, event: &Event) -> Result<ApiGatewayV2httpResponse, St
             .await
             .map(|body| (202, body)),
         "GET /executions/{id}" => api.describe(parameter("id")).await.map(|body| (200, body)),
-        _ => Err(ErrorName::NotFound.because(format!("there is no route {route:?}"))),
+        _ => Err(ErrorName::NotFound.with_message(format!("there is no route {route:?}"))),
     };
     let (status, body) = answered.unwrap_or_else(|error| {
         tracing::warn!(error.name = %error.name, route, "{error}");
@@ -102,8 +102,9 @@ impl Api {
             .as_deref()
             .filter(|_| !request.is_base64_encoded)
             .ok_or_else(|| {
-                ErrorName::InvalidInput
-                    .because("there is no JSON body; send one with Content-Type: application/json")
+                ErrorName::InvalidInput.with_message(
+                    "there is no JSON body; send one with Content-Type: application/json",
+                )
             })?;
         let start: Start = Event::from_text(body).read()?;
         let job = state_machine(job)?;
@@ -114,7 +115,7 @@ impl Api {
             .and_then(|a| a.iam.as_ref()?.user_arn.as_deref());
         let caller = caller.ok_or_else(|| {
             ErrorName::AccessDenied
-                .because("the request is not signed; sign it with Signature Version 4")
+                .with_message("the request is not signed; sign it with Signature Version 4")
         })?;
         let name = match request
             .headers
@@ -139,7 +140,7 @@ impl Api {
             }
             Some(_) => {
                 return Err(ErrorName::InvalidInput
-                    .because("Idempotency-Key must be 1 to 256 visible ASCII characters"));
+                    .with_message("Idempotency-Key must be 1 to 256 visible ASCII characters"));
             }
         };
         let Start {
@@ -154,7 +155,7 @@ impl Api {
             started_by: caller.to_owned(),
         };
         let text = serde_json::to_string(&input)
-            .map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+            .map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
         let started = self
             .states
             .start_execution()
@@ -170,7 +171,7 @@ impl Api {
                 self.check_same(&job, &name, &input).await?
             }
             Err(error) if error.name == ErrorName::NotFound => {
-                return Err(ErrorName::NotFound.because(format!(
+                return Err(ErrorName::NotFound.with_message(format!(
                     "there is no job {job:?}; `stepward job list` shows all"
                 )));
             }
@@ -198,14 +199,14 @@ impl Api {
         {
             return Ok(());
         }
-        Err(ErrorName::Conflict.because(
+        Err(ErrorName::Conflict.with_message(
             "this Idempotency-Key has started an execution with other input; use a new one",
         ))
     }
 
     async fn describe(&self, id: &str) -> Result<Value, StepError> {
         let malformed = || {
-            ErrorName::InvalidInput.because(format!(
+            ErrorName::InvalidInput.with_message(format!(
                 "{id:?} is not the ID of an execution, as in job:name"
             ))
         };
@@ -260,7 +261,7 @@ impl Api {
             .await
             .map_err(|error| match states_error(error) {
                 error if error.name == ErrorName::NotFound => {
-                    ErrorName::NotFound.because(format!("there is no execution {job}:{name}"))
+                    ErrorName::NotFound.with_message(format!("there is no execution {job}:{name}"))
                 }
                 error => error,
             })
@@ -286,7 +287,7 @@ fn state_machine(job: &str) -> Result<String, StepError> {
     if legal(&name) {
         return Ok(name);
     }
-    Err(ErrorName::InvalidInput.because(format!(
+    Err(ErrorName::InvalidInput.with_message(format!(
         "{job:?} is not a job's name, as in fleet-morning-check"
     )))
 }

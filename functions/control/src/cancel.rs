@@ -114,7 +114,7 @@ async fn cancel(
     // Lambda calls again, twice, a minute later and two; a step that is stopped already stays so.
     // https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
     let (count, why) = (failed.len(), failed.join("; "));
-    Err(ErrorName::StepFailed.because(format!(
+    Err(ErrorName::StepFailed.with_message(format!(
         "{count} of {} steps could not be stopped: {why}",
         open.len()
     )))
@@ -146,7 +146,7 @@ async fn calls_of_items(
     let describe = clients.states.describe_map_run().map_run_arn(run);
     while describe.clone().send().await.map_err(states_error)?.status == MapRunStatus::Running {
         if Instant::now() >= patience {
-            return Err(ErrorName::TimedOut.because(format!(
+            return Err(ErrorName::TimedOut.with_message(format!(
                 "the Map run {run} has not ended; it is looked at again"
             )));
         }
@@ -265,7 +265,11 @@ async fn stop(clients: &Clients, call: &Call) -> Result<(), StepError> {
     let said = answer.payload.map(Blob::into_inner).unwrap_or_default();
     let said: Value = serde_json::from_slice(&said).unwrap_or_default();
     let text = |field: &str| said[field].as_str().unwrap_or("unknown").to_owned();
-    Err(ErrorName::StepFailed.because(format!("{}: {}", text("errorType"), text("errorMessage"))))
+    Err(ErrorName::StepFailed.with_message(format!(
+        "{}: {}",
+        text("errorType"),
+        text("errorMessage")
+    )))
 }
 
 /// Calls of steps that may have left something running, ready to be sent again with `cancel`.

@@ -43,7 +43,7 @@ async fn answer(s3: &aws_sdk_s3::Client, bucket: &str, event: &Event) -> Result<
         }),
         Action::Stop {} => store.stop().await.map(|()| Ok(json!({})))?,
     };
-    answer.map_err(|error| ErrorName::Internal.because(error.to_string()))
+    answer.map_err(|error| ErrorName::Internal.with_message(error.to_string()))
 }
 
 /// Runs the function on Lambda.

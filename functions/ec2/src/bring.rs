@@ -72,7 +72,7 @@ where
     Fut: Future<Output = Result<Vec<InstanceStateChange>, StepError>> + Send,
 {
     let ec2 = ctx.client(Client::new);
-    let patience = Resume::patience(resume.as_ref(), POLL);
+    let patience = Resume::poll_interval(resume.as_ref(), POLL);
     let (found, mut watch) = match resume {
         None => {
             let found = selection.find(&ec2, &LIVE).await?;
@@ -194,7 +194,7 @@ impl Watch {
             } else {
                 ErrorName::Conflict
             };
-            return Err(name.because(format!(
+            return Err(name.with_message(format!(
                 "{id} is {now}: a terminated instance cannot change; take it out of instance_ids"
             )));
         }
@@ -207,7 +207,7 @@ impl Watch {
             let failed = !BY_WISH.contains(&code(instance)) && !self.doubtful.insert(id.clone());
             if failed || self.moved.contains(&id) {
                 return Err(ErrorName::StepFailed
-                    .because(format!("{id} is {now} again: {}", reason(instance))));
+                    .with_message(format!("{id} is {now} again: {}", reason(instance))));
             }
         }
         Ok(())

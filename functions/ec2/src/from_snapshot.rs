@@ -100,13 +100,12 @@ async fn register(
         .snapshots
         .unwrap_or_default();
     let snapshot = found.first().ok_or_else(|| {
-        ErrorName::NotFound.because(format!("there is no snapshot {snapshot_id}"))
+        ErrorName::NotFound.with_message(format!("there is no snapshot {snapshot_id}"))
     })?;
     match &snapshot.state {
         Some(SnapshotState::Completed) if snapshot.storage_tier == Some(StorageTier::Archive) => {
-            return Err(
-                ErrorName::Conflict.because(format!("{snapshot_id} is archived: restore it first"))
-            );
+            return Err(ErrorName::Conflict
+                .with_message(format!("{snapshot_id} is archived: restore it first")));
         }
         Some(SnapshotState::Completed) => {}
         Some(SnapshotState::Pending) | None => {
@@ -118,7 +117,7 @@ async fn register(
         }
         Some(other) => {
             let said = snapshot.state_message().unwrap_or("EC2 gave no reason");
-            return Err(ErrorName::Conflict.because(format!(
+            return Err(ErrorName::Conflict.with_message(format!(
                 "{snapshot_id} is in state {other} and cannot be used: {said}; choose another snapshot"
             )));
         }
@@ -236,7 +235,7 @@ impl Made {
                     .and_then(|reason| reason.message())
                     .unwrap_or("EC2 gave no reason");
                 return Err(ErrorName::StepFailed
-                    .because(format!("image {image_id} is in state {other}: {said}")));
+                    .with_message(format!("image {image_id} is in state {other}: {said}")));
             }
         }
         let request = request
@@ -279,7 +278,7 @@ impl Made {
                 format!("EC2 does not know image {image_id} yet"),
             ));
         }
-        Err(ErrorName::Conflict.because(format!(
+        Err(ErrorName::Conflict.with_message(format!(
             "EC2 has not known image {image_id} for 5 minutes: somebody deregistered it; start the step anew"
         )))
     }
@@ -306,7 +305,7 @@ impl Made {
                 ))
             }
             Some(instance) if now != InstanceStateName::Pending => Err(ErrorName::StepFailed
-                .because(format!("instance {id} is {now}: {}", reason(&instance)))),
+                .with_message(format!("instance {id} is {now}: {}", reason(&instance)))),
             // Or not shown yet.
             _ => Ok(Stage::Waiting(
                 self.clone(),
@@ -374,7 +373,7 @@ impl Made {
             return Ok(());
         }
         Err(ErrorName::StepFailed
-            .because(format!("left, to be removed by hand: {}", left.join(", "))))
+            .with_message(format!("left, to be removed by hand: {}", left.join(", "))))
     }
 
     /// Removes everything, and tells what was removed and what could not be.

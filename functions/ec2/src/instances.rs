@@ -99,8 +99,8 @@ impl Selection<'_> {
             .iter()
             .map(|id| arn("ec2", &format!("instance/{}", literal(id))));
         Permissions::default()
-            .allow(&["ec2:DescribeInstances"], ["*"])
-            .allow(actions, chosen.chain(all))
+            .allow("TODO", &["ec2:DescribeInstances"], ["*"])
+            .allow("TODO", actions, chosen.chain(all))
     }
 
     /// The chosen instances as they are now; by tags, those in one of the states, or in any when
@@ -138,7 +138,7 @@ impl Selection<'_> {
                     .flat_map(|r| r.instances.unwrap_or_default()),
             );
             if !self.tags.is_empty() && found.len() > MAX_BY_TAGS {
-                return Err(ErrorName::Conflict.because(format!(
+                return Err(ErrorName::Conflict.with_message(format!(
                     "more than {MAX_BY_TAGS} instances carry these tags: nothing was done; narrow the tags"
                 )));
             }

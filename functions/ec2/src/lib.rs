@@ -138,7 +138,7 @@ pub fn encrypted_volumes() -> Permissions {
         "kms:ReEncryptFrom",
         "kms:ReEncryptTo",
     ];
-    unlocked_volumes().allow_if(through_ec2, &actions, [ANY_KEY])
+    unlocked_volumes().allow_if(through_ec2, "TODO", &actions, [ANY_KEY])
 }
 
 /// What EC2 does in the caller's name with the key of an encrypted volume that there is: it lets an
@@ -146,7 +146,7 @@ pub fn encrypted_volumes() -> Permissions {
 #[must_use]
 pub fn unlocked_volumes() -> Permissions {
     let for_aws = json!({ "Bool": { "kms:GrantIsForAWSResource": "true" } });
-    Permissions::default().allow_if(for_aws, &["kms:CreateGrant"], [ANY_KEY])
+    Permissions::default().allow_if(for_aws, "TODO", &["kms:CreateGrant"], [ANY_KEY])
 }
 
 /// An instance's state, and what EC2's status checks say of it.

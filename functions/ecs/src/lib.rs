@@ -10,7 +10,7 @@ use aws_sdk_ecs::types::{Failure, Task};
 use schemars::JsonSchema;
 use serde::Serialize;
 use stepward::model::input::require;
-use stepward::model::permissions::{Place, arn, literal};
+use stepward::model::permissions::{ArnScope, arn, literal};
 use stepward::{ErrorName, StepError};
 
 /// What ECS says when a task stops, with the page of its developer guide and what that means. The
@@ -280,8 +280,8 @@ pub fn is_name(name: &str) -> bool {
 ///
 /// # Errors
 /// `InvalidInput` naming the parameter.
-pub fn check_place(place: &Place, parameter: &str, name_or_arn: &str) -> Result<(), StepError> {
-    let Place {
+pub fn check_place(place: &ArnScope, parameter: &str, name_or_arn: &str) -> Result<(), StepError> {
+    let ArnScope {
         partition,
         region,
         account_id,
@@ -327,7 +327,7 @@ pub fn check_failures(failures: &[Failure]) -> Result<(), StepError> {
         .detail()
         .map(|detail| format!(": {detail}"))
         .unwrap_or_default();
-    Err(ErrorName::StepFailed.because(format!(
+    Err(ErrorName::StepFailed.with_message(format!(
         "ECS could not describe task {task}: {reason}{detail}; try again"
     )))
 }
@@ -420,7 +420,7 @@ mod tests {
 
     #[test]
     fn an_arn_from_elsewhere_is_refused() {
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),

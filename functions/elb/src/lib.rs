@@ -6,7 +6,7 @@ pub mod steps;
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::LoadBalancer;
 use stepward::model::input::require;
-use stepward::model::permissions::Place;
+use stepward::model::permissions::ArnScope;
 use stepward::{Context, ErrorName, StepError};
 
 use error::elb_error;
@@ -66,7 +66,7 @@ pub async fn find(ctx: &Context, load_balancer: &str) -> Result<LoadBalancer, St
         )
     };
     let is_arn = load_balancer.starts_with("arn:");
-    let Place {
+    let ArnScope {
         partition,
         region,
         account_id,
@@ -81,7 +81,7 @@ pub async fn find(ctx: &Context, load_balancer: &str) -> Result<LoadBalancer, St
         .split_once(RESOURCE)
         .map_or("", |(_, resource)| resource);
     if is_arn && !KINDS.iter().any(|kind| resource.starts_with(kind)) {
-        return Err(ErrorName::NotFound.because(absent()));
+        return Err(ErrorName::NotFound.with_message(absent()));
     }
     let request = ctx.client(Client::new).describe_load_balancers();
     let request = if is_arn {
@@ -100,5 +100,5 @@ pub async fn find(ctx: &Context, load_balancer: &str) -> Result<LoadBalancer, St
         .load_balancers
         .unwrap_or_default()
         .pop()
-        .ok_or_else(|| ErrorName::NotFound.because(absent()))
+        .ok_or_else(|| ErrorName::NotFound.with_message(absent()))
 }

@@ -99,7 +99,7 @@ pub fn zipped(file: &str, code: &str) -> Result<Vec<u8>, StepError> {
         Ok(zip.finish()?.into_inner())
     };
     zip().map_err(|error| {
-        ErrorName::Internal.because(format!("the code could not be zipped: {error}"))
+        ErrorName::Internal.with_message(format!("the code could not be zipped: {error}"))
     })
 }
 

@@ -17,7 +17,7 @@ use aws_sdk_lambda::operation::invoke::builders::InvokeFluentBuilder;
 use aws_sdk_lambda::primitives::Blob;
 use aws_smithy_types::base64;
 use serde_json::Value;
-use stepward::runtime::resend::OnlyThrottled;
+use stepward::runtime::resend::RetryThrottlingOnly;
 use stepward::{ErrorName, StepError};
 
 use error::lambda_error;
@@ -82,7 +82,7 @@ pub async fn invoke(request: InvokeFluentBuilder, wait: Duration) -> Result<Answ
         .operation_timeout(wait)
         .build();
     let config = Config::builder()
-        .retry_classifier(OnlyThrottled::<InvokeError>::default())
+        .retry_classifier(RetryThrottlingOnly::<InvokeError>::default())
         .timeout_config(timeouts);
     let answer = request
         .customize()

@@ -8,7 +8,7 @@ use aws_sdk_lambda::types::{FunctionConfiguration, LoggingConfig, State};
 use serde::{Deserialize, Serialize};
 use stepward::model::error::denied;
 use stepward::model::input::require;
-use stepward::model::permissions::Place;
+use stepward::model::permissions::ArnScope;
 use stepward::{Context, ErrorName, StepError};
 
 use crate::error::lambda_error;
@@ -126,13 +126,15 @@ impl OwnFunction {
         };
         // https://docs.aws.amazon.com/lambda/latest/api/API_GetFunction.html (`TagsError`)
         if let Some(error) = found.tags_error() {
-            return Err(ErrorName::AccessDenied.because(denied("lambda:ListTags", error.message())));
+            return Err(
+                ErrorName::AccessDenied.with_message(denied("lambda:ListTags", error.message()))
+            );
         }
         if found.tags().and_then(|tags| tags.get(TAG)) != Some(token) {
             let message = format!(
                 "function {name} is not this step's, as its tag {TAG} is another; see whose it is"
             );
-            return Err(ErrorName::Conflict.because(message));
+            return Err(ErrorName::Conflict.with_message(message));
         }
         Ok(found.configuration)
     }
@@ -253,7 +255,7 @@ impl OwnFunction {
             Ok(false) => format!("Function {name} is kept, as delete_after is false"),
             Err(error) => format!("Function {name} is left, delete it: {error}"),
         };
-        ErrorName::StepFailed.because(format!("{why}\n{left}"))
+        ErrorName::StepFailed.with_message(format!("{why}\n{left}"))
     }
 }
 
@@ -286,7 +288,7 @@ impl<'a> Role<'a> {
 
     /// Whether it is a role of this account.
     #[must_use]
-    pub fn is_in(&self, place: &Place) -> bool {
+    pub fn is_in(&self, place: &ArnScope) -> bool {
         self.partition == place.partition && self.account == place.account_id
     }
 }

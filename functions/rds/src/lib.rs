@@ -79,15 +79,18 @@ impl Database<'_> {
     pub fn permissions(&self, action: &str) -> Permissions {
         match self {
             Self::Instance(name) => Permissions::default().allow(
+                "TODO",
                 &["rds:DescribeDBInstances", action],
                 [arn("rds", &format!("db:{}", literal(name)))],
             ),
             Self::Cluster(name) => Permissions::default()
                 .allow(
+                    "TODO",
                     &["rds:DescribeDBClusters", action],
                     [arn("rds", &format!("cluster:{}", literal(name)))],
                 )
                 .allow_on_all(
+                    "TODO",
                     &["rds:DescribeDBInstances"],
                     "Which instances a cluster has shows only when it is looked at.",
                 ),
@@ -199,7 +202,7 @@ where
     Fut: Future<Output = Result<(), StepError>> + Send,
 {
     let (rds, name) = (ctx.client(Client::new), database.name());
-    let wait = Resume::patience(resume.as_ref(), POLL);
+    let wait = Resume::poll_interval(resume.as_ref(), POLL);
     let mut seen = database.look(&rds).await?;
     let mut watch = match resume {
         Some(resume) => resume.state::<Watch>()?,
@@ -224,14 +227,14 @@ where
     }
     if seen.can_act(goal) {
         if watch.begun {
-            return Err(ErrorName::StepFailed.because(format!(
+            return Err(ErrorName::StepFailed.with_message(format!(
                 "{name} is {} again: RDS has begun to make it {} and given up; its events of the last hour \
                  (rds-status) may tell why",
                 seen.status, goal.word
             )));
         }
         if let Some(cluster) = &seen.cluster {
-            return Err(ErrorName::Conflict.because(format!(
+            return Err(ErrorName::Conflict.with_message(format!(
                 "{name} belongs to the cluster {cluster}, whose instances are started and stopped together: use \
                  rds-start-cluster or rds-stop-cluster"
             )));
@@ -269,7 +272,7 @@ where
         } else {
             ErrorName::Conflict
         };
-        return Err(error.because(format!(
+        return Err(error.with_message(format!(
             "{who} is {status} and does not become {}: {trouble}",
             goal.word
         )));

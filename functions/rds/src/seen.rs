@@ -81,7 +81,7 @@ pub async fn instance(rds: &Client, name: &str) -> Result<DbInstance, StepError>
 }
 
 pub(crate) fn missing(what: &str, name: &str) -> StepError {
-    ErrorName::NotFound.because(format!(
+    ErrorName::NotFound.with_message(format!(
         "RDS has no {what} {name} in this account and Region"
     ))
 }

@@ -74,7 +74,7 @@ impl OpenFile {
 }
 
 fn changed() -> StepError {
-    ErrorName::Conflict.because("the file was changed while it was read; run it again")
+    ErrorName::Conflict.with_message("the file was changed while it was read; run it again")
 }
 
 /// Reads a piece, and makes sure that it is of the file as it was opened.
@@ -208,7 +208,7 @@ pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
 ) -> Result<T, StepError> {
     spawn_blocking(work).await.map_err(|error| {
-        ErrorName::Internal.because(format!("a file operation did not end: {error}"))
+        ErrorName::Internal.with_message(format!("a file operation did not end: {error}"))
     })?
 }
 

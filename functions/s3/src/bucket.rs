@@ -184,7 +184,7 @@ impl Bucket {
         Ok(Head {
             size,
             modified: modified.ok_or_else(|| {
-                ErrorName::Internal.because("S3 answered with an object without a time")
+                ErrorName::Internal.with_message("S3 answered with an object without a time")
             })?,
             etag: answer.e_tag.clone(),
             checksums,

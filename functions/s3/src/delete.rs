@@ -153,7 +153,7 @@ async fn objects(
         .map(refused)
         .collect();
     match refused.iter().find(|(key, _)| !keys.contains(key)) {
-        Some((key, error)) => Err(ErrorName::Internal.because(format!(
+        Some((key, error)) => Err(ErrorName::Internal.with_message(format!(
             "of a key that it was not asked for, {key:?}: {}",
             error.message
         ))),
@@ -175,7 +175,7 @@ pub async fn together(
     }
     let delete =
         identifiers.and_then(|all| Delete::builder().set_objects(Some(all)).quiet(true).build());
-    let delete = delete.map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+    let delete = delete.map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
     let request = bucket
         .client
         .delete_objects()
@@ -195,11 +195,12 @@ fn refused(error: Error) -> (String, StepError) {
         error.message.unwrap_or_default(),
     );
     let error_of_key = match code.as_str() {
-        "AccessDenied" => ErrorName::AccessDenied.because(denied("s3:DeleteObject", &message)),
+        "AccessDenied" => ErrorName::AccessDenied.with_message(denied("s3:DeleteObject", &message)),
         "InternalError" | "ServiceUnavailable" | "SlowDown" => {
-            ErrorName::Throttled.because(message)
+            ErrorName::Throttled.with_message(message)
         }
-        _ => ErrorName::StepFailed.because(format!("S3 refused to delete it: {code}: {message}")),
+        _ => ErrorName::StepFailed
+            .with_message(format!("S3 refused to delete it: {code}: {message}")),
     };
     (error.key.unwrap_or_default(), error_of_key)
 }

@@ -152,7 +152,11 @@ impl Run<'_> {
                 Decision::Left(_) => {}
                 Decision::Unchanged(_) => report.done.unchanged += 1,
                 Decision::Impossible { key, reason } => {
-                    self.fail(&mut report, &key, &ErrorName::StepFailed.because(reason));
+                    self.fail(
+                        &mut report,
+                        &key,
+                        &ErrorName::StepFailed.with_message(reason),
+                    );
                 }
                 Decision::Transfer(entry)
                     if let Err(error) = self.transfers.check(&entry, self.name(&entry.key)) =>
@@ -165,7 +169,7 @@ impl Run<'_> {
                     ..
                 }) if self.dry_run => {
                     let reason = "it is archived; unless it has been restored, it cannot be read";
-                    self.fail(&mut report, &key, &ErrorName::Conflict.because(reason));
+                    self.fail(&mut report, &key, &ErrorName::Conflict.with_message(reason));
                 }
                 Decision::Transfer(entry) if self.dry_run => self.transferred(&mut report, &entry),
                 Decision::Delete(entry) if self.dry_run => self.deleted(&mut report, &entry),
@@ -352,7 +356,7 @@ impl Run<'_> {
 }
 
 fn silent() -> StepError {
-    ErrorName::TimedOut.because(
+    ErrorName::TimedOut.with_message(
         "nothing was listed in all of this call's time; look at S3's status, then run it again",
     )
 }

@@ -18,7 +18,7 @@ pub fn decoded(text: &str) -> Result<String, StepError> {
     let spaced = text.replace('+', " ");
     let key = percent_decode_str(&spaced).decode_utf8().map(Into::into);
     key.map_err(|_| {
-        ErrorName::Internal.because(format!(
+        ErrorName::Internal.with_message(format!(
             "S3 listed the key {text:?}, which is no UTF-8; please report it"
         ))
     })

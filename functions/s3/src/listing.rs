@@ -135,8 +135,9 @@ impl Listing {
                 return Ok(None);
             }
             let page = self.pages.recv().await.unwrap_or_else(|| {
-                Err(ErrorName::Internal
-                    .because("a listing broke off; run it again, and report it if it comes back"))
+                Err(ErrorName::Internal.with_message(
+                    "a listing broke off; run it again, and report it if it comes back",
+                ))
             })?;
             self.is_over = page.is_empty();
             self.page = page.into_iter();
@@ -182,15 +183,16 @@ async fn objects(
                 continue;
             }
             let Some(relative) = key.strip_prefix(prefix) else {
-                return Err(ErrorName::Internal.because(format!(
+                return Err(ErrorName::Internal.with_message(format!(
                     "S3 listed {key:?}, which does not begin {prefix:?}"
                 )));
             };
             let modified = object
                 .last_modified
                 .and_then(|time| SystemTime::try_from(time).ok());
-            let modified = modified
-                .ok_or_else(|| ErrorName::Internal.because("S3 listed an object without a time"))?;
+            let modified = modified.ok_or_else(|| {
+                ErrorName::Internal.with_message("S3 listed an object without a time")
+            })?;
             let archived = is_archived(
                 object
                     .storage_class
@@ -218,7 +220,7 @@ async fn objects(
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html> ("Sorting order of
 /// returned objects")
 fn out_of_order(bucket: &str, key: &str) -> StepError {
-    ErrorName::StepFailed.because(format!(
+    ErrorName::StepFailed.with_message(format!(
         "bucket {bucket} does not list its keys in order ({key:?} came too late): directory buckets, and what is only \
          similar to S3, cannot be used here"
     ))

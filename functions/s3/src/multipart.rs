@@ -16,7 +16,7 @@ use crc_fast::CrcAlgorithm;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use stepward::model::s3_error::s3_error;
-use stepward::runtime::resend::OnlyThrottled;
+use stepward::runtime::resend::RetryThrottlingOnly;
 use stepward::{ErrorName, StepError};
 
 use crate::body::Checksum;
@@ -165,7 +165,7 @@ impl Upload<'_> {
         request: CreateMultipartUploadFluentBuilder,
     ) -> Result<String, StepError> {
         let once = Config::builder()
-            .retry_classifier(OnlyThrottled::<CreateMultipartUploadError>::default());
+            .retry_classifier(RetryThrottlingOnly::<CreateMultipartUploadError>::default());
         let request = request.bucket(&self.bucket.name).key(self.key);
         let request = request
             .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
@@ -188,7 +188,7 @@ impl Upload<'_> {
             .map_err(s3_error)?;
         answer
             .upload_id
-            .ok_or_else(|| ErrorName::Internal.because("S3 began an upload and gave it no ID"))
+            .ok_or_else(|| ErrorName::Internal.with_message("S3 began an upload and gave it no ID"))
     }
 
     /// The parts that an upload of an earlier call has; `None` where it is of no use any more.
@@ -242,8 +242,9 @@ impl Upload<'_> {
         further: impl Fn(),
         part: impl Fn(Part) -> F,
     ) -> Result<bool, StepError> {
-        let count = i32::try_from(self.size.div_ceil(self.part_size))
-            .map_err(|_| ErrorName::Internal.because("more parts than there are numbers for"))?;
+        let count = i32::try_from(self.size.div_ceil(self.part_size)).map_err(|_| {
+            ErrorName::Internal.with_message("more parts than there are numbers for")
+        })?;
         let mut missing = (1..=count)
             .filter(|number| !done.contains_key(number))
             .collect::<Vec<_>>()

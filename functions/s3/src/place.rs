@@ -29,8 +29,8 @@ impl Uri {
     /// `InvalidInput` naming the parameter.
     pub fn parse(parameter: &str, text: &str) -> Result<Self, StepError> {
         let no_bucket = || format!("{parameter} {text:?} names no bucket, as in s3://bucket/key");
-        let (bucket, key) =
-            bucket::in_uri(text).ok_or_else(|| ErrorName::InvalidInput.because(no_bucket()))?;
+        let (bucket, key) = bucket::parse_s3_uri(text)
+            .ok_or_else(|| ErrorName::InvalidInput.with_message(no_bucket()))?;
         // https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html
         require(key.len() <= 1024, || {
             format!(

@@ -120,7 +120,7 @@ impl Report {
         } else {
             String::new()
         };
-        Err(name.because(if count == 1 && well + done.unchanged == 0 {
+        Err(name.with_message(if count == 1 && well + done.unchanged == 0 {
             first.concat()
         } else {
             let rest = if given_up { ", so it was given up and the rest not tried" } else { "" };
@@ -156,18 +156,18 @@ mod tests {
         report.fail(
             &ctx,
             "upload failed: a",
-            &ErrorName::NotFound.because("gone"),
+            &ErrorName::NotFound.with_message("gone"),
         );
         assert_eq!(
             report.clone().end().unwrap_err(),
-            ErrorName::NotFound.because("upload failed: a: gone")
+            ErrorName::NotFound.with_message("upload failed: a: gone")
         );
         report.done.transferred = 7;
         for n in 0..9 {
             report.fail(
                 &ctx,
                 &format!("upload failed: {n}"),
-                &ErrorName::AccessDenied.because("no"),
+                &ErrorName::AccessDenied.with_message("no"),
             );
         }
         let error = report.end().unwrap_err();
@@ -189,7 +189,8 @@ mod tests {
     fn what_fails_for_every_object_is_given_up() {
         let ctx = context();
         let mut report = Report::default();
-        (0..HOPELESS).for_each(|_| report.fail(&ctx, "a", &ErrorName::AccessDenied.because("no")));
+        (0..HOPELESS)
+            .for_each(|_| report.fail(&ctx, "a", &ErrorName::AccessDenied.with_message("no")));
         assert!(report.is_hopeless());
         let error = report.clone().end().unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
@@ -209,13 +210,18 @@ mod tests {
             report.fail(
                 &ctx,
                 "a//b",
-                &ErrorName::InvalidInput.because("no name of a file"),
+                &ErrorName::InvalidInput.with_message("no name of a file"),
             )
         });
         assert!(!report.is_hopeless());
         let mut report = Report::default();
-        (1..HOPELESS).for_each(|_| report.fail(&ctx, "a", &ErrorName::AccessDenied.because("no")));
-        report.fail(&ctx, "b", &ErrorName::Conflict.because("it was changed"));
+        (1..HOPELESS)
+            .for_each(|_| report.fail(&ctx, "a", &ErrorName::AccessDenied.with_message("no")));
+        report.fail(
+            &ctx,
+            "b",
+            &ErrorName::Conflict.with_message("it was changed"),
+        );
         assert!(!report.is_hopeless());
     }
 }

@@ -97,7 +97,7 @@ impl Slice {
 /// The error for what was cut off.
 #[must_use]
 pub fn too_late() -> StepError {
-    ErrorName::TimedOut.because(
+    ErrorName::TimedOut.with_message(
         "it was not over when this call's time was; look at S3's status, then run it again",
     )
 }

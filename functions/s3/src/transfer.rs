@@ -118,7 +118,7 @@ impl Transfers<'_> {
                     && !prefix.starts_with(of.as_str())
                     && self.destination.path(name).starts_with(of.as_str()) =>
             {
-                Err(ErrorName::Conflict.because(
+                Err(ErrorName::Conflict.with_message(
                     "its new name is below the source, where it could overwrite what is still to be transferred: \
                      transfer it alone",
                 ))
@@ -128,7 +128,7 @@ impl Transfers<'_> {
                     && prefix.len() > of.len()
                     && self.source.path(&entry.key).starts_with(prefix.as_str()) =>
             {
-                Err(ErrorName::Conflict.because(
+                Err(ErrorName::Conflict.with_message(
                     "it is below the destination, which is below the source: exclude the destination, or it would be \
                      copied into itself again and again",
                 ))
@@ -178,7 +178,7 @@ impl Transfers<'_> {
                 .await
             }
             (End::Local { .. }, End::Local { .. }) => Err(ErrorName::InvalidInput
-                .because("source and destination are both local: one must be s3://…")),
+                .with_message("source and destination are both local: one must be s3://…")),
         }
     }
 }

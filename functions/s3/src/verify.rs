@@ -99,7 +99,7 @@ fn same_size(one: u64, other: u64) -> Result<(), StepError> {
     if one == other {
         return Ok(());
     }
-    Err(ErrorName::StepFailed.because(format!(
+    Err(ErrorName::StepFailed.with_message(format!(
         "the copy has {other} bytes and not {one}, so the source was kept; run the move again"
     )))
 }
@@ -108,7 +108,7 @@ fn same(one: Checksum, other: Checksum) -> Result<(), StepError> {
     if one == other {
         return Ok(());
     }
-    Err(ErrorName::StepFailed.because(format!(
+    Err(ErrorName::StepFailed.with_message(format!(
         "the copy's checksum is {} and the source's {}, so the source was kept; run the move again",
         other.text(),
         one.text()
@@ -117,7 +117,7 @@ fn same(one: Checksum, other: Checksum) -> Result<(), StepError> {
 
 async fn read_again(bucket: &Bucket, key: &str, head: &Head) -> Result<Checksum, StepError> {
     if head.size > READ_LIMIT {
-        return Err(ErrorName::StepFailed.because(
+        return Err(ErrorName::StepFailed.with_message(
             "the copy is complete, but S3 has no checksum that could verify an object of this size, so the source was \
              kept: compare them, then delete it with s3-delete",
         ));
@@ -138,7 +138,7 @@ async fn read_again(bucket: &Bucket, key: &str, head: &Head) -> Result<Checksum,
     let mut bytes = 0;
     while let Some(piece) = body.next().await {
         let piece = piece.map_err(|error| {
-            ErrorName::TimedOut.because(format!("the copy cannot be read again: {error}"))
+            ErrorName::TimedOut.with_message(format!("the copy cannot be read again: {error}"))
         })?;
         digest.update(&piece);
         bytes += piece.len() as u64;

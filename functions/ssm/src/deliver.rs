@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use stepward::node::shell::word;
+use stepward::node::shell::quote;
 
 use crate::quote::powershell;
 use crate::state::Digest;
@@ -68,7 +68,7 @@ pub fn sh_copy(
     owner: Option<&str>,
 ) -> String {
     let mut text = sh_begin(fetch);
-    let _ = writeln!(text, "to={}", word(destination));
+    let _ = writeln!(text, "to={}", quote(destination));
     text.push_str(
         r#"dir=${to%/*}
 [ -n "$dir" ] || dir=/
@@ -83,14 +83,14 @@ get "$file"
         let _ = writeln!(
             text,
             "chown {} \"$file\" || fail 'the owner could not be set'",
-            word(owner)
+            quote(owner)
         );
     }
     if let Some(mode) = mode {
         let _ = writeln!(
             text,
             "chmod {} \"$file\" || fail 'the mode could not be set'",
-            word(mode)
+            quote(mode)
         );
     }
     text.push_str("mv -f \"$file\" \"$to\" || fail \"the file could not be moved to $to\"\n");
@@ -112,7 +112,7 @@ umask "$mask"
     );
     let _ = write!(text, "{reader} \"$dir/script\"");
     for arg in args {
-        let _ = write!(text, " {}", word(arg));
+        let _ = write!(text, " {}", quote(arg));
     }
     text.push_str("\nexit $?\n");
     text
@@ -125,8 +125,8 @@ fn sh_begin(fetch: &Fetch<'_>) -> String {
     } = fetch;
     format!(
         "{SH_GET}url={}\nbytes={bytes}\nsha256={}\n",
-        word(url),
-        word(sha256)
+        quote(url),
+        quote(sha256)
     )
 }
 
@@ -392,11 +392,11 @@ mod tests {
             digest: &digest,
         };
         let args = HOSTILE.map(String::from);
-        let output = run(&sh_run(&fetch, &word("/bin/sh"), &args), &dir, None);
+        let output = run(&sh_run(&fetch, &quote("/bin/sh"), &args), &dir, None);
         assert_eq!(output.status.code(), Some(42), "{}", text(&output.stderr));
         assert_eq!(text(&output.stdout), format!("<{}>", HOSTILE.join("><")));
         assert!(names(&dir).is_empty());
-        let reader = format!("{} {}", word("/usr/bin/env"), word("sh"));
+        let reader = format!("{} {}", quote("/usr/bin/env"), quote("sh"));
         assert_eq!(
             run(&sh_run(&fetch, &reader, &[]), &dir, None).status.code(),
             Some(42)
@@ -435,7 +435,7 @@ mod tests {
             for tool in ["sh", "mktemp", "rm", "cut", "wc"].iter().chain(tools) {
                 let _ = std::os::unix::fs::symlink(found(tool).unwrap(), bin.join(tool));
             }
-            let output = run(&sh_run(&fetch, &word("/bin/sh"), &[]), &dir, Some(&bin));
+            let output = run(&sh_run(&fetch, &quote("/bin/sh"), &[]), &dir, Some(&bin));
             let expected = if tools.is_empty() { 125 } else { 7 };
             assert_eq!(
                 output.status.code(),

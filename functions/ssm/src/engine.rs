@@ -119,7 +119,7 @@ async fn go_on(
         return pending(plan, run, wait);
     }
     if !run.in_flight().is_empty() {
-        return pending(plan, run, patience(run));
+        return pending(plan, run, poll_interval(run));
     }
     if let Some(ran) = results::of(plan, ctx, &ssm, run).await? {
         return Ok(Progress::Done(ran));
@@ -306,7 +306,7 @@ fn pending(
 
 /// How long to wait: at first 2 seconds, later a twentieth of the time since anything came further,
 /// 5 minutes at most. A run in many batches is looked at as often as its batches need.
-fn patience(run: &Run) -> Duration {
+fn poll_interval(run: &Run) -> Duration {
     Duration::from_secs(now().saturating_sub(run.moved).unsigned_abs() / 20)
         .clamp(Duration::from_secs(2), Duration::from_mins(5))
 }

@@ -14,7 +14,7 @@
 //! sends the first one, and takes over those that have a comment of its own; after it has sent
 //! anything it answers at once, so that the next call knows their IDs. The SDK repeats the request
 //! only where SSM has refused it for now
-//! ([`OnlyThrottled`](stepward::runtime::resend::OnlyThrottled)), and a request without an answer
+//! ([`RetryThrottlingOnly`](stepward::runtime::resend::RetryThrottlingOnly)), and a request without an answer
 //! is looked for by the next look before it is made again. What remains is that SSM does not say
 //! how soon `ListCommands` shows a new command: a batch could run twice only where that takes
 //! longer than the wait of the state machine and the new call's way through DynamoDB and STS, or
@@ -42,7 +42,7 @@ mod tests;
 
 use std::time::Duration;
 
-use stepward::{ErrorName, Function};
+use stepward::{ErrorName, FunctionConfig};
 
 /// How long a step may be at it: the longest command, 48 hours, with an hour to be taken and looked
 /// at.
@@ -54,7 +54,7 @@ pub(crate) const AT_ONCE: usize = 4;
 
 /// What the steps' functions are given: a call sends for 20 seconds at most and looks by pages, but
 /// the last one reads the results of up to 25,000 nodes, with up to 4 MiB of outputs.
-pub const FUNCTION: Function = Function {
+pub const FUNCTION: FunctionConfig = FunctionConfig {
     timeout_seconds: 300,
     memory_mib: 1024,
     local_files: false,

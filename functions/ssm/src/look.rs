@@ -343,7 +343,7 @@ pub(crate) async fn take_over(
             return Ok(found);
         }
     }
-    Err(ErrorName::Conflict.because(format!(
+    Err(ErrorName::Conflict.with_message(format!(
         "SSM has had more than {} commands since {} s before now, too many to see whether this run's are among \
          them; run it again when the account is quieter",
         PAGES_FOR_LOST * 50,
@@ -356,7 +356,8 @@ fn since(
     ssm: &Client,
     time: i64,
 ) -> Result<aws_sdk_ssm::operation::list_commands::builders::ListCommandsFluentBuilder, StepError> {
-    let internal = |error: &dyn std::fmt::Display| ErrorName::Internal.because(error.to_string());
+    let internal =
+        |error: &dyn std::fmt::Display| ErrorName::Internal.with_message(error.to_string());
     let time = DateTime::from_secs(time)
         .fmt(Format::DateTime)
         .map_err(|error| internal(&error))?;

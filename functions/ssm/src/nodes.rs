@@ -29,7 +29,7 @@ pub async fn left_out(
         .key("InstanceIds")
         .set_values(Some(ids.to_vec()))
         .build();
-    let filter = filter.map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+    let filter = filter.map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
     let mut known = HashMap::new();
     let request = ssm
         .describe_instance_information()

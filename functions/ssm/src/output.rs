@@ -144,7 +144,7 @@ async fn from_bucket(
         .await
         .map_err(s3_error)?;
     let unread = |error: &dyn std::fmt::Display| {
-        ErrorName::TimedOut.because(format!("s3://{bucket}/{key}: {error}"))
+        ErrorName::TimedOut.with_message(format!("s3://{bucket}/{key}: {error}"))
     };
     let content = answer
         .body

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stepward::model::input::List;
+use stepward::model::input::StringList;
 use stepward::model::merged::Merged;
 
 use crate::plan::{DELIVERY, Plan, Shell};
@@ -13,7 +13,7 @@ use crate::plan::{DELIVERY, Plan, Shell};
 pub struct Rollout {
     /// The nodes, by ID: `i-…` for EC2 instances, `mi-…` for other machines. Up to 25,000; one
     /// named twice counts once.
-    pub instance_ids: List,
+    pub instance_ids: StringList,
     /// What the nodes have: `bash` for Linux and macOS, `powershell` for Windows.
     #[serde(default)]
     pub shell: Shell,

@@ -11,7 +11,7 @@ use stepward::model::digest::hex;
 use stepward::model::error::denied;
 use stepward::model::permissions::{literal, s3_arn};
 use stepward::model::s3_error::s3_error;
-use stepward::runtime::scratch::{Scratch, link};
+use stepward::runtime::scratch::{TemporaryObject, link};
 use stepward::{Context, ErrorName, Permissions, StepError};
 use tokio::time::Instant;
 
@@ -135,12 +135,14 @@ impl Origin {
                 ..
             } => Permissions::default()
                 .allow(
+                    "TODO",
                     &["s3:PutObject", "s3:GetObject", "s3:DeleteObject"],
                     [s3_arn(&format!("{}/{SCRATCH}/*", literal(bucket)))],
                 )
                 .and(encrypted(&["kms:Decrypt", "kms:GenerateDataKey"])),
             Self::Object { bucket, key } => Permissions::default()
                 .allow(
+                    "TODO",
                     &["s3:GetObject"],
                     [s3_arn(&format!("{}/{}", literal(bucket), literal(key)))],
                 )
@@ -153,16 +155,19 @@ impl Origin {
         format!("{SCRATCH}/{}", ctx.client_token("file"))
     }
 
-    fn scratch(&self, ctx: &Context) -> Result<Scratch, StepError> {
+    fn scratch(&self, ctx: &Context) -> Result<TemporaryObject, StepError> {
         match self {
             Self::Content {
                 bucket: Some(bucket),
                 ..
             } => {
-                let scratch =
-                    Scratch::new(ctx.client(aws_sdk_s3::Client::new), bucket, Self::key(ctx));
+                let scratch = TemporaryObject::new(
+                    ctx.client(aws_sdk_s3::Client::new),
+                    bucket,
+                    Self::key(ctx),
+                );
                 // A free bucket name can be taken by anybody, who would get what is put there.
-                Ok(scratch.owned_by(&ctx.place.account_id))
+                Ok(scratch.with_bucket_owner(&ctx.place.account_id))
             }
             _ => ctx.scratch("file"),
         }
@@ -224,7 +229,7 @@ async fn of_object(ctx: &Context, bucket: &str, key: &str) -> Result<Digest, Ste
         });
     }
     if bytes > READ {
-        return Err(ErrorName::InvalidInput.because(format!(
+        return Err(ErrorName::InvalidInput.with_message(format!(
             "source s3://{bucket}/{key} has {bytes} bytes and no SHA-256 in S3; up to {READ} are read to know it: upload \
              it with a SHA-256 checksum of the whole object"
         )));
@@ -242,14 +247,14 @@ async fn of_object(ctx: &Context, bucket: &str, key: &str) -> Result<Digest, Ste
     let (mut sum, mut read) = (Sha256::new(), 0);
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|error| {
-            ErrorName::TimedOut.because(format!(
+            ErrorName::TimedOut.with_message(format!(
                 "reading s3://{bucket}/{key} broke off: {error}; run it again"
             ))
         })?;
         sum.update(&chunk);
         read += chunk.len() as u64;
         if Instant::now() > ctx.deadline() {
-            return Err(ErrorName::TimedOut.because(format!(
+            return Err(ErrorName::TimedOut.with_message(format!(
                 "s3://{bucket}/{key} could not be read for its SHA-256 in time; upload it with a SHA-256 checksum of \
                  the whole object"
             )));

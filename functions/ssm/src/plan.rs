@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stepward::model::bucket;
-use stepward::model::input::{List, require};
+use stepward::model::input::{StringList, require};
 use stepward::model::permissions::{arn, literal, s3_arn};
 use stepward::{Permissions, StepError};
 
@@ -78,7 +78,7 @@ pub struct Plan {
 impl Plan {
     /// The nodes of a list, each once.
     #[must_use]
-    pub fn nodes(list: &List) -> Vec<String> {
+    pub fn nodes(list: &StringList) -> Vec<String> {
         let mut met = HashSet::new();
         list.iter()
             .filter(|id| met.insert(id.as_str()))
@@ -175,7 +175,7 @@ impl Plan {
                 )
             },
         )?;
-        bucket::check("output_bucket", self.output_bucket.as_deref())
+        bucket::check_bucket_name("output_bucket", self.output_bucket.as_deref())
     }
 
     /// What running the command needs.
@@ -196,10 +196,12 @@ impl Plan {
         );
         let mut all = Permissions::default()
             .allow(
+                "TODO",
                 &["ssm:SendCommand"],
                 self.ids.iter().map(node).chain([document]),
             )
             .allow(
+                "TODO",
                 &[
                     "ssm:ListCommands",
                     "ssm:ListCommandInvocations",
@@ -209,6 +211,7 @@ impl Plan {
                 ["*"],
             )
             .allow(
+                "TODO",
                 &["ssm:DescribeInstanceInformation", "ec2:DescribeInstances"],
                 ["*"],
             );
@@ -216,6 +219,7 @@ impl Plan {
             // AWS checks the stream, the local cloud the group.
             let group = arn("logs", &format!("log-group:{}", literal(group)));
             all = all.allow(
+                "TODO",
                 &["logs:GetLogEvents"],
                 [format!("{group}:log-stream:*"), group],
             );
@@ -223,6 +227,7 @@ impl Plan {
         if let Some(bucket) = &self.output_bucket {
             all = all
                 .allow(
+                    "TODO",
                     &["s3:GetObject"],
                     [s3_arn(&format!("{}/{OUTPUT_PREFIX}/*", literal(bucket)))],
                 )
@@ -236,7 +241,7 @@ impl Plan {
 /// <https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-via-service>
 pub(crate) fn encrypted(actions: &[&str]) -> Permissions {
     let via = json!({ "StringLike": { "kms:ViaService": "s3.*.amazonaws.com" } });
-    Permissions::default().allow_if(via, actions, ["arn:$partition:kms:*:*:key/*"])
+    Permissions::default().allow_if(via, "TODO", actions, ["arn:$partition:kms:*:*:key/*"])
 }
 
 /// Whether it is the ID of an EC2 instance or of another managed node.
@@ -254,7 +259,7 @@ fn is_node(id: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use stepward::ErrorName;
-    use stepward::model::permissions::Place;
+    use stepward::model::permissions::ArnScope;
 
     use super::*;
 
@@ -339,7 +344,7 @@ mod tests {
 
     #[test]
     fn an_output_bucket_may_be_encrypted_with_a_key_of_the_account() {
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
@@ -360,7 +365,7 @@ mod tests {
         let ids = ["i-00000001", "i-00000002", "i-00000001"]
             .map(String::from)
             .to_vec();
-        assert_eq!(Plan::nodes(&List(ids)), ["i-00000001", "i-00000002"]);
+        assert_eq!(Plan::nodes(&StringList(ids)), ["i-00000001", "i-00000002"]);
     }
 
     #[test]
@@ -448,7 +453,7 @@ mod tests {
 
     #[test]
     fn the_session_can_run_this_document_on_these_nodes_only() {
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),

@@ -4,7 +4,7 @@
 //! or of Parameter Store. No text made here has any.
 //! <https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-param-runcommand.html>
 
-use stepward::node::shell::word;
+use stepward::node::shell::quote;
 
 /// What begins a place that SSM fills.
 const BRACES: &str = "{{";
@@ -44,7 +44,7 @@ pub fn sh_command(command: &str) -> String {
 pub fn named_reader(script: &str) -> Option<String> {
     let line = script.strip_prefix("#!")?.lines().next()?.trim();
     let (program, argument) = line.split_once([' ', '\t']).unwrap_or((line, ""));
-    let words = [program, argument.trim()].map(word);
+    let words = [program, argument.trim()].map(quote);
     match (program, argument.trim()) {
         ("", _) => None,
         (_, "") => Some(words[0].clone()),

@@ -281,7 +281,7 @@ fn failure(
     if let Some(why) = run.refused.as_ref().filter(|why| !message.contains(*why)) {
         let _ = write!(message, "; no more could be sent: {why}");
     }
-    ErrorName::StepFailed.because(message)
+    ErrorName::StepFailed.with_message(message)
 }
 
 /// A status as its JSON has it, with spaces.

@@ -6,7 +6,7 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::Config;
 use aws_sdk_ssm::operation::send_command::SendCommandError;
 use aws_sdk_ssm::types::CloudWatchOutputConfig;
-use stepward::runtime::resend::OnlyThrottled;
+use stepward::runtime::resend::RetryThrottlingOnly;
 use stepward::{Context, ErrorName, StepError};
 
 use crate::error::ssm_error;
@@ -81,7 +81,7 @@ pub(crate) async fn batch(
             }
         }
     }
-    Err(ErrorName::Conflict.because(format!(
+    Err(ErrorName::Conflict.with_message(format!(
         "SSM refused batch {number} {TRIES} times because of nodes that come and go; run it again when they settle"
     )))
 }
@@ -128,7 +128,7 @@ async fn send(
         )
         .customize()
         .config_override(
-            Config::builder().retry_classifier(OnlyThrottled::<SendCommandError>::default()),
+            Config::builder().retry_classifier(RetryThrottlingOnly::<SendCommandError>::default()),
         )
         .send()
         .await
@@ -136,5 +136,5 @@ async fn send(
     answer
         .command
         .and_then(|command| command.command_id)
-        .ok_or_else(|| ErrorName::Internal.because("SSM took the command but gave no ID"))
+        .ok_or_else(|| ErrorName::Internal.with_message("SSM took the command but gave no ID"))
 }

@@ -89,7 +89,7 @@ pub fn check_bucket(arn: &str) -> Result<(), StepError> {
     let (name, folder) = path
         .map(|path| path.split_once('/').unwrap_or((path, "")))
         .unwrap_or_default();
-    require(bucket::is_name(name), || {
+    require(bucket::is_bucket_name(name), || {
         format!("s3_arn {arn:?} names no bucket, as in arn:aws:s3:::bucket/folder/")
     })?;
     // AWS puts a folder of that name behind it and refuses a second one.
@@ -195,7 +195,7 @@ fn refusal(refused: &[UnsuccessfulItem], asked: usize, created: &[String]) -> St
     } else {
         format!("created and kept: {}", created.join(", "))
     };
-    name.because(format!(
+    name.with_message(format!(
         "AWS refused {} of {asked} flow logs ({stays}); mend the reason and run the step again for the rest. {}",
         refused.len(),
         reasons.join("; ")

@@ -166,7 +166,7 @@ pub async fn request([here, there]: &[Vpc<'_>; 2]) -> Result<Requested, StepErro
     let id = made
         .and_then(|connection| connection.vpc_peering_connection_id)
         .ok_or_else(|| {
-            ErrorName::Internal.because(
+            ErrorName::Internal.with_message(
                 "AWS requested the connection but gave no ID; run the step again to find it",
             )
         })?;

@@ -36,7 +36,7 @@ impl Vpc<'_> {
             .await
             .map_err(ec2_error)?;
         let Some(vpc) = answer.vpcs.unwrap_or_default().into_iter().next() else {
-            return Err(ErrorName::NotFound.because(format!(
+            return Err(ErrorName::NotFound.with_message(format!(
                 "there is no VPC {} in {}",
                 self.id,
                 self.place()
@@ -79,7 +79,7 @@ impl Vpc<'_> {
             tables.extend(page.map_err(ec2_error)?.route_tables.unwrap_or_default());
         }
         if let Some(table) = tables.iter().find(|table| table.vpc_id() != Some(self.id)) {
-            return Err(ErrorName::Conflict.because(format!(
+            return Err(ErrorName::Conflict.with_message(format!(
                 "route table {} is of {}, not of {}",
                 table.route_table_id().unwrap_or_default(),
                 table.vpc_id().unwrap_or("another VPC"),
@@ -92,7 +92,7 @@ impl Vpc<'_> {
             } else {
                 "each of its route tables"
             };
-            return Err(ErrorName::NotFound.because(format!(
+            return Err(ErrorName::NotFound.with_message(format!(
                 "AWS did not show {what} of {} in {}",
                 self.id,
                 self.place()
@@ -139,7 +139,7 @@ pub async fn plan(
             let (a, b) = (here.id, there.id);
             let message =
                 format!("{one} of {a} overlaps {other} of {b}: AWS does not peer such VPCs");
-            return Err(ErrorName::Conflict.because(message));
+            return Err(ErrorName::Conflict.with_message(message));
         }
     }
     let mut routes = Vec::new();
@@ -172,7 +172,7 @@ fn route(
     if let Some(present) = present
         && (connection.is_none() || present.vpc_peering_connection_id() != connection)
     {
-        return Err(ErrorName::Conflict.because(format!(
+        return Err(ErrorName::Conflict.with_message(format!(
             "{route_table_id} of {vpc} has a route to {block} through {} already: delete it or name other route tables",
             target(present)
         )));

@@ -25,7 +25,7 @@ pub struct Attribution {
 /// `InvalidInput` when none has been set.
 pub(crate) fn role_of(account: &Account) -> Result<&str, StepError> {
     account.role_arn.as_deref().ok_or_else(|| {
-        ErrorName::InvalidInput.because(format!(
+        ErrorName::InvalidInput.with_message(format!(
             "no role is set; once the customer has made it: `stepward account set-role {} {} ROLE_ARN`",
             account.customer, account.name
         ))
@@ -71,7 +71,7 @@ pub(crate) async fn assume(
         .unwrap_or_default();
     check_landed(arn.split(':').nth(4).unwrap_or_default(), account_id)?;
     let given = answer.credentials.ok_or_else(|| {
-        ErrorName::Internal.because("STS accepted the role but gave no credentials; try again")
+        ErrorName::Internal.with_message("STS accepted the role but gave no credentials; try again")
     })?;
     let expiry = given.expiration.try_into().ok();
     let (id, secret, token) = (
@@ -98,7 +98,7 @@ pub(crate) fn check_landed(landed: &str, account_id: &str) -> Result<(), StepErr
     if landed == account_id {
         return Ok(());
     }
-    Err(ErrorName::TrustBroken.because(format!(
+    Err(ErrorName::TrustBroken.with_message(format!(
         "the credentials are for account {landed}, but this account's record says {account_id}; nothing was done"
     )))
 }
@@ -117,7 +117,7 @@ pub(crate) fn check_trust(record: &Configuration) -> Result<(), StepError> {
         }
         Trust::Unproven => "has not been proven to keep strangers out: run",
     };
-    Err(ErrorName::TrustBroken.because(format!(
+    Err(ErrorName::TrustBroken.with_message(format!(
         "the customer's role {state} `stepward account check {customer} {account}`"
     )))
 }

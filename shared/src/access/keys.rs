@@ -54,7 +54,7 @@ impl<'a> KeyPath<'a> {
             Some((customer, name)) if check_name("customer", customer).is_ok() && name.split('/').all(legal) => {
                 Ok(Self { path, customer })
             }
-            _ => Err(ErrorName::InvalidInput.because(format!(
+            _ => Err(ErrorName::InvalidInput.with_message(format!(
                 "{:?} is not a key path: keys/<customer>/<name>, as in keys/acme/database-password, of letters, digits, \
                  `.`, `_` and `-`, {LONGEST_PATH} characters at most",
                 path.chars().take(LONGEST_PATH).collect::<String>()
@@ -83,7 +83,7 @@ fn secrets_manager_error(error: impl AwsError<aws_sdk_secretsmanager::Error>) ->
 /// # Errors
 /// `InvalidInput` for a path that is none, `NotFound` where there is no such secret, or why AWS
 /// refused.
-pub async fn secret(
+pub async fn read_secret(
     config: &SdkConfig,
     stack: &str,
     path: &str,
@@ -114,10 +114,11 @@ pub async fn secret(
         .secret_string
         .map(SecretString::from)
         .ok_or_else(|| {
-            ErrorName::InvalidInput.because(format!("the key {path} is binary; store it as text"))
+            ErrorName::InvalidInput
+                .with_message(format!("the key {path} is binary; store it as text"))
         })?;
     if secret.expose_secret().len() < SHORTEST {
-        return Err(ErrorName::InvalidInput.because(format!(
+        return Err(ErrorName::InvalidInput.with_message(format!(
             "the key {path} has fewer than {SHORTEST} characters, too few to be masked in logs; store a longer one"
         )));
     }
@@ -126,11 +127,11 @@ pub async fn secret(
 
 /// Whether any string of these parameters is a key's path.
 #[must_use]
-pub fn any_in(params: &Value) -> bool {
+pub fn contains_key_path(params: &Value) -> bool {
     match params {
         Value::String(text) => text.starts_with("keys/"),
-        Value::Array(items) => items.iter().any(any_in),
-        Value::Object(fields) => fields.values().any(any_in),
+        Value::Array(items) => items.iter().any(contains_key_path),
+        Value::Object(fields) => fields.values().any(contains_key_path),
         _ => false,
     }
 }
@@ -139,7 +140,7 @@ pub fn any_in(params: &Value) -> bool {
 ///
 /// # Errors
 /// As [`secret`]; `AccessDenied` for a key of another customer.
-pub(crate) fn resolve<'a>(
+pub(crate) fn resolve_key_paths<'a>(
     config: &'a SdkConfig,
     stack: &'a str,
     customer: &'a str,
@@ -150,18 +151,18 @@ pub(crate) fn resolve<'a>(
         match params {
             Value::String(text) if text.starts_with("keys/") => {
                 check_owner(text, customer)?;
-                let secret = secret(config, stack, text).await?;
+                let secret = read_secret(config, stack, text).await?;
                 secret.expose_secret().clone_into(text);
                 secrets.add(secret.expose_secret());
             }
             Value::Array(items) => {
                 for item in items {
-                    resolve(config, stack, customer, item, secrets).await?;
+                    resolve_key_paths(config, stack, customer, item, secrets).await?;
                 }
             }
             Value::Object(fields) => {
                 for field in fields.values_mut() {
-                    resolve(config, stack, customer, field, secrets).await?;
+                    resolve_key_paths(config, stack, customer, field, secrets).await?;
                 }
             }
             _ => {}
@@ -180,7 +181,7 @@ pub(crate) fn check_owner(path: &str, customer: &str) -> Result<(), StepError> {
     if key.customer == customer {
         return Ok(());
     }
-    Err(ErrorName::AccessDenied.because(format!(
+    Err(ErrorName::AccessDenied.with_message(format!(
         "the key {path} belongs to {}, and {customer} may use keys/{customer}/… only",
         key.customer
     )))
@@ -219,10 +220,10 @@ mod tests {
 
     #[test]
     fn references_are_found_however_deep() {
-        assert!(any_in(
+        assert!(contains_key_path(
             &json!({ "payload": { "list": ["a", "keys/acme/x"] } })
         ));
-        assert!(!any_in(
+        assert!(!contains_key_path(
             &json!({ "keys/acme/x": "a", "b": ["s3://keys/acme/x"] })
         ));
     }

@@ -73,14 +73,14 @@ impl Secrets {
 
     /// The value with every secret in its texts, numbers and field names masked.
     #[must_use]
-    pub fn mask_in(&self, value: Value) -> Value {
+    pub fn mask_json(&self, value: Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.mask(&text)),
             Value::Number(number) if self.is(&number.to_string()) => MASK.into(),
-            Value::Array(items) => items.into_iter().map(|item| self.mask_in(item)).collect(),
+            Value::Array(items) => items.into_iter().map(|item| self.mask_json(item)).collect(),
             Value::Object(fields) => fields
                 .into_iter()
-                .map(|(name, value)| (self.mask(&name), self.mask_in(value)))
+                .map(|(name, value)| (self.mask(&name), self.mask_json(value)))
                 .collect(),
             other => other,
         }
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn secrets_are_masked_in_names_values_and_line_by_line() {
         let secrets = of(&["first line of it\nsecond \"line\""]);
-        let masked = secrets.mask_in(json!({ "first line of it": ["x second \"line\" y", 5] }));
+        let masked = secrets.mask_json(json!({ "first line of it": ["x second \"line\" y", 5] }));
         assert_eq!(masked, json!({ "***": ["x *** y", 5] }));
         assert_eq!(secrets.mask("first line of it\nsecond \"line\"!"), "***!");
     }
@@ -179,7 +179,7 @@ mod tests {
             "*** ***"
         );
         assert_eq!(
-            of(&["1234567890"]).mask_in(json!([1_234_567_890, 5])),
+            of(&["1234567890"]).mask_json(json!([1_234_567_890, 5])),
             json!(["***", 5])
         );
     }

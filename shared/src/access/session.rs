@@ -20,7 +20,7 @@ use crate::access::mask::Secrets;
 use crate::access::store::Store;
 use crate::model::customer::{AccessKey, Configuration, Provider};
 use crate::model::error::{ErrorName, StepError};
-use crate::model::permissions::Place;
+use crate::model::permissions::ArnScope;
 use crate::settings;
 
 /// How long a warm process goes on with a customer's record: a suspension takes effect within this
@@ -86,7 +86,7 @@ impl Broker {
             aws_config(None).await,
             settings::stack()?,
             settings::table()?,
-            settings::linger(),
+            settings::inline_wait(),
         )
         .await)
     }
@@ -150,7 +150,7 @@ impl Broker {
     pub async fn session(
         &self,
         record: &Configuration,
-        place: &Place,
+        place: &ArnScope,
         policy: String,
         attribution: &Attribution,
     ) -> Result<Arc<Session>, StepError> {
@@ -174,7 +174,7 @@ impl Broker {
     async fn open(
         &self,
         record: &Configuration,
-        place: &Place,
+        place: &ArnScope,
         policy: &str,
         attribution: &Attribution,
     ) -> Result<Session, StepError> {
@@ -250,12 +250,12 @@ impl Broker {
             Provider::AccessKey => {
                 let AccessKey { id, secret_path } =
                     account.access_key.as_ref().ok_or_else(|| {
-                        ErrorName::InvalidInput.because(
+                        ErrorName::InvalidInput.with_message(
                             "the account has no access key; remove it and add it again with one",
                         )
                     })?;
                 keys::check_owner(secret_path, &account.customer)?;
-                let secret = keys::secret(&self.config, &self.stack, secret_path).await?;
+                let secret = keys::read_secret(&self.config, &self.stack, secret_path).await?;
                 let credentials = Credentials::new(
                     id,
                     secret.expose_secret(),
@@ -278,7 +278,7 @@ impl Broker {
     fn own_credentials(&self) -> Result<SharedCredentialsProvider, StepError> {
         self.config
             .credentials_provider()
-            .ok_or_else(|| ErrorName::Internal.because("this function has no role"))
+            .ok_or_else(|| ErrorName::Internal.with_message("this function has no role"))
     }
 }
 
@@ -335,7 +335,7 @@ async fn available(
     let asked = tokio::time::timeout(Duration::from_secs(5), provider.provide_credentials()).await;
     match asked {
         Ok(Ok(_)) => Ok(SharedCredentialsProvider::new(provider)),
-        Ok(Err(_)) | Err(_) => Err(ErrorName::AccessDenied.because(format!(
+        Ok(Err(_)) | Err(_) => Err(ErrorName::AccessDenied.with_message(format!(
             "{source} gives no credentials here; the provider works only where the step runs on EC2 or ECS with a role"
         ))),
     }
@@ -433,8 +433,8 @@ mod tests {
     use crate::model::customer::ExternalId;
     use crate::testing::{attribution, record};
 
-    fn place() -> Place {
-        Place {
+    fn place() -> ArnScope {
+        ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),

@@ -92,7 +92,7 @@ impl Store {
             .set_keys(Some(wanted.to_vec()))
             .consistent_read(true)
             .build()
-            .map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+            .map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
         let answer = self
             .client
             .batch_get_item()
@@ -101,7 +101,9 @@ impl Store {
             .await
             .map_err(dynamodb_error)?;
         if answer.unprocessed_keys.is_some_and(|keys| !keys.is_empty()) {
-            return Err(ErrorName::Throttled.because("DynamoDB answered only in part; try again"));
+            return Err(
+                ErrorName::Throttled.with_message("DynamoDB answered only in part; try again")
+            );
         }
         let found = answer
             .responses
@@ -283,20 +285,22 @@ impl Store {
             .iter()
             .try_for_each(|region| check_region(region))?;
         if new.regions.is_empty() {
-            return Err(ErrorName::InvalidInput.because("an account needs at least one Region"));
+            return Err(
+                ErrorName::InvalidInput.with_message("an account needs at least one Region")
+            );
         }
         if let Some(region) = new
             .default_region
             .as_ref()
             .filter(|region| !new.regions.contains(region))
         {
-            return Err(ErrorName::InvalidInput.because(format!(
+            return Err(ErrorName::InvalidInput.with_message(format!(
                 "the default Region {region} is not among the Regions"
             )));
         }
         if new.provider == Some(Provider::AccessKey) && new.access_key.is_none() {
             return Err(ErrorName::InvalidInput
-                .because("the access-key provider needs an access key ID and a key path"));
+                .with_message("the access-key provider needs an access key ID and a key path"));
         }
         if let Some(AccessKey { secret_path, .. }) = &new.access_key {
             check_owner(secret_path, &new.customer)?;
@@ -456,7 +460,9 @@ impl Store {
         account: &Account,
     ) -> Result<Account, StepError> {
         let Some(external_id) = account.next_external_id.clone() else {
-            return Err(ErrorName::Conflict.because("no rotation is under way for this account"));
+            return Err(
+                ErrorName::Conflict.with_message("no rotation is under way for this account")
+            );
         };
         let after = Account {
             external_id,
@@ -616,7 +622,7 @@ impl Store {
     ) -> Result<(), StepError> {
         let mut random = [0_u8; 8];
         getrandom::fill(&mut random)
-            .map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+            .map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
         let key = key(
             &format!("AUDIT#{}", audit.subject),
             &format!("{}#{}", now()?, hex(&random)),
@@ -715,7 +721,7 @@ fn cancelled(error: SdkError<TransactWriteItemsError>, reasons: &[&str]) -> Step
             name: ErrorName::Conflict,
             message: reasons.get(place).copied().unwrap_or(CHANGED).to_owned(),
             aws: None,
-            place: None,
+            target: None,
         },
         Some((_, code)) if code == "TransactionConflict" => StepError {
             name: ErrorName::Conflict,
@@ -763,7 +769,7 @@ fn ours(
 
 fn item<T: Serialize>(key: Item, record: &T) -> Result<Item, StepError> {
     let mut item: Item = serde_dynamo::to_item(record).map_err(|error| {
-        ErrorName::Internal.because(format!("a record could not be written: {error}"))
+        ErrorName::Internal.with_message(format!("a record could not be written: {error}"))
     })?;
     item.extend(key);
     Ok(item)
@@ -771,7 +777,7 @@ fn item<T: Serialize>(key: Item, record: &T) -> Result<Item, StepError> {
 
 fn parse<T: DeserializeOwned>(item: Item) -> Result<T, StepError> {
     serde_dynamo::from_item(item).map_err(|error| {
-        ErrorName::Internal.because(format!(
+        ErrorName::Internal.with_message(format!(
             "a record in the table could not be read ({error}); was it edited by hand?"
         ))
     })
@@ -779,17 +785,17 @@ fn parse<T: DeserializeOwned>(item: Item) -> Result<T, StepError> {
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn incomplete(error: aws_sdk_dynamodb::error::BuildError) -> StepError {
-    ErrorName::Internal.because(error.to_string())
+    ErrorName::Internal.with_message(error.to_string())
 }
 
 fn no_customer(name: &str) -> StepError {
-    ErrorName::NotFound.because(format!(
+    ErrorName::NotFound.with_message(format!(
         "no customer {name}; `stepward customer list` shows all"
     ))
 }
 
 fn no_account(customer: &str, name: &str) -> StepError {
-    ErrorName::NotFound.because(format!(
+    ErrorName::NotFound.with_message(format!(
         "customer {customer} has no account {name}; `stepward customer show {customer}` shows all"
     ))
 }
@@ -797,7 +803,7 @@ fn no_account(customer: &str, name: &str) -> StepError {
 fn now() -> Result<String, StepError> {
     OffsetDateTime::now_utc()
         .format(&Rfc3339)
-        .map_err(|error| ErrorName::Internal.because(error.to_string()))
+        .map_err(|error| ErrorName::Internal.with_message(error.to_string()))
 }
 
 #[cfg(test)]

@@ -17,22 +17,22 @@ const DENY_ALL: &str =
 
 /// What STS answered to each probe.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub struct Proof {
+pub struct TrustProof {
     /// AssumeRole without an external ID; must be refused.
-    pub without_external_id: Verdict,
+    pub without_external_id: TrustVerdict,
     /// AssumeRole with a random external ID; must be refused.
-    pub wrong_external_id: Verdict,
+    pub wrong_external_id: TrustVerdict,
     /// AssumeRole with the account's external ID; must be accepted, in the account on record.
-    pub right_external_id: Verdict,
+    pub right_external_id: TrustVerdict,
     /// During a rotation: AssumeRole with the next external ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_external_id: Option<Verdict>,
+    pub next_external_id: Option<TrustVerdict>,
 }
 
 /// What STS answered to one probe.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum TrustVerdict {
     /// `AccessDenied`.
     Refused,
     /// Credentials.
@@ -50,7 +50,7 @@ pub async fn prove(
     sts: &aws_sdk_sts::Client,
     account: &Account,
     attribution: &Attribution,
-) -> Result<Proof, StepError> {
+) -> Result<TrustProof, StepError> {
     let role = role_of(account)?;
     let wrong = ExternalId::generate()?;
     let anonymous = Attribution {
@@ -67,9 +67,9 @@ pub async fn prove(
     )
     .await
     {
-        Ok(_) => Verdict::Accepted,
-        Err(error) if error.name == ErrorName::AccessDenied => Verdict::Refused,
-        Err(error) => Verdict::Unknown(error.to_string()),
+        Ok(_) => TrustVerdict::Accepted,
+        Err(error) if error.name == ErrorName::AccessDenied => TrustVerdict::Refused,
+        Err(error) => TrustVerdict::Unknown(error.to_string()),
     };
     // A trust policy can ask for the external ID in one statement and let in whoever sets no source
     // identity by another.
@@ -77,8 +77,8 @@ pub async fn prove(
         probe(external_id, attribution),
         probe(external_id, &anonymous)
     ) {
-        (Verdict::Accepted, _) | (_, Verdict::Accepted) => Verdict::Accepted,
-        (Verdict::Refused, other) | (other, Verdict::Refused) => other,
+        (TrustVerdict::Accepted, _) | (_, TrustVerdict::Accepted) => TrustVerdict::Accepted,
+        (TrustVerdict::Refused, other) | (other, TrustVerdict::Refused) => other,
         (unknown, _) => unknown,
     };
     let (without_external_id, wrong_external_id, right_external_id, next_external_id) = tokio::join!(
@@ -95,7 +95,7 @@ pub async fn prove(
             )
         },
     );
-    Ok(Proof {
+    Ok(TrustProof {
         without_external_id,
         wrong_external_id,
         right_external_id,
@@ -103,7 +103,7 @@ pub async fn prove(
     })
 }
 
-impl Proof {
+impl TrustProof {
     /// `Ok` only if strangers were refused and the right external ID, or during a rotation the next
     /// one, was accepted.
     ///
@@ -116,8 +116,8 @@ impl Proof {
             ("a wrong", &self.wrong_external_id),
         ];
         for (kind, verdict) in strangers {
-            if *verdict == Verdict::Accepted {
-                return Err(ErrorName::TrustBroken.because(format!(
+            if *verdict == TrustVerdict::Accepted {
+                return Err(ErrorName::TrustBroken.with_message(format!(
                     "the role lets in a caller with {kind} external ID: anybody who learns its ARN could have it used. Add the \
                      condition StringEquals sts:ExternalId to its trust policy, then `stepward account check`"
                 )));
@@ -132,8 +132,8 @@ impl Proof {
             .into_iter()
             .chain(own.into_iter().flatten());
         for verdict in all {
-            if let Verdict::Unknown(why) = verdict {
-                return Err(ErrorName::TimedOut.because(format!(
+            if let TrustVerdict::Unknown(why) = verdict {
+                return Err(ErrorName::TimedOut.with_message(format!(
                     "the trust policy could not be proven, try again: a probe got no clear answer: {why}"
                 )));
             }
@@ -141,11 +141,11 @@ impl Proof {
         if own
             .into_iter()
             .flatten()
-            .any(|verdict| *verdict == Verdict::Accepted)
+            .any(|verdict| *verdict == TrustVerdict::Accepted)
         {
             return Ok(());
         }
-        Err(ErrorName::AccessDenied.because(
+        Err(ErrorName::AccessDenied.with_message(
             "the role refuses Stepward with the right external ID: its trust policy must allow the broker's ARN \
              sts:AssumeRole and sts:SetSourceIdentity with this external ID (`stepward account show` prints all three)",
         ))
@@ -156,8 +156,8 @@ impl Proof {
 mod tests {
     use super::*;
 
-    fn proof(without: Verdict, wrong: Verdict, right: Verdict) -> Proof {
-        Proof {
+    fn proof(without: TrustVerdict, wrong: TrustVerdict, right: TrustVerdict) -> TrustProof {
+        TrustProof {
             without_external_id: without,
             wrong_external_id: wrong,
             right_external_id: right,
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn only_a_role_that_refuses_both_strangers_passes() {
-        use Verdict::{Accepted, Refused, Unknown};
+        use TrustVerdict::{Accepted, Refused, Unknown};
         assert_eq!(proof(Refused, Refused, Accepted).verdict(), Ok(()));
         let unknown = || Unknown("throttled".into());
         for (proof, name) in [
@@ -188,8 +188,12 @@ mod tests {
 
     #[test]
     fn during_a_rotation_either_external_id_will_do() {
-        let mut rotating = proof(Verdict::Refused, Verdict::Refused, Verdict::Refused);
-        rotating.next_external_id = Some(Verdict::Accepted);
+        let mut rotating = proof(
+            TrustVerdict::Refused,
+            TrustVerdict::Refused,
+            TrustVerdict::Refused,
+        );
+        rotating.next_external_id = Some(TrustVerdict::Accepted);
         assert_eq!(rotating.verdict(), Ok(()));
     }
 }

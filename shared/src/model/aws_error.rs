@@ -111,7 +111,7 @@ impl Service {
                 code,
                 request_id,
             })),
-            place: None,
+            target: None,
         }
     }
 }
@@ -263,7 +263,7 @@ mod tests {
         assert!(error.has_code("AccessDenied"));
         assert!(
             error
-                .at("acme/prod")
+                .with_target("acme/prod")
                 .to_string()
                 .starts_with("[acme/prod] AWS denied sts:GetCallerIdentity")
         );

@@ -7,7 +7,7 @@ use super::input::require;
 /// adjacent periods, and itself refuses a name that breaks those.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>
 #[must_use]
-pub fn is_name(name: &str) -> bool {
+pub fn is_bucket_name(name: &str) -> bool {
     let is_legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
     (3..=63).contains(&name.len()) && name.bytes().all(is_legal)
 }
@@ -16,8 +16,8 @@ pub fn is_name(name: &str) -> bool {
 ///
 /// # Errors
 /// `InvalidInput` naming the parameter.
-pub fn check(parameter: &str, name: Option<&str>) -> Result<(), StepError> {
-    let wrong = name.filter(|name| !is_name(name));
+pub fn check_bucket_name(parameter: &str, name: Option<&str>) -> Result<(), StepError> {
+    let wrong = name.filter(|name| !is_bucket_name(name));
     require(wrong.is_none(), || {
         let name = wrong.unwrap_or_default();
         format!(
@@ -28,10 +28,10 @@ pub fn check(parameter: &str, name: Option<&str>) -> Result<(), StepError> {
 
 /// Bucket and key of `s3://bucket/key`. The key is empty when the URI names the whole bucket.
 #[must_use]
-pub fn in_uri(uri: &str) -> Option<(&str, &str)> {
+pub fn parse_s3_uri(uri: &str) -> Option<(&str, &str)> {
     let path = uri.strip_prefix("s3://")?;
     let (name, key) = path.split_once('/').unwrap_or((path, ""));
-    is_name(name).then_some((name, key))
+    is_bucket_name(name).then_some((name, key))
 }
 
 #[cfg(test)]
@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn a_name_has_3_to_63_lowercase_letters_digits_periods_and_hyphens() {
         for name in ["abc", "my.bucket-1", &"a".repeat(63)] {
-            assert!(is_name(name), "{name}");
+            assert!(is_bucket_name(name), "{name}");
         }
         for name in [
             "",
@@ -56,14 +56,17 @@ mod tests {
             "a\0b",
             "*",
         ] {
-            assert!(!is_name(name), "{name}");
+            assert!(!is_bucket_name(name), "{name}");
         }
     }
 
     #[test]
     fn a_wrong_name_is_refused_with_its_parameter() {
-        assert!(check("bucket", None).is_ok() && check("bucket", Some("files")).is_ok());
-        let error = check("output_bucket", Some("Files")).unwrap_err();
+        assert!(
+            check_bucket_name("bucket", None).is_ok()
+                && check_bucket_name("bucket", Some("files")).is_ok()
+        );
+        let error = check_bucket_name("output_bucket", Some("Files")).unwrap_err();
         assert_eq!(error.name, ErrorName::InvalidInput);
         assert!(
             error
@@ -83,7 +86,7 @@ mod tests {
             ("s3:///a", None),
             ("files/a", None),
         ] {
-            assert_eq!(in_uri(uri), parts, "{uri}");
+            assert_eq!(parse_s3_uri(uri), parts, "{uri}");
         }
     }
 }

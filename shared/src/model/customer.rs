@@ -37,7 +37,7 @@ impl Customer {
     pub fn check_active(&self) -> Result<(), StepError> {
         match self.status {
             Status::Active => Ok(()),
-            Status::Suspended => Err(ErrorName::Conflict.because(format!(
+            Status::Suspended => Err(ErrorName::Conflict.with_message(format!(
                 "customer {0} is suspended; `stepward customer resume {0}` lets jobs run again",
                 self.name
             ))),
@@ -156,7 +156,8 @@ impl ExternalId {
     pub fn generate() -> Result<Self, StepError> {
         let mut bytes = [0_u8; 20];
         getrandom::fill(&mut bytes).map_err(|error| {
-            ErrorName::Internal.because(format!("no randomness from the operating system: {error}"))
+            ErrorName::Internal
+                .with_message(format!("no randomness from the operating system: {error}"))
         })?;
         Ok(Self(hex(&bytes).into()))
     }
@@ -240,7 +241,7 @@ impl Configuration {
         if allowed.iter().any(|a| a == region) {
             return Ok(region.to_owned());
         }
-        Err(ErrorName::InvalidInput.because(format!(
+        Err(ErrorName::InvalidInput.with_message(format!(
             "Region {region:?} is not allowed for this account; allowed: {}",
             allowed.join(", ")
         )))
@@ -274,7 +275,7 @@ pub fn check_name(what: &str, name: &str) -> Result<(), StepError> {
     if fits {
         return Ok(());
     }
-    Err(ErrorName::InvalidInput.because(format!(
+    Err(ErrorName::InvalidInput.with_message(format!(
         "{what} {name:?} is not a name: 1 to 30 lower-case letters, digits and inner hyphens"
     )))
 }
@@ -287,7 +288,7 @@ pub fn check_account_id(id: &str) -> Result<(), StepError> {
     if id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(());
     }
-    Err(ErrorName::InvalidInput.because(format!("{id:?} is not an AWS account ID: 12 digits")))
+    Err(ErrorName::InvalidInput.with_message(format!("{id:?} is not an AWS account ID: 12 digits")))
 }
 
 /// Checks a Region's form, as in `eu-west-1`; whether AWS has it shows at the first call.
@@ -309,7 +310,8 @@ pub fn check_region(region: &str) -> Result<(), StepError> {
     if fits {
         return Ok(());
     }
-    Err(ErrorName::InvalidInput.because(format!("{region:?} is not a Region, as in eu-west-1")))
+    Err(ErrorName::InvalidInput
+        .with_message(format!("{region:?} is not a Region, as in eu-west-1")))
 }
 
 /// The path below which customers make their roles; the broker can assume no other.
@@ -323,7 +325,7 @@ pub const ROLE_PATH: &str = "role/stepward/";
 pub fn check_role_arn(arn: &str, account_id: &str) -> Result<(), StepError> {
     let parts: Vec<_> = arn.split(':').collect();
     let [prefix, partition, service, region, account, role] = parts[..] else {
-        return Err(ErrorName::InvalidInput.because(format!(
+        return Err(ErrorName::InvalidInput.with_message(format!(
             "{arn:?} is not a role ARN, as in arn:aws:iam::{account_id}:{ROLE_PATH}Stepward"
         )));
     };
@@ -339,12 +341,12 @@ pub fn check_role_arn(arn: &str, account_id: &str) -> Result<(), StepError> {
         || arn.len() > 2048
         || !name.bytes().all(legal)
     {
-        return Err(ErrorName::InvalidInput.because(format!(
+        return Err(ErrorName::InvalidInput.with_message(format!(
             "{arn:?} cannot be used: roles for Stepward have the path /stepward/, as in arn:aws:iam::{account_id}:{ROLE_PATH}Stepward"
         )));
     }
     if account != account_id {
-        return Err(ErrorName::InvalidInput.because(format!(
+        return Err(ErrorName::InvalidInput.with_message(format!(
             "the role is in account {account}, but this account's record says {account_id}"
         )));
     }

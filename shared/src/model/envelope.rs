@@ -88,7 +88,7 @@ impl Resume {
     /// and which ends at 25,000.
     /// <https://docs.aws.amazon.com/step-functions/latest/dg/bp-history-limit.html>
     #[must_use]
-    pub fn patience(resume: Option<&Self>, shortest: Duration) -> Duration {
+    pub fn poll_interval(resume: Option<&Self>, shortest: Duration) -> Duration {
         let waited = resume.map_or(0, |resume| {
             now().saturating_sub(resume.since).unsigned_abs()
         });
@@ -101,7 +101,7 @@ impl Resume {
     /// `InvalidInput` when it is not what this step writes.
     pub fn state<T: DeserializeOwned>(&self) -> Result<T, StepError> {
         T::deserialize(&self.state).map_err(|error| {
-            ErrorName::InvalidInput.because(format!(
+            ErrorName::InvalidInput.with_message(format!(
                 "resume is not what this step answered before: {error}"
             ))
         })
@@ -136,13 +136,13 @@ impl Envelope {
     /// `InvalidInput` naming the field.
     pub fn parse(text: &str) -> Result<Self, StepError> {
         if text.len() > ENVELOPE_LIMIT {
-            return Err(ErrorName::InvalidInput.because(format!(
+            return Err(ErrorName::InvalidInput.with_message(format!(
                 "the input has {} bytes and at most {ENVELOPE_LIMIT} are taken; put large data into S3 and pass its URI",
                 text.len()
             )));
         }
         let value: Value = serde_json::from_str(text).map_err(|error| {
-            ErrorName::InvalidInput.because(format!("the input is not JSON: {error}"))
+            ErrorName::InvalidInput.with_message(format!("the input is not JSON: {error}"))
         })?;
         let envelope: Self = read("the input", &value)?;
         let Execution {
@@ -159,7 +159,9 @@ impl Envelope {
             ("started_by", started_by),
         ] {
             if text.trim().is_empty() {
-                return Err(ErrorName::InvalidInput.because(format!("execution.{name} is empty")));
+                return Err(
+                    ErrorName::InvalidInput.with_message(format!("execution.{name} is empty"))
+                );
             }
         }
         Ok(envelope)
@@ -174,12 +176,12 @@ impl Envelope {
 pub(crate) fn read<T: DeserializeOwned>(what: &str, value: &Value) -> Result<T, StepError> {
     if !value.is_object() {
         return Err(ErrorName::InvalidInput
-            .because(format!("{what} must be a JSON object, not {}", kind(value))));
+            .with_message(format!("{what} must be a JSON object, not {}", kind(value))));
     }
     serde_path_to_error::deserialize(value).map_err(|error| {
         let fault = fault(&error);
         let separator = if fault.starts_with(FIELD) { "," } else { ":" };
-        ErrorName::InvalidInput.because(format!("{what}{separator} {fault}"))
+        ErrorName::InvalidInput.with_message(format!("{what}{separator} {fault}"))
     })
 }
 
@@ -245,12 +247,12 @@ mod tests {
     fn waiting_grows_with_what_was_waited() {
         let shortest = Duration::from_secs(15);
         let after = |minutes: i64| {
-            Resume::patience(
+            Resume::poll_interval(
                 Some(&Resume::new(now() - minutes * 60, Value::Null)),
                 shortest,
             )
         };
-        assert_eq!(Resume::patience(None, shortest), shortest);
+        assert_eq!(Resume::poll_interval(None, shortest), shortest);
         assert_eq!(
             (after(1), after(20), after(12 * 60)),
             (shortest, Duration::from_mins(1), Duration::from_mins(5))

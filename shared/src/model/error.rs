@@ -47,12 +47,12 @@ impl ErrorName {
     ];
 
     /// An error of this name. The message says what to do next.
-    pub fn because(self, message: impl Into<String>) -> StepError {
+    pub fn with_message(self, message: impl Into<String>) -> StepError {
         StepError {
             name: self,
             message: message.into(),
             aws: None,
-            place: None,
+            target: None,
         }
     }
 }
@@ -73,7 +73,7 @@ pub struct StepError {
     /// The AWS call that failed. Boxed, because every `Result` here is as large as its error.
     pub aws: Option<Box<AwsFailure>>,
     /// Customer and account that the step worked for.
-    pub place: Option<String>,
+    pub target: Option<String>,
 }
 
 /// The AWS call behind a failure, as AWS support asks for it.
@@ -91,8 +91,8 @@ impl StepError {
     /// Adds customer and account, so that the message alone tells where it happened. The first call
     /// wins.
     #[must_use]
-    pub fn at(mut self, place: impl Into<String>) -> Self {
-        self.place.get_or_insert_with(|| place.into());
+    pub fn with_target(mut self, target: impl Into<String>) -> Self {
+        self.target.get_or_insert_with(|| target.into());
         self
     }
 
@@ -105,8 +105,8 @@ impl StepError {
 
 impl fmt::Display for StepError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(place) = &self.place {
-            write!(f, "[{place}] ")?;
+        if let Some(target) = &self.target {
+            write!(f, "[{target}] ")?;
         }
         f.write_str(&self.message)?;
         if let Some(AwsFailure {

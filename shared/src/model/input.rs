@@ -11,9 +11,9 @@ use crate::model::error::{ErrorName, StepError};
 
 /// A list of strings; a single string is taken for a list of one.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct List(pub Vec<String>);
+pub struct StringList(pub Vec<String>);
 
-impl Deref for List {
+impl Deref for StringList {
     type Target = [String];
 
     fn deref(&self) -> &[String] {
@@ -21,27 +21,27 @@ impl Deref for List {
     }
 }
 
-impl<'de> Deserialize<'de> for List {
+impl<'de> Deserialize<'de> for StringList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct OneOrMany;
 
         impl<'de> Visitor<'de> for OneOrMany {
-            type Value = List;
+            type Value = StringList;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string or a list of strings")
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<List, E> {
-                Ok(List(vec![text.to_owned()]))
+            fn visit_str<E>(self, text: &str) -> Result<StringList, E> {
+                Ok(StringList(vec![text.to_owned()]))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<StringList, A::Error> {
                 let mut list = Vec::new();
                 while let Some(text) = seq.next_element()? {
                     list.push(text);
                 }
-                Ok(List(list))
+                Ok(StringList(list))
             }
         }
 
@@ -49,9 +49,9 @@ impl<'de> Deserialize<'de> for List {
     }
 }
 
-impl JsonSchema for List {
+impl JsonSchema for StringList {
     fn schema_name() -> std::borrow::Cow<'static, str> {
-        "List".into()
+        "StringList".into()
     }
 
     fn inline_schema() -> bool {
@@ -71,7 +71,7 @@ pub fn require(condition: bool, message: impl FnOnce() -> String) -> Result<(), 
     if condition {
         Ok(())
     } else {
-        Err(ErrorName::InvalidInput.because(message()))
+        Err(ErrorName::InvalidInput.with_message(message()))
     }
 }
 
@@ -81,12 +81,19 @@ mod tests {
 
     #[test]
     fn one_string_is_a_list_of_one() {
-        assert_eq!(serde_json::from_str::<List>(r#""a""#).unwrap().0, ["a"]);
         assert_eq!(
-            serde_json::from_str::<List>(r#"["a","b"]"#).unwrap().0,
+            serde_json::from_str::<StringList>(r#""a""#).unwrap().0,
+            ["a"]
+        );
+        assert_eq!(
+            serde_json::from_str::<StringList>(r#"["a","b"]"#)
+                .unwrap()
+                .0,
             ["a", "b"]
         );
-        let error = serde_json::from_str::<List>("5").unwrap_err().to_string();
+        let error = serde_json::from_str::<StringList>("5")
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("expected a string or a list of strings"),
             "{error}"

@@ -22,6 +22,8 @@ pub struct Permissions(Vec<Statement>);
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Statement {
+    /// When the actions are used, as in `find the instances`: completes "used to …".
+    pub purpose: String,
     /// The actions, as in `ec2:StartInstances`.
     pub actions: Vec<String>,
     /// ARNs with `$partition`, `$region` and `$account` for where the step works; or `*`.
@@ -36,7 +38,7 @@ pub struct Statement {
 
 /// Where a step's resources live; fills the variables of the ARNs that it declares.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Place {
+pub struct ArnScope {
     /// `aws`, `aws-cn` or `aws-us-gov`.
     pub partition: String,
     /// The Region that the step works in.
@@ -46,47 +48,55 @@ pub struct Place {
 }
 
 impl Permissions {
-    /// Adds actions on resources: ARNs made by [`arn`] or [`s3_arn`], or `*` where the action takes
-    /// no resource.
+    /// Allows actions on resources: ARNs made by [`arn`] or [`s3_arn`], or `*` if the action takes
+    /// no resource. `purpose` completes "used to …" on the step's page.
     #[must_use]
     pub fn allow<R: Into<String>>(
         self,
+        purpose: &str,
         actions: &[&str],
         resources: impl IntoIterator<Item = R>,
     ) -> Self {
-        self.allow_if(Value::Null, actions, resources)
+        self.allow_if(Value::Null, purpose, actions, resources)
     }
 
-    /// As [`allow`](Self::allow), under an IAM condition block.
+    /// Allows actions on resources under an IAM condition block.
     #[must_use]
     pub fn allow_if<R: Into<String>>(
         self,
         condition: Value,
+        purpose: &str,
         actions: &[&str],
         resources: impl IntoIterator<Item = R>,
     ) -> Self {
-        self.with(actions, resources, condition, None)
+        self.with_statement(purpose, actions, resources, condition, None)
     }
 
-    /// As [`allow`](Self::allow) on `*`, for actions that AWS could narrow and the step cannot: the
-    /// reason is on its page.
+    /// Allows actions on `*` although AWS could narrow them. `reason` is a sentence on the step's
+    /// page that says why the step cannot.
     #[must_use]
-    pub fn allow_on_all(self, actions: &[&str], reason: &str) -> Self {
-        self.with(actions, ["*"], Value::Null, Some(reason.to_owned()))
+    pub fn allow_on_all(self, purpose: &str, actions: &[&str], reason: &str) -> Self {
+        self.with_statement(
+            purpose,
+            actions,
+            ["*"],
+            Value::Null,
+            Some(reason.to_owned()),
+        )
     }
 
-    fn with<R: Into<String>>(
+    fn with_statement<R: Into<String>>(
         mut self,
+        purpose: &str,
         actions: &[&str],
         resources: impl IntoIterator<Item = R>,
         condition: Value,
         reason: Option<String>,
     ) -> Self {
-        let actions = actions.iter().map(ToString::to_string).collect();
-        let resources = resources.into_iter().map(Into::into).collect();
         self.0.push(Statement {
-            actions,
-            resources,
+            purpose: purpose.to_owned(),
+            actions: actions.iter().map(ToString::to_string).collect(),
+            resources: resources.into_iter().map(Into::into).collect(),
             condition,
             reason,
         });
@@ -103,7 +113,7 @@ impl Permissions {
     /// What any parameters may need: `*` in the place of every value that came from one, each
     /// statement once.
     #[must_use]
-    pub fn of_any_parameters(&self) -> Vec<Statement> {
+    pub fn for_any_parameters(&self) -> Vec<Statement> {
         let mut all: Vec<Statement> = Vec::new();
         for statement in &self.0 {
             let mut resources: Vec<String> = statement
@@ -130,13 +140,13 @@ impl Permissions {
     ///
     /// # Errors
     /// `Internal` where even the actions alone are longer than [`SESSION_POLICY_LIMIT`].
-    pub fn session_policy(&self, place: &Place) -> Result<String, StepError> {
+    pub fn session_policy(&self, place: &ArnScope) -> Result<String, StepError> {
         let written =
             |statements: &[Statement]| place.fill(&policy(statements)).replace(FROM_PARAMETER, "");
         let length = |policy: &str| policy.chars().count();
         let mut policy = written(&self.0);
         if length(&policy) > SESSION_POLICY_LIMIT {
-            policy = written(&self.of_any_parameters());
+            policy = written(&self.for_any_parameters());
         }
         if length(&policy) > SESSION_POLICY_LIMIT {
             let anywhere = |one: Statement| Statement {
@@ -145,14 +155,14 @@ impl Permissions {
             };
             policy = written(
                 &self
-                    .of_any_parameters()
+                    .for_any_parameters()
                     .into_iter()
                     .map(anywhere)
                     .collect::<Vec<_>>(),
             );
         }
         if length(&policy) > SESSION_POLICY_LIMIT {
-            return Err(ErrorName::Internal.because(format!(
+            return Err(ErrorName::Internal.with_message(format!(
                 "the step declares more actions than a session policy holds ({} of {SESSION_POLICY_LIMIT} characters)",
                 length(&policy)
             )));
@@ -161,7 +171,7 @@ impl Permissions {
     }
 }
 
-impl Place {
+impl ArnScope {
     fn fill(&self, text: &str) -> String {
         text.replace("$partition", &self.partition)
             .replace("$region", &self.region)
@@ -215,22 +225,38 @@ fn widened(resource: &str) -> String {
 }
 
 fn policy(statements: &[Statement]) -> String {
+    // What is used for several purposes on the same resources takes one statement.
+    let mut merged: Vec<Statement> = Vec::new();
+    for statement in statements {
+        let same = |one: &&mut Statement| {
+            one.resources == statement.resources && one.condition == statement.condition
+        };
+        match merged.iter_mut().find(same) {
+            Some(one) => one.actions.extend(statement.actions.iter().cloned()),
+            None => merged.push(statement.clone()),
+        }
+    }
     let allow = |statement: &Statement| {
-        let mut allow = json!({ "Effect": "Allow", "Action": statement.actions, "Resource": statement.resources });
+        let mut allow = json!({
+            "Effect": "Allow",
+            "Action": statement.actions,
+            "Resource": statement.resources,
+        });
         if !statement.condition.is_null() {
             allow["Condition"] = statement.condition.clone();
         }
         allow
     };
-    json!({ "Version": "2012-10-17", "Statement": statements.iter().map(allow).collect::<Vec<_>>() }).to_string()
+    let statements: Vec<_> = merged.iter().map(allow).collect();
+    json!({ "Version": "2012-10-17", "Statement": statements }).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn place() -> Place {
-        Place {
+    fn place() -> ArnScope {
+        ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
@@ -240,7 +266,11 @@ mod tests {
     #[test]
     fn the_session_policy_names_the_resources() {
         let policy = Permissions::default()
-            .allow(&["ec2:StartInstances"], [arn("ec2", "instance/i-1")])
+            .allow(
+                "start the instances",
+                &["ec2:StartInstances"],
+                [arn("ec2", "instance/i-1")],
+            )
             .session_policy(&place())
             .unwrap();
         assert_eq!(
@@ -260,14 +290,14 @@ mod tests {
             })
         };
         let policy = Permissions::default()
-            .allow(&["ec2:StartInstances"], many())
+            .allow("start the instances", &["ec2:StartInstances"], many())
             .session_policy(&place())
             .unwrap();
         let kind = r#""Action":["ec2:StartInstances"],"Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/*"]"#;
         assert!(policy.contains(kind), "{policy}");
         let kinds = (0..50).map(|n| arn("ec2", &format!("kind-{n}/{}", literal("x"))));
         let policy = Permissions::default()
-            .allow(&["ec2:StartInstances"], kinds)
+            .allow("start the instances", &["ec2:StartInstances"], kinds)
             .session_policy(&place())
             .unwrap();
         assert!(
@@ -281,7 +311,7 @@ mod tests {
         let actions: Vec<_> = (0..200).map(|n| format!("ec2:SomeAction{n:03}")).collect();
         let actions: Vec<_> = actions.iter().map(String::as_str).collect();
         let error = Permissions::default()
-            .allow(&actions, ["*"])
+            .allow("test", &actions, ["*"])
             .session_policy(&place())
             .unwrap_err();
         assert_eq!(error.name, ErrorName::Internal);
@@ -295,6 +325,7 @@ mod tests {
             ("a\u{e001}b", "ab"),
         ] {
             let policy = Permissions::default().allow(
+                "start the instances",
                 &["s3:GetObject"],
                 [s3_arn(&format!("b/{}", literal(value)))],
             );
@@ -310,6 +341,7 @@ mod tests {
     fn for_any_parameters_a_star_stands_where_a_value_was() {
         let one = |id: &str| {
             Permissions::default().allow(
+                "start the instances",
                 &["ec2:StartInstances"],
                 [arn("ec2", &format!("instance/{}", literal(id)))],
             )
@@ -318,8 +350,8 @@ mod tests {
         let below = s3_arn(&format!("b/{}*", literal("logs/")));
         let any = one("i-1")
             .and(one("i-2"))
-            .allow(&["s3:GetObject"], [below, bucket])
-            .of_any_parameters();
+            .allow("start the instances", &["s3:GetObject"], [below, bucket])
+            .for_any_parameters();
         let resources: Vec<_> = any
             .iter()
             .flat_map(|statement| &statement.resources)

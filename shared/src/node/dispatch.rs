@@ -7,7 +7,7 @@
 //! | the function | the job | [`NextRound`], [`End`] or [`MayBegin`] |
 //! | the function | the job, in the artifacts bucket | [`Item`]: which functions to call, with [`OnInstances`] or [`InContainer`] |
 //! | the job | the function, in the artifacts bucket | [`ItemEnd`] |
-//! | the function | itself and the command line, in the artifacts bucket | [`State`], where [`Keys`] says |
+//! | the function | itself and the command line, in the artifacts bucket | [`State`], where [`DispatchKeys`] says |
 //!
 //! The job is a state machine and no Rust: the tests here fail when it names a field that these
 //! types do not have.
@@ -28,6 +28,6 @@ pub use item::{
     Call, ExecutorKind, InContainer, InstanceWork, Item, ItemEnd, ItemId, ItemInput, ItemRef,
     OnInstances, Params, Shell,
 };
-pub use objects::{ArtifactKey, Keys, Object, Stored};
+pub use objects::{ArtifactKey, DispatchKeys, Object, Stored};
 pub use options::{Executors, JOB, JobOptions, NodeStep, NodeWork, Options, RankOrder, Strategy};
 pub use state::{PlannedItem, SourceFailure, State};

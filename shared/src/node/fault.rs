@@ -24,7 +24,7 @@ pub fn fault(parameter: &str, text: &str, at: usize, what: impl Display) -> Step
         0 if !text.trim_end().contains('\n') => format!("column {column}"),
         lines => format!("line {}, column {column}", lines + 1),
     };
-    ErrorName::InvalidInput.because(format!("{parameter}, {place}: {what}"))
+    ErrorName::InvalidInput.with_message(format!("{parameter}, {place}: {what}"))
 }
 
 /// What stands at a place, for a message.

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// shell takes for nothing.
 /// <https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-param-runcommand.html>
 #[must_use]
-pub fn word(value: &str) -> String {
+pub fn quote(value: &str) -> String {
     let mut word = String::with_capacity(value.len() + 2);
     let mut before = None;
     word.push('\'');
@@ -28,21 +28,21 @@ pub fn word(value: &str) -> String {
 
 /// Values as words of one line.
 #[must_use]
-pub fn line<'a>(values: impl IntoIterator<Item = &'a str>) -> String {
-    values.into_iter().map(word).collect::<Vec<_>>().join(" ")
+pub fn quote_all<'a>(values: impl IntoIterator<Item = &'a str>) -> String {
+    values.into_iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
 /// Values as words of one line for people to read: quoted only where a shell would read something
 /// else.
 #[must_use]
-pub fn readable_line<'a>(values: impl IntoIterator<Item = &'a str>) -> String {
+pub fn quote_for_display<'a>(values: impl IntoIterator<Item = &'a str>) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     let readable = |value: &'a str| {
         let needs_no_quotes = !value.is_empty() && value.chars().all(is_plain);
         if needs_no_quotes {
             Cow::Borrowed(value)
         } else {
-            Cow::Owned(word(value))
+            Cow::Owned(quote(value))
         }
     };
     values
@@ -114,24 +114,24 @@ mod tests {
     #[test]
     fn hostile_values_reach_a_program_unchanged() {
         for value in HOSTILE {
-            assert_eq!(read_by_sh(&word(value)), [value]);
+            assert_eq!(read_by_sh(&quote(value)), [value]);
         }
-        assert_eq!(read_by_sh(&line(HOSTILE)), HOSTILE);
-        assert_eq!(read_by_sh(&readable_line(HOSTILE)), HOSTILE);
+        assert_eq!(read_by_sh(&quote_all(HOSTILE)), HOSTILE);
+        assert_eq!(read_by_sh(&quote_for_display(HOSTILE)), HOSTILE);
     }
 
     #[test]
     fn a_word_ends_where_it_ends_and_holds_nothing_that_a_document_would_replace() {
-        assert_eq!(word(""), "''");
-        assert_eq!(word("it's"), r"'it'\''s'");
-        assert_eq!(word("{{{x}} $$"), "'{''{''{x}} $''$'");
-        assert_eq!(line(["a b", "-c"]), "'a b' '-c'");
+        assert_eq!(quote(""), "''");
+        assert_eq!(quote("it's"), r"'it'\''s'");
+        assert_eq!(quote("{{{x}} $$"), "'{''{''{x}} $''$'");
+        assert_eq!(quote_all(["a b", "-c"]), "'a b' '-c'");
     }
 
     #[test]
     fn a_readable_line_quotes_only_what_needs_it() {
         assert_eq!(
-            readable_line(["ls", "-l", "/tmp", "a b", "", "--x=1"]),
+            quote_for_display(["ls", "-l", "/tmp", "a b", "", "--x=1"]),
             "ls -l /tmp 'a b' '' --x=1"
         );
     }
@@ -144,10 +144,10 @@ mod tests {
             values in prop::collection::vec(prop_oneof!["[^\0]{0,20}", "[ '\"\\\\#\n\t${};|&*=~-]{0,20}"], 0..6),
         ) {
             let values: Vec<_> = values.iter().map(String::as_str).collect();
-            let quoted = line(values.iter().copied());
+            let quoted = quote_all(values.iter().copied());
             prop_assert!(!quoted.contains("{{") && !quoted.contains("$$"));
             prop_assert_eq!(read_by_sh(&quoted), values.clone());
-            prop_assert_eq!(read_by_sh(&readable_line(values.iter().copied())), values);
+            prop_assert_eq!(read_by_sh(&quote_for_display(values.iter().copied())), values);
         }
     }
 }

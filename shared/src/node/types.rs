@@ -135,7 +135,7 @@ pub struct StepResult {
 impl NodeResult {
     /// Whether every step so far succeeded.
     #[must_use]
-    pub fn is_well(&self) -> bool {
+    pub fn is_success(&self) -> bool {
         self.steps
             .iter()
             .all(|step| step.outcome.status.is_success())

@@ -38,7 +38,7 @@ pub(crate) fn folder(customer: &str, execution: &Execution) -> Result<String, St
 ///
 /// # Errors
 /// Why S3 failed.
-pub(crate) async fn claim_check(
+pub(crate) async fn store_if_large(
     own: &SdkConfig,
     folder: &str,
     name: &str,

@@ -10,15 +10,15 @@ use tokio::time::Instant;
 use crate::access::assume::Attribution;
 use crate::access::mask::Secrets;
 use crate::access::session::Session;
-use crate::access::trust::{self, Proof};
+use crate::access::trust::{self, TrustProof};
 use crate::model::customer::{Configuration, Provider, Trust};
 use crate::model::digest::sha256;
 use crate::model::envelope::Execution;
 use crate::model::error::{ErrorName, StepError, without_role_arns};
 use crate::model::partition::Partition;
-use crate::model::permissions::Place;
+use crate::model::permissions::ArnScope;
 use crate::runtime::artifact;
-use crate::runtime::scratch::Scratch;
+use crate::runtime::scratch::TemporaryObject;
 use crate::settings;
 
 /// Log lines that one call keeps, in bytes; what goes beyond is in CloudWatch Logs only.
@@ -28,7 +28,7 @@ const LOG_LIMIT: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct Context {
     /// Where the step works.
-    pub place: Place,
+    pub place: ArnScope,
     /// The execution that it belongs to.
     pub execution: Execution,
     pub(crate) customer: String,
@@ -74,7 +74,7 @@ struct Lines {
 impl Context {
     pub(crate) fn new(
         (customer, account): (&str, &str),
-        place: Place,
+        place: ArnScope,
         execution: Execution,
         session: Arc<Session>,
         deadline: Instant,
@@ -155,9 +155,9 @@ impl Context {
     /// # Errors
     /// `Internal` where it names none.
     pub fn peer(&self) -> Result<&Self, StepError> {
-        self.peer
-            .as_deref()
-            .ok_or_else(|| ErrorName::Internal.because("the step names no second place to work in"))
+        self.peer.as_deref().ok_or_else(|| {
+            ErrorName::Internal.with_message("the step names no second place to work in")
+        })
     }
 
     /// A client for the account, as in `ctx.client(aws_sdk_ec2::Client::new)`; kept with the
@@ -176,19 +176,18 @@ impl Context {
     /// # Errors
     /// `Internal` where the function has no artifacts bucket, `InvalidInput` where a name of the
     /// execution leads elsewhere.
-    pub fn scratch(&self, purpose: &str) -> Result<Scratch, StepError> {
+    pub fn scratch(&self, purpose: &str) -> Result<TemporaryObject, StepError> {
         let folder = artifact::folder(&self.customer, &self.execution)?;
         let key = format!("{folder}.scratch/{}", self.client_token(purpose));
         match &self.artifacts {
-            Some(Artifacts::Own(own)) => Ok(Scratch::new(
+            Some(Artifacts::Own(own)) => Ok(TemporaryObject::new(
                 aws_sdk_s3::Client::new(own),
                 settings::artifacts_bucket()?,
                 key,
             )),
-            Some(Artifacts::Given(s3, bucket)) => Ok(Scratch::new(s3.clone(), bucket, key)),
-            None => {
-                Err(ErrorName::Internal.because("this function has no way to the artifacts bucket"))
-            }
+            Some(Artifacts::Given(s3, bucket)) => Ok(TemporaryObject::new(s3.clone(), bucket, key)),
+            None => Err(ErrorName::Internal
+                .with_message("this function has no way to the artifacts bucket")),
         }
     }
 
@@ -245,8 +244,8 @@ impl Context {
     }
 
     /// The value with every secret in it masked.
-    pub(crate) fn mask_in(&self, value: Value) -> Value {
-        self.secrets.mask_in(value)
+    pub(crate) fn mask_json(&self, value: Value) -> Value {
+        self.secrets.mask_json(value)
     }
 
     /// A client token: the same for every call for the same step of the same execution, another for
@@ -278,7 +277,7 @@ impl Context {
     /// A link into the AWS console, as in `ctx.console("ec2/home", "Instances:instanceId=i-1")`.
     #[must_use]
     pub fn console(&self, page: &str, fragment: &str) -> String {
-        let Place {
+        let ArnScope {
             partition, region, ..
         } = &self.place;
         let domain = Partition::named_or_standard(partition).console;
@@ -298,7 +297,7 @@ impl Context {
     ///
     /// # Errors
     /// What [`trust::prove`] answers.
-    pub async fn prove_trust(&self) -> Result<Option<Proof>, StepError> {
+    pub async fn prove_trust(&self) -> Result<Option<TrustProof>, StepError> {
         match &self.prober {
             Some(Prober {
                 sts,

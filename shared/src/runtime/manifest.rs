@@ -1,34 +1,36 @@
 //! What a step says of itself: `<step> describe` prints it, and pages, catalog and roles are made
 //! from it.
 
+use std::collections::BTreeMap;
+
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::error::{ErrorName, StepError};
-use crate::model::permissions::{Permissions, Place, Statement};
-use crate::runtime::step::{Function, Step};
+use crate::model::permissions::{ArnScope, Permissions, Statement};
+use crate::runtime::step::{self, FunctionConfig, Step};
 
-/// Everything that is known of a step without running it.
+/// Everything that is known about a step without running it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Manifest {
     /// The step's name.
     pub name: String,
-    /// The Rundeck provider types that it stands for.
-    pub rundeck: Vec<String>,
-    /// First line of its documentation.
+    /// The Rundeck plugins that it replaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rundeck: Vec<RundeckPlugin>,
+    /// First paragraph of its documentation, on one line.
     pub title: String,
-    /// The rest of its documentation.
+    /// The paragraphs before the first heading: what the step does and when to use it.
     pub description: String,
-    /// What it was proven against, and what that cannot show: the last paragraph of its
-    /// documentation.
-    pub proven: String,
+    /// The sections of its documentation, in order.
+    pub sections: Vec<Section>,
     /// JSON Schema of the parameters.
     pub parameters: Value,
     /// JSON Schema of the output.
     pub output: Value,
-    /// Parameters that work, the plainest first.
-    pub examples: Vec<Value>,
+    /// Examples, the simplest first.
+    pub examples: Vec<Example>,
     /// What errors mean with this step in particular.
     pub errors: Vec<(ErrorName, String)>,
     /// What it needs, whatever its parameters.
@@ -39,9 +41,38 @@ pub struct Manifest {
     /// Characters of the longest session policy of the examples.
     pub session_policy_characters: usize,
     /// What its Lambda function is given.
-    pub function: Function,
+    pub function: FunctionConfig,
     /// Seconds that it may stay `pending`.
     pub timeout_seconds: u64,
+}
+
+/// A section of a step's documentation.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Section {
+    /// The heading, as in `Behavior`.
+    pub heading: String,
+    /// The text in Markdown.
+    pub text: String,
+}
+
+/// An example: parameters and a sample of the output.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Example {
+    /// What the example does.
+    pub title: String,
+    /// The step's parameters.
+    pub parameters: Value,
+    /// A sample of the output.
+    pub output: Value,
+}
+
+/// A Rundeck plugin that the step replaces.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct RundeckPlugin {
+    /// The provider type in job files.
+    pub provider_type: String,
+    /// The step's parameter for each configuration key of the plugin; `region` is the target's.
+    pub fields: BTreeMap<String, String>,
 }
 
 impl Manifest {
@@ -51,18 +82,24 @@ impl Manifest {
     /// `Internal` when one of the step's own examples does not fit its parameters.
     pub fn of<S: Step>() -> Result<Self, StepError> {
         let fault = |error: &dyn std::fmt::Display| {
-            ErrorName::Internal.because(format!("an example of {} does not fit: {error}", S::NAME))
+            ErrorName::Internal
+                .with_message(format!("an example of {} does not fit: {error}", S::NAME))
         };
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "ap-southeast-2".into(),
             account_id: "222222222222".into(),
         };
         let (mut here, mut there) = (Permissions::default(), Permissions::default());
         let (mut examples, mut longest) = (Vec::new(), 0);
-        for text in S::EXAMPLES {
-            let example: Value = serde_json::from_str(text).map_err(|error| fault(&error))?;
-            let step: S = crate::model::envelope::read("example", &example)?;
+        for example in S::EXAMPLES {
+            let json = |text| serde_json::from_str::<Value>(text).map_err(|error| fault(&error));
+            let example = Example {
+                title: example.title.to_owned(),
+                parameters: json(example.parameters)?,
+                output: json(example.output)?,
+            };
+            let step: S = crate::model::envelope::read("example", &example.parameters)?;
             step.validate().map_err(|error| fault(&error))?;
             examples.push(example);
             let peer = step.peer().map(|peer| peer.permissions).unwrap_or_default();
@@ -82,13 +119,13 @@ impl Manifest {
         let (title, rest) = documentation
             .split_once("\n\n")
             .unwrap_or((documentation, ""));
-        let (description, proven) = rest.rsplit_once("\n\n").unwrap_or(("", rest));
+        let (description, sections) = split_sections(rest);
         Ok(Self {
             name: S::NAME.into(),
-            rundeck: S::RUNDECK.iter().map(ToString::to_string).collect(),
+            rundeck: S::RUNDECK.iter().map(rundeck_plugin).collect(),
             title: title.replace('\n', " "),
-            description: description.into(),
-            proven: proven.into(),
+            description,
+            sections,
             parameters,
             output: schema::<S::Output>(),
             examples,
@@ -96,12 +133,37 @@ impl Manifest {
                 .iter()
                 .map(|(name, text)| (*name, (*text).to_owned()))
                 .collect(),
-            permissions: here.of_any_parameters(),
-            peer_permissions: there.of_any_parameters(),
+            permissions: here.for_any_parameters(),
+            peer_permissions: there.for_any_parameters(),
             session_policy_characters: longest,
             function: S::FUNCTION,
             timeout_seconds: S::TIMEOUT.as_secs(),
         })
+    }
+}
+
+/// The text before the first heading, and the sections.
+fn split_sections(text: &str) -> (String, Vec<Section>) {
+    let with_line_end = format!("\n{text}");
+    let mut parts = with_line_end.split("\n# ");
+    let intro = parts.next().unwrap_or_default().trim().to_owned();
+    let section = |part: &str| {
+        let (heading, text) = part.split_once('\n').unwrap_or((part, ""));
+        Section {
+            heading: heading.trim().to_owned(),
+            text: text.trim().to_owned(),
+        }
+    };
+    (intro, parts.map(section).collect())
+}
+
+fn rundeck_plugin(plugin: &step::RundeckPlugin) -> RundeckPlugin {
+    let fields = plugin.fields.iter();
+    RundeckPlugin {
+        provider_type: plugin.provider_type.to_owned(),
+        fields: fields
+            .map(|(key, parameter)| ((*key).into(), (*parameter).into()))
+            .collect(),
     }
 }
 
@@ -116,4 +178,25 @@ fn schema<T: JsonSchema>() -> Value {
         fields.remove("$schema");
     }
     schema
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documentation_is_split_at_its_headings() {
+        let text = "Intro.\n\nMore.\n\n# Cost\n\nFree.\n\n# Proof\nNone.";
+        let (intro, sections) = split_sections(text);
+        assert_eq!(intro, "Intro.\n\nMore.");
+        let pairs = sections
+            .iter()
+            .map(|s| (s.heading.as_str(), s.text.as_str()));
+        assert_eq!(
+            pairs.collect::<Vec<_>>(),
+            [("Cost", "Free."), ("Proof", "None.")]
+        );
+        let (intro, sections) = split_sections("# Cost\n\nFree.");
+        assert_eq!((intro.as_str(), sections[0].heading.as_str()), ("", "Cost"));
+    }
 }

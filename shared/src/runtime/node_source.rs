@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::error::{ErrorName, StepError};
 use crate::node::{Node, order};
 use crate::runtime::context::Context;
-use crate::runtime::step::Function;
+use crate::runtime::step::FunctionConfig;
 
 /// Regions that are looked into at once: all that AWS has, in three turns.
 const AT_ONCE: usize = 12;
@@ -24,7 +24,7 @@ const MARGIN: Duration = Duration::from_secs(10);
 
 /// What a source's Lambda function is given: time for large lists, and memory for as many nodes as
 /// it keeps.
-pub const FUNCTION: Function = Function {
+pub const FUNCTION: FunctionConfig = FunctionConfig {
     timeout_seconds: 300,
     memory_mib: 1769,
     local_files: false,
@@ -52,9 +52,9 @@ pub struct Failure {
 
 /// Counts what all Regions' nodes come to.
 #[derive(Debug, Default)]
-pub struct Tally(AtomicUsize);
+pub struct NodeCounter(AtomicUsize);
 
-impl Tally {
+impl NodeCounter {
     /// Adds nodes.
     ///
     /// # Errors
@@ -66,7 +66,7 @@ impl Tally {
         let message = format!(
             "there are more than {MOST_NODES} nodes: ask for fewer at once, by Region or filter"
         );
-        Err(ErrorName::Conflict.because(message))
+        Err(ErrorName::Conflict.with_message(message))
     }
 
     fn is_over(&self) -> bool {
@@ -79,7 +79,7 @@ impl Tally {
 ///
 /// # Errors
 /// `InvalidInput` for a Region that the record does not allow.
-pub fn regions(ctx: &Context, asked: &[String]) -> Result<Vec<String>, StepError> {
+pub fn resolve_regions(ctx: &Context, asked: &[String]) -> Result<Vec<String>, StepError> {
     let mut regions = match asked {
         [] => vec![ctx.place.region.clone()],
         [all] if all == "all" => ctx.regions().to_vec(),
@@ -89,7 +89,7 @@ pub fn regions(ctx: &Context, asked: &[String]) -> Result<Vec<String>, StepError
         .iter()
         .find(|region| !ctx.regions().contains(region))
     {
-        return Err(ErrorName::InvalidInput.because(format!(
+        return Err(ErrorName::InvalidInput.with_message(format!(
             "regions: account {} is not used in {region:?}; its record allows {}",
             ctx.account(),
             ctx.regions().join(", ")
@@ -102,7 +102,7 @@ pub fn regions(ctx: &Context, asked: &[String]) -> Result<Vec<String>, StepError
 
 /// Gives a node what every source's nodes have, whatever the mapping says: where it is, and who
 /// found it.
-pub fn place(ctx: &Context, source: &str, region: &str, node: &mut Node) {
+pub fn set_location(ctx: &Context, source: &str, region: &str, node: &mut Node) {
     let places = [
         ("source", source),
         ("account", ctx.account()),
@@ -117,11 +117,11 @@ pub fn place(ctx: &Context, source: &str, region: &str, node: &mut Node) {
 ///
 /// # Errors
 /// The first Region's error when all fail, and `Conflict` for too many nodes.
-pub async fn find<F>(
+pub async fn find_in_regions<F>(
     ctx: &Context,
     regions: &[String],
     look: impl Fn(String) -> F,
-    tally: &Tally,
+    tally: &NodeCounter,
 ) -> Result<Found, StepError>
 where
     F: Future<Output = Result<Vec<Node>, StepError>> + Send,
@@ -136,7 +136,7 @@ where
         each.push(async move {
             tokio::time::timeout_at(deadline, nodes).await.unwrap_or_else(|_| {
                 let message = "AWS had not listed everything when the step's time was over; try again, or ask for less";
-                Err(ErrorName::TimedOut.because(message))
+                Err(ErrorName::TimedOut.with_message(message))
             })
         });
     }
@@ -199,14 +199,17 @@ mod tests {
     #[test]
     fn regions_are_the_own_one_all_or_those_named_each_once() {
         let ctx = context();
-        assert_eq!(regions(&ctx, &[]).unwrap(), ["eu-west-1"]);
+        assert_eq!(resolve_regions(&ctx, &[]).unwrap(), ["eu-west-1"]);
         assert_eq!(
-            regions(&ctx, &named(&["all"])).unwrap(),
+            resolve_regions(&ctx, &named(&["all"])).unwrap(),
             ["eu-west-1", "us-east-1", "us-west-2"]
         );
         let twice = named(&["us-east-1", "eu-west-1", "us-east-1"]);
-        assert_eq!(regions(&ctx, &twice).unwrap(), ["eu-west-1", "us-east-1"]);
-        let error = regions(&ctx, &named(&["ap-south-1"])).unwrap_err();
+        assert_eq!(
+            resolve_regions(&ctx, &twice).unwrap(),
+            ["eu-west-1", "us-east-1"]
+        );
+        let error = resolve_regions(&ctx, &named(&["ap-south-1"])).unwrap_err();
         assert_eq!(error.name, ErrorName::InvalidInput);
         let said = "regions: account prod is not used in \"ap-south-1\"; its record allows eu-west-1, us-east-1, us-west-2";
         assert_eq!(error.message, said);
@@ -218,12 +221,14 @@ mod tests {
         let look = |region: String| async move {
             match region.as_str() {
                 "us-east-1" => std::future::pending().await,
-                "us-west-2" => Err(ErrorName::AccessDenied.because("no")),
+                "us-west-2" => Err(ErrorName::AccessDenied.with_message("no")),
                 _ => Ok(vec![node("web-2"), node("web-1")]),
             }
         };
-        let all = regions(&ctx, &named(&["all"])).unwrap();
-        let found = find(&ctx, &all, look, &Tally::default()).await.unwrap();
+        let all = resolve_regions(&ctx, &named(&["all"])).unwrap();
+        let found = find_in_regions(&ctx, &all, look, &NodeCounter::default())
+            .await
+            .unwrap();
         assert_eq!(found.nodes, [node("web-1"), node("web-2")]);
         let failures: Vec<_> = found
             .failures
@@ -248,12 +253,12 @@ mod tests {
             } else {
                 ErrorName::AccessDenied
             };
-            Err(name.because("no"))
+            Err(name.with_message("no"))
         };
         let ctx = context();
-        let all = regions(&ctx, &named(&["all"])).unwrap();
+        let all = resolve_regions(&ctx, &named(&["all"])).unwrap();
         assert_eq!(
-            find(&ctx, &all, look, &Tally::default())
+            find_in_regions(&ctx, &all, look, &NodeCounter::default())
                 .await
                 .unwrap_err()
                 .name,
@@ -263,13 +268,13 @@ mod tests {
 
     #[tokio::test]
     async fn more_nodes_than_are_kept_fail_the_step_and_not_a_region() {
-        let (ctx, tally) = (context(), Tally::default());
+        let (ctx, tally) = (context(), NodeCounter::default());
         let look = async |region: String| {
             tally
                 .add(if region == "eu-west-1" { MOST_NODES } else { 1 })
                 .map(|()| vec![node("web")])
         };
-        let error = find(&ctx, &named(&["eu-west-1", "us-east-1"]), look, &tally)
+        let error = find_in_regions(&ctx, &named(&["eu-west-1", "us-east-1"]), look, &tally)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
@@ -280,7 +285,7 @@ mod tests {
     fn a_nodes_place_is_not_a_matter_of_the_mapping() {
         let mut node = node("web");
         node.attributes.insert("account".into(), "another".into());
-        place(&context(), "ec2", "us-east-1", &mut node);
+        set_location(&context(), "ec2", "us-east-1", &mut node);
         let said: Vec<_> = node
             .attributes
             .iter()

@@ -12,21 +12,23 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 /// Lets the SDK send a request again only where AWS has refused it for now: after a fault on the
 /// way, or at AWS, it may have been acted upon. `E` is the operation's error; for
 /// `.customize().config_override(…)` of one request.
-pub struct OnlyThrottled<E>(PhantomData<fn() -> E>);
+pub struct RetryThrottlingOnly<E>(PhantomData<fn() -> E>);
 
-impl<E> Default for OnlyThrottled<E> {
+impl<E> Default for RetryThrottlingOnly<E> {
     fn default() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<E> fmt::Debug for OnlyThrottled<E> {
+impl<E> fmt::Debug for RetryThrottlingOnly<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OnlyThrottled")
+        f.write_str("RetryThrottlingOnly")
     }
 }
 
-impl<E: ProvideErrorMetadata + Error + Send + Sync + 'static> ClassifyRetry for OnlyThrottled<E> {
+impl<E: ProvideErrorMetadata + Error + Send + Sync + 'static> ClassifyRetry
+    for RetryThrottlingOnly<E>
+{
     fn classify_retry(&self, ctx: &InterceptorContext) -> RetryAction {
         let Some(Err(error)) = ctx.output_or_error() else {
             return RetryAction::NoActionIndicated;

@@ -17,14 +17,14 @@ use crate::model::s3_error::s3_error;
 /// In the artifacts bucket, where [`Context::scratch`](crate::Context::scratch) puts it, the broker
 /// may write everywhere below `executions/` and read and delete only below a `.scratch/` of it.
 #[derive(Clone)]
-pub struct Scratch {
+pub struct TemporaryObject {
     s3: Client,
     bucket: String,
     key: String,
     owner: Option<String>,
 }
 
-impl Scratch {
+impl TemporaryObject {
     /// An object at this key, reached by this client.
     #[must_use]
     pub fn new(s3: Client, bucket: impl Into<String>, key: impl Into<String>) -> Self {
@@ -38,7 +38,7 @@ impl Scratch {
 
     /// S3 is to refuse writing and removing it where the bucket is not this account's.
     #[must_use]
-    pub fn owned_by(self, account_id: impl Into<String>) -> Self {
+    pub fn with_bucket_owner(self, account_id: impl Into<String>) -> Self {
         Self {
             owner: Some(account_id.into()),
             ..self
@@ -87,9 +87,9 @@ impl Scratch {
     }
 }
 
-impl fmt::Debug for Scratch {
+impl fmt::Debug for TemporaryObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scratch")
+        f.debug_struct("TemporaryObject")
             .field("bucket", &self.bucket)
             .field("key", &self.key)
             .finish_non_exhaustive()
@@ -108,7 +108,7 @@ pub async fn link(
     lives: Duration,
 ) -> Result<String, StepError> {
     let lives = PresigningConfig::expires_in(lives)
-        .map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+        .map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
     let signed = s3
         .get_object()
         .bucket(bucket)
@@ -137,7 +137,7 @@ mod tests {
             .match_requests(|request| request.expected_bucket_owner() == Some("222222222222"))
             .then_output(|| DeleteObjectOutput::builder().build());
         let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&put, &delete]);
-        let scratch = Scratch::new(s3, "files", "key").owned_by("222222222222");
+        let scratch = TemporaryObject::new(s3, "files", "key").with_bucket_owner("222222222222");
         scratch.put(b"x".to_vec()).await.unwrap();
         scratch.remove().await.unwrap();
         assert_eq!((put.num_calls(), delete.num_calls()), (1, 1));

@@ -19,7 +19,7 @@ use crate::access::mask::Secrets;
 use crate::access::session::Broker;
 use crate::model::envelope::{Answer, Envelope, Resume, Target, now, read};
 use crate::model::error::{ErrorName, StepError, without_role_arns};
-use crate::model::permissions::{Permissions, Place};
+use crate::model::permissions::{ArnScope, Permissions};
 use crate::runtime::artifact::{self, INLINE_LIMIT};
 use crate::runtime::context::{Artifacts, Context, Prober};
 use crate::runtime::logging;
@@ -56,7 +56,7 @@ impl Event {
     pub fn text(&self) -> Result<&str, StepError> {
         let raw = self.0.as_ref();
         raw.map(|raw| raw.get()).map_err(|error| {
-            ErrorName::InvalidInput.because(format!("the input is not JSON: {error}"))
+            ErrorName::InvalidInput.with_message(format!("the input is not JSON: {error}"))
         })
     }
 
@@ -66,7 +66,7 @@ impl Event {
     /// `InvalidInput` naming the field.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, StepError> {
         let value = serde_json::from_str(self.text()?).map_err(|error| {
-            ErrorName::InvalidInput.because(format!("the input is not JSON: {error}"))
+            ErrorName::InvalidInput.with_message(format!("the input is not JSON: {error}"))
         })?;
         read("the input", &value)
     }
@@ -110,7 +110,7 @@ pub fn run<T, A: Serialize>(
             lambda_runtime::run(service_fn(async |event: LambdaEvent<Event>| {
                 let answer = match &loaded {
                     Ok(loaded) => AssertUnwindSafe(handler(loaded, event).boxed_local()).catch_unwind().await.unwrap_or_else(|_| {
-                        Err(ErrorName::Internal.because(
+                        Err(ErrorName::Internal.with_message(
                             "the step failed in a way that nobody foresaw; the log of this time has the place, please report it",
                         ))
                     }),
@@ -118,7 +118,7 @@ pub fn run<T, A: Serialize>(
                 };
                 answer.map_err(|error| {
                     // A step has logged its own already, with its fields.
-                    if error.place.is_none() {
+                    if error.target.is_none() {
                         tracing::error!(error.name = %error.name, "{error}");
                     }
                     Diagnostic::from(error)
@@ -176,12 +176,12 @@ pub(crate) async fn answer<S: Step>(
     let work = work::<S>(broker, &envelope, limit).instrument(span.clone());
     let place = format!("{}/{}", target.customer, target.account);
     let in_time = tokio::time::timeout_at(limit, work).await.unwrap_or_else(|_| {
-        Err(ErrorName::TimedOut.because(
+        Err(ErrorName::TimedOut.with_message(
             "the step was not over before Lambda's limit; what it started may go on, and its page says what a retry does",
         ))
     });
     in_time.map_err(|error| {
-        let error = error.at(place);
+        let error = error.with_target(place);
         span.in_scope(|| tracing::error!(error.name = %error.name, "{error}"));
         error
     })
@@ -197,7 +197,7 @@ async fn work<S: Step>(
     // An error may quote a parameter, and AWS's reasons quote the session.
     worked.map_err(|error| StepError {
         message: without_role_arns(&secrets.mask(&error.message)),
-        place: error.place.map(|place| secrets.mask(&place)),
+        target: error.target.map(|target| secrets.mask(&target)),
         ..error
     })
 }
@@ -237,7 +237,7 @@ async fn work_with<S: Step>(
         .await
     }?;
     let folder = artifact::folder(customer, &envelope.execution)?;
-    let log = artifact::claim_check(
+    let log = artifact::store_if_large(
         &broker.config,
         &folder,
         "log",
@@ -249,7 +249,7 @@ async fn work_with<S: Step>(
         Progress::Done(output) => {
             let limit = if envelope.store { 0 } else { INLINE_LIMIT };
             Answer::Done {
-                output: artifact::claim_check(&broker.config, &folder, "output", output, limit)
+                output: artifact::store_if_large(&broker.config, &folder, "output", output, limit)
                     .await?,
                 log,
             }
@@ -264,8 +264,8 @@ async fn work_with<S: Step>(
                 .as_ref()
                 .map_or_else(now, |resume| resume.since);
             let retry_after = retry_after.as_secs().max(1);
-            if ctx.mask_in(state.clone()) != state {
-                return Err(ErrorName::Internal.because(
+            if ctx.mask_json(state.clone()) != state {
+                return Err(ErrorName::Internal.with_message(
                     "the step would keep a secret between two calls, where histories show it; please report it",
                 ));
             }
@@ -322,7 +322,7 @@ async fn parameters<S: Step>(
     } else {
         &envelope.params
     };
-    if !keys::any_in(given) {
+    if !keys::contains_key_path(given) {
         let step: S = read("params", given)?;
         step.validate()?;
         return Ok(step);
@@ -335,7 +335,7 @@ async fn parameters<S: Step>(
         record.customer.check_active()?;
     }
     let mut params = given.clone();
-    match keys::resolve(
+    match keys::resolve_key_paths(
         &broker.config,
         &broker.stack,
         &target.customer,
@@ -356,7 +356,7 @@ async fn parameters<S: Step>(
     // place everything that the step does and where must be the same.
     let in_a_name = || {
         ErrorName::InvalidInput
-            .because("a key stands where a parameter names or chooses something; that is shown, so give it as it is")
+            .with_message("a key stands where a parameter names or chooses something; that is shown, so give it as it is")
     };
     let named: S = read("params", given).map_err(|_| in_a_name())?;
     if named.permissions() != step.permissions() || named.peer() != step.peer() {
@@ -378,7 +378,9 @@ async fn enter<S: Step>(
         Some(peer) => {
             let target = target_of(&peer, &envelope.target);
             let there = enter_place::<S>(broker, envelope, &target, &peer.permissions, limit).await;
-            let at = |error: StepError| error.at(format!("{}/{}", target.customer, target.account));
+            let at = |error: StepError| {
+                error.with_target(format!("{}/{}", target.customer, target.account))
+            };
             Some(there.map_err(at)?.with_secrets(secrets))
         }
         None => None,
@@ -412,7 +414,7 @@ async fn enter_place<S: Step>(
         }
     }
     let region = record.region(target.region.as_deref())?;
-    let place = Place {
+    let place = ArnScope {
         partition: record.partition(&region),
         region,
         account_id: record.account.account_id.clone(),
@@ -454,9 +456,9 @@ async fn linger<S: Step>(
         match step.run(ctx, resume.take()).boxed().await? {
             Progress::Done(output) => {
                 let output = serde_json::to_value(&output).map_err(|error| {
-                    ErrorName::Internal.because(format!("the output is not JSON: {error}"))
+                    ErrorName::Internal.with_message(format!("the output is not JSON: {error}"))
                 })?;
-                return Ok(Progress::Done(ctx.mask_in(output)));
+                return Ok(Progress::Done(ctx.mask_json(output)));
             }
             Progress::Pending {
                 state,
@@ -467,7 +469,7 @@ async fn linger<S: Step>(
                 if Duration::from_secs(now().saturating_sub(since).unsigned_abs()) > S::TIMEOUT {
                     step.cancel(ctx, Some(resumed)).await?;
                     let minutes = S::TIMEOUT.as_secs() / 60;
-                    return Err(ErrorName::TimedOut.because(format!(
+                    return Err(ErrorName::TimedOut.with_message(format!(
                         "{} was not over after {minutes} minutes and was given up at: {progress}",
                         S::NAME
                     )));

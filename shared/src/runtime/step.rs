@@ -18,11 +18,11 @@ use crate::runtime::context::Context;
 pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// The step's name: also its file's, and the end of its function's.
     const NAME: &'static str;
-    /// The Rundeck provider types that this step stands for.
-    const RUNDECK: &'static [&'static str];
-    /// Parameters that work, as JSON, for the step's page; the first is the plainest. Together they
-    /// use every permission that the step can ever need: the customer's role is made from them.
-    const EXAMPLES: &'static [&'static str];
+    /// The Rundeck plugins that this step replaces.
+    const RUNDECK: &'static [RundeckPlugin];
+    /// Examples for the step's page, the simplest first. Together they use every permission that
+    /// the step can need, because the customer's role is made from them.
+    const EXAMPLES: &'static [Example];
     /// What errors mean with this step in particular, for its page.
     const ERRORS: &'static [(ErrorName, &'static str)];
     /// How long the step may stay `pending`, over all its calls.
@@ -31,7 +31,7 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// it may.
     const PROVES_TRUST: bool = false;
     /// What the step's Lambda function is given.
-    const FUNCTION: Function = Function::SHORT;
+    const FUNCTION: FunctionConfig = FunctionConfig::SHORT;
     /// What the step answers.
     type Output: Serialize + JsonSchema + Send;
 
@@ -75,9 +75,30 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     }
 }
 
+/// An example on a step's page, which also shows the command that runs it.
+#[derive(Clone, Copy, Debug)]
+pub struct Example {
+    /// What the example does, as a heading: `Start instances by ID`.
+    pub title: &'static str,
+    /// The step's parameters, as a JSON object.
+    pub parameters: &'static str,
+    /// A sample of the step's output, as JSON.
+    pub output: &'static str,
+}
+
+/// A Rundeck plugin that a step replaces.
+#[derive(Clone, Copy, Debug)]
+pub struct RundeckPlugin {
+    /// The provider type in job files, as in `aws-vm-start-step`.
+    pub provider_type: &'static str,
+    /// Each configuration key of the plugin, with the step's parameter that replaces it; `region`
+    /// replaces a key that chooses the Region of the step's target.
+    pub fields: &'static [(&'static str, &'static str)],
+}
+
 /// What a step's Lambda function is given in `infra/template.yaml`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Function {
+pub struct FunctionConfig {
     /// The longest that one call may take, in seconds: at most 900.
     /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html>
     pub timeout_seconds: u16,
@@ -88,7 +109,7 @@ pub struct Function {
     pub local_files: bool,
 }
 
-impl Function {
+impl FunctionConfig {
     /// For steps that start something and look at it. The template's own defaults.
     pub const SHORT: Self = Self {
         timeout_seconds: 60,
@@ -143,7 +164,7 @@ impl<T> Progress<T> {
         progress: impl Into<String>,
     ) -> Result<Self, StepError> {
         let state = serde_json::to_value(state)
-            .map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+            .map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
         Ok(Self::Pending {
             state,
             retry_after,

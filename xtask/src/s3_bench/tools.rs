@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stepward::Function as Limits;
+use stepward::FunctionConfig as Limits;
 use stepward_cli::local::venv;
 use stepward_testkit::envelope;
 use stepward_testkit::runtime_api::{Answer, Function};

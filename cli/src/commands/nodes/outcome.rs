@@ -96,7 +96,7 @@ pub(crate) fn attribute<'a>(node: &'a Node, name: &str) -> &'a str {
 
 /// How it ended, for people: the failed nodes first.
 fn summary(cloud: &Cloud, id: &str, nodes: &[NodeResult]) -> String {
-    let (bad, well): (Vec<_>, Vec<_>) = nodes.iter().partition(|entry| !entry.is_well());
+    let (bad, well): (Vec<_>, Vec<_>) = nodes.iter().partition(|entry| !entry.is_success());
     let mut parts: Vec<_> = bad
         .iter()
         .chain(&well)
@@ -124,7 +124,7 @@ fn summary(cloud: &Cloud, id: &str, nodes: &[NodeResult]) -> String {
 }
 
 fn block(entry: &NodeResult) -> String {
-    let mark = if entry.is_well() { "✔" } else { "✘" };
+    let mark = if entry.is_success() { "✔" } else { "✘" };
     let node = &entry.node;
     let place = format!(
         "{} {}",

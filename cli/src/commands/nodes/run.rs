@@ -106,7 +106,7 @@ impl RunOnNodes {
 fn line(words: &[String]) -> String {
     match words {
         [line] => line.clone(),
-        words => shell::readable_line(words.iter().map(String::as_str)),
+        words => shell::quote_for_display(words.iter().map(String::as_str)),
     }
 }
 

@@ -14,7 +14,9 @@ use stepward::model::bucket;
 use stepward::model::error::denied;
 use stepward::model::input::require;
 use stepward::model::permissions::{arn, literal, s3_arn};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// Between two looks at the query, at first. Short ones take 1 to 3 seconds.
 const POLL: Duration = Duration::from_secs(2);
@@ -126,7 +128,7 @@ impl Query {
             .client_request_token(ctx.client_token("query"));
         let answer = request.send().await.map_err(athena_error)?;
         answer.query_execution_id.ok_or_else(|| {
-            ErrorName::Internal.because("Athena started the query but gave no ID; try again")
+            ErrorName::Internal.with_message("Athena started the query but gave no ID; try again")
         })
     }
 
@@ -168,14 +170,22 @@ impl Query {
 
 impl Step for Query {
     const NAME: &'static str = "athena-query";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{
+    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "query": "SELECT status, count(*) AS backups FROM backups GROUP BY status",
         "database": "operations",
         "bucket": "stepward-results-222222222222"
     }"#,
-        r#"{ "query": "SELECT 1", "database": "default", "workgroup": "reports", "max_rows": 1 }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "query": "SELECT 1", "database": "default", "workgroup": "reports", "max_rows": 1 }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -243,13 +253,11 @@ impl Step for Query {
             .and_then(bucket_of)
             .map_or_else(|| "*".into(), literal);
         Permissions::default()
-            .allow(&["athena:StartQueryExecution"], [workgroup])
-            .allow_on_all(
-                &["athena:GetQueryExecution", "athena:GetQueryResults", "athena:StopQueryExecution"],
+            .allow("TODO", &["athena:StartQueryExecution"], [workgroup])
+            .allow_on_all("TODO", &["athena:GetQueryExecution", "athena:GetQueryResults", "athena:StopQueryExecution"],
                 "A query's ID, which nobody can guess, does not tell its workgroup.",
             )
-            .allow_on_all(
-                &[
+            .allow_on_all("TODO", &[
                     "glue:GetDatabase",
                     "glue:GetDatabases",
                     "glue:GetTable",
@@ -260,12 +268,10 @@ impl Step for Query {
                 ],
                 "Athena reads tables in the caller's name, and only the statement tells which.",
             )
-            .allow_on_all(
-                &["s3:GetBucketLocation", "s3:ListBucket", "s3:GetObject"],
+            .allow_on_all("TODO", &["s3:GetBucketLocation", "s3:ListBucket", "s3:GetObject"],
                 "Athena reads the tables' data in the caller's name, and only the statement tells which.",
             )
-            .allow(
-                &["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
+            .allow("TODO", &["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
                 [s3_arn(&format!("{result}/*"))],
             )
     }
@@ -275,7 +281,7 @@ impl Step for Query {
         ctx: &Context,
         resume: Option<Resume>,
     ) -> Result<Progress<Answered>, StepError> {
-        let patience = Resume::patience(resume.as_ref(), POLL);
+        let patience = Resume::poll_interval(resume.as_ref(), POLL);
         let id = if let Some(resume) = resume {
             resume.state::<Started>()?.query_execution_id
         } else {
@@ -291,7 +297,7 @@ impl Step for Query {
             .await
             .map_err(athena_error)?;
         let query = answer.query_execution.ok_or_else(|| {
-            ErrorName::Internal.because(format!(
+            ErrorName::Internal.with_message(format!(
                 "Athena answered nothing about query {id}; try again"
             ))
         })?;
@@ -312,14 +318,16 @@ impl Step for Query {
             // Athena reads tables and data with the caller's permissions, and tells only here which
             // one was missing.
             Some(QueryExecutionState::Failed) if reason.contains("not authorized to perform") => {
-                Err(ErrorName::AccessDenied.because(denied("athena:StartQueryExecution", reason)))
+                Err(ErrorName::AccessDenied
+                    .with_message(denied("athena:StartQueryExecution", reason)))
             }
             Some(QueryExecutionState::Failed) => {
-                Err(ErrorName::StepFailed.because(format!("Athena query {id} failed: {reason}")))
+                Err(ErrorName::StepFailed
+                    .with_message(format!("Athena query {id} failed: {reason}")))
             }
-            Some(QueryExecutionState::Cancelled) => Err(ErrorName::StepFailed.because(format!(
-                "Athena query {id} was cancelled by somebody: {reason}"
-            ))),
+            Some(QueryExecutionState::Cancelled) => Err(ErrorName::StepFailed.with_message(
+                format!("Athena query {id} was cancelled by somebody: {reason}"),
+            )),
             other => {
                 let state = other
                     .map_or("QUEUED", QueryExecutionState::as_str)
@@ -373,7 +381,7 @@ impl Step for Query {
 }
 
 fn bucket_of(uri: &str) -> Option<&str> {
-    bucket::in_uri(uri).map(|(name, _)| name)
+    bucket::parse_s3_uri(uri).map(|(name, _)| name)
 }
 
 #[cfg(test)]

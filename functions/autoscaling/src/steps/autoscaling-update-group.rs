@@ -11,7 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::input::require;
 use stepward::model::permissions::{arn, literal};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// Between two looks at the group, at first. Instances take a minute or more to come into service.
 const POLL: Duration = Duration::from_secs(10);
@@ -126,7 +128,7 @@ impl UpdateGroup {
                 return Ok(group);
             }
         }
-        Err(ErrorName::NotFound.because(format!(
+        Err(ErrorName::NotFound.with_message(format!(
             "there is no Auto Scaling group {} in this account and Region; names are case-sensitive",
             self.group_name
         )))
@@ -167,7 +169,7 @@ impl UpdateGroup {
         let since = DateTime::from_secs(since)
             .fmt(DateTimeFormat::DateTime)
             .map_err(|error| {
-                ErrorName::Internal.because(format!("a time cannot be written: {error}"))
+                ErrorName::Internal.with_message(format!("a time cannot be written: {error}"))
             })?;
         // A launch that failed is Failed or Cancelled.
         // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeScalingActivities.html
@@ -224,10 +226,18 @@ impl UpdateGroup {
 
 impl Step for UpdateGroup {
     const NAME: &'static str = "autoscaling-update-group";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "group_name": "web", "desired_capacity": 4 }"#,
-        r#"{ "group_name": "web", "min_size": 2, "max_size": 10, "desired_capacity": 6, "wait_for_capacity": true }"#,
+    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "group_name": "web", "desired_capacity": 4 }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "group_name": "web", "min_size": 2, "max_size": 10, "desired_capacity": 6, "wait_for_capacity": true }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -292,10 +302,10 @@ impl Step for UpdateGroup {
             ),
         );
         let permissions = Permissions::default()
-            .allow(&["autoscaling:DescribeAutoScalingGroups"], ["*"])
-            .allow(&["autoscaling:UpdateAutoScalingGroup"], [group]);
+            .allow("TODO", &["autoscaling:DescribeAutoScalingGroups"], ["*"])
+            .allow("TODO", &["autoscaling:UpdateAutoScalingGroup"], [group]);
         if self.wait_for_capacity {
-            permissions.allow(&["autoscaling:DescribeScalingActivities"], ["*"])
+            permissions.allow("TODO", &["autoscaling:DescribeScalingActivities"], ["*"])
         } else {
             permissions
         }
@@ -308,7 +318,7 @@ impl Step for UpdateGroup {
     ) -> Result<Progress<Updated>, StepError> {
         let (asg, name) = (ctx.client(Client::new), &self.group_name);
         let since = resume.as_ref().map(|resume| resume.since);
-        let wait = Resume::patience(resume.as_ref(), POLL);
+        let wait = Resume::poll_interval(resume.as_ref(), POLL);
         let state: Option<State> = resume.map(|resume| resume.state()).transpose()?;
         let group = self.look(&asg).await?;
         let mut now = Sizes::of(&group);
@@ -341,7 +351,7 @@ impl Step for UpdateGroup {
         } else {
             let wanted = self.wanted(now)?;
             if let Some(process) = blocked(wanted.desired_capacity) {
-                return Err(ErrorName::Conflict.because(format!(
+                return Err(ErrorName::Conflict.with_message(format!(
                     "group {name} has the process {process} suspended and cannot get from {units} in service to {}; \
                      nothing was changed. Resume the process, or leave out wait_for_capacity",
                     wanted.desired_capacity
@@ -377,7 +387,7 @@ impl Step for UpdateGroup {
             return Ok(self.done(ctx, state.previous, now, units));
         }
         if let Some(process) = blocked(desired) {
-            return Err(ErrorName::Conflict.because(format!(
+            return Err(ErrorName::Conflict.with_message(format!(
                 "group {name} has {now}, but the process {process} was suspended with {units} in service; resume it"
             )));
         }
@@ -387,7 +397,7 @@ impl Step for UpdateGroup {
         {
             let what = failure.description().unwrap_or("a scaling activity");
             let reason = failure.status_message().unwrap_or("AWS gave no reason");
-            return Err(ErrorName::StepFailed.because(format!(
+            return Err(ErrorName::StepFailed.with_message(format!(
                 "{units} of {desired} in service in group {name}: {what} failed: {reason}. The group keeps {now} and \
                  goes on trying; remove the cause, or set the sizes back ({})",
                 state.previous
@@ -410,7 +420,7 @@ mod tests {
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
-    use stepward::model::permissions::Place;
+    use stepward::model::permissions::ArnScope;
     use stepward::testing::{self, done, pending};
     use stepward_testkit::proof::prove;
 
@@ -922,7 +932,7 @@ mod tests {
 
     #[test]
     fn the_session_can_update_this_group_only() {
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),

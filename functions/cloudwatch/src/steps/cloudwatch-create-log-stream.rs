@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::input::require;
 use stepward::model::permissions::literal;
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// Create a log stream in a CloudWatch log group.
 ///
@@ -40,9 +42,12 @@ pub struct Present {
 
 impl Step for CreateLogStream {
     const NAME: &'static str = "cloudwatch-create-log-stream";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] =
-        &[r#"{ "log_group_name": "/audit/trail", "log_stream_name": "runbook/morning-check" }"#];
+    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const EXAMPLES: &'static [Example] = &[Example {
+        title: "TODO",
+        parameters: r#"{ "log_group_name": "/audit/trail", "log_stream_name": "runbook/morning-check" }"#,
+        output: "null",
+    }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[(
         ErrorName::NotFound,
         "The log group does not exist in the account and Region.",
@@ -67,7 +72,7 @@ impl Step for CreateLogStream {
         let [_, group] = group_arns(&self.log_group_name);
         // AWS checks the stream that is to be; the local cloud checks the group.
         let stream = format!("{group}:log-stream:{}", literal(&self.log_stream_name));
-        Permissions::default().allow(&["logs:CreateLogStream"], [stream, group])
+        Permissions::default().allow("TODO", &["logs:CreateLogStream"], [stream, group])
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Present>, StepError> {
@@ -139,7 +144,7 @@ mod tests {
     use aws_smithy_mocks::{Rule, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
-    use stepward::model::permissions::Place;
+    use stepward::model::permissions::ArnScope;
     use stepward::testing;
     use stepward_testkit::proof::prove;
 
@@ -278,7 +283,7 @@ mod tests {
 
     #[test]
     fn permissions_name_the_stream() {
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),

@@ -6,8 +6,10 @@ use crate::{self as logs, Answered, Count, MAX_QUERY, Query, TimeUnit};
 use aws_sdk_cloudwatchlogs::types::QueryLanguage;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stepward::model::input::{List, require};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::model::input::{StringList, require};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// Run a Logs Insights query over CloudWatch log groups and show its rows.
 ///
@@ -27,7 +29,7 @@ use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepErro
 pub struct QueryLogs {
     /// The log groups, 1 to 50 names. In a monitoring account, log groups of a source account by
     /// their ARNs, which must be of the Region that the step works in.
-    log_groups: List,
+    log_groups: StringList,
     /// The query in Logs Insights QL, up to 9,900 characters.
     query_string: String,
     /// What `past_range` counts: `Minutes`, `Hours`, `Days` or `Weeks`.
@@ -46,21 +48,32 @@ fn thousand() -> u16 {
 
 impl Step for QueryLogs {
     const NAME: &'static str = "cloudwatch-query-logs";
-    const RUNDECK: &'static [&'static str] = &["aws-query-cloudwatch-logs-step"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-query-cloudwatch-logs-step",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "log_groups": ["/aws/lambda/orders"],
         "query_string": "filter @message like /ERROR/ | stats count(*) AS errors by @logStream | sort errors desc",
         "time_unit": "Hours",
         "past_range": 1
     }"#,
-        r#"{
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "log_groups": ["arn:aws:logs:eu-west-1:333333333333:log-group:/aws/lambda/orders", "/aws/lambda/invoices"],
         "query_string": "fields @timestamp, @message | sort @timestamp desc",
         "time_unit": "Minutes",
         "past_range": 15,
         "limit": 20
     }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (

@@ -8,8 +8,10 @@ use aws_sdk_cloudwatchlogs::Client;
 use aws_sdk_cloudwatchlogs::types::{QueryDefinition, QueryLanguage};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stepward::model::input::{List, require};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::model::input::{StringList, require};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// Names that an error lists, so that it stays readable.
 const NEAR: usize = 10;
@@ -44,7 +46,7 @@ pub struct SavedQuery {
     /// The log groups, up to 50 names or, in a monitoring account, ARNs of the Region that the step
     /// works in; by default those that are saved with the query. A query in SQL names its own.
     #[serde(default)]
-    log_groups: List,
+    log_groups: StringList,
     /// What `past_range` counts: `Minutes`, `Hours`, `Days` or `Weeks`.
     time_unit: TimeUnit,
     /// How many of them back from now the search begins, 1 or more.
@@ -73,7 +75,7 @@ impl SavedQuery {
         let mut found = definitions(ctx, Some(&wanted)).await?;
         found.retain(|definition| definition.name() == Some(&wanted));
         if found.len() > 1 {
-            return Err(ErrorName::Conflict.because(format!(
+            return Err(ErrorName::Conflict.with_message(format!(
                 "{} saved queries are named `{wanted}`; rename all but one",
                 found.len()
             )));
@@ -95,7 +97,7 @@ impl SavedQuery {
             format!("names like it: {}", near.join(", "))
         };
         let region = &ctx.place.region;
-        Err(ErrorName::NotFound.because(format!(
+        Err(ErrorName::NotFound.with_message(format!(
             "no saved query `{wanted}` is in the account in {region}; {advice}"
         )))
     }
@@ -106,7 +108,7 @@ impl SavedQuery {
         for parameter in saved.parameters() {
             let value = parameter.default_value().ok_or_else(|| {
                 let parameter = parameter.name();
-                ErrorName::InvalidInput.because(format!(
+                ErrorName::InvalidInput.with_message(format!(
                     "the saved query `{name}` has a parameter `{parameter}` without a default value; give it one"
                 ))
             })?;
@@ -194,27 +196,39 @@ fn is_near(name: &str, wanted: &str) -> bool {
 
 impl Step for SavedQuery {
     const NAME: &'static str = "cloudwatch-run-saved-query";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{
+    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "query_path": "operations/daily",
         "query_name": "errors by function",
         "time_unit": "Days",
         "past_range": 1
     }"#,
-        r#"{
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "query_name": "slow requests",
         "log_groups": ["/aws/lambda/orders"],
         "time_unit": "Hours",
         "past_range": 4,
         "limit": 50
     }"#,
-        r#"{
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "query_name": "slow requests",
         "log_groups": ["arn:aws:logs:eu-west-1:333333333333:log-group:/aws/lambda/orders"],
         "time_unit": "Hours",
         "past_range": 4
     }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -260,7 +274,8 @@ impl Step for SavedQuery {
     }
 
     fn permissions(&self) -> Permissions {
-        let permissions = Permissions::default().allow(&["logs:DescribeQueryDefinitions"], ["*"]);
+        let permissions =
+            Permissions::default().allow("TODO", &["logs:DescribeQueryDefinitions"], ["*"]);
         permissions.and(logs::permissions(&self.log_groups))
     }
 
@@ -401,7 +416,7 @@ mod tests {
     #[tokio::test]
     async fn done_over_other_log_groups() {
         let mut step = example();
-        step.log_groups = List(vec!["/a".into(), "/b".into()]);
+        step.log_groups = StringList(vec!["/a".into(), "/b".into()]);
         let start = starts(|request| request.log_group_identifiers() == ["/a", "/b"]);
         runs(&step, saved(NAME), start).await;
     }
@@ -533,12 +548,12 @@ mod tests {
         let mut sql = saved(NAME);
         sql.query_language = Some(QueryLanguage::Sql);
         let mut step = example();
-        step.log_groups = List(vec!["/a".into()]);
+        step.log_groups = StringList(vec!["/a".into()]);
         let error = refused(&step, sql).await;
         assert_eq!(error.name, ErrorName::InvalidInput);
         assert!(error.message.contains("leave out log_groups"), "{error}");
 
-        step.log_groups = List(vec![
+        step.log_groups = StringList(vec![
             "arn:aws:logs:us-east-1:222222222222:log-group:/a".into(),
         ]);
         let error = step.run(&testing::context(()), None).await.unwrap_err();

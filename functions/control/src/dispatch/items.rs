@@ -11,7 +11,7 @@ use stepward::node::dispatch::{
     OnInstances, Options, Params, PlannedItem, Shell,
 };
 use stepward::node::reference::expand;
-use stepward::node::shell::line;
+use stepward::node::shell::quote_all;
 
 use super::shares::Shares;
 
@@ -370,7 +370,7 @@ fn script_line(script: &str, args: &[String], interpreter: Option<&str>) -> Stri
     let shell = interpreter.unwrap_or("/bin/sh");
     format!(
         "{shell} -c {}",
-        line(
+        quote_all(
             [script, shell]
                 .into_iter()
                 .chain(args.iter().map(String::as_str))

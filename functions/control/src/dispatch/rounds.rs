@@ -49,7 +49,7 @@ pub(crate) async fn plan(
     );
     if nodes.is_empty() && !options.success_on_empty_node_filter {
         if let Some(first) = failures.first() {
-            return Err(ErrorName::StepFailed.because(format!(
+            return Err(ErrorName::StepFailed.with_message(format!(
                 "no node was found, and {} places could not be looked into: {}/{} {}: {}",
                 failures.len(),
                 first.account,
@@ -58,12 +58,16 @@ pub(crate) async fn plan(
                 first.message
             )));
         }
-        return Err(ErrorName::NotFound.because(match options.filter.as_str() {
-            "" => "there are no nodes in these accounts and Regions".to_owned(),
-            filter => {
-                format!("no node matches the filter {filter:?}; `stepward nodes list` shows all")
-            }
-        }));
+        return Err(
+            ErrorName::NotFound.with_message(match options.filter.as_str() {
+                "" => "there are no nodes in these accounts and Regions".to_owned(),
+                filter => {
+                    format!(
+                        "no node matches the filter {filter:?}; `stepward nodes list` shows all"
+                    )
+                }
+            }),
+        );
     }
     let nodes = nodes
         .into_iter()
@@ -111,14 +115,14 @@ async fn advance(store: &Store<'_>, mut state: State, round: usize) -> Result<An
         (false, 0) => &state.options.steps,
         (false, _) => &[],
     };
-    let stopped = !state.options.keepgoing && !state.nodes.iter().all(NodeResult::is_well);
+    let stopped = !state.options.keepgoing && !state.nodes.iter().all(NodeResult::is_success);
     let mut next = Round::default();
     if !steps.is_empty() {
         let alive = state
             .nodes
             .iter()
             .enumerate()
-            .filter(|(_, entry)| entry.is_well() && !stopped);
+            .filter(|(_, entry)| entry.is_success() && !stopped);
         let alive: Vec<_> = alive.map(|(place, entry)| (place, &entry.node)).collect();
         next = Round::of(round, store.customer, &state.options, steps, &alive);
         for (place, why) in std::mem::take(&mut next.unreachable) {
@@ -159,7 +163,10 @@ async fn finish(store: &Store<'_>, mut state: State) -> Result<Answer, StepError
             .steps
             .iter()
             .filter(|step| !entry.steps.iter().any(|done| done.step == step.id));
-        if let (true, Some(step)) = (entry.is_well(), missing.map(|step| step.id.clone()).next()) {
+        if let (true, Some(step)) = (
+            entry.is_success(),
+            missing.map(|step| step.id.clone()).next(),
+        ) {
             let outcome = plain(
                 Status::NotStarted,
                 Some("the dispatch was stopped before its turn".into()),
@@ -179,7 +186,7 @@ async fn finish(store: &Store<'_>, mut state: State) -> Result<Answer, StepError
     let failed: Vec<_> = state
         .nodes
         .iter()
-        .filter(|entry| !entry.is_well())
+        .filter(|entry| !entry.is_success())
         .collect();
     let (total, bad) = (state.nodes.len(), failed.len());
     let outcome = match (bad, state.failures.len()) {
@@ -223,7 +230,7 @@ async fn again(
 ) -> Result<(Options, Vec<Node>, Vec<SourceFailure>), StepError> {
     let earlier = store.of(execution)?;
     let state: State = earlier.get(&earlier.keys.outcome()).await.map_err(|error| match error.name {
-        ErrorName::NotFound => ErrorName::NotFound.because(format!(
+        ErrorName::NotFound => ErrorName::NotFound.with_message(format!(
             "there is no outcome of execution {execution}: it has not ended, ran nothing on nodes, or was stopped before its \
              outcomes were gathered; then its commands may have run, and its Map run shows which"
         )),
@@ -232,11 +239,11 @@ async fn again(
     let nodes: Vec<Node> = state
         .nodes
         .into_iter()
-        .filter(|entry| !entry.is_well())
+        .filter(|entry| !entry.is_success())
         .map(|entry| entry.node)
         .collect();
     if nodes.is_empty() {
-        return Err(ErrorName::NotFound.because(format!(
+        return Err(ErrorName::NotFound.with_message(format!(
             "execution {execution} succeeded on every node: there is nothing to run again"
         )));
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stepward::model::error::{ErrorName, StepError};
 use stepward::model::s3_error::s3_error;
-use stepward::node::dispatch::Keys;
+use stepward::node::dispatch::DispatchKeys;
 
 /// The largest object that is read, in bytes. 10,000 nodes with what they said come to some 30 MB.
 const LIMIT: i64 = 256 * 1024 * 1024;
@@ -16,7 +16,7 @@ pub(crate) struct Store<'a> {
     s3: &'a Client,
     pub(crate) bucket: &'a str,
     pub(crate) customer: &'a str,
-    pub(crate) keys: Keys,
+    pub(crate) keys: DispatchKeys,
 }
 
 impl<'a> Store<'a> {
@@ -34,7 +34,7 @@ impl<'a> Store<'a> {
             s3,
             bucket,
             customer,
-            keys: Keys::new(customer, execution)?,
+            keys: DispatchKeys::new(customer, execution)?,
         })
     }
 
@@ -45,7 +45,7 @@ impl<'a> Store<'a> {
 
     pub(crate) async fn put(&self, key: &str, value: &impl Serialize) -> Result<(), StepError> {
         let body = serde_json::to_vec(value)
-            .map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+            .map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
         let put = self
             .s3
             .put_object()
@@ -63,9 +63,8 @@ impl<'a> Store<'a> {
     /// be its own.
     pub(crate) async fn get<T: DeserializeOwned>(&self, key: &str) -> Result<T, StepError> {
         if !self.keys.contain(key) {
-            return Err(
-                ErrorName::InvalidInput.because(format!("{key} is no artifact of this execution"))
-            );
+            return Err(ErrorName::InvalidInput
+                .with_message(format!("{key} is no artifact of this execution")));
         }
         let answer = self
             .s3
@@ -76,19 +75,19 @@ impl<'a> Store<'a> {
             .await
             .map_err(s3_error)?;
         if answer.content_length().unwrap_or_default() > LIMIT {
-            return Err(ErrorName::StepFailed.because(format!(
+            return Err(ErrorName::StepFailed.with_message(format!(
                 "s3://{}/{key} has more than {LIMIT} bytes and is not read",
                 self.bucket
             )));
         }
         let body = answer.body.collect().await.map_err(|error| {
-            ErrorName::Internal.because(format!(
+            ErrorName::Internal.with_message(format!(
                 "s3://{}/{key} could not be read to its end: {error}",
                 self.bucket
             ))
         })?;
         serde_json::from_slice(&body.into_bytes()).map_err(|error| {
-            ErrorName::Internal.because(format!(
+            ErrorName::Internal.with_message(format!(
                 "s3://{}/{key} is not what dispatch writes: {error}",
                 self.bucket
             ))

@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stepward::model::input::require;
 use stepward::model::permissions::{arn, literal};
-use stepward::runtime::resend::OnlyThrottled;
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::runtime::resend::RetryThrottlingOnly;
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// The first look comes soon, for what is small or was captured not long ago.
 const FIRST_LOOK: Duration = Duration::from_secs(5);
@@ -108,8 +110,8 @@ impl Capture {
                 .create_snapshot()
                 .volume_id(volume)
                 .description(description(&self.snapshot_name));
-            let once =
-                Config::builder().retry_classifier(OnlyThrottled::<CreateSnapshotError>::default());
+            let once = Config::builder()
+                .retry_classifier(RetryThrottlingOnly::<CreateSnapshotError>::default());
             let made = request
                 .tag_specifications(tags)
                 .customize()
@@ -127,7 +129,7 @@ impl Capture {
                 .instance_specification(all)
                 .description(description(&self.snapshot_name));
             let once = Config::builder()
-                .retry_classifier(OnlyThrottled::<CreateSnapshotsError>::default());
+                .retry_classifier(RetryThrottlingOnly::<CreateSnapshotsError>::default());
             let made = request
                 .tag_specifications(tags)
                 .customize()
@@ -143,7 +145,7 @@ impl Capture {
         };
         if ids.is_empty() {
             return Err(ErrorName::Internal
-                .because("EC2 took the request for snapshots but named none; try again"));
+                .with_message("EC2 took the request for snapshots but named none; try again"));
         }
         ctx.log(format_args!(
             "Capturing {} in {}",
@@ -204,14 +206,25 @@ fn percent(snapshots: &[Snapshot]) -> i64 {
 
 impl Step for Capture {
     const NAME: &'static str = "ec2-capture-snapshot";
-    const RUNDECK: &'static [&'static str] = &["aws-vm-capture-snapshot"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "volume_id": "vol-0123456789abcdef0", "snapshot_name": "web-1 before the update" }"#,
-        r#"{
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-vm-capture-snapshot",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "volume_id": "vol-0123456789abcdef0", "snapshot_name": "web-1 before the update" }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "instance_id": "i-0123456789abcdef0",
         "snapshot_name": "web-1 before the update",
         "tags": { "ticket": "OPS-1234" }
     }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -264,12 +277,13 @@ impl Step for Capture {
         let snapshots = shared_arn("snapshot/*");
         let creating = json!({ "StringEquals": { "ec2:CreateAction": create } });
         Permissions::default()
-            .allow(&["ec2:DescribeSnapshots"], ["*"])
+            .allow("TODO", &["ec2:DescribeSnapshots"], ["*"])
             .allow(
+                "TODO",
                 &[&format!("ec2:{create}")],
                 source.into_iter().chain([snapshots.clone()]),
             )
-            .allow_if(creating, &["ec2:CreateTags"], [snapshots])
+            .allow_if(creating, "TODO", &["ec2:CreateTags"], [snapshots])
     }
 
     async fn run(
@@ -280,7 +294,7 @@ impl Step for Capture {
         let ec2 = ctx.client(Client::new);
         let snapshots = find(ctx, &ec2).await?;
         let first_look = resume.is_none();
-        let later = Resume::patience(resume.as_ref(), POLL);
+        let later = Resume::poll_interval(resume.as_ref(), POLL);
         if first_look && snapshots.is_empty() {
             let snapshot_ids = self.begin(ctx, &ec2).await?;
             return Progress::pending(
@@ -299,7 +313,7 @@ impl Step for Capture {
         let shown: BTreeSet<_> = snapshots.iter().map(id).collect();
         let missing: BTreeSet<_> = begun.snapshot_ids.difference(&shown).cloned().collect();
         if !missing.is_empty() && begun.missed {
-            return Err(ErrorName::NotFound.because(format!(
+            return Err(ErrorName::NotFound.with_message(format!(
                 "{} cannot be found any more: somebody deleted it, or removed its tag {TOKEN_TAG}; left: {}",
                 joined(&missing),
                 if shown.is_empty() { "none".to_owned() } else { joined(&shown) }
@@ -326,7 +340,7 @@ impl Step for Capture {
             })
             .collect();
         if !reasons.is_empty() {
-            return Err(ErrorName::StepFailed.because(format!(
+            return Err(ErrorName::StepFailed.with_message(format!(
                 "{}; delete what is left when it is of no use: {}",
                 reasons.join("; "),
                 joined(&snapshot_ids)

@@ -21,9 +21,11 @@ use aws_smithy_types::base64;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use stepward::model::input::{List, require};
+use stepward::model::input::{StringList, require};
 use stepward::model::permissions::{arn, literal};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// Create an EC2 instance from a snapshot of a root volume and finish once its status checks pass.
 ///
@@ -59,7 +61,7 @@ pub struct Create {
     subnet_id: Option<String>,
     /// Security groups, at most 16 IDs. By default the VPC's default group.
     #[serde(default)]
-    security_group_ids: List,
+    security_group_ids: StringList,
     /// The name of a key pair, whose key may log in where the operating system takes it from EC2.
     /// By default none.
     key_name: Option<String>,
@@ -205,10 +207,16 @@ impl Create {
 
 impl Step for Create {
     const NAME: &'static str = "ec2-create-from-snapshot";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "snapshot_id": "snap-0123456789abcdef0", "instance_type": "t3.micro", "name": "web-1 restored" }"#,
-        r#"{
+    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "snapshot_id": "snap-0123456789abcdef0", "instance_type": "t3.micro", "name": "web-1 restored" }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "snapshot_id": "snap-0123456789abcdef0",
         "instance_type": "t4g.small",
         "architecture": "arm64",
@@ -219,6 +227,8 @@ impl Step for Create {
         "name": "web-1 restored",
         "tags": { "environment": "test" }
     }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -352,20 +362,20 @@ impl Step for Create {
             "ec2:DescribeInstanceStatus",
         ];
         let mut all = Permissions::default()
-            .allow(&looks, ["*"])
-            .allow_on_all(
-                &["ec2:RegisterImage"],
+            .allow("TODO", &looks, ["*"])
+            .allow_on_all("TODO", &["ec2:RegisterImage"],
                 "AWS could narrow it to the snapshot; the local cloud, which proves permissions, names no resource.",
             )
-            .allow(&["ec2:RunInstances"], launch)
-            .allow_if(making, &["ec2:CreateTags"], [images.clone(), instances.clone(), volumes])
-            .allow(&["ec2:DeregisterImage"], [images])
-            .allow_if(own, &["ec2:TerminateInstances"], [instances])
+            .allow("TODO", &["ec2:RunInstances"], launch)
+            .allow_if(making, "TODO", &["ec2:CreateTags"], [images.clone(), instances.clone(), volumes])
+            .allow("TODO", &["ec2:DeregisterImage"], [images])
+            .allow_if(own, "TODO", &["ec2:TerminateInstances"], [instances])
             .and(encrypted_volumes());
         if self.instance_profile.is_some() {
             // Only the profile knows its role.
             all = all.allow_if(
                 to_ec2,
+                "TODO",
                 &["iam:PassRole"],
                 ["arn:$partition:iam::$account:role/*"],
             );
@@ -422,7 +432,7 @@ mod tests {
         SnapshotState, StateReason, StorageTier, SummaryStatus, TagSpecification, VolumeType,
     };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
-    use stepward::model::permissions::Place;
+    use stepward::model::permissions::ArnScope;
     use stepward::testing::{self, done, pending, resume};
     use stepward_testkit::proof::prove;
 
@@ -1191,7 +1201,7 @@ mod tests {
 
     #[test]
     fn permissions_of_the_session_fit_and_end_at_what_the_step_made() {
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),

@@ -10,11 +10,14 @@ use aws_sdk_ec2::config::Region;
 use aws_sdk_ec2::types::{Filter, Instance, InstanceStateName};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stepward::model::input::{List, require};
+use stepward::model::input::{StringList, require};
 use stepward::node::Node;
 use stepward::node::mapping::{EC2, Mapping};
-use stepward::runtime::node_source::{self, Found, Tally};
-use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
+use stepward::runtime::node_source::{self, Found, NodeCounter};
+use stepward::{
+    Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
+    Step, StepError,
+};
 
 /// Instances on one page of EC2's answer: the most that it takes.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html>
@@ -48,7 +51,7 @@ pub struct Nodes {
     /// Regions to look into: `all` for every one that the account's record allows. The step's own
     /// when absent.
     #[serde(default)]
-    regions: List,
+    regions: StringList,
     /// EC2 filters that instances must fit, all of them, as in
     /// `tag:environment=prod,test;instance-type=m7g.*`: names and values as `DescribeInstances`
     /// takes them, with `,` between values and `;` between filters.
@@ -99,7 +102,7 @@ struct Look<'a> {
     ctx: &'a Context,
     mapping: &'a Mapping,
     filters: &'a [Filter],
-    tally: &'a Tally,
+    tally: &'a NodeCounter,
 }
 
 impl Look<'_> {
@@ -147,7 +150,7 @@ impl Look<'_> {
             region,
             image_name,
         });
-        node_source::place(self.ctx, "ec2", region, &mut node);
+        node_source::set_location(self.ctx, "ec2", region, &mut node);
         node.attributes.insert(
             "instanceId".into(),
             instance.instance_id.clone().unwrap_or_default(),
@@ -203,15 +206,30 @@ async fn name_images(
 
 impl Step for Nodes {
     const NAME: &'static str = "ec2-nodes";
-    const RUNDECK: &'static [&'static str] = &["aws-ec2"];
-    const EXAMPLES: &'static [&'static str] = &[
-        "{}",
-        r#"{ "regions": "all", "filter": "tag:environment=prod,test;instance-type=m7g.*" }"#,
-        r#"{
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-ec2",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: "{}",
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "regions": "all", "filter": "tag:environment=prod,test;instance-type=m7g.*" }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
             "regions": ["eu-west-1", "eu-central-1"],
             "mapping": "nodename.selector=tags/Name+'-'+instanceId;image.selector=imageName;tags.selector=tags/Role|tags/Environment",
             "running_only": false
         }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -225,7 +243,7 @@ impl Step for Nodes {
         ),
         (ErrorName::TimedOut, "No Region answered in time."),
     ];
-    const FUNCTION: Function = node_source::FUNCTION;
+    const FUNCTION: FunctionConfig = node_source::FUNCTION;
     type Output = Found;
 
     fn validate(&self) -> Result<(), StepError> {
@@ -235,24 +253,24 @@ impl Step for Nodes {
     }
 
     fn permissions(&self) -> Permissions {
-        let permissions = Permissions::default().allow(&["ec2:DescribeInstances"], ["*"]);
+        let permissions = Permissions::default().allow("TODO", &["ec2:DescribeInstances"], ["*"]);
         if self.mapping().is_ok_and(|mapping| mapping.uses(IMAGE_NAME)) {
-            permissions.allow(&["ec2:DescribeImages"], ["*"])
+            permissions.allow("TODO", &["ec2:DescribeImages"], ["*"])
         } else {
             permissions
         }
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Found>, StepError> {
-        let regions = node_source::regions(ctx, &self.regions)?;
-        let (mapping, filters, tally) = (self.mapping()?, self.filters()?, Tally::default());
+        let regions = node_source::resolve_regions(ctx, &self.regions)?;
+        let (mapping, filters, tally) = (self.mapping()?, self.filters()?, NodeCounter::default());
         let look = Look {
             ctx,
             mapping: &mapping,
             filters: &filters,
             tally: &tally,
         };
-        node_source::find(ctx, &regions, |region| look.nodes(region), &tally)
+        node_source::find_in_regions(ctx, &regions, |region| look.nodes(region), &tally)
             .await
             .map(Progress::Done)
     }
@@ -472,7 +490,7 @@ mod tests {
     #[tokio::test]
     async fn invalid_parameters_are_refused_with_the_place_of_the_fault() {
         for example in Nodes::EXAMPLES {
-            serde_json::from_str::<Nodes>(example)
+            serde_json::from_str::<Nodes>(example.parameters)
                 .unwrap()
                 .validate()
                 .unwrap();
@@ -595,7 +613,7 @@ mod tests {
     #[test]
     fn image_names_are_asked_for_only_where_the_mapping_uses_them() {
         let actions = |params| {
-            let statements = step(params).permissions().of_any_parameters();
+            let statements = step(params).permissions().for_any_parameters();
             statements
                 .into_iter()
                 .flat_map(|statement| statement.actions)

@@ -10,8 +10,11 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::InstanceStateName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stepward::model::input::{List, require};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError, settings};
+use stepward::model::input::{StringList, require};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+    settings,
+};
 
 /// Between two looks at the status checks, which EC2 makes every minute.
 const POLL: Duration = Duration::from_secs(15);
@@ -41,7 +44,7 @@ const POLL: Duration = Duration::from_secs(15);
 pub struct Restart {
     /// Instances to restart, 1 to 50 IDs.
     #[serde(default)]
-    instance_ids: List,
+    instance_ids: StringList,
     /// Instead of IDs: the tags (key and exact value) that a running instance must carry, all of
     /// them. None found is success. More than 500, those that do not run included, are a `Conflict`
     /// and stay as they are.
@@ -91,7 +94,7 @@ impl Restart {
             .map(|i| format!("{} is {}", i.instance_id, i.state))
             .collect();
         if !others.is_empty() && self.tags.is_empty() {
-            return Err(ErrorName::Conflict.because(format!(
+            return Err(ErrorName::Conflict.with_message(format!(
                 "{}: nothing was rebooted; start stopped instances with ec2-start, or take them out of instance_ids",
                 others.join(", ")
             )));
@@ -117,10 +120,21 @@ impl Restart {
 
 impl Step for Restart {
     const NAME: &'static str = "ec2-restart";
-    const RUNDECK: &'static [&'static str] = &["aws-vm-restart-step"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "instance_ids": ["i-0123456789abcdef0"] }"#,
-        r#"{ "tags": { "role": "web" }, "settle_seconds": 300 }"#,
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-vm-restart-step",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "instance_ids": ["i-0123456789abcdef0"] }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "tags": { "role": "web" }, "settle_seconds": 300 }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -155,7 +169,7 @@ impl Step for Restart {
     fn permissions(&self) -> Permissions {
         self.selection()
             .permissions(&["ec2:RebootInstances"])
-            .allow(&["ec2:DescribeInstanceStatus"], ["*"])
+            .allow("TODO", &["ec2:DescribeInstanceStatus"], ["*"])
     }
 
     async fn run(
@@ -173,11 +187,11 @@ impl Step for Restart {
             let progress = format!("0 of {} instances back", instances.len());
             return Progress::pending(
                 &Rebooted { instances },
-                self.settle(settings::linger()),
+                self.settle(settings::inline_wait()),
                 progress,
             );
         };
-        let patience = Resume::patience(Some(&resume), POLL);
+        let patience = Resume::poll_interval(Some(&resume), POLL);
         let Rebooted { instances } = resume.state()?;
         let ids: Vec<_> = instances
             .iter()
@@ -188,7 +202,7 @@ impl Step for Restart {
             .iter()
             .find(|one| one.state != InstanceStateName::Running)
         {
-            return Err(ErrorName::StepFailed.because(format!(
+            return Err(ErrorName::StepFailed.with_message(format!(
                 "{} is {} instead of coming back: somebody changed it meanwhile, or its operating system shut down",
                 lost.instance_id, lost.state
             )));
@@ -365,7 +379,7 @@ mod tests {
         ));
         let step = step(json!({ "instance_ids": ID, "settle_seconds": 0 }));
         let (resume, after, _) = pending(step.run(&ctx, None).await);
-        assert_eq!(after, POLL.max(settings::linger()));
+        assert_eq!(after, POLL.max(settings::inline_wait()));
         let (resume, after, progress) = pending(step.run(&ctx, Some(resume)).await);
         assert_eq!(
             progress,

@@ -10,8 +10,10 @@ use crate::unlocked_volumes;
 use aws_sdk_ec2::types::InstanceStateName;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stepward::model::input::List;
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::model::input::StringList;
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// Start EC2 instances and finish once all are running.
 ///
@@ -30,7 +32,7 @@ use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepErro
 pub struct Start {
     /// Instances to start, 1 to 50 IDs.
     #[serde(default)]
-    instance_ids: List,
+    instance_ids: StringList,
     /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them.
     /// None found is success, more than 500 are a `Conflict` and stay as they are.
     #[serde(default)]
@@ -48,10 +50,27 @@ impl Start {
 
 impl Step for Start {
     const NAME: &'static str = "ec2-start";
-    const RUNDECK: &'static [&'static str] = &["aws-vm-start", "aws-vm-start-step"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "instance_ids": ["i-0123456789abcdef0"] }"#,
-        r#"{ "tags": { "environment": "test" } }"#,
+    const RUNDECK: &'static [RundeckPlugin] = &[
+        RundeckPlugin {
+            provider_type: "aws-vm-start",
+            fields: &[],
+        },
+        RundeckPlugin {
+            provider_type: "aws-vm-start-step",
+            fields: &[],
+        },
+    ];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "instance_ids": ["i-0123456789abcdef0"] }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "tags": { "environment": "test" } }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -119,7 +138,7 @@ mod tests {
     use aws_sdk_ec2::types::{Instance, Tag};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use serde_json::json;
-    use stepward::model::permissions::Place;
+    use stepward::model::permissions::ArnScope;
     use stepward::testing::{self, done, pending};
     use stepward_testkit::proof::prove;
 
@@ -510,7 +529,7 @@ mod tests {
 
     #[test]
     fn permissions_of_the_session_are_to_start_instances_only_and_by_id_only_those() {
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),

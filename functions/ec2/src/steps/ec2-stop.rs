@@ -9,8 +9,10 @@ use crate::instances::{Changed, Selection};
 use aws_sdk_ec2::types::{Instance, InstanceStateName};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stepward::model::input::{List, require};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::model::input::{StringList, require};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// Stop EC2 instances and finish once all are stopped.
 ///
@@ -28,7 +30,7 @@ use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepErro
 pub struct Stop {
     /// Instances to stop, 1 to 50 IDs.
     #[serde(default)]
-    instance_ids: List,
+    instance_ids: StringList,
     /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them.
     /// None found is success, more than 500 are a `Conflict` and stay as they are.
     #[serde(default)]
@@ -70,10 +72,27 @@ fn not_hibernated(instance: &Instance) -> Option<String> {
 
 impl Step for Stop {
     const NAME: &'static str = "ec2-stop";
-    const RUNDECK: &'static [&'static str] = &["aws-vm-stop", "aws-vm-stop-step"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "tags": { "environment": "test" } }"#,
-        r#"{ "instance_ids": ["i-0123456789abcdef0"], "force": true }"#,
+    const RUNDECK: &'static [RundeckPlugin] = &[
+        RundeckPlugin {
+            provider_type: "aws-vm-stop",
+            fields: &[],
+        },
+        RundeckPlugin {
+            provider_type: "aws-vm-stop-step",
+            fields: &[],
+        },
+    ];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "tags": { "environment": "test" } }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "instance_ids": ["i-0123456789abcdef0"], "force": true }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (

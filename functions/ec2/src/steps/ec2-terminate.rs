@@ -9,8 +9,10 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{Instance, InstanceAttributeName, InstanceStateChange, InstanceStateName};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stepward::model::input::{List, require};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::model::input::{StringList, require};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// Terminate EC2 instances and finish once all are terminated.
 ///
@@ -38,7 +40,7 @@ use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepErro
 pub struct Terminate {
     /// Instances to terminate, 1 to 50 IDs.
     #[serde(default)]
-    instance_ids: List,
+    instance_ids: StringList,
     /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them.
     /// `expected_count` is then required. More than 500, those terminated in the last hour
     /// included, are a `Conflict` and stay as they are.
@@ -86,7 +88,7 @@ impl Terminate {
             return Ok(gone);
         }
         if !live.is_empty() && !going.is_empty() {
-            return Err(ErrorName::Conflict.because(format!(
+            return Err(ErrorName::Conflict.with_message(format!(
                 "instances with these tags are shutting down ({}), maybe by this very step: nothing more was \
                  terminated; when they are gone, see whether {} shall go too, and run it again",
                 going.join(", "),
@@ -99,7 +101,7 @@ impl Terminate {
 
     fn check_count(&self, count: usize) -> Result<(), StepError> {
         match self.expected_count {
-            Some(expected) if expected != count => Err(ErrorName::Conflict.because(format!(
+            Some(expected) if expected != count => Err(ErrorName::Conflict.with_message(format!(
                 "expected_count is {expected} and {count} instances were chosen: nothing was terminated"
             ))),
             _ => Ok(()),
@@ -145,7 +147,7 @@ async fn terminate(ec2: Client, ids: Vec<String>) -> Result<Vec<InstanceStateCha
         }
     }
     if !protected.is_empty() {
-        return Err(ErrorName::Conflict.because(format!(
+        return Err(ErrorName::Conflict.with_message(format!(
             "{}: nothing was terminated; switch the protection off if this is really meant",
             protected.join(", ")
         )));
@@ -169,10 +171,27 @@ async fn terminate(ec2: Client, ids: Vec<String>) -> Result<Vec<InstanceStateCha
 
 impl Step for Terminate {
     const NAME: &'static str = "ec2-terminate";
-    const RUNDECK: &'static [&'static str] = &["aws-vm-delete", "aws-vm-delete-step"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "instance_ids": ["i-0123456789abcdef0"] }"#,
-        r#"{ "tags": { "environment": "load-test" }, "expected_count": 3 }"#,
+    const RUNDECK: &'static [RundeckPlugin] = &[
+        RundeckPlugin {
+            provider_type: "aws-vm-delete",
+            fields: &[],
+        },
+        RundeckPlugin {
+            provider_type: "aws-vm-delete-step",
+            fields: &[],
+        },
+    ];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "instance_ids": ["i-0123456789abcdef0"] }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "tags": { "environment": "load-test" }, "expected_count": 3 }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (

@@ -104,7 +104,7 @@ pub async fn open(
             Err(_) => format!("no answer within {DIAL:?}"),
         };
         if left == 0 {
-            return Err(ErrorName::TimedOut.because(format!(
+            return Err(ErrorName::TimedOut.with_message(format!(
                 "ssmmessages, which carries the session, could not be reached ({failure}); check the Region, the \
                  network of this function and the service's status"
             )));
@@ -112,18 +112,18 @@ pub async fn open(
         sleep(wait + jitter(wait)).await;
         wait = (wait * 2).min(Duration::from_secs(5));
     }
-    Err(ErrorName::Internal.because("a session's WebSocket was not tried"))
+    Err(ErrorName::Internal.with_message("a session's WebSocket was not tried"))
 }
 
 fn refused(status: u16) -> StepError {
     match status {
-        401 | 403 => ErrorName::AccessDenied.because(format!(
+        401 | 403 => ErrorName::AccessDenied.with_message(format!(
             "AWS denied ssmmessages:OpenDataChannel (status {status}): allow it in the customer's role, on \
              arn:aws:ssm:REGION:ACCOUNT:session/ecs-execute-command-*"
         )),
-        429 => ErrorName::Throttled.because("ssmmessages asked to slow down; run it again later"),
+        429 => ErrorName::Throttled.with_message("ssmmessages asked to slow down; run it again later"),
         _ => ErrorName::StepFailed
-            .because(format!("ssmmessages refused to open the session's channel (status {status}); run it again")),
+            .with_message(format!("ssmmessages refused to open the session's channel (status {status}); run it again")),
     }
 }
 
@@ -231,7 +231,7 @@ async fn give_key<S: AsyncRead + AsyncWrite + Unpin>(
         .await
         .unwrap_or_else(|_| {
             Err(ErrorName::TimedOut
-                .because("KMS did not answer GenerateDataKey in time; run it again"))
+                .with_message("KMS did not answer GenerateDataKey in time; run it again"))
         });
     let frame = conversation
         .answer_with(key.as_ref().ok(), Instant::now())

@@ -230,7 +230,7 @@ mod tests {
             assert!(message.contains("; the session was ended"), "{message}");
         }
         for why in whys() {
-            let left = Some(ErrorName::AccessDenied.because("AWS denied it"));
+            let left = Some(ErrorName::AccessDenied.with_message("AWS denied it"));
             let (status, message) = told(Ran {
                 left,
                 ..ran(why, None)
@@ -260,7 +260,7 @@ mod tests {
             "{message}"
         );
         assert!(!said(Ok(Vec::new())).1.contains("session"));
-        let (_, message) = said(Err(ErrorName::Throttled.because("slow down")));
+        let (_, message) = said(Err(ErrorName::Throttled.with_message("slow down")));
         assert!(
             message.ends_with("Whether its session still runs could not be seen: slow down"),
             "{message}"

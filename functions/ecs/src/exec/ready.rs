@@ -69,7 +69,7 @@ pub async fn look(ecs: &Client, cluster: &str, task: &str) -> Result<Task, StepE
         .into_iter()
         .next()
         .ok_or_else(|| {
-            ErrorName::NotFound.because(format!(
+            ErrorName::NotFound.with_message(format!(
                 "cluster {} has no task {}; ECS forgets a task about an hour after it stopped",
                 name_of(cluster),
                 name_of(task)
@@ -95,7 +95,7 @@ pub async fn wait(
             Found::Ready(ready) => return Ok(ready),
             Found::NotYet(why) if Instant::now() + POLL > limit => {
                 return Err(ErrorName::TimedOut
-                    .because(format!("{why}, still; run it again when it is up")));
+                    .with_message(format!("{why}, still; run it again when it is up")));
             }
             Found::NotYet(_) => tokio::time::sleep(POLL + jitter(POLL / 2)).await,
         }
@@ -137,7 +137,7 @@ pub fn gone(task: &Task, container: &str) -> Option<String> {
 fn judge(task: &Task, wanted: Option<&str>) -> Result<Found, StepError> {
     let id = name_of(task.task_arn().unwrap_or_default());
     if !task.enable_execute_command() {
-        return Err(ErrorName::Conflict.because(format!(
+        return Err(ErrorName::Conflict.with_message(format!(
             "ECS Exec is not enabled for task {id}, and cannot be while it runs: enable it for the service \
              (enableExecuteCommand) and deploy anew, or run another task with it"
         )));
@@ -145,7 +145,7 @@ fn judge(task: &Task, wanted: Option<&str>) -> Result<Found, StepError> {
     let container = choose(task.containers(), id, wanted)?;
     let name = container.name().unwrap_or_default();
     if let Some(why) = gone(task, name) {
-        return Err(ErrorName::Conflict.because(format!("{why}: nothing can run in it")));
+        return Err(ErrorName::Conflict.with_message(format!("{why}: nothing can run in it")));
     }
     let agents = container.managed_agents().iter();
     let agent = agents
@@ -159,7 +159,7 @@ fn judge(task: &Task, wanted: Option<&str>) -> Result<Found, StepError> {
         let reason = agent
             .and_then(|agent| agent.reason())
             .unwrap_or("ECS gives no reason");
-        return Err(ErrorName::Conflict.because(format!(
+        return Err(ErrorName::Conflict.with_message(format!(
             "the agent of ECS Exec is stopped in container {name} of task {id} ({reason}): its task role needs \
              ssmmessages:CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel, its subnet a \
              way to ssmmessages, and the container a root file system that can be written to; then run another task"
@@ -215,11 +215,9 @@ fn choose<'a>(
     };
     match (wanted, containers) {
         (None, [only]) => Ok(only),
-        (None, []) => {
-            Err(ErrorName::Conflict
-                .because(format!("task {task} has no containers yet; try again")))
-        }
-        (None, _) => Err(ErrorName::InvalidInput.because(format!(
+        (None, []) => Err(ErrorName::Conflict
+            .with_message(format!("task {task} has no containers yet; try again"))),
+        (None, _) => Err(ErrorName::InvalidInput.with_message(format!(
             "container: task {task} has several containers, so name one of {}",
             names()
         ))),
@@ -227,7 +225,7 @@ fn choose<'a>(
             .iter()
             .find(|one| one.name() == Some(wanted))
             .ok_or_else(|| {
-                ErrorName::NotFound.because(format!(
+                ErrorName::NotFound.with_message(format!(
                     "task {task} has no container {wanted}; it has {}",
                     names()
                 ))

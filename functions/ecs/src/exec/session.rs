@@ -140,9 +140,9 @@ async fn ask(
             .await
         {
             Ok(answer) => {
-                return answer
-                    .session
-                    .ok_or_else(|| unsure(ErrorName::Internal.because("ECS gave no session")));
+                return answer.session.ok_or_else(|| {
+                    unsure(ErrorName::Internal.with_message("ECS gave no session"))
+                });
             }
             Err(error) => ecs_error(error),
         };
@@ -158,7 +158,7 @@ async fn ask(
         tokio::time::sleep(wait + jitter(wait / 2)).await;
         wait *= 2;
     }
-    Err(ErrorName::Internal.because("no session was asked for"))
+    Err(ErrorName::Internal.with_message("no session was asked for"))
 }
 
 /// The error, where ECS may have taken the command. What retries the step gets the same claim.
@@ -202,7 +202,7 @@ impl Life<'_> {
         )?;
         let no_keys = || {
             ErrorName::AccessDenied
-                .because("this account gives no credentials to sign the session with")
+                .with_message("this account gives no credentials to sign the session with")
         };
         let provider = config.credentials_provider().ok_or_else(no_keys)?;
         let keys = provider
@@ -214,7 +214,7 @@ impl Life<'_> {
             .await
             .unwrap_or_else(|_| {
                 Err(ErrorName::TimedOut
-                    .because("the session's channel was not open in time; run it again"))
+                    .with_message("the session's channel was not open in time; run it again"))
             })?;
         let token = session.token_value().unwrap_or_default();
         Ok(channel::hold(&mut socket, token, conversation, self, deadline).await)
@@ -223,7 +223,7 @@ impl Life<'_> {
     /// This execution's other sessions with the container.
     async fn others(&self) -> Result<Vec<String>, StepError> {
         let late =
-            |_| Err(ErrorName::TimedOut.because("DescribeSessions was not answered in time"));
+            |_| Err(ErrorName::TimedOut.with_message("DescribeSessions was not answered in time"));
         let mut ids = timeout(END, own(self.ctx, self.ready))
             .await
             .unwrap_or_else(late)?;
@@ -283,7 +283,9 @@ pub async fn end(ctx: &Context, session_id: &str) -> Result<(), StepError> {
             error if error.has_code("DoesNotExistException") => Ok(()),
             error => Err(error),
         },
-        Err(_) => Err(ErrorName::TimedOut.because("TerminateSession was not answered in time")),
+        Err(_) => {
+            Err(ErrorName::TimedOut.with_message("TerminateSession was not answered in time"))
+        }
     }
 }
 
@@ -302,7 +304,7 @@ pub async fn own(ctx: &Context, ready: &Ready) -> Result<Vec<String>, StepError>
         .value(ready.target());
     let filter = filter
         .build()
-        .map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+        .map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
     let mut pages = ssm
         .describe_sessions()
         .state(SessionState::Active)
@@ -323,6 +325,7 @@ pub async fn own(ctx: &Context, ready: &Ready) -> Result<Vec<String>, StepError>
 
 fn random() -> Result<[u8; 16], StepError> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
     Ok(bytes)
 }

@@ -36,7 +36,7 @@ const PRESIGNED: [&str; 7] = [
 /// `Internal`, without the URL, which can hold a signature.
 pub fn stream_url(url: &str, region: &str, aws_endpoint: Option<&str>) -> Result<Uri, StepError> {
     let refuse = |why: &str| {
-        Err(ErrorName::Internal.because(format!(
+        Err(ErrorName::Internal.with_message(format!(
             "ECS gave a session whose stream {why}; nothing was sent there. Please report it"
         )))
     };
@@ -88,7 +88,7 @@ pub fn upgrade(
     time: SystemTime,
 ) -> Result<Request<()>, StepError> {
     let failed = |error: String| {
-        ErrorName::Internal.because(format!("the stream's request cannot be signed: {error}"))
+        ErrorName::Internal.with_message(format!("the stream's request cannot be signed: {error}"))
     };
     let mut request = url
         .into_client_request()

@@ -434,7 +434,7 @@ fn commands_are_quoted_and_taken_apart_as_by_the_agent() {
     for vector in file["shlex"]["quote"].as_array().unwrap() {
         keys(vector, &["argv", "command"]);
         let arguments = list(&vector["argv"]);
-        let command = shell::line(arguments.iter().map(String::as_str));
+        let command = shell::quote_all(arguments.iter().map(String::as_str));
         assert_eq!(command, vector["command"].as_str().unwrap());
         assert_eq!(split(&command).unwrap(), arguments);
     }

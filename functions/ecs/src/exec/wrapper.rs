@@ -40,7 +40,7 @@ pub fn claim(token: &str) -> String {
 /// command's syntax errors and `exit` stay its own.
 #[must_use]
 pub fn wrapped(command: &str, nonce: &str, claim: &str) -> String {
-    shell::line([
+    shell::quote_all([
         "/bin/sh", "-c", SCRIPT, "sh", nonce, claim, "/bin/sh", "-c", command,
     ])
 }
@@ -118,7 +118,7 @@ mod tests {
             "'",
             "%s\\n",
         ] {
-            let command = shell::line(["printf", "%s", text]);
+            let command = shell::quote_all(["printf", "%s", text]);
             assert_eq!(
                 run("characters", &command),
                 (text.into(), Some(End::Exited(0)))
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn what_a_document_would_replace_is_not_in_the_command() {
-        let written = shell::line(["{{ssm:password}} $$ {{{x}}}"]);
+        let written = shell::quote_all(["{{ssm:password}} $$ {{{x}}}"]);
         assert!(
             !written.contains("{{") && !written.contains("$$"),
             "{written}"
@@ -211,7 +211,7 @@ mod tests {
         fn any_arguments_come_out_as_they_went_in(
             arguments in prop::collection::vec(prop_oneof!["\\PC{0,30}", "[ '\"\\\\#\n\t${};|&*]{0,30}"], 1..6),
         ) {
-            let written = shell::line(arguments.iter().map(String::as_str));
+            let written = shell::quote_all(arguments.iter().map(String::as_str));
             prop_assert!(!written.contains("{{") && !written.contains("$$"));
             prop_assert_eq!(split(&written).unwrap(), arguments);
         }

@@ -14,7 +14,10 @@ use serde_json::json;
 use stepward::model::input::require;
 use stepward::model::permissions::{arn, literal};
 use stepward::node::{self, Status};
-use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
+    Step, StepError,
+};
 use tokio::time::Instant;
 
 /// The longest that a command may run, in seconds: Lambda's 15 minutes, less what comes before and
@@ -143,7 +146,7 @@ impl Exec {
             } else {
                 format!(". Its output ends: {tail}")
             };
-            return Err(name.because(format!("{message} ({place}){tail}")));
+            return Err(name.with_message(format!("{message} ({place}){tail}")));
         }
         let (cluster, task, container) = (cluster.clone(), task.clone(), container.clone());
         Ok(Progress::Done(Answer {
@@ -157,14 +160,23 @@ impl Exec {
 
 impl Step for Exec {
     const NAME: &'static str = "ecs-exec";
-    const RUNDECK: &'static [&'static str] = &["aws-ecs-run-command"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-ecs-run-command",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "cluster": "production",
         "task": "0123456789abcdef0123456789abcdef",
         "command": "df -h /"
     }"#,
-        r#"{
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "cluster": "production",
         "task": "0123456789abcdef0123456789abcdef",
         "container": "app",
@@ -172,6 +184,8 @@ impl Step for Exec {
         "timeout": 120,
         "fail_on_error": false
     }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -194,7 +208,7 @@ impl Step for Exec {
              answer; the message tells which.",
         ),
     ];
-    const FUNCTION: Function = Function {
+    const FUNCTION: FunctionConfig = FunctionConfig {
         timeout_seconds: 900,
         memory_mib: 512,
         local_files: false,
@@ -245,19 +259,22 @@ impl Step for Exec {
             json!({ "StringLike": { "kms:EncryptionContext:aws:ssm:TargetId": "ecs:*" } });
         Permissions::default()
             .allow(
+                "TODO",
                 &["ecs:DescribeTasks", "ecs:ExecuteCommand"],
                 task_arns(&self.cluster, &task),
             )
             .allow(
+                "TODO",
                 &["ssm:TerminateSession", "ssmmessages:OpenDataChannel"],
                 [arn("ssm", "session/ecs-execute-command-*")],
             )
             .allow_if(
                 for_sessions,
+                "TODO",
                 &["kms:GenerateDataKey"],
                 [arn("kms", "key/*")],
             )
-            .allow(&["ssm:DescribeSessions"], ["*"])
+            .allow("TODO", &["ssm:DescribeSessions"], ["*"])
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Answer>, StepError> {
@@ -320,7 +337,7 @@ mod tests {
     use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
     use aws_smithy_types::body::SdkBody;
     use aws_smithy_types::error::ErrorMetadata;
-    use stepward::model::permissions::Place;
+    use stepward::model::permissions::ArnScope;
     use stepward::testing;
     use stepward_testkit::ecs_agent::{CLUSTER, CONTAINER, EcsAgent, Mishap, OWNER, TASK, Weather};
     use stepward_testkit::proof::prove;
@@ -1071,7 +1088,7 @@ mod tests {
 
     #[test]
     fn the_session_can_speak_to_this_task_only() {
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),

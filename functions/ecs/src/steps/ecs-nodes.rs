@@ -12,11 +12,14 @@ use aws_sdk_ecs::types::{DesiredStatus, Task, TaskField};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stepward::model::input::{List, require};
+use stepward::model::input::{StringList, require};
 use stepward::model::permissions::literal;
 use stepward::node::Node;
-use stepward::runtime::node_source::{self, Found, Tally};
-use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
+use stepward::runtime::node_source::{self, Found, NodeCounter};
+use stepward::{
+    Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
+    Step, StepError,
+};
 
 /// Clusters of one Region that are listed at once: ECS lets an account make 20 such calls a second.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html>
@@ -45,22 +48,22 @@ pub struct Nodes {
     /// Regions to look into: `all` for every one that the account's record allows. The step's own
     /// when absent.
     #[serde(default)]
-    regions: List,
+    regions: StringList,
     /// Names or ARNs of the clusters to look into. All of them when absent.
     #[serde(default)]
-    clusters: List,
+    clusters: StringList,
     /// What `services`, `task_definitions`, `containers` and `tags` do, of those that are given.
     #[serde(default)]
     behavior: Behavior,
     /// Names of services.
     #[serde(default)]
-    services: List,
+    services: StringList,
     /// Task definitions: families, as in `web`, or one revision of them, as in `web:7`.
     #[serde(default)]
-    task_definitions: List,
+    task_definitions: StringList,
     /// Names of containers.
     #[serde(default)]
-    containers: List,
+    containers: StringList,
     /// Tags of tasks, key and exact value.
     #[serde(default)]
     tags: BTreeMap<String, String>,
@@ -131,7 +134,7 @@ impl Nodes {
 struct Look<'a> {
     ctx: &'a Context,
     step: &'a Nodes,
-    tally: &'a Tally,
+    tally: &'a NodeCounter,
     /// The clusters that there are, among those asked for.
     found: Mutex<BTreeSet<String>>,
 }
@@ -226,7 +229,7 @@ impl Look<'_> {
         wanted
             .map(|container| {
                 let mut node = node(task, container);
-                node_source::place(self.ctx, "ecs", region, &mut node);
+                node_source::set_location(self.ctx, "ecs", region, &mut node);
                 node
             })
             .collect()
@@ -251,7 +254,7 @@ impl Look<'_> {
             missing.join(", ")
         );
         if found.failures.is_empty() {
-            return Err(ErrorName::NotFound.because(message));
+            return Err(ErrorName::NotFound.with_message(message));
         }
         self.ctx.log(message);
         Ok(())
@@ -260,11 +263,23 @@ impl Look<'_> {
 
 impl Step for Nodes {
     const NAME: &'static str = "ecs-nodes";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] = &[
-        "{}",
-        r#"{ "regions": "all", "clusters": ["production"], "services": ["web"], "tags": { "team": "shop" } }"#,
-        r#"{ "behavior": "exclude", "task_definitions": ["batch"], "containers": ["log-router", "envoy"] }"#,
+    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: "{}",
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "regions": "all", "clusters": ["production"], "services": ["web"], "tags": { "team": "shop" } }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "behavior": "exclude", "task_definitions": ["batch"], "containers": ["log-router", "envoy"] }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -285,7 +300,7 @@ impl Step for Nodes {
         ),
         (ErrorName::TimedOut, "No Region answered in time."),
     ];
-    const FUNCTION: Function = node_source::FUNCTION;
+    const FUNCTION: FunctionConfig = node_source::FUNCTION;
     type Output = Found;
 
     fn validate(&self) -> Result<(), StepError> {
@@ -313,20 +328,19 @@ impl Step for Nodes {
             .flat_map(|name| [format!("task/{name}/*"), format!("cluster/{name}")])
             .collect();
         let permissions = Permissions::default()
-            .allow_on_all(
-                &["ecs:ListTasks"],
+            .allow_on_all("TODO", &["ecs:ListTasks"],
                 "AWS narrows this action to container instances, and checks a list of a whole cluster against `*`.",
             )
-            .allow(&["ecs:DescribeTasks"], self.arns(&tasks));
+            .allow("TODO", &["ecs:DescribeTasks"], self.arns(&tasks));
         if list.is_empty() {
             permissions
         } else {
-            permissions.allow(list, ["*"])
+            permissions.allow("TODO", list, ["*"])
         }
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Found>, StepError> {
-        let regions = node_source::regions(ctx, &self.regions)?;
+        let regions = node_source::resolve_regions(ctx, &self.regions)?;
         for cluster in self.clusters.iter() {
             let is_ours = home(cluster).is_none_or(|(region, account)| {
                 account == ctx.place.account_id && regions.iter().any(|one| one == region)
@@ -338,14 +352,16 @@ impl Step for Nodes {
                 )
             })?;
         }
-        let tally = Tally::default();
+        let tally = NodeCounter::default();
         let look = Look {
             ctx,
             step: self,
             tally: &tally,
             found: Mutex::default(),
         };
-        let found = node_source::find(ctx, &regions, |region| look.nodes(region), &tally).await?;
+        let found =
+            node_source::find_in_regions(ctx, &regions, |region| look.nodes(region), &tally)
+                .await?;
         look.check(&found)?;
         Ok(Progress::Done(found))
     }
@@ -359,7 +375,7 @@ mod tests {
     use aws_smithy_http_client::test_util::infallible_client_fn;
     use aws_smithy_types::body::SdkBody;
     use serde_json::{Value, json};
-    use stepward::model::permissions::Place;
+    use stepward::model::permissions::ArnScope;
     use stepward::testing::{self, done};
     use stepward_testkit::proof::prove;
 
@@ -633,7 +649,7 @@ mod tests {
     #[tokio::test]
     async fn invalid_parameters_are_refused_before_any_call() {
         for example in Nodes::EXAMPLES {
-            serde_json::from_str::<Nodes>(example)
+            serde_json::from_str::<Nodes>(example.parameters)
                 .unwrap()
                 .validate()
                 .unwrap();
@@ -749,7 +765,7 @@ mod tests {
 
     #[test]
     fn the_session_can_describe_tasks_of_these_clusters_and_regions_only() {
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),

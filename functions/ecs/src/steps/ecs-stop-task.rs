@@ -13,7 +13,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::input::require;
 use stepward::model::permissions::literal;
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// Between two looks at the task, at first. Most stop within the 30 seconds that containers have by
 /// default.
@@ -91,7 +93,7 @@ impl StopTask {
             .into_iter()
             .next()
             .ok_or_else(|| {
-                ErrorName::NotFound.because(format!(
+                ErrorName::NotFound.with_message(format!(
                     "cluster {} has no task {}; ECS forgets a task about an hour after it stopped",
                     name_of(&self.cluster),
                     name_of(&self.task)
@@ -120,12 +122,16 @@ impl StopTask {
 
 impl Step for StopTask {
     const NAME: &'static str = "ecs-stop-task";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] = &[r#"{
+    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const EXAMPLES: &'static [Example] = &[Example {
+        title: "TODO",
+        parameters: r#"{
         "cluster": "production",
         "task": "0123456789abcdef0123456789abcdef",
         "reason": "stuck since the deployment of 31 January"
-    }"#];
+    }"#,
+        output: "null",
+    }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
@@ -158,6 +164,7 @@ impl Step for StopTask {
     fn permissions(&self) -> Permissions {
         let task = literal(name_of(&self.task));
         Permissions::default().allow(
+            "TODO",
             &["ecs:DescribeTasks", "ecs:StopTask"],
             task_arns(&self.cluster, &task),
         )
@@ -172,7 +179,7 @@ impl Step for StopTask {
         check_place(&ctx.place, "task", &self.task)?;
         let (ecs, wait) = (
             ctx.client(Client::new),
-            Resume::patience(resume.as_ref(), POLL),
+            Resume::poll_interval(resume.as_ref(), POLL),
         );
         let mut task = self.look(&ecs).await?;
         let id = name_of(&self.task);
@@ -223,7 +230,7 @@ mod tests {
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
-    use stepward::model::permissions::Place;
+    use stepward::model::permissions::ArnScope;
     use stepward::testing;
     use stepward_testkit::proof::prove;
 
@@ -540,7 +547,7 @@ mod tests {
 
     #[test]
     fn the_session_can_stop_this_task_only() {
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),

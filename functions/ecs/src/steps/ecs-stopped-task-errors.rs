@@ -14,7 +14,9 @@ use aws_sdk_ecs::types::{Container, DesiredStatus, Task, TaskStopCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::input::require;
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// Tasks that one `DescribeTasks` takes.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html> (`tasks`)
@@ -90,7 +92,7 @@ impl StoppedTaskErrors {
     fn since(&self) -> Result<Option<DateTime>, StepError> {
         let parse = |text: &String| DateTime::from_str(text, DateTimeFormat::DateTimeWithOffset);
         self.since.as_ref().map(parse).transpose().map_err(|error| {
-            ErrorName::InvalidInput.because(format!(
+            ErrorName::InvalidInput.with_message(format!(
                 "since is not a time, as in 2026-01-31T03:00:00Z: {error}"
             ))
         })
@@ -280,10 +282,21 @@ fn line(task: &FailedTask) -> String {
 
 impl Step for StoppedTaskErrors {
     const NAME: &'static str = "ecs-stopped-task-errors";
-    const RUNDECK: &'static [&'static str] = &["aws-ecs-stopped-tasks"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "cluster": "production" }"#,
-        r#"{ "cluster": "production", "service": "web", "since": "2026-01-31T03:00:00Z" }"#,
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-ecs-stopped-tasks",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "cluster": "production" }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "cluster": "production", "service": "web", "since": "2026-01-31T03:00:00Z" }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -313,12 +326,11 @@ impl Step for StoppedTaskErrors {
         // condition key ecs:cluster would have to hold a parameter, which the customer's role
         // cannot know.
         Permissions::default()
-            .allow_on_all(
-                &["ecs:ListTasks"],
+            .allow_on_all("TODO", &["ecs:ListTasks"],
                 "AWS narrows this action to container instances, and checks a list of a whole cluster against `*`.",
             )
-            .allow(&["ecs:DescribeTasks"], task_arns(&self.cluster, "*"))
-            .allow(&["ecs:DescribeTaskDefinition"], ["*"])
+            .allow("TODO", &["ecs:DescribeTasks"], task_arns(&self.cluster, "*"))
+            .allow("TODO", &["ecs:DescribeTaskDefinition"], ["*"])
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Failures>, StepError> {
@@ -364,7 +376,7 @@ mod tests {
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
-    use stepward::model::permissions::Place;
+    use stepward::model::permissions::ArnScope;
     use stepward::testing;
     use stepward_testkit::proof::prove;
 
@@ -895,7 +907,7 @@ mod tests {
 
     #[test]
     fn the_session_can_describe_tasks_of_this_cluster_only() {
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),

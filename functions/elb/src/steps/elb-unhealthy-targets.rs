@@ -8,7 +8,9 @@ use aws_sdk_elasticloadbalancingv2::types::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// Targets that an error names, so that it stays readable. The log has them all.
 const NAMED: usize = 20;
@@ -116,10 +118,21 @@ impl Unhealthy {
 
 impl Step for UnhealthyTargets {
     const NAME: &'static str = "elb-unhealthy-targets";
-    const RUNDECK: &'static [&'static str] = &["aws-target-elb"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "load_balancer": "shop" }"#,
-        r#"{ "load_balancer": "shop", "fail_if_unhealthy": true }"#,
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-target-elb",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "load_balancer": "shop" }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "load_balancer": "shop", "fail_if_unhealthy": true }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -143,7 +156,7 @@ impl Step for UnhealthyTargets {
             "elasticloadbalancing:DescribeTargetGroups",
             "elasticloadbalancing:DescribeTargetHealth",
         ];
-        Permissions::default().allow(&look, ["*"])
+        Permissions::default().allow("TODO", &look, ["*"])
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Health>, StepError> {
@@ -189,7 +202,7 @@ impl Step for UnhealthyTargets {
             health.unhealthy.len()
         ));
         if self.fail_if_unhealthy && !health.unhealthy.is_empty() {
-            return Err(ErrorName::StepFailed.because(failure(&health)));
+            return Err(ErrorName::StepFailed.with_message(failure(&health)));
         }
         Ok(Progress::Done(health))
     }

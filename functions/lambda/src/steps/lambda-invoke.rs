@@ -11,8 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use stepward::model::input::require;
-use stepward::model::permissions::{Place, arn, literal};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::model::permissions::{ArnScope, arn, literal};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// How long an answer is waited for. The step's own function ends after 60 seconds, starting up
 /// included.
@@ -153,7 +155,7 @@ impl<'a> Function<'a> {
         }
     }
 
-    fn is_in(&self, place: &Place) -> bool {
+    fn is_in(&self, place: &ArnScope) -> bool {
         let same = |said: Option<&str>, is: &str| said.is_none_or(|said| said == is);
         same(self.partition, &place.partition)
             && same(self.region, &place.region)
@@ -182,10 +184,18 @@ impl Invoke {
 
 impl Step for Invoke {
     const NAME: &'static str = "lambda-invoke";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "function_name": "rotate-logs", "payload": { "days": 7 } }"#,
-        r#"{ "function_name": "rotate-logs", "qualifier": "live", "invocation_type": "Event" }"#,
+    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "function_name": "rotate-logs", "payload": { "days": 7 } }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "function_name": "rotate-logs", "qualifier": "live", "invocation_type": "Event" }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -274,7 +284,7 @@ impl Step for Invoke {
             .map(|qualifier| format!(":{}", literal(qualifier)))
             .unwrap_or_default();
         let function = arn("lambda", &format!("function:{}{qualifier}", literal(name)));
-        Permissions::default().allow(&["lambda:InvokeFunction"], [function])
+        Permissions::default().allow("TODO", &["lambda:InvokeFunction"], [function])
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Invoked>, StepError> {
@@ -282,7 +292,7 @@ impl Step for Invoke {
             .function()
             .filter(|function| function.is_in(&ctx.place))
             .ok_or_else(|| {
-                ErrorName::InvalidInput.because(format!(
+                ErrorName::InvalidInput.with_message(format!(
                 "function_name is an ARN of another place than the step works in: account {} in {}",
                 ctx.place.account_id, ctx.place.region
             ))
@@ -324,7 +334,9 @@ impl Step for Invoke {
             error
         })?;
         if let Some(failure) = answer.failure() {
-            return Err(ErrorName::StepFailed.because(format!("function {name} failed: {failure}")));
+            return Err(
+                ErrorName::StepFailed.with_message(format!("function {name} failed: {failure}"))
+            );
         }
         match self.invocation_type {
             Invocation::Request => ctx.log(format_args!("Function {name} ran")),
@@ -648,7 +660,7 @@ mod tests {
 
     #[test]
     fn the_session_can_invoke_this_function_only_and_in_its_own_account() {
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),

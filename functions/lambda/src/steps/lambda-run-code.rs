@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use stepward::model::input::require;
 use stepward::model::permissions::{arn, literal};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError, settings};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+    settings,
+};
 
 /// Between two looks at a new function, which takes a few seconds.
 const POLL: Duration = Duration::from_secs(2);
@@ -134,7 +137,7 @@ impl RunCode {
         let own = OwnFunction::of(ctx, self.delete_after);
         let handler = self
             .handler()
-            .ok_or_else(|| ErrorName::InvalidInput.because("handler is no handler"))?;
+            .ok_or_else(|| ErrorName::InvalidInput.with_message("handler is no handler"))?;
         let about = format!(
             "Stepward: runs once for execution {} and is deleted then",
             ctx.execution.id
@@ -180,7 +183,11 @@ impl RunCode {
         // of a function that is gone that it was there. A step never waits so long in its own
         // process.
         let progress = format!("function {} is being created", own.name);
-        Progress::pending(&Phase::Invoke { attempt: 1 }, settings::linger(), progress)
+        Progress::pending(
+            &Phase::Invoke { attempt: 1 },
+            settings::inline_wait(),
+            progress,
+        )
     }
 
     async fn invoke(&self, ctx: &Context, attempt: u32) -> Result<Progress<Ran>, StepError> {
@@ -192,7 +199,7 @@ impl RunCode {
                 return Progress::pending(&Phase::Invoke { attempt }, POLL, progress);
             }
             Claim::Never(why) => return Err(own.failed(ctx, why).await),
-            Claim::Gone(why) => return Err(ErrorName::StepFailed.because(why)),
+            Claim::Gone(why) => return Err(ErrorName::StepFailed.with_message(why)),
         }
         let payload = self
             .payload
@@ -250,15 +257,24 @@ impl RunCode {
 
 impl Step for RunCode {
     const NAME: &'static str = "lambda-run-code";
-    const RUNDECK: &'static [&'static str] = &["aws-lambda-custom-code-execution"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-lambda-custom-code-execution",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "execution_role_arn": "arn:aws:iam::222222222222:role/run-code",
         "runtime": "Python",
         "code": "def lambda_handler(event, context):\n    return event['days'] + 1\n",
         "payload": { "days": 7 }
     }"#,
-        r#"{
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "execution_role_arn": "arn:aws:iam::222222222222:role/run-code",
         "runtime": "Node.js",
         "code": "export const clean = async (event) => ({ cleaned: 3 })",
@@ -268,6 +284,8 @@ impl Step for RunCode {
         "tags": { "team": "operations" },
         "delete_after": false
     }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -321,6 +339,7 @@ impl Step for RunCode {
             json!({ "StringEquals": { "iam:PassedToService": "lambda.amazonaws.com" } });
         Permissions::default()
             .allow(
+                "TODO",
                 &[
                     "lambda:CreateFunction",
                     "lambda:TagResource",
@@ -334,6 +353,7 @@ impl Step for RunCode {
             )
             .allow_if(
                 to_lambda,
+                "TODO",
                 &["iam:PassRole"],
                 [format!("arn:$partition:iam::$account:role/{role}")],
             )
@@ -382,7 +402,7 @@ mod tests {
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::base64;
     use aws_smithy_types::error::ErrorMetadata;
-    use stepward::model::permissions::Place;
+    use stepward::model::permissions::ArnScope;
     use stepward::testing::{self, done};
     use stepward_testkit::proof::prove;
 
@@ -544,7 +564,7 @@ mod tests {
         assert_eq!(
             (retry_after, progress),
             (
-                settings::linger(),
+                settings::inline_wait(),
                 format!("function {} is being created", name())
             )
         );
@@ -703,7 +723,10 @@ mod tests {
         let (state, retry_after, _) = pending(step(params()).run(&ctx, None).await.unwrap());
         assert_eq!(
             (&state, retry_after),
-            (&json!({ "invoke": { "attempt": 1 } }), settings::linger())
+            (
+                &json!({ "invoke": { "attempt": 1 } }),
+                settings::inline_wait()
+            )
         );
         assert!(done(step(params()).run(&ctx, Some(resume(&state))).await).function_was_deleted);
         assert_eq!([&exists, &run, &delete].map(Rule::num_calls), [1, 1, 1]);
@@ -995,7 +1018,7 @@ mod tests {
 
     #[test]
     fn the_session_can_pass_this_role_only_and_only_to_lambda() {
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),

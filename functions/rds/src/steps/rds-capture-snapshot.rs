@@ -11,7 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::input::require;
 use stepward::model::permissions::{arn, literal};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// The tag that tells whose snapshot it is. RDS has no client tokens for snapshots.
 const TOKEN: &str = "stepward:token";
@@ -115,7 +117,7 @@ impl Capture {
     }
 
     fn taken(&self) -> StepError {
-        ErrorName::Conflict.because(format!(
+        ErrorName::Conflict.with_message(format!(
             "a snapshot {} exists already, maybe of another instance, and nothing shows that this execution has made \
              it; choose another snapshot_name, with the date in it say",
             self.snapshot_name
@@ -218,7 +220,7 @@ impl Capture {
             .db_cluster_identifier()
             .filter(|cluster| !cluster.is_empty())
         {
-            return Err(ErrorName::Conflict.because(format!(
+            return Err(ErrorName::Conflict.with_message(format!(
                 "{name} belongs to the cluster {cluster}, and RDS takes snapshots of the cluster only: take a DB \
                  cluster snapshot of {cluster} instead"
             )));
@@ -228,12 +230,12 @@ impl Capture {
             status if matches!(status.as_str(), "available" | "storage-initialization" | "storage-optimization") => {
                 Ok(None)
             }
-            status if status == "stopped" => Err(ErrorName::Conflict.because(format!(
+            status if status == "stopped" => Err(ErrorName::Conflict.with_message(format!(
                 "{name} is stopped, and RDS takes no snapshot of it: start it with rds-start-instance"
             ))),
             status => match trouble(&status) {
                 Some(trouble) => Err(ErrorName::Conflict
-                    .because(format!("{name} is {status}, and RDS takes no snapshot of it: {trouble}"))),
+                    .with_message(format!("{name} is {status}, and RDS takes no snapshot of it: {trouble}"))),
                 None => Ok(Some(status)),
             },
         }
@@ -264,7 +266,7 @@ impl Capture {
             }
             // The end states of RDS's own waiter for snapshots.
             ended @ ("deleted" | "deleting" | "failed" | "incompatible-parameters" | "incompatible-restore") => {
-                Err(ErrorName::StepFailed.because(format!(
+                Err(ErrorName::StepFailed.with_message(format!(
                     "snapshot {name} of {instance} is {ended} and no backup; the instance's events (rds-status) may \
                      tell why; delete what is left of it and run this again"
                 )))
@@ -280,10 +282,18 @@ impl Capture {
 
 impl Step for Capture {
     const NAME: &'static str = "rds-capture-snapshot";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "instance": "orders", "snapshot_name": "orders-before-release-42" }"#,
-        r#"{ "instance": "orders", "snapshot_name": "orders-2026-01-31", "tags": { "keep-until": "2027-01-31" } }"#,
+    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "instance": "orders", "snapshot_name": "orders-before-release-42" }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "instance": "orders", "snapshot_name": "orders-2026-01-31", "tags": { "keep-until": "2027-01-31" } }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -344,9 +354,13 @@ impl Step for Capture {
         let snapshot = arn("rds", &format!("snapshot:{}", literal(&self.snapshot_name)));
         let both = [instance.clone(), snapshot.clone()];
         Permissions::default()
-            .allow(&["rds:DescribeDBInstances"], [instance])
-            .allow(&["rds:CreateDBSnapshot", "rds:DescribeDBSnapshots"], both)
-            .allow(&["rds:AddTagsToResource"], [snapshot])
+            .allow("TODO", &["rds:DescribeDBInstances"], [instance])
+            .allow(
+                "TODO",
+                &["rds:CreateDBSnapshot", "rds:DescribeDBSnapshots"],
+                both,
+            )
+            .allow("TODO", &["rds:AddTagsToResource"], [snapshot])
     }
 
     async fn run(
@@ -355,7 +369,7 @@ impl Step for Capture {
         resume: Option<Resume>,
     ) -> Result<Progress<Captured>, StepError> {
         let rds = ctx.client(Client::new);
-        let wait = Resume::patience(resume.as_ref(), POLL);
+        let wait = Resume::poll_interval(resume.as_ref(), POLL);
         let Watch { begun, refused } = match resume {
             Some(resume) => resume.state()?,
             None => Watch {
@@ -370,7 +384,7 @@ impl Step for Capture {
                 Self::ours(ctx, snapshot).ok_or_else(|| self.taken())?,
                 wait,
             ),
-            None if begun => Err(ErrorName::StepFailed.because(format!(
+            None if begun => Err(ErrorName::StepFailed.with_message(format!(
                 "snapshot {} of {} is gone: somebody has deleted it",
                 self.snapshot_name, self.instance
             ))),

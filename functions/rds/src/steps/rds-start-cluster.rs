@@ -6,7 +6,9 @@ use crate::error::rds_error;
 use crate::{AVAILABLE, Changed, Database, Identifier, LONGEST, bring};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// Start a stopped database cluster and finish once it and all of its instances are available.
 ///
@@ -34,8 +36,12 @@ pub struct Start {
 
 impl Step for Start {
     const NAME: &'static str = "rds-start-cluster";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] = &[r#"{ "cluster": "orders" }"#];
+    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const EXAMPLES: &'static [Example] = &[Example {
+        title: "TODO",
+        parameters: r#"{ "cluster": "orders" }"#,
+        output: "null",
+    }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,

@@ -9,7 +9,9 @@ use aws_sdk_rds::types::{DbInstance, Event, SourceType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::permissions::{arn, literal};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// How far back events are shown, in minutes.
 const EVENTS_MINUTES: i32 = 60;
@@ -104,10 +106,21 @@ struct Happened {
 
 impl Step for Look {
     const NAME: &'static str = "rds-status";
-    const RUNDECK: &'static [&'static str] = &["aws-rds-status"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "instance": "orders" }"#,
-        r#"{ "instance": "orders", "fail_unless_available": true }"#,
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-rds-status",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "instance": "orders" }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "instance": "orders", "fail_unless_available": true }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -128,10 +141,11 @@ impl Step for Look {
     fn permissions(&self) -> Permissions {
         Permissions::default()
             .allow(
+                "TODO",
                 &["rds:DescribeDBInstances"],
                 [arn("rds", &format!("db:{}", literal(&self.instance)))],
             )
-            .allow(&["rds:DescribeEvents"], ["*"])
+            .allow("TODO", &["rds:DescribeEvents"], ["*"])
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Shown>, StepError> {
@@ -164,7 +178,7 @@ impl Step for Look {
             // The log of a step that fails is not in its answer: the words that imported jobs look
             // for are here, too.
             let message = format!("{name} instance status is: {status}; not available: {advice}");
-            return Err(ErrorName::StepFailed.because(message));
+            return Err(ErrorName::StepFailed.with_message(message));
         }
         Ok(Progress::Done(Shown {
             instance: name.to_owned(),

@@ -6,7 +6,9 @@ use crate::error::rds_error;
 use crate::{Changed, Database, Identifier, LONGEST, STOPPED, bring};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// Stop a database cluster and finish once it and all of its instances are stopped.
 ///
@@ -36,8 +38,12 @@ pub struct Stop {
 
 impl Step for Stop {
     const NAME: &'static str = "rds-stop-cluster";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] = &[r#"{ "cluster": "orders" }"#];
+    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const EXAMPLES: &'static [Example] = &[Example {
+        title: "TODO",
+        parameters: r#"{ "cluster": "orders" }"#,
+        output: "null",
+    }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,

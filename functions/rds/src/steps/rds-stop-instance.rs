@@ -6,7 +6,9 @@ use crate::error::rds_error;
 use crate::{Changed, Database, Identifier, LONGEST, STOPPED, bring};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 
 /// Stop an RDS instance and finish once it is stopped.
 ///
@@ -37,8 +39,12 @@ pub struct Stop {
 
 impl Step for Stop {
     const NAME: &'static str = "rds-stop-instance";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] = &[r#"{ "instance": "orders" }"#];
+    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const EXAMPLES: &'static [Example] = &[Example {
+        title: "TODO",
+        parameters: r#"{ "instance": "orders" }"#,
+        output: "null",
+    }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,

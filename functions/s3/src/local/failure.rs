@@ -84,7 +84,7 @@ pub(crate) fn failed(action: &str, path: &str, error: &io::Error) -> StepError {
         ),
         _ => (ErrorName::StepFailed, error.to_string()),
     };
-    name.because(format!("could not {action} {place}: {why}"))
+    name.with_message(format!("could not {action} {place}: {why}"))
 }
 
 #[cfg(test)]

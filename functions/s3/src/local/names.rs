@@ -33,13 +33,13 @@ impl Root {
         let clean =
             lexical(path).and_then(|clean| Some(clean.strip_prefix(above.as_slice())?.join("/")));
         let clean = clean.ok_or_else(|| {
-            ErrorName::InvalidInput.because(format!(
+            ErrorName::InvalidInput.with_message(format!(
                 "{parameter} {path:?} leaves the local root {root}; stay below it"
             ))
         })?;
         match self.unfit(&clean) {
             Some(why) => Err(ErrorName::InvalidInput
-                .because(format!("{parameter} {path:?} cannot be used: {why}"))),
+                .with_message(format!("{parameter} {path:?} cannot be used: {why}"))),
             None => Ok(clean),
         }
     }
@@ -58,7 +58,7 @@ impl Root {
         };
         let because = |why| {
             ErrorName::InvalidInput
-                .because(format!("key {key:?} cannot be the name of a file: {why}"))
+                .with_message(format!("key {key:?} cannot be the name of a file: {why}"))
         };
         odd.map_or(Ok(()), |why| Err(because(why)))
     }

@@ -63,7 +63,7 @@ impl Root {
     /// `InvalidInput` when it has none, or it cannot be opened.
     pub fn open() -> Result<Arc<Self>, StepError> {
         let path = settings::local_root().ok_or_else(|| {
-            ErrorName::InvalidInput.because(
+            ErrorName::InvalidInput.with_message(
                 "this deployment has no local root: give infra/template.yaml a file system (FileSystemAccessPointArn, \
                  VpcSubnetIds, VpcSecurityGroupIds), or use s3:// on both sides",
             )
@@ -77,7 +77,7 @@ impl Root {
     /// `InvalidInput` when it cannot be opened.
     pub fn at(path: &Path) -> Result<Arc<Self>, StepError> {
         let unusable = |why: &str| {
-            ErrorName::InvalidInput.because(format!(
+            ErrorName::InvalidInput.with_message(format!(
                 "the local root {} cannot be used: {why}; look at the parameters FileSystemAccessPointArn \
                  and FileSystemMountPath of infra/template.yaml",
                 path.display()
@@ -141,7 +141,7 @@ impl Root {
         } else {
             "a device, a pipe or a socket"
         };
-        Err(ErrorName::Conflict.because(format!(
+        Err(ErrorName::Conflict.with_message(format!(
             "{path:?} below the local root is {what}, not a file to read"
         )))
     }

@@ -106,7 +106,7 @@ impl Scratch {
             };
             ignoring(ErrorKind::NotFound, done).map_err(|error| failed("make", &path, &error))?;
         }
-        Err(ErrorName::Conflict.because(format!(
+        Err(ErrorName::Conflict.with_message(format!(
             "{path:?} below the local root is taken away again and again"
         )))
     }
@@ -241,7 +241,7 @@ fn plain(name: &str) -> Result<&str, StepError> {
         Ok(name)
     } else {
         Err(ErrorName::Internal
-            .because(format!("{name:?} cannot be the name of an unfinished file")))
+            .with_message(format!("{name:?} cannot be the name of an unfinished file")))
     }
 }
 

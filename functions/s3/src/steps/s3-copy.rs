@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::merged::Merged;
 use stepward::{
-    Context, ErrorName, Function, Peer, Permissions, Progress, Resume, Step, StepError,
+    Context, ErrorName, Example, FunctionConfig, Peer, Permissions, Progress, Resume,
+    RundeckPlugin, Step, StepError,
 };
 
 /// Copy objects and files to S3, from S3 or within it, as `aws s3 cp` does.
@@ -86,15 +87,34 @@ impl S3Copy {
 
 impl Step for S3Copy {
     const NAME: &'static str = "s3-copy";
-    const RUNDECK: &'static [&'static str] = &["aws-cli-s3-cp-step"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "source": "reports/today.csv", "destination": "s3://stepward-data-222222222222/reports/" }"#,
-        r#"{ "source": "s3://stepward-data-222222222222/reports", "destination": "reports", "recursive": true,
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-cli-s3-cp-step",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "source": "reports/today.csv", "destination": "s3://stepward-data-222222222222/reports/" }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "source": "s3://stepward-data-222222222222/reports", "destination": "reports", "recursive": true,
             "filters": [{ "exclude": "*" }, { "include": "*.csv" }] }"#,
-        r#"{ "source": "s3://stepward-data-333333333333/reports", "source_account": "archive",
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "source": "s3://stepward-data-333333333333/reports", "source_account": "archive",
             "destination": "s3://stepward-data-222222222222/reports", "recursive": true }"#,
-        r#"{ "source": "s3://stepward-data-222222222222/reports/today.csv",
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "source": "s3://stepward-data-222222222222/reports/today.csv",
             "destination": "s3://stepward-data-222222222222/latest.csv", "storage_class": "STANDARD_IA" }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -119,7 +139,7 @@ impl Step for S3Copy {
         ),
     ];
     const TIMEOUT: Duration = task::TIMEOUT;
-    const FUNCTION: Function = Function::TRANSFER;
+    const FUNCTION: FunctionConfig = FunctionConfig::TRANSFER;
     type Output = Done;
 
     fn validate(&self) -> Result<(), StepError> {

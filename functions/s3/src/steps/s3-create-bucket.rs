@@ -16,7 +16,8 @@ use stepward::model::input::require;
 use stepward::model::permissions::{literal, s3_arn};
 use stepward::model::s3_error::s3_error;
 use stepward::{
-    AwsError, Context, ErrorName, Peer, Permissions, Progress, Resume, Step, StepError,
+    AwsError, Context, ErrorName, Example, Peer, Permissions, Progress, Resume, RundeckPlugin,
+    Step, StepError,
 };
 
 /// How often a new bucket is given a setting while S3 does not know the bucket everywhere yet.
@@ -179,7 +180,7 @@ async fn make(s3: &Client, name: &str, region: &str) -> Result<bool, StepError> 
 }
 
 fn elsewhere(name: &str, at: &str, region: &str) -> StepError {
-    ErrorName::Conflict.because(format!(
+    ErrorName::Conflict.with_message(format!(
         "the account has a bucket {name} in {at}, not in {region}, and a name is used once; use that Region or another \
          name"
     ))
@@ -200,7 +201,7 @@ async fn protect(s3: &Client, name: &str, owner: &str) -> Result<(), StepError> 
         .public_access_block_configuration(blocked);
     let block = block.expected_bucket_owner(owner);
     settled(|| block.clone().send()).await?;
-    let sse = sse().map_err(|error| ErrorName::Internal.because(error.to_string()))?;
+    let sse = sse().map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
     let encrypt = s3
         .put_bucket_encryption()
         .bucket(name)
@@ -262,10 +263,17 @@ async fn undo(s3: &Client, name: &str, owner: &str, mut error: StepError) -> Ste
 
 impl Step for CreateBucket {
     const NAME: &'static str = "s3-create-bucket";
-    const RUNDECK: &'static [&'static str] = &["aws-cli-s3-mb-step"];
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-cli-s3-mb-step",
+        fields: &[],
+    }];
     // None has a Region: that would be a second place, for which the same account's role needs the
     // same once more.
-    const EXAMPLES: &'static [&'static str] = &[r#"{ "uri": "s3://acme-reports-222222222222" }"#];
+    const EXAMPLES: &'static [Example] = &[Example {
+        title: "TODO",
+        parameters: r#"{ "uri": "s3://acme-reports-222222222222" }"#,
+        output: "null",
+    }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[(
         ErrorName::Conflict,
         "Another account has the name, the account has it in another Region, or it is being created or deleted now.",
@@ -289,8 +297,8 @@ impl Step for CreateBucket {
         ];
         let bucket = self.bucket().unwrap_or_default();
         Permissions::default()
-            .allow(&["s3:ListAllMyBuckets"], ["*"])
-            .allow(&actions, [s3_arn(&literal(&bucket))])
+            .allow("TODO", &["s3:ListAllMyBuckets"], ["*"])
+            .allow("TODO", &actions, [s3_arn(&literal(&bucket))])
     }
 
     fn peer(&self) -> Option<Peer> {

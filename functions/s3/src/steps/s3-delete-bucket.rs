@@ -12,7 +12,10 @@ use serde::{Deserialize, Serialize};
 use stepward::model::input::require;
 use stepward::model::permissions::{literal, s3_arn};
 use stepward::model::s3_error::s3_error;
-use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
+    Step, StepError,
+};
 
 /// How often the bucket is gone through: what was refused once gets a second chance, and what was
 /// written meanwhile is found.
@@ -180,7 +183,7 @@ fn done(Contents { ctx, bucket, .. }: &Contents<'_>, removal: &Removal) -> Progr
 }
 
 fn not_empty(bucket: &str) -> StepError {
-    ErrorName::Conflict.because(format!(
+    ErrorName::Conflict.with_message(format!(
         "bucket {bucket} is not empty, and nothing was deleted: empty it, old versions and delete markers too, or set \
          force"
     ))
@@ -197,7 +200,7 @@ fn left(
     }: &Removal,
 ) -> StepError {
     if *refused == 0 {
-        return ErrorName::Conflict.because(format!(
+        return ErrorName::Conflict.with_message(format!(
             "bucket {bucket} was emptied ({versions} versions removed) and is not empty: something writes into it; \
              stop that, and run it again"
         ));
@@ -207,7 +210,7 @@ fn left(
     } else {
         ""
     };
-    ErrorName::StepFailed.because(format!(
+    ErrorName::StepFailed.with_message(format!(
         "bucket {bucket} is left with {refused} versions that S3 refused to delete: {}{more}; {versions} were deleted. \
          Where Object Lock keeps them, wait until it ends; where a policy does, change it; then run it again",
         named.join(", ")
@@ -216,10 +219,21 @@ fn left(
 
 impl Step for DeleteBucket {
     const NAME: &'static str = "s3-delete-bucket";
-    const RUNDECK: &'static [&'static str] = &["aws-cli-s3-rb-step"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "uri": "s3://acme-reports-222222222222" }"#,
-        r#"{ "uri": "s3://acme-reports-222222222222", "force": true }"#,
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-cli-s3-rb-step",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "uri": "s3://acme-reports-222222222222" }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "uri": "s3://acme-reports-222222222222", "force": true }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (ErrorName::NotFound, "There is no such bucket."),
@@ -237,9 +251,9 @@ impl Step for DeleteBucket {
         ),
     ];
     const TIMEOUT: Duration = Duration::from_hours(24);
-    const FUNCTION: Function = Function {
+    const FUNCTION: FunctionConfig = FunctionConfig {
         timeout_seconds: 900,
-        ..Function::SHORT
+        ..FunctionConfig::SHORT
     };
     type Output = Deleted;
 
@@ -250,6 +264,7 @@ impl Step for DeleteBucket {
     fn permissions(&self) -> Permissions {
         let bucket = literal(&self.bucket().unwrap_or_default());
         let base = Permissions::default().allow(
+            "TODO",
             &["s3:ListBucketVersions", "s3:DeleteBucket"],
             [s3_arn(&bucket)],
         );
@@ -263,8 +278,12 @@ impl Step for DeleteBucket {
             "s3:DeleteObjectVersion",
             "s3:AbortMultipartUpload",
         ];
-        base.allow(&["s3:ListBucketMultipartUploads"], [s3_arn(&bucket)])
-            .allow(&inside, [s3_arn(&format!("{bucket}/*"))])
+        base.allow(
+            "TODO",
+            &["s3:ListBucketMultipartUploads"],
+            [s3_arn(&bucket)],
+        )
+        .allow("TODO", &inside, [s3_arn(&format!("{bucket}/*"))])
     }
 
     async fn run(

@@ -8,7 +8,10 @@ use crate::task::{self, Task};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::merged::Merged;
-use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
+    Step, StepError,
+};
 
 /// Delete objects, as `aws s3 rm` does.
 ///
@@ -71,10 +74,21 @@ impl S3Delete {
 
 impl Step for S3Delete {
     const NAME: &'static str = "s3-delete";
-    const RUNDECK: &'static [&'static str] = &["aws-cli-s3-rm-step"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "uri": "s3://stepward-data-222222222222/reports/2025", "recursive": true }"#,
-        r#"{ "uri": "s3://stepward-data-222222222222/reports/today.csv" }"#,
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-cli-s3-rm-step",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "uri": "s3://stepward-data-222222222222/reports/2025", "recursive": true }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "uri": "s3://stepward-data-222222222222/reports/today.csv" }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -91,9 +105,9 @@ impl Step for S3Delete {
         ),
     ];
     const TIMEOUT: Duration = task::TIMEOUT;
-    const FUNCTION: Function = Function {
+    const FUNCTION: FunctionConfig = FunctionConfig {
         local_files: false,
-        ..Function::TRANSFER
+        ..FunctionConfig::TRANSFER
     };
     type Output = Done;
 

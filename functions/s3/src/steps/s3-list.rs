@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use stepward::model::input::require;
 use stepward::model::permissions::{literal, s3_arn};
 use stepward::model::s3_error::s3_error;
-use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
+    Step, StepError,
+};
 
 /// Entries kept in the output; beyond, only count and size go on.
 const MAX_ENTRIES: usize = 100_000;
@@ -231,7 +234,7 @@ impl S3List {
         self.summary(ctx, &listing);
         if listing.object_count == 0 && listing.prefixes.is_empty() && !prefix.is_empty() {
             return Err(ErrorName::NotFound
-                .because(format!("nothing in bucket {bucket} begins with {prefix:?}")));
+                .with_message(format!("nothing in bucket {bucket} begins with {prefix:?}")));
         }
         Ok(Progress::Done(listing))
     }
@@ -321,19 +324,30 @@ fn json_bytes(entry: &impl Serialize) -> usize {
 
 impl Step for S3List {
     const NAME: &'static str = "s3-list";
-    const RUNDECK: &'static [&'static str] = &["aws-cli-s3-ls-step"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "uri": "s3://stepward-data-222222222222/backups/", "recursive": true }"#,
-        "{}",
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-cli-s3-ls-step",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "uri": "s3://stepward-data-222222222222/backups/", "recursive": true }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: "{}",
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[(
         ErrorName::NotFound,
         "There is no such bucket, or nothing below the prefix.",
     )];
     const TIMEOUT: Duration = Duration::from_hours(24);
-    const FUNCTION: Function = Function {
+    const FUNCTION: FunctionConfig = FunctionConfig {
         timeout_seconds: 900,
-        ..Function::SHORT
+        ..FunctionConfig::SHORT
     };
     type Output = Listing;
 
@@ -346,10 +360,12 @@ impl Step for S3List {
 
     fn permissions(&self) -> Permissions {
         match self.place() {
-            Ok(None) => Permissions::default().allow(&["s3:ListAllMyBuckets"], ["*"]),
-            Ok(Some(at)) => {
-                Permissions::default().allow(&["s3:ListBucket"], [s3_arn(&literal(&at.bucket))])
-            }
+            Ok(None) => Permissions::default().allow("TODO", &["s3:ListAllMyBuckets"], ["*"]),
+            Ok(Some(at)) => Permissions::default().allow(
+                "TODO",
+                &["s3:ListBucket"],
+                [s3_arn(&literal(&at.bucket))],
+            ),
             Err(_) => Permissions::default(), // `validate` has refused it before.
         }
     }
@@ -377,7 +393,7 @@ fn time(time: Option<DateTime>) -> Result<String, StepError> {
         .map(|time| time.fmt(DateTimeFormat::DateTime))
         .transpose();
     text.map(Option::unwrap_or_default).map_err(|error| {
-        ErrorName::Internal.because(format!("S3 answered a time that cannot be read: {error}"))
+        ErrorName::Internal.with_message(format!("S3 answered a time that cannot be read: {error}"))
     })
 }
 

@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::merged::Merged;
 use stepward::{
-    Context, ErrorName, Function, Peer, Permissions, Progress, Resume, Step, StepError,
+    Context, ErrorName, Example, FunctionConfig, Peer, Permissions, Progress, Resume,
+    RundeckPlugin, Step, StepError,
 };
 
 /// Move objects and files to S3, from S3 or within it, as `aws s3 mv` does.
@@ -66,15 +67,34 @@ impl S3Move {
 
 impl Step for S3Move {
     const NAME: &'static str = "s3-move";
-    const RUNDECK: &'static [&'static str] = &["aws-cli-s3-mv-step"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "source": "reports/today.csv", "destination": "s3://stepward-data-222222222222/reports/" }"#,
-        r#"{ "source": "s3://stepward-data-222222222222/reports", "destination": "reports", "recursive": true,
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-cli-s3-mv-step",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "source": "reports/today.csv", "destination": "s3://stepward-data-222222222222/reports/" }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "source": "s3://stepward-data-222222222222/reports", "destination": "reports", "recursive": true,
             "filters": [{ "exclude": "*" }, { "include": "*.csv" }] }"#,
-        r#"{ "source": "s3://stepward-data-333333333333/reports", "source_account": "archive",
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "source": "s3://stepward-data-333333333333/reports", "source_account": "archive",
             "destination": "s3://stepward-data-222222222222/reports", "recursive": true }"#,
-        r#"{ "source": "s3://stepward-data-222222222222/reports/today.csv",
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "source": "s3://stepward-data-222222222222/reports/today.csv",
             "destination": "s3://stepward-data-222222222222/2026/" }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -99,7 +119,7 @@ impl Step for S3Move {
         ),
     ];
     const TIMEOUT: Duration = task::TIMEOUT;
-    const FUNCTION: Function = Function::TRANSFER;
+    const FUNCTION: FunctionConfig = FunctionConfig::TRANSFER;
     type Output = Done;
 
     fn validate(&self) -> Result<(), StepError> {

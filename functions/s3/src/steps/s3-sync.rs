@@ -9,7 +9,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::merged::Merged;
 use stepward::{
-    Context, ErrorName, Function, Peer, Permissions, Progress, Resume, Step, StepError,
+    Context, ErrorName, Example, FunctionConfig, Peer, Permissions, Progress, Resume,
+    RundeckPlugin, Step, StepError,
 };
 
 /// Bring a directory or bucket up to date with another, as `aws s3 sync` does.
@@ -98,12 +99,27 @@ impl S3Sync {
 
 impl Step for S3Sync {
     const NAME: &'static str = "s3-sync";
-    const RUNDECK: &'static [&'static str] = &["aws-cli-s3-sync-step"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "source": "reports", "destination": "s3://stepward-data-222222222222/reports", "delete": true }"#,
-        r#"{ "source": "s3://stepward-data-222222222222/reports", "destination": "reports" }"#,
-        r#"{ "source": "s3://stepward-data-333333333333", "source_account": "archive",
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-cli-s3-sync-step",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "source": "reports", "destination": "s3://stepward-data-222222222222/reports", "delete": true }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "source": "s3://stepward-data-222222222222/reports", "destination": "reports" }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{ "source": "s3://stepward-data-333333333333", "source_account": "archive",
             "destination": "s3://stepward-data-222222222222/archive", "filters": [{ "exclude": "tmp/*" }] }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -124,7 +140,7 @@ impl Step for S3Sync {
         ),
     ];
     const TIMEOUT: Duration = task::TIMEOUT;
-    const FUNCTION: Function = Function::TRANSFER;
+    const FUNCTION: FunctionConfig = FunctionConfig::TRANSFER;
     type Output = Done;
 
     fn validate(&self) -> Result<(), StepError> {

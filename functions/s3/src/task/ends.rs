@@ -146,7 +146,7 @@ async fn local_source(
         let root = Root::open()?;
         let path = root.resolve("source", &given)?;
         let invalid =
-            |why: &str| Err(ErrorName::InvalidInput.because(format!("source {given} {why}")));
+            |why: &str| Err(ErrorName::InvalidInput.with_message(format!("source {given} {why}")));
         let stat = if look == Look::No {
             None
         } else {
@@ -156,7 +156,9 @@ async fn local_source(
             return match stat {
                 // Whoever lists it finds out; who only stops a run needs no source.
                 None if look == Look::No => Ok((End::Local { root, base: path }, None)),
-                None => Err(ErrorName::NotFound.because(format!("there is no directory {given}"))),
+                None => {
+                    Err(ErrorName::NotFound.with_message(format!("there is no directory {given}")))
+                }
                 Some(stat) if !stat.is_dir => invalid("is a file: leave recursive away"),
                 Some(_) => Ok((End::Local { root, base: path }, None)),
             };
@@ -164,7 +166,7 @@ async fn local_source(
         let (base, name) = path.rsplit_once('/').unwrap_or(("", &path));
         let entry = match stat {
             None if look == Look::MustBeThere => {
-                return Err(ErrorName::NotFound.because(format!("there is no file {given}")));
+                return Err(ErrorName::NotFound.with_message(format!("there is no file {given}")));
             }
             Some(stat) if stat.is_dir => return invalid("is a directory: set recursive"),
             stat => stat.map(|stat| Entry {
@@ -199,7 +201,7 @@ async fn local_destination(
         let is_dir = stat.as_ref().is_some_and(|stat| stat.is_dir);
         if recursive && !is_dir && stat.is_some() {
             return Err(ErrorName::InvalidInput
-                .because(format!("destination {given} is a file, not a directory")));
+                .with_message(format!("destination {given} is a file, not a directory")));
         }
         if recursive || is_dir || given.ends_with('/') {
             return Ok((End::Local { root, base: path }, None));
@@ -217,7 +219,7 @@ async fn local_destination(
 }
 
 fn not_s3(parameter: &str) -> StepError {
-    ErrorName::InvalidInput.because(format!("{parameter} is no URI as in s3://bucket/key"))
+    ErrorName::InvalidInput.with_message(format!("{parameter} is no URI as in s3://bucket/key"))
 }
 
 /// What a key is below, and its last name where only that is meant.

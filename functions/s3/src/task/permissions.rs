@@ -28,6 +28,7 @@ impl Task<'_> {
                     (false, _) => all = all.and(self.reading(from, copies)),
                     (true, true) => {
                         all = all.allow(
+                            "TODO",
                             &["s3:GetObject", "s3:GetObjectTagging"],
                             [self.objects(from)],
                         )
@@ -68,18 +69,20 @@ impl Task<'_> {
         if self.operation == Operation::Move {
             actions.push("s3:DeleteObject");
         }
-        decrypting(
-            Permissions::default().allow(&["s3:ListBucket"], [s3_arn(&literal(&from.bucket))]),
-        )
-        .allow(&actions, [self.objects(from)])
+        decrypting(Permissions::default().allow(
+            "TODO",
+            &["s3:ListBucket"],
+            [s3_arn(&literal(&from.bucket))],
+        ))
+        .allow("TODO", &actions, [self.objects(from)])
     }
 
     fn writing(&self, to: &Uri, copies: bool) -> Permissions {
         let bucket = s3_arn(&literal(&to.bucket));
-        let delete = Permissions::default().allow(&["s3:DeleteObject"], [self.objects(to)]);
+        let delete = Permissions::default().allow("TODO", &["s3:DeleteObject"], [self.objects(to)]);
         if self.operation == Operation::Delete {
             return if self.recursive {
-                delete.allow(&["s3:ListBucket"], [bucket])
+                delete.allow("TODO", &["s3:ListBucket"], [bucket])
             } else {
                 delete
             };
@@ -99,8 +102,11 @@ impl Task<'_> {
         if matches!(self.operation, Operation::Sync(_)) {
             of_bucket.push("s3:ListBucket");
         }
-        let all = decrypting(Permissions::default().allow(&of_bucket, [bucket]))
-            .allow(&of_objects, [self.objects(to)]);
+        let all = decrypting(Permissions::default().allow("TODO", &of_bucket, [bucket])).allow(
+            "TODO",
+            &of_objects,
+            [self.objects(to)],
+        );
         if self.operation == Operation::Sync(true) {
             all.and(delete)
         } else {
@@ -134,6 +140,7 @@ fn decrypting(permissions: Permissions) -> Permissions {
     let via = json!({ "StringLike": { "kms:ViaService": VIA_S3 } });
     permissions.allow_if(
         via,
+        "TODO",
         &["kms:Decrypt", "kms:GenerateDataKey"],
         ["arn:$partition:kms:*:*:key/*"],
     )

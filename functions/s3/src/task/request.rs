@@ -135,14 +135,14 @@ impl Task<'_> {
         )?;
         let single = !self.recursive && self.operation != Operation::Delete;
         match (&source, &destination) {
-            (Place::Local(_), Place::Local(_)) => Err(ErrorName::InvalidInput.because(
+            (Place::Local(_), Place::Local(_)) => Err(ErrorName::InvalidInput.with_message(
                 "source and destination are both local: at least one must be s3://bucket/key",
             )),
-            (Place::Local(_), _) if self.is_elsewhere() => Err(ErrorName::InvalidInput.because(
+            (Place::Local(_), _) if self.is_elsewhere() => Err(ErrorName::InvalidInput.with_message(
                 "source_account and source_region are for a source in S3, and this one is local",
             )),
             (Place::S3(uri), _) if single && (uri.key.is_empty() || uri.key.ends_with('/')) => {
-                Err(ErrorName::InvalidInput.because(
+                Err(ErrorName::InvalidInput.with_message(
                     "source names a prefix and not an object: set recursive, or name an object",
                 ))
             }

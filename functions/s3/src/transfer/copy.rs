@@ -71,7 +71,7 @@ impl Transfers<'_> {
             .is_some_and(|begun| begun.of.starts_with(HERE));
         if went_through_here || self.relay.load(Ordering::Relaxed) {
             return Err(ErrorName::AccessDenied
-                .because("S3 may not copy between these two accounts by itself"));
+                .with_message("S3 may not copy between these two accounts by itself"));
         }
         if entry.size > COPY_LIMIT {
             return Box::pin(self.parts_by_s3((from, source), entry, (to, key), begun, reached))
@@ -144,7 +144,7 @@ impl Transfers<'_> {
                 .map_err(changed)?;
             let result = answer.copy_part_result;
             let result = result.ok_or_else(|| {
-                ErrorName::Internal.because("S3 copied a part and told nothing of it")
+                ErrorName::Internal.with_message("S3 copied a part and told nothing of it")
             })?;
             let completed = CompletedPart::builder()
                 .part_number(number)
@@ -169,7 +169,7 @@ impl Transfers<'_> {
         let head = from.head(source).await?;
         if entry.etag.is_some() && entry.etag != head.etag {
             return Err(ErrorName::Conflict
-                .because("the object was changed while it was copied; run it again"));
+                .with_message("the object was changed while it was copied; run it again"));
         }
         if head.size < PART {
             let _room = self.room(head.size).await?;

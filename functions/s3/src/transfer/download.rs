@@ -37,7 +37,7 @@ impl Transfers<'_> {
         let scratch = self
             .scratch
             .as_ref()
-            .ok_or_else(|| ErrorName::Internal.because("no place for unfinished files"))?;
+            .ok_or_else(|| ErrorName::Internal.with_message("no place for unfinished files"))?;
         let name = scratch_name(key);
         let partial = match begun {
             Some(Begin::Download(partial)) => Some(partial),
@@ -116,8 +116,9 @@ impl Transfers<'_> {
             let modified = answer
                 .last_modified
                 .and_then(|time| SystemTime::try_from(time).ok());
-            let modified = modified
-                .ok_or_else(|| ErrorName::Internal.because("S3 sent an object without a time"))?;
+            let modified = modified.ok_or_else(|| {
+                ErrorName::Internal.with_message("S3 sent an object without a time")
+            })?;
             let (below, name, path, durable) = (
                 Arc::clone(scratch),
                 name.to_owned(),
@@ -213,7 +214,7 @@ impl Transfers<'_> {
         }
         reached.note(None);
         if expected.is_some_and(|expected| expected != received) {
-            return Err(ErrorName::StepFailed.because(format!(
+            return Err(ErrorName::StepFailed.with_message(format!(
                 "what came has the checksum {}, and S3 has {}; run it again",
                 received.text(),
                 expected.map(|expected| expected.text()).unwrap_or_default()
@@ -352,7 +353,7 @@ pub(super) fn check(bytes: u64, expected: u64) -> Result<(), StepError> {
     if bytes == expected {
         return Ok(());
     }
-    Err(ErrorName::TimedOut.because(format!(
+    Err(ErrorName::TimedOut.with_message(format!(
         "only {bytes} of {expected} bytes came; run it again"
     )))
 }
@@ -361,7 +362,7 @@ pub(super) fn broken(error: &dyn std::error::Error) -> StepError {
     let cause = std::iter::successors(Some(error), |error| error.source())
         .last()
         .map(ToString::to_string);
-    ErrorName::TimedOut.because(format!(
+    ErrorName::TimedOut.with_message(format!(
         "the object broke off on its way: {}; run it again",
         cause.unwrap_or_default()
     ))

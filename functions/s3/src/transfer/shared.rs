@@ -72,6 +72,6 @@ impl Transfers<'_> {
             .memory
             .acquire_many(u32::try_from(units).unwrap_or(1))
             .await;
-        room.map_err(|_| ErrorName::Internal.because("the memory's semaphore is closed"))
+        room.map_err(|_| ErrorName::Internal.with_message("the memory's semaphore is closed"))
     }
 }

@@ -61,7 +61,7 @@ impl Transfers<'_> {
                     return below.remove_file(&file);
                 }
                 Err(ErrorName::Conflict
-                    .because("the file was changed after it had been copied, so it was kept"))
+                    .with_message("the file was changed after it had been copied, so it was kept"))
             })
             .await?;
         }

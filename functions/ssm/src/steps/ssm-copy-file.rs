@@ -14,7 +14,10 @@ use stepward::model::bucket;
 use stepward::model::input::require;
 use stepward::model::merged::Merged;
 use stepward::node::CommandResults;
-use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
+    Step, StepError,
+};
 
 /// The longest path on Linux, in bytes.
 const LONGEST_PATH: usize = 4096;
@@ -145,30 +148,41 @@ impl CopyFile {
 
 /// Bucket and key of `s3://bucket/key`.
 fn place(uri: &str) -> Option<(&str, &str)> {
-    bucket::in_uri(uri).filter(|(_, key)| !key.is_empty() && !key.ends_with('/'))
+    bucket::parse_s3_uri(uri).filter(|(_, key)| !key.is_empty() && !key.ends_with('/'))
 }
 
 impl Step for CopyFile {
     const NAME: &'static str = "ssm-copy-file";
-    const RUNDECK: &'static [&'static str] = &["aws-ssm-copier"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-ssm-copier",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "instance_ids": "i-0123456789abcdef0",
         "source": "s3://releases-222222222222/app/app.conf",
         "destination": "/etc/app/app.conf",
         "mode": "0644"
     }"#,
-        r#"{
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "instance_ids": ["i-0123456789abcdef0", "mi-0123456789abcdef0"],
         "content": "maintenance=on",
         "destination": "C:\\app\\state.txt",
         "shell": "powershell",
         "bucket": "stepward-files-222222222222"
     }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = crate::ERRORS;
     const TIMEOUT: Duration = TIMEOUT;
-    const FUNCTION: Function = FUNCTION;
+    const FUNCTION: FunctionConfig = FUNCTION;
     type Output = CommandResults;
 
     fn validate(&self) -> Result<(), StepError> {
@@ -192,7 +206,7 @@ impl Step for CopyFile {
                 "bucket is for content; source has a bucket of its own".into()
             })?;
         }
-        bucket::check("bucket", bucket.as_deref())?;
+        bucket::check_bucket_name("bucket", bucket.as_deref())?;
         self.check_destination()?;
         self.plan().validate()
     }

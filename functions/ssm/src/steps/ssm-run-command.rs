@@ -12,7 +12,10 @@ use serde::Deserialize;
 use stepward::model::input::require;
 use stepward::model::merged::Merged;
 use stepward::node::CommandResults;
-use stepward::{Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
+    Step, StepError,
+};
 
 /// The longest command, in bytes. SSM takes a document of 64 KB with its parameters, and this may
 /// go there in Base64.
@@ -83,10 +86,19 @@ impl RunCommand {
 
 impl Step for RunCommand {
     const NAME: &'static str = "ssm-run-command";
-    const RUNDECK: &'static [&'static str] = &["awsssmexecutor"];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{ "instance_ids": "i-0123456789abcdef0", "command": "systemctl restart nginx" }"#,
-        r#"{
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "awsssmexecutor",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{ "instance_ids": "i-0123456789abcdef0", "command": "systemctl restart nginx" }"#,
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "instance_ids": ["i-0123456789abcdef0", "mi-0123456789abcdef0"],
         "command": "Get-Service W32Time",
         "shell": "powershell",
@@ -94,17 +106,23 @@ impl Step for RunCommand {
         "max_errors": 0,
         "cloudwatch_log_group": "/stepward/commands"
     }"#,
-        r#"{
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "instance_ids": ["i-0123456789abcdef0", "i-0123456789abcdef1"],
         "command": "journalctl --since today",
         "in_order": true,
         "output_bucket": "stepward-results-222222222222",
         "fail_on_error": false
     }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = crate::ERRORS;
     const TIMEOUT: Duration = TIMEOUT;
-    const FUNCTION: Function = FUNCTION;
+    const FUNCTION: FunctionConfig = FUNCTION;
     type Output = CommandResults;
 
     fn validate(&self) -> Result<(), StepError> {

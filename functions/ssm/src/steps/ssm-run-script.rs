@@ -11,11 +11,12 @@ use crate::{FUNCTION, TIMEOUT, quote};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::bucket;
-use stepward::model::input::{List, require};
+use stepward::model::input::{StringList, require};
 use stepward::model::merged::Merged;
 use stepward::node::CommandResults;
 use stepward::{
-    Context, ErrorName, Function, Permissions, Progress, Resume, Step, StepError, node::shell,
+    Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
+    Step, StepError, node::shell,
 };
 
 /// How long all arguments together may be, in bytes, and how many: they go with the command, where
@@ -58,7 +59,7 @@ struct Own {
     interpreter: Option<String>,
     /// The script's arguments, up to 100, with 10,240 bytes in all.
     #[serde(default)]
-    args: List,
+    args: StringList,
     /// The bucket of the account that the script goes through, below `stepward/scratch/`;
     /// Stepward's own without it.
     bucket: Option<String>,
@@ -101,13 +102,13 @@ impl RunScript {
         let given = given.map(|words| {
             words
                 .split_whitespace()
-                .map(shell::word)
+                .map(shell::quote)
                 .collect::<Vec<_>>()
                 .join(" ")
         });
         given
             .or_else(|| quote::named_reader(script))
-            .unwrap_or_else(|| shell::word("/bin/sh"))
+            .unwrap_or_else(|| shell::quote("/bin/sh"))
     }
 
     fn file(&self) -> File<impl Fn(&Fetch<'_>) -> String + Send + Sync> {
@@ -125,14 +126,20 @@ impl RunScript {
 
 impl Step for RunScript {
     const NAME: &'static str = "ssm-run-script";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] = &[
-        r##"{
+    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r##"{
         "instance_ids": "i-0123456789abcdef0",
         "script": "#!/bin/bash\nset -eu\nsystemctl restart \"$1\"\n",
         "args": ["nginx"]
     }"##,
-        r#"{
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "instance_ids": ["i-0123456789abcdef0", "mi-0123456789abcdef0"],
         "script": "param($Name) Restart-Service $Name",
         "args": ["W32Time"],
@@ -142,17 +149,23 @@ impl Step for RunScript {
         "concurrency": 10,
         "max_errors": 0
     }"#,
-        r#"{
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "instance_ids": "i-0123456789abcdef0",
         "script": "import sys; print(sys.argv[1:])",
         "interpreter": "/usr/bin/python3 -u",
         "args": ["a", "b c"],
         "output_bucket": "stepward-results-222222222222"
     }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = crate::ERRORS;
     const TIMEOUT: Duration = TIMEOUT;
-    const FUNCTION: Function = FUNCTION;
+    const FUNCTION: FunctionConfig = FUNCTION;
     type Output = CommandResults;
 
     fn validate(&self) -> Result<(), StepError> {
@@ -185,7 +198,7 @@ impl Step for RunScript {
         require(!args.iter().any(|arg| arg.contains('\0')), || {
             "args hold a NUL, which no program takes".into()
         })?;
-        bucket::check("bucket", bucket.as_deref())?;
+        bucket::check_bucket_name("bucket", bucket.as_deref())?;
         self.plan().validate()
     }
 

@@ -54,7 +54,7 @@ struct Kept {
 impl Payload for Kept {
     async fn text(&self, _: &Context, _: &mut Option<Digest>) -> Result<String, StepError> {
         if self.lasts > 0 && self.texts.fetch_add(1, Relaxed) >= self.lasts {
-            return Err(ErrorName::NotFound.because("the bucket is gone"));
+            return Err(ErrorName::NotFound.with_message("the bucket is gone"));
         }
         Ok("uptime".into())
     }
@@ -62,7 +62,7 @@ impl Payload for Kept {
     async fn clean(&self, _: &Context) -> Result<(), StepError> {
         self.removed.fetch_add(1, Relaxed);
         if self.stays {
-            Err(ErrorName::AccessDenied.because("it stays"))
+            Err(ErrorName::AccessDenied.with_message("it stays"))
         } else {
             Ok(())
         }

@@ -4,9 +4,9 @@ use crate::error::sts_error;
 use aws_sdk_sts::Client;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stepward::access::trust::Proof;
+use stepward::access::trust::TrustProof;
 use stepward::model::permissions::Permissions;
-use stepward::{Context, ErrorName, Progress, Resume, Step, StepError};
+use stepward::{Context, ErrorName, Example, Progress, Resume, RundeckPlugin, Step, StepError};
 
 /// Check that Stepward reaches an account, and that nobody else can through it.
 ///
@@ -34,13 +34,20 @@ pub struct Validated {
     /// The ARN of the session.
     arn: String,
     /// What STS answered to each probe; absent for a credential provider that assumes no role.
-    trust: Option<Proof>,
+    trust: Option<TrustProof>,
 }
 
 impl Step for ValidateCredentials {
     const NAME: &'static str = "validate-credentials";
-    const RUNDECK: &'static [&'static str] = &["aws-validate-credentials-step"];
-    const EXAMPLES: &'static [&'static str] = &["{}"];
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-validate-credentials-step",
+        fields: &[],
+    }];
+    const EXAMPLES: &'static [Example] = &[Example {
+        title: "TODO",
+        parameters: "{}",
+        output: "null",
+    }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
@@ -67,7 +74,7 @@ impl Step for ValidateCredentials {
         // Every caller may ask who it is, whatever its policies say; it is declared so that the
         // page tells.
         // https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
-        Permissions::default().allow(&["sts:GetCallerIdentity"], ["*"])
+        Permissions::default().allow("TODO", &["sts:GetCallerIdentity"], ["*"])
     }
 
     async fn run(
@@ -81,7 +88,7 @@ impl Step for ValidateCredentials {
         let identity = identity.map_err(sts_error)?;
         let (Some(account_id), Some(arn)) = (identity.account, identity.arn) else {
             return Err(ErrorName::Internal
-                .because("GetCallerIdentity answered without account or ARN; try again"));
+                .with_message("GetCallerIdentity answered without account or ARN; try again"));
         };
         ctx.log(format_args!("Reached account {account_id}"));
         let trust = trust?;

@@ -10,9 +10,11 @@ use aws_sdk_ec2::types::{Filter, FlowLog, LogDestinationType, TrafficType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use stepward::model::input::{List, require};
+use stepward::model::input::{StringList, require};
 use stepward::model::permissions::{arn, literal};
-use stepward::{Context, ErrorName, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
+};
 use stepward_ec2::error::ec2_error;
 
 /// Resources that one call takes.
@@ -58,7 +60,7 @@ const POLL: Duration = Duration::from_secs(3);
 #[serde(deny_unknown_fields)]
 pub struct CreateFlowLogs {
     /// What to record, 1 to 300 IDs of the kind that `resource_type` says.
-    resource_ids: List,
+    resource_ids: StringList,
     /// What the IDs are: `VPC`, `Subnet` or `NetworkInterface`, in any case. A VPC stands for all
     /// that is in it.
     resource_type: String,
@@ -223,20 +225,32 @@ impl CreateFlowLogs {
 
 impl Step for CreateFlowLogs {
     const NAME: &'static str = "vpc-create-flow-logs";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{
+    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "resource_ids": "vpc-0123456789abcdef0", "resource_type": "VPC", "traffic_type": "Reject",
         "log_group_name": "/network/rejected", "role_arn": "arn:aws:iam::222222222222:role/flow-logs"
     }"#,
-        r#"{
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "resource_ids": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"], "resource_type": "Subnet",
         "traffic_type": "All", "s3_arn": "arn:aws:s3:::stepward-flow-logs-222222222222/production/"
     }"#,
-        r#"{
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "resource_ids": ["eni-0123456789abcdef0"], "resource_type": "NetworkInterface", "traffic_type": "Accept",
         "log_group_name": "/network/accepted", "role_arn": "arn:aws:iam::222222222222:role/flow-logs"
     }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -269,7 +283,7 @@ impl Step for CreateFlowLogs {
                 "resource_type {:?} is none of VPC, Subnet, NetworkInterface",
                 self.resource_type
             );
-            return Err(ErrorName::InvalidInput.because(message));
+            return Err(ErrorName::InvalidInput.with_message(message));
         };
         let mut seen = BTreeSet::new();
         for id in ids.iter() {
@@ -319,11 +333,12 @@ impl Step for CreateFlowLogs {
             );
         }
         let permissions = Permissions::default()
-            .allow(&["ec2:DescribeFlowLogs"], ["*"])
-            .allow(&["ec2:CreateFlowLogs"], resources);
+            .allow("TODO", &["ec2:DescribeFlowLogs"], ["*"])
+            .allow("TODO", &["ec2:CreateFlowLogs"], resources);
         match self.role() {
             Some((_, name)) => permissions.allow_if(
                 json!({ "StringEquals": { "iam:PassedToService": "vpc-flow-logs.amazonaws.com" } }),
+                "TODO",
                 &["iam:PassRole"],
                 [format!(
                     "arn:$partition:iam::$account:role/{}",
@@ -332,7 +347,11 @@ impl Step for CreateFlowLogs {
             ),
             // What AWS asks for a flow log to S3; neither action takes a resource.
             // https://docs.aws.amazon.com/vpc/latest/userguide/flow-logs-s3-create-flow-log.html
-            None => permissions.allow(&["logs:CreateLogDelivery", "logs:DeleteLogDelivery"], ["*"]),
+            None => permissions.allow(
+                "TODO",
+                &["logs:CreateLogDelivery", "logs:DeleteLogDelivery"],
+                ["*"],
+            ),
         }
     }
 
@@ -384,7 +403,7 @@ mod tests {
     use aws_sdk_ec2::types::{FlowLogsResourceType, UnsuccessfulItem, UnsuccessfulItemError};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
-    use stepward::model::permissions::Place;
+    use stepward::model::permissions::ArnScope;
     use stepward::testing;
     use stepward_testkit::proof::prove;
 
@@ -807,7 +826,7 @@ mod tests {
 
     #[test]
     fn the_session_passes_one_role_to_flow_logs_only_and_keeps_it_named_with_many_resources() {
-        let place = Place {
+        let place = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
@@ -821,7 +840,7 @@ mod tests {
             )),
             "{few}"
         );
-        step.resource_ids = List((0..300).map(|n| format!("subnet-{n:017x}")).collect());
+        step.resource_ids = StringList((0..300).map(|n| format!("subnet-{n:017x}")).collect());
         let many = step.permissions().session_policy(&place).unwrap();
         for policy in [few, many] {
             assert!(

@@ -9,9 +9,12 @@ use aws_sdk_ec2::types::VpcPeeringConnectionStateReasonCode as Status;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use stepward::model::input::{List, require};
+use stepward::model::input::{StringList, require};
 use stepward::model::permissions::{arn, literal};
-use stepward::{Context, ErrorName, Peer, Permissions, Progress, Resume, Step, StepError};
+use stepward::{
+    Context, ErrorName, Example, Peer, Permissions, Progress, Resume, RundeckPlugin, Step,
+    StepError,
+};
 
 /// Route tables that one list takes; with more, a session policy could not name them.
 const MAX_TABLES: usize = 20;
@@ -71,10 +74,10 @@ pub struct EnablePeering {
     add_routes: bool,
     /// Route tables of `vpc_id` that get routes, at most 20. Default: its main route table.
     #[serde(default)]
-    route_table_ids: List,
+    route_table_ids: StringList,
     /// Route tables of `peer_vpc_id` that get routes, at most 20. Default: its main route table.
     #[serde(default)]
-    peer_route_table_ids: List,
+    peer_route_table_ids: StringList,
 }
 
 fn yes() -> bool {
@@ -163,7 +166,7 @@ impl EnablePeering {
             | Status::Expired
             | Status::Deleting
             | Status::Deleted) => {
-                return Err(ErrorName::StepFailed.because(format!(
+                return Err(ErrorName::StepFailed.with_message(format!(
                     "peering connection {} is {status}: {}; AWS removes it by itself: mend this and run the step again",
                     connection.id, connection.message
                 )));
@@ -247,9 +250,10 @@ fn peered(ctx: &Context, connection: Connection, routes: Vec<PeeringRoute>) -> P
 /// What the step does on one side: the VPC and its route tables are named, a connection's ID is not
 /// known before.
 fn on_one_side(step: &EnablePeering, vpc_id: &str, table_ids: &[String]) -> Permissions {
-    let mut permissions = Permissions::default().allow(&["ec2:DescribeVpcs"], ["*"]);
+    let mut permissions = Permissions::default().allow("TODO", &["ec2:DescribeVpcs"], ["*"]);
     if step.accept {
         permissions = permissions.allow(
+            "TODO",
             &["ec2:AcceptVpcPeeringConnection"],
             with_connections(vpc_id),
         );
@@ -260,8 +264,8 @@ fn on_one_side(step: &EnablePeering, vpc_id: &str, table_ids: &[String]) -> Perm
             .iter()
             .map(|id| arn("ec2", &format!("route-table/{}", literal(id))));
         permissions = permissions
-            .allow(&["ec2:DescribeRouteTables"], ["*"])
-            .allow(&["ec2:CreateRoute"], main.into_iter().chain(named));
+            .allow("TODO", &["ec2:DescribeRouteTables"], ["*"])
+            .allow("TODO", &["ec2:CreateRoute"], main.into_iter().chain(named));
     }
     permissions
 }
@@ -277,17 +281,25 @@ fn with_connections(vpc_id: &str) -> [String; 2] {
 
 impl Step for EnablePeering {
     const NAME: &'static str = "vpc-enable-peering";
-    const RUNDECK: &'static [&'static str] = &[];
-    const EXAMPLES: &'static [&'static str] = &[
-        r#"{
+    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const EXAMPLES: &'static [Example] = &[
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "vpc_id": "vpc-0123456789abcdef0", "peer_vpc_id": "vpc-0123456789abcdef1",
         "peer_account": "shared-services", "add_routes": true
     }"#,
-        r#"{
+            output: "null",
+        },
+        Example {
+            title: "TODO",
+            parameters: r#"{
         "vpc_id": "vpc-0123456789abcdef0", "peer_vpc_id": "vpc-0123456789abcdef1",
         "peer_region": "eu-central-1", "add_routes": true,
         "route_table_ids": ["rtb-0123456789abcdef0", "rtb-0123456789abcdef1"]
     }"#,
+            output: "null",
+        },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
@@ -363,14 +375,21 @@ impl Step for EnablePeering {
             json!({ "StringEquals": { "ec2:CreateAction": "CreateVpcPeeringConnection" } });
         let own = json!({ "StringLike": { format!("aws:ResourceTag/{TOKEN}"): "*" } });
         on_one_side(self, &self.vpc_id, &self.route_table_ids)
-            .allow(&["ec2:DescribeVpcPeeringConnections"], ["*"])
+            .allow("TODO", &["ec2:DescribeVpcPeeringConnections"], ["*"])
             .allow(
+                "TODO",
                 &["ec2:CreateVpcPeeringConnection"],
                 with_connections(&self.vpc_id),
             )
-            .allow_if(on_create, &["ec2:CreateTags"], [arn("ec2", CONNECTIONS)])
+            .allow_if(
+                on_create,
+                "TODO",
+                &["ec2:CreateTags"],
+                [arn("ec2", CONNECTIONS)],
+            )
             .allow_if(
                 own,
+                "TODO",
                 &["ec2:DeleteVpcPeeringConnection"],
                 [arn("ec2", CONNECTIONS)],
             )
@@ -1186,7 +1205,7 @@ mod tests {
 
     #[test]
     fn each_side_may_touch_its_own_vpc_and_tables_only() {
-        let place = |account: &str| stepward::model::permissions::Place {
+        let place = |account: &str| stepward::model::permissions::ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: account.into(),

@@ -11,11 +11,11 @@ const FOLDER: &str = "dispatch/";
 
 /// The keys of one execution's objects.
 #[derive(Clone, Debug)]
-pub struct Keys {
+pub struct DispatchKeys {
     prefix: String,
 }
 
-impl Keys {
+impl DispatchKeys {
     /// The keys of a customer's execution.
     ///
     /// # Errors

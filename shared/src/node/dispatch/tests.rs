@@ -376,7 +376,7 @@ fn the_state_machine_calls_a_step_with_an_envelope() {
 
 #[test]
 fn the_roles_reach_the_keys_that_are_written() {
-    let keys = Keys::new("*", "execution").unwrap();
+    let keys = DispatchKeys::new("*", "execution").unwrap();
     let template = file("infra/template.yaml");
     let globs = all_of(
         r"\$\{ArtifactsBucket\.Arn\}/(executions/\*/dispatch/\*)",
