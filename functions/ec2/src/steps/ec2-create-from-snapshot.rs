@@ -895,7 +895,7 @@ mod tests {
             reported.push(progress);
         }
         let expected = [
-            format!("{SNAPSHOT} is pending: 40%"),
+            format!("snapshot {SNAPSHOT} is pending: 40%"),
             format!("image {IMAGE} registered"),
             format!("image {IMAGE} is pending"),
             format!("instance {INSTANCE} launched"),
