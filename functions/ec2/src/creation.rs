@@ -1,4 +1,5 @@
-//! Creates an instance from a snapshot, one stage per call, and removes everything if a stage fails.
+//! Creates an instance from a snapshot, one stage per call, and removes everything if a stage
+//! fails.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -58,7 +58,8 @@ pub fn require_id(parameter: &str, kind: &str, prefix: &str, id: &str) -> Result
 
     require(is_id, || {
         format!(
-            "parameter \"{parameter}\": expected {kind} such as {prefix}-0123456789abcdef0, got {id:?}"
+            "parameter \"{parameter}\": expected {kind} such as {prefix}-0123456789abcdef0, \
+             got {id:?}"
         )
     })
 }
@@ -79,8 +80,8 @@ pub fn validate_name_and_tags(
         (1..=255).contains(&characters) && !name.chars().any(char::is_control),
         || {
             format!(
-                "parameter \"{parameter}\": expected 1 to 255 characters without control characters, \
-                 got {name:?}"
+                "parameter \"{parameter}\": expected 1 to 255 characters without control \
+                 characters, got {name:?}"
             )
         },
     )?;
@@ -99,16 +100,16 @@ pub fn validate_name_and_tags(
             key == "Name" || key == TOKEN_TAG || key.to_ascii_lowercase().starts_with("aws:");
         require(!is_reserved, || {
             format!(
-                "parameter \"tags\": the key {key:?} is reserved; remove it (`{parameter}` sets the \
-                 tag `Name`)"
+                "parameter \"tags\": the key {key:?} is reserved; remove it (`{parameter}` sets \
+                 the tag `Name`)"
             )
         })?;
 
         let fits = (1..=128).contains(&key.chars().count()) && value.chars().count() <= 256;
         require(fits, || {
             format!(
-                "parameter \"tags\": expected keys of 1 to 128 characters and values of at most 256, \
-                 got {key:?}: {value:?}"
+                "parameter \"tags\": expected keys of 1 to 128 characters and values of at most \
+                 256, got {key:?}: {value:?}"
             )
         })?;
     }

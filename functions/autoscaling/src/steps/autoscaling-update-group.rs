@@ -22,8 +22,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// do not give stay unchanged; sizes that are already right count as success. With
 /// `wait_for_capacity`, the step also waits until the instances are in service.
 ///
-/// If you scale down, the group's termination policy selects the instances to terminate. The data on
-/// their instance store volumes, and on EBS volumes that are deleted on termination, is lost.
+/// If you scale down, the group's termination policy selects the instances to terminate. The data
+/// on their instance store volumes, and on EBS volumes that are deleted on termination, is lost.
 ///
 /// # Behavior
 ///
@@ -31,8 +31,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 ///    change only a limit, AWS moves the desired capacity into the new limits.
 /// 2. Without `wait_for_capacity`, it then succeeds.
 /// 3. With `wait_for_capacity`, it polls the group and succeeds when the capacity in service is the
-///    desired capacity. Weights of instances count. The time between two polls grows from 10 seconds
-///    to 1.5 minutes.
+///    desired capacity. Weights of instances count. The time between two polls grows from 10
+///    seconds to 1.5 minutes.
 ///
 /// - If another change of the group is in progress, the step repeats its request until AWS accepts
 ///   it.
@@ -474,8 +474,8 @@ mod tests {
         )
     }
 
-    /// AWS returns a failed activity, if there is a reason. The request must search from 1970, which
-    /// is when the step started according to [`resume_from`].
+    /// AWS returns a failed activity, if there is a reason. The request must search from 1970,
+    /// which is when the step started according to [`resume_from`].
     fn describes_activities(reason: Option<&'static str>) -> Rule {
         mock!(Client::describe_scaling_activities)
             .match_requests(|request| {
@@ -516,8 +516,8 @@ mod tests {
         testing::context(mock_client!(aws_sdk_autoscaling, RuleMode::MatchAny, rules))
     }
 
-    /// The next call's resume from a pending result, as a state machine passes it. The start time is
-    /// 1970, so all activities are later.
+    /// The next call's resume from a pending result, as a state machine passes it. The start time
+    /// is 1970, so all activities are later.
     fn resume_from(result: Progress<UpdatedGroup>, expected_progress: &str) -> Resume {
         let Progress::Pending {
             state, progress, ..
@@ -826,8 +826,8 @@ mod tests {
             group(wanted, &[InService, Pending]),
             group_in_service(wanted, 1),
         ]);
-        let reason = "We currently do not have sufficient m7i.large capacity. Launching EC2 instance \
-                      failed.";
+        let reason = "We currently do not have sufficient m7i.large capacity. \
+                      Launching EC2 instance failed.";
         let ctx = context(&[
             &describe,
             &updates(None, Some(2), None),
@@ -850,8 +850,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_update_gives_the_reason_of_aws() {
-        let body = "<ErrorResponse><Error><Type>Receiver</Type><Code>ServiceLinkedRoleFailure</Code>\
-                    <Message>The role is not ready.</Message></Error></ErrorResponse>";
+        let body = "<ErrorResponse><Error><Type>Receiver</Type>\
+                    <Code>ServiceLinkedRoleFailure</Code><Message>The role is not ready.</Message></Error></ErrorResponse>";
         let update = mock!(Client::update_auto_scaling_group)
             .sequence()
             .http_status(500, Some(body.into()))

@@ -25,15 +25,15 @@ const FIRST_POLL_DELAY: Duration = Duration::from_secs(5);
 /// state machine can poll about 2,000 times.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Create EBS snapshots of one volume, or of all volumes of an EC2 instance, and wait until they are
-/// complete.
+/// Create EBS snapshots of one volume, or of all volumes of an EC2 instance, and wait until they
+/// are complete.
 ///
-/// Use this step for a backup before a change. For an instance, EC2 captures all volumes at the same
-/// point in time, including the root volume.
+/// Use this step for a backup before a change. For an instance, EC2 captures all volumes at the
+/// same point in time, including the root volume.
 ///
-/// The snapshots are crash-consistent: they hold the data on the volumes as if the instance had lost
-/// its power, without data that the operating system has not written yet. If that matters, stop the
-/// instance first, or make its databases write all their data.
+/// The snapshots are crash-consistent: they hold the data on the volumes as if the instance had
+/// lost its power, without data that the operating system has not written yet. If that matters,
+/// stop the instance first, or make its databases write all their data.
 ///
 /// The first snapshot of a volume can take hours. Later snapshots hold only the changes and are
 /// faster.
@@ -415,9 +415,11 @@ mod tests {
     }
 
     fn volume_step() -> Capture {
-        step(
-            json!({ "volume_id": VOLUME, "snapshot_name": "before", "tags": { "ticket": "OPS-1" } }),
-        )
+        step(json!({
+            "volume_id": VOLUME,
+            "snapshot_name": "before",
+            "tags": { "ticket": "OPS-1" },
+        }))
     }
 
     fn snapshot(id: &str, gib: i32, progress: &str, state: SnapshotState) -> Snapshot {
@@ -529,9 +531,11 @@ mod tests {
             RuleMode::MatchAny,
             [&create, &describe]
         ));
-        let step = step(
-            json!({ "instance_id": INSTANCE, "snapshot_name": "before", "tags": { "ticket": "OPS-1" } }),
-        );
+        let step = step(json!({
+            "instance_id": INSTANCE,
+            "snapshot_name": "before",
+            "tags": { "ticket": "OPS-1" },
+        }));
         let (resume, ..) = pending(step.run(&ctx, None).await);
         let captured = done(step.run(&ctx, Some(resume)).await);
         let snapshots: Vec<_> = captured

@@ -55,14 +55,14 @@ use stepward::{
 /// 4. It deregisters the image, unless `keep_image` is set.
 ///
 /// The image, the instance and its volumes carry the tag `stepward:token`. A retry finds them by
-/// this tag or by the image's name, and creates nothing twice. The step can terminate only instances
-/// that carry this tag.
+/// this tag or by the image's name, and creates nothing twice. The step can terminate only
+/// instances that carry this tag.
 ///
 /// # Failures
 ///
-/// If the step fails, if the job is stopped, or after one hour, the step terminates the instance and
-/// deregisters the image. The message names the resources that it could not remove; remove these
-/// yourself. The snapshot is never deleted.
+/// If the step fails, if the job is stopped, or after one hour, the step terminates the instance
+/// and deregisters the image. The message names the resources that it could not remove; remove
+/// these yourself. The snapshot is never deleted.
 ///
 /// Do not redrive a failed execution: start a new one. A redriven execution has the same
 /// `stepward:token`. For about an hour, it finds the terminated instance and fails again.
@@ -201,9 +201,7 @@ impl Create {
             })?;
             ctx.log(format_args!("Image {image} deregistered"));
         }
-        ctx.log(format_args!(
-            "Instance {id} is running and its status checks pass"
-        ));
+        ctx.log(format_args!("Instance {id} passes its status checks"));
         Ok(CreatedInstance {
             console_url: ctx.console("ec2/home", &format!("Instances:instanceId={id}")),
             instance_id: id,
@@ -261,8 +259,7 @@ impl Step for Create {
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The snapshot, the subnet, a security group or the key pair does not exist in the \
-             account and Region; correct the parameter.",
+            "The snapshot, subnet, security group or key pair does not exist; correct the ID.",
         ),
         (
             ErrorName::Conflict,
@@ -304,11 +301,9 @@ impl Step for Create {
     }
 
     fn permissions(&self) -> Permissions {
-        let (images, instances, volumes) = (
-            any_account_arn("image/*"),
-            arn("ec2", "instance/*"),
-            arn("ec2", "volume/*"),
-        );
+        let images = any_account_arn("image/*");
+        let instances = arn("ec2", "instance/*");
+        let volumes = arn("ec2", "volume/*");
         let on_creation =
             json!({ "StringEquals": { "ec2:CreateAction": ["RegisterImage", "RunInstances"] } });
         let has_token = json!({ "StringLike": { format!("aws:ResourceTag/{TOKEN_TAG}"): "*" } });
@@ -1028,8 +1023,8 @@ mod tests {
         let error = loop {
             match default_step().run(&ctx, Some(state)).await {
                 Err(error) => break error,
-                answer @ Ok(_) => {
-                    let (resume, after, _) = pending(answer);
+                result @ Ok(_) => {
+                    let (resume, after, _) = pending(result);
                     (state, waited) = (resume, waited + after);
                 }
             }
@@ -1262,9 +1257,11 @@ mod tests {
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
         };
-        let step = step(
-            json!({ "subnet_id": SUBNET, "security_group_ids": [GROUP], "instance_profile": "web" }),
-        );
+        let step = step(json!({
+            "subnet_id": SUBNET,
+            "security_group_ids": [GROUP],
+            "instance_profile": "web",
+        }));
         let policy = step.permissions().session_policy(&scope).unwrap();
         for part in [
             format!("arn:aws:ec2:eu-west-1:222222222222:subnet/{SUBNET}"),

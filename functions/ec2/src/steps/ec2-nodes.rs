@@ -22,8 +22,8 @@ const STATE_FILTER: &str = "instance-state-name";
 /// turns the properties of each instance into attributes of a node. It changes nothing.
 ///
 /// The mapping language is Rundeck's. Rundeck's default mapping names a node by its `Name` tag and
-/// gives it the tags listed in `Rundeck-Tags`, and its state. Your own mapping extends and overrides
-/// the default.
+/// gives it the tags listed in `Rundeck-Tags`, and its state. Your own mapping extends and
+/// overrides the default.
 ///
 /// # Behavior
 ///
@@ -33,7 +33,7 @@ const STATE_FILTER: &str = "instance-state-name";
 /// and `instanceId`. The `osFamily` of a Windows instance is never `unix`. Two instances with the
 /// same name are two nodes.
 ///
-/// If the job is stopped or the step is retried, nothing needs to be undone.
+/// The step changes nothing, so you can retry it or stop the job at any time.
 ///
 /// # Failures
 ///
@@ -65,12 +65,12 @@ pub struct Nodes {
     /// filters by `;`.
     filter: Option<String>,
     /// The attributes of a node, as in
-    /// `nodename.selector=tags/Name+'-'+instanceId;ami.selector=imageId`. Entries are in the mapping
-    /// language of Rundeck's EC2 plugin; separate them by `;` or line breaks. Selecting `imageName`
-    /// needs additional requests.
+    /// `nodename.selector=tags/Name+'-'+instanceId;ami.selector=imageId`. Entries are in the
+    /// mapping language of Rundeck's EC2 plugin; separate them by `;` or line breaks. Selecting
+    /// `imageName` needs additional requests.
     mapping: Option<String>,
-    /// Whether `mapping` extends Rundeck's default mapping instead of replacing it. An empty mapping
-    /// always uses the default.
+    /// Whether `mapping` extends Rundeck's default mapping instead of replacing it. An empty
+    /// mapping always uses the default.
     #[serde(default = "default_true")]
     use_default_mapping: bool,
     /// Whether to find only running instances.
@@ -459,7 +459,8 @@ mod tests {
             (
                 200,
                 format!(
-                    "<DescribeImagesResponse><imagesSet>{image}</imagesSet></DescribeImagesResponse>"
+                    "<DescribeImagesResponse><imagesSet>{image}</imagesSet>\
+                     </DescribeImagesResponse>"
                 ),
             )
         });

@@ -24,14 +24,15 @@ const POLL_INTERVAL: Duration = Duration::from_secs(15);
 /// Restart EC2 instances and wait until their status checks pass again.
 ///
 /// Use this step to reboot the operating system, for example after an update. An instance keeps its
-/// addresses and its volumes, including instance store volumes. It is unreachable for a few minutes.
+/// addresses and its volumes, including instance store volumes. It is unreachable for a few
+/// minutes.
 ///
 /// You choose instances by ID or by tags. All instances that you choose by ID must be running.
 ///
 /// # Behavior
 ///
-/// 1. The step checks that the instances are `running`. With IDs, it restarts none of them if one is
-///    not. With tags, it skips instances that are not running, and names them in the log.
+/// 1. The step checks that the instances are `running`. With IDs, it restarts none of them if one
+///    is not. With tags, it skips instances that are not running, and names them in the log.
 /// 2. It asks EC2 to reboot them. EC2 forces the reboot if the operating system does not shut down
 ///    within a few minutes; data that was not written to disk can then be lost.
 /// 3. It waits for `settle_seconds`, in which the operating system shuts down.

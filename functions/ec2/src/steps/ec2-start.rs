@@ -601,8 +601,9 @@ mod tests {
             .permissions()
             .session_policy(&scope)
             .unwrap();
-        assert!(by_tag.contains(
-            r#""Action":["ec2:StartInstances"],"Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/*"]"#
-        ));
+        let every_instance = "arn:aws:ec2:eu-west-1:222222222222:instance/*";
+        assert!(by_tag.contains(&format!(
+            r#""Action":["ec2:StartInstances"],"Resource":["{every_instance}"]"#
+        )));
     }
 }

@@ -344,7 +344,8 @@ mod tests {
             let (resume, ..) = pending(step.run(&ctx, None).await);
             let _ = done(step.run(&ctx, Some(resume)).await);
             let line = format!(
-                "Instance {ID} was shut down instead of hibernated, and its memory is lost: the reason"
+                "Instance {ID} was shut down instead of hibernated, and its memory is lost: \
+                 the reason"
             );
             assert_eq!(testing::log(&ctx).contains(&line), is_logged, "{code}");
         }

@@ -18,8 +18,8 @@ use stepward::{
 
 /// Terminate EC2 instances and wait until all of them are terminated.
 ///
-/// Use this step to remove instances that are no longer needed, such as those of a load test.
-/// **You cannot undo it.** EC2 deletes the volumes that are marked for deletion on termination, with
+/// Use this step to remove instances that are no longer needed, such as those of a load test. **You
+/// cannot undo it.** EC2 deletes the volumes that are marked for deletion on termination, with
 /// their data. The root volume is marked by default; other volumes are kept.
 ///
 /// You choose instances by ID or by tags. With tags, give `expected_count`, so that a wrong tag
@@ -638,9 +638,9 @@ mod tests {
 
     #[test]
     fn permissions_are_those_that_the_local_cloud_enforces() {
-        prove::<Terminate>(
-            &[],
-            async |scene| json!({ "instance_ids": [launch_instance(scene).await], "expected_count": 1 }),
-        );
+        prove::<Terminate>(&[], async |scene| {
+            let id = launch_instance(scene).await;
+            json!({ "instance_ids": [id], "expected_count": 1 })
+        });
     }
 }

@@ -19,7 +19,7 @@ const MAX_TARGETS_IN_MESSAGE: usize = 20;
 ///
 /// Use this step as a health check before or after a deployment, or as part of a daily report. It
 /// supports Application, Network and Gateway load balancers, and changes nothing. By default it
-/// succeeds and lists the targets; with `fail_if_unhealthy`, the job stops instead.
+/// succeeds and lists the targets. With `fail_if_unhealthy`, it fails if it lists any.
 ///
 /// # Behavior
 ///
@@ -33,8 +33,8 @@ const MAX_TARGETS_IN_MESSAGE: usize = 20;
 ///   instance is stopped.
 /// - `unavailable`: health checks are disabled, as for most Lambda functions.
 ///
-/// `reason` and `description` of a target give the details. A target that is registered with several
-/// target groups or ports is listed once for each.
+/// `reason` and `description` of a target give the details. A target that is registered with
+/// several target groups or ports is listed once for each.
 ///
 /// # Failures
 ///
