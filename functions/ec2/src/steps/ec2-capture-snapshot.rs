@@ -558,8 +558,8 @@ mod tests {
     async fn already_captured_by_an_earlier_call_creates_nothing() {
         let describe = describes([vec![complete(SNAPSHOT, 8)], vec![complete(SNAPSHOT, 8)]]);
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
-        let (resume, after, _) = pending(volume_step().run(&ctx, None).await);
-        assert_eq!(after, FIRST_POLL_DELAY);
+        let (resume, retry_after, _) = pending(volume_step().run(&ctx, None).await);
+        assert_eq!(retry_after, FIRST_POLL_DELAY);
         assert_eq!(
             done(volume_step().run(&ctx, Some(resume)).await).snapshots[0].snapshot_id,
             SNAPSHOT
@@ -643,8 +643,8 @@ mod tests {
             RuleMode::MatchAny,
             [&describes_none(), &create]
         ));
-        let (_, after, _) = pending(volume_step().run(&ctx, None).await);
-        assert_eq!((after, create.num_calls()), (FIRST_POLL_DELAY, 2));
+        let (_, retry_after, _) = pending(volume_step().run(&ctx, None).await);
+        assert_eq!((retry_after, create.num_calls()), (FIRST_POLL_DELAY, 2));
     }
 
     #[tokio::test]
@@ -685,9 +685,9 @@ mod tests {
         let (resume, ..) = pending(volume_step().run(&ctx, None).await);
         let (resume, _, progress) = pending(volume_step().run(&ctx, Some(resume)).await);
         assert_eq!(progress, "0 of 1 snapshots complete, 0 % captured");
-        let (resume, after, progress) = pending(volume_step().run(&ctx, Some(resume)).await);
+        let (resume, retry_after, progress) = pending(volume_step().run(&ctx, Some(resume)).await);
         assert_eq!(
-            (after, progress.as_str()),
+            (retry_after, progress.as_str()),
             (POLL_INTERVAL, "0 of 1 snapshots complete, 62 % captured")
         );
         assert!(
@@ -707,9 +707,9 @@ mod tests {
             || resume(&json!({ "snapshot_ids": [SNAPSHOT, OTHER_SNAPSHOT], "missed": false }));
         let (_, _, progress) = pending(volume_step().run(&ctx, Some(state())).await);
         assert_eq!(progress, "0 of 2 snapshots complete, 0 % captured");
-        let (resume, after, progress) = pending(volume_step().run(&ctx, Some(state())).await);
+        let (resume, retry_after, progress) = pending(volume_step().run(&ctx, Some(state())).await);
         assert_eq!(
-            (after, progress.as_str()),
+            (retry_after, progress.as_str()),
             (POLL_INTERVAL, "1 of 2 snapshots complete, 100 % captured")
         );
         assert_eq!(

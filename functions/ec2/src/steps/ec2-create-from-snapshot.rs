@@ -1024,8 +1024,8 @@ mod tests {
             match default_step().run(&ctx, Some(state)).await {
                 Err(error) => break error,
                 result @ Ok(_) => {
-                    let (resume, after, _) = pending(result);
-                    (state, waited) = (resume, waited + after);
+                    let (resume, retry_after, _) = pending(result);
+                    (state, waited) = (resume, waited + retry_after);
                 }
             }
         };

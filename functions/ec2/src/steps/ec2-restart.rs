@@ -355,8 +355,8 @@ mod tests {
             [&describe, &reboot, &checks]
         ));
         let step = step(json!({ "tags": { "role": "web" } }));
-        let (resume, after, _) = pending(step.run(&ctx, None).await);
-        assert_eq!(after, Duration::from_secs(90));
+        let (resume, retry_after, _) = pending(step.run(&ctx, None).await);
+        assert_eq!(retry_after, Duration::from_secs(90));
         let output = done(step.run(&ctx, Some(resume)).await);
         let [restarted] = &output.instances[..] else {
             panic!("expected one instance: {output:?}")
@@ -448,14 +448,14 @@ mod tests {
             [&describe, &reboot, &checks]
         ));
         let step = step(json!({ "instance_ids": ID, "settle_seconds": 0 }));
-        let (resume, after, _) = pending(step.run(&ctx, None).await);
-        assert_eq!(after, POLL_INTERVAL.max(settings::inline_wait()));
-        let (resume, after, progress) = pending(step.run(&ctx, Some(resume)).await);
+        let (resume, retry_after, _) = pending(step.run(&ctx, None).await);
+        assert_eq!(retry_after, POLL_INTERVAL.max(settings::inline_wait()));
+        let (resume, retry_after, progress) = pending(step.run(&ctx, Some(resume)).await);
         assert_eq!(
             progress,
             format!("0 of 1 instances back ({ID}: system ok, instance impaired)")
         );
-        assert_eq!(after, POLL_INTERVAL);
+        assert_eq!(retry_after, POLL_INTERVAL);
         assert_eq!(done(step.run(&ctx, Some(resume)).await).instances.len(), 1);
         assert_eq!(reboot.num_calls(), 1);
     }

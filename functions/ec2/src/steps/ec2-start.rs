@@ -379,9 +379,9 @@ mod tests {
         ));
         let step = step(json!({ "instance_ids": [ID, OTHER] }));
 
-        let (resume, after, progress) = pending(step.run(&ctx, None).await);
+        let (resume, retry_after, progress) = pending(step.run(&ctx, None).await);
         assert_eq!(
-            (after, progress.as_str()),
+            (retry_after, progress.as_str()),
             (Duration::from_secs(5), "1 of 2 instances running")
         );
         let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);

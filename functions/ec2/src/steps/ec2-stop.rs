@@ -246,7 +246,7 @@ mod tests {
 
     const ID: &str = "i-0123456789abcdef0";
 
-    fn step_with(params: serde_json::Value) -> Stop {
+    fn step(params: serde_json::Value) -> Stop {
         serde_json::from_value(params).unwrap()
     }
 
@@ -269,7 +269,7 @@ mod tests {
         ] {
             let describe = mock!(Client::describe_instances)
                 .then_output(|| one_instance(InstanceStateName::Running));
-            let stop = mock!(Client::stop_instances)
+            let stop_request = mock!(Client::stop_instances)
                 .match_requests(move |request| {
                     request.instance_ids() == [ID]
                         && (request.force(), request.hibernate()) == (force, hibernate)
@@ -282,13 +282,13 @@ mod tests {
             let ctx = testing::context(mock_client!(
                 aws_sdk_ec2,
                 RuleMode::MatchAny,
-                [&describe, &stop]
+                [&describe, &stop_request]
             ));
             let mut params = params;
             params["instance_ids"] = json!(ID);
-            let output = done(step_with(params).run(&ctx, None).await);
+            let output = done(step(params).run(&ctx, None).await);
             assert_eq!(
-                (output.instances[0].state.as_str(), stop.num_calls()),
+                (output.instances[0].state.as_str(), stop_request.num_calls()),
                 ("stopped", 1)
             );
         }
@@ -302,7 +302,7 @@ mod tests {
             .output(|| one_instance(InstanceStateName::Stopping))
             .output(|| one_instance(InstanceStateName::Stopped))
             .build();
-        let stop = mock!(Client::stop_instances)
+        let stop_request = mock!(Client::stop_instances)
             .match_requests(|request| {
                 request.instance_ids() == [ID] && request.force() == Some(true)
             })
@@ -310,16 +310,16 @@ mod tests {
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&describe, &stop]
+            [&describe, &stop_request]
         ));
-        let step = step_with(json!({ "instance_ids": ID, "force": true }));
+        let step = step(json!({ "instance_ids": ID, "force": true }));
         let (resume, ..) = pending(step.run(&ctx, None).await);
         let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
         assert_eq!(
             done(step.run(&ctx, Some(resume)).await).instances[0].state,
             "stopped"
         );
-        assert_eq!(stop.num_calls(), 1);
+        assert_eq!(stop_request.num_calls(), 1);
     }
 
     #[tokio::test]
@@ -334,13 +334,13 @@ mod tests {
                 .output(|| one_instance(InstanceStateName::Running))
                 .output(move || instances_output([stopped_instance(ID, code, "the reason")]))
                 .build();
-            let stop = mock!(Client::stop_instances).then_output(stopping_output);
+            let stop_request = mock!(Client::stop_instances).then_output(stopping_output);
             let ctx = testing::context(mock_client!(
                 aws_sdk_ec2,
                 RuleMode::MatchAny,
-                [&describe, &stop]
+                [&describe, &stop_request]
             ));
-            let step = step_with(json!({ "instance_ids": ID, "hibernate": hibernate }));
+            let step = step(json!({ "instance_ids": ID, "hibernate": hibernate }));
             let (resume, ..) = pending(step.run(&ctx, None).await);
             let _ = done(step.run(&ctx, Some(resume)).await);
             let line = format!(
@@ -357,8 +357,8 @@ mod tests {
             .then_output(|| one_instance(InstanceStateName::Stopped));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
         for step in [
-            step_with(json!({ "instance_ids": ID })),
-            step_with(json!({ "instance_ids": ID, "hibernate": true })),
+            step(json!({ "instance_ids": ID })),
+            step(json!({ "instance_ids": ID, "hibernate": true })),
         ] {
             let output = done(step.run(&ctx, None).await);
             assert_eq!(output.instances[0].previous_state, "stopped");
@@ -368,7 +368,7 @@ mod tests {
 
     #[tokio::test]
     async fn not_found_for_an_unknown_instance_id() {
-        assert_not_found(&step_with(json!({ "instance_ids": ID }))).await;
+        assert_not_found(&step(json!({ "instance_ids": ID }))).await;
     }
 
     #[test]
@@ -380,7 +380,7 @@ mod tests {
             json!({ "tags": { "team": "o?s" } }),
             json!({ "instance_ids": ID, "force": true, "hibernate": true }),
         ] {
-            let error = step_with(params.clone()).validate().unwrap_err();
+            let error = step(params.clone()).validate().unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{params}");
         }
     }
@@ -394,7 +394,7 @@ mod tests {
             })
             .output(|| one_instance(InstanceStateName::Running))
             .build();
-        let stop = mock!(Client::stop_instances)
+        let stop_request = mock!(Client::stop_instances)
             .sequence()
             .error(|| {
                 StopInstancesError::generic(error_response("RequestLimitExceeded", "slow down"))
@@ -404,15 +404,11 @@ mod tests {
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&describe, &stop]
+            [&describe, &stop_request]
         ));
-        let (_, _, progress) = pending(
-            step_with(json!({ "instance_ids": ID }))
-                .run(&ctx, None)
-                .await,
-        );
+        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(
-            (progress.as_str(), stop.num_calls()),
+            (progress.as_str(), stop_request.num_calls()),
             ("0 of 1 instances stopped", 2)
         );
     }
@@ -426,20 +422,20 @@ mod tests {
             .output(|| one_instance(InstanceStateName::Stopping))
             .output(|| one_instance(InstanceStateName::Stopped))
             .build();
-        let stop = mock!(Client::stop_instances).then_output(stopping_output);
+        let stop_request = mock!(Client::stop_instances).then_output(stopping_output);
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&describe, &stop]
+            [&describe, &stop_request]
         ));
-        let step = step_with(json!({ "instance_ids": ID }));
+        let step = step(json!({ "instance_ids": ID }));
         let mut state = None;
         for _ in 0..3 {
             state = Some(pending(step.run(&ctx, state).await).0);
         }
         let output = done(step.run(&ctx, state).await);
         assert_eq!(output.instances[0].state, "stopped");
-        assert_eq!(stop.num_calls(), 1);
+        assert_eq!(stop_request.num_calls(), 1);
     }
 
     #[tokio::test]
@@ -447,11 +443,7 @@ mod tests {
         let describe = mock!(Client::describe_instances)
             .then_output(|| one_instance(InstanceStateName::Stopping));
         let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
-        let (_, _, progress) = pending(
-            step_with(json!({ "instance_ids": ID }))
-                .run(&ctx, None)
-                .await,
-        );
+        let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(progress, "0 of 1 instances stopped");
     }
 
@@ -459,7 +451,7 @@ mod tests {
     async fn failed_with_conflict_when_an_instance_cannot_hibernate() {
         let describe = mock!(Client::describe_instances)
             .then_output(|| one_instance(InstanceStateName::Running));
-        let stop = mock!(Client::stop_instances).then_error(|| {
+        let stop_request = mock!(Client::stop_instances).then_error(|| {
             StopInstancesError::generic(error_response(
                 "UnsupportedHibernationConfiguration",
                 "not enabled for hibernation",
@@ -468,9 +460,9 @@ mod tests {
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&describe, &stop]
+            [&describe, &stop_request]
         ));
-        let error = step_with(json!({ "instance_ids": ID, "hibernate": true }))
+        let error = step(json!({ "instance_ids": ID, "hibernate": true }))
             .run(&ctx, None)
             .await
             .unwrap_err();
@@ -482,7 +474,7 @@ mod tests {
     async fn failed_with_conflict_for_stop_protection() {
         let describe = mock!(Client::describe_instances)
             .then_output(|| one_instance(InstanceStateName::Running));
-        let stop = mock!(Client::stop_instances).then_error(|| {
+        let stop_request = mock!(Client::stop_instances).then_error(|| {
             let message =
                 "The instance may not be stopped. Modify its 'disableApiStop' instance attribute";
             StopInstancesError::generic(error_response("OperationNotPermitted", message))
@@ -490,9 +482,9 @@ mod tests {
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&describe, &stop]
+            [&describe, &stop_request]
         ));
-        let error = step_with(json!({ "instance_ids": ID }))
+        let error = step(json!({ "instance_ids": ID }))
             .run(&ctx, None)
             .await
             .unwrap_err();
@@ -507,13 +499,13 @@ mod tests {
             .output(|| one_instance(InstanceStateName::Running))
             .output(|| one_instance(InstanceStateName::Terminated))
             .build();
-        let stop = mock!(Client::stop_instances).then_output(stopping_output);
+        let stop_request = mock!(Client::stop_instances).then_output(stopping_output);
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&describe, &stop]
+            [&describe, &stop_request]
         ));
-        let step = step_with(json!({ "instance_ids": ID }));
+        let step = step(json!({ "instance_ids": ID }));
         let (resume, ..) = pending(step.run(&ctx, None).await);
         let error = step.run(&ctx, Some(resume)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
