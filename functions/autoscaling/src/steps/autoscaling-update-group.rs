@@ -44,10 +44,14 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 ///
 /// # Failures
 ///
-/// - With `wait_for_capacity`, a failed launch or termination fails the step with AWS's reason when
-///   no other instance is starting or terminating. The group keeps its new sizes and tries again.
+/// With `wait_for_capacity`:
+///
+/// - A failed launch or termination fails the step with AWS's reason, unless another instance is
+///   still starting or terminating as needed. The group keeps its new sizes and tries again.
 /// - If a process that the change needs (`Launch` or `Terminate`) is suspended, the step fails with
-///   `Conflict` instead of waiting for it.
+///   `Conflict`. It changes nothing if the process is suspended before the change.
+///
+/// Without `wait_for_capacity`, the step changes the sizes. The log names a suspended process.
 ///
 /// # Cost
 ///
@@ -851,7 +855,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failed_update_gives_the_reason_of_aws() {
         let body = "<ErrorResponse><Error><Type>Receiver</Type>\
-                    <Code>ServiceLinkedRoleFailure</Code><Message>The role is not ready.</Message></Error></ErrorResponse>";
+                    <Code>ServiceLinkedRoleFailure</Code>\
+                    <Message>The role is not ready.</Message></Error></ErrorResponse>";
         let update = mock!(Client::update_auto_scaling_group)
             .sequence()
             .http_status(500, Some(body.into()))

@@ -48,7 +48,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// the snapshots yet when Step Functions retries the step some seconds later, the retry creates a
 /// second set. The output then has both.
 ///
-/// When the job is stopped, snapshots that are not complete continue. The log names them.
+/// When the job is stopped, or after 12 hours, snapshots that are not complete continue. The log
+/// names them.
 ///
 /// # Failures
 ///
@@ -78,7 +79,7 @@ pub struct Capture {
     /// The `Name` tag and the description of the snapshots, 1 to 255 characters. Characters outside
     /// of ASCII become `?` in the description.
     snapshot_name: String,
-    /// More tags for the snapshots, at most 48. The default is no more tags.
+    /// More tags for the snapshots, at most 48. None by default.
     #[serde(default)]
     tags: BTreeMap<String, String>,
 }

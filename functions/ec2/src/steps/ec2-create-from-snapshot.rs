@@ -37,8 +37,7 @@ use stepward::{
 ///
 /// Use this step to restore a machine from a backup, or to test a backup. The step launches one
 /// instance through a temporary image (AMI), which it deregisters at the end unless `keep_image` is
-/// set. An instance does not need its image, and you cannot delete a snapshot while an image uses
-/// it.
+/// set. An instance does not need its image, and a snapshot with an image cannot be deleted.
 ///
 /// # Prerequisites
 ///
@@ -63,6 +62,9 @@ use stepward::{
 /// If the step fails, if the job is stopped, or after one hour, the step terminates the instance
 /// and deregisters the image. The message names the resources that it could not remove; remove
 /// these yourself. The snapshot is never deleted.
+///
+/// It removes nothing after an error that Step Functions retries, such as `Throttled`. If only the
+/// image cannot be deregistered, the step fails, but the instance is kept.
 ///
 /// Do not redrive a failed execution: start a new one. A redriven execution has the same
 /// `stepward:token`. For about an hour, it finds the terminated instance and fails again.
@@ -101,14 +103,12 @@ pub struct Create {
     /// default is `uefi` on Graviton and `legacy-bios` on Intel and AMD; with the latter, a system
     /// that supports only UEFI never passes its status checks.
     boot_mode: Option<BootMode>,
-    /// Name of the root device that the operating system on the snapshot expects. The default is
-    /// `/dev/xvda`.
+    /// Name of the root device that the system expects. The default is `/dev/xvda`.
     #[serde(default = "default_root_device")]
     root_device_name: String,
     /// The `Name` tag of the instance, its volumes and the image, 1 to 255 characters.
     name: String,
-    /// More tags for the instance, its volumes and the image, at most 48. The default is no more
-    /// tags.
+    /// More tags for the instance, its volumes and the image, at most 48. None by default.
     #[serde(default)]
     tags: BTreeMap<String, String>,
     /// User data as text, at most 16 KiB: a script or a cloud-init configuration. Every program on

@@ -42,7 +42,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(15);
 /// not change. The step therefore cannot recognize a reboot that starts after `settle_seconds`. Use
 /// a longer time for operating systems that shut down slowly.
 ///
-/// EC2 has no client token for a reboot either. If the function is interrupted after the request
+/// EC2 also has no client token for a reboot. If the function is interrupted after the request
 /// and before its response, a retry reboots the instances a second time. Later retries do not. When
 /// the job is stopped, the reboot continues.
 ///

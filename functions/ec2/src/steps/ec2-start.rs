@@ -478,8 +478,8 @@ mod tests {
             ),
         ] {
             let failed = stopped_instance(ID, code, message);
-            // The instance can be `pending` between two polls only. Then a second poll confirms the
-            // failure.
+            // The instance can be `pending` between two polls and in none of them. A second
+            // poll confirms the failure.
             let describe = describes([
                 instance(ID, InstanceStateName::Stopped),
                 failed.clone(),

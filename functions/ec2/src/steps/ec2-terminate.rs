@@ -22,8 +22,9 @@ use stepward::{
 /// cannot undo it.** EC2 deletes the volumes that are marked for deletion on termination, with
 /// their data. The root volume is marked by default; other volumes are kept.
 ///
-/// You choose instances by ID or by tags. With tags, give `expected_count`, so that a wrong tag
-/// terminates nothing. If the instances belong to an Auto Scaling group, the group replaces them.
+/// You choose instances by ID or by tags. With tags, `expected_count` is required: if a wrong tag
+/// selects another number of instances, the step terminates nothing. If the instances belong to an
+/// Auto Scaling group, the group replaces them.
 ///
 /// # Behavior
 ///
