@@ -478,8 +478,8 @@ mod tests {
             ),
         ] {
             let failed = stopped_instance(ID, code, message);
-            // The instance can be `pending` between two polls and in none of them. A second
-            // poll confirms the failure.
+            // If the instance is `pending` only between two polls, no poll shows that state. A
+            // second poll then confirms the failure.
             let describe = describes([
                 instance(ID, InstanceStateName::Stopped),
                 failed.clone(),
