@@ -1,7 +1,8 @@
-//! Auto Scaling's own error codes.
+//! Maps Auto Scaling's error codes to error names.
 
 use stepward::{AwsError, ErrorName, Service, StepError};
 
+/// Auto Scaling's codes that differ from the common ones.
 /// <https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_UpdateAutoScalingGroup.html>
 const AUTO_SCALING: Service = Service {
     iam_prefix: "autoscaling",
@@ -11,7 +12,7 @@ const AUTO_SCALING: Service = Service {
     },
 };
 
-/// Converts the error of a call of Auto Scaling.
+/// Converts an error of the Auto Scaling client.
 pub(crate) fn autoscaling_error(error: impl AwsError<aws_sdk_autoscaling::Error>) -> StepError {
     error.into_step_error(&AUTO_SCALING)
 }
@@ -24,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn auto_scaling_codes_get_their_name() {
+    fn auto_scaling_error_codes_map_to_error_names() {
         for (code, status, name) in [
             ("ResourceContention", 500, ErrorName::Conflict),
             ("ScalingActivityInProgress", 400, ErrorName::Conflict),

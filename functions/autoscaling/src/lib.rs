@@ -1,7 +1,8 @@
-//! What the Auto Scaling steps share: a group's sizes, and how far it is from them.
+//! Code that the Auto Scaling steps share: a group's sizes, and whether it has reached them.
 
 mod error;
 pub mod steps;
+mod update;
 
 use std::fmt;
 
@@ -13,18 +14,16 @@ use stepward::{ErrorName, StepError};
 /// A group's sizes.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Sizes {
-    /// The fewest that scaling may leave.
+    /// The minimum size of the group.
     pub min_size: i32,
-    /// How many the group shall have.
+    /// The number of instances that the group maintains.
     pub desired_capacity: i32,
-    /// The most that scaling may reach.
+    /// The maximum size of the group.
     pub max_size: i32,
 }
 
-impl Sizes {
-    /// The sizes of a group.
-    #[must_use]
-    pub fn of(group: &AutoScalingGroup) -> Self {
+impl From<&AutoScalingGroup> for Sizes {
+    fn from(group: &AutoScalingGroup) -> Self {
         Self {
             min_size: group.min_size.unwrap_or_default(),
             desired_capacity: group.desired_capacity.unwrap_or_default(),
@@ -43,41 +42,47 @@ impl fmt::Display for Sizes {
     }
 }
 
-/// What an instance counts of the group's capacity.
-fn weight(instance: &Instance) -> i32 {
+/// The part of the group's capacity that an instance provides.
+fn capacity_units(instance: &Instance) -> i32 {
     instance
         .weighted_capacity()
         .and_then(|weight| weight.parse().ok())
         .unwrap_or(1)
 }
 
-/// The instances in service, in what they count.
-pub fn in_service(group: &AutoScalingGroup) -> impl Iterator<Item = i32> {
-    let serving =
+/// The capacity units of each instance in service.
+pub fn units_in_service(group: &AutoScalingGroup) -> impl Iterator<Item = i32> {
+    let is_in_service =
         |instance: &&Instance| instance.lifecycle_state() == Some(&LifecycleState::InService);
-    group.instances().iter().filter(serving).map(weight)
+    group
+        .instances()
+        .iter()
+        .filter(is_in_service)
+        .map(capacity_units)
 }
 
-/// Whether the group has what it wants. With weights it can have more, if it could not do with an
-/// instance less.
+/// Whether the group has its desired capacity. A group with weights may have more, if it would have
+/// too little with any one instance fewer.
 #[must_use]
-pub fn settled(group: &AutoScalingGroup, desired: i32) -> bool {
-    let units: i32 = in_service(group).sum();
-    let lightest = in_service(group).min().unwrap_or_default();
+pub fn has_capacity(group: &AutoScalingGroup, desired: i32) -> bool {
+    let units: i32 = units_in_service(group).sum();
+    let lightest = units_in_service(group).min().unwrap_or_default();
     units == desired || units > desired && units - lightest < desired
 }
 
-fn has_too_few(group: &AutoScalingGroup, desired: i32) -> bool {
-    in_service(group).sum::<i32>() < desired
+fn has_too_little(group: &AutoScalingGroup, desired: i32) -> bool {
+    units_in_service(group).sum::<i32>() < desired
 }
 
-/// Whether an instance is on its way that brings the group nearer to this capacity: one that comes
-/// when there are too few, else one that goes. An instance that a lifecycle hook keeps from going
-/// says nothing of those that are missing, and one that is retained goes nowhere.
+/// Whether an instance is changing its state in the direction that the group needs: starting if
+/// there is too little capacity, otherwise terminating.
+///
+/// An instance that a lifecycle hook keeps in a terminating state does not count while capacity is
+/// missing. A retained instance never counts, because it stays.
 /// <https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-lifecycle.html>
 #[must_use]
-pub fn in_transit(group: &AutoScalingGroup, desired: i32) -> bool {
-    let needed = if has_too_few(group, desired) {
+pub fn has_instance_in_transition(group: &AutoScalingGroup, desired: i32) -> bool {
+    let state_prefix = if has_too_little(group, desired) {
         "Pending"
     } else {
         "Terminating"
@@ -87,18 +92,18 @@ pub fn in_transit(group: &AutoScalingGroup, desired: i32) -> bool {
         .iter()
         .filter_map(Instance::lifecycle_state);
     states.any(|state| {
-        state.as_str().starts_with(needed) && *state != LifecycleState::TerminatingRetained
+        state.as_str().starts_with(state_prefix) && *state != LifecycleState::TerminatingRetained
     })
 }
 
-/// The process that the group needs to reach this capacity, if it is suspended.
+/// The process that the group needs to reach this capacity, if that process is suspended.
 /// <https://docs.aws.amazon.com/autoscaling/ec2/userguide/as-suspend-resume-processes.html>
 #[must_use]
-pub fn suspended(group: &AutoScalingGroup, desired: i32) -> Option<&'static str> {
-    if settled(group, desired) {
+pub fn suspended_process(group: &AutoScalingGroup, desired: i32) -> Option<&'static str> {
+    if has_capacity(group, desired) {
         return None;
     }
-    let needed = if has_too_few(group, desired) {
+    let needed = if has_too_little(group, desired) {
         "Launch"
     } else {
         "Terminate"
@@ -110,17 +115,19 @@ pub fn suspended(group: &AutoScalingGroup, desired: i32) -> Option<&'static str>
         .then_some(needed)
 }
 
-/// The error as it is, but for one that comes as a fault of AWS and is a state of the account.
+/// Turns `ServiceLinkedRoleFailure` into a `Conflict` with advice: AWS returns it as an internal
+/// error, but it is a problem of the account. All other errors stay unchanged.
 /// <https://docs.aws.amazon.com/autoscaling/ec2/userguide/autoscaling-service-linked-role.html>
 #[must_use]
-pub fn explained(error: StepError) -> StepError {
+pub fn explain_role_failure(error: StepError) -> StepError {
     if !error.has_code("ServiceLinkedRoleFailure") {
         return error;
     }
     let message = format!(
-        "{}; nothing was changed, because Auto Scaling cannot use its service-linked role in the account: it is not \
-         ready yet, or was deleted. Run this again in a minute; if it stays so, look for the group's role in IAM \
-         (AWSServiceRoleForAutoScaling, unless it has another) and create it anew",
+        "{}; nothing was changed, because Auto Scaling cannot use its service-linked role in the \
+         account: the role is not ready yet, or was deleted; run the step again in a minute; if \
+         this does not help, create the group's role again in IAM (AWSServiceRoleForAutoScaling, \
+         unless the group uses another one)",
         error.message
     );
     StepError {
@@ -135,8 +142,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_count_as_capacity_and_may_exceed_it() {
-        let weighing = |weights: &[&str]| {
+    fn capacity_counts_weights_and_may_be_exceeded() {
+        let group_with_weights = |weights: &[&str]| {
             let instance = |weight: &&str| {
                 Instance::builder()
                     .lifecycle_state(LifecycleState::InService)
@@ -148,16 +155,16 @@ mod tests {
                 .set_instances(Some(instances))
                 .build()
         };
-        assert!(settled(&weighing(&["4", "4"]), 8));
-        assert!(settled(&weighing(&["4", "4"]), 6));
-        assert!(!settled(&weighing(&["4", "4"]), 9));
-        assert!(!settled(&weighing(&["4", "4", "2"]), 8));
-        assert!(settled(&weighing(&[]), 0));
-        assert!(!settled(&weighing(&["1"]), 0));
+        assert!(has_capacity(&group_with_weights(&["4", "4"]), 8));
+        assert!(has_capacity(&group_with_weights(&["4", "4"]), 6));
+        assert!(!has_capacity(&group_with_weights(&["4", "4"]), 9));
+        assert!(!has_capacity(&group_with_weights(&["4", "4", "2"]), 8));
+        assert!(has_capacity(&group_with_weights(&[]), 0));
+        assert!(!has_capacity(&group_with_weights(&["1"]), 0));
     }
 
     #[test]
-    fn only_what_brings_the_group_nearer_to_its_capacity_is_on_its_way() {
+    fn only_transitions_in_the_needed_direction_count() {
         use LifecycleState::{InService, PendingWait, TerminatingRetained, TerminatingWait};
         for (state, desired, expected) in [
             (PendingWait, 2, true),
@@ -172,7 +179,11 @@ mod tests {
             let group = AutoScalingGroup::builder()
                 .set_instances(Some(instances.into()))
                 .build();
-            assert_eq!(in_transit(&group, desired), expected, "{state} {desired}");
+            assert_eq!(
+                has_instance_in_transition(&group, desired),
+                expected,
+                "{state} {desired}"
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
-//! EC2's own error codes.
+//! Maps EC2's error codes to error names.
 
 use stepward::{AwsError, ErrorName, Service, StepError};
 
+/// EC2's codes that differ from the common ones.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html>
 const EC2: Service = Service {
     iam_prefix: "ec2",
@@ -10,7 +11,7 @@ const EC2: Service = Service {
         | "UnsupportedHibernationConfiguration"
         | "UnsupportedOperation"
         | "VolumeInUse" => Some(ErrorName::Conflict),
-        // EC2 limits how many snapshots are made at once.
+        // EC2 limits how many snapshots it creates at the same time.
         "ConcurrentSnapshotLimitExceeded"
         | "PendingSnapshotLimitExceeded"
         | "SnapshotCreationPerVolumeRateExceeded" => Some(ErrorName::Throttled),
@@ -20,7 +21,7 @@ const EC2: Service = Service {
     },
 };
 
-/// Converts the error of a call of EC2.
+/// Converts an error of the EC2 client.
 pub fn ec2_error(error: impl AwsError<aws_sdk_ec2::Error>) -> StepError {
     error.into_step_error(&EC2)
 }
@@ -33,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ec2_codes_get_their_name() {
+    fn ec2_error_codes_map_to_error_names() {
         for (code, status, name) in [
             ("OperationNotPermitted", 400, ErrorName::Conflict),
             (

@@ -1,4 +1,4 @@
-//! What EC2 must be told of the machine that an image is of.
+//! Properties of a machine that EC2 cannot read from a snapshot.
 
 use aws_sdk_ec2::types::{ArchitectureValues, BootModeValues};
 use schemars::JsonSchema;
@@ -8,13 +8,13 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Architecture {
-    /// Intel and AMD, 64 bits.
+    /// 64-bit Intel and AMD.
     #[default]
     #[serde(rename = "x86_64")]
     X86,
     /// AWS Graviton.
     Arm64,
-    /// Intel and AMD, 32 bits.
+    /// 32-bit Intel and AMD.
     I386,
 }
 
@@ -33,11 +33,11 @@ impl From<Architecture> for ArchitectureValues {
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BootMode {
-    /// By BIOS.
+    /// Legacy BIOS.
     LegacyBios,
-    /// By UEFI.
+    /// UEFI.
     Uefi,
-    /// By UEFI where the instance type can, otherwise by BIOS.
+    /// UEFI if the instance type supports it, otherwise legacy BIOS.
     UefiPreferred,
 }
 

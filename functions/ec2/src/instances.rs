@@ -1,4 +1,4 @@
-//! Choosing instances, and telling what became of them.
+//! Selects instances, and describes how a step changed them.
 
 use std::collections::BTreeMap;
 
@@ -11,41 +11,41 @@ use stepward::model::permissions::{arn, literal};
 use stepward::{Context, ErrorName, Permissions, StepError};
 
 use crate::error::ec2_error;
-use crate::{filter, require_id};
+use crate::{build_filter, require_id};
 
-/// Instances that one call may name. A session policy that names each has room for about 25; beyond
-/// that it falls back to the action alone.
-pub const MAX_INSTANCES: usize = 50;
-/// Instances that tags may choose. What is kept of each between two calls must stay far below the
-/// 256 KiB that a state machine passes on.
-const MAX_BY_TAGS: usize = 500;
-/// The states of instances that have not been terminated.
-pub const LIVE: [InstanceStateName; 4] = [
+/// Instance IDs that one call accepts. A session policy has room for about 25 instances; with more,
+/// it allows the action on all instances.
+pub const MAX_INSTANCE_IDS: usize = 50;
+/// Instances that tags may select. The state between two calls must stay far below 256 KiB, which
+/// is the limit of a state machine.
+const MAX_TAGGED_INSTANCES: usize = 500;
+/// The states of instances that are not terminated.
+pub const LIVE_STATES: [InstanceStateName; 4] = [
     InstanceStateName::Pending,
     InstanceStateName::Running,
     InstanceStateName::Stopping,
     InstanceStateName::Stopped,
 ];
 
-/// Which instances a step is for: by ID, or by tags.
+/// The instances that a step works on: by ID, or by tags.
 #[derive(Clone, Copy, Debug)]
 pub struct Selection<'a> {
     /// Instance IDs.
     pub ids: &'a [String],
-    /// Tags that an instance must carry, all of them.
+    /// Tags that an instance must carry. It must carry all of them.
     pub tags: &'a BTreeMap<String, String>,
 }
 
-/// What became of the instances.
+/// The instances that the step worked on.
 #[derive(Debug, Deserialize, JsonSchema, Serialize)]
-pub struct Changed {
-    /// Every instance that the step was for, also those that were right already.
+pub struct ChangedInstances {
+    /// Every selected instance, including those that were already in the final state.
     pub instances: Vec<ChangedInstance>,
-    /// The instances in the AWS console.
+    /// Link to the instances in the AWS console.
     pub console_url: String,
 }
 
-/// What became of one instance.
+/// One instance, with its state before and after the step.
 #[derive(Clone, Debug, Deserialize, JsonSchema, Serialize)]
 pub struct ChangedInstance {
     /// The instance's ID.
@@ -54,22 +54,31 @@ pub struct ChangedInstance {
     pub name: Option<String>,
     /// Its state before the step.
     pub previous_state: String,
-    /// Its state now.
+    /// Its state after the step.
     pub state: String,
 }
 
 impl Selection<'_> {
-    /// Checks IDs and tags.
+    /// Checks the IDs and the tags.
     ///
     /// # Errors
-    /// `InvalidInput`.
+    /// `InvalidInput` naming the parameter.
     pub fn validate(&self) -> Result<(), StepError> {
         require(self.ids.is_empty() != self.tags.is_empty(), || {
-            "give either instance_ids (1 to 50 instance IDs) or tags (1 or more), not both and not none".into()
-        })?;
-        require(self.ids.len() <= MAX_INSTANCES, || {
+            let given = if self.ids.is_empty() {
+                "neither"
+            } else {
+                "both"
+            };
             format!(
-                "instance_ids has {} entries and at most {MAX_INSTANCES} are taken; use tags, or a Map",
+                "parameters \"instance_ids\" and \"tags\": expected one of them, got {given}; \
+                 give either instance_ids (1 to {MAX_INSTANCE_IDS} IDs) or tags (at least 1)"
+            )
+        })?;
+        require(self.ids.len() <= MAX_INSTANCE_IDS, || {
+            format!(
+                "parameter \"instance_ids\": expected 1 to {MAX_INSTANCE_IDS} IDs, got {}; \
+                 select the instances by tags, or split the list over a Map",
                 self.ids.len()
             )
         })?;
@@ -77,38 +86,50 @@ impl Selection<'_> {
             require_id("instance_ids", "an instance ID", "i", id)?;
         }
         for (key, value) in self.tags {
-            // In an EC2 filter these are wildcards, which would choose more than the tags say.
-            let plain = !key.is_empty() && !format!("{key}{value}").contains(['*', '?']);
-            require(plain, || {
-                format!("tags: {key:?}: {value:?} must be a key and a value without * and ?")
+            // In an EC2 filter, `*` and `?` are wildcards, which would select more instances.
+            let is_literal = !key.is_empty() && !format!("{key}{value}").contains(['*', '?']);
+            require(is_literal, || {
+                format!(
+                    "parameter \"tags\": expected a key and a value without * and ?, got {key:?}: \
+                     {value:?}"
+                )
             })?;
         }
         Ok(())
     }
 
-    /// Permission to describe all instances (EC2 knows no narrower one) and to do `actions` to the
-    /// chosen ones.
+    /// Permission to describe all instances (EC2 does not support a narrower one), and for each
+    /// action on the selected instances, with its purpose.
     ///
-    /// By tags that is every instance: which ones carry them shows only later, and a condition on
-    /// `aws:ResourceTag` in a session policy is something that the local cloud does not evaluate.
+    /// With tags, the actions are allowed on every instance. The matching instances are not known
+    /// yet, and the local cloud does not evaluate a condition on `aws:ResourceTag` in a session
+    /// policy.
     #[must_use]
-    pub fn permissions(&self, actions: &[&str]) -> Permissions {
-        let all = self.tags.keys().take(1).map(|_| arn("ec2", "instance/*"));
-        let chosen = self
+    pub fn permissions(&self, actions: &[(&str, &str)]) -> Permissions {
+        let every_instance = self.tags.keys().take(1).map(|_| arn("ec2", "instance/*"));
+        let resources: Vec<_> = self
             .ids
             .iter()
-            .map(|id| arn("ec2", &format!("instance/{}", literal(id))));
-        Permissions::default()
-            .allow("TODO", &["ec2:DescribeInstances"], ["*"])
-            .allow("TODO", actions, chosen.chain(all))
+            .map(|id| arn("ec2", &format!("instance/{}", literal(id))))
+            .chain(every_instance)
+            .collect();
+
+        let describe = Permissions::default().allow(
+            "find the instances and their states",
+            &["ec2:DescribeInstances"],
+            ["*"],
+        );
+        actions.iter().fold(describe, |all, (action, purpose)| {
+            all.allow(purpose, &[action], resources.clone())
+        })
     }
 
-    /// The chosen instances as they are now; by tags, those in one of the states, or in any when
-    /// none is given.
+    /// Describes the selected instances. With tags, it returns those in one of `states`, or in any
+    /// state if `states` is empty.
     ///
     /// # Errors
     /// `NotFound` for an unknown ID, `Conflict` for tags that too many instances carry.
-    pub async fn find(
+    pub async fn find_instances(
         &self,
         ec2: &Client,
         states: &[InstanceStateName],
@@ -118,62 +139,64 @@ impl Selection<'_> {
             request = request.set_instance_ids(Some(self.ids.to_vec()));
         } else {
             if !states.is_empty() {
-                request = request.filters(filter(
+                request = request.filters(build_filter(
                     "instance-state-name",
                     states.iter().map(InstanceStateName::as_str),
                 ));
             }
             for (key, value) in self.tags {
-                request = request.filters(filter(&format!("tag:{key}"), [value.as_str()]));
+                request = request.filters(build_filter(&format!("tag:{key}"), [value.as_str()]));
             }
         }
+
         let mut pages = request.into_paginator().send();
-        let mut found = Vec::new();
+        let mut instances = Vec::new();
         while let Some(page) = pages.next().await {
-            found.extend(
-                page.map_err(ec2_error)?
-                    .reservations
-                    .unwrap_or_default()
+            let reservations = page.map_err(ec2_error)?.reservations.unwrap_or_default();
+            instances.extend(
+                reservations
                     .into_iter()
-                    .flat_map(|r| r.instances.unwrap_or_default()),
+                    .flat_map(|reservation| reservation.instances.unwrap_or_default()),
             );
-            if !self.tags.is_empty() && found.len() > MAX_BY_TAGS {
+            if !self.tags.is_empty() && instances.len() > MAX_TAGGED_INSTANCES {
                 return Err(ErrorName::Conflict.with_message(format!(
-                    "more than {MAX_BY_TAGS} instances carry these tags: nothing was done; narrow the tags"
+                    "more than {MAX_TAGGED_INSTANCES} instances carry these tags; nothing was \
+                     changed; add tags that select fewer instances"
                 )));
             }
         }
-        Ok(found)
+        Ok(instances)
     }
 }
 
-/// An instance as it was found.
-#[must_use]
-pub fn first_seen(instance: &Instance) -> ChangedInstance {
-    let name = instance
-        .tags()
-        .iter()
-        .find(|tag| tag.key() == Some("Name"))
-        .and_then(|tag| tag.value.clone());
-    let state = state(instance).to_string();
-    ChangedInstance {
-        instance_id: instance.instance_id.clone().unwrap_or_default(),
-        name,
-        previous_state: state.clone(),
-        state,
+impl From<&Instance> for ChangedInstance {
+    /// The instance before any change: both states are its present one.
+    fn from(instance: &Instance) -> Self {
+        let name = instance
+            .tags()
+            .iter()
+            .find(|tag| tag.key() == Some("Name"))
+            .and_then(|tag| tag.value.clone());
+        let state = instance_state(instance).to_string();
+        Self {
+            instance_id: instance.instance_id.clone().unwrap_or_default(),
+            name,
+            previous_state: state.clone(),
+            state,
+        }
     }
 }
 
 /// An instance's state.
 #[must_use]
-pub fn state(instance: &Instance) -> InstanceStateName {
+pub fn instance_state(instance: &Instance) -> InstanceStateName {
     let name = instance.state.as_ref().and_then(|state| state.name.clone());
     name.unwrap_or(InstanceStateName::Pending)
 }
 
-/// What became of the instances, with a link to them.
+/// The output of a step: the instances with a link to the AWS console.
 #[must_use]
-pub fn changed(ctx: &Context, instances: Vec<ChangedInstance>) -> Changed {
+pub fn with_console_url(ctx: &Context, instances: Vec<ChangedInstance>) -> ChangedInstances {
     let ids: Vec<_> = instances
         .iter()
         .map(|instance| instance.instance_id.as_str())
@@ -182,7 +205,7 @@ pub fn changed(ctx: &Context, instances: Vec<ChangedInstance>) -> Changed {
         "ec2/home",
         &format!("Instances:instanceId={}", ids.join(",")),
     );
-    Changed {
+    ChangedInstances {
         instances,
         console_url,
     }

@@ -1,14 +1,18 @@
-//! What the EC2 steps share.
+//! Code that the EC2 steps share.
 
-pub mod bring;
+pub mod creation;
 pub mod error;
-pub mod from_snapshot;
 pub mod image;
 pub mod instances;
+mod launch_parameters;
+mod node_search;
 pub mod nodes;
+pub mod snapshot_image;
+mod snapshots;
 pub mod steps;
 #[cfg(test)]
 mod testing;
+pub mod transition;
 
 use std::collections::BTreeMap;
 
@@ -22,26 +26,26 @@ use stepward::{Permissions, StepError};
 
 use error::ec2_error;
 
-/// The tag that everything a step makes carries, with the step's client token: a call repeated
-/// after a lost answer finds by it what the first one made.
+/// The tag on every resource that a step creates. Its value is the step's client token. If EC2's
+/// response was lost, the retry finds the resources of the first call by this tag.
 pub const TOKEN_TAG: &str = "stepward:token";
-/// The keys of encrypted volumes, which can be another account's.
-const ANY_KEY: &str = "arn:$partition:kms:$region:*:key/*";
-/// Instances that one `DescribeInstanceStatus` may name.
+/// The KMS keys of encrypted volumes. A key can belong to another account.
+const ANY_KMS_KEY: &str = "arn:$partition:kms:$region:*:key/*";
+/// Instance IDs that one `DescribeInstanceStatus` request accepts.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstanceStatus.html>
-const AT_ONCE: usize = 100;
+const MAX_STATUS_IDS: usize = 100;
 
-/// An EC2 filter: one of the values must fit.
+/// An EC2 filter: a resource matches when one of the values matches.
 #[must_use]
-pub fn filter<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) -> Filter {
+pub fn build_filter<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) -> Filter {
     Filter::builder()
         .name(name)
         .set_values(Some(values.into_iter().map(str::to_owned).collect()))
         .build()
 }
 
-/// Checks that a parameter is an ID of EC2, as in `require_id("volume_id", "a volume ID", "vol",
-/// …)`.
+/// Checks that a parameter is an EC2 resource ID, as in
+/// `require_id("volume_id", "a volume ID", "vol", …)`.
 ///
 /// # Errors
 /// `InvalidInput` naming the parameter.
@@ -50,86 +54,111 @@ pub fn require_id(parameter: &str, kind: &str, prefix: &str, id: &str) -> Result
         .strip_prefix(prefix)
         .and_then(|rest| rest.strip_prefix('-'))
         .unwrap_or_default();
-    let fits = matches!(digits.len(), 8 | 17) && digits.bytes().all(|b| b.is_ascii_hexdigit());
-    require(fits, || {
-        format!("{parameter}: {id:?} is not {kind}, as in {prefix}-0123456789abcdef0")
+    let is_id = matches!(digits.len(), 8 | 17) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+
+    require(is_id, || {
+        format!(
+            "parameter \"{parameter}\": expected {kind} such as {prefix}-0123456789abcdef0, \
+             got {id:?}"
+        )
     })
 }
 
-/// Checks a name and tags for what a step makes.
+/// Checks the name and the tags of the resources that a step creates. `parameter` is the parameter
+/// that holds the name.
 ///
 /// # Errors
 /// `InvalidInput` naming the parameter.
-pub fn validate_tags(
+pub fn validate_name_and_tags(
     parameter: &str,
     name: &str,
     tags: &BTreeMap<String, String>,
 ) -> Result<(), StepError> {
-    // It is a tag's value (256 characters) and a description (255).
+    // The name becomes a tag value (at most 256 characters) and a description (at most 255).
     let characters = name.chars().count();
     require(
         (1..=255).contains(&characters) && !name.chars().any(char::is_control),
-        || format!("{parameter} must have 1 to 255 characters and no control characters"),
+        || {
+            format!(
+                "parameter \"{parameter}\": expected 1 to 255 characters without control \
+                 characters, got {name:?}"
+            )
+        },
     )?;
-    // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html (tag restrictions): 50,
-    // two of which are ours.
+
+    // A resource can have 50 tags. Stepward sets two of them: `Name` and the token.
+    // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html (tag restrictions)
     require(tags.len() <= 48, || {
-        format!("tags has {} entries and at most 48 are taken", tags.len())
+        format!(
+            "parameter \"tags\": expected at most 48 tags, got {}; remove some",
+            tags.len()
+        )
     })?;
+
     for (key, value) in tags {
-        let free =
-            key != "Name" && key != TOKEN_TAG && !key.to_ascii_lowercase().starts_with("aws:");
-        require(free, || {
-            format!("tags: {key:?} cannot be set here; `Name` is {parameter}")
+        let is_reserved =
+            key == "Name" || key == TOKEN_TAG || key.to_ascii_lowercase().starts_with("aws:");
+        require(!is_reserved, || {
+            format!(
+                "parameter \"tags\": the key {key:?} is reserved; remove it (`{parameter}` sets \
+                 the tag `Name`)"
+            )
         })?;
+
         let fits = (1..=128).contains(&key.chars().count()) && value.chars().count() <= 256;
         require(fits, || {
-            format!("tags: {key:?} must have 1 to 128 characters, and its value 0 to 256")
+            format!(
+                "parameter \"tags\": expected keys of 1 to 128 characters and values of at most \
+                 256, got {key:?}: {value:?}"
+            )
         })?;
     }
     Ok(())
 }
 
-/// The tags for what a step makes: its name, the operator's own, and [`TOKEN_TAG`].
+/// The tags of a resource that a step creates: its name, the operator's tags, and [`TOKEN_TAG`].
 #[must_use]
-pub fn tagged(
-    kind: ResourceType,
+pub fn tag_specification(
+    resource_type: ResourceType,
     name: &str,
     tags: &BTreeMap<String, String>,
     token: &str,
 ) -> TagSpecification {
     let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
-    let own = tags.iter().map(|(key, value)| tag(key, value));
-    let all = [tag("Name", name), tag(TOKEN_TAG, token)]
+    let operator_tags = tags.iter().map(|(key, value)| tag(key, value));
+    let all_tags = [tag("Name", name), tag(TOKEN_TAG, token)]
         .into_iter()
-        .chain(own)
+        .chain(operator_tags)
         .collect();
+
     TagSpecification::builder()
-        .resource_type(kind)
-        .set_tags(Some(all))
+        .resource_type(resource_type)
+        .set_tags(Some(all_tags))
         .build()
 }
 
-/// A name as the description of what a step makes: EC2 takes no characters beyond ASCII there.
+/// A name as a resource's description. EC2 accepts only ASCII there, so other characters become
+/// `?`.
 #[must_use]
-pub fn description(name: &str) -> String {
+pub fn ascii_description(name: &str) -> String {
     name.chars()
         .map(|c| if c.is_ascii() { c } else { '?' })
         .collect()
 }
 
-/// The ARN of an image or a snapshot. At AWS it has no account, on the local cloud it has one.
+/// The ARN of an image or a snapshot, in any account. At AWS this ARN has no account ID; on the
+/// local cloud it has one.
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html>
 /// (resource types)
 #[must_use]
-pub fn shared_arn(resource: &str) -> String {
+pub fn any_account_arn(resource: &str) -> String {
     format!("arn:$partition:ec2:$region:*:{resource}")
 }
 
-/// What EC2 does in the caller's name with the key of an encrypted volume that it makes.
+/// The KMS permissions that EC2 needs, on behalf of the caller, to create an encrypted volume.
 /// <https://docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html>
 #[must_use]
-pub fn encrypted_volumes() -> Permissions {
+pub fn encrypted_volume_permissions() -> Permissions {
     let through_ec2 = json!({ "StringLike": { "kms:ViaService": "ec2.*" } });
     let actions = [
         "kms:Decrypt",
@@ -138,52 +167,42 @@ pub fn encrypted_volumes() -> Permissions {
         "kms:ReEncryptFrom",
         "kms:ReEncryptTo",
     ];
-    unlocked_volumes().allow_if(through_ec2, "TODO", &actions, [ANY_KEY])
+    volume_grant_permissions().allow_if(
+        through_ec2,
+        "create encrypted volumes, if the snapshot or the account's default is encrypted",
+        &actions,
+        [ANY_KMS_KEY],
+    )
 }
 
-/// What EC2 does in the caller's name with the key of an encrypted volume that there is: it lets an
-/// instance use it.
+/// The KMS permission that EC2 needs, on behalf of the caller, to attach an existing encrypted
+/// volume to an instance.
 #[must_use]
-pub fn unlocked_volumes() -> Permissions {
+pub fn volume_grant_permissions() -> Permissions {
     let for_aws = json!({ "Bool": { "kms:GrantIsForAWSResource": "true" } });
-    Permissions::default().allow_if(for_aws, "TODO", &["kms:CreateGrant"], [ANY_KEY])
+    Permissions::default().allow_if(
+        for_aws,
+        "let EC2 use the KMS keys of the instances' encrypted volumes",
+        &["kms:CreateGrant"],
+        [ANY_KMS_KEY],
+    )
 }
 
-/// An instance's state, and what EC2's status checks say of it.
+/// An instance's state and the results of EC2's status checks.
 #[derive(Debug)]
-pub struct Health {
+pub struct InstanceHealth {
     /// The instance's ID.
     pub instance_id: String,
     /// Its state.
     pub state: InstanceStateName,
-    /// Whether it runs and both of its status checks pass.
-    pub ok: bool,
-    /// The checks' results, for a person: "system ok, instance initializing".
+    /// Whether it is running and both status checks pass.
+    pub is_ok: bool,
+    /// The results of the checks as text: "system ok, instance initializing".
     pub checks: String,
 }
 
-/// The state and status checks of instances. EC2 makes the checks every minute.
-/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/monitoring-system-instance-status-check.html>
-///
-/// # Errors
-/// `NotFound` for an unknown ID.
-pub async fn health(ec2: &Client, ids: &[String]) -> Result<Vec<Health>, StepError> {
-    let mut found = Vec::new();
-    for ids in ids.chunks(AT_ONCE) {
-        let request = ec2
-            .describe_instance_status()
-            .set_instance_ids(Some(ids.to_vec()))
-            .include_all_instances(true);
-        let mut pages = request.into_paginator().send();
-        while let Some(page) = pages.next().await {
-            found.extend(
-                page.map_err(ec2_error)?
-                    .instance_statuses
-                    .unwrap_or_default(),
-            );
-        }
-    }
-    let health = |status: InstanceStatus| {
+impl From<InstanceStatus> for InstanceHealth {
+    fn from(status: InstanceStatus) -> Self {
         let state = status
             .instance_state
             .and_then(|state| state.name)
@@ -193,19 +212,41 @@ pub async fn health(ec2: &Client, ids: &[String]) -> Result<Vec<Health>, StepErr
                 .and_then(|check| check.status)
                 .unwrap_or(SummaryStatus::InsufficientData)
         });
-        let ok = state == InstanceStateName::Running
-            && [&system, &instance]
-                .iter()
-                .all(|check| matches!(check, SummaryStatus::Ok));
-        let instance_id = status.instance_id.unwrap_or_default();
-        Health {
-            instance_id,
+        let checks_pass = [&system, &instance]
+            .iter()
+            .all(|check| matches!(check, SummaryStatus::Ok));
+
+        Self {
+            instance_id: status.instance_id.unwrap_or_default(),
+            is_ok: state == InstanceStateName::Running && checks_pass,
             state,
-            ok,
             checks: format!("system {system}, instance {instance}"),
         }
-    };
-    Ok(found.into_iter().map(health).collect())
+    }
+}
+
+/// Returns the state and the status checks of instances. EC2 runs the checks every minute.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/monitoring-system-instance-status-check.html>
+///
+/// # Errors
+/// `NotFound` for an unknown ID.
+pub async fn instance_health(
+    ec2: &Client,
+    ids: &[String],
+) -> Result<Vec<InstanceHealth>, StepError> {
+    let mut statuses = Vec::new();
+    for batch in ids.chunks(MAX_STATUS_IDS) {
+        let request = ec2
+            .describe_instance_status()
+            .set_instance_ids(Some(batch.to_vec()))
+            .include_all_instances(true);
+        let mut pages = request.into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(ec2_error)?;
+            statuses.extend(page.instance_statuses.unwrap_or_default());
+        }
+    }
+    Ok(statuses.into_iter().map(InstanceHealth::from).collect())
 }
 
 #[cfg(test)]
@@ -214,19 +255,21 @@ mod tests {
     use stepward::ErrorName;
 
     use super::*;
-    use crate::testing::status;
+    use crate::testing::status_output;
 
     #[tokio::test]
-    async fn the_status_of_more_than_a_hundred_instances_is_asked_for_by_hundreds() {
+    async fn instance_health_sends_a_hundred_ids_per_request() {
         let ids: Vec<_> = (0..201).map(|n| format!("i-{n:017x}")).collect();
         let rules: Vec<_> = ids
             .chunks(100)
-            .map(|some| {
-                let some = some.to_vec();
-                let id = some[0].clone();
+            .map(|batch| {
+                let batch = batch.to_vec();
+                let first_id = batch[0].clone();
                 mock!(Client::describe_instance_status)
-                    .match_requests(move |request| request.instance_ids() == some)
-                    .then_output(move || status(&id, InstanceStateName::Running, SummaryStatus::Ok))
+                    .match_requests(move |request| request.instance_ids() == batch)
+                    .then_output(move || {
+                        status_output(&first_id, InstanceStateName::Running, SummaryStatus::Ok)
+                    })
             })
             .collect();
         let ec2 = mock_client!(
@@ -234,26 +277,31 @@ mod tests {
             RuleMode::MatchAny,
             rules.iter().collect::<Vec<_>>()
         );
-        let found: Vec<_> = health(&ec2, &ids)
+
+        let returned_ids: Vec<_> = instance_health(&ec2, &ids)
             .await
             .unwrap()
             .into_iter()
-            .map(|one| one.instance_id)
+            .map(|health| health.instance_id)
             .collect();
-        assert_eq!(found, [&ids[0], &ids[100], &ids[200]].map(Clone::clone));
+
+        assert_eq!(
+            returned_ids,
+            [&ids[0], &ids[100], &ids[200]].map(Clone::clone)
+        );
     }
 
     #[test]
-    fn a_description_is_ascii() {
-        assert_eq!(description("Prüfung 1"), "Pr?fung 1");
+    fn ascii_description_replaces_other_characters() {
+        assert_eq!(ascii_description("Prüfung 1"), "Pr?fung 1");
     }
 
     #[test]
-    fn an_id_is_of_its_kind_and_nothing_more() {
-        for good in ["vol-0123456789abcdef0", "vol-1a2b3c4d"] {
-            require_id("volume_id", "a volume ID", "vol", good).unwrap();
+    fn require_id_accepts_only_ids_of_the_expected_kind() {
+        for valid in ["vol-0123456789abcdef0", "vol-1a2b3c4d"] {
+            require_id("volume_id", "a volume ID", "vol", valid).unwrap();
         }
-        for bad in [
+        for invalid in [
             "",
             "vol-",
             "vol",
@@ -263,10 +311,11 @@ mod tests {
             "vol-1a2b3c4g",
             "xvol-1a2b3c4d",
         ] {
-            let error = require_id("volume_id", "a volume ID", "vol", bad).unwrap_err();
+            let error = require_id("volume_id", "a volume ID", "vol", invalid).unwrap_err();
             assert!(
-                error.name == ErrorName::InvalidInput && error.message.starts_with("volume_id: "),
-                "{bad}: {error}"
+                error.name == ErrorName::InvalidInput
+                    && error.message.starts_with("parameter \"volume_id\": "),
+                "{invalid}: {error}"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! EC2 instances as nodes: which fields a mapping can select from, and how instances are chosen.
+//! EC2 instances as nodes: the fields that a mapping can select, and EC2 filters.
 
 use std::borrow::Cow;
 
@@ -8,238 +8,266 @@ use stepward::StepError;
 use stepward::node::fault::fault;
 use stepward::node::mapping::Fields;
 
-/// The field that no instance has: a call of its own asks for it.
+use crate::build_filter;
+
+/// The field with the name of the instance's image. EC2 returns it only from a separate request.
 pub const IMAGE_NAME: &str = "imageName";
 
-/// An instance, and what belongs to it although EC2 does not describe it with it.
+/// An instance, with values that EC2 does not return as part of it.
 #[derive(Debug)]
-pub struct Described<'a> {
+pub struct DescribedInstance<'a> {
     /// The instance.
     pub instance: &'a Instance,
-    /// Where it is.
+    /// Its Region.
     pub region: &'a str,
-    /// What its image is called, if that is known.
+    /// The name of its image, if it is known.
     pub image_name: Option<&'a str>,
 }
 
-/// What a field is taken from.
-type Value<'a> = Option<Cow<'a, str>>;
-type Get = for<'a> fn(&'a Described<'a>) -> Value<'a>;
+type FieldValue<'a> = Option<Cow<'a, str>>;
+type FieldGetter = for<'a> fn(&'a DescribedInstance<'a>) -> FieldValue<'a>;
 
-/// The fields, in the order of their names: those of EC2's own documentation, with a point before
-/// what is within another.
+/// The fields, sorted by name. The names are those of EC2's API, with a dot before the name of a
+/// nested field.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Instance.html>
-const FIELDS: [(&str, Get); 59] = [
-    ("amiLaunchIndex", |of| shown(of.instance.ami_launch_index)),
-    ("architecture", |of| {
-        of.instance
-            .architecture
-            .as_ref()
-            .map(|one| one.as_str().into())
+const FIELDS: [(&str, FieldGetter); 59] = [
+    ("amiLaunchIndex", |described| {
+        display_text(described.instance.ami_launch_index)
     }),
-    ("bootMode", |of| {
-        of.instance
-            .boot_mode
-            .as_ref()
-            .map(|one| one.as_str().into())
+    ("architecture", |described| {
+        text(described.instance.architecture.as_ref())
     }),
-    ("capacityReservationId", |of| {
-        text(of.instance.capacity_reservation_id.as_ref())
+    ("bootMode", |described| {
+        text(described.instance.boot_mode.as_ref())
     }),
-    ("clientToken", |of| text(of.instance.client_token.as_ref())),
-    ("cpuOptions.coreCount", |of| {
-        shown(of.instance.cpu_options.as_ref()?.core_count)
+    ("capacityReservationId", |described| {
+        text(described.instance.capacity_reservation_id.as_ref())
     }),
-    ("cpuOptions.threadsPerCore", |of| {
-        shown(of.instance.cpu_options.as_ref()?.threads_per_core)
+    ("clientToken", |described| {
+        text(described.instance.client_token.as_ref())
     }),
-    ("currentInstanceBootMode", |of| {
-        of.instance
-            .current_instance_boot_mode
-            .as_ref()
-            .map(|one| one.as_str().into())
+    ("cpuOptions.coreCount", |described| {
+        display_text(described.instance.cpu_options.as_ref()?.core_count)
     }),
-    ("ebsOptimized", |of| shown(of.instance.ebs_optimized)),
-    ("enaSupport", |of| shown(of.instance.ena_support)),
-    ("enclaveOptions.enabled", |of| {
-        shown(of.instance.enclave_options.as_ref()?.enabled)
+    ("cpuOptions.threadsPerCore", |described| {
+        display_text(described.instance.cpu_options.as_ref()?.threads_per_core)
     }),
-    ("hibernationOptions.configured", |of| {
-        shown(of.instance.hibernation_options.as_ref()?.configured)
+    ("currentInstanceBootMode", |described| {
+        text(described.instance.current_instance_boot_mode.as_ref())
     }),
-    ("hypervisor", |of| {
-        of.instance
-            .hypervisor
-            .as_ref()
-            .map(|one| one.as_str().into())
+    ("ebsOptimized", |described| {
+        display_text(described.instance.ebs_optimized)
     }),
-    ("iamInstanceProfile.arn", |of| {
-        text(of.instance.iam_instance_profile.as_ref()?.arn.as_ref())
+    ("enaSupport", |described| {
+        display_text(described.instance.ena_support)
     }),
-    ("iamInstanceProfile.id", |of| {
-        text(of.instance.iam_instance_profile.as_ref()?.id.as_ref())
+    ("enclaveOptions.enabled", |described| {
+        display_text(described.instance.enclave_options.as_ref()?.enabled)
     }),
-    ("imageId", |of| text(of.instance.image_id.as_ref())),
-    (IMAGE_NAME, |of| of.image_name.map(Cow::Borrowed)),
-    ("instanceId", |of| text(of.instance.instance_id.as_ref())),
-    ("instanceLifecycle", |of| {
-        of.instance
-            .instance_lifecycle
-            .as_ref()
-            .map(|one| one.as_str().into())
+    ("hibernationOptions.configured", |described| {
+        display_text(described.instance.hibernation_options.as_ref()?.configured)
     }),
-    ("instanceType", |of| {
-        of.instance
-            .instance_type
-            .as_ref()
-            .map(|one| one.as_str().into())
+    ("hypervisor", |described| {
+        text(described.instance.hypervisor.as_ref())
     }),
-    ("kernelId", |of| text(of.instance.kernel_id.as_ref())),
-    ("keyName", |of| text(of.instance.key_name.as_ref())),
-    ("launchTime", |of| time(of.instance.launch_time.as_ref())),
-    ("license", |of| {
-        list(
-            of.instance
-                .licenses()
-                .iter()
-                .map(|one| one.license_configuration_arn()),
+    ("iamInstanceProfile.arn", |described| {
+        text(
+            described
+                .instance
+                .iam_instance_profile
+                .as_ref()?
+                .arn
+                .as_ref(),
         )
     }),
-    ("metadataOptions.httpEndpoint", |of| {
-        of.instance
-            .metadata_options
-            .as_ref()?
-            .http_endpoint
-            .as_ref()
-            .map(|one| one.as_str().into())
-    }),
-    ("metadataOptions.httpTokens", |of| {
-        of.instance
-            .metadata_options
-            .as_ref()?
-            .http_tokens
-            .as_ref()
-            .map(|one| one.as_str().into())
-    }),
-    ("monitoring.state", |of| {
-        of.instance
-            .monitoring
-            .as_ref()?
-            .state
-            .as_ref()
-            .map(|one| one.as_str().into())
-    }),
-    ("outpostArn", |of| text(of.instance.outpost_arn.as_ref())),
-    ("placement.affinity", |of| {
-        text(of.instance.placement.as_ref()?.affinity.as_ref())
-    }),
-    ("placement.availabilityZone", |of| {
-        text(of.instance.placement.as_ref()?.availability_zone.as_ref())
-    }),
-    ("placement.availabilityZoneId", |of| {
+    ("iamInstanceProfile.id", |described| {
         text(
-            of.instance
+            described
+                .instance
+                .iam_instance_profile
+                .as_ref()?
+                .id
+                .as_ref(),
+        )
+    }),
+    ("imageId", |described| {
+        text(described.instance.image_id.as_ref())
+    }),
+    (IMAGE_NAME, |described| {
+        described.image_name.map(Cow::Borrowed)
+    }),
+    ("instanceId", |described| {
+        text(described.instance.instance_id.as_ref())
+    }),
+    ("instanceLifecycle", |described| {
+        text(described.instance.instance_lifecycle.as_ref())
+    }),
+    ("instanceType", |described| {
+        text(described.instance.instance_type.as_ref())
+    }),
+    ("kernelId", |described| {
+        text(described.instance.kernel_id.as_ref())
+    }),
+    ("keyName", |described| {
+        text(described.instance.key_name.as_ref())
+    }),
+    ("launchTime", |described| {
+        timestamp(described.instance.launch_time.as_ref())
+    }),
+    ("license", |described| {
+        joined_list(
+            described
+                .instance
+                .licenses()
+                .iter()
+                .map(|license| license.license_configuration_arn()),
+        )
+    }),
+    ("metadataOptions.httpEndpoint", |described| {
+        text(
+            described
+                .instance
+                .metadata_options
+                .as_ref()?
+                .http_endpoint
+                .as_ref(),
+        )
+    }),
+    ("metadataOptions.httpTokens", |described| {
+        text(
+            described
+                .instance
+                .metadata_options
+                .as_ref()?
+                .http_tokens
+                .as_ref(),
+        )
+    }),
+    ("monitoring.state", |described| {
+        text(described.instance.monitoring.as_ref()?.state.as_ref())
+    }),
+    ("outpostArn", |described| {
+        text(described.instance.outpost_arn.as_ref())
+    }),
+    ("placement.affinity", |described| {
+        text(described.instance.placement.as_ref()?.affinity.as_ref())
+    }),
+    ("placement.availabilityZone", |described| {
+        text(
+            described
+                .instance
+                .placement
+                .as_ref()?
+                .availability_zone
+                .as_ref(),
+        )
+    }),
+    ("placement.availabilityZoneId", |described| {
+        text(
+            described
+                .instance
                 .placement
                 .as_ref()?
                 .availability_zone_id
                 .as_ref(),
         )
     }),
-    ("placement.groupName", |of| {
-        text(of.instance.placement.as_ref()?.group_name.as_ref())
+    ("placement.groupName", |described| {
+        text(described.instance.placement.as_ref()?.group_name.as_ref())
     }),
-    ("placement.hostId", |of| {
-        text(of.instance.placement.as_ref()?.host_id.as_ref())
+    ("placement.hostId", |described| {
+        text(described.instance.placement.as_ref()?.host_id.as_ref())
     }),
-    ("placement.partitionNumber", |of| {
-        shown(of.instance.placement.as_ref()?.partition_number)
+    ("placement.partitionNumber", |described| {
+        display_text(described.instance.placement.as_ref()?.partition_number)
     }),
-    ("placement.tenancy", |of| {
-        of.instance
-            .placement
-            .as_ref()?
-            .tenancy
-            .as_ref()
-            .map(|one| one.as_str().into())
+    ("placement.tenancy", |described| {
+        text(described.instance.placement.as_ref()?.tenancy.as_ref())
     }),
-    ("platform", |of| of.instance.platform.as_ref().map(platform)),
-    ("platformDetails", |of| {
-        text(of.instance.platform_details.as_ref())
+    ("platform", |described| {
+        described.instance.platform.as_ref().map(lowercase_platform)
     }),
-    ("privateDnsName", |of| {
-        text(of.instance.private_dns_name.as_ref())
+    ("platformDetails", |described| {
+        text(described.instance.platform_details.as_ref())
     }),
-    ("privateIpAddress", |of| {
-        text(of.instance.private_ip_address.as_ref())
+    ("privateDnsName", |described| {
+        text(described.instance.private_dns_name.as_ref())
     }),
-    ("publicDnsName", |of| {
-        text(of.instance.public_dns_name.as_ref())
+    ("privateIpAddress", |described| {
+        text(described.instance.private_ip_address.as_ref())
     }),
-    ("publicIpAddress", |of| {
-        text(of.instance.public_ip_address.as_ref())
+    ("publicDnsName", |described| {
+        text(described.instance.public_dns_name.as_ref())
     }),
-    ("ramdiskId", |of| text(of.instance.ramdisk_id.as_ref())),
-    ("region", |of| Some(Cow::Borrowed(of.region))),
-    ("rootDeviceName", |of| {
-        text(of.instance.root_device_name.as_ref())
+    ("publicIpAddress", |described| {
+        text(described.instance.public_ip_address.as_ref())
     }),
-    ("rootDeviceType", |of| {
-        of.instance
-            .root_device_type
-            .as_ref()
-            .map(|one| one.as_str().into())
+    ("ramdiskId", |described| {
+        text(described.instance.ramdisk_id.as_ref())
     }),
-    ("securityGroups.groupId", |of| {
-        list(
-            of.instance
+    ("region", |described| Some(Cow::Borrowed(described.region))),
+    ("rootDeviceName", |described| {
+        text(described.instance.root_device_name.as_ref())
+    }),
+    ("rootDeviceType", |described| {
+        text(described.instance.root_device_type.as_ref())
+    }),
+    ("securityGroups.groupId", |described| {
+        joined_list(
+            described
+                .instance
                 .security_groups()
                 .iter()
-                .map(|one| one.group_id()),
+                .map(|group| group.group_id()),
         )
     }),
-    ("securityGroups.groupName", |of| {
-        list(
-            of.instance
+    ("securityGroups.groupName", |described| {
+        joined_list(
+            described
+                .instance
                 .security_groups()
                 .iter()
-                .map(|one| one.group_name()),
+                .map(|group| group.group_name()),
         )
     }),
-    ("spotInstanceRequestId", |of| {
-        text(of.instance.spot_instance_request_id.as_ref())
+    ("spotInstanceRequestId", |described| {
+        text(described.instance.spot_instance_request_id.as_ref())
     }),
-    ("state", state),
-    ("state.code", |of| shown(of.instance.state.as_ref()?.code)),
-    ("state.name", state),
-    ("stateReason", |of| {
-        text(of.instance.state_reason.as_ref()?.message.as_ref())
+    ("state", state_name),
+    ("state.code", |described| {
+        display_text(described.instance.state.as_ref()?.code)
     }),
-    ("stateReason.code", |of| {
-        text(of.instance.state_reason.as_ref()?.code.as_ref())
+    ("state.name", state_name),
+    ("stateReason", |described| {
+        text(described.instance.state_reason.as_ref()?.message.as_ref())
     }),
-    ("stateReason.message", |of| {
-        text(of.instance.state_reason.as_ref()?.message.as_ref())
+    ("stateReason.code", |described| {
+        text(described.instance.state_reason.as_ref()?.code.as_ref())
     }),
-    ("stateTransitionReason", |of| {
-        text(of.instance.state_transition_reason.as_ref())
+    ("stateReason.message", |described| {
+        text(described.instance.state_reason.as_ref()?.message.as_ref())
     }),
-    ("subnetId", |of| text(of.instance.subnet_id.as_ref())),
-    ("usageOperation", |of| {
-        text(of.instance.usage_operation.as_ref())
+    ("stateTransitionReason", |described| {
+        text(described.instance.state_transition_reason.as_ref())
     }),
-    ("virtualizationType", |of| {
-        of.instance
-            .virtualization_type
-            .as_ref()
-            .map(|one| one.as_str().into())
+    ("subnetId", |described| {
+        text(described.instance.subnet_id.as_ref())
     }),
-    ("vpcId", |of| text(of.instance.vpc_id.as_ref())),
+    ("usageOperation", |described| {
+        text(described.instance.usage_operation.as_ref())
+    }),
+    ("virtualizationType", |described| {
+        text(described.instance.virtualization_type.as_ref())
+    }),
+    ("vpcId", |described| {
+        text(described.instance.vpc_id.as_ref())
+    }),
 ];
 
 /// Whether instances have a field of this name.
 #[must_use]
 pub fn is_field(name: &str) -> bool {
-    getter(name).is_some()
+    field_getter(name).is_some()
 }
 
 /// Whether an instance runs Windows.
@@ -248,16 +276,16 @@ pub fn is_windows(instance: &Instance) -> bool {
     instance
         .platform
         .as_ref()
-        .is_some_and(|one| platform(one) == "windows")
+        .is_some_and(|platform| lowercase_platform(platform) == "windows")
 }
 
-impl Fields for Described<'_> {
+impl Fields for DescribedInstance<'_> {
     fn id(&self) -> &str {
         self.instance.instance_id().unwrap_or_default()
     }
 
     fn field(&self, name: &str) -> Option<Cow<'_, str>> {
-        getter(name)?(self)
+        field_getter(name)?(self)
     }
 
     fn tags(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -268,72 +296,68 @@ impl Fields for Described<'_> {
     }
 }
 
-fn getter(name: &str) -> Option<Get> {
+fn field_getter(name: &str) -> Option<FieldGetter> {
     FIELDS
         .binary_search_by_key(&name, |(name, _)| *name)
         .ok()
-        .map(|at| FIELDS[at].1)
+        .map(|index| FIELDS[index].1)
 }
 
-fn text(text: Option<&String>) -> Value<'_> {
-    text.map(|text| Cow::Borrowed(text.as_str()))
+fn text<T: AsRef<str>>(value: Option<&T>) -> FieldValue<'_> {
+    value.map(|value| Cow::Borrowed(value.as_ref()))
 }
 
-fn shown<'a>(value: Option<impl ToString>) -> Value<'a> {
+fn display_text<'a>(value: Option<impl ToString>) -> FieldValue<'a> {
     value.map(|value| Cow::Owned(value.to_string()))
 }
 
-fn list<'a>(values: impl Iterator<Item = Option<&'a str>>) -> Value<'a> {
+fn joined_list<'a>(values: impl Iterator<Item = Option<&'a str>>) -> FieldValue<'a> {
     let values: Vec<_> = values.flatten().collect();
     (!values.is_empty()).then(|| Cow::Owned(values.join(",")))
 }
 
-fn time<'a>(time: Option<&DateTime>) -> Value<'a> {
+fn timestamp<'a>(time: Option<&DateTime>) -> FieldValue<'a> {
     time.and_then(|time| time.fmt(DateTimeFormat::DateTime).ok())
         .map(Cow::Owned)
 }
 
-fn state<'a>(of: &'a Described<'a>) -> Value<'a> {
-    of.instance
-        .state
-        .as_ref()?
-        .name
-        .as_ref()
-        .map(|name| name.as_str().into())
+fn state_name<'a>(described: &'a DescribedInstance<'a>) -> FieldValue<'a> {
+    text(described.instance.state.as_ref()?.name.as_ref())
 }
 
-/// EC2 answers `windows`, and its model says `Windows`.
-fn platform(platform: &PlatformValues) -> Cow<'_, str> {
+/// The platform in lower case: EC2 returns `windows`, but its API model has `Windows`.
+fn lowercase_platform(platform: &PlatformValues) -> Cow<'_, str> {
     Cow::Owned(platform.as_str().to_ascii_lowercase())
 }
 
-/// Reads EC2 filters, as in `tag:environment=prod,test;instance-type=m7g.*`.
+/// Parses EC2 filters, as in `tag:environment=prod,test;instance-type=m7g.*`.
 ///
 /// # Errors
-/// `InvalidInput` with the place of the fault.
-pub fn filters(all: &str) -> Result<Vec<Filter>, StepError> {
-    let wrong = |at, what: &str| Err(fault("filter", all, at, what));
-    let (mut filters, mut begin) = (Vec::new(), 0);
-    for part in all.split([';', '\n']) {
-        let at = begin + (part.len() - part.trim_start().len());
-        begin += part.len() + 1;
+/// `InvalidInput` with the position of the error in the text.
+pub fn parse_filters(text: &str) -> Result<Vec<Filter>, StepError> {
+    let error_at = |position, expected: &str| Err(fault("filter", text, position, expected));
+    let (mut filters, mut part_start) = (Vec::new(), 0);
+
+    for part in text.split([';', '\n']) {
+        let position = part_start + (part.len() - part.trim_start().len());
+        part_start += part.len() + 1;
         if part.trim().is_empty() {
             continue;
         }
+
         let Some((name, values)) = part.trim().split_once('=') else {
-            return wrong(at, "expected NAME=VALUE, as in `tag:environment=prod,test`");
+            let expected = "expected NAME=VALUE, as in `tag:environment=prod,test`";
+            return error_at(position, expected);
         };
         if name.trim().is_empty() {
-            return wrong(at, "expected the name of an EC2 filter before `=`");
+            return error_at(position, "expected the name of an EC2 filter before `=`");
         }
         let values: Vec<_> = values.split(',').map(str::trim).collect();
         if values.contains(&"") {
-            return wrong(
-                at + name.len() + 1,
-                "expected values with commas between them, none of them empty",
-            );
+            let expected = "expected values separated by commas; remove the empty value";
+            return error_at(position + name.len() + 1, expected);
         }
-        filters.push(crate::filter(name.trim(), values));
+        filters.push(build_filter(name.trim(), values));
     }
     Ok(filters)
 }
@@ -349,22 +373,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_are_in_order_and_all_that_rundeck_documents_are_among_them() {
+    fn fields_are_sorted_and_include_all_that_rundeck_documents() {
         assert!(FIELDS.is_sorted_by(|(a, _), (b, _)| a < b));
-        let documented = "amiLaunchIndex architecture clientToken imageId imageName instanceId instanceLifecycle \
-            instanceType kernelId keyName launchTime license platform privateDnsName privateIpAddress publicDnsName \
-            publicIpAddress ramdiskId rootDeviceName rootDeviceType spotInstanceRequestId state stateReason \
+        let documented = "amiLaunchIndex architecture clientToken imageId imageName instanceId \
+            instanceLifecycle instanceType kernelId keyName launchTime license platform \
+            privateDnsName privateIpAddress publicDnsName publicIpAddress ramdiskId \
+            rootDeviceName rootDeviceType spotInstanceRequestId state stateReason \
             stateTransitionReason subnetId virtualizationType vpcId region";
         assert_eq!(
             documented.split_whitespace().find(|name| !is_field(name)),
             None
         );
         Mapping::parse(EC2, is_field).unwrap();
-        assert!(!is_field("fromtom") && !is_field(""));
+        assert!(!is_field("unknown") && !is_field(""));
     }
 
     #[test]
-    fn fields_are_what_ec2_says() {
+    fn fields_have_the_values_that_ec2_returns() {
         let instance = Instance::builder()
             .instance_id("i-1")
             .ami_launch_index(2)
@@ -385,7 +410,7 @@ mod tests {
             .security_groups(GroupIdentifier::builder().group_id("sg-2").build())
             .tags(Tag::builder().key("Name").value("web").build())
             .build();
-        let of = Described {
+        let described = DescribedInstance {
             instance: &instance,
             region: "eu-west-1",
             image_name: Some("al2023"),
@@ -410,38 +435,42 @@ mod tests {
             ("region", Some("eu-west-1")),
             ("nothing", None),
         ] {
-            assert_eq!(of.field(name).as_deref(), expected, "{name}");
+            assert_eq!(described.field(name).as_deref(), expected, "{name}");
         }
-        assert!(is_windows(&instance) && of.tags().eq([("Name", "web")]));
-        let model = Instance::builder()
+        assert!(is_windows(&instance) && described.tags().eq([("Name", "web")]));
+        let windows_from_model = Instance::builder()
             .platform(PlatformValues::Windows)
             .build();
-        assert!(is_windows(&model) && !is_windows(&Instance::builder().build()));
+        assert!(is_windows(&windows_from_model) && !is_windows(&Instance::builder().build()));
     }
 
     #[test]
-    fn ec2_filters_are_names_with_values() {
-        let read = filters(" tag:My Tag=Some Value, b ;; instance-type=m1.small\n").unwrap();
-        let read: Vec<_> = read
+    fn filters_are_parsed_into_names_and_values() {
+        let text = " tag:My Tag=Some Value, b ;; instance-type=m1.small\n";
+        let filters = parse_filters(text).unwrap();
+        let names_and_values: Vec<_> = filters
             .iter()
-            .map(|one| (one.name().unwrap(), one.values().join("|")))
+            .map(|filter| (filter.name().unwrap(), filter.values().join("|")))
             .collect();
         assert_eq!(
-            read,
+            names_and_values,
             [
                 ("tag:My Tag", "Some Value|b".into()),
                 ("instance-type", "m1.small".into())
             ]
         );
-        assert!(filters("").unwrap().is_empty());
-        for (text, expected) in [
-            ("a=b; nonsense", "filter, column 6: expected NAME=VALUE"),
-            ("=b", "filter, column 1: expected the name"),
-            ("a=b;c=d,,e", "filter, column 7: expected values"),
-            ("a=", "filter, column 3: expected values"),
+        assert!(parse_filters("").unwrap().is_empty());
+        for (text, position, expected) in [
+            ("a=b; nonsense", "column 6", "expected NAME=VALUE"),
+            ("=b", "column 1", "expected the name"),
+            ("a=b;c=d,,e", "column 7", "expected values"),
+            ("a=", "column 3", "expected values"),
         ] {
-            let error = filters(text).unwrap_err();
-            assert!(error.message.starts_with(expected), "{text}: {error}");
+            let message = parse_filters(text).unwrap_err().message;
+            assert!(
+                message.contains(position) && message.contains(expected),
+                "{text}: {message}"
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the unit tests of the EC2 steps share: answers of EC2, and instances on the local cloud.
+//! Helpers for the unit tests of the EC2 steps: outputs of EC2, and instances on the local cloud.
 
 use std::fmt::Debug;
 
@@ -24,18 +24,20 @@ pub(crate) fn instance(id: &str, state: InstanceStateName) -> Instance {
         .build()
 }
 
-/// A stopped instance, and why it is.
+/// A stopped instance with the reason for its state.
 #[must_use]
-pub(crate) fn stopped(id: &str, code: &str, message: &str) -> Instance {
+pub(crate) fn stopped_instance(id: &str, code: &str, message: &str) -> Instance {
     let reason = StateReason::builder().code(code).message(message).build();
     let mut stopped = instance(id, InstanceStateName::Stopped);
     stopped.state_reason = Some(reason);
     stopped
 }
 
-/// What `DescribeInstances` answers.
+/// The output of `DescribeInstances`.
 #[must_use]
-pub(crate) fn seen(instances: impl IntoIterator<Item = Instance>) -> DescribeInstancesOutput {
+pub(crate) fn instances_output(
+    instances: impl IntoIterator<Item = Instance>,
+) -> DescribeInstancesOutput {
     let reservation = Reservation::builder()
         .set_instances(Some(instances.into_iter().collect()))
         .build();
@@ -44,64 +46,65 @@ pub(crate) fn seen(instances: impl IntoIterator<Item = Instance>) -> DescribeIns
         .build()
 }
 
-/// How EC2 confirms that it changes an instance's state.
+/// EC2's confirmation that an instance changes its state.
 #[must_use]
-pub(crate) fn change(id: &str, now: InstanceStateName) -> InstanceStateChange {
-    let state = InstanceState::builder().name(now).build();
+pub(crate) fn state_change(id: &str, new_state: InstanceStateName) -> InstanceStateChange {
+    let state = InstanceState::builder().name(new_state).build();
     InstanceStateChange::builder()
         .instance_id(id)
         .current_state(state)
         .build()
 }
 
-/// What `DescribeInstanceStatus` answers of one instance.
+/// The output of `DescribeInstanceStatus` for one instance whose system check passes.
 #[must_use]
-pub(crate) fn status(
+pub(crate) fn status_output(
     id: &str,
     state: InstanceStateName,
-    instance: SummaryStatus,
+    instance_check: SummaryStatus,
 ) -> DescribeInstanceStatusOutput {
-    let check = |status| InstanceStatusSummary::builder().status(status).build();
+    let summary = |status| InstanceStatusSummary::builder().status(status).build();
     let status = InstanceStatus::builder()
         .instance_id(id)
         .instance_state(InstanceState::builder().name(state).build())
-        .system_status(check(SummaryStatus::Ok))
-        .instance_status(check(instance));
+        .system_status(summary(SummaryStatus::Ok))
+        .instance_status(summary(instance_check));
     DescribeInstanceStatusOutput::builder()
         .instance_statuses(status.build())
         .build()
 }
 
-/// A refusal of EC2, for an operation's `Error::generic`.
+/// An error response of EC2, for the `generic` constructor of an operation's error.
 #[must_use]
-pub(crate) fn refusal(code: &str, message: &str) -> ErrorMetadata {
+pub(crate) fn error_response(code: &str, message: &str) -> ErrorMetadata {
     ErrorMetadata::builder().code(code).message(message).build()
 }
 
-/// Asserts that a step for an instance that EC2 does not know is `NotFound`.
-pub(crate) async fn is_not_found<S: Step<Output: Debug>>(step: &S) {
-    let look = mock!(Client::describe_instances).then_error(|| {
-        DescribeInstancesError::generic(refusal("InvalidInstanceID.NotFound", "does not exist"))
+/// Asserts that the step fails with `NotFound` for an instance that does not exist.
+pub(crate) async fn assert_not_found<S: Step<Output: Debug>>(step: &S) {
+    let describe = mock!(Client::describe_instances).then_error(|| {
+        let response = error_response("InvalidInstanceID.NotFound", "does not exist");
+        DescribeInstancesError::generic(response)
     });
     let error = step
-        .run(&context(mock_client!(aws_sdk_ec2, [&look])), None)
+        .run(&context(mock_client!(aws_sdk_ec2, [&describe])), None)
         .await
         .unwrap_err();
     assert_eq!(error.name, ErrorName::NotFound);
 }
 
-/// Launches an instance on the local cloud, and answers its ID.
-pub(crate) async fn launched(scene: &Scene) -> String {
-    let launch = scene
+/// Launches an instance on the local cloud and returns its ID.
+pub(crate) async fn launch_instance(scene: &Scene) -> String {
+    let request = scene
         .client(Client::new)
         .run_instances()
         .instance_type(InstanceType::T3Micro);
-    let launched = launch
+    let output = request
         .min_count(1)
         .max_count(1)
         .image_id("ami-0abcdef1234567890")
         .send()
         .await
         .unwrap();
-    launched.instances()[0].instance_id().unwrap().to_owned()
+    output.instances()[0].instance_id().unwrap().to_owned()
 }

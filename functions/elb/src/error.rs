@@ -1,4 +1,4 @@
-//! The errors of Elastic Load Balancing.
+//! Maps Elastic Load Balancing's error codes to error names.
 
 use stepward::{AwsError, Service, StepError};
 
@@ -7,7 +7,7 @@ const ELASTIC_LOAD_BALANCING: Service = Service {
     codes: |_, _| None,
 };
 
-/// Converts the error of a call of Elastic Load Balancing.
+/// Converts an error of the Elastic Load Balancing client.
 pub(crate) fn elb_error(error: impl AwsError<aws_sdk_elasticloadbalancingv2::Error>) -> StepError {
     error.into_step_error(&ELASTIC_LOAD_BALANCING)
 }
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn elastic_load_balancing_codes_get_their_name() {
+    fn elb_error_codes_map_to_error_names() {
         for (code, status, name) in [
             ("TargetGroupNotFound", 400, ErrorName::NotFound),
             ("ValidationError", 400, ErrorName::InvalidInput),

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use crate::error::autoscaling_error;
-use crate::{Sizes, explained, in_service, in_transit, settled, suspended};
+use crate::update::{find_group, latest_failure, update_sizes};
+use crate::{Sizes, has_capacity, has_instance_in_transition, suspended_process, units_in_service};
 use aws_sdk_autoscaling::Client;
-use aws_sdk_autoscaling::primitives::{DateTime, DateTimeFormat};
-use aws_sdk_autoscaling::types::{Activity, AutoScalingGroup, Filter};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::input::require;
@@ -15,206 +13,142 @@ use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// Between two looks at the group, at first. Instances take a minute or more to come into service.
-const POLL: Duration = Duration::from_secs(10);
+/// The shortest time between two polls. Instances need a minute or more to come into service.
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Change the desired, minimum and maximum size of an Auto Scaling group.
+/// Change the desired capacity, the minimum size and the maximum size of an Auto Scaling group.
 ///
-/// Sizes that are not given stay as they are, except that AWS lets the desired capacity follow: a
-/// minimum above it raises it, a maximum below it lowers it. More instances cost money; with fewer,
-/// the group's termination policy chooses which are terminated, and what is on their disks is lost.
-/// Sizes that are right already are success.
+/// Use this step to scale a group before a known peak, or to scale it down at night. Sizes that you
+/// do not give stay unchanged; sizes that are already right count as success. With
+/// `wait_for_capacity`, the step also waits until the instances are in service.
 ///
-/// Without `wait_for_capacity` the step ends when AWS has taken the sizes. With it, it ends when
-/// the group has as many instances in service as it wants; weights of instances are counted. It
-/// looks every 10 seconds at first, later up to 1.5 minutes apart. If a scaling policy or a person
-/// changes the desired capacity in the meantime, the step waits for the new one and says so, once
-/// two looks have shown it. A launch or termination that fails is `StepFailed` with AWS's reason as
-/// soon as no other instance is on its way; the group keeps its new sizes and goes on trying. When
-/// the process that this needs (`Launch` or `Terminate`) is suspended, the step refuses with
-/// `Conflict`.
+/// If you scale down, the group's termination policy selects the instances to terminate. The data
+/// on their instance store volumes, and on EBS volumes that are deleted on termination, is lost.
 ///
-/// While AWS cannot update the group because another change is in progress, the step tries again.
-/// When the job is stopped, the group keeps the sizes that were set.
+/// # Behavior
 ///
-/// Proven on the local cloud, where a group has its capacity at once and no scaling activities, and
-/// where its desired capacity does not follow new limits; that, waiting, failing activities and
-/// suspended processes rest on unit tests of what is sent.
+/// 1. The step checks that minimum ≤ desired ≤ maximum, and sends the sizes that differ. If you
+///    change only a limit, AWS moves the desired capacity into the new limits.
+/// 2. Without `wait_for_capacity`, it then succeeds.
+/// 3. With `wait_for_capacity`, it polls the group and succeeds when the capacity in service is the
+///    desired capacity. Weights of instances count. The time between two polls grows from 10
+///    seconds to 1.5 minutes.
+///
+/// - If another change of the group is in progress, the step repeats its request until AWS accepts
+///   it.
+/// - If a scaling policy or a person changes the desired capacity in the meantime, the step waits
+///   for the new one, and logs it. Two polls must show the change, because AWS can return outdated
+///   values.
+/// - A retry sends nothing if the group already has the sizes.
+/// - If the job is stopped, the group keeps its new sizes.
+///
+/// # Failures
+///
+/// With `wait_for_capacity`:
+///
+/// - A failed launch or termination fails the step with AWS's reason, unless another instance is
+///   still starting or terminating as needed. The group keeps its new sizes and tries again.
+/// - If a process that the change needs (`Launch` or `Terminate`) is suspended, the step fails with
+///   `Conflict`. It changes nothing if the process is suspended before the change.
+///
+/// Without `wait_for_capacity`, the step changes the sizes. The log names a suspended process.
+///
+/// # Cost
+///
+/// This step itself has no charge; AWS charges for the group's instances while they are running.
+///
+/// # Proof
+///
+/// Proven on the local cloud, where a group has its capacity immediately, has no scaling activities
+/// and does not move its desired capacity into new limits. Unit tests of the requests show these,
+/// waiting, failed activities and suspended processes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateGroup {
     /// The group's name, 1 to 255 characters.
     group_name: String,
-    /// How many instances the group shall have (or units, where its instances have weights), 0 or
-    /// more. Give at least one of the three sizes.
+    /// The number of instances that the group maintains, 0 or more. For instances with weights, it
+    /// is the number of capacity units. Give at least one of the three sizes.
     desired_capacity: Option<i32>,
-    /// The fewest that scaling may leave, 0 or more.
+    /// The minimum size of the group, 0 or more.
     min_size: Option<i32>,
-    /// The most that scaling may reach, 0 or more.
+    /// The maximum size of the group, 0 or more.
     max_size: Option<i32>,
-    /// Whether to wait until the instances are in service. Off by default.
+    /// Whether to wait until the instances are in service. The default is `false`.
     #[serde(default)]
     wait_for_capacity: bool,
 }
 
-/// An updated group.
+/// The updated group.
 #[derive(Debug, JsonSchema, Serialize)]
-pub struct Updated {
+pub struct UpdatedGroup {
     /// The group's name.
     group_name: String,
-    /// Its sizes before the step.
+    /// The group's sizes before the step.
     previous: Sizes,
-    /// Its sizes now; a desired capacity that was not given is that of the step's last look, moved
-    /// into new limits.
+    /// The group's sizes after the step. If the desired capacity was not given, it is the one of
+    /// the last poll, moved into the new limits.
     current: Sizes,
-    /// How many instances (or units) were in service when the step looked last; without
-    /// `wait_for_capacity` that is before the change.
+    /// The number of instances (or capacity units) in service at the last poll. Without
+    /// `wait_for_capacity`, this was before the change.
     in_service: i32,
-    /// The group in the AWS console.
+    /// Link to the group in the AWS console.
     console_url: String,
 }
 
-/// What is kept between two calls.
+/// The state between two calls of the step.
 #[derive(Debug, Deserialize, Serialize)]
-struct State {
+struct UpdateState {
     previous: Sizes,
-    /// What AWS was asked for; none while it could not take it.
-    set: Option<Sizes>,
-    /// Another desired capacity that the last look has shown. AWS shows old ones for a moment: two
-    /// looks must agree.
-    #[serde(default)]
-    doubtful: Option<i32>,
+    /// The sizes that AWS accepted, or `None` while another change is in progress.
+    #[serde(rename = "set")]
+    accepted: Option<Sizes>,
+    /// A different desired capacity in the last poll. AWS can return outdated values for a moment,
+    /// so the next poll must confirm it.
+    #[serde(default, rename = "doubtful")]
+    unconfirmed: Option<i32>,
 }
 
 impl UpdateGroup {
-    /// The sizes that the group would have, if they can be.
-    fn wanted(&self, now: Sizes) -> Result<Sizes, StepError> {
-        let min_size = self.min_size.unwrap_or(now.min_size);
-        let max_size = self.max_size.unwrap_or(now.max_size);
+    /// The sizes of the group after the update.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the desired capacity would be outside of the limits.
+    fn wanted_sizes(&self, current: Sizes) -> Result<Sizes, StepError> {
+        let min_size = self.min_size.unwrap_or(current.min_size);
+        let max_size = self.max_size.unwrap_or(current.max_size);
         // "Note the following about changing DesiredCapacity, MaxSize, or MinSize" in
         // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_UpdateAutoScalingGroup.html
-        let followed = now.desired_capacity.min(max_size).max(min_size);
+        let moved_into_limits = current.desired_capacity.min(max_size).max(min_size);
         let wanted = Sizes {
             min_size,
-            desired_capacity: self.desired_capacity.unwrap_or(followed),
+            desired_capacity: self.desired_capacity.unwrap_or(moved_into_limits),
             max_size,
         };
-        let fits = min_size <= wanted.desired_capacity && wanted.desired_capacity <= max_size;
-        require(fits, || {
+        let is_valid = min_size <= wanted.desired_capacity && wanted.desired_capacity <= max_size;
+        require(is_valid, || {
             format!(
-                "group {} would have {wanted}, and desired must lie between minimum and maximum; it has {now}. Give \
-                 the limits that the new size needs, too",
+                "group {:?} would have {wanted}, but desired must be from minimum to maximum; it \
+                 has {current}; give also the limit that the new size needs",
                 self.group_name
             )
         })?;
         Ok(wanted)
     }
 
-    async fn look(&self, asg: &Client) -> Result<AutoScalingGroup, StepError> {
-        let mut pages = asg
-            .describe_auto_scaling_groups()
-            .auto_scaling_group_names(&self.group_name)
-            .into_paginator()
-            .send();
-        while let Some(page) = pages.next().await {
-            let groups = page
-                .map_err(autoscaling_error)?
-                .auto_scaling_groups
-                .unwrap_or_default();
-            if let Some(group) = groups
-                .into_iter()
-                .find(|group| group.auto_scaling_group_name() == Some(&self.group_name))
-            {
-                return Ok(group);
-            }
-        }
-        Err(ErrorName::NotFound.with_message(format!(
-            "there is no Auto Scaling group {} in this account and Region; names are case-sensitive",
-            self.group_name
-        )))
-    }
-
-    /// Sends what was given and differs. AWS moves the desired capacity into new limits itself: one
-    /// that is sent along may be old, and undo a scale-out. False when AWS is busy with the group
-    /// and wants to be asked again.
-    async fn update(&self, asg: &Client, now: Sizes, wanted: Sizes) -> Result<bool, StepError> {
-        let changed = |now: i32, wanted: i32| (now != wanted).then_some(wanted);
-        let answer = asg
-            .update_auto_scaling_group()
-            .auto_scaling_group_name(&self.group_name)
-            .set_min_size(changed(now.min_size, wanted.min_size))
-            .set_desired_capacity(
-                self.desired_capacity
-                    .filter(|given| *given != now.desired_capacity),
-            )
-            .set_max_size(changed(now.max_size, wanted.max_size))
-            .send()
-            .await;
-        match answer.map_err(autoscaling_error) {
-            Ok(_) => Ok(true),
-            // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_UpdateAutoScalingGroup.html
-            // (Errors)
-            Err(error)
-                if error.has_code("ScalingActivityInProgress")
-                    || error.has_code("ResourceContention") =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(explained(error)),
-        }
-    }
-
-    /// The latest launch or termination since then that failed.
-    async fn failure(&self, asg: &Client, since: i64) -> Result<Option<Activity>, StepError> {
-        let since = DateTime::from_secs(since)
-            .fmt(DateTimeFormat::DateTime)
-            .map_err(|error| {
-                ErrorName::Internal.with_message(format!("a time cannot be written: {error}"))
-            })?;
-        // A launch that failed is Failed or Cancelled.
-        // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeScalingActivities.html
-        let failed = Filter::builder()
-            .name("Status")
-            .values("Failed")
-            .values("Cancelled")
-            .build();
-        let recent = Filter::builder()
-            .name("StartTimeLowerBound")
-            .values(since)
-            .build();
-        let request = asg
-            .describe_scaling_activities()
-            .auto_scaling_group_name(&self.group_name);
-        let mut pages = request
-            .filters(failed)
-            .filters(recent)
-            .into_paginator()
-            .send();
-        while let Some(page) = pages.next().await {
-            let latest = page
-                .map_err(autoscaling_error)?
-                .activities
-                .and_then(|activities| activities.into_iter().next());
-            if latest.is_some() {
-                return Ok(latest);
-            }
-        }
-        Ok(None)
-    }
-
-    fn done(
+    fn output(
         &self,
         ctx: &Context,
         previous: Sizes,
         current: Sizes,
         in_service: i32,
-    ) -> Progress<Updated> {
+    ) -> Progress<UpdatedGroup> {
         let group_name = self.group_name.clone();
         let console_url = ctx.console(
             "ec2/home",
             &format!("AutoScalingGroupDetails:id={group_name};view=details"),
         );
-        Progress::Done(Updated {
+        Progress::Done(UpdatedGroup {
             group_name,
             previous,
             current,
@@ -229,44 +163,67 @@ impl Step for UpdateGroup {
     const RUNDECK: &'static [RundeckPlugin] = &[];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Set the desired capacity",
             parameters: r#"{ "group_name": "web", "desired_capacity": 4 }"#,
-            output: "null",
+            output: r#"{
+                "group_name": "web",
+                "previous": { "min_size": 1, "desired_capacity": 2, "max_size": 5 },
+                "current": { "min_size": 1, "desired_capacity": 4, "max_size": 5 },
+                "in_service": 2,
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#AutoScalingGroupDetails:id=web;view=details"
+            }"#,
         },
         Example {
-            title: "TODO",
-            parameters: r#"{ "group_name": "web", "min_size": 2, "max_size": 10, "desired_capacity": 6, "wait_for_capacity": true }"#,
-            output: "null",
+            title: "Scale out with new limits and wait for the instances",
+            parameters: r#"{
+                "group_name": "web",
+                "min_size": 2,
+                "max_size": 10,
+                "desired_capacity": 6,
+                "wait_for_capacity": true
+            }"#,
+            output: r#"{
+                "group_name": "web",
+                "previous": { "min_size": 1, "desired_capacity": 2, "max_size": 5 },
+                "current": { "min_size": 2, "desired_capacity": 6, "max_size": 10 },
+                "in_service": 6,
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#AutoScalingGroupDetails:id=web;view=details"
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::InvalidInput,
-            "The sizes would contradict each other; the message has the group's present ones.",
+            "The desired capacity would be outside of the limits. The message has the group's \
+             present sizes; give also the limit that the new size needs.",
         ),
         (
             ErrorName::NotFound,
-            "The account and Region have no group of this name.",
+            "The group does not exist in the account and Region; names are case-sensitive.",
         ),
         (
             ErrorName::Conflict,
-            "`Launch` or `Terminate`, which the capacity needs, is suspended; or Auto Scaling's own role is not ready.",
+            "The process that the change needs (`Launch` or `Terminate`) is suspended, or Auto \
+             Scaling cannot use its service-linked role; resume the process, or check the role.",
         ),
         (
             ErrorName::StepFailed,
-            "A launch or termination failed; the message has AWS's reason.",
+            "A launch or a termination failed. The message has AWS's reason; remove the cause, or \
+             set the sizes back.",
         ),
         (
             ErrorName::TimedOut,
-            "The group is still not at its capacity and goes on by itself, or AWS was busy with it all the time.",
+            "The group did not reach its capacity in time and continues to scale, or other changes \
+             were in progress the whole time; check the group's activity history.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_mins(30);
-    type Output = Updated;
+    type Output = UpdatedGroup;
 
     fn validate(&self) -> Result<(), StepError> {
-        require((1..=255).contains(&self.group_name.chars().count()), || {
-            "group_name must have 1 to 255 characters".into()
+        let length = self.group_name.chars().count();
+        require((1..=255).contains(&length), || {
+            format!("parameter \"group_name\": expected 1 to 255 characters, got {length}")
         })?;
         let sizes = [
             ("desired_capacity", self.desired_capacity),
@@ -274,22 +231,26 @@ impl Step for UpdateGroup {
             ("max_size", self.max_size),
         ];
         require(sizes.iter().any(|(_, size)| size.is_some()), || {
-            "give at least one of desired_capacity, min_size and max_size".into()
+            "no size is given; give at least one of desired_capacity, min_size and max_size".into()
         })?;
         for (name, size) in sizes {
-            require(size.is_none_or(|size| size >= 0), || {
-                format!("{name} must be 0 or more")
+            let size = size.unwrap_or_default();
+            require(size >= 0, || {
+                format!("parameter \"{name}\": expected 0 or more, got \"{size}\"")
             })?;
         }
-        // What contradicts itself whatever the group has.
-        let ordered = |low: Option<i32>, high: Option<i32>| {
+
+        // Only the given sizes; the others are checked against the group's sizes later.
+        let is_ordered = |low: Option<i32>, high: Option<i32>| {
             low.zip(high).is_none_or(|(low, high)| low <= high)
         };
-        let fits = ordered(self.min_size, self.max_size)
-            && ordered(self.min_size, self.desired_capacity)
-            && ordered(self.desired_capacity, self.max_size);
-        require(fits, || {
-            "min_size, desired_capacity and max_size must not decrease in this order".into()
+        let are_ordered = is_ordered(self.min_size, self.max_size)
+            && is_ordered(self.min_size, self.desired_capacity)
+            && is_ordered(self.desired_capacity, self.max_size);
+        require(are_ordered, || {
+            "parameters \"min_size\", \"desired_capacity\" and \"max_size\": expected min_size ≤ \
+             desired_capacity ≤ max_size"
+                .into()
         })
     }
 
@@ -302,108 +263,128 @@ impl Step for UpdateGroup {
             ),
         );
         let permissions = Permissions::default()
-            .allow("TODO", &["autoscaling:DescribeAutoScalingGroups"], ["*"])
-            .allow("TODO", &["autoscaling:UpdateAutoScalingGroup"], [group]);
-        if self.wait_for_capacity {
-            permissions.allow("TODO", &["autoscaling:DescribeScalingActivities"], ["*"])
-        } else {
-            permissions
+            .allow(
+                "find the group, its sizes and its instances",
+                &["autoscaling:DescribeAutoScalingGroups"],
+                ["*"],
+            )
+            .allow(
+                "change the group's sizes",
+                &["autoscaling:UpdateAutoScalingGroup"],
+                [group],
+            );
+        if !self.wait_for_capacity {
+            return permissions;
         }
+        permissions.allow(
+            "find failed launches and terminations, if wait_for_capacity is set",
+            &["autoscaling:DescribeScalingActivities"],
+            ["*"],
+        )
     }
 
     async fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Updated>, StepError> {
-        let (asg, name) = (ctx.client(Client::new), &self.group_name);
-        let since = resume.as_ref().map(|resume| resume.since);
-        let wait = Resume::poll_interval(resume.as_ref(), POLL);
-        let state: Option<State> = resume.map(|resume| resume.state()).transpose()?;
-        let group = self.look(&asg).await?;
-        let mut now = Sizes::of(&group);
-        let mut state = state.unwrap_or(State {
-            previous: now,
-            set: None,
-            doubtful: None,
+    ) -> Result<Progress<UpdatedGroup>, StepError> {
+        let (autoscaling, name) = (ctx.client(Client::new), &self.group_name);
+        let started_at = resume.as_ref().map(|resume| resume.since);
+        let retry_after = Resume::poll_interval(resume.as_ref(), POLL_INTERVAL);
+        let state: Option<UpdateState> = resume.map(|resume| resume.state()).transpose()?;
+        let group = find_group(&autoscaling, name).await?;
+        let mut current = Sizes::from(&group);
+        let mut state = state.unwrap_or(UpdateState {
+            previous: current,
+            accepted: None,
+            unconfirmed: None,
         });
-        let units = in_service(&group).sum();
-        let blocked = |desired| {
+        let units = units_in_service(&group).sum();
+        let blocking_process = |desired| {
             self.wait_for_capacity
-                .then(|| suspended(&group, desired))
+                .then(|| suspended_process(&group, desired))
                 .flatten()
         };
 
-        if let Some(set) = &mut state.set {
-            let (asked, shown) = (set.desired_capacity, now.desired_capacity);
-            let before = std::mem::replace(&mut state.doubtful, (asked != shown).then_some(shown));
-            if state.doubtful != before && state.doubtful.is_some() {
-                let progress =
-                    format!("{units} of {asked} in service; group {name} may want {shown} now");
-                return Progress::pending(&state, wait, progress);
+        if let Some(accepted) = &mut state.accepted {
+            let (expected, returned) = (accepted.desired_capacity, current.desired_capacity);
+            let differs = (expected != returned).then_some(returned);
+            let last_unconfirmed = std::mem::replace(&mut state.unconfirmed, differs);
+            if state.unconfirmed != last_unconfirmed && state.unconfirmed.is_some() {
+                let progress = format!(
+                    "{units} of {expected} in service; the desired capacity of group {name} may be \
+                     {returned} now"
+                );
+                return Progress::pending(&state, retry_after, progress);
             }
-            if asked != shown {
+            if expected != returned {
                 ctx.log(format_args!(
-                    "Something else changed group {name}: it has {now} now"
+                    "A scaling policy or a person changed group {name}: it has {current} now"
                 ));
-                (*set, state.doubtful) = (now, None);
+                (*accepted, state.unconfirmed) = (current, None);
             }
         } else {
-            let wanted = self.wanted(now)?;
-            if let Some(process) = blocked(wanted.desired_capacity) {
+            let wanted = self.wanted_sizes(current)?;
+            if let Some(process) = blocking_process(wanted.desired_capacity) {
                 return Err(ErrorName::Conflict.with_message(format!(
-                    "group {name} has the process {process} suspended and cannot get from {units} in service to {}; \
-                     nothing was changed. Resume the process, or leave out wait_for_capacity",
+                    "the process {process} of group {name:?} is suspended, so the group cannot get \
+                     from {units} in service to {}; nothing was changed; resume the process, or \
+                     remove wait_for_capacity",
                     wanted.desired_capacity
                 )));
             }
-            if wanted == now {
+            if wanted == current {
                 ctx.log(format_args!(
-                    "Group {name} has {now} already; nothing to change"
+                    "Group {name} already has {current}; nothing to change"
                 ));
-            } else if self.update(&asg, now, wanted).await? {
-                ctx.log(format_args!("Group {name} had {now}; it has {wanted} now"));
+            } else if update_sizes(&autoscaling, name, self.desired_capacity, current, wanted)
+                .await?
+            {
+                ctx.log(format_args!(
+                    "Group {name} had {current}; it has {wanted} now"
+                ));
             } else {
-                return Progress::pending(
-                    &state,
-                    wait,
-                    format!("group {name} is busy with another change"),
-                );
+                let progress = format!("another change of group {name} is in progress");
+                return Progress::pending(&state, retry_after, progress);
             }
-            (now, state.set) = (wanted, Some(wanted));
+            (current, state.accepted) = (wanted, Some(wanted));
         }
 
-        let desired = now.desired_capacity;
+        let desired = current.desired_capacity;
         if !self.wait_for_capacity {
-            if let Some(process) = suspended(&group, desired) {
+            if let Some(process) = suspended_process(&group, desired) {
                 ctx.log(format_args!(
-                    "{process} is suspended: the group keeps {units} in service until it is resumed"
+                    "{process} is suspended: the group keeps {units} in service until you resume it"
                 ));
             }
-            return Ok(self.done(ctx, state.previous, now, units));
+            return Ok(self.output(ctx, state.previous, current, units));
         }
-        if settled(&group, desired) {
+        if has_capacity(&group, desired) {
             ctx.log(format_args!("{units} of {desired} in service"));
-            return Ok(self.done(ctx, state.previous, now, units));
+            return Ok(self.output(ctx, state.previous, current, units));
         }
-        if let Some(process) = blocked(desired) {
+        if let Some(process) = blocking_process(desired) {
             return Err(ErrorName::Conflict.with_message(format!(
-                "group {name} has {now}, but the process {process} was suspended with {units} in service; resume it"
+                "the process {process} of group {name:?} is suspended with {units} of {desired} in \
+                 service; the group has {current}; resume the process"
             )));
         }
-        // In the first call nothing that it asked for can have failed yet.
-        if let (Some(since), false) = (since, in_transit(&group, desired))
-            && let Some(failure) = self.failure(&asg, since).await?
+
+        // In the first call, no activity of this update can have failed yet.
+        if let (Some(since), false) = (started_at, has_instance_in_transition(&group, desired))
+            && let Some(failure) = latest_failure(&autoscaling, name, since).await?
         {
-            let what = failure.description().unwrap_or("a scaling activity");
+            let activity = failure.description().unwrap_or("a scaling activity");
             let reason = failure.status_message().unwrap_or("AWS gave no reason");
             return Err(ErrorName::StepFailed.with_message(format!(
-                "{units} of {desired} in service in group {name}: {what} failed: {reason}. The group keeps {now} and \
-                 goes on trying; remove the cause, or set the sizes back ({})",
+                "{activity} failed in group {name:?} with {units} of {desired} in service: \
+                 {reason}; the group keeps {current} and tries again; remove the cause, or set the \
+                 sizes back ({})",
                 state.previous
             )));
         }
-        Progress::pending(&state, wait, format!("{units} of {desired} in service"))
+        let progress = format!("{units} of {desired} in service");
+        Progress::pending(&state, retry_after, progress)
     }
 }
 
@@ -416,7 +397,9 @@ mod tests {
     use aws_sdk_autoscaling::operation::update_auto_scaling_group::{
         UpdateAutoScalingGroupError, UpdateAutoScalingGroupOutput,
     };
-    use aws_sdk_autoscaling::types::{Instance, LifecycleState, SuspendedProcess};
+    use aws_sdk_autoscaling::types::{
+        Activity, AutoScalingGroup, Instance, LifecycleState, SuspendedProcess,
+    };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
@@ -455,23 +438,23 @@ mod tests {
             .build()
     }
 
-    fn serving(sizes: Sizes, count: usize) -> AutoScalingGroup {
+    fn group_in_service(sizes: Sizes, count: usize) -> AutoScalingGroup {
         group(sizes, &vec![LifecycleState::InService; count])
     }
 
-    fn seen(group: AutoScalingGroup) -> DescribeAutoScalingGroupsOutput {
+    fn groups_output(group: AutoScalingGroup) -> DescribeAutoScalingGroupsOutput {
         DescribeAutoScalingGroupsOutput::builder()
             .auto_scaling_groups(group)
             .build()
     }
 
-    /// The group as it is at each look.
-    fn looks(groups: Vec<AutoScalingGroup>) -> Rule {
+    /// The group as AWS returns it, poll by poll.
+    fn describes(groups: Vec<AutoScalingGroup>) -> Rule {
         let mut sequence = mock!(Client::describe_auto_scaling_groups)
             .match_requests(|request| request.auto_scaling_group_names() == ["web"])
             .sequence();
         for group in groups {
-            sequence = sequence.output(move || seen(group.clone()));
+            sequence = sequence.output(move || groups_output(group.clone()));
         }
         sequence.build()
     }
@@ -489,21 +472,21 @@ mod tests {
             .then_output(|| UpdateAutoScalingGroupOutput::builder().build())
     }
 
-    fn fails(code: &'static str) -> UpdateAutoScalingGroupError {
+    fn update_error(code: &'static str) -> UpdateAutoScalingGroupError {
         UpdateAutoScalingGroupError::generic(
             ErrorMetadata::builder().code(code).message("no").build(),
         )
     }
 
-    /// Activities that failed since the epoch, which is when the resumes of these tests say that
-    /// the step began.
-    fn activities(reason: Option<&'static str>) -> Rule {
+    /// AWS returns a failed activity, if there is a reason. The request must search from 1970,
+    /// which is when the step started according to [`resume_from`].
+    fn describes_activities(reason: Option<&'static str>) -> Rule {
         mock!(Client::describe_scaling_activities)
             .match_requests(|request| {
-                let filter = |at: usize| {
+                let filter = |index: usize| {
                     (
-                        request.filters()[at].name().unwrap_or_default(),
-                        request.filters()[at].values(),
+                        request.filters()[index].name().unwrap_or_default(),
+                        request.filters()[index].values(),
                     )
                 };
                 request.auto_scaling_group_name() == Some("web")
@@ -512,10 +495,10 @@ mod tests {
             })
             .then_output(move || {
                 let failed = reason.map(|reason| {
-                    let what = "Launching a new EC2 instance";
+                    let description = "Launching a new EC2 instance";
                     vec![
                         Activity::builder()
-                            .description(what)
+                            .description(description)
                             .status_message(reason)
                             .build(),
                     ]
@@ -526,7 +509,7 @@ mod tests {
             })
     }
 
-    fn suspending(mut group: AutoScalingGroup, process: &str) -> AutoScalingGroup {
+    fn with_suspended(mut group: AutoScalingGroup, process: &str) -> AutoScalingGroup {
         group.suspended_processes = Some(vec![
             SuspendedProcess::builder().process_name(process).build(),
         ]);
@@ -537,25 +520,28 @@ mod tests {
         testing::context(mock_client!(aws_sdk_autoscaling, RuleMode::MatchAny, rules))
     }
 
-    /// What the state machine does with a pending answer: wait, then call again with it. All
-    /// activities are later than 1970.
-    fn resumed(answer: Progress<Updated>, said: &str) -> Resume {
+    /// The next call's resume from a pending result, as a state machine passes it. The start time
+    /// is 1970, so all activities are later.
+    fn resume_from(result: Progress<UpdatedGroup>, expected_progress: &str) -> Resume {
         let Progress::Pending {
             state, progress, ..
-        } = answer
+        } = result
         else {
-            panic!("not pending: {answer:?}")
+            panic!("not pending: {result:?}")
         };
-        assert_eq!(progress, said);
+        assert_eq!(progress, expected_progress);
         let mut resume = testing::resume(&state);
         resume.since = 0;
         resume
     }
 
     #[tokio::test]
-    async fn done_sends_what_differs_and_leaves_the_rest() {
+    async fn done_sends_only_sizes_that_differ() {
         let update = updates(None, Some(4), Some(6));
-        let ctx = context(&[&looks(vec![serving(sizes(1, 2, 3), 2)]), &update]);
+        let ctx = context(&[
+            &describes(vec![group_in_service(sizes(1, 2, 3), 2)]),
+            &update,
+        ]);
         let step = step(json!({ "min_size": 1, "desired_capacity": 4, "max_size": 6 }));
         let updated = done(step.run(&ctx, None).await);
         assert_eq!(
@@ -564,14 +550,13 @@ mod tests {
         );
         assert_eq!(
             testing::log(&ctx),
-            [
-                "Group web had minimum 1, desired 2, maximum 3; it has minimum 1, desired 4, maximum 6 now"
-            ]
+            ["Group web had minimum 1, desired 2, maximum 3; \
+                 it has minimum 1, desired 4, maximum 6 now"]
         );
     }
 
     #[tokio::test]
-    async fn done_leaves_it_to_aws_to_move_the_desired_capacity_into_new_limits() {
+    async fn done_lets_aws_move_the_desired_capacity_into_new_limits() {
         for (params, update, wanted) in [
             (
                 json!({ "min_size": 3 }),
@@ -599,27 +584,30 @@ mod tests {
                 sizes(3, 3, 5),
             ),
         ] {
-            let ctx = context(&[&looks(vec![serving(sizes(1, 2, 5), 2)]), &update]);
+            let ctx = context(&[
+                &describes(vec![group_in_service(sizes(1, 2, 5), 2)]),
+                &update,
+            ]);
             assert_eq!(done(step(params).run(&ctx, None).await).current, wanted);
         }
     }
 
     #[tokio::test]
-    async fn already_right_sizes_are_success_and_nothing_is_sent() {
+    async fn already_right_sizes_send_nothing() {
         for wait in [false, true] {
-            let ctx = context(&[&looks(vec![serving(sizes(1, 2, 3), 2)])]);
+            let ctx = context(&[&describes(vec![group_in_service(sizes(1, 2, 3), 2)])]);
             let step = step(json!({ "desired_capacity": 2, "wait_for_capacity": wait }));
             assert_eq!(done(step.run(&ctx, None).await).in_service, 2);
-            assert!(testing::log(&ctx)[0].ends_with("already; nothing to change"));
+            assert!(testing::log(&ctx)[0].ends_with("; nothing to change"));
         }
     }
 
     #[tokio::test]
-    async fn not_found_is_a_group_that_does_not_exist() {
-        let look = mock!(Client::describe_auto_scaling_groups)
+    async fn not_found_for_an_unknown_group() {
+        let describe = mock!(Client::describe_auto_scaling_groups)
             .then_output(|| DescribeAutoScalingGroupsOutput::builder().build());
         let error = step(json!({ "min_size": 1 }))
-            .run(&context(&[&look]), None)
+            .run(&context(&[&describe]), None)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
@@ -627,7 +615,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn invalid_sizes_are_refused_before_anything_is_sent() {
+    async fn invalid_sizes_are_rejected_before_the_update() {
         for params in [
             json!({}),
             json!({ "wait_for_capacity": true }),
@@ -651,7 +639,7 @@ mod tests {
         ] {
             let step = step(params);
             step.validate().unwrap();
-            let ctx = context(&[&looks(vec![serving(sizes(1, 2, 5), 2)])]);
+            let ctx = context(&[&describes(vec![group_in_service(sizes(1, 2, 5), 2)])]);
             let error = step.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
             assert!(
@@ -664,37 +652,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_calls_are_made_again() {
-        let look = mock!(Client::describe_auto_scaling_groups)
+    async fn throttled_requests_are_retried() {
+        let describe = mock!(Client::describe_auto_scaling_groups)
             .sequence()
             .error(|| {
                 DescribeAutoScalingGroupsError::generic(
                     ErrorMetadata::builder().code("Throttling").build(),
                 )
             })
-            .output(|| seen(serving(sizes(1, 2, 3), 2)))
+            .output(|| groups_output(group_in_service(sizes(1, 2, 3), 2)))
             .build();
-        let ctx = context(&[&look, &updates(None, Some(3), None)]);
+        let ctx = context(&[&describe, &updates(None, Some(3), None)]);
         done(step(json!({ "desired_capacity": 3 })).run(&ctx, None).await);
-        assert_eq!(look.num_calls(), 2);
+        assert_eq!(describe.num_calls(), 2);
     }
 
     #[tokio::test]
-    async fn pending_until_the_instances_serve_and_updated_once_only() {
+    async fn pending_until_in_service_with_one_update() {
         use LifecycleState::{InService, Pending};
         let wanted = sizes(1, 3, 3);
-        let look = looks(vec![
-            serving(sizes(1, 2, 3), 2),
-            serving(wanted, 2),
+        let describe = describes(vec![
+            group_in_service(sizes(1, 2, 3), 2),
+            group_in_service(wanted, 2),
             group(wanted, &[InService, InService, Pending]),
-            serving(wanted, 3),
+            group_in_service(wanted, 3),
         ]);
         let update = updates(None, Some(3), None);
-        let ctx = context(&[&look, &update, &activities(None)]);
+        let ctx = context(&[&describe, &update, &describes_activities(None)]);
         let step = step(json!({ "desired_capacity": 3, "wait_for_capacity": true }));
         let mut resume = None;
         for _ in 0..3 {
-            resume = Some(resumed(
+            resume = Some(resume_from(
                 step.run(&ctx, resume).await.unwrap(),
                 "2 of 3 in service",
             ));
@@ -708,28 +696,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_after_a_lost_answer_updates_nothing_again() {
-        let ctx = context(&[&looks(vec![serving(sizes(1, 3, 3), 2)])]);
+    async fn pending_after_a_lost_response_without_a_second_update() {
+        let ctx = context(&[&describes(vec![group_in_service(sizes(1, 3, 3), 2)])]);
         let step = step(json!({ "desired_capacity": 3, "wait_for_capacity": true }));
-        resumed(step.run(&ctx, None).await.unwrap(), "2 of 3 in service");
+        resume_from(step.run(&ctx, None).await.unwrap(), "2 of 3 in service");
     }
 
     #[tokio::test]
-    async fn pending_while_aws_is_busy_with_the_group_and_then_updated() {
+    async fn pending_while_another_change_is_in_progress() {
         for code in ["ScalingActivityInProgress", "ResourceContention"] {
             let update = mock!(Client::update_auto_scaling_group)
                 .sequence()
-                .error(move || fails(code))
+                .error(move || update_error(code))
                 .output(|| UpdateAutoScalingGroupOutput::builder().build())
                 .build();
             let ctx = context(&[
-                &looks(vec![serving(sizes(1, 2, 3), 2), serving(sizes(1, 2, 3), 2)]),
+                &describes(vec![
+                    group_in_service(sizes(1, 2, 3), 2),
+                    group_in_service(sizes(1, 2, 3), 2),
+                ]),
                 &update,
             ]);
             let step = step(json!({ "desired_capacity": 3 }));
-            let resume = resumed(
+            let resume = resume_from(
                 step.run(&ctx, None).await.unwrap(),
-                "group web is busy with another change",
+                "another change of group web is in progress",
             );
             assert_eq!(
                 done(step.run(&ctx, Some(resume)).await).current,
@@ -740,17 +731,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_follows_a_capacity_that_something_else_sets_meanwhile() {
-        let (more, old) = (serving(sizes(1, 5, 9), 5), serving(sizes(1, 2, 9), 2));
-        let look = looks(vec![old.clone(), old, more.clone(), more]);
-        let ctx = context(&[&look, &updates(None, Some(3), None)]);
+    async fn pending_waits_for_a_capacity_that_somebody_else_sets() {
+        let (scaled, outdated) = (
+            group_in_service(sizes(1, 5, 9), 5),
+            group_in_service(sizes(1, 2, 9), 2),
+        );
+        let describe = describes(vec![outdated.clone(), outdated, scaled.clone(), scaled]);
+        let ctx = context(&[&describe, &updates(None, Some(3), None)]);
         let step = step(json!({ "desired_capacity": 3, "wait_for_capacity": true }));
-        let resume = resumed(step.run(&ctx, None).await.unwrap(), "2 of 3 in service");
-        // What one look shows may be old.
-        let answer = step.run(&ctx, Some(resume)).await.unwrap();
-        let resume = resumed(answer, "2 of 3 in service; group web may want 2 now");
-        let answer = step.run(&ctx, Some(resume)).await.unwrap();
-        let resume = resumed(answer, "5 of 3 in service; group web may want 5 now");
+        let resume = resume_from(step.run(&ctx, None).await.unwrap(), "2 of 3 in service");
+        // The values of a single poll can be outdated.
+        let result = step.run(&ctx, Some(resume)).await.unwrap();
+        let resume = resume_from(
+            result,
+            "2 of 3 in service; the desired capacity of group web may be 2 now",
+        );
+        let result = step.run(&ctx, Some(resume)).await.unwrap();
+        let resume = resume_from(
+            result,
+            "5 of 3 in service; the desired capacity of group web may be 5 now",
+        );
         assert_eq!(
             done(step.run(&ctx, Some(resume)).await).current,
             sizes(1, 5, 9)
@@ -758,23 +758,26 @@ mod tests {
         assert!(
             testing::log(&ctx)
                 .iter()
-                .any(|line| line.starts_with("Something else changed group web"))
+                .any(|line| line.contains("changed group web"))
         );
     }
 
     #[tokio::test]
-    async fn pending_does_not_believe_a_single_look_at_an_old_capacity() {
-        let wanted = serving(sizes(1, 3, 9), 3);
-        let look = looks(vec![
-            serving(sizes(1, 2, 9), 2),
-            serving(sizes(1, 2, 9), 2),
+    async fn pending_ignores_a_single_outdated_capacity() {
+        let wanted = group_in_service(sizes(1, 3, 9), 3);
+        let describe = describes(vec![
+            group_in_service(sizes(1, 2, 9), 2),
+            group_in_service(sizes(1, 2, 9), 2),
             wanted,
         ]);
-        let ctx = context(&[&look, &updates(None, Some(3), None)]);
+        let ctx = context(&[&describe, &updates(None, Some(3), None)]);
         let step = step(json!({ "desired_capacity": 3, "wait_for_capacity": true }));
-        let resume = resumed(step.run(&ctx, None).await.unwrap(), "2 of 3 in service");
-        let answer = step.run(&ctx, Some(resume)).await.unwrap();
-        let resume = resumed(answer, "2 of 3 in service; group web may want 2 now");
+        let resume = resume_from(step.run(&ctx, None).await.unwrap(), "2 of 3 in service");
+        let result = step.run(&ctx, Some(resume)).await.unwrap();
+        let resume = resume_from(
+            result,
+            "2 of 3 in service; the desired capacity of group web may be 2 now",
+        );
         assert_eq!(
             done(step.run(&ctx, Some(resume)).await).current,
             sizes(1, 3, 9)
@@ -782,17 +785,20 @@ mod tests {
         assert!(
             !testing::log(&ctx)
                 .iter()
-                .any(|line| line.starts_with("Something else changed"))
+                .any(|line| line.contains("changed group web"))
         );
     }
 
     #[tokio::test]
-    async fn pending_looks_are_rarer_the_longer_it_takes() {
-        let wanted = serving(sizes(1, 3, 3), 2);
-        let ctx = context(&[&looks(vec![wanted.clone(), wanted]), &activities(None)]);
+    async fn pending_polls_less_often_over_time() {
+        let wanted = group_in_service(sizes(1, 3, 3), 2);
+        let ctx = context(&[
+            &describes(vec![wanted.clone(), wanted]),
+            &describes_activities(None),
+        ]);
         let step = step(json!({ "desired_capacity": 3, "wait_for_capacity": true }));
         let mut resume = None;
-        for expected in [POLL, Duration::from_mins(5)] {
+        for expected in [POLL_INTERVAL, Duration::from_mins(5)] {
             let (mut next, retry_after, _) = pending(step.run(&ctx, resume).await);
             assert_eq!(retry_after, expected);
             next.since = 0;
@@ -801,38 +807,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_launches_are_told_also_while_another_instance_hangs_in_its_end() {
+    async fn failed_launch_is_reported_while_another_instance_terminates() {
         use LifecycleState::{InService, TerminatingWait};
-        let hanging = group(sizes(1, 2, 3), &[InService, TerminatingWait]);
+        let terminating = group(sizes(1, 2, 3), &[InService, TerminatingWait]);
         let ctx = context(&[
-            &looks(vec![hanging.clone(), hanging]),
-            &activities(Some("no capacity")),
+            &describes(vec![terminating.clone(), terminating]),
+            &describes_activities(Some("no capacity")),
         ]);
         let step = step(json!({ "desired_capacity": 2, "wait_for_capacity": true }));
-        let resume = resumed(step.run(&ctx, None).await.unwrap(), "1 of 2 in service");
+        let resume = resume_from(step.run(&ctx, None).await.unwrap(), "1 of 2 in service");
         let error = step.run(&ctx, Some(resume)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(error.message.contains("no capacity"), "{error}");
     }
 
     #[tokio::test]
-    async fn failed_launches_give_awss_reason_once_no_instance_is_on_its_way() {
+    async fn failed_launch_gives_the_reason_when_no_instance_starts() {
         use LifecycleState::{InService, Pending};
         let wanted = sizes(1, 2, 3);
-        let look = looks(vec![
-            serving(sizes(1, 1, 3), 1),
+        let describe = describes(vec![
+            group_in_service(sizes(1, 1, 3), 1),
             group(wanted, &[InService, Pending]),
-            serving(wanted, 1),
+            group_in_service(wanted, 1),
         ]);
-        let reason = "We currently do not have sufficient m7i.large capacity. Launching EC2 instance failed.";
+        let reason = "We currently do not have sufficient m7i.large capacity. \
+                      Launching EC2 instance failed.";
         let ctx = context(&[
-            &look,
+            &describe,
             &updates(None, Some(2), None),
-            &activities(Some(reason)),
+            &describes_activities(Some(reason)),
         ]);
         let step = step(json!({ "desired_capacity": 2, "wait_for_capacity": true }));
-        let resume = resumed(step.run(&ctx, None).await.unwrap(), "1 of 2 in service");
-        let resume = resumed(
+        let resume = resume_from(step.run(&ctx, None).await.unwrap(), "1 of 2 in service");
+        let resume = resume_from(
             step.run(&ctx, Some(resume)).await.unwrap(),
             "1 of 2 in service",
         );
@@ -846,15 +853,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_updates_give_awss_reason() {
-        let body = "<ErrorResponse><Error><Type>Receiver</Type><Code>ServiceLinkedRoleFailure</Code>\
+    async fn failed_update_gives_the_reason_of_aws() {
+        let body = "<ErrorResponse><Error><Type>Receiver</Type>\
+                    <Code>ServiceLinkedRoleFailure</Code>\
                     <Message>The role is not ready.</Message></Error></ErrorResponse>";
         let update = mock!(Client::update_auto_scaling_group)
             .sequence()
             .http_status(500, Some(body.into()))
             .times(3)
             .build();
-        let ctx = context(&[&looks(vec![serving(sizes(1, 2, 3), 2)]), &update]);
+        let ctx = context(&[
+            &describes(vec![group_in_service(sizes(1, 2, 3), 2)]),
+            &update,
+        ]);
         let error = step(json!({ "desired_capacity": 3 }))
             .run(&ctx, None)
             .await
@@ -874,17 +885,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_suspended_process_that_the_wait_needs_is_a_conflict_and_else_it_is_told() {
+    async fn suspended_process_is_a_conflict_or_a_log_line() {
         for (process, desired, conflicts) in [
             ("Launch", 3, true),
             ("Launch", 1, false),
             ("Terminate", 1, true),
             ("AlarmNotification", 3, false),
         ] {
-            let look = looks(vec![suspending(serving(sizes(1, 2, 3), 2), process)]);
+            let describe = describes(vec![with_suspended(
+                group_in_service(sizes(1, 2, 3), 2),
+                process,
+            )]);
             let update = updates(None, Some(desired), None);
             let step = step(json!({ "desired_capacity": desired, "wait_for_capacity": true }));
-            match step.run(&context(&[&look, &update]), None).await {
+            match step.run(&context(&[&describe, &update]), None).await {
                 Ok(_) => assert!(!conflicts, "{process} {desired}"),
                 Err(error) => {
                     assert!(error.name == ErrorName::Conflict && conflicts, "{error}");
@@ -892,31 +906,35 @@ mod tests {
                 }
             }
         }
-        let look = looks(vec![suspending(serving(sizes(1, 2, 3), 2), "Launch")]);
-        let ctx = context(&[&look, &updates(None, Some(3), None)]);
+        let describe = describes(vec![with_suspended(
+            group_in_service(sizes(1, 2, 3), 2),
+            "Launch",
+        )]);
+        let ctx = context(&[&describe, &updates(None, Some(3), None)]);
         done(step(json!({ "desired_capacity": 3 })).run(&ctx, None).await);
         assert!(testing::log(&ctx)[1].starts_with("Launch is suspended"));
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let idle = [(
+    fn permissions_are_those_that_the_local_cloud_enforces() {
+        let unused = [(
             "autoscaling:DescribeScalingActivities",
-            "A group has its capacity at once there.",
+            "On the local cloud, a group has its capacity immediately.",
         )];
-        prove::<UpdateGroup>(&idle, async |scene| {
-            let asg = scene.client(Client::new);
+        prove::<UpdateGroup>(&unused, async |scene| {
+            let autoscaling = scene.client(Client::new);
             let (group, template) = (scene.name("group"), scene.name("template"));
-            let launch = asg
+            let configuration = autoscaling
                 .create_launch_configuration()
                 .launch_configuration_name(&template);
-            launch
+            configuration
                 .image_id("ami-0123456789abcdef0")
                 .instance_type("t3.micro")
                 .send()
                 .await
                 .unwrap();
-            asg.create_auto_scaling_group()
+            autoscaling
+                .create_auto_scaling_group()
                 .auto_scaling_group_name(&group)
                 .launch_configuration_name(&template)
                 .availability_zones(format!("{}a", scene.region()))
@@ -931,17 +949,18 @@ mod tests {
     }
 
     #[test]
-    fn the_session_can_update_this_group_only() {
-        let place = ArnScope {
+    fn session_policy_allows_updates_of_this_group_only() {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
         };
         let policy = step(json!({ "min_size": 1 }))
             .permissions()
-            .session_policy(&place)
+            .session_policy(&scope)
             .unwrap();
-        let group = "arn:aws:autoscaling:eu-west-1:222222222222:autoScalingGroup:*:autoScalingGroupName/web";
+        let group = "arn:aws:autoscaling:eu-west-1:222222222222:autoScalingGroup:*:\
+                     autoScalingGroupName/web";
         assert!(policy.contains(&format!(
             r#""Action":["autoscaling:UpdateAutoScalingGroup"],"Resource":["{group}"]"#
         )));

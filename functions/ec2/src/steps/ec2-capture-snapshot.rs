@@ -3,270 +3,254 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::error::ec2_error;
-use crate::{TOKEN_TAG, description, filter, require_id, shared_arn, tagged, validate_tags};
+use crate::snapshots::{
+    captured_percent, create_instance_snapshots, create_snapshot, failure_reason, find_snapshots,
+    joined_ids, snapshot_id, snapshot_token,
+};
+use crate::{TOKEN_TAG, any_account_arn, require_id, tag_specification, validate_name_and_tags};
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::config::Config;
-use aws_sdk_ec2::operation::create_snapshot::CreateSnapshotError;
-use aws_sdk_ec2::operation::create_snapshots::CreateSnapshotsError;
-use aws_sdk_ec2::types::{InstanceSpecification, ResourceType, Snapshot, SnapshotState};
+use aws_sdk_ec2::types::{ResourceType, Snapshot, SnapshotState};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use stepward::model::input::require;
 use stepward::model::permissions::{arn, literal};
-use stepward::runtime::resend::RetryThrottlingOnly;
 use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// The first look comes soon, for what is small or was captured not long ago.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
-/// Between two looks. A large volume's first snapshot takes hours, and a state machine can look
-/// about 2,000 times.
-const POLL: Duration = Duration::from_secs(30);
+/// The time until the first poll. Small volumes, and volumes with a recent snapshot, need only
+/// seconds.
+const FIRST_POLL_DELAY: Duration = Duration::from_secs(5);
+/// The shortest time between later polls. The first snapshot of a large volume takes hours, and a
+/// state machine can poll about 2,000 times.
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Capture an EBS volume, or all volumes of an EC2 instance, in snapshots and finish once they are
-/// complete.
+/// Create EBS snapshots of one volume, or of all volumes of an EC2 instance, and wait until they
+/// are complete.
 ///
-/// Of an instance, all volumes are captured at one point in time, the root volume included, as if
-/// its power had failed at that moment: what the operating system had not written yet is not in
-/// them. Stop the instance first, or let its databases write everything, where that matters. A
-/// volume's first snapshot can take hours; later ones hold what has changed since, and are faster.
-/// Snapshots cost money until they are deleted.
+/// Use this step for a backup before a change. For an instance, EC2 captures all volumes at the
+/// same point in time, including the root volume.
 ///
-/// The step tags what it makes with `stepward:token`. A repeated call finds its snapshots by that,
-/// and makes no others. EC2 has no token for the request itself: should its answer be lost, and EC2
-/// not show the snapshots yet when the step is called again some seconds later, it makes them once
-/// more, and names both.
+/// The snapshots are crash-consistent: they hold the data on the volumes as if the instance had
+/// lost its power, without data that the operating system has not written yet. If that matters,
+/// stop the instance first, or make its databases write all their data.
 ///
-/// When the job is stopped, or after 12 hours, snapshots that are not complete go on, and the log
+/// The first snapshot of a volume can take hours. Later snapshots hold only the changes and are
+/// faster.
+///
+/// # Behavior
+///
+/// 1. The step creates the snapshots, with the name, your tags and the tag `stepward:token`.
+/// 2. It polls until all snapshots are complete, and reports the progress in percent.
+///
+/// A retry finds the snapshots by `stepward:token` and creates no others. There is one exception:
+/// EC2 supports no client token for this request. If its response is lost and EC2 does not return
+/// the snapshots yet when Step Functions retries the step some seconds later, the retry creates a
+/// second set. The output then has both.
+///
+/// When the job is stopped, or after 12 hours, snapshots that are not complete continue. The log
 /// names them.
 ///
-/// Proven on the local cloud for a volume, where a snapshot is complete at once. It knows no
-/// snapshots of a whole instance and encrypts nothing; those, waiting and failing rest on unit
-/// tests of what is sent.
+/// # Failures
+///
+/// If a snapshot fails, the message gives EC2's reason and the IDs of all snapshots of this step.
+/// The step deletes none of them; delete those that you do not need.
+///
+/// # Cost
+///
+/// AWS charges for the stored data of the snapshots until you delete them.
+///
+/// # Limits
+///
+/// EC2 requires 15 seconds between two snapshots of the same volume.
+///
+/// # Proof
+///
+/// Proven on the local cloud for a volume, where a snapshot completes immediately. The local cloud
+/// does not support snapshots of a whole instance, or encryption. Unit tests of the requests show
+/// these, waiting and failures.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Capture {
-    /// The volume to capture. Give this or `instance_id`.
+    /// ID of the volume to capture. Give either this or `instance_id`.
     volume_id: Option<String>,
-    /// The instance whose volumes to capture, all of them.
+    /// ID of the instance whose volumes to capture. All of its volumes are captured.
     instance_id: Option<String>,
-    /// The snapshots' `Name` tag and description, 1 to 255 characters. In the description,
-    /// characters beyond ASCII are `?`.
+    /// The `Name` tag and the description of the snapshots, 1 to 255 characters. Characters outside
+    /// of ASCII become `?` in the description.
     snapshot_name: String,
-    /// More tags for the snapshots, at most 48. By default none.
+    /// More tags for the snapshots, at most 48. None by default.
     #[serde(default)]
     tags: BTreeMap<String, String>,
 }
 
-/// What was captured.
+/// The snapshots of the volume or the instance.
 #[derive(Debug, JsonSchema, Serialize)]
-pub struct Captured {
-    /// The snapshots, one for each volume.
-    snapshots: Vec<Taken>,
-    /// The snapshots in the AWS console.
+pub struct CapturedSnapshots {
+    /// The snapshots, one per volume.
+    snapshots: Vec<VolumeSnapshot>,
+    /// Link to the snapshots in the AWS console.
     console_url: String,
 }
 
-/// One volume's snapshot.
+/// The snapshot of one volume.
 #[derive(Debug, JsonSchema, Serialize)]
-struct Taken {
+struct VolumeSnapshot {
     /// The snapshot's ID.
     snapshot_id: String,
-    /// The volume that it was taken of.
+    /// The ID of the captured volume.
     volume_id: String,
     /// The volume's size in GiB.
     volume_gib: i32,
-    /// Whether the snapshot is encrypted; it is when the volume is.
+    /// Whether the snapshot is encrypted. It is if the volume is.
     encrypted: bool,
 }
 
+/// The state between two calls of the step.
 #[derive(Debug, Default, Deserialize, Serialize)]
-struct Begun {
+struct CaptureState {
     snapshot_ids: BTreeSet<String>,
-    /// Whether one of them was missing at the last look: EC2 can take a moment to show what it has
-    /// made.
+    /// Whether EC2 did not return one of them in the last poll. EC2 can need a moment to return new
+    /// resources.
     /// <https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html>
     #[serde(default)]
     missed: bool,
 }
 
 impl Capture {
-    /// Begins the snapshots, and answers their IDs.
-    async fn begin(&self, ctx: &Context, ec2: &Client) -> Result<BTreeSet<String>, StepError> {
-        let token = ctx.client_token("snapshot");
-        let tags = tagged(
+    /// Requests the snapshots and returns their IDs.
+    async fn create_snapshots(
+        &self,
+        ctx: &Context,
+        ec2: &Client,
+    ) -> Result<BTreeSet<String>, StepError> {
+        let tags = tag_specification(
             ResourceType::Snapshot,
             &self.snapshot_name,
             &self.tags,
-            &token,
+            &snapshot_token(ctx),
         );
-        // Sent again after a fault on the way, it could make other snapshots: a later call looks
-        // first.
-        let ids: BTreeSet<_> = if let Some(volume) = &self.volume_id {
-            let request = ec2
-                .create_snapshot()
-                .volume_id(volume)
-                .description(description(&self.snapshot_name));
-            let once = Config::builder()
-                .retry_classifier(RetryThrottlingOnly::<CreateSnapshotError>::default());
-            let made = request
-                .tag_specifications(tags)
-                .customize()
-                .config_override(once)
-                .send()
-                .await
-                .map_err(ec2_error)?;
-            made.snapshot_id.into_iter().collect()
-        } else {
-            let all = InstanceSpecification::builder()
-                .set_instance_id(self.instance_id.clone())
-                .build();
-            let request = ec2
-                .create_snapshots()
-                .instance_specification(all)
-                .description(description(&self.snapshot_name));
-            let once = Config::builder()
-                .retry_classifier(RetryThrottlingOnly::<CreateSnapshotsError>::default());
-            let made = request
-                .tag_specifications(tags)
-                .customize()
-                .config_override(once)
-                .send()
-                .await
-                .map_err(ec2_error)?;
-            made.snapshots
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(|snapshot| snapshot.snapshot_id)
-                .collect()
+        let (source, ids) = match (&self.volume_id, &self.instance_id) {
+            (Some(id), _) => (
+                id,
+                create_snapshot(ec2, id, &self.snapshot_name, tags).await?,
+            ),
+            (_, Some(id)) => {
+                let ids = create_instance_snapshots(ec2, id, &self.snapshot_name, tags).await?;
+                (id, ids)
+            }
+            (None, None) => return Err(neither_or_both("neither")),
         };
         if ids.is_empty() {
-            return Err(ErrorName::Internal
-                .with_message("EC2 took the request for snapshots but named none; try again"));
+            return Err(ErrorName::Internal.with_message(
+                "EC2 accepted the request for snapshots but returned no ID; run the step again",
+            ));
         }
-        ctx.log(format_args!(
-            "Capturing {} in {}",
-            self.source(),
-            joined(&ids)
-        ));
+        ctx.log(format_args!("Capturing {source} in {}", joined_ids(&ids)));
         Ok(ids)
     }
-
-    fn source(&self) -> &str {
-        self.volume_id
-            .as_ref()
-            .or(self.instance_id.as_ref())
-            .map_or("", String::as_str)
-    }
 }
 
-fn joined(ids: &BTreeSet<String>) -> String {
-    ids.iter()
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// The snapshots that this step of this execution has made, as far as EC2 shows them.
-async fn find(ctx: &Context, ec2: &Client) -> Result<Vec<Snapshot>, StepError> {
-    let own = filter(
-        &format!("tag:{TOKEN_TAG}"),
-        [ctx.client_token("snapshot").as_str()],
-    );
-    let request = ec2.describe_snapshots().owner_ids("self").filters(own);
-    let mut pages = request.into_paginator().send();
-    let mut found = Vec::new();
-    while let Some(page) = pages.next().await {
-        found.extend(page.map_err(ec2_error)?.snapshots.unwrap_or_default());
-    }
-    Ok(found)
-}
-
-fn id(snapshot: &Snapshot) -> String {
-    snapshot.snapshot_id.clone().unwrap_or_default()
-}
-
-/// How much of the volumes is captured, in percent of their size.
-fn percent(snapshots: &[Snapshot]) -> i64 {
-    let (mut captured, mut all) = (0, 0);
-    for snapshot in snapshots {
-        let size = i64::from(snapshot.volume_size.unwrap_or(1));
-        let percent: i64 = snapshot
-            .progress()
-            .and_then(|text| text.trim_end_matches('%').parse().ok())
-            .unwrap_or(0);
-        captured += size * percent;
-        all += size;
-    }
-    captured / all.max(1)
+fn neither_or_both(given: &str) -> StepError {
+    ErrorName::InvalidInput.with_message(format!(
+        "parameters \"volume_id\" and \"instance_id\": expected one of them, got {given}; give \
+         either volume_id or instance_id"
+    ))
 }
 
 impl Step for Capture {
     const NAME: &'static str = "ec2-capture-snapshot";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
-        provider_type: "aws-vm-capture-snapshot",
-        fields: &[],
+        provider_type: "aws-vm-capture-snapshot-step",
+        fields: &[("snapshotName", "snapshot_name"), ("volumeId", "volume_id")],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
-            parameters: r#"{ "volume_id": "vol-0123456789abcdef0", "snapshot_name": "web-1 before the update" }"#,
-            output: "null",
+            title: "Capture one volume",
+            parameters: r#"{
+                "volume_id": "vol-0123456789abcdef0",
+                "snapshot_name": "web-1 before the update"
+            }"#,
+            output: r#"{
+                "snapshots": [
+                    {
+                        "snapshot_id": "snap-0123456789abcdef0",
+                        "volume_id": "vol-0123456789abcdef0",
+                        "volume_gib": 100,
+                        "encrypted": true
+                    }
+                ],
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#Snapshots:snapshotId=snap-0123456789abcdef0"
+            }"#,
         },
         Example {
-            title: "TODO",
+            title: "Capture all volumes of an instance, with a tag",
             parameters: r#"{
-        "instance_id": "i-0123456789abcdef0",
-        "snapshot_name": "web-1 before the update",
-        "tags": { "ticket": "OPS-1234" }
-    }"#,
-            output: "null",
+                "instance_id": "i-0123456789abcdef0",
+                "snapshot_name": "web-1 before the update",
+                "tags": { "ticket": "OPS-1234" }
+            }"#,
+            output: r#"{
+                "snapshots": [
+                    {
+                        "snapshot_id": "snap-0123456789abcdef0",
+                        "volume_id": "vol-0123456789abcdef0",
+                        "volume_gib": 8,
+                        "encrypted": true
+                    },
+                    {
+                        "snapshot_id": "snap-0fedcba9876543210",
+                        "volume_id": "vol-0fedcba9876543210",
+                        "volume_gib": 100,
+                        "encrypted": true
+                    }
+                ],
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#Snapshots:snapshotId=snap-0123456789abcdef0,snap-0fedcba9876543210"
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The volume or the instance does not exist in the account and Region; or a snapshot was deleted.",
+            "The volume or the instance does not exist in the account and Region, or somebody \
+             deleted a snapshot while the step waited; correct the ID, or run the step again.",
         ),
         (
             ErrorName::StepFailed,
-            "A snapshot failed; the message has EC2's reason and names what is left.",
+            "A snapshot failed. The message has EC2's reason and names the snapshots that exist; \
+             remove the cause and run the step again.",
         ),
         (
             ErrorName::Throttled,
-            "The volume is being captured too often; EC2 wants 15 seconds between two snapshots.",
+            "There were too many requests, or another snapshot of the volume was created less than \
+             15 seconds ago; run the step again later.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_hours(12);
-    type Output = Captured;
+    type Output = CapturedSnapshots;
 
     fn validate(&self) -> Result<(), StepError> {
-        require(
-            self.volume_id.is_some() != self.instance_id.is_some(),
-            || "give either volume_id or instance_id, not both and not none".into(),
-        )?;
-        if let Some(id) = &self.volume_id {
-            require_id("volume_id", "a volume ID", "vol", id)?;
+        match (&self.volume_id, &self.instance_id) {
+            (Some(id), None) => require_id("volume_id", "a volume ID", "vol", id)?,
+            (None, Some(id)) => require_id("instance_id", "an instance ID", "i", id)?,
+            (None, None) => return Err(neither_or_both("neither")),
+            (Some(_), Some(_)) => return Err(neither_or_both("both")),
         }
-        if let Some(id) = &self.instance_id {
-            require_id("instance_id", "an instance ID", "i", id)?;
-        }
-        validate_tags("snapshot_name", &self.snapshot_name, &self.tags)
+        validate_name_and_tags("snapshot_name", &self.snapshot_name, &self.tags)
     }
 
     fn permissions(&self) -> Permissions {
-        let (create, source) = match (&self.volume_id, &self.instance_id) {
+        let (action, purpose, sources) = match (&self.volume_id, &self.instance_id) {
             (Some(id), _) => (
                 "CreateSnapshot",
+                "create the snapshot of a volume, if volume_id is set",
                 vec![arn("ec2", &format!("volume/{}", literal(id)))],
             ),
             (_, id) => {
                 let instance = literal(id.as_deref().unwrap_or_default());
                 (
                     "CreateSnapshots",
+                    "create the snapshots of an instance's volumes, if instance_id is set",
                     vec![
                         arn("ec2", &format!("instance/{instance}")),
                         arn("ec2", "volume/*"),
@@ -274,142 +258,143 @@ impl Step for Capture {
                 )
             }
         };
-        let snapshots = shared_arn("snapshot/*");
-        let creating = json!({ "StringEquals": { "ec2:CreateAction": create } });
+        let snapshots = any_account_arn("snapshot/*");
+        let on_creation = json!({ "StringEquals": { "ec2:CreateAction": action } });
         Permissions::default()
-            .allow("TODO", &["ec2:DescribeSnapshots"], ["*"])
             .allow(
-                "TODO",
-                &[&format!("ec2:{create}")],
-                source.into_iter().chain([snapshots.clone()]),
+                "find the step's snapshots and their progress",
+                &["ec2:DescribeSnapshots"],
+                ["*"],
             )
-            .allow_if(creating, "TODO", &["ec2:CreateTags"], [snapshots])
+            .allow(
+                purpose,
+                &[&format!("ec2:{action}")],
+                sources.into_iter().chain([snapshots.clone()]),
+            )
+            .allow_if(
+                on_creation,
+                "tag the new snapshots",
+                &["ec2:CreateTags"],
+                [snapshots],
+            )
     }
 
     async fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Captured>, StepError> {
+    ) -> Result<Progress<CapturedSnapshots>, StepError> {
         let ec2 = ctx.client(Client::new);
-        let snapshots = find(ctx, &ec2).await?;
-        let first_look = resume.is_none();
-        let later = Resume::poll_interval(resume.as_ref(), POLL);
-        if first_look && snapshots.is_empty() {
-            let snapshot_ids = self.begin(ctx, &ec2).await?;
-            return Progress::pending(
-                &Begun {
-                    snapshot_ids,
-                    missed: false,
-                },
-                FIRST_LOOK,
-                "0 % captured",
-            );
+        let snapshots = find_snapshots(ctx, &ec2).await?;
+        let is_first_call = resume.is_none();
+        if is_first_call && snapshots.is_empty() {
+            let state = CaptureState {
+                snapshot_ids: self.create_snapshots(ctx, &ec2).await?,
+                missed: false,
+            };
+            return Progress::pending(&state, FIRST_POLL_DELAY, "0 % captured");
         }
-        let begun = resume
-            .map(|resume| resume.state::<Begun>())
+
+        let retry_after = if is_first_call {
+            FIRST_POLL_DELAY
+        } else {
+            Resume::poll_interval(resume.as_ref(), POLL_INTERVAL)
+        };
+        let state = resume
+            .map(|resume| resume.state::<CaptureState>())
             .transpose()?
             .unwrap_or_default();
-        let shown: BTreeSet<_> = snapshots.iter().map(id).collect();
-        let missing: BTreeSet<_> = begun.snapshot_ids.difference(&shown).cloned().collect();
-        if !missing.is_empty() && begun.missed {
+        let returned: BTreeSet<_> = snapshots.iter().map(snapshot_id).collect();
+        let missing: BTreeSet<_> = state.snapshot_ids.difference(&returned).cloned().collect();
+        if !missing.is_empty() && state.missed {
+            let remaining = if returned.is_empty() {
+                "no other snapshot exists".to_owned()
+            } else {
+                format!("still exists: {}", joined_ids(&returned))
+            };
             return Err(ErrorName::NotFound.with_message(format!(
-                "{} cannot be found any more: somebody deleted it, or removed its tag {TOKEN_TAG}; left: {}",
-                joined(&missing),
-                if shown.is_empty() { "none".to_owned() } else { joined(&shown) }
+                "EC2 does not return {} any more: somebody deleted it, or removed its tag \
+                 {TOKEN_TAG}; {remaining}",
+                joined_ids(&missing)
             )));
         }
-        let snapshot_ids = &shown | &missing;
-        let failed = |snapshot: &&Snapshot| {
-            !matches!(
-                snapshot.state,
-                Some(SnapshotState::Completed | SnapshotState::Pending) | None
-            )
-        };
-        let reasons: Vec<_> = snapshots
-            .iter()
-            .filter(failed)
-            .map(|snapshot| {
-                let state = snapshot.state.as_ref().map_or("", SnapshotState::as_str);
-                let reason = snapshot.state_message().unwrap_or("EC2 gave no reason");
-                format!(
-                    "{} of {} is in state {state}: {reason}",
-                    id(snapshot),
-                    snapshot.volume_id().unwrap_or("?")
-                )
-            })
-            .collect();
+
+        let snapshot_ids = &returned | &missing;
+        let reasons: Vec<_> = snapshots.iter().filter_map(failure_reason).collect();
         if !reasons.is_empty() {
             return Err(ErrorName::StepFailed.with_message(format!(
-                "{}; delete what is left when it is of no use: {}",
+                "{}; these snapshots exist, delete those that you do not need: {}",
                 reasons.join("; "),
-                joined(&snapshot_ids)
+                joined_ids(&snapshot_ids)
             )));
         }
+
         let complete = snapshots
             .iter()
-            .filter(|one| one.state == Some(SnapshotState::Completed))
+            .filter(|snapshot| snapshot.state == Some(SnapshotState::Completed))
             .count();
         let progress = format!(
             "{complete} of {} snapshots complete, {} % captured",
             snapshot_ids.len(),
-            percent(&snapshots)
+            captured_percent(&snapshots)
         );
-        // Nor is it over at the first look: of what an earlier call has made, EC2 may show a part
-        // only.
-        if first_look || complete < snapshot_ids.len() {
-            let after = if first_look { FIRST_LOOK } else { later };
-            return Progress::pending(
-                &Begun {
-                    snapshot_ids,
-                    missed: !missing.is_empty(),
-                },
-                after,
-                progress,
-            );
+        // The first call never finishes the step: EC2 may not return all snapshots of an earlier
+        // call yet, and their number is not known.
+        if is_first_call || complete < snapshot_ids.len() {
+            let state = CaptureState {
+                snapshot_ids,
+                missed: !missing.is_empty(),
+            };
+            return Progress::pending(&state, retry_after, progress);
         }
+
         ctx.log(progress);
-        let taken = |snapshot: Snapshot| Taken {
-            snapshot_id: snapshot.snapshot_id.unwrap_or_default(),
-            volume_id: snapshot.volume_id.unwrap_or_default(),
-            volume_gib: snapshot.volume_size.unwrap_or_default(),
-            encrypted: snapshot.encrypted.unwrap_or_default(),
-        };
         let ids: Vec<_> = snapshot_ids.iter().map(String::as_str).collect();
         let console_url = ctx.console(
             "ec2/home",
             &format!("Snapshots:snapshotId={}", ids.join(",")),
         );
-        Ok(Progress::Done(Captured {
-            snapshots: snapshots.into_iter().map(taken).collect(),
+        Ok(Progress::Done(CapturedSnapshots {
+            snapshots: snapshots.into_iter().map(VolumeSnapshot::from).collect(),
             console_url,
         }))
     }
 
+    /// Deletes nothing: a snapshot that continues does no harm, and somebody may need it.
     async fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
-        // A snapshot that goes on does no harm, and may be what somebody needs: deleting it is left
-        // to people.
-        let told = resume
-            .map(|resume| resume.state::<Begun>())
+        let state = resume
+            .map(|resume| resume.state::<CaptureState>())
             .transpose()?
             .unwrap_or_default();
-        let mut left = told.snapshot_ids;
-        left.extend(find(ctx, &ctx.client(Client::new)).await?.iter().map(id));
-        if !left.is_empty() {
+        let mut remaining = state.snapshot_ids;
+        let snapshots = find_snapshots(ctx, &ctx.client(Client::new)).await?;
+        remaining.extend(snapshots.iter().map(snapshot_id));
+        if !remaining.is_empty() {
             ctx.log(format_args!(
-                "Left: {}, which cost money until they are deleted",
-                joined(&left)
+                "Not deleted: {}. AWS charges for these snapshots until you delete them",
+                joined_ids(&remaining)
             ));
         }
         Ok(())
     }
 }
 
+impl From<Snapshot> for VolumeSnapshot {
+    fn from(snapshot: Snapshot) -> Self {
+        Self {
+            snapshot_id: snapshot.snapshot_id.unwrap_or_default(),
+            volume_id: snapshot.volume_id.unwrap_or_default(),
+            volume_gib: snapshot.volume_size.unwrap_or_default(),
+            encrypted: snapshot.encrypted.unwrap_or_default(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::testing::refusal;
+    use crate::testing::error_response;
     use aws_sdk_ec2::config::http::HttpResponse;
-    use aws_sdk_ec2::operation::create_snapshot::CreateSnapshotOutput;
+    use aws_sdk_ec2::operation::create_snapshot::{CreateSnapshotError, CreateSnapshotOutput};
     use aws_sdk_ec2::operation::create_snapshots::CreateSnapshotsOutput;
     use aws_sdk_ec2::operation::describe_snapshots::{
         DescribeSnapshotsInput, DescribeSnapshotsOutput,
@@ -423,17 +408,19 @@ mod tests {
 
     const VOLUME: &str = "vol-0123456789abcdef0";
     const INSTANCE: &str = "i-0123456789abcdef0";
-    const ONE: &str = "snap-0123456789abcdef1";
-    const TWO: &str = "snap-0123456789abcdef2";
+    const SNAPSHOT: &str = "snap-0123456789abcdef1";
+    const OTHER_SNAPSHOT: &str = "snap-0123456789abcdef2";
 
     fn step(params: serde_json::Value) -> Capture {
         serde_json::from_value(params).unwrap()
     }
 
-    fn of_volume() -> Capture {
-        step(
-            json!({ "volume_id": VOLUME, "snapshot_name": "before", "tags": { "ticket": "OPS-1" } }),
-        )
+    fn volume_step() -> Capture {
+        step(json!({
+            "volume_id": VOLUME,
+            "snapshot_name": "before",
+            "tags": { "ticket": "OPS-1" },
+        }))
     }
 
     fn snapshot(id: &str, gib: i32, progress: &str, state: SnapshotState) -> Snapshot {
@@ -447,14 +434,14 @@ mod tests {
             .build()
     }
 
-    fn seen(snapshots: impl IntoIterator<Item = Snapshot>) -> DescribeSnapshotsOutput {
+    fn snapshots_output(snapshots: impl IntoIterator<Item = Snapshot>) -> DescribeSnapshotsOutput {
         DescribeSnapshotsOutput::builder()
             .set_snapshots(Some(snapshots.into_iter().collect()))
             .build()
     }
 
-    /// Whether it is the look for what the step has made.
-    fn by_tag(request: &DescribeSnapshotsInput) -> bool {
+    /// Whether the request searches for the step's snapshots by their token.
+    fn is_by_token(request: &DescribeSnapshotsInput) -> bool {
         let [filter] = request.filters() else {
             return false;
         };
@@ -464,16 +451,18 @@ mod tests {
             && request.snapshot_ids().is_empty()
     }
 
-    /// What the step has made, as EC2 shows it at one look after the other.
-    fn looks(snapshots: impl IntoIterator<Item = Vec<Snapshot>>) -> Rule {
-        let mut snapshots = snapshots.into_iter();
-        let first = snapshots.next().unwrap();
+    /// The step's snapshots as EC2 returns them, poll by poll.
+    fn describes(polls: impl IntoIterator<Item = Vec<Snapshot>>) -> Rule {
+        let mut polls = polls.into_iter();
+        let first = polls.next().unwrap();
         let rule = mock!(Client::describe_snapshots)
-            .match_requests(by_tag)
+            .match_requests(is_by_token)
             .sequence();
-        let rule = rule.output(move || seen(first.clone()));
-        snapshots
-            .fold(rule, |rule, some| rule.output(move || seen(some.clone())))
+        let rule = rule.output(move || snapshots_output(first.clone()));
+        polls
+            .fold(rule, |rule, poll| {
+                rule.output(move || snapshots_output(poll.clone()))
+            })
             .build()
     }
 
@@ -481,11 +470,11 @@ mod tests {
         snapshot(id, gib, "100%", SnapshotState::Completed)
     }
 
-    /// The look for what an earlier call has made.
-    fn none_made() -> Rule {
+    /// EC2 returns no snapshots of an earlier call.
+    fn describes_none() -> Rule {
         mock!(Client::describe_snapshots)
-            .match_requests(by_tag)
-            .then_output(|| seen([]))
+            .match_requests(is_by_token)
+            .then_output(|| snapshots_output([]))
     }
 
     fn has_tags(specifications: &[TagSpecification]) -> bool {
@@ -502,85 +491,92 @@ mod tests {
             })
     }
 
-    fn begins() -> Rule {
+    fn creates() -> Rule {
         mock!(Client::create_snapshot)
             .match_requests(|request| {
                 request.volume_id() == Some(VOLUME)
                     && request.description() == Some("before")
                     && has_tags(request.tag_specifications())
             })
-            .then_output(|| CreateSnapshotOutput::builder().snapshot_id(ONE).build())
+            .then_output(|| {
+                CreateSnapshotOutput::builder()
+                    .snapshot_id(SNAPSHOT)
+                    .build()
+            })
     }
 
     #[tokio::test]
-    async fn done_all_volumes_of_an_instance_are_captured() {
-        let begin = mock!(Client::create_snapshots)
+    async fn done_captures_all_volumes_of_an_instance() {
+        let create = mock!(Client::create_snapshots)
             .match_requests(|request| {
-                let of = request
+                let instance_id = request
                     .instance_specification()
-                    .and_then(|one| one.instance_id());
-                of == Some(INSTANCE)
+                    .and_then(|specification| specification.instance_id());
+                instance_id == Some(INSTANCE)
                     && request.description() == Some("before")
                     && has_tags(request.tag_specifications())
             })
             .then_output(|| {
-                let one = |id| SnapshotInfo::builder().snapshot_id(id).build();
+                let info = |id| SnapshotInfo::builder().snapshot_id(id).build();
                 CreateSnapshotsOutput::builder()
-                    .snapshots(one(ONE))
-                    .snapshots(one(TWO))
+                    .snapshots(info(SNAPSHOT))
+                    .snapshots(info(OTHER_SNAPSHOT))
                     .build()
             });
-        let look = looks([vec![], vec![complete(ONE, 8), complete(TWO, 100)]]);
+        let describe = describes([
+            vec![],
+            vec![complete(SNAPSHOT, 8), complete(OTHER_SNAPSHOT, 100)],
+        ]);
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&begin, &look]
+            [&create, &describe]
         ));
-        let step = step(
-            json!({ "instance_id": INSTANCE, "snapshot_name": "before", "tags": { "ticket": "OPS-1" } }),
-        );
+        let step = step(json!({
+            "instance_id": INSTANCE,
+            "snapshot_name": "before",
+            "tags": { "ticket": "OPS-1" },
+        }));
         let (resume, ..) = pending(step.run(&ctx, None).await);
         let captured = done(step.run(&ctx, Some(resume)).await);
         let snapshots: Vec<_> = captured
             .snapshots
             .iter()
-            .map(|s| (s.snapshot_id.as_str(), s.volume_gib))
+            .map(|snapshot| (snapshot.snapshot_id.as_str(), snapshot.volume_gib))
             .collect();
-        assert_eq!(snapshots, [(ONE, 8), (TWO, 100)]);
-        assert!(
-            captured
-                .console_url
-                .ends_with(&format!("#Snapshots:snapshotId={ONE},{TWO}"))
-        );
-        let says = [
-            format!("Capturing {INSTANCE} in {ONE}, {TWO}"),
+        assert_eq!(snapshots, [(SNAPSHOT, 8), (OTHER_SNAPSHOT, 100)]);
+        assert!(captured.console_url.ends_with(&format!(
+            "#Snapshots:snapshotId={SNAPSHOT},{OTHER_SNAPSHOT}"
+        )));
+        let expected_log = [
+            format!("Capturing {INSTANCE} in {SNAPSHOT}, {OTHER_SNAPSHOT}"),
             "2 of 2 snapshots complete, 100 % captured".to_owned(),
         ];
-        assert_eq!(testing::log(&ctx), says);
+        assert_eq!(testing::log(&ctx), expected_log);
     }
 
     #[tokio::test]
-    async fn already_captured_by_an_earlier_call_nothing_is_captured_again() {
-        let look = looks([vec![complete(ONE, 8)], vec![complete(ONE, 8)]]);
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
-        let (resume, after, _) = pending(of_volume().run(&ctx, None).await);
-        assert_eq!(after, FIRST_LOOK);
+    async fn already_captured_by_an_earlier_call_creates_nothing() {
+        let describe = describes([vec![complete(SNAPSHOT, 8)], vec![complete(SNAPSHOT, 8)]]);
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
+        let (resume, retry_after, _) = pending(volume_step().run(&ctx, None).await);
+        assert_eq!(retry_after, FIRST_POLL_DELAY);
         assert_eq!(
-            done(of_volume().run(&ctx, Some(resume)).await).snapshots[0].snapshot_id,
-            ONE
+            done(volume_step().run(&ctx, Some(resume)).await).snapshots[0].snapshot_id,
+            SNAPSHOT
         );
     }
 
     #[tokio::test]
-    async fn already_captured_by_an_earlier_call_it_looks_twice_as_ec2_can_show_a_part_at_first() {
-        let look = looks([
-            vec![complete(ONE, 8)],
-            vec![complete(ONE, 8), complete(TWO, 8)],
+    async fn already_captured_snapshots_are_polled_twice() {
+        let describe = describes([
+            vec![complete(SNAPSHOT, 8)],
+            vec![complete(SNAPSHOT, 8), complete(OTHER_SNAPSHOT, 8)],
         ]);
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
-        let (resume, ..) = pending(of_volume().run(&ctx, None).await);
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
+        let (resume, ..) = pending(volume_step().run(&ctx, None).await);
         assert_eq!(
-            done(of_volume().run(&ctx, Some(resume)).await)
+            done(volume_step().run(&ctx, Some(resume)).await)
                 .snapshots
                 .len(),
             2
@@ -588,25 +584,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn not_found_is_an_unknown_volume() {
-        let begin = mock!(Client::create_snapshot).then_error(|| {
-            CreateSnapshotError::generic(refusal("InvalidVolume.NotFound", "does not exist"))
+    async fn not_found_for_an_unknown_volume() {
+        let create = mock!(Client::create_snapshot).then_error(|| {
+            CreateSnapshotError::generic(error_response("InvalidVolume.NotFound", "does not exist"))
         });
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&none_made(), &begin]
+            [&describes_none(), &create]
         ));
         assert_eq!(
-            of_volume().run(&ctx, None).await.unwrap_err().name,
+            volume_step().run(&ctx, None).await.unwrap_err().name,
             ErrorName::NotFound
         );
     }
 
     #[test]
-    fn invalid_parameters_are_refused_before_any_call() {
-        of_volume().validate().unwrap();
-        let many: BTreeMap<_, _> = (0..49).map(|n| (n.to_string(), "")).collect();
+    fn invalid_parameters_are_rejected_before_any_request() {
+        volume_step().validate().unwrap();
+        let too_many: BTreeMap<_, _> = (0..49).map(|n| (n.to_string(), "")).collect();
         for params in [
             json!({ "snapshot_name": "a" }),
             json!({ "volume_id": VOLUME, "instance_id": INSTANCE, "snapshot_name": "a" }),
@@ -615,7 +611,7 @@ mod tests {
             json!({ "volume_id": VOLUME, "snapshot_name": "" }),
             json!({ "volume_id": VOLUME, "snapshot_name": "a\nb" }),
             json!({ "volume_id": VOLUME, "snapshot_name": "a".repeat(256) }),
-            json!({ "volume_id": VOLUME, "snapshot_name": "a", "tags": many }),
+            json!({ "volume_id": VOLUME, "snapshot_name": "a", "tags": too_many }),
             json!({ "volume_id": VOLUME, "snapshot_name": "a", "tags": { "Name": "b" } }),
             json!({ "volume_id": VOLUME, "snapshot_name": "a", "tags": { "stepward:token": "b" } }),
             json!({ "volume_id": VOLUME, "snapshot_name": "a", "tags": { "AWS:x": "b" } }),
@@ -631,83 +627,94 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_at_first_it_captures_all_the_same() {
-        let begin = mock!(Client::create_snapshot)
+    async fn throttled_requests_are_retried() {
+        let create = mock!(Client::create_snapshot)
             .sequence()
-            .error(|| CreateSnapshotError::generic(refusal("RequestLimitExceeded", "slow down")))
-            .output(|| CreateSnapshotOutput::builder().snapshot_id(ONE).build())
+            .error(|| {
+                CreateSnapshotError::generic(error_response("RequestLimitExceeded", "slow down"))
+            })
+            .output(|| {
+                CreateSnapshotOutput::builder()
+                    .snapshot_id(SNAPSHOT)
+                    .build()
+            })
             .build();
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&none_made(), &begin]
+            [&describes_none(), &create]
         ));
-        let (_, after, _) = pending(of_volume().run(&ctx, None).await);
-        assert_eq!((after, begin.num_calls()), (FIRST_LOOK, 2));
+        let (_, retry_after, _) = pending(volume_step().run(&ctx, None).await);
+        assert_eq!((retry_after, create.num_calls()), (FIRST_POLL_DELAY, 2));
     }
 
     #[tokio::test]
-    async fn throttled_by_the_volumes_own_limit_has_its_name() {
-        let begin = mock!(Client::create_snapshot).then_error(|| {
-            CreateSnapshotError::generic(refusal("SnapshotCreationPerVolumeRateExceeded", "wait"))
+    async fn throttled_by_the_limit_of_the_volume() {
+        let create = mock!(Client::create_snapshot).then_error(|| {
+            CreateSnapshotError::generic(error_response(
+                "SnapshotCreationPerVolumeRateExceeded",
+                "wait",
+            ))
         });
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&none_made(), &begin]
+            [&describes_none(), &create]
         ));
         assert_eq!(
-            of_volume().run(&ctx, None).await.unwrap_err().name,
+            volume_step().run(&ctx, None).await.unwrap_err().name,
             ErrorName::Throttled
         );
     }
 
     #[tokio::test]
-    async fn pending_with_percent_and_captured_once() {
-        let is_pending = |progress| vec![snapshot(ONE, 8, progress, SnapshotState::Pending)];
-        let look = looks([
+    async fn pending_with_percent_and_one_request() {
+        let pending_snapshot =
+            |progress| vec![snapshot(SNAPSHOT, 8, progress, SnapshotState::Pending)];
+        let describe = describes([
             vec![],
-            is_pending(""),
-            is_pending("62%"),
-            vec![complete(ONE, 8)],
+            pending_snapshot(""),
+            pending_snapshot("62%"),
+            vec![complete(SNAPSHOT, 8)],
         ]);
-        let begin = begins();
+        let create = creates();
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&begin, &look]
+            [&create, &describe]
         ));
-        let (resume, ..) = pending(of_volume().run(&ctx, None).await);
-        let (resume, _, progress) = pending(of_volume().run(&ctx, Some(resume)).await);
+        let (resume, ..) = pending(volume_step().run(&ctx, None).await);
+        let (resume, _, progress) = pending(volume_step().run(&ctx, Some(resume)).await);
         assert_eq!(progress, "0 of 1 snapshots complete, 0 % captured");
-        let (resume, after, progress) = pending(of_volume().run(&ctx, Some(resume)).await);
+        let (resume, retry_after, progress) = pending(volume_step().run(&ctx, Some(resume)).await);
         assert_eq!(
-            (after, progress.as_str()),
-            (POLL, "0 of 1 snapshots complete, 62 % captured")
+            (retry_after, progress.as_str()),
+            (POLL_INTERVAL, "0 of 1 snapshots complete, 62 % captured")
         );
         assert!(
-            !done(of_volume().run(&ctx, Some(resume)).await)
+            !done(volume_step().run(&ctx, Some(resume)).await)
                 .snapshots
                 .is_empty()
         );
-        assert_eq!(begin.num_calls(), 1);
+        assert_eq!(create.num_calls(), 1);
     }
 
     #[tokio::test]
-    async fn pending_while_ec2_does_not_show_yet_what_it_has_made() {
-        let both = || vec![complete(ONE, 8), complete(TWO, 8)];
-        let look = looks([vec![], vec![complete(ONE, 8)], both()]);
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
-        let begun = || resume(&json!({ "snapshot_ids": [ONE, TWO], "missed": false }));
-        let (_, _, progress) = pending(of_volume().run(&ctx, Some(begun())).await);
+    async fn pending_while_ec2_does_not_return_a_new_snapshot() {
+        let both = || vec![complete(SNAPSHOT, 8), complete(OTHER_SNAPSHOT, 8)];
+        let describe = describes([vec![], vec![complete(SNAPSHOT, 8)], both()]);
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
+        let state =
+            || resume(&json!({ "snapshot_ids": [SNAPSHOT, OTHER_SNAPSHOT], "missed": false }));
+        let (_, _, progress) = pending(volume_step().run(&ctx, Some(state())).await);
         assert_eq!(progress, "0 of 2 snapshots complete, 0 % captured");
-        let (resume, after, progress) = pending(of_volume().run(&ctx, Some(begun())).await);
+        let (resume, retry_after, progress) = pending(volume_step().run(&ctx, Some(state())).await);
         assert_eq!(
-            (after, progress.as_str()),
-            (POLL, "1 of 2 snapshots complete, 100 % captured")
+            (retry_after, progress.as_str()),
+            (POLL_INTERVAL, "1 of 2 snapshots complete, 100 % captured")
         );
         assert_eq!(
-            done(of_volume().run(&ctx, Some(resume)).await)
+            done(volume_step().run(&ctx, Some(resume)).await)
                 .snapshots
                 .len(),
             2
@@ -715,138 +722,155 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn not_found_a_second_time_is_a_snapshot_that_somebody_deleted_and_the_error_names_it() {
-        let look = looks([vec![complete(ONE, 8)], vec![complete(ONE, 8)]]);
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
-        let begun = resume(&json!({ "snapshot_ids": [ONE, TWO], "missed": false }));
-        let (resume, ..) = pending(of_volume().run(&ctx, Some(begun)).await);
-        let error = of_volume().run(&ctx, Some(resume)).await.unwrap_err();
+    async fn not_found_twice_is_a_deleted_snapshot() {
+        let describe = describes([vec![complete(SNAPSHOT, 8)], vec![complete(SNAPSHOT, 8)]]);
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
+        let state = resume(&json!({ "snapshot_ids": [SNAPSHOT, OTHER_SNAPSHOT], "missed": false }));
+        let (resume, ..) = pending(volume_step().run(&ctx, Some(state)).await);
+        let error = volume_step().run(&ctx, Some(resume)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
         assert!(
-            error.message.starts_with(&format!("{TWO} cannot be found")),
+            error
+                .message
+                .contains(&format!("does not return {OTHER_SNAPSHOT} any more")),
             "{error}"
         );
-        assert!(error.message.ends_with(&format!("left: {ONE}")), "{error}");
+        assert!(
+            error
+                .message
+                .ends_with(&format!("still exists: {SNAPSHOT}")),
+            "{error}"
+        );
     }
 
     #[tokio::test]
-    async fn pending_again_after_a_lost_answer_it_finds_its_snapshots() {
-        let look = mock!(Client::describe_snapshots).then_output(|| {
-            seen([
-                snapshot(ONE, 100, "50%", SnapshotState::Pending),
-                snapshot(TWO, 300, "100%", SnapshotState::Completed),
+    async fn pending_after_a_lost_response_with_the_same_snapshots() {
+        let describe = mock!(Client::describe_snapshots).then_output(|| {
+            snapshots_output([
+                snapshot(SNAPSHOT, 100, "50%", SnapshotState::Pending),
+                snapshot(OTHER_SNAPSHOT, 300, "100%", SnapshotState::Completed),
             ])
         });
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        let (_, _, progress) = pending(of_volume().run(&ctx, None).await);
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
+        let (_, _, progress) = pending(volume_step().run(&ctx, None).await);
         assert_eq!(progress, "1 of 2 snapshots complete, 87 % captured");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_on_the_way_it_is_not_sent_again_as_the_snapshot_may_have_been_made() {
-        let fault = |status: u16, code: &'static str| {
+    async fn failed_requests_are_not_repeated_by_the_sdk() {
+        let http_error = |status: u16, code: &'static str| {
             let error = format!("<Error><Code>{code}</Code><Message>no</Message></Error>");
             let body =
                 format!("<Response><Errors>{error}</Errors><RequestID>r-1</RequestID></Response>");
             HttpResponse::new(status.try_into().unwrap(), body.into())
         };
-        let of_instance = step(json!({ "instance_id": INSTANCE, "snapshot_name": "before" }));
-        for (code, times) in [
+        let instance_step = step(json!({ "instance_id": INSTANCE, "snapshot_name": "before" }));
+        for (code, calls) in [
             ("InternalError", 1),
             ("Unavailable", 1),
             ("RequestLimitExceeded", 3),
         ] {
-            let one = mock!(Client::create_snapshot)
+            let create_one = mock!(Client::create_snapshot)
                 .sequence()
-                .http_response(move || fault(503, code))
+                .http_response(move || http_error(503, code))
                 .repeatedly();
-            let all = mock!(Client::create_snapshots)
+            let create_all = mock!(Client::create_snapshots)
                 .sequence()
-                .http_response(move || fault(503, code))
+                .http_response(move || http_error(503, code))
                 .repeatedly();
-            let (one, all) = (one.build(), all.build());
-            let rules = [&none_made(), &one, &all];
+            let (create_one, create_all) = (create_one.build(), create_all.build());
+            let rules = [&describes_none(), &create_one, &create_all];
             let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-            for step in [&of_volume(), &of_instance] {
+            for step in [&volume_step(), &instance_step] {
                 step.run(&ctx, None).await.unwrap_err();
             }
-            assert_eq!((one.num_calls(), all.num_calls()), (times, times), "{code}");
+            assert_eq!(
+                (create_one.num_calls(), create_all.num_calls()),
+                (calls, calls),
+                "{code}"
+            );
         }
     }
 
     #[tokio::test]
-    async fn failed_gives_ec2s_reason_and_names_what_is_left() {
-        let look = mock!(Client::describe_snapshots).then_output(|| {
-            seen([
-                snapshot(ONE, 8, "100%", SnapshotState::Completed),
-                snapshot(TWO, 8, "10%", SnapshotState::Error),
+    async fn failed_snapshot_gives_the_reason_and_remaining_snapshots() {
+        let describe = mock!(Client::describe_snapshots).then_output(|| {
+            snapshots_output([
+                snapshot(SNAPSHOT, 8, "100%", SnapshotState::Completed),
+                snapshot(OTHER_SNAPSHOT, 8, "10%", SnapshotState::Error),
             ])
         });
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
-        let resume = resume(&json!({ "snapshot_ids": [ONE, TWO], "missed": false }));
-        let error = of_volume().run(&ctx, Some(resume)).await.unwrap_err();
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
+        let resume =
+            resume(&json!({ "snapshot_ids": [SNAPSHOT, OTHER_SNAPSHOT], "missed": false }));
+        let error = volume_step().run(&ctx, Some(resume)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        let tells = [
-            format!("{TWO} of {VOLUME} is in state error: Given key ID"),
-            format!("left when it is of no use: {ONE}, {TWO}"),
+        let expected = [
+            format!("{OTHER_SNAPSHOT} of {VOLUME} is in state error: Given key ID"),
+            format!("delete those that you do not need: {SNAPSHOT}, {OTHER_SNAPSHOT}"),
         ];
         assert!(
-            tells.iter().all(|text| error.message.contains(text)),
+            expected.iter().all(|text| error.message.contains(text)),
             "{error}"
         );
     }
 
     #[tokio::test]
-    async fn cancelled_it_says_what_goes_on() {
-        let look = mock!(Client::describe_snapshots)
-            .then_output(|| seen([snapshot(ONE, 8, "10%", SnapshotState::Pending)]));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
-        of_volume().cancel(&ctx, None).await.unwrap();
-        of_volume()
+    async fn cancel_logs_snapshots_that_continue() {
+        let describe = mock!(Client::describe_snapshots).then_output(|| {
+            snapshots_output([snapshot(SNAPSHOT, 8, "10%", SnapshotState::Pending)])
+        });
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
+        volume_step().cancel(&ctx, None).await.unwrap();
+        volume_step()
             .cancel(
                 &ctx,
-                Some(resume(&json!({ "snapshot_ids": [ONE], "missed": false }))),
+                Some(resume(
+                    &json!({ "snapshot_ids": [SNAPSHOT], "missed": false }),
+                )),
             )
             .await
             .unwrap();
         let log = testing::log(&ctx);
         assert!(
-            log.len() == 2 && log.iter().all(|line| line.contains(ONE)),
+            log.len() == 2 && log.iter().all(|line| line.contains(SNAPSHOT)),
             "{log:?}"
         );
     }
 
     #[tokio::test]
-    async fn cancelled_right_after_the_start_it_names_what_ec2_does_not_show_yet() {
+    async fn cancel_logs_snapshots_that_ec2_does_not_return_yet() {
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&none_made()]
+            [&describes_none()]
         ));
-        of_volume()
+        volume_step()
             .cancel(
                 &ctx,
-                Some(resume(&json!({ "snapshot_ids": [ONE], "missed": false }))),
+                Some(resume(
+                    &json!({ "snapshot_ids": [SNAPSHOT], "missed": false }),
+                )),
             )
             .await
             .unwrap();
         let log = testing::log(&ctx);
-        assert!(log.len() == 1 && log[0].contains(ONE), "{log:?}");
+        assert!(log.len() == 1 && log[0].contains(SNAPSHOT), "{log:?}");
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let idle = [
+    fn permissions_are_those_that_the_local_cloud_enforces() {
+        let unused = [
             (
                 "ec2:CreateSnapshots",
-                "The local cloud knows no snapshots of a whole instance.",
+                "The local cloud does not support snapshots of a whole instance.",
             ),
             (
                 "ec2:CreateTags",
-                "The local cloud does not ask for it when tags come with what is made.",
+                "The local cloud does not check it for tags on new resources.",
             ),
         ];
-        prove::<Capture>(&idle, async |scene| {
+        prove::<Capture>(&unused, async |scene| {
             let volume = scene
                 .client(Client::new)
                 .create_volume()

@@ -3,10 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::from_snapshot::{Made, Stage, deregister, token};
+use crate::creation::{CreatedResources, Stage};
 use crate::image::{Architecture, BootMode};
+use crate::launch_parameters::{
+    check_instance_profile, check_instance_type, check_key_name, check_root_device,
+    check_security_groups, check_user_data, launch_resources, profile_specification,
+};
+use crate::snapshot_image::{creation_token, deregister_image};
 use crate::{
-    TOKEN_TAG, description, encrypted_volumes, require_id, shared_arn, tagged, validate_tags,
+    TOKEN_TAG, any_account_arn, ascii_description, encrypted_volume_permissions, require_id,
+    tag_specification, validate_name_and_tags,
 };
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::operation::register_image::RegisterImageInput;
@@ -14,187 +20,189 @@ use aws_sdk_ec2::operation::register_image::builders::RegisterImageInputBuilder;
 use aws_sdk_ec2::operation::run_instances::RunInstancesInput;
 use aws_sdk_ec2::operation::run_instances::builders::RunInstancesInputBuilder;
 use aws_sdk_ec2::types::{
-    BlockDeviceMapping, BootModeValues, EbsBlockDevice, IamInstanceProfileSpecification, Instance,
-    InstanceType, ResourceType,
+    BlockDeviceMapping, BootModeValues, EbsBlockDevice, Instance, InstanceType, ResourceType,
+    TagSpecification,
 };
 use aws_smithy_types::base64;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use stepward::model::input::{StringList, require};
-use stepward::model::permissions::{arn, literal};
+use stepward::model::input::StringList;
+use stepward::model::permissions::arn;
 use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// Create an EC2 instance from a snapshot of a root volume and finish once its status checks pass.
+/// Create an EC2 instance from the snapshot of a root volume and wait until its status checks pass.
 ///
-/// The step registers a temporary image (AMI) from the snapshot, launches one instance from it,
-/// waits until it runs and both status checks pass, and deregisters the image again, unless
-/// `keep_image` is set: an instance does not need its image, and a snapshot cannot be deleted while
-/// an image uses it. Running instances and their volumes cost money.
+/// Use this step to restore a machine from a backup, or to test a backup. The step launches one
+/// instance through a temporary image (AMI), which it deregisters at the end unless `keep_image` is
+/// set. An instance does not need its image, and a snapshot with an image cannot be deleted.
 ///
-/// A snapshot that is still pending is waited for. What the image cannot know it must be told: the
-/// architecture, the root device's name and the boot mode must be those of the machine that the
-/// snapshot is from, or the instance does not boot and its checks never pass. Images of Windows,
-/// Red Hat and SUSE keep their licence information only where EC2 finds it in the snapshot.
+/// # Prerequisites
 ///
-/// When something fails, or the job is stopped, or an hour is over, the step terminates the
-/// instance and deregisters the image, and says what it could not remove; the snapshot stays in any
-/// case. Both carry the tag `stepward:token`, by which a repeated call finds them and launches
-/// nothing twice. Only what carries it can be terminated by this step. An execution that is
-/// redriven has the same token: for about an hour, as long as EC2 shows the instance that failed
-/// and was terminated, it finds that and fails again, so start a new execution instead.
+/// The architecture, the name of the root device and the boot mode must be those of the machine
+/// that the snapshot comes from. Otherwise the instance does not boot, and its status checks never
+/// pass. Images of Windows, Red Hat and SUSE keep their license information only if EC2 finds it in
+/// the snapshot.
 ///
-/// Proven on the local cloud, where an instance runs at once with nothing behind it, and every
-/// check passes. That cloud does not know an instance's tags when it decides what is allowed, so
-/// there a failed instance is left. Waiting, failing, removing, the instance profile and encrypted
-/// snapshots rest on unit tests of what is sent.
+/// # Behavior
+///
+/// 1. The step waits until the snapshot is complete and registers an image from it.
+/// 2. It launches one instance from the image.
+/// 3. It waits until the instance is `running` and both status checks pass.
+/// 4. It deregisters the image, unless `keep_image` is set.
+///
+/// The image, the instance and its volumes carry the tag `stepward:token`. A retry finds them by
+/// this tag or by the image's name, and creates nothing twice. The step can terminate only
+/// instances that carry this tag.
+///
+/// # Failures
+///
+/// If the step fails, if the job is stopped, or after one hour, the step terminates the instance
+/// and deregisters the image. The message names the resources that it could not remove; remove
+/// these yourself. The snapshot is never deleted.
+///
+/// It removes nothing after an error that Step Functions retries, such as `Throttled`. If only the
+/// image cannot be deregistered, the step fails, but the instance is kept.
+///
+/// Do not redrive a failed execution: start a new one. A redriven execution has the same
+/// `stepward:token`. For about an hour, it finds the terminated instance and fails again.
+///
+/// # Cost
+///
+/// AWS charges for the instance while it is running, and for its volumes until you delete them.
+///
+/// # Proof
+///
+/// Proven on the local cloud, where an instance runs immediately, without a machine behind it, and
+/// all status checks pass. The local cloud does not evaluate an instance's tags for permissions, so
+/// a failed instance is not terminated there. Unit tests of the requests show waiting, failures,
+/// removal, the instance profile and encrypted snapshots.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Create {
-    /// The snapshot of a root volume.
+    /// ID of the snapshot of a root volume.
     snapshot_id: String,
-    /// The instance type, as in `t3.micro`; its architecture must be that of the snapshot.
+    /// The instance type, such as `t3.micro`. It must support the snapshot's architecture.
     instance_type: String,
-    /// The subnet. By default one of the default VPC.
+    /// ID of the subnet. The default is a subnet of the default VPC.
     subnet_id: Option<String>,
-    /// Security groups, at most 16 IDs. By default the VPC's default group.
+    /// IDs of security groups, at most 16. The default is the default group of the VPC.
     #[serde(default)]
     security_group_ids: StringList,
-    /// The name of a key pair, whose key may log in where the operating system takes it from EC2.
-    /// By default none.
+    /// Name of a key pair for logging in, if the operating system installs its public key. The
+    /// default is no key pair.
     key_name: Option<String>,
-    /// The instance profile, by name or ARN, whose role the instance gets. By default none.
+    /// Name or ARN of the instance profile. The instance gets its role. The default is no profile.
     instance_profile: Option<String>,
-    /// The architecture of what is on the snapshot. By default `x86_64`.
+    /// Architecture of the system on the snapshot. The default is `x86_64`.
     #[serde(default)]
     architecture: Architecture,
-    /// How the machine boots: `legacy-bios`, `uefi`, or `uefi-preferred` where it can do both. By
-    /// default EC2 takes `legacy-bios` on Intel and AMD, with which a snapshot that boots by UEFI
-    /// only never passes its checks, and `uefi` on Graviton.
+    /// Boot mode: `legacy-bios`, `uefi`, or `uefi-preferred` for systems that support both. The
+    /// default is `uefi` on Graviton and `legacy-bios` on Intel and AMD; with the latter, a system
+    /// that supports only UEFI never passes its status checks.
     boot_mode: Option<BootMode>,
-    /// The root device's name, as the operating system on the snapshot expects it. By default
-    /// `/dev/xvda`.
-    #[serde(default = "xvda")]
+    /// Name of the root device that the system expects. The default is `/dev/xvda`.
+    #[serde(default = "default_root_device")]
     root_device_name: String,
     /// The `Name` tag of the instance, its volumes and the image, 1 to 255 characters.
     name: String,
-    /// More tags for them, at most 48. By default none.
+    /// More tags for the instance, its volumes and the image, at most 48. None by default.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// User data as text, up to 16 KiB: a script or cloud-init configuration. Every program on the
-    /// instance can read it, and whoever may describe the instance's attributes. By default none.
+    /// User data as text, at most 16 KiB: a script or a cloud-init configuration. Every program on
+    /// the instance can read it, and so can everyone who may describe the instance's attributes.
+    /// The default is no user data.
     user_data: Option<String>,
-    /// Whether the image stays registered. By default it does not.
+    /// Whether to keep the image registered. The default is `false`.
     #[serde(default)]
     keep_image: bool,
 }
 
-fn xvda() -> String {
+fn default_root_device() -> String {
     "/dev/xvda".into()
 }
 
 /// The new instance.
 #[derive(Debug, JsonSchema, Serialize)]
-pub struct Created {
+pub struct CreatedInstance {
     /// The instance's ID.
     instance_id: String,
-    /// The image that it was launched from.
+    /// The ID of the image that it was launched from.
     image_id: String,
     /// Whether that image is still registered.
     image_kept: bool,
-    /// Its private IPv4 address.
+    /// The instance's private IPv4 address.
     private_ip: Option<String>,
-    /// Its public IPv4 address, where it has one.
+    /// The instance's public IPv4 address, if it has one.
     public_ip: Option<String>,
-    /// The instance in the AWS console.
+    /// Link to the instance in the AWS console.
     console_url: String,
 }
 
 impl Create {
-    fn image(&self, ctx: &Context) -> RegisterImageInputBuilder {
-        let root = EbsBlockDevice::builder()
+    fn tag_specification(&self, ctx: &Context, resource_type: ResourceType) -> TagSpecification {
+        tag_specification(resource_type, &self.name, &self.tags, &creation_token(ctx))
+    }
+
+    fn image_request(&self, ctx: &Context) -> RegisterImageInputBuilder {
+        let root_volume = EbsBlockDevice::builder()
             .snapshot_id(&self.snapshot_id)
             .delete_on_termination(true)
             .build();
+        let root_device = BlockDeviceMapping::builder()
+            .device_name(&self.root_device_name)
+            .ebs(root_volume)
+            .build();
         RegisterImageInput::builder()
-            .description(description(&self.name))
+            .description(ascii_description(&self.name))
             .architecture(self.architecture.into())
             .set_boot_mode(self.boot_mode.map(BootModeValues::from))
             .root_device_name(&self.root_device_name)
-            .block_device_mappings(
-                BlockDeviceMapping::builder()
-                    .device_name(&self.root_device_name)
-                    .ebs(root)
-                    .build(),
-            )
-            // Without these, current instance types cannot be launched from it.
+            .block_device_mappings(root_device)
+            // Current instance types require both of these.
             .virtualization_type("hvm")
             .ena_support(true)
-            .tag_specifications(tagged(
-                ResourceType::Image,
-                &self.name,
-                &self.tags,
-                &token(ctx),
-            ))
+            .tag_specifications(self.tag_specification(ctx, ResourceType::Image))
     }
 
-    fn instance(&self, ctx: &Context) -> RunInstancesInputBuilder {
+    fn instance_request(&self, ctx: &Context) -> RunInstancesInputBuilder {
         let groups = Some(self.security_group_ids.to_vec()).filter(|groups| !groups.is_empty());
-        let profile = self.instance_profile.as_deref().map(|profile| {
-            let given = IamInstanceProfileSpecification::builder();
-            if profile.starts_with("arn:") {
-                given.arn(profile)
-            } else {
-                given.name(profile)
-            }
-            .build()
-        });
+        let profile = self.instance_profile.as_deref();
         RunInstancesInput::builder()
             .instance_type(InstanceType::from(self.instance_type.as_str()))
             .set_subnet_id(self.subnet_id.clone())
             .set_security_group_ids(groups)
             .set_key_name(self.key_name.clone())
-            .set_iam_instance_profile(profile)
+            .set_iam_instance_profile(profile.map(profile_specification))
             .set_user_data(self.user_data.as_ref().map(base64::encode))
-            .tag_specifications(tagged(
-                ResourceType::Instance,
-                &self.name,
-                &self.tags,
-                &token(ctx),
-            ))
-            .tag_specifications(tagged(
-                ResourceType::Volume,
-                &self.name,
-                &self.tags,
-                &token(ctx),
-            ))
+            .tag_specifications(self.tag_specification(ctx, ResourceType::Instance))
+            .tag_specifications(self.tag_specification(ctx, ResourceType::Volume))
     }
 
-    /// The instance is ready: what is left to do may fail, but does not make it worth less.
+    /// Deregisters the image and returns the output. If this fails, the instance is kept: it is
+    /// ready to use.
     async fn finish(
         &self,
         ctx: &Context,
         ec2: &Client,
         image_id: Option<String>,
         instance: Instance,
-    ) -> Result<Created, StepError> {
+    ) -> Result<CreatedInstance, StepError> {
         let id = instance.instance_id.unwrap_or_default();
         if let Some(image) = image_id.filter(|_| !self.keep_image) {
-            deregister(ec2, &image).await.map_err(|mut error| {
+            deregister_image(ec2, &image).await.map_err(|mut error| {
                 error.message = format!(
-                    "instance {id} is ready; its image {image} is left: {}",
+                    "instance {id} is ready, but its image {image} was not deregistered: {}",
                     error.message
                 );
                 error
             })?;
             ctx.log(format_args!("Image {image} deregistered"));
         }
-        ctx.log(format_args!(
-            "Instance {id} is running and its status checks pass"
-        ));
-        Ok(Created {
+        ctx.log(format_args!("Instance {id} passes its status checks"));
+        Ok(CreatedInstance {
             console_url: ctx.console("ec2/home", &format!("Instances:instanceId={id}")),
             instance_id: id,
             image_id: instance.image_id.unwrap_or_default(),
@@ -210,196 +218,172 @@ impl Step for Create {
     const RUNDECK: &'static [RundeckPlugin] = &[];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
-            parameters: r#"{ "snapshot_id": "snap-0123456789abcdef0", "instance_type": "t3.micro", "name": "web-1 restored" }"#,
-            output: "null",
+            title: "Restore a machine in the default VPC",
+            parameters: r#"{
+                "snapshot_id": "snap-0123456789abcdef0",
+                "instance_type": "t3.micro",
+                "name": "web-1 restored"
+            }"#,
+            output: r#"{
+                "instance_id": "i-0123456789abcdef0",
+                "image_id": "ami-0123456789abcdef0",
+                "image_kept": false,
+                "private_ip": "172.31.20.17",
+                "public_ip": "203.0.113.25",
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#Instances:instanceId=i-0123456789abcdef0"
+            }"#,
         },
         Example {
-            title: "TODO",
+            title: "Restore a Graviton machine in a private subnet",
             parameters: r#"{
-        "snapshot_id": "snap-0123456789abcdef0",
-        "instance_type": "t4g.small",
-        "architecture": "arm64",
-        "subnet_id": "subnet-0123456789abcdef0",
-        "security_group_ids": ["sg-0123456789abcdef0"],
-        "key_name": "operators",
-        "instance_profile": "web",
-        "name": "web-1 restored",
-        "tags": { "environment": "test" }
-    }"#,
-            output: "null",
+                "snapshot_id": "snap-0123456789abcdef0",
+                "instance_type": "t4g.small",
+                "architecture": "arm64",
+                "subnet_id": "subnet-0123456789abcdef0",
+                "security_group_ids": ["sg-0123456789abcdef0"],
+                "key_name": "operators",
+                "instance_profile": "web",
+                "name": "web-1 restored",
+                "tags": { "environment": "test" }
+            }"#,
+            output: r#"{
+                "instance_id": "i-0123456789abcdef0",
+                "image_id": "ami-0123456789abcdef0",
+                "image_kept": false,
+                "private_ip": "10.0.1.17",
+                "public_ip": null,
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#Instances:instanceId=i-0123456789abcdef0"
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The snapshot, the subnet, a security group or the key pair does not exist.",
+            "The snapshot, subnet, security group or key pair does not exist; correct the ID.",
         ),
         (
             ErrorName::Conflict,
-            "The snapshot failed, is archived, or is in the recycle bin; or somebody deregistered the image.",
+            "The snapshot failed, is archived or is in the recycle bin, or somebody deregistered \
+             the image; restore or choose another snapshot, and start a new execution.",
         ),
         (
             ErrorName::StepFailed,
-            "EC2 could not launch the instance, or it stopped; the message has EC2's reason.",
+            "EC2 did not launch the instance, or the instance stopped. The message has EC2's \
+             reason; remove the cause and start a new execution.",
         ),
         (
             ErrorName::TimedOut,
-            "The status checks did not pass within an hour; the instance was terminated.",
+            "The status checks did not pass within an hour, and the instance was terminated; check \
+             the architecture, the boot mode and the root device's name.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_hours(1);
-    type Output = Created;
+    type Output = CreatedInstance;
 
     fn validate(&self) -> Result<(), StepError> {
         require_id("snapshot_id", "a snapshot ID", "snap", &self.snapshot_id)?;
-        let plain = |text: &str, more: &[u8]| {
-            text.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
-        };
-        let parts = self.instance_type.split_once('.');
-        require(
-            parts.is_some_and(|(a, b)| {
-                !a.is_empty() && !b.is_empty() && plain(a, b"-") && plain(b, b"-")
-            }),
-            || {
-                format!(
-                    "instance_type: {:?} is not an instance type, as in t3.micro",
-                    self.instance_type
-                )
-            },
-        )?;
+        check_instance_type(&self.instance_type)?;
         if let Some(id) = &self.subnet_id {
             require_id("subnet_id", "a subnet ID", "subnet", id)?;
         }
-        require(self.security_group_ids.len() <= 16, || {
-            format!(
-                "security_group_ids has {} entries and at most 16 are taken",
-                self.security_group_ids.len()
-            )
-        })?;
-        for id in self.security_group_ids.iter() {
-            require_id("security_group_ids", "a security group ID", "sg", id)?;
+        check_security_groups(&self.security_group_ids)?;
+        if let Some(name) = &self.key_name {
+            check_key_name(name)?;
         }
-        let fits = |name: &str, to: usize| {
-            (1..=to).contains(&name.len()) && name.bytes().all(|b| (32..127).contains(&b))
-        };
-        require(
-            self.key_name.as_deref().is_none_or(|name| fits(name, 255)),
-            || "key_name must have 1 to 255 ASCII characters".into(),
-        )?;
-        // https://docs.aws.amazon.com/IAM/latest/APIReference/API_InstanceProfile.html
-        let is_profile = |profile: &str| match profile.split_once(":instance-profile/") {
-            Some((account, name)) => account.starts_with("arn:") && fits(name, 640),
-            None => fits(profile, 128) && plain(profile, b"+=,.@_-"),
-        };
-        require(
-            self.instance_profile.as_deref().is_none_or(is_profile),
-            || "instance_profile must be the name of an instance profile, or its ARN".into(),
-        )?;
-        let device = self.root_device_name.strip_prefix("/dev/");
-        require(
-            device.is_some_and(|device| (1..=27).contains(&device.len()) && plain(device, b"/")),
-            || {
-                format!(
-                    "root_device_name: {:?} is not a device, as in /dev/xvda",
-                    self.root_device_name
-                )
-            },
-        )?;
-        // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/user-data.html: 16 KB before it is
-        // encoded.
-        let length = self.user_data.as_ref().map_or(0, String::len);
-        require(length <= 16_384, || {
-            format!("user_data has {length} bytes and at most 16,384 are taken")
-        })?;
-        validate_tags("name", &self.name, &self.tags)
+        if let Some(profile) = &self.instance_profile {
+            check_instance_profile(profile)?;
+        }
+        check_root_device(&self.root_device_name)?;
+        if let Some(user_data) = &self.user_data {
+            check_user_data(user_data)?;
+        }
+        validate_name_and_tags("name", &self.name, &self.tags)
     }
 
     fn permissions(&self) -> Permissions {
-        let (images, instances, volumes) = (
-            shared_arn("image/*"),
-            arn("ec2", "instance/*"),
-            arn("ec2", "volume/*"),
-        );
-        let any = || "*".to_owned();
-        let subnet = self.subnet_id.as_deref().map_or_else(any, literal);
-        let groups: Vec<_> = self
-            .security_group_ids
-            .iter()
-            .map(|id| literal(id))
-            .collect();
-        let groups = if groups.is_empty() {
-            vec![any()]
-        } else {
-            groups
-        };
-        let mut launch = vec![
-            images.clone(),
-            instances.clone(),
-            volumes.clone(),
-            arn("ec2", "network-interface/*"),
-        ];
-        launch.push(arn("ec2", &format!("subnet/{subnet}")));
-        launch.extend(
-            groups
-                .iter()
-                .map(|group| arn("ec2", &format!("security-group/{group}"))),
-        );
-        launch.extend(
-            self.key_name
-                .iter()
-                .map(|name| arn("ec2", &format!("key-pair/{}", literal(name)))),
-        );
-        let making =
+        let images = any_account_arn("image/*");
+        let instances = arn("ec2", "instance/*");
+        let volumes = arn("ec2", "volume/*");
+        let on_creation =
             json!({ "StringEquals": { "ec2:CreateAction": ["RegisterImage", "RunInstances"] } });
-        let own = json!({ "StringLike": { format!("aws:ResourceTag/{TOKEN_TAG}"): "*" } });
+        let has_token = json!({ "StringLike": { format!("aws:ResourceTag/{TOKEN_TAG}"): "*" } });
         let to_ec2 = json!({ "StringLike": { "iam:PassedToService": "ec2.amazonaws.com*" } });
-        let looks = [
-            "ec2:DescribeSnapshots",
-            "ec2:DescribeImages",
-            "ec2:DescribeInstances",
-            "ec2:DescribeInstanceStatus",
-        ];
-        let mut all = Permissions::default()
-            .allow("TODO", &looks, ["*"])
-            .allow_on_all("TODO", &["ec2:RegisterImage"],
-                "AWS could narrow it to the snapshot; the local cloud, which proves permissions, names no resource.",
+
+        let permissions = Permissions::default()
+            .allow("find the snapshot", &["ec2:DescribeSnapshots"], ["*"])
+            .allow("find the temporary image", &["ec2:DescribeImages"], ["*"])
+            .allow(
+                "find the new instance and its state",
+                &["ec2:DescribeInstances"],
+                ["*"],
             )
-            .allow("TODO", &["ec2:RunInstances"], launch)
-            .allow_if(making, "TODO", &["ec2:CreateTags"], [images.clone(), instances.clone(), volumes])
-            .allow("TODO", &["ec2:DeregisterImage"], [images])
-            .allow_if(own, "TODO", &["ec2:TerminateInstances"], [instances])
-            .and(encrypted_volumes());
-        if self.instance_profile.is_some() {
-            // Only the profile knows its role.
-            all = all.allow_if(
-                to_ec2,
-                "TODO",
-                &["iam:PassRole"],
-                ["arn:$partition:iam::$account:role/*"],
-            );
+            .allow(
+                "poll the status checks",
+                &["ec2:DescribeInstanceStatus"],
+                ["*"],
+            )
+            .allow_on_all(
+                "register the temporary image",
+                &["ec2:RegisterImage"],
+                "AWS can limit this action to the snapshot, but the local cloud, which proves the \
+                 permissions, supports only `*`.",
+            )
+            .allow(
+                "launch the instance",
+                &["ec2:RunInstances"],
+                launch_resources(
+                    self.subnet_id.as_deref(),
+                    &self.security_group_ids,
+                    self.key_name.as_deref(),
+                ),
+            )
+            .allow_if(
+                on_creation,
+                "tag the image, the instance and its volumes when they are created",
+                &["ec2:CreateTags"],
+                [images.clone(), instances.clone(), volumes],
+            )
+            .allow(
+                "deregister the temporary image",
+                &["ec2:DeregisterImage"],
+                [images],
+            )
+            .allow_if(
+                has_token,
+                "terminate the new instance, if the step fails or is cancelled",
+                &["ec2:TerminateInstances"],
+                [instances],
+            )
+            .and(encrypted_volume_permissions());
+        if self.instance_profile.is_none() {
+            return permissions;
         }
-        all
+        // The parameter names the profile, and only the profile names its role.
+        permissions.allow_if(
+            to_ec2,
+            "give the instance its role, if instance_profile is set",
+            &["iam:PassRole"],
+            ["arn:$partition:iam::$account:role/*"],
+        )
     }
 
     async fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Created>, StepError> {
+    ) -> Result<Progress<CreatedInstance>, StepError> {
         let ec2 = ctx.client(Client::new);
-        let made = Made::known(ctx, &ec2, resume).await?;
-        let image_id = made.image_id.clone();
-        // Boxed, because the requests in it are large.
-        let advance = Box::pin(made.advance(
-            ctx,
-            &ec2,
-            &self.snapshot_id,
-            (self.image(ctx), self.instance(ctx)),
-        ));
-        match advance.await? {
-            Stage::Waiting(made, after, progress) => Progress::pending(&made, after, progress),
+        let resources = CreatedResources::load(ctx, &ec2, resume).await?;
+        let image_id = resources.image_id.clone();
+        let requests = (self.image_request(ctx), self.instance_request(ctx));
+        // Boxed, because the future holds both requests, which are large.
+        let stage = Box::pin(resources.advance(ctx, &ec2, &self.snapshot_id, requests)).await?;
+        match stage {
+            Stage::Waiting {
+                resources,
+                retry_after,
+                progress,
+            } => Progress::pending(&resources, retry_after, progress),
             Stage::Ready(instance) => self
                 .finish(ctx, &ec2, image_id, *instance)
                 .await
@@ -408,13 +392,13 @@ impl Step for Create {
     }
 
     async fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
-        Made::cancel(ctx, &ctx.client(Client::new), resume).await
+        CreatedResources::remove_after_cancel(ctx, &ctx.client(Client::new), resume).await
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{instance, refusal, seen, status};
+    use crate::testing::{error_response, instance, instances_output, status_output};
     use aws_sdk_ec2::config::http::HttpResponse;
     use aws_sdk_ec2::operation::deregister_image::{DeregisterImageError, DeregisterImageOutput};
     use aws_sdk_ec2::operation::describe_images::DescribeImagesOutput;
@@ -429,7 +413,7 @@ mod tests {
     };
     use aws_sdk_ec2::types::{
         ArchitectureValues, Image, ImageState, InstanceState, InstanceStateName, Snapshot,
-        SnapshotState, StateReason, StorageTier, SummaryStatus, TagSpecification, VolumeType,
+        SnapshotState, StateReason, StorageTier, SummaryStatus, VolumeType,
     };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use stepward::model::permissions::ArnScope;
@@ -444,21 +428,21 @@ mod tests {
     const SUBNET: &str = "subnet-0123456789abcdef0";
     const GROUP: &str = "sg-0123456789abcdef0";
 
-    fn step(more: serde_json::Value) -> Create {
+    fn step(more_params: serde_json::Value) -> Create {
         let mut params =
             json!({ "snapshot_id": SNAPSHOT, "instance_type": "t3.micro", "name": "restored" });
-        let serde_json::Value::Object(more) = more else {
-            panic!("not an object: {more}")
+        let serde_json::Value::Object(more_params) = more_params else {
+            panic!("not an object: {more_params}")
         };
-        params.as_object_mut().unwrap().extend(more);
+        params.as_object_mut().unwrap().extend(more_params);
         serde_json::from_value(params).unwrap()
     }
 
-    fn plain() -> Create {
+    fn default_step() -> Create {
         step(json!({}))
     }
 
-    fn snapshot(state: SnapshotState) -> DescribeSnapshotsOutput {
+    fn snapshot_output(state: SnapshotState) -> DescribeSnapshotsOutput {
         let snapshot = Snapshot::builder()
             .snapshot_id(SNAPSHOT)
             .state(state)
@@ -469,13 +453,13 @@ mod tests {
             .build()
     }
 
-    fn complete() -> Rule {
+    fn describes_complete_snapshot() -> Rule {
         mock!(Client::describe_snapshots)
             .match_requests(|request| request.snapshot_ids() == [SNAPSHOT])
-            .then_output(|| snapshot(SnapshotState::Completed))
+            .then_output(|| snapshot_output(SnapshotState::Completed))
     }
 
-    fn images(state: Option<ImageState>) -> DescribeImagesOutput {
+    fn images_output(state: Option<ImageState>) -> DescribeImagesOutput {
         let reason = StateReason::builder()
             .message("the snapshot is broken")
             .build();
@@ -491,8 +475,8 @@ mod tests {
             .build()
     }
 
-    /// The image of this step, found by its name.
-    fn image(state: Option<ImageState>) -> Rule {
+    /// EC2 returns the step's image, searched by its name.
+    fn describes_image(state: Option<ImageState>) -> Rule {
         mock!(Client::describe_images)
             .match_requests(|request| {
                 let [filter] = request.filters() else {
@@ -503,10 +487,10 @@ mod tests {
                     && (name.starts_with("stepward-") && name.len() == 73)
                     && request.owners() == ["self"]
             })
-            .then_output(move || images(state.clone()))
+            .then_output(move || images_output(state.clone()))
     }
 
-    fn new(state: InstanceStateName, reason: &str) -> Instance {
+    fn instance_with_reason(state: InstanceStateName, reason: &str) -> Instance {
         Instance::builder()
             .instance_id(INSTANCE)
             .image_id(IMAGE)
@@ -521,8 +505,8 @@ mod tests {
             .build()
     }
 
-    /// The instance of this step, found by its tag.
-    fn launched(state: Option<InstanceStateName>) -> Rule {
+    /// EC2 returns the step's instance, searched by its tag.
+    fn describes_instance(state: Option<InstanceStateName>) -> Rule {
         mock!(Client::describe_instances)
             .match_requests(|request| {
                 let [filter] = request.filters() else {
@@ -530,7 +514,13 @@ mod tests {
                 };
                 filter.name() == Some("tag:stepward:token") && filter.values()[0].len() == 64
             })
-            .then_output(move || seen(state.clone().map(|state| new(state, "a fault at AWS"))))
+            .then_output(move || {
+                instances_output(
+                    state
+                        .clone()
+                        .map(|state| instance_with_reason(state, "the reason")),
+                )
+            })
     }
 
     fn registers() -> Rule {
@@ -554,15 +544,17 @@ mod tests {
                     && (request.min_count(), request.max_count()) == (Some(1), Some(1))
             })
             .then_output(|| {
-                let new = instance(INSTANCE, InstanceStateName::Pending);
-                RunInstancesOutput::builder().instances(new).build()
+                let pending = instance(INSTANCE, InstanceStateName::Pending);
+                RunInstancesOutput::builder().instances(pending).build()
             })
     }
 
-    fn checks(result: SummaryStatus) -> Rule {
+    fn describes_status(result: SummaryStatus) -> Rule {
         mock!(Client::describe_instance_status)
             .match_requests(|request| request.instance_ids() == [INSTANCE])
-            .then_output(move || status(INSTANCE, InstanceStateName::Running, result.clone()))
+            .then_output(move || {
+                status_output(INSTANCE, InstanceStateName::Running, result.clone())
+            })
     }
 
     fn deregisters() -> Rule {
@@ -579,28 +571,28 @@ mod tests {
             .then_output(|| TerminateInstancesOutput::builder().build())
     }
 
-    fn has_tags(specifications: &[TagSpecification], kinds: &[ResourceType]) -> bool {
-        let tagged = |one: &TagSpecification| {
-            let has = |key: &str, value: &str| {
-                one.tags()
-                    .iter()
+    fn has_tags(specifications: &[TagSpecification], expected_types: &[ResourceType]) -> bool {
+        let has_all_tags = |specification: &TagSpecification| {
+            let tags = specification.tags();
+            let has_tag = |key: &str, value: &str| {
+                tags.iter()
                     .any(|tag| (tag.key(), tag.value()) == (Some(key), Some(value)))
             };
-            has("Name", "restored")
-                && has("team", "ops")
-                && one.tags().iter().any(|tag| tag.key() == Some(TOKEN_TAG))
+            has_tag("Name", "restored")
+                && has_tag("team", "ops")
+                && tags.iter().any(|tag| tag.key() == Some(TOKEN_TAG))
         };
-        let found: Vec<_> = specifications
+        let resource_types: Vec<_> = specifications
             .iter()
-            .filter_map(|one| one.resource_type().cloned())
+            .filter_map(|specification| specification.resource_type().cloned())
             .collect();
-        found == kinds && specifications.iter().all(tagged)
+        resource_types == expected_types && specifications.iter().all(has_all_tags)
     }
 
     #[tokio::test]
-    async fn done_from_the_snapshot_to_a_running_instance_and_the_image_is_gone() {
-        let none = launched(None);
-        let no_image = image(None);
+    async fn done_launches_an_instance_and_deregisters_the_image() {
+        let no_instance = describes_instance(None);
+        let no_image = describes_image(None);
         let register = mock!(Client::register_image)
             .match_requests(|request| {
                 let [root] = request.block_device_mappings() else {
@@ -649,21 +641,27 @@ mod tests {
         let step = step(json!({
             "instance_type": "t4g.small", "architecture": "arm64", "boot_mode": "uefi-preferred",
             "root_device_name": "/dev/sda1",
-            "subnet_id": SUBNET, "security_group_ids": GROUP, "key_name": "operators", "instance_profile": "web",
+            "subnet_id": SUBNET, "security_group_ids": GROUP, "key_name": "operators",
+            "instance_profile": "web",
             "tags": { "team": "ops" }, "user_data": "#!/bin/sh\n",
         }));
 
-        let rules = [&none, &no_image, &complete(), &register];
+        let rules = [
+            &no_instance,
+            &no_image,
+            &describes_complete_snapshot(),
+            &register,
+        ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         let (resume, _, progress) = pending(step.run(&ctx, None).await);
         assert_eq!(progress, format!("image {IMAGE} registered"));
 
         let deregister = deregisters();
         let rules = [
-            &image(Some(ImageState::Available)),
+            &describes_image(Some(ImageState::Available)),
             &launch,
-            &launched(Some(InstanceStateName::Running)),
-            &checks(SummaryStatus::Ok),
+            &describes_instance(Some(InstanceStateName::Running)),
+            &describes_status(SummaryStatus::Ok),
             &deregister,
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
@@ -693,32 +691,32 @@ mod tests {
     #[tokio::test]
     async fn done_with_the_image_kept() {
         let rules = [
-            &launched(Some(InstanceStateName::Running)),
-            &checks(SummaryStatus::Ok),
+            &describes_instance(Some(InstanceStateName::Running)),
+            &describes_status(SummaryStatus::Ok),
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let made = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
+        let state = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
         let profile = format!("arn:aws:iam::222222222222:instance-profile/{}", "web");
         let step = step(json!({ "keep_image": true, "instance_profile": profile }));
         step.validate().unwrap();
-        assert!(done(step.run(&ctx, Some(made)).await).image_kept);
+        assert!(done(step.run(&ctx, Some(state)).await).image_kept);
     }
 
     #[tokio::test]
-    async fn done_with_the_image_deregistered_by_an_earlier_call() {
+    async fn done_when_an_earlier_call_deregistered_the_image() {
         for code in ["InvalidAMIID.NotFound", "InvalidAMIID.Unavailable"] {
             let deregister = mock!(Client::deregister_image).then_error(move || {
-                DeregisterImageError::generic(refusal(code, "no longer available"))
+                DeregisterImageError::generic(error_response(code, "no longer available"))
             });
             let rules = [
-                &launched(Some(InstanceStateName::Running)),
-                &checks(SummaryStatus::Ok),
+                &describes_instance(Some(InstanceStateName::Running)),
+                &describes_status(SummaryStatus::Ok),
                 &deregister,
             ];
             let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-            let made = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
+            let state = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
             assert_eq!(
-                done(plain().run(&ctx, Some(made)).await).instance_id,
+                done(default_step().run(&ctx, Some(state)).await).instance_id,
                 INSTANCE
             );
             assert_eq!(deregister.num_calls(), 1);
@@ -726,43 +724,49 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_created_by_an_earlier_call_it_finds_the_instance_and_the_image_gone() {
+    async fn already_created_instance_of_an_earlier_call_is_found() {
         let rules = [
-            &launched(Some(InstanceStateName::Running)),
-            &image(None),
-            &checks(SummaryStatus::Ok),
+            &describes_instance(Some(InstanceStateName::Running)),
+            &describes_image(None),
+            &describes_status(SummaryStatus::Ok),
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        assert_eq!(done(plain().run(&ctx, None).await).instance_id, INSTANCE);
+        assert_eq!(
+            done(default_step().run(&ctx, None).await).instance_id,
+            INSTANCE
+        );
     }
 
     #[tokio::test]
-    async fn not_found_is_an_unknown_snapshot() {
+    async fn not_found_for_an_unknown_snapshot() {
         let snapshot = mock!(Client::describe_snapshots).then_error(|| {
-            DescribeSnapshotsError::generic(refusal("InvalidSnapshot.NotFound", "does not exist"))
+            DescribeSnapshotsError::generic(error_response(
+                "InvalidSnapshot.NotFound",
+                "does not exist",
+            ))
         });
-        let rules = [&launched(None), &image(None), &snapshot];
+        let rules = [&describes_instance(None), &describes_image(None), &snapshot];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         assert_eq!(
-            plain().run(&ctx, None).await.unwrap_err().name,
+            default_step().run(&ctx, None).await.unwrap_err().name,
             ErrorName::NotFound
         );
     }
 
     #[test]
-    fn invalid_parameters_are_refused_before_any_call() {
-        plain().validate().unwrap();
+    fn invalid_parameters_are_rejected_before_any_request() {
+        default_step().validate().unwrap();
         step(json!({ "user_data": "x".repeat(16_384), "root_device_name": "/dev/sda1" }))
             .validate()
             .unwrap();
-        let groups: Vec<_> = (0..17).map(|n| format!("sg-{n:017x}")).collect();
-        for more in [
+        let too_many_groups: Vec<_> = (0..17).map(|n| format!("sg-{n:017x}")).collect();
+        for params in [
             json!({ "snapshot_id": "snap-*" }),
             json!({ "instance_type": "micro" }),
             json!({ "instance_type": "t3.*" }),
             json!({ "subnet_id": GROUP }),
             json!({ "security_group_ids": ["default"] }),
-            json!({ "security_group_ids": groups }),
+            json!({ "security_group_ids": too_many_groups }),
             json!({ "key_name": "" }),
             json!({ "key_name": "schlüssel" }),
             json!({ "instance_profile": "a b" }),
@@ -774,9 +778,9 @@ mod tests {
             json!({ "user_data": "x".repeat(16_385) }),
         ] {
             assert_eq!(
-                step(more.clone()).validate().unwrap_err().name,
+                step(params.clone()).validate().unwrap_err().name,
                 ErrorName::InvalidInput,
-                "{more}"
+                "{params}"
             );
         }
         assert!(serde_json::from_value::<Architecture>(json!("riscv")).is_err());
@@ -784,150 +788,177 @@ mod tests {
             serde_json::from_value::<Architecture>(json!(name)).unwrap();
         }
         assert!(serde_json::from_value::<BootMode>(json!("bios")).is_err());
-        for (name, sent) in [
+        for (name, expected) in [
             ("legacy-bios", BootModeValues::LegacyBios),
             ("uefi", BootModeValues::Uefi),
             ("uefi-preferred", BootModeValues::UefiPreferred),
         ] {
             assert_eq!(
                 BootModeValues::from(serde_json::from_value::<BootMode>(json!(name)).unwrap()),
-                sent
+                expected
             );
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_at_first_it_registers_and_launches_all_the_same() {
+    async fn throttled_requests_are_retried() {
         let register = mock!(Client::register_image)
             .sequence()
-            .error(|| RegisterImageError::generic(refusal("RequestLimitExceeded", "slow down")))
+            .error(|| {
+                RegisterImageError::generic(error_response("RequestLimitExceeded", "slow down"))
+            })
             .output(|| RegisterImageOutput::builder().image_id(IMAGE).build())
             .build();
-        let rules = [&launched(None), &image(None), &complete(), &register];
+        let rules = [
+            &describes_instance(None),
+            &describes_image(None),
+            &describes_complete_snapshot(),
+            &register,
+        ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (resume, ..) = pending(plain().run(&ctx, None).await);
+        let (resume, ..) = pending(default_step().run(&ctx, None).await);
         let launch = mock!(Client::run_instances)
             .sequence()
-            .error(|| RunInstancesError::generic(refusal("RequestLimitExceeded", "slow down")))
+            .error(|| {
+                RunInstancesError::generic(error_response("RequestLimitExceeded", "slow down"))
+            })
             .output(|| {
                 RunInstancesOutput::builder()
                     .instances(instance(INSTANCE, InstanceStateName::Pending))
                     .build()
             })
             .build();
-        let rules = [&image(Some(ImageState::Available)), &launch];
+        let rules = [&describes_image(Some(ImageState::Available)), &launch];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let _ = pending(plain().run(&ctx, Some(resume)).await);
+        let _ = pending(default_step().run(&ctx, Some(resume)).await);
         assert_eq!((register.num_calls(), launch.num_calls()), (2, 2));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_to_the_end_it_removes_nothing_because_it_is_called_again() {
+    async fn throttled_step_removes_nothing_because_it_is_retried() {
         let launch = mock!(Client::run_instances).then_error(|| {
-            RunInstancesError::generic(refusal("RequestLimitExceeded", "slow down"))
+            RunInstancesError::generic(error_response("RequestLimitExceeded", "slow down"))
         });
-        let rules = [&image(Some(ImageState::Available)), &launch];
+        let rules = [&describes_image(Some(ImageState::Available)), &launch];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let error = plain()
+        let error = default_step()
             .run(&ctx, Some(resume(&json!({ "image_id": IMAGE }))))
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::Throttled);
         assert!(
-            error.message.ends_with(&format!("left: image {IMAGE}")),
+            error
+                .message
+                .ends_with(&format!("still exists: image {IMAGE}")),
             "{error}"
         );
     }
 
     #[tokio::test]
-    async fn pending_on_snapshot_image_instance_and_checks_and_nothing_is_made_twice() {
+    async fn pending_at_every_stage_creates_nothing_twice() {
         let snapshots = mock!(Client::describe_snapshots)
             .sequence()
-            .output(|| snapshot(SnapshotState::Pending))
-            .output(|| snapshot(SnapshotState::Completed))
+            .output(|| snapshot_output(SnapshotState::Pending))
+            .output(|| snapshot_output(SnapshotState::Completed))
             .build();
         let images = mock!(Client::describe_images)
             .sequence()
-            .output(|| images(None))
-            .output(|| images(None))
-            .output(|| images(Some(ImageState::Pending)))
-            .output(|| images(Some(ImageState::Available)))
+            .output(|| images_output(None))
+            .output(|| images_output(None))
+            .output(|| images_output(Some(ImageState::Pending)))
+            .output(|| images_output(Some(ImageState::Available)))
             .build();
         let instances = mock!(Client::describe_instances)
             .sequence()
-            .output(|| seen([]))
-            .output(|| seen([]))
-            .output(|| seen([]))
-            .output(|| seen([new(InstanceStateName::Pending, "")]))
-            .output(|| seen([new(InstanceStateName::Running, "")]))
+            .output(|| instances_output([]))
+            .output(|| instances_output([]))
+            .output(|| instances_output([]))
+            .output(|| instances_output([instance_with_reason(InstanceStateName::Pending, "")]))
+            .output(|| instances_output([instance_with_reason(InstanceStateName::Running, "")]))
             .build();
-        let (register, launch, checks) =
-            (registers(), launches(), checks(SummaryStatus::Initializing));
+        let (register, launch, checks) = (
+            registers(),
+            launches(),
+            describes_status(SummaryStatus::Initializing),
+        );
         let rules = [&snapshots, &images, &instances, &register, &launch, &checks];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (mut state, mut said) = (None, Vec::new());
+        let (mut state, mut reported) = (None, Vec::new());
         for _ in 0..7 {
-            let (resume, _, progress) = pending(plain().run(&ctx, state).await);
+            let (resume, _, progress) = pending(default_step().run(&ctx, state).await);
             state = Some(resume);
-            said.push(progress);
+            reported.push(progress);
         }
         let expected = [
-            format!("{SNAPSHOT} is pending: 40%"),
+            format!("snapshot {SNAPSHOT} is pending: 40%"),
             format!("image {IMAGE} registered"),
             format!("image {IMAGE} is pending"),
             format!("instance {INSTANCE} launched"),
             format!("instance {INSTANCE} is pending"),
             format!("instance {INSTANCE} is pending"),
-            format!("instance {INSTANCE} is running, its checks: system ok, instance initializing"),
+            format!(
+                "instance {INSTANCE} is running; status checks: system ok, instance initializing"
+            ),
         ];
-        assert_eq!(said, expected);
+        assert_eq!(reported, expected);
         assert_eq!((register.num_calls(), launch.num_calls()), (1, 1));
     }
 
     #[tokio::test]
-    async fn pending_again_after_a_lost_answer_it_goes_on_with_the_image() {
+    async fn pending_after_a_lost_response_continues_with_the_image() {
         let launch = launches();
         let rules = [
-            &launched(None),
-            &image(Some(ImageState::Available)),
+            &describes_instance(None),
+            &describes_image(Some(ImageState::Available)),
             &launch,
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         for _ in 0..2 {
-            // The same client token: EC2 answers the second with the instance of the first.
-            let _ = pending(plain().run(&ctx, None).await);
+            // Both requests have the same client token, so EC2 returns the same instance.
+            let _ = pending(default_step().run(&ctx, None).await);
         }
         assert_eq!(launch.num_calls(), 2);
     }
 
     #[tokio::test]
-    async fn pending_again_when_ec2_does_not_show_the_image_of_a_lost_answer_yet() {
+    async fn pending_when_ec2_does_not_return_a_registered_image() {
         let register = mock!(Client::register_image).then_error(|| {
-            RegisterImageError::generic(refusal("InvalidAMIName.Duplicate", "in use"))
+            RegisterImageError::generic(error_response("InvalidAMIName.Duplicate", "in use"))
         });
-        let rules = [&launched(None), &image(None), &complete(), &register];
+        let rules = [
+            &describes_instance(None),
+            &describes_image(None),
+            &describes_complete_snapshot(),
+            &register,
+        ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (resume, ..) = pending(plain().run(&ctx, None).await);
+        let (resume, ..) = pending(default_step().run(&ctx, None).await);
         let launch = launches();
         let rules = [
-            &launched(None),
-            &image(Some(ImageState::Available)),
+            &describes_instance(None),
+            &describes_image(Some(ImageState::Available)),
             &launch,
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (_, _, progress) = pending(plain().run(&ctx, Some(resume)).await);
+        let (_, _, progress) = pending(default_step().run(&ctx, Some(resume)).await);
         assert_eq!(progress, format!("instance {INSTANCE} launched"));
     }
 
     #[tokio::test]
-    async fn pending_while_what_launches_does_not_know_the_new_image_yet() {
+    async fn pending_while_run_instances_does_not_know_the_image() {
         let launch = mock!(Client::run_instances)
             .sequence()
             .error(|| {
-                RunInstancesError::generic(refusal("InvalidAMIID.NotFound", "does not exist"))
+                RunInstancesError::generic(error_response(
+                    "InvalidAMIID.NotFound",
+                    "does not exist",
+                ))
             })
             .error(|| {
-                RunInstancesError::generic(refusal("InvalidAMIID.Unavailable", "is not available"))
+                RunInstancesError::generic(error_response(
+                    "InvalidAMIID.Unavailable",
+                    "is not available",
+                ))
             })
             .output(|| {
                 RunInstancesOutput::builder()
@@ -935,17 +966,17 @@ mod tests {
                     .build()
             })
             .build();
-        let rules = [&image(Some(ImageState::Available)), &launch];
+        let rules = [&describes_image(Some(ImageState::Available)), &launch];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let (mut state, mut said) = (resume(&json!({ "image_id": IMAGE })), Vec::new());
+        let (mut state, mut reported) = (resume(&json!({ "image_id": IMAGE })), Vec::new());
         for _ in 0..3 {
-            let (resume, _, progress) = pending(plain().run(&ctx, Some(state)).await);
+            let (resume, _, progress) = pending(default_step().run(&ctx, Some(state)).await);
             state = resume;
-            said.push(progress);
+            reported.push(progress);
         }
-        let unknown = format!("EC2 does not know image {IMAGE} yet");
+        let unknown = format!("EC2 does not return image {IMAGE} yet");
         assert_eq!(
-            said,
+            reported,
             [
                 unknown.clone(),
                 unknown,
@@ -955,27 +986,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_while_what_shows_the_checks_does_not_know_the_new_instance_yet() {
+    async fn pending_while_the_status_checks_do_not_exist() {
         let checks = mock!(Client::describe_instance_status).then_error(|| {
-            DescribeInstanceStatusError::generic(refusal(
+            DescribeInstanceStatusError::generic(error_response(
                 "InvalidInstanceID.NotFound",
                 "no such ID",
             ))
         });
-        let rules = [&launched(Some(InstanceStateName::Running)), &checks];
+        let rules = [
+            &describes_instance(Some(InstanceStateName::Running)),
+            &checks,
+        ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let made = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
-        let (_, _, progress) = pending(plain().run(&ctx, Some(made)).await);
+        let state = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
+        let (_, _, progress) = pending(default_step().run(&ctx, Some(state)).await);
         assert_eq!(
             progress,
-            format!("instance {INSTANCE} is running, its checks: no checks yet")
+            format!("instance {INSTANCE} is running; status checks: no results yet")
         );
     }
 
     #[tokio::test]
-    async fn failed_an_image_that_somebody_deregistered_is_given_up_after_five_minutes() {
+    async fn failed_five_minutes_after_somebody_deregistered_the_image() {
         let deregister = mock!(Client::deregister_image).then_error(|| {
-            DeregisterImageError::generic(refusal(
+            DeregisterImageError::generic(error_response(
                 "InvalidAMIID.Unavailable",
                 "no longer available",
             ))
@@ -983,15 +1017,15 @@ mod tests {
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&image(None), &deregister]
+            [&describes_image(None), &deregister]
         ));
         let (mut state, mut waited) = (resume(&json!({ "image_id": IMAGE })), Duration::ZERO);
         let error = loop {
-            match plain().run(&ctx, Some(state)).await {
+            match default_step().run(&ctx, Some(state)).await {
                 Err(error) => break error,
-                answer @ Ok(_) => {
-                    let (resume, after, _) = pending(answer);
-                    (state, waited) = (resume, waited + after);
+                result @ Ok(_) => {
+                    let (resume, retry_after, _) = pending(result);
+                    (state, waited) = (resume, waited + retry_after);
                 }
             }
         };
@@ -1002,22 +1036,28 @@ mod tests {
         assert!(
             error
                 .message
-                .contains(&format!("has not known image {IMAGE} for 5 minutes")),
+                .contains(&format!("has not returned image {IMAGE} for 5 minutes")),
             "{error}"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_to_launch_it_deregisters_the_image() {
-        // As EC2 answers it, with a status that otherwise means a fault at AWS.
+    async fn failed_launch_deregisters_the_image() {
+        // EC2 returns this error with status 500, which otherwise means an internal error of AWS.
         let launch = mock!(Client::run_instances).then_http_response(|| {
-            let error = "<Error><Code>InsufficientInstanceCapacity</Code><Message>no capacity</Message></Error>";
-            let body = format!("<Response><Errors>{error}</Errors><RequestID>r-1</RequestID></Response>");
+            let error = "<Error><Code>InsufficientInstanceCapacity</Code>\
+                         <Message>no capacity</Message></Error>";
+            let body =
+                format!("<Response><Errors>{error}</Errors><RequestID>r-1</RequestID></Response>");
             HttpResponse::new(500.try_into().unwrap(), body.into())
         });
-        let rules = [&image(Some(ImageState::Available)), &launch, &deregisters()];
+        let rules = [
+            &describes_image(Some(ImageState::Available)),
+            &launch,
+            &deregisters(),
+        ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let error = plain()
+        let error = default_step()
             .run(&ctx, Some(resume(&json!({ "image_id": IMAGE }))))
             .await
             .unwrap_err();
@@ -1031,23 +1071,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_instances_and_images_give_ec2s_reason_and_are_removed() {
-        let made = || resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
+    async fn failed_instances_and_images_are_removed_with_the_reason() {
+        let state = || resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
         let rules = [
-            &launched(Some(InstanceStateName::Terminated)),
+            &describes_instance(Some(InstanceStateName::Terminated)),
             &terminates(),
             &deregisters(),
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let error = plain().run(&ctx, Some(made())).await.unwrap_err();
+        let error = default_step().run(&ctx, Some(state())).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        let tells =
-            format!("is terminated: a fault at AWS; removed: instance {INSTANCE}, image {IMAGE}");
-        assert!(error.message.contains(&tells), "{error}");
+        let expected =
+            format!("is terminated: the reason; removed: instance {INSTANCE}, image {IMAGE}");
+        assert!(error.message.contains(&expected), "{error}");
 
-        let rules = [&image(Some(ImageState::Failed)), &deregisters()];
+        let rules = [&describes_image(Some(ImageState::Failed)), &deregisters()];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let error = plain()
+        let error = default_step()
             .run(&ctx, Some(resume(&json!({ "image_id": IMAGE }))))
             .await
             .unwrap_err();
@@ -1056,47 +1096,48 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_and_unable_to_remove_it_says_what_is_left() {
+    async fn failed_removal_names_what_still_exists() {
         let terminate = mock!(Client::terminate_instances).then_error(|| {
-            TerminateInstancesError::generic(refusal("OperationNotPermitted", "protected"))
+            TerminateInstancesError::generic(error_response("OperationNotPermitted", "protected"))
         });
         let rules = [
-            &launched(Some(InstanceStateName::Stopped)),
+            &describes_instance(Some(InstanceStateName::Stopped)),
             &terminate,
             &deregisters(),
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let made = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
-        let error = plain().run(&ctx, Some(made)).await.unwrap_err();
+        let state = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
+        let error = default_step().run(&ctx, Some(state)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(
             error
                 .message
-                .contains(&format!("left: instance {INSTANCE} (protected")),
+                .contains(&format!("still exists: instance {INSTANCE} (protected")),
             "{error}"
         );
     }
 
     #[tokio::test]
-    async fn failed_to_deregister_the_image_it_keeps_the_instance() {
-        let deregister = mock!(Client::deregister_image)
-            .then_error(|| DeregisterImageError::generic(refusal("UnauthorizedOperation", "no")));
+    async fn failed_deregistration_keeps_the_instance() {
+        let deregister = mock!(Client::deregister_image).then_error(|| {
+            DeregisterImageError::generic(error_response("UnauthorizedOperation", "no"))
+        });
         let rules = [
-            &launched(Some(InstanceStateName::Running)),
-            &checks(SummaryStatus::Ok),
+            &describes_instance(Some(InstanceStateName::Running)),
+            &describes_status(SummaryStatus::Ok),
             &deregister,
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let made = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
-        let error = plain().run(&ctx, Some(made)).await.unwrap_err();
+        let state = resume(&json!({ "image_id": IMAGE, "instance_id": INSTANCE }));
+        let error = default_step().run(&ctx, Some(state)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(error.message.starts_with(&format!(
-            "instance {INSTANCE} is ready; its image {IMAGE} is left"
+            "instance {INSTANCE} is ready, but its image {IMAGE} was not deregistered"
         )));
     }
 
     #[tokio::test]
-    async fn failed_and_archived_snapshots_are_a_conflict() {
+    async fn failed_with_conflict_for_failed_or_archived_snapshots() {
         let archived = || {
             let snapshot = Snapshot::builder()
                 .state(SnapshotState::Completed)
@@ -1105,32 +1146,32 @@ mod tests {
                 .snapshots(snapshot.build())
                 .build()
         };
-        let look = mock!(Client::describe_snapshots)
+        let describe = mock!(Client::describe_snapshots)
             .sequence()
-            .output(|| snapshot(SnapshotState::Error))
+            .output(|| snapshot_output(SnapshotState::Error))
             .output(archived)
             .build();
-        let rules = [&launched(None), &image(None), &look];
+        let rules = [&describes_instance(None), &describes_image(None), &describe];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        for tells in ["in state error", "archived"] {
-            let error = plain().run(&ctx, None).await.unwrap_err();
+        for expected in ["in state error", "archived"] {
+            let error = default_step().run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict);
-            assert!(error.message.contains(tells), "{error}");
+            assert!(error.message.contains(expected), "{error}");
         }
     }
 
     #[tokio::test]
-    async fn cancelled_it_removes_what_there_is_also_when_the_last_answer_was_lost() {
+    async fn cancel_removes_everything_also_after_a_lost_response() {
         let (terminate, deregister) = (terminates(), deregisters());
         let rules = [
-            &launched(Some(InstanceStateName::Running)),
-            &image(Some(ImageState::Available)),
+            &describes_instance(Some(InstanceStateName::Running)),
+            &describes_image(Some(ImageState::Available)),
             &terminate,
             &deregister,
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        plain().cancel(&ctx, None).await.unwrap();
-        plain()
+        default_step().cancel(&ctx, None).await.unwrap();
+        default_step()
             .cancel(&ctx, Some(resume(&json!({ "image_id": IMAGE }))))
             .await
             .unwrap();
@@ -1142,46 +1183,52 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn cancelled_it_finds_nothing_to_remove_or_says_what_is_left() {
-        let rules = [&launched(None), &image(None)];
+    async fn cancel_fails_only_when_something_still_exists() {
+        let rules = [&describes_instance(None), &describes_image(None)];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        plain().cancel(&ctx, None).await.unwrap();
-        let refused = mock!(Client::deregister_image)
-            .then_error(|| DeregisterImageError::generic(refusal("UnauthorizedOperation", "no")));
+        default_step().cancel(&ctx, None).await.unwrap();
+        let refused = mock!(Client::deregister_image).then_error(|| {
+            DeregisterImageError::generic(error_response("UnauthorizedOperation", "no"))
+        });
         let rules = [
-            &launched(None),
-            &image(Some(ImageState::Available)),
+            &describes_instance(None),
+            &describes_image(Some(ImageState::Available)),
             &refused,
         ];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
-        let error = plain().cancel(&ctx, None).await.unwrap_err();
+        let error = default_step().cancel(&ctx, None).await.unwrap_err();
         assert!(
-            error.message.contains(&format!("by hand: image {IMAGE}")),
+            error
+                .message
+                .contains(&format!("remove them yourself: image {IMAGE}")),
             "{error}"
         );
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let encrypts = "The local cloud encrypts no volumes.";
-        let idle = [
+    fn permissions_are_those_that_the_local_cloud_enforces() {
+        let no_encryption = "The local cloud does not encrypt volumes.";
+        let unused = [
             (
                 "ec2:CreateTags",
-                "The local cloud does not ask for it when tags come with what is made.",
+                "The local cloud does not check it for tags on new resources.",
             ),
-            ("ec2:TerminateInstances", "Only what failed is terminated."),
+            (
+                "ec2:TerminateInstances",
+                "Only a failed instance is terminated.",
+            ),
             (
                 "iam:PassRole",
-                "The instance gets no profile here, and the local cloud would not ask.",
+                "The test sets no profile, and the local cloud would not check it.",
             ),
-            ("kms:CreateGrant", encrypts),
-            ("kms:Decrypt", encrypts),
-            ("kms:DescribeKey", encrypts),
-            ("kms:GenerateDataKeyWithoutPlaintext", encrypts),
-            ("kms:ReEncryptFrom", encrypts),
-            ("kms:ReEncryptTo", encrypts),
+            ("kms:CreateGrant", no_encryption),
+            ("kms:Decrypt", no_encryption),
+            ("kms:DescribeKey", no_encryption),
+            ("kms:GenerateDataKeyWithoutPlaintext", no_encryption),
+            ("kms:ReEncryptFrom", no_encryption),
+            ("kms:ReEncryptTo", no_encryption),
         ];
-        prove::<Create>(&idle, async |scene| {
+        prove::<Create>(&unused, async |scene| {
             let ec2 = scene.client(Client::new);
             let volume = ec2.create_volume().size(1).volume_type(VolumeType::Gp3);
             let volume = volume
@@ -1195,21 +1242,27 @@ mod tests {
                 .send()
                 .await
                 .unwrap();
-            json!({ "snapshot_id": snapshot.snapshot_id.unwrap(), "instance_type": "t3.micro", "name": "restored" })
+            json!({
+                "snapshot_id": snapshot.snapshot_id.unwrap(),
+                "instance_type": "t3.micro",
+                "name": "restored",
+            })
         });
     }
 
     #[test]
-    fn permissions_of_the_session_fit_and_end_at_what_the_step_made() {
-        let place = ArnScope {
+    fn permissions_of_the_session_are_limited_to_created_resources() {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
         };
-        let step = step(
-            json!({ "subnet_id": SUBNET, "security_group_ids": [GROUP], "instance_profile": "web" }),
-        );
-        let policy = step.permissions().session_policy(&place).unwrap();
+        let step = step(json!({
+            "subnet_id": SUBNET,
+            "security_group_ids": [GROUP],
+            "instance_profile": "web",
+        }));
+        let policy = step.permissions().session_policy(&scope).unwrap();
         for part in [
             format!("arn:aws:ec2:eu-west-1:222222222222:subnet/{SUBNET}"),
             format!("arn:aws:ec2:eu-west-1:222222222222:security-group/{GROUP}"),

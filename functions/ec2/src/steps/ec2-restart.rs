@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::error::ec2_error;
-use crate::health;
-use crate::instances::{Changed, ChangedInstance, LIVE, Selection, changed, first_seen};
+use crate::instance_health;
+use crate::instances::{
+    ChangedInstance, ChangedInstances, LIVE_STATES, Selection, with_console_url,
+};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::InstanceStateName;
 use schemars::JsonSchema;
@@ -16,52 +18,72 @@ use stepward::{
     settings,
 };
 
-/// Between two looks at the status checks, which EC2 makes every minute.
-const POLL: Duration = Duration::from_secs(15);
+/// The shortest time between two polls of the status checks, which EC2 runs every minute.
+const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Restart EC2 instances and finish once their status checks pass again.
+/// Restart EC2 instances and wait until their status checks pass again.
 ///
-/// This is a reboot of the operating system: the instance keeps its addresses, its volumes and what
-/// is on instance store volumes, and is unreachable for a few minutes. An operating system that
-/// does not shut down within a few minutes is rebooted hard, and can lose data.
+/// Use this step to reboot the operating system, for example after an update. An instance keeps its
+/// addresses and its volumes, including instance store volumes. It is unreachable for a few
+/// minutes.
 ///
-/// All instances must be running. One that is not is a `Conflict`, and then none is rebooted:
-/// `ec2-start` starts it. By tags, those that do not run are left alone, and named in the log.
+/// You choose instances by ID or by tags. All instances that you choose by ID must be running.
 ///
-/// EC2 takes a reboot as a request and never says when it happened: the state stays `running`, the
-/// launch time stays the same. So the step waits `settle_seconds`, in which the operating system
-/// goes down, and then until both status checks pass. It cannot see a reboot that EC2 has not begun
-/// by then: an operating system that is slow to shut down needs more.
+/// # Behavior
 ///
-/// EC2 has no token for a reboot, and leaves nothing to look at: when the function is killed
-/// between asking and answering, the retry reboots once more. Later retries go on where the step
-/// was and do not. When the job is stopped, the reboot goes on.
+/// 1. The step checks that the instances are `running`. With IDs, it restarts none of them if one
+///    is not. With tags, it skips instances that are not running, and names them in the log.
+/// 2. It asks EC2 to reboot them. EC2 forces the reboot if the operating system does not shut down
+///    within a few minutes; data that was not written to disk can then be lost.
+/// 3. It waits for `settle_seconds`, in which the operating system shuts down.
+/// 4. It succeeds when both status checks pass on all instances.
 ///
-/// Proven on the local cloud, where nothing reboots and every check passes at once; waiting and
-/// failing checks rest on unit tests of what is sent.
+/// EC2 does not report when a reboot happens: the state stays `running`, and the launch time does
+/// not change. The step therefore cannot recognize a reboot that starts after `settle_seconds`. Use
+/// a longer time for operating systems that shut down slowly.
+///
+/// EC2 also has no client token for a reboot. If the function is interrupted after the request
+/// and before its response, a retry reboots the instances a second time. Later retries do not. When
+/// the job is stopped, the reboot continues.
+///
+/// # Failures
+///
+/// An instance that stops or is terminated after the reboot fails the step. The other instances
+/// complete their reboot.
+///
+/// # Cost
+///
+/// This step itself has no charge; a reboot does not start a new billing period.
+///
+/// # Proof
+///
+/// Proven on the local cloud, where nothing reboots and all status checks pass immediately. Unit
+/// tests of the requests show waiting and failing status checks.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Restart {
-    /// Instances to restart, 1 to 50 IDs.
+    /// IDs of the instances to restart, 1 to 50. Give either this or `tags`.
     #[serde(default)]
     instance_ids: StringList,
-    /// Instead of IDs: the tags (key and exact value) that a running instance must carry, all of
-    /// them. None found is success. More than 500, those that do not run included, are a `Conflict`
-    /// and stay as they are.
+    /// Tags that select the running instances: keys with their exact values. An instance must carry
+    /// all of them. If no running instance does, the step succeeds. If more than 500 instances do,
+    /// including those that are not running, it fails with `Conflict` and restarts none of them.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// Seconds between the request and the first look at the status checks, 0 to 900, by default
-    /// 90. Before, they tell of the time before the reboot.
-    #[serde(default = "ninety")]
+    /// Seconds between the request and the first poll of the status checks, 0 to 900. The default
+    /// is 90. Before the operating system shuts down, the checks still show the time before the
+    /// reboot.
+    #[serde(default = "default_settle_seconds")]
     settle_seconds: u64,
 }
 
-fn ninety() -> u64 {
+fn default_settle_seconds() -> u64 {
     90
 }
 
+/// The state between two calls of the step.
 #[derive(Debug, Deserialize, Serialize)]
-struct Rebooted {
+struct RestartState {
     instances: Vec<ChangedInstance>,
 }
 
@@ -73,36 +95,42 @@ impl Restart {
         }
     }
 
-    /// Until the first look. Longer than a step waits in its own process, so that the state machine
-    /// has the answer at once: with it no retry reboots again.
-    fn settle(&self, linger: Duration) -> Duration {
+    /// The time until the first poll. It is at least as long as a step waits in its own process, so
+    /// the state machine records the request before that poll, and no retry reboots again.
+    fn first_poll_delay(&self, inline_wait: Duration) -> Duration {
         Duration::from_secs(self.settle_seconds)
-            .max(POLL)
-            .max(linger)
+            .max(POLL_INTERVAL)
+            .max(inline_wait)
     }
 
-    /// Asks for the reboot. By tags that can be of none.
-    async fn reboot(&self, ctx: &Context, ec2: &Client) -> Result<Vec<ChangedInstance>, StepError> {
-        let found = self.selection().find(ec2, &LIVE).await?;
-        let running = InstanceStateName::Running;
-        let (instances, others): (Vec<_>, Vec<_>) = found
+    /// Requests the reboot and returns the instances. With tags, there can be none.
+    async fn reboot_running(
+        &self,
+        ctx: &Context,
+        ec2: &Client,
+    ) -> Result<Vec<ChangedInstance>, StepError> {
+        let described = self.selection().find_instances(ec2, &LIVE_STATES).await?;
+        let (running, not_running): (Vec<_>, Vec<_>) = described
             .iter()
-            .map(first_seen)
-            .partition(|instance| instance.state == running.as_str());
-        let others: Vec<_> = others
-            .iter()
-            .map(|i| format!("{} is {}", i.instance_id, i.state))
-            .collect();
-        if !others.is_empty() && self.tags.is_empty() {
-            return Err(ErrorName::Conflict.with_message(format!(
-                "{}: nothing was rebooted; start stopped instances with ec2-start, or take them out of instance_ids",
-                others.join(", ")
-            )));
+            .map(ChangedInstance::from)
+            .partition(|instance| instance.state == InstanceStateName::Running.as_str());
+
+        if !not_running.is_empty() {
+            let states: Vec<_> = not_running
+                .iter()
+                .map(|instance| format!("{} is {}", instance.instance_id, instance.state))
+                .collect();
+            let states = states.join(", ");
+            if self.tags.is_empty() {
+                return Err(ErrorName::Conflict.with_message(format!(
+                    "some instances are not running: {states}; nothing was rebooted; start them \
+                     with ec2-start, or remove them from instance_ids"
+                )));
+            }
+            ctx.log(format_args!("Skipped: {states}"));
         }
-        if !others.is_empty() {
-            ctx.log(format_args!("Left alone: {}", others.join(", ")));
-        }
-        let ids: Vec<_> = instances
+
+        let ids: Vec<_> = running
             .iter()
             .map(|instance| instance.instance_id.clone())
             .collect();
@@ -114,7 +142,7 @@ impl Restart {
                 .await
                 .map_err(ec2_error)?;
         }
-        Ok(instances)
+        Ok(running)
     }
 }
 
@@ -122,45 +150,74 @@ impl Step for Restart {
     const NAME: &'static str = "ec2-restart";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-vm-restart-step",
-        fields: &[],
+        fields: &[("region", "region")],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Restart one instance",
             parameters: r#"{ "instance_ids": ["i-0123456789abcdef0"] }"#,
-            output: "null",
+            output: r#"{
+                "instances": [
+                    {
+                        "instance_id": "i-0123456789abcdef0",
+                        "name": "web-1",
+                        "previous_state": "running",
+                        "state": "running"
+                    }
+                ],
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#Instances:instanceId=i-0123456789abcdef0"
+            }"#,
         },
         Example {
-            title: "TODO",
+            title: "Restart all web servers, which need 5 minutes to shut down",
             parameters: r#"{ "tags": { "role": "web" }, "settle_seconds": 300 }"#,
-            output: "null",
+            output: r#"{
+                "instances": [
+                    {
+                        "instance_id": "i-0123456789abcdef0",
+                        "name": "web-1",
+                        "previous_state": "running",
+                        "state": "running"
+                    },
+                    {
+                        "instance_id": "i-0fedcba9876543210",
+                        "name": "web-2",
+                        "previous_state": "running",
+                        "state": "running"
+                    }
+                ],
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#Instances:instanceId=i-0123456789abcdef0,i-0fedcba9876543210"
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "One of the instance IDs does not exist in the account and Region.",
+            "An instance ID does not exist in the account and Region; correct the ID, or choose \
+             another Region.",
         ),
         (
             ErrorName::Conflict,
-            "An instance is not running, or more than 500 carry the tags; none was rebooted.",
+            "An instance is not running, or more than 500 instances carry the tags. Nothing was \
+             rebooted; start the instance with `ec2-start`, or add tags.",
         ),
         (
             ErrorName::StepFailed,
-            "An instance stopped or was terminated instead of coming back.",
+            "An instance stopped or was terminated after the reboot; check its system log.",
         ),
         (
             ErrorName::TimedOut,
-            "The status checks did not pass again within 30 minutes; the reboot was asked for.",
+            "The status checks did not pass within 30 minutes of the reboot; check the instances' \
+             system logs.",
         ),
     ];
-    type Output = Changed;
+    type Output = ChangedInstances;
 
     fn validate(&self) -> Result<(), StepError> {
         self.selection().validate()?;
         require(self.settle_seconds <= 900, || {
             format!(
-                "settle_seconds is {} and at most 900 (15 minutes)",
+                "parameter \"settle_seconds\": expected 0 to 900, got \"{}\"",
                 self.settle_seconds
             )
         })
@@ -168,63 +225,74 @@ impl Step for Restart {
 
     fn permissions(&self) -> Permissions {
         self.selection()
-            .permissions(&["ec2:RebootInstances"])
-            .allow("TODO", &["ec2:DescribeInstanceStatus"], ["*"])
+            .permissions(&[("ec2:RebootInstances", "reboot the instances")])
+            .allow(
+                "poll the status checks",
+                &["ec2:DescribeInstanceStatus"],
+                ["*"],
+            )
     }
 
     async fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Changed>, StepError> {
+    ) -> Result<Progress<ChangedInstances>, StepError> {
         let ec2 = ctx.client(Client::new);
         let Some(resume) = resume else {
-            let instances = self.reboot(ctx, &ec2).await?;
+            let instances = self.reboot_running(ctx, &ec2).await?;
             if instances.is_empty() {
-                ctx.log("No running instance carries these tags; there is nothing to do");
-                return Ok(Progress::Done(changed(ctx, instances)));
+                ctx.log("No running instance carries these tags; nothing to do");
+                return Ok(Progress::Done(with_console_url(ctx, instances)));
             }
             let progress = format!("0 of {} instances back", instances.len());
             return Progress::pending(
-                &Rebooted { instances },
-                self.settle(settings::inline_wait()),
+                &RestartState { instances },
+                self.first_poll_delay(settings::inline_wait()),
                 progress,
             );
         };
-        let patience = Resume::poll_interval(Some(&resume), POLL);
-        let Rebooted { instances } = resume.state()?;
+
+        let retry_after = Resume::poll_interval(Some(&resume), POLL_INTERVAL);
+        let RestartState { instances } = resume.state()?;
         let ids: Vec<_> = instances
             .iter()
             .map(|instance| instance.instance_id.clone())
             .collect();
-        let found = health(&ec2, &ids).await?;
-        if let Some(lost) = found
+        let health = instance_health(&ec2, &ids).await?;
+        if let Some(lost) = health
             .iter()
-            .find(|one| one.state != InstanceStateName::Running)
+            .find(|instance| instance.state != InstanceStateName::Running)
         {
             return Err(ErrorName::StepFailed.with_message(format!(
-                "{} is {} instead of coming back: somebody changed it meanwhile, or its operating system shut down",
+                "instance {} is {} after the reboot: somebody changed its state, or its operating \
+                 system shut down; check its system log",
                 lost.instance_id, lost.state
             )));
         }
-        let (all, back) = (instances.len(), found.iter().filter(|one| one.ok).count());
-        if back == all {
-            ctx.log(format_args!("{back} of {all} instances back"));
-            return Ok(Progress::Done(changed(ctx, instances)));
-        }
-        let missing: Vec<_> = found
+
+        let total = instances.len();
+        let not_ok: Vec<_> = health
             .iter()
-            .filter(|one| !one.ok)
-            .map(|one| format!("{}: {}", one.instance_id, one.checks))
+            .filter(|instance| !instance.is_ok)
+            .map(|instance| format!("{}: {}", instance.instance_id, instance.checks))
             .collect();
-        let progress = format!("{back} of {all} instances back ({})", missing.join("; "));
-        Progress::pending(&Rebooted { instances }, patience, progress)
+        let back = health.len() - not_ok.len();
+        if back == total {
+            ctx.log(format_args!("{back} of {total} instances back"));
+            return Ok(Progress::Done(with_console_url(ctx, instances)));
+        }
+        let progress = format!("{back} of {total} instances back ({})", not_ok.join("; "));
+        Progress::pending(&RestartState { instances }, retry_after, progress)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{instance, is_not_found, launched, refusal, seen, status};
+    use crate::testing::{
+        assert_not_found, error_response, instance, instances_output, launch_instance,
+        status_output,
+    };
     use aws_sdk_ec2::operation::reboot_instances::{RebootInstancesError, RebootInstancesOutput};
     use aws_sdk_ec2::types::SummaryStatus;
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
@@ -250,27 +318,27 @@ mod tests {
     fn running() -> Rule {
         mock!(Client::describe_instances)
             .match_requests(|request| request.instance_ids() == [ID])
-            .then_output(|| seen([instance(ID, InstanceStateName::Running)]))
+            .then_output(|| instances_output([instance(ID, InstanceStateName::Running)]))
     }
 
-    // no proof of already: an instance that runs is what a restart is for; there is no state in
-    // which it has been done.
+    // no proof of already: a restart is for running instances; no state shows that it was already
+    // done.
 
     #[tokio::test]
-    async fn done_by_tags_what_runs_is_rebooted_and_the_rest_left_alone() {
-        let look = mock!(Client::describe_instances)
+    async fn done_restarts_running_instances_by_tags_and_skips_others() {
+        let describe = mock!(Client::describe_instances)
             .match_requests(|request| {
                 let filters: Vec<_> = request
                     .filters()
                     .iter()
-                    .map(|f| (f.name().unwrap(), f.values()))
+                    .map(|filter| (filter.name().unwrap(), filter.values()))
                     .collect();
                 let live = ["pending", "running", "stopping", "stopped"].map(str::to_owned);
                 let tag = ["web".to_owned()];
                 filters == [("instance-state-name", &live[..]), ("tag:role", &tag[..])]
             })
             .then_output(|| {
-                seen([
+                instances_output([
                     instance(ID, InstanceStateName::Running),
                     instance(OTHER, InstanceStateName::Stopped),
                 ])
@@ -279,36 +347,36 @@ mod tests {
             .match_requests(|request| {
                 request.instance_ids() == [ID] && request.include_all_instances() == Some(true)
             })
-            .then_output(|| status(ID, InstanceStateName::Running, SummaryStatus::Ok));
+            .then_output(|| status_output(ID, InstanceStateName::Running, SummaryStatus::Ok));
         let reboot = reboots();
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &reboot, &checks]
+            [&describe, &reboot, &checks]
         ));
         let step = step(json!({ "tags": { "role": "web" } }));
-        let (resume, after, _) = pending(step.run(&ctx, None).await);
-        assert_eq!(after, Duration::from_secs(90));
+        let (resume, retry_after, _) = pending(step.run(&ctx, None).await);
+        assert_eq!(retry_after, Duration::from_secs(90));
         let output = done(step.run(&ctx, Some(resume)).await);
-        let [one] = &output.instances[..] else {
-            panic!("one instance")
+        let [restarted] = &output.instances[..] else {
+            panic!("expected one instance: {output:?}")
         };
         assert_eq!(
-            (one.instance_id.as_str(), one.state.as_str()),
+            (restarted.instance_id.as_str(), restarted.state.as_str()),
             (ID, "running")
         );
-        let says = [
-            format!("Left alone: {OTHER} is stopped"),
+        let expected_log = [
+            format!("Skipped: {OTHER} is stopped"),
             format!("Restarting {ID}"),
             "1 of 1 instances back".to_owned(),
         ];
-        assert_eq!(testing::log(&ctx), says);
+        assert_eq!(testing::log(&ctx), expected_log);
     }
 
     #[tokio::test]
-    async fn done_with_no_instance_that_carries_the_tags() {
-        let look = mock!(Client::describe_instances).then_output(|| seen([]));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+    async fn done_when_no_instance_carries_the_tags() {
+        let describe = mock!(Client::describe_instances).then_output(|| instances_output([]));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
         assert!(
             done(
                 step(json!({ "tags": { "role": "web" } }))
@@ -321,12 +389,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn not_found_is_an_unknown_id() {
-        is_not_found(&step(json!({ "instance_ids": ID }))).await;
+    async fn not_found_for_an_unknown_instance_id() {
+        assert_not_found(&step(json!({ "instance_ids": ID }))).await;
     }
 
     #[test]
-    fn invalid_parameters_are_refused_before_any_call() {
+    fn invalid_parameters_are_rejected_before_any_request() {
         step(json!({ "instance_ids": ID, "settle_seconds": 900 }))
             .validate()
             .unwrap();
@@ -346,10 +414,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_at_first_it_reboots_all_the_same() {
+    async fn throttled_requests_are_retried() {
         let reboot = mock!(Client::reboot_instances)
             .sequence()
-            .error(|| RebootInstancesError::generic(refusal("RequestLimitExceeded", "slow down")))
+            .error(|| {
+                RebootInstancesError::generic(error_response("RequestLimitExceeded", "slow down"))
+            })
             .output(|| RebootInstancesOutput::builder().build())
             .build();
         let ctx = testing::context(mock_client!(
@@ -365,51 +435,55 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_until_the_checks_pass_and_it_is_rebooted_once() {
+    async fn pending_until_the_checks_pass_with_one_reboot() {
         let checks = mock!(Client::describe_instance_status)
             .sequence()
-            .output(|| status(ID, InstanceStateName::Running, SummaryStatus::Impaired))
-            .output(|| status(ID, InstanceStateName::Running, SummaryStatus::Ok))
+            .output(|| status_output(ID, InstanceStateName::Running, SummaryStatus::Impaired))
+            .output(|| status_output(ID, InstanceStateName::Running, SummaryStatus::Ok))
             .build();
-        let (look, reboot) = (running(), reboots());
+        let (describe, reboot) = (running(), reboots());
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &reboot, &checks]
+            [&describe, &reboot, &checks]
         ));
         let step = step(json!({ "instance_ids": ID, "settle_seconds": 0 }));
-        let (resume, after, _) = pending(step.run(&ctx, None).await);
-        assert_eq!(after, POLL.max(settings::inline_wait()));
-        let (resume, after, progress) = pending(step.run(&ctx, Some(resume)).await);
+        let (resume, retry_after, _) = pending(step.run(&ctx, None).await);
+        assert_eq!(retry_after, POLL_INTERVAL.max(settings::inline_wait()));
+        let (resume, retry_after, progress) = pending(step.run(&ctx, Some(resume)).await);
         assert_eq!(
             progress,
             format!("0 of 1 instances back ({ID}: system ok, instance impaired)")
         );
-        assert_eq!(after, POLL);
+        assert_eq!(retry_after, POLL_INTERVAL);
         assert_eq!(done(step.run(&ctx, Some(resume)).await).instances.len(), 1);
         assert_eq!(reboot.num_calls(), 1);
     }
 
     #[test]
-    fn pending_after_the_reboot_goes_to_the_state_machine_however_long_a_step_waits_in_its_own_process()
-     {
-        let settle = |seconds: u64, linger| {
+    fn pending_after_the_reboot_is_longer_than_the_inline_wait() {
+        let delay_seconds = |seconds: u64, inline_wait| {
             let step = step(json!({ "instance_ids": ID, "settle_seconds": seconds }));
-            step.settle(Duration::from_secs(linger)).as_secs()
+            step.first_poll_delay(Duration::from_secs(inline_wait))
+                .as_secs()
         };
         assert_eq!(
-            (settle(90, 10), settle(0, 10), settle(90, 120)),
+            (
+                delay_seconds(90, 10),
+                delay_seconds(0, 10),
+                delay_seconds(90, 120)
+            ),
             (90, 15, 120)
         );
     }
 
     #[tokio::test]
-    async fn pending_after_a_lost_answer_it_reboots_again_as_its_page_says() {
-        let (look, reboot) = (running(), reboots());
+    async fn pending_after_a_lost_response_with_a_second_reboot() {
+        let (describe, reboot) = (running(), reboots());
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &reboot]
+            [&describe, &reboot]
         ));
         for _ in 0..2 {
             let _ = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
@@ -418,9 +492,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_an_instance_that_does_not_come_back_is_named() {
+    async fn failed_when_an_instance_stops_after_the_reboot() {
         let checks = mock!(Client::describe_instance_status).then_output(|| {
-            status(
+            status_output(
                 ID,
                 InstanceStateName::Stopping,
                 SummaryStatus::NotApplicable,
@@ -442,14 +516,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_a_stopped_instance_is_a_conflict_and_none_is_rebooted() {
-        let look = mock!(Client::describe_instances).then_output(|| {
-            seen([
+    async fn failed_with_conflict_for_a_stopped_instance() {
+        let describe = mock!(Client::describe_instances).then_output(|| {
+            instances_output([
                 instance(ID, InstanceStateName::Running),
                 instance(OTHER, InstanceStateName::Stopped),
             ])
         });
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
         let error = step(json!({ "instance_ids": [ID, OTHER] }))
             .run(&ctx, None)
             .await
@@ -463,11 +537,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_more_than_five_hundred_by_tags_are_a_conflict_and_none_is_rebooted() {
-        let look = mock!(Client::describe_instances).then_output(|| {
-            seen((0..501).map(|n| instance(&format!("i-{n:017x}"), InstanceStateName::Running)))
+    async fn failed_with_conflict_when_over_500_instances_carry_the_tags() {
+        let describe = mock!(Client::describe_instances).then_output(|| {
+            instances_output(
+                (0..501).map(|n| instance(&format!("i-{n:017x}"), InstanceStateName::Running)),
+            )
         });
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
         let error = step(json!({ "tags": { "role": "web" } }))
             .run(&ctx, None)
             .await
@@ -476,10 +552,10 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_are_those_that_the_local_cloud_enforces() {
         prove::<Restart>(
             &[],
-            async |scene| json!({ "instance_ids": [launched(scene).await] }),
+            async |scene| json!({ "instance_ids": [launch_instance(scene).await] }),
         );
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::bring::{Goal, bring};
 use crate::error::ec2_error;
-use crate::instances::{Changed, Selection};
-use crate::unlocked_volumes;
+use crate::instances::{ChangedInstances, Selection};
+use crate::transition::{StateGoal, drive_to_state};
+use crate::volume_grant_permissions;
 use aws_sdk_ec2::types::InstanceStateName;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -15,26 +15,48 @@ use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// Start EC2 instances and finish once all are running.
+/// Start EC2 instances and wait until all of them are running.
 ///
-/// Instances that run already are success, and those that are still stopping are waited for.
-/// Running instances cost money until they are stopped. `running` means that EC2 has started them;
-/// whether the operating system and its services are up, EC2's status checks tell later.
+/// Use this step to bring up instances before a maintenance job, or every morning by tag. You
+/// choose instances by ID or by tags; instances that are already running count as success.
 ///
-/// An instance that falls back to `stopped` fails the step with EC2's reason (no capacity of its
-/// type, say), also when somebody stopped it meanwhile; a terminated one is a `Conflict`. When the
-/// job is stopped, instances that are starting go on starting.
+/// The state `running` means that EC2 has started the instance. The operating system and its
+/// services can need a few minutes more.
 ///
-/// Proven on the local cloud, where instances start at once; waiting, falling back and the grant
-/// for encrypted volumes rest on a stand-in for EC2 and on unit tests.
+/// # Behavior
+///
+/// 1. The step finds the instances and starts those that are `stopped`.
+/// 2. It waits for instances that are still `stopping` and starts them when they have stopped.
+/// 3. It succeeds when all instances are `running`.
+///
+/// A retry checks the instances first and starts none of them twice. When the job is stopped,
+/// instances that are starting continue to start.
+///
+/// # Failures
+///
+/// - An instance that returns to `stopped` fails the step with EC2's reason, such as no capacity
+///   for its type. The step also fails if somebody stops the instance in the meantime.
+/// - A terminated instance fails the step with `Conflict`.
+///
+/// The other instances continue to start.
+///
+/// # Cost
+///
+/// This step itself has no charge; AWS charges for running instances until they are stopped.
+///
+/// # Proof
+///
+/// Proven on the local cloud, where instances start immediately. Unit tests with a fake EC2 show
+/// waiting, instances that return to `stopped`, and the grant for encrypted volumes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
-    /// Instances to start, 1 to 50 IDs.
+    /// IDs of the instances to start, 1 to 50. Give either this or `tags`.
     #[serde(default)]
     instance_ids: StringList,
-    /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them.
-    /// None found is success, more than 500 are a `Conflict` and stay as they are.
+    /// Tags that select the instances: keys with their exact values. An instance must carry all of
+    /// them. If no instance does, the step succeeds. If more than 500 do, it fails with `Conflict`
+    /// and starts none of them.
     #[serde(default)]
     tags: BTreeMap<String, String>,
 }
@@ -53,41 +75,70 @@ impl Step for Start {
     const RUNDECK: &'static [RundeckPlugin] = &[
         RundeckPlugin {
             provider_type: "aws-vm-start",
-            fields: &[],
+            fields: &[("instanceId", "instance_ids"), ("region", "region")],
         },
         RundeckPlugin {
             provider_type: "aws-vm-start-step",
-            fields: &[],
+            fields: &[("instanceId", "instance_ids"), ("region", "region")],
         },
     ];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Start one instance",
             parameters: r#"{ "instance_ids": ["i-0123456789abcdef0"] }"#,
-            output: "null",
+            output: r#"{
+                "instances": [
+                    {
+                        "instance_id": "i-0123456789abcdef0",
+                        "name": "web-1",
+                        "previous_state": "stopped",
+                        "state": "running"
+                    }
+                ],
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#Instances:instanceId=i-0123456789abcdef0"
+            }"#,
         },
         Example {
-            title: "TODO",
+            title: "Start every instance of the test environment",
             parameters: r#"{ "tags": { "environment": "test" } }"#,
-            output: "null",
+            output: r#"{
+                "instances": [
+                    {
+                        "instance_id": "i-0123456789abcdef0",
+                        "name": "test-web",
+                        "previous_state": "stopped",
+                        "state": "running"
+                    },
+                    {
+                        "instance_id": "i-0fedcba9876543210",
+                        "name": "test-db",
+                        "previous_state": "running",
+                        "state": "running"
+                    }
+                ],
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#Instances:instanceId=i-0123456789abcdef0,i-0fedcba9876543210"
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "One of the instance IDs does not exist in the account and Region.",
+            "An instance ID does not exist in the account and Region; correct the ID, or choose \
+             another Region.",
         ),
         (
             ErrorName::Conflict,
-            "An instance is terminated or its state forbids to start it, or more than 500 carry the tags.",
+            "An instance is terminated, its state does not allow a start, or more than 500 \
+             instances carry the tags; remove the instance, or add tags.",
         ),
         (
             ErrorName::StepFailed,
-            "An instance fell back to `stopped`; the message has EC2's reason.",
+            "An instance returned to `stopped`; the message has EC2's reason. Remove the cause and \
+             run the step again.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_mins(15);
-    type Output = Changed;
+    type Output = ChangedInstances;
 
     fn validate(&self) -> Result<(), StepError> {
         self.selection().validate()
@@ -95,34 +146,30 @@ impl Step for Start {
 
     fn permissions(&self) -> Permissions {
         self.selection()
-            .permissions(&["ec2:StartInstances"])
-            .and(unlocked_volumes())
+            .permissions(&[("ec2:StartInstances", "start the instances")])
+            .and(volume_grant_permissions())
     }
 
     async fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Changed>, StepError> {
-        let goal = Goal {
-            reached: InstanceStateName::Running,
+    ) -> Result<Progress<ChangedInstances>, StepError> {
+        let goal = StateGoal {
+            final_state: InstanceStateName::Running,
             act_on: vec![InstanceStateName::Stopped],
-            doing: "Starting",
+            action: "Starting",
             remark: |_| None,
         };
-        bring(
+        drive_to_state(
             ctx,
             self.selection(),
             resume,
             &goal,
             |ec2, ids| async move {
-                let answer = ec2
-                    .start_instances()
-                    .set_instance_ids(Some(ids))
-                    .send()
-                    .await
-                    .map_err(ec2_error)?;
-                Ok(answer.starting_instances.unwrap_or_default())
+                let request = ec2.start_instances().set_instance_ids(Some(ids));
+                let response = request.send().await.map_err(ec2_error)?;
+                Ok(response.starting_instances.unwrap_or_default())
             },
         )
         .await
@@ -131,7 +178,10 @@ impl Step for Start {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{change, instance, is_not_found, launched, refusal, seen, stopped};
+    use crate::testing::{
+        assert_not_found, error_response, instance, instances_output, launch_instance,
+        state_change, stopped_instance,
+    };
     use aws_sdk_ec2::Client;
     use aws_sdk_ec2::operation::describe_instances::DescribeInstancesError;
     use aws_sdk_ec2::operation::start_instances::{StartInstancesError, StartInstancesOutput};
@@ -151,63 +201,63 @@ mod tests {
         serde_json::from_value(params).unwrap()
     }
 
-    fn starting() -> StartInstancesOutput {
+    fn starting_output() -> StartInstancesOutput {
         StartInstancesOutput::builder()
-            .starting_instances(change(ID, InstanceStateName::Pending))
+            .starting_instances(state_change(ID, InstanceStateName::Pending))
             .build()
     }
 
-    /// What is seen at one look after the other.
-    fn looks(instances: impl IntoIterator<Item = Instance>) -> Rule {
+    /// The instance as EC2 returns it, poll by poll.
+    fn describes(instances: impl IntoIterator<Item = Instance>) -> Rule {
         let mut instances = instances.into_iter();
         let first = instances.next().unwrap();
         let rule = mock!(Client::describe_instances)
             .sequence()
-            .output(move || seen([first.clone()]));
+            .output(move || instances_output([first.clone()]));
         instances
             .fold(rule, |rule, instance| {
-                rule.output(move || seen([instance.clone()]))
+                rule.output(move || instances_output([instance.clone()]))
             })
             .build()
     }
 
     #[tokio::test]
-    async fn done_chosen_by_tags_what_is_stopped_is_started() {
-        let look = mock!(Client::describe_instances)
+    async fn done_starts_stopped_instances_selected_by_tags() {
+        let describe = mock!(Client::describe_instances)
             .match_requests(|request| {
                 let filters: Vec<_> = request
                     .filters()
                     .iter()
-                    .map(|f| (f.name().unwrap(), f.values()))
+                    .map(|filter| (filter.name().unwrap(), filter.values()))
                     .collect();
                 let live = ["pending", "running", "stopping", "stopped"].map(str::to_owned);
                 let tag = ["ops".to_owned()];
                 let expected = [("instance-state-name", &live[..]), ("tag:team", &tag[..])];
                 request.instance_ids().is_empty() && filters == expected
             })
-            .then_output(|| seen([instance(ID, InstanceStateName::Stopped)]));
+            .then_output(|| instances_output([instance(ID, InstanceStateName::Stopped)]));
         let start = mock!(Client::start_instances)
             .match_requests(|request| request.instance_ids() == [ID])
             .then_output(|| {
                 StartInstancesOutput::builder()
-                    .starting_instances(change(ID, InstanceStateName::Running))
+                    .starting_instances(state_change(ID, InstanceStateName::Running))
                     .build()
             });
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &start]
+            [&describe, &start]
         ));
         let output = done(
             step(json!({ "tags": { "team": "ops" } }))
                 .run(&ctx, None)
                 .await,
         );
-        let [one] = &output.instances[..] else {
-            panic!("one instance")
+        let [started] = &output.instances[..] else {
+            panic!("expected one instance: {output:?}")
         };
         assert_eq!(
-            (one.previous_state.as_str(), one.state.as_str()),
+            (started.previous_state.as_str(), started.state.as_str()),
             ("stopped", "running")
         );
         assert!(
@@ -224,19 +274,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_running_instances_are_left_alone() {
-        let look = mock!(Client::describe_instances)
+    async fn already_running_instances_are_not_started() {
+        let describe = mock!(Client::describe_instances)
             .match_requests(|request| request.instance_ids() == [ID])
-            .then_output(|| seen([instance(ID, InstanceStateName::Running)]));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+            .then_output(|| instances_output([instance(ID, InstanceStateName::Running)]));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
         let output = done(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(output.instances[0].previous_state, "running");
     }
 
     #[tokio::test]
-    async fn already_none_with_these_tags_is_success() {
-        let look = mock!(Client::describe_instances).then_output(|| seen([]));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+    async fn already_done_when_no_instance_carries_the_tags() {
+        let describe = mock!(Client::describe_instances).then_output(|| instances_output([]));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
         let output = done(
             step(json!({ "tags": { "team": "ops" } }))
                 .run(&ctx, None)
@@ -246,12 +296,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn not_found_is_an_unknown_id() {
-        is_not_found(&step(json!({ "instance_ids": ID }))).await;
+    async fn not_found_for_an_unknown_instance_id() {
+        assert_not_found(&step(json!({ "instance_ids": ID }))).await;
     }
 
     #[test]
-    fn invalid_parameters_are_refused_before_any_call() {
+    fn invalid_parameters_are_rejected_before_any_request() {
         let too_many: Vec<_> = (0..51).map(|n| format!("i-{n:017x}")).collect();
         for params in [
             json!({}),
@@ -268,21 +318,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_at_first_it_starts_the_instance_all_the_same() {
-        let look = mock!(Client::describe_instances)
+    async fn throttled_requests_are_retried() {
+        let describe = mock!(Client::describe_instances)
             .sequence()
-            .error(|| DescribeInstancesError::generic(refusal("RequestLimitExceeded", "slow down")))
-            .output(|| seen([instance(ID, InstanceStateName::Stopped)]))
+            .error(|| {
+                DescribeInstancesError::generic(error_response("RequestLimitExceeded", "slow down"))
+            })
+            .output(|| instances_output([instance(ID, InstanceStateName::Stopped)]))
             .build();
         let start = mock!(Client::start_instances)
             .sequence()
-            .error(|| StartInstancesError::generic(refusal("RequestLimitExceeded", "slow down")))
-            .output(starting)
+            .error(|| {
+                StartInstancesError::generic(error_response("RequestLimitExceeded", "slow down"))
+            })
+            .output(starting_output)
             .build();
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &start]
+            [&describe, &start]
         ));
         let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(
@@ -292,24 +346,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_until_all_run_and_nothing_is_started_twice() {
-        let look = mock!(Client::describe_instances)
+    async fn pending_until_all_run_without_a_second_request() {
+        let describe = mock!(Client::describe_instances)
             .match_requests(|request| request.instance_ids() == [ID, OTHER])
             .sequence()
             .output(|| {
-                seen([
+                instances_output([
                     instance(ID, InstanceStateName::Stopped),
                     instance(OTHER, InstanceStateName::Running),
                 ])
             })
             .output(|| {
-                seen([
+                instances_output([
                     instance(ID, InstanceStateName::Pending),
                     instance(OTHER, InstanceStateName::Running),
                 ])
             })
             .output(|| {
-                seen([
+                instances_output([
                     instance(ID, InstanceStateName::Running),
                     instance(OTHER, InstanceStateName::Running),
                 ])
@@ -317,17 +371,17 @@ mod tests {
             .build();
         let start = mock!(Client::start_instances)
             .match_requests(|request| request.instance_ids() == [ID])
-            .then_output(starting);
+            .then_output(starting_output);
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &start]
+            [&describe, &start]
         ));
         let step = step(json!({ "instance_ids": [ID, OTHER] }));
 
-        let (resume, after, progress) = pending(step.run(&ctx, None).await);
+        let (resume, retry_after, progress) = pending(step.run(&ctx, None).await);
         assert_eq!(
-            (after, progress.as_str()),
+            (retry_after, progress.as_str()),
             (Duration::from_secs(5), "1 of 2 instances running")
         );
         let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
@@ -336,7 +390,7 @@ mod tests {
         let states = output
             .instances
             .iter()
-            .map(|i| (i.previous_state.as_str(), i.state.as_str()));
+            .map(|instance| (instance.previous_state.as_str(), instance.state.as_str()));
         assert_eq!(
             states.collect::<Vec<_>>(),
             [("stopped", "running"), ("running", "running")]
@@ -345,36 +399,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_again_after_a_lost_answer_and_nothing_is_started_twice() {
-        let look = mock!(Client::describe_instances)
-            .then_output(|| seen([instance(ID, InstanceStateName::Pending)]));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
+    async fn pending_after_a_lost_response_without_a_second_request() {
+        let describe = mock!(Client::describe_instances)
+            .then_output(|| instances_output([instance(ID, InstanceStateName::Pending)]));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
         let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(progress, "0 of 1 instances running");
     }
 
     #[tokio::test]
-    async fn pending_with_five_hundred_by_tags_what_is_kept_is_far_below_what_a_state_machine_passes_on()
-     {
-        let all = |state: InstanceStateName| {
+    async fn pending_state_of_500_instances_stays_below_128_kib() {
+        let describe_all = |state: InstanceStateName| {
             mock!(Client::describe_instances).then_output(move || {
-                seen((0..500).map(|n| {
-                    let mut one = instance(&format!("i-{n:017x}"), state.clone());
-                    one.tags = Some(vec![
+                instances_output((0..500).map(|n| {
+                    let mut named = instance(&format!("i-{n:017x}"), state.clone());
+                    named.tags = Some(vec![
                         Tag::builder().key("Name").value("x".repeat(64)).build(),
                     ]);
-                    one
+                    named
                 }))
             })
         };
-        let start = mock!(Client::start_instances).then_output(starting);
+        let start = mock!(Client::start_instances).then_output(starting_output);
         let step = step(json!({ "tags": { "team": "ops" } }));
-        let rules = [&all(InstanceStateName::Stopped), &start];
+        let rules = [&describe_all(InstanceStateName::Stopped), &start];
         let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules));
         let (resume, ..) = pending(step.run(&ctx, None).await);
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
-            [&all(InstanceStateName::Pending)]
+            [&describe_all(InstanceStateName::Pending)]
         ));
         let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
         let length = serde_json::to_string(&resume).unwrap().len();
@@ -382,21 +435,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_with_the_reason_of_an_earlier_failure_that_ec2_still_shows_and_it_is_started_all_the_same()
-     {
+    async fn pending_despite_the_reason_of_an_earlier_stop() {
         for code in [
             "Server.InsufficientInstanceCapacity",
             "Client.UserInitiatedShutdown",
         ] {
-            let before = || stopped(ID, code, "of an earlier time");
-            let after = [InstanceStateName::Pending, InstanceStateName::Running]
+            let stopped = || stopped_instance(ID, code, "from an earlier stop");
+            let started = [InstanceStateName::Pending, InstanceStateName::Running]
                 .map(|state| instance(ID, state));
-            let look = looks([before(), before()].into_iter().chain(after));
-            let start = mock!(Client::start_instances).then_output(starting);
+            let describe = describes([stopped(), stopped()].into_iter().chain(started));
+            let start = mock!(Client::start_instances).then_output(starting_output);
             let ctx = testing::context(mock_client!(
                 aws_sdk_ec2,
                 RuleMode::MatchAny,
-                [&look, &start]
+                [&describe, &start]
             ));
             let step = step(json!({ "instance_ids": ID }));
             let mut state = None;
@@ -412,8 +464,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_an_instance_that_falls_back_gives_ec2s_reason() {
-        for (code, message, tells) in [
+    async fn failed_start_gives_the_reason_of_ec2() {
+        for (code, message, expected) in [
             (
                 "Server.InsufficientInstanceCapacity",
                 "no capacity",
@@ -425,30 +477,31 @@ mod tests {
                 "allow kms:CreateGrant",
             ),
         ] {
-            let fallen_back = stopped(ID, code, message);
-            // EC2 can go through `pending` between two looks; then a second look makes sure.
-            let look = looks([
+            let failed = stopped_instance(ID, code, message);
+            // If the instance is `pending` only between two polls, no poll shows that state. A
+            // second poll then confirms the failure.
+            let describe = describes([
                 instance(ID, InstanceStateName::Stopped),
-                fallen_back.clone(),
-                fallen_back,
+                failed.clone(),
+                failed,
             ]);
-            let start = mock!(Client::start_instances).then_output(starting);
+            let start = mock!(Client::start_instances).then_output(starting_output);
             let ctx = testing::context(mock_client!(
                 aws_sdk_ec2,
                 RuleMode::MatchAny,
-                [&look, &start]
+                [&describe, &start]
             ));
             let step = step(json!({ "instance_ids": ID }));
             let (resume, ..) = pending(step.run(&ctx, None).await);
             let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
             let error = step.run(&ctx, Some(resume)).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
-            assert!(error.message.contains(tells), "{error}");
+            assert!(error.message.contains(expected), "{error}");
         }
     }
 
     #[tokio::test]
-    async fn failed_an_instance_that_stops_after_it_has_moved_whatever_the_reason() {
+    async fn failed_when_an_instance_stops_again_for_any_reason() {
         for code in [
             "Server.InternalError",
             "Client.UserInitiatedShutdown",
@@ -456,17 +509,17 @@ mod tests {
             "Client.InstanceInitiatedShutdown",
             "",
         ] {
-            let before = instance(ID, InstanceStateName::Stopped);
-            let look = looks([
-                before,
+            let before_start = instance(ID, InstanceStateName::Stopped);
+            let describe = describes([
+                before_start,
                 instance(ID, InstanceStateName::Pending),
-                stopped(ID, code, "so it is"),
+                stopped_instance(ID, code, "the reason"),
             ]);
-            let start = mock!(Client::start_instances).then_output(starting);
+            let start = mock!(Client::start_instances).then_output(starting_output);
             let ctx = testing::context(mock_client!(
                 aws_sdk_ec2,
                 RuleMode::MatchAny,
-                [&look, &start]
+                [&describe, &start]
             ));
             let step = step(json!({ "instance_ids": ID }));
             let (resume, ..) = pending(step.run(&ctx, None).await);
@@ -476,18 +529,20 @@ mod tests {
             assert!(
                 error
                     .message
-                    .contains(&format!("{ID} is stopped again: so it is")),
+                    .contains(&format!("{ID} is stopped again: the reason")),
                 "{error}"
             );
         }
     }
 
     #[tokio::test]
-    async fn failed_more_than_five_hundred_by_tags_are_a_conflict_and_none_is_started() {
-        let look = mock!(Client::describe_instances).then_output(|| {
-            seen((0..501).map(|n| instance(&format!("i-{n:017x}"), InstanceStateName::Stopped)))
+    async fn failed_with_conflict_when_over_500_instances_carry_the_tags() {
+        let describe = mock!(Client::describe_instances).then_output(|| {
+            instances_output(
+                (0..501).map(|n| instance(&format!("i-{n:017x}"), InstanceStateName::Stopped)),
+            )
         });
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
         let error = step(json!({ "tags": { "team": "ops" } }))
             .run(&ctx, None)
             .await
@@ -496,16 +551,16 @@ mod tests {
         assert!(
             error
                 .message
-                .contains("more than 500 instances carry these tags: nothing was done"),
+                .contains("more than 500 instances carry these tags; nothing was changed"),
             "{error}"
         );
     }
 
     #[tokio::test]
-    async fn failed_a_terminated_instance_is_a_conflict() {
-        let look = mock!(Client::describe_instances)
-            .then_output(|| seen([instance(ID, InstanceStateName::Terminated)]));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+    async fn failed_with_conflict_for_a_terminated_instance() {
+        let describe = mock!(Client::describe_instances)
+            .then_output(|| instances_output([instance(ID, InstanceStateName::Terminated)]));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
         assert_eq!(
             step(json!({ "instance_ids": ID }))
                 .run(&ctx, None)
@@ -517,34 +572,38 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let idle = [("kms:CreateGrant", "The local cloud encrypts no volumes.")];
-        prove::<Start>(&idle, async |scene| {
+    fn permissions_are_those_that_the_local_cloud_enforces() {
+        let unused = [(
+            "kms:CreateGrant",
+            "The local cloud does not encrypt volumes.",
+        )];
+        prove::<Start>(&unused, async |scene| {
             let ec2 = scene.client(Client::new);
-            let id = launched(scene).await;
+            let id = launch_instance(scene).await;
             ec2.stop_instances().instance_ids(&id).send().await.unwrap();
             json!({ "instance_ids": [id] })
         });
     }
 
     #[test]
-    fn permissions_of_the_session_are_to_start_instances_only_and_by_id_only_those() {
-        let place = ArnScope {
+    fn permissions_of_the_session_are_limited_to_the_selection() {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
         };
         let by_id = step(json!({ "instance_ids": ID }))
             .permissions()
-            .session_policy(&place)
+            .session_policy(&scope)
             .unwrap();
         assert!(by_id.contains(&format!("arn:aws:ec2:eu-west-1:222222222222:instance/{ID}")));
         let by_tag = step(json!({ "tags": { "team": "ops" } }))
             .permissions()
-            .session_policy(&place)
+            .session_policy(&scope)
             .unwrap();
-        assert!(by_tag.contains(
-            r#""Action":["ec2:StartInstances"],"Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/*"]"#
-        ));
+        let every_instance = "arn:aws:ec2:eu-west-1:222222222222:instance/*";
+        assert!(by_tag.contains(&format!(
+            r#""Action":["ec2:StartInstances"],"Resource":["{every_instance}"]"#
+        )));
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::bring::{Goal, bring, code, reason};
 use crate::error::ec2_error;
-use crate::instances::{Changed, Selection};
+use crate::instances::{ChangedInstances, Selection};
+use crate::transition::{StateGoal, drive_to_state, state_reason, state_reason_code};
 use aws_sdk_ec2::types::{Instance, InstanceStateName};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -14,36 +14,67 @@ use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// Stop EC2 instances and finish once all are stopped.
+/// Stop EC2 instances and wait until all of them are stopped.
 ///
-/// Instances that are stopped already are success, and those that are still starting are waited
-/// for. A stopped instance keeps its EBS volumes, which go on costing money, and loses what is on
-/// instance store volumes and in memory, unless it hibernates; its public IPv4 address changes at
-/// the next start unless it is an Elastic IP address.
+/// Use this step to save cost at night, or before maintenance that needs stopped instances. You
+/// choose instances by ID or by tags; instances that are already stopped count as success.
 ///
-/// When the job is stopped, instances that are stopping go on stopping.
+/// A stopped instance keeps its EBS volumes. It loses:
 ///
-/// Proven on the local cloud, where instances stop at once and nothing hibernates; waiting, `force`
-/// and `hibernate` rest on unit tests of what is sent.
+/// - the data on instance store volumes
+/// - the data in memory, unless it hibernates
+/// - its public IPv4 address, unless that is an Elastic IP address
+///
+/// # Prerequisites
+///
+/// For `hibernate`, the instances must have been launched with hibernation enabled.
+///
+/// # Behavior
+///
+/// 1. The step finds the instances and stops those that are `running`. With `force`, it also stops
+///    those that are `stopping`.
+/// 2. It waits for instances that are still starting and stops them when they are running.
+/// 3. It succeeds when all instances are `stopped`.
+///
+/// If an instance cannot hibernate at that moment, EC2 shuts it down instead, and the data in its
+/// memory is lost. This counts as success. The log names the instances for which EC2 reports
+/// another reason than hibernation.
+///
+/// A retry checks the instances first and stops none of them twice. When the job is stopped,
+/// instances that are stopping continue to stop.
+///
+/// # Failures
+///
+/// Stop protection, or `hibernate` for an instance that does not support it, fails the step with
+/// `Conflict`. Instances that are stopping continue to stop.
+///
+/// # Cost
+///
+/// This step itself has no charge; AWS still charges for the EBS volumes of stopped instances.
+///
+/// # Proof
+///
+/// Proven on the local cloud, where instances stop immediately and cannot hibernate. Unit tests of
+/// the requests show waiting, `force` and `hibernate`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stop {
-    /// Instances to stop, 1 to 50 IDs.
+    /// IDs of the instances to stop, 1 to 50. Give either this or `tags`.
     #[serde(default)]
     instance_ids: StringList,
-    /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them.
-    /// None found is success, more than 500 are a `Conflict` and stay as they are.
+    /// Tags that select the instances: keys with their exact values. An instance must carry all of
+    /// them. If no instance does, the step succeeds. If more than 500 do, it fails with `Conflict`
+    /// and stops none of them.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// For instances that do not stop otherwise, those stuck in `stopping` included: EC2 lets the
-    /// operating system shut down first, and when it does not, stops the instance by force. Data
-    /// that was not written by then is lost: have the file systems checked afterwards.
+    /// Whether to stop instances by force, including those that are stuck in `stopping`. EC2 first
+    /// lets the operating system shut down. If that does not succeed, data that was not written to
+    /// disk is lost; check the file systems afterwards.
     #[serde(default)]
     force: bool,
-    /// Save memory to the root volume and go on from there at the next start. Only instances
-    /// launched with hibernation enabled can; `Conflict` for others. One that fails to hibernate
-    /// EC2 just shuts down, and what was in its memory is lost: that is success too, and the log
-    /// names those for which EC2 gives another reason than hibernation.
+    /// Whether to save the memory to the root volume, so that the instance continues from there at
+    /// its next start. Fails with `Conflict` for instances without hibernation. Cannot be combined
+    /// with `force`.
     #[serde(default)]
     hibernate: bool,
 }
@@ -57,17 +88,17 @@ impl Stop {
     }
 }
 
-/// What to say of an instance that EC2 has shut down although it was to hibernate.
+/// The log line about an instance that EC2 shut down instead of hibernating it.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/hibernating-instances.html>
-fn not_hibernated(instance: &Instance) -> Option<String> {
-    let id = instance.instance_id().unwrap_or_default();
-    let says = || {
-        format!(
-            "{id} was shut down and did not hibernate, its memory is lost: {}",
-            reason(instance)
-        )
-    };
-    (code(instance) != "Client.UserInitiatedHibernate").then(says)
+fn missed_hibernation(instance: &Instance) -> Option<String> {
+    if state_reason_code(instance) == "Client.UserInitiatedHibernate" {
+        return None;
+    }
+    Some(format!(
+        "Instance {} was shut down instead of hibernated, and its memory is lost: {}",
+        instance.instance_id().unwrap_or_default(),
+        state_reason(instance)
+    ))
 }
 
 impl Step for Stop {
@@ -75,69 +106,108 @@ impl Step for Stop {
     const RUNDECK: &'static [RundeckPlugin] = &[
         RundeckPlugin {
             provider_type: "aws-vm-stop",
-            fields: &[],
+            fields: &[("instanceId", "instance_ids"), ("region", "region")],
         },
         RundeckPlugin {
             provider_type: "aws-vm-stop-step",
-            fields: &[],
+            fields: &[("instanceId", "instance_ids"), ("region", "region")],
         },
     ];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Stop every instance of the test environment",
             parameters: r#"{ "tags": { "environment": "test" } }"#,
-            output: "null",
+            output: r#"{
+                "instances": [
+                    {
+                        "instance_id": "i-0123456789abcdef0",
+                        "name": "test-web",
+                        "previous_state": "running",
+                        "state": "stopped"
+                    },
+                    {
+                        "instance_id": "i-0fedcba9876543210",
+                        "name": "test-db",
+                        "previous_state": "stopped",
+                        "state": "stopped"
+                    }
+                ],
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#Instances:instanceId=i-0123456789abcdef0,i-0fedcba9876543210"
+            }"#,
         },
         Example {
-            title: "TODO",
+            title: "Stop an instance that does not shut down",
             parameters: r#"{ "instance_ids": ["i-0123456789abcdef0"], "force": true }"#,
-            output: "null",
+            output: r#"{
+                "instances": [
+                    {
+                        "instance_id": "i-0123456789abcdef0",
+                        "name": "web-1",
+                        "previous_state": "stopping",
+                        "state": "stopped"
+                    }
+                ],
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#Instances:instanceId=i-0123456789abcdef0"
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "One of the instance IDs does not exist in the account and Region.",
+            "An instance ID does not exist in the account and Region; correct the ID, or choose \
+             another Region.",
         ),
         (
             ErrorName::Conflict,
-            "An instance is terminated, has stop protection, or cannot hibernate; or more than 500 carry the tags.",
+            "An instance is terminated, has stop protection or cannot hibernate, or more than 500 \
+             instances carry the tags. Remove the cause, which the message names, and run the step \
+             again.",
+        ),
+        (
+            ErrorName::StepFailed,
+            "An instance was terminated while the step waited for it to stop.",
         ),
     ];
-    type Output = Changed;
+    type Output = ChangedInstances;
     // Windows instances can take this long to shut down.
     const TIMEOUT: Duration = Duration::from_mins(30);
 
     fn validate(&self) -> Result<(), StepError> {
         self.selection().validate()?;
         require(!(self.force && self.hibernate), || {
-            "give force or hibernate, not both".into()
+            "parameters \"force\" and \"hibernate\": expected at most one of them, got both; \
+             remove one"
+                .into()
         })
     }
 
     fn permissions(&self) -> Permissions {
-        self.selection().permissions(&["ec2:StopInstances"])
+        self.selection()
+            .permissions(&[("ec2:StopInstances", "stop or hibernate the instances")])
     }
 
     async fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Changed>, StepError> {
+    ) -> Result<Progress<ChangedInstances>, StepError> {
         let (force, hibernate) = (self.force, self.hibernate);
         let mut act_on = vec![InstanceStateName::Running];
         if force {
             act_on.push(InstanceStateName::Stopping);
         }
-        let remark: fn(&Instance) -> Option<String> =
-            if hibernate { not_hibernated } else { |_| None };
-        let goal = Goal {
-            reached: InstanceStateName::Stopped,
+        let remark: fn(&Instance) -> Option<String> = if hibernate {
+            missed_hibernation
+        } else {
+            |_| None
+        };
+        let goal = StateGoal {
+            final_state: InstanceStateName::Stopped,
             act_on,
-            doing: "Stopping",
+            action: "Stopping",
             remark,
         };
-        bring(
+        drive_to_state(
             ctx,
             self.selection(),
             resume,
@@ -148,12 +218,8 @@ impl Step for Stop {
                     .set_instance_ids(Some(ids))
                     .force(force)
                     .hibernate(hibernate);
-                Ok(request
-                    .send()
-                    .await
-                    .map_err(ec2_error)?
-                    .stopping_instances
-                    .unwrap_or_default())
+                let response = request.send().await.map_err(ec2_error)?;
+                Ok(response.stopping_instances.unwrap_or_default())
             },
         )
         .await
@@ -162,7 +228,10 @@ impl Step for Stop {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{change, instance, is_not_found, launched, refusal, seen, stopped};
+    use crate::testing::{
+        assert_not_found, error_response, instance, instances_output, launch_instance,
+        state_change, stopped_instance,
+    };
     use aws_sdk_ec2::Client;
     use aws_sdk_ec2::operation::describe_instances::{
         DescribeInstancesError, DescribeInstancesOutput,
@@ -181,110 +250,112 @@ mod tests {
         serde_json::from_value(params).unwrap()
     }
 
-    fn one(state: InstanceStateName) -> DescribeInstancesOutput {
-        seen([instance(ID, state)])
+    fn one_instance(state: InstanceStateName) -> DescribeInstancesOutput {
+        instances_output([instance(ID, state)])
     }
 
-    fn stopping() -> StopInstancesOutput {
+    fn stopping_output() -> StopInstancesOutput {
         StopInstancesOutput::builder()
-            .stopping_instances(change(ID, InstanceStateName::Stopping))
+            .stopping_instances(state_change(ID, InstanceStateName::Stopping))
             .build()
     }
 
     #[tokio::test]
-    async fn done_instances_stop_as_asked() {
-        for (more, force, hibernate) in [
+    async fn done_sends_force_and_hibernate() {
+        for (params, force, hibernate) in [
             (json!({}), Some(false), Some(false)),
             (json!({ "force": true }), Some(true), Some(false)),
             (json!({ "hibernate": true }), Some(false), Some(true)),
         ] {
-            let look =
-                mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Running));
-            let stop = mock!(Client::stop_instances)
+            let describe = mock!(Client::describe_instances)
+                .then_output(|| one_instance(InstanceStateName::Running));
+            let stop_request = mock!(Client::stop_instances)
                 .match_requests(move |request| {
                     request.instance_ids() == [ID]
                         && (request.force(), request.hibernate()) == (force, hibernate)
                 })
                 .then_output(|| {
                     StopInstancesOutput::builder()
-                        .stopping_instances(change(ID, InstanceStateName::Stopped))
+                        .stopping_instances(state_change(ID, InstanceStateName::Stopped))
                         .build()
                 });
             let ctx = testing::context(mock_client!(
                 aws_sdk_ec2,
                 RuleMode::MatchAny,
-                [&look, &stop]
+                [&describe, &stop_request]
             ));
-            let mut params = more;
+            let mut params = params;
             params["instance_ids"] = json!(ID);
             let output = done(step(params).run(&ctx, None).await);
             assert_eq!(
-                (output.instances[0].state.as_str(), stop.num_calls()),
+                (output.instances[0].state.as_str(), stop_request.num_calls()),
                 ("stopped", 1)
             );
         }
     }
 
     #[tokio::test]
-    async fn done_by_force_what_is_stuck_in_stopping_is_stopped_too() {
-        let look = mock!(Client::describe_instances)
+    async fn done_stops_instances_stuck_in_stopping_by_force() {
+        let describe = mock!(Client::describe_instances)
             .sequence()
-            .output(|| one(InstanceStateName::Stopping))
-            .output(|| one(InstanceStateName::Stopping))
-            .output(|| one(InstanceStateName::Stopped))
+            .output(|| one_instance(InstanceStateName::Stopping))
+            .output(|| one_instance(InstanceStateName::Stopping))
+            .output(|| one_instance(InstanceStateName::Stopped))
             .build();
-        let stop = mock!(Client::stop_instances)
+        let stop_request = mock!(Client::stop_instances)
             .match_requests(|request| {
                 request.instance_ids() == [ID] && request.force() == Some(true)
             })
-            .then_output(stopping);
+            .then_output(stopping_output);
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &stop]
+            [&describe, &stop_request]
         ));
-        let wanted = step(json!({ "instance_ids": ID, "force": true }));
-        let (resume, ..) = pending(wanted.run(&ctx, None).await);
-        let (resume, ..) = pending(wanted.run(&ctx, Some(resume)).await);
+        let step = step(json!({ "instance_ids": ID, "force": true }));
+        let (resume, ..) = pending(step.run(&ctx, None).await);
+        let (resume, ..) = pending(step.run(&ctx, Some(resume)).await);
         assert_eq!(
-            done(wanted.run(&ctx, Some(resume)).await).instances[0].state,
+            done(step.run(&ctx, Some(resume)).await).instances[0].state,
             "stopped"
         );
-        assert_eq!(stop.num_calls(), 1);
+        assert_eq!(stop_request.num_calls(), 1);
     }
 
     #[tokio::test]
-    async fn done_the_log_names_what_was_shut_down_instead_of_hibernating() {
-        for (code, hibernate, says) in [
+    async fn done_log_names_instances_that_did_not_hibernate() {
+        for (code, hibernate, is_logged) in [
             ("Client.UserInitiatedHibernate", true, false),
             ("Client.UserInitiatedShutdown", true, true),
             ("Client.UserInitiatedShutdown", false, false),
         ] {
-            let look = mock!(Client::describe_instances)
+            let describe = mock!(Client::describe_instances)
                 .sequence()
-                .output(|| one(InstanceStateName::Running))
-                .output(move || seen([stopped(ID, code, "as it went")]))
+                .output(|| one_instance(InstanceStateName::Running))
+                .output(move || instances_output([stopped_instance(ID, code, "the reason")]))
                 .build();
-            let stop = mock!(Client::stop_instances).then_output(stopping);
+            let stop_request = mock!(Client::stop_instances).then_output(stopping_output);
             let ctx = testing::context(mock_client!(
                 aws_sdk_ec2,
                 RuleMode::MatchAny,
-                [&look, &stop]
+                [&describe, &stop_request]
             ));
-            let wanted = step(json!({ "instance_ids": ID, "hibernate": hibernate }));
-            let (resume, ..) = pending(wanted.run(&ctx, None).await);
-            let _ = done(wanted.run(&ctx, Some(resume)).await);
-            let line =
-                format!("{ID} was shut down and did not hibernate, its memory is lost: as it went");
-            assert_eq!(testing::log(&ctx).contains(&line), says, "{code}");
+            let step = step(json!({ "instance_ids": ID, "hibernate": hibernate }));
+            let (resume, ..) = pending(step.run(&ctx, None).await);
+            let _ = done(step.run(&ctx, Some(resume)).await);
+            let line = format!(
+                "Instance {ID} was shut down instead of hibernated, and its memory is lost: \
+                 the reason"
+            );
+            assert_eq!(testing::log(&ctx).contains(&line), is_logged, "{code}");
         }
     }
 
     #[tokio::test]
-    async fn already_stopped_instances_are_left_alone() {
-        let look =
-            mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Stopped));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
+    async fn already_stopped_instances_are_not_stopped_again() {
+        let describe = mock!(Client::describe_instances)
+            .then_output(|| one_instance(InstanceStateName::Stopped));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
         for step in [
             step(json!({ "instance_ids": ID })),
             step(json!({ "instance_ids": ID, "hibernate": true })),
@@ -296,12 +367,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn not_found_is_an_unknown_id() {
-        is_not_found(&step(json!({ "instance_ids": ID }))).await;
+    async fn not_found_for_an_unknown_instance_id() {
+        assert_not_found(&step(json!({ "instance_ids": ID }))).await;
     }
 
     #[test]
-    fn invalid_parameters_are_refused_before_any_call() {
+    fn invalid_parameters_are_rejected_before_any_request() {
         for params in [
             json!({}),
             json!({ "instance_ids": "vol-0123456789abcdef0" }),
@@ -315,69 +386,73 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_at_first_it_stops_the_instance_all_the_same() {
-        let look = mock!(Client::describe_instances)
+    async fn throttled_requests_are_retried() {
+        let describe = mock!(Client::describe_instances)
             .sequence()
-            .error(|| DescribeInstancesError::generic(refusal("RequestLimitExceeded", "slow down")))
-            .output(|| one(InstanceStateName::Running))
+            .error(|| {
+                DescribeInstancesError::generic(error_response("RequestLimitExceeded", "slow down"))
+            })
+            .output(|| one_instance(InstanceStateName::Running))
             .build();
-        let stop = mock!(Client::stop_instances)
+        let stop_request = mock!(Client::stop_instances)
             .sequence()
-            .error(|| StopInstancesError::generic(refusal("RequestLimitExceeded", "slow down")))
-            .output(stopping)
+            .error(|| {
+                StopInstancesError::generic(error_response("RequestLimitExceeded", "slow down"))
+            })
+            .output(stopping_output)
             .build();
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &stop]
+            [&describe, &stop_request]
         ));
         let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(
-            (progress.as_str(), stop.num_calls()),
+            (progress.as_str(), stop_request.num_calls()),
             ("0 of 1 instances stopped", 2)
         );
     }
 
     #[tokio::test]
-    async fn pending_while_it_starts_and_stops_and_it_is_stopped_once() {
-        let look = mock!(Client::describe_instances)
+    async fn pending_while_it_starts_and_stops_with_one_request() {
+        let describe = mock!(Client::describe_instances)
             .sequence()
-            .output(|| one(InstanceStateName::Pending))
-            .output(|| one(InstanceStateName::Running))
-            .output(|| one(InstanceStateName::Stopping))
-            .output(|| one(InstanceStateName::Stopped))
+            .output(|| one_instance(InstanceStateName::Pending))
+            .output(|| one_instance(InstanceStateName::Running))
+            .output(|| one_instance(InstanceStateName::Stopping))
+            .output(|| one_instance(InstanceStateName::Stopped))
             .build();
-        let stop = mock!(Client::stop_instances).then_output(stopping);
+        let stop_request = mock!(Client::stop_instances).then_output(stopping_output);
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &stop]
+            [&describe, &stop_request]
         ));
-        let wanted = step(json!({ "instance_ids": ID }));
+        let step = step(json!({ "instance_ids": ID }));
         let mut state = None;
         for _ in 0..3 {
-            state = Some(pending(wanted.run(&ctx, state).await).0);
+            state = Some(pending(step.run(&ctx, state).await).0);
         }
-        let output = done(wanted.run(&ctx, state).await);
+        let output = done(step.run(&ctx, state).await);
         assert_eq!(output.instances[0].state, "stopped");
-        assert_eq!(stop.num_calls(), 1);
+        assert_eq!(stop_request.num_calls(), 1);
     }
 
     #[tokio::test]
-    async fn pending_again_after_a_lost_answer_and_nothing_is_stopped_twice() {
-        let look =
-            mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Stopping));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&look]));
+    async fn pending_after_a_lost_response_without_a_second_request() {
+        let describe = mock!(Client::describe_instances)
+            .then_output(|| one_instance(InstanceStateName::Stopping));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, [&describe]));
         let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(progress, "0 of 1 instances stopped");
     }
 
     #[tokio::test]
-    async fn failed_an_instance_that_cannot_hibernate_is_a_conflict() {
-        let look =
-            mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Running));
-        let stop = mock!(Client::stop_instances).then_error(|| {
-            StopInstancesError::generic(refusal(
+    async fn failed_with_conflict_when_an_instance_cannot_hibernate() {
+        let describe = mock!(Client::describe_instances)
+            .then_output(|| one_instance(InstanceStateName::Running));
+        let stop_request = mock!(Client::stop_instances).then_error(|| {
+            StopInstancesError::generic(error_response(
                 "UnsupportedHibernationConfiguration",
                 "not enabled for hibernation",
             ))
@@ -385,7 +460,7 @@ mod tests {
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &stop]
+            [&describe, &stop_request]
         ));
         let error = step(json!({ "instance_ids": ID, "hibernate": true }))
             .run(&ctx, None)
@@ -396,18 +471,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_an_instance_with_stop_protection_is_a_conflict() {
-        let look =
-            mock!(Client::describe_instances).then_output(|| one(InstanceStateName::Running));
-        let stop = mock!(Client::stop_instances).then_error(|| {
-            let said =
+    async fn failed_with_conflict_for_stop_protection() {
+        let describe = mock!(Client::describe_instances)
+            .then_output(|| one_instance(InstanceStateName::Running));
+        let stop_request = mock!(Client::stop_instances).then_error(|| {
+            let message =
                 "The instance may not be stopped. Modify its 'disableApiStop' instance attribute";
-            StopInstancesError::generic(refusal("OperationNotPermitted", said))
+            StopInstancesError::generic(error_response("OperationNotPermitted", message))
         });
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &stop]
+            [&describe, &stop_request]
         ));
         let error = step(json!({ "instance_ids": ID }))
             .run(&ctx, None)
@@ -418,30 +493,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_an_instance_that_somebody_terminates_meanwhile_is_named() {
-        let look = mock!(Client::describe_instances)
+    async fn failed_when_an_instance_is_terminated_meanwhile() {
+        let describe = mock!(Client::describe_instances)
             .sequence()
-            .output(|| one(InstanceStateName::Running))
-            .output(|| one(InstanceStateName::Terminated))
+            .output(|| one_instance(InstanceStateName::Running))
+            .output(|| one_instance(InstanceStateName::Terminated))
             .build();
-        let stop = mock!(Client::stop_instances).then_output(stopping);
+        let stop_request = mock!(Client::stop_instances).then_output(stopping_output);
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &stop]
+            [&describe, &stop_request]
         ));
-        let wanted = step(json!({ "instance_ids": ID }));
-        let (resume, ..) = pending(wanted.run(&ctx, None).await);
-        let error = wanted.run(&ctx, Some(resume)).await.unwrap_err();
+        let step = step(json!({ "instance_ids": ID }));
+        let (resume, ..) = pending(step.run(&ctx, None).await);
+        let error = step.run(&ctx, Some(resume)).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(error.message.contains(ID), "{error}");
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_are_those_that_the_local_cloud_enforces() {
         prove::<Stop>(
             &[],
-            async |scene| json!({ "instance_ids": [launched(scene).await] }),
+            async |scene| json!({ "instance_ids": [launch_instance(scene).await] }),
         );
     }
 }

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::bring::{Goal, bring};
 use crate::error::ec2_error;
-use crate::instances::{Changed, LIVE, MAX_INSTANCES, Selection, state};
+use crate::instances::{
+    ChangedInstances, LIVE_STATES, MAX_INSTANCE_IDS, Selection, instance_state,
+};
+use crate::transition::{StateGoal, drive_to_state};
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{Instance, InstanceAttributeName, InstanceStateChange, InstanceStateName};
+use aws_sdk_ec2::types::{InstanceAttributeName, InstanceStateChange, InstanceStateName};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::input::{StringList, require};
@@ -14,41 +16,60 @@ use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// Terminate EC2 instances and finish once all are terminated.
+/// Terminate EC2 instances and wait until all of them are terminated.
 ///
-/// This cannot be undone. Volumes marked for deletion on termination (the root volume, unless
-/// somebody decided otherwise) are deleted with their data; other volumes stay, and go on costing
-/// money. An Auto Scaling group replaces what was terminated in it.
+/// Use this step to remove instances that are no longer needed, such as those of a load test. **You
+/// cannot undo it.** EC2 deletes the volumes that are marked for deletion on termination, with
+/// their data. The root volume is marked by default; other volumes are kept.
 ///
-/// Everything is checked before the first instance is terminated: that there are as many as
-/// `expected_count` says, and that none has termination protection or stop protection, which keeps
-/// instances from termination too. One that has is a `Conflict`, and then all of them stay.
+/// You choose instances by ID or by tags. With tags, `expected_count` is required: if a wrong tag
+/// selects another number of instances, the step terminates nothing. If the instances belong to an
+/// Auto Scaling group, the group replaces them.
 ///
-/// Instances that are terminated already are success. EC2 forgets them after about an hour; an ID
-/// is `NotFound` from then on. When the job is stopped, instances that are shutting down go on
-/// doing so.
+/// # Behavior
 ///
-/// By tags, nothing is terminated while others with these tags are shutting down: they can be those
-/// of a call whose answer was lost. This guard does not see replacements once the first instances
-/// are `terminated`: a retry then terminates as many others that carry the tags. Give IDs where
-/// something launches replacements.
+/// 1. The step counts the instances. It terminates nothing if the number is not `expected_count`.
+/// 2. It checks that none of them has termination protection or stop protection. Both prevent
+///    termination. If one instance is protected, the step terminates none of them.
+/// 3. It terminates the instances and succeeds when all of them are `terminated`.
 ///
-/// Proven on the local cloud, where instances are gone at once and none is protected; waiting and
-/// protection rest on unit tests of what is sent.
+/// Instances that are already terminated count as success. EC2 forgets a terminated instance after
+/// about an hour; from then on its ID is `NotFound`. When the job is stopped, instances that are
+/// shutting down continue to shut down.
+///
+/// With tags, the step terminates nothing while other instances with these tags are shutting down,
+/// because an earlier call of the same step can be the cause.
+///
+/// # Failures
+///
+/// With tags, a retry can terminate more instances than you expect. This happens if the first call
+/// terminated its instances, its response was lost, and something launched replacements with the
+/// same tags. Once the first instances are `terminated`, the step cannot recognize the replacements
+/// and terminates them if their number is `expected_count`. Select instances by ID if something
+/// replaces them.
+///
+/// # Cost
+///
+/// This step itself has no charge; AWS still charges for volumes that are kept.
+///
+/// # Proof
+///
+/// Proven on the local cloud, where instances terminate immediately and cannot be protected. Unit
+/// tests of the requests show waiting and protection.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Terminate {
-    /// Instances to terminate, 1 to 50 IDs.
+    /// IDs of the instances to terminate, 1 to 50. Give either this or `tags`.
     #[serde(default)]
     instance_ids: StringList,
-    /// Instead of IDs: the tags (key and exact value) that an instance must carry, all of them.
-    /// `expected_count` is then required. More than 500, those terminated in the last hour
-    /// included, are a `Conflict` and stay as they are.
+    /// Tags that select the instances: keys with their exact values. An instance must carry all of
+    /// them. Requires `expected_count`. If more than 500 instances carry them, including those that
+    /// were terminated in the last hour, the step fails with `Conflict` and terminates none.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// How many instances there must be, 1 to 50: with another number nothing is terminated. By
-    /// tags it counts instances that are not terminated yet. By IDs it counts different IDs, and
-    /// may be left out.
+    /// The expected number of instances, 1 to 50. With any other number, the step terminates
+    /// nothing. With tags, instances that are already terminated do not count. With IDs, it is the
+    /// number of different IDs, and optional.
     expected_count: Option<usize>,
 }
 
@@ -60,38 +81,41 @@ impl Terminate {
         }
     }
 
-    /// The IDs of the instances, as many as are expected.
-    async fn counted(&self, ec2: &Client) -> Result<Vec<String>, StepError> {
+    /// The IDs of the instances to terminate. Their number is the expected one.
+    async fn counted_ids(&self, ec2: &Client) -> Result<Vec<String>, StepError> {
         if self.tags.is_empty() {
             let ids: BTreeSet<_> = self.instance_ids.iter().cloned().collect();
             self.check_count(ids.len())?;
             return Ok(ids.into_iter().collect());
         }
-        let found = self.selection().find(ec2, &[]).await?;
-        let in_states = |states: &[InstanceStateName]| -> Vec<_> {
-            let fits = |one: &&Instance| states.contains(&state(one));
-            found
+
+        let instances = self.selection().find_instances(ec2, &[]).await?;
+        let ids_in_states = |states: &[InstanceStateName]| -> Vec<_> {
+            instances
                 .iter()
-                .filter(fits)
-                .filter_map(|one| one.instance_id.clone())
+                .filter(|instance| states.contains(&instance_state(instance)))
+                .filter_map(|instance| instance.instance_id.clone())
                 .collect()
         };
-        let live = in_states(&LIVE);
-        let going = in_states(&[InstanceStateName::ShuttingDown]);
-        let gone = in_states(&[
+        let live = ids_in_states(&LIVE_STATES);
+        let shutting_down = ids_in_states(&[InstanceStateName::ShuttingDown]);
+        let ended = ids_in_states(&[
             InstanceStateName::ShuttingDown,
             InstanceStateName::Terminated,
         ]);
-        // A call repeated after a lost answer finds what the first has done, and perhaps
-        // replacements that an Auto Scaling group has launched since: those nobody has meant.
-        if live.is_empty() && Some(gone.len()) >= self.expected_count {
-            return Ok(gone);
+
+        // A retry after a lost response finds the instances that the first call terminated, and
+        // perhaps replacements that an Auto Scaling group has launched since. The operator did not
+        // select those.
+        if live.is_empty() && Some(ended.len()) >= self.expected_count {
+            return Ok(ended);
         }
-        if !live.is_empty() && !going.is_empty() {
+        if !live.is_empty() && !shutting_down.is_empty() {
             return Err(ErrorName::Conflict.with_message(format!(
-                "instances with these tags are shutting down ({}), maybe by this very step: nothing more was \
-                 terminated; when they are gone, see whether {} shall go too, and run it again",
-                going.join(", "),
+                "instances with these tags are shutting down ({}), perhaps because of an earlier \
+                 call of this step; nothing else was terminated; wait until they are terminated, \
+                 and run the step again if you also want to terminate {}",
+                shutting_down.join(", "),
                 live.join(", ")
             )));
         }
@@ -102,17 +126,17 @@ impl Terminate {
     fn check_count(&self, count: usize) -> Result<(), StepError> {
         match self.expected_count {
             Some(expected) if expected != count => Err(ErrorName::Conflict.with_message(format!(
-                "expected_count is {expected} and {count} instances were chosen: nothing was terminated"
+                "expected_count is {expected}, but {count} instances are selected; nothing was \
+                 terminated; correct expected_count or the selection"
             ))),
             _ => Ok(()),
         }
     }
 }
 
-/// Why an instance may not be terminated.
-/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-stop-protection.html> protects from
-/// termination too.
-async fn protection(ec2: &Client, id: &str) -> Result<Option<&'static str>, StepError> {
+/// The kind of protection that prevents an instance's termination. Stop protection prevents it too:
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-stop-protection.html>
+async fn find_protection(ec2: &Client, id: &str) -> Result<Option<&'static str>, StepError> {
     for (attribute, name) in [
         (
             InstanceAttributeName::DisableApiTermination,
@@ -120,53 +144,54 @@ async fn protection(ec2: &Client, id: &str) -> Result<Option<&'static str>, Step
         ),
         (InstanceAttributeName::DisableApiStop, "stop protection"),
     ] {
-        let answer = ec2
+        let response = ec2
             .describe_instance_attribute()
             .instance_id(id)
             .attribute(attribute)
             .send()
             .await
             .map_err(ec2_error)?;
-        let values = [answer.disable_api_termination, answer.disable_api_stop];
-        if values
+        let values = [response.disable_api_termination, response.disable_api_stop];
+        let is_protected = values
             .into_iter()
             .flatten()
-            .any(|value| value.value == Some(true))
-        {
+            .any(|value| value.value == Some(true));
+        if is_protected {
             return Ok(Some(name));
         }
     }
     Ok(None)
 }
 
-async fn terminate(ec2: Client, ids: Vec<String>) -> Result<Vec<InstanceStateChange>, StepError> {
+async fn terminate_unprotected(
+    ec2: Client,
+    ids: Vec<String>,
+) -> Result<Vec<InstanceStateChange>, StepError> {
     let mut protected = Vec::new();
     for id in &ids {
-        if let Some(protection) = protection(&ec2, id).await? {
-            protected.push(format!("{id} has {protection}"));
+        if let Some(protection) = find_protection(&ec2, id).await? {
+            protected.push(format!("instance {id} has {protection}"));
         }
     }
     if !protected.is_empty() {
         return Err(ErrorName::Conflict.with_message(format!(
-            "{}: nothing was terminated; switch the protection off if this is really meant",
+            "{}; nothing was terminated; remove the protection if you want to terminate the \
+             instances",
             protected.join(", ")
         )));
     }
-    let sent = ec2
-        .terminate_instances()
-        .set_instance_ids(Some(ids))
-        .send()
-        .await
-        .map_err(ec2_error);
-    let answer = sent.map_err(|mut error| {
-        // Protected since it was checked. EC2 decides this for each Availability Zone by itself.
+
+    let request = ec2.terminate_instances().set_instance_ids(Some(ids));
+    let response = request.send().await.map_err(|error| {
+        let mut error = ec2_error(error);
+        // Somebody enabled protection after the check. EC2 refuses the request separately in each
+        // Availability Zone.
         if error.has_code("OperationNotPermitted") {
-            error.message +=
-                "; instances in other Availability Zones may have been terminated all the same";
+            error.message += "; EC2 may have terminated instances in other Availability Zones";
         }
         error
     })?;
-    Ok(answer.terminating_instances.unwrap_or_default())
+    Ok(response.terminating_instances.unwrap_or_default())
 }
 
 impl Step for Terminate {
@@ -174,89 +199,130 @@ impl Step for Terminate {
     const RUNDECK: &'static [RundeckPlugin] = &[
         RundeckPlugin {
             provider_type: "aws-vm-delete",
-            fields: &[],
+            fields: &[("instanceId", "instance_ids"), ("region", "region")],
         },
         RundeckPlugin {
             provider_type: "aws-vm-delete-step",
-            fields: &[],
+            fields: &[("instanceId", "instance_ids"), ("region", "region")],
         },
     ];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Terminate one instance",
             parameters: r#"{ "instance_ids": ["i-0123456789abcdef0"] }"#,
-            output: "null",
+            output: r#"{
+                "instances": [
+                    {
+                        "instance_id": "i-0123456789abcdef0",
+                        "name": "web-1",
+                        "previous_state": "running",
+                        "state": "terminated"
+                    }
+                ],
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#Instances:instanceId=i-0123456789abcdef0"
+            }"#,
         },
         Example {
-            title: "TODO",
+            title: "Terminate the three instances of a load test",
             parameters: r#"{ "tags": { "environment": "load-test" }, "expected_count": 3 }"#,
-            output: "null",
+            output: r#"{
+                "instances": [
+                    {
+                        "instance_id": "i-0123456789abcdef0",
+                        "name": "load-1",
+                        "previous_state": "running",
+                        "state": "terminated"
+                    },
+                    {
+                        "instance_id": "i-0123456789abcdef1",
+                        "name": "load-2",
+                        "previous_state": "running",
+                        "state": "terminated"
+                    },
+                    {
+                        "instance_id": "i-0123456789abcdef2",
+                        "name": null,
+                        "previous_state": "stopped",
+                        "state": "terminated"
+                    }
+                ],
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#Instances:instanceId=i-0123456789abcdef0,i-0123456789abcdef1,i-0123456789abcdef2"
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "One of the instance IDs does not exist in the account and Region.",
+            "An instance ID does not exist in the account and Region; correct the ID, or choose \
+             another Region.",
         ),
         (
             ErrorName::Conflict,
-            "Their number is not `expected_count`, more than 500 carry the tags, one is protected, or others with the \
-             tags are shutting down; nothing was terminated.",
+            "Nothing was terminated: the number of instances is not `expected_count`, more than \
+             500 carry the tags, an instance is protected, or others with the tags are shutting \
+             down. The message says which, and what to do.",
         ),
     ];
-    type Output = Changed;
+    type Output = ChangedInstances;
 
     fn validate(&self) -> Result<(), StepError> {
         self.selection().validate()?;
         require(
             self.tags.is_empty() || self.expected_count.is_some(),
-            || "expected_count is required with tags: how many instances carry them".into(),
+            || {
+                "parameter \"expected_count\": required with tags; give the number of instances \
+                 that carry them"
+                    .into()
+            },
         )?;
-        require(
-            self.expected_count
-                .is_none_or(|count| (1..=MAX_INSTANCES).contains(&count)),
-            || format!("expected_count must be 1 to {MAX_INSTANCES}"),
-        )
+        let expected_count = self.expected_count.unwrap_or(1);
+        require((1..=MAX_INSTANCE_IDS).contains(&expected_count), || {
+            format!(
+                "parameter \"expected_count\": expected 1 to {MAX_INSTANCE_IDS}, got \
+                 \"{expected_count}\""
+            )
+        })
     }
 
     fn permissions(&self) -> Permissions {
-        self.selection()
-            .permissions(&["ec2:TerminateInstances", "ec2:DescribeInstanceAttribute"])
+        self.selection().permissions(&[
+            ("ec2:TerminateInstances", "terminate the instances"),
+            (
+                "ec2:DescribeInstanceAttribute",
+                "check termination protection and stop protection",
+            ),
+        ])
     }
 
     async fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Changed>, StepError> {
+    ) -> Result<Progress<ChangedInstances>, StepError> {
         let ids = if resume.is_none() {
-            self.counted(&ctx.client(Client::new)).await?
+            self.counted_ids(&ctx.client(Client::new)).await?
         } else {
             Vec::new()
         };
-        let goal = Goal {
-            reached: InstanceStateName::Terminated,
-            act_on: LIVE.into(),
-            doing: "Terminating",
+        let by_id = Selection {
+            ids: &ids,
+            tags: &BTreeMap::new(),
+        };
+        let goal = StateGoal {
+            final_state: InstanceStateName::Terminated,
+            act_on: LIVE_STATES.into(),
+            action: "Terminating",
             remark: |_| None,
         };
-        bring(
-            ctx,
-            Selection {
-                ids: &ids,
-                tags: &BTreeMap::new(),
-            },
-            resume,
-            &goal,
-            terminate,
-        )
-        .await
+        drive_to_state(ctx, by_id, resume, &goal, terminate_unprotected).await
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{change, instance, is_not_found, launched, refusal, seen};
+    use crate::testing::{
+        assert_not_found, error_response, instance, instances_output, launch_instance, state_change,
+    };
     use aws_sdk_ec2::operation::describe_instance_attribute::DescribeInstanceAttributeOutput;
     use aws_sdk_ec2::operation::terminate_instances::{
         TerminateInstancesError, TerminateInstancesOutput,
@@ -276,35 +342,38 @@ mod tests {
         serde_json::from_value(params).unwrap()
     }
 
-    fn by_tags(expected_count: usize) -> Terminate {
+    fn step_by_tags(expected_count: usize) -> Terminate {
         step(json!({ "tags": { "team": "ops" }, "expected_count": expected_count }))
     }
 
-    /// None of the instances is protected.
-    fn free() -> Rule {
+    /// EC2 returns that no instance is protected.
+    fn unprotected() -> Rule {
         mock!(Client::describe_instance_attribute)
             .match_requests(|request| {
-                let asked = [
+                let attributes = [
                     InstanceAttributeName::DisableApiTermination,
                     InstanceAttributeName::DisableApiStop,
                 ];
-                asked
+                attributes
                     .iter()
                     .any(|attribute| request.attribute() == Some(attribute))
             })
             .then_output(|| {
-                let no = AttributeBooleanValue::builder().value(false).build();
+                let is_protected = AttributeBooleanValue::builder().value(false).build();
                 DescribeInstanceAttributeOutput::builder()
-                    .disable_api_termination(no)
+                    .disable_api_termination(is_protected)
                     .build()
             })
     }
 
-    fn terminates(ids: &'static [&'static str], now: InstanceStateName) -> Rule {
+    fn terminates(ids: &'static [&'static str], new_state: InstanceStateName) -> Rule {
         mock!(Client::terminate_instances)
             .match_requests(move |request| request.instance_ids() == ids)
             .then_output(move || {
-                let changes = ids.iter().map(|id| change(id, now.clone())).collect();
+                let changes = ids
+                    .iter()
+                    .map(|id| state_change(id, new_state.clone()))
+                    .collect();
                 TerminateInstancesOutput::builder()
                     .set_terminating_instances(Some(changes))
                     .build()
@@ -312,8 +381,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_by_tags_as_many_as_expected_are_terminated() {
-        let chosen = mock!(Client::describe_instances)
+    async fn done_terminates_the_expected_number_by_tags() {
+        let describe_by_tags = mock!(Client::describe_instances)
             .match_requests(|request| {
                 request
                     .filters()
@@ -321,55 +390,55 @@ mod tests {
                     .any(|filter| filter.name() == Some("tag:team"))
             })
             .then_output(|| {
-                let gone = instance("i-00000000", InstanceStateName::Terminated);
-                seen([
+                let terminated = instance("i-00000000", InstanceStateName::Terminated);
+                instances_output([
                     instance(ID, InstanceStateName::Running),
                     instance(OTHER, InstanceStateName::Stopped),
-                    gone,
+                    terminated,
                 ])
             });
-        let look = mock!(Client::describe_instances)
+        let describe = mock!(Client::describe_instances)
             .match_requests(|request| request.instance_ids() == [ID, OTHER])
             .then_output(|| {
-                seen([
+                instances_output([
                     instance(ID, InstanceStateName::Running),
                     instance(OTHER, InstanceStateName::Stopped),
                 ])
             });
-        let (free, terminate) = (
-            free(),
+        let (unprotected, terminate) = (
+            unprotected(),
             terminates(&[ID, OTHER], InstanceStateName::Terminated),
         );
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&chosen, &look, &free, &terminate]
+            [&describe_by_tags, &describe, &unprotected, &terminate]
         ));
-        let output = done(by_tags(2).run(&ctx, None).await);
+        let output = done(step_by_tags(2).run(&ctx, None).await);
         let states = output
             .instances
             .iter()
-            .map(|i| (i.previous_state.as_str(), i.state.as_str()));
+            .map(|instance| (instance.previous_state.as_str(), instance.state.as_str()));
         assert_eq!(
             states.collect::<Vec<_>>(),
             [("running", "terminated"), ("stopped", "terminated")]
         );
-        assert_eq!((free.num_calls(), terminate.num_calls()), (4, 1));
-        let says = [
+        assert_eq!((unprotected.num_calls(), terminate.num_calls()), (4, 1));
+        let expected_log = [
             format!("Terminating {ID}, {OTHER}"),
             "2 of 2 instances terminated".to_owned(),
         ];
-        assert_eq!(testing::log(&ctx), says);
+        assert_eq!(testing::log(&ctx), expected_log);
     }
 
     #[tokio::test]
     async fn already_terminated_instances_are_success() {
-        let look = mock!(Client::describe_instances)
-            .then_output(|| seen([instance(ID, InstanceStateName::Terminated)]));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
+        let describe = mock!(Client::describe_instances)
+            .then_output(|| instances_output([instance(ID, InstanceStateName::Terminated)]));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
         for step in [
             step(json!({ "instance_ids": ID, "expected_count": 1 })),
-            by_tags(1),
+            step_by_tags(1),
         ] {
             let output = done(step.run(&ctx, None).await);
             assert_eq!(output.instances[0].previous_state, "terminated");
@@ -377,13 +446,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn not_found_is_an_unknown_id() {
-        is_not_found(&step(json!({ "instance_ids": ID }))).await;
+    async fn not_found_for_an_unknown_instance_id() {
+        assert_not_found(&step(json!({ "instance_ids": ID }))).await;
     }
 
     #[test]
-    fn invalid_parameters_are_refused_before_any_call() {
-        by_tags(50).validate().unwrap();
+    fn invalid_parameters_are_rejected_before_any_request() {
+        step_by_tags(50).validate().unwrap();
         for params in [
             json!({}),
             json!({ "instance_ids": "i-*" }),
@@ -402,16 +471,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_at_first_it_terminates_all_the_same() {
-        let look = mock!(Client::describe_instances)
-            .then_output(|| seen([instance(ID, InstanceStateName::Running)]));
+    async fn throttled_requests_are_retried() {
+        let describe = mock!(Client::describe_instances)
+            .then_output(|| instances_output([instance(ID, InstanceStateName::Running)]));
         let terminate = mock!(Client::terminate_instances)
             .sequence()
             .error(|| {
-                TerminateInstancesError::generic(refusal("RequestLimitExceeded", "slow down"))
+                TerminateInstancesError::generic(error_response(
+                    "RequestLimitExceeded",
+                    "slow down",
+                ))
             })
             .output(|| {
-                let change = change(ID, InstanceStateName::ShuttingDown);
+                let change = state_change(ID, InstanceStateName::ShuttingDown);
                 TerminateInstancesOutput::builder()
                     .terminating_instances(change)
                     .build()
@@ -420,7 +492,7 @@ mod tests {
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &free(), &terminate]
+            [&describe, &unprotected(), &terminate]
         ));
         let (_, _, progress) = pending(step(json!({ "instance_ids": ID })).run(&ctx, None).await);
         assert_eq!(
@@ -430,18 +502,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_while_they_shut_down_and_terminated_once() {
-        let look = mock!(Client::describe_instances)
+    async fn pending_while_shutting_down_with_one_request() {
+        let describe = mock!(Client::describe_instances)
             .sequence()
-            .output(|| seen([instance(ID, InstanceStateName::Running)]))
-            .output(|| seen([instance(ID, InstanceStateName::ShuttingDown)]))
-            .output(|| seen([instance(ID, InstanceStateName::Terminated)]))
+            .output(|| instances_output([instance(ID, InstanceStateName::Running)]))
+            .output(|| instances_output([instance(ID, InstanceStateName::ShuttingDown)]))
+            .output(|| instances_output([instance(ID, InstanceStateName::Terminated)]))
             .build();
         let terminate = terminates(&[ID], InstanceStateName::ShuttingDown);
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &free(), &terminate]
+            [&describe, &unprotected(), &terminate]
         ));
         let step = step(json!({ "instance_ids": [ID, ID], "expected_count": 1 }));
         let (resume, ..) = pending(step.run(&ctx, None).await);
@@ -454,32 +526,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_again_after_a_lost_answer_also_by_tags_that_nothing_carries_any_more() {
-        let look = mock!(Client::describe_instances)
-            .then_output(|| seen([instance(ID, InstanceStateName::ShuttingDown)]));
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
-        for step in [step(json!({ "instance_ids": ID })), by_tags(1)] {
+    async fn pending_after_a_lost_response_by_id_and_by_tags() {
+        let describe = mock!(Client::describe_instances)
+            .then_output(|| instances_output([instance(ID, InstanceStateName::ShuttingDown)]));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
+        for step in [step(json!({ "instance_ids": ID })), step_by_tags(1)] {
             let (_, _, progress) = pending(step.run(&ctx, None).await);
             assert_eq!(progress, "0 of 1 instances terminated");
         }
     }
 
     #[tokio::test]
-    async fn failed_another_number_than_expected_is_a_conflict_and_nothing_is_terminated() {
-        let look = mock!(Client::describe_instances).then_output(|| {
-            seen([
+    async fn failed_with_conflict_for_an_unexpected_number_of_instances() {
+        let describe = mock!(Client::describe_instances).then_output(|| {
+            instances_output([
                 instance(ID, InstanceStateName::Running),
                 instance(OTHER, InstanceStateName::Terminated),
             ])
         });
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
         let by_id = step(json!({ "instance_ids": [ID, OTHER, ID], "expected_count": 3 }));
-        for (step, count) in [(by_tags(2), 1), (by_tags(3), 1), (by_id, 2)] {
+        for (step, count) in [(step_by_tags(2), 1), (step_by_tags(3), 1), (by_id, 2)] {
             let error = step.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict);
             assert!(
                 error.message.contains(&format!(
-                    "{count} instances were chosen: nothing was terminated"
+                    "{count} instances are selected; nothing was terminated"
                 )),
                 "{error}"
             );
@@ -487,15 +559,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_the_replacement_of_what_a_lost_call_terminates_is_not_terminated_too() {
-        let look = mock!(Client::describe_instances).then_output(|| {
-            seen([
+    async fn failed_with_conflict_when_replacements_exist_after_a_lost_response() {
+        let describe = mock!(Client::describe_instances).then_output(|| {
+            instances_output([
                 instance(ID, InstanceStateName::ShuttingDown),
                 instance(OTHER, InstanceStateName::Pending),
             ])
         });
-        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&look]));
-        let error = by_tags(1).run(&ctx, None).await.unwrap_err();
+        let ctx = testing::context(mock_client!(aws_sdk_ec2, RuleMode::MatchAny, [&describe]));
+        let error = step_by_tags(1).run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(
             error.message.contains(&format!("shutting down ({ID})")),
@@ -504,9 +576,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_a_protected_instance_is_a_conflict_that_names_it_and_nothing_is_terminated() {
-        let look = mock!(Client::describe_instances).then_output(|| {
-            seen([
+    async fn failed_with_conflict_for_a_protected_instance() {
+        let describe = mock!(Client::describe_instances).then_output(|| {
+            instances_output([
                 instance(ID, InstanceStateName::Running),
                 instance(OTHER, InstanceStateName::Running),
             ])
@@ -517,15 +589,15 @@ mod tests {
                     && request.attribute() == Some(&InstanceAttributeName::DisableApiStop)
             })
             .then_output(|| {
-                let yes = AttributeBooleanValue::builder().value(true).build();
+                let is_protected = AttributeBooleanValue::builder().value(true).build();
                 DescribeInstanceAttributeOutput::builder()
-                    .disable_api_stop(yes)
+                    .disable_api_stop(is_protected)
                     .build()
             });
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &protected, &free()]
+            [&describe, &protected, &unprotected()]
         ));
         let error = step(json!({ "instance_ids": [ID, OTHER] }))
             .run(&ctx, None)
@@ -534,24 +606,25 @@ mod tests {
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(
             error.message.starts_with(&format!(
-                "{OTHER} has stop protection: nothing was terminated"
+                "instance {OTHER} has stop protection; nothing was terminated"
             )),
             "{error}"
         );
     }
 
     #[tokio::test]
-    async fn failed_protected_since_it_was_checked_is_a_conflict_in_ec2s_words() {
-        let look = mock!(Client::describe_instances)
-            .then_output(|| seen([instance(ID, InstanceStateName::Running)]));
+    async fn failed_with_conflict_when_protected_after_the_check() {
+        let describe = mock!(Client::describe_instances)
+            .then_output(|| instances_output([instance(ID, InstanceStateName::Running)]));
         let terminate = mock!(Client::terminate_instances).then_error(|| {
-            let said = "The instance may not be terminated. Modify its 'disableApiTermination' instance attribute";
-            TerminateInstancesError::generic(refusal("OperationNotPermitted", said))
+            let message = "The instance may not be terminated. Modify its \
+                           'disableApiTermination' instance attribute";
+            TerminateInstancesError::generic(error_response("OperationNotPermitted", message))
         });
         let ctx = testing::context(mock_client!(
             aws_sdk_ec2,
             RuleMode::MatchAny,
-            [&look, &free(), &terminate]
+            [&describe, &unprotected(), &terminate]
         ));
         let error = step(json!({ "instance_ids": ID }))
             .run(&ctx, None)
@@ -565,10 +638,10 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        prove::<Terminate>(
-            &[],
-            async |scene| json!({ "instance_ids": [launched(scene).await], "expected_count": 1 }),
-        );
+    fn permissions_are_those_that_the_local_cloud_enforces() {
+        prove::<Terminate>(&[], async |scene| {
+            let id = launch_instance(scene).await;
+            json!({ "instance_ids": [id], "expected_count": 1 })
+        });
     }
 }

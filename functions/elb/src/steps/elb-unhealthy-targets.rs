@@ -1,7 +1,7 @@
 //! The step `elb-unhealthy-targets`.
 
 use crate::error::elb_error;
-use crate::{check, find};
+use crate::{check_name_or_arn, find_load_balancer};
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::{
     TargetGroup, TargetHealthDescription, TargetHealthStateEnum,
@@ -12,73 +12,95 @@ use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// Targets that an error names, so that it stays readable. The log has them all.
-const NAMED: usize = 20;
+/// The number of targets in an error message, which keeps it readable. The log names all targets.
+const MAX_TARGETS_IN_MESSAGE: usize = 20;
 
-/// Find the targets of a load balancer that are not healthy.
+/// List the targets of a load balancer that are not healthy.
 ///
-/// It looks once at every target group of an Application, Network or Gateway load balancer. A
-/// target is listed once for each target group and port that it is registered with. Listed is every
-/// state but `healthy`: `unhealthy`, and also `initial` (its first checks run), `draining` and
-/// `unhealthy.draining` (it is being taken out), `unused` (it gets no requests: its zone is not
-/// enabled, say, or its instance is stopped) and `unavailable` (its health checks are switched off,
-/// as with most Lambda functions). The reason tells more. A Classic load balancer has no target
-/// groups and is `NotFound`.
+/// Use this step as a health check before or after a deployment, or as part of a daily report. It
+/// supports Application, Network and Gateway load balancers, and changes nothing. By default it
+/// succeeds and lists the targets. With `fail_if_unhealthy`, it fails if it lists any.
 ///
-/// It changes nothing. With `fail_if_unhealthy` one listed target, in any of these states, fails
-/// the step; the error names the first 20, and the step's log in CloudWatch Logs all.
+/// # Behavior
 ///
-/// Proven on the local cloud, where every target is healthy; all other states rest on unit tests.
+/// The step describes every target group of the load balancer once. It lists each target in any
+/// state except `healthy`:
+///
+/// - `unhealthy`: the health checks fail.
+/// - `initial`: the first health checks are running.
+/// - `draining` and `unhealthy.draining`: the target is being deregistered.
+/// - `unused`: the target gets no requests, for example because its zone is not enabled or its
+///   instance is stopped.
+/// - `unavailable`: health checks are disabled, as for most Lambda functions.
+///
+/// `reason` and `description` of a target give the details. A target that is registered with
+/// several target groups or ports is listed once for each.
+///
+/// # Failures
+///
+/// With `fail_if_unhealthy`, one listed target in any of these states fails the step. The message
+/// names the first 20 targets; the step's log in CloudWatch Logs names all of them.
+///
+/// A Classic Load Balancer has no target groups, and the step fails with `NotFound`.
+///
+/// # Cost
+///
+/// This step itself has no charge; AWS does not charge for describing targets.
+///
+/// # Proof
+///
+/// Proven on the local cloud, where every target is healthy. Unit tests show all other states.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnhealthyTargets {
-    /// The load balancer's name or ARN, in the account and Region that the step works in.
+    /// The load balancer's name or ARN. It must be in the step's account and Region.
     load_balancer: String,
-    /// Whether the step fails when a target is not healthy; by default it succeeds and lists them.
+    /// Whether to fail if a target is not healthy. The default is `false`: the step succeeds and
+    /// lists the targets.
     #[serde(default)]
     fail_if_unhealthy: bool,
 }
 
 /// The health of a load balancer's targets.
 #[derive(Debug, JsonSchema, Serialize)]
-pub struct Health {
+pub struct TargetHealthReport {
     /// The load balancer's name.
     load_balancer: String,
-    /// Its ARN.
+    /// The load balancer's ARN.
     load_balancer_arn: String,
-    /// How many target groups it has.
+    /// The number of its target groups.
     target_groups: usize,
-    /// How many targets they have together, healthy ones included.
+    /// The number of targets in all target groups, including healthy ones.
     targets: usize,
     /// The targets that are not healthy, by target group.
-    unhealthy: Vec<Unhealthy>,
-    /// The load balancer in the AWS console.
+    unhealthy: Vec<UnhealthyTarget>,
+    /// Link to the load balancer in the AWS console.
     console_url: String,
 }
 
 /// A target that is not healthy.
 #[derive(Debug, JsonSchema, Serialize)]
-struct Unhealthy {
+struct UnhealthyTarget {
     /// An instance ID, an IP address, or the ARN of a Lambda function or a load balancer.
     id: String,
-    /// The port that it gets requests on; `null` for a Lambda function.
+    /// The port on which the target gets requests. It is `null` for a Lambda function.
     port: Option<i32>,
-    /// Its state, as in `unhealthy`.
+    /// The target's state, such as `unhealthy`.
     state: String,
-    /// Elastic Load Balancing's code for the reason, as in `Target.FailedHealthChecks`.
+    /// The code of the reason, such as `Target.FailedHealthChecks`.
     reason: Option<String>,
-    /// The reason in words.
+    /// The reason as text.
     description: Option<String>,
-    /// The name of its target group.
+    /// The name of the target group.
     target_group: String,
-    /// The ARN of its target group.
+    /// The ARN of the target group.
     target_group_arn: String,
 }
 
-impl Unhealthy {
-    /// `None` for one that is healthy.
-    fn of(group: &TargetGroup, seen: TargetHealthDescription) -> Option<Self> {
-        let (target, health) = (seen.target.as_ref(), seen.target_health);
+impl UnhealthyTarget {
+    /// Converts the health of a target. Returns `None` for a healthy target.
+    fn from_health(group: &TargetGroup, description: TargetHealthDescription) -> Option<Self> {
+        let (target, health) = (description.target.as_ref(), description.target_health);
         let state = health
             .as_ref()
             .and_then(|health| health.state())
@@ -103,7 +125,8 @@ impl Unhealthy {
         })
     }
 
-    fn line(&self) -> String {
+    /// The target as a line for the log.
+    fn log_line(&self) -> String {
         let port = self.port.map(|port| format!(":{port}")).unwrap_or_default();
         let reason = self.description.as_ref().or(self.reason.as_ref());
         let reason = reason
@@ -120,113 +143,158 @@ impl Step for UnhealthyTargets {
     const NAME: &'static str = "elb-unhealthy-targets";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-target-elb",
-        fields: &[],
+        fields: &[("region", "region"), ("target", "load_balancer")],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "List the unhealthy targets of a load balancer",
             parameters: r#"{ "load_balancer": "shop" }"#,
-            output: "null",
+            output: r#"{
+                "load_balancer": "shop",
+                "load_balancer_arn": "arn:aws:elasticloadbalancing:eu-west-1:222222222222:loadbalancer/app/shop/50dc6c495c0c9188",
+                "target_groups": 1,
+                "targets": 3,
+                "unhealthy": [
+                    {
+                        "id": "i-0123456789abcdef0",
+                        "port": 80,
+                        "state": "unhealthy",
+                        "reason": "Target.ResponseCodeMismatch",
+                        "description": "Health checks failed with these codes: [502]",
+                        "target_group": "shop-web",
+                        "target_group_arn": "arn:aws:elasticloadbalancing:eu-west-1:222222222222:targetgroup/shop-web/73e2d6bc24d8a067"
+                    }
+                ],
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#LoadBalancer:loadBalancerArn=arn:aws:elasticloadbalancing:eu-west-1:222222222222:loadbalancer/app/shop/50dc6c495c0c9188"
+            }"#,
         },
         Example {
-            title: "TODO",
+            title: "Continue only if every target is healthy",
             parameters: r#"{ "load_balancer": "shop", "fail_if_unhealthy": true }"#,
-            output: "null",
+            output: r#"{
+                "load_balancer": "shop",
+                "load_balancer_arn": "arn:aws:elasticloadbalancing:eu-west-1:222222222222:loadbalancer/app/shop/50dc6c495c0c9188",
+                "target_groups": 1,
+                "targets": 3,
+                "unhealthy": [],
+                "console_url": "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#LoadBalancer:loadBalancerArn=arn:aws:elasticloadbalancing:eu-west-1:222222222222:loadbalancer/app/shop/50dc6c495c0c9188"
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "No such load balancer is in the account and Region, or it is a Classic one.",
+            "The load balancer does not exist in the account and Region, or it is a Classic Load \
+             Balancer; correct the name, or choose another Region.",
         ),
         (
             ErrorName::StepFailed,
-            "Targets are not healthy, and `fail_if_unhealthy` is set; the message names them.",
+            "Some targets are not healthy, and `fail_if_unhealthy` is set. The message names the \
+             targets and their reasons.",
         ),
     ];
-    type Output = Health;
+    type Output = TargetHealthReport;
 
     fn validate(&self) -> Result<(), StepError> {
-        check(&self.load_balancer)
+        check_name_or_arn(&self.load_balancer)
     }
 
     fn permissions(&self) -> Permissions {
-        let look = [
-            "elasticloadbalancing:DescribeLoadBalancers",
-            "elasticloadbalancing:DescribeTargetGroups",
-            "elasticloadbalancing:DescribeTargetHealth",
-        ];
-        Permissions::default().allow("TODO", &look, ["*"])
+        Permissions::default()
+            .allow(
+                "find the load balancer",
+                &["elasticloadbalancing:DescribeLoadBalancers"],
+                ["*"],
+            )
+            .allow(
+                "find its target groups",
+                &["elasticloadbalancing:DescribeTargetGroups"],
+                ["*"],
+            )
+            .allow(
+                "check the health of the targets",
+                &["elasticloadbalancing:DescribeTargetHealth"],
+                ["*"],
+            )
     }
 
-    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Health>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        _: Option<Resume>,
+    ) -> Result<Progress<TargetHealthReport>, StepError> {
         let elb = ctx.client(Client::new);
-        let found = find(ctx, &self.load_balancer).await?;
-        let arn = found.load_balancer_arn.unwrap_or_default();
-        let mut health = Health {
+        let load_balancer = find_load_balancer(ctx, &self.load_balancer).await?;
+        let arn = load_balancer.load_balancer_arn.unwrap_or_default();
+        let mut report = TargetHealthReport {
             console_url: ctx.console("ec2/home", &format!("LoadBalancer:loadBalancerArn={arn}")),
-            load_balancer: found.load_balancer_name.unwrap_or_default(),
+            load_balancer: load_balancer.load_balancer_name.unwrap_or_default(),
             target_groups: 0,
             targets: 0,
             unhealthy: Vec::new(),
             load_balancer_arn: arn,
         };
+
         let request = elb
             .describe_target_groups()
-            .load_balancer_arn(&health.load_balancer_arn);
+            .load_balancer_arn(&report.load_balancer_arn);
         let mut groups = request.into_paginator().items().send();
         while let Some(group) = groups.next().await {
             let group = group.map_err(elb_error)?;
             let request = elb
                 .describe_target_health()
                 .set_target_group_arn(group.target_group_arn.clone());
-            let seen = request
-                .send()
-                .await
-                .map_err(elb_error)?
-                .target_health_descriptions
-                .unwrap_or_default();
-            health.target_groups += 1;
-            health.targets += seen.len();
-            health.unhealthy.extend(
-                seen.into_iter()
-                    .filter_map(|seen| Unhealthy::of(&group, seen)),
+            let response = request.send().await.map_err(elb_error)?;
+            let descriptions = response.target_health_descriptions.unwrap_or_default();
+            report.target_groups += 1;
+            report.targets += descriptions.len();
+            report.unhealthy.extend(
+                descriptions
+                    .into_iter()
+                    .filter_map(|description| UnhealthyTarget::from_health(&group, description)),
             );
         }
-        for target in &health.unhealthy {
-            ctx.log(target.line());
+
+        for target in &report.unhealthy {
+            ctx.log(target.log_line());
         }
-        // Jobs that come from Rundeck look for this sentence, whatever the number.
+        // Jobs imported from Rundeck search the log for exactly this sentence.
         ctx.log(format_args!(
             "Found {} unhealthy instances.",
-            health.unhealthy.len()
+            report.unhealthy.len()
         ));
-        if self.fail_if_unhealthy && !health.unhealthy.is_empty() {
-            return Err(ErrorName::StepFailed.with_message(failure(&health)));
+        if self.fail_if_unhealthy && !report.unhealthy.is_empty() {
+            return Err(ErrorName::StepFailed.with_message(failure_message(&report)));
         }
-        Ok(Progress::Done(health))
+        Ok(Progress::Done(report))
     }
 }
 
-fn failure(health: &Health) -> String {
-    let Health {
+fn failure_message(report: &TargetHealthReport) -> String {
+    let TargetHealthReport {
         load_balancer,
         targets,
         unhealthy,
         ..
-    } = health;
-    let mut named: Vec<_> = unhealthy.iter().take(NAMED).map(Unhealthy::line).collect();
-    if unhealthy.len() > NAMED {
-        named.push(format!(
-            "{} more are in the log of this step in CloudWatch Logs",
-            unhealthy.len() - NAMED
+    } = report;
+    let count = unhealthy.len();
+    let mut lines: Vec<_> = unhealthy
+        .iter()
+        .take(MAX_TARGETS_IN_MESSAGE)
+        .map(UnhealthyTarget::log_line)
+        .collect();
+    if count > MAX_TARGETS_IN_MESSAGE {
+        lines.push(format!(
+            "the log of this step in CloudWatch Logs names {} more",
+            count - MAX_TARGETS_IN_MESSAGE
         ));
     }
-    let (count, named) = (unhealthy.len(), named.join("; "));
-    // The log of a step that fails is not in its answer: the sentence that imported jobs look for
-    // is here, too.
+    // The result of a failed step has no log, so the sentence that imported jobs search for must be
+    // part of the message.
     format!(
-        "Found {count} unhealthy instances. {count} of {targets} targets of {load_balancer} are not healthy: {named}"
+        "Found {count} unhealthy instances. {count} of {targets} targets of {load_balancer} are \
+         not healthy: {}",
+        lines.join("; ")
     )
 }
 
@@ -251,9 +319,10 @@ mod tests {
 
     use super::*;
 
-    // no proof of pending: the step looks once.
+    // no proof of pending: the step finishes in one call.
 
-    const ARN: &str = "arn:aws:elasticloadbalancing:eu-west-1:222222222222:loadbalancer/app/shop/50dc6c495c0c9188";
+    const ARN: &str = "arn:aws:elasticloadbalancing:eu-west-1:222222222222:\
+                       loadbalancer/app/shop/50dc6c495c0c9188";
 
     fn step(load_balancer: &str, fail_if_unhealthy: bool) -> UnhealthyTargets {
         let params =
@@ -261,7 +330,7 @@ mod tests {
         serde_json::from_value(params).unwrap()
     }
 
-    fn by_name() -> Rule {
+    fn describes_by_name() -> Rule {
         mock!(Client::describe_load_balancers)
             .match_requests(|request| {
                 request.names() == ["shop"] && request.load_balancer_arns().is_empty()
@@ -285,7 +354,7 @@ mod tests {
     }
 
     /// Two target groups, `web` and `api`, on two pages.
-    fn groups() -> Rule {
+    fn describes_groups() -> Rule {
         mock!(Client::describe_target_groups)
             .match_requests(|request| request.load_balancer_arn() == Some(ARN))
             .sequence()
@@ -303,8 +372,8 @@ mod tests {
             .build()
     }
 
-    fn seen(targets: &[(&str, TargetHealthStateEnum)]) -> DescribeTargetHealthOutput {
-        let describe = |(id, state): &(&str, TargetHealthStateEnum)| {
+    fn health_output(targets: &[(&str, TargetHealthStateEnum)]) -> DescribeTargetHealthOutput {
+        let description = |(id, state): &(&str, TargetHealthStateEnum)| {
             let mut health = TargetHealth::builder().state(state.clone());
             if *state == TargetHealthStateEnum::Unhealthy {
                 let reason = TargetHealthReasonEnum::FailedHealthChecks;
@@ -316,16 +385,19 @@ mod tests {
                 .target_health(health.build())
                 .build()
         };
-        let targets = targets.iter().map(describe).collect();
+        let targets = targets.iter().map(description).collect();
         DescribeTargetHealthOutput::builder()
             .set_target_health_descriptions(Some(targets))
             .build()
     }
 
-    fn health(group: &'static str, targets: &'static [(&str, TargetHealthStateEnum)]) -> Rule {
+    fn describes_health(
+        group: &'static str,
+        targets: &'static [(&str, TargetHealthStateEnum)],
+    ) -> Rule {
         mock!(Client::describe_target_health)
             .match_requests(move |request| request.target_group_arn() == Some(group))
-            .then_output(|| seen(targets))
+            .then_output(|| health_output(targets))
     }
 
     const WEB: &[(&str, TargetHealthStateEnum)] = &[
@@ -341,9 +413,12 @@ mod tests {
     ];
 
     #[tokio::test]
-    async fn done_lists_every_target_of_every_group_that_is_not_healthy() {
-        let (load_balancer, groups) = (by_name(), groups());
-        let (web, api) = (health("arn:web", WEB), health("arn:api", API));
+    async fn done_lists_unhealthy_targets_of_every_group() {
+        let (load_balancer, groups) = (describes_by_name(), describes_groups());
+        let (web, api) = (
+            describes_health("arn:web", WEB),
+            describes_health("arn:api", API),
+        );
         let rules = [&load_balancer, &groups, &web, &api];
         let ctx = testing::context(mock_client!(
             aws_sdk_elasticloadbalancingv2,
@@ -388,7 +463,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_by_arn() {
+    async fn done_finds_the_load_balancer_by_arn() {
         let load_balancer = mock!(Client::describe_load_balancers)
             .match_requests(|request| {
                 request.load_balancer_arns() == [ARN] && request.names().is_empty()
@@ -416,11 +491,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_healthy_targets_are_success_also_when_others_would_fail() {
+    async fn already_healthy_targets_succeed_with_fail_if_unhealthy() {
         const HEALTHY: &[(&str, TargetHealthStateEnum)] =
             &[("i-1", TargetHealthStateEnum::Healthy)];
-        let (load_balancer, groups) = (by_name(), groups());
-        let (web, api) = (health("arn:web", HEALTHY), health("arn:api", HEALTHY));
+        let (load_balancer, groups) = (describes_by_name(), describes_groups());
+        let (web, api) = (
+            describes_health("arn:web", HEALTHY),
+            describes_health("arn:api", HEALTHY),
+        );
         let rules = [&load_balancer, &groups, &web, &api];
         let ctx = testing::context(mock_client!(
             aws_sdk_elasticloadbalancingv2,
@@ -435,8 +513,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn not_found_tells_of_classic_load_balancers() {
-        let absent = mock!(Client::describe_load_balancers).then_error(|| {
+    async fn not_found_mentions_classic_load_balancers() {
+        let not_found = mock!(Client::describe_load_balancers).then_error(|| {
             DescribeLoadBalancersError::generic(
                 ErrorMetadata::builder()
                     .code("LoadBalancerNotFound")
@@ -448,7 +526,7 @@ mod tests {
             let ctx = testing::context(mock_client!(
                 aws_sdk_elasticloadbalancingv2,
                 RuleMode::MatchAny,
-                [&absent]
+                [&not_found]
             ));
             let error = step(load_balancer, false)
                 .run(&ctx, None)
@@ -457,27 +535,27 @@ mod tests {
             assert_eq!(error.name, ErrorName::NotFound);
             assert!(error.message.contains("Classic"), "{error}");
         }
-        assert_eq!(absent.num_calls(), 1);
+        assert_eq!(not_found.num_calls(), 1);
     }
 
     #[test]
-    fn invalid_names_and_arns_are_refused_before_any_call() {
-        for good in ["shop", "a-1", ARN] {
-            step(good, false).validate().unwrap();
+    fn invalid_names_and_arns_are_rejected_before_any_request() {
+        for valid in ["shop", "a-1", ARN] {
+            step(valid, false).validate().unwrap();
         }
-        let long = "a".repeat(33);
+        let too_long = "a".repeat(33);
         let group =
             "arn:aws:elasticloadbalancing:eu-west-1:222222222222:targetgroup/web/50dc6c495c0c9188";
-        for bad in ["", "shop_1", "*", &long, "arn:aws:s3:::shop", group] {
-            let error = step(bad, false).validate().unwrap_err();
+        for invalid in ["", "shop_1", "*", &too_long, "arn:aws:s3:::shop", group] {
+            let error = step(invalid, false).validate().unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
-            assert!(error.message.starts_with("load_balancer"), "{error}");
+            assert!(error.message.contains("\"load_balancer\""), "{error}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_and_then_fine_goes_on() {
-        let (load_balancer, groups) = (by_name(), groups());
+    async fn throttled_requests_are_retried() {
+        let (load_balancer, groups) = (describes_by_name(), describes_groups());
         let health = mock!(Client::describe_target_health)
             .sequence()
             .error(|| {
@@ -485,8 +563,8 @@ mod tests {
                     ErrorMetadata::builder().code("Throttling").build(),
                 )
             })
-            .output(|| seen(WEB))
-            .output(|| seen(API))
+            .output(|| health_output(WEB))
+            .output(|| health_output(API))
             .build();
         let rules = [&load_balancer, &groups, &health];
         let ctx = testing::context(mock_client!(
@@ -501,9 +579,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_names_the_targets_and_says_how_many_they_are() {
-        let (load_balancer, groups) = (by_name(), groups());
-        let (web, api) = (health("arn:web", WEB), health("arn:api", API));
+    async fn failed_message_names_and_counts_the_targets() {
+        let (load_balancer, groups) = (describes_by_name(), describes_groups());
+        let (web, api) = (
+            describes_health("arn:web", WEB),
+            describes_health("arn:api", API),
+        );
         let rules = [&load_balancer, &groups, &web, &api];
         let ctx = testing::context(mock_client!(
             aws_sdk_elasticloadbalancingv2,
@@ -512,9 +593,9 @@ mod tests {
         ));
         let error = step("shop", true).run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        let begin = "Found 6 unhealthy instances. 6 of 7 targets of shop are not healthy: \
+        let expected_start = "Found 6 unhealthy instances. 6 of 7 targets of shop are not healthy: \
                      i-2:80 in web is unhealthy: Health checks failed; i-3:80 in api is draining; ";
-        assert!(error.message.starts_with(begin), "{error}");
+        assert!(error.message.starts_with(expected_start), "{error}");
         assert_eq!(
             testing::log(&ctx).last().unwrap(),
             "Found 6 unhealthy instances."
@@ -522,15 +603,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_says_where_the_rest_is_when_there_are_many() {
+    async fn failed_message_refers_to_the_log_for_many_targets() {
         let groups = mock!(Client::describe_target_groups).then_output(|| {
             DescribeTargetGroupsOutput::builder()
                 .target_groups(group("web"))
                 .build()
         });
         let many = mock!(Client::describe_target_health)
-            .then_output(|| seen(&vec![("i-1", TargetHealthStateEnum::Unhealthy); 23]));
-        let rules = [&by_name(), &groups, &many];
+            .then_output(|| health_output(&vec![("i-1", TargetHealthStateEnum::Unhealthy); 23]));
+        let rules = [&describes_by_name(), &groups, &many];
         let ctx = testing::context(mock_client!(
             aws_sdk_elasticloadbalancingv2,
             RuleMode::MatchAny,
@@ -546,23 +627,23 @@ mod tests {
             "{message}"
         );
         assert!(
-            message.ends_with("; 3 more are in the log of this step in CloudWatch Logs"),
+            message.ends_with("; the log of this step in CloudWatch Logs names 3 more"),
             "{message}"
         );
     }
 
     #[tokio::test]
-    async fn invalid_arns_of_elsewhere_are_refused_before_any_call() {
-        for place in [
+    async fn invalid_arns_of_other_accounts_or_regions_are_rejected() {
+        for scope in [
             "aws:elasticloadbalancing:us-east-1:222222222222",
             "aws:elasticloadbalancing:eu-west-1:333333333333",
         ] {
-            let elsewhere = format!("arn:{place}:loadbalancer/app/shop/50dc6c495c0c9188");
+            let foreign_arn = format!("arn:{scope}:loadbalancer/app/shop/50dc6c495c0c9188");
             let ctx = testing::context(mock_client!(
                 aws_sdk_elasticloadbalancingv2,
                 &[] as &[&Rule]
             ));
-            let error = step(&elsewhere, false).run(&ctx, None).await.unwrap_err();
+            let error = step(&foreign_arn, false).run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
             assert!(
                 error
@@ -574,12 +655,12 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_are_those_that_the_local_cloud_enforces() {
         prove::<UnhealthyTargets>(&[], async |scene| {
             let elb = scene.client(Client::new);
             let (name, web) = (scene.name("shop"), scene.name("web"));
-            let made = elb.create_load_balancer().name(&name).send().await.unwrap();
-            let arn = made.load_balancers()[0]
+            let created = elb.create_load_balancer().name(&name).send().await.unwrap();
+            let arn = created.load_balancers()[0]
                 .load_balancer_arn()
                 .unwrap()
                 .to_owned();

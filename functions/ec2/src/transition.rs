@@ -1,0 +1,255 @@
+//! Moves instances to a state, and reports why an instance did not get there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::time::Duration;
+
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::types::{Instance, InstanceStateChange, InstanceStateName};
+use serde::{Deserialize, Serialize};
+use stepward::{Context, ErrorName, Progress, Resume, StepError};
+
+use crate::instances::{
+    ChangedInstance, ChangedInstances, LIVE_STATES, Selection, instance_state, with_console_url,
+};
+
+/// The shortest time between two polls. EC2 needs 10 to 90 seconds for most state changes.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// The reason codes of instances that somebody stopped on purpose. With any other code, EC2 or the
+/// instance failed.
+const INTENTIONAL_STOP_CODES: [&str; 4] = [
+    "",
+    "Client.UserInitiatedShutdown",
+    "Client.UserInitiatedHibernate",
+    "Client.InstanceInitiatedShutdown",
+];
+
+/// The state that a step moves instances to.
+#[derive(Clone, Debug)]
+pub struct StateGoal {
+    /// An instance in this state needs no more work.
+    pub final_state: InstanceStateName,
+    /// The step sends a request for instances in these states. It waits for all others.
+    pub act_on: Vec<InstanceStateName>,
+    /// The log's word for the request: "Starting".
+    pub action: &'static str,
+    /// A log line about an instance that the step moved to the final state, if one is needed.
+    pub remark: fn(&Instance) -> Option<String>,
+}
+
+/// The state between two calls of the step.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Transition {
+    instances: Vec<ChangedInstance>,
+    /// Instances for which the step sent a request.
+    #[serde(rename = "asked")]
+    requested: Vec<String>,
+    /// Requested instances that have since been in a state outside of `act_on`.
+    #[serde(default)]
+    moved: BTreeSet<String>,
+    /// Requested instances that one poll showed unchanged, with the reason code of a failure. The
+    /// code can be left over from an earlier failure.
+    #[serde(default, rename = "doubtful")]
+    maybe_failed: BTreeSet<String>,
+}
+
+/// Moves the selected instances to a state: describes them, sends a request for those that need
+/// one, and polls until all are there.
+///
+/// Every call describes the instances before it acts. A retry therefore repeats no request, except
+/// for instances that are still in one of the states to act on.
+///
+/// # Errors
+/// - `NotFound` for an unknown ID.
+/// - `Conflict` for an instance that is terminated, unless that is the goal, and for tags that too
+///   many instances carry.
+/// - `StepFailed` with EC2's reason for an instance that returned to its old state.
+/// - The error of `request_change`.
+pub async fn drive_to_state<F, Fut>(
+    ctx: &Context,
+    selection: Selection<'_>,
+    resume: Option<Resume>,
+    goal: &StateGoal,
+    request_change: F,
+) -> Result<Progress<ChangedInstances>, StepError>
+where
+    F: Fn(Client, Vec<String>) -> Fut + Send,
+    Fut: Future<Output = Result<Vec<InstanceStateChange>, StepError>> + Send,
+{
+    let ec2 = ctx.client(Client::new);
+    let retry_after = Resume::poll_interval(resume.as_ref(), POLL_INTERVAL);
+
+    let (described, mut transition) = match resume {
+        None => {
+            let described = selection.find_instances(&ec2, &LIVE_STATES).await?;
+            let transition = Transition {
+                instances: described.iter().map(ChangedInstance::from).collect(),
+                ..Transition::default()
+            };
+            (described, transition)
+        }
+        Some(resume) => {
+            let transition: Transition = resume.state()?;
+            let described = transition.selected_again(&ec2).await?;
+            (described, transition)
+        }
+    };
+    if transition.instances.is_empty() {
+        ctx.log("No instance carries these tags; nothing to do");
+        return Ok(Progress::Done(with_console_url(ctx, transition.instances)));
+    }
+
+    for instance in &described {
+        transition.check_instance(instance, goal)?;
+        transition.set_state(instance.instance_id(), &instance_state(instance));
+    }
+
+    let to_request: Vec<_> = transition
+        .ids_in_states(&goal.act_on)
+        .filter(|id| !transition.requested.contains(id))
+        .collect();
+    if !to_request.is_empty() {
+        ctx.log(format_args!("{} {}", goal.action, to_request.join(", ")));
+        for change in request_change(ec2, to_request.clone()).await? {
+            if let Some(new_state) = change.current_state.and_then(|state| state.name) {
+                transition.set_state(change.instance_id.as_deref(), &new_state);
+            }
+        }
+        transition.requested.extend(to_request);
+    }
+
+    let total = transition.instances.len();
+    let finished = transition
+        .ids_in_states(std::slice::from_ref(&goal.final_state))
+        .count();
+    let progress = format!("{finished} of {total} instances {}", goal.final_state);
+    if finished < total {
+        return Progress::pending(&transition, retry_after, progress);
+    }
+
+    let moved = described
+        .iter()
+        .filter(|instance| transition.has_moved_to_goal(instance, goal));
+    for remark in moved.filter_map(goal.remark) {
+        ctx.log(remark);
+    }
+    ctx.log(progress);
+    Ok(Progress::Done(with_console_url(ctx, transition.instances)))
+}
+
+impl Transition {
+    /// Describes the instances that the first call selected.
+    async fn selected_again(&self, ec2: &Client) -> Result<Vec<Instance>, StepError> {
+        let ids: Vec<_> = self
+            .instances
+            .iter()
+            .map(|instance| instance.instance_id.clone())
+            .collect();
+        let by_id = Selection {
+            ids: &ids,
+            tags: &BTreeMap::new(),
+        };
+        by_id.find_instances(ec2, &LIVE_STATES).await
+    }
+
+    fn set_state(&mut self, id: Option<&str>, state: &InstanceStateName) {
+        if let Some(instance) = self
+            .instances
+            .iter_mut()
+            .find(|instance| Some(instance.instance_id.as_str()) == id)
+        {
+            state.as_str().clone_into(&mut instance.state);
+        }
+    }
+
+    fn ids_in_states(&self, states: &[InstanceStateName]) -> impl Iterator<Item = String> {
+        let is_in_states = move |instance: &&ChangedInstance| {
+            states.iter().any(|state| state.as_str() == instance.state)
+        };
+        self.instances
+            .iter()
+            .filter(is_in_states)
+            .map(|instance| instance.instance_id.clone())
+    }
+
+    /// Whether the instance is in the final state and was in another one before the step.
+    fn has_moved_to_goal(&self, instance: &Instance, goal: &StateGoal) -> bool {
+        let recorded = self
+            .instances
+            .iter()
+            .find(|recorded| instance.instance_id() == Some(&recorded.instance_id));
+        instance_state(instance) == goal.final_state
+            && recorded.is_some_and(|recorded| recorded.previous_state != goal.final_state.as_str())
+    }
+
+    /// Checks that an instance can still reach the final state.
+    fn check_instance(&mut self, instance: &Instance, goal: &StateGoal) -> Result<(), StepError> {
+        if goal.final_state == InstanceStateName::Terminated {
+            return Ok(());
+        }
+        let id = instance.instance_id.clone().unwrap_or_default();
+        let state = instance_state(instance);
+        let is_requested = self.requested.contains(&id);
+
+        if matches!(
+            state,
+            InstanceStateName::Terminated | InstanceStateName::ShuttingDown
+        ) {
+            let name = if is_requested {
+                ErrorName::StepFailed
+            } else {
+                ErrorName::Conflict
+            };
+            return Err(name.with_message(format!(
+                "instance {id} is {state} and cannot change its state any more; remove it from \
+                 instance_ids"
+            )));
+        }
+
+        if is_requested && !goal.act_on.contains(&state) {
+            self.moved.insert(id);
+        } else if is_requested && state == InstanceStateName::Stopped {
+            // Until one poll shows the instance in another state, EC2 can still report the state
+            // and the reason from before the request. An intentional stop then proves nothing. The
+            // code of a failure counts when a second poll shows it too.
+            let has_failed = !INTENTIONAL_STOP_CODES.contains(&state_reason_code(instance))
+                && !self.maybe_failed.insert(id.clone());
+            if has_failed || self.moved.contains(&id) {
+                return Err(ErrorName::StepFailed.with_message(format!(
+                    "instance {id} is {state} again: {}",
+                    state_reason(instance)
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The code of the reason for an instance's state, or an empty text.
+#[must_use]
+pub fn state_reason_code(instance: &Instance) -> &str {
+    instance
+        .state_reason()
+        .and_then(|reason| reason.code())
+        .unwrap_or_default()
+}
+
+/// The reason for an instance's state. Only here does EC2 report why a request did not succeed, as
+/// in `Server.InsufficientInstanceCapacity`.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html>
+#[must_use]
+pub fn state_reason(instance: &Instance) -> String {
+    let reason = instance.state_reason();
+    let code = reason
+        .and_then(|reason| reason.code())
+        .unwrap_or("EC2 gave no reason");
+    let message = reason.and_then(|reason| reason.message()).unwrap_or(code);
+
+    // EC2 gives only this code when it may not use the key of an encrypted volume.
+    let advice = if code == "Client.InternalError" {
+        "; if a volume is encrypted, allow kms:CreateGrant on its key in the customer's role"
+    } else {
+        ""
+    };
+    format!("{message}{advice}")
+}
