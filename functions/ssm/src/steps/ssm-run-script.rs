@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::deliver::{self, Fetch};
 use crate::engine;
+use crate::node_script::{self, Download};
 use crate::params::CommandOptions;
-use crate::payload::{File, Origin};
+use crate::payload::{FilePayload, FileSource};
 use crate::plan::{Plan, Shell};
 use crate::{FUNCTION, TIMEOUT, quote};
 use schemars::JsonSchema;
@@ -19,49 +19,91 @@ use stepward::{
     Step, StepError, node::shell,
 };
 
-/// How long all arguments together may be, in bytes, and how many: they go with the command, where
-/// a quote takes five bytes, and which SSM limits to 64 KB.
-const LONGEST_ARGS: usize = 10 * 1024;
-const MOST_ARGS: usize = 100;
-/// Windows PowerShell reads a file without it in an old code page.
-const UTF8: char = '\u{feff}';
+/// Bytes of all arguments together. They are part of the command, where a single quote takes five
+/// bytes, and SSM limits the command to 64 KB.
+const MAX_ARGUMENT_BYTES: usize = 10 * 1024;
+/// How many arguments a script may have.
+const MAX_ARGUMENTS: usize = 100;
+/// The byte order mark of UTF-8. Windows PowerShell reads a file without it in a legacy code page.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Run a script on any number of nodes with SSM Run Command and wait for all results.
 ///
-/// The script goes through S3 as with `ssm-copy-file`: nodes fetch it by a link that lives 15
-/// minutes into a private directory, check its size and SHA-256, run it with the arguments, and
-/// remove it. The script's exit code is the node's; a node that could not get or check it fails
-/// with 125 and the reason. The object is removed when all nodes are over, also when the step fails
-/// or is stopped; after an error that is tried again it stays for the next call. One that cannot be
-/// removed is a line of the log and no failure.
+/// Use this step for scripts of any length, and whenever you pass values as arguments: a script
+/// receives its arguments exactly as you pass them, because neither a shell nor an SSM template
+/// interprets them. For a short command line, `ssm-run-command` is simpler.
 ///
-/// Arguments reach the script as they are, whatever is in them: no shell and no template of SSM's
-/// reads them.
+/// # Prerequisites
 ///
-/// Batches, concurrency, repeated calls and the output are those of `ssm-run-command`; as links are
-/// short-lived, a batch has no more nodes than begin at once.
+/// - Each node runs the SSM agent and is online in Systems Manager.
+/// - Each EC2 instance has an instance profile whose role has the policy
+///   `AmazonSSMManagedInstanceCore` or equal permissions. It needs no permissions for S3 to
+///   download the script: nodes use a link and not their own credentials.
+/// - Each node reaches the endpoints `ssm`, `ssmmessages`, `ec2messages` and `s3` of its Region on
+///   port 443: through the internet, a NAT gateway or VPC endpoints.
+/// - The step's role may send AWS's document `AWS-RunShellScript` (Linux and macOS) or
+///   `AWS-RunPowerShellScript` (Windows) to these nodes.
+/// - Linux and macOS nodes have `curl`, `wget` or `python3`, and the script's interpreter.
+/// - `bucket`, if you pass one, is in the Region that the step works in.
+/// - With `output_bucket`, the instance profile allows `s3:PutObject` on `stepward/*` in this
+///   bucket. With `cloudwatch_log_group`, it allows `logs:CreateLogGroup`, `logs:CreateLogStream`,
+///   `logs:DescribeLogGroups`, `logs:DescribeLogStreams` and `logs:PutLogEvents`. If the bucket or
+///   the log group uses a KMS key, it also allows the use of this key.
 ///
-/// Proven on the local cloud, whose nodes are directories of one machine, through a bucket of the
-/// account. That arguments are never code is proven by running what is sent with `sh`; what
-/// PowerShell is sent was not run.
+/// # Behavior
+///
+/// - The script is uploaded as a temporary object: to `bucket`, or to Stepward's artifacts bucket
+///   if you pass none. The step removes it when all nodes have finished, when the step fails and
+///   when the job is stopped. After an error that is retried, the object stays for the next call.
+/// - Each node gets a Run Command that downloads the script through a link into a private
+///   directory. The link opens only this object and expires after 15 minutes.
+/// - The node checks size and SHA-256 of the script, runs it with the arguments and removes it.
+/// - The script's exit code is the exit code of the node.
+/// - Batches, `concurrency`, retries, stopping and the output work as in `ssm-run-command`. Because
+///   the link expires, a batch has no more nodes than can start at once.
+///
+/// # Failures
+///
+/// - A node that cannot download or verify the script gets exit code 125 and the reason in its
+///   output. The script did not run there.
+/// - If the temporary object cannot be removed, the step logs that and does not fail. Remove the
+///   object manually.
+///
+/// # Cost
+///
+/// AWS charges for the requests to S3, and for outputs that are stored in CloudWatch Logs or S3.
+/// Run Command on EC2 instances has no charge; AWS charges for on-premises nodes of the advanced
+/// tier.
+///
+/// # Limits
+///
+/// - 25,000 nodes and 500 commands (batches) in one step.
+/// - 100 arguments with 10,240 bytes in total.
+/// - 48 hours for the script on each node.
+///
+/// # Proof
+///
+/// Proven on the local cloud, whose nodes are directories on one machine, through a bucket of the
+/// account. Tests run the sent text with `sh` and show that arguments are never run as code. The
+/// PowerShell script was not run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-pub struct RunScript(Merged<Own, CommandOptions>);
+pub struct RunScript(Merged<RunScriptParameters, CommandOptions>);
 
-/// The parameters of `ssm-run-script` alone.
+/// The parameters that only `ssm-run-script` has.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Own {
+struct RunScriptParameters {
     /// The script's text.
     script: String,
-    /// The program that reads it, with options between spaces, as in `/usr/bin/python3 -u`. Without
-    /// it, what the script's first line names after `#!`, else `/bin/sh`. With powershell the
-    /// script is PowerShell, and this is not taken.
+    /// The absolute path of the program that runs the script, with options separated by spaces, as
+    /// in `/usr/bin/python3 -u`. The default is the program in the script's first line after `#!`,
+    /// or else `/bin/sh`. Not available with `powershell`.
     interpreter: Option<String>,
-    /// The script's arguments, up to 100, with 10,240 bytes in all.
+    /// The script's arguments, up to 100, with 10,240 bytes in total.
     #[serde(default)]
     args: StringList,
-    /// The bucket of the account that the script goes through, below `stepward/scratch/`;
-    /// Stepward's own without it.
+    /// The bucket in the account for the temporary object, under `stepward/scratch/`. The default
+    /// is Stepward's artifacts bucket.
     bucket: Option<String>,
 }
 
@@ -76,30 +118,22 @@ impl RunScript {
         rollout.shell
     }
 
-    fn origin(&self) -> Origin {
-        let Merged(own, _) = &self.0;
-        let mut content = own.script.clone();
-        if self.shell() == Shell::Powershell && !content.starts_with(UTF8) {
-            content.insert(0, UTF8);
+    fn file_source(&self) -> FileSource {
+        let Merged(parameters, _) = &self.0;
+        let mut content = parameters.script.clone();
+        if self.shell() == Shell::Powershell && !content.starts_with(BYTE_ORDER_MARK) {
+            content.insert(0, BYTE_ORDER_MARK);
         }
-        Origin::Content {
+        FileSource::Content {
             content: content.into_bytes(),
-            bucket: own.bucket.clone(),
+            bucket: parameters.bucket.clone(),
         }
     }
 
-    /// What reads the script, as words of a shell.
-    fn reader(&self) -> String {
-        let Merged(
-            Own {
-                script,
-                interpreter,
-                ..
-            },
-            _,
-        ) = &self.0;
-        let given = interpreter.as_deref();
-        let given = given.map(|words| {
+    /// The program that runs the script, as quoted words of a shell.
+    fn interpreter_words(&self) -> String {
+        let Merged(parameters, _) = &self.0;
+        let given = parameters.interpreter.as_deref().map(|words| {
             words
                 .split_whitespace()
                 .map(shell::quote)
@@ -107,20 +141,58 @@ impl RunScript {
                 .join(" ")
         });
         given
-            .or_else(|| quote::named_reader(script))
+            .or_else(|| quote::shebang_interpreter(&parameters.script))
             .unwrap_or_else(|| shell::quote("/bin/sh"))
     }
 
-    fn file(&self) -> File<impl Fn(&Fetch<'_>) -> String + Send + Sync> {
-        let Merged(Own { args, .. }, _) = &self.0;
-        let on_node = |fetch: &Fetch<'_>| match self.shell() {
-            Shell::Bash => deliver::sh_run(fetch, &self.reader(), args),
-            Shell::Powershell => deliver::powershell_run(fetch, args),
+    fn payload(&self) -> FilePayload<impl Fn(&Download<'_>) -> String + Send + Sync> {
+        let Merged(RunScriptParameters { args, .. }, _) = &self.0;
+        let build_script = |download: &Download<'_>| match self.shell() {
+            Shell::Bash => node_script::sh_run_script(download, &self.interpreter_words(), args),
+            Shell::Powershell => node_script::powershell_run_script(download, args),
         };
-        File {
-            origin: self.origin(),
-            on_node,
+        FilePayload {
+            source: self.file_source(),
+            build_script,
         }
+    }
+
+    fn check_interpreter(&self) -> Result<(), StepError> {
+        let Merged(parameters, _) = &self.0;
+        let Some(interpreter) = parameters.interpreter.as_deref() else {
+            return Ok(());
+        };
+        require(
+            interpreter.starts_with('/') && !interpreter.contains('\0'),
+            || {
+                format!(
+                    "parameter \"interpreter\": {interpreter:?} is not an absolute path; pass a \
+                     path such as /usr/bin/python3"
+                )
+            },
+        )?;
+        require(self.shell() == Shell::Bash, || {
+            "parameter \"interpreter\": not available with shell powershell; remove it, because \
+             the script is PowerShell"
+                .into()
+        })
+    }
+
+    fn check_arguments(&self) -> Result<(), StepError> {
+        let Merged(RunScriptParameters { args, .. }, _) = &self.0;
+        let (count, bytes) = (args.len(), args.iter().map(String::len).sum::<usize>());
+        require(bytes <= MAX_ARGUMENT_BYTES && count <= MAX_ARGUMENTS, || {
+            format!(
+                "parameter \"args\": expected up to {MAX_ARGUMENTS} arguments with \
+                 {MAX_ARGUMENT_BYTES} bytes in total, got \"{count}\" with \"{bytes}\" bytes; copy \
+                 the values to the nodes with ssm-copy-file"
+            )
+        })?;
+        require(!args.iter().any(|arg| arg.contains('\0')), || {
+            "parameter \"args\": an argument contains a NUL character, which no program accepts; \
+             remove it"
+                .into()
+        })
     }
 }
 
@@ -129,16 +201,23 @@ impl Step for RunScript {
     const RUNDECK: &'static [RundeckPlugin] = &[];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Run a shell script with an argument",
             parameters: r##"{
         "instance_ids": "i-0123456789abcdef0",
         "script": "#!/bin/bash\nset -eu\nsystemctl restart \"$1\"\n",
         "args": ["nginx"]
     }"##,
-            output: "null",
+            output: r#"{
+        "command_ids": ["c07f5e92-8b34-4a1d-b5c9-6e20d8f7a413"],
+        "succeeded": 1,
+        "failed": 0,
+        "nodes": {
+            "i-0123456789abcdef0": { "status": "succeeded", "exit_code": 0 }
+        }
+    }"#,
         },
         Example {
-            title: "TODO",
+            title: "Run a PowerShell script on Windows nodes with outputs in CloudWatch Logs",
             parameters: r#"{
         "instance_ids": ["i-0123456789abcdef0", "mi-0123456789abcdef0"],
         "script": "param($Name) Restart-Service $Name",
@@ -149,10 +228,18 @@ impl Step for RunScript {
         "concurrency": 10,
         "max_errors": 0
     }"#,
-            output: "null",
+            output: r#"{
+        "command_ids": ["4a8e1d60-f295-4c7b-83d0-b9f61c52e7d8"],
+        "succeeded": 2,
+        "failed": 0,
+        "nodes": {
+            "i-0123456789abcdef0": { "status": "succeeded", "exit_code": 0 },
+            "mi-0123456789abcdef0": { "status": "succeeded", "exit_code": 0 }
+        }
+    }"#,
         },
         Example {
-            title: "TODO",
+            title: "Run a Python script with outputs in a bucket",
             parameters: r#"{
         "instance_ids": "i-0123456789abcdef0",
         "script": "import sys; print(sys.argv[1:])",
@@ -160,7 +247,18 @@ impl Step for RunScript {
         "args": ["a", "b c"],
         "output_bucket": "stepward-results-222222222222"
     }"#,
-            output: "null",
+            output: r#"{
+        "command_ids": ["91b6f0c4-2e7d-4853-ad1e-05c7e84b3f96"],
+        "succeeded": 1,
+        "failed": 0,
+        "nodes": {
+            "i-0123456789abcdef0": {
+                "status": "succeeded",
+                "exit_code": 0,
+                "output": "['a', 'b c']"
+            }
+        }
+    }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = crate::ERRORS;
@@ -169,41 +267,20 @@ impl Step for RunScript {
     type Output = CommandResults;
 
     fn validate(&self) -> Result<(), StepError> {
-        let Merged(
-            Own {
-                script,
-                interpreter,
-                args,
-                bucket,
-            },
-            _,
-        ) = &self.0;
-        require(!script.trim().is_empty(), || "script is empty".into())?;
-        let interpreter = interpreter.as_deref();
-        require(
-            interpreter.is_none_or(|words| words.starts_with('/') && !words.contains('\0')),
-            || "interpreter must be a program's whole path, as in /usr/bin/python3".into(),
-        )?;
-        require(interpreter.is_none() || self.shell() == Shell::Bash, || {
-            "interpreter is for Linux and macOS; with powershell the script is PowerShell".into()
+        let Merged(RunScriptParameters { script, bucket, .. }, _) = &self.0;
+        require(!script.trim().is_empty(), || {
+            "parameter \"script\": the text is empty; pass the script to run".into()
         })?;
-        let length: usize = args.iter().map(String::len).sum();
-        require(length <= LONGEST_ARGS && args.len() <= MOST_ARGS, || {
-            let count = args.len();
-            format!(
-                "args are {count} with {length} bytes, and at most {MOST_ARGS} with {LONGEST_ARGS}; copy a file with \
-                 ssm-copy-file instead"
-            )
-        })?;
-        require(!args.iter().any(|arg| arg.contains('\0')), || {
-            "args hold a NUL, which no program takes".into()
-        })?;
+        self.check_interpreter()?;
+        self.check_arguments()?;
         bucket::check_bucket_name("bucket", bucket.as_deref())?;
         self.plan().validate()
     }
 
     fn permissions(&self) -> Permissions {
-        self.plan().permissions().and(self.origin().permissions())
+        self.plan()
+            .permissions()
+            .and(self.file_source().permissions())
     }
 
     async fn run(
@@ -211,11 +288,11 @@ impl Step for RunScript {
         ctx: &Context,
         resume: Option<Resume>,
     ) -> Result<Progress<CommandResults>, StepError> {
-        engine::run(&self.plan(), &self.file(), ctx, resume.as_ref()).await
+        engine::run(&self.plan(), &self.payload(), ctx, resume.as_ref()).await
     }
 
     async fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
-        engine::cancel(&self.plan(), &self.file(), ctx, resume.as_ref()).await
+        engine::cancel(&self.plan(), &self.payload(), ctx, resume.as_ref()).await
     }
 }
 

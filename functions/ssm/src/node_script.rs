@@ -1,42 +1,45 @@
-//! What runs on a node to fetch a file, see that it is the right one, and put or run it.
+//! Scripts for a node that download a file, verify it, and put it in place or run it.
 //!
-//! It exits with 125 and a line that begins with `stepward:` where it cannot. The link to the file
-//! is given to the program that fetches by its standard input, where other users of the node do not
-//! see it; only a `wget` that reads no list of links is given it as an argument.
+//! A script that fails exits with code 125 and prints a line that starts with `stepward:`. It
+//! passes the link to the download program on standard input, so that other users of the node
+//! cannot see it. The exception is a `wget` that cannot read links from standard input, which gets
+//! the link as an argument.
 
 use std::fmt::Write as _;
 
 use stepward::node::shell::quote;
 
-use crate::quote::powershell;
+use crate::quote::powershell_expression;
 use crate::state::Digest;
 
-/// How a file is fetched, and what it must be.
+/// A file to download, and how to verify it.
 #[derive(Clone, Debug)]
-pub struct Fetch<'a> {
-    /// The link.
+pub struct Download<'a> {
+    /// The link to the file.
     pub url: &'a str,
-    /// What the file must be.
+    /// The file's size and SHA-256.
     pub digest: &'a Digest,
 }
 
-/// For `sh`: `get FILE` fetches into a file that is there, and ends everything where it is not the
-/// right one.
-const SH_GET: &str = r#"set -u
+/// Functions for `sh`. `get FILE` downloads into an existing file and exits if the file is not the
+/// expected one.
+const SH_FUNCTIONS: &str = r#"set -u
 mask=$(umask)
 umask 077
 fail() { echo "stepward: $1" >&2; exit 125; }
 fetch() {
   if command -v curl >/dev/null 2>&1; then
-    printf 'url = "%s"\n' "$url" | curl -fsSg --retry 3 --connect-timeout 20 --max-time 1800 -K - -o "$1"
+    printf 'url = "%s"\n' "$url" |
+      curl -fsSg --retry 3 --connect-timeout 20 --max-time 1800 -K - -o "$1"
   elif command -v wget >/dev/null 2>&1; then
-    printf '%s\n' "$url" | wget -q -T 60 -t 3 -i - -O "$1" 2>/dev/null || wget -q -T 60 -O "$1" "$url"
+    printf '%s\n' "$url" | wget -q -T 60 -t 3 -i - -O "$1" 2>/dev/null ||
+      wget -q -T 60 -O "$1" "$url"
   elif command -v python3 >/dev/null 2>&1; then
     printf '%s' "$url" | python3 -c 'import shutil, sys, urllib.request
 with urllib.request.urlopen(sys.stdin.read(), timeout=60) as a, open(sys.argv[1], "wb") as f:
   shutil.copyfileobj(a, f)' "$1"
   else
-    fail "the node has neither curl nor wget nor python3 to fetch the file with"
+    fail "no download program found; install curl, wget or python3 on the node"
   fi
 }
 hash() {
@@ -44,94 +47,98 @@ hash() {
   elif command -v shasum >/dev/null 2>&1; then shasum -a 256 <"$1"
   elif command -v openssl >/dev/null 2>&1; then openssl dgst -sha256 -r <"$1"
   elif command -v python3 >/dev/null 2>&1; then
-    python3 -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$1"
+    python3 -c 'import hashlib, sys
+print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$1"
   fi | cut -c1-64
 }
 get() {
-  fetch "$1" || fail "the file could not be fetched: see that the node reaches S3; its link lives 15 minutes"
-  is=$(($(wc -c <"$1")))
-  [ "$is" = "$bytes" ] || fail "the file has $is bytes and must have $bytes: it was cut or changed on the way"
-  is=$(hash "$1")
-  [ "$is" = "$sha256" ] || fail "the file's SHA-256 is ${is:-not known} and must be $sha256: it was changed on the way"
+  fetch "$1" ||
+    fail "download failed; check that the node reaches S3 (the link expires after 15 minutes)"
+  actual=$(($(wc -c <"$1")))
+  [ "$actual" = "$bytes" ] ||
+    fail "downloaded file: expected $bytes bytes, got $actual; run the step again"
+  actual=$(hash "$1")
+  [ "$actual" = "$sha256" ] ||
+    fail "downloaded file: expected SHA-256 $sha256, got ${actual:-none}; run the step again"
 }
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 "#;
 
-/// For `sh`: fetches and puts the file under its name.
+/// A script for `sh` that downloads a file and moves it to its destination.
 #[must_use]
-pub fn sh_copy(
-    fetch: &Fetch<'_>,
+pub fn sh_copy_script(
+    download: &Download<'_>,
     destination: &str,
     mode: Option<&str>,
     owner: Option<&str>,
 ) -> String {
-    let mut text = sh_begin(fetch);
-    let _ = writeln!(text, "to={}", quote(destination));
-    text.push_str(
-        r#"dir=${to%/*}
+    let mut script = sh_prelude(download);
+    let _ = writeln!(script, "destination={}", quote(destination));
+    script.push_str(
+        r#"dir=${destination%/*}
 [ -n "$dir" ] || dir=/
-[ -d "$dir" ] || fail "there is no directory $dir to put the file into"
-[ ! -d "$to" ] || fail "$to is a directory; name the file in it"
-file=$(mktemp "$dir/.stepward.XXXXXXXX") || fail "no file can be made in $dir"
+[ -d "$dir" ] || fail "directory $dir does not exist; create it before you copy the file"
+[ ! -d "$destination" ] || fail "$destination is a directory; pass the path of a file in it"
+file=$(mktemp "$dir/.stepward.XXXXXXXX") || fail "cannot create a file in $dir"
 trap 'rm -f "$file"' EXIT
 get "$file"
 "#,
     );
     if let Some(owner) = owner {
         let _ = writeln!(
-            text,
-            "chown {} \"$file\" || fail 'the owner could not be set'",
+            script,
+            "chown {} \"$file\" || fail 'cannot set the owner'",
             quote(owner)
         );
     }
     if let Some(mode) = mode {
         let _ = writeln!(
-            text,
-            "chmod {} \"$file\" || fail 'the mode could not be set'",
+            script,
+            "chmod {} \"$file\" || fail 'cannot set the mode'",
             quote(mode)
         );
     }
-    text.push_str("mv -f \"$file\" \"$to\" || fail \"the file could not be moved to $to\"\n");
-    text
+    script.push_str(
+        "mv -f \"$file\" \"$destination\" || fail \"cannot move the file to $destination\"\n",
+    );
+    script
 }
 
-/// For `sh`: fetches a script into a directory of its own and lets `reader`, words of a shell, run
-/// it.
+/// A script for `sh` that downloads a script into a private directory and runs it. `interpreter`
+/// consists of quoted words of a shell.
 #[must_use]
-pub fn sh_run(fetch: &Fetch<'_>, reader: &str, args: &[String]) -> String {
-    let mut text = sh_begin(fetch);
-    text.push_str(
-        r#"dir=$(mktemp -d "${TMPDIR:-/tmp}/stepward.XXXXXXXX") || fail "no directory can be made in ${TMPDIR:-/tmp}"
+pub fn sh_run_script(download: &Download<'_>, interpreter: &str, args: &[String]) -> String {
+    let mut script = sh_prelude(download);
+    script.push_str(
+        r#"tmp=${TMPDIR:-/tmp}
+dir=$(mktemp -d "$tmp/stepward.XXXXXXXX") || fail "cannot create a directory in $tmp"
 trap 'rm -rf "$dir"' EXIT
 get "$dir/script"
 unset url
 umask "$mask"
 "#,
     );
-    let _ = write!(text, "{reader} \"$dir/script\"");
+    let _ = write!(script, "{interpreter} \"$dir/script\"");
     for arg in args {
-        let _ = write!(text, " {}", quote(arg));
+        let _ = write!(script, " {}", quote(arg));
     }
-    text.push_str("\nexit $?\n");
-    text
+    script.push_str("\nexit $?\n");
+    script
 }
 
-fn sh_begin(fetch: &Fetch<'_>) -> String {
-    let Fetch {
-        url,
-        digest: Digest { bytes, sha256 },
-    } = fetch;
+fn sh_prelude(download: &Download<'_>) -> String {
+    let Digest { bytes, sha256 } = download.digest;
     format!(
-        "{SH_GET}url={}\nbytes={bytes}\nsha256={}\n",
-        quote(url),
+        "{SH_FUNCTIONS}url={}\nbytes={bytes}\nsha256={}\n",
+        quote(download.url),
         quote(sha256)
     )
 }
 
-/// For PowerShell: `Get FILE`, as for `sh`.
-const POWERSHELL_GET: &str = r"$ErrorActionPreference = 'Stop'
+/// Functions for PowerShell. `Get-Fetched FILE` does what `get` does for `sh`.
+const POWERSHELL_FUNCTIONS: &str = r"$ErrorActionPreference = 'Stop'
 $ProgressPreference = 'SilentlyContinue'
 function Fail($why) { [Console]::Error.WriteLine('stepward: ' + $why); exit 125 }
 function Get-Fetched($file) {
@@ -139,42 +146,59 @@ function Get-Fetched($file) {
   [Net.ServicePointManager]::SecurityProtocol = $tls
   (New-Object Net.WebClient).DownloadFile($url, $file)
   $is = (Get-Item -LiteralPath $file -Force).Length
-  if ($is -ne $bytes) { throw ('the file has ' + $is + ' bytes and must have ' + $bytes) }
+  if ($is -ne $bytes) {
+    throw ('downloaded file: expected ' + $bytes + ' bytes, got ' + $is + '; run the step again')
+  }
   $sha = [Security.Cryptography.SHA256]::Create()
   $stream = [IO.File]::OpenRead($file)
   try { $is = [BitConverter]::ToString($sha.ComputeHash($stream)) } finally { $stream.Dispose() }
   $is = $is.Replace('-', '').ToLower()
-  if ($is -ne $sha256) { throw ('the SHA-256 of the file is ' + $is + ' and must be ' + $sha256) }
+  if ($is -ne $sha256) {
+    throw ('downloaded file: expected SHA-256 ' + $sha256 + ', got ' + $is + '; run the step again')
+  }
 }
 ";
 
-/// For PowerShell: fetches and puts the file under its name.
+/// A script for PowerShell that downloads a file and moves it to its destination.
 #[must_use]
-pub fn powershell_copy(fetch: &Fetch<'_>, destination: &str) -> String {
-    let mut text = powershell_begin(fetch);
-    let _ = writeln!(text, "$to = {}", powershell(destination));
-    text.push_str(
-        r"$dir = [IO.Path]::GetDirectoryName($to)
-if (-not [IO.Directory]::Exists($dir)) { Fail ('there is no directory ' + $dir + ' to put the file into') }
-if ([IO.Directory]::Exists($to)) { Fail ($to + ' is a directory; name the file in it') }
+pub fn powershell_copy_script(download: &Download<'_>, destination: &str) -> String {
+    let mut script = powershell_prelude(download);
+    let _ = writeln!(
+        script,
+        "$destination = {}",
+        powershell_expression(destination)
+    );
+    script.push_str(
+        r"$dir = [IO.Path]::GetDirectoryName($destination)
+if (-not [IO.Directory]::Exists($dir)) {
+  Fail ('directory ' + $dir + ' does not exist; create it before you copy the file')
+}
+if ([IO.Directory]::Exists($destination)) {
+  Fail ($destination + ' is a directory; pass the path of a file in it')
+}
 $file = [IO.Path]::Combine($dir, '.stepward.' + [Guid]::NewGuid().ToString('N'))
 try {
   Get-Fetched $file
-  Move-Item -Force -LiteralPath $file -Destination $to
-} catch { Fail $_.Exception.Message } finally { if ([IO.File]::Exists($file)) { [IO.File]::Delete($file) } }
+  Move-Item -Force -LiteralPath $file -Destination $destination
+} catch {
+  Fail $_.Exception.Message
+} finally {
+  if ([IO.File]::Exists($file)) { [IO.File]::Delete($file) }
+}
 ",
     );
-    text
+    script
 }
 
-/// For PowerShell: fetches a script into a directory of its own and runs it.
+/// A script for PowerShell that downloads a script into a private directory and runs it.
 #[must_use]
-pub fn powershell_run(fetch: &Fetch<'_>, args: &[String]) -> String {
-    let mut text = powershell_begin(fetch);
-    let args: Vec<_> = args.iter().map(|arg| powershell(arg)).collect();
-    let _ = writeln!(text, "$list = @({})", args.join(", "));
-    text.push_str(
-        r"$dir = [IO.Path]::Combine([IO.Path]::GetTempPath(), 'stepward.' + [Guid]::NewGuid().ToString('N'))
+pub fn powershell_run_script(download: &Download<'_>, args: &[String]) -> String {
+    let mut script = powershell_prelude(download);
+    let args: Vec<_> = args.iter().map(|arg| powershell_expression(arg)).collect();
+    let _ = writeln!(script, "$list = @({})", args.join(", "));
+    script.push_str(
+        r"$name = 'stepward.' + [Guid]::NewGuid().ToString('N')
+$dir = [IO.Path]::Combine([IO.Path]::GetTempPath(), $name)
 $file = [IO.Path]::Combine($dir, 'script.ps1')
 $code = 0
 try {
@@ -185,22 +209,27 @@ try {
   $url = $null
   $ErrorActionPreference = 'Continue'
   $global:LASTEXITCODE = 0
-  try { & $file @list; $code = $global:LASTEXITCODE } catch { [Console]::Error.WriteLine($_); $code = 1 }
-} finally { if ([IO.Directory]::Exists($dir)) { [IO.Directory]::Delete($dir, $true) } }
+  try {
+    & $file @list
+    $code = $global:LASTEXITCODE
+  } catch {
+    [Console]::Error.WriteLine($_)
+    $code = 1
+  }
+} finally {
+  if ([IO.Directory]::Exists($dir)) { [IO.Directory]::Delete($dir, $true) }
+}
 exit $code
 ",
     );
-    text
+    script
 }
 
-fn powershell_begin(fetch: &Fetch<'_>) -> String {
-    let Fetch {
-        url,
-        digest: Digest { bytes, sha256 },
-    } = fetch;
+fn powershell_prelude(download: &Download<'_>) -> String {
+    let Digest { bytes, sha256 } = download.digest;
     format!(
-        "{POWERSHELL_GET}$url = {}\n$bytes = {bytes}\n$sha256 = '{sha256}'\n",
-        powershell(url)
+        "{POWERSHELL_FUNCTIONS}$url = {}\n$bytes = {bytes}\n$sha256 = '{sha256}'\n",
+        powershell_expression(download.url)
     )
 }
 

@@ -1,4 +1,4 @@
-//! The rest of an output of which SSM's list has only the beginning.
+//! Reads complete outputs. SSM's list of invocations has only the first 2,500 characters.
 
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::CommandPlugin;
@@ -9,173 +9,183 @@ use stepward::{Context, ErrorName, StepError};
 use crate::error::{logs_error, ssm_error};
 use crate::plan::Plan;
 
-/// Pages of log events that are read of one output, of up to 1 MB each.
-const PAGES: usize = 4;
+/// Pages of log events to read for one output, of up to 1 MB each.
+const MAX_LOG_PAGES: usize = 4;
 
-/// Where the whole output of a node is.
-pub(crate) struct Source {
-    command: String,
-    id: String,
-    /// The plugin as log streams are named after it.
-    plugin: String,
+/// Where a node's complete output is stored.
+pub(crate) struct FullOutput {
+    command_id: String,
+    node_id: String,
+    /// The plugin's name, as in the names of log streams.
+    plugin_name: String,
     /// Keys in `output_bucket` of standard output and standard error.
-    keys: [Option<String>; 2],
-    /// Where an operator finds it.
+    object_keys: [Option<String>; 2],
+    /// Where an operator finds the output.
     pub(crate) url: String,
 }
 
-impl Source {
-    pub(crate) fn of(
+impl FullOutput {
+    pub(crate) fn locate(
         plan: &Plan,
         ctx: &Context,
-        command: &str,
-        id: &str,
+        command_id: &str,
+        node_id: &str,
         plugin: Option<&CommandPlugin>,
     ) -> Self {
         let bucket = plan.output_bucket.as_deref().unwrap_or_default();
-        // `https://s3.eu-west-1.amazonaws.com/bucket/key`: the key as the agent has chosen it.
-        let key = |url: Option<&str>| Some(url?.split_once(&format!("/{bucket}/"))?.1.to_owned());
-        let keys = [
-            plugin.and_then(|plugin| key(plugin.standard_output_url())),
-            plugin.and_then(|plugin| key(plugin.standard_error_url())),
+        // The agent chooses the key. SSM returns it in a URL,
+        // `https://s3.eu-west-1.amazonaws.com/bucket/key`.
+        let object_key =
+            |url: Option<&str>| Some(url?.split_once(&format!("/{bucket}/"))?.1.to_owned());
+        let object_keys = [
+            plugin.and_then(|plugin| object_key(plugin.standard_output_url())),
+            plugin.and_then(|plugin| object_key(plugin.standard_error_url())),
         ];
-        // The agent puts `-` for what a stream's name cannot have: `runPlugins` in
-        // `agent/framework/runpluginutil`.
-        let plugin = plugin
+        // The agent replaces characters that are invalid in the name of a log stream by `-`:
+        // `runPlugins` in `agent/framework/runpluginutil`.
+        let plugin_name = plugin
             .and_then(|plugin| plugin.name())
             .unwrap_or("aws:runShellScript")
             .replace([':', '*'], "-");
-        let url = match (&plan.log_group, &keys) {
+
+        let url = match (&plan.log_group, &object_keys) {
             (_, [Some(key), _]) if plan.output_bucket.is_some() => format!("s3://{bucket}/{key}"),
             (Some(group), _) => {
-                // The console reads these names encoded twice, with `$` for the second `%`.
-                let twice = |name: &str| {
-                    utf8_percent_encode(name, NON_ALPHANUMERIC)
-                        .to_string()
-                        .replace('%', "$25")
-                };
-                let stream = format!("{command}/{id}/{plugin}/stdout");
+                let stream = format!("{command_id}/{node_id}/{plugin_name}/stdout");
                 let page = format!(
                     "logsV2:log-groups/log-group/{}/log-events/{}",
-                    twice(group),
-                    twice(&stream)
+                    encode_for_console(group),
+                    encode_for_console(&stream)
                 );
                 ctx.console("cloudwatch/home", &page)
             }
-            _ => ctx.console(&format!("systems-manager/run-command/{command}/{id}"), ""),
+            _ => {
+                let page = format!("systems-manager/run-command/{command_id}/{node_id}");
+                ctx.console(&page, "")
+            }
         };
         Self {
-            command: command.to_owned(),
-            id: id.to_owned(),
-            plugin,
-            keys,
+            command_id: command_id.to_owned(),
+            node_id: node_id.to_owned(),
+            plugin_name,
+            object_keys,
             url,
         }
     }
 }
 
-/// The first 24,000 characters of standard output and 8,000 of standard error.
+/// Encodes a name for a fragment of the CloudWatch console, which decodes names twice and uses `$`
+/// for the second `%`.
+fn encode_for_console(name: &str) -> String {
+    utf8_percent_encode(name, NON_ALPHANUMERIC)
+        .to_string()
+        .replace('%', "$25")
+}
+
+/// The first 24,000 characters of standard output and 8,000 of standard error, as SSM stores them.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetCommandInvocation.html>
-pub(crate) async fn of_node(
+pub(crate) async fn read_from_ssm(
     ctx: &Context,
     ssm: &Client,
-    source: &Source,
+    full_output: &FullOutput,
 ) -> Option<(String, String)> {
     let request = ssm
         .get_command_invocation()
-        .command_id(&source.command)
-        .instance_id(&source.id);
-    let answer = request
+        .command_id(&full_output.command_id)
+        .instance_id(&full_output.node_id);
+    let response = request
         .send()
         .await
         .map_err(ssm_error)
-        .inspect_err(|error| unread(ctx, source, error))
+        .inspect_err(|error| log_read_error(ctx, full_output, error))
         .ok()?;
     Some((
-        answer.standard_output_content.unwrap_or_default(),
-        answer.standard_error_content.unwrap_or_default(),
+        response.standard_output_content.unwrap_or_default(),
+        response.standard_error_content.unwrap_or_default(),
     ))
 }
 
-/// The last part of the whole of one kind, `stdout` or `stderr`, from where the agent has written
-/// it; `None` where it has written it nowhere, or not yet, or where it cannot be read: then there
-/// is what SSM has.
-pub(crate) async fn whole(
+/// The last `max_bytes` bytes of the complete `stdout` or `stderr`, from the bucket or the log
+/// group. `None` if the agent has not written it there, or if reading failed; then the step uses
+/// the part that SSM returned.
+pub(crate) async fn read_complete_output(
     plan: &Plan,
     ctx: &Context,
-    source: &Source,
-    kind: &str,
-    most: usize,
+    full_output: &FullOutput,
+    stream_kind: &str,
+    max_bytes: usize,
 ) -> Option<String> {
-    let key = &source.keys[usize::from(kind == "stderr")];
-    let read = match (&plan.output_bucket, key, &plan.log_group) {
-        (Some(bucket), Some(key), _) => from_bucket(ctx, bucket, key, most).await,
-        (_, _, Some(group)) => from_log(ctx, group, source, kind, most).await,
+    let object_key = &full_output.object_keys[usize::from(stream_kind == "stderr")];
+    let read = match (&plan.output_bucket, object_key, &plan.log_group) {
+        (Some(bucket), Some(key), _) => read_from_bucket(ctx, bucket, key, max_bytes).await,
+        (_, _, Some(group)) => {
+            read_from_log_group(ctx, group, full_output, stream_kind, max_bytes).await
+        }
         _ => return None,
     };
-    let text = read.inspect_err(|error| unread(ctx, source, error)).ok()?;
+    let text = read
+        .inspect_err(|error| log_read_error(ctx, full_output, error))
+        .ok()?;
     Some(text).filter(|text| !text.is_empty())
 }
 
-/// Tells that more of an output could not be read. How the command ended is known all the same.
-fn unread(ctx: &Context, source: &Source, error: &StepError) {
+/// Logs that an output could not be read. The node's status is known nevertheless.
+fn log_read_error(ctx: &Context, full_output: &FullOutput, error: &StepError) {
     ctx.log(format_args!(
-        "The whole output of {} could not be read, see {}: {error}",
-        source.id, source.url
+        "Cannot read the complete output of {}: {error}; open {}",
+        full_output.node_id, full_output.url
     ));
 }
 
-async fn from_bucket(
+async fn read_from_bucket(
     ctx: &Context,
     bucket: &str,
     key: &str,
-    most: usize,
+    max_bytes: usize,
 ) -> Result<String, StepError> {
-    let s3 = ctx.client(aws_sdk_s3::Client::new);
-    let request = s3
+    let request = ctx
+        .client(aws_sdk_s3::Client::new)
         .get_object()
         .bucket(bucket)
         .key(key)
-        .range(format!("bytes=-{most}"));
-    // A free bucket name can be taken by anybody, who would write what is read here.
-    let answer = request
-        .expected_bucket_owner(&ctx.place.account_id)
-        .send()
-        .await
-        .map_err(s3_error)?;
-    let unread = |error: &dyn std::fmt::Display| {
-        ErrorName::TimedOut.with_message(format!("s3://{bucket}/{key}: {error}"))
-    };
-    let content = answer
-        .body
-        .collect()
-        .await
-        .map_err(|error| unread(&error))?;
+        .range(format!("bytes=-{max_bytes}"))
+        // If the bucket does not exist, anyone can create one with its name and choose what is
+        // read here.
+        .expected_bucket_owner(&ctx.place.account_id);
+    let response = request.send().await.map_err(s3_error)?;
+    let content = response.body.collect().await.map_err(|error| {
+        ErrorName::TimedOut
+            .with_message(format!("reading s3://{bucket}/{key} failed before its end: {error}"))
+    })?;
     Ok(String::from_utf8_lossy(&content.into_bytes()).into_owned())
 }
 
-async fn from_log(
+async fn read_from_log_group(
     ctx: &Context,
     group: &str,
-    source: &Source,
-    kind: &str,
-    most: usize,
+    full_output: &FullOutput,
+    stream_kind: &str,
+    max_bytes: usize,
 ) -> Result<String, StepError> {
     let logs = ctx.client(aws_sdk_cloudwatchlogs::Client::new);
-    let stream = format!("{}/{}/{}/{kind}", source.command, source.id, source.plugin);
+    let FullOutput {
+        command_id,
+        node_id,
+        plugin_name,
+        ..
+    } = full_output;
+    let stream = format!("{command_id}/{node_id}/{plugin_name}/{stream_kind}");
+
     let (mut pages, mut length, mut token) = (Vec::new(), 0, None);
-    for _ in 0..PAGES {
+    for _ in 0..MAX_LOG_PAGES {
         let request = logs
             .get_log_events()
             .log_group_name(group)
             .log_stream_name(&stream)
-            .start_from_head(false);
-        let answer = request
-            .set_next_token(token.clone())
-            .send()
-            .await
-            .map_err(logs_error)?;
-        let lines: Vec<_> = answer
+            .start_from_head(false)
+            .set_next_token(token.clone());
+        let response = request.send().await.map_err(logs_error)?;
+        let lines: Vec<_> = response
             .events()
             .iter()
             .filter_map(|event| event.message())
@@ -185,15 +195,14 @@ async fn from_log(
         if !page.is_empty() {
             pages.push(page);
         }
-        // At the beginning of the stream the token stays the same.
+
+        // At the start of the stream, CloudWatch Logs returns the same token again.
         // https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogEvents.html
-        if length > most
-            || answer.next_backward_token.is_none()
-            || answer.next_backward_token == token
-        {
+        let next_token = response.next_backward_token;
+        if length > max_bytes || next_token.is_none() || next_token == token {
             break;
         }
-        token = answer.next_backward_token;
+        token = next_token;
     }
     pages.reverse();
     Ok(pages.join("\n"))
