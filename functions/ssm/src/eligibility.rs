@@ -169,14 +169,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_named_in_a_refusal_is_left_out() {
+    fn nodes_named_in_a_rejection_are_marked() {
         let ids = ["i-00000001", "i-00000002", "i-00000003"].map(String::from);
-        let said = "Instances [[i-00000003]] not in a valid state for account 222222222222";
-        assert_eq!(refused(said, &ids, "", 'o').as_deref(), Some("..o"));
-        assert_eq!(refused(said, &ids, "u..", 'o').as_deref(), Some("u.o"));
-        assert_eq!(refused(said, &ids, "..o", 'o'), None);
-        assert_eq!(refused("no", &ids, "", 'o'), None);
-        let said = "Cannot perform operation for instance id i-00000001 of platform type Windows";
-        assert_eq!(refused(said, &ids, "", 'p').as_deref(), Some("p.."));
+        let rejection = "Instances [[i-00000003]] not in a valid state for account 222222222222";
+        assert_eq!(
+            mark_named_nodes(rejection, &ids, "", 'o').as_deref(),
+            Some("..o")
+        );
+        assert_eq!(
+            mark_named_nodes(rejection, &ids, "u..", 'o').as_deref(),
+            Some("u.o")
+        );
+        assert_eq!(mark_named_nodes(rejection, &ids, "..o", 'o'), None);
+        assert_eq!(mark_named_nodes("no", &ids, "", 'o'), None);
+        let rejection =
+            "Cannot perform operation for instance id i-00000001 of platform type Windows";
+        assert_eq!(
+            mark_named_nodes(rejection, &ids, "", 'p').as_deref(),
+            Some("p..")
+        );
     }
 }

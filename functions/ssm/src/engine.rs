@@ -8,6 +8,7 @@ use stepward::node::CommandResults;
 use stepward::{Context, ErrorName, Progress, Resume, StepError};
 use tokio::time::Instant;
 
+use crate::MAX_CONCURRENT_REQUESTS;
 use crate::commands::check_list_permission;
 use crate::error::ssm_error;
 use crate::outcome::log_skipped_nodes;
@@ -16,9 +17,9 @@ use crate::plan::{BATCH_SIZE, Plan};
 use crate::poll::{cancel_waiting_nodes, poll_commands};
 use crate::recovery::adopt_lost_commands;
 use crate::results;
+use crate::schedule::{DueBatch, find_due_batches};
 use crate::send::{self, SentBatch};
 use crate::state::{Batch, RunState, now_seconds};
-use crate::MAX_CONCURRENT_REQUESTS;
 
 /// How long one call sends commands. Then it returns its state, so that a retry after a lost call
 /// has few commands to search for.
@@ -29,13 +30,6 @@ const SEND_RETRY_DELAY: Duration = Duration::from_secs(5);
 const MAX_SEND_FAILURES: u8 = 5;
 /// Characters of the error that stopped sending that the state keeps.
 const MAX_ERROR_CHARACTERS: usize = 500;
-
-/// A batch that is due, and how many of its nodes may run the command at once.
-#[derive(Clone, Copy)]
-struct DueBatch {
-    number: usize,
-    concurrency: usize,
-}
 
 /// One call of a step: polls the running commands, sends the batches that are due, and returns.
 ///
@@ -141,54 +135,6 @@ async fn advance(
     pending_progress(plan, run, results::REREAD_DELAY)
 }
 
-/// The batches that are due.
-fn find_due_batches(plan: &Plan, run: &RunState) -> Vec<DueBatch> {
-    if run.is_sending_stopped() {
-        return Vec::new();
-    }
-    let running: usize = run
-        .batches
-        .iter()
-        .zip(plan.batches())
-        .map(|(batch, ids)| batch.count_running(ids.len()))
-        .sum();
-    let mut free_slots = plan.concurrency.saturating_sub(running);
-    let mut due = Vec::new();
-
-    // With `in_order`, a window starts only after all earlier batches have finished.
-    let (mut earlier_nodes, mut earlier_finished) = (0, true);
-    for (number, ids) in plan.batches().enumerate() {
-        let starts_window = earlier_nodes % plan.concurrency == 0;
-        if plan.in_order && starts_window && !earlier_finished {
-            break;
-        }
-        earlier_nodes += ids.len();
-        earlier_finished &= run.batches.get(number).is_some_and(|batch| batch.finished);
-        if run.is_batch_started(number) {
-            continue;
-        }
-
-        // Wait until a batch can run with at least half of its possible concurrency. Otherwise
-        // every node that ends would start a slow batch.
-        let full_concurrency = ids.len().min(plan.concurrency);
-        let required_slots = if plan.in_order || plan.has_expiring_link {
-            full_concurrency
-        } else {
-            full_concurrency.div_ceil(2)
-        };
-        if free_slots < required_slots {
-            break;
-        }
-        let concurrency = full_concurrency.min(free_slots);
-        free_slots -= concurrency;
-        due.push(DueBatch {
-            number,
-            concurrency,
-        });
-    }
-    due
-}
-
 /// Sends batches. Returns how many it sent, and the error of one that it could not send.
 async fn send_batches(
     plan: &Plan,
@@ -235,7 +181,8 @@ async fn send_batches(
         match sent {
             Ok(sent_batch) => {
                 sent_count += 1;
-                *run.batch_mut(due_batch.number) = record_sent_batch(ctx, due_batch, &ids, sent_batch);
+                *run.batch_mut(due_batch.number) =
+                    record_sent_batch(ctx, due_batch, &ids, sent_batch);
             }
             // Keep a retryable error: its command may have been sent, and another error must not
             // hide that.
@@ -301,7 +248,13 @@ fn delay_after_sending(
         ctx.log(format_args!(
             "Sending a command failed; no more nodes start: {error}"
         ));
-        run.send_error = Some(error.to_string().chars().take(MAX_ERROR_CHARACTERS).collect());
+        run.send_error = Some(
+            error
+                .to_string()
+                .chars()
+                .take(MAX_ERROR_CHARACTERS)
+                .collect(),
+        );
     } else {
         return Err(error);
     }

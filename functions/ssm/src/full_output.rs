@@ -154,8 +154,9 @@ async fn read_from_bucket(
         .expected_bucket_owner(&ctx.place.account_id);
     let response = request.send().await.map_err(s3_error)?;
     let content = response.body.collect().await.map_err(|error| {
-        ErrorName::TimedOut
-            .with_message(format!("reading s3://{bucket}/{key} failed before its end: {error}"))
+        ErrorName::TimedOut.with_message(format!(
+            "reading s3://{bucket}/{key} failed before its end: {error}"
+        ))
     })?;
     Ok(String::from_utf8_lossy(&content.into_bytes()).into_owned())
 }
@@ -220,21 +221,21 @@ mod tests {
     use stepward::testing;
 
     use super::*;
-    use crate::testing::Fake;
-    use crate::tests::{all, id, plan};
+    use crate::testing::FakeSsm;
+    use crate::tests::{node_id, plan, run_to_end};
 
-    const COMMAND: &str = "00000000-0000-0000-0000-000000000000";
+    const COMMAND_ID: &str = "00000000-0000-0000-0000-000000000000";
 
-    fn loud(more: impl Fn(&mut Plan)) -> (Fake, Plan) {
-        let (fake, mut plan) = (Fake::default(), plan(1, 1));
+    fn with_long_output(change: impl Fn(&mut Plan)) -> (FakeSsm, Plan) {
+        let (fake, mut plan) = (FakeSsm::default(), plan(1, 1));
         fake.lock().output = "x".repeat(30_000);
-        more(&mut plan);
+        change(&mut plan);
         (fake, plan)
     }
 
     #[tokio::test]
-    async fn beyond_24_000_characters_the_whole_is_in_the_log() {
-        let (fake, plan) = loud(|plan| plan.log_group = Some("/commands".into()));
+    async fn output_over_24_000_characters_is_read_from_the_log_group() {
+        let (fake, plan) = with_long_output(|plan| plan.log_group = Some("/commands".into()));
         let page = |lines: &[&str], token: &str| {
             let events = lines
                 .iter()
@@ -251,7 +252,7 @@ mod tests {
                     && request.start_from_head() == Some(false)
                     && request.log_stream_name()
                         == Some(&format!(
-                            "{COMMAND}/i-00000000000000000/aws-runShellScript/stdout"
+                            "{COMMAND_ID}/i-00000000000000000/aws-runShellScript/stdout"
                         ))
             })
             .then_compute_output(move |request| match request.next_token() {
@@ -262,8 +263,8 @@ mod tests {
         let logs = mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, [&read]);
         let ctx = fake.context(&[]);
         ctx.client(|_| logs);
-        let (ran, _) = all(&plan, &ctx).await.unwrap();
-        let outcome = &ran.nodes[&id(0)];
+        let (results, _) = run_to_end(&plan, &ctx).await.unwrap();
+        let outcome = &results.nodes[&node_id(0)];
         assert_eq!(
             (outcome.output.as_str(), read.num_calls()),
             ("a\nb\nc\nd", 3)
@@ -277,16 +278,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn beyond_24_000_characters_the_end_of_the_whole_is_in_the_bucket() {
-        let (fake, plan) = loud(|plan| plan.output_bucket = Some("outputs".into()));
+    async fn output_over_24_000_characters_is_read_from_the_bucket() {
+        let (fake, plan) = with_long_output(|plan| plan.output_bucket = Some("outputs".into()));
         let key = format!(
-            "stepward/{COMMAND}/i-00000000000000000/awsrunShellScript/0.awsrunShellScript/stdout"
+            "stepward/{COMMAND_ID}/i-00000000000000000/awsrunShellScript/0.awsrunShellScript/stdout"
         );
-        let wanted = key.clone();
+        let expected_key = key.clone();
         let read = mock!(aws_sdk_s3::Client::get_object)
             .match_requests(move |request| {
                 request.bucket() == Some("outputs")
-                    && request.key() == Some(&wanted)
+                    && request.key() == Some(&expected_key)
                     && request.range() == Some("bytes=-262144")
                     && request.expected_bucket_owner() == Some("222222222222")
             })
@@ -298,8 +299,8 @@ mod tests {
         let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&read]);
         let ctx = fake.context(&[]);
         ctx.client(|_| s3);
-        let (ran, _) = all(&plan, &ctx).await.unwrap();
-        let outcome = &ran.nodes[&id(0)];
+        let (results, _) = run_to_end(&plan, &ctx).await.unwrap();
+        let outcome = &results.nodes[&node_id(0)];
         assert_eq!((outcome.output.as_str(), read.num_calls()), ("the end", 1));
         assert_eq!(
             outcome.output_url.as_deref(),
@@ -308,8 +309,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_log_that_is_not_there_or_may_not_be_read_leaves_what_ssm_has() {
-        let (fake, plan) = loud(|plan| plan.log_group = Some("/commands".into()));
+    async fn an_unreadable_log_group_leaves_the_output_of_ssm() {
+        let (fake, plan) = with_long_output(|plan| plan.log_group = Some("/commands".into()));
         for code in ["ResourceNotFoundException", "AccessDeniedException"] {
             let read =
                 mock!(aws_sdk_cloudwatchlogs::Client::get_log_events).then_error(move || {
@@ -318,47 +319,50 @@ mod tests {
             let logs = mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, [&read]);
             let ctx = fake.context(&[]);
             ctx.client(|_| logs);
-            let (ran, _) = all(&plan, &ctx).await.unwrap();
-            assert_eq!((ran.succeeded, ran.nodes[&id(0)].output.len()), (1, 23_999));
-            assert!(ran.nodes[&id(0)].output_url.is_some());
-            assert!(testing::log(&ctx).join("").contains("could not be read"));
+            let (results, _) = run_to_end(&plan, &ctx).await.unwrap();
+            assert_eq!(
+                (results.succeeded, results.nodes[&node_id(0)].output.len()),
+                (1, 23_999)
+            );
+            assert!(results.nodes[&node_id(0)].output_url.is_some());
+            assert!(
+                testing::log(&ctx)
+                    .join("")
+                    .contains("Cannot read the complete output")
+            );
         }
     }
 
     #[tokio::test]
-    async fn a_bucket_that_s3_denies_leaves_what_ssm_has() {
-        let (fake, plan) = loud(|plan| plan.output_bucket = Some("outputs".into()));
+    async fn an_unreadable_bucket_leaves_the_output_of_ssm() {
+        let (fake, plan) = with_long_output(|plan| plan.output_bucket = Some("outputs".into()));
         let read = mock!(aws_sdk_s3::Client::get_object).then_error(|| {
             GetObjectError::generic(ErrorMetadata::builder().code("AccessDenied").build())
         });
         let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&read]);
         let ctx = fake.context(&[]);
         ctx.client(|_| s3);
-        let (ran, _) = all(&plan, &ctx).await.unwrap();
+        let (results, _) = run_to_end(&plan, &ctx).await.unwrap();
         assert_eq!(
             (
-                ran.succeeded,
-                ran.nodes[&id(0)].output.len(),
+                results.succeeded,
+                results.nodes[&node_id(0)].output.len(),
                 read.num_calls()
             ),
             (1, 23_999, 1)
         );
-        assert!(
-            testing::log(&ctx)
-                .join("")
-                .contains("could not be read, see s3://outputs/")
-        );
+        assert!(testing::log(&ctx).join("").contains("; open s3://outputs/"));
     }
 
     #[tokio::test]
-    async fn a_node_that_ssm_does_not_give_again_keeps_what_the_list_has() {
-        let (fake, plan) = loud(|_| ());
-        fake.lock().denied = ["GetCommandInvocation"].into();
+    async fn a_denied_invocation_leaves_the_listed_output() {
+        let (fake, plan) = with_long_output(|_| ());
+        fake.lock().denied_calls = ["GetCommandInvocation"].into();
         let ctx = fake.context(&[]);
-        let (ran, _) = all(&plan, &ctx).await.unwrap();
-        let outcome = &ran.nodes[&id(0)];
+        let (results, _) = run_to_end(&plan, &ctx).await.unwrap();
+        let outcome = &results.nodes[&node_id(0)];
         assert!(
-            ran.succeeded == 1 && outcome.output.ends_with("---Output truncated---"),
+            results.succeeded == 1 && outcome.output.ends_with("---Output truncated---"),
             "{outcome:?}"
         );
         assert!(

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`state`] | what the engine knows about the run, saved from call to call |
 //! | [`eligibility`] | which nodes SSM can send a command to |
+//! | `schedule` | which batches are due |
 //! | `send`, `commands`, `poll`, `recovery` | sending, listing, polling and finding commands |
 //! | [`outcome`] | what SSM's status texts mean |
 //! | [`results`], `full_output` | the final result of every node, and outputs that SSM truncated |
@@ -44,6 +45,7 @@ mod poll;
 pub mod quote;
 mod recovery;
 pub mod results;
+mod schedule;
 mod send;
 pub mod state;
 pub mod steps;

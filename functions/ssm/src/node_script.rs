@@ -245,8 +245,8 @@ mod tests {
 
     use super::*;
 
-    /// A server that gives `content` to whoever asks, and its link.
-    fn served(content: &'static str) -> String {
+    /// Starts a server for `content` and returns the link to it.
+    fn serve_content(content: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!(
             "http://{}/file?X-Amz-Signature=abc%20d&x=1",
@@ -255,14 +255,16 @@ mod tests {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                let mut asked = [0; 4096];
-                let read = stream.read(&mut asked).unwrap();
-                let found = asked[..read].starts_with(b"GET /file?X-Amz-Signature=abc%20d&x=1 ");
-                let status = if found { "200 OK" } else { "404 Not Found" };
+                let mut request = [0; 4096];
+                let read = stream.read(&mut request).unwrap();
+                let is_known =
+                    request[..read].starts_with(b"GET /file?X-Amz-Signature=abc%20d&x=1 ");
+                let status = if is_known { "200 OK" } else { "404 Not Found" };
                 let length = content.len();
                 let _ = write!(
                     stream,
-                    "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{content}"
+                    "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\
+                     connection: close\r\n\r\n{content}"
                 );
             }
         });
@@ -276,19 +278,19 @@ mod tests {
         }
     }
 
-    /// A directory of the test's own.
-    fn dir(name: &str) -> PathBuf {
+    /// Creates a directory for one test.
+    fn create_dir(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("stepward-ssm-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).unwrap();
         dir
     }
 
-    /// Runs what is sent, as SSM's agent does: a file that `sh` is given.
-    fn run(text: &str, dir: &Path, path: Option<&Path>) -> Output {
-        assert!(!text.contains("{{"), "{text}");
+    /// Runs a script as SSM's agent does: from a file, with `sh`.
+    fn run_script(script: &str, dir: &Path, path: Option<&Path>) -> Output {
+        assert!(!script.contains("{{"), "{script}");
         let file = dir.join("_script.sh");
-        std::fs::write(&file, text).unwrap();
+        std::fs::write(&file, script).unwrap();
         let mut command = Command::new("/bin/sh");
         command.arg(&file).env("TMPDIR", dir);
         if let Some(path) = path {
@@ -299,11 +301,11 @@ mod tests {
         output
     }
 
-    fn text(bytes: &[u8]) -> String {
+    fn to_text(bytes: &[u8]) -> String {
         String::from_utf8_lossy(bytes).into_owned()
     }
 
-    fn names(dir: &Path) -> Vec<String> {
+    fn file_names(dir: &Path) -> Vec<String> {
         let mut names: Vec<_> = std::fs::read_dir(dir)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -312,7 +314,8 @@ mod tests {
         names
     }
 
-    const HOSTILE: [&str; 12] = [
+    /// Arguments that a shell or SSM could interpret as code.
+    const HOSTILE_ARGUMENTS: [&str; 12] = [
         "",
         "-n",
         "it's; exit 9",
@@ -328,116 +331,132 @@ mod tests {
     ];
 
     #[test]
-    fn a_file_gets_its_name_when_it_is_whole_with_its_mode() {
-        let (content, dir) = ("some\ncontent {{x}}", dir("copy"));
-        let (url, digest) = (served(content), digest(content));
-        let fetch = Fetch {
+    fn a_verified_file_gets_its_name_and_mode() {
+        let (content, dir) = ("some\ncontent {{x}}", create_dir("copy"));
+        let (url, digest) = (serve_content(content), digest(content));
+        let download = Download {
             url: &url,
             digest: &digest,
         };
         for name in ["plain", "it's $(touch owned) {{x}} \"`", "-n"] {
-            let to = dir.join(name);
-            let output = run(
-                &sh_copy(&fetch, to.to_str().unwrap(), Some("0640"), None),
+            let path = dir.join(name);
+            let output = run_script(
+                &sh_copy_script(&download, path.to_str().unwrap(), Some("0640"), None),
                 &dir,
                 None,
             );
-            assert!(output.status.success(), "{}", text(&output.stderr));
-            assert_eq!(std::fs::read_to_string(&to).unwrap(), content);
-            assert_eq!(to.metadata().unwrap().permissions().mode() & 0o7777, 0o640);
-            std::fs::remove_file(to).unwrap();
+            assert!(output.status.success(), "{}", to_text(&output.stderr));
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+            assert_eq!(
+                path.metadata().unwrap().permissions().mode() & 0o7777,
+                0o640
+            );
+            std::fs::remove_file(path).unwrap();
         }
-        let to = dir.join("private");
-        run(
-            &sh_copy(&fetch, to.to_str().unwrap(), None, None),
+        let path = dir.join("private");
+        run_script(
+            &sh_copy_script(&download, path.to_str().unwrap(), None, None),
             &dir,
             None,
         );
-        assert_eq!(to.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
-        assert_eq!(names(&dir), ["private"]);
+        assert_eq!(
+            path.metadata().unwrap().permissions().mode() & 0o7777,
+            0o600
+        );
+        assert_eq!(file_names(&dir), ["private"]);
         std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
-    fn a_file_that_is_not_the_right_one_changes_nothing() {
-        let dir = dir("wrong");
-        let url = served("content");
-        let to = dir.join("file");
-        std::fs::write(&to, "before").unwrap();
+    fn a_wrong_file_changes_nothing() {
+        let dir = create_dir("wrong");
+        let url = serve_content("content");
+        let path = dir.join("file");
+        std::fs::write(&path, "before").unwrap();
         let missing = url.replace("/file?", "/gone?");
-        for (url, digest, says) in [
-            (
-                &url,
-                digest("other content"),
-                "has 7 bytes and must have 13",
-            ),
-            (&url, digest("CONTENT"), "SHA-256 is"),
-            (&missing, digest("content"), "could not be fetched"),
+        for (url, digest, expected) in [
+            (&url, digest("other content"), "expected 13 bytes, got 7"),
+            (&url, digest("CONTENT"), "expected SHA-256"),
+            (&missing, digest("content"), "download failed"),
         ] {
-            let fetch = Fetch {
+            let download = Download {
                 url,
                 digest: &digest,
             };
-            let output = run(
-                &sh_copy(&fetch, to.to_str().unwrap(), None, None),
+            let output = run_script(
+                &sh_copy_script(&download, path.to_str().unwrap(), None, None),
                 &dir,
                 None,
             );
             assert_eq!(output.status.code(), Some(125));
-            let said = text(&output.stderr);
+            let message = to_text(&output.stderr);
             assert!(
-                said.contains(says) && !said.contains("X-Amz-Signature"),
-                "{said}"
+                message.contains(expected) && !message.contains("X-Amz-Signature"),
+                "{message}"
             );
-            assert_eq!(std::fs::read_to_string(&to).unwrap(), "before");
-            assert_eq!(names(&dir), ["file"]);
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "before");
+            assert_eq!(file_names(&dir), ["file"]);
         }
         let digest = digest("content");
-        let fetch = Fetch {
+        let download = Download {
             url: &url,
             digest: &digest,
         };
-        for (to, says) in [
+        for (path, expected) in [
             (dir.clone(), "is a directory"),
-            (dir.join("no/file"), "there is no directory"),
+            (dir.join("no/file"), "does not exist"),
         ] {
-            let output = run(
-                &sh_copy(&fetch, to.to_str().unwrap(), None, None),
+            let output = run_script(
+                &sh_copy_script(&download, path.to_str().unwrap(), None, None),
                 &dir,
                 None,
             );
             assert_eq!(output.status.code(), Some(125));
-            assert!(text(&output.stderr).contains(says));
+            assert!(to_text(&output.stderr).contains(expected));
         }
         std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
-    fn a_script_gets_its_arguments_as_they_are_and_gives_its_exit_code() {
-        let (script, dir) = ("printf '<%s>' \"$@\"\nexit 42\n", dir("run"));
-        let (url, digest) = (served(script), digest(script));
-        let fetch = Fetch {
+    fn a_script_gets_its_arguments_unchanged_and_returns_its_exit_code() {
+        let (script, dir) = ("printf '<%s>' \"$@\"\nexit 42\n", create_dir("run"));
+        let (url, digest) = (serve_content(script), digest(script));
+        let download = Download {
             url: &url,
             digest: &digest,
         };
-        let args = HOSTILE.map(String::from);
-        let output = run(&sh_run(&fetch, &quote("/bin/sh"), &args), &dir, None);
-        assert_eq!(output.status.code(), Some(42), "{}", text(&output.stderr));
-        assert_eq!(text(&output.stdout), format!("<{}>", HOSTILE.join("><")));
-        assert!(names(&dir).is_empty());
-        let reader = format!("{} {}", quote("/usr/bin/env"), quote("sh"));
+        let args = HOSTILE_ARGUMENTS.map(String::from);
+        let output = run_script(
+            &sh_run_script(&download, &quote("/bin/sh"), &args),
+            &dir,
+            None,
+        );
         assert_eq!(
-            run(&sh_run(&fetch, &reader, &[]), &dir, None).status.code(),
+            output.status.code(),
+            Some(42),
+            "{}",
+            to_text(&output.stderr)
+        );
+        assert_eq!(
+            to_text(&output.stdout),
+            format!("<{}>", HOSTILE_ARGUMENTS.join("><"))
+        );
+        assert!(file_names(&dir).is_empty());
+        let interpreter = format!("{} {}", quote("/usr/bin/env"), quote("sh"));
+        assert_eq!(
+            run_script(&sh_run_script(&download, &interpreter, &[]), &dir, None)
+                .status
+                .code(),
             Some(42)
         );
         std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
-    fn without_curl_the_file_is_fetched_by_what_there_is() {
-        let (script, dir) = ("exit 7\n", dir("tools"));
-        let (url, digest) = (served(script), digest(script));
-        let fetch = Fetch {
+    fn the_file_is_downloaded_with_any_available_program() {
+        let (script, dir) = ("exit 7\n", create_dir("tools"));
+        let (url, digest) = (serve_content(script), digest(script));
+        let download = Download {
             url: &url,
             digest: &digest,
         };
@@ -450,27 +469,31 @@ mod tests {
             &[],
         ] {
             std::fs::create_dir_all(&bin).unwrap();
-            let found = |tool: &str| {
+            let find_tool = |tool: &str| {
                 ["/usr/bin", "/bin"]
                     .map(|dir| Path::new(dir).join(tool))
                     .into_iter()
                     .find(|path| path.exists())
             };
-            if !tools.iter().all(|tool| found(tool).is_some()) {
-                // The next machine has it; the first and the last line of the table are everywhere.
+            if !tools.iter().all(|tool| find_tool(tool).is_some()) {
+                // Other machines may have these tools. The first and the last case run everywhere.
                 assert!(!matches!(tools, [] | ["python3"]), "no python3");
                 continue;
             }
             for tool in ["sh", "mktemp", "rm", "cut", "wc"].iter().chain(tools) {
-                let _ = std::os::unix::fs::symlink(found(tool).unwrap(), bin.join(tool));
+                let _ = std::os::unix::fs::symlink(find_tool(tool).unwrap(), bin.join(tool));
             }
-            let output = run(&sh_run(&fetch, &quote("/bin/sh"), &[]), &dir, Some(&bin));
+            let output = run_script(
+                &sh_run_script(&download, &quote("/bin/sh"), &[]),
+                &dir,
+                Some(&bin),
+            );
             let expected = if tools.is_empty() { 125 } else { 7 };
             assert_eq!(
                 output.status.code(),
                 Some(expected),
                 "{tools:?}: {}",
-                text(&output.stderr)
+                to_text(&output.stderr)
             );
             std::fs::remove_dir_all(&bin).unwrap();
         }
@@ -478,24 +501,25 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_parameter_stands_in_powershell_but_in_base64() {
+    fn powershell_scripts_have_parameters_only_in_base64() {
         let digest = digest("x");
-        let fetch = Fetch {
+        let download = Download {
             url: "https://bucket/'$x",
             digest: &digest,
         };
         for value in ["it's", "‘’", "$(x)", "{{ssm:x}}", "\"@\n"] {
-            for text in [
-                powershell_copy(&fetch, value),
-                powershell_run(&fetch, &[value.to_owned()]),
+            for script in [
+                powershell_copy_script(&download, value),
+                powershell_run_script(&download, &[value.to_owned()]),
             ] {
                 assert!(
-                    !text.contains(value) && !text.contains("bucket") && !text.contains("{{"),
-                    "{text}"
+                    !script.contains(value) && !script.contains("bucket") && !script.contains("{{"),
+                    "{script}"
                 );
                 assert!(
-                    text.contains(&powershell(value)) && text.contains(&digest.sha256),
-                    "{text}"
+                    script.contains(&powershell_expression(value))
+                        && script.contains(&digest.sha256),
+                    "{script}"
                 );
             }
         }

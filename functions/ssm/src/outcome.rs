@@ -283,10 +283,10 @@ mod tests {
         }
     }
 
-    fn invocation(details: &str, code: i32, began: bool, output: &str) -> CommandInvocation {
+    fn invocation(details: &str, code: i32, has_started: bool, output: &str) -> CommandInvocation {
         let plugin = CommandPlugin::builder()
             .response_code(code)
-            .set_response_start_date_time(began.then(|| DateTime::from_secs(1)))
+            .set_response_start_date_time(has_started.then(|| DateTime::from_secs(1)))
             .output(output);
         CommandInvocation::builder()
             .status_details(details)
@@ -295,8 +295,8 @@ mod tests {
     }
 
     #[test]
-    fn each_end_is_told_apart() {
-        for (details, code, began, status, exit_code, says) in [
+    fn each_ssm_status_has_its_outcome() {
+        for (details, code, has_started, status, exit_code, expected) in [
             ("Success", 0, true, Status::Succeeded, Some(0), ""),
             ("Failed", 3, true, Status::Failed, Some(3), "exit code 3"),
             ("Failed", -1, false, Status::Failed, None, "no exit code"),
@@ -306,7 +306,7 @@ mod tests {
                 true,
                 Status::TimedOut,
                 None,
-                "60 s of `timeout`",
+                "60 s (`timeout`)",
             ),
             (
                 "ExecutionTimedOut",
@@ -314,7 +314,7 @@ mod tests {
                 true,
                 Status::TimedOut,
                 None,
-                "60 s of `timeout`",
+                "60 s (`timeout`)",
             ),
             (
                 "TimedOut",
@@ -322,7 +322,7 @@ mod tests {
                 true,
                 Status::TimedOut,
                 None,
-                "60 s of `timeout`",
+                "60 s (`timeout`)",
             ),
             (
                 "Delivery Timed Out",
@@ -338,7 +338,7 @@ mod tests {
                 true,
                 Status::Unknown,
                 None,
-                "only the node can tell",
+                "check on the node whether the command ran",
             ),
             (
                 "TimedOut",
@@ -378,7 +378,7 @@ mod tests {
                 false,
                 Status::NotStarted,
                 None,
-                "more than 2 others",
+                "more than 2 other nodes failed",
             ),
             (
                 "InvalidPlatform",
@@ -386,7 +386,7 @@ mod tests {
                 false,
                 Status::Unmanaged,
                 None,
-                "give the other `shell`",
+                "pass the other `shell`",
             ),
             (
                 "AccessDenied",
@@ -405,14 +405,15 @@ mod tests {
                 "SomethingNew",
             ),
         ] {
-            let outcome = ended(&plan(), &invocation(details, code, began, ""), false).unwrap();
+            let outcome =
+                final_outcome(&plan(), &invocation(details, code, has_started, ""), false).unwrap();
             assert_eq!(
                 (outcome.status, outcome.exit_code),
                 (status, exit_code),
                 "{details}"
             );
             assert!(
-                outcome.message.unwrap_or_default().contains(says),
+                outcome.message.unwrap_or_default().contains(expected),
                 "{details}"
             );
         }
@@ -424,7 +425,7 @@ mod tests {
             "Cancelling",
         ] {
             assert_eq!(
-                ended(&plan(), &invocation(details, -1, false, ""), false),
+                final_outcome(&plan(), &invocation(details, -1, false, ""), false),
                 None,
                 "{details}"
             );
@@ -432,44 +433,47 @@ mod tests {
     }
 
     #[test]
-    fn who_was_cancelled_because_others_failed_was_not_begun() {
-        let of = |began| {
-            ended(&plan(), &invocation("Cancelled", -1, began, ""), true)
+    fn nodes_cancelled_before_their_turn_are_not_started() {
+        let status_of = |has_started| {
+            final_outcome(&plan(), &invocation("Cancelled", -1, has_started, ""), true)
                 .unwrap()
                 .status
         };
         assert_eq!(
-            (of(false), of(true)),
+            (status_of(false), status_of(true)),
             (Status::NotStarted, Status::Cancelled)
         );
     }
 
     #[test]
-    fn without_an_exit_code_nothing_is_success() {
+    fn without_an_exit_code_success_is_unknown() {
         let invocation = CommandInvocation::builder()
             .status(CommandInvocationStatus::Success)
             .build();
-        let outcome = ended(&plan(), &invocation, false).unwrap();
+        let outcome = final_outcome(&plan(), &invocation, false).unwrap();
         assert_eq!((outcome.status, outcome.exit_code), (Status::Unknown, None));
     }
 
     #[test]
-    fn output_and_errors_are_told_apart_and_a_cut_is_seen() {
-        let both = format!("a\nb{ERRORS_BEGIN}oh");
-        let outcome = ended(&plan(), &invocation("Failed", 1, true, &both), false).unwrap();
+    fn output_and_errors_are_split_and_truncation_is_detected() {
+        let combined = format!("a\nb{ERROR_SEPARATOR}oh");
+        let outcome =
+            final_outcome(&plan(), &invocation("Failed", 1, true, &combined), false).unwrap();
         assert_eq!(
             (outcome.output.as_str(), outcome.error_output.as_str()),
             ("a\nb", "oh")
         );
-        assert!(is_cut("aaa\n---Output truncated---") && is_cut("aaa--output truncated--"));
-        assert!(!is_cut("it said --output truncated-- and went on"));
+        assert!(
+            is_truncated("aaa\n---Output truncated---") && is_truncated("aaa--output truncated--")
+        );
+        assert!(!is_truncated("--output truncated-- in the middle"));
     }
 
     #[test]
-    fn a_line_says_how_it_ended() {
-        let outcome = ended(&plan(), &invocation("Failed", 3, true, ""), false).unwrap();
-        assert_eq!(line("i-1", &outcome), "i-1 failed (exit 3)");
-        assert!(line("i-1", &left_out('u')).starts_with("i-1 is not managed by SSM: "));
-        assert!(line("i-1", &left_out('p')).ends_with("give the other `shell`"));
+    fn the_log_line_has_status_and_reason() {
+        let outcome = final_outcome(&plan(), &invocation("Failed", 3, true, ""), false).unwrap();
+        assert_eq!(log_line("i-1", &outcome), "i-1 failed (exit 3)");
+        assert!(log_line("i-1", &skipped_outcome('u')).starts_with("i-1 is not managed by SSM: "));
+        assert!(log_line("i-1", &skipped_outcome('p')).ends_with("pass the other `shell`"));
     }
 }

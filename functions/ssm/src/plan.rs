@@ -206,10 +206,7 @@ impl Plan {
             .allow(
                 "send the command to the nodes",
                 &["ssm:SendCommand"],
-                self.instance_ids
-                    .iter()
-                    .map(node_arn)
-                    .chain([document_arn]),
+                self.instance_ids.iter().map(node_arn).chain([document_arn]),
             )
             .allow(
                 "find the commands of this run and read their status on each node",
@@ -298,7 +295,7 @@ mod tests {
 
     fn plan(nodes: usize, concurrency: usize) -> Plan {
         Plan {
-            ids: (0..nodes).map(|n| format!("i-{n:017}")).collect(),
+            instance_ids: (0..nodes).map(|n| format!("i-{n:017}")).collect(),
             concurrency,
             timeout: 3600,
             delivery_timeout: 600,
@@ -306,26 +303,26 @@ mod tests {
         }
     }
 
-    fn sizes(plan: &Plan) -> Vec<usize> {
+    fn batch_sizes(plan: &Plan) -> Vec<usize> {
         plan.batches().map(<[String]>::len).collect()
     }
 
     #[test]
-    fn ten_thousand_nodes_are_two_hundred_commands() {
-        assert_eq!(sizes(&plan(10_000, 50)), [50; 200]);
+    fn ten_thousand_nodes_need_two_hundred_commands() {
+        assert_eq!(batch_sizes(&plan(10_000, 50)), [50; 200]);
     }
 
     #[test]
-    fn windows_are_as_large_as_the_concurrency_and_sent_in_batches() {
+    fn windows_have_the_size_of_the_concurrency() {
         assert_eq!(
-            sizes(&Plan {
+            batch_sizes(&Plan {
                 in_order: true,
                 ..plan(25, 10)
             }),
             [10, 10, 5]
         );
         assert_eq!(
-            sizes(&Plan {
+            batch_sizes(&Plan {
                 in_order: true,
                 ..plan(200, 120)
             }),
@@ -334,17 +331,17 @@ mod tests {
     }
 
     #[test]
-    fn what_lives_shortly_is_sent_to_as_many_as_begin_at_once() {
+    fn an_expiring_link_is_sent_to_nodes_that_start_at_once() {
         assert_eq!(
-            sizes(&Plan {
-                short_lived: true,
+            batch_sizes(&Plan {
+                has_expiring_link: true,
                 ..plan(25, 10)
             }),
             [10, 10, 5]
         );
         assert_eq!(
-            sizes(&Plan {
-                short_lived: true,
+            batch_sizes(&Plan {
+                has_expiring_link: true,
                 ..plan(120, 100)
             }),
             [50, 50, 20]
@@ -352,17 +349,23 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_wait_for_their_turn_have_the_time_of_those_before_them() {
+    fn the_delivery_timeout_grows_with_the_turns() {
         let plan = Plan {
             timeout: 120,
             ..plan(50, 1)
         };
         assert_eq!(
-            [plan.taken_within(50, 50), plan.taken_within(50, 25)],
+            [
+                plan.command_delivery_timeout(50, 50),
+                plan.command_delivery_timeout(50, 25)
+            ],
             [600, 720]
         );
         assert_eq!(
-            [plan.taken_within(50, 1), plan.taken_within(1, 1)],
+            [
+                plan.command_delivery_timeout(50, 1),
+                plan.command_delivery_timeout(1, 1)
+            ],
             [600 + 49 * 120, 600]
         );
         assert_eq!(
@@ -370,14 +373,14 @@ mod tests {
                 timeout: 172_800,
                 ..plan
             }
-            .taken_within(50, 1),
+            .command_delivery_timeout(50, 1),
             2_592_000
         );
     }
 
     #[test]
-    fn an_output_bucket_may_be_encrypted_with_a_key_of_the_account() {
-        let place = ArnScope {
+    fn the_session_may_decrypt_an_output_bucket() {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
@@ -386,7 +389,7 @@ mod tests {
             output_bucket: Some("outputs".into()),
             ..plan(1, 1)
         };
-        let policy = plan.permissions().session_policy(&place).unwrap();
+        let policy = plan.permissions().session_policy(&scope).unwrap();
         assert!(
             policy.contains("kms:Decrypt") && policy.contains("kms:ViaService"),
             "{policy}"
@@ -394,43 +397,46 @@ mod tests {
     }
 
     #[test]
-    fn a_node_named_twice_is_run_on_once() {
+    fn duplicate_ids_are_removed() {
         let ids = ["i-00000001", "i-00000002", "i-00000001"]
             .map(String::from)
             .to_vec();
-        assert_eq!(Plan::nodes(&StringList(ids)), ["i-00000001", "i-00000002"]);
+        assert_eq!(
+            Plan::unique_ids(&StringList(ids)),
+            ["i-00000001", "i-00000002"]
+        );
     }
 
     #[test]
-    fn parameters_that_cannot_be_are_named() {
+    fn errors_name_the_invalid_parameter() {
         plan(1, 1).validate().unwrap();
         let hybrid = vec!["mi-0123456789abcdef0".to_owned(), "i-01234567".to_owned()];
         Plan {
-            ids: hybrid,
+            instance_ids: hybrid,
             ..plan(0, 1)
         }
         .validate()
         .unwrap();
-        for (wrong, named) in [
-            (plan(0, 1), "instance_ids is empty"),
+        for (invalid_plan, expected) in [
+            (plan(0, 1), "parameter \"instance_ids\": the list is empty"),
             (plan(1, 0), "concurrency"),
             (
                 Plan {
-                    ids: vec!["i-1".into()],
+                    instance_ids: vec!["i-1".into()],
                     ..plan(0, 1)
                 },
                 "instance_ids",
             ),
             (
                 Plan {
-                    ids: vec!["mi-01234567".into()],
+                    instance_ids: vec!["mi-01234567".into()],
                     ..plan(0, 1)
                 },
                 "instance_ids",
             ),
             (
                 Plan {
-                    ids: vec!["i-0123456789abcdef*".into()],
+                    instance_ids: vec!["i-0123456789abcdef*".into()],
                     ..plan(0, 1)
                 },
                 "instance_ids",
@@ -478,26 +484,35 @@ mod tests {
                 "output_bucket",
             ),
         ] {
-            let error = wrong.validate().unwrap_err();
+            let error = invalid_plan.validate().unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
-            assert!(error.message.contains(named), "{error}");
+            assert!(error.message.contains(expected), "{error}");
         }
     }
 
     #[test]
-    fn the_session_can_run_this_document_on_these_nodes_only() {
-        let place = ArnScope {
+    fn the_session_is_limited_to_the_document_and_nodes() {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
         };
-        let ids = vec!["i-01234567".to_owned(), "mi-0123456789abcdef0".to_owned()];
-        let policy = Plan { ids, ..plan(0, 1) }
-            .permissions()
-            .session_policy(&place)
-            .unwrap();
-        let resources = r#""Action":["ssm:SendCommand"],"Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/i-01234567","arn:aws:ssm:eu-west-1:222222222222:managed-instance/mi-0123456789abcdef0","arn:aws:ssm:eu-west-1::document/AWS-RunShellScript"]"#;
-        assert!(policy.contains(resources), "{policy}");
+        let instance_ids = vec!["i-01234567".to_owned(), "mi-0123456789abcdef0".to_owned()];
+        let policy = Plan {
+            instance_ids,
+            ..plan(0, 1)
+        }
+        .permissions()
+        .session_policy(&scope)
+        .unwrap();
+        let statement = [
+            r#""Action":["ssm:SendCommand"],"Resource":["#,
+            r#""arn:aws:ec2:eu-west-1:222222222222:instance/i-01234567","#,
+            r#""arn:aws:ssm:eu-west-1:222222222222:managed-instance/mi-0123456789abcdef0","#,
+            r#""arn:aws:ssm:eu-west-1::document/AWS-RunShellScript"]"#,
+        ]
+        .concat();
+        assert!(policy.contains(&statement), "{policy}");
         assert!(
             !policy.contains("logs:") && !policy.contains("s3:"),
             "{policy}"

@@ -37,9 +37,8 @@ pub(crate) async fn poll_commands(
         .filter_map(|number| {
             let batch = run.batches.get(*number)?;
             let snapshot = snapshots.remove(&batch.command_id)?;
-            let has_progress = snapshot.has_ended
-                || snapshot.is_overdue()
-                || batch.completed < snapshot.completed;
+            let has_progress =
+                snapshot.has_ended || snapshot.is_overdue() || batch.completed < snapshot.completed;
             has_progress.then_some((*number, snapshot))
         })
         .collect();
@@ -109,10 +108,7 @@ fn update_batch(
             continue;
         };
         completed += 1;
-        failed += usize::from(matches!(
-            outcome.status,
-            Status::Failed | Status::TimedOut
-        ));
+        failed += usize::from(matches!(outcome.status, Status::Failed | Status::TimedOut));
         let index = invocation
             .instance_id()
             .and_then(|id| instance_ids.iter().position(|member| member == id));

@@ -79,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    fn run(script: &str) -> (Option<i32>, String) {
+    fn run_with_sh(script: &str) -> (Option<i32>, String) {
         let output = Command::new("/bin/sh")
             .args(["-c", script])
             .output()
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_for_powershell_is_base64() {
+    fn powershell_values_are_sent_in_base64() {
         for value in [
             "",
             "it's",
@@ -102,47 +102,56 @@ mod tests {
             "‘’",
             "é 🦀\n",
         ] {
-            let word = powershell(value);
-            let inner = word.split('\'').nth(1).unwrap();
+            let expression = powershell_expression(value);
+            let encoded = expression.split('\'').nth(1).unwrap();
             assert!(
-                inner
+                encoded
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b)),
-                "{word}"
+                "{expression}"
             );
             assert_eq!(
-                aws_smithy_types::base64::decode(inner).unwrap(),
+                aws_smithy_types::base64::decode(encoded).unwrap(),
                 value.as_bytes()
             );
         }
     }
 
     #[test]
-    fn a_command_without_braces_is_sent_as_it_is() {
+    fn a_command_without_braces_is_sent_unchanged() {
         assert_eq!(sh_command("df -h '$x'"), "df -h '$x'");
         assert_eq!(powershell_command("Get-Date"), "Get-Date");
     }
 
     #[test]
-    fn a_command_with_braces_runs_as_it_would_have() {
+    fn a_command_with_braces_runs_like_the_original() {
         let command = "x='{{ssm:a}}'; echo \"$x\"; printf '%s\\n' \"it's {{b}}\"; exit 7";
         let sent = sh_command(command);
         assert!(!sent.contains("{{"), "{sent}");
-        assert_eq!(run(&sent), (Some(7), "{{ssm:a}}\nit's {{b}}\n".into()));
+        assert_eq!(
+            run_with_sh(&sent),
+            (Some(7), "{{ssm:a}}\nit's {{b}}\n".into())
+        );
         let sent = powershell_command("docker ps --format '{{.Names}}'");
         assert!(!sent.contains("{{"), "{sent}");
     }
 
     #[test]
-    fn a_command_that_names_its_reader_is_read_by_it() {
+    fn a_command_with_a_shebang_runs_with_that_interpreter() {
         let sent = sh_command("#!/usr/bin/env python3\nimport sys\nprint('{{x}}')\nsys.exit(3)\n");
         assert!(!sent.contains("{{"), "{sent}");
-        assert_eq!(run(&sent), (Some(3), "{{x}}\n".into()));
-        assert_eq!(named_reader("#!/bin/sh\n").as_deref(), Some("'/bin/sh'"));
+        assert_eq!(run_with_sh(&sent), (Some(3), "{{x}}\n".into()));
         assert_eq!(
-            named_reader("#! /usr/bin/awk -f x\n").as_deref(),
+            shebang_interpreter("#!/bin/sh\n").as_deref(),
+            Some("'/bin/sh'")
+        );
+        assert_eq!(
+            shebang_interpreter("#! /usr/bin/awk -f x\n").as_deref(),
             Some("'/usr/bin/awk' '-f x'")
         );
-        assert_eq!((named_reader("#!\n"), named_reader("echo")), (None, None));
+        assert_eq!(
+            (shebang_interpreter("#!\n"), shebang_interpreter("echo")),
+            (None, None)
+        );
     }
 }

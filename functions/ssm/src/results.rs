@@ -152,9 +152,7 @@ async fn batch_entries(
             ));
         };
         match outcome::final_outcome(plan, invocation, run.error_limit_exceeded) {
-            Some(outcome) => {
-                entry_with_output(plan, ctx, &batch, id, invocation, outcome, share)
-            }
+            Some(outcome) => entry_with_output(plan, ctx, &batch, id, invocation, outcome, share),
             None => unknown_entry(&format!(
                 "SSM reports the status {:?} although the command must have ended",
                 outcome::status_details(invocation)
@@ -226,8 +224,7 @@ async fn complete_output(
     let Some(full_output) = full_output.filter(|_| Instant::now() < read_until) else {
         return (id, outcome);
     };
-    let Some((mut stdout, mut stderr)) =
-        full_output::read_from_ssm(ctx, ssm, &full_output).await
+    let Some((mut stdout, mut stderr)) = full_output::read_from_ssm(ctx, ssm, &full_output).await
     else {
         return (id, outcome);
     };
@@ -235,8 +232,7 @@ async fn complete_output(
     for (text, stream_kind) in [(&mut stdout, "stdout"), (&mut stderr, "stderr")] {
         if outcome::is_truncated(text)
             && let Some(complete) =
-                full_output::read_complete_output(plan, ctx, &full_output, stream_kind, share)
-                    .await
+                full_output::read_complete_output(plan, ctx, &full_output, stream_kind, share).await
         {
             *text = complete;
         }
@@ -338,53 +334,53 @@ fn status_name(status: Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Fake;
-    use crate::tests::{all, id, plan};
+    use crate::testing::FakeSsm;
+    use crate::tests::{node_id, plan, run_to_end};
 
     #[test]
-    fn the_end_of_a_text_is_kept_whole_in_characters() {
-        assert_eq!(tail("abc", 3), "abc");
-        assert_eq!(tail("abcd", 3), "…bcd");
-        assert_eq!(tail("aéb", 2), "…b");
+    fn the_end_of_a_text_starts_at_a_character() {
+        assert_eq!(text_end("abc", 3), "abc");
+        assert_eq!(text_end("abcd", 3), "…bcd");
+        assert_eq!(text_end("aéb", 2), "…b");
     }
 
     #[tokio::test]
-    async fn an_output_that_the_list_has_whole_is_not_asked_for_again() {
-        let fake = Fake::default();
+    async fn a_complete_listed_output_is_not_requested_again() {
+        let fake = FakeSsm::default();
         fake.lock().output = "x".repeat(2000);
-        let (ran, _) = all(&plan(2, 2), &fake.context(&[])).await.unwrap();
+        let (results, _) = run_to_end(&plan(2, 2), &fake.context(&[])).await.unwrap();
         assert_eq!(
             (
-                ran.nodes[&id(0)].output.len(),
-                fake.calls("GetCommandInvocation")
+                results.nodes[&node_id(0)].output.len(),
+                fake.call_count("GetCommandInvocation")
             ),
             (2000, 0)
         );
-        assert_eq!(ran.nodes[&id(0)].output_url, None);
+        assert_eq!(results.nodes[&node_id(0)].output_url, None);
     }
 
     #[tokio::test]
-    async fn an_output_that_the_list_has_cut_is_asked_for_once_for_its_node() {
-        let fake = Fake::default();
+    async fn a_truncated_output_is_requested_once_for_its_node() {
+        let fake = FakeSsm::default();
         fake.lock().output = "x".repeat(20_000);
-        let (ran, _) = all(&plan(2, 2), &fake.context(&[])).await.unwrap();
+        let (results, _) = run_to_end(&plan(2, 2), &fake.context(&[])).await.unwrap();
         assert_eq!(
             (
-                ran.nodes[&id(0)].output.len(),
-                fake.calls("GetCommandInvocation")
+                results.nodes[&node_id(0)].output.len(),
+                fake.call_count("GetCommandInvocation")
             ),
             (20_000, 2)
         );
-        assert_eq!(ran.nodes[&id(0)].output_url, None);
+        assert_eq!(results.nodes[&node_id(0)].output_url, None);
     }
 
     #[tokio::test]
-    async fn an_output_that_is_cut_before_its_errors_begin_is_asked_for() {
-        let fake = Fake::default();
+    async fn an_output_truncated_before_its_errors_is_requested() {
+        let fake = FakeSsm::default();
         fake.lock().output = "x".repeat(20_000);
-        fake.lock().errors = "oh".into();
-        let (ran, _) = all(&plan(1, 1), &fake.context(&[])).await.unwrap();
-        let outcome = &ran.nodes[&id(0)];
+        fake.lock().error_output = "oh".into();
+        let (results, _) = run_to_end(&plan(1, 1), &fake.context(&[])).await.unwrap();
+        let outcome = &results.nodes[&node_id(0)];
         assert_eq!(
             (outcome.output.len(), outcome.error_output.as_str()),
             (20_000, "oh")
@@ -392,14 +388,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn outputs_of_many_nodes_share_what_there_is() {
-        let fake = Fake::default();
+    async fn outputs_of_many_nodes_share_the_budget() {
+        let fake = FakeSsm::default();
         fake.lock().output = "x".repeat(20_000);
-        let (ran, _) = all(&plan(5000, 1000), &fake.context(&[])).await.unwrap();
-        let bytes: usize = ran.nodes.values().map(|outcome| outcome.output.len()).sum();
+        let (results, _) = run_to_end(&plan(5000, 1000), &fake.context(&[]))
+            .await
+            .unwrap();
+        let bytes: usize = results
+            .nodes
+            .values()
+            .map(|outcome| outcome.output.len())
+            .sum();
         assert!(bytes <= OUTPUT_BUDGET + 5000 * 4, "{bytes}");
-        assert_eq!(fake.calls("GetCommandInvocation"), 0);
-        let url = ran.nodes[&id(4999)].output_url.as_deref().unwrap();
+        assert_eq!(fake.call_count("GetCommandInvocation"), 0);
+        let url = results.nodes[&node_id(4999)].output_url.as_deref().unwrap();
         assert!(
             url.contains("systems-manager/run-command/00000099-"),
             "{url}"

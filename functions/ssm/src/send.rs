@@ -87,8 +87,7 @@ pub(crate) async fn send_batch(
                 let Some(mark) = eligibility::rejection_mark(&error) else {
                     return Err(error);
                 };
-                let current =
-                    eligibility::find_skipped(ctx, ssm, instance_ids, plan.shell).await?;
+                let current = eligibility::find_skipped(ctx, ssm, instance_ids, plan.shell).await?;
                 let updated = if current == skip_marks {
                     eligibility::mark_named_nodes(&error.message, instance_ids, &skip_marks, mark)
                 } else {

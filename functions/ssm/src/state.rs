@@ -27,11 +27,7 @@ pub struct RunState {
     pub send_failures: u8,
     /// Why sending failed for good after some commands were sent. The run then waits for these
     /// commands and starts no more nodes.
-    #[serde(
-        rename = "refused",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "refused", default, skip_serializing_if = "Option::is_none")]
     pub send_error: Option<String>,
     /// How often the results were read and found incomplete.
     #[serde(rename = "reread", default, skip_serializing_if = "is_zero")]
@@ -140,7 +136,10 @@ impl Batch {
     /// Why the node at this index was skipped; `None` if it was not.
     #[must_use]
     pub fn skip_mark(&self, index: usize) -> Option<char> {
-        self.skip_marks.chars().nth(index).filter(|mark| *mark != '.')
+        self.skip_marks
+            .chars()
+            .nth(index)
+            .filter(|mark| *mark != '.')
     }
 
     /// How many nodes the command was sent to, out of a batch of `batch_size` nodes.
@@ -253,37 +252,37 @@ mod tests {
 
     fn batch(number: u64) -> Batch {
         Batch {
-            command: format!("{number:08x}-aaaa-bbbb-cccc-{number:012x}"),
+            command_id: format!("{number:08x}-aaaa-bbbb-cccc-{number:012x}"),
             concurrency: 25,
-            sent: 1_800_000_000,
+            sent_at: 1_800_000_000,
             completed: 49,
             failed: 2,
-            over: false,
-            given_up: false,
-            told: u64::MAX >> 14,
-            left_out: String::new(),
+            finished: false,
+            abandoned: false,
+            logged_nodes: u64::MAX >> 14,
+            skip_marks: String::new(),
         }
     }
 
     #[test]
-    fn it_comes_back_as_it_was_written() {
-        let over = |given_up| Batch {
-            command: "c".into(),
-            over: true,
-            given_up,
+    fn saved_state_is_restored_unchanged() {
+        let finished = |abandoned| Batch {
+            command_id: "c".into(),
+            finished: true,
+            abandoned,
             ..Batch::default()
         };
-        let batches = vec![Batch::default(), batch(1), over(false), over(true)];
-        let run = Run {
+        let batches = vec![Batch::default(), batch(1), finished(false), finished(true)];
+        let run = RunState {
             batches,
-            at: 5,
-            trouble: 1,
-            refused: Some("no".into()),
-            reread: 1,
-            ..Run::default()
+            saved_at: 5,
+            send_failures: 1,
+            send_error: Some("no".into()),
+            incomplete_reads: 1,
+            ..RunState::default()
         };
-        let written = serde_json::to_string(&run).unwrap();
-        assert_eq!(serde_json::from_str::<Run>(&written).unwrap(), run);
+        let saved = serde_json::to_string(&run).unwrap();
+        assert_eq!(serde_json::from_str::<RunState>(&saved).unwrap(), run);
     }
 
     #[test]
@@ -291,49 +290,49 @@ mod tests {
         let mut batches: Vec<_> = (0..200).map(batch).collect();
         batches[..150]
             .iter_mut()
-            .for_each(|batch| batch.over = true);
-        // A tenth of all nodes has a place of its own among those left out.
+            .for_each(|batch| batch.finished = true);
+        // A tenth of all nodes is skipped.
         batches[..20]
             .iter_mut()
-            .for_each(|batch| batch.left_out = "o".repeat(50));
-        let written = serde_json::to_string(&Run {
+            .for_each(|batch| batch.skip_marks = "o".repeat(50));
+        let saved = serde_json::to_string(&RunState {
             batches,
-            ..Run::default()
+            ..RunState::default()
         })
         .unwrap();
-        assert!(written.len() < 20_000, "{} bytes", written.len());
+        assert!(saved.len() < 20_000, "{} bytes", saved.len());
     }
 
     #[test]
-    fn only_what_can_still_run_takes_room() {
+    fn only_nodes_that_can_still_run_count_as_running() {
         let batch = Batch {
-            left_out: "u..o".into(),
+            skip_marks: "u..o".into(),
             ..batch(1)
         };
-        assert_eq!((batch.running(50), batch.running(52)), (0, 1));
+        assert_eq!((batch.count_running(50), batch.count_running(52)), (0, 1));
         assert_eq!(
             Batch {
                 completed: 0,
                 ..batch.clone()
             }
-            .running(50),
+            .count_running(50),
             25
         );
         assert_eq!(
             Batch {
-                over: true,
+                finished: true,
                 completed: 0,
                 ..batch
             }
-            .running(50),
+            .count_running(50),
             0
         );
     }
 
     #[test]
-    fn a_node_is_told_of_once() {
+    fn a_node_is_marked_as_logged_once() {
         let mut batch = Batch::default();
-        assert!(batch.tell(49) && batch.tell(0));
-        assert!(!batch.tell(49));
+        assert!(batch.mark_logged(49) && batch.mark_logged(0));
+        assert!(!batch.mark_logged(49));
     }
 }

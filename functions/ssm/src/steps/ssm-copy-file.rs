@@ -323,33 +323,36 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{self, Bucket, Fake, IDS, bucket, nodes, ran, resumed};
+    use crate::testing::{
+        self, FakeBucket, FakeSsm, IDS, create_bucket, create_nodes, resume_from, run_to_end,
+    };
 
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "it is always written in place"
-    )]
-    fn step(more: Value) -> CopyFile {
-        testing::with(
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass a literal")]
+    fn step(parameters: Value) -> CopyFile {
+        testing::step_with_parameters(
             json!({ "instance_ids": IDS, "content": "hello", "destination": "/etc/motd" }),
-            &more,
+            &parameters,
         )
     }
 
-    /// A context with Stepward's artifacts bucket, and the account's buckets.
-    fn context(fake: &Fake, own: &Bucket, account: &Bucket) -> Context {
-        let ctx = with_artifacts(fake.context(&[]), own.client(), "artifacts");
+    /// A context with Stepward's artifacts bucket and the account's buckets.
+    fn context(fake: &FakeSsm, artifacts: &FakeBucket, account: &FakeBucket) -> Context {
+        let ctx = with_artifacts(fake.context(&[]), artifacts.client(), "artifacts");
         ctx.client(|_| account.client());
         ctx
     }
 
     #[tokio::test]
-    async fn done_hands_out_the_content_and_removes_it() {
-        let (fake, own, account) = (Fake::default(), Bucket::default(), Bucket::default());
-        let ctx = context(&fake, &own, &account);
+    async fn done_uploads_the_content_and_removes_it() {
+        let (fake, artifacts, account) = (
+            FakeSsm::default(),
+            FakeBucket::default(),
+            FakeBucket::default(),
+        );
+        let ctx = context(&fake, &artifacts, &account);
         let step = step(json!({ "mode": "0644", "owner": "app:www" }));
         let answer = step.run(&ctx, None).await.unwrap();
-        let (key, content) = own.lock().kept.clone().into_iter().next().unwrap();
+        let (key, content) = artifacts.lock().stored.clone().into_iter().next().unwrap();
         assert!(
             key.starts_with("artifacts/executions/acme/execution-1/step-1/-/.scratch/"),
             "{key}"
@@ -361,56 +364,68 @@ mod tests {
             ".scratch/",
             "bytes=5\n",
             &sha256("hello"),
-            "to='/etc/motd'",
+            "destination='/etc/motd'",
             "chown 'app:www'",
             "chmod '0644'",
         ] {
             assert!(sent.text().contains(part), "{part}: {}", sent.text());
         }
-        // Neither the log nor what goes to the next call has the link, or what tells of the
-        // content.
-        let resume = resumed(answer);
-        let kept = serde_json::to_string(&resume).unwrap() + &log(&ctx).join("");
-        assert!(!kept.contains("X-Amz") && !kept.contains("http"), "{kept}");
+        // Neither the log nor the resume state has the link or the content's SHA-256.
+        let resume = resume_from(answer);
+        let saved = serde_json::to_string(&resume).unwrap() + &log(&ctx).join("");
         assert!(
-            !kept.contains(&sha256("hello")) && !kept.contains("digest"),
-            "{kept}"
+            !saved.contains("X-Amz") && !saved.contains("http"),
+            "{saved}"
         );
-        let Progress::Done(ran) = step.run(&ctx, Some(resume)).await.unwrap() else {
+        assert!(
+            !saved.contains(&sha256("hello")) && !saved.contains("digest"),
+            "{saved}"
+        );
+        let Progress::Done(results) = step.run(&ctx, Some(resume)).await.unwrap() else {
             panic!("not done")
         };
-        assert_eq!(ran.succeeded, 2);
-        assert_eq!((own.counts(), account.counts()), ((1, 0, 0), (0, 0, 0)));
+        assert_eq!(results.succeeded, 2);
+        assert_eq!(
+            (artifacts.counts(), account.counts()),
+            ((1, 0, 0), (0, 0, 0))
+        );
     }
 
     #[tokio::test]
-    async fn done_through_the_accounts_bucket_touches_no_other() {
-        let (fake, own, account) = (Fake::default(), Bucket::default(), Bucket::default());
-        let ctx = context(&fake, &own, &account);
-        ran(&step(json!({ "bucket": "files" })), &ctx)
+    async fn done_through_a_bucket_of_the_account() {
+        let (fake, artifacts, account) = (
+            FakeSsm::default(),
+            FakeBucket::default(),
+            FakeBucket::default(),
+        );
+        let ctx = context(&fake, &artifacts, &account);
+        run_to_end(&step(json!({ "bucket": "files" })), &ctx)
             .await
             .unwrap();
-        assert_eq!((own.counts(), account.counts()), ((0, 0, 0), (1, 0, 0)));
-        assert!(fake.lock().commands[0].text().contains("stepward/scratch/"));
-        // It is written and removed only where the bucket is the account's.
         assert_eq!(
-            account.lock().owners,
+            (artifacts.counts(), account.counts()),
+            ((0, 0, 0), (1, 0, 0))
+        );
+        assert!(fake.lock().commands[0].text().contains("stepward/scratch/"));
+        // Upload and removal expect the account as the bucket's owner.
+        assert_eq!(
+            account.lock().expected_owners,
             vec![Some("222222222222".to_owned()); 2]
         );
     }
 
     #[tokio::test]
-    async fn done_with_an_object_reads_it_once_and_leaves_it() {
-        let (fake, account) = (Fake::default(), Bucket::default());
+    async fn done_with_an_object_reads_it_once_and_keeps_it() {
+        let (fake, account) = (FakeSsm::default(), FakeBucket::default());
         account
             .lock()
-            .kept
+            .stored
             .insert("releases/app {{1}}.conf".into(), b"hello".to_vec());
-        let ctx = context(&fake, &Bucket::default(), &account);
+        let ctx = context(&fake, &FakeBucket::default(), &account);
         let step = step(
             json!({ "content": null, "source": "s3://releases/app {{1}}.conf", "concurrency": 1 }),
         );
-        ran(&step, &ctx).await.unwrap();
+        run_to_end(&step, &ctx).await.unwrap();
         let ssm = fake.lock();
         assert_eq!((ssm.commands.len(), account.counts()), (2, (0, 1, 1)));
         for sent in &ssm.commands {
@@ -423,16 +438,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_with_an_object_whose_checksum_s3_has_does_not_read_it() {
-        let (fake, account) = (Fake::default(), Bucket::default());
+    async fn done_with_an_object_with_checksum_does_not_read_it() {
+        let (fake, account) = (FakeSsm::default(), FakeBucket::default());
         account
             .lock()
-            .kept
+            .stored
             .insert("releases/app".into(), b"hello".to_vec());
-        // Of "hello".
+        // The SHA-256 of "hello".
         account.lock().checksum = Some("LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=".into());
-        let ctx = context(&fake, &Bucket::default(), &account);
-        ran(
+        let ctx = context(&fake, &FakeBucket::default(), &account);
+        run_to_end(
             &step(json!({ "content": null, "source": "s3://releases/app" })),
             &ctx,
         )
@@ -440,10 +455,10 @@ mod tests {
         .unwrap();
         assert_eq!(account.lock().gets, 0);
         assert!(fake.lock().commands[0].text().contains(&sha256("hello")));
-        // One of parts is none of the content.
+        // The checksum of a multipart upload is not the SHA-256 of the content.
         account.lock().checksum = Some("LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=-2".into());
-        let ctx = context(&Fake::default(), &Bucket::default(), &account);
-        ran(
+        let ctx = context(&FakeSsm::default(), &FakeBucket::default(), &account);
+        run_to_end(
             &step(json!({ "content": null, "source": "s3://releases/app" })),
             &ctx,
         )
@@ -453,37 +468,46 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_sent_commands_are_found_and_the_object_is_removed_by_the_later_call() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        let (step, ctx) = (step(json!({})), context(&fake, &own, &Bucket::default()));
+    async fn already_sent_commands_are_found_and_the_object_is_removed() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        let (step, ctx) = (
+            step(json!({})),
+            context(&fake, &artifacts, &FakeBucket::default()),
+        );
         step.run(&ctx, None).await.unwrap();
-        ran(&step, &ctx).await.unwrap();
-        assert_eq!((fake.calls("SendCommand"), own.lock().puts), (1, 1));
-        assert!(own.lock().kept.is_empty());
+        run_to_end(&step, &ctx).await.unwrap();
+        assert_eq!(
+            (fake.call_count("SendCommand"), artifacts.lock().puts),
+            (1, 1)
+        );
+        assert!(artifacts.lock().stored.is_empty());
     }
 
     #[tokio::test]
-    async fn already_begun_copies_are_cancelled_and_the_object_removed() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        let (step, ctx) = (step(json!({})), context(&fake, &own, &Bucket::default()));
+    async fn already_started_copies_are_cancelled_and_the_object_removed() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        let (step, ctx) = (
+            step(json!({})),
+            context(&fake, &artifacts, &FakeBucket::default()),
+        );
         step.run(&ctx, None).await.unwrap();
         step.cancel(&ctx, None).await.unwrap();
-        assert_eq!(fake.calls("CancelCommand"), 1);
-        assert!(own.lock().kept.is_empty());
+        assert_eq!(fake.call_count("CancelCommand"), 1);
+        assert!(artifacts.lock().stored.is_empty());
     }
 
     #[tokio::test]
-    async fn not_found_is_an_object_that_is_not_there() {
-        let (fake, account) = (Fake::default(), Bucket::default());
-        let ctx = context(&fake, &Bucket::default(), &account);
-        let error = ran(
+    async fn not_found_source_object_fails_before_sending() {
+        let (fake, account) = (FakeSsm::default(), FakeBucket::default());
+        let ctx = context(&fake, &FakeBucket::default(), &account);
+        let error = run_to_end(
             &step(json!({ "content": null, "source": "s3://releases/app" })),
             &ctx,
         )
         .await
         .unwrap_err();
         assert_eq!(
-            (error.name, fake.calls("SendCommand")),
+            (error.name, fake.call_count("SendCommand")),
             (ErrorName::NotFound, 0)
         );
         assert!(error.message.contains("s3://releases/app"), "{error}");
@@ -505,9 +529,12 @@ mod tests {
         step(json!({ "shell": "powershell", "destination": r"\\server\share\x" }))
             .validate()
             .unwrap();
-        for (wrong, named) in [
-            (json!({ "source": "s3://bucket/key" }), "one of them"),
-            (json!({ "content": null }), "one of them"),
+        for (invalid, expected) in [
+            (
+                json!({ "source": "s3://bucket/key" }),
+                "exactly one of them",
+            ),
+            (json!({ "content": null }), "exactly one of them"),
             (json!({ "content": null, "source": "bucket/key" }), "source"),
             (
                 json!({ "content": null, "source": "s3://bucket/dir/" }),
@@ -515,7 +542,7 @@ mod tests {
             ),
             (
                 json!({ "content": null, "source": "s3://bucket/key", "bucket": "files" }),
-                "bucket is for content",
+                "only valid with content",
             ),
             (json!({ "bucket": "Files" }), "bucket"),
             (json!({ "destination": "etc/motd" }), "destination"),
@@ -528,56 +555,62 @@ mod tests {
             (json!({ "shell": "powershell" }), "destination"),
             (
                 json!({ "shell": "powershell", "destination": r"C:\x", "mode": "0644" }),
-                "mode and owner",
+                "\"mode\" and \"owner\"",
             ),
             (json!({ "instance_ids": [] }), "instance_ids"),
         ] {
-            let error = step(wrong.clone()).validate().unwrap_err();
-            assert_eq!(error.name, ErrorName::InvalidInput, "{wrong}");
-            assert!(error.message.contains(named), "{error}");
+            let error = step(invalid.clone()).validate().unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput, "{invalid}");
+            assert!(error.message.contains(expected), "{error}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_requests_are_made_again() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        let ctx = with_artifacts(fake.throttled(), own.client(), "artifacts");
-        assert_eq!(ran(&step(json!({})), &ctx).await.unwrap().succeeded, 2);
+    async fn throttled_requests_are_repeated() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        let ctx = with_artifacts(fake.throttled_context(), artifacts.client(), "artifacts");
+        assert_eq!(
+            run_to_end(&step(json!({})), &ctx).await.unwrap().succeeded,
+            2
+        );
     }
 
     #[tokio::test]
-    async fn pending_batches_get_a_link_of_their_own() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        let ctx = context(&fake, &own, &Bucket::default());
-        ran(&step(json!({ "concurrency": 1 })), &ctx).await.unwrap();
+    async fn pending_batches_each_get_a_new_link() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        let ctx = context(&fake, &artifacts, &FakeBucket::default());
+        run_to_end(&step(json!({ "concurrency": 1 })), &ctx)
+            .await
+            .unwrap();
         let sizes: Vec<_> = fake
             .lock()
             .commands
             .iter()
-            .map(|sent| (sent.ids.len(), sent.concurrency))
+            .map(|sent| (sent.instance_ids.len(), sent.concurrency))
             .collect();
-        assert_eq!((sizes, own.lock().puts), (vec![(1, 1), (1, 1)], 2));
+        assert_eq!((sizes, artifacts.lock().puts), (vec![(1, 1), (1, 1)], 2));
     }
 
     #[tokio::test]
     async fn failed_nodes_fail_the_step_and_the_object_is_removed() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        fake.lock().failing = [IDS[0].to_owned()].into();
-        fake.lock().away = [(IDS[1].to_owned(), Some(PingStatus::ConnectionLost))].into();
-        let ctx = context(&fake, &own, &Bucket::default());
-        let error = ran(&step(json!({})), &ctx).await.unwrap_err();
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        fake.lock().failing_nodes = [IDS[0].to_owned()].into();
+        fake.lock().unavailable_nodes =
+            [(IDS[1].to_owned(), Some(PingStatus::ConnectionLost))].into();
+        let ctx = context(&fake, &artifacts, &FakeBucket::default());
+        let error = run_to_end(&step(json!({})), &ctx).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        assert_eq!(own.counts(), (1, 0, 0));
-        let ran = ran(&step(json!({ "fail_on_error": false })), &ctx)
+        assert_eq!(artifacts.counts(), (1, 0, 0));
+        let results = run_to_end(&step(json!({ "fail_on_error": false })), &ctx)
             .await
             .unwrap();
-        assert_eq!(ran.nodes[IDS[1]].status, Status::Offline);
+        assert_eq!(results.nodes[IDS[1]].status, Status::Offline);
     }
 
-    /// A directory of this machine that the nodes of the local cloud copy to.
-    struct Directory(std::path::PathBuf);
+    /// A temporary directory. The nodes of the local cloud run on this machine and copy to it.
+    struct TemporaryDirectory(std::path::PathBuf);
 
-    impl Directory {
+    impl TemporaryDirectory {
         fn new(name: &str) -> Self {
             let dir =
                 std::env::temp_dir().join(format!("stepward-copy-{name}-{}", std::process::id()));
@@ -586,68 +619,68 @@ mod tests {
         }
     }
 
-    impl Drop for Directory {
+    impl Drop for TemporaryDirectory {
         fn drop(&mut self) {
             let _ = std::fs::remove_dir_all(&self.0);
         }
     }
 
-    const IDLE: [(&str, &str); 3] = [
+    const UNPROVEN: [(&str, &str); 3] = [
         (
             "ssm:GetCommandInvocation",
-            "Only long outputs are asked for again, and a copy has none.",
+            "The step requests only long outputs again, and a copy has no output.",
         ),
         (
             "ssm:CancelCommand",
-            "Only a job that is stopped, and errors in several batches, cancel commands.",
+            "The step cancels commands only if the job is stopped or max_errors is exceeded.",
         ),
         (
             "kms:Decrypt",
-            "Nothing is encrypted with a key of the account here.",
+            "The local cloud encrypts nothing with a KMS key of the account.",
         ),
     ];
 
-    const REMOVES: (&str, &str) = (
+    const OBJECT_REMOVAL: (&str, &str) = (
         "s3:DeleteObject",
-        "An object that cannot be removed is a line of the log: the file is on all nodes.",
+        "If the object cannot be removed, the step logs that: the file is on all nodes.",
     );
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let dir = Directory::new("content");
-        let idle = [
-            &IDLE[..],
+    fn permissions_match_those_that_the_local_cloud_requires() {
+        let dir = TemporaryDirectory::new("content");
+        let unproven = [
+            &UNPROVEN[..],
             &[
                 (
                     "kms:GenerateDataKey",
-                    "Nothing is encrypted with a key of the account here.",
+                    "The local cloud encrypts nothing with a KMS key of the account.",
                 ),
-                REMOVES,
+                OBJECT_REMOVAL,
             ],
         ]
         .concat();
-        prove::<CopyFile>(&idle, async |scene| {
+        prove::<CopyFile>(&unproven, async |scene| {
             json!({
-                "instance_ids": nodes(scene).await,
+                "instance_ids": create_nodes(scene).await,
                 "content": "hello",
                 "destination": dir.0.join(scene.name("file")),
-                "bucket": bucket(scene).await,
+                "bucket": create_bucket(scene).await,
                 "fail_on_error": false,
             })
         });
     }
 
     #[test]
-    fn permissions_for_an_object_are_those_too() {
-        const OWN: &str = "The object is the account's own and stays.";
-        let dir = Directory::new("object");
-        let own = [
-            ("s3:PutObject", OWN),
-            ("s3:DeleteObject", OWN),
-            ("kms:GenerateDataKey", OWN),
+    fn permissions_for_a_source_object_match_too() {
+        const EXISTING: &str = "The source object already exists and is kept.";
+        let dir = TemporaryDirectory::new("object");
+        let not_for_objects = [
+            ("s3:PutObject", EXISTING),
+            ("s3:DeleteObject", EXISTING),
+            ("kms:GenerateDataKey", EXISTING),
         ];
-        prove::<CopyFile>(&[&IDLE[..], &own].concat(), async |scene| {
-            let bucket = bucket(scene).await;
+        prove::<CopyFile>(&[&UNPROVEN[..], &not_for_objects].concat(), async |scene| {
+            let bucket = create_bucket(scene).await;
             let put = scene
                 .client(aws_sdk_s3::Client::new)
                 .put_object()
@@ -655,7 +688,7 @@ mod tests {
                 .key("file");
             put.body(b"hello".to_vec().into()).send().await.unwrap();
             json!({
-                "instance_ids": nodes(scene).await,
+                "instance_ids": create_nodes(scene).await,
                 "source": format!("s3://{bucket}/file"),
                 "destination": dir.0.join(scene.name("file")),
                 "fail_on_error": false,

@@ -100,8 +100,8 @@ struct RunCommandParameters {
     /// `ssm-run-script` for longer texts.
     command: String,
     /// Seconds that a node's agent has to take the command, 30 to 2,592,000. If a batch has more
-    /// nodes than may run at once, the step adds `timeout` for each turn before the last, so that no
-    /// node expires while it waits.
+    /// nodes than may run at once, the step adds `timeout` for each turn before the last. Thus
+    /// no node expires while it waits.
     #[serde(default = "defaults::delivery_timeout")]
     delivery_timeout: i32,
 }
@@ -261,41 +261,41 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{self, Fake, IDS, bucket, nodes, ran};
+    use crate::testing::{self, FakeSsm, IDS, create_bucket, create_nodes, run_to_end};
 
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "it is always written in place"
-    )]
-    fn step(more: Value) -> RunCommand {
-        testing::with(json!({ "instance_ids": IDS, "command": "uptime" }), &more)
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass a literal")]
+    fn step(parameters: Value) -> RunCommand {
+        testing::step_with_parameters(
+            json!({ "instance_ids": IDS, "command": "uptime" }),
+            &parameters,
+        )
     }
 
     #[tokio::test]
     async fn done_runs_the_command_on_all_nodes() {
-        let fake = Fake::default();
+        let fake = FakeSsm::default();
         fake.lock().output = "up 3 days".into();
         let ctx = fake.context(&[]);
         let step = step(
             json!({ "timeout": 60, "cloudwatch_log_group": "group", "output_bucket": "bucket" }),
         );
-        let ran = ran(&step, &ctx).await.unwrap();
+        let results = run_to_end(&step, &ctx).await.unwrap();
         assert_eq!(
-            (ran.succeeded, ran.failed, ran.command_ids.len()),
+            (results.succeeded, results.failed, results.command_ids.len()),
             (2, 0, 1)
         );
-        let outcome = &ran.nodes[IDS[1]];
+        let outcome = &results.nodes[IDS[1]];
         assert_eq!(
             (outcome.status, outcome.exit_code, outcome.output.as_str()),
             (Status::Succeeded, Some(0), "up 3 days")
         );
         let sent = fake.lock().commands[0].clone();
         assert_eq!(
-            (sent.document.as_str(), sent.text(), sent.delivery),
+            (sent.document.as_str(), sent.text(), sent.delivery_timeout),
             ("AWS-RunShellScript", "uptime", 600)
         );
         assert_eq!(
-            (sent.ids, sent.concurrency),
+            (sent.instance_ids, sent.concurrency),
             (IDS.map(String::from).to_vec(), 2)
         );
         assert_eq!(sent.parameters["executionTimeout"], ["60"]);
@@ -311,9 +311,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_on_windows_is_the_other_document() {
-        let fake = Fake::default();
-        ran(
+    async fn done_on_windows_uses_the_powershell_document() {
+        let fake = FakeSsm::default();
+        run_to_end(
             &step(json!({ "shell": "powershell", "command": "Get-Date" })),
             &fake.context(&[]),
         )
@@ -327,32 +327,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_sent_commands_are_found_and_not_sent_again() {
-        let fake = Fake::default();
+    async fn already_sent_commands_are_found_and_not_repeated() {
+        let fake = FakeSsm::default();
         let (step, ctx) = (step(json!({})), fake.context(&[]));
         step.run(&ctx, None).await.unwrap();
-        let ran = ran(&step, &ctx).await.unwrap();
-        assert_eq!((ran.succeeded, fake.calls("SendCommand")), (2, 1));
+        let results = run_to_end(&step, &ctx).await.unwrap();
+        assert_eq!((results.succeeded, fake.call_count("SendCommand")), (2, 1));
         assert!(
             log(&ctx)
                 .iter()
-                .any(|line| line.contains("whose answer was lost"))
+                .any(|line| line.contains("whose response was lost"))
         );
     }
 
     #[tokio::test]
     async fn not_found_nodes_are_reported_and_the_others_run() {
-        let fake = Fake::default();
-        fake.lock().away = [(IDS[0].to_owned(), None)].into();
-        let ran = ran(&step(json!({ "fail_on_error": false })), &fake.context(&[]))
+        let fake = FakeSsm::default();
+        fake.lock().unavailable_nodes = [(IDS[0].to_owned(), None)].into();
+        let results = run_to_end(&step(json!({ "fail_on_error": false })), &fake.context(&[]))
             .await
             .unwrap();
         assert_eq!(
-            (ran.nodes[IDS[0]].status, ran.nodes[IDS[1]].status),
+            (results.nodes[IDS[0]].status, results.nodes[IDS[1]].status),
             (Status::Unmanaged, Status::Succeeded)
         );
         assert!(
-            ran.nodes[IDS[0]]
+            results.nodes[IDS[0]]
                 .message
                 .as_ref()
                 .unwrap()
@@ -367,13 +367,15 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
-        step(json!({ "command": "x".repeat(LONGEST), "max_errors": 0, "in_order": true }))
-            .validate()
-            .unwrap();
-        for (wrong, named) in [
+        step(
+            json!({ "command": "x".repeat(MAX_COMMAND_BYTES), "max_errors": 0, "in_order": true }),
+        )
+        .validate()
+        .unwrap();
+        for (invalid, expected) in [
             (json!({ "command": " \n" }), "command"),
             (
-                json!({ "command": "x".repeat(LONGEST + 1) }),
+                json!({ "command": "x".repeat(MAX_COMMAND_BYTES + 1) }),
                 "ssm-run-script",
             ),
             (json!({ "command": "a\u{0}" }), "NUL"),
@@ -383,23 +385,25 @@ mod tests {
             (json!({ "timeout": 0 }), "timeout"),
             (json!({ "output_bucket": "a/b" }), "output_bucket"),
         ] {
-            let error = step(wrong.clone()).validate().unwrap_err();
-            assert_eq!(error.name, ErrorName::InvalidInput, "{wrong}");
-            assert!(error.message.contains(named), "{error}");
+            let error = step(invalid.clone()).validate().unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput, "{invalid}");
+            assert!(error.message.contains(expected), "{error}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_requests_are_made_again() {
-        let fake = Fake::default();
-        let ran = ran(&step(json!({})), &fake.throttled()).await.unwrap();
-        assert_eq!((ran.succeeded, fake.lock().commands.len()), (2, 1));
+    async fn throttled_requests_are_repeated() {
+        let fake = FakeSsm::default();
+        let results = run_to_end(&step(json!({})), &fake.throttled_context())
+            .await
+            .unwrap();
+        assert_eq!((results.succeeded, fake.lock().commands.len()), (2, 1));
     }
 
     #[tokio::test]
-    async fn pending_at_once_after_it_has_sent_and_then_looks_rarely() {
-        let fake = Fake::default();
-        fake.lock().stuck = IDS.map(String::from).into();
+    async fn pending_immediately_after_sending_then_polls_less_often() {
+        let fake = FakeSsm::default();
+        fake.lock().stuck_nodes = IDS.map(String::from).into();
         let (step, ctx) = (step(json!({})), fake.context(&[]));
         let Progress::Pending {
             state,
@@ -411,30 +415,33 @@ mod tests {
         };
         assert_eq!(
             (retry_after, progress.as_str()),
-            (Duration::ZERO, "0 of 2 nodes are over, 0 failed")
+            (Duration::ZERO, "0 of 2 nodes finished, 0 failed")
         );
-        let moved = |seconds: i64| {
+        let state_with_age = |seconds: i64| {
             let mut state = state.clone();
             state["moved"] = json!(state["moved"].as_i64().unwrap() - seconds);
             stepward::testing::resume(&state)
         };
-        for (ago, wait) in [(0, 2), (1200, 60), (864_000, 300)] {
+        for (age, interval) in [(0, 2), (1200, 60), (864_000, 300)] {
             let Progress::Pending { retry_after, .. } =
-                step.run(&ctx, Some(moved(ago))).await.unwrap()
+                step.run(&ctx, Some(state_with_age(age))).await.unwrap()
             else {
                 panic!("done")
             };
-            assert_eq!(retry_after.as_secs(), wait);
+            assert_eq!(retry_after.as_secs(), interval);
         }
-        assert_eq!(fake.calls("SendCommand"), 1);
+        assert_eq!(fake.call_count("SendCommand"), 1);
     }
 
     #[tokio::test]
-    async fn failed_nodes_fail_the_step_unless_the_output_alone_is_to_say_so() {
-        let fake = Fake::default();
-        fake.lock().failing = [IDS[0].to_owned()].into();
-        fake.lock().away = [(IDS[1].to_owned(), Some(PingStatus::ConnectionLost))].into();
-        let error = ran(&step(json!({})), &fake.context(&[])).await.unwrap_err();
+    async fn failed_nodes_fail_the_step_unless_fail_on_error_is_false() {
+        let fake = FakeSsm::default();
+        fake.lock().failing_nodes = [IDS[0].to_owned()].into();
+        fake.lock().unavailable_nodes =
+            [(IDS[1].to_owned(), Some(PingStatus::ConnectionLost))].into();
+        let error = run_to_end(&step(json!({})), &fake.context(&[]))
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(
             error
@@ -442,37 +449,37 @@ mod tests {
                 .starts_with("2 of 2 nodes did not succeed (1 failed, 1 offline): "),
             "{error}"
         );
-        let ran = ran(&step(json!({ "fail_on_error": false })), &fake.context(&[]))
+        let results = run_to_end(&step(json!({ "fail_on_error": false })), &fake.context(&[]))
             .await
             .unwrap();
-        assert_eq!((ran.succeeded, ran.failed), (0, 2));
-        assert_eq!(ran.nodes[IDS[0]].exit_code, Some(3));
+        assert_eq!((results.succeeded, results.failed), (0, 2));
+        assert_eq!(results.nodes[IDS[0]].exit_code, Some(3));
     }
 
-    /// Writes more than SSM gives by itself.
-    const LOUD: &str = "i=0; while [ $i -lt 4000 ]; do echo 123456789; i=$((i+1)); done";
-    const READS: &str =
-        "A whole output that cannot be read is a line of the log, and leaves what SSM gives.";
-    const IDLE: [(&str, &str); 5] = [
+    /// Writes more output than SSM returns.
+    const LONG_OUTPUT: &str = "i=0; while [ $i -lt 4000 ]; do echo 123456789; i=$((i+1)); done";
+    const OUTPUT_READ: &str =
+        "If a complete output cannot be read, the step logs that and keeps the part of SSM.";
+    const UNPROVEN: [(&str, &str); 5] = [
         (
             "ssm:CancelCommand",
-            "Only a job that is stopped, and errors in several batches, cancel commands.",
+            "The step cancels commands only if the job is stopped or max_errors is exceeded.",
         ),
-        ("ssm:GetCommandInvocation", READS),
-        ("logs:GetLogEvents", READS),
-        ("s3:GetObject", READS),
+        ("ssm:GetCommandInvocation", OUTPUT_READ),
+        ("logs:GetLogEvents", OUTPUT_READ),
+        ("s3:GetObject", OUTPUT_READ),
         (
             "kms:Decrypt",
-            "Nothing is encrypted with a key of the account here.",
+            "The local cloud encrypts nothing with a KMS key of the account.",
         ),
     ];
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        prove::<RunCommand>(&IDLE, async |scene| {
+    fn permissions_match_those_that_the_local_cloud_requires() {
+        prove::<RunCommand>(&UNPROVEN, async |scene| {
             json!({
-                "instance_ids": nodes(scene).await,
-                "command": LOUD,
+                "instance_ids": create_nodes(scene).await,
+                "command": LONG_OUTPUT,
                 "cloudwatch_log_group": scene.name("/commands"),
                 "fail_on_error": false,
             })
@@ -480,12 +487,12 @@ mod tests {
     }
 
     #[test]
-    fn permissions_with_outputs_in_a_bucket_are_those_too() {
-        prove::<RunCommand>(&IDLE, async |scene| {
+    fn permissions_with_an_output_bucket_match_too() {
+        prove::<RunCommand>(&UNPROVEN, async |scene| {
             json!({
-                "instance_ids": nodes(scene).await,
-                "command": LOUD,
-                "output_bucket": bucket(scene).await,
+                "instance_ids": create_nodes(scene).await,
+                "command": LONG_OUTPUT,
+                "output_bucket": create_bucket(scene).await,
                 "fail_on_error": false,
             })
         });

@@ -181,13 +181,16 @@ impl RunScript {
     fn check_arguments(&self) -> Result<(), StepError> {
         let Merged(RunScriptParameters { args, .. }, _) = &self.0;
         let (count, bytes) = (args.len(), args.iter().map(String::len).sum::<usize>());
-        require(bytes <= MAX_ARGUMENT_BYTES && count <= MAX_ARGUMENTS, || {
-            format!(
-                "parameter \"args\": expected up to {MAX_ARGUMENTS} arguments with \
+        require(
+            bytes <= MAX_ARGUMENT_BYTES && count <= MAX_ARGUMENTS,
+            || {
+                format!(
+                    "parameter \"args\": expected up to {MAX_ARGUMENTS} arguments with \
                  {MAX_ARGUMENT_BYTES} bytes in total, got \"{count}\" with \"{bytes}\" bytes; copy \
                  the values to the nodes with ssm-copy-file"
-            )
-        })?;
+                )
+            },
+        )?;
         require(!args.iter().any(|arg| arg.contains('\0')), || {
             "parameter \"args\": an argument contains a NUL character, which no program accepts; \
              remove it"
@@ -305,27 +308,24 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{self, Bucket, Fake, IDS, bucket, nodes, ran};
+    use crate::testing::{self, FakeBucket, FakeSsm, IDS, create_bucket, create_nodes, run_to_end};
 
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "it is always written in place"
-    )]
-    fn step(more: Value) -> RunScript {
-        testing::with(
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass a literal")]
+    fn step(parameters: Value) -> RunScript {
+        testing::step_with_parameters(
             json!({ "instance_ids": IDS, "script": "echo \"$@\"" }),
-            &more,
+            &parameters,
         )
     }
 
-    fn context(fake: &Fake, own: &Bucket) -> Context {
-        with_artifacts(fake.context(&[]), own.client(), "artifacts")
+    fn context(fake: &FakeSsm, artifacts: &FakeBucket) -> Context {
+        with_artifacts(fake.context(&[]), artifacts.client(), "artifacts")
     }
 
-    /// What is sent for a step.
-    async fn sent(step: &RunScript) -> String {
-        let fake = Fake::default();
-        ran(step, &context(&fake, &Bucket::default()))
+    /// The text that the step sends.
+    async fn sent_text(step: &RunScript) -> String {
+        let fake = FakeSsm::default();
+        run_to_end(step, &context(&fake, &FakeBucket::default()))
             .await
             .unwrap();
         fake.lock().commands[0].text().to_owned()
@@ -333,13 +333,16 @@ mod tests {
 
     #[tokio::test]
     async fn done_runs_the_script_with_its_arguments() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        let ctx = context(&fake, &own);
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        let ctx = context(&fake, &artifacts);
         let step = step(json!({ "args": ["it's", "{{ssm:x}}"], "timeout": 60 }));
         step.run(&ctx, None).await.unwrap();
-        assert_eq!(own.lock().kept.values().next().unwrap(), b"echo \"$@\"");
-        let ran = ran(&step, &ctx).await.unwrap();
-        assert_eq!((ran.succeeded, own.counts()), (2, (1, 0, 0)));
+        assert_eq!(
+            artifacts.lock().stored.values().next().unwrap(),
+            b"echo \"$@\""
+        );
+        let results = run_to_end(&step, &ctx).await.unwrap();
+        assert_eq!((results.succeeded, artifacts.counts()), (2, (1, 0, 0)));
         let text = fake.lock().commands[0].text().to_owned();
         assert!(
             text.contains(&sha256("echo \"$@\"")) && !text.contains("{{"),
@@ -356,8 +359,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_by_the_program_that_is_named() {
-        let named = sent(&step(
+    async fn done_with_the_interpreter_of_script_or_parameter() {
+        let named = sent_text(&step(
             json!({ "script": "#!/usr/bin/env python3\nprint(1)" }),
         ))
         .await;
@@ -365,7 +368,7 @@ mod tests {
             named.contains(r#"'/usr/bin/env' 'python3' "$dir/script""#),
             "{named}"
         );
-        let given = sent(&step(
+        let given = sent_text(&step(
             json!({ "script": "#!/bin/sh", "interpreter": "/usr/bin/perl -w" }),
         ))
         .await;
@@ -376,16 +379,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_on_windows_the_script_is_utf_8_to_powershell() {
-        let (fake, own) = (Fake::default(), Bucket::default());
+    async fn done_on_windows_with_a_byte_order_mark() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
         let (step, ctx) = (
             step(json!({ "shell": "powershell", "args": ["it's"] })),
-            context(&fake, &own),
+            context(&fake, &artifacts),
         );
         step.run(&ctx, None).await.unwrap();
         assert!(
-            own.lock()
-                .kept
+            artifacts
+                .lock()
+                .stored
                 .values()
                 .next()
                 .unwrap()
@@ -394,31 +398,34 @@ mod tests {
         let sent = fake.lock().commands[0].clone();
         assert_eq!(sent.document, "AWS-RunPowerShellScript");
         assert!(
-            sent.text().contains(&quote::powershell("it's")),
+            sent.text().contains(&quote::powershell_expression("it's")),
             "{}",
             sent.text()
         );
     }
 
     #[tokio::test]
-    async fn already_sent_commands_are_found_and_the_object_is_removed_by_the_later_call() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        let (step, ctx) = (step(json!({})), context(&fake, &own));
+    async fn already_sent_commands_are_found_and_the_object_is_removed() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        let (step, ctx) = (step(json!({})), context(&fake, &artifacts));
         step.run(&ctx, None).await.unwrap();
-        ran(&step, &ctx).await.unwrap();
-        assert_eq!((fake.calls("SendCommand"), own.counts()), (1, (1, 0, 0)));
+        run_to_end(&step, &ctx).await.unwrap();
+        assert_eq!(
+            (fake.call_count("SendCommand"), artifacts.counts()),
+            (1, (1, 0, 0))
+        );
     }
 
     #[tokio::test]
     async fn not_found_nodes_are_reported_and_the_others_run() {
-        let fake = Fake::default();
-        fake.lock().away = [(IDS[0].to_owned(), None)].into();
+        let fake = FakeSsm::default();
+        fake.lock().unavailable_nodes = [(IDS[0].to_owned(), None)].into();
         let step = step(json!({ "fail_on_error": false }));
-        let ran = ran(&step, &context(&fake, &Bucket::default()))
+        let results = run_to_end(&step, &context(&fake, &FakeBucket::default()))
             .await
             .unwrap();
         assert_eq!(
-            (ran.nodes[IDS[0]].status, ran.nodes[IDS[1]].status),
+            (results.nodes[IDS[0]].status, results.nodes[IDS[1]].status),
             (Status::Unmanaged, Status::Succeeded)
         );
     }
@@ -433,102 +440,109 @@ mod tests {
         step(json!({ "interpreter": "/usr/bin/python3 -u", "args": "one" }))
             .validate()
             .unwrap();
-        for (wrong, named) in [
+        for (invalid, expected) in [
             (json!({ "script": " " }), "script"),
             (json!({ "interpreter": "python3" }), "interpreter"),
             (
                 json!({ "interpreter": "/bin/sh", "shell": "powershell" }),
                 "interpreter",
             ),
-            (json!({ "args": ["x".repeat(LONGEST_ARGS + 1)] }), "args"),
-            (json!({ "args": vec!["x"; MOST_ARGS + 1] }), "args"),
+            (
+                json!({ "args": ["x".repeat(MAX_ARGUMENT_BYTES + 1)] }),
+                "args",
+            ),
+            (json!({ "args": vec!["x"; MAX_ARGUMENTS + 1] }), "args"),
             (json!({ "args": ["a\u{0}"] }), "NUL"),
             (json!({ "bucket": "a/b" }), "bucket"),
             (json!({ "instance_ids": "web-1" }), "instance_ids"),
         ] {
-            let error = step(wrong.clone()).validate().unwrap_err();
-            assert_eq!(error.name, ErrorName::InvalidInput, "{wrong}");
-            assert!(error.message.contains(named), "{error}");
+            let error = step(invalid.clone()).validate().unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput, "{invalid}");
+            assert!(error.message.contains(expected), "{error}");
         }
     }
 
     #[tokio::test]
-    async fn done_with_the_most_arguments_is_within_what_ssm_takes() {
-        let quotes = vec!["'".repeat(LONGEST_ARGS / MOST_ARGS); MOST_ARGS];
+    async fn done_with_maximum_arguments_fits_into_a_command() {
+        let quoted_arguments = vec!["'".repeat(MAX_ARGUMENT_BYTES / MAX_ARGUMENTS); MAX_ARGUMENTS];
         for shell in ["bash", "powershell"] {
-            let step = step(json!({ "args": quotes, "shell": shell, "destination": null }));
+            let step =
+                step(json!({ "args": quoted_arguments, "shell": shell, "destination": null }));
             step.validate().unwrap();
-            let text = serde_json::to_string(&sent(&step).await).unwrap();
+            let text = serde_json::to_string(&sent_text(&step).await).unwrap();
             assert!(text.len() < 64 * 1024, "{} bytes", text.len());
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_requests_are_made_again() {
+    async fn throttled_requests_are_repeated() {
         let ctx = with_artifacts(
-            Fake::default().throttled(),
-            Bucket::default().client(),
+            FakeSsm::default().throttled_context(),
+            FakeBucket::default().client(),
             "artifacts",
         );
-        assert_eq!(ran(&step(json!({})), &ctx).await.unwrap().succeeded, 2);
+        assert_eq!(
+            run_to_end(&step(json!({})), &ctx).await.unwrap().succeeded,
+            2
+        );
     }
 
     #[tokio::test]
-    async fn pending_keeps_the_object_until_all_nodes_are_over() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        fake.lock().stuck = [IDS[1].to_owned()].into();
-        let (step, ctx) = (step(json!({})), context(&fake, &own));
-        let resume = testing::resumed(step.run(&ctx, None).await.unwrap());
+    async fn pending_keeps_the_object_until_all_nodes_finished() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        fake.lock().stuck_nodes = [IDS[1].to_owned()].into();
+        let (step, ctx) = (step(json!({})), context(&fake, &artifacts));
+        let resume = testing::resume_from(step.run(&ctx, None).await.unwrap());
         let Progress::Pending { progress, .. } = step.run(&ctx, Some(resume)).await.unwrap() else {
             panic!("done")
         };
         assert_eq!(
-            (progress.as_str(), own.counts()),
-            ("1 of 2 nodes are over, 0 failed", (1, 0, 1))
+            (progress.as_str(), artifacts.counts()),
+            ("1 of 2 nodes finished, 0 failed", (1, 0, 1))
         );
     }
 
     #[tokio::test]
-    async fn failed_scripts_give_their_exit_code() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        fake.lock().failing = [IDS[0].to_owned()].into();
-        let ctx = context(&fake, &own);
-        let error = ran(&step(json!({})), &ctx).await.unwrap_err();
+    async fn failed_scripts_return_their_exit_code() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        fake.lock().failing_nodes = [IDS[0].to_owned()].into();
+        let ctx = context(&fake, &artifacts);
+        let error = run_to_end(&step(json!({})), &ctx).await.unwrap_err();
         assert_eq!(
-            (error.name, own.counts()),
+            (error.name, artifacts.counts()),
             (ErrorName::StepFailed, (1, 0, 0))
         );
-        let ran = ran(&step(json!({ "fail_on_error": false })), &ctx)
+        let results = run_to_end(&step(json!({ "fail_on_error": false })), &ctx)
             .await
             .unwrap();
-        assert_eq!(ran.nodes[IDS[0]].exit_code, Some(3));
+        assert_eq!(results.nodes[IDS[0]].exit_code, Some(3));
     }
 
-    const CANCELS: &str =
-        "Only a job that is stopped, and errors in several batches, cancel commands.";
-    const ENCRYPTS: &str = "Nothing is encrypted with a key of the account here.";
-    const READS: &str =
-        "A whole output that cannot be read is a line of the log, and leaves what SSM gives.";
-    const IDLE: [(&str, &str); 6] = [
-        ("ssm:CancelCommand", CANCELS),
-        ("kms:Decrypt", ENCRYPTS),
-        ("kms:GenerateDataKey", ENCRYPTS),
-        ("ssm:GetCommandInvocation", READS),
-        ("logs:GetLogEvents", READS),
+    const CANCELLATION: &str =
+        "The step cancels commands only if the job is stopped or max_errors is exceeded.";
+    const ENCRYPTION: &str = "The local cloud encrypts nothing with a KMS key of the account.";
+    const OUTPUT_READ: &str =
+        "If a complete output cannot be read, the step logs that and keeps the part of SSM.";
+    const UNPROVEN: [(&str, &str); 6] = [
+        ("ssm:CancelCommand", CANCELLATION),
+        ("kms:Decrypt", ENCRYPTION),
+        ("kms:GenerateDataKey", ENCRYPTION),
+        ("ssm:GetCommandInvocation", OUTPUT_READ),
+        ("logs:GetLogEvents", OUTPUT_READ),
         (
             "s3:DeleteObject",
-            "An object that cannot be removed is a line of the log: the script ran on all nodes.",
+            "If the object cannot be removed, the step logs that: the script ran on all nodes.",
         ),
     ];
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        prove::<RunScript>(&IDLE, async |scene| {
+    fn permissions_match_those_that_the_local_cloud_requires() {
+        prove::<RunScript>(&UNPROVEN, async |scene| {
             json!({
-                "instance_ids": nodes(scene).await,
+                "instance_ids": create_nodes(scene).await,
                 "script": "i=0; while [ $i -lt $1 ]; do echo 123456789; i=$((i+1)); done",
                 "args": "4000",
-                "bucket": bucket(scene).await,
+                "bucket": create_bucket(scene).await,
                 "cloudwatch_log_group": scene.name("/scripts"),
                 "fail_on_error": false,
             })
