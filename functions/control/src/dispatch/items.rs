@@ -1,5 +1,5 @@
-//! What one task of the state machine does: a command on many instances at once, or all steps on
-//! one node.
+//! Plans the items of a round. An item is either a command on many instances at once, or all steps
+//! on one node.
 
 use std::collections::BTreeMap;
 
@@ -13,27 +13,26 @@ use stepward::node::dispatch::{
 use stepward::node::reference::expand;
 use stepward::node::shell::quote_all;
 
-use super::shares::Shares;
+use super::shares::ThreadShares;
 
-/// Instances that one task sends a command to. Their IDs are some 22 KB, and their results are read
-/// in one piece.
-const BATCH: usize = 1000;
+/// Instances in one batch. Their IDs take about 22 KB, and their results are read as one object.
+const MAX_BATCH_NODES: usize = 1000;
 
-/// Shells that take a script as the argument of `-c`, and its own arguments behind that.
+/// Shells that accept a script as the argument of `-c`, followed by the script's arguments.
 const SHELLS: [&str; 6] = ["ash", "bash", "dash", "ksh", "sh", "zsh"];
 
-/// A round: what to run, and how much of it at once.
+/// A planned round.
 #[derive(Debug, Default)]
 pub(crate) struct Round {
     pub(crate) items: Vec<Item>,
     pub(crate) planned: Vec<PlannedItem>,
-    /// How many items may run at once.
+    /// How many items may run at the same time.
     pub(crate) concurrency: usize,
-    /// Nodes that no executor can reach, and why.
+    /// Nodes that no executor can reach, by index, and the reasons.
     pub(crate) unreachable: Vec<(usize, String)>,
 }
 
-/// How a command gets to a node. Nodes with the same route fit into one command.
+/// How a command reaches a node. One command can run on all nodes with the same route.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Route {
     target: Target,
@@ -42,20 +41,20 @@ struct Route {
 
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Executor {
-    Ssm(Ssm),
+    Ssm(SsmSettings),
     Ecs(Container),
 }
 
-/// What SSM is told of an instance.
+/// Settings of SSM from the attributes of a node.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Ssm {
+struct SsmSettings {
     shell: Shell,
     log_group: Option<String>,
     timeout: Option<u32>,
     bucket: Option<String>,
 }
 
-/// Where ECS Exec finds a container.
+/// A container that ECS Exec can reach.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Container {
     cluster: String,
@@ -63,108 +62,70 @@ struct Container {
     name: String,
 }
 
-/// How an item's nodes take turns.
+/// How many nodes of an item run at the same time, and whether they start in order.
 #[derive(Clone, Copy)]
-struct Turns {
-    /// How many at once.
+struct NodeOrder {
     concurrency: usize,
-    /// Whether they begin in order.
     in_order: bool,
 }
 
-/// Nodes of one item, with their places in the list.
+/// The nodes of one item, with their indexes in the list of nodes.
 struct Batch<'a> {
     route: Route,
     nodes: Vec<(usize, &'a Node)>,
-    /// Whether it is one command for all of them, however many.
-    together: bool,
+    /// Whether one command runs on all nodes of the batch. Otherwise the batch has one node.
+    is_shared_command: bool,
 }
 
 impl Round {
-    /// The round of this number: these steps on those of the nodes, which come in the order in
-    /// which they are to begin.
-    pub(crate) fn of(
+    /// Plans the round with this number: these steps on these nodes. The nodes come in the order in
+    /// which they start.
+    pub(crate) fn plan(
         number: usize,
         customer: &str,
         options: &Options,
         steps: &[NodeStep],
         nodes: &[(usize, &Node)],
     ) -> Self {
-        let mut round = Self::default();
         let in_order = options.rank_attribute.is_some();
-        let mut batches: Vec<Batch> = Vec::new();
-        let mut open: BTreeMap<Route, usize> = BTreeMap::new();
-        for (place, node) in nodes {
-            let route = match Route::to(customer, node)
-                .and_then(|route| route.check(steps).map(|()| route))
-            {
-                Ok(route) => route,
-                Err(why) => {
-                    round.unreachable.push((*place, why));
-                    continue;
-                }
-            };
-            let together = match (&route.executor, steps) {
-                (Executor::Ssm(_), [one]) => !matches!(one.run, NodeWork::Step { .. }),
-                _ => false,
-            };
-            if let Some(batch) = open.get(&route).filter(|_| together) {
-                batches[*batch].nodes.push((*place, *node));
-            } else {
-                if in_order {
-                    // What comes later in rank does not join what has begun.
-                    open.clear();
-                }
-                if together {
-                    open.insert(route.clone(), batches.len());
-                }
-                batches.push(Batch {
-                    route: route.clone(),
-                    nodes: vec![(*place, *node)],
-                    together,
-                });
-            }
-            if open
-                .get(&route)
-                .is_some_and(|batch| batches[*batch].nodes.len() == BATCH)
-            {
-                open.remove(&route);
-            }
-        }
+        let (mut batches, unreachable) = form_batches(customer, steps, nodes, in_order);
         if !in_order {
-            // Batches have their part of the threads from the beginning; the others take turns
-            // behind them.
-            batches.sort_by_key(|batch| !batch.together);
+            // Shared commands get their threads from the start. Single nodes follow and take turns.
+            batches.sort_by_key(|batch| !batch.is_shared_command);
         }
-        let sizes: Vec<_> = batches
+        let shared_sizes: Vec<_> = batches
             .iter()
-            .filter(|batch| batch.together)
+            .filter(|batch| batch.is_shared_command)
             .map(|batch| batch.nodes.len())
             .collect();
-        let shares = Shares::of(
+        let shares = ThreadShares::distribute(
             options.threadcount,
-            &sizes,
-            batches.len() - sizes.len(),
+            &shared_sizes,
+            batches.len() - shared_sizes.len(),
             in_order,
         );
-        round.concurrency = shares.items;
-        for (batch, share) in batches.into_iter().zip(shares.nodes) {
-            let (places, members): (Vec<_>, Vec<_>) = batch.nodes.into_iter().unzip();
-            let turns = Turns {
-                concurrency: share,
+
+        let mut round = Self {
+            concurrency: shares.items,
+            unreachable,
+            ..Self::default()
+        };
+        for (batch, concurrency) in batches.into_iter().zip(shares.nodes) {
+            let order = NodeOrder {
+                concurrency,
                 in_order,
             };
+            let (indexes, members): (Vec<_>, Vec<_>) = batch.nodes.into_iter().unzip();
             let calls: Vec<Call> = steps
                 .iter()
-                .map(|step| batch.route.call(options, step, &members, turns))
-                .collect();
-            let what = calls
-                .iter()
-                .map(|call| (call.step.clone(), call.by))
+                .map(|step| batch.route.build_call(options, step, &members, order))
                 .collect();
             round.planned.push(PlannedItem {
-                nodes: places,
-                calls: what,
+                nodes: indexes,
+                calls: calls
+                    .iter()
+                    .map(|call| (call.step.clone(), call.by))
+                    .collect(),
             });
             let id = ItemId {
                 round: number,
@@ -180,30 +141,87 @@ impl Round {
     }
 }
 
+/// Groups nodes that can share a command into batches. Returns the batches, and the nodes that no
+/// executor can reach.
+fn form_batches<'a>(
+    customer: &str,
+    steps: &[NodeStep],
+    nodes: &[(usize, &'a Node)],
+    in_order: bool,
+) -> (Vec<Batch<'a>>, Vec<(usize, String)>) {
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut unreachable = Vec::new();
+    // The batches that can still grow, by route.
+    let mut open_batches: BTreeMap<Route, usize> = BTreeMap::new();
+    for (index, node) in nodes {
+        let route = match Route::find(customer, node)
+            .and_then(|route| route.check_steps(steps).map(|()| route))
+        {
+            Ok(route) => route,
+            Err(reason) => {
+                unreachable.push((*index, reason));
+                continue;
+            }
+        };
+        let is_shared_command = match (&route.executor, steps) {
+            (Executor::Ssm(_), [step]) => !matches!(step.run, NodeWork::Step { .. }),
+            _ => false,
+        };
+
+        let open_batch = open_batches.get(&route).copied();
+        let batch_index = if let Some(open_batch) = open_batch.filter(|_| is_shared_command) {
+            batches[open_batch].nodes.push((*index, *node));
+            open_batch
+        } else {
+            if in_order {
+                // A node must not join a batch that starts before nodes of a lower rank.
+                open_batches.clear();
+            }
+            if is_shared_command {
+                open_batches.insert(route.clone(), batches.len());
+            }
+            batches.push(Batch {
+                route: route.clone(),
+                nodes: vec![(*index, *node)],
+                is_shared_command,
+            });
+            batches.len() - 1
+        };
+        if batches[batch_index].nodes.len() == MAX_BATCH_NODES {
+            open_batches.remove(&route);
+        }
+    }
+    (batches, unreachable)
+}
+
 impl Route {
-    /// The route to a node, or why there is none.
-    fn to(customer: &str, node: &Node) -> Result<Self, String> {
+    /// The route to a node, or the reason why no route exists.
+    fn find(customer: &str, node: &Node) -> Result<Self, String> {
         let attribute = |name: &str| {
             node.get(name)
                 .filter(|value| !value.is_empty())
                 .map(str::to_owned)
         };
-        let needed =
-            |name: &str| attribute(name).ok_or_else(|| format!("the node has no attribute {name}"));
+        let required = |name: &str| {
+            attribute(name).ok_or_else(|| {
+                format!("the node has no attribute \"{name}\"; set it in the node source's mapping")
+            })
+        };
         let target = Target {
             customer: customer.into(),
-            account: needed("account")?,
-            region: Some(needed("region")?),
+            account: required("account")?,
+            region: Some(required("region")?),
         };
-        let executor = attribute("node-executor")
+
+        let executor_name = attribute("node-executor")
             .or_else(|| attribute("source"))
             .unwrap_or_default();
-        let executor = match executor.as_str() {
-            // The source's name, ours, and Rundeck's.
+        let executor = match executor_name.as_str() {
+            // The name of the node source, Stepward's name, and Rundeck's name.
             "ec2" | "ssm" | "awsssmexecutor" => {
-                needed("instanceId")?;
+                required("instanceId")?;
                 let is_windows = attribute("osFamily").as_deref() == Some("windows");
-                Executor::Ssm(Ssm {
+                Executor::Ssm(SsmSettings {
                     shell: if is_windows {
                         Shell::Powershell
                     } else {
@@ -215,136 +233,100 @@ impl Route {
                     bucket: attribute("ssm-copier-bucket"),
                 })
             }
-            "ecs" | "ecs-exec" => {
-                let (cluster, task) = (needed("cluster")?, needed("task")?);
-                Executor::Ecs(Container {
-                    cluster,
-                    task,
-                    name: needed("container")?,
-                })
+            "ecs" | "ecs-exec" => Executor::Ecs(Container {
+                cluster: required("cluster")?,
+                task: required("task")?,
+                name: required("container")?,
+            }),
+            "" => {
+                return Err(
+                    "the node has no attribute \"node-executor\" or \"source\"; set node-executor \
+                     to ssm or ecs-exec"
+                        .into(),
+                );
             }
-            "" => return Err("the node has neither a node-executor nor a source".into()),
-            other => {
+            unknown => {
                 return Err(format!(
-                    "node-executor {other:?} is not known: ssm and ecs-exec are"
+                    "unknown node-executor {unknown:?}; set it to ssm or ecs-exec"
                 ));
             }
         };
         Ok(Self { target, executor })
     }
 
-    /// Whether these steps' work can be done by this route; else why not.
-    fn check(&self, steps: &[NodeStep]) -> Result<(), String> {
+    /// Checks that the executor can run these steps; the error is the reason why not.
+    fn check_steps(&self, steps: &[NodeStep]) -> Result<(), String> {
+        if matches!(self.executor, Executor::Ssm(_)) {
+            return Ok(());
+        }
+        let is_shell = |path: &str| SHELLS.contains(&path.rsplit('/').next().unwrap_or(path));
         let interpreters = steps.iter().filter_map(|step| match &step.run {
             NodeWork::Script { interpreter, .. } => interpreter.as_deref(),
             NodeWork::Command(_) | NodeWork::Step { .. } => None,
         });
-        let is_shell = |path: &str| SHELLS.contains(&path.rsplit('/').next().unwrap_or(path));
-        match (
-            &self.executor,
-            interpreters.into_iter().find(|path| !is_shell(path)),
-        ) {
-            (Executor::Ecs(_), Some(other)) => Err(format!(
-                "in a container a script is run by a shell, and {other} is none"
+        match interpreters.into_iter().find(|path| !is_shell(path)) {
+            Some(interpreter) => Err(format!(
+                "interpreter {interpreter:?} cannot run a script in a container; use a shell such \
+                 as /bin/sh"
             )),
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
-    /// The call that does a step's work on these nodes.
-    fn call(&self, options: &Options, step: &NodeStep, nodes: &[&Node], turns: Turns) -> Call {
+    /// The call that runs a step on these nodes.
+    fn build_call(
+        &self,
+        options: &Options,
+        step: &NodeStep,
+        nodes: &[&Node],
+        order: NodeOrder,
+    ) -> Call {
         let Executors {
             ssm_command,
             ssm_script,
             ecs_command,
-            step: prefix,
+            step: function_prefix,
         } = &options.executors;
-        let on_instances = |function: &str,
-                            Ssm {
-                                shell,
-                                timeout,
-                                log_group,
-                                ..
-                            }: &Ssm,
-                            work| {
-            let params = OnInstances {
-                instance_ids: nodes
-                    .iter()
-                    .filter_map(|node| node.get("instanceId").map(str::to_owned))
-                    .collect(),
-                shell: *shell,
-                concurrency: turns.concurrency,
-                in_order: turns.in_order,
-                max_errors: (!options.keepgoing).then_some(0),
-                timeout: *timeout,
-                cloudwatch_log_group: log_group.clone(),
-                fail_on_error: false,
-                work,
-            };
-            (
-                ExecutorKind::Ssm,
-                function.to_owned(),
-                Params::Instances(Box::new(params)),
-            )
-        };
-        let in_container = |Container {
-                                cluster,
-                                task,
-                                name,
-                            }: &Container,
-                            command| {
-            let (cluster, task, container) = (cluster.clone(), task.clone(), name.clone());
-            let params = InContainer {
-                cluster,
-                task,
-                container,
-                command,
-                fail_on_error: false,
-            };
-            (
-                ExecutorKind::Ecs,
-                ecs_command.clone(),
-                Params::Container(params),
-            )
-        };
         let (by, function, params) = match (&step.run, &self.executor) {
             (NodeWork::Step { function, params }, _) => {
+                // A step of the catalog runs on one node at a time.
                 let params = nodes
                     .first()
-                    .map(|node| expand_all(params, node))
+                    .map(|node| expand_references(params, node))
                     .unwrap_or_default();
                 (
                     ExecutorKind::Step,
-                    format!("{prefix}{function}"),
+                    format!("{function_prefix}{function}"),
                     Params::Step(params),
                 )
             }
-            (NodeWork::Command(command), Executor::Ssm(ssm)) => on_instances(
-                ssm_command,
-                ssm,
-                InstanceWork::Command {
+            (NodeWork::Command(command), Executor::Ssm(settings)) => {
+                let work = InstanceWork::Command {
                     command: command.clone(),
-                },
-            ),
+                };
+                let params = settings.parameters(options, nodes, order, work);
+                (ExecutorKind::Ssm, ssm_command.clone(), params)
+            }
             (
                 NodeWork::Script {
                     text,
                     args,
                     interpreter,
                 },
-                Executor::Ssm(ssm),
+                Executor::Ssm(settings),
             ) => {
-                let (script, args, interpreter) = (text.clone(), args.clone(), interpreter.clone());
                 let work = InstanceWork::Script {
-                    script,
-                    args,
-                    interpreter,
-                    bucket: ssm.bucket.clone(),
+                    script: text.clone(),
+                    args: args.clone(),
+                    interpreter: interpreter.clone(),
+                    bucket: settings.bucket.clone(),
                 };
-                on_instances(ssm_script, ssm, work)
+                let params = settings.parameters(options, nodes, order, work);
+                (ExecutorKind::Ssm, ssm_script.clone(), params)
             }
             (NodeWork::Command(command), Executor::Ecs(container)) => {
-                in_container(container, command.clone())
+                let params = container.parameters(command.clone());
+                (ExecutorKind::Ecs, ecs_command.clone(), params)
             }
             (
                 NodeWork::Script {
@@ -353,7 +335,11 @@ impl Route {
                     interpreter,
                 },
                 Executor::Ecs(container),
-            ) => in_container(container, script_line(text, args, interpreter.as_deref())),
+            ) => {
+                let command = container_command(text, args, interpreter.as_deref());
+                let params = container.parameters(command);
+                (ExecutorKind::Ecs, ecs_command.clone(), params)
+            }
         };
         Call {
             step: step.id.clone(),
@@ -364,22 +350,57 @@ impl Route {
     }
 }
 
-/// A script as a command line for a container, where nothing can be copied to: the shell gets it as
-/// an argument.
-fn script_line(script: &str, args: &[String], interpreter: Option<&str>) -> String {
-    let shell = interpreter.unwrap_or("/bin/sh");
-    format!(
-        "{shell} -c {}",
-        quote_all(
-            [script, shell]
-                .into_iter()
-                .chain(args.iter().map(String::as_str))
-        )
-    )
+impl SsmSettings {
+    /// The parameters of the step that runs `work` on these nodes.
+    fn parameters(
+        &self,
+        options: &Options,
+        nodes: &[&Node],
+        order: NodeOrder,
+        work: InstanceWork,
+    ) -> Params {
+        Params::Instances(Box::new(OnInstances {
+            instance_ids: nodes
+                .iter()
+                .filter_map(|node| node.get("instanceId").map(str::to_owned))
+                .collect(),
+            shell: self.shell,
+            concurrency: order.concurrency,
+            in_order: order.in_order,
+            max_errors: (!options.keepgoing).then_some(0),
+            timeout: self.timeout,
+            cloudwatch_log_group: self.log_group.clone(),
+            fail_on_error: false,
+            work,
+        }))
+    }
 }
 
-/// The parameters with the node's values in place of references, in every text at any depth.
-fn expand_all(params: &Map<String, Value>, node: &Node) -> Map<String, Value> {
+impl Container {
+    /// The parameters of the step that runs `command` in this container.
+    fn parameters(&self, command: String) -> Params {
+        Params::Container(InContainer {
+            cluster: self.cluster.clone(),
+            task: self.task.clone(),
+            container: self.name.clone(),
+            command,
+            fail_on_error: false,
+        })
+    }
+}
+
+/// The command line that runs a script in a container. The shell gets the script as an argument,
+/// because no file can be copied to a container.
+fn container_command(script: &str, args: &[String], interpreter: Option<&str>) -> String {
+    let shell = interpreter.unwrap_or("/bin/sh");
+    let arguments = [script, shell]
+        .into_iter()
+        .chain(args.iter().map(String::as_str));
+    format!("{shell} -c {}", quote_all(arguments))
+}
+
+/// The parameters with all references to the node replaced, in texts at any depth.
+fn expand_references(params: &Map<String, Value>, node: &Node) -> Map<String, Value> {
     params
         .iter()
         .map(|(name, value)| (name.clone(), expand_value(value, node)))
@@ -389,8 +410,11 @@ fn expand_all(params: &Map<String, Value>, node: &Node) -> Map<String, Value> {
 fn expand_value(value: &Value, node: &Node) -> Value {
     match value {
         Value::String(text) => expand(text, node).into_owned().into(),
-        Value::Array(all) => all.iter().map(|one| expand_value(one, node)).collect(),
-        Value::Object(all) => expand_all(all, node).into(),
-        other => other.clone(),
+        Value::Array(elements) => elements
+            .iter()
+            .map(|element| expand_value(element, node))
+            .collect(),
+        Value::Object(members) => expand_references(members, node).into(),
+        scalar => scalar.clone(),
     }
 }
