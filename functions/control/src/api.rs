@@ -1,8 +1,8 @@
 //! The function `api`: starts jobs and returns the status of executions. It is called through API
 //! Gateway with IAM authorization.
 //!
-//! - `POST /jobs/{name}/executions` with `{"customer": …, "accounts": […]?, "options": {…}?}` starts
-//!   a job and returns `202` with the execution's ID. `{name}` is `fleet-morning-check` or
+//! - `POST /jobs/{name}/executions` with `{"customer": …, "accounts": […]?, "options": {…}?}`
+//!   starts a job and returns `202` with the execution's ID. `{name}` is `fleet-morning-check` or
 //!   `fleet%2Fmorning-check`. Send the header `Idempotency-Key` to make the request safe to repeat.
 //! - `GET /executions/{id}` returns `200` with the status, and with the output or the error.
 //!
@@ -351,12 +351,13 @@ mod tests {
 
     use super::*;
 
+    const ARN_PREFIX: &str = "arn:aws:states:eu-west-1:111111111111:stateMachine:stepward-";
     const CALLER: &str = "arn:aws:iam::111111111111:user/ann";
 
     fn api_with_rules(rules: &[&Rule]) -> Api {
         Api {
             step_functions: mock_client!(aws_sdk_sfn, RuleMode::MatchAny, rules),
-            arn_prefix: "arn:aws:states:eu-west-1:111111111111:stateMachine:stepward-".into(),
+            arn_prefix: ARN_PREFIX.into(),
         }
     }
 
@@ -401,10 +402,8 @@ mod tests {
     fn start_rule() -> Rule {
         mock!(Client::start_execution)
             .match_requests(|request| {
-                const STATE_MACHINE: &str =
-                    "arn:aws:states:eu-west-1:111111111111:stateMachine:stepward-fleet-morning-check";
                 let input: Value = serde_json::from_str(request.input().unwrap()).unwrap();
-                request.state_machine_arn() == Some(STATE_MACHINE)
+                request.state_machine_arn() == Some(&format!("{ARN_PREFIX}fleet-morning-check"))
                     && input["customer"] == "acme"
                     && input["started_by"] == CALLER
             })

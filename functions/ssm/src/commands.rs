@@ -56,7 +56,7 @@ impl CommandSnapshot {
         })
     }
 
-    /// Whether SSM should have ended the command long ago, so that waiting longer is useless.
+    /// Whether SSM should have ended the command long ago. Waiting longer is then useless.
     pub(crate) fn is_overdue(&self) -> bool {
         self.expires_at
             .is_some_and(|expires_at| now_seconds() > expires_at + EXPIRY_GRACE)

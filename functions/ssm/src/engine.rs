@@ -21,8 +21,8 @@ use crate::schedule::{DueBatch, find_due_batches};
 use crate::send::{self, SentBatch};
 use crate::state::{Batch, RunState, now_seconds};
 
-/// How long one call sends commands. Then it returns its state, so that a retry after a lost call
-/// has few commands to search for.
+/// How long one call sends commands. Then it returns its state, and a retry after a lost call has
+/// few commands to search for.
 const SEND_BUDGET: Duration = Duration::from_secs(20);
 /// How long to wait after a call that could not send any command.
 const SEND_RETRY_DELAY: Duration = Duration::from_secs(5);
@@ -88,6 +88,7 @@ fn adjust_error_name(run: &RunState, error: StepError) -> StepError {
     }
 }
 
+/// Does the next part of the run: polls, then sends, waits or collects the results.
 async fn advance(
     plan: &Plan,
     payload: &impl Payload,

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn output_over_24_000_characters_is_read_from_the_log_group() {
+    async fn long_output_is_read_from_the_log_group() {
         let (fake, plan) = with_long_output(|plan| plan.log_group = Some("/commands".into()));
         let page = |lines: &[&str], token: &str| {
             let events = lines
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn output_over_24_000_characters_is_read_from_the_bucket() {
+    async fn long_output_is_read_from_the_bucket() {
         let (fake, plan) = with_long_output(|plan| plan.output_bucket = Some("outputs".into()));
         let key = format!(
             "stepward/{COMMAND_ID}/i-00000000000000000/awsrunShellScript/0.awsrunShellScript/stdout"

@@ -1,9 +1,9 @@
 //! Scripts for a node that download a file, verify it, and put it in place or run it.
 //!
 //! A script that fails exits with code 125 and prints a line that starts with `stepward:`. It
-//! passes the link to the download program on standard input, so that other users of the node
-//! cannot see it. The exception is a `wget` that cannot read links from standard input, which gets
-//! the link as an argument.
+//! passes the link to the download program on standard input, where other users of the node cannot
+//! see it. The exception is a `wget` that cannot read links from standard input, which gets the
+//! link as an argument.
 
 use std::fmt::Write as _;
 
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_gets_its_arguments_unchanged_and_returns_its_exit_code() {
+    fn a_script_gets_unchanged_arguments_and_returns_its_code() {
         let (script, dir) = ("printf '<%s>' \"$@\"\nexit 42\n", create_dir("run"));
         let (url, digest) = (serve_content(script), digest(script));
         let download = Download {

@@ -294,129 +294,80 @@ mod tests {
             .build()
     }
 
+    /// Asserts the status and the message for a command that ended without success and without an
+    /// exit code of its own.
+    fn assert_failure(
+        details: &str,
+        code: i32,
+        has_started: bool,
+        status: Status,
+        expected_message: &str,
+    ) {
+        let invocation = invocation(details, code, has_started, "");
+        let outcome = final_outcome(&plan(), &invocation, false).unwrap();
+        assert_eq!(
+            (outcome.status, outcome.exit_code),
+            (status, None),
+            "{details}"
+        );
+        let message = outcome.message.unwrap();
+        assert!(message.contains(expected_message), "{details}: {message}");
+    }
+
     #[test]
-    fn each_ssm_status_has_its_outcome() {
-        for (details, code, has_started, status, exit_code, expected) in [
-            ("Success", 0, true, Status::Succeeded, Some(0), ""),
-            ("Failed", 3, true, Status::Failed, Some(3), "exit code 3"),
-            ("Failed", -1, false, Status::Failed, None, "no exit code"),
-            (
-                "Execution Timed Out",
-                137,
-                true,
-                Status::TimedOut,
-                None,
-                "60 s (`timeout`)",
-            ),
-            (
-                "ExecutionTimedOut",
-                137,
-                true,
-                Status::TimedOut,
-                None,
-                "60 s (`timeout`)",
-            ),
-            (
-                "TimedOut",
-                137,
-                true,
-                Status::TimedOut,
-                None,
-                "60 s (`timeout`)",
-            ),
-            (
-                "Delivery Timed Out",
-                -1,
-                false,
-                Status::Unknown,
-                None,
-                "expired, 660 s",
-            ),
-            (
-                "DeliveryTimedOut",
-                -1,
-                true,
-                Status::Unknown,
-                None,
-                "check on the node whether the command ran",
-            ),
-            (
-                "TimedOut",
-                -1,
-                false,
-                Status::Unknown,
-                None,
-                "expired, 660 s",
-            ),
-            (
-                "Undeliverable",
-                -1,
-                false,
-                Status::Offline,
-                None,
-                "could not deliver",
-            ),
-            (
-                "Cancelled",
-                137,
-                true,
-                Status::Cancelled,
-                None,
-                "while it ran",
-            ),
-            (
-                "Cancelled",
-                -1,
-                false,
-                Status::Cancelled,
-                None,
-                "before it ran",
-            ),
-            (
-                "Terminated",
-                -1,
-                false,
-                Status::NotStarted,
-                None,
-                "more than 2 other nodes failed",
-            ),
-            (
-                "InvalidPlatform",
-                -1,
-                false,
-                Status::Unmanaged,
-                None,
-                "pass the other `shell`",
-            ),
-            (
-                "AccessDenied",
-                -1,
-                false,
-                Status::Failed,
-                None,
-                "ssm:SendCommand",
-            ),
-            (
-                "SomethingNew",
-                0,
-                true,
-                Status::Unknown,
-                None,
-                "SomethingNew",
-            ),
-        ] {
-            let outcome =
-                final_outcome(&plan(), &invocation(details, code, has_started, ""), false).unwrap();
-            assert_eq!(
-                (outcome.status, outcome.exit_code),
-                (status, exit_code),
-                "{details}"
-            );
-            assert!(
-                outcome.message.unwrap_or_default().contains(expected),
-                "{details}"
-            );
+    fn exit_codes_are_those_of_the_command() {
+        let succeeded = invocation("Success", 0, true, "");
+        let outcome = final_outcome(&plan(), &succeeded, false).unwrap();
+        assert_eq!(
+            (outcome.status, outcome.exit_code, outcome.message),
+            (Status::Succeeded, Some(0), None)
+        );
+
+        let failed = invocation("Failed", 3, true, "");
+        let outcome = final_outcome(&plan(), &failed, false).unwrap();
+        assert_eq!(
+            (outcome.status, outcome.exit_code),
+            (Status::Failed, Some(3))
+        );
+        assert_eq!(outcome.message.as_deref(), Some("exit code 3"));
+    }
+
+    #[test]
+    fn timeouts_of_execution_and_delivery_are_distinguished() {
+        for details in ["Execution Timed Out", "ExecutionTimedOut", "TimedOut"] {
+            assert_failure(details, 137, true, Status::TimedOut, "60 s (`timeout`)");
         }
+        for details in ["Delivery Timed Out", "TimedOut"] {
+            assert_failure(details, -1, false, Status::Unknown, "expired, 660 s");
+        }
+        let advice = "check on the node whether the command ran";
+        assert_failure("DeliveryTimedOut", -1, true, Status::Unknown, advice);
+    }
+
+    #[test]
+    fn other_failures_have_their_status_and_advice() {
+        assert_failure("Failed", -1, false, Status::Failed, "no exit code");
+        assert_failure("AccessDenied", -1, false, Status::Failed, "ssm:SendCommand");
+        assert_failure("Cancelled", 137, true, Status::Cancelled, "while it ran");
+        assert_failure("Cancelled", -1, false, Status::Cancelled, "before it ran");
+        assert_failure("SomethingNew", 0, true, Status::Unknown, "SomethingNew");
+
+        let too_many = "more than 2 other nodes failed";
+        assert_failure("Terminated", -1, false, Status::NotStarted, too_many);
+        let undeliverable = "could not deliver";
+        assert_failure("Undeliverable", -1, false, Status::Offline, undeliverable);
+        let wrong_platform = "pass the other `shell`";
+        assert_failure(
+            "InvalidPlatform",
+            -1,
+            false,
+            Status::Unmanaged,
+            wrong_platform,
+        );
+    }
+
+    #[test]
+    fn running_commands_have_no_outcome() {
         for details in [
             "Pending",
             "In Progress",
@@ -424,8 +375,9 @@ mod tests {
             "Delayed",
             "Cancelling",
         ] {
+            let invocation = invocation(details, -1, false, "");
             assert_eq!(
-                final_outcome(&plan(), &invocation(details, -1, false, ""), false),
+                final_outcome(&plan(), &invocation, false),
                 None,
                 "{details}"
             );

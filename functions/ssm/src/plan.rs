@@ -64,7 +64,7 @@ pub struct Plan {
     /// Whether the nodes start in windows of `concurrency` nodes, each window after the one before
     /// it has finished.
     pub in_order: bool,
-    /// Whether the command contains a link that expires, so that all nodes of a batch must start at
+    /// Whether the command contains a link that expires. Then all nodes of a batch must start at
     /// once.
     pub has_expiring_link: bool,
     /// Seconds that the command may run on a node.
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiring_link_is_sent_to_nodes_that_start_at_once() {
+    fn an_expiring_link_limits_batches_to_the_concurrency() {
         assert_eq!(
             batch_sizes(&Plan {
                 has_expiring_link: true,

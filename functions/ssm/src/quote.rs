@@ -1,4 +1,4 @@
-//! Quotes values and commands so that neither a shell nor SSM interprets them as code.
+//! Quotes values and commands. Neither a shell nor SSM interprets the result as code.
 //!
 //! SSM replaces text between double braces by a parameter of the document or of Parameter Store.
 //! Texts that this module returns contain no double opening braces.
@@ -21,7 +21,7 @@ pub fn powershell_expression(value: &str) -> String {
 
 /// The text to send for a command of `sh`.
 ///
-/// A command without double braces is sent unchanged, so that operators can read it in the Systems
+/// A command without double braces is sent unchanged, and operators can read it in the Systems
 /// Manager console. Any other command is sent in Base64 and decoded on the node.
 #[must_use]
 pub fn sh_command(command: &str) -> String {

@@ -15,7 +15,7 @@ pub struct RunState {
     /// When the run last made progress. The longer ago that is, the less often the engine polls.
     #[serde(rename = "moved")]
     pub progressed_at: i64,
-    /// Whether more nodes failed than `max_errors` allows, so that no more nodes start.
+    /// Whether more nodes failed than `max_errors` allows. Then no more nodes start.
     #[serde(
         rename = "stopped",
         default,
@@ -71,7 +71,7 @@ pub struct Batch {
     pub skip_marks: String,
 }
 
-/// A batch as it is saved: short, because a run can have 200 of them.
+/// The saved form of a batch. It is short, because a run can have 200 batches.
 type SerializedBatch = (String, usize, i64, usize, usize, u8, u64, String);
 
 impl From<SerializedBatch> for Batch {

@@ -225,7 +225,7 @@ async fn max_errors_counts_over_all_batches() {
 }
 
 #[tokio::test]
-async fn waiting_nodes_of_other_batches_are_cancelled_after_too_many_errors() {
+async fn waiting_nodes_are_cancelled_after_too_many_errors() {
     let fake = FakeSsm::default();
     fake.lock().nodes_per_poll = 1;
     fake.lock().failing_nodes = [0, 1].map(node_id).into();

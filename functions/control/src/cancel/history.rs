@@ -71,8 +71,8 @@ pub(super) fn find_open_calls(history: &[HistoryEvent]) -> Vec<StepCall> {
         .collect()
 }
 
-/// Updates a call from an event that may be its result. Returns whether the step is finished; `None`
-/// if the event says nothing about that.
+/// Updates a call from an event that may be its result. Returns whether the step is finished, or
+/// `None` if the event does not show that.
 fn apply_result(call: &mut StepCall, event: &HistoryEvent) -> Option<bool> {
     if let Some(success) = &event.task_succeeded_event_details {
         call.has_returned = true;

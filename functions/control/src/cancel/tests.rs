@@ -47,8 +47,8 @@ fn history_rule(execution_arn: &'static str, history: Vec<HistoryEvent>) -> Rule
         })
 }
 
-/// Runs the function for an execution that has just ended. Its only call was made
-/// `seconds_ago` and never returned. Returns the result, and after how many seconds each
+/// Runs the function for an execution that has just ended. Its only call was made `seconds_ago` and
+/// never returned. Returns the result, and after how many seconds each
 /// cancellation was sent. `timeout` is the timeout of the step's function, if Lambda returns it.
 async fn cancel_running_call(
     seconds_ago: u64,
@@ -208,7 +208,7 @@ async fn running_calls_are_cancelled_again_when_they_must_have_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_may_run_too_long_are_left_to_the_retry() {
+async fn long_running_calls_are_left_to_the_retry() {
     let (result, cancelled_after) = cancel_running_call(5, Some(900)).await;
     let error = result.unwrap_err();
     assert!(

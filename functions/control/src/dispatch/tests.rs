@@ -81,7 +81,7 @@ fn node_names(failed_nodes: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn instances_of_a_region_share_a_command_and_containers_do_not() {
+async fn instances_of_a_region_share_a_command() {
     let bucket = FakeBucket::default();
     let nodes: Vec<_> = (0..2500)
         .map(ec2_node)
@@ -191,13 +191,18 @@ async fn failed_of_runs_exactly_the_failed_nodes_again() {
         bucket.collect("e2", &plan, results).await.unwrap()["summary"]["outcome"],
         "succeeded"
     );
-    let none = bucket
+    let nothing_failed = bucket
         .call_function(
             "e3",
             json!({ "do": "plan", "options": options(&json!({ "failed_of": "e2" })) }),
         )
         .await;
-    assert!(none.unwrap_err().message.contains("nothing to run again"));
+    assert!(
+        nothing_failed
+            .unwrap_err()
+            .message
+            .contains("nothing to run again")
+    );
     let stopped = bucket
         .call_function(
             "e4",
@@ -410,7 +415,7 @@ async fn without_keepgoing_unreached_nodes_are_reported() {
     });
     let end = bucket.collect("e", &plan, results).await.unwrap();
     let failed = end["summary"]["failed_nodes"].as_array().unwrap();
-    let seen: Vec<_> = failed
+    let messages: Vec<_> = failed
         .iter()
         .map(|node| {
             (
@@ -420,20 +425,20 @@ async fn without_keepgoing_unreached_nodes_are_reported() {
         })
         .collect();
     assert_eq!(
-        seen[0],
+        messages[0],
         (
             "task-0001",
             "AccessDenied: ecs:ExecuteCommand is not allowed"
         )
     );
     assert_eq!(
-        seen[1],
+        messages[1],
         (
             "task-0002",
             "the dispatch was stopped before it reached the node"
         )
     );
-    assert_eq!(seen.len(), 3);
+    assert_eq!(messages.len(), 3);
 }
 
 #[tokio::test]
@@ -484,7 +489,12 @@ async fn failed_sources_are_reported_with_the_nodes_of_others() {
     );
     let found = json!([
         { "account": "prod", "source": "ec2", "output": { "artifact": { "key": key } } },
-        { "account": "test", "source": "ecs", "error": "TrustBroken", "message": "the role is open" },
+        {
+            "account": "test",
+            "source": "ecs",
+            "error": "TrustBroken",
+            "message": "the role is open",
+        },
     ]);
     let list = options(&json!({ "steps": [] }));
     let end = bucket

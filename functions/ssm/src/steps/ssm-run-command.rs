@@ -100,8 +100,8 @@ struct RunCommandParameters {
     /// `ssm-run-script` for longer texts.
     command: String,
     /// Seconds that a node's agent has to take the command, 30 to 2,592,000. If a batch has more
-    /// nodes than may run at once, the step adds `timeout` for each turn before the last. Thus
-    /// no node expires while it waits.
+    /// nodes than may run at once, the nodes take turns, and the step adds `timeout` for each turn
+    /// before the last.
     #[serde(default = "defaults::delivery_timeout")]
     delivery_timeout: i32,
 }
@@ -189,7 +189,8 @@ impl Step for RunCommand {
         "output_bucket": "stepward-results-222222222222",
         "fail_on_error": false
     }"#,
-            output: r#"{
+            output: concat!(
+                r#"{
         "command_ids": ["27e4b8c0-1a95-4d63-b7f2-c80d56e9a13f"],
         "succeeded": 1,
         "failed": 1,
@@ -198,7 +199,9 @@ impl Step for RunCommand {
                 "status": "succeeded",
                 "exit_code": 0,
                 "output": "…Nov 30 06:00:01 web-1 systemd[1]: Finished Rotate log files.",
-                "output_url": "s3://stepward-results-222222222222/stepward/27e4b8c0-1a95-4d63-b7f2-c80d56e9a13f/i-0123456789abcdef0/awsrunShellScript/0.awsrunShellScript/stdout"
+                "output_url": "s3://stepward-results-222222222222/stepward/"#,
+                "27e4b8c0-1a95-4d63-b7f2-c80d56e9a13f/i-0123456789abcdef0/",
+                r#"awsrunShellScript/0.awsrunShellScript/stdout"
             },
             "i-0123456789abcdef1": {
                 "status": "failed",
@@ -207,7 +210,8 @@ impl Step for RunCommand {
                 "message": "exit code 1"
             }
         }
-    }"#,
+    }"#
+            ),
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = crate::ERRORS;
@@ -434,7 +438,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_nodes_fail_the_step_unless_fail_on_error_is_false() {
+    async fn failed_nodes_fail_the_step_only_with_fail_on_error() {
         let fake = FakeSsm::default();
         fake.lock().failing_nodes = [IDS[0].to_owned()].into();
         fake.lock().unavailable_nodes =

@@ -381,7 +381,7 @@ async fn a_node_whose_platform_ssm_rejects_is_skipped() {
 }
 
 #[tokio::test]
-async fn commands_of_a_lost_call_are_cancelled_after_too_many_errors() {
+async fn commands_of_a_lost_call_count_for_max_errors() {
     let fake = FakeSsm::default();
     fake.lock().stuck_nodes = [node_id(0)].into();
     let (ctx, plan) = (
