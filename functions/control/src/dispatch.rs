@@ -10,6 +10,7 @@
 mod items;
 mod results;
 mod rounds;
+mod route;
 mod shares;
 mod store;
 #[cfg(test)]

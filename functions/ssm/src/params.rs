@@ -11,8 +11,8 @@ use crate::plan::{LINK_DELIVERY_TIMEOUT, Plan, Shell};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
-    /// IDs of the nodes: `i-…` for EC2 instances, `mi-…` for other machines that SSM manages. Up
-    /// to 25,000 IDs; duplicates count once.
+    /// IDs of the nodes: `i-…` for EC2 instances, `mi-…` for other machines that SSM manages.
+    /// Up to 25,000 IDs; duplicates count once.
     pub instance_ids: StringList,
     /// The shell of the nodes: `bash` for Linux and macOS, `powershell` for Windows.
     #[serde(default)]

@@ -51,7 +51,8 @@ const MAX_COMMAND_BYTES: usize = 44 * 1024;
 ///   the status `unmanaged`, a stopped or disconnected node the status `offline`. With `bash`, a
 ///   Windows node counts as `unmanaged`.
 /// - It logs a line for each node as soon as it learns that the command ended there.
-/// - The step succeeds when the command ended with exit code 0 on every node.
+/// - The step succeeds if the command ended with exit code 0 on every node. With `fail_on_error`
+///   set to `false`, it also succeeds if nodes failed.
 /// - A retry sends nothing twice: it finds commands that were already sent by their comment. So
 ///   does the same step of an execution that you run again within an hour.
 /// - When the job is stopped, the step cancels the running commands. Their effects until then
