@@ -1,4 +1,4 @@
-//! The function `accounts`: which accounts a job over a customer's accounts is to visit.
+//! The function `accounts`: returns the accounts of a customer that a job visits.
 
 use std::process::ExitCode;
 
@@ -6,26 +6,27 @@ use aws_sdk_dynamodb::Client;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stepward::access::store::Store;
+use stepward::model::customer::Account;
 use stepward::model::error::{ErrorName, StepError};
 use stepward::model::input::StringList;
 use stepward::runtime::{Event, run};
 use stepward::{access::session, settings};
 
-/// What a state machine asks.
+/// The request of a state machine.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Request {
     /// The customer's name.
     customer: String,
-    /// Only these accounts; all when absent or empty.
+    /// Names of the accounts to return; all accounts if absent or empty.
     #[serde(default)]
     accounts: StringList,
-    /// As in a step's envelope; not looked at.
+    /// The execution, as in a step's envelope. Ignored.
     #[serde(default, rename = "execution")]
     _execution: Value,
 }
 
-/// What it gets: names, and nothing that is secret.
+/// The response to a state machine. It contains no secrets.
 #[derive(Debug, Serialize)]
 struct Response {
     accounts: Vec<Entry>,
@@ -38,15 +39,17 @@ struct Entry {
     regions: Vec<String>,
 }
 
-async fn accounts(store: &Store, event: &Event) -> Result<Response, StepError> {
+async fn list_accounts(store: &Store, event: &Event) -> Result<Response, StepError> {
     let request: Request = event.read()?;
     let customer = store.customer(&request.customer).await?;
     customer.check_active()?;
+
     let mut accounts = store.accounts(&customer.name).await?;
-    for asked in request.accounts.iter() {
-        if !accounts.iter().any(|account| account.name == *asked) {
+    for requested in request.accounts.iter() {
+        if !accounts.iter().any(|account| account.name == *requested) {
             return Err(ErrorName::NotFound.with_message(format!(
-                "customer {0} has no account {asked}; `stepward customer show {0}` shows all",
+                "account \"{requested}\" of customer \"{0}\" does not exist; run `stepward \
+                 customer show {0}` to list the accounts",
                 customer.name
             )));
         }
@@ -55,17 +58,18 @@ async fn accounts(store: &Store, event: &Event) -> Result<Response, StepError> {
         .retain(|account| request.accounts.is_empty() || request.accounts.contains(&account.name));
     if accounts.is_empty() {
         return Err(ErrorName::NotFound.with_message(format!(
-            "customer {0} has no accounts; `stepward account add {0} …` adds one",
+            "customer \"{0}\" has no accounts; add one with `stepward account add {0} …`",
             customer.name
         )));
     }
-    let entry = |account: stepward::model::customer::Account| Entry {
+
+    let to_entry = |account: Account| Entry {
         account: account.name,
         account_id: account.account_id,
         regions: account.regions,
     };
     Ok(Response {
-        accounts: accounts.into_iter().map(entry).collect(),
+        accounts: accounts.into_iter().map(to_entry).collect(),
     })
 }
 
@@ -79,6 +83,6 @@ pub fn serve() -> ExitCode {
                 settings::table()?,
             ))
         },
-        async |store: &Store, event| accounts(store, &event.payload).await,
+        async |store: &Store, event| list_accounts(store, &event.payload).await,
     )
 }

@@ -1,14 +1,16 @@
-//! The function `dispatch`: which nodes a job runs on, what it runs there next, and how that ended
-//! on each.
+//! The function `dispatch`: chooses the nodes of a job, plans what runs on them next, and collects
+//! the outcome on each node.
 //!
-//! A state machine asks it to `plan`, runs the items that it answers in a distributed `Map`, hands
-//! the results to `collect`, and repeats this until no items are left. Everything that grows with
-//! the number of nodes is in the artifacts bucket, below the execution's own prefix; the state
-//! machine sees counts and keys. What they say to each other is [`stepward::node::dispatch`].
+//! A state machine first calls it with `plan` and runs the planned items in a distributed `Map`. It
+//! passes the results to `collect`, which plans the next round, and repeats this until no items are
+//! left. Data that grows with the number of nodes is stored in the artifacts bucket, under the
+//! execution's own prefix; the state machine only gets counts and keys.
+//! [`stepward::node::dispatch`] defines the requests and responses.
 
 mod items;
 mod results;
 mod rounds;
+mod route;
 mod shares;
 mod store;
 #[cfg(test)]
@@ -22,28 +24,29 @@ use stepward::node::dispatch::{Action, MayBegin, Request};
 use stepward::runtime::{Event, run};
 use stepward::{access::session, settings};
 
-use store::Store;
+use store::ArtifactStore;
 
-async fn answer(s3: &aws_sdk_s3::Client, bucket: &str, event: &Event) -> Result<Value, StepError> {
+async fn respond(s3: &aws_sdk_s3::Client, bucket: &str, event: &Event) -> Result<Value, StepError> {
     let Request {
         customer,
         execution,
         action,
     } = event.read()?;
-    let store = Store::new(s3, bucket, &customer, &execution.id)?;
-    let answer = match action {
+    let store = ArtifactStore::new(s3, bucket, &customer, &execution.id)?;
+
+    let response = match action {
         Action::Plan { options, found } => {
-            serde_json::to_value(rounds::plan(&store, *options, found).await?)
+            serde_json::to_value(rounds::plan_first_round(&store, *options, found).await?)
         }
         Action::Collect { round, results } => {
-            serde_json::to_value(rounds::collect(&store, round, &results).await?)
+            serde_json::to_value(rounds::collect_round(&store, round, &results).await?)
         }
         Action::MayBegin {} => serde_json::to_value(MayBegin {
-            may_begin: !store.is_stopped().await?,
+            may_begin: !store.is_stop_requested().await?,
         }),
-        Action::Stop {} => store.stop().await.map(|()| Ok(json!({})))?,
+        Action::Stop {} => store.request_stop().await.map(|()| Ok(json!({})))?,
     };
-    answer.map_err(|error| ErrorName::Internal.with_message(error.to_string()))
+    response.map_err(|error| ErrorName::Internal.with_message(error.to_string()))
 }
 
 /// Runs the function on Lambda.
@@ -55,7 +58,7 @@ pub fn serve() -> ExitCode {
             Ok((s3, settings::artifacts_bucket()?))
         },
         async |(s3, bucket): &(aws_sdk_s3::Client, String), event| {
-            answer(s3, bucket, &event.payload).await
+            respond(s3, bucket, &event.payload).await
         },
     )
 }

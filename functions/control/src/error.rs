@@ -1,5 +1,5 @@
-//! The errors of Step Functions. Those of Lambda and S3 are converted where the crates that call
-//! them most have them.
+//! Conversion of errors from Step Functions. Errors from Lambda and S3 are converted by the crates
+//! that mainly use these services.
 
 use stepward::{AwsError, ErrorName, Service, StepError};
 
@@ -12,8 +12,8 @@ const STEP_FUNCTIONS: Service = Service {
     },
 };
 
-/// Converts the error of a call of Step Functions.
-pub(crate) fn states_error(error: impl AwsError<aws_sdk_sfn::Error>) -> StepError {
+/// Converts an error of a request to Step Functions.
+pub(crate) fn step_functions_error(error: impl AwsError<aws_sdk_sfn::Error>) -> StepError {
     error.into_step_error(&STEP_FUNCTIONS)
 }
 
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn step_functions_codes_get_their_name() {
+    fn step_functions_error_codes_map_to_error_names() {
         for (code, status, name) in [
             ("ExecutionDoesNotExist", 400, ErrorName::NotFound),
             ("StateMachineDoesNotExist", 400, ErrorName::NotFound),
@@ -34,7 +34,8 @@ mod tests {
             ("ThrottlingException", 400, ErrorName::Throttled),
             ("AccessDeniedException", 400, ErrorName::AccessDenied),
         ] {
-            let error = states_error(service_error(StartExecutionError::generic, code, status));
+            let error =
+                step_functions_error(service_error(StartExecutionError::generic, code, status));
             assert_eq!(error.name, name, "{code}");
         }
     }

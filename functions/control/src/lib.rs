@@ -1,4 +1,4 @@
-//! Stepward's own functions, which are not steps: they never enter a customer's account.
+//! Stepward's own functions. They are not steps: they never enter a customer's account.
 //!
 //! Each module is one Lambda function, and its `serve` is the function's `main`.
 

@@ -8,69 +8,77 @@ use stepward::node::CommandResults;
 use stepward::{Context, ErrorName, Progress, Resume, StepError};
 use tokio::time::Instant;
 
+use crate::MAX_CONCURRENT_REQUESTS;
+use crate::commands::check_list_permission;
 use crate::error::ssm_error;
-use crate::outcome::tell_left_out;
+use crate::outcome::log_skipped_nodes;
 use crate::payload::Payload;
-use crate::plan::{BATCH, Plan};
+use crate::plan::{BATCH_SIZE, Plan};
+use crate::poll::{cancel_waiting_nodes, poll_commands};
+use crate::recovery::adopt_lost_commands;
 use crate::results;
-use crate::send::{self, Sent};
-use crate::state::{Batch, Run, now};
-use crate::{AT_ONCE, look};
+use crate::schedule::{DueBatch, find_due_batches};
+use crate::send::{self, SentBatch};
+use crate::state::{Batch, RunState, now_seconds};
 
-/// How long one call sends: after it the position is answered, so that no repeat has much to look
-/// for.
-const SENDING: Duration = Duration::from_secs(20);
-/// How many looks in a row may fail to send before the step gives up.
-const PATIENCE: u8 = 5;
-/// Characters of the reason for which no more are begun that go from call to call.
-const REASON: usize = 500;
+/// How long one call sends commands. Then it returns its state, and a retry after a lost call has
+/// few commands to search for.
+const SEND_BUDGET: Duration = Duration::from_secs(20);
+/// How long to wait after a call that could not send any command.
+const SEND_RETRY_DELAY: Duration = Duration::from_secs(5);
+/// How many calls in a row may fail to send before the step gives up.
+const MAX_SEND_FAILURES: u8 = 5;
+/// Characters of the error that stopped sending that the state keeps.
+const MAX_ERROR_CHARACTERS: usize = 500;
 
-/// One call of a step: looks how far the commands are, sends those whose turn it is, and answers.
+/// One call of a step: polls the running commands, sends the batches that are due, and returns.
 ///
 /// # Errors
-/// `StepFailed` when it is over and not well on all nodes, where the plan says so; else why AWS
-/// failed.
+/// `StepFailed` if the run has ended, a node did not succeed and the plan's `fail_on_error` is set;
+/// otherwise the reason why a request to AWS failed.
 pub async fn run(
     plan: &Plan,
     payload: &impl Payload,
     ctx: &Context,
     resume: Option<&Resume>,
 ) -> Result<Progress<CommandResults>, StepError> {
-    let mut run = Run::of(resume)?;
-    let answer = go_on(plan, payload, ctx, &mut run)
+    let mut run = RunState::from_resume(resume)?;
+    let result = advance(plan, payload, ctx, &mut run)
         .await
-        .map_err(|error| once_sent(&run, error));
-    // What passes the state machine tries again, and nodes that have begun may not have fetched the
-    // file yet.
-    let over = match &answer {
+        .map_err(|error| adjust_error_name(&run, error));
+
+    // After a retryable error the state machine calls the step again, and running nodes may still
+    // have to download the file.
+    let has_ended = match &result {
         Ok(Progress::Pending { .. }) => false,
         Ok(Progress::Done(_)) => true,
-        Err(error) => !passes(error),
+        Err(error) => !is_retryable(error),
     };
-    if over {
-        clean(payload, ctx).await;
+    if has_ended {
+        clean_up_payload(payload, ctx).await;
     }
-    answer
+    result
 }
 
-/// Whether an error may be gone with the next try.
-fn passes(error: &StepError) -> bool {
+/// Whether a retry may succeed.
+fn is_retryable(error: &StepError) -> bool {
     matches!(
         error.name,
         ErrorName::Throttled | ErrorName::TimedOut | ErrorName::Internal
     )
 }
 
-/// An error as it is once something was sent: most names say that nothing was begun, or that all is
-/// over.
-fn once_sent(run: &Run, error: StepError) -> StepError {
-    // AWS's own words apart, this is how it ended on the nodes.
-    let ended = error.name == ErrorName::StepFailed && error.aws.is_none();
-    if !run.has_sent() || ended || passes(&error) {
+/// Replaces an error's name by `Internal` if commands were sent. Other names would mean that
+/// nothing has started, or that everything has ended.
+fn adjust_error_name(run: &RunState, error: StepError) -> StepError {
+    // `StepFailed` without an AWS error is the result on the nodes.
+    let is_result = error.name == ErrorName::StepFailed && error.aws.is_none();
+    if !run.has_sent_commands() || is_result || is_retryable(&error) {
         return error;
     }
     let message = format!(
-        "commands were sent, and how they end is not known here: {}; see their pages in the console",
+        "commands were sent, but their results cannot be read: {}; open the commands in the \
+         Systems Manager console",
         error.message
     );
     StepError {
@@ -80,241 +88,234 @@ fn once_sent(run: &Run, error: StepError) -> StepError {
     }
 }
 
-async fn go_on(
+/// Does the next part of the run: polls, then sends, waits or collects the results.
+async fn advance(
     plan: &Plan,
     payload: &impl Payload,
     ctx: &Context,
-    run: &mut Run,
+    run: &mut RunState,
 ) -> Result<Progress<CommandResults>, StepError> {
     let ssm = ctx.client(Client::new);
-    look::refresh(plan, ctx, &ssm, run).await?;
-    let ready = ready(plan, run);
-    let unbegun = (0..plan.batches().count()).any(|number| !run.has_begun(number));
-    // Whether the call before was lost is not known to this one: it looks in any case.
-    let looks = unbegun && (!ready.is_empty() || run.begins_no_more());
-    let lost = if looks {
-        look::take_over(plan, ctx, &ssm, run).await?
-    } else {
-        0
-    };
-    if lost > 0 {
-        ctx.log(format_args!(
-            "{lost} commands of a call whose answer was lost are under way"
-        ));
-        if run.stopped {
-            look::stop_waiting(&ssm, run).await?;
+    poll_commands(plan, ctx, &ssm, run).await?;
+
+    // A call cannot know whether the call before it was lost, so it always searches before sending.
+    let due = find_due_batches(plan, run);
+    let has_unsent = (0..plan.batches().count()).any(|number| !run.is_batch_started(number));
+    if has_unsent && (!due.is_empty() || run.is_sending_stopped()) {
+        let adopted = adopt_lost_commands(plan, ctx, &ssm, run).await?;
+        if adopted > 0 {
+            ctx.log(format_args!(
+                "Found {adopted} commands of a call whose response was lost"
+            ));
+            if run.error_limit_exceeded {
+                cancel_waiting_nodes(&ssm, run).await?;
+            }
+            return pending_progress(plan, run, Duration::ZERO);
         }
-        return pending(plan, run, Duration::ZERO);
     }
-    if !ready.is_empty() {
-        if !run.has_sent() {
-            look::may_look(&ssm).await?;
+
+    if !due.is_empty() {
+        if !run.has_sent_commands() {
+            check_list_permission(&ssm).await?;
         }
-        let (sent, failed) = match payload.text(ctx, &mut run.digest).await {
-            Ok(text) => send_all(plan, ctx, &ssm, run, &ready, &text).await,
+        let (sent, error) = match payload.prepare(ctx, &mut run.digest).await {
+            Ok(text) => send_batches(plan, ctx, &ssm, run, &due, &text).await,
             Err(error) => (0, Some(error)),
         };
-        run.moved = now();
-        let wait = after_sending(ctx, run, sent, failed)?;
-        return pending(plan, run, wait);
+        run.progressed_at = now_seconds();
+        let delay = delay_after_sending(ctx, run, sent, error)?;
+        return pending_progress(plan, run, delay);
     }
-    if !run.in_flight().is_empty() {
-        return pending(plan, run, poll_interval(run));
+    if !run.running_batches().is_empty() {
+        return pending_progress(plan, run, poll_interval(run));
     }
-    if let Some(ran) = results::of(plan, ctx, &ssm, run).await? {
-        return Ok(Progress::Done(ran));
+    if let Some(results) = results::collect_results(plan, ctx, &ssm, run).await? {
+        return Ok(Progress::Done(results));
     }
-    run.reread += 1;
-    pending(plan, run, results::REREAD)
+    run.incomplete_reads += 1;
+    pending_progress(plan, run, results::REREAD_DELAY)
 }
 
-/// The numbers of the batches whose turn it is.
-fn ready(plan: &Plan, run: &Run) -> Vec<(usize, usize)> {
-    if run.begins_no_more() {
-        return Vec::new();
-    }
-    let running = run
-        .batches
-        .iter()
-        .zip(plan.batches())
-        .map(|(batch, ids)| batch.running(ids.len()));
-    let mut room = plan.concurrency.saturating_sub(running.sum());
-    let mut ready = Vec::new();
-    // Where a window ends, the next waits until all before it is over.
-    let (mut begun, mut before_over) = (0, true);
-    for (number, ids) in plan.batches().enumerate() {
-        if plan.in_order && begun % plan.concurrency == 0 && !before_over {
-            break;
-        }
-        begun += ids.len();
-        before_over &= run.batches.get(number).is_some_and(|batch| batch.over);
-        if run.has_begun(number) {
-            continue;
-        }
-        // A batch goes at least half as fast as it could: not every node that is over begins a
-        // command of its own.
-        let whole = ids.len().min(plan.concurrency);
-        let least = if plan.in_order || plan.short_lived {
-            whole
-        } else {
-            whole.div_ceil(2)
-        };
-        if room < least {
-            break;
-        }
-        let concurrency = whole.min(room);
-        room -= concurrency;
-        ready.push((number, concurrency));
-    }
-    ready
-}
-
-/// Sends batches, and answers how many it has sent, and why one could not be.
-async fn send_all(
+/// Sends batches. Returns how many it sent, and the error of one that it could not send.
+async fn send_batches(
     plan: &Plan,
     ctx: &Context,
     ssm: &Client,
-    run: &mut Run,
-    ready: &[(usize, usize)],
+    run: &mut RunState,
+    due: &[DueBatch],
     text: &str,
 ) -> (usize, Option<StepError>) {
-    let until = (Instant::now() + SENDING)
-        .min(Instant::now() + ctx.deadline().saturating_duration_since(Instant::now()) / 2);
+    let now = Instant::now();
+    let remaining_time = ctx.deadline().saturating_duration_since(now);
+    let send_until = (now + SEND_BUDGET).min(now + remaining_time / 2);
     let batches: Vec<&[String]> = plan.batches().collect();
-    // Those in flight share what is left: the next look stops them all when it is used up together.
-    let errors_left = plan
+    // Each running batch may use all remaining errors. When together they exceed the limit, the
+    // next poll stops them.
+    let remaining_errors = plan
         .max_errors
-        .map(|most| (most as usize).saturating_sub(run.failed()));
-    let due = ready.iter().filter_map(|&(number, concurrency)| {
-        Some((number, concurrency, batches.get(number)?.to_vec()))
-    });
-    let mut sends = stream::iter(due.collect::<Vec<_>>())
-        .take_while(|_| std::future::ready(Instant::now() < until))
-        .map(|(number, concurrency, ids)| async move {
-            let sent = Box::pin(send::batch(
+        .map(|max_errors| (max_errors as usize).saturating_sub(run.count_failed()));
+
+    let due: Vec<_> = due
+        .iter()
+        .filter_map(|due_batch| Some((*due_batch, batches.get(due_batch.number)?.to_vec())))
+        .collect();
+    let mut sends = stream::iter(due)
+        .take_while(|_| std::future::ready(Instant::now() < send_until))
+        .map(|(due_batch, ids)| async move {
+            let sent = Box::pin(send::send_batch(
                 plan,
                 ctx,
                 ssm,
-                number,
+                due_batch.number,
                 &ids,
-                concurrency,
-                errors_left,
+                due_batch.concurrency,
+                remaining_errors,
                 text,
             ))
             .await;
-            (number, concurrency, ids, sent)
+            (due_batch, ids, sent)
         })
-        .buffer_unordered(AT_ONCE);
-    let (mut sent, mut failed) = (0_usize, None);
-    while let Some((number, concurrency, ids, answer)) = sends.next().await {
-        match answer {
-            Ok(Sent { command, left_out }) => {
-                sent += 1;
-                tell_left_out(ctx, &ids, &left_out);
-                let over = command.is_none();
-                let command = command.unwrap_or_default();
-                let batch = Batch {
-                    command,
-                    concurrency,
-                    sent: now(),
-                    over,
-                    left_out,
-                    ..Batch::default()
-                };
-                if batch.in_flight() {
-                    let nodes = batch.sent_to(ids.len());
-                    ctx.log(format_args!(
-                        "Command {} sent to {nodes} nodes",
-                        batch.command
-                    ));
-                }
-                *run.batch(number) = batch;
+        .buffer_unordered(MAX_CONCURRENT_REQUESTS);
+
+    let (mut sent_count, mut send_error) = (0_usize, None);
+    while let Some((due_batch, ids, sent)) = sends.next().await {
+        match sent {
+            Ok(sent_batch) => {
+                sent_count += 1;
+                *run.batch_mut(due_batch.number) =
+                    record_sent_batch(ctx, due_batch, &ids, sent_batch);
             }
-            // One without an answer may have been sent: no refusal of another may hide it.
-            Err(_) if failed.as_ref().is_some_and(passes) => {}
-            Err(error) => failed = Some(error),
+            // Keep a retryable error: its command may have been sent, and another error must not
+            // hide that.
+            Err(_) if send_error.as_ref().is_some_and(is_retryable) => {}
+            Err(error) => send_error = Some(error),
         }
     }
-    (sent, failed)
+    (sent_count, send_error)
 }
 
-/// How long to wait until the next look.
+/// Logs a batch that was sent and returns its state.
+fn record_sent_batch(
+    ctx: &Context,
+    due_batch: DueBatch,
+    instance_ids: &[String],
+    sent: SentBatch,
+) -> Batch {
+    log_skipped_nodes(ctx, instance_ids, &sent.skip_marks);
+    let batch = Batch {
+        finished: sent.command_id.is_none(),
+        command_id: sent.command_id.unwrap_or_default(),
+        concurrency: due_batch.concurrency,
+        sent_at: now_seconds(),
+        skip_marks: sent.skip_marks,
+        ..Batch::default()
+    };
+    if batch.is_running() {
+        let nodes = batch.count_sent(instance_ids.len());
+        ctx.log(format_args!(
+            "Sent command {} to {nodes} nodes",
+            batch.command_id
+        ));
+    }
+    batch
+}
+
+/// How long to wait until the next call.
 ///
 /// # Errors
-/// The one for which a batch could not be sent, where none was before and trying again is no use.
-fn after_sending(
+/// The error that prevented sending, if a retry is useless and no command was sent before.
+fn delay_after_sending(
     ctx: &Context,
-    run: &mut Run,
-    sent: usize,
-    failed: Option<StepError>,
+    run: &mut RunState,
+    sent_count: usize,
+    send_error: Option<StepError>,
 ) -> Result<Duration, StepError> {
-    run.trouble = if sent > 0 || failed.is_none() {
+    run.send_failures = if sent_count > 0 || send_error.is_none() {
         0
     } else {
-        run.trouble + 1
+        run.send_failures + 1
     };
-    let Some(error) = failed else {
+    let Some(error) = send_error else {
         return Ok(Duration::ZERO);
     };
-    // What was sent must be answered; and what had no answer may have been sent: the next call
-    // looks first.
-    if passes(&error) && run.trouble < PATIENCE {
+
+    // Return the IDs of sent commands. A request without a response may have sent one, so the next
+    // call searches before it sends.
+    if is_retryable(&error) && run.send_failures < MAX_SEND_FAILURES {
         ctx.log(format_args!(
-            "A command could not be sent, it is tried again: {error}"
+            "Sending a command failed and is tried again: {error}"
         ));
-    } else if run.has_sent() {
+    } else if run.has_sent_commands() {
         ctx.log(format_args!(
-            "A command could not be sent, and no more are begun: {error}"
+            "Sending a command failed; no more nodes start: {error}"
         ));
-        run.refused = Some(error.to_string().chars().take(REASON).collect());
+        run.send_error = Some(
+            error
+                .to_string()
+                .chars()
+                .take(MAX_ERROR_CHARACTERS)
+                .collect(),
+        );
     } else {
         return Err(error);
     }
-    Ok(if sent > 0 {
+    Ok(if sent_count > 0 {
         Duration::ZERO
     } else {
-        Duration::from_secs(5)
+        SEND_RETRY_DELAY
     })
 }
 
-fn pending(
+/// The pending result of a call: saves the state and counts the finished nodes.
+fn pending_progress(
     plan: &Plan,
-    run: &mut Run,
-    wait: Duration,
+    run: &mut RunState,
+    retry_after: Duration,
 ) -> Result<Progress<CommandResults>, StepError> {
-    run.at = now();
-    let begun = run
+    run.saved_at = now_seconds();
+    let started_end = run
         .batches
         .iter()
-        .rposition(Batch::begun)
+        .rposition(Batch::is_started)
         .map_or(0, |last| last + 1);
-    run.batches.truncate(begun);
-    let sizes = plan.batches().enumerate();
-    let over = sizes.map(|(number, ids)| match run.batches.get(number) {
-        Some(batch) if batch.over => ids.len(),
-        Some(batch) if batch.begun() => batch.completed + ids.len() - batch.sent_to(ids.len()),
-        _ => 0,
-    });
+    run.batches.truncate(started_end);
+
+    let finished_nodes: usize = run
+        .batches
+        .iter()
+        .zip(plan.batches())
+        .map(|(batch, ids)| {
+            if batch.finished {
+                ids.len()
+            } else if batch.is_started() {
+                let skipped = ids.len() - batch.count_sent(ids.len());
+                batch.completed + skipped
+            } else {
+                0
+            }
+        })
+        .sum();
     let progress = format!(
-        "{} of {} nodes are over, {} failed",
-        over.sum::<usize>(),
-        plan.ids.len(),
-        run.failed()
+        "{finished_nodes} of {} nodes finished, {} failed",
+        plan.instance_ids.len(),
+        run.count_failed()
     );
-    Progress::pending(run, wait, progress)
+    Progress::pending(run, retry_after, progress)
 }
 
-/// How long to wait: at first 2 seconds, later a twentieth of the time since anything came further,
-/// 5 minutes at most. A run in many batches is looked at as often as its batches need.
-fn poll_interval(run: &Run) -> Duration {
-    Duration::from_secs(now().saturating_sub(run.moved).unsigned_abs() / 20)
-        .clamp(Duration::from_secs(2), Duration::from_mins(5))
+/// How long to wait until the next poll: a twentieth of the time since the last progress of any
+/// batch, but 2 seconds to 5 minutes.
+fn poll_interval(run: &RunState) -> Duration {
+    let idle_seconds = now_seconds()
+        .saturating_sub(run.progressed_at)
+        .unsigned_abs();
+    Duration::from_secs(idle_seconds / 20).clamp(Duration::from_secs(2), Duration::from_mins(5))
 }
 
-/// Stops what is under way, and what a call whose answer was lost has begun.
+/// Cancels the running commands, including those that a lost call sent.
 ///
 /// # Errors
-/// Why SSM failed.
+/// The reason why a request to SSM failed.
 pub async fn cancel(
     plan: &Plan,
     payload: &impl Payload,
@@ -322,39 +323,44 @@ pub async fn cancel(
     resume: Option<&Resume>,
 ) -> Result<(), StepError> {
     let ssm = &ctx.client(Client::new);
-    let mut run = Run::of(resume)?;
-    clean(payload, ctx).await;
-    let found = look::take_over(plan, ctx, ssm, &mut run).await;
-    let commands = run
+    let mut run = RunState::from_resume(resume)?;
+    clean_up_payload(payload, ctx).await;
+    let adopted = adopt_lost_commands(plan, ctx, ssm, &mut run).await;
+
+    let command_ids: Vec<_> = run
         .batches
         .iter()
-        .filter(|batch| batch.in_flight())
-        .map(|batch| batch.command.clone());
-    let commands: Vec<_> = commands.collect();
-    let stopped = stream::iter(commands)
-        .map(|command: String| async move {
-            let answer = ssm.cancel_command().command_id(&command).send().await;
-            (command, answer)
+        .filter(|batch| batch.is_running())
+        .map(|batch| batch.command_id.clone())
+        .collect();
+    let responses = stream::iter(command_ids)
+        .map(|command_id: String| async move {
+            let response = ssm.cancel_command().command_id(&command_id).send().await;
+            (command_id, response)
         })
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(MAX_CONCURRENT_REQUESTS)
         .collect::<Vec<_>>()
         .await;
-    let mut failed = found.err();
-    for (command, answer) in stopped {
-        match answer {
-            Ok(_) => ctx.log(format_args!("Command {command} is being cancelled")),
-            Err(error) => failed = Some(ssm_error(error)),
+
+    let mut cancel_error = adopted.err();
+    for (command_id, response) in responses {
+        match response {
+            Ok(_) => ctx.log(format_args!("Cancelling command {command_id}")),
+            Err(error) => cancel_error = Some(ssm_error(error)),
         }
     }
-    failed.map_or(Ok(()), Err)
+    cancel_error.map_or(Ok(()), Err)
 }
 
-async fn clean(payload: &impl Payload, ctx: &Context) {
-    if let Err(error) = payload.clean(ctx).await {
+async fn clean_up_payload(payload: &impl Payload, ctx: &Context) {
+    if let Err(error) = payload.clean_up(ctx).await {
         ctx.log(format_args!(
-            "What the nodes fetched could not be removed; remove it by hand: {error}"
+            "The temporary file for the nodes was not removed; remove it manually: {error}"
         ));
     }
 }
 
-const _: () = assert!(BATCH <= 64, "one bit for each node of a batch");
+const _: () = assert!(
+    BATCH_SIZE <= 64,
+    "`Batch::logged_nodes` has one bit for each node"
+);

@@ -1,4 +1,4 @@
-//! The errors of SSM, and of the services that the SSM steps read from.
+//! Conversion of errors from SSM and from the other services that the SSM steps call.
 
 use stepward::{AwsError, Service, StepError};
 
@@ -7,7 +7,7 @@ const SSM: Service = Service {
     codes: |_, _| None,
 };
 
-/// Converts the error of a call of SSM.
+/// Converts an error of a request to SSM.
 pub(crate) fn ssm_error(error: impl AwsError<aws_sdk_ssm::Error>) -> StepError {
     error.into_step_error(&SSM)
 }
@@ -17,7 +17,7 @@ const EC2: Service = Service {
     codes: |_, _| None,
 };
 
-/// Converts the error of a call of EC2.
+/// Converts an error of a request to EC2.
 pub(crate) fn ec2_error(error: impl AwsError<aws_sdk_ec2::Error>) -> StepError {
     error.into_step_error(&EC2)
 }
@@ -27,7 +27,7 @@ const LOGS: Service = Service {
     codes: |_, _| None,
 };
 
-/// Converts the error of a call of CloudWatch Logs.
+/// Converts an error of a request to CloudWatch Logs.
 pub(crate) fn logs_error(error: impl AwsError<aws_sdk_cloudwatchlogs::Error>) -> StepError {
     error.into_step_error(&LOGS)
 }
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ssm_codes_get_their_name() {
+    fn ssm_error_codes_map_to_error_names() {
         for (code, status, name) in [
             ("InvalidInstanceId", 400, ErrorName::InvalidInput),
             ("UnsupportedPlatformType", 400, ErrorName::StepFailed),

@@ -1,37 +1,51 @@
-//! What the SSM steps share: one engine that runs a command on any number of nodes through Run
-//! Command.
+//! The shared parts of the SSM steps: an engine that runs a command on any number of nodes through
+//! Run Command.
 //!
-//! A step makes a [`Plan`](plan::Plan) from its parameters, most of which are those of [`params`],
-//! and hands it to [`engine`] with a [`Payload`](payload::Payload): what is run, as text that may
-//! be made anew for every batch. The engine keeps its position in [`state`], asks SSM about nodes
-//! in [`nodes`], reads results in [`results`], and makes sense of SSM's words in [`outcome`].
-//! [`quote`] and [`deliver`] write what runs on the node.
+//! A step builds a [`Plan`](plan::Plan) from its parameters, most of which are defined in
+//! [`params`], and passes it to [`engine`] together with a [`Payload`](payload::Payload), the text
+//! that the nodes run. The engine works through the plan batch by batch:
 //!
-//! # Nothing is sent twice
+//! | module | topic |
+//! |---|---|
+//! | [`state`] | what the engine knows about the run, saved from call to call |
+//! | [`eligibility`] | which nodes SSM can send a command to |
+//! | `schedule` | which batches are due |
+//! | `send`, `commands`, `poll`, `recovery` | sending, listing, polling and finding commands |
+//! | [`outcome`] | what SSM's status texts mean |
+//! | [`results`], `full_output` | the final result of every node, and outputs that SSM truncated |
+//! | [`quote`], [`node_script`] | the scripts that run on a node |
 //!
-//! `SendCommand` has no client token, so every batch has a comment that no other batch of any
-//! execution has. Each call lists the commands that SSM has had since the last answer before it
-//! sends the first one, and takes over those that have a comment of its own; after it has sent
-//! anything it answers at once, so that the next call knows their IDs. The SDK repeats the request
-//! only where SSM has refused it for now
-//! ([`RetryThrottlingOnly`](stepward::runtime::resend::RetryThrottlingOnly)), and a request without an answer
-//! is looked for by the next look before it is made again. What remains is that SSM does not say
-//! how soon `ListCommands` shows a new command: a batch could run twice only where that takes
-//! longer than the wait of the state machine and the new call's way through DynamoDB and STS, or
-//! the five seconds after a request without an answer.
+//! # No batch is sent twice
+//!
+//! `SendCommand` has no client token, so each batch has a comment that no other batch of any
+//! execution has. Before a call sends its first command, it lists the commands that SSM received
+//! since the previous call and takes over those that have a comment of this run. After a call has
+//! sent a command, it returns immediately, so the next call knows the command's ID.
+//!
+//! The SDK repeats a `SendCommand` request only when SSM throttled it
+//! ([`RetryThrottlingOnly`](stepward::runtime::resend::RetryThrottlingOnly)). When a request gets
+//! no response, the next call searches for its command before it sends the batch again.
+//!
+//! One gap remains, because SSM does not document how soon `ListCommands` shows a new command. A
+//! batch could run twice if that takes longer than the time between two calls: the wait of the
+//! state machine plus the new call's requests to DynamoDB and STS, or five seconds after a request
+//! without a response.
 
-pub mod deliver;
+mod commands;
+pub mod eligibility;
 pub mod engine;
 mod error;
-mod look;
-pub mod nodes;
+mod full_output;
+pub mod node_script;
 pub mod outcome;
-mod output;
 pub mod params;
 pub mod payload;
 pub mod plan;
+mod poll;
 pub mod quote;
+mod recovery;
 pub mod results;
+mod schedule;
 mod send;
 pub mod state;
 pub mod steps;
@@ -44,42 +58,48 @@ use std::time::Duration;
 
 use stepward::{ErrorName, FunctionConfig};
 
-/// How long a step may be at it: the longest command, 48 hours, with an hour to be taken and looked
-/// at.
+/// How long a step may take: 48 hours for the longest command, and one hour for the agents to take
+/// it and for the last poll.
 pub const TIMEOUT: Duration = Duration::from_hours(49);
 
-/// How many requests are made of SSM at once. Its limits are the account's and shared with
-/// everything else there.
-pub(crate) const AT_ONCE: usize = 4;
+/// Concurrent requests to SSM. SSM's request limits apply to the whole account, so other users of
+/// the account need a part of them.
+pub(crate) const MAX_CONCURRENT_REQUESTS: usize = 4;
 
-/// What the steps' functions are given: a call sends for 20 seconds at most and looks by pages, but
-/// the last one reads the results of up to 25,000 nodes, with up to 4 MiB of outputs.
+/// Time and memory of the steps' functions. A call sends commands for at most 20 seconds and reads
+/// SSM's lists page by page. The last call needs the memory: it reads the results of up to 25,000
+/// nodes, with up to 4 MiB of output.
 pub const FUNCTION: FunctionConfig = FunctionConfig {
     timeout_seconds: 300,
     memory_mib: 1024,
     local_files: false,
 };
 
-/// What errors mean with these steps.
+/// What error names mean for these steps.
 pub const ERRORS: &[(ErrorName, &str)] = &[
     (
         ErrorName::StepFailed,
-        "It did not succeed on every node; the message has counts, and the first nodes with reasons.",
+        "The command did not succeed on every node. The message has the counts and the first nodes \
+         with reasons; fix these nodes and run the step on them again.",
     ),
     (
         ErrorName::Internal,
-        "Also where AWS refuses to tell how commands go that were sent: see their pages in the console.",
+        "Also when AWS refuses to return the status of commands that were already sent. Open the \
+         commands in the Systems Manager console to see how they ended.",
     ),
     (
         ErrorName::Conflict,
-        "SSM has too many commands to look through, or nodes come and go; run it again later.",
+        "The account has too many recent commands to search, or nodes connected and disconnected \
+         while the step sent a command. Run the step again later.",
     ),
     (
         ErrorName::Throttled,
-        "SSM's limits are the account's and are used up; what was sent goes on and is found again.",
+        "The account's request limits of SSM are exhausted. Commands that were sent continue, and \
+         a retry finds them.",
     ),
     (
         ErrorName::TimedOut,
-        "It was not over after 49 hours, and what was under way was cancelled.",
+        "The step did not finish within 49 hours. Its running commands were cancelled; check the \
+         nodes before you run it again.",
     ),
 ];

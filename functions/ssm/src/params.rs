@@ -1,68 +1,71 @@
-//! The parameters that SSM steps share. A step merges them with its own.
+//! The parameters that the SSM steps share. A step merges them with its own.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::input::StringList;
 use stepward::model::merged::Merged;
 
-use crate::plan::{DELIVERY, Plan, Shell};
+use crate::plan::{LINK_DELIVERY_TIMEOUT, Plan, Shell};
 
-/// Which nodes, and how many of them at once: in every SSM step.
+/// Which nodes run the command, and how many of them at once. Every SSM step has these parameters.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
-    /// The nodes, by ID: `i-…` for EC2 instances, `mi-…` for other machines. Up to 25,000; one
-    /// named twice counts once.
+    /// IDs of the nodes: `i-…` for EC2 instances, `mi-…` for other machines that SSM manages.
+    /// Up to 25,000 IDs; duplicates count once.
     pub instance_ids: StringList,
-    /// What the nodes have: `bash` for Linux and macOS, `powershell` for Windows.
+    /// The shell of the nodes: `bash` for Linux and macOS, `powershell` for Windows.
     #[serde(default)]
     pub shell: Shell,
-    /// How many nodes work at once, over all batches.
+    /// How many nodes run the command at the same time, over all batches.
     #[serde(default = "defaults::concurrency")]
     pub concurrency: usize,
-    /// After more failed nodes than this no more are begun; those at work are let finish. Without
-    /// it there is no limit. A node that was sent nothing does not count.
+    /// Start no more nodes after more than this number have failed. Nodes that are already running
+    /// finish. Without it there is no limit. Nodes that could not be sent the command do not count.
     pub max_errors: Option<u32>,
-    /// Whether nodes are begun in the order given: as many as `concurrency` at once, the next ones
-    /// when all of these are over.
+    /// Start the nodes in the given order: `concurrency` nodes at once, and the next ones when all
+    /// of these have finished.
     #[serde(default)]
     pub in_order: bool,
-    /// Seconds that a node may work, up to 172,800 (48 hours); then what it runs is stopped.
+    /// Seconds that the command may run on a node, 1 to 172,800 (48 hours). SSM stops it after
+    /// that.
     #[serde(default = "defaults::timeout")]
     pub timeout: u32,
-    /// Whether a node that did not succeed fails the step; else the output alone says so.
-    #[serde(default = "defaults::yes")]
+    /// Fail the step if any node did not succeed. With `false`, the step succeeds and only its
+    /// output shows which nodes failed.
+    #[serde(default = "defaults::fail_on_error")]
     pub fail_on_error: bool,
 }
 
-/// Where whole outputs go: in the steps whose commands write any.
+/// Where the nodes store complete outputs. Steps whose commands write output have these parameters.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct OutputTargets {
-    /// A CloudWatch log group that the nodes write whole outputs to. Their instance profile must
-    /// allow it.
+pub struct OutputDestinations {
+    /// A CloudWatch log group that the nodes write their complete output to. Their instance profile
+    /// must allow it.
     pub cloudwatch_log_group: Option<String>,
-    /// A bucket of the account that the nodes write whole outputs to, below `stepward/`. Their
-    /// instance profile must allow it.
+    /// A bucket in the account that the nodes write their complete output to, under `stepward/`.
+    /// Their instance profile must allow it.
     pub output_bucket: Option<String>,
 }
 
-/// All that the steps that run something of the caller's share.
-pub type CommandOptions = Merged<Rollout, OutputTargets>;
+/// The parameters that the steps share which run the operator's command or script.
+pub type CommandOptions = Merged<Rollout, OutputDestinations>;
 
 impl Rollout {
-    /// A plan for what is delivered by a link, without whole outputs.
+    /// The plan for a payload that nodes download through an expiring link, without complete
+    /// outputs.
     #[must_use]
     pub fn plan(&self) -> Plan {
         Plan {
-            ids: Plan::nodes(&self.instance_ids),
+            instance_ids: Plan::unique_ids(&self.instance_ids),
             shell: self.shell,
             concurrency: self.concurrency,
             max_errors: self.max_errors,
             in_order: self.in_order,
-            short_lived: true,
+            has_expiring_link: true,
             timeout: self.timeout,
-            delivery_timeout: DELIVERY,
+            delivery_timeout: LINK_DELIVERY_TIMEOUT,
             log_group: None,
             output_bucket: None,
             fail_on_error: self.fail_on_error,
@@ -70,17 +73,13 @@ impl Rollout {
     }
 }
 
-impl OutputTargets {
-    /// The plan with whole outputs written here.
+impl OutputDestinations {
+    /// The plan of `rollout`, with complete outputs stored at these destinations.
     #[must_use]
     pub fn plan(&self, rollout: &Rollout) -> Plan {
-        let (log_group, output_bucket) = (
-            self.cloudwatch_log_group.clone(),
-            self.output_bucket.clone(),
-        );
         Plan {
-            log_group,
-            output_bucket,
+            log_group: self.cloudwatch_log_group.clone(),
+            output_bucket: self.output_bucket.clone(),
             ..rollout.plan()
         }
     }
@@ -88,7 +87,7 @@ impl OutputTargets {
 
 /// Defaults of parameters, for `#[serde(default = …)]`.
 pub(crate) mod defaults {
-    /// How many nodes run at once.
+    /// Nodes that run the command at the same time.
     pub(crate) fn concurrency() -> usize {
         50
     }
@@ -98,13 +97,13 @@ pub(crate) mod defaults {
         3600
     }
 
-    /// Seconds within which the agent must take it.
+    /// Seconds that the agent has to take a command.
     pub(crate) fn delivery_timeout() -> i32 {
         600
     }
 
-    /// `true`.
-    pub(crate) fn yes() -> bool {
+    /// A failed node fails the step.
+    pub(crate) fn fail_on_error() -> bool {
         true
     }
 }

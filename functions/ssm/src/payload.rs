@@ -1,4 +1,4 @@
-//! What is run on the nodes.
+//! What runs on the nodes: a command, or a file that the nodes download.
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,61 +15,62 @@ use stepward::runtime::scratch::{TemporaryObject, link};
 use stepward::{Context, ErrorName, Permissions, StepError};
 use tokio::time::Instant;
 
-use crate::deliver::Fetch;
-use crate::plan::encrypted;
+use crate::node_script::Download;
+use crate::plan::s3_key_permissions;
 use crate::state::Digest;
 
-/// How long a link lives. Nodes fetch when they begin, and begin within
-/// [`DELIVERY`](crate::plan::DELIVERY) of the link's making; the credentials that sign it live for
-/// 16 minutes at least.
-const LINK: Duration = Duration::from_mins(15);
-/// Where files for nodes are in a customer's bucket.
-const SCRATCH: &str = "stepward/scratch";
-/// The largest object that is read to know its SHA-256, where S3 does not.
-const READ: u64 = 5 << 30;
+/// How long a link is valid. A node downloads the file as soon as it starts, and it starts within
+/// [`LINK_DELIVERY_TIMEOUT`](crate::plan::LINK_DELIVERY_TIMEOUT) after the link was signed. The
+/// credentials that sign the link are valid for at least 16 minutes.
+const LINK_LIFETIME: Duration = Duration::from_mins(15);
+/// The key prefix for temporary files in a customer's bucket.
+const SCRATCH_PREFIX: &str = "stepward/scratch";
+/// The largest object that a step reads to compute its SHA-256, in bytes.
+const MAX_HASHED_BYTES: u64 = 5 << 30;
 
-/// What is run on the nodes, as text for the plan's shell.
+/// What runs on the nodes.
 pub trait Payload: Send + Sync {
-    /// The text, made right before it is sent: it may hold what lives for a short time. Called
-    /// again for a repeated call. What an object of the account must be is kept in `digest` once it
-    /// is known.
-    fn text(
+    /// Prepares what the nodes need and returns the command's text for the plan's shell.
+    ///
+    /// The engine calls it immediately before sending, because the text may contain a link that
+    /// expires, and again in each later call that sends. The payload saves the digest of an S3
+    /// object in `digest`, so that later calls do not read the object again.
+    fn prepare(
         &self,
         ctx: &Context,
         digest: &mut Option<Digest>,
     ) -> impl Future<Output = Result<String, StepError>> + Send;
 
-    /// Takes away what [`text`](Self::text) has put somewhere. Called when the run is over, has
-    /// failed or is stopped, also when there is nothing to take away.
-    fn clean(&self, ctx: &Context) -> impl Future<Output = Result<(), StepError>> + Send;
+    /// Removes temporary objects of [`prepare`](Self::prepare). The engine calls it when the run
+    /// has ended, failed or been stopped, even if nothing was prepared.
+    fn clean_up(&self, ctx: &Context) -> impl Future<Output = Result<(), StepError>> + Send;
 }
 
-/// A command of the operator's: nothing to fetch and nothing to take away.
+/// A command whose text is sent directly: the nodes download nothing.
 #[derive(Clone, Debug)]
-pub struct Command(pub String);
+pub struct InlineCommand(pub String);
 
-impl Payload for Command {
-    async fn text(&self, _: &Context, _: &mut Option<Digest>) -> Result<String, StepError> {
+impl Payload for InlineCommand {
+    async fn prepare(&self, _: &Context, _: &mut Option<Digest>) -> Result<String, StepError> {
         Ok(self.0.clone())
     }
 
-    async fn clean(&self, _: &Context) -> Result<(), StepError> {
+    async fn clean_up(&self, _: &Context) -> Result<(), StepError> {
         Ok(())
     }
 }
 
-/// Where the file that nodes fetch comes from.
+/// The source of a file that the nodes download.
 #[derive(Clone, Debug)]
-pub enum Origin {
-    /// From the step's parameters, by way of this bucket of the account, or of Stepward's own
-    /// artifacts bucket.
+pub enum FileSource {
+    /// Text from the step's parameters. It is uploaded as a temporary object.
     Content {
-        /// What is in it.
+        /// The file's content.
         content: Vec<u8>,
-        /// The bucket of the account.
+        /// The account's bucket for the temporary object. `None` uses the artifacts bucket.
         bucket: Option<String>,
     },
-    /// From S3, in the account: it stays there.
+    /// An object in the account. The step never removes it.
     Object {
         /// The bucket.
         bucket: String,
@@ -78,54 +79,63 @@ pub enum Origin {
     },
 }
 
-/// A file that nodes fetch, and what they do with it.
-pub struct File<T> {
-    /// Where it comes from.
-    pub origin: Origin,
-    /// What runs on the node.
-    pub on_node: T,
+/// A file that the nodes download.
+pub struct FilePayload<F> {
+    /// The file's source.
+    pub source: FileSource,
+    /// Builds the script that downloads and uses the file.
+    pub build_script: F,
 }
 
-impl<T: Fn(&Fetch<'_>) -> String + Send + Sync> Payload for File<T> {
-    async fn text(&self, ctx: &Context, digest: &mut Option<Digest>) -> Result<String, StepError> {
-        let known = match digest.take() {
-            Some(known) => known,
-            None => self.origin.digest(ctx).await?,
+impl<F: Fn(&Download<'_>) -> String + Send + Sync> Payload for FilePayload<F> {
+    async fn prepare(
+        &self,
+        ctx: &Context,
+        digest: &mut Option<Digest>,
+    ) -> Result<String, StepError> {
+        let file_digest = match digest.take() {
+            Some(saved) => saved,
+            None => self.source.compute_digest(ctx).await?,
         };
-        let url = match &self.origin {
-            Origin::Content { content, bucket } => {
-                let scratch = self.origin.scratch(ctx)?;
-                // Also where an earlier call has put it: another may have removed it since.
-                scratch.put(content.clone()).await?;
+
+        let url = match &self.source {
+            FileSource::Content { content, bucket } => {
+                let object = self.source.temporary_object(ctx)?;
+                // Upload even if an earlier call did, because another call may have removed it.
+                object.put(content.clone()).await?;
                 if let Some(bucket) = bucket {
-                    // The nodes could say only that their link does not open it.
-                    head(ctx, bucket, &Origin::key(ctx)).await?;
+                    // Fails here with AWS's reason; a node would only report a failed download.
+                    head_object(ctx, bucket, &FileSource::temporary_key(ctx)).await?;
                 }
-                scratch.link(LINK).await?
+                object.link(LINK_LIFETIME).await?
             }
-            Origin::Object { bucket, key } => {
-                link(&ctx.client(aws_sdk_s3::Client::new), bucket, key, LINK).await?
+            FileSource::Object { bucket, key } => {
+                let s3 = ctx.client(aws_sdk_s3::Client::new);
+                link(&s3, bucket, key, LINK_LIFETIME).await?
             }
         };
-        let text = (self.on_node)(&Fetch {
+        let script = (self.build_script)(&Download {
             url: &url,
-            digest: &known,
+            digest: &file_digest,
         });
-        // The text of parameters can be secret, and short enough to be guessed from its SHA-256.
-        *digest = matches!(self.origin, Origin::Object { .. }).then_some(known);
-        Ok(text)
+
+        // Never save the digest of parameter text. The text can be a secret that is short enough
+        // to be guessed from its SHA-256.
+        let is_object = matches!(self.source, FileSource::Object { .. });
+        *digest = is_object.then_some(file_digest);
+        Ok(script)
     }
 
-    async fn clean(&self, ctx: &Context) -> Result<(), StepError> {
-        match &self.origin {
-            Origin::Content { .. } => self.origin.scratch(ctx)?.remove().await,
-            Origin::Object { .. } => Ok(()),
+    async fn clean_up(&self, ctx: &Context) -> Result<(), StepError> {
+        match &self.source {
+            FileSource::Content { .. } => self.source.temporary_object(ctx)?.remove().await,
+            FileSource::Object { .. } => Ok(()),
         }
     }
 }
 
-impl Origin {
-    /// What bringing it to the nodes needs in the account.
+impl FileSource {
+    /// The permissions in the account to make the file available to the nodes.
     #[must_use]
     pub fn permissions(&self) -> Permissions {
         match self {
@@ -133,135 +143,174 @@ impl Origin {
             Self::Content {
                 bucket: Some(bucket),
                 ..
-            } => Permissions::default()
-                .allow(
-                    "TODO",
-                    &["s3:PutObject", "s3:GetObject", "s3:DeleteObject"],
-                    [s3_arn(&format!("{}/{SCRATCH}/*", literal(bucket)))],
-                )
-                .and(encrypted(&["kms:Decrypt", "kms:GenerateDataKey"])),
+            } => {
+                let objects_arn = s3_arn(&format!("{}/{SCRATCH_PREFIX}/*", literal(bucket)));
+                Permissions::default()
+                    .allow(
+                        "upload the temporary file, if bucket is set",
+                        &["s3:PutObject"],
+                        [objects_arn.clone()],
+                    )
+                    .allow(
+                        "sign the link through which nodes download the temporary file",
+                        &["s3:GetObject"],
+                        [objects_arn.clone()],
+                    )
+                    .allow(
+                        "remove the temporary file",
+                        &["s3:DeleteObject"],
+                        [objects_arn],
+                    )
+                    .and(s3_key_permissions(
+                        "upload to and download from a bucket with a KMS key",
+                        &["kms:Decrypt", "kms:GenerateDataKey"],
+                    ))
+            }
             Self::Object { bucket, key } => Permissions::default()
                 .allow(
-                    "TODO",
+                    "read the source object and sign the link through which nodes download it",
                     &["s3:GetObject"],
                     [s3_arn(&format!("{}/{}", literal(bucket), literal(key)))],
                 )
-                .and(encrypted(&["kms:Decrypt"])),
+                .and(s3_key_permissions(
+                    "decrypt a source object with a KMS key",
+                    &["kms:Decrypt"],
+                )),
         }
     }
 
-    /// The key in a bucket of the account, for every call the same.
-    fn key(ctx: &Context) -> String {
-        format!("{SCRATCH}/{}", ctx.client_token("file"))
+    /// The key of the temporary object in a bucket of the account, the same for every call.
+    fn temporary_key(ctx: &Context) -> String {
+        format!("{SCRATCH_PREFIX}/{}", ctx.client_token("file"))
     }
 
-    fn scratch(&self, ctx: &Context) -> Result<TemporaryObject, StepError> {
+    fn temporary_object(&self, ctx: &Context) -> Result<TemporaryObject, StepError> {
         match self {
             Self::Content {
                 bucket: Some(bucket),
                 ..
             } => {
-                let scratch = TemporaryObject::new(
+                let object = TemporaryObject::new(
                     ctx.client(aws_sdk_s3::Client::new),
                     bucket,
-                    Self::key(ctx),
+                    Self::temporary_key(ctx),
                 );
-                // A free bucket name can be taken by anybody, who would get what is put there.
-                Ok(scratch.with_bucket_owner(&ctx.place.account_id))
+                // If the bucket does not exist, anyone can create one with its name and would
+                // receive the file.
+                Ok(object.with_bucket_owner(&ctx.place.account_id))
             }
             _ => ctx.scratch("file"),
         }
     }
 
-    async fn digest(&self, ctx: &Context) -> Result<Digest, StepError> {
+    async fn compute_digest(&self, ctx: &Context) -> Result<Digest, StepError> {
         match self {
             Self::Content { content, .. } => Ok(Digest {
                 bytes: content.len() as u64,
                 sha256: hex(&Sha256::digest(content)),
             }),
-            Self::Object { bucket, key } => of_object(ctx, bucket, key).await,
+            Self::Object { bucket, key } => object_digest(ctx, bucket, key).await,
         }
     }
 }
 
-/// Looks at an object, for which S3 asks for the permission that its link needs.
-async fn head(ctx: &Context, bucket: &str, key: &str) -> Result<HeadObjectOutput, StepError> {
+/// Reads an object's metadata. S3 requires the same permission as for downloading the object.
+async fn head_object(
+    ctx: &Context,
+    bucket: &str,
+    key: &str,
+) -> Result<HeadObjectOutput, StepError> {
     let request = ctx
         .client(aws_sdk_s3::Client::new)
         .head_object()
         .bucket(bucket)
-        .key(key);
-    let request = request
+        .key(key)
         .checksum_mode(ChecksumMode::Enabled)
         .expected_bucket_owner(&ctx.place.account_id);
     request.send().await.map_err(|error| {
         let error = s3_error(error);
-        // S3 gives no reason to who asks for the head alone.
-        let said = match error.name {
-            ErrorName::NotFound => "it does not exist".to_owned(),
+        // The response to HeadObject has no body, so S3's error has no message.
+        let reason = match error.name {
+            ErrorName::NotFound => "the object does not exist".to_owned(),
             ErrorName::AccessDenied => denied("s3:GetObject", ""),
             _ => error.message,
         };
         StepError {
-            message: format!("s3://{bucket}/{key}: {said}"),
+            message: format!("s3://{bucket}/{key}: {reason}"),
             ..error
         }
     })
 }
 
-/// Size and SHA-256 of an object: as S3 has it, else by reading it once.
-async fn of_object(ctx: &Context, bucket: &str, key: &str) -> Result<Digest, StepError> {
-    let s3 = ctx.client(aws_sdk_s3::Client::new);
-    let head = head(ctx, bucket, key).await?;
+/// Size and SHA-256 of an object: the checksum that S3 stores, or else computed from its content.
+async fn object_digest(ctx: &Context, bucket: &str, key: &str) -> Result<Digest, StepError> {
+    let head = head_object(ctx, bucket, key).await?;
     let bytes = u64::try_from(head.content_length.unwrap_or_default()).unwrap_or_default();
-    // A checksum of checksums of parts is none of the content.
-    let whole = head.checksum_type != Some(ChecksumType::Composite);
-    let known = head
-        .checksum_sha256
-        .filter(|sum| whole && !sum.contains('-'));
-    if let Some(sum) = known
-        .and_then(|sum| base64::decode(sum).ok())
-        .filter(|sum| sum.len() == 32)
-    {
-        return Ok(Digest {
-            bytes,
-            sha256: hex(&sum),
-        });
+    if let Some(sha256) = stored_sha256(&head) {
+        return Ok(Digest { bytes, sha256 });
     }
-    if bytes > READ {
+
+    if bytes > MAX_HASHED_BYTES {
         return Err(ErrorName::InvalidInput.with_message(format!(
-            "source s3://{bucket}/{key} has {bytes} bytes and no SHA-256 in S3; up to {READ} are read to know it: upload \
-             it with a SHA-256 checksum of the whole object"
+            "parameter \"source\": s3://{bucket}/{key} has {bytes} bytes and no SHA-256 checksum, \
+             and only objects of up to {MAX_HASHED_BYTES} bytes are read to compute it; upload the \
+             object with a SHA-256 checksum of the whole object"
         )));
     }
     ctx.log(format_args!(
-        "Reading s3://{bucket}/{key} ({bytes} bytes) for its SHA-256"
+        "Reading s3://{bucket}/{key} ({bytes} bytes) to compute its SHA-256"
     ));
-    let get = s3
+    hash_object(ctx, bucket, key, head.e_tag).await
+}
+
+/// The SHA-256 that S3 stores for an object's whole content, if any.
+fn stored_sha256(head: &HeadObjectOutput) -> Option<String> {
+    // A composite checksum is computed from the checksums of parts, not from the content.
+    if head.checksum_type == Some(ChecksumType::Composite) {
+        return None;
+    }
+    let checksum = head.checksum_sha256.as_deref()?;
+    if checksum.contains('-') {
+        return None;
+    }
+    let checksum = base64::decode(checksum).ok()?;
+    (checksum.len() == 32).then(|| hex(&checksum))
+}
+
+/// Reads an object to compute its size and SHA-256.
+async fn hash_object(
+    ctx: &Context,
+    bucket: &str,
+    key: &str,
+    e_tag: Option<String>,
+) -> Result<Digest, StepError> {
+    let request = ctx
+        .client(aws_sdk_s3::Client::new)
         .get_object()
         .bucket(bucket)
         .key(key)
         .expected_bucket_owner(&ctx.place.account_id)
-        .set_if_match(head.e_tag);
-    let mut body = get.send().await.map_err(s3_error)?.body;
-    let (mut sum, mut read) = (Sha256::new(), 0);
+        .set_if_match(e_tag);
+    let mut body = request.send().await.map_err(s3_error)?.body;
+
+    let (mut hasher, mut bytes) = (Sha256::new(), 0);
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|error| {
             ErrorName::TimedOut.with_message(format!(
-                "reading s3://{bucket}/{key} broke off: {error}; run it again"
+                "reading s3://{bucket}/{key} failed before its end: {error}; run the step again"
             ))
         })?;
-        sum.update(&chunk);
-        read += chunk.len() as u64;
+        hasher.update(&chunk);
+        bytes += chunk.len() as u64;
         if Instant::now() > ctx.deadline() {
             return Err(ErrorName::TimedOut.with_message(format!(
-                "s3://{bucket}/{key} could not be read for its SHA-256 in time; upload it with a SHA-256 checksum of \
-                 the whole object"
+                "computing the SHA-256 of s3://{bucket}/{key} took too long; upload the object \
+                 with a SHA-256 checksum of the whole object"
             )));
         }
     }
     Ok(Digest {
-        bytes: read,
-        sha256: hex(&sum.finalize()),
+        bytes,
+        sha256: hex(&hasher.finalize()),
     })
 }

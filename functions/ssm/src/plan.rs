@@ -1,4 +1,4 @@
-//! What is to be run where, and how much at once.
+//! The plan of a run: what runs on which nodes, and on how many at once.
 
 use std::collections::HashSet;
 
@@ -10,34 +10,37 @@ use stepward::model::input::{StringList, require};
 use stepward::model::permissions::{arn, literal, s3_arn};
 use stepward::{Permissions, StepError};
 
-/// How many nodes one `SendCommand` names at most.
+/// Nodes that one `SendCommand` request can name.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html>
-pub const BATCH: usize = 50;
-/// How many commands one step sends at most: their IDs go from call to call.
-const COMMANDS: usize = 500;
-/// Seconds within which a node must take a command that has a link in it.
-pub const DELIVERY: i32 = 600;
-/// The longest that SSM lets a command wait to be taken, in seconds: 30 days.
+pub const BATCH_SIZE: usize = 50;
+/// Commands that one step sends at most, because the resume state holds their IDs.
+const MAX_COMMANDS: usize = 500;
+/// Seconds that an agent has to take a command that contains an expiring link.
+pub const LINK_DELIVERY_TIMEOUT: i32 = 600;
+/// The longest time that SSM lets a command wait for an agent, in seconds: 30 days.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html>
 /// (`TimeoutSeconds`)
-const LONGEST_DELIVERY: u32 = 2_592_000;
-/// Below which prefix of `output_bucket` SSM writes.
+const MAX_DELIVERY_TIMEOUT: u32 = 2_592_000;
+/// The longest time that the documents let a command run, in seconds: 48 hours
+/// (`executionTimeout`).
+const MAX_TIMEOUT: u32 = 172_800;
+/// The key prefix in `output_bucket` that SSM writes under.
 pub const OUTPUT_PREFIX: &str = "stepward";
 
-/// What reads a command on the node.
+/// The shell that runs a command on the node.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shell {
-    /// The document `AWS-RunShellScript`, for Linux and macOS. SSM's agent runs a command with the
-    /// node's `sh`, unless its first line names another program, as in `#!/bin/bash`.
+    /// Linux and macOS, with the document `AWS-RunShellScript`. SSM's agent runs a command with the
+    /// node's `sh`, unless the first line names another program, as in `#!/bin/bash`.
     #[default]
     Bash,
-    /// The document `AWS-RunPowerShellScript`, for Windows.
+    /// Windows, with the document `AWS-RunPowerShellScript`.
     Powershell,
 }
 
 impl Shell {
-    /// The SSM document that runs it.
+    /// The SSM document that runs commands of this shell.
     #[must_use]
     pub fn document(self) -> &'static str {
         match self {
@@ -47,141 +50,145 @@ impl Shell {
     }
 }
 
-/// What is to be run where, and how much at once.
+/// What runs on which nodes, and on how many at once.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// The nodes, in order, each once.
-    pub ids: Vec<String>,
-    /// What reads the command.
+    /// IDs of the nodes, in order, without duplicates.
+    pub instance_ids: Vec<String>,
+    /// The shell that runs the command.
     pub shell: Shell,
-    /// How many nodes run it at once.
+    /// How many nodes run the command at the same time.
     pub concurrency: usize,
-    /// After more failed nodes than this no more are begun.
+    /// No more nodes start after more than this number have failed.
     pub max_errors: Option<u32>,
-    /// Whether the nodes are begun in windows, each when the one before it is over.
+    /// Whether the nodes start in windows of `concurrency` nodes, each window after the one before
+    /// it has finished.
     pub in_order: bool,
-    /// Whether what is sent holds for a short time only, so that all nodes of a batch must begin at
+    /// Whether the command contains a link that expires. Then all nodes of a batch must start at
     /// once.
-    pub short_lived: bool,
-    /// Seconds that the command may run.
+    pub has_expiring_link: bool,
+    /// Seconds that the command may run on a node.
     pub timeout: u32,
-    /// Seconds within which the node's agent must take it, from when it is the node's turn.
+    /// Seconds that a node's agent has to take the command, from the node's turn on.
     pub delivery_timeout: i32,
-    /// The log group that the agent writes whole outputs to.
+    /// The log group that the agent writes complete outputs to.
     pub log_group: Option<String>,
-    /// The bucket that the agent writes whole outputs to.
+    /// The bucket that the agent writes complete outputs to.
     pub output_bucket: Option<String>,
     /// Whether a node that did not succeed fails the step.
     pub fail_on_error: bool,
 }
 
 impl Plan {
-    /// The nodes of a list, each once.
+    /// The IDs of a list, in order, without duplicates.
     #[must_use]
-    pub fn nodes(list: &StringList) -> Vec<String> {
-        let mut met = HashSet::new();
+    pub fn unique_ids(list: &StringList) -> Vec<String> {
+        let mut included = HashSet::new();
         list.iter()
-            .filter(|id| met.insert(id.as_str()))
+            .filter(|id| included.insert(id.as_str()))
             .cloned()
             .collect()
     }
 
-    /// The nodes of each batch, in order; always the same for the same plan.
+    /// The nodes of each batch, in order. The same plan always has the same batches.
     pub fn batches(&self) -> impl Iterator<Item = &[String]> {
-        // What begins together: a window, or as many as there may be.
-        let together = if self.in_order || self.short_lived {
+        let starting_together = if self.in_order || self.has_expiring_link {
             self.concurrency.max(1)
         } else {
-            BATCH
+            BATCH_SIZE
         };
-        let window = if self.in_order {
-            together
+        let window_size = if self.in_order {
+            starting_together
         } else {
-            self.ids.len().max(1)
+            self.instance_ids.len().max(1)
         };
-        self.ids
-            .chunks(window)
-            .flat_map(move |window| window.chunks(together.min(BATCH)))
+        self.instance_ids
+            .chunks(window_size)
+            .flat_map(move |window| window.chunks(starting_together.min(BATCH_SIZE)))
     }
 
-    /// Seconds within which the last of a command's nodes must have taken it, where so many run it
-    /// at once. SSM counts from when it was sent, also for nodes that wait for their turn.
+    /// Seconds that SSM gives the agents to take a command for `nodes` nodes, of which
+    /// `concurrency` run it at once. SSM counts from the time of sending, also for nodes that wait
+    /// for their turn, so each turn before the last adds the time that the command may run.
     /// <https://docs.aws.amazon.com/systems-manager/latest/userguide/monitor-commands.html>
     #[must_use]
-    pub fn taken_within(&self, nodes: usize, concurrency: usize) -> i32 {
+    pub fn command_delivery_timeout(&self, nodes: usize, concurrency: usize) -> i32 {
         let turns = u32::try_from(nodes.div_ceil(concurrency.max(1))).unwrap_or(u32::MAX);
-        let before = turns
+        let earlier_turns = turns
             .saturating_sub(1)
             .saturating_mul(self.timeout)
-            .min(LONGEST_DELIVERY);
+            .min(MAX_DELIVERY_TIMEOUT);
+
         self.delivery_timeout
-            .saturating_add_unsigned(before)
-            .min(LONGEST_DELIVERY.cast_signed())
+            .saturating_add_unsigned(earlier_turns)
+            .min(MAX_DELIVERY_TIMEOUT.cast_signed())
     }
 
-    /// Checks what the types of the parameters cannot.
+    /// Checks what the types of the parameters cannot express.
     ///
     /// # Errors
-    /// `InvalidInput` naming the parameter.
+    /// `InvalidInput`, with the parameter's name.
     pub fn validate(&self) -> Result<(), StepError> {
-        require(!self.ids.is_empty(), || {
-            "instance_ids is empty; name the nodes to run on".into()
-        })?;
-        if let Some(wrong) = self.ids.iter().find(|id| !is_node(id)) {
-            require(false, || {
-                format!(
-                    "instance_ids: {wrong:?} is no ID of a node, as in i-0123456789abcdef0 or mi-0123456789abcdef0"
-                )
-            })?;
-        }
-        require(self.concurrency > 0, || {
-            "concurrency must be 1 or more".into()
-        })?;
-        let commands = self.batches().count();
-        require(commands <= COMMANDS, || {
+        self.check_nodes()?;
+
+        require((1..=MAX_TIMEOUT).contains(&self.timeout), || {
+            let timeout = self.timeout;
             format!(
-                "{} nodes with concurrency {} take {commands} commands, and one step sends at most {COMMANDS}; raise \
-                 concurrency or give the step fewer nodes",
-                self.ids.len(),
-                self.concurrency
+                "parameter \"timeout\": expected 1 to 172,800 seconds (48 hours), got \"{timeout}\""
             )
         })?;
-        // The documents' own limits (`executionTimeout`).
-        require((1..=172_800).contains(&self.timeout), || {
+        let delivery_range = 30..=MAX_DELIVERY_TIMEOUT.cast_signed();
+        require(delivery_range.contains(&self.delivery_timeout), || {
+            let timeout = self.delivery_timeout;
             format!(
-                "timeout is {} and must be 1 to 172,800 seconds (48 hours)",
-                self.timeout
+                "parameter \"delivery_timeout\": expected 30 to 2,592,000 seconds, \
+                 got \"{timeout}\""
             )
         })?;
-        require(
-            (30..=LONGEST_DELIVERY.cast_signed()).contains(&self.delivery_timeout),
-            || {
-                format!(
-                    "delivery_timeout is {} and must be 30 to 2,592,000 seconds",
-                    self.delivery_timeout
-                )
-            },
-        )?;
-        // https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_CreateLogGroup.html
-        let in_group_name = |b: u8| b.is_ascii_alphanumeric() || b"_-/.#".contains(&b);
-        let group = self.log_group.as_deref();
-        require(
-            group.is_none_or(|name| {
-                (1..=512).contains(&name.len()) && name.bytes().all(in_group_name)
-            }),
-            || {
-                format!(
-                    "cloudwatch_log_group: {group:?} is no log group's name: letters, digits and _ - / . #"
-                )
-            },
-        )?;
+
+        let log_group = self.log_group.as_deref();
+        require(log_group.is_none_or(is_log_group_name), || {
+            format!(
+                "parameter \"cloudwatch_log_group\": {:?} is not a valid log group name; use 1 to \
+                 512 letters, digits and _ - / . #",
+                log_group.unwrap_or_default()
+            )
+        })?;
         bucket::check_bucket_name("output_bucket", self.output_bucket.as_deref())
     }
 
-    /// What running the command needs.
+    fn check_nodes(&self) -> Result<(), StepError> {
+        require(!self.instance_ids.is_empty(), || {
+            "parameter \"instance_ids\": the list is empty; pass the IDs of the nodes".into()
+        })?;
+        let invalid_id = self.instance_ids.iter().find(|id| !is_node_id(id));
+        require(invalid_id.is_none(), || {
+            format!(
+                "parameter \"instance_ids\": {:?} is not a node ID; pass IDs such as \
+                 i-0123456789abcdef0 or mi-0123456789abcdef0",
+                invalid_id.map(String::as_str).unwrap_or_default()
+            )
+        })?;
+        require(self.concurrency > 0, || {
+            "parameter \"concurrency\": expected 1 or more, got \"0\"".into()
+        })?;
+
+        let commands = self.batches().count();
+        require(commands <= MAX_COMMANDS, || {
+            format!(
+                "parameter \"instance_ids\": {} nodes with concurrency {} need {commands} \
+                 commands, and one step sends at most {MAX_COMMANDS}; raise concurrency or pass \
+                 fewer nodes",
+                self.instance_ids.len(),
+                self.concurrency
+            )
+        })
+    }
+
+    /// The permissions to run the command.
     #[must_use]
     pub fn permissions(&self) -> Permissions {
-        let node = |id: &String| {
+        let node_arn = |id: &String| {
             let (service, kind) = if id.starts_with("mi-") {
                 ("ssm", "managed-instance")
             } else {
@@ -189,71 +196,94 @@ impl Plan {
             };
             arn(service, &format!("{kind}/{}", literal(id)))
         };
-        // The document is AWS's own: its ARN has no account.
-        let document = format!(
+        // AWS owns the document, so its ARN has no account ID.
+        let document_arn = format!(
             "arn:$partition:ssm:$region::document/{}",
             self.shell.document()
         );
-        let mut all = Permissions::default()
+
+        let mut permissions = Permissions::default()
             .allow(
-                "TODO",
+                "send the command to the nodes",
                 &["ssm:SendCommand"],
-                self.ids.iter().map(node).chain([document]),
+                self.instance_ids.iter().map(node_arn).chain([document_arn]),
             )
             .allow(
-                "TODO",
-                &[
-                    "ssm:ListCommands",
-                    "ssm:ListCommandInvocations",
-                    "ssm:GetCommandInvocation",
-                    "ssm:CancelCommand",
-                ],
+                "find the commands of this run and read their status on each node",
+                &["ssm:ListCommands", "ssm:ListCommandInvocations"],
                 ["*"],
             )
             .allow(
-                "TODO",
-                &["ssm:DescribeInstanceInformation", "ec2:DescribeInstances"],
+                "read an output that is longer than 2,500 characters",
+                &["ssm:GetCommandInvocation"],
+                ["*"],
+            )
+            .allow(
+                "cancel the commands if the job is stopped or max_errors is exceeded",
+                &["ssm:CancelCommand"],
+                ["*"],
+            )
+            .allow(
+                "check which nodes are online, and on which platform",
+                &["ssm:DescribeInstanceInformation"],
+                ["*"],
+            )
+            .allow(
+                "distinguish stopped instances from unmanaged ones",
+                &["ec2:DescribeInstances"],
                 ["*"],
             );
+
         if let Some(group) = &self.log_group {
-            // AWS checks the stream, the local cloud the group.
-            let group = arn("logs", &format!("log-group:{}", literal(group)));
-            all = all.allow(
-                "TODO",
+            // AWS checks the log stream's ARN, the local cloud checks the log group's.
+            let group_arn = arn("logs", &format!("log-group:{}", literal(group)));
+            permissions = permissions.allow(
+                "read long outputs from the log group, if cloudwatch_log_group is set",
                 &["logs:GetLogEvents"],
-                [format!("{group}:log-stream:*"), group],
+                [format!("{group_arn}:log-stream:*"), group_arn],
             );
         }
         if let Some(bucket) = &self.output_bucket {
-            all = all
+            let outputs_arn = s3_arn(&format!("{}/{OUTPUT_PREFIX}/*", literal(bucket)));
+            permissions = permissions
                 .allow(
-                    "TODO",
+                    "read long outputs from the bucket, if output_bucket is set",
                     &["s3:GetObject"],
-                    [s3_arn(&format!("{}/{OUTPUT_PREFIX}/*", literal(bucket)))],
+                    [outputs_arn],
                 )
-                .and(encrypted(&["kms:Decrypt"]));
+                .and(s3_key_permissions(
+                    "decrypt outputs in a bucket with a KMS key",
+                    &["kms:Decrypt"],
+                ));
         }
-        all
+        permissions
     }
 }
 
-/// What objects need that are encrypted with a key of the account: any of its buckets may have any.
+/// Permissions on KMS keys that S3 uses. Any bucket of the account may be encrypted with any key.
 /// <https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-via-service>
-pub(crate) fn encrypted(actions: &[&str]) -> Permissions {
-    let via = json!({ "StringLike": { "kms:ViaService": "s3.*.amazonaws.com" } });
-    Permissions::default().allow_if(via, "TODO", actions, ["arn:$partition:kms:*:*:key/*"])
+pub(crate) fn s3_key_permissions(purpose: &str, actions: &[&str]) -> Permissions {
+    let via_s3 = json!({ "StringLike": { "kms:ViaService": "s3.*.amazonaws.com" } });
+    Permissions::default().allow_if(via_s3, purpose, actions, ["arn:$partition:kms:*:*:key/*"])
 }
 
-/// Whether it is the ID of an EC2 instance or of another managed node.
+/// Whether CloudWatch Logs accepts this name for a log group.
+/// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_CreateLogGroup.html>
+fn is_log_group_name(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-/.#".contains(&byte);
+    (1..=512).contains(&name.len()) && name.bytes().all(is_allowed)
+}
+
+/// Whether this is the ID of an EC2 instance or of another managed node.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html>
 /// (`InstanceIds`)
-fn is_node(id: &str) -> bool {
-    let (lengths, rest): (&[usize], _) = match (id.strip_prefix("mi-"), id.strip_prefix("i-")) {
-        (Some(rest), _) => (&[17], rest),
-        (_, Some(rest)) => (&[8, 17], rest),
+fn is_node_id(id: &str) -> bool {
+    let (lengths, suffix): (&[usize], _) = match (id.strip_prefix("mi-"), id.strip_prefix("i-")) {
+        (Some(suffix), _) => (&[17], suffix),
+        (_, Some(suffix)) => (&[8, 17], suffix),
         _ => return false,
     };
-    lengths.contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_alphanumeric())
+    lengths.contains(&suffix.len()) && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]
@@ -265,7 +295,7 @@ mod tests {
 
     fn plan(nodes: usize, concurrency: usize) -> Plan {
         Plan {
-            ids: (0..nodes).map(|n| format!("i-{n:017}")).collect(),
+            instance_ids: (0..nodes).map(|n| format!("i-{n:017}")).collect(),
             concurrency,
             timeout: 3600,
             delivery_timeout: 600,
@@ -273,26 +303,26 @@ mod tests {
         }
     }
 
-    fn sizes(plan: &Plan) -> Vec<usize> {
+    fn batch_sizes(plan: &Plan) -> Vec<usize> {
         plan.batches().map(<[String]>::len).collect()
     }
 
     #[test]
-    fn ten_thousand_nodes_are_two_hundred_commands() {
-        assert_eq!(sizes(&plan(10_000, 50)), [50; 200]);
+    fn ten_thousand_nodes_need_two_hundred_commands() {
+        assert_eq!(batch_sizes(&plan(10_000, 50)), [50; 200]);
     }
 
     #[test]
-    fn windows_are_as_large_as_the_concurrency_and_sent_in_batches() {
+    fn windows_have_the_size_of_the_concurrency() {
         assert_eq!(
-            sizes(&Plan {
+            batch_sizes(&Plan {
                 in_order: true,
                 ..plan(25, 10)
             }),
             [10, 10, 5]
         );
         assert_eq!(
-            sizes(&Plan {
+            batch_sizes(&Plan {
                 in_order: true,
                 ..plan(200, 120)
             }),
@@ -301,17 +331,17 @@ mod tests {
     }
 
     #[test]
-    fn what_lives_shortly_is_sent_to_as_many_as_begin_at_once() {
+    fn an_expiring_link_limits_batches_to_the_concurrency() {
         assert_eq!(
-            sizes(&Plan {
-                short_lived: true,
+            batch_sizes(&Plan {
+                has_expiring_link: true,
                 ..plan(25, 10)
             }),
             [10, 10, 5]
         );
         assert_eq!(
-            sizes(&Plan {
-                short_lived: true,
+            batch_sizes(&Plan {
+                has_expiring_link: true,
                 ..plan(120, 100)
             }),
             [50, 50, 20]
@@ -319,17 +349,23 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_wait_for_their_turn_have_the_time_of_those_before_them() {
+    fn the_delivery_timeout_grows_with_the_turns() {
         let plan = Plan {
             timeout: 120,
             ..plan(50, 1)
         };
         assert_eq!(
-            [plan.taken_within(50, 50), plan.taken_within(50, 25)],
+            [
+                plan.command_delivery_timeout(50, 50),
+                plan.command_delivery_timeout(50, 25)
+            ],
             [600, 720]
         );
         assert_eq!(
-            [plan.taken_within(50, 1), plan.taken_within(1, 1)],
+            [
+                plan.command_delivery_timeout(50, 1),
+                plan.command_delivery_timeout(1, 1)
+            ],
             [600 + 49 * 120, 600]
         );
         assert_eq!(
@@ -337,14 +373,14 @@ mod tests {
                 timeout: 172_800,
                 ..plan
             }
-            .taken_within(50, 1),
+            .command_delivery_timeout(50, 1),
             2_592_000
         );
     }
 
     #[test]
-    fn an_output_bucket_may_be_encrypted_with_a_key_of_the_account() {
-        let place = ArnScope {
+    fn the_session_may_decrypt_an_output_bucket() {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
@@ -353,7 +389,7 @@ mod tests {
             output_bucket: Some("outputs".into()),
             ..plan(1, 1)
         };
-        let policy = plan.permissions().session_policy(&place).unwrap();
+        let policy = plan.permissions().session_policy(&scope).unwrap();
         assert!(
             policy.contains("kms:Decrypt") && policy.contains("kms:ViaService"),
             "{policy}"
@@ -361,43 +397,46 @@ mod tests {
     }
 
     #[test]
-    fn a_node_named_twice_is_run_on_once() {
+    fn duplicate_ids_are_removed() {
         let ids = ["i-00000001", "i-00000002", "i-00000001"]
             .map(String::from)
             .to_vec();
-        assert_eq!(Plan::nodes(&StringList(ids)), ["i-00000001", "i-00000002"]);
+        assert_eq!(
+            Plan::unique_ids(&StringList(ids)),
+            ["i-00000001", "i-00000002"]
+        );
     }
 
     #[test]
-    fn parameters_that_cannot_be_are_named() {
+    fn errors_name_the_invalid_parameter() {
         plan(1, 1).validate().unwrap();
         let hybrid = vec!["mi-0123456789abcdef0".to_owned(), "i-01234567".to_owned()];
         Plan {
-            ids: hybrid,
+            instance_ids: hybrid,
             ..plan(0, 1)
         }
         .validate()
         .unwrap();
-        for (wrong, named) in [
-            (plan(0, 1), "instance_ids is empty"),
+        for (invalid_plan, expected) in [
+            (plan(0, 1), "parameter \"instance_ids\": the list is empty"),
             (plan(1, 0), "concurrency"),
             (
                 Plan {
-                    ids: vec!["i-1".into()],
+                    instance_ids: vec!["i-1".into()],
                     ..plan(0, 1)
                 },
                 "instance_ids",
             ),
             (
                 Plan {
-                    ids: vec!["mi-01234567".into()],
+                    instance_ids: vec!["mi-01234567".into()],
                     ..plan(0, 1)
                 },
                 "instance_ids",
             ),
             (
                 Plan {
-                    ids: vec!["i-0123456789abcdef*".into()],
+                    instance_ids: vec!["i-0123456789abcdef*".into()],
                     ..plan(0, 1)
                 },
                 "instance_ids",
@@ -445,26 +484,35 @@ mod tests {
                 "output_bucket",
             ),
         ] {
-            let error = wrong.validate().unwrap_err();
+            let error = invalid_plan.validate().unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
-            assert!(error.message.contains(named), "{error}");
+            assert!(error.message.contains(expected), "{error}");
         }
     }
 
     #[test]
-    fn the_session_can_run_this_document_on_these_nodes_only() {
-        let place = ArnScope {
+    fn the_session_is_limited_to_the_document_and_nodes() {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
         };
-        let ids = vec!["i-01234567".to_owned(), "mi-0123456789abcdef0".to_owned()];
-        let policy = Plan { ids, ..plan(0, 1) }
-            .permissions()
-            .session_policy(&place)
-            .unwrap();
-        let resources = r#""Action":["ssm:SendCommand"],"Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/i-01234567","arn:aws:ssm:eu-west-1:222222222222:managed-instance/mi-0123456789abcdef0","arn:aws:ssm:eu-west-1::document/AWS-RunShellScript"]"#;
-        assert!(policy.contains(resources), "{policy}");
+        let instance_ids = vec!["i-01234567".to_owned(), "mi-0123456789abcdef0".to_owned()];
+        let policy = Plan {
+            instance_ids,
+            ..plan(0, 1)
+        }
+        .permissions()
+        .session_policy(&scope)
+        .unwrap();
+        let statement = [
+            r#""Action":["ssm:SendCommand"],"Resource":["#,
+            r#""arn:aws:ec2:eu-west-1:222222222222:instance/i-01234567","#,
+            r#""arn:aws:ssm:eu-west-1:222222222222:managed-instance/mi-0123456789abcdef0","#,
+            r#""arn:aws:ssm:eu-west-1::document/AWS-RunShellScript"]"#,
+        ]
+        .concat();
+        assert!(policy.contains(&statement), "{policy}");
         assert!(
             !policy.contains("logs:") && !policy.contains("s3:"),
             "{policy}"

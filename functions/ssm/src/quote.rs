@@ -1,68 +1,75 @@
-//! Makes text that a shell reads as what it is, and never as code.
+//! Quotes values and commands. Neither a shell nor SSM interprets the result as code.
 //!
-//! SSM puts values of its own where a text has two opening braces: a parameter's of the document,
-//! or of Parameter Store. No text made here has any.
+//! SSM replaces text between double braces by a parameter of the document or of Parameter Store.
+//! Texts that this module returns contain no double opening braces.
 //! <https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-param-runcommand.html>
 
 use stepward::node::shell::quote;
 
-/// What begins a place that SSM fills.
-const BRACES: &str = "{{";
+/// The start of a text that SSM replaces.
+const OPENING_BRACES: &str = "{{";
 
-/// A value as an expression of PowerShell: in Base64, because several characters end a string
-/// there.
+/// A PowerShell expression for a value. The value is in Base64, because PowerShell has several
+/// characters that end a string.
 #[must_use]
-pub fn powershell(value: &str) -> String {
+pub fn powershell_expression(value: &str) -> String {
     format!(
         "([Text.Encoding]::UTF8.GetString([Convert]::FromBase64String('{}')))",
-        base64(value)
+        encode_base64(value)
     )
 }
 
-/// A command for `sh`, without what SSM would fill.
+/// The text to send for a command of `sh`.
 ///
-/// Where there is nothing of it, the command itself: it is what an operator finds in SSM's console.
+/// A command without double braces is sent unchanged, and operators can read it in the Systems
+/// Manager console. Any other command is sent in Base64 and decoded on the node.
 #[must_use]
 pub fn sh_command(command: &str) -> String {
-    if !command.contains(BRACES) {
+    if !command.contains(OPENING_BRACES) {
         return command.to_owned();
     }
-    let decoded = format!("printf %s '{}' | base64 -d", base64(command));
-    if let Some(reader) = named_reader(command) {
-        // From a file, as it would have been.
+
+    let decode = format!("printf %s '{}' | base64 -d", encode_base64(command));
+    if let Some(interpreter) = shebang_interpreter(command) {
+        // The agent would have passed a file to the interpreter, too.
         return format!(
-            "f=$(mktemp \"${{TMPDIR:-/tmp}}/stepward.XXXXXXXX\") || exit 125\ntrap 'rm -f \"$f\"' EXIT\n\
-             {decoded} > \"$f\" || exit 125\n{reader} \"$f\""
+            "f=$(mktemp \"${{TMPDIR:-/tmp}}/stepward.XXXXXXXX\") || exit 125\n\
+             trap 'rm -f \"$f\"' EXIT\n\
+             {decode} > \"$f\" || exit 125\n\
+             {interpreter} \"$f\""
         );
     }
-    format!("stepward=$({decoded}) || exit 125\neval \"$stepward\"")
+    format!("stepward=$({decode}) || exit 125\neval \"$stepward\"")
 }
 
-/// What a script's first line says that reads it, as words of a shell: the program and, as Linux
-/// takes it, one argument at most.
+/// The interpreter in a script's first line, as quoted words of a shell: the program and at most
+/// one argument, as Linux splits the line.
 #[must_use]
-pub fn named_reader(script: &str) -> Option<String> {
+pub fn shebang_interpreter(script: &str) -> Option<String> {
     let line = script.strip_prefix("#!")?.lines().next()?.trim();
     let (program, argument) = line.split_once([' ', '\t']).unwrap_or((line, ""));
-    let words = [program, argument.trim()].map(quote);
-    match (program, argument.trim()) {
+    let argument = argument.trim();
+
+    match (program, argument) {
         ("", _) => None,
-        (_, "") => Some(words[0].clone()),
-        _ => Some(words.join(" ")),
+        (_, "") => Some(quote(program)),
+        _ => Some(format!("{} {}", quote(program), quote(argument))),
     }
 }
 
-/// A command for PowerShell, without what SSM would fill.
+/// The text to send for a command of PowerShell. A command with double braces is sent in Base64.
 #[must_use]
 pub fn powershell_command(command: &str) -> String {
-    if !command.contains(BRACES) {
+    if !command.contains(OPENING_BRACES) {
         return command.to_owned();
     }
-    format!(". ([ScriptBlock]::Create({}))", powershell(command))
+    format!(
+        ". ([ScriptBlock]::Create({}))",
+        powershell_expression(command)
+    )
 }
 
-/// Text in Base64.
-fn base64(text: &str) -> String {
+fn encode_base64(text: &str) -> String {
     aws_smithy_types::base64::encode(text)
 }
 
@@ -72,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    fn run(script: &str) -> (Option<i32>, String) {
+    fn run_with_sh(script: &str) -> (Option<i32>, String) {
         let output = Command::new("/bin/sh")
             .args(["-c", script])
             .output()
@@ -84,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_for_powershell_is_base64() {
+    fn powershell_values_are_sent_in_base64() {
         for value in [
             "",
             "it's",
@@ -95,47 +102,56 @@ mod tests {
             "‘’",
             "é 🦀\n",
         ] {
-            let word = powershell(value);
-            let inner = word.split('\'').nth(1).unwrap();
+            let expression = powershell_expression(value);
+            let encoded = expression.split('\'').nth(1).unwrap();
             assert!(
-                inner
+                encoded
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b)),
-                "{word}"
+                "{expression}"
             );
             assert_eq!(
-                aws_smithy_types::base64::decode(inner).unwrap(),
+                aws_smithy_types::base64::decode(encoded).unwrap(),
                 value.as_bytes()
             );
         }
     }
 
     #[test]
-    fn a_command_without_braces_is_sent_as_it_is() {
+    fn a_command_without_braces_is_sent_unchanged() {
         assert_eq!(sh_command("df -h '$x'"), "df -h '$x'");
         assert_eq!(powershell_command("Get-Date"), "Get-Date");
     }
 
     #[test]
-    fn a_command_with_braces_runs_as_it_would_have() {
+    fn a_command_with_braces_runs_like_the_original() {
         let command = "x='{{ssm:a}}'; echo \"$x\"; printf '%s\\n' \"it's {{b}}\"; exit 7";
         let sent = sh_command(command);
         assert!(!sent.contains("{{"), "{sent}");
-        assert_eq!(run(&sent), (Some(7), "{{ssm:a}}\nit's {{b}}\n".into()));
+        assert_eq!(
+            run_with_sh(&sent),
+            (Some(7), "{{ssm:a}}\nit's {{b}}\n".into())
+        );
         let sent = powershell_command("docker ps --format '{{.Names}}'");
         assert!(!sent.contains("{{"), "{sent}");
     }
 
     #[test]
-    fn a_command_that_names_its_reader_is_read_by_it() {
+    fn a_command_with_a_shebang_runs_with_that_interpreter() {
         let sent = sh_command("#!/usr/bin/env python3\nimport sys\nprint('{{x}}')\nsys.exit(3)\n");
         assert!(!sent.contains("{{"), "{sent}");
-        assert_eq!(run(&sent), (Some(3), "{{x}}\n".into()));
-        assert_eq!(named_reader("#!/bin/sh\n").as_deref(), Some("'/bin/sh'"));
+        assert_eq!(run_with_sh(&sent), (Some(3), "{{x}}\n".into()));
         assert_eq!(
-            named_reader("#! /usr/bin/awk -f x\n").as_deref(),
+            shebang_interpreter("#!/bin/sh\n").as_deref(),
+            Some("'/bin/sh'")
+        );
+        assert_eq!(
+            shebang_interpreter("#! /usr/bin/awk -f x\n").as_deref(),
             Some("'/usr/bin/awk' '-f x'")
         );
-        assert_eq!((named_reader("#!\n"), named_reader("echo")), (None, None));
+        assert_eq!(
+            (shebang_interpreter("#!\n"), shebang_interpreter("echo")),
+            (None, None)
+        );
     }
 }

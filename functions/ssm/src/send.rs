@@ -9,92 +9,113 @@ use aws_sdk_ssm::types::CloudWatchOutputConfig;
 use stepward::runtime::resend::RetryThrottlingOnly;
 use stepward::{Context, ErrorName, StepError};
 
+use crate::eligibility;
 use crate::error::ssm_error;
-use crate::nodes;
 use crate::plan::{OUTPUT_PREFIX, Plan};
 
-/// How often a batch is sent at most, each time without nodes that SSM has refused.
-const TRIES: usize = 4;
+/// How often a batch is sent at most, each time without the nodes that SSM rejected.
+const MAX_ATTEMPTS: usize = 4;
 
-/// What became of a batch.
-pub(crate) struct Sent {
-    /// The command's ID; none where no node could take it.
-    pub(crate) command: Option<String>,
-    /// Why it was not sent to nodes, as [`crate::state::Batch`] keeps it.
-    pub(crate) left_out: String,
+/// A batch that was sent.
+pub(crate) struct SentBatch {
+    /// The command's ID; `None` if no node was eligible, so that no command was sent.
+    pub(crate) command_id: Option<String>,
+    /// Which nodes were skipped, as in [`Batch::skip_marks`](crate::state::Batch::skip_marks).
+    pub(crate) skip_marks: String,
 }
 
-/// The comment by which a batch's command is found again: no other batch of any execution has the
-/// same.
-pub(crate) fn comment(ctx: &Context, number: usize) -> String {
+/// The comment that identifies a batch's command. No other batch of any execution has the same.
+pub(crate) fn batch_comment(ctx: &Context, number: usize) -> String {
     format!("stepward {}", ctx.client_token(&format!("batch-{number}")))
 }
 
-/// Sends a batch to those of its nodes that can take it.
-#[expect(clippy::too_many_arguments, reason = "what one request says")]
-pub(crate) async fn batch(
+/// Sends a batch to its eligible nodes.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "these are the members of one request"
+)]
+pub(crate) async fn send_batch(
     plan: &Plan,
     ctx: &Context,
     ssm: &Client,
     number: usize,
-    ids: &[String],
+    instance_ids: &[String],
     concurrency: usize,
-    errors_left: Option<usize>,
+    remaining_errors: Option<usize>,
     text: &str,
-) -> Result<Sent, StepError> {
-    let mut left_out = nodes::left_out(ctx, ssm, ids, plan.shell).await?;
-    for _ in 0..TRIES {
-        let marks = left_out.chars().chain(std::iter::repeat('.'));
-        let able: Vec<_> = ids
+) -> Result<SentBatch, StepError> {
+    let mut skip_marks = eligibility::find_skipped(ctx, ssm, instance_ids, plan.shell).await?;
+    for _ in 0..MAX_ATTEMPTS {
+        let marks = skip_marks.chars().chain(std::iter::repeat('.'));
+        let eligible: Vec<_> = instance_ids
             .iter()
             .zip(marks)
-            .filter(|(_, why)| *why == '.')
+            .filter(|(_, mark)| *mark == '.')
             .map(|(id, _)| id.clone())
             .collect();
-        if able.is_empty() {
-            return Ok(Sent {
-                command: None,
-                left_out,
+        if eligible.is_empty() {
+            return Ok(SentBatch {
+                command_id: None,
+                skip_marks,
             });
         }
-        // Without a limit as many errors as there are nodes: SSM's own default is none at all.
-        let errors = errors_left.unwrap_or(able.len()).min(able.len());
-        match send(plan, ctx, ssm, number, able, concurrency, errors, text).await {
-            Ok(command) => {
-                return Ok(Sent {
-                    command: Some(command),
-                    left_out,
+
+        // Without a limit, allow as many errors as there are nodes: SSM's default is 0.
+        let max_errors = remaining_errors
+            .unwrap_or(eligible.len())
+            .min(eligible.len());
+        let sent = send_command(
+            plan,
+            ctx,
+            ssm,
+            number,
+            eligible,
+            concurrency,
+            max_errors,
+            text,
+        );
+        match sent.await {
+            Ok(command_id) => {
+                return Ok(SentBatch {
+                    command_id: Some(command_id),
+                    skip_marks,
                 });
             }
-            // One node that went away meanwhile, or cannot take the document, makes SSM refuse all.
+            // SSM rejects the whole batch if one node has just disconnected, or cannot run the
+            // document.
             Err(error) => {
-                let Some(why) = nodes::refusal(&error) else {
+                let Some(mark) = eligibility::rejection_mark(&error) else {
                     return Err(error);
                 };
-                let again = nodes::left_out(ctx, ssm, ids, plan.shell).await?;
-                let again = if again == left_out {
-                    nodes::refused(&error.message, ids, &left_out, why)
+                let current = eligibility::find_skipped(ctx, ssm, instance_ids, plan.shell).await?;
+                let updated = if current == skip_marks {
+                    eligibility::mark_named_nodes(&error.message, instance_ids, &skip_marks, mark)
                 } else {
-                    Some(again)
+                    Some(current)
                 };
-                left_out = again.ok_or(error)?;
+                skip_marks = updated.ok_or(error)?;
             }
         }
     }
+
     Err(ErrorName::Conflict.with_message(format!(
-        "SSM refused batch {number} {TRIES} times because of nodes that come and go; run it again when they settle"
+        "SSM rejected batch {number} {MAX_ATTEMPTS} times, because nodes keep connecting and \
+         disconnecting; run the step again when they are stable"
     )))
 }
 
-#[expect(clippy::too_many_arguments, reason = "what one request says")]
-async fn send(
+#[expect(
+    clippy::too_many_arguments,
+    reason = "these are the members of one request"
+)]
+async fn send_command(
     plan: &Plan,
     ctx: &Context,
     ssm: &Client,
     number: usize,
-    able: Vec<String>,
+    instance_ids: Vec<String>,
     concurrency: usize,
-    errors: usize,
+    max_errors: usize,
     text: &str,
 ) -> Result<String, StepError> {
     let parameters = [
@@ -104,37 +125,42 @@ async fn send(
     let parameters: HashMap<_, _> = parameters
         .map(|(name, value)| (name.to_owned(), vec![value]))
         .into();
-    let cloudwatch = plan.log_group.as_ref().map(|group| {
+    let cloudwatch_config = plan.log_group.as_ref().map(|group| {
         CloudWatchOutputConfig::builder()
             .cloud_watch_log_group_name(group)
             .cloud_watch_output_enabled(true)
             .build()
     });
-    let answer = ssm
+    let key_prefix = plan
+        .output_bucket
+        .as_ref()
+        .map(|_| OUTPUT_PREFIX.to_owned());
+    let retry_classifier = RetryThrottlingOnly::<SendCommandError>::default();
+
+    let response = ssm
         .send_command()
         .document_name(plan.shell.document())
-        .comment(comment(ctx, number))
-        .max_concurrency(concurrency.min(able.len()).to_string())
-        .max_errors(errors.to_string())
-        .timeout_seconds(plan.taken_within(able.len(), concurrency))
-        .set_instance_ids(Some(able))
+        .comment(batch_comment(ctx, number))
+        .max_concurrency(concurrency.min(instance_ids.len()).to_string())
+        .max_errors(max_errors.to_string())
+        .timeout_seconds(plan.command_delivery_timeout(instance_ids.len(), concurrency))
+        .set_instance_ids(Some(instance_ids))
         .set_parameters(Some(parameters))
-        .set_cloud_watch_output_config(cloudwatch)
+        .set_cloud_watch_output_config(cloudwatch_config)
         .set_output_s3_bucket_name(plan.output_bucket.clone())
-        .set_output_s3_key_prefix(
-            plan.output_bucket
-                .as_ref()
-                .map(|_| OUTPUT_PREFIX.to_owned()),
-        )
+        .set_output_s3_key_prefix(key_prefix)
         .customize()
-        .config_override(
-            Config::builder().retry_classifier(RetryThrottlingOnly::<SendCommandError>::default()),
-        )
+        .config_override(Config::builder().retry_classifier(retry_classifier))
         .send()
         .await
         .map_err(ssm_error)?;
-    answer
+    response
         .command
         .and_then(|command| command.command_id)
-        .ok_or_else(|| ErrorName::Internal.with_message("SSM took the command but gave no ID"))
+        .ok_or_else(|| {
+            ErrorName::Internal.with_message(
+                "SSM accepted a command and returned no command ID; find the command in the \
+                 Systems Manager console",
+            )
+        })
 }

@@ -1,185 +1,184 @@
-//! Where a run stands, as it goes from call to call: the commands and what is known of them, never
-//! outputs.
+//! The engine's resume state: the commands of a run and what is known about them, never outputs.
 
 use serde::{Deserialize, Serialize};
 use stepward::{Resume, StepError};
 
-/// A run on many nodes. For 10,000 nodes it is less than 20 KB.
+/// The state of a run on many nodes. For 10,000 nodes it is smaller than 20 KB.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-pub struct Run {
-    /// What is known of the plan's batches, in their order; those behind the end have not been
-    /// begun.
+pub struct RunState {
+    /// The plan's batches, in order. Batches after the end of the list have not started.
     pub batches: Vec<Batch>,
-    /// When this was written, in seconds since 1970: what a lost call has sent is not much older.
-    pub at: i64,
-    /// When anything last came further: the longer ago, the rarer the looks.
-    pub moved: i64,
-    /// Whether more nodes failed than `max_errors`, so that no more are begun.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub stopped: bool,
-    /// How many looks in a row could not send what was to be sent.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub trouble: u8,
-    /// Why no more could be sent, after something was: those at work are waited for, and no more
-    /// are begun.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refused: Option<String>,
-    /// How often the results were read and not all there.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub reread: u8,
-    /// Size and SHA-256 of the account's object that the nodes fetch, once known.
+    /// When this state was saved, in seconds since 1970. The commands of a lost call are not much
+    /// older.
+    #[serde(rename = "at")]
+    pub saved_at: i64,
+    /// When the run last made progress. The longer ago that is, the less often the engine polls.
+    #[serde(rename = "moved")]
+    pub progressed_at: i64,
+    /// Whether more nodes failed than `max_errors` allows. Then no more nodes start.
+    #[serde(
+        rename = "stopped",
+        default,
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub error_limit_exceeded: bool,
+    /// How many calls in a row failed to send a batch that was due.
+    #[serde(rename = "trouble", default, skip_serializing_if = "is_zero")]
+    pub send_failures: u8,
+    /// Why sending failed for good after some commands were sent. The run then waits for these
+    /// commands and starts no more nodes.
+    #[serde(rename = "refused", default, skip_serializing_if = "Option::is_none")]
+    pub send_error: Option<String>,
+    /// How often the results were read and found incomplete.
+    #[serde(rename = "reread", default, skip_serializing_if = "is_zero")]
+    pub incomplete_reads: u8,
+    /// Size and SHA-256 of the S3 object that the nodes download, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
 }
 
-/// What a file must be, to be the right one.
+/// Size and checksum by which a node verifies a file.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Digest {
-    /// Its size.
+    /// The file's size.
     pub bytes: u64,
-    /// SHA-256 of its content, in hex digits.
+    /// SHA-256 of its content, in hexadecimal digits.
     pub sha256: String,
 }
 
-/// A batch of nodes: one command.
+/// A batch of nodes, which is one SSM command.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(from = "Short", into = "Short")]
+#[serde(from = "SerializedBatch", into = "SerializedBatch")]
 pub struct Batch {
-    /// The command's ID; empty where none was sent.
-    pub command: String,
-    /// How many of its nodes run it at once.
+    /// The command's ID; empty if no command was sent.
+    pub command_id: String,
+    /// How many of the batch's nodes run the command at the same time.
     pub concurrency: usize,
-    /// When it was sent.
-    pub sent: i64,
-    /// How many nodes it is over on, as SSM counts.
+    /// When the command was sent, in seconds since 1970.
+    pub sent_at: i64,
+    /// On how many nodes the command has ended, as SSM counts.
     pub completed: usize,
-    /// On how many of these it failed.
+    /// On how many of these nodes the command failed.
     pub failed: usize,
-    /// Whether it is over on all, or there is nothing to wait for.
-    pub over: bool,
-    /// Whether it is called over because SSM says nothing of it any more: nothing more will be
-    /// heard.
-    pub given_up: bool,
-    /// The nodes whose end the operator has read of: one bit each.
-    pub told: u64,
-    /// For each node why the command was not sent to it: `u` unmanaged, `o` offline, `p` another
-    /// platform, `.` it was.
-    pub left_out: String,
+    /// Whether the command has ended on all nodes, or no more results are expected.
+    pub finished: bool,
+    /// Whether the batch counts as finished only because SSM stopped reporting on its command.
+    pub abandoned: bool,
+    /// The nodes whose outcome is in the log, one bit for each.
+    pub logged_nodes: u64,
+    /// For each node why it was skipped: `u` unmanaged, `o` offline, `p` another platform, `.` not
+    /// skipped. Empty if no node was skipped.
+    pub skip_marks: String,
 }
 
-/// A batch as it is written: 200 of them are to be small.
-type Short = (String, usize, i64, usize, usize, u8, u64, String);
+/// The saved form of a batch. It is short, because a run can have 200 batches.
+type SerializedBatch = (String, usize, i64, usize, usize, u8, u64, String);
 
-impl From<Short> for Batch {
-    fn from((command, concurrency, sent, completed, failed, over, told, left_out): Short) -> Self {
+impl From<SerializedBatch> for Batch {
+    fn from(saved: SerializedBatch) -> Self {
+        let (command_id, concurrency, sent_at, completed, failed, phase, logged_nodes, skip_marks) =
+            saved;
         Self {
-            command,
+            command_id,
             concurrency,
-            sent,
+            sent_at,
             completed,
             failed,
-            over: over > 0,
-            given_up: over == 2,
-            told,
-            left_out,
+            finished: phase > 0,
+            abandoned: phase == 2,
+            logged_nodes,
+            skip_marks,
         }
     }
 }
 
-impl From<Batch> for Short {
+impl From<Batch> for SerializedBatch {
     fn from(batch: Batch) -> Self {
-        let Batch {
-            command,
-            concurrency,
-            sent,
-            completed,
-            failed,
-            over,
-            given_up,
-            told,
-            left_out,
-        } = batch;
-        if over {
-            // Of what is over only the ID is needed, and what it counts for.
+        if batch.finished {
+            // A finished batch needs only its ID, its failures and its skipped nodes.
             return (
-                command,
+                batch.command_id,
                 0,
                 0,
                 0,
-                failed,
-                1 + u8::from(given_up),
+                batch.failed,
+                1 + u8::from(batch.abandoned),
                 0,
-                left_out,
+                batch.skip_marks,
             );
         }
         (
-            command,
-            concurrency,
-            sent,
-            completed,
-            failed,
+            batch.command_id,
+            batch.concurrency,
+            batch.sent_at,
+            batch.completed,
+            batch.failed,
             0,
-            told,
-            left_out,
+            batch.logged_nodes,
+            batch.skip_marks,
         )
     }
 }
 
 impl Batch {
-    /// Whether it was decided on: sent, or found to have no node that it could be sent to.
+    /// Whether the batch was sent, or found to have no node that it can be sent to.
     #[must_use]
-    pub fn begun(&self) -> bool {
-        self.over || !self.command.is_empty()
+    pub fn is_started(&self) -> bool {
+        self.finished || !self.command_id.is_empty()
     }
 
-    /// Whether its command is under way.
+    /// Whether the batch's command is running.
     #[must_use]
-    pub fn in_flight(&self) -> bool {
-        !self.over && !self.command.is_empty()
+    pub fn is_running(&self) -> bool {
+        !self.finished && !self.command_id.is_empty()
     }
 
-    /// Why the command was not sent to the node at this place.
+    /// Why the node at this index was skipped; `None` if it was not.
     #[must_use]
-    pub fn left_out(&self, place: usize) -> Option<char> {
-        self.left_out.chars().nth(place).filter(|why| *why != '.')
+    pub fn skip_mark(&self, index: usize) -> Option<char> {
+        self.skip_marks
+            .chars()
+            .nth(index)
+            .filter(|mark| *mark != '.')
     }
 
-    /// How many of its nodes, `nodes` in all, the command was sent to.
+    /// How many nodes the command was sent to, out of a batch of `batch_size` nodes.
     #[must_use]
-    pub fn sent_to(&self, nodes: usize) -> usize {
-        nodes.saturating_sub(self.left_out.chars().filter(|why| *why != '.').count())
+    pub fn count_sent(&self, batch_size: usize) -> usize {
+        let skipped = self.skip_marks.chars().filter(|mark| *mark != '.').count();
+        batch_size.saturating_sub(skipped)
     }
 
-    /// How many nodes can be running it now, of `nodes` in the batch.
+    /// How many nodes can be running the command now, out of a batch of `batch_size` nodes.
     #[must_use]
-    pub fn running(&self, nodes: usize) -> usize {
-        let left = self.sent_to(nodes).saturating_sub(self.completed);
-        if self.in_flight() {
-            self.concurrency.min(left)
+    pub fn count_running(&self, batch_size: usize) -> usize {
+        let remaining = self.count_sent(batch_size).saturating_sub(self.completed);
+        if self.is_running() {
+            self.concurrency.min(remaining)
         } else {
             0
         }
     }
 
-    /// Whether the node at this place is told of for the first time.
-    pub fn tell(&mut self, place: usize) -> bool {
-        let bit = 1_u64 << place;
-        let first = self.told & bit == 0;
-        self.told |= bit;
-        first
+    /// Marks the node at this index as logged. Returns whether it was not logged before.
+    pub fn mark_logged(&mut self, index: usize) -> bool {
+        let bit = 1_u64 << index;
+        let is_first = self.logged_nodes & bit == 0;
+        self.logged_nodes |= bit;
+        is_first
     }
 }
 
-impl Run {
-    /// The run that a call goes on with.
+impl RunState {
+    /// The state that a call continues with, or a new one for the first call.
     ///
     /// # Errors
-    /// `InvalidInput` when the resume is not an SSM step's.
-    pub fn of(resume: Option<&Resume>) -> Result<Self, StepError> {
+    /// `InvalidInput` if the resume state is not one of an SSM step.
+    pub fn from_resume(resume: Option<&Resume>) -> Result<Self, StepError> {
         resume.map_or_else(
             || {
                 Ok(Self {
-                    moved: now(),
+                    progressed_at: now_seconds(),
                     ..Self::default()
                 })
             },
@@ -187,57 +186,62 @@ impl Run {
         )
     }
 
-    /// The batch of this number.
-    pub fn batch(&mut self, number: usize) -> &mut Batch {
+    /// The batch with this number; added if it does not exist.
+    pub fn batch_mut(&mut self, number: usize) -> &mut Batch {
         if self.batches.len() <= number {
             self.batches.resize_with(number + 1, Batch::default);
         }
         &mut self.batches[number]
     }
 
-    /// Whether the batch of this number was begun.
+    /// Whether the batch with this number has started.
     #[must_use]
-    pub fn has_begun(&self, number: usize) -> bool {
-        self.batches.get(number).is_some_and(Batch::begun)
+    pub fn is_batch_started(&self, number: usize) -> bool {
+        self.batches.get(number).is_some_and(Batch::is_started)
     }
 
-    /// Whether anything was sent.
+    /// Whether any command was sent.
     #[must_use]
-    pub fn has_sent(&self) -> bool {
-        self.batches.iter().any(|batch| !batch.command.is_empty())
+    pub fn has_sent_commands(&self) -> bool {
+        self.batches
+            .iter()
+            .any(|batch| !batch.command_id.is_empty())
     }
 
-    /// Whether no more nodes are begun.
+    /// Whether no more nodes start.
     #[must_use]
-    pub fn begins_no_more(&self) -> bool {
-        self.stopped || self.refused.is_some()
+    pub fn is_sending_stopped(&self) -> bool {
+        self.error_limit_exceeded || self.send_error.is_some()
     }
 
-    /// The numbers of the batches whose commands are under way.
+    /// The numbers of the batches whose commands are running.
     #[must_use]
-    pub fn in_flight(&self) -> Vec<usize> {
+    pub fn running_batches(&self) -> Vec<usize> {
         self.batches
             .iter()
             .enumerate()
-            .filter(|(_, batch)| batch.in_flight())
+            .filter(|(_, batch)| batch.is_running())
             .map(|(number, _)| number)
             .collect()
     }
 
-    /// How many nodes the command failed on.
+    /// On how many nodes the command failed.
     #[must_use]
-    pub fn failed(&self) -> usize {
+    pub fn count_failed(&self) -> usize {
         self.batches.iter().map(|batch| batch.failed).sum()
     }
 }
 
-/// Seconds since 1970.
+/// The current time, in seconds since 1970.
 #[must_use]
-pub fn now() -> i64 {
+pub fn now_seconds() -> i64 {
     time::OffsetDateTime::now_utc().unix_timestamp()
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde requires this signature"
+)]
 fn is_zero(number: &u8) -> bool {
     *number == 0
 }
@@ -248,37 +252,37 @@ mod tests {
 
     fn batch(number: u64) -> Batch {
         Batch {
-            command: format!("{number:08x}-aaaa-bbbb-cccc-{number:012x}"),
+            command_id: format!("{number:08x}-aaaa-bbbb-cccc-{number:012x}"),
             concurrency: 25,
-            sent: 1_800_000_000,
+            sent_at: 1_800_000_000,
             completed: 49,
             failed: 2,
-            over: false,
-            given_up: false,
-            told: u64::MAX >> 14,
-            left_out: String::new(),
+            finished: false,
+            abandoned: false,
+            logged_nodes: u64::MAX >> 14,
+            skip_marks: String::new(),
         }
     }
 
     #[test]
-    fn it_comes_back_as_it_was_written() {
-        let over = |given_up| Batch {
-            command: "c".into(),
-            over: true,
-            given_up,
+    fn saved_state_is_restored_unchanged() {
+        let finished = |abandoned| Batch {
+            command_id: "c".into(),
+            finished: true,
+            abandoned,
             ..Batch::default()
         };
-        let batches = vec![Batch::default(), batch(1), over(false), over(true)];
-        let run = Run {
+        let batches = vec![Batch::default(), batch(1), finished(false), finished(true)];
+        let run = RunState {
             batches,
-            at: 5,
-            trouble: 1,
-            refused: Some("no".into()),
-            reread: 1,
-            ..Run::default()
+            saved_at: 5,
+            send_failures: 1,
+            send_error: Some("no".into()),
+            incomplete_reads: 1,
+            ..RunState::default()
         };
-        let written = serde_json::to_string(&run).unwrap();
-        assert_eq!(serde_json::from_str::<Run>(&written).unwrap(), run);
+        let saved = serde_json::to_string(&run).unwrap();
+        assert_eq!(serde_json::from_str::<RunState>(&saved).unwrap(), run);
     }
 
     #[test]
@@ -286,49 +290,49 @@ mod tests {
         let mut batches: Vec<_> = (0..200).map(batch).collect();
         batches[..150]
             .iter_mut()
-            .for_each(|batch| batch.over = true);
-        // A tenth of all nodes has a place of its own among those left out.
+            .for_each(|batch| batch.finished = true);
+        // A tenth of all nodes is skipped.
         batches[..20]
             .iter_mut()
-            .for_each(|batch| batch.left_out = "o".repeat(50));
-        let written = serde_json::to_string(&Run {
+            .for_each(|batch| batch.skip_marks = "o".repeat(50));
+        let saved = serde_json::to_string(&RunState {
             batches,
-            ..Run::default()
+            ..RunState::default()
         })
         .unwrap();
-        assert!(written.len() < 20_000, "{} bytes", written.len());
+        assert!(saved.len() < 20_000, "{} bytes", saved.len());
     }
 
     #[test]
-    fn only_what_can_still_run_takes_room() {
+    fn only_nodes_that_can_still_run_count_as_running() {
         let batch = Batch {
-            left_out: "u..o".into(),
+            skip_marks: "u..o".into(),
             ..batch(1)
         };
-        assert_eq!((batch.running(50), batch.running(52)), (0, 1));
+        assert_eq!((batch.count_running(50), batch.count_running(52)), (0, 1));
         assert_eq!(
             Batch {
                 completed: 0,
                 ..batch.clone()
             }
-            .running(50),
+            .count_running(50),
             25
         );
         assert_eq!(
             Batch {
-                over: true,
+                finished: true,
                 completed: 0,
                 ..batch
             }
-            .running(50),
+            .count_running(50),
             0
         );
     }
 
     #[test]
-    fn a_node_is_told_of_once() {
+    fn a_node_is_marked_as_logged_once() {
         let mut batch = Batch::default();
-        assert!(batch.tell(49) && batch.tell(0));
-        assert!(!batch.tell(49));
+        assert!(batch.mark_logged(49) && batch.mark_logged(0));
+        assert!(!batch.mark_logged(49));
     }
 }

@@ -1,4 +1,4 @@
-//! The function `accounts`.
+//! The binary of the function `accounts`.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The function `api`.
+//! The binary of the function `api`.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The function `cancel`.
+//! The binary of the function `cancel`.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The function `dispatch`.
+//! The binary of the function `dispatch`.
 
 use std::process::ExitCode;
 

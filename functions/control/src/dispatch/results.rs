@@ -1,4 +1,4 @@
-//! How the items of a round have ended, as the distributed Map wrote it.
+//! Reads the results of a round, which the distributed Map has written to the artifacts bucket.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,16 @@ use stepward::model::error::StepError;
 use stepward::node::dispatch::{ExecutorKind, ItemEnd, ItemInput, MapResults, PlannedItem};
 use stepward::node::{CommandResults, Node, Outcome, Status};
 
-use super::store::Store;
+use super::store::ArtifactStore;
 
-/// Results that are read at once: those of 1,000 instances may be some 30 MB.
-const AT_ONCE: usize = 4;
-/// Characters of a node's output that the list of all nodes keeps; the rest stays where `result`
-/// says.
-const KEPT: usize = 1000;
-/// Errors after which nothing was begun on the nodes, where no earlier call had begun anything.
-const REFUSED: [&str; 5] = [
+/// Results that are read at the same time. The results of 1,000 instances can have 30 MB.
+const MAX_CONCURRENT_READS: usize = 4;
+/// Characters of a node's output in the list of all nodes. The whole output stays in the object
+/// that `result` names.
+const MAX_OUTPUT_CHARACTERS: usize = 1000;
+/// Errors after which nothing has started on the nodes, unless an earlier call of the step started
+/// something.
+const REJECTION_ERRORS: [&str; 5] = [
     "AccessDenied",
     "Conflict",
     "InvalidInput",
@@ -29,20 +30,20 @@ const REFUSED: [&str; 5] = [
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html>
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Listing {
-    result_files: BTreeMap<String, Vec<File>>,
+struct ResultManifest {
+    result_files: BTreeMap<String, Vec<ResultFile>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct File {
+struct ResultFile {
     key: String,
 }
 
-/// One child execution, as the Map wrote it.
+/// One child execution in a result file.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Child {
+struct ChildExecution {
     #[serde(default)]
     input: String,
     #[serde(default)]
@@ -55,56 +56,63 @@ struct Child {
     status: String,
 }
 
-/// How one step ended on one node; the node by its place in the list.
-pub(crate) type Result = (usize, String, Outcome, Option<String>);
+/// The outcome of one step on one node.
+pub(crate) struct NodeOutcome {
+    /// The node's index in the list of nodes.
+    pub(crate) node_index: usize,
+    /// The step's ID within the job.
+    pub(crate) step: String,
+    pub(crate) outcome: Outcome,
+    /// The key of the step's whole output, if it has one.
+    pub(crate) output_key: Option<String>,
+}
 
-/// How all items of a round ended.
-pub(crate) async fn read(
-    store: &Store<'_>,
+/// Reads the outcomes of all items of a round.
+pub(crate) async fn read_results(
+    store: &ArtifactStore<'_>,
     round: &[PlannedItem],
     nodes: &[&Node],
-    written: &MapResults,
-) -> std::result::Result<Vec<Result>, StepError> {
-    let listing: Listing = store.get(&written.details.key).await?;
-    let mut items: BTreeMap<usize, ItemEnd> = BTreeMap::new();
-    for file in listing.result_files.into_values().flatten() {
-        let children: Vec<Child> = store.get(&file.key).await?;
-        items.extend(
+    map_results: &MapResults,
+) -> Result<Vec<NodeOutcome>, StepError> {
+    let manifest: ResultManifest = store.get(&map_results.details.key).await?;
+    let mut item_ends: BTreeMap<usize, ItemEnd> = BTreeMap::new();
+    for file in manifest.result_files.into_values().flatten() {
+        let children: Vec<ChildExecution> = store.get(&file.key).await?;
+        item_ends.extend(
             children
                 .into_iter()
-                .filter_map(end_of)
+                .filter_map(parse_item_end)
                 .map(|end| (end.item.place, end)),
         );
     }
-    let results = round
+
+    let reads = round
         .iter()
         .enumerate()
-        .map(|(place, planned)| of_item(store, planned, nodes, items.get(&place)));
-    let results: Vec<Vec<Result>> = stream::iter(results)
-        .buffered(AT_ONCE)
+        .map(|(index, planned)| read_item(store, planned, nodes, item_ends.get(&index)));
+    let outcomes: Vec<Vec<NodeOutcome>> = stream::iter(reads)
+        .buffered(MAX_CONCURRENT_READS)
         .try_collect()
         .await?;
-    Ok(results.into_iter().flatten().collect())
+    Ok(outcomes.into_iter().flatten().collect())
 }
 
-/// What a child says of its item; of one that did not come to its end, what Step Functions says of
-/// it.
-fn end_of(child: Child) -> Option<ItemEnd> {
-    if let Some(output) = child
-        .output
-        .as_deref()
-        .filter(|_| child.status == "SUCCEEDED")
-    {
+/// The end of an item: from the child execution's own report, or from Step Functions if the child
+/// did not write one.
+fn parse_item_end(child: ChildExecution) -> Option<ItemEnd> {
+    let has_succeeded = child.status == "SUCCEEDED";
+    if let Some(output) = child.output.as_deref().filter(|_| has_succeeded) {
         return serde_json::from_str(output).ok();
     }
-    // A failed item puts what it has done into its cause.
-    if let Some(end) = child
+    // A failed item writes its report into the cause.
+    let report = child
         .cause
         .as_deref()
-        .and_then(|cause| serde_json::from_str(cause).ok())
-    {
-        return Some(end);
+        .and_then(|cause| serde_json::from_str(cause).ok());
+    if report.is_some() {
+        return report;
     }
+
     let input: ItemInput = serde_json::from_str(&child.input).ok()?;
     let error = Some(child.error.unwrap_or(child.status));
     Some(ItemEnd {
@@ -117,111 +125,119 @@ fn end_of(child: Child) -> Option<ItemEnd> {
     })
 }
 
-async fn of_item(
-    store: &Store<'_>,
+async fn read_item(
+    store: &ArtifactStore<'_>,
     planned: &PlannedItem,
     nodes: &[&Node],
     end: Option<&ItemEnd>,
-) -> std::result::Result<Vec<Result>, StepError> {
-    let mut results = Vec::new();
-    let mut alive: Vec<usize> = planned.nodes.clone();
-    for (number, (step, by)) in planned.calls.iter().enumerate() {
-        let mut after = Vec::new();
+) -> Result<Vec<NodeOutcome>, StepError> {
+    let mut outcomes = Vec::new();
+    // The nodes on which all steps so far succeeded.
+    let mut remaining: Vec<usize> = planned.nodes.clone();
+    for (number, (step, executor_kind)) in planned.calls.iter().enumerate() {
         let stored = end.and_then(|end| end.calls.get(number));
         let output = match stored {
-            Some(stored) => Some(StepOutput::read(
-                *by,
-                store.get(&stored.artifact.key).await?,
-            )),
+            Some(stored) => {
+                let output = store.get(&stored.artifact.key).await?;
+                Some(StepOutput::parse(*executor_kind, output))
+            }
             None => None,
         };
-        for place in alive {
+
+        let mut succeeded = Vec::new();
+        for node_index in remaining {
             let outcome = match &output {
-                Some(output) => output.outcome_on(nodes.get(place).copied()),
-                None => without_answer(end),
+                Some(output) => output.outcome_on(nodes.get(node_index).copied()),
+                None => outcome_without_result(end),
             };
             if outcome.status.is_success() {
-                after.push(place);
+                succeeded.push(node_index);
             }
-            let whole = stored.map(|stored| stored.artifact.key.clone());
-            results.push((place, step.clone(), cut(outcome), whole));
+            outcomes.push(NodeOutcome {
+                node_index,
+                step: step.clone(),
+                outcome: truncate_output(outcome),
+                output_key: stored.map(|stored| stored.artifact.key.clone()),
+            });
         }
-        alive = after;
+        remaining = succeeded;
     }
-    Ok(results)
+    Ok(outcomes)
 }
 
-/// What a called step put out for its item.
+/// The output of a step that an item called.
 enum StepOutput {
-    /// How a command ended on instances, by ID.
+    /// Outcomes of a command, by instance ID.
     Instances(BTreeMap<String, Outcome>),
-    /// How a command ended in the item's one container.
+    /// The outcome of a command in the item's container.
     Container(Outcome),
-    /// A step of the catalog came to its end, whatever it put out.
+    /// A step of the catalog succeeded. Its output does not matter.
     Done,
-    /// Not what the step's contract says.
+    /// The output does not have the expected format.
     Unreadable,
 }
 
 impl StepOutput {
-    fn read(by: ExecutorKind, output: Value) -> Self {
-        let read = match by {
-            ExecutorKind::Ssm => {
-                serde_json::from_value(output).map(|all: CommandResults| Self::Instances(all.nodes))
-            }
+    fn parse(executor_kind: ExecutorKind, output: Value) -> Self {
+        let parsed = match executor_kind {
+            ExecutorKind::Ssm => serde_json::from_value(output)
+                .map(|results: CommandResults| Self::Instances(results.nodes)),
             ExecutorKind::Ecs => serde_json::from_value(output).map(Self::Container),
             ExecutorKind::Step => Ok(Self::Done),
         };
-        read.unwrap_or(Self::Unreadable)
+        parsed.unwrap_or(Self::Unreadable)
     }
 
     fn outcome_on(&self, node: Option<&Node>) -> Outcome {
-        let found = match self {
-            Self::Instances(nodes) => node
-                .and_then(|node| nodes.get(node.get("instanceId")?))
+        let outcome = match self {
+            Self::Instances(outcomes) => node
+                .and_then(|node| outcomes.get(node.get("instanceId")?))
                 .cloned(),
             Self::Container(outcome) => Some(outcome.clone()),
-            Self::Done => Some(plain(Status::Succeeded, None)),
+            Self::Done => Some(outcome_without_output(Status::Succeeded, None)),
             Self::Unreadable => None,
         };
-        found.unwrap_or_else(|| {
-            plain(
-                Status::Unknown,
-                Some("the step's answer does not name this node".into()),
-            )
+        outcome.unwrap_or_else(|| {
+            let message = "the step's output does not contain this node; check on the node \
+                           whether the step ran";
+            outcome_without_output(Status::Unknown, Some(message.into()))
         })
     }
 }
 
-/// What became of a node whose item has no answer.
-fn without_answer(end: Option<&ItemEnd>) -> Outcome {
+/// The outcome on a node whose item has no result for a step.
+fn outcome_without_result(end: Option<&ItemEnd>) -> Outcome {
     let Some(end) = end else {
-        // Nobody knows whether the item ran.
-        let why =
-            "Internal: Step Functions has no result of this item; look at the execution's Map run";
-        return plain(Status::Unknown, Some(why.into()));
+        let message = "Internal: Step Functions has no result of this item; open the execution's \
+                       Map run to see whether it ran";
+        return outcome_without_output(Status::Unknown, Some(message.into()));
     };
     let Some(error) = end.error.as_deref() else {
-        let why = if end.began {
+        let message = if end.began {
             "the step before it failed"
         } else {
-            "the dispatch was stopped before its turn"
+            NOT_REACHED
         };
-        return plain(Status::NotStarted, Some(why.into()));
+        return outcome_without_output(Status::NotStarted, Some(message.into()));
     };
+
     let status = match error {
         "TimedOut" => Status::TimedOut,
         "StepFailed" => Status::Failed,
         "ABORTED" => Status::Cancelled,
-        error if REFUSED.contains(&error) && !end.called_before => Status::NotStarted,
+        error if REJECTION_ERRORS.contains(&error) && !end.called_before => Status::NotStarted,
         _ => Status::Unknown,
     };
-    let message = end.message.as_deref().unwrap_or("no reason was given");
-    plain(status, Some(format!("{error}: {message}")))
+    let message = end.message.as_deref().unwrap_or(NO_REASON);
+    outcome_without_output(status, Some(format!("{error}: {message}")))
 }
 
-/// An outcome without an output.
-pub(crate) fn plain(status: Status, message: Option<String>) -> Outcome {
+/// The message for nodes that the dispatch did not reach before it was stopped.
+pub(crate) const NOT_REACHED: &str = "the dispatch was stopped before it reached the node";
+/// The message for errors without a message.
+pub(crate) const NO_REASON: &str = "no reason was given";
+
+pub(crate) fn outcome_without_output(status: Status, message: Option<String>) -> Outcome {
     Outcome {
         status,
         exit_code: None,
@@ -232,12 +248,12 @@ pub(crate) fn plain(status: Status, message: Option<String>) -> Outcome {
     }
 }
 
-/// An outcome with the end of what was said.
-fn cut(mut outcome: Outcome) -> Outcome {
+/// An outcome with only the end of long outputs.
+fn truncate_output(mut outcome: Outcome) -> Outcome {
     for text in [&mut outcome.output, &mut outcome.error_output] {
         let length = text.chars().count();
-        if length > KEPT {
-            *text = text.chars().skip(length - KEPT).collect();
+        if length > MAX_OUTPUT_CHARACTERS {
+            *text = text.chars().skip(length - MAX_OUTPUT_CHARACTERS).collect();
         }
     }
     outcome

@@ -1,4 +1,4 @@
-//! From the nodes that were found to the outcome on each, round by round.
+//! The rounds of a dispatch: from the nodes that the sources found to the outcome on each node.
 
 use std::collections::BTreeSet;
 
@@ -8,37 +8,37 @@ use stepward::node::dispatch::{
     End, FailedNode, Found, JobOutcome, MapResults, NextRound, NodeStep, Object, Options,
     RankOrder, SourceFailure, State, Summary,
 };
-use stepward::node::{Node, NodeResult, Status, StepResult, order};
+use stepward::node::{Node, NodeResult, Outcome, Status, StepResult, order};
 use stepward::runtime::node_source;
 
 use super::items::Round;
-use super::results::{self, plain};
-use super::store::Store;
+use super::results::{NO_REASON, NOT_REACHED, outcome_without_output, read_results};
+use super::store::ArtifactStore;
 
-/// Names and failures that an answer holds; all are in the artifacts bucket.
-const SHOWN: usize = 50;
-/// Characters of a message that an answer holds.
-const MESSAGE: usize = 150;
+/// Failed nodes and sources in a summary. The artifacts bucket has all of them.
+const MAX_LISTED: usize = 50;
+/// Characters of a message in a summary.
+const MAX_MESSAGE_CHARACTERS: usize = 150;
 
-/// The answer to the state machine.
+/// The response to the state machine.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub(crate) enum Answer {
+pub(crate) enum RoundResponse {
     Round(NextRound),
     End(Box<End>),
 }
 
 /// Chooses the nodes and plans the first round.
-pub(crate) async fn plan(
-    store: &Store<'_>,
+pub(crate) async fn plan_first_round(
+    store: &ArtifactStore<'_>,
     options: Options,
     found: Vec<Found>,
-) -> Result<Answer, StepError> {
+) -> Result<RoundResponse, StepError> {
     let filter = options.check()?;
     let (options, mut nodes, failures) = if let Some(execution) = &options.failed_of {
-        again(store, &options, execution).await?
+        load_failed_nodes(store, &options, execution).await?
     } else {
-        let (nodes, failures) = gather(store, found).await?;
+        let (nodes, failures) = gather_nodes(store, found).await?;
         (options, nodes, failures)
     };
     nodes.retain(|node| filter.matches(node));
@@ -48,27 +48,9 @@ pub(crate) async fn plan(
         options.rank_order == RankOrder::Descending,
     );
     if nodes.is_empty() && !options.success_on_empty_node_filter {
-        if let Some(first) = failures.first() {
-            return Err(ErrorName::StepFailed.with_message(format!(
-                "no node was found, and {} places could not be looked into: {}/{} {}: {}",
-                failures.len(),
-                first.account,
-                first.source,
-                first.error,
-                first.message
-            )));
-        }
-        return Err(
-            ErrorName::NotFound.with_message(match options.filter.as_str() {
-                "" => "there are no nodes in these accounts and Regions".to_owned(),
-                filter => {
-                    format!(
-                        "no node matches the filter {filter:?}; `stepward nodes list` shows all"
-                    )
-                }
-            }),
-        );
+        return Err(no_nodes_error(&options, &failures));
     }
+
     let nodes = nodes
         .into_iter()
         .map(|node| NodeResult {
@@ -76,166 +58,228 @@ pub(crate) async fn plan(
             steps: Vec::new(),
         })
         .collect();
-    advance(
-        store,
-        State {
-            options,
-            nodes,
-            failures,
-            round: Vec::new(),
-        },
-        0,
-    )
-    .await
+    let state = State {
+        options,
+        nodes,
+        failures,
+        round: Vec::new(),
+    };
+    plan_round(store, state, 0).await
 }
 
-/// Takes in how a round ended and plans the next.
-pub(crate) async fn collect(
-    store: &Store<'_>,
+fn no_nodes_error(options: &Options, failures: &[SourceFailure]) -> StepError {
+    if let Some(failure) = failures.first() {
+        return ErrorName::StepFailed.with_message(format!(
+            "no node was found, and {} node sources failed, the first with {}/{} {}: {}; fix the \
+             failures and run the job again",
+            failures.len(),
+            failure.account,
+            failure.source,
+            failure.error,
+            failure.message
+        ));
+    }
+    let message = match options.filter.as_str() {
+        "" => {
+            "these accounts and Regions have no nodes; choose other accounts or Regions".to_owned()
+        }
+        filter => format!(
+            "no node matches the filter {filter:?}; run `stepward nodes list` to list all nodes"
+        ),
+    };
+    ErrorName::NotFound.with_message(message)
+}
+
+/// Adds the results of a round to the state and plans the next round.
+pub(crate) async fn collect_round(
+    store: &ArtifactStore<'_>,
     round: usize,
-    written: &MapResults,
-) -> Result<Answer, StepError> {
+    map_results: &MapResults,
+) -> Result<RoundResponse, StepError> {
     let mut state: State = store.get(&store.keys.state(round)).await?;
     let planned = std::mem::take(&mut state.round);
     let nodes: Vec<&Node> = state.nodes.iter().map(|entry| &entry.node).collect();
-    for (place, step, outcome, result) in results::read(store, &planned, &nodes, written).await? {
-        state.nodes[place].steps.push(StepResult {
-            step,
-            outcome,
-            result,
+    for result in read_results(store, &planned, &nodes, map_results).await? {
+        state.nodes[result.node_index].steps.push(StepResult {
+            step: result.step,
+            outcome: result.outcome,
+            result: result.output_key,
         });
     }
-    advance(store, state, round + 1).await
+    plan_round(store, state, round + 1).await
 }
 
-/// The next round, or what it all came to.
-async fn advance(store: &Store<'_>, mut state: State, round: usize) -> Result<Answer, StepError> {
-    let steps: &[NodeStep] = match (state.options.is_step_first(), round) {
-        (true, round) => state.options.steps.get(round..=round).unwrap_or_default(),
-        (false, 0) => &state.options.steps,
+/// Plans and stores a round, or ends the dispatch if nothing is left to run.
+async fn plan_round(
+    store: &ArtifactStore<'_>,
+    mut state: State,
+    number: usize,
+) -> Result<RoundResponse, StepError> {
+    let options = &state.options;
+    let steps: &[NodeStep] = match (options.is_step_first(), number) {
+        (true, number) => options.steps.get(number..=number).unwrap_or_default(),
+        (false, 0) => &options.steps,
         (false, _) => &[],
     };
-    let stopped = !state.options.keepgoing && !state.nodes.iter().all(NodeResult::is_success);
-    let mut next = Round::default();
+    let is_stopped = !options.keepgoing && !state.nodes.iter().all(NodeResult::is_success);
+
+    let mut round = Round::default();
     if !steps.is_empty() {
-        let alive = state
+        let remaining: Vec<_> = state
             .nodes
             .iter()
             .enumerate()
-            .filter(|(_, entry)| entry.is_success() && !stopped);
-        let alive: Vec<_> = alive.map(|(place, entry)| (place, &entry.node)).collect();
-        next = Round::of(round, store.customer, &state.options, steps, &alive);
-        for (place, why) in std::mem::take(&mut next.unreachable) {
-            let outcome = plain(Status::Unmanaged, Some(why));
-            let step = steps[0].id.clone();
-            state.nodes[place].steps.push(StepResult {
-                step,
-                outcome,
-                result: None,
-            });
+            .filter(|(_, entry)| entry.is_success() && !is_stopped)
+            .map(|(index, entry)| (index, &entry.node))
+            .collect();
+        round = Round::plan(number, store.customer, options, steps, &remaining);
+        let first_step = steps[0].id.clone();
+        for (index, reason) in std::mem::take(&mut round.unreachable) {
+            let outcome = outcome_without_output(Status::Unmanaged, Some(reason));
+            let result = result_without_artifact(&first_step, outcome);
+            state.nodes[index].steps.push(result);
         }
     }
-    if next.items.is_empty() {
-        return finish(store, state).await;
+    if round.items.is_empty() {
+        return finish_dispatch(store, state).await;
     }
-    state.round = next.planned;
-    let answer = NextRound {
-        round,
-        items: next.items.len(),
+
+    state.round = round.planned;
+    let response = NextRound {
+        round: number,
+        items: round.items.len(),
         nodes: state.nodes.len(),
-        concurrency: next.concurrency,
+        concurrency: round.concurrency,
         bucket: store.bucket.to_owned(),
-        key: store.keys.items(round),
-        results: store.keys.results(round),
-        state: store.keys.state(round),
+        key: store.keys.items(number),
+        results: store.keys.results(number),
+        state: store.keys.state(number),
         keepgoing: state.options.keepgoing,
     };
-    store.put(&answer.state, &state).await?;
-    store.put(&answer.key, &next.items).await?;
-    Ok(Answer::Round(answer))
+    store.put(&response.state, &state).await?;
+    store.put(&response.key, &round.items).await?;
+    Ok(RoundResponse::Round(response))
 }
 
-/// What it all came to; the whole of it goes to the artifacts bucket.
-async fn finish(store: &Store<'_>, mut state: State) -> Result<Answer, StepError> {
-    for entry in &mut state.nodes {
-        let missing = state
-            .options
-            .steps
-            .iter()
-            .filter(|step| !entry.steps.iter().any(|done| done.step == step.id));
-        if let (true, Some(step)) = (
-            entry.is_success(),
-            missing.map(|step| step.id.clone()).next(),
-        ) {
-            let outcome = plain(
-                Status::NotStarted,
-                Some("the dispatch was stopped before its turn".into()),
-            );
-            entry.steps.push(StepResult {
-                step,
-                outcome,
-                result: None,
-            });
-        }
+fn result_without_artifact(step: &str, outcome: Outcome) -> StepResult {
+    StepResult {
+        step: step.to_owned(),
+        outcome,
+        result: None,
     }
+}
+
+/// Stores the outcome on all nodes and returns a summary.
+async fn finish_dispatch(
+    store: &ArtifactStore<'_>,
+    mut state: State,
+) -> Result<RoundResponse, StepError> {
+    mark_unreached_nodes(&mut state);
     let all = Object {
         bucket: store.bucket.to_owned(),
         key: store.keys.outcome(),
     };
     store.put(&all.key, &state).await?;
+
     let failed: Vec<_> = state
         .nodes
         .iter()
         .filter(|entry| !entry.is_success())
         .collect();
-    let (total, bad) = (state.nodes.len(), failed.len());
-    let outcome = match (bad, state.failures.len()) {
+    let (node_count, failed_count) = (state.nodes.len(), failed.len());
+    let outcome = match (failed_count, state.failures.len()) {
         (0, 0) => JobOutcome::Succeeded,
-        (bad, _) if bad == total && total > 0 => JobOutcome::Failed,
+        (failed_count, _) if failed_count == node_count && node_count > 0 => JobOutcome::Failed,
         _ => JobOutcome::Partial,
     };
     let summary = Summary {
         outcome,
-        nodes: total,
-        succeeded: total - bad,
-        failed: bad,
-        failed_nodes: failed.into_iter().take(SHOWN).map(failed_node).collect(),
-        failed_sources: state.failures.iter().take(SHOWN).map(in_short).collect(),
+        nodes: node_count,
+        succeeded: node_count - failed_count,
+        failed: failed_count,
+        failed_nodes: failed
+            .into_iter()
+            .take(MAX_LISTED)
+            .map(summarize_node)
+            .collect(),
+        failed_sources: state
+            .failures
+            .iter()
+            .take(MAX_LISTED)
+            .map(summarize_source)
+            .collect(),
         all,
     };
-    Ok(Answer::End(Box::new(End { items: 0, summary })))
+    Ok(RoundResponse::End(Box::new(End { items: 0, summary })))
 }
 
-fn failed_node(entry: &NodeResult) -> FailedNode {
+/// Adds an outcome to the nodes that the dispatch did not reach before it was stopped.
+fn mark_unreached_nodes(state: &mut State) {
+    for entry in &mut state.nodes {
+        if !entry.is_success() {
+            continue;
+        }
+        let has_result = |id: &str| entry.steps.iter().any(|result| result.step == id);
+        let missing_step = state
+            .options
+            .steps
+            .iter()
+            .find(|step| !has_result(&step.id));
+        if let Some(step) = missing_step {
+            let outcome = outcome_without_output(Status::NotStarted, Some(NOT_REACHED.into()));
+            entry.steps.push(result_without_artifact(&step.id, outcome));
+        }
+    }
+}
+
+fn summarize_node(entry: &NodeResult) -> FailedNode {
     let attribute = |name: &str| entry.node.get(name).map(str::to_owned);
-    let last = entry.decisive();
+    let result = entry.decisive();
     FailedNode {
         node: entry.node.nodename.clone(),
         account: attribute("account"),
         region: attribute("region"),
-        step: last.map(|step| step.step.clone()),
-        status: last.map(|step| step.outcome.status),
-        exit_code: last.and_then(|step| step.outcome.exit_code),
-        message: last
-            .and_then(|step| step.outcome.message.as_deref())
-            .map(short),
+        step: result.map(|result| result.step.clone()),
+        status: result.map(|result| result.outcome.status),
+        exit_code: result.and_then(|result| result.outcome.exit_code),
+        message: result
+            .and_then(|result| result.outcome.message.as_deref())
+            .map(truncate_message),
     }
 }
 
-/// The nodes that an earlier execution did not succeed on, with what it ran there.
-async fn again(
-    store: &Store<'_>,
-    given: &Options,
+fn summarize_source(failure: &SourceFailure) -> SourceFailure {
+    SourceFailure {
+        message: truncate_message(&failure.message),
+        ..failure.clone()
+    }
+}
+
+/// The start of a message. The summary becomes the cause of a failed execution, which can have
+/// 32,768 characters.
+/// <https://docs.aws.amazon.com/step-functions/latest/apireference/API_ExecutionFailedEventDetails.html>
+fn truncate_message(message: &str) -> String {
+    message.chars().take(MAX_MESSAGE_CHARACTERS).collect()
+}
+
+/// The nodes on which an earlier execution did not succeed, with its options and steps.
+async fn load_failed_nodes(
+    store: &ArtifactStore<'_>,
+    requested: &Options,
     execution: &str,
 ) -> Result<(Options, Vec<Node>, Vec<SourceFailure>), StepError> {
-    let earlier = store.of(execution)?;
-    let state: State = earlier.get(&earlier.keys.outcome()).await.map_err(|error| match error.name {
-        ErrorName::NotFound => ErrorName::NotFound.with_message(format!(
-            "there is no outcome of execution {execution}: it has not ended, ran nothing on nodes, or was stopped before its \
-             outcomes were gathered; then its commands may have run, and its Map run shows which"
-        )),
-        _ => error,
-    })?;
+    let earlier = store.for_execution(execution)?;
+    let state: State = earlier
+        .get(&earlier.keys.outcome())
+        .await
+        .map_err(|error| match error.name {
+            ErrorName::NotFound => ErrorName::NotFound.with_message(format!(
+                "execution \"{execution}\" has no outcome: it has not ended, it ran nothing on \
+                 nodes, or it was stopped early; if it was stopped, its commands may have run, so \
+                 open its Map run to see which"
+            )),
+            _ => error,
+        })?;
     let nodes: Vec<Node> = state
         .nodes
         .into_iter()
@@ -244,45 +288,47 @@ async fn again(
         .collect();
     if nodes.is_empty() {
         return Err(ErrorName::NotFound.with_message(format!(
-            "execution {execution} succeeded on every node: there is nothing to run again"
+            "execution \"{execution}\" succeeded on every node; there is nothing to run again"
         )));
     }
-    let given = given.clone();
-    let steps = if given.steps.is_empty() {
+
+    let requested = requested.clone();
+    let steps = if requested.steps.is_empty() {
         state.options.steps
     } else {
-        given.steps
+        requested.steps
     };
     let options = Options {
         steps,
-        filter: given.filter,
-        exclude_precedence: given.exclude_precedence,
-        failed_of: given.failed_of,
-        executors: given.executors,
+        filter: requested.filter,
+        exclude_precedence: requested.exclude_precedence,
+        failed_of: requested.failed_of,
+        executors: requested.executors,
         ..state.options
     };
     Ok((options, nodes, Vec::new()))
 }
 
-/// What a node is at AWS; `None` of one that has no such attributes, as of no source here.
-fn identity(node: &Node) -> Option<Vec<String>> {
-    let of = |names: &[&str]| {
+/// The identity of a node at AWS; `None` if the node does not have these attributes, which no node
+/// source of Stepward produces.
+fn node_identity(node: &Node) -> Option<Vec<String>> {
+    let values = |names: &[&str]| {
         names
             .iter()
             .map(|name| node.attributes.get(*name).cloned())
             .collect::<Option<Vec<_>>>()
     };
-    of(&["accountId", "region", "instanceId"])
-        .or_else(|| of(&["accountId", "region", "cluster", "task", "container"]))
+    values(&["accountId", "region", "instanceId"])
+        .or_else(|| values(&["accountId", "region", "cluster", "task", "container"]))
 }
 
-/// The nodes of all sources, and the places that could not be looked into.
-async fn gather(
-    store: &Store<'_>,
+/// The nodes of all sources, and the failures of sources.
+async fn gather_nodes(
+    store: &ArtifactStore<'_>,
     found: Vec<Found>,
 ) -> Result<(Vec<Node>, Vec<SourceFailure>), StepError> {
     let (mut nodes, mut failures) = (Vec::new(), Vec::new());
-    let mut met = BTreeSet::new();
+    let mut known_identities = BTreeSet::new();
     for Found {
         account,
         source,
@@ -291,53 +337,34 @@ async fn gather(
         message,
     } in found
     {
-        let failure = |region, error, message| {
-            let (account, source) = (account.clone(), source.clone());
-            SourceFailure {
-                account,
-                source,
-                region,
-                error,
-                message,
-            }
+        let failure = |region, error, message| SourceFailure {
+            account: account.clone(),
+            source: source.clone(),
+            region,
+            error,
+            message,
         };
         if let Some(output) = output {
-            let answer: node_source::Found = store.get(&output.artifact.key).await?;
-            // Two of the customer's accounts on record may be one at AWS.
-            nodes.extend(
-                answer
-                    .nodes
-                    .into_iter()
-                    .filter(|node| identity(node).is_none_or(|one| met.insert(one))),
-            );
-            failures.extend(
-                answer
-                    .failures
-                    .into_iter()
-                    .map(|one| failure(Some(one.region), one.error.to_string(), one.message)),
-            );
+            let found: node_source::Found = store.get(&output.artifact.key).await?;
+            // Two accounts of a customer can have the same account ID, and so the same nodes.
+            let new_nodes = found.nodes.into_iter().filter(|node| {
+                node_identity(node).is_none_or(|identity| known_identities.insert(identity))
+            });
+            nodes.extend(new_nodes);
+            failures.extend(found.failures.into_iter().map(|region| {
+                failure(
+                    Some(region.region),
+                    region.error.to_string(),
+                    region.message,
+                )
+            }));
         } else {
-            let message = message.unwrap_or_else(|| "no reason was given".into());
             failures.push(failure(
                 None,
                 error.unwrap_or_else(|| "Internal".into()),
-                message,
+                message.unwrap_or_else(|| NO_REASON.into()),
             ));
         }
     }
     Ok((nodes, failures))
-}
-
-/// The beginning of a message: a summary goes into the cause of a failed execution, which holds
-/// 32,768 characters.
-/// <https://docs.aws.amazon.com/step-functions/latest/apireference/API_ExecutionFailedEventDetails.html>
-fn short(message: &str) -> String {
-    message.chars().take(MESSAGE).collect()
-}
-
-fn in_short(failure: &SourceFailure) -> SourceFailure {
-    SourceFailure {
-        message: short(&failure.message),
-        ..failure.clone()
-    }
 }

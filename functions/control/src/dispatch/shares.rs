@@ -1,45 +1,54 @@
-//! How the threads of a dispatch are shared out among its items.
+//! Distributes the threads of a dispatch among its items.
 
-/// How the threads are shared out, so that never more nodes are worked on than there are threads.
-pub(crate) struct Shares {
-    /// Items at once.
+/// The threads of a dispatch, distributed among its items. Never more nodes run at the same time
+/// than there are threads.
+pub(crate) struct ThreadShares {
+    /// How many items run at the same time.
     pub(crate) items: usize,
-    /// Nodes at once within each item.
+    /// How many nodes of each item run at the same time.
     pub(crate) nodes: Vec<usize>,
 }
 
-impl Shares {
-    /// For commands on so many nodes each, and behind them so many items of one node each.
-    pub(crate) fn of(threads: usize, sizes: &[usize], alone: usize, in_order: bool) -> Self {
-        let count = sizes.len();
-        if in_order && count > 0 {
-            // One after another, each with all threads.
+impl ThreadShares {
+    /// Distributes `threads` among batches with these sizes and `single_nodes` items of one node
+    /// each, which come after the batches.
+    pub(crate) fn distribute(
+        threads: usize,
+        batch_sizes: &[usize],
+        single_nodes: usize,
+        in_order: bool,
+    ) -> Self {
+        let batch_count = batch_sizes.len();
+        if in_order && batch_count > 0 {
+            // One item after another, each with all threads.
             return Self {
                 items: 1,
-                nodes: vec![threads; count + alone],
+                nodes: vec![threads; batch_count + single_nodes],
             };
         }
-        if count == 0 || count >= threads {
+        if batch_count == 0 || batch_count >= threads {
             return Self {
                 items: threads,
-                nodes: vec![1; count + alone],
+                nodes: vec![1; batch_count + single_nodes],
             };
         }
-        let together: usize = sizes.iter().sum();
-        let for_batches = match alone {
+
+        let batched_nodes: usize = batch_sizes.iter().sum();
+        let batch_threads = match single_nodes {
             0 => threads,
-            _ => (threads * together / (together + alone)).clamp(count, (threads - 1).max(count)),
+            _ => (threads * batched_nodes / (batched_nodes + single_nodes))
+                .clamp(batch_count, (threads - 1).max(batch_count)),
         };
-        // One for each, the rest by size.
-        let rest = for_batches - count;
-        let share = |size: &usize| (1 + rest * size / together).min(*size);
-        let nodes = sizes
+        // Each batch gets one thread and a part of the others, in proportion to its size.
+        let extra_threads = batch_threads - batch_count;
+        let share = |size: &usize| (1 + extra_threads * size / batched_nodes).min(*size);
+        let nodes = batch_sizes
             .iter()
             .map(share)
-            .chain(std::iter::repeat_n(1, alone))
+            .chain(std::iter::repeat_n(1, single_nodes))
             .collect();
         Self {
-            items: count + threads - for_batches,
+            items: batch_count + threads - batch_threads,
             nodes,
         }
     }
@@ -50,8 +59,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn never_more_nodes_are_worked_on_than_there_are_threads() {
-        let sizes: [&[usize]; 6] = [
+    fn never_more_nodes_run_than_there_are_threads() {
+        let size_lists: [&[usize]; 6] = [
             &[],
             &[1],
             &[1000],
@@ -60,21 +69,21 @@ mod tests {
             &[2; 40],
         ];
         for threads in [1, 2, 3, 7, 50, 100, 5000] {
-            for (sizes, alone) in sizes
+            for (sizes, single_nodes) in size_lists
                 .iter()
-                .flat_map(|sizes| [0, 1, 900].map(|alone| (*sizes, alone)))
+                .flat_map(|sizes| [0, 1, 900].map(|single_nodes| (*sizes, single_nodes)))
             {
-                if sizes.len() + alone == 0 {
+                if sizes.len() + single_nodes == 0 {
                     continue;
                 }
-                let shares = Shares::of(threads, sizes, alone, false);
-                // At worst those items run at once that work on most.
-                let mut most = shares.nodes.clone();
-                most.sort_unstable_by(|a, b| b.cmp(a));
-                let at_once: usize = most.iter().take(shares.items).sum();
+                let shares = ThreadShares::distribute(threads, sizes, single_nodes, false);
+                // In the worst case the items with the largest shares run at the same time.
+                let mut largest = shares.nodes.clone();
+                largest.sort_unstable_by(|a, b| b.cmp(a));
+                let running: usize = largest.iter().take(shares.items).sum();
                 assert!(
-                    at_once <= threads,
-                    "{threads} threads, {sizes:?} and {alone}: {at_once}"
+                    running <= threads,
+                    "{threads} threads, {sizes:?} and {single_nodes}: {running}"
                 );
                 assert!(shares.items >= 1 && shares.nodes.iter().all(|share| *share >= 1));
             }

@@ -1,40 +1,61 @@
-//! What a state machine and dispatch say to each other, with a bucket in memory.
+//! Tests of the function with a fake of the artifacts bucket and of the state machine.
 
 mod bucket;
 
 use serde_json::{Value, json};
 use stepward::model::error::ErrorName;
 
-use self::bucket::Bucket;
+use self::bucket::FakeBucket;
 
-fn ec2(number: usize) -> Value {
+/// A node of the source `ec2`: in eu-west-1 for even numbers, in us-east-1 for odd ones.
+fn ec2_node(number: usize) -> Value {
     json!({
-        "nodename": format!("web-{number:04}"), "tags": ["web"], "source": "ec2", "account": "prod", "accountId": "222222222222",
+        "nodename": format!("web-{number:04}"),
+        "tags": ["web"],
+        "source": "ec2",
+        "account": "prod",
+        "accountId": "222222222222",
         "region": if number.is_multiple_of(2) { "eu-west-1" } else { "us-east-1" },
-        "instanceId": format!("i-{number:017x}"), "osFamily": "unix",
+        "instanceId": format!("i-{number:017x}"),
+        "osFamily": "unix",
     })
 }
 
-fn ecs(number: usize) -> Value {
+/// A node of the source `ecs`.
+fn ecs_node(number: usize) -> Value {
     json!({
-        "nodename": format!("task-{number:04}"), "tags": ["ecs"], "source": "ecs", "account": "prod", "accountId": "222222222222",
-        "region": "eu-west-1", "cluster": "c", "task": format!("{number:032x}"), "container": "app",
+        "nodename": format!("task-{number:04}"),
+        "tags": ["ecs"],
+        "source": "ecs",
+        "account": "prod",
+        "accountId": "222222222222",
+        "region": "eu-west-1",
+        "cluster": "c",
+        "task": format!("{number:032x}"),
+        "container": "app",
     })
 }
 
-fn options(more: &Value) -> Value {
-    let executors = json!({
-        "ssm_command": "s-ssm-run-command", "ssm_script": "s-ssm-run-script", "ecs_command": "s-ecs-exec", "step": "s-" });
-    let mut options = json!({ "steps": [{ "id": "run", "run": { "command": "uptime" } }], "executors": executors });
+/// Options of a dispatch that runs `uptime`, replaced by `changes`.
+fn options(changes: &Value) -> Value {
+    let mut options = json!({
+        "steps": [{ "id": "run", "run": { "command": "uptime" } }],
+        "executors": {
+            "ssm_command": "s-ssm-run-command",
+            "ssm_script": "s-ssm-run-script",
+            "ecs_command": "s-ecs-exec",
+            "step": "s-",
+        },
+    });
     options
         .as_object_mut()
         .unwrap()
-        .extend(more.as_object().unwrap().clone());
+        .extend(changes.as_object().unwrap().clone());
     options
 }
 
-/// What `ssm-run-command` answers: the command fails on instances for which `fails` says so.
-fn ssm(call: &Value, fails: impl Fn(&str) -> bool) -> Value {
+/// The output of `ssm-run-command`. The command fails on the instances for which `fails` is true.
+fn ssm_output(call: &Value, fails: impl Fn(&str) -> bool) -> Value {
     let ids = call["params"]["instance_ids"].as_array().unwrap();
     let mut nodes = json!({});
     for id in ids.iter().map(|id| id.as_str().unwrap()) {
@@ -49,8 +70,9 @@ fn ssm(call: &Value, fails: impl Fn(&str) -> bool) -> Value {
     json!({ "command_ids": [], "failed": failed, "succeeded": ids.len() - failed, "nodes": nodes })
 }
 
-fn names(failed: &Value) -> Vec<&str> {
-    failed
+/// The names of the nodes in a summary's list of failed nodes.
+fn node_names(failed_nodes: &Value) -> Vec<&str> {
+    failed_nodes
         .as_array()
         .unwrap()
         .iter()
@@ -59,9 +81,12 @@ fn names(failed: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_command_goes_to_all_instances_of_a_region_at_once_and_to_containers_one_by_one() {
-    let bucket = Bucket::default();
-    let nodes: Vec<_> = (0..2500).map(ec2).chain((0..3).map(ecs)).collect();
+async fn instances_of_a_region_share_a_command() {
+    let bucket = FakeBucket::default();
+    let nodes: Vec<_> = (0..2500)
+        .map(ec2_node)
+        .chain((0..3).map(ecs_node))
+        .collect();
     let plan = bucket
         .plan("e", &nodes, options(&json!({ "threadcount": 100 })))
         .await
@@ -103,28 +128,32 @@ async fn a_command_goes_to_all_instances_of_a_region_at_once_and_to_containers_o
 }
 
 #[tokio::test]
-async fn exactly_the_nodes_that_failed_are_named_and_run_again() {
-    let bucket = Bucket::default();
-    let nodes: Vec<_> = (0..1000).map(ec2).collect();
-    let bad: Vec<_> = (0..1000).filter(|number| number % 33 == 7).collect();
-    let fails = |id: &str| bad.iter().any(|number| id == format!("i-{number:017x}"));
+async fn failed_of_runs_exactly_the_failed_nodes_again() {
+    let bucket = FakeBucket::default();
+    let nodes: Vec<_> = (0..1000).map(ec2_node).collect();
+    let failing: Vec<_> = (0..1000).filter(|number| number % 33 == 7).collect();
+    let fails = |id: &str| {
+        failing
+            .iter()
+            .any(|number| id == format!("i-{number:017x}"))
+    };
     let plan = bucket
         .plan("e1", &nodes, options(&json!({ "threadcount": 100 })))
         .await
         .unwrap();
-    let results = bucket.run("e1", &plan, |_, call| Ok(ssm(call, fails)));
+    let results = bucket.run_items("e1", &plan, |_, call| Ok(ssm_output(call, fails)));
     let end = bucket.collect("e1", &plan, results).await.unwrap();
     assert_eq!(end["items"], 0);
     let summary = &end["summary"];
     assert_eq!(
         (&summary["outcome"], &summary["failed"]),
-        (&json!("partial"), &json!(bad.len()))
+        (&json!("partial"), &json!(failing.len()))
     );
-    let expected: Vec<_> = bad
+    let expected: Vec<_> = failing
         .iter()
         .map(|number| format!("web-{number:04}"))
         .collect();
-    assert_eq!(names(&summary["failed_nodes"]), expected);
+    assert_eq!(node_names(&summary["failed_nodes"]), expected);
     assert_eq!(summary["failed_nodes"][0]["exit_code"], 1);
     let all = bucket.get(summary["all"]["key"].as_str().unwrap());
     assert_eq!(all["nodes"].as_array().unwrap().len(), 1000);
@@ -146,8 +175,8 @@ async fn exactly_the_nodes_that_failed_are_named_and_run_again() {
 
     let again =
         json!({ "do": "plan", "options": options(&json!({ "failed_of": "e1", "steps": [] })) });
-    let plan = bucket.ask("e2", again).await.unwrap();
-    assert_eq!(plan["nodes"], bad.len());
+    let plan = bucket.call_function("e2", again).await.unwrap();
+    assert_eq!(plan["nodes"], failing.len());
     let items = bucket.items(&plan);
     let touched = items.iter().flat_map(|item| {
         item["calls"][0]["params"]["instance_ids"]
@@ -155,22 +184,27 @@ async fn exactly_the_nodes_that_failed_are_named_and_run_again() {
             .unwrap()
     });
     assert!(touched.clone().all(|id| fails(id.as_str().unwrap())));
-    assert_eq!(touched.count(), bad.len());
+    assert_eq!(touched.count(), failing.len());
     assert_eq!(items[0]["calls"][0]["params"]["command"], "uptime");
-    let results = bucket.run("e2", &plan, |_, call| Ok(ssm(call, |_| false)));
+    let results = bucket.run_items("e2", &plan, |_, call| Ok(ssm_output(call, |_| false)));
     assert_eq!(
         bucket.collect("e2", &plan, results).await.unwrap()["summary"]["outcome"],
         "succeeded"
     );
-    let none = bucket
-        .ask(
+    let nothing_failed = bucket
+        .call_function(
             "e3",
             json!({ "do": "plan", "options": options(&json!({ "failed_of": "e2" })) }),
         )
         .await;
-    assert!(none.unwrap_err().message.contains("nothing to run again"));
+    assert!(
+        nothing_failed
+            .unwrap_err()
+            .message
+            .contains("nothing to run again")
+    );
     let stopped = bucket
-        .ask(
+        .call_function(
             "e4",
             json!({ "do": "plan", "options": options(&json!({ "failed_of": "stopped" })) }),
         )
@@ -184,18 +218,23 @@ async fn exactly_the_nodes_that_failed_are_named_and_run_again() {
 }
 
 #[tokio::test]
-async fn step_first_runs_the_next_step_where_the_last_one_succeeded() {
-    let bucket = Bucket::default();
-    let steps = json!([{ "id": "stop", "run": { "command": "stop" } }, { "id": "start", "run": { "command": "start" } }]);
-    let given = options(&json!({ "steps": steps, "strategy": "step-first" }));
-    let nodes: Vec<_> = [2, 4, 6].map(ec2).into();
-    let plan = bucket.plan("e", &nodes, given).await.unwrap();
+async fn step_first_continues_on_the_nodes_that_succeeded() {
+    let bucket = FakeBucket::default();
+    let steps = json!([
+        { "id": "stop", "run": { "command": "stop" } },
+        { "id": "start", "run": { "command": "start" } },
+    ]);
+    let step_first = options(&json!({ "steps": steps, "strategy": "step-first" }));
+    let nodes: Vec<_> = [2, 4, 6].map(ec2_node).into();
+    let plan = bucket.plan("e", &nodes, step_first).await.unwrap();
     assert_eq!(
         bucket.items(&plan)[0]["calls"][0]["params"]["command"],
         "stop"
     );
-    let bad = format!("i-{:017x}", 4);
-    let results = bucket.run("e", &plan, |_, call| Ok(ssm(call, |id| id == bad)));
+    let failing_id = format!("i-{:017x}", 4);
+    let results = bucket.run_items("e", &plan, |_, call| {
+        Ok(ssm_output(call, |id| id == failing_id))
+    });
     let plan = bucket.collect("e", &plan, results).await.unwrap();
     let call = bucket.items(&plan)[0]["calls"][0].clone();
     assert_eq!(
@@ -206,24 +245,27 @@ async fn step_first_runs_the_next_step_where_the_last_one_succeeded() {
         !call["params"]["instance_ids"]
             .as_array()
             .unwrap()
-            .contains(&json!(bad))
+            .contains(&json!(failing_id))
     );
-    let results = bucket.run("e", &plan, |_, call| Ok(ssm(call, |_| false)));
+    let results = bucket.run_items("e", &plan, |_, call| Ok(ssm_output(call, |_| false)));
     let end = bucket.collect("e", &plan, results).await.unwrap();
-    assert_eq!(names(&end["summary"]["failed_nodes"]), ["web-0004"]);
+    assert_eq!(node_names(&end["summary"]["failed_nodes"]), ["web-0004"]);
     assert_eq!(end["summary"]["failed_nodes"][0]["step"], "stop");
 }
 
 #[tokio::test]
-async fn node_first_takes_each_node_through_all_steps() {
-    let bucket = Bucket::default();
-    let plugin = json!({ "step": { "function": "ec2-restart", "params": { "instance_ids": ["${node.instanceId}"], "note": "${node.name}!" } } });
-    let steps =
-        json!([{ "id": "stop", "run": { "command": "stop" } }, { "id": "restart", "run": plugin }]);
+async fn node_first_runs_all_steps_on_each_node() {
+    let bucket = FakeBucket::default();
+    let params = json!({ "instance_ids": ["${node.instanceId}"], "note": "${node.name}!" });
+    let restart = json!({ "step": { "function": "ec2-restart", "params": params } });
+    let steps = json!([
+        { "id": "stop", "run": { "command": "stop" } },
+        { "id": "restart", "run": restart },
+    ]);
     let plan = bucket
         .plan(
             "e",
-            &[ec2(2), ecs(1)],
+            &[ec2_node(2), ecs_node(1)],
             options(&json!({ "steps": steps, "threadcount": 7 })),
         )
         .await
@@ -239,43 +281,54 @@ async fn node_first_takes_each_node_through_all_steps() {
         web["calls"][1]["params"],
         json!({ "instance_ids": [format!("i-{:017x}", 2)], "note": "web-0002!" })
     );
-    // The container's first step fails: its second is not begun and is no failure of its own.
-    let results = bucket.run("e", &plan, |_, call| match call["by"].as_str() {
-        Some("ssm") => Ok(ssm(call, |_| false)),
+    // The first step fails in the container, so the second does not start and does not count.
+    let results = bucket.run_items("e", &plan, |_, call| match call["by"].as_str() {
+        Some("ssm") => Ok(ssm_output(call, |_| false)),
         Some("ecs") => Ok(json!({ "status": "failed", "exit_code": 2, "output": "no" })),
         _ => Ok(json!({ "failed": 0 })),
     });
     let end = bucket.collect("e", &plan, results).await.unwrap();
-    assert_eq!(names(&end["summary"]["failed_nodes"]), ["task-0001"]);
+    assert_eq!(node_names(&end["summary"]["failed_nodes"]), ["task-0001"]);
     assert_eq!(end["summary"]["failed_nodes"][0]["exit_code"], 2);
     assert_eq!(end["summary"]["succeeded"], 1);
 }
 
 #[tokio::test]
-async fn parameters_of_a_step_take_any_attribute_of_their_node() {
-    let bucket = Bucket::default();
-    let mut node = ec2(2);
+async fn step_parameters_can_refer_to_all_attributes_of_the_node() {
+    let bucket = FakeBucket::default();
+    let mut node = ec2_node(2);
     node["osArch"] = json!("arm64");
     node["tags"] = json!(["web", "db"]);
     let params = json!({
-        "arch": "${node.os-arch}", "tags": ["${node.tags}"], "none": "<${node.none}>", "open": "a ${node.name", "n": 1 });
+        "arch": "${node.os-arch}",
+        "tags": ["${node.tags}"],
+        "none": "<${node.none}>",
+        "open": "a ${node.name",
+        "n": 1,
+    });
     let steps = json!([{ "id": "s", "run": { "step": { "function": "f", "params": params } } }]);
     let plan = bucket
         .plan("e", &[node], options(&json!({ "steps": steps })))
         .await
         .unwrap();
-    let expected = json!({ "arch": "arm64", "tags": ["db,web"], "none": "<>", "open": "a ${node.name", "n": 1 });
+    let expected = json!({
+        "arch": "arm64",
+        "tags": ["db,web"],
+        "none": "<>",
+        "open": "a ${node.name",
+        "n": 1,
+    });
     assert_eq!(bucket.items(&plan)[0]["calls"][0]["params"], expected);
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_the_steps_leaves_its_nodes_unknown() {
-    let bucket = Bucket::default();
+async fn nodes_missing_in_the_output_are_unknown() {
+    let bucket = FakeBucket::default();
     let plan = bucket
-        .plan("e", &[ec2(2), ecs(1)], options(&json!({})))
+        .plan("e", &[ec2_node(2), ecs_node(1)], options(&json!({})))
         .await
         .unwrap();
-    let results = bucket.run("e", &plan, |_, _| Ok(json!({ "failed": 0, "nodes": {} })));
+    let results = bucket.run_items("e", &plan, |_, _| Ok(json!({ "failed": 0, "nodes": {} })));
     let end = bucket.collect("e", &plan, results).await.unwrap();
     let statuses: Vec<_> = end["summary"]["failed_nodes"]
         .as_array()
@@ -287,23 +340,22 @@ async fn an_answer_that_is_not_the_steps_leaves_its_nodes_unknown() {
 }
 
 #[tokio::test]
-async fn in_order_of_a_rank_nothing_overtakes() {
-    let bucket = Bucket::default();
+async fn with_a_rank_attribute_nodes_start_in_order() {
+    let bucket = FakeBucket::default();
     let ranked = |number: usize, rank: &str| {
-        let mut node = ec2(number);
+        let mut node = ec2_node(number);
         node["rank"] = json!(rank);
         node
     };
-    // Even numbers are in one Region, odd ones in another.
     let nodes = [
         ranked(1, "3"),
         ranked(2, "1"),
         ranked(4, "2"),
         ranked(6, "10"),
-        ecs(1),
+        ecs_node(1),
     ];
-    let given = options(&json!({ "rank_attribute": "rank", "threadcount": 2 }));
-    let plan = bucket.plan("e", &nodes, given).await.unwrap();
+    let ranked_options = options(&json!({ "rank_attribute": "rank", "threadcount": 2 }));
+    let plan = bucket.plan("e", &nodes, ranked_options).await.unwrap();
     assert_eq!(plan["concurrency"], 1);
     let ids: Vec<_> = bucket
         .items(&plan)
@@ -327,9 +379,9 @@ async fn in_order_of_a_rank_nothing_overtakes() {
 }
 
 #[tokio::test]
-async fn without_keepgoing_what_has_not_begun_is_named_as_such() {
-    let bucket = Bucket::default();
-    let nodes: Vec<_> = (0..4).map(ecs).collect();
+async fn without_keepgoing_unreached_nodes_are_reported() {
+    let bucket = FakeBucket::default();
+    let nodes: Vec<_> = (0..4).map(ecs_node).collect();
     let plan = bucket
         .plan(
             "e",
@@ -339,22 +391,31 @@ async fn without_keepgoing_what_has_not_begun_is_named_as_such() {
         .await
         .unwrap();
     assert_eq!(
-        bucket.ask("e", json!({ "do": "may_begin" })).await.unwrap(),
+        bucket
+            .call_function("e", json!({ "do": "may_begin" }))
+            .await
+            .unwrap(),
         json!({ "may_begin": true })
     );
-    bucket.ask("e", json!({ "do": "stop" })).await.unwrap();
+    bucket
+        .call_function("e", json!({ "do": "stop" }))
+        .await
+        .unwrap();
     assert_eq!(
-        bucket.ask("e", json!({ "do": "may_begin" })).await.unwrap(),
+        bucket
+            .call_function("e", json!({ "do": "may_begin" }))
+            .await
+            .unwrap(),
         json!({ "may_begin": false })
     );
-    let results = bucket.run("e", &plan, |item, _| match item["id"].as_str().unwrap() {
+    let results = bucket.run_items("e", &plan, |item, _| match item["id"].as_str().unwrap() {
         "0-00000" => Ok(json!({ "status": "succeeded", "exit_code": 0, "failed": 0 })),
         "0-00001" => Err(("AccessDenied", "ecs:ExecuteCommand is not allowed")),
         _ => Ok(Value::Null),
     });
     let end = bucket.collect("e", &plan, results).await.unwrap();
     let failed = end["summary"]["failed_nodes"].as_array().unwrap();
-    let seen: Vec<_> = failed
+    let messages: Vec<_> = failed
         .iter()
         .map(|node| {
             (
@@ -364,28 +425,35 @@ async fn without_keepgoing_what_has_not_begun_is_named_as_such() {
         })
         .collect();
     assert_eq!(
-        seen[0],
+        messages[0],
         (
             "task-0001",
             "AccessDenied: ecs:ExecuteCommand is not allowed"
         )
     );
     assert_eq!(
-        seen[1],
-        ("task-0002", "the dispatch was stopped before its turn")
+        messages[1],
+        (
+            "task-0002",
+            "the dispatch was stopped before it reached the node"
+        )
     );
-    assert_eq!(seen.len(), 3);
+    assert_eq!(messages.len(), 3);
 }
 
 #[tokio::test]
-async fn a_node_that_nothing_can_reach_is_told_apart_from_one_that_failed() {
-    let bucket = Bucket::default();
-    let mut strange = ec2(2);
-    strange["node-executor"] = json!("ssh");
-    let mut lost = ec2(4);
-    lost.as_object_mut().unwrap().remove("instanceId");
+async fn unreachable_nodes_are_unmanaged_and_not_failed() {
+    let bucket = FakeBucket::default();
+    let mut with_unknown_executor = ec2_node(2);
+    with_unknown_executor["node-executor"] = json!("ssh");
+    let mut without_id = ec2_node(4);
+    without_id.as_object_mut().unwrap().remove("instanceId");
     let end = bucket
-        .plan("e", &[strange, lost], options(&json!({})))
+        .plan(
+            "e",
+            &[with_unknown_executor, without_id],
+            options(&json!({})),
+        )
         .await
         .unwrap();
     assert_eq!(end["items"], 0);
@@ -394,7 +462,7 @@ async fn a_node_that_nothing_can_reach_is_told_apart_from_one_that_failed() {
         failed[0]["message"]
             .as_str()
             .unwrap()
-            .contains("node-executor \"ssh\" is not known"),
+            .contains("unknown node-executor \"ssh\""),
         "{failed}"
     );
     assert!(
@@ -411,18 +479,26 @@ async fn a_node_that_nothing_can_reach_is_told_apart_from_one_that_failed() {
 }
 
 #[tokio::test]
-async fn a_source_that_failed_is_reported_beside_the_nodes_of_the_others() {
-    let bucket = Bucket::default();
+async fn failed_sources_are_reported_with_the_nodes_of_others() {
+    let bucket = FakeBucket::default();
     let key = "executions/acme/e/ec2-nodes/prod/output.json";
     let region = json!({ "region": "us-east-1", "error": "Throttled", "message": "slow down" });
-    bucket.put(key, &json!({ "nodes": [ec2(2)], "failures": [region] }));
+    bucket.put(
+        key,
+        &json!({ "nodes": [ec2_node(2)], "failures": [region] }),
+    );
     let found = json!([
         { "account": "prod", "source": "ec2", "output": { "artifact": { "key": key } } },
-        { "account": "test", "source": "ecs", "error": "TrustBroken", "message": "the role is open" },
+        {
+            "account": "test",
+            "source": "ecs",
+            "error": "TrustBroken",
+            "message": "the role is open",
+        },
     ]);
     let list = options(&json!({ "steps": [] }));
     let end = bucket
-        .ask(
+        .call_function(
             "e",
             json!({ "do": "plan", "options": list, "found": found }),
         )
@@ -439,46 +515,54 @@ async fn a_source_that_failed_is_reported_beside_the_nodes_of_the_others() {
 }
 
 #[tokio::test]
-async fn no_node_is_an_error_unless_that_is_wanted() {
-    let bucket = Bucket::default();
-    let none = bucket
-        .plan("e", &[ec2(2)], options(&json!({ "filter": "name: db-1" })))
+async fn an_empty_selection_is_an_error_unless_allowed() {
+    let bucket = FakeBucket::default();
+    let empty = bucket
+        .plan(
+            "e",
+            &[ec2_node(2)],
+            options(&json!({ "filter": "name: db-1" })),
+        )
         .await
         .unwrap_err();
-    assert_eq!(none.name, ErrorName::NotFound);
-    assert!(none.message.contains("db-1"), "{none}");
-    let wanted = options(&json!({ "filter": "name: db-1", "success_on_empty_node_filter": true }));
+    assert_eq!(empty.name, ErrorName::NotFound);
+    assert!(empty.message.contains("db-1"), "{empty}");
+    let allowed = options(&json!({ "filter": "name: db-1", "success_on_empty_node_filter": true }));
     assert_eq!(
-        bucket.plan("e", &[ec2(2)], wanted).await.unwrap()["summary"]["outcome"],
+        bucket.plan("e", &[ec2_node(2)], allowed).await.unwrap()["summary"]["outcome"],
         "succeeded"
     );
 }
 
 #[tokio::test]
-async fn nothing_is_read_of_another_execution_or_customer() {
-    let bucket = Bucket::default();
+async fn keys_of_other_executions_and_customers_are_rejected() {
+    let bucket = FakeBucket::default();
     let key = "executions/globex/e/ec2-nodes/prod/output.json";
-    bucket.put(key, &json!({ "nodes": [ec2(2)] }));
+    bucket.put(key, &json!({ "nodes": [ec2_node(2)] }));
     let found =
         json!([{ "account": "prod", "source": "ec2", "output": { "artifact": { "key": key } } }]);
-    let refused = bucket
-        .ask(
+    let rejected = bucket
+        .call_function(
             "e",
             json!({ "do": "plan", "options": options(&json!({})), "found": found }),
         )
         .await
         .unwrap_err();
-    assert_eq!(refused.name, ErrorName::InvalidInput);
-    for question in [
+    assert_eq!(rejected.name, ErrorName::InvalidInput);
+    for request in [
         json!({ "do": "plan", "options": options(&json!({ "failed_of": "../../globex/e" })) }),
         json!({ "do": "plan", "options": options(&json!({ "threadcount": 0 })), "found": [] }),
         json!({ "do": "plan", "options": { "threads": 3 } }),
         json!({ "do": "dance" }),
     ] {
         assert_eq!(
-            bucket.ask("e", question.clone()).await.unwrap_err().name,
+            bucket
+                .call_function("e", request.clone())
+                .await
+                .unwrap_err()
+                .name,
             ErrorName::InvalidInput,
-            "{question}"
+            "{request}"
         );
     }
 }

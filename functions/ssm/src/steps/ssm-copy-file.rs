@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::deliver::{self, Fetch};
 use crate::engine;
+use crate::node_script::{self, Download};
 use crate::params::Rollout;
-use crate::payload::{File, Origin};
+use crate::payload::{FilePayload, FileSource};
 use crate::plan::{Plan, Shell};
 use crate::{FUNCTION, TIMEOUT};
 use schemars::JsonSchema;
@@ -20,49 +20,88 @@ use stepward::{
 };
 
 /// The longest path on Linux, in bytes.
-const LONGEST_PATH: usize = 4096;
+const MAX_PATH_BYTES: usize = 4096;
 
-/// Copy a file to any number of nodes through S3 and check it there.
+/// Copy a file to any number of nodes through S3 and verify it on each node.
 ///
-/// The file is an object of the account, or text given here. Nodes are told by Run Command to fetch
-/// it by a link that lives 15 minutes, which opens this one object; the credentials of the nodes
-/// are not used. On the node the file is written under a private name beside its destination, its
-/// size and SHA-256 are checked, its owner and mode are set, and only then does it get its name, in
-/// the place of what was there. A node that cannot get or check it keeps what it had, and fails
-/// with exit code 125 and the reason. Linux and macOS need `curl`, `wget` or `python3`, and the
-/// directory must be there.
+/// Use this step to distribute a configuration file or a release. The file is an object in the
+/// account (`source`) or text that you pass (`content`). A node that cannot download or verify the
+/// file keeps its old file.
 ///
-/// Text goes through `bucket`, or through Stepward's own artifacts bucket, and the object is
-/// removed when all nodes are over, also when the step fails or is stopped; after an error that is
-/// tried again it stays for the next call. One that cannot be removed is a line of the log and no
-/// failure. An object of the account is read once for its SHA-256, unless S3 has one of the whole
-/// object. Its bucket must be in the Region that the step works in.
+/// # Prerequisites
 ///
-/// Batches, concurrency, repeated calls and the output are those of `ssm-run-command`; as links are
-/// short-lived, a batch has no more nodes than begin at once.
+/// - Each node runs the SSM agent and is online in Systems Manager.
+/// - Each EC2 instance has an instance profile whose role has the policy
+///   `AmazonSSMManagedInstanceCore` or equal permissions. It needs no permissions for S3: nodes
+///   download through a link and do not use their own credentials.
+/// - Each node reaches the endpoints `ssm`, `ssmmessages`, `ec2messages` and `s3` of its Region on
+///   port 443: through the internet, a NAT gateway or VPC endpoints.
+/// - The step's role may send AWS's document `AWS-RunShellScript` (Linux and macOS) or
+///   `AWS-RunPowerShellScript` (Windows) to these nodes.
+/// - Linux and macOS nodes have `curl`, `wget` or `python3`.
+/// - The directory of the destination exists on the nodes.
+/// - The bucket of `source` is in the Region that the step works in. So is `bucket`, if you pass
+///   one.
 ///
-/// Proven on the local cloud, whose nodes are directories of one machine, through a bucket of the
-/// account and from one. That what is sent puts the right file in place, or none, is proven by
-/// running it with `sh`; what PowerShell is sent was not run.
+/// # Behavior
+///
+/// - `content` is uploaded as a temporary object: to `bucket`, or to Stepward's artifacts bucket if
+///   you pass none. The step removes it when all nodes have finished, when the step fails and when
+///   the job is stopped. After an error that is retried, the object stays for the next call.
+/// - For `source`, the step uses the SHA-256 that S3 stores for the whole object. If S3 has none,
+///   the step reads the object once to compute it.
+/// - Each node gets a Run Command that downloads the file through a link. The link opens only this
+///   object and expires after 15 minutes.
+/// - The node writes the file under a private name next to the destination, checks size and
+///   SHA-256, sets owner and mode, and then renames it to the destination. Renaming replaces an
+///   existing file.
+/// - Batches, `concurrency`, retries, stopping and the output work as in `ssm-run-command`. Because
+///   the link expires, a batch has no more nodes than can start at once.
+///
+/// # Failures
+///
+/// - A node that cannot download or verify the file gets exit code 125 and the reason in its
+///   output. Its old file is unchanged. You can run the step again for this node.
+/// - If the temporary object cannot be removed, the step logs that and does not fail. Remove the
+///   object manually.
+///
+/// # Cost
+///
+/// AWS charges for the requests to S3 and for data that S3 transfers out of the Region. Run Command
+/// on EC2 instances has no charge; AWS charges for on-premises nodes of the advanced tier.
+///
+/// # Limits
+///
+/// - 25,000 nodes and 500 commands (batches) in one step.
+/// - 5 GiB for a source object without a SHA-256 checksum in S3.
+/// - 4,096 bytes for the path.
+///
+/// # Proof
+///
+/// Proven on the local cloud, whose nodes are directories on one machine: through a bucket of the
+/// account and from an object. Tests run the script with `sh` and show that a node gets the right
+/// file or none. The PowerShell script was not run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-pub struct CopyFile(Merged<Own, Rollout>);
+pub struct CopyFile(Merged<CopyFileParameters, Rollout>);
 
-/// The parameters of `ssm-copy-file` alone.
+/// The parameters that only `ssm-copy-file` has.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Own {
-    /// The object to copy, as in `s3://bucket/key`. Give this or `content`.
+struct CopyFileParameters {
+    /// The object to copy, as in `s3://bucket/key`. Pass either this or `content`.
     source: Option<String>,
-    /// The text to copy. Give this or `source`.
+    /// The text to copy. Pass either this or `source`.
     content: Option<String>,
-    /// The file's whole path on the nodes: from `/`, or with powershell from a drive.
+    /// The absolute path of the file on the nodes. With `powershell` it starts with a drive or with
+    /// `\\`.
     destination: String,
-    /// Its permissions, as in `0644`; without it only its owner may read and write it (`0600`). Not
-    /// with powershell.
+    /// The file's mode, as in `0644`. The default `0600` lets only the owner read and write it. Not
+    /// available with `powershell`.
     mode: Option<String>,
-    /// Its owner, as in `app` or `app:www`; without it the agent's user, root. Not with powershell.
+    /// The file's owner, as in `app` or `app:www`. The default is the agent's user, root. Not
+    /// available with `powershell`.
     owner: Option<String>,
-    /// The bucket of the account that `content` goes through, below `stepward/scratch/`.
+    /// The bucket in the account for the temporary object of `content`, under `stepward/scratch/`.
     bucket: Option<String>,
 }
 
@@ -72,104 +111,135 @@ impl CopyFile {
         rollout.plan()
     }
 
-    fn origin(&self) -> Origin {
-        let Merged(own, _) = &self.0;
-        if let Some((bucket, key)) = own.source.as_deref().and_then(place) {
-            return Origin::Object {
+    fn file_source(&self) -> FileSource {
+        let Merged(parameters, _) = &self.0;
+        if let Some((bucket, key)) = parameters.source.as_deref().and_then(parse_object_uri) {
+            return FileSource::Object {
                 bucket: bucket.to_owned(),
                 key: key.to_owned(),
             };
         }
-        Origin::Content {
-            content: own.content.clone().unwrap_or_default().into_bytes(),
-            bucket: own.bucket.clone(),
+        FileSource::Content {
+            content: parameters.content.clone().unwrap_or_default().into_bytes(),
+            bucket: parameters.bucket.clone(),
         }
     }
 
-    fn file(&self) -> File<impl Fn(&Fetch<'_>) -> String + Send + Sync> {
-        let Merged(
-            Own {
+    fn payload(&self) -> FilePayload<impl Fn(&Download<'_>) -> String + Send + Sync> {
+        let Merged(parameters, rollout) = &self.0;
+        let CopyFileParameters {
+            destination,
+            mode,
+            owner,
+            ..
+        } = parameters;
+        let build_script = |download: &Download<'_>| match rollout.shell {
+            Shell::Bash => node_script::sh_copy_script(
+                download,
                 destination,
-                mode,
-                owner,
-                ..
-            },
-            rollout,
-        ) = &self.0;
-        let on_node = |fetch: &Fetch<'_>| match rollout.shell {
-            Shell::Bash => deliver::sh_copy(fetch, destination, mode.as_deref(), owner.as_deref()),
-            Shell::Powershell => deliver::powershell_copy(fetch, destination),
+                mode.as_deref(),
+                owner.as_deref(),
+            ),
+            Shell::Powershell => node_script::powershell_copy_script(download, destination),
         };
-        File {
-            origin: self.origin(),
-            on_node,
+        FilePayload {
+            source: self.file_source(),
+            build_script,
         }
     }
 
     fn check_destination(&self) -> Result<(), StepError> {
-        let Merged(own, rollout) = &self.0;
-        let path = own.destination.as_str();
-        let is_whole = match rollout.shell {
+        let Merged(parameters, rollout) = &self.0;
+        let path = parameters.destination.as_str();
+        let is_absolute = match rollout.shell {
             Shell::Bash => path.starts_with('/') && !path.ends_with('/'),
-            Shell::Powershell => {
-                let drive = matches!(path.as_bytes(), [letter, b':', b'\\', _, ..] if letter.is_ascii_alphabetic());
-                (drive || path.starts_with(r"\\")) && !path.ends_with('\\')
-            }
+            Shell::Powershell => is_windows_file_path(path),
         };
-        require(
-            is_whole && path.len() <= LONGEST_PATH && !path.contains('\0'),
-            || {
-                format!(
-                    "destination: {path:?} is not the whole path of a file, as in /etc/app.conf or C:\\app\\app.conf"
-                )
-            },
-        )?;
-        let mode = own.mode.as_deref();
-        let is_mode = |mode: &str| {
-            (3..=4).contains(&mode.len()) && mode.bytes().all(|b| (b'0'..=b'7').contains(&b))
-        };
-        require(mode.is_none_or(is_mode), || {
-            format!("mode: {mode:?} is not three or four octal digits, as in 0644")
+        let is_valid = is_absolute && path.len() <= MAX_PATH_BYTES && !path.contains('\0');
+        require(is_valid, || {
+            format!(
+                "parameter \"destination\": {path:?} is not the absolute path of a file; pass a \
+                 path such as /etc/app.conf or C:\\app\\app.conf"
+            )
         })?;
-        let legal = |b: u8| b.is_ascii_alphanumeric() || b"_.:-".contains(&b);
-        let is_owner = |owner: &str| {
-            !owner.is_empty() && !owner.starts_with(['-', ':']) && owner.bytes().all(legal)
-        };
-        let owner = own.owner.as_deref();
+
+        let mode = parameters.mode.as_deref();
+        require(mode.is_none_or(is_octal_mode), || {
+            format!(
+                "parameter \"mode\": {:?} is not an octal mode; pass three or four octal digits, \
+                 as in 0644",
+                mode.unwrap_or_default()
+            )
+        })?;
+        let owner = parameters.owner.as_deref();
         require(owner.is_none_or(is_owner), || {
-            format!("owner: {owner:?} is not a user, or user:group")
+            format!(
+                "parameter \"owner\": {:?} is not an owner; pass user or user:group",
+                owner.unwrap_or_default()
+            )
         })?;
+
         let has_neither = mode.is_none() && owner.is_none();
         require(rollout.shell == Shell::Bash || has_neither, || {
-            "mode and owner are for Linux and macOS; on Windows the file has the permissions of its directory".into()
+            "parameters \"mode\" and \"owner\": not available with shell powershell; remove them, \
+             because a Windows file inherits the permissions of its directory"
+                .into()
         })
     }
 }
 
-/// Bucket and key of `s3://bucket/key`.
-fn place(uri: &str) -> Option<(&str, &str)> {
+/// Bucket and key of `s3://bucket/key`, if it is the URI of an object.
+fn parse_object_uri(uri: &str) -> Option<(&str, &str)> {
     bucket::parse_s3_uri(uri).filter(|(_, key)| !key.is_empty() && !key.ends_with('/'))
+}
+
+fn is_windows_file_path(path: &str) -> bool {
+    let starts_with_drive = matches!(
+        path.as_bytes(),
+        [letter, b':', b'\\', _, ..] if letter.is_ascii_alphabetic()
+    );
+    (starts_with_drive || path.starts_with(r"\\")) && !path.ends_with('\\')
+}
+
+fn is_octal_mode(mode: &str) -> bool {
+    (3..=4).contains(&mode.len()) && mode.bytes().all(|byte| (b'0'..=b'7').contains(&byte))
+}
+
+fn is_owner(owner: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte);
+    !owner.is_empty() && !owner.starts_with(['-', ':']) && owner.bytes().all(is_allowed)
 }
 
 impl Step for CopyFile {
     const NAME: &'static str = "ssm-copy-file";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-ssm-copier",
-        fields: &[],
+        fields: &[
+            ("instanceId", "instance_ids"),
+            ("region", "region"),
+            ("ssm-copier-bucket", "bucket"),
+        ],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Copy a configuration file from S3 to a Linux instance",
             parameters: r#"{
         "instance_ids": "i-0123456789abcdef0",
         "source": "s3://releases-222222222222/app/app.conf",
         "destination": "/etc/app/app.conf",
         "mode": "0644"
     }"#,
-            output: "null",
+            output: r#"{
+        "command_ids": ["5d20c7f6-93b1-4e8a-a6d4-1f7b3c0e9258"],
+        "succeeded": 1,
+        "failed": 0,
+        "nodes": {
+            "i-0123456789abcdef0": { "status": "succeeded", "exit_code": 0 }
+        }
+    }"#,
         },
         Example {
-            title: "TODO",
+            title: "Write a text file on Windows nodes through a bucket of the account",
             parameters: r#"{
         "instance_ids": ["i-0123456789abcdef0", "mi-0123456789abcdef0"],
         "content": "maintenance=on",
@@ -177,7 +247,15 @@ impl Step for CopyFile {
         "shell": "powershell",
         "bucket": "stepward-files-222222222222"
     }"#,
-            output: "null",
+            output: r#"{
+        "command_ids": ["e9a41b3d-0c76-4f25-92e8-7b60d5f1c4a7"],
+        "succeeded": 2,
+        "failed": 0,
+        "nodes": {
+            "i-0123456789abcdef0": { "status": "succeeded", "exit_code": 0 },
+            "mi-0123456789abcdef0": { "status": "succeeded", "exit_code": 0 }
+        }
+    }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = crate::ERRORS;
@@ -186,24 +264,29 @@ impl Step for CopyFile {
     type Output = CommandResults;
 
     fn validate(&self) -> Result<(), StepError> {
-        let Merged(
-            Own {
-                source,
-                content,
-                bucket,
-                ..
-            },
-            _,
-        ) = &self.0;
+        let Merged(parameters, _) = &self.0;
+        let CopyFileParameters {
+            source,
+            content,
+            bucket,
+            ..
+        } = parameters;
         require(source.is_some() != content.is_some(), || {
-            "give source, an object of the account, or content, the text itself; one of them".into()
+            "parameters \"source\" and \"content\": expected exactly one of them; pass source for \
+             an object in the account, or content for text"
+                .into()
         })?;
         if let Some(source) = source {
-            require(place(source).is_some(), || {
-                format!("source: {source:?} is no object, as in s3://bucket/key")
+            require(parse_object_uri(source).is_some(), || {
+                format!(
+                    "parameter \"source\": {source:?} is not the URI of an object; pass \
+                     s3://bucket/key"
+                )
             })?;
             require(bucket.is_none(), || {
-                "bucket is for content; source has a bucket of its own".into()
+                "parameter \"bucket\": only valid with content; remove it, because source already \
+                 names a bucket"
+                    .into()
             })?;
         }
         bucket::check_bucket_name("bucket", bucket.as_deref())?;
@@ -212,7 +295,9 @@ impl Step for CopyFile {
     }
 
     fn permissions(&self) -> Permissions {
-        self.plan().permissions().and(self.origin().permissions())
+        self.plan()
+            .permissions()
+            .and(self.file_source().permissions())
     }
 
     async fn run(
@@ -220,11 +305,11 @@ impl Step for CopyFile {
         ctx: &Context,
         resume: Option<Resume>,
     ) -> Result<Progress<CommandResults>, StepError> {
-        engine::run(&self.plan(), &self.file(), ctx, resume.as_ref()).await
+        engine::run(&self.plan(), &self.payload(), ctx, resume.as_ref()).await
     }
 
     async fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
-        engine::cancel(&self.plan(), &self.file(), ctx, resume.as_ref()).await
+        engine::cancel(&self.plan(), &self.payload(), ctx, resume.as_ref()).await
     }
 }
 
@@ -238,33 +323,36 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{self, Bucket, Fake, IDS, bucket, nodes, ran, resumed};
+    use crate::testing::{
+        self, FakeBucket, FakeSsm, IDS, create_bucket, create_nodes, resume_from, run_to_end,
+    };
 
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "it is always written in place"
-    )]
-    fn step(more: Value) -> CopyFile {
-        testing::with(
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass a literal")]
+    fn step(parameters: Value) -> CopyFile {
+        testing::step_with_parameters(
             json!({ "instance_ids": IDS, "content": "hello", "destination": "/etc/motd" }),
-            &more,
+            &parameters,
         )
     }
 
-    /// A context with Stepward's artifacts bucket, and the account's buckets.
-    fn context(fake: &Fake, own: &Bucket, account: &Bucket) -> Context {
-        let ctx = with_artifacts(fake.context(&[]), own.client(), "artifacts");
+    /// A context with Stepward's artifacts bucket and the account's buckets.
+    fn context(fake: &FakeSsm, artifacts: &FakeBucket, account: &FakeBucket) -> Context {
+        let ctx = with_artifacts(fake.context(&[]), artifacts.client(), "artifacts");
         ctx.client(|_| account.client());
         ctx
     }
 
     #[tokio::test]
-    async fn done_hands_out_the_content_and_removes_it() {
-        let (fake, own, account) = (Fake::default(), Bucket::default(), Bucket::default());
-        let ctx = context(&fake, &own, &account);
+    async fn done_uploads_the_content_and_removes_it() {
+        let (fake, artifacts, account) = (
+            FakeSsm::default(),
+            FakeBucket::default(),
+            FakeBucket::default(),
+        );
+        let ctx = context(&fake, &artifacts, &account);
         let step = step(json!({ "mode": "0644", "owner": "app:www" }));
         let answer = step.run(&ctx, None).await.unwrap();
-        let (key, content) = own.lock().kept.clone().into_iter().next().unwrap();
+        let (key, content) = artifacts.lock().stored.clone().into_iter().next().unwrap();
         assert!(
             key.starts_with("artifacts/executions/acme/execution-1/step-1/-/.scratch/"),
             "{key}"
@@ -276,56 +364,68 @@ mod tests {
             ".scratch/",
             "bytes=5\n",
             &sha256("hello"),
-            "to='/etc/motd'",
+            "destination='/etc/motd'",
             "chown 'app:www'",
             "chmod '0644'",
         ] {
             assert!(sent.text().contains(part), "{part}: {}", sent.text());
         }
-        // Neither the log nor what goes to the next call has the link, or what tells of the
-        // content.
-        let resume = resumed(answer);
-        let kept = serde_json::to_string(&resume).unwrap() + &log(&ctx).join("");
-        assert!(!kept.contains("X-Amz") && !kept.contains("http"), "{kept}");
+        // Neither the log nor the resume state has the link or the content's SHA-256.
+        let resume = resume_from(answer);
+        let saved = serde_json::to_string(&resume).unwrap() + &log(&ctx).join("");
         assert!(
-            !kept.contains(&sha256("hello")) && !kept.contains("digest"),
-            "{kept}"
+            !saved.contains("X-Amz") && !saved.contains("http"),
+            "{saved}"
         );
-        let Progress::Done(ran) = step.run(&ctx, Some(resume)).await.unwrap() else {
+        assert!(
+            !saved.contains(&sha256("hello")) && !saved.contains("digest"),
+            "{saved}"
+        );
+        let Progress::Done(results) = step.run(&ctx, Some(resume)).await.unwrap() else {
             panic!("not done")
         };
-        assert_eq!(ran.succeeded, 2);
-        assert_eq!((own.counts(), account.counts()), ((1, 0, 0), (0, 0, 0)));
+        assert_eq!(results.succeeded, 2);
+        assert_eq!(
+            (artifacts.counts(), account.counts()),
+            ((1, 0, 0), (0, 0, 0))
+        );
     }
 
     #[tokio::test]
-    async fn done_through_the_accounts_bucket_touches_no_other() {
-        let (fake, own, account) = (Fake::default(), Bucket::default(), Bucket::default());
-        let ctx = context(&fake, &own, &account);
-        ran(&step(json!({ "bucket": "files" })), &ctx)
+    async fn done_through_a_bucket_of_the_account() {
+        let (fake, artifacts, account) = (
+            FakeSsm::default(),
+            FakeBucket::default(),
+            FakeBucket::default(),
+        );
+        let ctx = context(&fake, &artifacts, &account);
+        run_to_end(&step(json!({ "bucket": "files" })), &ctx)
             .await
             .unwrap();
-        assert_eq!((own.counts(), account.counts()), ((0, 0, 0), (1, 0, 0)));
-        assert!(fake.lock().commands[0].text().contains("stepward/scratch/"));
-        // It is written and removed only where the bucket is the account's.
         assert_eq!(
-            account.lock().owners,
+            (artifacts.counts(), account.counts()),
+            ((0, 0, 0), (1, 0, 0))
+        );
+        assert!(fake.lock().commands[0].text().contains("stepward/scratch/"));
+        // Upload and removal expect the account as the bucket's owner.
+        assert_eq!(
+            account.lock().expected_owners,
             vec![Some("222222222222".to_owned()); 2]
         );
     }
 
     #[tokio::test]
-    async fn done_with_an_object_reads_it_once_and_leaves_it() {
-        let (fake, account) = (Fake::default(), Bucket::default());
+    async fn done_with_an_object_reads_it_once_and_keeps_it() {
+        let (fake, account) = (FakeSsm::default(), FakeBucket::default());
         account
             .lock()
-            .kept
+            .stored
             .insert("releases/app {{1}}.conf".into(), b"hello".to_vec());
-        let ctx = context(&fake, &Bucket::default(), &account);
+        let ctx = context(&fake, &FakeBucket::default(), &account);
         let step = step(
             json!({ "content": null, "source": "s3://releases/app {{1}}.conf", "concurrency": 1 }),
         );
-        ran(&step, &ctx).await.unwrap();
+        run_to_end(&step, &ctx).await.unwrap();
         let ssm = fake.lock();
         assert_eq!((ssm.commands.len(), account.counts()), (2, (0, 1, 1)));
         for sent in &ssm.commands {
@@ -338,16 +438,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_with_an_object_whose_checksum_s3_has_does_not_read_it() {
-        let (fake, account) = (Fake::default(), Bucket::default());
+    async fn done_with_an_object_with_checksum_does_not_read_it() {
+        let (fake, account) = (FakeSsm::default(), FakeBucket::default());
         account
             .lock()
-            .kept
+            .stored
             .insert("releases/app".into(), b"hello".to_vec());
-        // Of "hello".
+        // The SHA-256 of "hello".
         account.lock().checksum = Some("LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=".into());
-        let ctx = context(&fake, &Bucket::default(), &account);
-        ran(
+        let ctx = context(&fake, &FakeBucket::default(), &account);
+        run_to_end(
             &step(json!({ "content": null, "source": "s3://releases/app" })),
             &ctx,
         )
@@ -355,10 +455,10 @@ mod tests {
         .unwrap();
         assert_eq!(account.lock().gets, 0);
         assert!(fake.lock().commands[0].text().contains(&sha256("hello")));
-        // One of parts is none of the content.
+        // The checksum of a multipart upload is not the SHA-256 of the content.
         account.lock().checksum = Some("LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ=-2".into());
-        let ctx = context(&Fake::default(), &Bucket::default(), &account);
-        ran(
+        let ctx = context(&FakeSsm::default(), &FakeBucket::default(), &account);
+        run_to_end(
             &step(json!({ "content": null, "source": "s3://releases/app" })),
             &ctx,
         )
@@ -368,37 +468,46 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_sent_commands_are_found_and_the_object_is_removed_by_the_later_call() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        let (step, ctx) = (step(json!({})), context(&fake, &own, &Bucket::default()));
+    async fn already_sent_commands_are_found_and_the_object_is_removed() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        let (step, ctx) = (
+            step(json!({})),
+            context(&fake, &artifacts, &FakeBucket::default()),
+        );
         step.run(&ctx, None).await.unwrap();
-        ran(&step, &ctx).await.unwrap();
-        assert_eq!((fake.calls("SendCommand"), own.lock().puts), (1, 1));
-        assert!(own.lock().kept.is_empty());
+        run_to_end(&step, &ctx).await.unwrap();
+        assert_eq!(
+            (fake.call_count("SendCommand"), artifacts.lock().puts),
+            (1, 1)
+        );
+        assert!(artifacts.lock().stored.is_empty());
     }
 
     #[tokio::test]
-    async fn already_begun_copies_are_cancelled_and_the_object_removed() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        let (step, ctx) = (step(json!({})), context(&fake, &own, &Bucket::default()));
+    async fn already_started_copies_are_cancelled_and_the_object_removed() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        let (step, ctx) = (
+            step(json!({})),
+            context(&fake, &artifacts, &FakeBucket::default()),
+        );
         step.run(&ctx, None).await.unwrap();
         step.cancel(&ctx, None).await.unwrap();
-        assert_eq!(fake.calls("CancelCommand"), 1);
-        assert!(own.lock().kept.is_empty());
+        assert_eq!(fake.call_count("CancelCommand"), 1);
+        assert!(artifacts.lock().stored.is_empty());
     }
 
     #[tokio::test]
-    async fn not_found_is_an_object_that_is_not_there() {
-        let (fake, account) = (Fake::default(), Bucket::default());
-        let ctx = context(&fake, &Bucket::default(), &account);
-        let error = ran(
+    async fn not_found_source_object_fails_before_sending() {
+        let (fake, account) = (FakeSsm::default(), FakeBucket::default());
+        let ctx = context(&fake, &FakeBucket::default(), &account);
+        let error = run_to_end(
             &step(json!({ "content": null, "source": "s3://releases/app" })),
             &ctx,
         )
         .await
         .unwrap_err();
         assert_eq!(
-            (error.name, fake.calls("SendCommand")),
+            (error.name, fake.call_count("SendCommand")),
             (ErrorName::NotFound, 0)
         );
         assert!(error.message.contains("s3://releases/app"), "{error}");
@@ -420,9 +529,12 @@ mod tests {
         step(json!({ "shell": "powershell", "destination": r"\\server\share\x" }))
             .validate()
             .unwrap();
-        for (wrong, named) in [
-            (json!({ "source": "s3://bucket/key" }), "one of them"),
-            (json!({ "content": null }), "one of them"),
+        for (invalid, expected) in [
+            (
+                json!({ "source": "s3://bucket/key" }),
+                "exactly one of them",
+            ),
+            (json!({ "content": null }), "exactly one of them"),
             (json!({ "content": null, "source": "bucket/key" }), "source"),
             (
                 json!({ "content": null, "source": "s3://bucket/dir/" }),
@@ -430,7 +542,7 @@ mod tests {
             ),
             (
                 json!({ "content": null, "source": "s3://bucket/key", "bucket": "files" }),
-                "bucket is for content",
+                "only valid with content",
             ),
             (json!({ "bucket": "Files" }), "bucket"),
             (json!({ "destination": "etc/motd" }), "destination"),
@@ -443,56 +555,62 @@ mod tests {
             (json!({ "shell": "powershell" }), "destination"),
             (
                 json!({ "shell": "powershell", "destination": r"C:\x", "mode": "0644" }),
-                "mode and owner",
+                "\"mode\" and \"owner\"",
             ),
             (json!({ "instance_ids": [] }), "instance_ids"),
         ] {
-            let error = step(wrong.clone()).validate().unwrap_err();
-            assert_eq!(error.name, ErrorName::InvalidInput, "{wrong}");
-            assert!(error.message.contains(named), "{error}");
+            let error = step(invalid.clone()).validate().unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput, "{invalid}");
+            assert!(error.message.contains(expected), "{error}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_requests_are_made_again() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        let ctx = with_artifacts(fake.throttled(), own.client(), "artifacts");
-        assert_eq!(ran(&step(json!({})), &ctx).await.unwrap().succeeded, 2);
+    async fn throttled_requests_are_repeated() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        let ctx = with_artifacts(fake.throttled_context(), artifacts.client(), "artifacts");
+        assert_eq!(
+            run_to_end(&step(json!({})), &ctx).await.unwrap().succeeded,
+            2
+        );
     }
 
     #[tokio::test]
-    async fn pending_batches_get_a_link_of_their_own() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        let ctx = context(&fake, &own, &Bucket::default());
-        ran(&step(json!({ "concurrency": 1 })), &ctx).await.unwrap();
+    async fn pending_batches_each_get_a_new_link() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        let ctx = context(&fake, &artifacts, &FakeBucket::default());
+        run_to_end(&step(json!({ "concurrency": 1 })), &ctx)
+            .await
+            .unwrap();
         let sizes: Vec<_> = fake
             .lock()
             .commands
             .iter()
-            .map(|sent| (sent.ids.len(), sent.concurrency))
+            .map(|sent| (sent.instance_ids.len(), sent.concurrency))
             .collect();
-        assert_eq!((sizes, own.lock().puts), (vec![(1, 1), (1, 1)], 2));
+        assert_eq!((sizes, artifacts.lock().puts), (vec![(1, 1), (1, 1)], 2));
     }
 
     #[tokio::test]
     async fn failed_nodes_fail_the_step_and_the_object_is_removed() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        fake.lock().failing = [IDS[0].to_owned()].into();
-        fake.lock().away = [(IDS[1].to_owned(), Some(PingStatus::ConnectionLost))].into();
-        let ctx = context(&fake, &own, &Bucket::default());
-        let error = ran(&step(json!({})), &ctx).await.unwrap_err();
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        fake.lock().failing_nodes = [IDS[0].to_owned()].into();
+        fake.lock().unavailable_nodes =
+            [(IDS[1].to_owned(), Some(PingStatus::ConnectionLost))].into();
+        let ctx = context(&fake, &artifacts, &FakeBucket::default());
+        let error = run_to_end(&step(json!({})), &ctx).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        assert_eq!(own.counts(), (1, 0, 0));
-        let ran = ran(&step(json!({ "fail_on_error": false })), &ctx)
+        assert_eq!(artifacts.counts(), (1, 0, 0));
+        let results = run_to_end(&step(json!({ "fail_on_error": false })), &ctx)
             .await
             .unwrap();
-        assert_eq!(ran.nodes[IDS[1]].status, Status::Offline);
+        assert_eq!(results.nodes[IDS[1]].status, Status::Offline);
     }
 
-    /// A directory of this machine that the nodes of the local cloud copy to.
-    struct Directory(std::path::PathBuf);
+    /// A temporary directory. The nodes of the local cloud run on this machine and copy to it.
+    struct TemporaryDirectory(std::path::PathBuf);
 
-    impl Directory {
+    impl TemporaryDirectory {
         fn new(name: &str) -> Self {
             let dir =
                 std::env::temp_dir().join(format!("stepward-copy-{name}-{}", std::process::id()));
@@ -501,68 +619,68 @@ mod tests {
         }
     }
 
-    impl Drop for Directory {
+    impl Drop for TemporaryDirectory {
         fn drop(&mut self) {
             let _ = std::fs::remove_dir_all(&self.0);
         }
     }
 
-    const IDLE: [(&str, &str); 3] = [
+    const UNPROVEN: [(&str, &str); 3] = [
         (
             "ssm:GetCommandInvocation",
-            "Only long outputs are asked for again, and a copy has none.",
+            "The step requests only long outputs again, and a copy has no output.",
         ),
         (
             "ssm:CancelCommand",
-            "Only a job that is stopped, and errors in several batches, cancel commands.",
+            "The step cancels commands only if the job is stopped or max_errors is exceeded.",
         ),
         (
             "kms:Decrypt",
-            "Nothing is encrypted with a key of the account here.",
+            "The local cloud encrypts nothing with a KMS key of the account.",
         ),
     ];
 
-    const REMOVES: (&str, &str) = (
+    const OBJECT_REMOVAL: (&str, &str) = (
         "s3:DeleteObject",
-        "An object that cannot be removed is a line of the log: the file is on all nodes.",
+        "If the object cannot be removed, the step logs that: the file is on all nodes.",
     );
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let dir = Directory::new("content");
-        let idle = [
-            &IDLE[..],
+    fn permissions_match_those_that_the_local_cloud_requires() {
+        let dir = TemporaryDirectory::new("content");
+        let unproven = [
+            &UNPROVEN[..],
             &[
                 (
                     "kms:GenerateDataKey",
-                    "Nothing is encrypted with a key of the account here.",
+                    "The local cloud encrypts nothing with a KMS key of the account.",
                 ),
-                REMOVES,
+                OBJECT_REMOVAL,
             ],
         ]
         .concat();
-        prove::<CopyFile>(&idle, async |scene| {
+        prove::<CopyFile>(&unproven, async |scene| {
             json!({
-                "instance_ids": nodes(scene).await,
+                "instance_ids": create_nodes(scene).await,
                 "content": "hello",
                 "destination": dir.0.join(scene.name("file")),
-                "bucket": bucket(scene).await,
+                "bucket": create_bucket(scene).await,
                 "fail_on_error": false,
             })
         });
     }
 
     #[test]
-    fn permissions_for_an_object_are_those_too() {
-        const OWN: &str = "The object is the account's own and stays.";
-        let dir = Directory::new("object");
-        let own = [
-            ("s3:PutObject", OWN),
-            ("s3:DeleteObject", OWN),
-            ("kms:GenerateDataKey", OWN),
+    fn permissions_for_a_source_object_match_too() {
+        const EXISTING: &str = "The source object already exists and is kept.";
+        let dir = TemporaryDirectory::new("object");
+        let not_for_objects = [
+            ("s3:PutObject", EXISTING),
+            ("s3:DeleteObject", EXISTING),
+            ("kms:GenerateDataKey", EXISTING),
         ];
-        prove::<CopyFile>(&[&IDLE[..], &own].concat(), async |scene| {
-            let bucket = bucket(scene).await;
+        prove::<CopyFile>(&[&UNPROVEN[..], &not_for_objects].concat(), async |scene| {
+            let bucket = create_bucket(scene).await;
             let put = scene
                 .client(aws_sdk_s3::Client::new)
                 .put_object()
@@ -570,7 +688,7 @@ mod tests {
                 .key("file");
             put.body(b"hello".to_vec().into()).send().await.unwrap();
             json!({
-                "instance_ids": nodes(scene).await,
+                "instance_ids": create_nodes(scene).await,
                 "source": format!("s3://{bucket}/file"),
                 "destination": dir.0.join(scene.name("file")),
                 "fail_on_error": false,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::engine;
 use crate::params::{CommandOptions, defaults};
-use crate::payload::Command;
+use crate::payload::InlineCommand;
 use crate::plan::{Plan, Shell};
 use crate::{FUNCTION, TIMEOUT, quote};
 use schemars::JsonSchema;
@@ -17,67 +17,109 @@ use stepward::{
     Step, StepError,
 };
 
-/// The longest command, in bytes. SSM takes a document of 64 KB with its parameters, and this may
-/// go there in Base64.
+/// The longest command, in bytes. SSM accepts documents of 64 KB including parameters, and Base64
+/// makes a command a third longer.
 /// <https://docs.aws.amazon.com/general/latest/gr/ssm.html>
-const LONGEST: usize = 44 * 1024;
+const MAX_COMMAND_BYTES: usize = 44 * 1024;
 
 /// Run a command on any number of nodes with SSM Run Command and wait for all results.
 ///
-/// Nodes are EC2 instances and other machines that SSM manages. They are sent the command in
-/// batches of up to 50; never more than `concurrency` of them run it at once, over all batches. A
-/// node that SSM does not manage, or whose agent is not connected, is not waited for: it is
-/// reported as `unmanaged` or `offline`. Each node that is over is a line of the log as soon as it
-/// is seen. With `bash`, nodes with Windows are not sent to: they are reported as `unmanaged`.
+/// Use this step for commands of up to 45,056 bytes on EC2 instances and on other machines that SSM
+/// manages. For each node you get the status, the exit code and the output. For longer scripts, or
+/// to pass arguments safely, use `ssm-run-script`.
 ///
-/// When AWS refuses a batch after others were sent, those are waited for, no more are begun, and
-/// the nodes of the rest are reported as `not_started` with AWS's reason. A node of which SSM hears
-/// no end, or whose result cannot be found, is `unknown`: only the node can tell whether it ran.
+/// # Prerequisites
 ///
-/// A repeated call finds the commands that it has sent, by the comment that each has, and sends
-/// none twice; so does the same step of an execution that is run again within an hour. Stopping the
-/// job cancels what is under way: what a command has done by then is done.
+/// - Each node runs the SSM agent and is online in Systems Manager.
+/// - Each EC2 instance has an instance profile whose role has the policy
+///   `AmazonSSMManagedInstanceCore` or equal permissions. Other machines are registered with a
+///   hybrid activation (`mi-…`).
+/// - Each node reaches the endpoints `ssm`, `ssmmessages` and `ec2messages` of its Region on port
+///   443: through the internet, a NAT gateway or VPC endpoints.
+/// - The step's role may send AWS's document `AWS-RunShellScript` (Linux and macOS) or
+///   `AWS-RunPowerShellScript` (Windows) to these nodes.
+/// - With `output_bucket`, the instance profile allows `s3:PutObject` on `stepward/*` in this
+///   bucket. With `cloudwatch_log_group`, it allows `logs:CreateLogGroup`, `logs:CreateLogStream`,
+///   `logs:DescribeLogGroups`, `logs:DescribeLogStreams` and `logs:PutLogEvents`. If the bucket or
+///   the log group uses a KMS key, it also allows the use of this key.
 ///
-/// `output` and `error_output` have what the command wrote: SSM gives 24,000 and 8,000 characters
-/// of a node, and whole outputs are read from `cloudwatch_log_group` or `output_bucket`. All nodes
-/// together have 4 MiB of output here, each the same share and 256 KiB at most; of what is longer
-/// the end is kept, and `output_url` says where the whole is. A whole output that cannot be read is
-/// a line of the log, and leaves what SSM gives.
+/// # Behavior
 ///
-/// Proven on the local cloud, whose nodes are directories of one machine. Windows, nodes that fall
-/// silent while they run, SSM's own rate control and outputs in CloudWatch Logs and S3 rest on unit
-/// tests of what is sent and read.
+/// - The step sends the command in batches of up to 50 nodes. Over all batches, never more than
+///   `concurrency` nodes run the command at the same time.
+/// - It does not wait for nodes that cannot run the command. A node that SSM does not manage gets
+///   the status `unmanaged`, a stopped or disconnected node the status `offline`. With `bash`, a
+///   Windows node counts as `unmanaged`.
+/// - It logs a line for each node as soon as it learns that the command ended there.
+/// - The step succeeds if the command ended with exit code 0 on every node. With `fail_on_error`
+///   set to `false`, it also succeeds if nodes failed.
+/// - A retry sends nothing twice: it finds commands that were already sent by their comment. So
+///   does the same step of an execution that you run again within an hour.
+/// - When the job is stopped, the step cancels the running commands. Their effects until then
+///   remain.
+///
+/// The output of a node is limited:
+///
+/// - SSM itself returns up to 24,000 characters of standard output and 8,000 of standard error.
+/// - With `output_bucket` or `cloudwatch_log_group`, the step reads longer outputs from there. If
+///   that fails, it logs the reason and keeps the part that SSM returned.
+/// - All nodes share 4 MiB, in equal parts of at most 256 KiB. Of a longer output the step keeps
+///   the end, and `output_url` points to the complete output.
+///
+/// # Failures
+///
+/// - If AWS rejects a batch after others were sent, the step waits for those and starts no more
+///   nodes. The remaining nodes get the status `not_started` with AWS's reason.
+/// - If SSM reports no end, or a result cannot be found, the node gets the status `unknown`. Check
+///   on the node whether the command ran before you run it again.
+///
+/// # Cost
+///
+/// Run Command on EC2 instances has no charge. AWS charges for on-premises nodes of the advanced
+/// tier, and for outputs that are stored in CloudWatch Logs or S3.
+///
+/// # Limits
+///
+/// - 25,000 nodes and 500 commands (batches) in one step.
+/// - 45,056 bytes for the command.
+/// - 48 hours for the command on each node.
+///
+/// # Proof
+///
+/// Proven on the local cloud, whose nodes are directories on one machine. Only unit tests show what
+/// the step sends and reads for Windows, for nodes that disconnect while they run, for SSM's own
+/// rate control, and for outputs in CloudWatch Logs and S3.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-pub struct RunCommand(Merged<Own, CommandOptions>);
+pub struct RunCommand(Merged<RunCommandParameters, CommandOptions>);
 
-/// The parameters of `ssm-run-command` alone.
+/// The parameters that only `ssm-run-command` has.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Own {
-    /// The command, up to 45,056 bytes: any text that the shell takes. With `bash` that is the
-    /// node's `sh`, unless the first line names another program, as in `#!/bin/bash`. Longer ones
-    /// are for `ssm-run-script`.
+struct RunCommandParameters {
+    /// The command: any text that the shell accepts, 1 to 45,056 bytes. With `bash`, the node's
+    /// `sh` runs it, unless the first line names another program, as in `#!/bin/bash`. Use
+    /// `ssm-run-script` for longer texts.
     command: String,
-    /// Seconds within which a node's agent must take the command, 30 to 2,592,000. In a batch with
-    /// more nodes than run at once SSM is told that much with the `timeout` of each turn before the
-    /// last, so that no node expires while it waits.
+    /// Seconds that a node's agent has to take the command, 30 to 2,592,000. If a batch has more
+    /// nodes than may run at once, the nodes take turns, and the step adds `timeout` for each turn
+    /// before the last.
     #[serde(default = "defaults::delivery_timeout")]
     delivery_timeout: i32,
 }
 
 impl RunCommand {
     fn plan(&self) -> Plan {
-        let Merged(own, Merged(rollout, outputs)) = &self.0;
+        let Merged(parameters, Merged(rollout, outputs)) = &self.0;
         Plan {
-            short_lived: false,
-            delivery_timeout: own.delivery_timeout,
+            has_expiring_link: false,
+            delivery_timeout: parameters.delivery_timeout,
             ..outputs.plan(rollout)
         }
     }
 
-    fn payload(&self) -> Command {
-        let Merged(Own { command, .. }, Merged(rollout, _)) = &self.0;
-        Command(match rollout.shell {
+    fn payload(&self) -> InlineCommand {
+        let Merged(RunCommandParameters { command, .. }, Merged(rollout, _)) = &self.0;
+        InlineCommand(match rollout.shell {
             Shell::Bash => quote::sh_command(command),
             Shell::Powershell => quote::powershell_command(command),
         })
@@ -88,16 +130,31 @@ impl Step for RunCommand {
     const NAME: &'static str = "ssm-run-command";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "awsssmexecutor",
-        fields: &[],
+        fields: &[
+            ("instanceId", "instance_ids"),
+            ("region", "region"),
+            ("cloudwatch-log-group", "cloudwatch_log_group"),
+            ("ssm-execution-timeout", "timeout"),
+        ],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
-            parameters: r#"{ "instance_ids": "i-0123456789abcdef0", "command": "systemctl restart nginx" }"#,
-            output: "null",
+            title: "Restart a service on one instance",
+            parameters: r#"{
+        "instance_ids": "i-0123456789abcdef0",
+        "command": "systemctl restart nginx"
+    }"#,
+            output: r#"{
+        "command_ids": ["8f3c2a51-6d0e-4b7c-9a1f-2e5d7c9b0a34"],
+        "succeeded": 1,
+        "failed": 0,
+        "nodes": {
+            "i-0123456789abcdef0": { "status": "succeeded", "exit_code": 0 }
+        }
+    }"#,
         },
         Example {
-            title: "TODO",
+            title: "Query a Windows service, 10 nodes at a time, and stop after the first failure",
             parameters: r#"{
         "instance_ids": ["i-0123456789abcdef0", "mi-0123456789abcdef0"],
         "command": "Get-Service W32Time",
@@ -106,10 +163,26 @@ impl Step for RunCommand {
         "max_errors": 0,
         "cloudwatch_log_group": "/stepward/commands"
     }"#,
-            output: "null",
+            output: r#"{
+        "command_ids": ["b61d9e07-4f2a-4c38-8e55-90a7d3c1f248"],
+        "succeeded": 2,
+        "failed": 0,
+        "nodes": {
+            "i-0123456789abcdef0": {
+                "status": "succeeded",
+                "exit_code": 0,
+                "output": "Running  W32Time  Windows Time"
+            },
+            "mi-0123456789abcdef0": {
+                "status": "succeeded",
+                "exit_code": 0,
+                "output": "Running  W32Time  Windows Time"
+            }
+        }
+    }"#,
         },
         Example {
-            title: "TODO",
+            title: "Collect long logs in a bucket, node after node, without failing the step",
             parameters: r#"{
         "instance_ids": ["i-0123456789abcdef0", "i-0123456789abcdef1"],
         "command": "journalctl --since today",
@@ -117,7 +190,29 @@ impl Step for RunCommand {
         "output_bucket": "stepward-results-222222222222",
         "fail_on_error": false
     }"#,
-            output: "null",
+            output: concat!(
+                r#"{
+        "command_ids": ["27e4b8c0-1a95-4d63-b7f2-c80d56e9a13f"],
+        "succeeded": 1,
+        "failed": 1,
+        "nodes": {
+            "i-0123456789abcdef0": {
+                "status": "succeeded",
+                "exit_code": 0,
+                "output": "…Nov 30 06:00:01 web-1 systemd[1]: Finished Rotate log files.",
+                "output_url": "s3://stepward-results-222222222222/stepward/"#,
+                "27e4b8c0-1a95-4d63-b7f2-c80d56e9a13f/i-0123456789abcdef0/",
+                r#"awsrunShellScript/0.awsrunShellScript/stdout"
+            },
+            "i-0123456789abcdef1": {
+                "status": "failed",
+                "exit_code": 1,
+                "error_output": "Failed to open journal: Permission denied",
+                "message": "exit code 1"
+            }
+        }
+    }"#
+            ),
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = crate::ERRORS;
@@ -126,18 +221,21 @@ impl Step for RunCommand {
     type Output = CommandResults;
 
     fn validate(&self) -> Result<(), StepError> {
-        let Merged(Own { command, .. }, _) = &self.0;
-        require(
-            !command.trim().is_empty() && command.len() <= LONGEST,
-            || {
-                let length = command.len();
-                format!(
-                    "command must have 1 to {LONGEST} bytes, not {length}; ssm-run-script takes longer ones"
-                )
-            },
-        )?;
+        let Merged(RunCommandParameters { command, .. }, _) = &self.0;
+        require(!command.trim().is_empty(), || {
+            "parameter \"command\": the text is empty; pass the command to run".into()
+        })?;
+        require(command.len() <= MAX_COMMAND_BYTES, || {
+            format!(
+                "parameter \"command\": expected up to {MAX_COMMAND_BYTES} bytes, got \"{}\"; use \
+                 ssm-run-script for longer texts",
+                command.len()
+            )
+        })?;
         require(!command.contains('\0'), || {
-            "command holds a NUL, which no shell takes".into()
+            "parameter \"command\": the text contains a NUL character, which no shell accepts; \
+             remove it"
+                .into()
         })?;
         self.plan().validate()
     }
@@ -168,41 +266,41 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{self, Fake, IDS, bucket, nodes, ran};
+    use crate::testing::{self, FakeSsm, IDS, create_bucket, create_nodes, run_to_end};
 
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "it is always written in place"
-    )]
-    fn step(more: Value) -> RunCommand {
-        testing::with(json!({ "instance_ids": IDS, "command": "uptime" }), &more)
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass a literal")]
+    fn step(parameters: Value) -> RunCommand {
+        testing::step_with_parameters(
+            json!({ "instance_ids": IDS, "command": "uptime" }),
+            &parameters,
+        )
     }
 
     #[tokio::test]
     async fn done_runs_the_command_on_all_nodes() {
-        let fake = Fake::default();
+        let fake = FakeSsm::default();
         fake.lock().output = "up 3 days".into();
         let ctx = fake.context(&[]);
         let step = step(
             json!({ "timeout": 60, "cloudwatch_log_group": "group", "output_bucket": "bucket" }),
         );
-        let ran = ran(&step, &ctx).await.unwrap();
+        let results = run_to_end(&step, &ctx).await.unwrap();
         assert_eq!(
-            (ran.succeeded, ran.failed, ran.command_ids.len()),
+            (results.succeeded, results.failed, results.command_ids.len()),
             (2, 0, 1)
         );
-        let outcome = &ran.nodes[IDS[1]];
+        let outcome = &results.nodes[IDS[1]];
         assert_eq!(
             (outcome.status, outcome.exit_code, outcome.output.as_str()),
             (Status::Succeeded, Some(0), "up 3 days")
         );
         let sent = fake.lock().commands[0].clone();
         assert_eq!(
-            (sent.document.as_str(), sent.text(), sent.delivery),
+            (sent.document.as_str(), sent.text(), sent.delivery_timeout),
             ("AWS-RunShellScript", "uptime", 600)
         );
         assert_eq!(
-            (sent.ids, sent.concurrency),
+            (sent.instance_ids, sent.concurrency),
             (IDS.map(String::from).to_vec(), 2)
         );
         assert_eq!(sent.parameters["executionTimeout"], ["60"]);
@@ -218,9 +316,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_on_windows_is_the_other_document() {
-        let fake = Fake::default();
-        ran(
+    async fn done_on_windows_uses_the_powershell_document() {
+        let fake = FakeSsm::default();
+        run_to_end(
             &step(json!({ "shell": "powershell", "command": "Get-Date" })),
             &fake.context(&[]),
         )
@@ -234,32 +332,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_sent_commands_are_found_and_not_sent_again() {
-        let fake = Fake::default();
+    async fn already_sent_commands_are_found_and_not_repeated() {
+        let fake = FakeSsm::default();
         let (step, ctx) = (step(json!({})), fake.context(&[]));
         step.run(&ctx, None).await.unwrap();
-        let ran = ran(&step, &ctx).await.unwrap();
-        assert_eq!((ran.succeeded, fake.calls("SendCommand")), (2, 1));
+        let results = run_to_end(&step, &ctx).await.unwrap();
+        assert_eq!((results.succeeded, fake.call_count("SendCommand")), (2, 1));
         assert!(
             log(&ctx)
                 .iter()
-                .any(|line| line.contains("whose answer was lost"))
+                .any(|line| line.contains("whose response was lost"))
         );
     }
 
     #[tokio::test]
     async fn not_found_nodes_are_reported_and_the_others_run() {
-        let fake = Fake::default();
-        fake.lock().away = [(IDS[0].to_owned(), None)].into();
-        let ran = ran(&step(json!({ "fail_on_error": false })), &fake.context(&[]))
+        let fake = FakeSsm::default();
+        fake.lock().unavailable_nodes = [(IDS[0].to_owned(), None)].into();
+        let results = run_to_end(&step(json!({ "fail_on_error": false })), &fake.context(&[]))
             .await
             .unwrap();
         assert_eq!(
-            (ran.nodes[IDS[0]].status, ran.nodes[IDS[1]].status),
+            (results.nodes[IDS[0]].status, results.nodes[IDS[1]].status),
             (Status::Unmanaged, Status::Succeeded)
         );
         assert!(
-            ran.nodes[IDS[0]]
+            results.nodes[IDS[0]]
                 .message
                 .as_ref()
                 .unwrap()
@@ -274,13 +372,15 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
-        step(json!({ "command": "x".repeat(LONGEST), "max_errors": 0, "in_order": true }))
-            .validate()
-            .unwrap();
-        for (wrong, named) in [
+        step(
+            json!({ "command": "x".repeat(MAX_COMMAND_BYTES), "max_errors": 0, "in_order": true }),
+        )
+        .validate()
+        .unwrap();
+        for (invalid, expected) in [
             (json!({ "command": " \n" }), "command"),
             (
-                json!({ "command": "x".repeat(LONGEST + 1) }),
+                json!({ "command": "x".repeat(MAX_COMMAND_BYTES + 1) }),
                 "ssm-run-script",
             ),
             (json!({ "command": "a\u{0}" }), "NUL"),
@@ -290,23 +390,25 @@ mod tests {
             (json!({ "timeout": 0 }), "timeout"),
             (json!({ "output_bucket": "a/b" }), "output_bucket"),
         ] {
-            let error = step(wrong.clone()).validate().unwrap_err();
-            assert_eq!(error.name, ErrorName::InvalidInput, "{wrong}");
-            assert!(error.message.contains(named), "{error}");
+            let error = step(invalid.clone()).validate().unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput, "{invalid}");
+            assert!(error.message.contains(expected), "{error}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_requests_are_made_again() {
-        let fake = Fake::default();
-        let ran = ran(&step(json!({})), &fake.throttled()).await.unwrap();
-        assert_eq!((ran.succeeded, fake.lock().commands.len()), (2, 1));
+    async fn throttled_requests_are_repeated() {
+        let fake = FakeSsm::default();
+        let results = run_to_end(&step(json!({})), &fake.throttled_context())
+            .await
+            .unwrap();
+        assert_eq!((results.succeeded, fake.lock().commands.len()), (2, 1));
     }
 
     #[tokio::test]
-    async fn pending_at_once_after_it_has_sent_and_then_looks_rarely() {
-        let fake = Fake::default();
-        fake.lock().stuck = IDS.map(String::from).into();
+    async fn pending_immediately_after_sending_then_polls_less_often() {
+        let fake = FakeSsm::default();
+        fake.lock().stuck_nodes = IDS.map(String::from).into();
         let (step, ctx) = (step(json!({})), fake.context(&[]));
         let Progress::Pending {
             state,
@@ -318,30 +420,33 @@ mod tests {
         };
         assert_eq!(
             (retry_after, progress.as_str()),
-            (Duration::ZERO, "0 of 2 nodes are over, 0 failed")
+            (Duration::ZERO, "0 of 2 nodes finished, 0 failed")
         );
-        let moved = |seconds: i64| {
+        let state_with_age = |seconds: i64| {
             let mut state = state.clone();
             state["moved"] = json!(state["moved"].as_i64().unwrap() - seconds);
             stepward::testing::resume(&state)
         };
-        for (ago, wait) in [(0, 2), (1200, 60), (864_000, 300)] {
+        for (age, interval) in [(0, 2), (1200, 60), (864_000, 300)] {
             let Progress::Pending { retry_after, .. } =
-                step.run(&ctx, Some(moved(ago))).await.unwrap()
+                step.run(&ctx, Some(state_with_age(age))).await.unwrap()
             else {
                 panic!("done")
             };
-            assert_eq!(retry_after.as_secs(), wait);
+            assert_eq!(retry_after.as_secs(), interval);
         }
-        assert_eq!(fake.calls("SendCommand"), 1);
+        assert_eq!(fake.call_count("SendCommand"), 1);
     }
 
     #[tokio::test]
-    async fn failed_nodes_fail_the_step_unless_the_output_alone_is_to_say_so() {
-        let fake = Fake::default();
-        fake.lock().failing = [IDS[0].to_owned()].into();
-        fake.lock().away = [(IDS[1].to_owned(), Some(PingStatus::ConnectionLost))].into();
-        let error = ran(&step(json!({})), &fake.context(&[])).await.unwrap_err();
+    async fn failed_nodes_fail_the_step_only_with_fail_on_error() {
+        let fake = FakeSsm::default();
+        fake.lock().failing_nodes = [IDS[0].to_owned()].into();
+        fake.lock().unavailable_nodes =
+            [(IDS[1].to_owned(), Some(PingStatus::ConnectionLost))].into();
+        let error = run_to_end(&step(json!({})), &fake.context(&[]))
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(
             error
@@ -349,37 +454,37 @@ mod tests {
                 .starts_with("2 of 2 nodes did not succeed (1 failed, 1 offline): "),
             "{error}"
         );
-        let ran = ran(&step(json!({ "fail_on_error": false })), &fake.context(&[]))
+        let results = run_to_end(&step(json!({ "fail_on_error": false })), &fake.context(&[]))
             .await
             .unwrap();
-        assert_eq!((ran.succeeded, ran.failed), (0, 2));
-        assert_eq!(ran.nodes[IDS[0]].exit_code, Some(3));
+        assert_eq!((results.succeeded, results.failed), (0, 2));
+        assert_eq!(results.nodes[IDS[0]].exit_code, Some(3));
     }
 
-    /// Writes more than SSM gives by itself.
-    const LOUD: &str = "i=0; while [ $i -lt 4000 ]; do echo 123456789; i=$((i+1)); done";
-    const READS: &str =
-        "A whole output that cannot be read is a line of the log, and leaves what SSM gives.";
-    const IDLE: [(&str, &str); 5] = [
+    /// Writes more output than SSM returns.
+    const LONG_OUTPUT: &str = "i=0; while [ $i -lt 4000 ]; do echo 123456789; i=$((i+1)); done";
+    const OUTPUT_READ: &str =
+        "If a complete output cannot be read, the step logs that and keeps the part of SSM.";
+    const UNPROVEN: [(&str, &str); 5] = [
         (
             "ssm:CancelCommand",
-            "Only a job that is stopped, and errors in several batches, cancel commands.",
+            "The step cancels commands only if the job is stopped or max_errors is exceeded.",
         ),
-        ("ssm:GetCommandInvocation", READS),
-        ("logs:GetLogEvents", READS),
-        ("s3:GetObject", READS),
+        ("ssm:GetCommandInvocation", OUTPUT_READ),
+        ("logs:GetLogEvents", OUTPUT_READ),
+        ("s3:GetObject", OUTPUT_READ),
         (
             "kms:Decrypt",
-            "Nothing is encrypted with a key of the account here.",
+            "The local cloud encrypts nothing with a KMS key of the account.",
         ),
     ];
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        prove::<RunCommand>(&IDLE, async |scene| {
+    fn permissions_match_those_that_the_local_cloud_requires() {
+        prove::<RunCommand>(&UNPROVEN, async |scene| {
             json!({
-                "instance_ids": nodes(scene).await,
-                "command": LOUD,
+                "instance_ids": create_nodes(scene).await,
+                "command": LONG_OUTPUT,
                 "cloudwatch_log_group": scene.name("/commands"),
                 "fail_on_error": false,
             })
@@ -387,12 +492,12 @@ mod tests {
     }
 
     #[test]
-    fn permissions_with_outputs_in_a_bucket_are_those_too() {
-        prove::<RunCommand>(&IDLE, async |scene| {
+    fn permissions_with_an_output_bucket_match_too() {
+        prove::<RunCommand>(&UNPROVEN, async |scene| {
             json!({
-                "instance_ids": nodes(scene).await,
-                "command": LOUD,
-                "output_bucket": bucket(scene).await,
+                "instance_ids": create_nodes(scene).await,
+                "command": LONG_OUTPUT,
+                "output_bucket": create_bucket(scene).await,
                 "fail_on_error": false,
             })
         });

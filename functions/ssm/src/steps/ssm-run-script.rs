@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::deliver::{self, Fetch};
 use crate::engine;
+use crate::node_script::{self, Download};
 use crate::params::CommandOptions;
-use crate::payload::{File, Origin};
+use crate::payload::{FilePayload, FileSource};
 use crate::plan::{Plan, Shell};
 use crate::{FUNCTION, TIMEOUT, quote};
 use schemars::JsonSchema;
@@ -19,49 +19,91 @@ use stepward::{
     Step, StepError, node::shell,
 };
 
-/// How long all arguments together may be, in bytes, and how many: they go with the command, where
-/// a quote takes five bytes, and which SSM limits to 64 KB.
-const LONGEST_ARGS: usize = 10 * 1024;
-const MOST_ARGS: usize = 100;
-/// Windows PowerShell reads a file without it in an old code page.
-const UTF8: char = '\u{feff}';
+/// Bytes of all arguments together. They are part of the command, where a single quote takes five
+/// bytes, and SSM limits the command to 64 KB.
+const MAX_ARGUMENT_BYTES: usize = 10 * 1024;
+/// How many arguments a script may have.
+const MAX_ARGUMENTS: usize = 100;
+/// The byte order mark of UTF-8. Windows PowerShell reads a file without it in a legacy code page.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Run a script on any number of nodes with SSM Run Command and wait for all results.
 ///
-/// The script goes through S3 as with `ssm-copy-file`: nodes fetch it by a link that lives 15
-/// minutes into a private directory, check its size and SHA-256, run it with the arguments, and
-/// remove it. The script's exit code is the node's; a node that could not get or check it fails
-/// with 125 and the reason. The object is removed when all nodes are over, also when the step fails
-/// or is stopped; after an error that is tried again it stays for the next call. One that cannot be
-/// removed is a line of the log and no failure.
+/// Use this step for scripts of any length, and whenever you pass values as arguments: a script
+/// receives its arguments exactly as you pass them, because neither a shell nor an SSM template
+/// interprets them. For a short command line, `ssm-run-command` is simpler.
 ///
-/// Arguments reach the script as they are, whatever is in them: no shell and no template of SSM's
-/// reads them.
+/// # Prerequisites
 ///
-/// Batches, concurrency, repeated calls and the output are those of `ssm-run-command`; as links are
-/// short-lived, a batch has no more nodes than begin at once.
+/// - Each node runs the SSM agent and is online in Systems Manager.
+/// - Each EC2 instance has an instance profile whose role has the policy
+///   `AmazonSSMManagedInstanceCore` or equal permissions. It needs no permissions for S3 to
+///   download the script: nodes use a link and not their own credentials.
+/// - Each node reaches the endpoints `ssm`, `ssmmessages`, `ec2messages` and `s3` of its Region on
+///   port 443: through the internet, a NAT gateway or VPC endpoints.
+/// - The step's role may send AWS's document `AWS-RunShellScript` (Linux and macOS) or
+///   `AWS-RunPowerShellScript` (Windows) to these nodes.
+/// - Linux and macOS nodes have `curl`, `wget` or `python3`, and the script's interpreter.
+/// - `bucket`, if you pass one, is in the Region that the step works in.
+/// - With `output_bucket`, the instance profile allows `s3:PutObject` on `stepward/*` in this
+///   bucket. With `cloudwatch_log_group`, it allows `logs:CreateLogGroup`, `logs:CreateLogStream`,
+///   `logs:DescribeLogGroups`, `logs:DescribeLogStreams` and `logs:PutLogEvents`. If the bucket or
+///   the log group uses a KMS key, it also allows the use of this key.
 ///
-/// Proven on the local cloud, whose nodes are directories of one machine, through a bucket of the
-/// account. That arguments are never code is proven by running what is sent with `sh`; what
-/// PowerShell is sent was not run.
+/// # Behavior
+///
+/// - The script is uploaded as a temporary object: to `bucket`, or to Stepward's artifacts bucket
+///   if you pass none. The step removes it when all nodes have finished, when the step fails and
+///   when the job is stopped. After an error that is retried, the object stays for the next call.
+/// - Each node gets a Run Command that downloads the script through a link into a private
+///   directory. The link opens only this object and expires after 15 minutes.
+/// - The node checks size and SHA-256 of the script, runs it with the arguments and removes it.
+/// - The script's exit code is the exit code of the node.
+/// - Batches, `concurrency`, retries, stopping and the output work as in `ssm-run-command`. Because
+///   the link expires, a batch has no more nodes than can start at once.
+///
+/// # Failures
+///
+/// - A node that cannot download or verify the script gets exit code 125 and the reason in its
+///   output. The script did not run there.
+/// - If the temporary object cannot be removed, the step logs that and does not fail. Remove the
+///   object manually.
+///
+/// # Cost
+///
+/// AWS charges for the requests to S3, and for outputs that are stored in CloudWatch Logs or S3.
+/// Run Command on EC2 instances has no charge; AWS charges for on-premises nodes of the advanced
+/// tier.
+///
+/// # Limits
+///
+/// - 25,000 nodes and 500 commands (batches) in one step.
+/// - 100 arguments with 10,240 bytes in total.
+/// - 48 hours for the script on each node.
+///
+/// # Proof
+///
+/// Proven on the local cloud, whose nodes are directories on one machine, through a bucket of the
+/// account. Tests run the sent text with `sh` and show that arguments are never run as code. The
+/// PowerShell script was not run.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-pub struct RunScript(Merged<Own, CommandOptions>);
+pub struct RunScript(Merged<RunScriptParameters, CommandOptions>);
 
-/// The parameters of `ssm-run-script` alone.
+/// The parameters that only `ssm-run-script` has.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Own {
+struct RunScriptParameters {
     /// The script's text.
     script: String,
-    /// The program that reads it, with options between spaces, as in `/usr/bin/python3 -u`. Without
-    /// it, what the script's first line names after `#!`, else `/bin/sh`. With powershell the
-    /// script is PowerShell, and this is not taken.
+    /// The absolute path of the program that runs the script, with options separated by spaces, as
+    /// in `/usr/bin/python3 -u`. The default is the program in the script's first line after `#!`,
+    /// or else `/bin/sh`. Not available with `powershell`.
     interpreter: Option<String>,
-    /// The script's arguments, up to 100, with 10,240 bytes in all.
+    /// The script's arguments, up to 100, with 10,240 bytes in total.
     #[serde(default)]
     args: StringList,
-    /// The bucket of the account that the script goes through, below `stepward/scratch/`;
-    /// Stepward's own without it.
+    /// The bucket in the account for the temporary object, under `stepward/scratch/`. The default
+    /// is Stepward's artifacts bucket.
     bucket: Option<String>,
 }
 
@@ -76,30 +118,22 @@ impl RunScript {
         rollout.shell
     }
 
-    fn origin(&self) -> Origin {
-        let Merged(own, _) = &self.0;
-        let mut content = own.script.clone();
-        if self.shell() == Shell::Powershell && !content.starts_with(UTF8) {
-            content.insert(0, UTF8);
+    fn file_source(&self) -> FileSource {
+        let Merged(parameters, _) = &self.0;
+        let mut content = parameters.script.clone();
+        if self.shell() == Shell::Powershell && !content.starts_with(BYTE_ORDER_MARK) {
+            content.insert(0, BYTE_ORDER_MARK);
         }
-        Origin::Content {
+        FileSource::Content {
             content: content.into_bytes(),
-            bucket: own.bucket.clone(),
+            bucket: parameters.bucket.clone(),
         }
     }
 
-    /// What reads the script, as words of a shell.
-    fn reader(&self) -> String {
-        let Merged(
-            Own {
-                script,
-                interpreter,
-                ..
-            },
-            _,
-        ) = &self.0;
-        let given = interpreter.as_deref();
-        let given = given.map(|words| {
+    /// The program that runs the script, as quoted words of a shell.
+    fn interpreter_words(&self) -> String {
+        let Merged(parameters, _) = &self.0;
+        let given = parameters.interpreter.as_deref().map(|words| {
             words
                 .split_whitespace()
                 .map(shell::quote)
@@ -107,20 +141,61 @@ impl RunScript {
                 .join(" ")
         });
         given
-            .or_else(|| quote::named_reader(script))
+            .or_else(|| quote::shebang_interpreter(&parameters.script))
             .unwrap_or_else(|| shell::quote("/bin/sh"))
     }
 
-    fn file(&self) -> File<impl Fn(&Fetch<'_>) -> String + Send + Sync> {
-        let Merged(Own { args, .. }, _) = &self.0;
-        let on_node = |fetch: &Fetch<'_>| match self.shell() {
-            Shell::Bash => deliver::sh_run(fetch, &self.reader(), args),
-            Shell::Powershell => deliver::powershell_run(fetch, args),
+    fn payload(&self) -> FilePayload<impl Fn(&Download<'_>) -> String + Send + Sync> {
+        let Merged(RunScriptParameters { args, .. }, _) = &self.0;
+        let build_script = |download: &Download<'_>| match self.shell() {
+            Shell::Bash => node_script::sh_run_script(download, &self.interpreter_words(), args),
+            Shell::Powershell => node_script::powershell_run_script(download, args),
         };
-        File {
-            origin: self.origin(),
-            on_node,
+        FilePayload {
+            source: self.file_source(),
+            build_script,
         }
+    }
+
+    fn check_interpreter(&self) -> Result<(), StepError> {
+        let Merged(parameters, _) = &self.0;
+        let Some(interpreter) = parameters.interpreter.as_deref() else {
+            return Ok(());
+        };
+        require(
+            interpreter.starts_with('/') && !interpreter.contains('\0'),
+            || {
+                format!(
+                    "parameter \"interpreter\": {interpreter:?} is not an absolute path; pass a \
+                     path such as /usr/bin/python3"
+                )
+            },
+        )?;
+        require(self.shell() == Shell::Bash, || {
+            "parameter \"interpreter\": not available with shell powershell; remove it, because \
+             the script is PowerShell"
+                .into()
+        })
+    }
+
+    fn check_arguments(&self) -> Result<(), StepError> {
+        let Merged(RunScriptParameters { args, .. }, _) = &self.0;
+        let (count, bytes) = (args.len(), args.iter().map(String::len).sum::<usize>());
+        require(
+            bytes <= MAX_ARGUMENT_BYTES && count <= MAX_ARGUMENTS,
+            || {
+                format!(
+                    "parameter \"args\": expected up to {MAX_ARGUMENTS} arguments with \
+                 {MAX_ARGUMENT_BYTES} bytes in total, got \"{count}\" with \"{bytes}\" bytes; copy \
+                 the values to the nodes with ssm-copy-file"
+                )
+            },
+        )?;
+        require(!args.iter().any(|arg| arg.contains('\0')), || {
+            "parameter \"args\": an argument contains a NUL character, which no program accepts; \
+             remove it"
+                .into()
+        })
     }
 }
 
@@ -129,16 +204,23 @@ impl Step for RunScript {
     const RUNDECK: &'static [RundeckPlugin] = &[];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Run a shell script with an argument",
             parameters: r##"{
         "instance_ids": "i-0123456789abcdef0",
         "script": "#!/bin/bash\nset -eu\nsystemctl restart \"$1\"\n",
         "args": ["nginx"]
     }"##,
-            output: "null",
+            output: r#"{
+        "command_ids": ["c07f5e92-8b34-4a1d-b5c9-6e20d8f7a413"],
+        "succeeded": 1,
+        "failed": 0,
+        "nodes": {
+            "i-0123456789abcdef0": { "status": "succeeded", "exit_code": 0 }
+        }
+    }"#,
         },
         Example {
-            title: "TODO",
+            title: "Run a PowerShell script on Windows nodes with outputs in CloudWatch Logs",
             parameters: r#"{
         "instance_ids": ["i-0123456789abcdef0", "mi-0123456789abcdef0"],
         "script": "param($Name) Restart-Service $Name",
@@ -149,10 +231,18 @@ impl Step for RunScript {
         "concurrency": 10,
         "max_errors": 0
     }"#,
-            output: "null",
+            output: r#"{
+        "command_ids": ["4a8e1d60-f295-4c7b-83d0-b9f61c52e7d8"],
+        "succeeded": 2,
+        "failed": 0,
+        "nodes": {
+            "i-0123456789abcdef0": { "status": "succeeded", "exit_code": 0 },
+            "mi-0123456789abcdef0": { "status": "succeeded", "exit_code": 0 }
+        }
+    }"#,
         },
         Example {
-            title: "TODO",
+            title: "Run a Python script with outputs in a bucket",
             parameters: r#"{
         "instance_ids": "i-0123456789abcdef0",
         "script": "import sys; print(sys.argv[1:])",
@@ -160,7 +250,18 @@ impl Step for RunScript {
         "args": ["a", "b c"],
         "output_bucket": "stepward-results-222222222222"
     }"#,
-            output: "null",
+            output: r#"{
+        "command_ids": ["91b6f0c4-2e7d-4853-ad1e-05c7e84b3f96"],
+        "succeeded": 1,
+        "failed": 0,
+        "nodes": {
+            "i-0123456789abcdef0": {
+                "status": "succeeded",
+                "exit_code": 0,
+                "output": "['a', 'b c']"
+            }
+        }
+    }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = crate::ERRORS;
@@ -169,41 +270,20 @@ impl Step for RunScript {
     type Output = CommandResults;
 
     fn validate(&self) -> Result<(), StepError> {
-        let Merged(
-            Own {
-                script,
-                interpreter,
-                args,
-                bucket,
-            },
-            _,
-        ) = &self.0;
-        require(!script.trim().is_empty(), || "script is empty".into())?;
-        let interpreter = interpreter.as_deref();
-        require(
-            interpreter.is_none_or(|words| words.starts_with('/') && !words.contains('\0')),
-            || "interpreter must be a program's whole path, as in /usr/bin/python3".into(),
-        )?;
-        require(interpreter.is_none() || self.shell() == Shell::Bash, || {
-            "interpreter is for Linux and macOS; with powershell the script is PowerShell".into()
+        let Merged(RunScriptParameters { script, bucket, .. }, _) = &self.0;
+        require(!script.trim().is_empty(), || {
+            "parameter \"script\": the text is empty; pass the script to run".into()
         })?;
-        let length: usize = args.iter().map(String::len).sum();
-        require(length <= LONGEST_ARGS && args.len() <= MOST_ARGS, || {
-            let count = args.len();
-            format!(
-                "args are {count} with {length} bytes, and at most {MOST_ARGS} with {LONGEST_ARGS}; copy a file with \
-                 ssm-copy-file instead"
-            )
-        })?;
-        require(!args.iter().any(|arg| arg.contains('\0')), || {
-            "args hold a NUL, which no program takes".into()
-        })?;
+        self.check_interpreter()?;
+        self.check_arguments()?;
         bucket::check_bucket_name("bucket", bucket.as_deref())?;
         self.plan().validate()
     }
 
     fn permissions(&self) -> Permissions {
-        self.plan().permissions().and(self.origin().permissions())
+        self.plan()
+            .permissions()
+            .and(self.file_source().permissions())
     }
 
     async fn run(
@@ -211,11 +291,11 @@ impl Step for RunScript {
         ctx: &Context,
         resume: Option<Resume>,
     ) -> Result<Progress<CommandResults>, StepError> {
-        engine::run(&self.plan(), &self.file(), ctx, resume.as_ref()).await
+        engine::run(&self.plan(), &self.payload(), ctx, resume.as_ref()).await
     }
 
     async fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
-        engine::cancel(&self.plan(), &self.file(), ctx, resume.as_ref()).await
+        engine::cancel(&self.plan(), &self.payload(), ctx, resume.as_ref()).await
     }
 }
 
@@ -228,27 +308,24 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{self, Bucket, Fake, IDS, bucket, nodes, ran};
+    use crate::testing::{self, FakeBucket, FakeSsm, IDS, create_bucket, create_nodes, run_to_end};
 
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "it is always written in place"
-    )]
-    fn step(more: Value) -> RunScript {
-        testing::with(
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass a literal")]
+    fn step(parameters: Value) -> RunScript {
+        testing::step_with_parameters(
             json!({ "instance_ids": IDS, "script": "echo \"$@\"" }),
-            &more,
+            &parameters,
         )
     }
 
-    fn context(fake: &Fake, own: &Bucket) -> Context {
-        with_artifacts(fake.context(&[]), own.client(), "artifacts")
+    fn context(fake: &FakeSsm, artifacts: &FakeBucket) -> Context {
+        with_artifacts(fake.context(&[]), artifacts.client(), "artifacts")
     }
 
-    /// What is sent for a step.
-    async fn sent(step: &RunScript) -> String {
-        let fake = Fake::default();
-        ran(step, &context(&fake, &Bucket::default()))
+    /// The text that the step sends.
+    async fn sent_text(step: &RunScript) -> String {
+        let fake = FakeSsm::default();
+        run_to_end(step, &context(&fake, &FakeBucket::default()))
             .await
             .unwrap();
         fake.lock().commands[0].text().to_owned()
@@ -256,13 +333,16 @@ mod tests {
 
     #[tokio::test]
     async fn done_runs_the_script_with_its_arguments() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        let ctx = context(&fake, &own);
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        let ctx = context(&fake, &artifacts);
         let step = step(json!({ "args": ["it's", "{{ssm:x}}"], "timeout": 60 }));
         step.run(&ctx, None).await.unwrap();
-        assert_eq!(own.lock().kept.values().next().unwrap(), b"echo \"$@\"");
-        let ran = ran(&step, &ctx).await.unwrap();
-        assert_eq!((ran.succeeded, own.counts()), (2, (1, 0, 0)));
+        assert_eq!(
+            artifacts.lock().stored.values().next().unwrap(),
+            b"echo \"$@\""
+        );
+        let results = run_to_end(&step, &ctx).await.unwrap();
+        assert_eq!((results.succeeded, artifacts.counts()), (2, (1, 0, 0)));
         let text = fake.lock().commands[0].text().to_owned();
         assert!(
             text.contains(&sha256("echo \"$@\"")) && !text.contains("{{"),
@@ -279,8 +359,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_by_the_program_that_is_named() {
-        let named = sent(&step(
+    async fn done_with_the_interpreter_of_script_or_parameter() {
+        let named = sent_text(&step(
             json!({ "script": "#!/usr/bin/env python3\nprint(1)" }),
         ))
         .await;
@@ -288,7 +368,7 @@ mod tests {
             named.contains(r#"'/usr/bin/env' 'python3' "$dir/script""#),
             "{named}"
         );
-        let given = sent(&step(
+        let given = sent_text(&step(
             json!({ "script": "#!/bin/sh", "interpreter": "/usr/bin/perl -w" }),
         ))
         .await;
@@ -299,16 +379,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_on_windows_the_script_is_utf_8_to_powershell() {
-        let (fake, own) = (Fake::default(), Bucket::default());
+    async fn done_on_windows_with_a_byte_order_mark() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
         let (step, ctx) = (
             step(json!({ "shell": "powershell", "args": ["it's"] })),
-            context(&fake, &own),
+            context(&fake, &artifacts),
         );
         step.run(&ctx, None).await.unwrap();
         assert!(
-            own.lock()
-                .kept
+            artifacts
+                .lock()
+                .stored
                 .values()
                 .next()
                 .unwrap()
@@ -317,31 +398,34 @@ mod tests {
         let sent = fake.lock().commands[0].clone();
         assert_eq!(sent.document, "AWS-RunPowerShellScript");
         assert!(
-            sent.text().contains(&quote::powershell("it's")),
+            sent.text().contains(&quote::powershell_expression("it's")),
             "{}",
             sent.text()
         );
     }
 
     #[tokio::test]
-    async fn already_sent_commands_are_found_and_the_object_is_removed_by_the_later_call() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        let (step, ctx) = (step(json!({})), context(&fake, &own));
+    async fn already_sent_commands_are_found_and_the_object_is_removed() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        let (step, ctx) = (step(json!({})), context(&fake, &artifacts));
         step.run(&ctx, None).await.unwrap();
-        ran(&step, &ctx).await.unwrap();
-        assert_eq!((fake.calls("SendCommand"), own.counts()), (1, (1, 0, 0)));
+        run_to_end(&step, &ctx).await.unwrap();
+        assert_eq!(
+            (fake.call_count("SendCommand"), artifacts.counts()),
+            (1, (1, 0, 0))
+        );
     }
 
     #[tokio::test]
     async fn not_found_nodes_are_reported_and_the_others_run() {
-        let fake = Fake::default();
-        fake.lock().away = [(IDS[0].to_owned(), None)].into();
+        let fake = FakeSsm::default();
+        fake.lock().unavailable_nodes = [(IDS[0].to_owned(), None)].into();
         let step = step(json!({ "fail_on_error": false }));
-        let ran = ran(&step, &context(&fake, &Bucket::default()))
+        let results = run_to_end(&step, &context(&fake, &FakeBucket::default()))
             .await
             .unwrap();
         assert_eq!(
-            (ran.nodes[IDS[0]].status, ran.nodes[IDS[1]].status),
+            (results.nodes[IDS[0]].status, results.nodes[IDS[1]].status),
             (Status::Unmanaged, Status::Succeeded)
         );
     }
@@ -356,102 +440,109 @@ mod tests {
         step(json!({ "interpreter": "/usr/bin/python3 -u", "args": "one" }))
             .validate()
             .unwrap();
-        for (wrong, named) in [
+        for (invalid, expected) in [
             (json!({ "script": " " }), "script"),
             (json!({ "interpreter": "python3" }), "interpreter"),
             (
                 json!({ "interpreter": "/bin/sh", "shell": "powershell" }),
                 "interpreter",
             ),
-            (json!({ "args": ["x".repeat(LONGEST_ARGS + 1)] }), "args"),
-            (json!({ "args": vec!["x"; MOST_ARGS + 1] }), "args"),
+            (
+                json!({ "args": ["x".repeat(MAX_ARGUMENT_BYTES + 1)] }),
+                "args",
+            ),
+            (json!({ "args": vec!["x"; MAX_ARGUMENTS + 1] }), "args"),
             (json!({ "args": ["a\u{0}"] }), "NUL"),
             (json!({ "bucket": "a/b" }), "bucket"),
             (json!({ "instance_ids": "web-1" }), "instance_ids"),
         ] {
-            let error = step(wrong.clone()).validate().unwrap_err();
-            assert_eq!(error.name, ErrorName::InvalidInput, "{wrong}");
-            assert!(error.message.contains(named), "{error}");
+            let error = step(invalid.clone()).validate().unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput, "{invalid}");
+            assert!(error.message.contains(expected), "{error}");
         }
     }
 
     #[tokio::test]
-    async fn done_with_the_most_arguments_is_within_what_ssm_takes() {
-        let quotes = vec!["'".repeat(LONGEST_ARGS / MOST_ARGS); MOST_ARGS];
+    async fn done_with_maximum_arguments_fits_into_a_command() {
+        let quoted_arguments = vec!["'".repeat(MAX_ARGUMENT_BYTES / MAX_ARGUMENTS); MAX_ARGUMENTS];
         for shell in ["bash", "powershell"] {
-            let step = step(json!({ "args": quotes, "shell": shell, "destination": null }));
+            let step =
+                step(json!({ "args": quoted_arguments, "shell": shell, "destination": null }));
             step.validate().unwrap();
-            let text = serde_json::to_string(&sent(&step).await).unwrap();
+            let text = serde_json::to_string(&sent_text(&step).await).unwrap();
             assert!(text.len() < 64 * 1024, "{} bytes", text.len());
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_requests_are_made_again() {
+    async fn throttled_requests_are_repeated() {
         let ctx = with_artifacts(
-            Fake::default().throttled(),
-            Bucket::default().client(),
+            FakeSsm::default().throttled_context(),
+            FakeBucket::default().client(),
             "artifacts",
         );
-        assert_eq!(ran(&step(json!({})), &ctx).await.unwrap().succeeded, 2);
+        assert_eq!(
+            run_to_end(&step(json!({})), &ctx).await.unwrap().succeeded,
+            2
+        );
     }
 
     #[tokio::test]
-    async fn pending_keeps_the_object_until_all_nodes_are_over() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        fake.lock().stuck = [IDS[1].to_owned()].into();
-        let (step, ctx) = (step(json!({})), context(&fake, &own));
-        let resume = testing::resumed(step.run(&ctx, None).await.unwrap());
+    async fn pending_keeps_the_object_until_all_nodes_finished() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        fake.lock().stuck_nodes = [IDS[1].to_owned()].into();
+        let (step, ctx) = (step(json!({})), context(&fake, &artifacts));
+        let resume = testing::resume_from(step.run(&ctx, None).await.unwrap());
         let Progress::Pending { progress, .. } = step.run(&ctx, Some(resume)).await.unwrap() else {
             panic!("done")
         };
         assert_eq!(
-            (progress.as_str(), own.counts()),
-            ("1 of 2 nodes are over, 0 failed", (1, 0, 1))
+            (progress.as_str(), artifacts.counts()),
+            ("1 of 2 nodes finished, 0 failed", (1, 0, 1))
         );
     }
 
     #[tokio::test]
-    async fn failed_scripts_give_their_exit_code() {
-        let (fake, own) = (Fake::default(), Bucket::default());
-        fake.lock().failing = [IDS[0].to_owned()].into();
-        let ctx = context(&fake, &own);
-        let error = ran(&step(json!({})), &ctx).await.unwrap_err();
+    async fn failed_scripts_return_their_exit_code() {
+        let (fake, artifacts) = (FakeSsm::default(), FakeBucket::default());
+        fake.lock().failing_nodes = [IDS[0].to_owned()].into();
+        let ctx = context(&fake, &artifacts);
+        let error = run_to_end(&step(json!({})), &ctx).await.unwrap_err();
         assert_eq!(
-            (error.name, own.counts()),
+            (error.name, artifacts.counts()),
             (ErrorName::StepFailed, (1, 0, 0))
         );
-        let ran = ran(&step(json!({ "fail_on_error": false })), &ctx)
+        let results = run_to_end(&step(json!({ "fail_on_error": false })), &ctx)
             .await
             .unwrap();
-        assert_eq!(ran.nodes[IDS[0]].exit_code, Some(3));
+        assert_eq!(results.nodes[IDS[0]].exit_code, Some(3));
     }
 
-    const CANCELS: &str =
-        "Only a job that is stopped, and errors in several batches, cancel commands.";
-    const ENCRYPTS: &str = "Nothing is encrypted with a key of the account here.";
-    const READS: &str =
-        "A whole output that cannot be read is a line of the log, and leaves what SSM gives.";
-    const IDLE: [(&str, &str); 6] = [
-        ("ssm:CancelCommand", CANCELS),
-        ("kms:Decrypt", ENCRYPTS),
-        ("kms:GenerateDataKey", ENCRYPTS),
-        ("ssm:GetCommandInvocation", READS),
-        ("logs:GetLogEvents", READS),
+    const CANCELLATION: &str =
+        "The step cancels commands only if the job is stopped or max_errors is exceeded.";
+    const ENCRYPTION: &str = "The local cloud encrypts nothing with a KMS key of the account.";
+    const OUTPUT_READ: &str =
+        "If a complete output cannot be read, the step logs that and keeps the part of SSM.";
+    const UNPROVEN: [(&str, &str); 6] = [
+        ("ssm:CancelCommand", CANCELLATION),
+        ("kms:Decrypt", ENCRYPTION),
+        ("kms:GenerateDataKey", ENCRYPTION),
+        ("ssm:GetCommandInvocation", OUTPUT_READ),
+        ("logs:GetLogEvents", OUTPUT_READ),
         (
             "s3:DeleteObject",
-            "An object that cannot be removed is a line of the log: the script ran on all nodes.",
+            "If the object cannot be removed, the step logs that: the script ran on all nodes.",
         ),
     ];
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        prove::<RunScript>(&IDLE, async |scene| {
+    fn permissions_match_those_that_the_local_cloud_requires() {
+        prove::<RunScript>(&UNPROVEN, async |scene| {
             json!({
-                "instance_ids": nodes(scene).await,
+                "instance_ids": create_nodes(scene).await,
                 "script": "i=0; while [ $i -lt $1 ]; do echo 123456789; i=$((i+1)); done",
                 "args": "4000",
-                "bucket": bucket(scene).await,
+                "bucket": create_bucket(scene).await,
                 "cloudwatch_log_group": scene.name("/scripts"),
                 "fail_on_error": false,
             })

@@ -1,4 +1,4 @@
-//! S3 in memory.
+//! A fake of S3 in memory.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,29 +8,30 @@ use aws_sdk_s3::operation::delete_object::DeleteObjectOutput;
 use aws_sdk_s3::operation::get_object::{GetObjectError, GetObjectOutput};
 use aws_sdk_s3::operation::head_object::{HeadObjectError, HeadObjectOutput};
 use aws_sdk_s3::operation::put_object::PutObjectOutput;
-use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
 use aws_smithy_types::error::ErrorMetadata;
 
-/// S3 in memory: what was written and not removed, and how often that was done.
+/// A fake of S3 that counts the requests.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Bucket(Arc<Mutex<Objects>>);
+pub(crate) struct FakeBucket(Arc<Mutex<Objects>>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
-    pub(crate) kept: BTreeMap<String, Vec<u8>>,
+    /// The existing objects, by `bucket/key`.
+    pub(crate) stored: BTreeMap<String, Vec<u8>>,
     pub(crate) puts: usize,
-    /// S3's own SHA-256 of any object, in Base64.
+    /// S3's SHA-256 of every object, in Base64.
     pub(crate) checksum: Option<String>,
     pub(crate) gets: usize,
-    /// Whose the bucket was to be, of all that was written and removed.
-    pub(crate) owners: Vec<Option<String>>,
+    /// The expected bucket owner of each upload and removal.
+    pub(crate) expected_owners: Vec<Option<String>>,
 }
 
-impl Bucket {
-    /// How many objects were written, read, and are there.
+impl FakeBucket {
+    /// How many objects were uploaded, how many were read, and how many exist.
     pub(crate) fn counts(&self) -> (usize, usize, usize) {
         let objects = self.lock();
-        (objects.puts, objects.gets, objects.kept.len())
+        (objects.puts, objects.gets, objects.stored.len())
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Objects> {
@@ -38,36 +39,55 @@ impl Bucket {
     }
 
     pub(crate) fn client(&self) -> Client {
-        let path = |bucket: Option<&str>, key: Option<&str>| {
-            format!("{}/{}", bucket.unwrap(), key.unwrap())
-        };
-        let (of_put, of_delete, of_get, of_head) =
-            (self.clone(), self.clone(), self.clone(), self.clone());
-        let put = mock!(Client::put_object).then_compute_output(move |request| {
-            let mut objects = of_put.lock();
+        let rules = [
+            self.put_rule(),
+            self.delete_rule(),
+            self.get_rule(),
+            self.head_rule(),
+        ];
+        mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules.each_ref())
+    }
+
+    fn put_rule(&self) -> Rule {
+        let bucket = self.clone();
+        mock!(Client::put_object).then_compute_output(move |request| {
+            let mut objects = bucket.lock();
             objects.puts += 1;
             objects
-                .owners
+                .expected_owners
                 .push(request.expected_bucket_owner().map(Into::into));
             let content = request.body().bytes().unwrap().to_vec();
             objects
-                .kept
-                .insert(path(request.bucket(), request.key()), content);
+                .stored
+                .insert(object_path(request.bucket(), request.key()), content);
             PutObjectOutput::builder().build()
-        });
-        let delete = mock!(Client::delete_object).then_compute_output(move |request| {
-            let mut objects = of_delete.lock();
+        })
+    }
+
+    fn delete_rule(&self) -> Rule {
+        let bucket = self.clone();
+        mock!(Client::delete_object).then_compute_output(move |request| {
+            let mut objects = bucket.lock();
             objects
-                .owners
+                .expected_owners
                 .push(request.expected_bucket_owner().map(Into::into));
-            objects.kept.remove(&path(request.bucket(), request.key()));
+            objects
+                .stored
+                .remove(&object_path(request.bucket(), request.key()));
             DeleteObjectOutput::builder().build()
-        });
-        // Also what is signed and not sent comes by here.
-        let get = mock!(Client::get_object).then_compute_response(move |request| {
-            let mut objects = of_get.lock();
+        })
+    }
+
+    fn get_rule(&self) -> Rule {
+        let bucket = self.clone();
+        // Requests that are only signed arrive here too. They have no `If-Match`.
+        mock!(Client::get_object).then_compute_response(move |request| {
+            let mut objects = bucket.lock();
             objects.gets += usize::from(request.if_match().is_some());
-            match objects.kept.get(&path(request.bucket(), request.key())) {
+            let content = objects
+                .stored
+                .get(&object_path(request.bucket(), request.key()));
+            match content {
                 Some(content) => MockResponse::Output(
                     GetObjectOutput::builder()
                         .body(content.clone().into())
@@ -77,10 +97,17 @@ impl Bucket {
                     ErrorMetadata::builder().code("NoSuchKey").build(),
                 )),
             }
-        });
-        let head = mock!(Client::head_object).then_compute_response(move |request| {
-            let objects = of_head.lock();
-            match objects.kept.get(&path(request.bucket(), request.key())) {
+        })
+    }
+
+    fn head_rule(&self) -> Rule {
+        let bucket = self.clone();
+        mock!(Client::head_object).then_compute_response(move |request| {
+            let objects = bucket.lock();
+            let content = objects
+                .stored
+                .get(&object_path(request.bucket(), request.key()));
+            match content {
                 Some(content) => MockResponse::Output(
                     HeadObjectOutput::builder()
                         .content_length(i64::try_from(content.len()).unwrap())
@@ -92,7 +119,10 @@ impl Bucket {
                     ErrorMetadata::builder().code("NotFound").build(),
                 )),
             }
-        });
-        mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&put, &delete, &get, &head])
+        })
     }
+}
+
+fn object_path(bucket: Option<&str>, key: Option<&str>) -> String {
+    format!("{}/{}", bucket.unwrap(), key.unwrap())
 }

@@ -1,4 +1,4 @@
-//! What the tests of the steps and of the engine share: SSM and S3 in memory, and scenes on the
+//! Helpers for the tests of the steps and of the engine: fakes of SSM and S3, and resources in the
 //! local cloud.
 
 mod bucket;
@@ -9,36 +9,31 @@ use serde_json::{Value, json};
 use stepward::{Context, Progress, Resume, Step, StepError};
 use stepward_testkit::proof::Scene;
 
-pub(crate) use bucket::Bucket;
-pub(crate) use ssm::Fake;
+pub(crate) use bucket::FakeBucket;
+pub(crate) use ssm::FakeSsm;
 
 /// Two instances.
 pub(crate) const IDS: [&str; 2] = ["i-0123456789abcdef0", "i-0123456789abcdef1"];
 
-/// The step with these parameters, over its usual ones.
-pub(crate) fn with<S: Step>(usual: Value, more: &Value) -> S {
-    let mut params = usual;
-    params
-        .as_object_mut()
-        .unwrap()
-        .extend(more.as_object().unwrap().clone());
-    params
-        .as_object_mut()
-        .unwrap()
-        .retain(|_, value| !value.is_null());
-    serde_json::from_value(params).unwrap()
+/// A step with `defaults`, replaced by `parameters`; a null removes a parameter.
+pub(crate) fn step_with_parameters<S: Step>(defaults: Value, parameters: &Value) -> S {
+    let mut merged = defaults;
+    let members = merged.as_object_mut().unwrap();
+    members.extend(parameters.as_object().unwrap().clone());
+    members.retain(|_, value| !value.is_null());
+    serde_json::from_value(merged).unwrap()
 }
 
-/// What the state machine does with a pending answer: calls again with it.
-pub(crate) fn resumed<T: std::fmt::Debug>(answer: Progress<T>) -> Resume {
+/// The resume state of a pending answer, as the state machine passes it to the next call.
+pub(crate) fn resume_from<T: std::fmt::Debug>(answer: Progress<T>) -> Resume {
     let Progress::Pending { state, .. } = answer else {
         panic!("not pending: {answer:?}")
     };
     stepward::testing::resume(&state)
 }
 
-/// Calls until it is done.
-pub(crate) async fn ran<S: Step<Output: std::fmt::Debug>>(
+/// Calls the step until it is done.
+pub(crate) async fn run_to_end<S: Step<Output: std::fmt::Debug>>(
     step: &S,
     ctx: &Context,
 ) -> Result<S::Output, StepError> {
@@ -46,42 +41,45 @@ pub(crate) async fn ran<S: Step<Output: std::fmt::Debug>>(
     loop {
         match step.run(ctx, resume).await? {
             Progress::Done(output) => return Ok(output),
-            pending @ Progress::Pending { .. } => resume = Some(resumed(pending)),
+            pending @ Progress::Pending { .. } => resume = Some(resume_from(pending)),
         }
     }
 }
 
-/// On the local cloud: an instance that SSM manages, and one that it does not.
-pub(crate) async fn nodes(scene: &Scene) -> Vec<String> {
-    let (ec2, name) = (
-        scene.client(aws_sdk_ec2::Client::new),
-        scene.name("profile"),
-    );
-    let statement = json!([{ "Effect": "Allow", "Principal": { "Service": "ec2.amazonaws.com" }, "Action": "sts:AssumeRole" }]);
-    let trust = json!({ "Version": "2012-10-17", "Statement": statement });
-    let profile = json!({ "InstanceProfileName": name, "Roles": [{ "Ref": "Role" }] });
+/// Creates two instances in the local cloud: the first is managed by SSM, the second is not.
+pub(crate) async fn create_nodes(scene: &Scene) -> Vec<String> {
+    let ec2 = scene.client(aws_sdk_ec2::Client::new);
+    let profile_name = scene.name("profile");
+    let trust_policy = json!({
+        "Version": "2012-10-17",
+        "Statement": [{
+            "Effect": "Allow",
+            "Principal": { "Service": "ec2.amazonaws.com" },
+            "Action": "sts:AssumeRole",
+        }],
+    });
+    let profile = json!({ "InstanceProfileName": profile_name, "Roles": [{ "Ref": "Role" }] });
     let resources = json!({
-        "Role": { "Type": "AWS::IAM::Role", "Properties": { "AssumeRolePolicyDocument": trust } },
+        "Role": {
+            "Type": "AWS::IAM::Role",
+            "Properties": { "AssumeRolePolicyDocument": trust_policy },
+        },
         "Profile": { "Type": "AWS::IAM::InstanceProfile", "Properties": profile },
     });
     scene.make(&json!({ "Resources": resources })).await;
+
     let mut ids = Vec::new();
-    for managed in [true, false] {
+    for is_managed in [true, false] {
         let profile = aws_sdk_ec2::types::IamInstanceProfileSpecification::builder()
-            .name(&name)
+            .name(&profile_name)
             .build();
-        let run = ec2
+        let request = ec2
             .run_instances()
             .image_id("ami-12345678")
             .min_count(1)
-            .max_count(1);
-        let instances = run
-            .set_iam_instance_profile(managed.then_some(profile))
-            .send()
-            .await
-            .unwrap()
-            .instances
-            .unwrap();
+            .max_count(1)
+            .set_iam_instance_profile(is_managed.then_some(profile));
+        let instances = request.send().await.unwrap().instances.unwrap();
         ids.extend(
             instances
                 .into_iter()
@@ -91,20 +89,12 @@ pub(crate) async fn nodes(scene: &Scene) -> Vec<String> {
     ids
 }
 
-/// On the local cloud: a bucket.
-pub(crate) async fn bucket(scene: &Scene) -> String {
+/// Creates a bucket in the local cloud and returns its name.
+pub(crate) async fn create_bucket(scene: &Scene) -> String {
     let name = scene.name("bucket");
     let bucket = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": name } });
     scene
         .make(&json!({ "Resources": { "Bucket": bucket } }))
         .await;
     name
-}
-
-/// Seconds since 1970.
-fn now() -> i64 {
-    let since = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap();
-    i64::try_from(since.as_secs()).unwrap()
 }

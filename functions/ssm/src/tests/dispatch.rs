@@ -1,4 +1,4 @@
-//! What a dispatch asks the steps to run is what they take.
+//! The steps accept every parameter that a dispatch passes.
 
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -9,8 +9,8 @@ use stepward::node::dispatch::{InstanceWork, OnInstances, Shell};
 use crate::steps::ssm_run_command::RunCommand;
 use crate::steps::ssm_run_script::RunScript;
 
-/// Every parameter that a dispatch may give.
-fn on_instances(shell: Shell, work: InstanceWork) -> OnInstances {
+/// All parameters that a dispatch may pass.
+fn dispatch_parameters(shell: Shell, work: InstanceWork) -> OnInstances {
     OnInstances {
         instance_ids: vec!["i-0123456789abcdef0".into()],
         shell,
@@ -24,38 +24,38 @@ fn on_instances(shell: Shell, work: InstanceWork) -> OnInstances {
     }
 }
 
-/// The step takes these parameters, all of them: it refuses unknown ones.
-fn takes<S: Step<Output = CommandResults> + DeserializeOwned>(params: &OnInstances) {
+/// Asserts that the step accepts these parameters and rejects unknown ones.
+fn assert_accepts<S: Step<Output = CommandResults> + DeserializeOwned>(params: &OnInstances) {
     let step: S = serde_json::from_value(json!(params)).unwrap();
     step.validate().unwrap();
-    let mut strange = json!(params);
-    strange["strange"] = json!(1);
+
+    let mut with_unknown = json!(params);
+    with_unknown["unknown"] = json!(1);
     assert!(
-        serde_json::from_value::<S>(strange).is_err(),
-        "an unknown parameter passes"
+        serde_json::from_value::<S>(with_unknown).is_err(),
+        "the step accepts an unknown parameter"
     );
 }
 
 #[test]
-fn run_command_takes_what_a_dispatch_asks() {
+fn run_command_accepts_the_parameters_of_a_dispatch() {
     for shell in [Shell::Bash, Shell::Powershell] {
-        takes::<RunCommand>(&on_instances(
-            shell,
-            InstanceWork::Command {
-                command: "uptime".into(),
-            },
-        ));
+        let work = InstanceWork::Command {
+            command: "uptime".into(),
+        };
+        assert_accepts::<RunCommand>(&dispatch_parameters(shell, work));
     }
 }
 
 #[test]
-fn run_script_takes_what_a_dispatch_asks() {
+fn run_script_accepts_the_parameters_of_a_dispatch() {
     let script = |interpreter: Option<&str>| InstanceWork::Script {
         script: "echo".into(),
         args: vec!["a b".into()],
         interpreter: interpreter.map(str::to_owned),
         bucket: Some("files".into()),
     };
-    takes::<RunScript>(&on_instances(Shell::Bash, script(Some("/bin/bash"))));
-    takes::<RunScript>(&on_instances(Shell::Powershell, script(None)));
+    for (shell, interpreter) in [(Shell::Bash, Some("/bin/bash")), (Shell::Powershell, None)] {
+        assert_accepts::<RunScript>(&dispatch_parameters(shell, script(interpreter)));
+    }
 }

@@ -1,4 +1,5 @@
-//! The engine where SSM refuses, comes behind, or has nodes that cannot take what is sent.
+//! Tests of the engine with errors: rejected and lost requests, lists that are behind, and nodes on
+//! the wrong platform.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -7,84 +8,88 @@ use crate::payload::Payload;
 use crate::plan::Shell;
 use crate::state::Digest;
 
-fn refusal(code: &str, said: impl Into<String>) -> ErrorMetadata {
-    ErrorMetadata::builder().code(code).message(said).build()
+fn rejection(code: &str, message: impl Into<String>) -> ErrorMetadata {
+    ErrorMetadata::builder().code(code).message(message).build()
 }
 
-/// One call that is not the last: what it hands to the next, and how long to wait.
-async fn look(
+/// One call that must be pending. Returns its state and how long to wait.
+async fn call_until_pending(
     plan: &Plan,
     ctx: &Context,
     resume: Option<&Resume>,
 ) -> (serde_json::Value, Duration) {
-    match call(plan, ctx, resume).await.unwrap() {
+    match call_step(plan, ctx, resume).await.unwrap() {
         Progress::Pending {
             state, retry_after, ..
         } => (state, retry_after),
-        Progress::Done(ran) => panic!("done: {ran:?}"),
+        Progress::Done(results) => panic!("done: {results:?}"),
     }
 }
 
-/// Calls from a position until it is done.
-async fn from(
+/// Calls the step from this state until it is done.
+async fn run_from(
     mut state: serde_json::Value,
     plan: &Plan,
     ctx: &Context,
 ) -> Result<CommandResults, StepError> {
     for _ in 0..100 {
-        match call(plan, ctx, Some(&resumed(&state))).await? {
-            Progress::Done(ran) => return Ok(ran),
+        match call_step(plan, ctx, Some(&resume_from(&state))).await? {
+            Progress::Done(results) => return Ok(results),
             Progress::Pending { state: next, .. } => state = next,
         }
     }
-    panic!("it does not come to an end")
+    panic!("the run does not end")
 }
 
-/// A file in place of a command: it counts how often it is removed.
+/// A payload that counts how often it is prepared and cleaned up.
 #[derive(Default)]
-struct Kept {
-    texts: AtomicUsize,
-    removed: AtomicUsize,
-    /// Whether it cannot be removed.
-    stays: bool,
-    /// How often it can be written; 0 for always.
-    lasts: usize,
+struct CountingPayload {
+    prepared: AtomicUsize,
+    cleaned_up: AtomicUsize,
+    /// Whether cleaning up fails.
+    fails_to_clean_up: bool,
+    /// How often it can be prepared; 0 for any number.
+    max_prepared: usize,
 }
 
-impl Payload for Kept {
-    async fn text(&self, _: &Context, _: &mut Option<Digest>) -> Result<String, StepError> {
-        if self.lasts > 0 && self.texts.fetch_add(1, Relaxed) >= self.lasts {
+impl Payload for CountingPayload {
+    async fn prepare(&self, _: &Context, _: &mut Option<Digest>) -> Result<String, StepError> {
+        if self.max_prepared > 0 && self.prepared.fetch_add(1, Relaxed) >= self.max_prepared {
             return Err(ErrorName::NotFound.with_message("the bucket is gone"));
         }
         Ok("uptime".into())
     }
 
-    async fn clean(&self, _: &Context) -> Result<(), StepError> {
-        self.removed.fetch_add(1, Relaxed);
-        if self.stays {
-            Err(ErrorName::AccessDenied.with_message("it stays"))
+    async fn clean_up(&self, _: &Context) -> Result<(), StepError> {
+        self.cleaned_up.fetch_add(1, Relaxed);
+        if self.fails_to_clean_up {
+            Err(ErrorName::AccessDenied.with_message("removal denied"))
         } else {
             Ok(())
         }
     }
 }
 
-/// Calls until it is done, with a file.
-async fn with_file(plan: &Plan, file: &Kept, ctx: &Context) -> Result<CommandResults, StepError> {
+/// Calls a step with this payload until it is done.
+async fn run_with_payload(
+    plan: &Plan,
+    payload: &CountingPayload,
+    ctx: &Context,
+) -> Result<CommandResults, StepError> {
     let mut resume = None;
     for _ in 0..100 {
-        match engine::run(plan, file, ctx, resume.as_ref()).await? {
-            Progress::Done(ran) => return Ok(ran),
-            Progress::Pending { state, .. } => resume = Some(resumed(&state)),
+        match engine::run(plan, payload, ctx, resume.as_ref()).await? {
+            Progress::Done(results) => return Ok(results),
+            Progress::Pending { state, .. } => resume = Some(resume_from(&state)),
         }
     }
-    panic!("it does not come to an end")
+    panic!("the run does not end")
 }
 
 #[tokio::test]
-async fn a_refusal_after_others_were_sent_begins_no_more_and_waits_for_those() {
+async fn a_rejected_batch_stops_sending_and_keeps_earlier_results() {
     for fail_on_error in [false, true] {
-        let fake = Fake::default();
+        let fake = FakeSsm::default();
         let (ctx, plan) = (
             fake.context(&[]),
             Plan {
@@ -92,31 +97,31 @@ async fn a_refusal_after_others_were_sent_begins_no_more_and_waits_for_those() {
                 ..plan(200, 100)
             },
         );
-        let (state, _) = look(&plan, &ctx, None).await;
-        fake.lock().stuck = [id(0)].into();
-        fake.lock().refuse = vec![refusal("AccessDeniedException", "no"); 9];
-        let (state, _) = look(&plan, &ctx, Some(&resumed(&state))).await;
-        let sends = fake.calls("SendCommand");
-        let (state, _) = look(&plan, &ctx, Some(&resumed(&state))).await;
-        fake.lock().stuck.clear();
-        match from(state, &plan, &ctx).await {
-            Ok(ran) => {
-                let of = |number| {
+        let (state, _) = call_until_pending(&plan, &ctx, None).await;
+        fake.lock().stuck_nodes = [node_id(0)].into();
+        fake.lock().rejections = vec![rejection("AccessDeniedException", "no"); 9];
+        let (state, _) = call_until_pending(&plan, &ctx, Some(&resume_from(&state))).await;
+        let sends = fake.call_count("SendCommand");
+        let (state, _) = call_until_pending(&plan, &ctx, Some(&resume_from(&state))).await;
+        fake.lock().stuck_nodes.clear();
+        match run_from(state, &plan, &ctx).await {
+            Ok(results) => {
+                let result_of = |number| {
                     (
-                        ran.nodes[&id(number)].status,
-                        ran.nodes[&id(number)].message.clone(),
+                        results.nodes[&node_id(number)].status,
+                        results.nodes[&node_id(number)].message.clone(),
                     )
                 };
                 assert_eq!(
-                    (ran.succeeded, ran.failed, of(0).0),
+                    (results.succeeded, results.failed, result_of(0).0),
                     (100, 100, Status::Succeeded)
                 );
-                let (status, message) = of(100);
+                let (status, message) = result_of(100);
                 assert!(!fail_on_error && status == Status::NotStarted);
                 assert!(
-                    message
-                        .unwrap()
-                        .contains("no more could be sent: AWS denied ssm:SendCommand")
+                    message.unwrap().contains(
+                        "sending stopped because of an error: AWS denied ssm:SendCommand"
+                    )
                 );
             }
             Err(error) => {
@@ -131,20 +136,20 @@ async fn a_refusal_after_others_were_sent_begins_no_more_and_waits_for_those() {
                 );
             }
         }
-        assert_eq!(fake.calls("SendCommand"), sends);
+        assert_eq!(fake.call_count("SendCommand"), sends);
     }
 }
 
 #[tokio::test]
-async fn a_refusal_before_anything_was_sent_is_the_steps() {
+async fn a_rejection_before_the_first_command_fails_the_step() {
     for denied in ["ListCommands", "ListCommandInvocations"] {
-        let fake = Fake::default();
-        fake.lock().denied = [denied].into();
-        let error = call(&plan(2, 2), &fake.context(&[]), None)
+        let fake = FakeSsm::default();
+        fake.lock().denied_calls = [denied].into();
+        let error = call_step(&plan(2, 2), &fake.context(&[]), None)
             .await
             .unwrap_err();
         assert_eq!(
-            (error.name, fake.calls("SendCommand")),
+            (error.name, fake.call_count("SendCommand")),
             (ErrorName::AccessDenied, 0),
             "{denied}"
         );
@@ -152,25 +157,27 @@ async fn a_refusal_before_anything_was_sent_is_the_steps() {
 }
 
 #[tokio::test]
-async fn a_refusal_does_not_hide_a_request_without_an_answer() {
-    let fake = Fake::default();
-    // The last is the first to come.
-    fake.lock().refuse = vec![
-        refusal("AccessDeniedException", "no"),
-        refusal("RequestTimeout", "no"),
+async fn a_rejection_does_not_hide_a_lost_request() {
+    let fake = FakeSsm::default();
+    // The last rejection comes first.
+    fake.lock().rejections = vec![
+        rejection("AccessDeniedException", "no"),
+        rejection("RequestTimeout", "no"),
     ];
     let (ctx, plan) = (fake.context(&[]), plan(100, 100));
-    let (state, _) = look(&plan, &ctx, None).await;
-    assert_eq!(from(state, &plan, &ctx).await.unwrap().succeeded, 100);
+    let (state, _) = call_until_pending(&plan, &ctx, None).await;
+    assert_eq!(run_from(state, &plan, &ctx).await.unwrap().succeeded, 100);
 }
 
 #[tokio::test]
-async fn no_error_after_something_was_sent_says_that_nothing_was_begun() {
-    let fake = Fake::default();
+async fn errors_after_sending_are_internal() {
+    let fake = FakeSsm::default();
     let (ctx, plan) = (fake.context(&[]), plan(2, 2));
-    let (state, _) = look(&plan, &ctx, None).await;
-    fake.lock().denied = ["ListCommands"].into();
-    let error = call(&plan, &ctx, Some(&resumed(&state))).await.unwrap_err();
+    let (state, _) = call_until_pending(&plan, &ctx, None).await;
+    fake.lock().denied_calls = ["ListCommands"].into();
+    let error = call_step(&plan, &ctx, Some(&resume_from(&state)))
+        .await
+        .unwrap_err();
     assert_eq!(error.name, ErrorName::Internal);
     assert!(
         error.message.contains("commands were sent") && error.message.contains("AWS denied"),
@@ -179,23 +186,23 @@ async fn no_error_after_something_was_sent_says_that_nothing_was_begun() {
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_made_again_leaves_what_was_sent_before() {
-    let (fake, file) = (
-        Fake::default(),
-        Kept {
-            lasts: 1,
-            ..Kept::default()
+async fn a_payload_that_fails_later_keeps_earlier_results() {
+    let (fake, payload) = (
+        FakeSsm::default(),
+        CountingPayload {
+            max_prepared: 1,
+            ..CountingPayload::default()
         },
     );
-    let ran = with_file(&plan(100, 50), &file, &fake.context(&[]))
+    let results = run_with_payload(&plan(100, 50), &payload, &fake.context(&[]))
         .await
         .unwrap();
     assert_eq!(
-        (ran.succeeded, ran.nodes[&id(50)].status),
+        (results.succeeded, results.nodes[&node_id(50)].status),
         (50, Status::NotStarted)
     );
     assert!(
-        ran.nodes[&id(50)]
+        results.nodes[&node_id(50)]
             .message
             .as_ref()
             .unwrap()
@@ -204,108 +211,115 @@ async fn a_file_that_cannot_be_made_again_leaves_what_was_sent_before() {
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_removed_takes_nothing_from_the_results() {
-    let (fake, file) = (
-        Fake::default(),
-        Kept {
-            stays: true,
-            ..Kept::default()
+async fn a_failed_cleanup_is_logged_and_keeps_the_results() {
+    let (fake, payload) = (
+        FakeSsm::default(),
+        CountingPayload {
+            fails_to_clean_up: true,
+            ..CountingPayload::default()
         },
     );
     let ctx = fake.context(&[]);
     assert_eq!(
-        with_file(&plan(2, 2), &file, &ctx).await.unwrap().succeeded,
+        run_with_payload(&plan(2, 2), &payload, &ctx)
+            .await
+            .unwrap()
+            .succeeded,
         2
     );
     assert!(
         testing::log(&ctx)
             .join("")
-            .contains("remove it by hand: it stays")
+            .contains("remove it manually: removal denied")
     );
 }
 
 #[tokio::test]
-async fn a_file_stays_while_an_error_may_pass_and_goes_when_the_step_is_over() {
-    let (fake, file) = (Fake::default(), Kept::default());
-    fake.lock().refuse = vec![refusal("RequestTimeout", "no"); 5];
-    let error = with_file(&plan(1, 1), &file, &fake.context(&[]))
+async fn the_payload_is_cleaned_up_only_when_the_step_ends() {
+    let (fake, payload) = (FakeSsm::default(), CountingPayload::default());
+    fake.lock().rejections = vec![rejection("RequestTimeout", "no"); 5];
+    let error = run_with_payload(&plan(1, 1), &payload, &fake.context(&[]))
         .await
         .unwrap_err();
     assert_eq!(
-        (error.name, file.removed.load(Relaxed)),
+        (error.name, payload.cleaned_up.load(Relaxed)),
         (ErrorName::TimedOut, 0)
     );
-    fake.lock().refuse = vec![refusal("AccessDeniedException", "no")];
-    with_file(&plan(1, 1), &file, &fake.context(&[]))
+    fake.lock().rejections = vec![rejection("AccessDeniedException", "no")];
+    run_with_payload(&plan(1, 1), &payload, &fake.context(&[]))
         .await
         .unwrap_err();
-    assert_eq!(file.removed.load(Relaxed), 1);
-    with_file(&plan(1, 1), &file, &fake.context(&[]))
+    assert_eq!(payload.cleaned_up.load(Relaxed), 1);
+    run_with_payload(&plan(1, 1), &payload, &fake.context(&[]))
         .await
         .unwrap();
-    assert_eq!(file.removed.load(Relaxed), 2);
+    assert_eq!(payload.cleaned_up.load(Relaxed), 2);
 }
 
 #[tokio::test]
-async fn a_command_that_the_list_does_not_have_yet_is_waited_for() {
-    let fake = Fake::default();
+async fn a_command_that_is_not_listed_yet_is_polled_again() {
+    let fake = FakeSsm::default();
     let (ctx, plan) = (fake.context(&[]), plan(2, 2));
-    let (state, _) = look(&plan, &ctx, None).await;
-    fake.lock().behind = 1;
-    let (state, _) = look(&plan, &ctx, Some(&resumed(&state))).await;
-    assert_eq!(from(state, &plan, &ctx).await.unwrap().succeeded, 2);
+    let (state, _) = call_until_pending(&plan, &ctx, None).await;
+    fake.lock().missing_commands = 1;
+    let (state, _) = call_until_pending(&plan, &ctx, Some(&resume_from(&state))).await;
+    assert_eq!(run_from(state, &plan, &ctx).await.unwrap().succeeded, 2);
 }
 
 #[tokio::test]
-async fn a_command_that_ssm_has_lost_leaves_the_others_results() {
-    let fake = Fake::default();
-    fake.lock().stuck = [id(0)].into();
+async fn a_command_that_ssm_lost_keeps_the_other_results() {
+    let fake = FakeSsm::default();
+    fake.lock().stuck_nodes = [node_id(0)].into();
     let (ctx, plan) = (fake.context(&[]), plan(60, 60));
-    let (mut state, _) = look(&plan, &ctx, None).await;
-    // It was sent a minute ago and more.
+    let (mut state, _) = call_until_pending(&plan, &ctx, None).await;
+    // The command was sent more than a minute ago.
     let sent = state["batches"][0][2].as_i64().unwrap();
     state["batches"][0][2] = json!(sent - 61);
-    fake.lock().behind = 1;
-    let ran = from(state, &plan, &ctx).await.unwrap();
+    fake.lock().missing_commands = 1;
+    let results = run_from(state, &plan, &ctx).await.unwrap();
     assert_eq!(
-        (ran.succeeded, ran.failed, ran.nodes[&id(0)].status),
+        (
+            results.succeeded,
+            results.failed,
+            results.nodes[&node_id(0)].status
+        ),
         (59, 1, Status::Unknown)
     );
     assert!(
         testing::log(&ctx)
             .join("")
-            .contains("SSM knows nothing of command")
+            .contains("SSM no longer lists command")
     );
 }
 
 #[tokio::test]
-async fn results_that_are_not_all_there_are_read_again_before_a_node_is_lost() {
-    let fake = Fake::default();
+async fn incomplete_results_are_read_again_before_a_node_is_unknown() {
+    let fake = FakeSsm::default();
     let (ctx, plan) = (fake.context(&[]), plan(2, 2));
-    let (mut state, _) = look(&plan, &ctx, None).await;
-    assert_eq!(all(&plan, &ctx).await.unwrap().0.succeeded, 2);
-    // As it is written when it is over.
+    let (mut state, _) = call_until_pending(&plan, &ctx, None).await;
+    assert_eq!(run_to_end(&plan, &ctx).await.unwrap().0.succeeded, 2);
+    // The state of a finished batch.
     state["batches"][0][5] = json!(1);
-    fake.lock().nodes_behind = 1;
-    let (next, wait) = look(&plan, &ctx, Some(&resumed(&state))).await;
+    fake.lock().missing_nodes = 1;
+    let (next, wait) = call_until_pending(&plan, &ctx, Some(&resume_from(&state))).await;
     assert_eq!(wait, Duration::from_secs(5));
-    assert_eq!(from(next, &plan, &ctx).await.unwrap().succeeded, 2);
-    fake.lock().nodes_behind = usize::MAX;
-    let before = fake.calls("ListCommandInvocations");
-    let ran = from(state, &plan, &ctx).await.unwrap();
+    assert_eq!(run_from(next, &plan, &ctx).await.unwrap().succeeded, 2);
+    fake.lock().missing_nodes = usize::MAX;
+    let before = fake.call_count("ListCommandInvocations");
+    let results = run_from(state, &plan, &ctx).await.unwrap();
     assert_eq!(
         (
-            ran.nodes[&id(1)].status,
-            fake.calls("ListCommandInvocations") - before
+            results.nodes[&node_id(1)].status,
+            fake.call_count("ListCommandInvocations") - before
         ),
         (Status::Unknown, 3)
     );
 }
 
 #[tokio::test]
-async fn nodes_that_wait_for_their_turn_do_not_expire_meanwhile() {
-    let fake = Fake::default();
-    all(
+async fn the_delivery_timeout_includes_the_turns_of_waiting_nodes() {
+    let fake = FakeSsm::default();
+    run_to_end(
         &Plan {
             timeout: 120,
             ..plan(50, 10)
@@ -314,32 +328,35 @@ async fn nodes_that_wait_for_their_turn_do_not_expire_meanwhile() {
     )
     .await
     .unwrap();
-    assert_eq!(fake.lock().commands[0].delivery, 600 + 4 * 120);
+    assert_eq!(fake.lock().commands[0].delivery_timeout, 600 + 4 * 120);
 }
 
 #[tokio::test]
-async fn a_node_of_another_platform_leaves_the_others() {
-    let fake = Fake::default();
-    fake.lock().windows = [id(0)].into();
-    let (ran, _) = all(&plan(3, 50), &fake.context(&[])).await.unwrap();
+async fn a_node_on_the_wrong_platform_is_skipped() {
+    let fake = FakeSsm::default();
+    fake.lock().windows_nodes = [node_id(0)].into();
+    let (results, _) = run_to_end(&plan(3, 50), &fake.context(&[])).await.unwrap();
     assert_eq!(
-        (ran.nodes[&id(0)].status, ran.succeeded),
+        (results.nodes[&node_id(0)].status, results.succeeded),
         (Status::Unmanaged, 2)
     );
     assert!(
-        ran.nodes[&id(0)]
+        results.nodes[&node_id(0)]
             .message
             .as_ref()
             .unwrap()
-            .contains("give the other `shell`")
+            .contains("pass the other `shell`")
     );
-    assert_eq!(fake.lock().commands[0].ids, [id(1), id(2)]);
+    assert_eq!(
+        fake.lock().commands[0].instance_ids,
+        [node_id(1), node_id(2)]
+    );
     let plan = Plan {
         shell: Shell::Powershell,
         ..plan(3, 50)
     };
     assert_eq!(
-        all(&plan, &Fake::default().context(&[]))
+        run_to_end(&plan, &FakeSsm::default().context(&[]))
             .await
             .unwrap()
             .0
@@ -349,24 +366,24 @@ async fn a_node_of_another_platform_leaves_the_others() {
 }
 
 #[tokio::test]
-async fn a_node_whose_platform_ssm_refuses_leaves_the_others() {
-    let fake = Fake::default();
-    let said = format!(
+async fn a_node_whose_platform_ssm_rejects_is_skipped() {
+    let fake = FakeSsm::default();
+    let message = format!(
         "Cannot perform operation for instance id {} of platform type Windows",
-        id(1)
+        node_id(1)
     );
-    fake.lock().refuse = vec![refusal("UnsupportedPlatformType", said)];
-    let (ran, _) = all(&plan(3, 50), &fake.context(&[])).await.unwrap();
+    fake.lock().rejections = vec![rejection("UnsupportedPlatformType", message)];
+    let (results, _) = run_to_end(&plan(3, 50), &fake.context(&[])).await.unwrap();
     assert_eq!(
-        (ran.nodes[&id(1)].status, ran.succeeded),
+        (results.nodes[&node_id(1)].status, results.succeeded),
         (Status::Unmanaged, 2)
     );
 }
 
 #[tokio::test]
-async fn what_a_lost_call_has_begun_is_stopped_and_told_of_when_too_many_failed() {
-    let fake = Fake::default();
-    fake.lock().stuck = [id(0)].into();
+async fn commands_of_a_lost_call_count_for_max_errors() {
+    let fake = FakeSsm::default();
+    fake.lock().stuck_nodes = [node_id(0)].into();
     let (ctx, plan) = (
         fake.context(&[]),
         Plan {
@@ -374,21 +391,24 @@ async fn what_a_lost_call_has_begun_is_stopped_and_told_of_when_too_many_failed(
             ..plan(100, 50)
         },
     );
-    let (state, _) = look(&plan, &ctx, None).await;
-    // The answer of this call, which sends the second batch, is lost.
-    look(&plan, &ctx, Some(&resumed(&state))).await;
+    let (state, _) = call_until_pending(&plan, &ctx, None).await;
+    // This call sends the second batch, and its response is lost.
+    call_until_pending(&plan, &ctx, Some(&resume_from(&state))).await;
     assert_eq!(fake.lock().commands.len(), 2);
     {
         let mut ssm = fake.lock();
-        ssm.stuck.clear();
-        ssm.failing = [id(0)].into();
-        ssm.pace = 1;
+        ssm.stuck_nodes.clear();
+        ssm.failing_nodes = [node_id(0)].into();
+        ssm.nodes_per_poll = 1;
     }
-    let ran = from(state, &plan, &ctx).await.unwrap();
-    let of = |number| ran.nodes[&id(number)].status;
+    let results = run_from(state, &plan, &ctx).await.unwrap();
+    let status_of = |number| results.nodes[&node_id(number)].status;
     assert_eq!(
-        [of(0), of(50), of(99)],
+        [status_of(0), status_of(50), status_of(99)],
         [Status::Failed, Status::Succeeded, Status::NotStarted]
     );
-    assert_eq!((ran.command_ids.len(), fake.lock().cancelled.len()), (2, 1));
+    assert_eq!(
+        (results.command_ids.len(), fake.lock().cancelled.len()),
+        (2, 1)
+    );
 }

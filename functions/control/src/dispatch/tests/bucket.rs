@@ -1,4 +1,4 @@
-//! A bucket in memory, and what a state machine does with it.
+//! A fake of the artifacts bucket, and of the state machine that calls the function.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -14,19 +14,19 @@ use serde_json::{Value, json};
 use stepward::model::error::StepError;
 use stepward::runtime::Event;
 
-use crate::dispatch::answer;
+use crate::dispatch::respond;
 
-/// A bucket in memory.
+/// A fake of the artifacts bucket.
 #[derive(Clone, Default)]
-pub(super) struct Bucket(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
+pub(super) struct FakeBucket(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
 
-impl Bucket {
+impl FakeBucket {
     fn client(&self) -> Client {
-        let (written, read, listed) = (self.clone(), self.clone(), self.clone());
+        let (for_put, for_get, for_list) = (self.clone(), self.clone(), self.clone());
         let put = mock!(Client::put_object)
             .match_requests(move |request| {
                 let body = request.body().bytes().expect("a body in memory").to_vec();
-                written
+                for_put
                     .0
                     .lock()
                     .unwrap()
@@ -35,7 +35,7 @@ impl Bucket {
             })
             .then_output(|| PutObjectOutput::builder().build());
         let get = mock!(Client::get_object).then_compute_response(move |request| {
-            let objects = read.0.lock().unwrap();
+            let objects = for_get.0.lock().unwrap();
             let Some(body) = objects.get(request.key().unwrap()) else {
                 let code = ErrorMetadata::builder().code("NoSuchKey").build();
                 return MockResponse::Error(GetObjectError::generic(code));
@@ -45,7 +45,7 @@ impl Bucket {
             MockResponse::Output(answer.body(ByteStream::from(body.clone())).build())
         });
         let list = mock!(Client::list_objects_v2).then_compute_output(move |request| {
-            let objects = listed.0.lock().unwrap();
+            let objects = for_list.0.lock().unwrap();
             let count = objects
                 .keys()
                 .filter(|key| key.starts_with(request.prefix().unwrap()))
@@ -68,14 +68,21 @@ impl Bucket {
         serde_json::from_slice(&self.0.lock().unwrap()[key]).unwrap()
     }
 
-    /// What dispatch answers for an execution of acme.
-    pub(super) async fn ask(&self, execution: &str, question: Value) -> Result<Value, StepError> {
-        let mut event = json!({ "customer": "acme", "execution": { "id": execution, "job": "nodes/dispatch", "started_by": "ann" } });
+    /// Calls the function for an execution of customer acme.
+    pub(super) async fn call_function(
+        &self,
+        execution: &str,
+        request: Value,
+    ) -> Result<Value, StepError> {
+        let mut event = json!({
+            "customer": "acme",
+            "execution": { "id": execution, "job": "nodes/dispatch", "started_by": "ann" },
+        });
         event
             .as_object_mut()
             .unwrap()
-            .extend(question.as_object().unwrap().clone());
-        answer(
+            .extend(request.as_object().unwrap().clone());
+        respond(
             &self.client(),
             "artifacts",
             &Event::from_text(&event.to_string()),
@@ -83,7 +90,7 @@ impl Bucket {
         .await
     }
 
-    /// Plans, with what a source has found.
+    /// Plans the first round for nodes that a source found.
     pub(super) async fn plan(
         &self,
         execution: &str,
@@ -92,8 +99,12 @@ impl Bucket {
     ) -> Result<Value, StepError> {
         let key = format!("executions/acme/{execution}/ec2-nodes/prod/output.json");
         self.put(&key, &json!({ "nodes": nodes, "failures": [] }));
-        let found = json!([{ "account": "prod", "source": "ec2", "output": { "artifact": { "key": key } } }]);
-        self.ask(
+        let found = json!([{
+            "account": "prod",
+            "source": "ec2",
+            "output": { "artifact": { "key": key } },
+        }]);
+        self.call_function(
             execution,
             json!({ "do": "plan", "options": options, "found": found }),
         )
@@ -108,13 +119,14 @@ impl Bucket {
             .clone()
     }
 
-    /// Runs the items of a plan as the Map does: each call of an item is answered by `run`; what it
-    /// wrote.
-    pub(super) fn run(
+    /// Runs the items of a plan like the distributed Map, and writes its result files. `run_call`
+    /// returns the result of each call; null means that the item may not start. Returns the Map's
+    /// output.
+    pub(super) fn run_items(
         &self,
         execution: &str,
         plan: &Value,
-        run: impl Fn(&Value, &Value) -> Result<Value, (&'static str, &'static str)>,
+        run_call: impl Fn(&Value, &Value) -> Result<Value, (&'static str, &'static str)>,
     ) -> Value {
         let prefix = format!(
             "executions/acme/{execution}/dispatch/results-{}/run",
@@ -123,11 +135,11 @@ impl Bucket {
         let (mut succeeded, mut failed) = (Vec::new(), Vec::new());
         for item in self.items(plan) {
             let name = item["id"].as_str().unwrap();
-            let mut ended = json!({ "item": name, "began": true, "calls": [] });
+            let mut report = json!({ "item": name, "began": true, "calls": [] });
             for call in item["calls"].as_array().unwrap() {
-                match run(&item, call) {
+                match run_call(&item, call) {
                     Ok(Value::Null) => {
-                        ended["began"] = json!(false);
+                        report["began"] = json!(false);
                         break;
                     }
                     Ok(output) => {
@@ -136,7 +148,7 @@ impl Bucket {
                             call["step"].as_str().unwrap()
                         );
                         self.put(&key, &output);
-                        ended["calls"]
+                        report["calls"]
                             .as_array_mut()
                             .unwrap()
                             .push(json!({ "artifact": { "key": key } }));
@@ -145,19 +157,19 @@ impl Bucket {
                         }
                     }
                     Err((error, message)) => {
-                        ended["error"] = json!(error);
-                        ended["message"] = json!(message);
+                        report["error"] = json!(error);
+                        report["message"] = json!(message);
                         break;
                     }
                 }
             }
             let input = json!({ "item": item }).to_string();
-            if ended["error"].is_null() {
+            if report["error"].is_null() {
                 succeeded.push(
-                    json!({ "Status": "SUCCEEDED", "Input": input, "Output": ended.to_string() }),
+                    json!({ "Status": "SUCCEEDED", "Input": input, "Output": report.to_string() }),
                 );
             } else {
-                let (error, cause) = (&ended["error"], ended.to_string());
+                let (error, cause) = (&report["error"], report.to_string());
                 failed.push(
                     json!({ "Status": "FAILED", "Input": input, "Error": error, "Cause": cause }),
                 );
@@ -169,20 +181,25 @@ impl Bucket {
             self.put(&key, &json!(children));
             files[status] = json!([{ "Key": key, "Size": 1 }]);
         }
+        let manifest_key = format!("{prefix}/manifest.json");
         self.put(
-            &format!("{prefix}/manifest.json"),
+            &manifest_key,
             &json!({ "DestinationBucket": "artifacts", "ResultFiles": files }),
         );
-        json!({ "MapRunArn": "arn", "ResultWriterDetails": { "Bucket": "artifacts", "Key": format!("{prefix}/manifest.json") } })
+        json!({
+            "MapRunArn": "arn",
+            "ResultWriterDetails": { "Bucket": "artifacts", "Key": manifest_key },
+        })
     }
 
+    /// Collects the results of a round.
     pub(super) async fn collect(
         &self,
         execution: &str,
         plan: &Value,
         results: Value,
     ) -> Result<Value, StepError> {
-        self.ask(
+        self.call_function(
             execution,
             json!({ "do": "collect", "round": plan["round"], "results": results }),
         )
