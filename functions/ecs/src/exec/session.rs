@@ -30,7 +30,7 @@ const FIRST_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// How long `TerminateSession` or `DescribeSessions` may take.
 const SESSION_CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The result of running a command, as far as it is known.
+/// What is known about the run of a command.
 #[derive(Debug)]
 pub struct CommandRun {
     /// Why the data channel ended.

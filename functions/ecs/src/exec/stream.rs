@@ -249,8 +249,8 @@ mod tests {
         let mut outbound = Outbound::default();
         outbound.add_message(start, |_| vec![]).unwrap();
         outbound.acknowledge(0, start + Duration::from_millis(20));
-        // The average is 7/8 of 100 and 1/8 of 20. The variation is a quarter of the difference, 80,
-        // and the margin is four times the variation.
+        // The average is 7/8 of 100 plus 1/8 of 20. The variation is a quarter of the difference,
+        // which is 80, and the margin is four times the variation.
         assert_eq!(outbound.resend_after, Duration::from_millis(90 + 80));
         for n in 1..50 {
             outbound.add_message(start, |_| vec![]).unwrap();

@@ -41,7 +41,7 @@ pub struct TailBuffer {
     dropped_bytes: u64,
 }
 
-/// The terminal output of a session, as far as it is kept.
+/// The kept part of a session's terminal output.
 #[derive(Debug)]
 pub struct Transcript {
     start_marker: String,
@@ -341,7 +341,8 @@ mod tests {
             for (byte, count) in chunks {
                 transcript.append(&vec![byte; count]);
                 prop_assert!(transcript.output.kept.len() <= MAX_OUTPUT_BYTES);
-                prop_assert!(transcript.preamble.as_ref().is_none_or(|text| text.len() <= MAX_PREAMBLE_BYTES));
+                let preamble = transcript.preamble.as_ref();
+                prop_assert!(preamble.is_none_or(|text| text.len() <= MAX_PREAMBLE_BYTES));
             }
             prop_assert!(!transcript.has_ended());
             prop_assert!(transcript.into_output().end.is_none());

@@ -1,5 +1,5 @@
-//! Tests with the vectors and captures of `vectors.json`. They come from AWS's client and agent; the
-//! file's `meta` names the versions. A part of the file that no test reads fails a test.
+//! Tests with the vectors and captures of `vectors.json`. They come from AWS's client and agent;
+//! the file's `meta` names the versions. A part of the file that no test reads fails a test.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};

@@ -205,7 +205,8 @@ impl Step for Exec {
             output: r#"{
         "status": "succeeded",
         "exit_code": 0,
-        "output": "Filesystem      Size  Used Avail Use% Mounted on\noverlay          30G   11G   18G  38% /\n",
+        "output":
+            "Filesystem  Size  Used Avail Use% Mounted on\noverlay      30G   11G   18G  38% /\n",
         "cluster": "production",
         "task": "0123456789abcdef0123456789abcdef",
         "container": "app"
@@ -1141,7 +1142,7 @@ mod tests {
             ),
             (
                 "ssm:TerminateSession",
-                "The local cloud has no sessions; the step logs a session that it cannot terminate.",
+                "The local cloud has no sessions, and the step only logs a failed termination.",
             ),
             (
                 "ssmmessages:OpenDataChannel",
@@ -1178,7 +1179,8 @@ mod tests {
                 .enable_execute_command(true)
                 .tags(stream);
             let started = task.send().await.unwrap();
-            json!({ "cluster": cluster, "task": started.tasks()[0].task_arn(), "command": "echo hi" })
+            let task = started.tasks()[0].task_arn();
+            json!({ "cluster": cluster, "task": task, "command": "echo hi" })
         });
     }
 

@@ -182,7 +182,8 @@ impl Step for Nodes {
                 "service": "web",
                 "source": "ecs",
                 "task": "0123456789abcdef0123456789abcdef",
-                "taskArn": "arn:aws:ecs:eu-west-1:222222222222:task/production/0123456789abcdef0123456789abcdef",
+                "taskArn":
+              "arn:aws:ecs:eu-west-1:222222222222:task/production/0123456789abcdef0123456789abcdef",
                 "taskDefinition": "web:7"
             }
         ],
@@ -191,7 +192,12 @@ impl Step for Nodes {
         },
         Example {
             title: "List the containers of one service in every Region of the account",
-            parameters: r#"{ "regions": "all", "clusters": ["production"], "services": ["web"], "tags": { "team": "shop" } }"#,
+            parameters: r#"{
+        "regions": "all",
+        "clusters": ["production"],
+        "services": ["web"],
+        "tags": { "team": "shop" }
+    }"#,
             output: r#"{
         "nodes": [
             {
@@ -212,7 +218,8 @@ impl Step for Nodes {
                 "service": "web",
                 "source": "ecs",
                 "task": "0123456789abcdef0123456789abcdef",
-                "taskArn": "arn:aws:ecs:eu-west-1:222222222222:task/production/0123456789abcdef0123456789abcdef",
+                "taskArn":
+              "arn:aws:ecs:eu-west-1:222222222222:task/production/0123456789abcdef0123456789abcdef",
                 "taskDefinition": "web:7"
             }
         ],
@@ -227,7 +234,11 @@ impl Step for Nodes {
         },
         Example {
             title: "Leave out batch tasks and sidecar containers",
-            parameters: r#"{ "behavior": "exclude", "task_definitions": ["batch"], "containers": ["log-router", "envoy"] }"#,
+            parameters: r#"{
+        "behavior": "exclude",
+        "task_definitions": ["batch"],
+        "containers": ["log-router", "envoy"]
+    }"#,
             output: r#"{
         "nodes": [
             {
@@ -244,7 +255,8 @@ impl Step for Nodes {
                 "region": "eu-west-1",
                 "source": "ecs",
                 "task": "fedcba9876543210fedcba9876543210",
-                "taskArn": "arn:aws:ecs:eu-west-1:222222222222:task/production/fedcba9876543210fedcba9876543210",
+                "taskArn":
+              "arn:aws:ecs:eu-west-1:222222222222:task/production/fedcba9876543210fedcba9876543210",
                 "taskDefinition": "migrate:12"
             }
         ],
@@ -569,7 +581,11 @@ mod tests {
                 &["api/2/app"],
             ),
             (
-                json!({ "behavior": "exclude", "containers": ["log"], "tags": { "team": "batch" } }),
+                json!({
+                    "behavior": "exclude",
+                    "containers": ["log"],
+                    "tags": { "team": "batch" },
+                }),
                 &["api/2/app", "shop/1/app"],
             ),
             (

@@ -26,8 +26,8 @@ const MAX_REASON_CHARACTERS: usize = 255;
 /// Stop an ECS task and wait until it has stopped.
 ///
 /// Use this step to end a task that hangs, or a batch task that is no longer needed. If the task
-/// belongs to a service, the service scheduler starts another task in its place. To run fewer tasks,
-/// lower the desired count of the service instead.
+/// belongs to a service, the service scheduler starts another task in its place. To run fewer
+/// tasks, lower the desired count of the service instead.
 ///
 /// # Behavior
 ///
@@ -155,7 +155,8 @@ impl Step for StopTask {
         "reason": "stuck since the deployment of 31 January"
     }"#,
         output: r#"{
-        "task_arn": "arn:aws:ecs:eu-west-1:222222222222:task/production/0123456789abcdef0123456789abcdef",
+        "task_arn":
+            "arn:aws:ecs:eu-west-1:222222222222:task/production/0123456789abcdef0123456789abcdef",
         "was_stopping": false,
         "task_definition": "web:7",
         "service": "web",
@@ -173,7 +174,8 @@ impl Step for StopTask {
                 }
             }
         ],
-        "console_url": "https://eu-west-1.console.aws.amazon.com/ecs/v2/clusters/production/tasks/0123456789abcdef0123456789abcdef?region=eu-west-1#"
+        "console_url":
+            "https://eu-west-1.console.aws.amazon.com/ecs/v2/clusters/production/tasks/0123456789abcdef0123456789abcdef?region=eu-west-1#"
     }"#,
     }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[

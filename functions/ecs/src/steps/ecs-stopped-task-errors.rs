@@ -228,7 +228,8 @@ impl Step for StoppedTaskErrors {
         "stopped_tasks": 3,
         "failed_tasks": [
             {
-                "task_arn": "arn:aws:ecs:eu-west-1:222222222222:task/production/0123456789abcdef0123456789abcdef",
+                "task_arn":
+              "arn:aws:ecs:eu-west-1:222222222222:task/production/0123456789abcdef0123456789abcdef",
                 "task_definition": "web:7",
                 "service": "web",
                 "stopped_at": "2026-01-31T03:12:45Z",
@@ -236,8 +237,10 @@ impl Step for StoppedTaskErrors {
                 "stopped_reason": "Essential container in task exited",
                 "meaning": {
                     "sign": "EssentialContainerExited",
-                    "meaning": "A container that the task definition marks as essential exited, which stops the task. Check its exit code and log.",
-                    "url": "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-errors.html"
+                    "meaning":
+                        "A container that the task definition marks as essential exited, which stops the task. Check its exit code and log.",
+                    "url":
+              "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-errors.html"
                 },
                 "containers": [
                     {
@@ -246,23 +249,31 @@ impl Step for StoppedTaskErrors {
                         "reason": "OutOfMemoryError: Container killed due to memory usage",
                         "meaning": {
                             "sign": "OutOfMemory",
-                            "meaning": "A container used more memory than the task definition allows, and was killed. Raise the limit, or find the memory leak.",
-                            "url": "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/out-of-memory.html"
+                            "meaning":
+                                "A container used more memory than the task definition allows, and was killed. Raise the limit, or find the memory leak.",
+                            "url":
+                    "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/out-of-memory.html"
                         }
                     }
                 ]
             }
         ],
-        "console_url": "https://eu-west-1.console.aws.amazon.com/ecs/v2/clusters/production/tasks?region=eu-west-1#"
+        "console_url":
+       "https://eu-west-1.console.aws.amazon.com/ecs/v2/clusters/production/tasks?region=eu-west-1#"
     }"#,
         },
         Example {
             title: "Check the tasks of one service since a deployment",
-            parameters: r#"{ "cluster": "production", "service": "web", "since": "2026-01-31T03:00:00Z" }"#,
+            parameters: r#"{
+        "cluster": "production",
+        "service": "web",
+        "since": "2026-01-31T03:00:00Z"
+    }"#,
             output: r#"{
         "stopped_tasks": 2,
         "failed_tasks": [],
-        "console_url": "https://eu-west-1.console.aws.amazon.com/ecs/v2/clusters/production/tasks?region=eu-west-1#"
+        "console_url":
+       "https://eu-west-1.console.aws.amazon.com/ecs/v2/clusters/production/tasks?region=eu-west-1#"
     }"#,
         },
     ];
@@ -291,9 +302,9 @@ impl Step for StoppedTaskErrors {
     }
 
     fn permissions(&self) -> Permissions {
-        // ListTasks: https://github.com/awsdocs/amazon-ecs-developer-guide/issues/211. The condition
-        // key ecs:cluster would need the value of a parameter, which the customer's role does not
-        // know.
+        // ListTasks: https://github.com/awsdocs/amazon-ecs-developer-guide/issues/211
+        // The condition key ecs:cluster would need the value of a parameter, which the customer's
+        // role does not know.
         Permissions::default()
             .allow_on_all(
                 "list the stopped tasks",
@@ -543,7 +554,8 @@ mod tests {
             (3, "Found 2 failed ECS tasks")
         );
         let expected = "t1 (web:7): EssentialContainerExited: Essential container in task exited; \
-                        app: exit code 137, OutOfMemoryError: Container killed due to memory usage; \
+                        app: exit code 137, \
+                        OutOfMemoryError: Container killed due to memory usage; \
                         A container used more memory";
         assert!(log[1].starts_with(expected), "{}", log[1]);
         assert!(
