@@ -46,8 +46,9 @@ pub fn command_outcome(run: CommandRun) -> Result<node::Outcome, StepError> {
             (Status::Unknown, None, Some(already_started(other_sessions)))
         }
         (Some(CommandEnd::NotClaimed), _) => {
-            let message = "could not create a file in /tmp of the container, which ensures that \
-                           the command runs only once; the command did not run. Make /tmp writable";
+            let message = "could not create the claim file in /tmp of the container, which \
+                           prevents a second run of the command; the command did not run; make \
+                           /tmp writable";
             (Status::Failed, None, Some(message.into()))
         }
         (None, EndReason::NoDataKey(error)) => {

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_url_must_have_an_aws_host_of_the_region() {
+    fn a_stream_url_needs_an_aws_host_of_the_region() {
         assert_eq!(
             parse_stream_url(AWS, "eu-west-1", None)
                 .unwrap()

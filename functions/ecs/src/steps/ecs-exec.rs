@@ -252,7 +252,7 @@ impl Step for Exec {
         (
             ErrorName::TimedOut,
             "The command did not finish in time and was ended, the container did not start in \
-             time, or ECS did not answer. The message says which; increase \"timeout\" or run the \
+             time, or ECS did not answer. The message says which; increase `timeout` or run the \
              step again.",
         ),
     ];
@@ -687,7 +687,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_commands_fail_the_step_with_the_end_of_their_output() {
+    async fn failed_commands_fail_the_step_with_their_last_output() {
         let agent = EcsAgent::default();
         let command = "seq 1 2000; echo 'no space left' >&2; exit 3";
         let step = Exec {
@@ -1097,7 +1097,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_like_retries_end_for_an_agent_that_is_not_connected() {
+    async fn throttled_retries_end_if_the_agent_is_not_connected() {
         let describe = mock!(Client::describe_tasks).then_output(|| ready_task(&["app"]));
         let not_connected = execute_error("TargetNotConnectedException", "internal error");
         let error = run_error(&[&describe, &not_connected], step("true")).await;

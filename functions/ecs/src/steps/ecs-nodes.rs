@@ -268,11 +268,11 @@ impl Step for Nodes {
         (
             ErrorName::InvalidInput,
             "The account does not allow a Region, or a cluster ARN has another account or Region \
-             than the search. Correct \"regions\" or \"clusters\".",
+             than the search. Correct `regions` or `clusters`.",
         ),
         (
             ErrorName::NotFound,
-            "A cluster of \"clusters\" does not exist in any of the Regions. Correct its name.",
+            "A cluster of `clusters` does not exist in any of the Regions. Correct its name.",
         ),
         (
             ErrorName::Conflict,

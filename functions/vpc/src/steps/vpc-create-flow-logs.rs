@@ -259,7 +259,7 @@ impl Step for CreateFlowLogs {
         ),
         (
             ErrorName::NotFound,
-            "The refused resources do not exist. Correct \"resource_ids\".",
+            "The refused resources do not exist. Correct `resource_ids`.",
         ),
         (
             ErrorName::StepFailed,

@@ -27,16 +27,15 @@ const ALL_CONNECTIONS: &str = "vpc-peering-connection/*";
 /// shared services. The VPCs may be in one account or in two accounts of the same customer, and in
 /// one Region or in two.
 ///
-/// Without `add_routes`, the connection carries no traffic until someone adds routes. The step
-/// never changes security groups, network ACLs or IPv6 routes.
+/// Without `add_routes`, the connection carries no traffic until someone adds routes. With it, only
+/// the main route tables get routes by default: list the route tables of subnets that have their
+/// own. The step never changes security groups, network ACLs or IPv6 routes.
 ///
 /// # Prerequisites
 ///
 /// - The CIDR blocks of the VPCs do not overlap.
-/// - Both accounts have a record in Stepward. The step uses the credentials of the peer account's
-///   own record to accept the request.
-/// - List route tables of subnets that have their own: by default, only the main route tables get
-///   routes.
+/// - Each account has a record in Stepward. The step accepts the request with the credentials of
+///   the peer account's own record.
 ///
 /// # Behavior
 ///
@@ -48,8 +47,8 @@ const ALL_CONNECTIONS: &str = "vpc-peering-connection/*";
 ///    conflict; the new static route takes priority over them.
 /// 3. The step requests the connection in the target's account, and accepts it in the peer's
 ///    account.
-/// 4. With `add_routes`, it adds a route for each IPv4 CIDR block of the other VPC to the main route
-///    table of both VPCs, or to the listed route tables. If a side does not know yet that the
+/// 4. With `add_routes`, it adds a route for each IPv4 CIDR block of the other VPC to the main
+///    route table of both VPCs, or to the listed route tables. If a side does not know yet that the
 ///    connection is active, the step waits.
 ///
 /// A retry requests no second connection and adds no route twice. If the job is stopped, the step
@@ -75,9 +74,9 @@ const ALL_CONNECTIONS: &str = "vpc-peering-connection/*";
 ///
 /// # Proof
 ///
-/// Proven on the local cloud with two accounts, where a request waits for acceptance immediately
-/// and is active as soon as it is accepted. Only unit tests with fake responses show delays,
-/// failures, overlapping blocks, deleting requests and the permissions for tags.
+/// Proven on the local cloud with two accounts, where a connection changes its status without delay.
+/// Only unit tests with fake responses show delays, failures, overlapping blocks, deleting requests
+/// and the permissions for tags.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnablePeering {
@@ -135,8 +134,8 @@ impl EnablePeering {
     }
 }
 
-/// Returns the permissions that the step needs on each side. They name the VPC and its route tables,
-/// but not the connection, whose ID is not known in advance.
+/// Returns the permissions that the step needs on each side. They name the VPC and its route
+/// tables, but not the connection, because its ID is not known in advance.
 fn permissions_on_each_side(
     step: &EnablePeering,
     vpc_id: &str,
@@ -773,7 +772,8 @@ mod tests {
             testing::log(&contexts[0]),
             [
                 format!(
-                    "Requested {CONNECTION}: {TARGET_VPC} with {PEER_VPC} of account 333333333333 in eu-central-1"
+                    "Requested {CONNECTION}: {TARGET_VPC} with {PEER_VPC} of account 333333333333 \
+                     in eu-central-1"
                 ),
                 format!("Accepted {CONNECTION} in account 333333333333"),
                 "Added a route to 10.1.0.0/16 to rtb-1".to_owned(),
