@@ -78,7 +78,7 @@ pub struct StoppedTaskErrors {
 
 /// The failed tasks.
 #[derive(Debug, JsonSchema, Serialize)]
-pub struct FailedTasks {
+pub struct StoppedTaskReport {
     /// How many stopped tasks the step checked.
     stopped_tasks: usize,
     /// The failed tasks, the latest first.
@@ -289,7 +289,7 @@ impl Step for StoppedTaskErrors {
         ),
     ];
     const TIMEOUT: Duration = Duration::from_mins(5);
-    type Output = FailedTasks;
+    type Output = StoppedTaskReport;
 
     fn validate(&self) -> Result<(), StepError> {
         check_cluster(&self.cluster)?;
@@ -328,7 +328,7 @@ impl Step for StoppedTaskErrors {
         &self,
         ctx: &Context,
         _: Option<Resume>,
-    ) -> Result<Progress<FailedTasks>, StepError> {
+    ) -> Result<Progress<StoppedTaskReport>, StepError> {
         check_arn_scope(&ctx.place, "cluster", &self.cluster)?;
         let (ecs, since) = (ctx.client(Client::new), self.parse_since()?);
         let mut tasks = self.list_stopped_tasks(&ecs).await?;
@@ -356,7 +356,7 @@ impl Step for StoppedTaskErrors {
         }
 
         let page = format!("ecs/v2/clusters/{}/tasks", resource_name(&self.cluster));
-        Ok(Progress::Done(FailedTasks {
+        Ok(Progress::Done(StoppedTaskReport {
             stopped_tasks: tasks.len(),
             failed_tasks,
             console_url: ctx.console(&page, ""),
@@ -467,7 +467,7 @@ mod tests {
         testing::context(mock_client!(aws_sdk_ecs, RuleMode::MatchAny, rules))
     }
 
-    async fn run_step(ctx: &Context, step: &StoppedTaskErrors) -> FailedTasks {
+    async fn run_step(ctx: &Context, step: &StoppedTaskErrors) -> StoppedTaskReport {
         let Progress::Done(output) = step.run(ctx, None).await.unwrap() else {
             panic!("not done")
         };
@@ -595,132 +595,74 @@ mod tests {
         assert_eq!((hundred.num_calls(), one.num_calls()), (1, 1));
     }
 
+    /// Returns whether the step reports a task with these values as failed.
+    async fn is_reported(code: TaskStopCode, reason: &str, containers: Vec<Container>) -> bool {
+        let ctx = context(&[
+            &list_rule(&["t"]),
+            &describe_rule(vec![task("t", code, reason, containers)]),
+            &definition_rule(),
+        ]);
+        let output = run_step(&ctx, &step(json!({ "cluster": "production" }))).await;
+        output.failed_tasks.len() == 1
+    }
+
     #[tokio::test]
-    async fn done_distinguishes_failed_from_stopped_tasks() {
+    async fn done_evaluates_the_exit_codes_of_essential_containers() {
         let app = |code| container("app", code, None);
         let log = |code| container("log", Some(code), None);
         let sidecar = |code| container("sidecar", Some(code), None);
-        for (code, reason, containers, expected) in [
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(1))],
-                true,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(0))],
-                false,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(1)), log(0)],
-                true,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(0)), log(137)],
-                false,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(0)), sidecar(143)],
-                false,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(0)), sidecar(137)],
-                true,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(0)), sidecar(143), sidecar(1)],
-                true,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(1)), sidecar(143), log(0)],
-                true,
-            ),
+        let timed_out = container("app", None, Some("DockerTimeoutError"));
+        for (containers, expected) in [
+            (vec![app(Some(1))], true),
+            (vec![app(Some(0))], false),
+            (vec![app(Some(1)), log(0)], true),
+            (vec![app(Some(0)), log(137)], false),
+            (vec![app(Some(0)), sidecar(143)], false),
+            (vec![app(Some(0)), sidecar(137)], true),
+            (vec![app(Some(0)), sidecar(143), sidecar(1)], true),
+            (vec![app(Some(1)), sidecar(143), log(0)], true),
             // No essential container exited with 0.
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![sidecar(143), log(0)],
-                true,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![container("app", None, Some("DockerTimeoutError"))],
-                true,
-            ),
-            (TaskStopCode::UserInitiated, "", vec![app(Some(137))], false),
-            (
-                TaskStopCode::ServiceSchedulerInitiated,
-                "Scaling activity initiated by (deployment x)",
-                vec![app(Some(143))],
-                false,
-            ),
-            (
-                TaskStopCode::ServiceSchedulerInitiated,
-                "Task failed ELB health checks in (target-group x)",
-                vec![app(Some(0))],
-                true,
-            ),
-            (
-                TaskStopCode::ServiceSchedulerInitiated,
-                "Task failed container health checks",
-                vec![app(Some(0))],
-                true,
-            ),
-            (TaskStopCode::TaskFailedToStart, "", vec![app(None)], true),
-            (
-                TaskStopCode::SpotInterruption,
-                "Your Spot Task was interrupted.",
-                vec![app(Some(0))],
-                true,
-            ),
-            (
-                TaskStopCode::TerminationNotice,
-                "Host EC2 (instance i-0abc) terminated.",
-                vec![app(None)],
-                true,
-            ),
-            (
-                TaskStopCode::InfrastructureHealth,
-                "",
-                vec![app(None)],
-                true,
-            ),
-            (
-                TaskStopCode::from("SomethingNew"),
-                "",
-                vec![app(Some(2))],
-                true,
-            ),
-            (
-                TaskStopCode::from("SomethingNew"),
-                "",
-                vec![app(Some(0))],
-                false,
-            ),
+            (vec![sidecar(143), log(0)], true),
+            (vec![timed_out], true),
         ] {
-            let description = format!("{code:?} {reason} {containers:?}");
-            let ctx = context(&[
-                &list_rule(&["t"]),
-                &describe_rule(vec![task("t", code, reason, containers)]),
-                &definition_rule(),
-            ]);
-            let output = run_step(&ctx, &step(json!({ "cluster": "production" }))).await;
-            assert_eq!(output.failed_tasks.len() == 1, expected, "{description}");
+            let description = format!("{containers:?}");
+            let code = TaskStopCode::EssentialContainerExited;
+            assert_eq!(
+                is_reported(code, "", containers).await,
+                expected,
+                "{description}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn done_distinguishes_failed_from_stopped_tasks() {
+        let new_code = || TaskStopCode::from("SomethingNew");
+        let scheduler = || TaskStopCode::ServiceSchedulerInitiated;
+        let scaling = "Scaling activity initiated by (deployment x)";
+        let elb = "Task failed ELB health checks in (target-group x)";
+        let container_health = "Task failed container health checks";
+        let spot = "Your Spot Task was interrupted.";
+        let host = "Host EC2 (instance i-0abc) terminated.";
+        for (code, reason, exit_code, expected) in [
+            (TaskStopCode::UserInitiated, "", Some(137), false),
+            (scheduler(), scaling, Some(143), false),
+            (scheduler(), elb, Some(0), true),
+            (scheduler(), container_health, Some(0), true),
+            (TaskStopCode::TaskFailedToStart, "", None, true),
+            (TaskStopCode::SpotInterruption, spot, Some(0), true),
+            (TaskStopCode::TerminationNotice, host, None, true),
+            (TaskStopCode::InfrastructureHealth, "", None, true),
+            (new_code(), "", Some(2), true),
+            (new_code(), "", Some(0), false),
+        ] {
+            let description = format!("{code:?} {reason} {exit_code:?}");
+            let containers = vec![container("app", exit_code, None)];
+            assert_eq!(
+                is_reported(code, reason, containers).await,
+                expected,
+                "{description}"
+            );
         }
     }
 

@@ -589,7 +589,7 @@ mod tests {
     #[tokio::test]
     async fn already_existing_flow_logs_are_success_with_delivery_errors() {
         let broken = changed_flow_log("fl-2", OTHER_ID, |log| {
-            log.deliver_logs_error_message = Some("Access error".into())
+            log.deliver_logs_error_message = Some("Access error".into());
         });
         let ctx = context(&[&describe_rule([vec![flow_log("fl-1", ID), broken]])]);
         let Progress::Done(output) = log_group_step().run(&ctx, None).await.unwrap() else {
