@@ -1,4 +1,4 @@
-//! The errors of ECS, and of the services that ECS Exec needs.
+//! Conversion of the errors of ECS, and of KMS and Systems Manager, which ECS Exec uses.
 
 use stepward::{AwsError, Service, StepError};
 
@@ -7,7 +7,7 @@ const ECS: Service = Service {
     codes: |_, _| None,
 };
 
-/// Converts the error of a call of ECS.
+/// Converts an error that ECS returned.
 pub(crate) fn ecs_error(error: impl AwsError<aws_sdk_ecs::Error>) -> StepError {
     error.into_step_error(&ECS)
 }
@@ -17,7 +17,7 @@ const KMS: Service = Service {
     codes: |_, _| None,
 };
 
-/// Converts the error of a call of KMS.
+/// Converts an error that KMS returned.
 pub(crate) fn kms_error(error: impl AwsError<aws_sdk_kms::Error>) -> StepError {
     error.into_step_error(&KMS)
 }
@@ -27,7 +27,7 @@ const SSM: Service = Service {
     codes: |_, _| None,
 };
 
-/// Converts the error of a call of SSM.
+/// Converts an error that Systems Manager returned.
 pub(crate) fn ssm_error(error: impl AwsError<aws_sdk_ssm::Error>) -> StepError {
     error.into_step_error(&SSM)
 }
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ecs_codes_get_their_name() {
+    fn each_ecs_error_code_gets_its_error_name() {
         for (code, status, name) in [
             ("TargetNotConnectedException", 400, ErrorName::StepFailed),
             ("ClientException", 400, ErrorName::StepFailed),

@@ -1,10 +1,12 @@
-//! What the ECS steps share: how clusters and tasks are named, and what ECS's words about stopped
-//! tasks mean.
+//! Shared code of the ECS steps: names and ARNs of clusters and tasks, and explanations of the
+//! reasons that ECS gives for stopped tasks.
 
+mod container_search;
 mod error;
 pub mod exec;
 pub mod nodes;
 pub mod steps;
+mod task_failure;
 
 use aws_sdk_ecs::types::{Failure, Task};
 use schemars::JsonSchema;
@@ -13,159 +15,170 @@ use stepward::model::input::require;
 use stepward::model::permissions::{ArnScope, arn, literal};
 use stepward::{ErrorName, StepError};
 
-/// What ECS says when a task stops, with the page of its developer guide and what that means. The
-/// first sign that the words contain counts: stop codes come last, because a stopped reason tells
-/// more.
-const REASONS: [(&str, &str, &str); 22] = [
+/// Signs in stopped reasons and stop codes, each with its page in the ECS developer guide and its
+/// meaning.
+///
+/// The first sign that a text contains decides. Stop codes are at the end of the list, because a
+/// stopped reason says more than the stop code next to it.
+const STOP_REASONS: [(&str, &str, &str); 22] = [
     (
         "CannotPullContainer",
         "task_cannot_pull_image.html",
-        "The image could not be pulled: it or its tag does not exist, the task execution role may not read it, the \
-         registry limits pulls, or the subnet has no way to the registry.",
+        "ECS could not pull the image. Either the image or its tag does not exist, the task \
+         execution role may not read it, the registry limits pulls, or the subnet has no route to \
+         the registry.",
     ),
     (
         "ResourceInitializationError",
         "resource-initialization-error.html",
-        "What the containers need before they start was not ready: often a secret, log group or file system that the \
-         task execution role may not use or the subnet and its security groups do not reach.",
+        "ECS could not prepare what the containers need before they start. Often this is a \
+         secret, log group or file system that the task execution role may not use, or that the \
+         subnet and its security groups cannot reach.",
     ),
     (
         "OutOfMemory",
         "out-of-memory.html",
-        "A container used more memory than the task definition gives it, and was killed: raise the limit, or find the \
-         leak.",
+        "A container used more memory than the task definition allows, and was killed. Raise the \
+         limit, or find the memory leak.",
     ),
     (
         "CannotStartContainer",
         "cannot-start-container.html",
-        "The container runtime could not start the container: often a command that the image does not have, or too \
-         little memory.",
+        "The container runtime could not start the container. Often the command does not exist in \
+         the image, or the memory is too small.",
     ),
     (
         "CannotCreateVolume",
         "cannot-create-volume.html",
-        "A volume of the task could not be made or mounted: check the file system, mount targets and security groups.",
+        "ECS could not create or mount a volume of the task. Check the file system, its mount \
+         targets and the security groups.",
     ),
     (
         "CannotStopContainer",
         "stopped-task-error-codes.html",
-        "The container agent could not stop a container; on EC2, look at the instance's Docker and agent logs.",
+        "The container agent could not stop a container. On EC2, check the logs of Docker and of \
+         the agent on the instance.",
     ),
     (
         "CannotInspectContainer",
         "stopped-task-error-codes.html",
-        "The container agent could not ask the runtime about a container; on EC2, the instance may be overloaded.",
+        "The container agent could not get a container's state from the runtime. On EC2, the \
+         instance may be overloaded.",
     ),
     (
         "TimeoutError",
         "stopped-task-error-codes.html",
-        "A container did not start or stop in the time that the container runtime has for it.",
+        "A container did not start or stop within the time limit of the container runtime.",
     ),
     (
         "InternalError",
         "internal-error.html",
-        "The Fargate agent met a fault of its own, not of the container: start the task again, and ask AWS if it \
-         comes back.",
+        "The Fargate agent failed for a reason unrelated to the container. Start the task again; \
+         if the error returns, contact AWS Support.",
     ),
     (
         "ELB health checks",
         "stopped-task-errors.html",
-        "The load balancer found the task unhealthy: check port, path and security groups, and whether the service's \
-         health check grace period is as long as the start takes.",
+        "The load balancer found the task unhealthy. Check the port, the path and the security \
+         groups, and whether the service's health check grace period covers the start of the \
+         application.",
     ),
     (
         "container health checks",
         "stopped-task-errors.html",
-        "The health check command of a container failed: check what it asks, and its start period.",
+        "The health check command of a container failed. Check the command and its start period.",
     ),
     (
         "unhealthy",
         "stopped-task-errors.html",
-        "A health check found the task unhealthy, and the service's scheduler replaced it.",
+        "A health check found the task unhealthy, and the service scheduler replaced the task.",
     ),
     (
         "Spot Task was interrupted",
         "fargate-capacity-providers.html",
-        "Fargate Spot took its capacity back: the task was fine. What may not be interrupted belongs on FARGATE.",
+        "Fargate Spot reclaimed its capacity; the task itself did not fail. Run tasks that must \
+         not be interrupted on FARGATE.",
     ),
     (
         "Host EC2",
         "stopped-task-errors.html",
-        "The container instance under the task was stopped or terminated: by a person, by Auto Scaling, or as a Spot \
-         instance.",
+        "The container instance that ran the task was stopped or terminated: by a user, by Auto \
+         Scaling, or by a Spot interruption.",
     ),
     (
         "deregistration forced by user",
         "stopped-task-errors.html",
-        "Somebody took the container instance out of the cluster by force, with its tasks still running.",
+        "A user deregistered the container instance by force while its tasks were running.",
     ),
     (
         "Scaling activity initiated",
         "stopped-task-errors.html",
-        "The service's scheduler stopped the task because fewer were wanted, or for another deployment.",
+        "The service scheduler stopped the task because the service was scaled in or deployed.",
     ),
     (
         "EssentialContainerExited",
         "stopped-task-errors.html",
-        "A container that the task definition calls essential ended, and with it the task: its exit code and log tell \
-         why.",
+        "A container that the task definition marks as essential exited, which stops the task. \
+         Check its exit code and log.",
     ),
     (
         "TaskFailedToStart",
         "stopped-task-error-codes.html",
-        "The task never ran: its reason says what was missing, such as a network interface, an image or capacity.",
+        "The task never ran. Its stopped reason names what was missing, for example a network \
+         interface, an image or capacity.",
     ),
     (
         "SpotInterruption",
         "fargate-capacity-providers.html",
-        "Spot capacity was taken back: the task was fine.",
+        "AWS reclaimed the Spot capacity; the task itself did not fail.",
     ),
     (
         "TerminationNotice",
         "stopped-task-errors.html",
-        "What the task ran on was announced to end: the container instance, or Spot capacity.",
+        "AWS announced the end of the container instance or Spot capacity that ran the task.",
     ),
     (
         "InfrastructureHealth",
         "stopped-task-error-codes.html",
-        "AWS stopped the task because the infrastructure under it is not healthy.",
+        "AWS stopped the task because the infrastructure that ran it is not healthy.",
     ),
     (
         "UserInitiated",
         "stopped-task-errors.html",
-        "Somebody stopped the task: a person or a program by StopTask.",
+        "A user or program stopped the task with StopTask.",
     ),
 ];
 
-/// Exit codes, as in "Common exit codes" of <https://repost.aws/knowledge-center/ecs-task-stopped>.
+/// Exit codes, from "Common exit codes" of <https://repost.aws/knowledge-center/ecs-task-stopped>.
 const EXIT_CODES: [(i32, &str); 5] = [
     (
         1,
-        "The program in the container ended with an error of its own: its log tells which.",
+        "The program in the container ended with an error. Check its log.",
     ),
     (
         137,
-        "The container was killed (SIGKILL): it used too much memory, or did not end in time when it was asked to.",
+        "The container was killed (SIGKILL): it used too much memory, or did not stop within its \
+         stop timeout.",
     ),
     (
         139,
-        "The program read or wrote memory that is not its own (segmentation fault).",
+        "The program accessed memory that does not belong to it (segmentation fault).",
     ),
     (
         143,
-        "The container was asked to stop (SIGTERM), and ended by that.",
+        "The container received the stop signal (SIGTERM) and stopped.",
     ),
     (255, "The container's entry point or command failed."),
 ];
 
-/// What AWS documents a reason or an exit code to mean.
+/// AWS's explanation of a stopped reason, a stop code or an exit code.
 #[derive(Clone, Debug, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Meaning {
-    /// The part of the reason, or the exit code, that is explained.
+    /// The part of the reason, or the exit code, that this explains.
     pub sign: String,
-    /// What it means.
+    /// The explanation.
     pub meaning: String,
-    /// AWS's page about it.
+    /// The AWS page with more details.
     pub url: String,
 }
 
@@ -174,19 +187,20 @@ pub struct Meaning {
 pub struct StoppedContainer {
     /// The container's name in the task definition.
     pub name: String,
-    /// Its exit code; absent when it never ran.
+    /// The exit code; absent if the container never ran.
     pub exit_code: Option<i32>,
-    /// What ECS says about its end, if anything.
+    /// ECS's reason for the container's end, if ECS gives one.
     pub reason: Option<String>,
-    /// What the reason, or else the exit code, means.
+    /// The explanation of the reason, or else of the exit code.
     pub meaning: Option<Meaning>,
 }
 
-/// What a stop code or reason means, where AWS documents it.
+/// Explains a stopped reason or stop code, if AWS documents it.
 #[must_use]
-pub fn meaning_of(words: &str) -> Option<Meaning> {
-    let (sign, page, meaning) = REASONS.iter().find(|(sign, ..)| words.contains(sign))?;
+pub fn explain_reason(text: &str) -> Option<Meaning> {
+    let (sign, page, meaning) = STOP_REASONS.iter().find(|(sign, ..)| text.contains(sign))?;
     let url = format!("https://docs.aws.amazon.com/AmazonECS/latest/developerguide/{page}");
+
     Some(Meaning {
         sign: (*sign).into(),
         meaning: (*meaning).into(),
@@ -194,122 +208,144 @@ pub fn meaning_of(words: &str) -> Option<Meaning> {
     })
 }
 
-/// What an exit code means, where AWS documents it.
+/// Explains an exit code, if AWS documents it.
 #[must_use]
-pub fn meaning_of_exit(code: i32) -> Option<Meaning> {
-    let (_, meaning) = EXIT_CODES.iter().find(|(known, _)| *known == code)?;
-    let url = "https://repost.aws/knowledge-center/ecs-task-stopped".into();
+pub fn explain_exit_code(exit_code: i32) -> Option<Meaning> {
+    let (_, meaning) = EXIT_CODES.iter().find(|(code, _)| *code == exit_code)?;
+
     Some(Meaning {
-        sign: format!("exit code {code}"),
+        sign: format!("exit code {exit_code}"),
         meaning: (*meaning).into(),
-        url,
+        url: "https://repost.aws/knowledge-center/ecs-task-stopped".into(),
     })
 }
 
-/// The containers of a task, with what their reasons and exit codes mean.
+/// Returns the containers of a stopped task, with their reasons and exit codes explained.
 #[must_use]
-pub fn containers(task: &Task) -> Vec<StoppedContainer> {
-    let container = |container: &aws_sdk_ecs::types::Container| {
-        let of_reason = container.reason().and_then(meaning_of);
+pub fn stopped_containers(task: &Task) -> Vec<StoppedContainer> {
+    let explained = |container: &aws_sdk_ecs::types::Container| {
+        let reason_meaning = container.reason().and_then(explain_reason);
         StoppedContainer {
             name: container.name.clone().unwrap_or_default(),
             exit_code: container.exit_code,
             reason: container.reason.clone(),
-            meaning: of_reason.or_else(|| meaning_of_exit(container.exit_code?)),
+            meaning: reason_meaning.or_else(|| explain_exit_code(container.exit_code?)),
         }
     };
-    task.containers().iter().map(container).collect()
+
+    task.containers().iter().map(explained).collect()
 }
 
-/// The service that a task belongs to, if it does.
+/// Returns the service that a task belongs to; `None` for a task outside of any service.
 #[must_use]
-pub fn service_of(task: &Task) -> Option<&str> {
+pub fn service_name(task: &Task) -> Option<&str> {
     task.group()?.strip_prefix("service:")
 }
 
-/// The last part of an ARN, or the whole of a plain name: `ops` of
+/// Returns the last part of an ARN, or the whole of a plain name: `ops` for
 /// `arn:aws:ecs:eu-west-1:222222222222:cluster/ops`.
 #[must_use]
-pub fn name_of(name_or_arn: &str) -> &str {
+pub fn resource_name(name_or_arn: &str) -> &str {
     name_or_arn.rsplit('/').next().unwrap_or(name_or_arn)
 }
 
-/// Checks a cluster's name or ARN.
+/// Checks the name or ARN of a cluster.
 ///
 /// # Errors
 /// `InvalidInput`.
 pub fn check_cluster(cluster: &str) -> Result<(), StepError> {
     let is_arn = cluster.split(':').count() == 6 && cluster.contains(":cluster/");
-    let fits = is_name(name_of(cluster)) && (is_arn || !cluster.contains(['/', ':']));
-    require(fits, || {
-        format!("cluster: {cluster:?} is neither a cluster's name nor its ARN")
+    let is_valid =
+        is_valid_name(resource_name(cluster)) && (is_arn || !cluster.contains(['/', ':']));
+
+    require(is_valid, || {
+        format!("parameter \"cluster\": expected a cluster name or ARN, got {cluster:?}")
     })
 }
 
-/// Checks a task's ID or ARN, and that an ARN is of the cluster that is named.
+/// Checks the ID or ARN of a task, and that an ARN belongs to the cluster.
 ///
 /// # Errors
 /// `InvalidInput`.
 pub fn check_task(cluster: &str, task: &str) -> Result<(), StepError> {
-    let (cluster, id) = (name_of(cluster), name_of(task));
+    let (cluster, id) = (resource_name(cluster), resource_name(task));
     let is_id =
         matches!(id.len(), 32 | 36) && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
     let is_arn = task.starts_with("arn:") && task.contains(":task/");
+
     require(is_id && (is_arn || id == task), || {
-        format!("task: {task:?} is neither a task's ID nor its ARN, which ends in task/CLUSTER/ID")
+        format!(
+            "parameter \"task\": expected a task ID of 32 or 36 characters, or an ARN that ends \
+             in task/CLUSTER/ID, got {task:?}"
+        )
     })?;
     require(
         !is_arn || task.ends_with(&format!(":task/{cluster}/{id}")),
-        || format!("task: {task:?} is not in cluster {cluster}, which `cluster` names"),
+        || {
+            format!(
+                "parameter \"task\": {task:?} is not in cluster {cluster:?}; set \"cluster\" to \
+                 the cluster of the task"
+            )
+        },
     )
 }
 
-/// Whether this can be the name of a cluster or service.
+/// Returns whether this is a valid name for a cluster, service or container.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_CreateCluster.html>
 /// (`clusterName`)
 #[must_use]
-pub fn is_name(name: &str) -> bool {
+pub fn is_valid_name(name: &str) -> bool {
     (1..=255).contains(&name.len())
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
-/// Checks that an ARN among the parameters belongs to the account and Region that the step works
-/// in.
+/// Checks that a parameter's ARN belongs to the account and Region that the step works in. Plain
+/// names pass.
 ///
 /// # Errors
-/// `InvalidInput` naming the parameter.
-pub fn check_place(place: &ArnScope, parameter: &str, name_or_arn: &str) -> Result<(), StepError> {
+/// `InvalidInput` with the parameter's name.
+pub fn check_arn_scope(
+    scope: &ArnScope,
+    parameter: &str,
+    name_or_arn: &str,
+) -> Result<(), StepError> {
     let ArnScope {
         partition,
         region,
         account_id,
-    } = place;
-    let here = format!("arn:{partition}:ecs:{region}:{account_id}:");
+    } = scope;
+    let prefix = format!("arn:{partition}:ecs:{region}:{account_id}:");
+
     require(
-        !name_or_arn.starts_with("arn:") || name_or_arn.starts_with(&here),
+        !name_or_arn.starts_with("arn:") || name_or_arn.starts_with(&prefix),
         || {
             format!(
-                "{parameter}: {name_or_arn} is not in account {account_id} and Region {region}, where this step works"
+                "parameter \"{parameter}\": {name_or_arn:?} is not in account {account_id} and \
+                 Region {region}, where this step runs; set the step's account and Region to \
+                 those of the ARN"
             )
         },
     )
 }
 
-/// The ARNs that a call about a cluster's tasks is checked against: on AWS the tasks' (`*` for all
-/// of the cluster). The local cloud checks every call that names a cluster against the cluster, for
-/// which AWS knows none of these actions.
+/// Returns the resources that IAM checks a call about a cluster's tasks against; `*` as `task`
+/// stands for all tasks.
+///
+/// AWS checks these calls against the task. The local cloud checks every call that names a cluster
+/// against the cluster, although AWS defines no cluster resource for these actions.
 #[must_use]
 pub fn task_arns(cluster: &str, task: &str) -> [String; 2] {
-    let cluster = literal(name_of(cluster));
+    let cluster = literal(resource_name(cluster));
     [
         arn("ecs", &format!("task/{cluster}/{task}")),
         arn("ecs", &format!("cluster/{cluster}")),
     ]
 }
 
-/// Errors for what `DescribeTasks` could not describe, apart from tasks that are gone.
+/// Fails if `DescribeTasks` could not describe a task. Tasks that ECS no longer knows (`MISSING`)
+/// are no failure.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/api_failures_messages.html>
 ///
 /// # Errors
@@ -321,14 +357,15 @@ pub fn check_failures(failures: &[Failure]) -> Result<(), StepError> {
     else {
         return Ok(());
     };
-    let task = name_of(failure.arn().unwrap_or("a task"));
+
+    let task = resource_name(failure.arn().unwrap_or("(no ARN)"));
     let reason = failure.reason().unwrap_or("ECS gave no reason");
     let detail = failure
         .detail()
         .map(|detail| format!(": {detail}"))
         .unwrap_or_default();
     Err(ErrorName::StepFailed.with_message(format!(
-        "ECS could not describe task {task}: {reason}{detail}; try again"
+        "ECS could not describe task {task}: {reason}{detail}; run the step again"
     )))
 }
 
@@ -337,9 +374,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_is_explained_before_the_stop_code_that_comes_with_it() {
-        let sign = |words| meaning_of(words).map(|meaning| meaning.sign);
-        for (words, expected) in [
+    fn a_reason_is_explained_before_its_stop_code() {
+        let sign = |text| explain_reason(text).map(|meaning| meaning.sign);
+        for (text, expected) in [
             (
                 "CannotPullContainerError: pull access denied TaskFailedToStart",
                 Some("CannotPullContainer"),
@@ -374,35 +411,35 @@ mod tests {
             ),
             ("something new", None),
         ] {
-            assert_eq!(sign(words).as_deref(), expected, "{words}");
+            assert_eq!(sign(text).as_deref(), expected, "{text}");
         }
-        assert!(meaning_of_exit(137).unwrap().meaning.contains("memory"));
-        assert_eq!((meaning_of_exit(0), meaning_of_exit(3)), (None, None));
+        assert!(explain_exit_code(137).unwrap().meaning.contains("memory"));
+        assert_eq!((explain_exit_code(0), explain_exit_code(3)), (None, None));
     }
 
     #[test]
-    fn no_reason_hides_another_behind_it() {
-        for (at, (sign, ..)) in REASONS.iter().enumerate() {
+    fn no_sign_is_part_of_a_later_sign() {
+        for (index, (sign, ..)) in STOP_REASONS.iter().enumerate() {
             assert_eq!(
-                REASONS
+                STOP_REASONS
                     .iter()
                     .position(|(earlier, ..)| sign.contains(earlier)),
-                Some(at),
+                Some(index),
                 "{sign}"
             );
         }
     }
 
     #[test]
-    fn clusters_are_named_by_name_or_arn() {
-        for good in [
+    fn a_cluster_is_given_by_name_or_arn() {
+        for valid in [
             "ops",
             "ops_1-b",
             "arn:aws:ecs:eu-west-1:222222222222:cluster/ops",
         ] {
-            check_cluster(good).unwrap();
+            check_cluster(valid).unwrap();
         }
-        for bad in [
+        for invalid in [
             "",
             "a b",
             "cluster/ops",
@@ -411,29 +448,29 @@ mod tests {
             "a:cluster/ops",
         ] {
             assert_eq!(
-                check_cluster(bad).unwrap_err().name,
+                check_cluster(invalid).unwrap_err().name,
                 ErrorName::InvalidInput,
-                "{bad}"
+                "{invalid}"
             );
         }
     }
 
     #[test]
-    fn an_arn_from_elsewhere_is_refused() {
-        let place = ArnScope {
+    fn an_arn_of_another_region_is_refused() {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
         };
-        check_place(&place, "cluster", "ops").unwrap();
-        check_place(
-            &place,
+        check_arn_scope(&scope, "cluster", "ops").unwrap();
+        check_arn_scope(
+            &scope,
             "cluster",
             "arn:aws:ecs:eu-west-1:222222222222:cluster/ops",
         )
         .unwrap();
-        let error = check_place(
-            &place,
+        let error = check_arn_scope(
+            &scope,
             "cluster",
             "arn:aws:ecs:us-east-1:222222222222:cluster/ops",
         )

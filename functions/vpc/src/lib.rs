@@ -1,13 +1,15 @@
-//! What the VPC steps share, and the parts of them that fill a file of their own.
+//! Shared code of the VPC steps.
 
+pub mod activation;
 pub mod flow_logs;
 pub mod peering;
 pub mod routes;
 pub mod steps;
 
-/// Whether this is an ID as in `vpc-0123456789abcdef0`, old ones with 8 digits included.
+/// Returns whether this is a resource ID with the prefix, for example `vpc-0123456789abcdef0`. Old
+/// IDs have 8 digits instead of 17.
 #[must_use]
-pub fn is_id(id: &str, prefix: &str) -> bool {
+pub fn is_resource_id(id: &str, prefix: &str) -> bool {
     let digits = id.strip_prefix(prefix).unwrap_or_default();
     matches!(digits.len(), 8 | 17)
         && digits
@@ -20,8 +22,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_has_8_or_17_digits_behind_its_prefix() {
-        for (id, fits) in [
+    fn an_id_has_8_or_17_digits_after_its_prefix() {
+        for (id, expected) in [
             ("vpc-0123456789abcdef0", true),
             ("vpc-00000001", true),
             ("subnet-00000001", false),
@@ -29,7 +31,7 @@ mod tests {
             ("vpc-0000000G", false),
             ("vpc-", false),
         ] {
-            assert_eq!(is_id(id, "vpc-"), fits, "{id}");
+            assert_eq!(is_resource_id(id, "vpc-"), expected, "{id}");
         }
     }
 }

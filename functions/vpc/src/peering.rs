@@ -1,4 +1,4 @@
-//! Peering connections: finding, requesting, accepting and deleting one.
+//! VPC peering connections: find, request, accept and delete them.
 
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{
@@ -11,41 +11,41 @@ use stepward_ec2::error::ec2_error;
 
 use crate::routes::Vpc;
 
-/// The tag by which a repeated call knows the connection that it requested: AWS takes no client
-/// token for it.
-pub const TOKEN: &str = "stepward:token";
+/// The tag by which a repeated call recognizes the connection that it requested. The request itself
+/// takes no client token.
+pub const TOKEN_TAG: &str = "stepward:token";
 
-/// What is kept between two calls.
+/// The step's resume state.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct Requested {
-    /// The connection.
+pub struct PeeringState {
+    /// The ID of the connection.
     pub vpc_peering_connection_id: String,
-    /// Whether this step requested it.
+    /// Whether this step requested the connection.
     pub created: bool,
     /// The routes that this step has added.
     #[serde(default)]
     pub added: Vec<String>,
 }
 
-/// A connection between two VPCs.
+/// A peering connection between two VPCs.
 #[derive(Debug)]
 pub struct Connection {
-    /// Its ID.
+    /// The ID.
     pub id: String,
-    /// How far it is.
+    /// The status.
     pub status: Status,
-    /// What AWS says about the status.
+    /// AWS's message about the status.
     pub message: String,
-    /// Whether this step requested it.
+    /// Whether this step requested the connection.
     pub created: bool,
-    /// Whether the first VPC's side requested it, so that the other's accepts.
-    from_here: bool,
+    /// Whether the first VPC is the requester, so that the second one accepts.
+    is_first_requester: bool,
 }
 
 impl Connection {
-    /// Whether it is on its way to be active.
+    /// Returns whether the connection can still become active.
     #[must_use]
-    pub fn is_waiting(&self) -> bool {
+    pub fn is_in_progress(&self) -> bool {
         matches!(
             self.status,
             Status::InitiatingRequest | Status::PendingAcceptance | Status::Provisioning
@@ -53,165 +53,175 @@ impl Connection {
     }
 }
 
-/// The connection of this ID; without one, that between the two VPCs: an active one before one that
-/// waits.
+/// Finds the connection with this ID, or else the connection between the two VPCs. An active
+/// connection comes before one in progress.
 ///
 /// # Errors
-/// What AWS answers.
-pub async fn look(sides: &[Vpc<'_>; 2], id: Option<&str>) -> Result<Option<Connection>, StepError> {
-    let [here, there] = sides;
-    let request = here
+/// The error of EC2.
+pub async fn find_connection(
+    vpcs: &[Vpc<'_>; 2],
+    id: Option<&str>,
+) -> Result<Option<Connection>, StepError> {
+    let [first, second] = vpcs;
+    let request = first
         .ctx
         .client(Client::new)
         .describe_vpc_peering_connections();
     let request = if let Some(id) = id {
         request.vpc_peering_connection_ids(id)
     } else {
-        let vpcs = |name: &str| {
+        let vpc_filter = |name: &str| {
             Filter::builder()
                 .name(name)
-                .values(here.id)
-                .values(there.id)
+                .values(first.id)
+                .values(second.id)
                 .build()
         };
         request
-            .filters(vpcs("requester-vpc-info.vpc-id"))
-            .filters(vpcs("accepter-vpc-info.vpc-id"))
+            .filters(vpc_filter("requester-vpc-info.vpc-id"))
+            .filters(vpc_filter("accepter-vpc-info.vpc-id"))
     };
-    let (mut pages, mut found) = (request.into_paginator().send(), Vec::new());
+
+    let mut pages = request.into_paginator().send();
+    let mut connections = Vec::new();
     while let Some(page) = pages.next().await {
         match page.map_err(ec2_error) {
-            Ok(page) => {
-                let connections = page.vpc_peering_connections.unwrap_or_default();
-                found.extend(
-                    connections
-                        .into_iter()
-                        .filter_map(|connection| between(sides, connection)),
-                );
-            }
-            // A new connection does not show everywhere at once.
+            Ok(page) => connections.extend(
+                page.vpc_peering_connections
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter_map(|connection| connection_between(vpcs, connection)),
+            ),
+            // A new connection is not visible everywhere at once.
             Err(error) if id.is_some() && error.name == ErrorName::NotFound => return Ok(None),
             Err(error) => return Err(error),
         }
     }
+
     if id.is_none() {
-        found.retain(|connection| connection.status == Status::Active || connection.is_waiting());
+        connections.retain(|connection| {
+            connection.status == Status::Active || connection.is_in_progress()
+        });
     }
-    Ok(found
+    Ok(connections
         .into_iter()
         .max_by_key(|connection| connection.status == Status::Active))
 }
 
-fn between([here, there]: &[Vpc<'_>; 2], found: VpcPeeringConnection) -> Option<Connection> {
-    let is = |info: Option<&VpcPeeringConnectionVpcInfo>, vpc: &Vpc<'_>| {
+/// Converts a connection; returns `None` if it does not connect the two VPCs.
+fn connection_between(
+    [first, second]: &[Vpc<'_>; 2],
+    connection: VpcPeeringConnection,
+) -> Option<Connection> {
+    let is_vpc = |info: Option<&VpcPeeringConnectionVpcInfo>, vpc: &Vpc<'_>| {
         info.is_some_and(|info| {
             info.vpc_id() == Some(vpc.id) && info.owner_id() == Some(&vpc.ctx.place.account_id)
         })
     };
-    let (requester, accepter) = (found.requester_vpc_info(), found.accepter_vpc_info());
-    let from_here = is(requester, here) && is(accepter, there);
-    let reversed = is(requester, there) && is(accepter, here);
-    if !from_here && !reversed {
+    let requester = connection.requester_vpc_info();
+    let accepter = connection.accepter_vpc_info();
+    let is_first_requester = is_vpc(requester, first) && is_vpc(accepter, second);
+    let is_second_requester = is_vpc(requester, second) && is_vpc(accepter, first);
+    if !is_first_requester && !is_second_requester {
         return None;
     }
-    let token = here.ctx.client_token("peering");
-    let created = found
+
+    let token = first.ctx.client_token("peering");
+    let created = connection
         .tags()
         .iter()
-        .any(|tag| tag.key() == Some(TOKEN) && tag.value() == Some(&token));
-    let (status, message) = found
+        .any(|tag| tag.key() == Some(TOKEN_TAG) && tag.value() == Some(&token));
+    let (status, message) = connection
         .status
         .map(|status| (status.code, status.message))
         .unwrap_or_default();
     Some(Connection {
-        id: found.vpc_peering_connection_id?,
+        id: connection.vpc_peering_connection_id?,
         status: status.unwrap_or(Status::InitiatingRequest),
         message: message
             .filter(|text| !text.is_empty())
             .unwrap_or_else(|| "AWS gave no reason".into()),
         created,
-        from_here,
+        is_first_requester,
     })
 }
 
-/// Requests a connection of the first VPC with the second.
+/// Requests a connection from the first VPC to the second.
 ///
 /// # Errors
-/// What AWS answers.
-pub async fn request([here, there]: &[Vpc<'_>; 2]) -> Result<Requested, StepError> {
-    let peer = &there.ctx.place;
+/// The error of EC2.
+pub async fn request_connection([first, second]: &[Vpc<'_>; 2]) -> Result<PeeringState, StepError> {
+    let peer = &second.ctx.place;
     let tag = Tag::builder()
-        .key(TOKEN)
-        .value(here.ctx.client_token("peering"))
+        .key(TOKEN_TAG)
+        .value(first.ctx.client_token("peering"))
         .build();
     let tags = TagSpecification::builder()
         .resource_type(ResourceType::VpcPeeringConnection)
         .tags(tag)
         .build();
-    let request = here
+    let response = first
         .ctx
         .client(Client::new)
         .create_vpc_peering_connection()
-        .vpc_id(here.id)
-        .peer_vpc_id(there.id);
-    let request = request
+        .vpc_id(first.id)
+        .peer_vpc_id(second.id)
         .peer_owner_id(&peer.account_id)
         .peer_region(&peer.region)
-        .tag_specifications(tags);
-    let made = request
+        .tag_specifications(tags)
         .send()
         .await
-        .map_err(ec2_error)?
-        .vpc_peering_connection;
-    let id = made
+        .map_err(ec2_error)?;
+
+    let id = response
+        .vpc_peering_connection
         .and_then(|connection| connection.vpc_peering_connection_id)
         .ok_or_else(|| {
             ErrorName::Internal.with_message(
-                "AWS requested the connection but gave no ID; run the step again to find it",
+                "AWS requested the peering connection, but returned no ID; run the step again to \
+                 find it",
             )
         })?;
-    let (account, region) = (&peer.account_id, &peer.region);
-    here.ctx.log(format_args!(
-        "Requested {id}: {} with {} of account {account} in {region}",
-        here.id, there.id
+    first.ctx.log(format_args!(
+        "Requested {id}: {} with {} of account {} in {}",
+        first.id, second.id, peer.account_id, peer.region
     ));
-    Ok(Requested {
+    Ok(PeeringState {
         vpc_peering_connection_id: id,
         created: true,
         added: Vec::new(),
     })
 }
 
-/// Accepts a connection on the side that did not request it. Where that is refused, a request of
-/// this step is deleted.
+/// Accepts a connection on the side that did not request it. If AWS refuses this, deletes the
+/// request, provided that this step made it.
 ///
 /// # Errors
-/// What AWS answers, with what is left.
-pub async fn accept(
-    [here, there]: &[Vpc<'_>; 2],
+/// The error of EC2, with the state in which the request is left.
+pub async fn accept_connection(
+    [first, second]: &[Vpc<'_>; 2],
     connection: &Connection,
 ) -> Result<(), StepError> {
-    let (id, accepter) = (
-        &connection.id,
-        if connection.from_here {
-            there.ctx
-        } else {
-            here.ctx
-        },
-    );
+    let id = &connection.id;
+    let accepter = if connection.is_first_requester {
+        second.ctx
+    } else {
+        first.ctx
+    };
     let request = accepter
         .client(Client::new)
         .accept_vpc_peering_connection()
         .vpc_peering_connection_id(id);
     let mut error = match request.send().await.map_err(ec2_error) {
         Ok(_) => {
-            here.ctx.log(format_args!(
+            first.ctx.log(format_args!(
                 "Accepted {id} in account {}",
                 accepter.place.account_id
             ));
             return Ok(());
         }
-        // It does not show there yet, or somebody else was faster: the next look tells.
+        // The connection is not visible there yet, or someone else has accepted it. The next poll
+        // shows which.
         Err(error)
             if error.name == ErrorName::NotFound || error.has_code("InvalidStateTransition") =>
         {
@@ -219,59 +229,66 @@ pub async fn accept(
         }
         Err(error) => error,
     };
-    // What a state machine retries must be there still.
-    let retried = matches!(
+
+    // After these errors the state machine retries the step, which needs the request.
+    let is_retried = matches!(
         error.name,
         ErrorName::Throttled | ErrorName::TimedOut | ErrorName::Internal
     );
-    let left = if !connection.created || retried {
-        format!("{id} waits to be accepted still")
+    let remaining = if !connection.created || is_retried {
+        format!("the request {id} still waits to be accepted")
     } else {
-        match delete(here.ctx, id).await {
-            Ok(()) => format!("the request {id} was deleted again"),
-            Err(error) => format!(
-                "the request {id} is left, because it could not be deleted: {}",
-                error.message
+        match delete_connection(first.ctx, id).await {
+            Ok(()) => format!("the step deleted its request {id}"),
+            Err(delete_error) => format!(
+                "the request {id} still exists, because the step could not delete it: {}",
+                delete_error.message
             ),
         }
     };
-    error.message = format!("{}; {left}", error.message);
+    error.message = format!("{}; {remaining}", error.message);
     Err(error)
 }
 
-/// Deletes the request if it is this step's and not active yet.
+/// Deletes the request if this step made it and it is not active yet.
 ///
 /// # Errors
-/// `Conflict` while AWS does not delete it yet, or what AWS answers.
-pub async fn undo(sides: &[Vpc<'_>; 2], requested: Option<Requested>) -> Result<(), StepError> {
-    let ctx = sides[0].ctx;
-    let known = requested
+/// `Conflict` while AWS does not allow to delete the request, or the error of EC2.
+pub async fn delete_own_request(
+    vpcs: &[Vpc<'_>; 2],
+    state: Option<PeeringState>,
+) -> Result<(), StepError> {
+    let ctx = vpcs[0].ctx;
+    let known_id = state
         .as_ref()
-        .map(|requested| requested.vpc_peering_connection_id.as_str());
-    let Some(connection) = look(sides, known).await? else {
-        ctx.log("There is no peering connection to delete");
+        .map(|state| state.vpc_peering_connection_id.as_str());
+    let Some(connection) = find_connection(vpcs, known_id).await? else {
+        ctx.log("No peering connection to delete");
         return Ok(());
     };
-    let created = connection.created || requested.is_some_and(|requested| requested.created);
+
+    let created = connection.created || state.is_some_and(|state| state.created);
     let Connection { id, status, .. } = &connection;
-    if !created || !connection.is_waiting() {
+    if !created || !connection.is_in_progress() {
         ctx.log(format_args!(
-            "Peering connection {id} is {status} and stays"
+            "Peering connection {id} is {status} and was not deleted"
         ));
         return Ok(());
     }
-    match delete(ctx, id).await {
+
+    match delete_connection(ctx, id).await {
         Ok(()) => {
             ctx.log(format_args!("Deleted the request {id}, which was {status}"));
             Ok(())
         }
-        // AWS deletes one that waits to be accepted, or is active. What stops jobs comes again a
-        // minute later.
+        // AWS deletes only requests that wait to be accepted, and active connections. Stopping a
+        // job is retried after a minute.
         // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteVpcPeeringConnection.html
         Err(mut error) if error.has_code("InvalidStateTransition") => {
             error.message = format!(
-                "AWS does not delete the request {id} while it is {status}; it is tried again in a minute, and if it \
-                 is left after that, delete it: {}",
+                "AWS does not allow to delete the request {id} while it is {status}: {}; the step \
+                 tries again in a minute; if the request still exists after that, delete it \
+                 yourself",
                 error.message
             );
             Err(error)
@@ -280,11 +297,7 @@ pub async fn undo(sides: &[Vpc<'_>; 2], requested: Option<Requested>) -> Result<
     }
 }
 
-/// Deletes a connection.
-///
-/// # Errors
-/// What AWS answers.
-async fn delete(ctx: &Context, id: &str) -> Result<(), StepError> {
+async fn delete_connection(ctx: &Context, id: &str) -> Result<(), StepError> {
     ctx.client(Client::new)
         .delete_vpc_peering_connection()
         .vpc_peering_connection_id(id)

@@ -1,4 +1,4 @@
-//! Two VPCs' addresses, and the routes between them.
+//! The IPv4 CIDR blocks of two VPCs, and the routes between the VPCs.
 
 use std::net::Ipv4Addr;
 
@@ -9,25 +9,25 @@ use serde::Serialize;
 use stepward::{Context, ErrorName, StepError};
 use stepward_ec2::error::ec2_error;
 
-/// A VPC, in the account and Region of a context, with the route tables that count.
+/// One of the two VPCs.
 #[derive(Clone, Copy, Debug)]
 pub struct Vpc<'a> {
-    /// Where it is.
+    /// The context for the VPC's account and Region.
     pub ctx: &'a Context,
-    /// Its ID.
+    /// The VPC's ID.
     pub id: &'a str,
-    /// The IDs of its route tables that get routes; its main one where this is empty.
+    /// The IDs of the route tables that get routes; the main route table if empty.
     pub table_ids: &'a [String],
 }
 
 impl Vpc<'_> {
-    /// Its IPv4 blocks, as in `10.0.0.0/16`.
+    /// Returns the IPv4 CIDR blocks, for example `10.0.0.0/16`.
     ///
     /// # Errors
-    /// `NotFound` where there is no such VPC, or what AWS answers.
-    async fn blocks(&self) -> Result<Vec<String>, StepError> {
-        // By ID there is one page, and an ID that does not exist is an error.
-        let answer = self
+    /// `NotFound` if the VPC does not exist, or the error of EC2.
+    async fn cidr_blocks(&self) -> Result<Vec<String>, StepError> {
+        // A request by ID has one page, and fails if the ID does not exist.
+        let response = self
             .ctx
             .client(Client::new)
             .describe_vpcs()
@@ -35,14 +35,15 @@ impl Vpc<'_> {
             .send()
             .await
             .map_err(ec2_error)?;
-        let Some(vpc) = answer.vpcs.unwrap_or_default().into_iter().next() else {
+        let Some(vpc) = response.vpcs.unwrap_or_default().into_iter().next() else {
             return Err(ErrorName::NotFound.with_message(format!(
-                "there is no VPC {} in {}",
+                "VPC {} does not exist in {}; check its ID, account and Region",
                 self.id,
-                self.place()
+                self.location()
             )));
         };
-        let in_use = vpc
+
+        let blocks_in_use = vpc
             .cidr_block_association_set
             .unwrap_or_default()
             .into_iter()
@@ -56,15 +57,15 @@ impl Vpc<'_> {
                     Some(VpcCidrBlockStateCode::Associated | VpcCidrBlockStateCode::Associating)
                 )
             });
-        Ok(in_use.filter_map(|block| block.cidr_block).collect())
+        Ok(blocks_in_use.filter_map(|block| block.cidr_block).collect())
     }
 
-    /// Its route tables that get routes.
+    /// Returns the route tables that get routes.
     ///
     /// # Errors
-    /// `NotFound` where one does not exist, `Conflict` where it belongs to another VPC, or what AWS
-    /// answers.
-    async fn tables(&self) -> Result<Vec<RouteTable>, StepError> {
+    /// `NotFound` if one does not exist, `Conflict` if one belongs to another VPC, or the error of
+    /// EC2.
+    async fn route_tables(&self) -> Result<Vec<RouteTable>, StepError> {
         let filter = |name: &str, value: &str| Filter::builder().name(name).values(value).build();
         let request = self.ctx.client(Client::new).describe_route_tables();
         let request = if self.table_ids.is_empty() {
@@ -74,34 +75,36 @@ impl Vpc<'_> {
         } else {
             request.set_route_table_ids(Some(self.table_ids.to_vec()))
         };
-        let (mut pages, mut tables) = (request.into_paginator().send(), Vec::new());
+        let mut pages = request.into_paginator().send();
+        let mut tables = Vec::new();
         while let Some(page) = pages.next().await {
             tables.extend(page.map_err(ec2_error)?.route_tables.unwrap_or_default());
         }
+
         if let Some(table) = tables.iter().find(|table| table.vpc_id() != Some(self.id)) {
             return Err(ErrorName::Conflict.with_message(format!(
-                "route table {} is of {}, not of {}",
+                "route table {} belongs to {}, not to {}; list route tables of the right VPC",
                 table.route_table_id().unwrap_or_default(),
                 table.vpc_id().unwrap_or("another VPC"),
                 self.id
             )));
         }
         if tables.len() < self.table_ids.len().max(1) {
-            let what = if self.table_ids.is_empty() {
+            let missing = if self.table_ids.is_empty() {
                 "its main route table"
             } else {
-                "each of its route tables"
+                "all of the listed route tables"
             };
             return Err(ErrorName::NotFound.with_message(format!(
-                "AWS did not show {what} of {} in {}",
+                "AWS did not return {missing} for {} in {}; check the IDs",
                 self.id,
-                self.place()
+                self.location()
             )));
         }
         Ok(tables)
     }
 
-    fn place(&self) -> String {
+    fn location(&self) -> String {
         format!(
             "account {}, {}",
             self.ctx.place.account_id, self.ctx.place.region
@@ -112,42 +115,48 @@ impl Vpc<'_> {
 /// A route through a peering connection.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 pub struct PeeringRoute {
-    /// The VPC that it is of.
+    /// The VPC that the route table belongs to.
     pub vpc_id: String,
     /// The route table.
     pub route_table_id: String,
-    /// The IPv4 block that it leads to.
+    /// The IPv4 CIDR block of the other VPC.
     pub destination: String,
-    /// Whether this step added it; it was there already otherwise.
+    /// Whether this step added the route; false if it already existed.
     pub created: bool,
 }
 
-/// The routes of two VPCs to each other through a connection, and whether each is missing; none
-/// without `add_routes`.
+/// Returns the routes of two VPCs to each other through a connection. `created` marks the missing
+/// ones. Without `add_routes`, returns no routes.
 ///
 /// # Errors
-/// `Conflict` where the VPCs overlap or a route to the same block leads elsewhere, or what looking
-/// answers.
-pub async fn plan(
-    [here, there]: [Vpc<'_>; 2],
+/// `Conflict` if the VPCs overlap, or if a route to the same block has another target; or the error
+/// of EC2.
+pub async fn plan_routes(
+    [first, second]: [Vpc<'_>; 2],
     add_routes: bool,
-    connection: Option<&str>,
+    connection_id: Option<&str>,
 ) -> Result<Vec<PeeringRoute>, StepError> {
-    let (ours, theirs) = (here.blocks().await?, there.blocks().await?);
-    for one in &ours {
-        if let Some(other) = theirs.iter().find(|other| overlap(one, other)) {
-            let (a, b) = (here.id, there.id);
-            let message =
-                format!("{one} of {a} overlaps {other} of {b}: AWS does not peer such VPCs");
-            return Err(ErrorName::Conflict.with_message(message));
+    let first_blocks = first.cidr_blocks().await?;
+    let second_blocks = second.cidr_blocks().await?;
+    for first_block in &first_blocks {
+        let overlapping = second_blocks
+            .iter()
+            .find(|second_block| is_overlapping(first_block, second_block));
+        if let Some(second_block) = overlapping {
+            return Err(ErrorName::Conflict.with_message(format!(
+                "CIDR block {first_block} of {} overlaps {second_block} of {}; AWS does not peer \
+                 VPCs with overlapping blocks",
+                first.id, second.id
+            )));
         }
     }
+
     let mut routes = Vec::new();
     if add_routes {
-        for (vpc, blocks) in [(here, theirs), (there, ours)] {
-            for table in vpc.tables().await? {
-                for block in &blocks {
-                    routes.push(route(vpc.id, &table, block, connection)?);
+        for (vpc, destinations) in [(first, second_blocks), (second, first_blocks)] {
+            for table in vpc.route_tables().await? {
+                for destination in &destinations {
+                    routes.push(plan_route(vpc.id, &table, destination, connection_id)?);
                 }
             }
         }
@@ -155,77 +164,86 @@ pub async fn plan(
     Ok(routes)
 }
 
-/// The route to a block, which is missing or leads through the connection already.
-fn route(
-    vpc: &str,
+/// Returns the route of one table to one block, which is missing or already leads through the
+/// connection.
+fn plan_route(
+    vpc_id: &str,
     table: &RouteTable,
-    block: &str,
-    connection: Option<&str>,
+    destination: &str,
+    connection_id: Option<&str>,
 ) -> Result<PeeringRoute, StepError> {
     let route_table_id = table.route_table_id.clone().unwrap_or_default();
-    // What a virtual private gateway propagates gives way to a static route to the same block
-    // beside it. https://docs.aws.amazon.com/vpc/latest/userguide/route-tables-priority.html
-    let propagated =
+
+    // A static route takes priority over a propagated route to the same block, so propagated routes
+    // are no conflict. https://docs.aws.amazon.com/vpc/latest/userguide/route-tables-priority.html
+    let is_propagated =
         |route: &Route| route.origin() == Some(&RouteOrigin::EnableVgwRoutePropagation);
-    let mut fixed = table.routes().iter().filter(|route| !propagated(route));
-    let present = fixed.find(|route| route.destination_cidr_block() == Some(block));
-    if let Some(present) = present
-        && (connection.is_none() || present.vpc_peering_connection_id() != connection)
+    let existing = table
+        .routes()
+        .iter()
+        .filter(|route| !is_propagated(route))
+        .find(|route| route.destination_cidr_block() == Some(destination));
+    if let Some(existing) = existing
+        && (connection_id.is_none() || existing.vpc_peering_connection_id() != connection_id)
     {
         return Err(ErrorName::Conflict.with_message(format!(
-            "{route_table_id} of {vpc} has a route to {block} through {} already: delete it or name other route tables",
-            target(present)
+            "route table {route_table_id} of {vpc_id} already has a route to {destination} through \
+             {}; delete that route, or list other route tables",
+            route_target(existing)
         )));
     }
-    let created = present.is_none();
+
     Ok(PeeringRoute {
-        vpc_id: vpc.to_owned(),
+        vpc_id: vpc_id.to_owned(),
         route_table_id,
-        destination: block.to_owned(),
-        created,
+        destination: destination.to_owned(),
+        created: existing.is_none(),
     })
 }
 
-/// Adds the routes that are missing through an active connection, and notes them in `added`, which
-/// an earlier call may have begun. `Some`, with the reason, where a route can only be added later.
+/// Adds the missing routes through an active connection, and records them in `added`, which may
+/// contain routes that an earlier call added. Returns a reason if a route can only be added later.
 ///
 /// # Errors
-/// What AWS answers.
-pub async fn add(
-    sides: &[Vpc<'_>; 2],
-    connection: &str,
+/// The error of EC2.
+pub async fn add_missing_routes(
+    [first, second]: &[Vpc<'_>; 2],
+    connection_id: &str,
     routes: &mut [PeeringRoute],
     added: &mut Vec<String>,
 ) -> Result<Option<String>, StepError> {
-    let [here, there] = sides;
     for route in routes {
         let name = format!("{} to {}", route.destination, route.route_table_id);
-        let known = added.contains(&name);
-        if known || !route.created {
-            route.created = known;
+        let was_added = added.contains(&name);
+        if was_added || !route.created {
+            route.created = was_added;
             continue;
         }
-        let side = if route.vpc_id == here.id { here } else { there };
-        let request = side
+
+        let vpc = if route.vpc_id == first.id {
+            first
+        } else {
+            second
+        };
+        let request = vpc
             .ctx
             .client(Client::new)
             .create_route()
-            .route_table_id(&route.route_table_id);
-        let request = request
+            .route_table_id(&route.route_table_id)
             .destination_cidr_block(&route.destination)
-            .vpc_peering_connection_id(connection);
+            .vpc_peering_connection_id(connection_id);
         match request.send().await.map_err(ec2_error) {
-            Ok(_) => here.ctx.log(format_args!("Added a route to {name}")),
-            // Active is what one side says; the other's account or Region learns of it later. And a
-            // request that the SDK sent again after a lost answer may find its own route, which
-            // does not show everywhere at once.
+            Ok(_) => first.ctx.log(format_args!("Added a route to {name}")),
+            // One side may report the connection as active before the other account or Region
+            // knows it. And if the SDK repeats a request whose response was lost, the route of the
+            // first request exists, but may not be visible yet.
             Err(error)
                 if error.has_code("InvalidVpcPeeringConnectionID.NotFound")
                     || error.has_code("RouteAlreadyExists") =>
             {
                 return Ok(Some(format!(
                     "the route to {name} in {}: {}",
-                    side.place(),
+                    vpc.location(),
                     error.message
                 )));
             }
@@ -236,8 +254,8 @@ pub async fn add(
     Ok(None)
 }
 
-/// Where a route leads, for a person.
-fn target(route: &Route) -> &str {
+/// Returns the target of a route, for messages.
+fn route_target(route: &Route) -> &str {
     let targets = [
         route.vpc_peering_connection_id(),
         route.transit_gateway_id(),
@@ -255,17 +273,20 @@ fn target(route: &Route) -> &str {
         .unwrap_or("another target")
 }
 
-/// Whether two IPv4 blocks share addresses. What cannot be read shares none: AWS has the last word.
-fn overlap(one: &str, other: &str) -> bool {
-    let read = |block: &str| {
-        let (address, length) = block.split_once('/')?;
+/// Returns whether two IPv4 CIDR blocks share addresses. An invalid block overlaps nothing; AWS
+/// checks it as well.
+fn is_overlapping(first: &str, second: &str) -> bool {
+    let parse_block = |block: &str| {
+        let (address, prefix_length) = block.split_once('/')?;
         Some((
             u32::from(address.parse::<Ipv4Addr>().ok()?),
-            length.parse::<u32>().ok().filter(|n| *n <= 32)?,
+            prefix_length.parse::<u32>().ok().filter(|n| *n <= 32)?,
         ))
     };
-    match (read(one), read(other)) {
-        (Some((one, m)), Some((other, n))) => (one ^ other).leading_zeros() >= m.min(n),
+    match (parse_block(first), parse_block(second)) {
+        (Some((first, first_length)), Some((second, second_length))) => {
+            (first ^ second).leading_zeros() >= first_length.min(second_length)
+        }
         _ => false,
     }
 }
@@ -275,8 +296,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_overlap_where_the_shorter_prefix_is_the_same() {
-        for (one, other, both) in [
+    fn blocks_overlap_if_they_share_the_shorter_prefix() {
+        for (first, second, expected) in [
             ("10.0.0.0/16", "10.0.0.0/16", true),
             ("10.0.0.0/16", "10.0.255.0/24", true),
             ("10.0.255.0/24", "10.0.0.0/16", true),
@@ -284,7 +305,7 @@ mod tests {
             ("0.0.0.0/0", "10.1.0.0/16", true),
             ("10.0.0.0/16", "nonsense", false),
         ] {
-            assert_eq!(overlap(one, other), both, "{one} {other}");
+            assert_eq!(is_overlapping(first, second), expected, "{first} {second}");
         }
     }
 }

@@ -1,67 +1,70 @@
-//! The encryption of a session with a KMS key: AES-256-GCM, one key for each direction.
+//! Encryption of a session with a KMS key: AES-256-GCM, with one key for each direction.
 
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 
-/// The bytes of the data key that KMS is asked for: two keys of 32.
-pub const KEY_BYTES: usize = 64;
+/// The bytes of the data key to request from KMS: two keys of 32 bytes.
+pub const DATA_KEY_BYTES: usize = 64;
 
 /// Both keys of a session.
 pub struct Cipher {
-    from_agent: RandomizedNonceKey,
-    to_agent: RandomizedNonceKey,
+    agent_key: RandomizedNonceKey,
+    client_key: RandomizedNonceKey,
 }
 
-/// What cannot be decrypted: made with another key, or altered. It does not say more on purpose.
+/// A payload could not be decrypted, because it was encrypted with another key or altered; or it
+/// could not be encrypted. The error has no details on purpose.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("what the agent encrypted cannot be read with the session's key")]
-pub struct Unreadable;
+#[error("a payload of the agent cannot be decrypted with the session's key")]
+pub struct CipherError;
 
 impl Cipher {
-    /// The keys from a data key: first the agent's, then the client's. `None` unless it has
-    /// [`KEY_BYTES`].
+    /// Creates both keys from a data key: its first half is the agent's key, its second half the
+    /// client's. Returns `None` unless the data key has [`DATA_KEY_BYTES`].
     #[must_use]
     pub fn new(data_key: &[u8]) -> Option<Self> {
-        let data_key: &[u8; KEY_BYTES] = data_key.try_into().ok()?;
-        let (from_agent, to_agent) = data_key.split_at(KEY_BYTES / 2);
-        let key = |bytes| RandomizedNonceKey::new(&AES_256_GCM, bytes).ok();
+        let data_key: &[u8; DATA_KEY_BYTES] = data_key.try_into().ok()?;
+        let (agent_half, client_half) = data_key.split_at(DATA_KEY_BYTES / 2);
+        let create_key = |bytes| RandomizedNonceKey::new(&AES_256_GCM, bytes).ok();
         Some(Self {
-            from_agent: key(from_agent)?,
-            to_agent: key(to_agent)?,
+            agent_key: create_key(agent_half)?,
+            client_key: create_key(client_half)?,
         })
     }
 
-    /// Decrypts what the agent sent: a nonce, the text, a tag.
+    /// Decrypts a payload from the agent: a nonce, the ciphertext and a tag.
     ///
     /// # Errors
-    /// [`Unreadable`].
-    pub fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, Unreadable> {
-        let (nonce, text) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(Unreadable)?;
+    /// [`CipherError`].
+    pub fn decrypt(&self, payload: &[u8]) -> Result<Vec<u8>, CipherError> {
+        let (nonce, text) = payload
+            .split_first_chunk::<NONCE_LEN>()
+            .ok_or(CipherError)?;
         let mut text = text.to_vec();
         let length = self
-            .from_agent
+            .agent_key
             .open_in_place(
                 Nonce::assume_unique_for_key(*nonce),
                 Aad::empty(),
                 &mut text,
             )
-            .map_err(|_| Unreadable)?
+            .map_err(|_| CipherError)?
             .len();
         text.truncate(length);
         Ok(text)
     }
 
-    /// Encrypts for the agent, with a random nonce.
+    /// Encrypts a payload for the agent, with a random nonce.
     ///
     /// # Errors
-    /// [`Unreadable`] where the system has no randomness.
-    pub fn seal(&self, text: &[u8]) -> Result<Vec<u8>, Unreadable> {
+    /// [`CipherError`] if the system's random source fails.
+    pub fn encrypt(&self, text: &[u8]) -> Result<Vec<u8>, CipherError> {
         let mut text = text.to_vec();
         let nonce = self
-            .to_agent
+            .client_key
             .seal_in_place_append_tag(Aad::empty(), &mut text)
-            .map_err(|_| Unreadable)?;
+            .map_err(|_| CipherError)?;
         Ok([nonce.as_ref().as_slice(), &text].concat())
     }
 }
@@ -78,37 +81,39 @@ mod tests {
 
     use super::*;
 
-    fn key() -> Vec<u8> {
+    fn data_key() -> Vec<u8> {
         (0..64).collect()
     }
 
-    /// The agent's side: the same keys, the other way around.
-    fn agent() -> Cipher {
-        Cipher::new(&[&key()[32..], &key()[..32]].concat()).unwrap()
+    /// The agent's cipher: the same keys in the opposite order.
+    fn agent_cipher() -> Cipher {
+        Cipher::new(&[&data_key()[32..], &data_key()[..32]].concat()).unwrap()
     }
 
     #[test]
-    fn each_direction_has_a_key_of_its_own_and_each_message_a_nonce() {
-        let (client, agent) = (Cipher::new(&key()).unwrap(), agent());
-        let sealed = client.seal(b"keys").unwrap();
-        assert_eq!(agent.open(&sealed).unwrap(), b"keys");
-        assert_eq!(client.open(&sealed), Err(Unreadable));
-        assert_ne!(client.seal(b"keys").unwrap(), sealed);
-        assert!(Cipher::new(&key()[1..]).is_none());
+    fn each_direction_has_its_own_key_and_random_nonces() {
+        let (client, agent) = (Cipher::new(&data_key()).unwrap(), agent_cipher());
+        let encrypted = client.encrypt(b"keys").unwrap();
+        assert_eq!(agent.decrypt(&encrypted).unwrap(), b"keys");
+        assert_eq!(client.decrypt(&encrypted), Err(CipherError));
+        assert_ne!(client.encrypt(b"keys").unwrap(), encrypted);
+        assert!(Cipher::new(&data_key()[1..]).is_none());
     }
 
     proptest! {
         #[test]
-        fn no_bytes_panic_and_altered_ones_are_unreadable(
-            bytes in prop::collection::vec(any::<u8>(), 0..200), at: prop::sample::Index, by in 1..=255_u8,
+        fn altered_bytes_cannot_be_decrypted(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            index: prop::sample::Index,
+            mask in 1..=255_u8,
         ) {
-            let client = Cipher::new(&key()).unwrap();
-            prop_assert_eq!(client.open(&bytes), Err(Unreadable));
-            let mut sealed = agent().seal(&bytes).unwrap();
-            prop_assert_eq!(client.open(&sealed).unwrap(), bytes);
-            let at = at.index(sealed.len());
-            sealed[at] ^= by;
-            prop_assert_eq!(client.open(&sealed), Err(Unreadable));
+            let client = Cipher::new(&data_key()).unwrap();
+            prop_assert_eq!(client.decrypt(&bytes), Err(CipherError));
+            let mut encrypted = agent_cipher().encrypt(&bytes).unwrap();
+            prop_assert_eq!(client.decrypt(&encrypted).unwrap(), bytes);
+            let index = index.index(encrypted.len());
+            encrypted[index] ^= mask;
+            prop_assert_eq!(client.decrypt(&encrypted), Err(CipherError));
         }
     }
 }

@@ -1,15 +1,16 @@
-//! The binary messages of the data channel: a header of 120 bytes, big-endian, and a payload.
+//! The codec of agent messages, the binary messages of the data channel. An agent message is a
+//! header of 120 bytes, with big-endian integers, and a payload.
 //!
 //! | offset | bytes | field |
 //! |--:|--:|---|
-//! | 0 | 4 | header length: 116, what comes before the payload's length |
+//! | 0 | 4 | header length: always 116, the number of bytes before the payload length |
 //! | 4 | 32 | message type, ASCII, padded with spaces |
 //! | 36 | 4 | schema version: 1 |
-//! | 40 | 8 | created, milliseconds since 1970 |
+//! | 40 | 8 | created date, in milliseconds since 1970 |
 //! | 48 | 8 | sequence number |
 //! | 56 | 8 | flags |
-//! | 64 | 16 | message ID: a UUID, its second half first |
-//! | 80 | 32 | SHA-256 of the payload |
+//! | 64 | 16 | message ID: a UUID, second half first |
+//! | 80 | 32 | payload digest: SHA-256 of the payload |
 //! | 112 | 4 | payload type |
 //! | 116 | 4 | payload length |
 
@@ -18,165 +19,167 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-/// The shortest message there can be: a header and no payload.
-const HEADER: usize = 120;
-/// What the header says of its own length.
+/// The bytes of the header, and of the shortest message: one without payload.
+const HEADER_BYTES: usize = 120;
+/// The header length that the header declares.
 const HEADER_LENGTH: u32 = 116;
-/// The longest message taken, in bytes. The agent sends at most 1,024 bytes of output at once, the
-/// largest handshake has some hundreds, and a closing text is cut at 2,500 characters.
-pub const MESSAGE_LIMIT: usize = 64 * 1024;
-/// The flags of an acknowledgement: first and last of its kind.
+/// The longest message that the client accepts, in bytes. The agent sends at most 1,024 bytes of
+/// output at once, the largest handshake has a few hundred bytes, and the agent cuts the text of
+/// `channel_closed` at 2,500 characters.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// The flags of an acknowledge message: SYN and FIN.
 const SYN_FIN: u64 = 3;
 
-/// What a message is for.
+/// The type of an agent message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
-    /// From the client to the agent, numbered.
-    Input,
-    /// From the agent to the client, numbered.
-    Output,
-    /// Confirms one numbered message.
+pub enum MessageType {
+    /// Stream data from the client to the agent, numbered.
+    InputStreamData,
+    /// Stream data from the agent to the client, numbered.
+    OutputStreamData,
+    /// Acknowledges one stream data message.
     Acknowledge,
-    /// From the service: the session is over.
+    /// From the service: the session has ended.
     ChannelClosed,
-    /// From the service: the agent's side is there.
+    /// From the service: the agent is connected.
     StartPublication,
-    /// From the service: the agent's side is gone, for now or for good.
+    /// From the service: the agent is disconnected, for a time or for good.
     PausePublication,
-    /// Of no meaning to a client.
+    /// A type that clients ignore.
     Other,
 }
 
-/// What the payload of a numbered message is.
+/// The type of a stream data message's payload.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Content {
-    /// What the terminal shows; towards the agent, keys.
+pub enum PayloadType {
+    /// Terminal output from the agent, or keyboard input from the client.
     Output,
-    /// The agent asks what the client can do.
+    /// The agent's request for client actions.
     HandshakeRequest,
-    /// The client's answer.
+    /// The client's response to the request.
     HandshakeResponse,
-    /// The handshake is over.
+    /// The agent's confirmation that the handshake has ended.
     HandshakeComplete,
-    /// The agent wants to see that the client has the same keys.
-    EncryptionChallenge,
-    /// The client's proof.
-    EncryptionResponse,
-    /// Standard error, where it is told apart.
-    ErrorOutput,
-    /// `EXIT_CODE: n`, where it is told.
+    /// The agent's check that the client has the same keys.
+    EncChallengeRequest,
+    /// The client's response to the check.
+    EncChallengeResponse,
+    /// Standard error, if the agent separates it from standard output.
+    StdErr,
+    /// `EXIT_CODE: n`, if the agent reports an exit code.
     ExitCode,
-    /// Any other, by its number: 0 with messages that are not numbered.
+    /// Any other type, by its number. Messages without stream data have 0.
     Other(u32),
 }
 
 /// A message ID: a UUID.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Id(pub [u8; 16]);
+pub struct MessageId(pub [u8; 16]);
 
-/// One message.
+/// A decoded agent message.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Message {
-    /// What it is for.
-    pub kind: Kind,
-    /// Milliseconds since 1970.
-    pub created: u64,
-    /// Its place among the numbered messages of its direction.
-    pub sequence: i64,
-    /// 1: the first of the direction; 3: an acknowledgement. Nobody reads them.
+pub struct AgentMessage {
+    /// The message type.
+    pub message_type: MessageType,
+    /// The created date, in milliseconds since 1970.
+    pub created_date: u64,
+    /// The position among the stream data messages of its direction.
+    pub sequence_number: i64,
+    /// 1 for the first message of a direction, 3 for an acknowledge message. Neither side reads
+    /// the flags.
     pub flags: u64,
-    /// Its ID.
-    pub id: Id,
-    /// What the payload is.
-    pub content: Content,
+    /// The message ID.
+    pub message_id: MessageId,
+    /// The payload type.
+    pub payload_type: PayloadType,
     /// The payload.
     pub payload: Vec<u8>,
 }
 
-/// What is wrong with a message. It is dropped and not acknowledged, so that the other side sends
-/// it again.
+/// Why bytes are not an agent message. The client drops such a message without acknowledging it,
+/// and the agent sends it again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Malformed {
-    /// Shorter than a header, or longer than [`MESSAGE_LIMIT`].
-    #[error("its length is not that of a message")]
+pub enum DecodeError {
+    /// The message is shorter than a header, or longer than [`MAX_MESSAGE_BYTES`].
+    #[error("the message is too short or too long")]
     Length,
-    /// The header's own length leads out of the message.
-    #[error("its header says another length than it has")]
+    /// The declared header length is not that of a header, or exceeds the message.
+    #[error("the header length does not fit the message")]
     HeaderLength,
-    /// The payload's length is not what the header says.
-    #[error("its payload has another length than its header says")]
+    /// The payload does not have the declared length.
+    #[error("the payload length does not match the header")]
     PayloadLength,
-    /// No message type, or no date.
-    #[error("its type or date is missing")]
-    Missing,
-    /// The payload is not the one that was sent.
-    #[error("its payload was altered on the way")]
+    /// The message type or the created date is missing.
+    #[error("the message type or the created date is missing")]
+    MissingField,
+    /// The payload does not have the declared digest.
+    #[error("the payload does not match its digest")]
     Digest,
 }
 
-impl Kind {
+impl MessageType {
     const NAMES: [(Self, &'static str); 6] = [
-        (Self::Input, "input_stream_data"),
-        (Self::Output, "output_stream_data"),
+        (Self::InputStreamData, "input_stream_data"),
+        (Self::OutputStreamData, "output_stream_data"),
         (Self::Acknowledge, "acknowledge"),
         (Self::ChannelClosed, "channel_closed"),
         (Self::StartPublication, "start_publication"),
         (Self::PausePublication, "pause_publication"),
     ];
 
-    /// As it is on the wire; empty for what the client has no name for.
+    /// Returns the name in the message; empty for [`MessageType::Other`].
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::NAMES
             .iter()
-            .find(|(kind, _)| *kind == self)
+            .find(|(message_type, _)| *message_type == self)
             .map_or("", |(_, name)| name)
     }
 
-    fn of(name: &str) -> Self {
+    fn from_name(wanted: &str) -> Self {
         Self::NAMES
             .iter()
-            .find(|(_, known)| *known == name)
-            .map_or(Self::Other, |(kind, _)| *kind)
+            .find(|(_, name)| *name == wanted)
+            .map_or(Self::Other, |(message_type, _)| *message_type)
     }
 }
 
-impl Content {
+impl PayloadType {
     const NUMBERS: [(Self, u32); 8] = [
         (Self::Output, 1),
         (Self::HandshakeRequest, 5),
         (Self::HandshakeResponse, 6),
         (Self::HandshakeComplete, 7),
-        (Self::EncryptionChallenge, 8),
-        (Self::EncryptionResponse, 9),
-        (Self::ErrorOutput, 11),
+        (Self::EncChallengeRequest, 8),
+        (Self::EncChallengeResponse, 9),
+        (Self::StdErr, 11),
         (Self::ExitCode, 12),
     ];
 
-    /// As it is on the wire.
+    /// Returns the number in the message.
     #[must_use]
     pub fn number(self) -> u32 {
         match self {
             Self::Other(number) => number,
-            known => Self::NUMBERS
+            named => Self::NUMBERS
                 .iter()
-                .find(|(content, _)| *content == known)
+                .find(|(payload_type, _)| *payload_type == named)
                 .map_or(0, |(_, number)| *number),
         }
     }
 
-    fn of(number: u32) -> Self {
+    fn from_number(wanted: u32) -> Self {
         Self::NUMBERS
             .iter()
-            .find(|(_, known)| *known == number)
-            .map_or(Self::Other(number), |(content, _)| *content)
+            .find(|(_, number)| *number == wanted)
+            .map_or(Self::Other(wanted), |(payload_type, _)| *payload_type)
     }
 }
 
-impl Id {
-    /// The usual text of a UUID.
+impl MessageId {
+    /// Returns the usual text form of a UUID.
     #[must_use]
-    pub fn text(self) -> String {
+    pub fn to_text(self) -> String {
         let digits = format!("{:032x}", u128::from_be_bytes(self.0));
         [
             &digits[..8],
@@ -189,81 +192,87 @@ impl Id {
     }
 }
 
-/// Message IDs: random ones of which the last bytes count, so that they differ without another look
-/// at the system's randomness, which can fail.
+/// Generates message IDs: counts up from a random number. The system's random source is read once
+/// only, because reading it can fail.
 #[derive(Clone, Debug)]
-pub struct Ids(u128);
+pub struct MessageIds(u128);
 
-impl Ids {
-    /// IDs that nobody else makes, from 16 random bytes.
+impl MessageIds {
+    /// Starts at 16 random bytes, which makes the IDs unique.
     #[must_use]
     pub fn new(random: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(random))
     }
 
-    /// The next one, in the form of a random UUID (version 4).
-    pub fn another(&mut self) -> Id {
+    /// Returns the next ID, in the form of a random UUID (version 4).
+    pub fn next_id(&mut self) -> MessageId {
         self.0 = self.0.wrapping_add(1);
         let mut bytes = self.0.to_be_bytes();
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;
-        Id(bytes)
+        MessageId(bytes)
     }
 }
 
-impl Message {
-    /// A numbered message to the agent.
+impl AgentMessage {
+    /// Creates an `input_stream_data` message.
     #[must_use]
-    pub fn input(id: Id, sequence: i64, content: Content, payload: Vec<u8>) -> Self {
+    pub fn input_stream_data(
+        message_id: MessageId,
+        sequence_number: i64,
+        payload_type: PayloadType,
+        payload: Vec<u8>,
+    ) -> Self {
         Self {
-            kind: Kind::Input,
-            created: now(),
-            sequence,
+            message_type: MessageType::InputStreamData,
+            created_date: unix_millis(),
+            sequence_number,
             flags: 0,
-            id,
-            content,
+            message_id,
+            payload_type,
             payload,
         }
     }
 
-    /// The acknowledgement of a message.
+    /// Creates the `acknowledge` message for a message.
     #[must_use]
-    pub fn acknowledgement(id: Id, of: &Self) -> Self {
+    pub fn acknowledge(message_id: MessageId, acknowledged: &Self) -> Self {
         let payload = json!({
-            "AcknowledgedMessageType": of.kind.name(),
-            "AcknowledgedMessageId": of.id.text(),
-            "AcknowledgedMessageSequenceNumber": of.sequence,
+            "AcknowledgedMessageType": acknowledged.message_type.name(),
+            "AcknowledgedMessageId": acknowledged.message_id.to_text(),
+            "AcknowledgedMessageSequenceNumber": acknowledged.sequence_number,
             "IsSequentialMessage": true,
         })
         .to_string();
-        let content = Content::Other(0);
-        let (kind, payload) = (Kind::Acknowledge, payload.into_bytes());
+
         Self {
-            kind,
-            created: now(),
-            sequence: 0,
+            message_type: MessageType::Acknowledge,
+            created_date: unix_millis(),
+            sequence_number: 0,
             flags: SYN_FIN,
-            id,
-            content,
-            payload,
+            message_id,
+            payload_type: PayloadType::Other(0),
+            payload: payload.into_bytes(),
         }
     }
 
-    /// The message's bytes.
+    /// Encodes the message.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER + self.payload.len());
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + self.payload.len());
         bytes.extend(HEADER_LENGTH.to_be_bytes());
-        bytes.extend(format!("{:<32}", self.kind.name()).bytes());
+        bytes.extend(format!("{:<32}", self.message_type.name()).bytes());
         bytes.extend(1_u32.to_be_bytes());
-        bytes.extend(self.created.to_be_bytes());
-        bytes.extend(self.sequence.to_be_bytes());
+        bytes.extend(self.created_date.to_be_bytes());
+        bytes.extend(self.sequence_number.to_be_bytes());
         bytes.extend(self.flags.to_be_bytes());
-        let (most, least) = self.id.0.split_at(8);
-        bytes.extend(least.iter().chain(most));
+
+        let (first_half, second_half) = self.message_id.0.split_at(8);
+        bytes.extend(second_half.iter().chain(first_half));
+
         bytes.extend(Sha256::digest(&self.payload));
-        bytes.extend(self.content.number().to_be_bytes());
-        // What this side sends is far below 4 GiB.
+        bytes.extend(self.payload_type.number().to_be_bytes());
+        // The client never sends a payload near 4 GiB.
         bytes.extend(
             u32::try_from(self.payload.len())
                 .unwrap_or(u32::MAX)
@@ -273,63 +282,70 @@ impl Message {
         bytes
     }
 
-    /// Reads a message.
+    /// Decodes a message.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        if !(HEADER..=MESSAGE_LIMIT).contains(&bytes.len()) {
-            return Err(Malformed::Length);
+    /// [`DecodeError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if !(HEADER_BYTES..=MAX_MESSAGE_BYTES).contains(&bytes.len()) {
+            return Err(DecodeError::Length);
         }
+
         let header_length =
-            usize::try_from(u32::from_be_bytes(at(bytes, 0)?)).unwrap_or(usize::MAX);
-        if !(HEADER - 4..=bytes.len() - 4).contains(&header_length) {
-            return Err(Malformed::HeaderLength);
+            usize::try_from(u32::from_be_bytes(read_bytes(bytes, 0)?)).unwrap_or(usize::MAX);
+        if !(HEADER_BYTES - 4..=bytes.len() - 4).contains(&header_length) {
+            return Err(DecodeError::HeaderLength);
         }
-        let (declared, payload) = (
-            u32::from_be_bytes(at(bytes, header_length)?),
-            &bytes[header_length + 4..],
-        );
-        let declared = usize::try_from(declared).unwrap_or(usize::MAX);
-        if declared != 0 && declared != payload.len() {
-            return Err(Malformed::PayloadLength);
+
+        let payload = &bytes[header_length + 4..];
+        let payload_length = u32::from_be_bytes(read_bytes(bytes, header_length)?);
+        let payload_length = usize::try_from(payload_length).unwrap_or(usize::MAX);
+        if payload_length != 0 && payload_length != payload.len() {
+            return Err(DecodeError::PayloadLength);
         }
+
         let name = String::from_utf8_lossy(&bytes[4..36]);
         let name = name.trim_matches('\0').trim();
-        let (kind, created) = (Kind::of(name), u64::from_be_bytes(at(bytes, 40)?));
-        // The service is said to send these two with nothing filled in.
-        if !matches!(kind, Kind::StartPublication | Kind::PausePublication) {
-            if name.is_empty() || created == 0 {
-                return Err(Malformed::Missing);
+        let message_type = MessageType::from_name(name);
+        let created_date = u64::from_be_bytes(read_bytes(bytes, 40)?);
+        // The service is reported to send these two types with empty fields.
+        if !matches!(
+            message_type,
+            MessageType::StartPublication | MessageType::PausePublication
+        ) {
+            if name.is_empty() || created_date == 0 {
+                return Err(DecodeError::MissingField);
             }
-            if declared != 0 && Sha256::digest(payload)[..] != bytes[80..112] {
-                return Err(Malformed::Digest);
+            if payload_length != 0 && Sha256::digest(payload)[..] != bytes[80..112] {
+                return Err(DecodeError::Digest);
             }
         }
-        let mut id: [u8; 16] = at(bytes, 64)?;
-        id.rotate_left(8);
+
+        let mut message_id: [u8; 16] = read_bytes(bytes, 64)?;
+        message_id.rotate_left(8);
+
         Ok(Self {
-            kind,
-            created,
-            sequence: i64::from_be_bytes(at(bytes, 48)?),
-            flags: u64::from_be_bytes(at(bytes, 56)?),
-            id: Id(id),
-            content: Content::of(u32::from_be_bytes(at(bytes, 112)?)),
+            message_type,
+            created_date,
+            sequence_number: i64::from_be_bytes(read_bytes(bytes, 48)?),
+            flags: u64::from_be_bytes(read_bytes(bytes, 56)?),
+            message_id: MessageId(message_id),
+            payload_type: PayloadType::from_number(u32::from_be_bytes(read_bytes(bytes, 112)?)),
             payload: payload.to_vec(),
         })
     }
 }
 
-fn at<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], Malformed> {
-    let part = bytes.get(offset..).and_then(|rest| rest.first_chunk());
-    part.copied().ok_or(Malformed::Length)
+fn read_bytes<const N: usize>(bytes: &[u8], offset: usize) -> Result<[u8; N], DecodeError> {
+    let field = bytes.get(offset..).and_then(|rest| rest.first_chunk());
+    field.copied().ok_or(DecodeError::Length)
 }
 
-fn now() -> u64 {
-    let since = SystemTime::now()
+fn unix_millis() -> u64 {
+    let since_epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -338,95 +354,102 @@ mod tests {
 
     use super::*;
 
-    fn message(payload: Vec<u8>, sequence: i64, id: [u8; 16], content: u32) -> Message {
-        Message {
-            sequence,
-            ..Message::input(Id(id), 0, Content::of(content), payload)
-        }
+    fn message(payload: Vec<u8>, sequence: i64, id: [u8; 16], payload_type: u32) -> AgentMessage {
+        let payload_type = PayloadType::from_number(payload_type);
+        AgentMessage::input_stream_data(MessageId(id), sequence, payload_type, payload)
     }
 
     #[test]
-    fn lengths_that_lie_are_refused() {
-        let good = message(b"hello".to_vec(), 1, [7; 16], 1).encode();
-        let with = |offset: usize, value: u32| {
-            let mut bytes = good.clone();
+    fn wrong_lengths_are_refused() {
+        let valid = message(b"hello".to_vec(), 1, [7; 16], 1).encode();
+        let decode_with = |offset: usize, value: u32| {
+            let mut bytes = valid.clone();
             bytes[offset..offset + 4].copy_from_slice(&value.to_be_bytes());
-            Message::decode(&bytes).unwrap_err()
+            AgentMessage::decode(&bytes).unwrap_err()
         };
-        assert_eq!(with(0, 115), Malformed::HeaderLength);
-        assert_eq!(with(0, 122), Malformed::HeaderLength);
-        assert_eq!(with(0, u32::MAX), Malformed::HeaderLength);
-        assert_eq!(with(116, 4), Malformed::PayloadLength);
-        assert_eq!(with(116, u32::MAX), Malformed::PayloadLength);
+        assert_eq!(decode_with(0, 115), DecodeError::HeaderLength);
+        assert_eq!(decode_with(0, 122), DecodeError::HeaderLength);
+        assert_eq!(decode_with(0, u32::MAX), DecodeError::HeaderLength);
+        assert_eq!(decode_with(116, 4), DecodeError::PayloadLength);
+        assert_eq!(decode_with(116, u32::MAX), DecodeError::PayloadLength);
         assert_eq!(
-            Message::decode(&[good.as_slice(), b"x"].concat()).unwrap_err(),
-            Malformed::PayloadLength
+            AgentMessage::decode(&[valid.as_slice(), b"x"].concat()).unwrap_err(),
+            DecodeError::PayloadLength
         );
-        let large = message(vec![0; MESSAGE_LIMIT - HEADER + 1], 1, [7; 16], 1).encode();
-        assert_eq!(Message::decode(&large).unwrap_err(), Malformed::Length);
+        let large = message(vec![0; MAX_MESSAGE_BYTES - HEADER_BYTES + 1], 1, [7; 16], 1).encode();
+        assert_eq!(
+            AgentMessage::decode(&large).unwrap_err(),
+            DecodeError::Length
+        );
     }
 
     #[test]
-    fn a_declared_length_of_zero_means_the_rest_without_a_digest() {
+    fn a_payload_length_of_zero_disables_the_digest() {
         let mut bytes = message(b"hello".to_vec(), 1, [7; 16], 1).encode();
         bytes[116..120].fill(0);
         bytes[80] ^= 1;
-        assert_eq!(Message::decode(&bytes).unwrap().payload, b"hello");
+        assert_eq!(AgentMessage::decode(&bytes).unwrap().payload, b"hello");
     }
 
     #[test]
-    fn publication_messages_may_have_nothing_filled_in() {
+    fn publication_messages_may_have_empty_fields() {
         let mut bytes = message(Vec::new(), 0, [0; 16], 0).encode();
         bytes[4..36].copy_from_slice(format!("{:<32}", "pause_publication").as_bytes());
         bytes[40..48].fill(0);
         bytes[80..112].fill(0);
         assert_eq!(
-            Message::decode(&bytes).unwrap().kind,
-            Kind::PausePublication
+            AgentMessage::decode(&bytes).unwrap().message_type,
+            MessageType::PausePublication
         );
         bytes[4..36].copy_from_slice(format!("{:<32}", "output_stream_data").as_bytes());
-        assert_eq!(Message::decode(&bytes).unwrap_err(), Malformed::Missing);
+        assert_eq!(
+            AgentMessage::decode(&bytes).unwrap_err(),
+            DecodeError::MissingField
+        );
     }
 
     #[test]
-    fn ids_differ_and_are_random_uuids_by_form() {
-        let mut ids = Ids::new([0xff; 16]);
-        let made: Vec<_> = (0..300).map(|_| ids.another().text()).collect();
-        let different: std::collections::BTreeSet<_> = made.iter().collect();
-        assert_eq!(different.len(), made.len());
-        assert!(made.iter().all(|id| id.len() == 36
+    fn message_ids_are_unique_version_4_uuids() {
+        let mut ids = MessageIds::new([0xff; 16]);
+        let texts: Vec<_> = (0..300).map(|_| ids.next_id().to_text()).collect();
+        let unique: std::collections::BTreeSet<_> = texts.iter().collect();
+        assert_eq!(unique.len(), texts.len());
+        assert!(texts.iter().all(|id| id.len() == 36
             && id.as_bytes()[14] == b'4'
             && b"89ab".contains(&id.as_bytes()[19])));
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(
-            payload in prop::collection::vec(any::<u8>(), 0..2000), sequence: i64, id: [u8; 16], content: u32,
+        fn an_encoded_message_decodes_to_itself(
+            payload in prop::collection::vec(any::<u8>(), 0..2000),
+            sequence: i64,
+            id: [u8; 16],
+            payload_type: u32,
         ) {
-            let message = message(payload, sequence, id, content);
-            prop_assert_eq!(Message::decode(&message.encode()).unwrap(), message);
+            let message = message(payload, sequence, id, payload_type);
+            prop_assert_eq!(AgentMessage::decode(&message.encode()).unwrap(), message);
         }
 
         #[test]
-        fn no_bytes_panic_and_none_grow(
+        fn no_bytes_panic_or_decode_to_more_bytes(
             bytes in prop::collection::vec(any::<u8>(), 0..400),
-            header in prop_oneof![Just(116_u32), 0..400_u32, any::<u32>()],
+            header_length in prop_oneof![Just(116_u32), 0..400_u32, any::<u32>()],
         ) {
             let mut bytes = bytes;
             if bytes.len() >= 4 {
-                bytes[..4].copy_from_slice(&header.to_be_bytes());
+                bytes[..4].copy_from_slice(&header_length.to_be_bytes());
             }
-            if let Ok(message) = Message::decode(&bytes) {
+            if let Ok(message) = AgentMessage::decode(&bytes) {
                 prop_assert!(message.payload.len() <= bytes.len());
             }
         }
 
         #[test]
-        fn one_altered_byte_of_the_payload_is_found(at in 0..500_usize, by in 1..=255_u8) {
+        fn an_altered_payload_byte_is_detected(index in 0..500_usize, mask in 1..=255_u8) {
             let mut bytes = message(vec![b'x'; 500], 3, [9; 16], 1).encode();
-            bytes[HEADER + at] ^= by;
-            prop_assert_eq!(Message::decode(&bytes).unwrap_err(), Malformed::Digest);
+            bytes[HEADER_BYTES + index] ^= mask;
+            prop_assert_eq!(AgentMessage::decode(&bytes).unwrap_err(), DecodeError::Digest);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The handshake that the agent asks for, where it does: with ECS Exec only when the cluster has a
-//! KMS key.
+//! The handshake that the agent may request. With ECS Exec it does so only if the cluster has a KMS
+//! key.
 
 use std::fmt;
 
@@ -9,33 +9,33 @@ use serde_json::{Value, json};
 
 use super::cipher::Cipher;
 
-/// The version of AWS's own client that this one does as much as: the least that AWS supports,
-/// because it signs the upgrade.
+/// The version of AWS's Session Manager plugin that this client claims. It is the oldest version
+/// that AWS supports, the first that signs the WebSocket upgrade.
 pub const CLIENT_VERSION: &str = "1.2.764.0";
-/// What an agent asks for at most; there are two kinds.
-const ACTIONS: usize = 8;
+/// The most actions that a request may have. The agent knows two.
+const MAX_ACTIONS: usize = 8;
 
-/// One thing that the agent asks for.
+/// A client action that the agent requests.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Asked {
-    /// To know the kind of session.
+pub enum ClientAction {
+    /// Accept the session type.
     SessionType,
-    /// To encrypt with a KMS key.
-    Encryption {
-        /// The key's ARN.
-        key: String,
-        /// What KMS is to bind the data key to, as it is; older agents have none.
+    /// Encrypt the session with a KMS key.
+    KmsEncryption {
+        /// The ARN of the KMS key.
+        kms_key_id: String,
+        /// The text to add to the encryption context of the data key; older agents send none.
         challenge: Option<String>,
     },
-    /// Something that this client does not know.
+    /// An action that this client does not know.
     Unknown(String),
 }
 
 /// A data key from KMS.
 pub struct DataKey {
-    /// For this side.
+    /// The key itself, for the client.
     pub plaintext: Vec<u8>,
-    /// For the agent, who has KMS decrypt it.
+    /// The encrypted key, for the agent, which decrypts it with KMS.
     pub ciphertext: Vec<u8>,
 }
 
@@ -45,21 +45,21 @@ impl fmt::Debug for DataKey {
     }
 }
 
-/// What the agent says that cannot be understood.
+/// The client could not read the agent's handshake.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the agent's handshake cannot be understood: {0}")]
-pub struct Unclear(pub String);
+#[error("cannot read the agent's handshake: {0}")]
+pub struct HandshakeError(pub String);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Request {
+struct HandshakeRequest {
     #[serde(default)]
-    requested_client_actions: Vec<Action>,
+    requested_client_actions: Vec<RequestedAction>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Action {
+struct RequestedAction {
     #[serde(default)]
     action_type: String,
     #[serde(default)]
@@ -68,41 +68,42 @@ struct Action {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Response<'a> {
+struct HandshakeResponse<'a> {
     client_version: &'a str,
-    processed_client_actions: Vec<Processed<'a>>,
+    processed_client_actions: Vec<ProcessedAction<'a>>,
     errors: Option<Vec<String>>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Processed<'a> {
+struct ProcessedAction<'a> {
     action_type: &'a str,
     action_status: u8,
     action_result: Value,
     error: &'a str,
 }
 
-/// Reads what the agent asks for.
+/// Parses the payload of a handshake request.
 ///
 /// # Errors
-/// [`Unclear`].
-pub fn request(payload: &[u8]) -> Result<Vec<Asked>, Unclear> {
-    let request: Request =
-        serde_json::from_slice(payload).map_err(|error| Unclear(error.to_string()))?;
-    if request.requested_client_actions.len() > ACTIONS {
-        return Err(Unclear(format!(
-            "it asks for {} things",
-            request.requested_client_actions.len()
+/// [`HandshakeError`].
+pub fn parse_request(payload: &[u8]) -> Result<Vec<ClientAction>, HandshakeError> {
+    let request: HandshakeRequest =
+        serde_json::from_slice(payload).map_err(|error| HandshakeError(error.to_string()))?;
+    let count = request.requested_client_actions.len();
+    if count > MAX_ACTIONS {
+        return Err(HandshakeError(format!(
+            "expected at most {MAX_ACTIONS} actions, got {count}"
         )));
     }
-    let asked = |Action {
-                     action_type,
-                     action_parameters,
-                 }| match action_type.as_str() {
-        "SessionType" => Asked::SessionType,
-        "KMSEncryption" => Asked::Encryption {
-            key: action_parameters["KMSKeyId"]
+
+    let parse_action = |RequestedAction {
+                            action_type,
+                            action_parameters,
+                        }| match action_type.as_str() {
+        "SessionType" => ClientAction::SessionType,
+        "KMSEncryption" => ClientAction::KmsEncryption {
+            kms_key_id: action_parameters["KMSKeyId"]
                 .as_str()
                 .unwrap_or_default()
                 .into(),
@@ -111,84 +112,94 @@ pub fn request(payload: &[u8]) -> Result<Vec<Asked>, Unclear> {
                 .filter(|text| !text.is_empty())
                 .map(Into::into),
         },
-        _ => Asked::Unknown(action_type),
+        _ => ClientAction::Unknown(action_type),
     };
     Ok(request
         .requested_client_actions
         .into_iter()
-        .map(asked)
+        .map(parse_action)
         .collect())
 }
 
-/// The answer, with the data key where one was asked for. `None` for the key: it could not be had,
-/// and the agent ends the session.
+/// Builds the payload of the handshake response. Without the data key for a requested encryption,
+/// the response reports a failure, and the agent ends the session.
 #[must_use]
-pub fn response(asked: &[Asked], key: Option<&DataKey>) -> Vec<u8> {
-    const DONE: u8 = 1;
+pub fn build_response(actions: &[ClientAction], data_key: Option<&DataKey>) -> Vec<u8> {
+    const SUCCESS: u8 = 1;
     const FAILED: u8 = 2;
     const UNSUPPORTED: u8 = 3;
-    let processed = |asked| {
-        let (action_type, action_status, action_result, error) = match (asked, key) {
-            (&Asked::SessionType, _) => ("SessionType", DONE, Value::Null, ""),
-            (Asked::Encryption { challenge, .. }, Some(key)) => {
-                let mut result = json!({ "KMSCipherTextKey": base64::encode(&key.ciphertext), "KMSCipherTextHash": null });
+
+    let process = |action| {
+        let (action_type, action_status, action_result, error) = match (action, data_key) {
+            (&ClientAction::SessionType, _) => ("SessionType", SUCCESS, Value::Null, ""),
+            (ClientAction::KmsEncryption { challenge, .. }, Some(data_key)) => {
+                let mut result = json!({
+                    "KMSCipherTextKey": base64::encode(&data_key.ciphertext),
+                    "KMSCipherTextHash": null,
+                });
                 if challenge.is_some() {
                     result["ChallengeAcknowledgement"] = true.into();
                 }
-                ("KMSEncryption", DONE, result, "")
+                ("KMSEncryption", SUCCESS, result, "")
             }
-            (Asked::Encryption { .. }, None) => {
+            (ClientAction::KmsEncryption { .. }, None) => {
                 ("KMSEncryption", FAILED, Value::Null, "no data key")
             }
-            (Asked::Unknown(name), _) => (name.as_str(), UNSUPPORTED, Value::Null, "unsupported"),
+            (ClientAction::Unknown(name), _) => {
+                (name.as_str(), UNSUPPORTED, Value::Null, "unsupported")
+            }
         };
-        Processed {
+        ProcessedAction {
             action_type,
             action_status,
             action_result,
             error,
         }
     };
-    let processed_client_actions = asked.iter().map(processed).collect();
-    let response = Response {
+
+    let response = HandshakeResponse {
         client_version: CLIENT_VERSION,
-        processed_client_actions,
+        processed_client_actions: actions.iter().map(process).collect(),
         errors: None,
     };
-    // A struct of text and numbers is always JSON.
+    // A struct of strings and numbers always serializes.
     serde_json::to_vec(&response).unwrap_or_default()
 }
 
-/// Answers the agent's challenge: what it encrypted with its key, encrypted with the client's.
+/// Builds the response to an encryption challenge: decrypts the challenge with the agent's key, and
+/// encrypts it with the client's key.
 ///
 /// # Errors
-/// [`Unclear`].
-pub fn challenge(payload: &[u8], cipher: &Cipher) -> Result<Vec<u8>, Unclear> {
-    let text: Value =
-        serde_json::from_slice(payload).map_err(|error| Unclear(error.to_string()))?;
-    let sealed = base64::decode(text["Challenge"].as_str().unwrap_or_default());
-    let sealed = sealed.map_err(|error| Unclear(error.to_string()))?;
-    let open = cipher.open(&sealed).and_then(|open| cipher.seal(&open));
-    let answer = open.map_err(|error| Unclear(error.to_string()))?;
-    Ok(json!({ "Challenge": base64::encode(answer) })
+/// [`HandshakeError`].
+pub fn answer_challenge(payload: &[u8], cipher: &Cipher) -> Result<Vec<u8>, HandshakeError> {
+    let request: Value =
+        serde_json::from_slice(payload).map_err(|error| HandshakeError(error.to_string()))?;
+    let encrypted = base64::decode(request["Challenge"].as_str().unwrap_or_default())
+        .map_err(|error| HandshakeError(error.to_string()))?;
+    let response = cipher
+        .decrypt(&encrypted)
+        .and_then(|challenge| cipher.encrypt(&challenge))
+        .map_err(|error| HandshakeError(error.to_string()))?;
+    Ok(json!({ "Challenge": base64::encode(response) })
         .to_string()
         .into_bytes())
 }
 
-/// What KMS binds the data key to: the agent decrypts it with just this.
+/// Returns the encryption context of the data key. The agent decrypts the data key with exactly
+/// this context.
 #[must_use]
-pub fn context(
+pub fn encryption_context(
     session_id: &str,
     target_id: &str,
     challenge: Option<&str>,
 ) -> Vec<(String, String)> {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let mut all = vec![
+    let mut context = vec![
         pair("aws:ssm:SessionId", session_id),
         pair("aws:ssm:TargetId", target_id),
     ];
-    all.extend(challenge.map(|challenge| pair("aws:ssm:RandomChallenge", challenge)));
-    all
+    context.extend(challenge.map(|challenge| pair("aws:ssm:RandomChallenge", challenge)));
+    context
 }
 
 #[cfg(test)]
@@ -205,27 +216,27 @@ mod tests {
     }
 
     #[test]
-    fn a_data_key_is_answered_with_the_challenge_acknowledged_where_there_is_one() {
-        let key = |challenge: Option<&str>| {
-            let asked = Asked::Encryption {
-                key: "k".into(),
+    fn the_response_contains_the_data_key_and_acknowledges_the_challenge() {
+        let processed_action = |challenge: Option<&str>| {
+            let action = ClientAction::KmsEncryption {
+                kms_key_id: "k".into(),
                 challenge: challenge.map(Into::into),
             };
-            let answer: Value =
-                serde_json::from_slice(&response(&[asked], Some(&data_key()))).unwrap();
-            answer["ProcessedClientActions"][0].clone()
+            let response: Value =
+                serde_json::from_slice(&build_response(&[action], Some(&data_key()))).unwrap();
+            response["ProcessedClientActions"][0].clone()
         };
-        let without = key(None);
-        assert_eq!(without["ActionStatus"], 1);
+        let without_challenge = processed_action(None);
+        assert_eq!(without_challenge["ActionStatus"], 1);
         assert_eq!(
-            without["ActionResult"],
+            without_challenge["ActionResult"],
             json!({ "KMSCipherTextKey": "Zm9yIHRoZSBhZ2VudA==", "KMSCipherTextHash": null })
         );
         assert_eq!(
-            key(Some("AAEC"))["ActionResult"]["ChallengeAcknowledgement"],
+            processed_action(Some("AAEC"))["ActionResult"]["ChallengeAcknowledgement"],
             true
         );
-        let names: Vec<_> = context("s", "t", Some("AAEC"))
+        let names: Vec<_> = encryption_context("s", "t", Some("AAEC"))
             .into_iter()
             .map(|(name, _)| name)
             .collect();
@@ -237,22 +248,23 @@ mod tests {
                 "aws:ssm:RandomChallenge"
             ]
         );
-        assert_eq!(context("s", "t", None).len(), 2);
+        assert_eq!(encryption_context("s", "t", None).len(), 2);
     }
 
     #[test]
-    fn what_cannot_be_done_is_told_to_the_agent() {
-        let asked = [
-            Asked::Encryption {
-                key: "k".into(),
+    fn the_response_reports_failed_and_unsupported_actions() {
+        let actions = [
+            ClientAction::KmsEncryption {
+                kms_key_id: "k".into(),
                 challenge: None,
             },
-            Asked::Unknown("Dance".into()),
+            ClientAction::Unknown("Dance".into()),
         ];
-        let answer: Value = serde_json::from_slice(&response(&asked, None)).unwrap();
-        let status = |at: usize| answer["ProcessedClientActions"][at]["ActionStatus"].clone();
+        let response: Value = serde_json::from_slice(&build_response(&actions, None)).unwrap();
+        let status =
+            |index: usize| response["ProcessedClientActions"][index]["ActionStatus"].clone();
         assert_eq!((status(0), status(1)), (json!(2), json!(3)));
-        assert_eq!(answer["ProcessedClientActions"][1]["ActionType"], "Dance");
+        assert_eq!(response["ProcessedClientActions"][1]["ActionType"], "Dance");
     }
 
     #[test]
@@ -260,23 +272,27 @@ mod tests {
         let client = Cipher::new(&data_key().plaintext).unwrap();
         let key: Vec<u8> = (32..64).chain(0..32).collect();
         let agent = Cipher::new(&key).unwrap();
-        let asked =
-            json!({ "Challenge": base64::encode(agent.seal(&[5; 64]).unwrap()) }).to_string();
-        let answer: Value =
-            serde_json::from_slice(&challenge(asked.as_bytes(), &client).unwrap()).unwrap();
-        let sealed = base64::decode(answer["Challenge"].as_str().unwrap()).unwrap();
-        assert_eq!(agent.open(&sealed).unwrap(), [5; 64]);
-        assert!(challenge(br#"{"Challenge":"AAAA"}"#, &client).is_err());
+        let request =
+            json!({ "Challenge": base64::encode(agent.encrypt(&[5; 64]).unwrap()) }).to_string();
+        let response: Value =
+            serde_json::from_slice(&answer_challenge(request.as_bytes(), &client).unwrap())
+                .unwrap();
+        let encrypted = base64::decode(response["Challenge"].as_str().unwrap()).unwrap();
+        assert_eq!(agent.decrypt(&encrypted).unwrap(), [5; 64]);
+        assert!(answer_challenge(br#"{"Challenge":"AAAA"}"#, &client).is_err());
     }
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), text in "\\PC{0,100}") {
+        fn no_payload_panics(
+            bytes in prop::collection::vec(any::<u8>(), 0..300), text in "\\PC{0,100}",
+        ) {
             let cipher = Cipher::new(&data_key().plaintext).unwrap();
-            for bytes in [bytes, text.clone().into_bytes(), json!({ "Challenge": text }).to_string().into_bytes()] {
-                prop_assert!(challenge(&bytes, &cipher).is_err());
-                if let Ok(asked) = request(&bytes) {
-                    prop_assert!(asked.len() <= ACTIONS);
+            let challenge = json!({ "Challenge": text }).to_string();
+            for bytes in [bytes, text.into_bytes(), challenge.into_bytes()] {
+                prop_assert!(answer_challenge(&bytes, &cipher).is_err());
+                if let Ok(actions) = parse_request(&bytes) {
+                    prop_assert!(actions.len() <= MAX_ACTIONS);
                 }
             }
         }

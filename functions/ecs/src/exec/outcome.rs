@@ -1,268 +1,360 @@
-//! What became of a command, in words for who reads it. Only what is certain is said to be.
+//! Turns the result of a command into a status and a message for operators. The message states only
+//! what is certain.
 
-use stepward::StepError;
 use stepward::node::{self, Status};
+use stepward::{ErrorName, StepError};
 
-use super::channel::Why;
-use super::session::Ran;
-use super::transcript::End;
+use super::session::CommandRun;
+use super::transcript::CommandEnd;
+use super::websocket::EndReason;
 
-/// What the agent says where it could not start a command: nothing was run then.
+/// How many characters of the output an error message contains.
+pub(crate) const MESSAGE_OUTPUT_CHARACTERS: usize = 1000;
+/// Texts in `channel_closed` that mean that the agent could not start the command.
 /// <https://github.com/aws/amazon-ssm-agent/blob/mainline/agent/session/plugins/shell/shell.go>
-const NOT_STARTED: [&str; 4] = [
+const NOT_STARTED_TEXTS: [&str; 4] = [
     "Unable to start command",
     "Plugin with name",
     "Commands cannot be empty",
     "CreateDataChannel failed",
 ];
 
-/// What became of the command, for the outcome.
+/// Returns the command's outcome.
 ///
 /// # Errors
-/// Why there is no key for the session: the agent began nothing without it.
-pub fn outcome(ran: Ran) -> Result<node::Outcome, StepError> {
-    let Ran {
-        why,
-        told,
-        errors,
+/// Why the session has no data key. The agent starts no command without the key.
+pub fn command_outcome(run: CommandRun) -> Result<node::Outcome, StepError> {
+    let CommandRun {
+        end_reason,
+        output,
+        error_output,
         exit_code,
-        before,
-        has_begun,
+        preamble,
+        has_started,
         session_id,
-        left,
-        others,
-    } = ran;
-    let (status, exit_code, message) = match (exit_code.map(End::Exited).or(told.end), why) {
-        (Some(End::Exited(0)), _) => (Status::Succeeded, Some(0), None),
-        (Some(End::Exited(code)), _) => (Status::Failed, Some(code), Some(meaning(code))),
-        (Some(End::Begun), _) => (Status::Unknown, None, Some(begun(others))),
-        (Some(End::Unclaimed), _) => (
-            Status::Failed,
-            None,
-            Some(
-                "no file can be made in /tmp of the container, without which a command could run twice; nothing was \
-                 run"
-                .into(),
-            ),
-        ),
-        (None, Why::NoKey(error)) => {
-            let message = format!("the cluster encrypts sessions, and there is no key for this one: {}", error.message);
+        terminate_error,
+        other_sessions,
+    } = run;
+
+    let end = exit_code.map(CommandEnd::Exited).or(output.end);
+    let (status, exit_code, message) = match (end, end_reason) {
+        (Some(CommandEnd::Exited(0)), _) => (Status::Succeeded, Some(0), None),
+        (Some(CommandEnd::Exited(code)), _) => {
+            (Status::Failed, Some(code), Some(describe_exit_code(code)))
+        }
+        (Some(CommandEnd::AlreadyStarted), _) => {
+            (Status::Unknown, None, Some(already_started(other_sessions)))
+        }
+        (Some(CommandEnd::NotClaimed), _) => {
+            let message = "could not create the claim file in /tmp of the container, which \
+                           prevents a second run of the command; the command did not run; make \
+                           /tmp writable";
+            (Status::Failed, None, Some(message.into()))
+        }
+        (None, EndReason::NoDataKey(error)) => {
+            let message = format!(
+                "the cluster encrypts sessions, and the step could not get a data key: {}",
+                error.message
+            );
             return Err(StepError { message, ..error });
         }
-        (None, Why::Closed(said)) if !has_begun && NOT_STARTED.iter().any(|known| said.contains(known)) => {
-            (Status::Failed, None, Some(format!("the command could not be started: {said}")))
+        (None, EndReason::ChannelClosed(text)) if !has_started && is_not_started_text(&text) => {
+            let message = format!("the agent could not start the command: {text}");
+            (Status::Failed, None, Some(message))
         }
-        (None, why) => {
-            let is_late = matches!(why, Why::Deadline);
-            let before = if before.is_empty() { before } else { format!(" (before that came: {before})") };
-            let unknown = match (is_late && left.is_none(), has_begun) {
-                (true, _) => "",
-                (false, true) => "; the exit code is unknown",
-                (false, false) => "; whether the command had begun is unknown, look at what it was to do",
+        (None, end_reason) => {
+            let is_timed_out =
+                matches!(end_reason, EndReason::DeadlineReached) && terminate_error.is_none();
+            let status = if is_timed_out {
+                Status::TimedOut
+            } else {
+                Status::Unknown
             };
-            let farewell = match &left {
-                Some(error) => format!(
-                    "; its session {session_id} could not be ended: {error}; the command may run still, `aws ssm \
-                     terminate-session --session-id {session_id}` ends it"
-                ),
-                None if matches!(why, Why::Closed(_) | Why::Gone(_)) => String::new(),
-                None => "; the session was ended".into(),
-            };
-            let message = format!("{}{before}{farewell}{unknown}", lost(why));
-            (if is_late && left.is_none() { Status::TimedOut } else { Status::Unknown }, None, Some(message))
+            let message = describe_unknown_end(
+                end_reason,
+                &preamble,
+                has_started,
+                &session_id,
+                terminate_error.as_ref(),
+            );
+            (status, None, Some(message))
         }
     };
-    let message = match told.dropped {
+
+    let message = match output.dropped_bytes {
         0 => message,
-        // Success has no message.
-        dropped => message.map(|message| {
-            format!("{message} (the first {dropped} bytes of output were not kept)")
-        }),
+        // A success has no message.
+        bytes => message
+            .map(|message| format!("{message} (the first {bytes} bytes of output were dropped)")),
     };
     Ok(node::Outcome {
         status,
         exit_code,
-        output: told.output,
-        error_output: errors,
+        output: output.text,
+        error_output,
         output_url: None,
         message,
     })
 }
 
-/// What a shell means by an exit code.
+fn is_not_started_text(text: &str) -> bool {
+    NOT_STARTED_TEXTS.iter().any(|known| text.contains(known))
+}
+
+/// Describes an exit code as a shell defines it.
 /// <https://pubs.opengroup.org/onlinepubs/9799919799/utilities/V3_chap02.html#tag_19_08_02>
-fn meaning(code: i32) -> String {
-    let means = match code {
-        126 => ": what it names cannot be executed".into(),
-        127 => ": what it names was not found in the container".into(),
+fn describe_exit_code(code: i32) -> String {
+    let explanation = match code {
+        126 => ": the program cannot be executed".into(),
+        127 => ": the program was not found in the container".into(),
         129..=192 => format!(": signal {} ended it", code - 128),
         _ => String::new(),
     };
-    format!("the command ended with exit code {code}{means}")
+    format!("the command exited with code {code}{explanation}")
 }
 
-/// Nobody can see which of an execution's sessions is an earlier call's, so they are named and left
-/// alone.
-fn begun(others: Result<Vec<String>, StepError>) -> String {
-    let running = match others {
+/// Describes a command that an earlier call started. It is unknown which of the execution's
+/// sessions belongs to that call, so the message names all of them, and none is terminated.
+fn already_started(other_sessions: Result<Vec<String>, StepError>) -> String {
+    let sessions = match other_sessions {
         Ok(ids) if ids.is_empty() => String::new(),
         Ok(ids) => format!(
-            ". Of this execution there is still running in the container: session {}; `stepward job stop`, or `aws ssm \
-             terminate-session --session-id` with its ID, ends it",
+            ". This execution still has a session in the container: session {}; to end it, use \
+             `stepward job stop`, or `aws ssm terminate-session --session-id` with its ID",
             ids.join(", session ")
         ),
-        Err(error) => format!(". Whether its session still runs could not be seen: {error}"),
+        Err(error) => format!(". Could not check whether its session still runs: {error}"),
     };
     format!(
-        "an earlier call of this step had begun the command, and its answer was lost: it has run, or runs still. \
-         Nothing was run now; look at what it was to do, and run it again in a new execution{running}"
+        "an earlier call of this step started the command, and its result was lost: the command \
+         has run, or still runs. This call did not run it. Check its effects, and run it again in \
+         a new execution if needed{sessions}"
     )
 }
 
-fn lost(why: Why) -> String {
-    match why {
-        Why::Deadline => "the command was not over in time".into(),
-        Why::Closed(said) if said.is_empty() => "the session was ended before the command was over".into(),
-        Why::Closed(said) => format!("the session was ended before the command was over: {said}"),
-        Why::Silent => "the command did not begin within 30 seconds: the container's sessions (two by default) may \
-                        all be in use, or its agent may hang"
+/// Describes the end of a data channel on which no end of the command arrived.
+fn describe_unknown_end(
+    end_reason: EndReason,
+    preamble: &str,
+    has_started: bool,
+    session_id: &str,
+    terminate_error: Option<&StepError>,
+) -> String {
+    let is_deadline = matches!(end_reason, EndReason::DeadlineReached);
+    let has_session_ended = matches!(
+        end_reason,
+        EndReason::ChannelClosed(_) | EndReason::ContainerStopped(_)
+    );
+
+    let output = if preamble.is_empty() {
+        String::new()
+    } else {
+        format!(" (output before the command: {preamble})")
+    };
+    let session = match terminate_error {
+        Some(error) => format!(
+            "; its session {session_id} could not be terminated: {error}; the command may still \
+             run; to end it, use `aws ssm terminate-session --session-id {session_id}`"
+        ),
+        None if has_session_ended => String::new(),
+        None => "; the session was terminated".into(),
+    };
+    let unknown = match (is_deadline && terminate_error.is_none(), has_started) {
+        (true, _) => "",
+        (false, true) => "; the exit code is unknown",
+        (false, false) => "; whether the command started is unknown, so check its effects",
+    };
+
+    format!(
+        "{}{output}{session}{unknown}",
+        describe_end_reason(end_reason)
+    )
+}
+
+fn describe_end_reason(end_reason: EndReason) -> String {
+    match end_reason {
+        EndReason::DeadlineReached => "the command did not finish in time".into(),
+        EndReason::ChannelClosed(text) if text.is_empty() => {
+            "the session ended before the command finished".into()
+        }
+        EndReason::ChannelClosed(text) => {
+            format!("the session ended before the command finished: {text}")
+        }
+        EndReason::NotStarted => "the command did not start within 30 seconds; all sessions of \
+                                  the container (two by default) may be in use, or its agent may \
+                                  hang"
             .into(),
-        Why::Gone(why) => format!("the command was not over when it was seen that {why}"),
-        Why::Lost(why) => format!("the session broke off: {why}"),
-        Why::Ended | Why::NoKey(_) => "the session is over".into(),
+        EndReason::ContainerStopped(reason) => {
+            format!("the container stopped before the command finished: {reason}")
+        }
+        EndReason::ConnectionLost(reason) => format!("the session's connection broke: {reason}"),
+        EndReason::CommandEnded | EndReason::NoDataKey(_) => "the session ended".into(),
     }
+}
+
+/// Returns the error for a command that failed or whose end is unknown, with the end of its output.
+#[must_use]
+pub fn command_error(outcome: &node::Outcome, location: &str) -> StepError {
+    let name = if outcome.status == Status::TimedOut {
+        ErrorName::TimedOut
+    } else {
+        ErrorName::StepFailed
+    };
+
+    let output = [outcome.output.trim_end(), outcome.error_output.trim_end()].join("\n");
+    let output = output.trim();
+    let skipped = output
+        .chars()
+        .count()
+        .saturating_sub(MESSAGE_OUTPUT_CHARACTERS);
+    let output_end: String = output.chars().skip(skipped).collect();
+    let output_end = if output_end.is_empty() {
+        output_end
+    } else {
+        format!(". Its output ends: {output_end}")
+    };
+
+    let message = outcome.message.as_deref().unwrap_or_default();
+    name.with_message(format!("{message} ({location}){output_end}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use stepward::ErrorName;
-
-    use super::super::transcript::Told;
+    use super::super::transcript::CommandOutput;
     use super::*;
 
-    fn ran(why: Why, end: Option<End>) -> Ran {
-        Ran {
-            why,
-            told: Told {
-                output: String::new(),
-                dropped: 0,
+    fn command_run(end_reason: EndReason, end: Option<CommandEnd>) -> CommandRun {
+        CommandRun {
+            end_reason,
+            output: CommandOutput {
+                text: String::new(),
+                dropped_bytes: 0,
                 end,
             },
-            errors: String::new(),
+            error_output: String::new(),
             exit_code: None,
-            before: String::new(),
-            has_begun: false,
+            preamble: String::new(),
+            has_started: false,
             session_id: "s-1".into(),
-            left: None,
-            others: Ok(Vec::new()),
+            terminate_error: None,
+            other_sessions: Ok(Vec::new()),
         }
     }
 
-    fn told(ran: Ran) -> (Status, String) {
-        let outcome = outcome(ran).unwrap();
+    fn status_and_message(run: CommandRun) -> (Status, String) {
+        let outcome = command_outcome(run).unwrap();
         assert_eq!(outcome.exit_code, None);
         (outcome.status, outcome.message.unwrap())
     }
 
     #[test]
-    fn exit_codes_are_told_as_shells_mean_them() {
-        for (code, tells) in [
+    fn exit_codes_are_described_as_shells_define_them() {
+        for (code, expected) in [
             (126, "cannot be executed"),
             (127, "was not found"),
             (137, "signal 9 ended it"),
         ] {
-            assert!(meaning(code).contains(tells));
+            assert!(describe_exit_code(code).contains(expected));
         }
     }
 
     #[test]
-    fn only_what_the_agent_says_it_could_not_start_has_failed_to() {
-        for said in [
+    fn only_known_agent_texts_mean_that_nothing_started() {
+        for text in [
             "----------ERROR-------\nUnable to start command: Failed to start pty: no such file",
             "Plugin with name InteractiveCommands not found.",
             "Commands cannot be empty for session type InteractiveCommands",
             "CreateDataChannel failed with error: denied",
         ] {
-            let (status, message) = told(ran(Why::Closed(said.into()), None));
+            let (status, message) =
+                status_and_message(command_run(EndReason::ChannelClosed(text.into()), None));
             assert_eq!(
                 (status, message),
                 (
                     Status::Failed,
-                    format!("the command could not be started: {said}")
+                    format!("the agent could not start the command: {text}")
                 )
             );
-            let begun = Ran {
-                has_begun: true,
-                ..ran(Why::Closed(said.into()), None)
+            let started = CommandRun {
+                has_started: true,
+                ..command_run(EndReason::ChannelClosed(text.into()), None)
             };
             assert_eq!(
-                told(begun).0,
+                status_and_message(started).0,
                 Status::Unknown,
-                "a command that began was started"
+                "the command had started"
             );
         }
-        for said in ["", "Your session timed out"] {
-            let before = "sh: /tmp: odd".to_owned();
-            let (status, message) = told(Ran {
-                before,
-                ..ran(Why::Closed(said.into()), None)
+        for text in ["", "Your session timed out"] {
+            let preamble = "sh: /tmp: odd".to_owned();
+            let (status, message) = status_and_message(CommandRun {
+                preamble,
+                ..command_run(EndReason::ChannelClosed(text.into()), None)
             });
-            assert_eq!(status, Status::Unknown, "{said}");
-            let tells =
-                message.contains(said) && message.contains("(before that came: sh: /tmp: odd)");
-            assert!(
-                tells && message.contains("whether the command had begun is unknown"),
-                "{message}"
-            );
+            assert_eq!(status, Status::Unknown, "{text}");
+            for expected in [
+                text,
+                "(output before the command: sh: /tmp: odd)",
+                "whether the command started is unknown",
+            ] {
+                assert!(message.contains(expected), "{message}");
+            }
         }
     }
 
     #[test]
-    fn a_session_that_could_not_be_ended_is_named_and_never_said_to_be_over() {
-        let whys = || [Why::Deadline, Why::Silent, Why::Lost("cut".into())];
-        for (why, status) in
-            whys()
+    fn the_message_names_a_session_that_could_not_be_terminated() {
+        let reasons = || {
+            [
+                EndReason::DeadlineReached,
+                EndReason::NotStarted,
+                EndReason::ConnectionLost("cut".into()),
+            ]
+        };
+        for (reason, status) in
+            reasons()
                 .into_iter()
                 .zip([Status::TimedOut, Status::Unknown, Status::Unknown])
         {
-            let (ended, message) = told(ran(why, None));
-            assert_eq!(ended, status);
-            assert!(message.contains("; the session was ended"), "{message}");
-        }
-        for why in whys() {
-            let left = Some(ErrorName::AccessDenied.with_message("AWS denied it"));
-            let (status, message) = told(Ran {
-                left,
-                ..ran(why, None)
-            });
-            assert_eq!(status, Status::Unknown, "{message}");
-            let tells =
-                "; its session s-1 could not be ended: AWS denied it; the command may run still";
+            let (actual, message) = status_and_message(command_run(reason, None));
+            assert_eq!(actual, status);
             assert!(
-                message.contains(tells) && !message.contains("was ended"),
+                message.contains("; the session was terminated"),
                 "{message}"
             );
+        }
+        for reason in reasons() {
+            let terminate_error = Some(ErrorName::AccessDenied.with_message("AWS denied it"));
+            let (status, message) = status_and_message(CommandRun {
+                terminate_error,
+                ..command_run(reason, None)
+            });
+            assert_eq!(status, Status::Unknown, "{message}");
+            let expected = "; its session s-1 could not be terminated: AWS denied it; the command \
+                            may still run";
+            assert!(message.contains(expected), "{message}");
+            assert!(!message.contains("was terminated"), "{message}");
         }
     }
 
     #[test]
-    fn what_an_earlier_call_left_running_is_named_or_said_to_be_unseen() {
-        let said = |others| {
-            told(Ran {
-                others,
-                ..ran(Why::Ended, Some(End::Begun))
+    fn the_message_names_sessions_of_an_earlier_call() {
+        let with_sessions = |other_sessions| {
+            status_and_message(CommandRun {
+                other_sessions,
+                ..command_run(EndReason::CommandEnded, Some(CommandEnd::AlreadyStarted))
             })
         };
-        let (status, message) = said(Ok(vec!["s-2".into(), "s-3".into()]));
+        let (status, message) = with_sessions(Ok(vec!["s-2".into(), "s-3".into()]));
         assert_eq!(status, Status::Unknown);
         assert!(
-            message.contains("still running in the container: session s-2, session s-3;"),
+            message.contains("session in the container: session s-2, session s-3;"),
             "{message}"
         );
-        assert!(!said(Ok(Vec::new())).1.contains("session"));
-        let (_, message) = said(Err(ErrorName::Throttled.with_message("slow down")));
+        assert!(!with_sessions(Ok(Vec::new())).1.contains("session"));
+        let (_, message) = with_sessions(Err(ErrorName::Throttled.with_message("slow down")));
         assert!(
-            message.ends_with("Whether its session still runs could not be seen: slow down"),
+            message.ends_with("Could not check whether its session still runs: slow down"),
             "{message}"
         );
     }

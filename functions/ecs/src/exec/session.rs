@@ -1,4 +1,5 @@
-//! Runs one command in one session: asks ECS for it, talks, and ends it however it went.
+//! Runs one command in one session: requests the session from ECS, runs its data channel, and
+//! terminates it in every case.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,174 +12,190 @@ use aws_sdk_ssm::types::{SessionFilter, SessionFilterKey, SessionState};
 use stepward::{Context, ErrorName, StepError};
 use tokio::time::{Instant, timeout};
 
-use super::channel::{self, Outside, Why};
-use super::cipher::KEY_BYTES;
-use super::codec::Ids;
-use super::conversation::{Conversation, Wanted};
+use super::cipher::DATA_KEY_BYTES;
+use super::codec::MessageIds;
+use super::data_channel::{DataChannel, DataKeyRequest};
 use super::handshake::{self, DataKey};
-use super::ready::{self, Ready, jitter};
-use super::transcript::{End, Told};
+use super::readiness::{self, ExecContainer, random_delay};
+use super::transcript::{CommandEnd, CommandOutput};
+use super::websocket::{self, EndReason, SessionServices};
 use super::{signing, wrapper};
 
 use crate::error::{ecs_error, kms_error, ssm_error};
 
-/// How often a session is asked for where nothing can have begun, and the first wait; each is twice
-/// the one before.
-const ASKS: u32 = 4;
-const ASK_AGAIN: Duration = Duration::from_secs(2);
-/// How long the end of a session may take.
-const END: Duration = Duration::from_secs(5);
+/// How often to request a session while no command can have started.
+const MAX_SESSION_REQUESTS: u32 = 4;
+/// The delay before the second request; each further delay is twice as long.
+const FIRST_RETRY_DELAY: Duration = Duration::from_secs(2);
+/// How long `TerminateSession` or `DescribeSessions` may take.
+const SESSION_CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How a command ended, as far as it is known.
+/// What is known about the run of a command.
 #[derive(Debug)]
-pub struct Ran {
-    /// Why the conversation about it ended.
-    pub why: Why,
-    /// Its output and end.
-    pub told: Told,
-    /// Standard error, where it is told apart.
-    pub errors: String,
-    /// The exit code that the agent told, where it did.
+pub struct CommandRun {
+    /// Why the data channel ended.
+    pub end_reason: EndReason,
+    /// The command's output and end.
+    pub output: CommandOutput,
+    /// Standard error, if the agent sent it separately.
+    pub error_output: String,
+    /// The exit code, if the agent reported one.
     pub exit_code: Option<i32>,
-    /// What came before the command began, or instead of it.
-    pub before: String,
-    /// Whether it is known to have begun.
-    pub has_begun: bool,
-    /// Its session.
+    /// The text that arrived although the wrapper had not started.
+    pub preamble: String,
+    /// Whether the command is known to have started.
+    pub has_started: bool,
+    /// The ID of the session.
     pub session_id: String,
-    /// Why the session may still be there, where it could not be ended.
-    pub left: Option<StepError>,
-    /// Where an earlier call had begun the command: this execution's other sessions with the
+    /// Why the session could not be terminated, so that it may still run.
+    pub terminate_error: Option<StepError>,
+    /// If an earlier call had started the command: this execution's other sessions in the
     /// container.
-    pub others: Result<Vec<String>, StepError>,
+    pub other_sessions: Result<Vec<String>, StepError>,
 }
 
-struct Life<'a> {
+struct ExecSession<'a> {
     ctx: &'a Context,
-    ready: &'a Ready,
+    container: &'a ExecContainer,
     session_id: String,
 }
 
-/// Runs the command in the container. The session is ended whatever happens, as long as this is not
-/// dropped before.
+/// Runs the command in the container. Terminates the session in every case, unless the future is
+/// dropped before it completes.
 ///
 /// # Errors
-/// Why there was no session. What goes wrong after that is in the answer: the agent needs nobody to
-/// begin the command.
-pub async fn run(
+/// Why no session was created. Later failures are part of the result, because the agent starts the
+/// command even if the client never connects.
+pub async fn run_command(
     ctx: &Context,
-    ready: &Ready,
+    container: &ExecContainer,
     command: &str,
-    token: &str,
+    client_token: &str,
     deadline: Instant,
-) -> Result<Ran, StepError> {
-    let nonce = wrapper::nonce(random()?);
-    let wrapped = wrapper::wrapped(command, &nonce, &wrapper::claim(token));
-    let mut conversation = Conversation::new(Ids::new(random()?), &nonce);
-    let session = ask(ctx, ready, &wrapped, deadline).await?;
+) -> Result<CommandRun, StepError> {
+    let nonce = wrapper::format_nonce(random_bytes()?);
+    let wrapped = wrapper::wrap_command(command, &nonce, &wrapper::claim_file_path(client_token));
+    let mut channel = DataChannel::new(MessageIds::new(random_bytes()?), &nonce);
+
+    let session = request_session(ctx, container, &wrapped, deadline).await?;
     let session_id = session.session_id().unwrap_or_default().to_owned();
-    let life = Life {
+    let exec_session = ExecSession {
         ctx,
-        ready,
+        container,
         session_id,
     };
-    let talked = life.talk(&session, &mut conversation, deadline).await;
-    let why = talked.unwrap_or_else(|error| Why::Lost(error.message));
-    let (before, has_begun) = (conversation.before(), conversation.has_begun());
-    let (told, errors, exit_code) = conversation.read();
-    let others = async {
-        if told.end == Some(End::Begun) {
-            life.others().await
+    let end_reason = exec_session
+        .run_data_channel(&session, &mut channel, deadline)
+        .await
+        .unwrap_or_else(|error| EndReason::ConnectionLost(error.message));
+
+    let (preamble, has_started) = (channel.preamble(), channel.has_started());
+    let (output, error_output, exit_code) = channel.into_results();
+    let other_sessions = async {
+        if output.end == Some(CommandEnd::AlreadyStarted) {
+            exec_session.other_session_ids().await
         } else {
             Ok(Vec::new())
         }
     };
-    let (ended, others) = tokio::join!(end(ctx, &life.session_id), others);
-    let (session_id, left) = (life.session_id, ended.err());
-    if let Some(error) = &left {
+    let (terminated, other_sessions) = tokio::join!(
+        terminate_session(ctx, &exec_session.session_id),
+        other_sessions
+    );
+
+    let session_id = exec_session.session_id;
+    let terminate_error = terminated.err();
+    if let Some(error) = &terminate_error {
         ctx.log(format_args!(
-            "Session {session_id} could not be ended: {error}; it ends by itself after 20 minutes without input"
+            "Could not terminate session {session_id}: {error}; AWS ends it after 20 minutes \
+             without input"
         ));
     }
-    Ok(Ran {
-        why,
-        told,
-        errors,
+
+    Ok(CommandRun {
+        end_reason,
+        output,
+        error_output,
         exit_code,
-        before,
-        has_begun,
+        preamble,
+        has_started,
         session_id,
-        left,
-        others,
+        terminate_error,
+        other_sessions,
     })
 }
 
-/// A session from ECS. It is asked again only after what surely began nothing: throttling, and an
-/// agent that is not connected yet. After a lost answer the SDK's own retry would get a second
-/// session, and leave the first to itself.
-async fn ask(
+/// Requests a session from ECS.
+///
+/// Repeats the request only after errors that mean that no command started: throttling, and an
+/// agent that is not connected yet. The SDK's retries are disabled, because a retry after a lost
+/// answer would create a second session and leave the first one running.
+async fn request_session(
     ctx: &Context,
-    ready: &Ready,
+    container: &ExecContainer,
     command: &str,
     deadline: Instant,
 ) -> Result<Session, StepError> {
     let ecs = ctx.client(aws_sdk_ecs::Client::new);
-    let mut wait = ASK_AGAIN;
-    for left in (0..ASKS).rev() {
+    let mut delay = FIRST_RETRY_DELAY;
+    for requests_left in (0..MAX_SESSION_REQUESTS).rev() {
+        let without_retries = Config::builder().retry_config(RetryConfig::disabled());
         let request = ecs
             .execute_command()
-            .cluster(&ready.cluster)
-            .task(&ready.task)
-            .container(&ready.container);
-        let once = Config::builder().retry_config(RetryConfig::disabled());
-        let error = match request
+            .cluster(&container.cluster)
+            .task(&container.task)
+            .container(&container.container)
             .command(command)
             .interactive(true)
             .customize()
-            .config_override(once)
-            .send()
-            .await
-        {
-            Ok(answer) => {
-                return answer.session.ok_or_else(|| {
-                    unsure(ErrorName::Internal.with_message("ECS gave no session"))
+            .config_override(without_retries);
+        let error = match request.send().await {
+            Ok(response) => {
+                return response.session.ok_or_else(|| {
+                    warn_may_have_started(
+                        ErrorName::Internal.with_message("ECS returned no session"),
+                    )
                 });
             }
             Err(error) => ecs_error(error),
         };
-        let is_late = error.has_code("TargetNotConnectedException");
-        let may_ask = is_late || error.name == ErrorName::Throttled;
-        if !may_ask || left == 0 || Instant::now() + 2 * wait > deadline {
+
+        let is_not_connected = error.has_code("TargetNotConnectedException");
+        let is_retryable = is_not_connected || error.name == ErrorName::Throttled;
+        if !is_retryable || requests_left == 0 || Instant::now() + 2 * delay > deadline {
             return Err(match error.name {
-                _ if is_late => unconnected(error, ready),
-                ErrorName::TimedOut | ErrorName::Internal => unsure(error),
+                _ if is_not_connected => agent_not_connected(error, container),
+                ErrorName::TimedOut | ErrorName::Internal => warn_may_have_started(error),
                 _ => error,
             });
         }
-        tokio::time::sleep(wait + jitter(wait / 2)).await;
-        wait *= 2;
+
+        tokio::time::sleep(delay + random_delay(delay / 2)).await;
+        delay *= 2;
     }
-    Err(ErrorName::Internal.with_message("no session was asked for"))
+    Err(ErrorName::Internal.with_message("no session was requested"))
 }
 
-/// The error, where ECS may have taken the command. What retries the step gets the same claim.
-fn unsure(error: StepError) -> StepError {
+/// Adds a warning to an error after which ECS may have started the command. A retry of the step
+/// uses the same claim file, so that the command does not run twice.
+fn warn_may_have_started(error: StepError) -> StepError {
     let message = format!(
-        "{}. The command may have begun: a retry of this step runs it only if it has not; before it is run again in a \
-         new execution, look at what it was to do",
+        "{}. The command may have started. A retry of this step runs it only if it has not \
+         started; before you run it in a new execution, check its effects",
         error.message
     );
     StepError { message, ..error }
 }
 
-fn unconnected(error: StepError, ready: &Ready) -> StepError {
-    let Ready {
+fn agent_not_connected(error: StepError, container: &ExecContainer) -> StepError {
+    let ExecContainer {
         container, task, ..
-    } = ready;
+    } = container;
     let message = format!(
-        "the agent of ECS Exec in container {container} of task {task} is not connected to AWS: its task role needs \
-         ssmmessages:CreateControlChannel, CreateDataChannel, OpenControlChannel and OpenDataChannel, and its subnet a \
-         way to ssmmessages; if it has just started, run it again"
+        "the ECS Exec agent in container {container} of task {task} is not connected to AWS; \
+         check that the task role allows ssmmessages:CreateControlChannel, CreateDataChannel, \
+         OpenControlChannel and OpenDataChannel, and that the subnet can reach ssmmessages; if the \
+         task has just started, run the step again"
     );
     StepError {
         name: ErrorName::Conflict,
@@ -187,145 +204,168 @@ fn unconnected(error: StepError, ready: &Ready) -> StepError {
     }
 }
 
-impl Life<'_> {
-    async fn talk(
+impl ExecSession<'_> {
+    async fn run_data_channel(
         &self,
         session: &Session,
-        conversation: &mut Conversation,
+        channel: &mut DataChannel,
         deadline: Instant,
-    ) -> Result<Why, StepError> {
+    ) -> Result<EndReason, StepError> {
         let (config, region) = (self.ctx.config(), self.ctx.place.region.as_str());
-        let url = signing::stream_url(
+        let url = signing::parse_stream_url(
             session.stream_url().unwrap_or_default(),
             region,
             config.endpoint_url(),
         )?;
-        let no_keys = || {
-            ErrorName::AccessDenied
-                .with_message("this account gives no credentials to sign the session with")
+
+        let no_credentials = || {
+            ErrorName::AccessDenied.with_message(
+                "could not get the account's credentials, which sign the session's data channel; \
+                 check the account with the step validate-credentials",
+            )
         };
-        let provider = config.credentials_provider().ok_or_else(no_keys)?;
-        let keys = provider
+        let provider = config.credentials_provider().ok_or_else(no_credentials)?;
+        let credentials = provider
             .provide_credentials()
             .await
-            .map_err(|_| no_keys())?;
-        let dial = channel::open(|| signing::upgrade(&url, region, &keys, SystemTime::now()));
-        let mut socket = tokio::time::timeout_at(deadline, dial)
+            .map_err(|_| no_credentials())?;
+
+        let connecting = websocket::connect(|| {
+            signing::sign_upgrade_request(&url, region, &credentials, SystemTime::now())
+        });
+        let mut socket = tokio::time::timeout_at(deadline, connecting)
             .await
             .unwrap_or_else(|_| {
-                Err(ErrorName::TimedOut
-                    .with_message("the session's channel was not open in time; run it again"))
+                Err(ErrorName::TimedOut.with_message(
+                    "the session's data channel did not open in time; run the step again",
+                ))
             })?;
+
         let token = session.token_value().unwrap_or_default();
-        Ok(channel::hold(&mut socket, token, conversation, self, deadline).await)
+        Ok(websocket::run_data_channel(&mut socket, token, channel, self, deadline).await)
     }
 
-    /// This execution's other sessions with the container.
-    async fn others(&self) -> Result<Vec<String>, StepError> {
-        let late =
-            |_| Err(ErrorName::TimedOut.with_message("DescribeSessions was not answered in time"));
-        let mut ids = timeout(END, own(self.ctx, self.ready))
-            .await
-            .unwrap_or_else(late)?;
+    /// Returns the IDs of this execution's other sessions in the container.
+    async fn other_session_ids(&self) -> Result<Vec<String>, StepError> {
+        let timed_out = |_| {
+            Err(ErrorName::TimedOut
+                .with_message("Systems Manager did not answer DescribeSessions within 5 seconds"))
+        };
+        let mut ids = timeout(
+            SESSION_CALL_TIMEOUT,
+            own_session_ids(self.ctx, self.container),
+        )
+        .await
+        .unwrap_or_else(timed_out)?;
         ids.retain(|id| *id != self.session_id);
         Ok(ids)
     }
 }
 
-impl Outside for Life<'_> {
-    async fn data_key(&self, wanted: &Wanted) -> Result<DataKey, StepError> {
-        let target = self.ready.target();
-        let context = handshake::context(&self.session_id, &target, wanted.challenge.as_deref());
-        let mut request = self
+impl SessionServices for ExecSession<'_> {
+    async fn generate_data_key(&self, request: &DataKeyRequest) -> Result<DataKey, StepError> {
+        let context = handshake::encryption_context(
+            &self.session_id,
+            &self.container.ssm_target_id(),
+            request.challenge.as_deref(),
+        );
+        let mut call = self
             .ctx
             .client(aws_sdk_kms::Client::new)
             .generate_data_key()
-            .key_id(&wanted.key);
+            .key_id(&request.kms_key_id)
+            .number_of_bytes(i32::try_from(DATA_KEY_BYTES).unwrap_or_default());
         for (name, value) in context {
-            request = request.encryption_context(name, value);
+            call = call.encryption_context(name, value);
         }
-        let bytes = i32::try_from(KEY_BYTES).unwrap_or_default();
-        let answer = request
-            .number_of_bytes(bytes)
-            .send()
-            .await
-            .map_err(kms_error)?;
-        let bytes = |blob: Option<Blob>| blob.map(Blob::into_inner).unwrap_or_default();
+        let response = call.send().await.map_err(kms_error)?;
+
+        let into_bytes = |blob: Option<Blob>| blob.map(Blob::into_inner).unwrap_or_default();
         Ok(DataKey {
-            plaintext: bytes(answer.plaintext),
-            ciphertext: bytes(answer.ciphertext_blob),
+            plaintext: into_bytes(response.plaintext),
+            ciphertext: into_bytes(response.ciphertext_blob),
         })
     }
 
-    async fn gone(&self) -> Option<String> {
-        // Where ECS does not answer, the next look will tell.
+    async fn stopped_reason(&self) -> Option<String> {
         let ecs = self.ctx.client(aws_sdk_ecs::Client::new);
-        let task = ready::look(&ecs, &self.ready.cluster, &self.ready.task).await;
-        match task {
-            Ok(task) => ready::gone(&task, &self.ready.container),
+        let ExecContainer {
+            cluster,
+            task,
+            container,
+            ..
+        } = self.container;
+        match readiness::describe_task(&ecs, cluster, task).await {
+            Ok(task) => readiness::stopped_reason(&task, container),
+            // After any other error, the next check decides.
             Err(error) => (error.name == ErrorName::NotFound).then_some(error.message),
         }
     }
 }
 
-/// Ends a session; one that has ended is as good. Its command is killed.
+/// Terminates a session, which kills its command. A session that has already ended is success.
 ///
 /// # Errors
-/// Why it may still be there.
-pub async fn end(ctx: &Context, session_id: &str) -> Result<(), StepError> {
+/// Why the session may still run.
+pub async fn terminate_session(ctx: &Context, session_id: &str) -> Result<(), StepError> {
     let request = ctx
         .client(aws_sdk_ssm::Client::new)
         .terminate_session()
         .session_id(session_id);
-    match timeout(END, request.send()).await {
+    match timeout(SESSION_CALL_TIMEOUT, request.send()).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => match ssm_error(error) {
             error if error.has_code("DoesNotExistException") => Ok(()),
             error => Err(error),
         },
-        Err(_) => {
-            Err(ErrorName::TimedOut.with_message("TerminateSession was not answered in time"))
-        }
+        Err(_) => Err(ErrorName::TimedOut
+            .with_message("Systems Manager did not answer TerminateSession within 5 seconds")),
     }
 }
 
-/// The IDs of the active sessions with the container that this very role session began, as it is
-/// when a job is stopped and the call that holds the session cannot be reached.
+/// Returns the IDs of the active sessions in the container that this role session started.
+///
+/// A stopped job needs them, because it cannot reach the call that holds the session.
 ///
 /// # Errors
-/// Why Systems Manager failed.
-pub async fn own(ctx: &Context, ready: &Ready) -> Result<Vec<String>, StepError> {
+/// The error of Systems Manager.
+pub async fn own_session_ids(
+    ctx: &Context,
+    container: &ExecContainer,
+) -> Result<Vec<String>, StepError> {
     let Some(owner) = ctx.session_arn() else {
         return Ok(Vec::new());
     };
-    let ssm = ctx.client(aws_sdk_ssm::Client::new);
+
     let filter = SessionFilter::builder()
         .key(SessionFilterKey::TargetId)
-        .value(ready.target());
-    let filter = filter
+        .value(container.ssm_target_id())
         .build()
         .map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
-    let mut pages = ssm
+    let mut pages = ctx
+        .client(aws_sdk_ssm::Client::new)
         .describe_sessions()
         .state(SessionState::Active)
         .filters(filter)
         .into_paginator()
         .send();
+
     let mut ids = Vec::new();
     while let Some(page) = pages.next().await {
         let page = page.map_err(ssm_error)?;
-        let own = page
+        let own_sessions = page
             .sessions()
             .iter()
             .filter(|session| session.owner() == Some(owner));
-        ids.extend(own.filter_map(|session| session.session_id().map(str::to_owned)));
+        ids.extend(own_sessions.filter_map(|session| session.session_id().map(str::to_owned)));
     }
     Ok(ids)
 }
 
-fn random() -> Result<[u8; 16], StepError> {
+fn random_bytes() -> Result<[u8; 16], StepError> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
+    getrandom::fill(&mut bytes).map_err(|error| {
+        ErrorName::Internal.with_message(format!("could not get random bytes: {error}"))
+    })?;
     Ok(bytes)
 }

@@ -1,4 +1,4 @@
-//! Where a session's stream may lead, and the signature of the request that opens it.
+//! Checks the URL of a session's stream, and signs the request that opens it.
 
 use std::time::SystemTime;
 
@@ -9,17 +9,17 @@ use http::{HeaderName, HeaderValue, Request, Uri};
 use stepward::{ErrorName, StepError};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-/// The names of the service's hosts: `ssmmessages.REGION.` and one of the ends.
+/// The host names of the service: `SERVICE.REGION.DOMAIN`.
 /// <https://docs.aws.amazon.com/general/latest/gr/ssm.html>
 const SERVICES: [&str; 2] = ["ssmmessages", "ssmmessages-fips"];
-const ENDS: [&str; 4] = [
+const DOMAINS: [&str; 4] = [
     "amazonaws.com",
     "amazonaws.com.cn",
     "api.aws",
     "api.amazonwebservices.com.cn",
 ];
-/// What a URL has that is signed already.
-const PRESIGNED: [&str; 7] = [
+/// The query parameters of a presigned URL.
+const SIGNATURE_PARAMETERS: [&str; 7] = [
     "X-Amz-Algorithm",
     "X-Amz-Credential",
     "X-Amz-Date",
@@ -29,80 +29,90 @@ const PRESIGNED: [&str; 7] = [
     "X-Amz-Security-Token",
 ];
 
-/// Reads a stream's URL. It is at AWS's own host for the Region, by TLS; only where AWS itself is a
-/// stand-in on this machine (`aws_endpoint` is on loopback) may the stream be there too.
+/// Parses the URL of a session's stream.
+///
+/// The URL must use TLS and a host of AWS in the Region. A host on loopback is allowed too if
+/// `aws_endpoint` is on loopback, because then a fake on this machine replaces AWS.
 ///
 /// # Errors
-/// `Internal`, without the URL, which can hold a signature.
-pub fn stream_url(url: &str, region: &str, aws_endpoint: Option<&str>) -> Result<Uri, StepError> {
-    let refuse = |why: &str| {
+/// `Internal`. The message does not contain the URL, because the URL can contain a signature.
+pub fn parse_stream_url(
+    url: &str,
+    region: &str,
+    aws_endpoint: Option<&str>,
+) -> Result<Uri, StepError> {
+    let refuse = |reason: &str| {
         Err(ErrorName::Internal.with_message(format!(
-            "ECS gave a session whose stream {why}; nothing was sent there. Please report it"
+            "ECS returned a session whose stream URL {reason}; the step did not connect to it. \
+             Report this as a bug"
         )))
     };
+
     let Ok(uri) = url.parse::<Uri>() else {
-        return refuse("has no URL that can be read");
+        return refuse("cannot be parsed");
     };
     let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16());
     if uri
         .authority()
         .is_some_and(|authority| authority.as_str().contains('@'))
     {
-        return refuse("names a user");
+        return refuse("contains a user name");
     }
+
     if uri.scheme_str() == Some("ws")
-        && is_loopback(host)
-        && aws_endpoint.is_some_and(is_on_loopback)
+        && is_loopback_host(host)
+        && aws_endpoint.is_some_and(is_loopback_url)
     {
         return Ok(uri);
     }
-    let is_aws = SERVICES.iter().any(|service| {
-        ENDS.iter()
-            .any(|end| host == format!("{service}.{region}.{end}"))
+
+    let is_aws_host = SERVICES.iter().any(|service| {
+        DOMAINS
+            .iter()
+            .any(|domain| host == format!("{service}.{region}.{domain}"))
     });
-    if uri.scheme_str() != Some("wss") || !is_aws || port.is_some_and(|port| port != 443) {
-        return refuse(&format!("is at {host:?}, which is not AWS's for {region}"));
+    if uri.scheme_str() != Some("wss") || !is_aws_host || port.is_some_and(|port| port != 443) {
+        return refuse(&format!(
+            "has the host {host:?}, which is not AWS's host for {region}, or does not use TLS"
+        ));
     }
     Ok(uri)
 }
 
-fn is_on_loopback(endpoint: &str) -> bool {
+fn is_loopback_url(endpoint: &str) -> bool {
     endpoint
         .parse::<Uri>()
-        .is_ok_and(|uri| uri.host().is_some_and(is_loopback))
+        .is_ok_and(|uri| uri.host().is_some_and(is_loopback_host))
 }
 
-fn is_loopback(host: &str) -> bool {
+fn is_loopback_host(host: &str) -> bool {
     matches!(host, "127.0.0.1" | "localhost" | "[::1]")
 }
 
-/// The request that opens the stream, signed unless its URL is: what the session may do is asked
-/// for there.
+/// Returns the request that opens the stream, signed unless the URL is presigned. AWS checks
+/// `ssmmessages:OpenDataChannel` with this signature.
 ///
 /// # Errors
-/// `Internal` where it cannot be signed.
-pub fn upgrade(
+/// `Internal` if signing fails.
+pub fn sign_upgrade_request(
     url: &Uri,
     region: &str,
     credentials: &Credentials,
     time: SystemTime,
 ) -> Result<Request<()>, StepError> {
-    let failed = |error: String| {
-        ErrorName::Internal.with_message(format!("the stream's request cannot be signed: {error}"))
+    let signing_failed = |error: String| {
+        ErrorName::Internal.with_message(format!(
+            "could not sign the request for the session's stream: {error}"
+        ))
     };
+
     let mut request = url
         .into_client_request()
-        .map_err(|error| failed(error.to_string()))?;
-    let query = url.query().unwrap_or_default();
-    let is_presigned = query.split('&').any(|pair| {
-        let name = pair.split('=').next().unwrap_or_default();
-        PRESIGNED
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(name))
-    });
-    if is_presigned {
+        .map_err(|error| signing_failed(error.to_string()))?;
+    if is_presigned(url) {
         return Ok(request);
     }
+
     let identity = credentials.clone().into();
     let params = v4::SigningParams::builder()
         .identity(&identity)
@@ -111,7 +121,7 @@ pub fn upgrade(
         .time(time)
         .settings(SigningSettings::default())
         .build()
-        .map_err(|error| failed(error.to_string()))?
+        .map_err(|error| signing_failed(error.to_string()))?
         .into();
     let signable = SignableRequest::new(
         "GET",
@@ -119,17 +129,29 @@ pub fn upgrade(
         std::iter::empty(),
         SignableBody::Bytes(b""),
     )
-    .map_err(|error| failed(error.to_string()))?;
+    .map_err(|error| signing_failed(error.to_string()))?;
     let (signed, _) = sign(signable, &params)
-        .map_err(|error| failed(error.to_string()))?
+        .map_err(|error| signing_failed(error.to_string()))?
         .into_parts();
+
     for (name, value) in signed.headers() {
-        let name = HeaderName::try_from(name).map_err(|error| failed(error.to_string()))?;
-        let mut value = HeaderValue::try_from(value).map_err(|error| failed(error.to_string()))?;
+        let name = HeaderName::try_from(name).map_err(|error| signing_failed(error.to_string()))?;
+        let mut value =
+            HeaderValue::try_from(value).map_err(|error| signing_failed(error.to_string()))?;
         value.set_sensitive(true);
         request.headers_mut().insert(name, value);
     }
     Ok(request)
+}
+
+fn is_presigned(url: &Uri) -> bool {
+    let query = url.query().unwrap_or_default();
+    query.split('&').any(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        SIGNATURE_PARAMETERS
+            .iter()
+            .any(|parameter| parameter.eq_ignore_ascii_case(name))
+    })
 }
 
 #[cfg(test)]
@@ -145,16 +167,21 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_at_awss_host_for_the_region_and_nowhere_else() {
-        assert_eq!(stream_url(AWS, "eu-west-1", None).unwrap().to_string(), AWS);
-        for good in [
+    fn a_stream_url_needs_an_aws_host_of_the_region() {
+        assert_eq!(
+            parse_stream_url(AWS, "eu-west-1", None)
+                .unwrap()
+                .to_string(),
+            AWS
+        );
+        for valid in [
             "wss://ssmmessages-fips.eu-west-1.amazonaws.com/x",
             "wss://ssmmessages.eu-west-1.api.aws:443/x",
             "wss://ssmmessages.eu-west-1.amazonaws.com.cn/x",
         ] {
-            stream_url(good, "eu-west-1", None).unwrap();
+            parse_stream_url(valid, "eu-west-1", None).unwrap();
         }
-        for bad in [
+        for invalid in [
             &AWS.replace("wss:", "ws:"),
             &AWS.replace("wss:", "https:"),
             &AWS.replace("eu-west-1", "us-east-1"),
@@ -175,11 +202,11 @@ mod tests {
                 Some("https://ecs.eu-west-1.amazonaws.com"),
                 Some("http://127.0.0.1.example"),
             ] {
-                let error = stream_url(bad, "eu-west-1", endpoint).unwrap_err();
-                assert_eq!(error.name, ErrorName::Internal, "{bad}");
+                let error = parse_stream_url(invalid, "eu-west-1", endpoint).unwrap_err();
+                assert_eq!(error.name, ErrorName::Internal, "{invalid}");
             }
         }
-        let error = stream_url(
+        let error = parse_stream_url(
             "wss://evil.example/x?X-Amz-Signature=hidden",
             "eu-west-1",
             None,
@@ -192,22 +219,24 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_may_be_on_loopback_where_aws_is() {
+    fn a_stream_may_be_on_loopback_if_aws_is() {
         for endpoint in [
             "http://127.0.0.1:4566",
             "http://localhost:4566",
             "http://[::1]:1",
         ] {
-            stream_url(LOOPBACK, "eu-west-1", Some(endpoint)).unwrap();
-            stream_url(AWS, "eu-west-1", Some(endpoint)).unwrap();
-            stream_url("ws://192.0.2.1/x", "eu-west-1", Some(endpoint)).unwrap_err();
+            parse_stream_url(LOOPBACK, "eu-west-1", Some(endpoint)).unwrap();
+            parse_stream_url(AWS, "eu-west-1", Some(endpoint)).unwrap();
+            parse_stream_url("ws://192.0.2.1/x", "eu-west-1", Some(endpoint)).unwrap_err();
         }
     }
 
     #[test]
-    fn a_sessions_token_is_signed_too_and_nothing_of_the_upgrade_itself() {
+    fn only_host_date_and_security_token_are_signed() {
         let url: Uri = AWS.parse().unwrap();
-        let request = upgrade(&url, "eu-west-1", &credentials(), SystemTime::UNIX_EPOCH).unwrap();
+        let request =
+            sign_upgrade_request(&url, "eu-west-1", &credentials(), SystemTime::UNIX_EPOCH)
+                .unwrap();
         let header = |name: &str| request.headers()[name].to_str().unwrap();
         assert!(
             header("authorization").contains("SignedHeaders=host;x-amz-date;x-amz-security-token,")
@@ -216,14 +245,16 @@ mod tests {
         assert_eq!(header("upgrade"), "websocket");
         assert!(
             !format!("{request:?}").contains(": \"token\""),
-            "a secret is shown by Debug"
+            "Debug shows a secret"
         );
     }
 
     #[test]
-    fn a_presigned_url_is_left_as_it_is() {
+    fn a_presigned_url_is_not_signed_again() {
         let url: Uri = format!("{AWS}&X-Amz-Signature=abc").parse().unwrap();
-        let request = upgrade(&url, "eu-west-1", &credentials(), SystemTime::UNIX_EPOCH).unwrap();
+        let request =
+            sign_upgrade_request(&url, "eu-west-1", &credentials(), SystemTime::UNIX_EPOCH)
+                .unwrap();
         assert!(!request.headers().contains_key("authorization"));
         assert_eq!(*request.uri(), url);
     }

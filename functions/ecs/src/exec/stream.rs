@@ -1,165 +1,175 @@
-//! Numbered messages: what comes in is put into order, what goes out is sent again until it is
-//! acknowledged.
+//! Delivery of stream data: puts inbound messages in order, and repeats outbound messages until the
+//! agent acknowledges them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Messages that may be held until the ones before them are there, as many as AWS's own client
-/// holds.
-const WINDOW: usize = 10_000;
-/// And their bytes: more than that is not acknowledged, and comes again.
-const WINDOW_BYTES: usize = 8 * 1024 * 1024;
-/// Messages that may wait for their acknowledgement. A client that types nothing sends a handful in
-/// a whole session.
-const PENDING: usize = 16;
-/// How long the oldest of them is sent again before the agent counts as gone: as long as AWS's own
-/// client tries.
-const GIVE_UP: Duration = Duration::from_mins(5);
+/// The most inbound messages to hold until the missing ones before them arrive. AWS's client has
+/// the same limit.
+const MAX_HELD_MESSAGES: usize = 10_000;
+/// The most bytes to hold. The client does not acknowledge what exceeds them, and the agent sends
+/// it again.
+const MAX_HELD_BYTES: usize = 8 * 1024 * 1024;
+/// The most outbound messages that may wait for their acknowledge message. A client without
+/// keyboard input sends only a few messages in a session.
+const MAX_UNACKNOWLEDGED: usize = 16;
+/// How long the oldest unacknowledged message is repeated before the client gives up. AWS's client
+/// gives up after the same time.
+const GIVE_UP_AFTER: Duration = Duration::from_mins(5);
 
-/// What came in, in order.
+/// Puts inbound messages in order.
 #[derive(Debug)]
 pub struct Inbound<T> {
-    expected: i64,
+    expected_sequence: i64,
     held: BTreeMap<i64, (T, usize)>,
-    bytes: usize,
+    held_bytes: usize,
 }
 
 impl<T> Default for Inbound<T> {
     fn default() -> Self {
         Self {
-            expected: 0,
+            expected_sequence: 0,
             held: BTreeMap::new(),
-            bytes: 0,
+            held_bytes: 0,
         }
     }
 }
 
 impl<T> Inbound<T> {
-    /// Takes a message, and gives those whose turn it is now. `None`: there is no room for it, and
-    /// it is not to be acknowledged. A message that was here before gives nothing and is
-    /// acknowledged again, because the first acknowledgement may be lost.
-    pub fn take(&mut self, sequence: i64, item: T, bytes: usize) -> Option<Vec<T>> {
+    /// Accepts a message, and returns the messages that are now in order.
+    ///
+    /// Returns `None` if the message exceeds the limits; do not acknowledge it then. A duplicate
+    /// returns no messages, but acknowledge it again, because the first acknowledge message may be
+    /// lost.
+    pub fn accept(&mut self, sequence: i64, item: T, bytes: usize) -> Option<Vec<T>> {
         let mut ready = Vec::new();
-        if sequence == self.expected {
+        if sequence == self.expected_sequence {
             ready.push(item);
-            self.expected += 1;
-            while let Some((item, bytes)) = self.held.remove(&self.expected) {
+            self.expected_sequence += 1;
+            while let Some((item, bytes)) = self.held.remove(&self.expected_sequence) {
                 ready.push(item);
-                self.bytes -= bytes;
-                self.expected += 1;
+                self.held_bytes -= bytes;
+                self.expected_sequence += 1;
             }
-        } else if sequence > self.expected && !self.held.contains_key(&sequence) {
-            if self.held.len() >= WINDOW || self.bytes + bytes > WINDOW_BYTES {
+        } else if sequence > self.expected_sequence && !self.held.contains_key(&sequence) {
+            if self.held.len() >= MAX_HELD_MESSAGES || self.held_bytes + bytes > MAX_HELD_BYTES {
                 return None;
             }
-            self.bytes += bytes;
+            self.held_bytes += bytes;
             self.held.insert(sequence, (item, bytes));
         }
         Some(ready)
     }
 }
 
-/// What went out and is not acknowledged yet.
+/// Keeps outbound messages until the agent acknowledges them.
 #[derive(Debug)]
 pub struct Outbound {
-    next: i64,
-    waiting: VecDeque<Sent>,
-    /// The usual time until an acknowledgement, how much it varies, and how long one is waited for.
-    usual: Duration,
-    varies: Duration,
-    patience: Duration,
+    next_sequence: i64,
+    unacknowledged: VecDeque<SentMessage>,
+    /// The average time until an acknowledge message arrives.
+    round_trip: Duration,
+    /// How much that time varies.
+    round_trip_variation: Duration,
+    /// How long to wait before a message is sent again.
+    resend_after: Duration,
 }
 
 #[derive(Debug)]
-struct Sent {
+struct SentMessage {
     sequence: i64,
     frame: Vec<u8>,
-    first: Instant,
-    last: Instant,
+    first_sent: Instant,
+    last_sent: Instant,
 }
 
-/// Why nothing more can be sent: the agent acknowledges nothing.
+/// The agent acknowledges nothing, so the client cannot send more.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Unheard;
+pub struct NotAcknowledged;
 
 impl Default for Outbound {
     fn default() -> Self {
-        let usual = Duration::from_millis(100);
+        let round_trip = Duration::from_millis(100);
         Self {
-            next: 0,
-            waiting: VecDeque::new(),
-            usual,
-            varies: Duration::ZERO,
-            patience: 2 * usual,
+            next_sequence: 0,
+            unacknowledged: VecDeque::new(),
+            round_trip,
+            round_trip_variation: Duration::ZERO,
+            resend_after: 2 * round_trip,
         }
     }
 }
 
 impl Outbound {
-    /// Numbers a message, makes its frame, and keeps that until it is acknowledged.
+    /// Numbers a message, encodes its frame with `encode`, and keeps the frame until the agent
+    /// acknowledges it.
     ///
     /// # Errors
-    /// [`Unheard`] where too many wait already.
-    pub fn send(
+    /// [`NotAcknowledged`] if too many messages are unacknowledged.
+    pub fn add_message(
         &mut self,
         now: Instant,
-        frame: impl FnOnce(i64) -> Vec<u8>,
-    ) -> Result<Vec<u8>, Unheard> {
-        if self.waiting.len() >= PENDING {
-            return Err(Unheard);
+        encode: impl FnOnce(i64) -> Vec<u8>,
+    ) -> Result<Vec<u8>, NotAcknowledged> {
+        if self.unacknowledged.len() >= MAX_UNACKNOWLEDGED {
+            return Err(NotAcknowledged);
         }
-        let frame = frame(self.next);
-        self.waiting.push_back(Sent {
-            sequence: self.next,
+
+        let frame = encode(self.next_sequence);
+        self.unacknowledged.push_back(SentMessage {
+            sequence: self.next_sequence,
             frame: frame.clone(),
-            first: now,
-            last: now,
+            first_sent: now,
+            last_sent: now,
         });
-        self.next += 1;
+        self.next_sequence += 1;
         Ok(frame)
     }
 
-    /// Takes an acknowledgement. One that nothing waits for is of no account.
-    pub fn acknowledged(&mut self, sequence: i64, now: Instant) {
-        let Some(place) = self
-            .waiting
+    /// Removes an acknowledged message. Ignores a sequence number that is not waiting.
+    pub fn acknowledge(&mut self, sequence: i64, now: Instant) {
+        let Some(index) = self
+            .unacknowledged
             .iter()
             .position(|sent| sent.sequence == sequence)
         else {
             return;
         };
-        let Some(sent) = self.waiting.remove(place) else {
+        let Some(sent) = self.unacknowledged.remove(index) else {
             return;
         };
-        // After it was sent twice nobody knows which of the two was acknowledged.
-        if sent.first == sent.last {
+
+        // A message that was sent twice is no sample: which of the two was acknowledged is unknown.
+        if sent.first_sent == sent.last_sent {
             let sample = now
-                .saturating_duration_since(sent.first)
+                .saturating_duration_since(sent.first_sent)
                 .min(Duration::from_secs(1));
-            self.varies = self.varies * 3 / 4 + self.usual.abs_diff(sample) / 4;
-            self.usual = self.usual * 7 / 8 + sample / 8;
-            let margin = (4 * self.varies).max(Duration::from_millis(10));
-            self.patience = (self.usual + margin).min(Duration::from_secs(1));
+            self.round_trip_variation =
+                self.round_trip_variation * 3 / 4 + self.round_trip.abs_diff(sample) / 4;
+            self.round_trip = self.round_trip * 7 / 8 + sample / 8;
+            let margin = (4 * self.round_trip_variation).max(Duration::from_millis(10));
+            self.resend_after = (self.round_trip + margin).min(Duration::from_secs(1));
         }
     }
 
-    /// The frame that is to be sent again: the oldest, when its acknowledgement is late.
+    /// Returns the frame to send again: the oldest, if its acknowledge message is late.
     ///
     /// # Errors
-    /// [`Unheard`] after five minutes of it.
-    pub fn late(&mut self, now: Instant) -> Result<Option<Vec<u8>>, Unheard> {
-        let Some(oldest) = self.waiting.front_mut() else {
+    /// [`NotAcknowledged`] after five minutes of repeating the oldest message.
+    pub fn frame_to_resend(&mut self, now: Instant) -> Result<Option<Vec<u8>>, NotAcknowledged> {
+        let Some(oldest) = self.unacknowledged.front_mut() else {
             return Ok(None);
         };
-        if now.saturating_duration_since(oldest.first) > GIVE_UP {
-            return Err(Unheard);
+        if now.saturating_duration_since(oldest.first_sent) > GIVE_UP_AFTER {
+            return Err(NotAcknowledged);
         }
-        if now.saturating_duration_since(oldest.last) <= self.patience {
+        if now.saturating_duration_since(oldest.last_sent) <= self.resend_after {
             return Ok(None);
         }
-        oldest.last = now;
+
+        oldest.last_sent = now;
         Ok(Some(oldest.frame.clone()))
     }
 }
@@ -171,121 +181,132 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_come_out_in_order_and_once() {
+    fn messages_are_returned_in_order_and_once() {
         let mut inbound = Inbound::default();
-        assert_eq!(inbound.take(2, "c", 1), Some(vec![]));
-        assert_eq!(inbound.take(1, "b", 1), Some(vec![]));
-        assert_eq!(inbound.take(0, "a", 1), Some(vec!["a", "b", "c"]));
+        assert_eq!(inbound.accept(2, "c", 1), Some(vec![]));
+        assert_eq!(inbound.accept(1, "b", 1), Some(vec![]));
+        assert_eq!(inbound.accept(0, "a", 1), Some(vec!["a", "b", "c"]));
         assert_eq!(
-            inbound.take(1, "b", 1),
+            inbound.accept(1, "b", 1),
             Some(vec![]),
             "a duplicate is acknowledged again"
         );
-        assert_eq!(inbound.take(3, "d", 1), Some(vec!["d"]));
-        assert_eq!((inbound.held.len(), inbound.bytes), (0, 0));
+        assert_eq!(inbound.accept(3, "d", 1), Some(vec!["d"]));
+        assert_eq!((inbound.held.len(), inbound.held_bytes), (0, 0));
     }
 
     #[test]
-    fn what_does_not_fit_is_not_acknowledged_and_fits_once_the_gap_is_closed() {
+    fn messages_beyond_the_limit_fit_after_the_gap_closes() {
         let mut inbound = Inbound::default();
         for sequence in 1..=10_000 {
-            assert!(inbound.take(sequence, sequence, 1).is_some());
+            assert!(inbound.accept(sequence, sequence, 1).is_some());
         }
-        assert_eq!(inbound.take(10_001, 10_001, 1), None);
-        assert_eq!(inbound.take(0, 0, 1).map(|ready| ready.len()), Some(10_001));
-        assert_eq!(inbound.take(10_001, 10_001, 1), Some(vec![10_001]));
+        assert_eq!(inbound.accept(10_001, 10_001, 1), None);
+        assert_eq!(
+            inbound.accept(0, 0, 1).map(|ready| ready.len()),
+            Some(10_001)
+        );
+        assert_eq!(inbound.accept(10_001, 10_001, 1), Some(vec![10_001]));
 
         let mut inbound = Inbound::default();
-        assert!(inbound.take(1, 1, WINDOW_BYTES).is_some());
-        assert_eq!(inbound.take(2, 2, 1), None);
+        assert!(inbound.accept(1, 1, MAX_HELD_BYTES).is_some());
+        assert_eq!(inbound.accept(2, 2, 1), None);
     }
 
     #[test]
-    fn only_the_oldest_is_sent_again_and_with_the_same_bytes() {
+    fn only_the_oldest_frame_is_sent_again_unchanged() {
         let start = Instant::now();
         let mut outbound = Outbound::default();
         for _ in 0..2 {
             outbound
-                .send(start, |sequence| vec![u8::try_from(sequence).unwrap()])
+                .add_message(start, |sequence| vec![u8::try_from(sequence).unwrap()])
                 .unwrap();
         }
-        let after = |millis| start + Duration::from_millis(millis);
-        assert_eq!(outbound.late(after(200)), Ok(None));
-        assert_eq!(outbound.late(after(201)), Ok(Some(vec![0])));
+        let at_millis = |millis| start + Duration::from_millis(millis);
+        assert_eq!(outbound.frame_to_resend(at_millis(200)), Ok(None));
+        assert_eq!(outbound.frame_to_resend(at_millis(201)), Ok(Some(vec![0])));
         assert_eq!(
-            outbound.late(after(300)),
+            outbound.frame_to_resend(at_millis(300)),
             Ok(None),
-            "the waiting begins anew"
+            "the wait starts again"
         );
-        assert_eq!(outbound.late(after(402)), Ok(Some(vec![0])));
-        outbound.acknowledged(0, after(410));
+        assert_eq!(outbound.frame_to_resend(at_millis(402)), Ok(Some(vec![0])));
+        outbound.acknowledge(0, at_millis(410));
         assert_eq!(
-            outbound.patience,
+            outbound.resend_after,
             Duration::from_millis(200),
-            "what was sent twice is no measure"
+            "a message that was sent twice is no sample"
         );
-        assert_eq!(outbound.late(after(410)), Ok(Some(vec![1])));
-        outbound.acknowledged(1, after(420));
-        outbound.acknowledged(7, after(420));
-        assert_eq!(outbound.late(after(10_000)), Ok(None));
+        assert_eq!(outbound.frame_to_resend(at_millis(410)), Ok(Some(vec![1])));
+        outbound.acknowledge(1, at_millis(420));
+        outbound.acknowledge(7, at_millis(420));
+        assert_eq!(outbound.frame_to_resend(at_millis(10_000)), Ok(None));
     }
 
     #[test]
-    fn patience_follows_what_acknowledgements_take() {
+    fn the_resend_time_follows_the_round_trip_time() {
         let start = Instant::now();
         let mut outbound = Outbound::default();
-        outbound.send(start, |_| vec![]).unwrap();
-        outbound.acknowledged(0, start + Duration::from_millis(20));
-        // 7/8 of 100 and 1/8 of 20; the difference, 80, counts by a quarter, and four of that is
-        // the margin.
-        assert_eq!(outbound.patience, Duration::from_millis(90 + 80));
+        outbound.add_message(start, |_| vec![]).unwrap();
+        outbound.acknowledge(0, start + Duration::from_millis(20));
+        // The average is 7/8 of 100 plus 1/8 of 20. The variation is a quarter of the difference,
+        // which is 80, and the margin is four times the variation.
+        assert_eq!(outbound.resend_after, Duration::from_millis(90 + 80));
         for n in 1..50 {
-            outbound.send(start, |_| vec![]).unwrap();
-            outbound.acknowledged(n, start + Duration::from_mins(1));
+            outbound.add_message(start, |_| vec![]).unwrap();
+            outbound.acknowledge(n, start + Duration::from_mins(1));
         }
         assert_eq!(
-            outbound.patience,
+            outbound.resend_after,
             Duration::from_secs(1),
-            "and no longer than a second"
+            "at most one second"
         );
     }
 
     #[test]
-    fn an_agent_that_acknowledges_nothing_is_given_up() {
+    fn the_client_gives_up_without_acknowledge_messages() {
         let start = Instant::now();
         let mut outbound = Outbound::default();
-        for _ in 0..PENDING {
-            outbound.send(start, |_| vec![]).unwrap();
+        for _ in 0..MAX_UNACKNOWLEDGED {
+            outbound.add_message(start, |_| vec![]).unwrap();
         }
-        assert_eq!(outbound.send(start, |_| vec![]), Err(Unheard));
         assert_eq!(
-            outbound.late(start + GIVE_UP + Duration::from_secs(1)),
-            Err(Unheard)
+            outbound.add_message(start, |_| vec![]),
+            Err(NotAcknowledged)
+        );
+        assert_eq!(
+            outbound.frame_to_resend(start + GIVE_UP_AFTER + Duration::from_secs(1)),
+            Err(NotAcknowledged)
         );
     }
 
     proptest! {
         #[test]
-        fn any_order_with_any_duplicates_gives_each_once_in_order(
-            count in 1..200_i64, picks in prop::collection::vec(any::<prop::sample::Index>(), 0..400),
+        fn any_order_with_duplicates_returns_each_message_once(
+            count in 1..200_i64,
+            picks in prop::collection::vec(any::<prop::sample::Index>(), 0..400),
         ) {
             let mut inbound = Inbound::default();
-            let arrivals = picks.iter().map(|pick| i64::try_from(pick.index(usize::try_from(count).unwrap())).unwrap());
-            let mut out = Vec::new();
+            let length = usize::try_from(count).unwrap();
+            let arrivals = picks
+                .iter()
+                .map(|pick| i64::try_from(pick.index(length)).unwrap());
+            let mut accepted = Vec::new();
             for sequence in arrivals.chain(0..count) {
-                out.extend(inbound.take(sequence, sequence, 1).unwrap());
+                accepted.extend(inbound.accept(sequence, sequence, 1).unwrap());
             }
-            prop_assert_eq!(out, (0..count).collect::<Vec<_>>());
+            prop_assert_eq!(accepted, (0..count).collect::<Vec<_>>());
         }
 
         #[test]
-        fn no_sequence_number_panics_or_is_held_beyond_the_window(
-            numbers in prop::collection::vec((any::<i64>(), 0..WINDOW_BYTES), 0..300),
+        fn no_sequence_number_panics_or_exceeds_the_limits(
+            messages in prop::collection::vec((any::<i64>(), 0..MAX_HELD_BYTES), 0..300),
         ) {
             let mut inbound = Inbound::default();
-            for (sequence, bytes) in numbers {
-                inbound.take(sequence, (), bytes);
-                prop_assert!(inbound.bytes <= WINDOW_BYTES && inbound.held.len() <= WINDOW);
+            for (sequence, bytes) in messages {
+                inbound.accept(sequence, (), bytes);
+                prop_assert!(inbound.held_bytes <= MAX_HELD_BYTES);
+                prop_assert!(inbound.held.len() <= MAX_HELD_MESSAGES);
             }
         }
     }

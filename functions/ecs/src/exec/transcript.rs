@@ -1,86 +1,88 @@
-//! Reads what the wrapper ([`super::wrapper`]) makes of a command's output: where it begins, where
-//! it ends, and how.
+//! Reads the terminal output of the wrapper script ([`super::wrapper`]): where the command's output
+//! starts, where it ends, and how the command ended.
 
 use std::collections::VecDeque;
 
 /// How much of a command's output is kept, from its end: 1 MiB.
-pub const KEPT: usize = 1024 * 1024;
-/// How much is kept of what comes before the start marker: enough for a shell's complaint.
-const BEFORE: usize = 1024;
-/// Where an end marker is looked for while output comes in. It is the last that the wrapper writes.
-const TAIL: usize = 512;
+pub const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
+/// How much is kept of the text before the start marker: enough for a shell's error message.
+const MAX_PREAMBLE_BYTES: usize = 1024;
+/// How many of the last bytes are searched for an end marker while output arrives. The wrapper
+/// prints nothing after the end marker.
+const END_MARKER_WINDOW: usize = 512;
 
-/// How the wrapper says that it ended.
+/// How a command ended, as the wrapper reports it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum End {
-    /// The command ran, with this exit status.
+pub enum CommandEnd {
+    /// The command ran and exited with this status.
     Exited(i32),
-    /// It was not run: an earlier call had begun it.
-    Begun,
-    /// It was not run: no file could be made to claim it with.
-    Unclaimed,
+    /// The command did not run, because an earlier call had started it.
+    AlreadyStarted,
+    /// The command did not run, because the wrapper could not create the claim file.
+    NotClaimed,
 }
 
-/// What there is to tell of a command.
+/// The output and the end of a command.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Told {
-    /// The last part of its output. What is no UTF-8 has been replaced.
-    pub output: String,
-    /// How many bytes of output there were before those that are kept.
-    pub dropped: u64,
-    /// Its end; `None` where no end marker came: nobody knows.
-    pub end: Option<End>,
+pub struct CommandOutput {
+    /// The last part of the output. Bytes that are not UTF-8 are replaced.
+    pub text: String,
+    /// How many bytes at the start of the output were dropped.
+    pub dropped_bytes: u64,
+    /// The command's end; `None` if no end marker arrived, so that the end is unknown.
+    pub end: Option<CommandEnd>,
 }
 
-/// The last part of what was written.
+/// A buffer that keeps the last bytes of a stream.
 #[derive(Debug)]
-pub struct Tail {
+pub struct TailBuffer {
     kept: VecDeque<u8>,
     limit: usize,
-    dropped: u64,
+    dropped_bytes: u64,
 }
 
-/// What the terminal has shown so far, as far as it is kept.
+/// The kept part of a session's terminal output.
 #[derive(Debug)]
 pub struct Transcript {
-    start: String,
-    end: String,
-    /// Everything before the start marker, its last part, until that is found.
-    before: Option<Vec<u8>>,
-    /// Whether lines end in `\r\n`: the image has no `stty`.
-    returns: bool,
-    tail: Tail,
+    start_marker: String,
+    end_marker: String,
+    /// The last part of the text before the start marker; `None` once the start marker arrived.
+    preamble: Option<Vec<u8>>,
+    /// Whether lines end in `\r\n`, because the image has no `stty`.
+    has_carriage_returns: bool,
+    output: TailBuffer,
 }
 
-impl Tail {
-    /// Nothing yet, of which so many bytes are kept.
+impl TailBuffer {
+    /// Creates an empty buffer that keeps at most `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
             kept: VecDeque::new(),
             limit,
-            dropped: 0,
+            dropped_bytes: 0,
         }
     }
 
-    /// Takes what was written next.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        // What does not fit by itself need not be copied first.
+    /// Appends bytes, and drops the oldest beyond the limit.
+    pub fn append(&mut self, bytes: &[u8]) {
+        // Bytes that alone exceed the limit need not be copied first.
         let skipped = bytes.len().saturating_sub(self.limit);
         let excess = (self.kept.len() + bytes.len() - skipped).saturating_sub(self.limit);
         self.kept.drain(..excess);
         self.kept.extend(&bytes[skipped..]);
-        self.dropped += (skipped + excess) as u64;
+        self.dropped_bytes += (skipped + excess) as u64;
     }
 
-    /// It as text, of which the beginning may have been cut within a character.
+    /// Returns the kept bytes as text.
     #[must_use]
-    pub fn text(mut self) -> String {
-        text(self.kept.make_contiguous(), self.dropped > 0)
+    pub fn into_text(mut self) -> String {
+        decode_text(self.kept.make_contiguous(), self.dropped_bytes > 0)
     }
 }
 
-fn text(mut bytes: &[u8], is_cut: bool) -> String {
+/// Decodes UTF-8. If the start was cut, skips the rest of a character that the cut divided.
+fn decode_text(mut bytes: &[u8], is_cut: bool) -> String {
     while is_cut && bytes.first().is_some_and(|byte| byte & 0xc0 == 0x80) {
         bytes = &bytes[1..];
     }
@@ -88,121 +90,132 @@ fn text(mut bytes: &[u8], is_cut: bool) -> String {
 }
 
 impl Transcript {
-    /// Nothing yet, of a wrapper with this nonce.
+    /// Creates an empty transcript for a wrapper with this nonce.
     #[must_use]
     pub fn new(nonce: &str) -> Self {
-        let (start, end) = (format!("<{nonce}>"), format!("\n</{nonce}:"));
         Self {
-            start,
-            end,
-            before: Some(Vec::new()),
-            returns: false,
-            tail: Tail::new(KEPT),
+            start_marker: format!("<{nonce}>"),
+            end_marker: format!("\n</{nonce}:"),
+            preamble: Some(Vec::new()),
+            has_carriage_returns: false,
+            output: TailBuffer::new(MAX_OUTPUT_BYTES),
         }
     }
 
-    /// Takes what the terminal shows next.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        let Some(before) = &mut self.before else {
-            return self.tail.feed(bytes);
+    /// Appends terminal output.
+    pub fn append(&mut self, bytes: &[u8]) {
+        let Some(preamble) = &mut self.preamble else {
+            return self.output.append(bytes);
         };
-        before.extend(bytes);
+        preamble.extend(bytes);
+
         let line_end = |rest: &[u8]| match rest {
             [b'\n', ..] => Some((1, false)),
             [b'\r', b'\n', ..] => Some((2, true)),
             _ => None,
         };
-        let found = positions(before, self.start.as_bytes()).find_map(|at| {
-            line_end(&before[at + self.start.len()..]).map(|(more, returns)| (at, more, returns))
-        });
-        if let Some((at, more, returns)) = found {
-            let rest = before.split_off(at + self.start.len() + more);
-            (self.before, self.returns) = (None, returns);
-            self.tail.feed(&rest);
+        let marker_length = self.start_marker.len();
+        let start =
+            find_positions(preamble, self.start_marker.as_bytes()).find_map(|marker_start| {
+                let marker_end = marker_start + marker_length;
+                line_end(&preamble[marker_end..])
+                    .map(|(length, has_carriage_return)| (marker_end + length, has_carriage_return))
+            });
+
+        if let Some((output_start, has_carriage_return)) = start {
+            let output = preamble.split_off(output_start);
+            self.preamble = None;
+            self.has_carriage_returns = has_carriage_return;
+            self.output.append(&output);
         } else {
-            let excess = before.len().saturating_sub(BEFORE);
-            before.drain(..excess);
+            let excess = preamble.len().saturating_sub(MAX_PREAMBLE_BYTES);
+            preamble.drain(..excess);
         }
     }
 
-    /// Whether the wrapper has begun.
+    /// Returns whether the wrapper has started.
     #[must_use]
-    pub fn has_begun(&self) -> bool {
-        self.before.is_none()
+    pub fn has_started(&self) -> bool {
+        self.preamble.is_none()
     }
 
-    /// What came before the wrapper began, or instead of it.
+    /// Returns the text that arrived although the wrapper has not started; empty once it has.
     #[must_use]
-    pub fn before(&self) -> String {
-        String::from_utf8_lossy(self.before.as_deref().unwrap_or_default())
+    pub fn preamble(&self) -> String {
+        String::from_utf8_lossy(self.preamble.as_deref().unwrap_or_default())
             .trim()
             .to_owned()
     }
 
-    /// Whether the end marker is there.
+    /// Returns whether the end marker has arrived.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        let kept = &self.tail.kept;
+        let kept = &self.output.kept;
         let tail: Vec<u8> = kept
             .iter()
-            .skip(kept.len().saturating_sub(TAIL))
+            .skip(kept.len().saturating_sub(END_MARKER_WINDOW))
             .copied()
             .collect();
-        last_end(&tail, &self.end).is_some()
+        find_last_end_marker(&tail, &self.end_marker).is_some()
     }
 
-    /// What there is to tell.
+    /// Returns the command's output and end.
     #[must_use]
-    pub fn read(mut self) -> Told {
-        let (dropped, kept) = (self.tail.dropped, self.tail.kept.make_contiguous());
-        let (mut output, end) = match last_end(kept, &self.end) {
-            Some((at, end)) => (&kept[..at], Some(end)),
+    pub fn into_output(mut self) -> CommandOutput {
+        let dropped_bytes = self.output.dropped_bytes;
+        let kept = self.output.kept.make_contiguous();
+        let (mut output, end) = match find_last_end_marker(kept, &self.end_marker) {
+            Some((position, end)) => (&kept[..position], Some(end)),
             None => (&kept[..], None),
         };
-        if end.is_some() && self.returns {
+        if end.is_some() && self.has_carriage_returns {
             output = output.strip_suffix(b"\r").unwrap_or(output);
         }
-        let output = text(output, dropped > 0);
-        let output = if self.returns {
-            output.replace("\r\n", "\n")
+
+        let text = decode_text(output, dropped_bytes > 0);
+        let text = if self.has_carriage_returns {
+            text.replace("\r\n", "\n")
         } else {
-            output
+            text
         };
-        Told {
-            output,
-            dropped,
+        CommandOutput {
+            text,
+            dropped_bytes,
             end,
         }
     }
 }
 
-/// The last end marker, and where it begins.
-fn last_end(kept: &[u8], marker: &str) -> Option<(usize, End)> {
-    positions(kept, marker.as_bytes())
-        .filter_map(|at| Some((at, status(&kept[at + marker.len()..])?)))
+/// Finds the last valid end marker, and returns its position and the end that it reports.
+fn find_last_end_marker(output: &[u8], end_marker: &str) -> Option<(usize, CommandEnd)> {
+    find_positions(output, end_marker.as_bytes())
+        .filter_map(|position| {
+            let end = parse_end(&output[position + end_marker.len()..])?;
+            Some((position, end))
+        })
         .last()
 }
 
-/// Where the needle is.
-fn positions<'a>(text: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+/// Returns the positions of `needle` in `text`.
+fn find_positions<'a>(text: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
     text.windows(needle.len())
         .enumerate()
         .filter(move |(_, window)| *window == needle)
-        .map(|(at, _)| at)
+        .map(|(position, _)| position)
 }
 
-/// What stands behind `</NONCE:`, up to `>`.
-fn status(text: &[u8]) -> Option<End> {
-    // The longest is `unclaimed`.
+/// Parses the text after `</NONCE:`, up to `>`.
+fn parse_end(text: &[u8]) -> Option<CommandEnd> {
+    // The longest value is `unclaimed`.
     let length = text.iter().take(10).position(|byte| *byte == b'>')?;
     match &text[..length] {
-        b"begun" => Some(End::Begun),
-        b"unclaimed" => Some(End::Unclaimed),
+        b"begun" => Some(CommandEnd::AlreadyStarted),
+        b"unclaimed" => Some(CommandEnd::NotClaimed),
         digits if digits.iter().all(u8::is_ascii_digit) => std::str::from_utf8(digits)
             .ok()?
             .parse()
             .ok()
-            .map(End::Exited),
+            .map(CommandEnd::Exited),
         _ => None,
     }
 }
@@ -213,38 +226,38 @@ mod tests {
 
     use super::*;
 
-    fn told(text: &[u8]) -> Told {
+    fn parse(text: &[u8]) -> CommandOutput {
         let mut transcript = Transcript::new("N");
-        transcript.feed(text);
-        transcript.read()
+        transcript.append(text);
+        transcript.into_output()
     }
 
-    fn exited(output: &str, code: i32) -> Told {
-        Told {
-            output: output.into(),
-            dropped: 0,
-            end: Some(End::Exited(code)),
+    fn exited(output: &str, code: i32) -> CommandOutput {
+        CommandOutput {
+            text: output.into(),
+            dropped_bytes: 0,
+            end: Some(CommandEnd::Exited(code)),
         }
     }
 
     #[test]
-    fn output_is_what_stands_between_the_markers() {
-        assert_eq!(told(b"\n<N>\nhi\n\n</N:3>\n"), exited("hi\n", 3));
-        assert_eq!(told(b"\n<N>\n\n</N:0>\n"), exited("", 0));
+    fn the_output_is_the_text_between_the_markers() {
+        assert_eq!(parse(b"\n<N>\nhi\n\n</N:3>\n"), exited("hi\n", 3));
+        assert_eq!(parse(b"\n<N>\n\n</N:0>\n"), exited("", 0));
         assert_eq!(
-            told(b"motd\r\n\r\n<N>\r\na\r\nb\r\n</N:0>\r\n"),
+            parse(b"motd\r\n\r\n<N>\r\na\r\nb\r\n</N:0>\r\n"),
             exited("a\nb", 0),
-            "a terminal without stty"
+            "without stty, the terminal adds carriage returns"
         );
         assert_eq!(
-            told(b"<N>\na\r\n\r\n</N:0>\n"),
+            parse(b"<N>\na\r\n\r\n</N:0>\n"),
             exited("a\r\n\r", 0),
-            "carriage returns of the command's own"
+            "carriage returns of the command itself stay"
         );
     }
 
     #[test]
-    fn without_an_end_marker_nobody_knows() {
+    fn without_an_end_marker_the_end_is_unknown() {
         for text in [
             "\n<N>\nhi\n",
             "\n<N>\nhi\n\n</N:",
@@ -252,77 +265,87 @@ mod tests {
             "<N>\n\n</N:x>",
             "<N>\n\n</N:99999999999>",
         ] {
-            let told = told(text.as_bytes());
-            assert_eq!(told.end, None, "{text}");
+            let output = parse(text.as_bytes());
+            assert_eq!(output.end, None, "{text}");
         }
         let mut transcript = Transcript::new("N");
-        transcript.feed(b"sh: cannot open\n<N> is not a line");
-        assert!(!transcript.has_begun());
-        assert!(transcript.before().starts_with("sh: cannot open"));
+        transcript.append(b"sh: cannot open\n<N> is not a line");
+        assert!(!transcript.has_started());
+        assert!(transcript.preamble().starts_with("sh: cannot open"));
     }
 
     #[test]
     fn the_last_end_marker_counts() {
         assert_eq!(
-            told(b"<N>\nhi\n</N:0>\nmore\n</N:5>\n"),
+            parse(b"<N>\nhi\n</N:0>\nmore\n</N:5>\n"),
             exited("hi\n</N:0>\nmore", 5)
         );
-        assert_eq!(told(b"<N>\n\n</N:begun>\n").end, Some(End::Begun));
-        assert_eq!(told(b"<N>\n\n</N:unclaimed>\n").end, Some(End::Unclaimed));
+        assert_eq!(
+            parse(b"<N>\n\n</N:begun>\n").end,
+            Some(CommandEnd::AlreadyStarted)
+        );
+        assert_eq!(
+            parse(b"<N>\n\n</N:unclaimed>\n").end,
+            Some(CommandEnd::NotClaimed)
+        );
     }
 
     #[test]
-    fn of_long_output_the_end_is_kept() {
+    fn the_end_of_long_output_is_kept() {
         let mut transcript = Transcript::new("N");
-        transcript.feed(b"<N>\n");
-        for _ in 0..KEPT / 1000 + 100 {
-            transcript.feed("é".repeat(500).as_bytes());
+        transcript.append(b"<N>\n");
+        for _ in 0..MAX_OUTPUT_BYTES / 1000 + 100 {
+            transcript.append("é".repeat(500).as_bytes());
         }
-        transcript.feed(b"last\n</N:0>\n");
-        assert!(transcript.tail.kept.len() == KEPT && transcript.has_ended());
-        let told = transcript.read();
-        assert!(
-            told.dropped > 90_000 && told.output.ends_with("élast") && told.output.starts_with('é')
-        );
-        assert_eq!(told.end, Some(End::Exited(0)));
+        transcript.append(b"last\n</N:0>\n");
+        assert!(transcript.output.kept.len() == MAX_OUTPUT_BYTES && transcript.has_ended());
+        let output = transcript.into_output();
+        assert!(output.dropped_bytes > 90_000);
+        assert!(output.text.starts_with('é') && output.text.ends_with("élast"));
+        assert_eq!(output.end, Some(CommandEnd::Exited(0)));
     }
 
     proptest! {
         #[test]
-        fn however_it_is_cut_it_reads_the_same(
-            output in "[a-z<>/N:0-9\n]{0,60}", code in 0..256_i32, returns: bool,
+        fn any_division_into_chunks_gives_the_same_output(
+            output in "[a-z<>/N:0-9\n]{0,60}",
+            code in 0..256_i32,
+            has_carriage_returns: bool,
             cuts in prop::collection::vec(1..20_usize, 0..40),
         ) {
             let text = format!("noise\n<N>\n{output}\n</N:{code}>\n");
-            // What a terminal makes of it.
-            let text = if returns { text.replace('\n', "\r\n") } else { text };
+            let text = if has_carriage_returns { text.replace('\n', "\r\n") } else { text };
             let (mut transcript, mut rest) = (Transcript::new("N"), text.as_bytes());
             for cut in cuts {
-                let (now, later) = rest.split_at(cut.min(rest.len()));
-                transcript.feed(now);
-                rest = later;
+                let (chunk, remaining) = rest.split_at(cut.min(rest.len()));
+                transcript.append(chunk);
+                rest = remaining;
             }
-            transcript.feed(rest);
-            prop_assert!(transcript.has_begun() && transcript.has_ended());
-            prop_assert_eq!(transcript.read(), exited(&output, code));
+            transcript.append(rest);
+            prop_assert!(transcript.has_started() && transcript.has_ended());
+            prop_assert_eq!(transcript.into_output(), exited(&output, code));
         }
 
         #[test]
-        fn no_bytes_panic_or_are_kept_beyond_the_bounds(
-            chunks in prop::collection::vec((any::<u8>(), prop_oneof![0..50_usize, 0..400_000_usize]), 0..12),
-            begun: bool,
+        fn no_bytes_panic_or_exceed_the_limits(
+            chunks in prop::collection::vec(
+                (any::<u8>(), prop_oneof![0..50_usize, 0..400_000_usize]),
+                0..12,
+            ),
+            has_started: bool,
         ) {
             let mut transcript = Transcript::new("N");
-            if begun {
-                transcript.feed(b"<N>\n");
+            if has_started {
+                transcript.append(b"<N>\n");
             }
             for (byte, count) in chunks {
-                transcript.feed(&vec![byte; count]);
-                prop_assert!(transcript.tail.kept.len() <= KEPT);
-                prop_assert!(transcript.before.as_ref().is_none_or(|before| before.len() <= BEFORE));
+                transcript.append(&vec![byte; count]);
+                prop_assert!(transcript.output.kept.len() <= MAX_OUTPUT_BYTES);
+                let preamble = transcript.preamble.as_ref();
+                prop_assert!(preamble.is_none_or(|text| text.len() <= MAX_PREAMBLE_BYTES));
             }
             prop_assert!(!transcript.has_ended());
-            prop_assert!(transcript.read().end.is_none());
+            prop_assert!(transcript.into_output().end.is_none());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Every vector and capture of `vectors.json`, which come from AWS's own client and agent (its
-//! `meta` says which). A part of the file that nothing here reads fails a test.
+//! Tests with the vectors and captures of `vectors.json`. They come from AWS's client and agent;
+//! the file's `meta` names the versions. A part of the file that no test reads fails a test.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -14,60 +14,63 @@ use time::format_description;
 use tokio::time::Instant;
 
 use super::cipher::Cipher;
-use super::codec::{Content, Id, Ids, Kind, Message};
-use super::conversation::{Conversation, opening};
-use super::handshake::{self, Asked};
+use super::codec::{AgentMessage, MessageId, MessageIds, MessageType, PayloadType};
+use super::data_channel::{DataChannel, opening_message};
+use super::handshake::{self, ClientAction};
 use super::signing;
 
-fn file() -> Value {
+fn vectors_file() -> Value {
     serde_json::from_str(include_str!("vectors.json")).unwrap()
 }
 
-fn bytes(text: &Value) -> Vec<u8> {
+fn decode_hex(text: &Value) -> Vec<u8> {
     let text = text.as_str().unwrap();
     (0..text.len())
         .step_by(2)
-        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .map(|start| u8::from_str_radix(&text[start..start + 2], 16).unwrap())
         .collect()
 }
 
-fn id(text: &Value) -> Id {
-    Id(bytes(&json!(text.as_str().unwrap().replace('-', "")))
-        .try_into()
-        .unwrap())
+fn parse_id(text: &Value) -> MessageId {
+    MessageId(
+        decode_hex(&json!(text.as_str().unwrap().replace('-', "")))
+            .try_into()
+            .unwrap(),
+    )
 }
 
-fn vector(name: &str) -> Value {
-    let file = file();
-    let mut all = file["vectors"].as_array().unwrap().iter();
-    all.find(|vector| vector["name"] == name)
+fn find_vector(name: &str) -> Value {
+    let file = vectors_file();
+    let mut vectors = file["vectors"].as_array().unwrap().iter();
+    vectors
+        .find(|vector| vector["name"] == name)
         .unwrap_or_else(|| panic!("no vector {name}"))
         .clone()
 }
 
-fn message(name: &str) -> Message {
-    Message::decode(&bytes(&vector(name)["hex"])).unwrap()
+fn decode_vector(name: &str) -> AgentMessage {
+    AgentMessage::decode(&decode_hex(&find_vector(name)["hex"])).unwrap()
 }
 
 #[track_caller]
-fn keys(value: &Value, wanted: &[&str]) {
+fn assert_keys(value: &Value, expected: &[&str]) {
     let keys: BTreeSet<_> = value
         .as_object()
         .unwrap()
         .keys()
         .map(String::as_str)
         .collect();
-    assert_eq!(keys, wanted.iter().copied().collect());
+    assert_eq!(keys, expected.iter().copied().collect());
 }
 
-fn conversation() -> Conversation {
-    Conversation::new(Ids::new([1; 16]), "N")
+fn new_channel() -> DataChannel {
+    DataChannel::new(MessageIds::new([1; 16]), "N")
 }
 
 #[test]
 fn every_part_of_the_file_is_read_by_a_test() {
-    let file = file();
-    keys(
+    let file = vectors_file();
+    assert_keys(
         &file,
         &[
             "meta",
@@ -77,12 +80,12 @@ fn every_part_of_the_file_is_read_by_a_test() {
             "captures",
         ],
     );
-    keys(&file["shlex"], &["quote", "split"]);
+    assert_keys(&file["shlex"], &["quote", "split"]);
     let names = |part: &Value| {
         part.as_array()
             .unwrap()
             .iter()
-            .map(|one| one["name"].to_string())
+            .map(|entry| entry["name"].to_string())
             .collect::<Vec<_>>()
     };
     assert_eq!(
@@ -101,30 +104,33 @@ fn every_part_of_the_file_is_read_by_a_test() {
     );
 }
 
-/// Everything that a vector or a frame of a capture says of itself.
-fn check_fields(of: &Value, fields: &Value, payload: &[u8]) -> Message {
-    let frame = bytes(&of["hex"]);
-    let message = Message::decode(&frame).unwrap();
+/// Decodes a vector or a captured frame, and compares it with the fields that the file gives.
+fn check_fields(source: &Value, fields: &Value, payload: &[u8]) -> AgentMessage {
+    let frame = decode_hex(&source["hex"]);
+    let message = AgentMessage::decode(&frame).unwrap();
     let number = |name: &str| fields[name].as_i64().unwrap();
     let name = fields["message_type"].as_str().unwrap();
-    // The agent tells its state to the service; a client never sees that.
-    let known = if message.kind == Kind::Other {
+    // Only the service receives this type, which reports the agent's state.
+    let decoded_name = if message.message_type == MessageType::Other {
         "agent_session_state"
     } else {
-        message.kind.name()
+        message.message_type.name()
     };
-    assert_eq!(known, name);
+    assert_eq!(decoded_name, name);
     assert_eq!(
-        i64::try_from(message.created).unwrap(),
+        i64::try_from(message.created_date).unwrap(),
         number("created_date_ms")
     );
     assert_eq!(i64::try_from(message.flags).unwrap(), number("flags"));
-    assert_eq!(i64::from(message.content.number()), number("payload_type"));
-    assert_eq!(message.sequence, number("sequence_number"));
     assert_eq!(
-        (message.id, message.id.text()),
+        i64::from(message.payload_type.number()),
+        number("payload_type")
+    );
+    assert_eq!(message.sequence_number, number("sequence_number"));
+    assert_eq!(
+        (message.message_id, message.message_id.to_text()),
         (
-            id(&fields["message_id"]),
+            parse_id(&fields["message_id"]),
             fields["message_id"].as_str().unwrap().into()
         )
     );
@@ -132,14 +138,14 @@ fn check_fields(of: &Value, fields: &Value, payload: &[u8]) -> Message {
         (message.payload.as_slice(), message.payload.len()),
         (payload, usize::try_from(number("payload_length")).unwrap())
     );
-    if message.kind != Kind::Other {
-        assert_eq!(message.encode(), frame, "written again it is the same");
+    if message.message_type != MessageType::Other {
+        assert_eq!(message.encode(), frame, "the encoding differs");
     }
     message
 }
 
 #[test]
-fn every_vector_is_read_and_written_to_the_byte() {
+fn every_vector_decodes_and_encodes_exactly() {
     let common = [
         "name",
         "direction",
@@ -149,17 +155,17 @@ fn every_vector_is_read_and_written_to_the_byte() {
         "hex",
         "go_result",
     ];
-    for vector in file()["vectors"].as_array().unwrap() {
+    for vector in vectors_file()["vectors"].as_array().unwrap() {
         let name = vector["name"].as_str().unwrap();
-        let frame = bytes(&vector["hex"]);
+        let frame = decode_hex(&vector["hex"]);
         assert_eq!(
             frame.len(),
             usize::try_from(vector["length"].as_u64().unwrap()).unwrap(),
             "{name}"
         );
         if vector["ws_opcode"] == "text" {
-            keys(vector, &[&common[..], &["payload_utf8"]].concat());
-            let text = opening(
+            assert_keys(vector, &[&common[..], &["payload_utf8"]].concat());
+            let text = opening_message(
                 "11111111-2222-4333-8444-555555555555",
                 "AAEAAexampleToken==",
                 "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee",
@@ -169,24 +175,24 @@ fn every_vector_is_read_and_written_to_the_byte() {
                 (frame.as_slice(), vector["payload_utf8"].clone())
             );
         } else if vector["direction"] == "decoder-input" {
-            keys(vector, &common);
-            let is_good = vector["go_result"]
+            assert_keys(vector, &common);
+            let is_accepted = vector["go_result"]
                 .as_str()
                 .unwrap()
                 .starts_with("accepted");
-            let decoded = Message::decode(&frame);
-            assert_eq!(decoded.is_ok(), is_good, "{name}: {decoded:?}");
+            let decoded = AgentMessage::decode(&frame);
+            assert_eq!(decoded.is_ok(), is_accepted, "{name}: {decoded:?}");
             if let Ok(message) = decoded {
                 assert_eq!(
-                    (message.kind, message.payload.as_slice()),
-                    (Kind::Output, b"x".as_slice())
+                    (message.message_type, message.payload.as_slice()),
+                    (MessageType::OutputStreamData, b"x".as_slice())
                 );
             }
         } else {
-            let payload = bytes(&vector["payload_hex"]);
+            let payload = decode_hex(&vector["payload_hex"]);
             let text = vector.get("payload_utf8").map(|_| "payload_utf8");
-            let own = ["fields", "payload_hex", "payload_sha256_hex"];
-            keys(vector, &[&common[..], &own, text.as_slice()].concat());
+            let specific = ["fields", "payload_hex", "payload_sha256_hex"];
+            assert_keys(vector, &[&common[..], &specific, text.as_slice()].concat());
             assert_eq!(vector["go_result"], "deserialize+Validate ok", "{name}");
             if let Some(text) = vector.get("payload_utf8") {
                 assert_eq!(text.as_str().unwrap().as_bytes(), payload, "{name}");
@@ -210,64 +216,64 @@ fn every_vector_is_read_and_written_to_the_byte() {
 }
 
 #[test]
-fn acknowledgements_are_those_of_awss_client_and_agent() {
-    for (of, acknowledgement) in [
+fn acknowledge_messages_equal_those_of_aws() {
+    for (acknowledged, acknowledge) in [
         ("output_first_no_handshake", "ack_of_output_first"),
         (
             "handshake_response_session_type",
             "ack_of_handshake_response",
         ),
     ] {
-        let wanted = message(acknowledgement);
-        let made = Message::acknowledgement(wanted.id, &message(of));
+        let expected = decode_vector(acknowledge);
+        let actual = AgentMessage::acknowledge(expected.message_id, &decode_vector(acknowledged));
         assert_eq!(
-            Message {
-                created: wanted.created,
-                ..made
+            AgentMessage {
+                created_date: expected.created_date,
+                ..actual
             },
-            wanted
+            expected
         );
     }
 }
 
 #[test]
-fn handshakes_are_answered_as_by_awss_client() {
-    let asked = handshake::request(&message("handshake_request").payload).unwrap();
-    assert_eq!(asked, [Asked::SessionType]);
-    let wanted = message("handshake_response_session_type");
-    assert_eq!(handshake::response(&asked, None), wanted.payload);
-    let made = Message::input(
-        wanted.id,
+fn handshake_responses_equal_those_of_awss_client() {
+    let actions = handshake::parse_request(&decode_vector("handshake_request").payload).unwrap();
+    assert_eq!(actions, [ClientAction::SessionType]);
+
+    let expected = decode_vector("handshake_response_session_type");
+    assert_eq!(handshake::build_response(&actions, None), expected.payload);
+    let actual = AgentMessage::input_stream_data(
+        expected.message_id,
         0,
-        Content::HandshakeResponse,
-        wanted.payload.clone(),
+        PayloadType::HandshakeResponse,
+        expected.payload.clone(),
     );
     assert_eq!(
-        Message {
-            created: wanted.created,
-            ..made
+        AgentMessage {
+            created_date: expected.created_date,
+            ..actual
         },
-        wanted
+        expected
     );
 
-    let asked = handshake::request(&message("handshake_request_kms").payload).unwrap();
-    let key = "arn:aws:kms:us-east-1:111122223333:key/k".into();
-    let challenge = Some("AAECAwQFBgcICQoLDA0ODw==".into());
+    let request = decode_vector("handshake_request_kms").payload;
+    let encryption = ClientAction::KmsEncryption {
+        kms_key_id: "arn:aws:kms:us-east-1:111122223333:key/k".into(),
+        challenge: Some("AAECAwQFBgcICQoLDA0ODw==".into()),
+    };
     assert_eq!(
-        asked,
-        [Asked::SessionType, Asked::Encryption { key, challenge }]
+        handshake::parse_request(&request).unwrap(),
+        [ClientAction::SessionType, encryption]
     );
 
-    let mut conversation = conversation();
+    let mut channel = new_channel();
     for name in ["handshake_request", "handshake_complete"] {
-        conversation
-            .receive(&bytes(&vector(name)["hex"]), Instant::now())
+        channel
+            .receive(&decode_hex(&find_vector(name)["hex"]), Instant::now())
             .unwrap();
     }
-    assert!(
-        !conversation.has_begun(),
-        "no part of a handshake is output"
-    );
+    assert!(!channel.has_started(), "a handshake is not output");
 }
 
 #[test]
@@ -276,42 +282,42 @@ fn encrypted_output_is_decrypted() {
     let cipher = Cipher::new(&data_key).unwrap();
     assert_eq!(
         cipher
-            .open(&message("kms_encrypted_output").payload)
+            .decrypt(&decode_vector("kms_encrypted_output").payload)
             .unwrap(),
         b"secret output\r\n"
     );
 }
 
 #[test]
-fn every_other_message_means_what_it_says() {
-    for (name, content) in [
-        ("terminal_size", Content::Other(3)),
-        ("input_data", Content::Output),
-        ("flag_terminate_session", Content::Other(10)),
-        ("stderr_separated", Content::ErrorOutput),
-        ("mutation_base", Content::Output),
+fn other_messages_have_the_documented_meaning() {
+    for (name, payload_type) in [
+        ("terminal_size", PayloadType::Other(3)),
+        ("input_data", PayloadType::Output),
+        ("flag_terminate_session", PayloadType::Other(10)),
+        ("stderr_separated", PayloadType::StdErr),
+        ("mutation_base", PayloadType::Output),
     ] {
-        assert_eq!(message(name).content, content, "{name}");
+        assert_eq!(decode_vector(name).payload_type, payload_type, "{name}");
     }
-    let said = |name: &str| {
-        let mut conversation = conversation();
-        conversation
-            .receive(&bytes(&vector(name)["hex"]), Instant::now())
+    let close_reason = |name: &str| {
+        let mut channel = new_channel();
+        channel
+            .receive(&decode_hex(&find_vector(name)["hex"]), Instant::now())
             .unwrap();
-        conversation.closed().map(str::to_owned)
+        channel.close_reason().map(str::to_owned)
     };
-    assert_eq!(said("channel_closed_normal").as_deref(), Some(""));
+    assert_eq!(close_reason("channel_closed_normal").as_deref(), Some(""));
     assert!(
-        said("channel_closed_error")
+        close_reason("channel_closed_error")
             .unwrap()
             .contains("stat /bin/bash: no such file or directory")
     );
-    assert_eq!(said("start_publication"), None);
+    assert_eq!(close_reason("start_publication"), None);
 }
 
 #[test]
-fn captures_of_the_real_agent_are_understood() {
-    for (capture, begun, errors, code) in [
+fn captures_of_the_real_agent_are_read() {
+    for (name, preamble, error_output, exit_code) in [
         ("real_worker_interactive_no_kms", "out\r\nerr", "", None),
         (
             "real_worker_noninteractive_separate_output",
@@ -320,13 +326,13 @@ fn captures_of_the_real_agent_are_understood() {
             Some(3),
         ),
     ] {
-        let file = file();
-        let mut all = file["captures"].as_array().unwrap().iter();
-        let capture = all.find(|one| one["name"] == capture).unwrap();
-        keys(capture, &["name", "description", "direction", "frames"]);
-        let mut conversation = conversation();
+        let file = vectors_file();
+        let mut captures = file["captures"].as_array().unwrap().iter();
+        let capture = captures.find(|entry| entry["name"] == name).unwrap();
+        assert_keys(capture, &["name", "description", "direction", "frames"]);
+        let mut channel = new_channel();
         for frame in capture["frames"].as_array().unwrap() {
-            keys(
+            assert_keys(
                 frame,
                 &[
                     "message_type",
@@ -343,34 +349,40 @@ fn captures_of_the_real_agent_are_understood() {
             );
             assert_eq!(frame["digest_ok"], true);
             let message = check_fields(frame, frame, frame["payload"].as_str().unwrap().as_bytes());
-            let reply = conversation
-                .receive(&bytes(&frame["hex"]), Instant::now())
+            let reply = channel
+                .receive(&decode_hex(&frame["hex"]), Instant::now())
                 .unwrap();
-            let answers = match (message.kind, message.content) {
-                (Kind::Output, Content::HandshakeRequest) => 2,
-                (Kind::Output, _) => 1,
+            let replies = match (message.message_type, message.payload_type) {
+                (MessageType::OutputStreamData, PayloadType::HandshakeRequest) => 2,
+                (MessageType::OutputStreamData, _) => 1,
                 _ => 0,
             };
-            assert_eq!(reply.frames.len(), answers, "{frame}");
+            assert_eq!(reply.frames.len(), replies, "{frame}");
         }
-        assert_eq!(conversation.before(), begun);
+        assert_eq!(channel.preamble(), preamble);
         assert_eq!(
-            conversation.has_ended(),
-            code.is_some(),
-            "without a marker the exit status is not known"
+            channel.has_ended(),
+            exit_code.is_some(),
+            "without an end marker the exit status is unknown"
         );
-        let (_, told, exit_code) = conversation.read();
-        assert_eq!((told.as_str(), exit_code), (errors, code));
+        let (_, actual_errors, actual_code) = channel.into_results();
+        assert_eq!(
+            (actual_errors.as_str(), actual_code),
+            (error_output, exit_code)
+        );
     }
 }
 
 #[test]
-fn the_upgrade_is_signed_as_by_awss_client() {
+fn the_upgrade_signature_equals_that_of_awss_client() {
     let format =
         format_description::parse_borrowed::<2>("[year][month][day]T[hour][minute][second]Z")
             .unwrap();
-    for vector in file()["sigv4_websocket_upgrade"].as_array().unwrap() {
-        keys(
+    for vector in vectors_file()["sigv4_websocket_upgrade"]
+        .as_array()
+        .unwrap()
+    {
+        assert_keys(
             vector,
             &[
                 "access_key_id",
@@ -388,7 +400,7 @@ fn the_upgrade_is_signed_as_by_awss_client() {
         let token = Some(text("session_token"))
             .filter(|token| !token.is_empty())
             .map(str::to_owned);
-        let keys = Credentials::new(
+        let credentials = Credentials::new(
             text("access_key_id"),
             text("secret_access_key"),
             token,
@@ -400,8 +412,9 @@ fn the_upgrade_is_signed_as_by_awss_client() {
             .assume_utc()
             .unix_timestamp();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(time.unsigned_abs());
-        let url = signing::stream_url(text("url"), text("region"), None).unwrap();
-        let request = signing::upgrade(&url, text("region"), &keys, time).unwrap();
+        let url = signing::parse_stream_url(text("url"), text("region"), None).unwrap();
+        let request =
+            signing::sign_upgrade_request(&url, text("region"), &credentials, time).unwrap();
         let names = [
             "authorization",
             "x-amz-date",
@@ -412,9 +425,9 @@ fn the_upgrade_is_signed_as_by_awss_client() {
             .iter()
             .filter(|name| request.headers().contains_key(**name))
             .collect();
-        let wanted = vector["headers_added"].as_object().unwrap();
-        assert_eq!(signed.len(), wanted.len(), "{signed:?}");
-        for (name, value) in wanted {
+        let expected = vector["headers_added"].as_object().unwrap();
+        assert_eq!(signed.len(), expected.len(), "{signed:?}");
+        for (name, value) in expected {
             assert_eq!(
                 request.headers()[name.as_str()].to_str().unwrap(),
                 value.as_str().unwrap()
@@ -424,34 +437,35 @@ fn the_upgrade_is_signed_as_by_awss_client() {
 }
 
 #[test]
-fn commands_are_quoted_and_taken_apart_as_by_the_agent() {
-    let file = file();
-    let list = |value: &Value| {
-        let list = value.as_array().unwrap().iter();
-        list.map(|one| one.as_str().unwrap().to_owned())
+fn quoted_commands_split_as_in_the_agent() {
+    let file = vectors_file();
+    let strings = |value: &Value| {
+        let values = value.as_array().unwrap().iter();
+        values
+            .map(|value| value.as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
     for vector in file["shlex"]["quote"].as_array().unwrap() {
-        keys(vector, &["argv", "command"]);
-        let arguments = list(&vector["argv"]);
+        assert_keys(vector, &["argv", "command"]);
+        let arguments = strings(&vector["argv"]);
         let command = shell::quote_all(arguments.iter().map(String::as_str));
         assert_eq!(command, vector["command"].as_str().unwrap());
         assert_eq!(split(&command).unwrap(), arguments);
     }
-    // This way around it is the agent's work: what stands in for it in tests does it as the agent.
+    // The agent splits commands. Here the fake agent of the tests does it.
     for vector in file["shlex"]["split"].as_array().unwrap() {
         let (input, error) = (
             vector["input"].as_str().unwrap(),
             vector.get("error").map(|_| "error"),
         );
-        keys(vector, &[&["input", "argv"], error.as_slice()].concat());
+        assert_keys(vector, &[&["input", "argv"], error.as_slice()].concat());
         match vector.get("error") {
             Some(error) => assert_eq!(
                 split(input).unwrap_err(),
                 error.as_str().unwrap(),
                 "{input:?}"
             ),
-            None => assert_eq!(split(input).unwrap(), list(&vector["argv"]), "{input:?}"),
+            None => assert_eq!(split(input).unwrap(), strings(&vector["argv"]), "{input:?}"),
         }
     }
 }

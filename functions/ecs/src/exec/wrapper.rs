@@ -1,24 +1,28 @@
-//! What is run in the container around the command, because ECS Exec tells no exit status and knows
-//! no repeated call.
+//! The script that runs around the command in the container. ECS Exec reports no exit status and
+//! takes no client token; the script provides both.
 
 use stepward::node::shell;
 
-/// The longest command, as it is written for the agent, in bytes. AWS documents no limit, and its
-/// agent takes far more; what the service takes is not known.
-pub const LIMIT: usize = 4096;
+/// The longest wrapped command, in bytes. AWS documents no limit. The agent accepts much more, but
+/// the limit of the service is unknown.
+pub const MAX_WRAPPED_BYTES: usize = 4096;
 
-/// What is around the command. `"$@"` is the command, `$1` its session's nonce and `$2` its claim.
-/// In order:
+/// The script around the command. `$1` is the nonce of the session, `$2` the path of the claim
+/// file, and the remaining arguments are the command.
 ///
-/// - The terminal adds no carriage returns and shows no input, where the image has `stty`.
-/// - The start marker: what comes before it is not the command's.
-/// - Claims of more than a day ago go, where the image has `find`: nobody asks for those any more.
-/// - A file that nobody has made before is this call's claim (`set -C` makes it only where there is
-///   none, with nothing but the shell). Whoever finds it there already runs nothing: an earlier
-///   call began the command, and its answer was lost.
-/// - The command, without input, which from a terminal would never end.
-/// - The end marker with the exit status: `begun` and `unclaimed` stand for a command that was not
-///   run.
+/// The script does the following, in this order:
+///
+/// - It stops the terminal from adding carriage returns and from echoing input, if the image has
+///   `stty`.
+/// - It prints the start marker. Earlier output does not belong to the command.
+/// - It deletes claim files that are older than a day, if the image has `find`. No call needs them
+///   any more.
+/// - It creates the claim file. `set -C` makes the shell fail if the file exists, without any other
+///   program. In that case an earlier call started the command and its result was lost, so the
+///   script does not run the command.
+/// - It runs the command without input. A command that reads from the terminal would never end.
+/// - It prints the end marker with the exit status. `begun` (started by an earlier call) and
+///   `unclaimed` (no claim file) replace the exit status if the command did not run.
 const SCRIPT: &str = r#"n=$1 c=$2; shift 2
 stty -opost -echo 2>/dev/null
 printf "\n%s\n" "<$n>"
@@ -28,26 +32,29 @@ elif [ -e "$c" ]; then r=begun
 else r=unclaimed; fi
 printf "\n%s%s>\n" "</$n:" "$r""#;
 
-/// The file that claims a command for the first call that runs it: `token` is the same for every
-/// call for the same step of the same execution.
+/// Returns the path of the claim file, which ensures that only the first call runs the command.
+/// Every call for the same step of the same execution has the same client token.
 #[must_use]
-pub fn claim(token: &str) -> String {
-    format!("/tmp/.stepward-{}", token.get(..32).unwrap_or(token))
+pub fn claim_file_path(client_token: &str) -> String {
+    let prefix = client_token.get(..32).unwrap_or(client_token);
+    format!("/tmp/.stepward-{prefix}")
 }
 
-/// The command as ECS Exec is to run it: `/bin/sh -c` with the script, whose arguments are the
-/// nonce, the claim and `/bin/sh -c` with the command. So no value is ever part of a script, and a
-/// command's syntax errors and `exit` stay its own.
+/// Returns the command to pass to ECS Exec: `/bin/sh -c` with the script, and the nonce, the claim
+/// file and `/bin/sh -c COMMAND` as its arguments.
+///
+/// No value becomes part of a script, and the command's syntax errors and `exit` do not affect the
+/// script.
 #[must_use]
-pub fn wrapped(command: &str, nonce: &str, claim: &str) -> String {
+pub fn wrap_command(command: &str, nonce: &str, claim_file: &str) -> String {
     shell::quote_all([
-        "/bin/sh", "-c", SCRIPT, "sh", nonce, claim, "/bin/sh", "-c", command,
+        "/bin/sh", "-c", SCRIPT, "sh", nonce, claim_file, "/bin/sh", "-c", command,
     ])
 }
 
-/// Random letters that no output contains by chance.
+/// Formats random bytes as a nonce, which no output contains by chance.
 #[must_use]
-pub fn nonce(random: [u8; 16]) -> String {
+pub fn format_nonce(random: [u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(random))
 }
 
@@ -59,58 +66,61 @@ mod tests {
     use stepward_testkit::ecs_agent::split;
 
     use super::*;
-    use crate::exec::transcript::{End, Transcript};
+    use crate::exec::transcript::{CommandEnd, Transcript};
 
-    fn scratch(name: &str) -> String {
+    fn temporary_path(name: &str) -> String {
         format!("/tmp/.stepward-test-{name}-{}", std::process::id())
     }
 
-    /// What the shell makes of it, without a terminal.
-    fn run_as(command: &str, claim: &str) -> (String, Option<End>) {
-        let arguments = split(&wrapped(command, "N", claim)).unwrap();
-        let run = Command::new(&arguments[0])
+    /// Runs the wrapped command without a terminal, and returns its output and end.
+    fn run_with_claim(command: &str, claim_file: &str) -> (String, Option<CommandEnd>) {
+        let arguments = split(&wrap_command(command, "N", claim_file)).unwrap();
+        let process = Command::new(&arguments[0])
             .args(&arguments[1..])
             .stdin(Stdio::null())
             .output()
             .unwrap();
         let mut transcript = Transcript::new("N");
-        transcript.feed(&run.stdout);
-        let told = transcript.read();
-        (told.output, told.end)
+        transcript.append(&process.stdout);
+        let output = transcript.into_output();
+        (output.text, output.end)
     }
 
-    fn run(name: &str, command: &str) -> (String, Option<End>) {
-        let claim = scratch(name);
-        let answer = run_as(command, &claim);
-        std::fs::remove_file(claim).unwrap();
-        answer
+    fn run(name: &str, command: &str) -> (String, Option<CommandEnd>) {
+        let claim_file = temporary_path(name);
+        let result = run_with_claim(command, &claim_file);
+        std::fs::remove_file(claim_file).unwrap();
+        result
     }
 
     #[test]
-    fn the_commands_own_exit_status_comes_through() {
-        assert_eq!(run("own", "echo hi"), ("hi\n".into(), Some(End::Exited(0))));
+    fn the_exit_status_is_the_commands() {
+        assert_eq!(
+            run("own", "echo hi"),
+            ("hi\n".into(), Some(CommandEnd::Exited(0)))
+        );
         assert_eq!(
             run("own", "echo out; echo err >&2; exit 3"),
-            ("out\nerr\n".into(), Some(End::Exited(3)))
+            ("out\nerr\n".into(), Some(CommandEnd::Exited(3)))
         );
-        assert_eq!(run("own", "kill -9 $$").1, Some(End::Exited(137)));
+        assert_eq!(run("own", "kill -9 $$").1, Some(CommandEnd::Exited(137)));
         let (output, end) = run("own", "no-such-program");
         assert!(output.contains("not found"), "{output}");
-        assert_eq!(end, Some(End::Exited(127)));
+        assert_eq!(end, Some(CommandEnd::Exited(127)));
         assert_eq!(
             run("own", "if").1,
-            Some(End::Exited(2)),
+            Some(CommandEnd::Exited(2)),
             "a syntax error is the command's, not the script's"
         );
         assert_eq!(
             run("own", "cat").1,
-            Some(End::Exited(0)),
-            "there is no input to wait for"
+            Some(CommandEnd::Exited(0)),
+            "the command gets no input"
         );
     }
 
     #[test]
-    fn no_character_of_the_command_means_anything_to_the_script() {
+    fn no_character_of_the_command_affects_the_script() {
         for text in [
             "it's \"$HOME\" $(id) `id` \\ * ; & | {{ssm:x}} $$ #",
             "a\nb\tc",
@@ -121,99 +131,107 @@ mod tests {
             let command = shell::quote_all(["printf", "%s", text]);
             assert_eq!(
                 run("characters", &command),
-                (text.into(), Some(End::Exited(0)))
+                (text.into(), Some(CommandEnd::Exited(0)))
             );
         }
     }
 
     #[test]
-    fn a_second_call_runs_nothing() {
-        let (claim, count) = (scratch("second"), scratch("second-count"));
-        let command = format!("echo run >> {count}");
-        assert_eq!(run_as(&command, &claim).1, Some(End::Exited(0)));
-        assert_eq!(run_as(&command, &claim), (String::new(), Some(End::Begun)));
-        assert_eq!(std::fs::read_to_string(&count).unwrap(), "run\n");
-        for file in [claim, count] {
+    fn a_second_call_does_not_run_the_command() {
+        let (claim_file, count_file) = (temporary_path("second"), temporary_path("second-count"));
+        let command = format!("echo run >> {count_file}");
+        assert_eq!(
+            run_with_claim(&command, &claim_file).1,
+            Some(CommandEnd::Exited(0))
+        );
+        assert_eq!(
+            run_with_claim(&command, &claim_file),
+            (String::new(), Some(CommandEnd::AlreadyStarted))
+        );
+        assert_eq!(std::fs::read_to_string(&count_file).unwrap(), "run\n");
+        for file in [claim_file, count_file] {
             std::fs::remove_file(file).unwrap();
         }
     }
 
     #[test]
-    fn of_many_calls_at_once_one_runs_it() {
-        let (claim, count) = (scratch("at-once"), scratch("at-once-count"));
-        let command = format!("echo run >> {count}");
+    fn one_of_many_concurrent_calls_runs_the_command() {
+        let (claim_file, count_file) = (temporary_path("at-once"), temporary_path("at-once-count"));
+        let command = format!("echo run >> {count_file}");
         let ends: Vec<_> = std::thread::scope(|scope| {
             let calls: Vec<_> = (0..16)
-                .map(|_| scope.spawn(|| run_as(&command, &claim).1))
+                .map(|_| scope.spawn(|| run_with_claim(&command, &claim_file).1))
                 .collect();
             calls.into_iter().map(|call| call.join().unwrap()).collect()
         });
         assert_eq!(
             ends.iter()
-                .filter(|end| **end == Some(End::Exited(0)))
+                .filter(|end| **end == Some(CommandEnd::Exited(0)))
                 .count(),
             1,
             "{ends:?}"
         );
         assert_eq!(
-            ends.iter().filter(|end| **end == Some(End::Begun)).count(),
+            ends.iter()
+                .filter(|end| **end == Some(CommandEnd::AlreadyStarted))
+                .count(),
             15,
             "{ends:?}"
         );
-        assert_eq!(std::fs::read_to_string(&count).unwrap(), "run\n");
-        for file in [claim, count] {
+        assert_eq!(std::fs::read_to_string(&count_file).unwrap(), "run\n");
+        for file in [claim_file, count_file] {
             std::fs::remove_file(file).unwrap();
         }
     }
 
     #[test]
-    fn where_nothing_can_be_claimed_nothing_is_run() {
+    fn without_a_claim_file_the_command_does_not_run() {
         assert_eq!(
-            run_as("echo hi", "/no/such/directory/claim"),
-            (String::new(), Some(End::Unclaimed))
+            run_with_claim("echo hi", "/no/such/directory/claim"),
+            (String::new(), Some(CommandEnd::NotClaimed))
         );
     }
 
     #[test]
-    fn claims_of_more_than_a_day_ago_go() {
-        let old = scratch("old");
-        std::fs::write(&old, "").unwrap();
-        let aged = Command::new("touch")
-            .args(["-d", "2 days ago", &old])
+    fn claim_files_older_than_a_day_are_deleted() {
+        let old_file = temporary_path("old");
+        std::fs::write(&old_file, "").unwrap();
+        let touched = Command::new("touch")
+            .args(["-d", "2 days ago", &old_file])
             .status()
             .unwrap();
-        assert!(aged.success());
+        assert!(touched.success());
         run("old-other", "true");
-        assert!(!std::path::Path::new(&old).exists());
+        assert!(!std::path::Path::new(&old_file).exists());
     }
 
     #[test]
-    fn a_claim_names_the_token_and_nothing_else() {
+    fn the_claim_file_contains_only_the_token() {
         assert_eq!(
-            claim(&"ab".repeat(32)),
+            claim_file_path(&"ab".repeat(32)),
             format!("/tmp/.stepward-{}", "ab".repeat(16))
         );
-        assert_eq!(nonce([1; 16]).len(), 32);
+        assert_eq!(format_nonce([1; 16]).len(), 32);
     }
 
     #[test]
-    fn what_a_document_would_replace_is_not_in_the_command() {
-        let written = shell::quote_all(["{{ssm:password}} $$ {{{x}}}"]);
-        assert!(
-            !written.contains("{{") && !written.contains("$$"),
-            "{written}"
-        );
-        assert_eq!(split(&written).unwrap(), ["{{ssm:password}} $$ {{{x}}}"]);
+    fn the_command_contains_no_ssm_document_variables() {
+        let quoted = shell::quote_all(["{{ssm:password}} $$ {{{x}}}"]);
+        assert!(!quoted.contains("{{") && !quoted.contains("$$"), "{quoted}");
+        assert_eq!(split(&quoted).unwrap(), ["{{ssm:password}} $$ {{{x}}}"]);
     }
 
     proptest! {
         #[test]
-        fn any_arguments_come_out_as_they_went_in(
-            arguments in prop::collection::vec(prop_oneof!["\\PC{0,30}", "[ '\"\\\\#\n\t${};|&*]{0,30}"], 1..6),
+        fn any_arguments_survive_quoting(
+            arguments in prop::collection::vec(
+                prop_oneof!["\\PC{0,30}", "[ '\"\\\\#\n\t${};|&*]{0,30}"],
+                1..6,
+            ),
         ) {
-            let written = shell::quote_all(arguments.iter().map(String::as_str));
-            prop_assert!(!written.contains("{{") && !written.contains("$$"));
-            prop_assert_eq!(split(&written).unwrap(), arguments);
+            let quoted = shell::quote_all(arguments.iter().map(String::as_str));
+            prop_assert!(!quoted.contains("{{") && !quoted.contains("$$"));
+            prop_assert_eq!(split(&quoted).unwrap(), arguments);
         }
     }
 }

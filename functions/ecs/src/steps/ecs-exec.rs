@@ -2,93 +2,131 @@
 
 use std::time::Duration;
 
-use crate::exec::outcome::outcome;
-use crate::exec::ready::{self, Ready};
+use crate::exec::outcome::{command_error, command_outcome};
+use crate::exec::readiness::{self, ExecContainer};
 use crate::exec::session;
 use crate::exec::wrapper;
-use crate::{check_cluster, check_place, check_task, name_of, task_arns};
+use crate::{check_arn_scope, check_cluster, check_task, resource_name, task_arns};
 use aws_sdk_ecs::Client;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stepward::model::input::require;
 use stepward::model::permissions::{arn, literal};
-use stepward::node::{self, Status};
+use stepward::node;
 use stepward::{
     Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
     Step, StepError,
 };
 use tokio::time::Instant;
 
-/// The longest that a command may run, in seconds: Lambda's 15 minutes, less what comes before and
-/// after.
-const LONGEST: u64 = 840;
-/// Kept free at the end of the call: to end the session, and to answer.
-const MARGIN: Duration = Duration::from_secs(8);
-/// Characters of the output that an error's message has.
-const TAIL: usize = 1000;
+/// The longest time that a command may run, in seconds: Lambda's limit of 15 minutes, minus the
+/// time before and after the command.
+const MAX_TIMEOUT_SECONDS: u64 = 840;
+/// The time kept free at the end of the call, to terminate the session and to return the result.
+const END_MARGIN: Duration = Duration::from_secs(8);
 
 /// Run a command in a container of an ECS task and report its output and exit code.
 ///
-/// The command is a line for `/bin/sh`, run as root in the container's working directory, with the
-/// container's environment. It gets no input. What it writes to standard output and standard error
-/// comes back as one output, in order; of more than 1 MiB the end. What is not UTF-8 is replaced:
-/// have binary output written as base64. The container needs `/bin/sh` and a `/tmp` that can be
-/// written to; without `stty` in the image, `\r\n` comes back as `\n`.
+/// Use this step to inspect or repair a running container: check a disk, clear a cache, run a
+/// maintenance script of the image. The command is one line for `/bin/sh`. It runs as root, in the
+/// working directory and with the environment variables of the container, and gets no input.
 ///
-/// The task must have been started with ECS Exec enabled. An agent that is still starting is waited
-/// for, for up to a minute; why it cannot work is said before anything is tried. A container has
-/// two sessions at a time by default; others wait, and one that does not begin within 30 seconds is
-/// given up.
+/// CloudTrail in the customer's account records the command, and so does the log of ECS Exec if
+/// the cluster has one. Do not put secrets into the command.
 ///
-/// ECS Exec reports no exit code, so the command is run by a script that writes it behind the
-/// output. Where that does not arrive (the container stopped, the connection broke), the exit code
-/// is unknown: `unknown` is never success.
+/// # Prerequisites
 ///
-/// ECS Exec has no client token either. To never run a command twice for one step of one execution,
-/// the script first makes a file, `/tmp/.stepward-…`, and a call that finds it runs nothing: an
-/// earlier one began the command, its answer was lost, and the step ends as `unknown`. So a `Retry`
-/// in the state machine, too, runs nothing that had begun; a new execution does. The script removes
-/// such files after a day.
+/// - The task was started with ECS Exec enabled (`enableExecuteCommand`). You cannot enable it for
+///   a running task.
+/// - The task role allows `ssmmessages:CreateControlChannel`, `ssmmessages:CreateDataChannel`,
+///   `ssmmessages:OpenControlChannel` and `ssmmessages:OpenDataChannel`. If the cluster encrypts
+///   sessions with a KMS key, the task role also allows `kms:Decrypt` with this key.
+/// - The task's subnet can reach the `ssmmessages` endpoint, and the container's root file system
+///   is writable: the agent of ECS Exec does not start otherwise.
+/// - The image contains `/bin/sh`, and `/tmp` in the container is writable.
+/// - On Fargate, the platform version is 1.4.0 or later. On EC2, the ECS agent is 1.50.2 or later.
 ///
-/// An answer with `unknown` names the sessions of this execution that still run in the container.
-/// Once ECS has been asked for a session, the command may have begun, whatever goes wrong after:
-/// that is `unknown` too, and so is a session that ends before it is seen that the command began,
-/// unless the agent says that it could not be started.
+/// AWS describes the setup:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-exec.html>.
 ///
-/// The session is held by one call and ended by it, whatever happens; where it cannot be ended, the
-/// outcome is `unknown` and names it. Ending it kills the command's shell; what the command left in
-/// the background gets SIGHUP, and may go on if it ignores that. When the job is stopped, the
-/// session is looked for by its owner and ended. The customer's CloudTrail, and ECS Exec's own log
-/// where the cluster has one, show the command: put no secret into it. Sessions that the cluster
-/// encrypts with a KMS key are supported.
+/// # Behavior
 ///
-/// Proven against a counterpart of the agent that runs commands in a terminal and loses, doubles
-/// and reorders messages, with frames of AWS's own client and agent as vectors; who may ask ECS for
-/// it, on the local cloud. Not seen against AWS.
+/// 1. The step checks the task and the container, and waits up to a minute for an agent that is
+///    still starting. If ECS Exec cannot work in the task, the step names the cause and runs
+///    nothing.
+/// 2. It starts a session and opens its data channel. If the cluster encrypts sessions with a KMS
+///    key, the step takes part in the encryption.
+/// 3. The command runs. Standard output and standard error come back as one output, in the order
+///    in which they were written. Bytes that are not UTF-8 are replaced, so let the command encode
+///    binary output as base64. If the image has no `stty`, `\r\n` in the output becomes `\n`.
+/// 4. The step terminates the session in every case. This kills the command's shell. Background
+///    processes of the command receive SIGHUP, and continue if they ignore it.
+///
+/// **Exit code.** ECS Exec reports no exit code. The step therefore runs the command in a script
+/// that prints the exit code after the output. If the exit code does not arrive, for example
+/// because the container stops or the connection breaks, the status is `unknown`, which is never a
+/// success.
+///
+/// **Retries.** A command never runs twice for the same step of the same execution, even if Step
+/// Functions retries the step. The script first creates a claim file, `/tmp/.stepward-…`. If the
+/// file already exists, an earlier call started the command and its result was lost: the script
+/// runs nothing, and the status is `unknown`. A new execution runs the command again. The script
+/// deletes claim files that are older than a day.
+///
+/// **Stopping the job** terminates the step's sessions in the container.
+///
+/// # Failures
+///
+/// - After ECS receives the request for a session, the command may have started, whatever fails
+///   later. The status is then `unknown`, unless the agent reports that it could not start the
+///   command. Check what the command should change before you run it again in a new execution.
+/// - If a session cannot be terminated, the status is `unknown`, and the message contains the
+///   session ID and the AWS CLI command to terminate it. The command may still run.
+/// - If an earlier call started the command, the message names the sessions of this execution that
+///   still run in the container.
+///
+/// # Cost
+///
+/// This step itself has no charge; AWS charges for the KMS requests if the cluster encrypts
+/// sessions, and for the logs if the cluster logs sessions to CloudWatch Logs or S3.
+///
+/// # Limits
+///
+/// - The command may run for up to 840 seconds (14 minutes).
+/// - The command has at most 4,096 bytes, including the script around it.
+/// - The step keeps the last 1 MiB of the output.
+/// - A container allows two sessions at once by default. Further sessions wait; the step gives up
+///   if the command does not start within 30 seconds.
+///
+/// # Proof
+///
+/// Proven against a fake agent that runs commands in a terminal, and loses, duplicates and reorders
+/// messages. Recorded messages of AWS's own client and agent serve as test vectors. The permissions
+/// to start a session are proven on the local cloud. This step was not tested against AWS.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Exec {
-    /// The name or ARN of the cluster that the task runs in.
+    /// The name or ARN of the cluster that runs the task.
     cluster: String,
-    /// The task's ID or ARN.
+    /// The ID or ARN of the task.
     task: String,
-    /// The container's name; it may be left out where the task has one only.
+    /// The name of the container. Optional if the task has only one.
     #[serde(default)]
     container: Option<String>,
-    /// The command line, for `/bin/sh`. With the script around it, at most 4,096 bytes.
+    /// The command line for `/bin/sh`: with the script around it, at most 4,096 bytes.
     command: String,
-    /// Seconds that the command may run, 1 to 840; then its session is ended.
-    #[serde(default = "ten_minutes")]
+    /// How many seconds the command may run, 1 to 840. After that the step terminates the session.
+    #[serde(default = "default_timeout")]
     timeout: u64,
-    /// Whether the step fails when the command does, or when nobody knows whether it did.
-    #[serde(default = "yes")]
+    /// Whether the step fails if the command fails, or if its exit code is unknown.
+    #[serde(default = "default_fail_on_error")]
     fail_on_error: bool,
 }
 
 /// How the command ended.
 #[derive(Debug, JsonSchema, Serialize)]
-pub struct Answer {
+pub struct ExecOutput {
     #[serde(flatten)]
     outcome: node::Outcome,
     /// The cluster's name.
@@ -99,61 +137,47 @@ pub struct Answer {
     container: String,
 }
 
-fn ten_minutes() -> u64 {
+fn default_timeout() -> u64 {
     600
 }
 
-fn yes() -> bool {
+fn default_fail_on_error() -> bool {
     true
 }
 
 impl Exec {
-    /// The outcome as the step's answer.
-    fn answer(
+    /// Logs the outcome, and returns it as the step's output or error.
+    fn finish(
         &self,
         ctx: &Context,
-        ready: &Ready,
+        container: &ExecContainer,
         outcome: node::Outcome,
-    ) -> Result<Progress<Answer>, StepError> {
-        let Ready {
+    ) -> Result<Progress<ExecOutput>, StepError> {
+        let ExecContainer {
             cluster,
             task,
             container,
             ..
-        } = ready;
-        let place = format!("container {container} of task {task}");
+        } = container;
+        let location = format!("container {container} of task {task}");
         match (outcome.exit_code, &outcome.message) {
             (Some(code), _) => ctx.log(format_args!(
-                "The command ended with exit code {code} in {place}"
+                "The command exited with code {code} in {location}"
             )),
             (None, message) => ctx.log(format_args!(
-                "In {place}: {}",
+                "In {location}: {}",
                 message.as_deref().unwrap_or_default()
             )),
         }
+
         if self.fail_on_error && !outcome.status.is_success() {
-            let name = if outcome.status == Status::TimedOut {
-                ErrorName::TimedOut
-            } else {
-                ErrorName::StepFailed
-            };
-            let message = outcome.message.as_deref().unwrap_or_default();
-            let output = [outcome.output.trim_end(), outcome.error_output.trim_end()].join("\n");
-            let skip = output.trim().chars().count().saturating_sub(TAIL);
-            let tail: String = output.trim().chars().skip(skip).collect();
-            let tail = if tail.is_empty() {
-                tail
-            } else {
-                format!(". Its output ends: {tail}")
-            };
-            return Err(name.with_message(format!("{message} ({place}){tail}")));
+            return Err(command_error(&outcome, &location));
         }
-        let (cluster, task, container) = (cluster.clone(), task.clone(), container.clone());
-        Ok(Progress::Done(Answer {
+        Ok(Progress::Done(ExecOutput {
             outcome,
-            cluster,
-            task,
-            container,
+            cluster: cluster.clone(),
+            task: task.clone(),
+            container: container.clone(),
         }))
     }
 }
@@ -162,20 +186,34 @@ impl Step for Exec {
     const NAME: &'static str = "ecs-exec";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-ecs-run-command",
-        fields: &[],
+        fields: &[
+            ("cluster", "cluster"),
+            ("task", "task"),
+            ("container", "container"),
+            ("command", "command"),
+            ("region", "region"),
+        ],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Check the free disk space of a task's only container",
             parameters: r#"{
         "cluster": "production",
         "task": "0123456789abcdef0123456789abcdef",
         "command": "df -h /"
     }"#,
-            output: "null",
+            output: r#"{
+        "status": "succeeded",
+        "exit_code": 0,
+        "output":
+            "Filesystem  Size  Used Avail Use% Mounted on\noverlay      30G   11G   18G  38% /\n",
+        "cluster": "production",
+        "task": "0123456789abcdef0123456789abcdef",
+        "container": "app"
+    }"#,
         },
         Example {
-            title: "TODO",
+            title: "Clear a cache, and let the job continue if the command fails",
             parameters: r#"{
         "cluster": "production",
         "task": "0123456789abcdef0123456789abcdef",
@@ -184,28 +222,38 @@ impl Step for Exec {
         "timeout": 120,
         "fail_on_error": false
     }"#,
-            output: "null",
+            output: r#"{
+        "status": "failed",
+        "exit_code": 1,
+        "output": "rake aborted!\nErrno::ECONNREFUSED: connection refused\n",
+        "message": "the command exited with code 1",
+        "cluster": "production",
+        "task": "0123456789abcdef0123456789abcdef",
+        "container": "app"
+    }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "There is no such cluster, task or container; ECS forgets stopped tasks.",
+            "The cluster, task or container does not exist. ECS deletes a task about an hour after \
+             it stopped; choose a running task.",
         ),
         (
             ErrorName::Conflict,
-            "The task or container is stopped, ECS Exec is not enabled for it, or its agent does not run or reach AWS. \
-             Nothing was run.",
+            "The task or container is stopped, ECS Exec is not enabled for it, or its agent does \
+             not run or cannot reach AWS. The command did not run. Check the prerequisites.",
         ),
         (
             ErrorName::StepFailed,
-            "The command ended with another exit code than 0, or nobody knows how it ended; the message has the end of \
-             its output.",
+            "The command exited with a code other than 0, or its end is unknown. The message \
+             contains the end of the output.",
         ),
         (
             ErrorName::TimedOut,
-            "The command was not over in time and was ended, the container did not start in time, or ECS did not \
-             answer; the message tells which.",
+            "The command did not finish in time and was ended, the container did not start in \
+             time, or ECS did not answer. The message says which; increase `timeout` or run the \
+             step again.",
         ),
     ];
     const FUNCTION: FunctionConfig = FunctionConfig {
@@ -213,108 +261,136 @@ impl Step for Exec {
         memory_mib: 512,
         local_files: false,
     };
-    type Output = Answer;
+    type Output = ExecOutput;
 
     fn validate(&self) -> Result<(), StepError> {
         check_cluster(&self.cluster)?;
         check_task(&self.cluster, &self.task)?;
-        require(self.container.as_deref().is_none_or(crate::is_name), || {
+        if let Some(container) = &self.container {
+            require(crate::is_valid_name(container), || {
+                format!("parameter \"container\": expected a container name, got {container:?}")
+            })?;
+        }
+
+        require((1..=MAX_TIMEOUT_SECONDS).contains(&self.timeout), || {
             format!(
-                "container: {:?} is not a container's name",
-                self.container.as_deref().unwrap_or_default()
-            )
-        })?;
-        require((1..=LONGEST).contains(&self.timeout), || {
-            format!(
-                "timeout must be 1 to {LONGEST} seconds, not {}",
+                "parameter \"timeout\": expected 1 to {MAX_TIMEOUT_SECONDS} seconds, got {}",
                 self.timeout
             )
         })?;
+
         require(!self.command.trim().is_empty(), || {
-            "command is empty".into()
+            "parameter \"command\": expected a command line, got an empty string".into()
         })?;
         require(!self.command.contains('\0'), || {
-            "command holds a NUL character, which no command can".into()
+            "parameter \"command\": contains a NUL character, which no command line can contain"
+                .into()
         })?;
-        let bytes = wrapper::wrapped(
+        // The nonce and the claim file always have the same length.
+        let wrapped = wrapper::wrap_command(
             &self.command,
-            &wrapper::nonce([0; 16]),
-            &wrapper::claim(&"0".repeat(64)),
-        )
-        .len();
-        require(bytes <= wrapper::LIMIT, || {
+            &wrapper::format_nonce([0; 16]),
+            &wrapper::claim_file_path(&"0".repeat(64)),
+        );
+        let (bytes, limit) = (wrapped.len(), wrapper::MAX_WRAPPED_BYTES);
+        require(bytes <= limit, || {
             format!(
-                "command is too long: with the script around it it has {bytes} bytes, and at most {} are sent, \
-                 because AWS documents no limit. Put a script into the image, or have the command fetch it",
-                wrapper::LIMIT
+                "parameter \"command\": expected at most {limit} bytes with the script around \
+                 it, got {bytes}; add a script to the image, or let the command download one"
             )
         })
     }
 
     fn permissions(&self) -> Permissions {
-        let task = literal(name_of(&self.task));
-        // The key is the cluster's. Of all of the account's it can make data keys for sessions of
-        // ECS Exec only.
-        let for_sessions =
+        let task = literal(resource_name(&self.task));
+        // The KMS key is a setting of the cluster, which is not known here. The condition allows
+        // data keys for sessions of ECS Exec only.
+        let for_ecs_sessions =
             json!({ "StringLike": { "kms:EncryptionContext:aws:ssm:TargetId": "ecs:*" } });
+        let sessions = || [arn("ssm", "session/ecs-execute-command-*")];
+
         Permissions::default()
             .allow(
-                "TODO",
-                &["ecs:DescribeTasks", "ecs:ExecuteCommand"],
+                "check that the task and its container are ready",
+                &["ecs:DescribeTasks"],
                 task_arns(&self.cluster, &task),
             )
             .allow(
-                "TODO",
-                &["ssm:TerminateSession", "ssmmessages:OpenDataChannel"],
-                [arn("ssm", "session/ecs-execute-command-*")],
+                "start a session that runs the command",
+                &["ecs:ExecuteCommand"],
+                task_arns(&self.cluster, &task),
+            )
+            .allow(
+                "open the session's data channel",
+                &["ssmmessages:OpenDataChannel"],
+                sessions(),
+            )
+            .allow(
+                "terminate the session",
+                &["ssm:TerminateSession"],
+                sessions(),
             )
             .allow_if(
-                for_sessions,
-                "TODO",
+                for_ecs_sessions,
+                "encrypt the session, if the cluster has a KMS key for ECS Exec",
                 &["kms:GenerateDataKey"],
                 [arn("kms", "key/*")],
             )
-            .allow("TODO", &["ssm:DescribeSessions"], ["*"])
+            .allow(
+                "find the step's sessions when the job is stopped or an earlier call was lost",
+                &["ssm:DescribeSessions"],
+                ["*"],
+            )
     }
 
-    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Answer>, StepError> {
-        check_place(&ctx.place, "cluster", &self.cluster)?;
-        check_place(&ctx.place, "task", &self.task)?;
-        let end = ctx
+    async fn run(
+        &self,
+        ctx: &Context,
+        _: Option<Resume>,
+    ) -> Result<Progress<ExecOutput>, StepError> {
+        check_arn_scope(&ctx.place, "cluster", &self.cluster)?;
+        check_arn_scope(&ctx.place, "task", &self.task)?;
+        let call_end = ctx
             .deadline()
-            .checked_sub(MARGIN)
+            .checked_sub(END_MARGIN)
             .unwrap_or_else(Instant::now);
-        let ecs = ctx.client(Client::new);
-        let ready = ready::wait(
-            &ecs,
+
+        let container = readiness::wait_until_ready(
+            &ctx.client(Client::new),
             &self.cluster,
             &self.task,
             self.container.as_deref(),
-            end,
+            call_end,
         )
         .await?;
-        let deadline = end.min(Instant::now() + Duration::from_secs(self.timeout));
-        let token = ctx.client_token(&format!("ecs-exec {}", self.command));
-        let ran = session::run(ctx, &ready, &self.command, &token, deadline).await?;
-        self.answer(ctx, &ready, outcome(ran)?)
+
+        let deadline = call_end.min(Instant::now() + Duration::from_secs(self.timeout));
+        let client_token = ctx.client_token(&format!("ecs-exec {}", self.command));
+        let command_run =
+            session::run_command(ctx, &container, &self.command, &client_token, deadline).await?;
+        self.finish(ctx, &container, command_outcome(command_run)?)
     }
 
-    /// The call that holds the session may run still, and cannot be reached: the session is found
-    /// by its owner.
+    /// The call that holds the session may still run and cannot be reached, so this finds the
+    /// session by its owner.
     async fn cancel(&self, ctx: &Context, _: Option<Resume>) -> Result<(), StepError> {
-        let found = ready::look(&ctx.client(Client::new), &self.cluster, &self.task).await;
-        let ready = match found.and_then(|task| ready::find(&task, self.container.as_deref())) {
-            Ok(ready) => ready,
-            // With the container its sessions are gone.
+        let ecs = ctx.client(Client::new);
+        let container = readiness::describe_task(&ecs, &self.cluster, &self.task)
+            .await
+            .and_then(|task| readiness::find_container(&task, self.container.as_deref()));
+        let container = match container {
+            Ok(container) => container,
+            // Without the container, its sessions have ended.
             Err(error) if matches!(error.name, ErrorName::NotFound | ErrorName::InvalidInput) => {
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
-        for id in session::own(ctx, &ready).await? {
-            session::end(ctx, &id).await?;
+
+        for id in session::own_session_ids(ctx, &container).await? {
+            session::terminate_session(ctx, &id).await?;
             ctx.log(format_args!(
-                "Session {id} was ended, and with it the command"
+                "Terminated session {id}, which ends the command"
             ));
         }
         Ok(())
@@ -338,46 +414,48 @@ mod tests {
     use aws_smithy_types::body::SdkBody;
     use aws_smithy_types::error::ErrorMetadata;
     use stepward::model::permissions::ArnScope;
+    use stepward::node::Status;
     use stepward::testing;
     use stepward_testkit::ecs_agent::{CLUSTER, CONTAINER, EcsAgent, Mishap, OWNER, TASK, Weather};
     use stepward_testkit::proof::prove;
 
     use super::*;
+    use crate::exec::outcome::MESSAGE_OUTPUT_CHARACTERS;
 
     #[test]
-    fn it_takes_what_a_dispatch_asks_and_answers_what_a_dispatch_reads() {
-        let asked = node::dispatch::InContainer {
+    fn parameters_and_output_match_those_of_a_dispatch() {
+        let request = node::dispatch::InContainer {
             cluster: CLUSTER.into(),
             task: TASK.into(),
             container: CONTAINER.into(),
             command: "uptime".into(),
             fail_on_error: false,
         };
-        let step: Exec = serde_json::from_value(json!(asked)).unwrap();
+        let step: Exec = serde_json::from_value(json!(request)).unwrap();
         step.validate().unwrap();
-        let mut strange = json!(asked);
-        strange["strange"] = json!(1);
+        let mut unknown = json!(request);
+        unknown["unknown"] = json!(1);
         assert!(
-            serde_json::from_value::<Exec>(strange).is_err(),
-            "an unknown parameter passes"
+            serde_json::from_value::<Exec>(unknown).is_err(),
+            "an unknown parameter is accepted"
         );
         let outcome = node::Outcome {
             status: Status::Failed,
             exit_code: Some(3),
-            output: "said".into(),
+            output: "output".into(),
             error_output: String::new(),
             output_url: None,
-            message: Some("why".into()),
+            message: Some("reason".into()),
         };
         let [cluster, task, container] = [CLUSTER, TASK, CONTAINER].map(str::to_owned);
-        let answer = json!(Answer {
+        let output = json!(ExecOutput {
             outcome: outcome.clone(),
             cluster,
             task,
             container
         });
         assert_eq!(
-            serde_json::from_value::<node::Outcome>(answer).unwrap(),
+            serde_json::from_value::<node::Outcome>(output).unwrap(),
             outcome
         );
     }
@@ -393,9 +471,9 @@ mod tests {
         }
     }
 
-    /// A context whose AWS is the agent's, for an execution that there was never before.
-    fn context_at(agent: &EcsAgent) -> Context {
-        let keys = Credentials::new(
+    /// A context for a new execution, with the fake agent as AWS.
+    fn new_context(agent: &EcsAgent) -> Context {
+        let credentials = Credentials::new(
             "ASIATEST",
             "secret",
             Some("session-token".into()),
@@ -406,59 +484,64 @@ mod tests {
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("eu-west-1"))
             .endpoint_url(agent.endpoint())
-            .credentials_provider(SharedCredentialsProvider::new(keys))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
             .build();
         let mut ctx = testing::context_of(config, OWNER);
-        let since = SystemTime::now()
+        let since_epoch = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap();
-        ctx.execution.id = format!("{}-{}", std::process::id(), since.as_nanos());
+        ctx.execution.id = format!("{}-{}", std::process::id(), since_epoch.as_nanos());
         ctx
     }
 
-    async fn answer(agent: &EcsAgent, ctx: &Context, step: &Exec) -> Result<Answer, StepError> {
+    /// Runs the step, and checks that the client followed the protocol and terminated its sessions.
+    async fn run_step(
+        agent: &EcsAgent,
+        ctx: &Context,
+        step: &Exec,
+    ) -> Result<ExecOutput, StepError> {
         step.validate().unwrap();
-        let answer = step.run(ctx, None).await;
-        assert_eq!(agent.wrongs(), [""; 0], "what the client must not do");
-        assert_eq!(agent.left_open(), [""; 0], "sessions that were not ended");
-        answer.map(|answer| match answer {
+        let result = step.run(ctx, None).await;
+        assert_eq!(agent.wrongs(), [""; 0], "protocol violations of the client");
+        assert_eq!(agent.left_open(), [""; 0], "sessions that still run");
+        result.map(|progress| match progress {
             Progress::Done(output) => output,
-            Progress::Pending { .. } => panic!("not done: {answer:?}"),
+            Progress::Pending { .. } => panic!("not done: {progress:?}"),
         })
     }
 
-    async fn ran(agent: &EcsAgent, command: &str) -> node::Outcome {
-        answer(agent, &context_at(agent), &step(command))
+    async fn run_command(agent: &EcsAgent, command: &str) -> node::Outcome {
+        run_step(agent, &new_context(agent), &step(command))
             .await
             .unwrap()
             .outcome
     }
 
-    /// What `seq 1 LAST` writes.
-    fn counted(last: u32) -> String {
+    /// The output of `seq 1 LAST`.
+    fn seq_output(last: u32) -> String {
         let lines: Vec<_> = (1..=last).map(|n| n.to_string()).collect();
         lines.join("\n") + "\n"
     }
 
-    fn exited(outcome: &node::Outcome) -> (Status, Option<i32>, &str) {
+    fn summary(outcome: &node::Outcome) -> (Status, Option<i32>, &str) {
         (outcome.status, outcome.exit_code, outcome.output.as_str())
     }
 
     #[tokio::test]
-    async fn done_tells_output_and_exit_code() {
+    async fn done_returns_output_and_exit_code() {
         let agent = EcsAgent::default();
-        let ctx = context_at(&agent);
-        let output = answer(&agent, &ctx, &step("echo hello from $CONTAINER"))
+        let ctx = new_context(&agent);
+        let output = run_step(&agent, &ctx, &step("echo hello from $CONTAINER"))
             .await
             .unwrap();
         assert_eq!(
-            exited(&output.outcome),
+            summary(&output.outcome),
             (Status::Succeeded, Some(0), "hello from app\n")
         );
         assert_eq!(
             testing::log(&ctx),
             [format!(
-                "The command ended with exit code 0 in container app of task {TASK}"
+                "The command exited with code 0 in container app of task {TASK}"
             )]
         );
         let output = serde_json::to_value(&output).unwrap();
@@ -495,21 +578,21 @@ mod tests {
                 "0 0\n/dev/\n",
             ),
         ] {
-            let outcome = ran(&agent, command).await;
+            let outcome = run_command(&agent, command).await;
             let status = if code == 0 {
                 Status::Succeeded
             } else {
                 Status::Failed
             };
-            assert_eq!(exited(&outcome), (status, Some(code), output), "{command}");
+            assert_eq!(summary(&outcome), (status, Some(code), output), "{command}");
         }
-        // Some shells write what killed a command.
-        let outcome = ran(&agent, "echo begun; kill -9 $$").await;
+        // Some shells print which signal killed a command.
+        let outcome = run_command(&agent, "echo started; kill -9 $$").await;
         assert_eq!(
-            (outcome.exit_code, outcome.output.starts_with("begun\n")),
+            (outcome.exit_code, outcome.output.starts_with("started\n")),
             (Some(137), true)
         );
-        let outcome = ran(&agent, "no-such-program").await;
+        let outcome = run_command(&agent, "no-such-program").await;
         assert_eq!(
             (outcome.exit_code, outcome.output.contains("not found")),
             (Some(127), true)
@@ -517,36 +600,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_with_a_megabyte_of_output_and_with_the_end_of_more() {
+    async fn done_keeps_the_last_megabyte_of_output() {
         let agent = EcsAgent::default();
-        let outcome = ran(&agent, "seq 1 150000").await;
-        let wanted = counted(150_000);
+        let outcome = run_command(&agent, "seq 1 150000").await;
+        let expected = seq_output(150_000);
         assert!(
-            wanted.len() > 938_000 && outcome.output == wanted,
+            expected.len() > 938_000 && outcome.output == expected,
             "{} bytes",
             outcome.output.len()
         );
-        let outcome = ran(&agent, "seq 1 200000; exit 4").await;
+        let outcome = run_command(&agent, "seq 1 200000; exit 4").await;
         assert!(outcome.output.ends_with("\n199999\n200000\n") && outcome.output.len() > 1_000_000);
         assert!(
             outcome
                 .message
                 .unwrap()
-                .contains("bytes of output were not kept")
+                .contains("bytes of output were dropped")
         );
     }
 
     #[tokio::test]
     async fn done_in_an_encrypted_session() {
         let agent = EcsAgent::new(Mishap::None, Weather::default(), true);
-        let outcome = ran(&agent, "echo secret; exit 5").await;
-        assert_eq!(exited(&outcome), (Status::Failed, Some(5), "secret\n"));
+        let outcome = run_command(&agent, "echo secret; exit 5").await;
+        assert_eq!(summary(&outcome), (Status::Failed, Some(5), "secret\n"));
         assert_eq!(agent.calls("GenerateDataKey").len(), 1);
     }
 
     #[tokio::test]
-    async fn done_whatever_the_network_loses_doubles_and_reorders() {
-        let wanted = counted(8000);
+    async fn done_despite_lost_duplicated_and_reordered_messages() {
+        let expected = seq_output(8000);
         for seed in 1..=8 {
             let weather = Weather {
                 seed,
@@ -555,132 +638,137 @@ mod tests {
                 late: 10,
             };
             let agent = EcsAgent::new(Mishap::None, weather, seed % 2 == 0);
-            let outcome = ran(&agent, "seq 1 8000; exit 7").await;
+            let outcome = run_command(&agent, "seq 1 8000; exit 7").await;
             assert_eq!(
-                exited(&outcome),
-                (Status::Failed, Some(7), wanted.as_str()),
+                summary(&outcome),
+                (Status::Failed, Some(7), expected.as_str()),
                 "seed {seed}: {:?}",
                 outcome.message
             );
         }
         let agent = EcsAgent::new(Mishap::Rubbish, Weather::default(), false);
         assert_eq!(
-            exited(&ran(&agent, "seq 1 8000").await),
-            (Status::Succeeded, Some(0), wanted.as_str())
+            summary(&run_command(&agent, "seq 1 8000").await),
+            (Status::Succeeded, Some(0), expected.as_str())
         );
     }
 
     #[tokio::test]
-    async fn already_begun_commands_are_not_run_again_and_are_no_success() {
+    async fn already_started_commands_do_not_run_again() {
         let agent = EcsAgent::default();
-        let ctx = context_at(&agent);
+        let ctx = new_context(&agent);
         let file = std::env::temp_dir().join(format!("ecs-exec-{}", ctx.execution.id));
         let step = Exec {
             fail_on_error: true,
             ..step(&format!("echo run >> {}", file.display()))
         };
-        answer(&agent, &ctx, &step).await.unwrap();
-        let error = answer(&agent, &ctx, &step).await.unwrap_err();
+        run_step(&agent, &ctx, &step).await.unwrap();
+        let error = run_step(&agent, &ctx, &step).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(
             error
                 .message
-                .contains("an earlier call of this step had begun the command"),
+                .contains("an earlier call of this step started the command"),
             "{error}"
         );
-        let unsure = Exec {
+        let lenient = Exec {
             fail_on_error: false,
             ..step
         };
-        let outcome = answer(&agent, &ctx, &unsure).await.unwrap().outcome;
-        assert_eq!(exited(&outcome), (Status::Unknown, None, ""));
+        let outcome = run_step(&agent, &ctx, &lenient).await.unwrap().outcome;
+        assert_eq!(summary(&outcome), (Status::Unknown, None, ""));
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "run\n");
-        // Another execution is another matter.
-        answer(&agent, &context_at(&agent), &unsure).await.unwrap();
+        // A new execution runs the command again.
+        run_step(&agent, &new_context(&agent), &lenient)
+            .await
+            .unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "run\nrun\n");
         std::fs::remove_file(file).unwrap();
     }
 
     #[tokio::test]
-    async fn failed_commands_fail_the_step_with_the_end_of_their_output() {
+    async fn failed_commands_fail_the_step_with_their_last_output() {
         let agent = EcsAgent::default();
         let command = "seq 1 2000; echo 'no space left' >&2; exit 3";
         let step = Exec {
             fail_on_error: true,
             ..step(command)
         };
-        let error = answer(&agent, &context_at(&agent), &step)
+        let error = run_step(&agent, &new_context(&agent), &step)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        let tells = format!(
-            "the command ended with exit code 3 (container app of task {TASK}). Its output ends: "
+        let expected = format!(
+            "the command exited with code 3 (container app of task {TASK}). Its output ends: "
         );
         assert!(
-            error.message.starts_with(&tells) && error.message.ends_with("2000\nno space left"),
+            error.message.starts_with(&expected) && error.message.ends_with("2000\nno space left"),
             "{error}"
         );
-        assert!(error.message.len() < tells.len() + TAIL + 1, "{error}");
+        assert!(
+            error.message.len() < expected.len() + MESSAGE_OUTPUT_CHARACTERS + 1,
+            "{error}"
+        );
     }
 
     #[tokio::test]
     async fn failed_sessions_are_never_success() {
         let second = Duration::from_secs(1);
-        for (mishap, status, tells) in [
+        for (mishap, status, expected) in [
             (
                 Mishap::Unstartable,
                 Status::Failed,
-                "could not be started: ----------ERROR-------",
+                "could not start the command: ----------ERROR-------",
             ),
             (
                 Mishap::ContainerStops(second),
                 Status::Unknown,
-                "it was seen that task",
+                "stopped before the command finished: task",
             ),
             (
                 Mishap::Cut(second),
                 Status::Unknown,
-                "the session broke off",
+                "the session's connection broke",
             ),
             (
                 Mishap::Closed(second, "Your session timed out"),
                 Status::Unknown,
-                "over: Your session timed out",
+                "finished: Your session timed out",
             ),
             (
                 Mishap::Closed(second, ""),
                 Status::Unknown,
-                "ended before the command was over",
+                "ended before the command finished",
             ),
         ] {
             let agent = EcsAgent::new(mishap, Weather::default(), false);
-            let outcome = ran(&agent, "echo begun; sleep 20").await;
+            let outcome = run_command(&agent, "echo started; sleep 20").await;
             let output = if status == Status::Failed {
                 ""
             } else {
-                "begun\n"
+                "started\n"
             };
             assert_eq!(
-                exited(&outcome),
+                summary(&outcome),
                 (status, None, output),
                 "{mishap:?}: {:?}",
                 outcome.message
             );
             let message = outcome.message.unwrap();
-            assert!(message.contains(tells), "{mishap:?}: {message}");
+            assert!(message.contains(expected), "{mishap:?}: {message}");
             assert_eq!(agent.calls("TerminateSession").len(), 1, "{mishap:?}");
         }
     }
 
     #[tokio::test]
-    async fn failed_is_a_container_that_stops_without_a_word() {
+    async fn failed_if_the_container_stops_silently() {
         let agent = EcsAgent::new(
             Mishap::ContainerVanishes(Duration::from_secs(1)),
             Weather::default(),
             false,
         );
-        let outcome = ran(&agent, "echo begun; sleep 60").await;
-        assert_eq!(exited(&outcome), (Status::Unknown, None, "begun\n"));
+        let outcome = run_command(&agent, "echo started; sleep 60").await;
+        assert_eq!(summary(&outcome), (Status::Unknown, None, "started\n"));
         assert!(
             outcome
                 .message
@@ -690,120 +778,125 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_is_a_command_that_does_not_begin() {
+    async fn failed_if_the_command_does_not_start() {
         let agent = EcsAgent::new(Mishap::Silent, Weather::default(), false);
-        let outcome = ran(&agent, "echo hi").await;
-        assert_eq!(exited(&outcome), (Status::Unknown, None, ""));
+        let outcome = run_command(&agent, "echo hi").await;
+        assert_eq!(summary(&outcome), (Status::Unknown, None, ""));
         assert!(
             outcome
                 .message
                 .unwrap()
-                .contains("did not begin within 30 seconds")
+                .contains("did not start within 30 seconds")
         );
     }
 
     #[tokio::test]
-    async fn failed_for_time_ends_the_session_and_keeps_what_there_was() {
+    async fn failed_by_timeout_terminates_the_session_and_keeps_the_output() {
         let agent = EcsAgent::default();
         let slow = Exec {
             timeout: 2,
-            ..step("echo begun; sleep 60")
+            ..step("echo started; sleep 60")
         };
-        let outcome = answer(&agent, &context_at(&agent), &slow)
+        let outcome = run_step(&agent, &new_context(&agent), &slow)
             .await
             .unwrap()
             .outcome;
-        assert_eq!(exited(&outcome), (Status::TimedOut, None, "begun\n"));
+        assert_eq!(summary(&outcome), (Status::TimedOut, None, "started\n"));
         let strict = Exec {
             fail_on_error: true,
             ..slow
         };
-        let error = answer(&agent, &context_at(&agent), &strict)
+        let error = run_step(&agent, &new_context(&agent), &strict)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::TimedOut);
         assert!(
-            error.message.contains("was not over in time") && error.message.ends_with("begun"),
+            error.message.contains("did not finish in time") && error.message.ends_with("started"),
             "{error}"
         );
     }
 
-    /// The agent needs nobody to begin the command, so that no refusal may read as if nothing was
-    /// run.
+    /// The agent starts the command without the client, so a refused connection does not mean that
+    /// nothing ran.
     #[tokio::test]
-    async fn failed_where_the_channel_is_refused_is_a_command_that_may_have_begun() {
-        for (status, tells) in [
+    async fn failed_connections_leave_the_commands_end_unknown() {
+        for (status, expected) in [
             (403, "ssmmessages:OpenDataChannel"),
             (400, "refused to open"),
-            (503, "could not be reached"),
+            (503, "could not connect"),
         ] {
             let agent = EcsAgent::new(Mishap::Refused(status), Weather::default(), false);
             let strict = Exec {
                 fail_on_error: true,
                 ..step("echo hi")
             };
-            let error = answer(&agent, &context_at(&agent), &strict)
+            let error = run_step(&agent, &new_context(&agent), &strict)
                 .await
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed, "{error}");
-            let is_told = error.message.contains(tells)
-                && error.message.contains("whether the command had begun is");
-            assert!(is_told, "{error}");
+            let is_unknown = error
+                .message
+                .contains("whether the command started is unknown");
+            assert!(error.message.contains(expected) && is_unknown, "{error}");
             assert_eq!(agent.calls("TerminateSession").len(), 1);
-            let outcome = ran(&agent, "echo hi").await;
-            assert_eq!(exited(&outcome), (Status::Unknown, None, ""));
+            let outcome = run_command(&agent, "echo hi").await;
+            assert_eq!(summary(&outcome), (Status::Unknown, None, ""));
         }
     }
 
     #[tokio::test]
-    async fn failed_is_not_said_of_commands_that_ran_without_a_word() {
-        for words in ["", "Your session timed out"] {
-            let agent = EcsAgent::new(Mishap::Mute(words), Weather::default(), false);
-            let ctx = context_at(&agent);
+    async fn failed_is_not_reported_for_commands_without_output() {
+        for close_text in ["", "Your session timed out"] {
+            let agent = EcsAgent::new(Mishap::Mute(close_text), Weather::default(), false);
+            let ctx = new_context(&agent);
             let file = std::env::temp_dir().join(format!("ecs-exec-mute-{}", ctx.execution.id));
             let step = step(&format!("echo run >> {}; sleep 20", file.display()));
-            let outcome = answer(&agent, &ctx, &step).await.unwrap().outcome;
+            let outcome = run_step(&agent, &ctx, &step).await.unwrap().outcome;
             assert_eq!(std::fs::read_to_string(&file).unwrap(), "run\n");
             std::fs::remove_file(file).unwrap();
-            assert_eq!(exited(&outcome), (Status::Unknown, None, ""));
+            assert_eq!(summary(&outcome), (Status::Unknown, None, ""));
             let message = outcome.message.unwrap();
             assert!(
-                message.contains("ended before the command was over") && message.contains(words),
+                message.contains("ended before the command finished")
+                    && message.contains(close_text),
                 "{message}"
             );
         }
     }
 
     #[tokio::test]
-    async fn failed_to_end_the_session_is_said_and_not_that_it_was_ended() {
+    async fn failed_termination_of_the_session_is_reported() {
         let agent = EcsAgent::new(Mishap::Unendable, Weather::default(), false);
         let slow = Exec {
             timeout: 1,
-            ..step("echo begun; sleep 60")
+            ..step("echo started; sleep 60")
         };
-        let Progress::Done(answer) = slow.run(&context_at(&agent), None).await.unwrap() else {
+        let Progress::Done(output) = slow.run(&new_context(&agent), None).await.unwrap() else {
             panic!("not done")
         };
-        assert_eq!(exited(&answer.outcome), (Status::Unknown, None, "begun\n"));
-        let message = answer.outcome.message.unwrap();
-        let tells = format!(
-            "its session {} could not be ended: AWS denied",
+        assert_eq!(
+            summary(&output.outcome),
+            (Status::Unknown, None, "started\n")
+        );
+        let message = output.outcome.message.unwrap();
+        let expected = format!(
+            "its session {} could not be terminated: AWS denied",
             agent.left_open()[0]
         );
         assert!(
-            message.contains(&tells) && message.contains("the command may run still"),
+            message.contains(&expected) && message.contains("the command may still run"),
             "{message}"
         );
-        assert!(!message.contains("was ended"), "{message}");
+        assert!(!message.contains("was terminated"), "{message}");
     }
 
     #[tokio::test]
-    async fn already_begun_commands_that_still_run_are_named_by_their_session() {
+    async fn already_started_commands_are_named_by_their_session() {
         let agent = EcsAgent::default();
-        let ctx = context_at(&agent);
+        let ctx = new_context(&agent);
         let step = Exec {
             timeout: 4,
-            ..step("echo begun; sleep 60")
+            ..step("echo started; sleep 60")
         };
         let second = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -814,11 +907,11 @@ mod tests {
         let Progress::Done(second) = second else {
             panic!("not done: {second:?}")
         };
-        assert_eq!(exited(&second.outcome), (Status::Unknown, None, ""));
+        assert_eq!(summary(&second.outcome), (Status::Unknown, None, ""));
         let message = second.outcome.message.unwrap();
         assert!(
             message.contains(&format!(
-                "still running in the container: session {};",
+                "still has a session in the container: session {};",
                 first[0]
             )),
             "{message}"
@@ -826,17 +919,17 @@ mod tests {
         assert_eq!(
             agent.calls("TerminateSession").len(),
             2,
-            "each call ended its own session, and no other"
+            "each call terminates only its own session"
         );
         assert!(!message.contains("somebodys"), "{message}");
     }
 
     #[tokio::test]
-    async fn cancelling_ends_the_session_and_nobody_elses() {
+    async fn cancelling_terminates_only_own_sessions() {
         let agent = EcsAgent::default();
-        let ctx = context_at(&agent);
-        let step = step("echo begun; sleep 60");
-        let began = Instant::now();
+        let ctx = new_context(&agent);
+        let step = step("echo started; sleep 60");
+        let start = Instant::now();
         let cancel = async {
             while agent.left_open().is_empty() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -844,22 +937,22 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1)).await;
             step.cancel(&ctx, None).await.unwrap();
         };
-        let (outcome, ()) = tokio::join!(answer(&agent, &ctx, &step), cancel);
+        let (outcome, ()) = tokio::join!(run_step(&agent, &ctx, &step), cancel);
         assert_eq!(
-            exited(&outcome.unwrap().outcome),
-            (Status::Unknown, None, "begun\n")
+            summary(&outcome.unwrap().outcome),
+            (Status::Unknown, None, "started\n")
         );
-        assert!(began.elapsed() < Duration::from_secs(20));
-        let ended = agent.calls("TerminateSession");
+        assert!(start.elapsed() < Duration::from_secs(20));
+        let terminated = agent.calls("TerminateSession");
         assert!(
-            ended
+            terminated
                 .iter()
                 .all(|call| call["SessionId"] != "ecs-execute-command-somebodys"),
-            "{ended:?}"
+            "{terminated:?}"
         );
     }
 
-    fn ready(containers: &[&str]) -> DescribeTasksOutput {
+    fn ready_task(containers: &[&str]) -> DescribeTasksOutput {
         let agent = ManagedAgent::builder()
             .name(ManagedAgentName::ExecuteCommandAgent)
             .last_status("RUNNING")
@@ -884,20 +977,20 @@ mod tests {
         DescribeTasksOutput::builder().tasks(task.build()).build()
     }
 
-    async fn refused(rules: &[&Rule], step: Exec) -> StepError {
+    async fn run_error(rules: &[&Rule], step: Exec) -> StepError {
         let ctx = testing::context(mock_client!(aws_sdk_ecs, RuleMode::MatchAny, rules));
         step.run(&ctx, None).await.unwrap_err()
     }
 
     #[tokio::test]
-    async fn not_found_are_tasks_clusters_and_containers_that_do_not_exist() {
-        let gone = mock!(Client::describe_tasks).then_output(|| {
+    async fn not_found_for_missing_tasks_clusters_and_containers() {
+        let no_task = mock!(Client::describe_tasks).then_output(|| {
             DescribeTasksOutput::builder()
                 .failures(Failure::builder().reason("MISSING").build())
                 .build()
         });
         assert_eq!(
-            refused(&[&gone], step("true")).await.name,
+            run_error(&[&no_task], step("true")).await.name,
             ErrorName::NotFound
         );
         let no_cluster = mock!(Client::describe_tasks).then_error(|| {
@@ -908,12 +1001,12 @@ mod tests {
             )
         });
         assert_eq!(
-            refused(&[&no_cluster], step("true")).await.name,
+            run_error(&[&no_cluster], step("true")).await.name,
             ErrorName::NotFound
         );
-        let look = mock!(Client::describe_tasks).then_output(|| ready(&["app", "log"]));
-        let error = refused(
-            &[&look],
+        let describe = mock!(Client::describe_tasks).then_output(|| ready_task(&["app", "log"]));
+        let error = run_error(
+            &[&describe],
             Exec {
                 container: Some("web".into()),
                 ..step("true")
@@ -921,26 +1014,26 @@ mod tests {
         )
         .await;
         assert_eq!(error.name, ErrorName::NotFound);
-        assert!(error.message.contains("it has app, log"), "{error}");
+        assert!(error.message.contains("choose one of app, log"), "{error}");
     }
 
     #[tokio::test]
     async fn invalid_parameters_are_refused_before_any_session() {
-        let look = mock!(Client::describe_tasks).then_output(|| ready(&["app", "log"]));
+        let describe = mock!(Client::describe_tasks).then_output(|| ready_task(&["app", "log"]));
         assert_eq!(
-            refused(&[&look], step("true")).await.name,
+            run_error(&[&describe], step("true")).await.name,
             ErrorName::InvalidInput,
-            "several containers, none named"
+            "a task with several containers needs a container name"
         );
         step("true").validate().unwrap();
         Exec {
-            timeout: LONGEST,
+            timeout: MAX_TIMEOUT_SECONDS,
             container: Some("app".into()),
             ..step(&"x".repeat(3000))
         }
         .validate()
         .unwrap();
-        for wrong in [
+        for invalid in [
             step(" "),
             step("echo \0"),
             step(&"x".repeat(4000)),
@@ -962,18 +1055,18 @@ mod tests {
                 ..step("true")
             },
             Exec {
-                timeout: LONGEST + 1,
+                timeout: MAX_TIMEOUT_SECONDS + 1,
                 ..step("true")
             },
         ] {
             assert_eq!(
-                wrong.validate().unwrap_err().name,
+                invalid.validate().unwrap_err().name,
                 ErrorName::InvalidInput,
-                "{wrong:?}"
+                "{invalid:?}"
             );
         }
         let task = format!("arn:aws:ecs:us-east-1:222222222222:task/{CLUSTER}/{TASK}");
-        let elsewhere = refused(
+        let error = run_error(
             &[],
             Exec {
                 task,
@@ -981,10 +1074,10 @@ mod tests {
             },
         )
         .await;
-        assert_eq!(elsewhere.name, ErrorName::InvalidInput);
+        assert_eq!(error.name, ErrorName::InvalidInput);
     }
 
-    fn execute(code: &'static str, message: &'static str) -> Rule {
+    fn execute_error(code: &'static str, message: &'static str) -> Rule {
         mock!(Client::execute_command).then_error(move || {
             ExecuteCommandError::generic(
                 ErrorMetadata::builder().code(code).message(message).build(),
@@ -993,10 +1086,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_calls_are_made_again_and_then_named() {
-        let look = mock!(Client::describe_tasks).then_output(|| ready(&["app"]));
-        let throttled = execute("ThrottlingException", "Rate exceeded");
-        let error = refused(&[&look, &throttled], step("true")).await;
+    async fn throttled_calls_are_retried_and_then_reported() {
+        let describe = mock!(Client::describe_tasks).then_output(|| ready_task(&["app"]));
+        let throttled = execute_error("ThrottlingException", "Rate exceeded");
+        let error = run_error(&[&describe, &throttled], step("true")).await;
         assert_eq!(
             (error.name, throttled.num_calls()),
             (ErrorName::Throttled, 4)
@@ -1004,55 +1097,59 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_no_more_than_a_few_times_is_an_agent_that_is_not_connected() {
-        let look = mock!(Client::describe_tasks).then_output(|| ready(&["app"]));
-        let unconnected = execute("TargetNotConnectedException", "internal error");
-        let error = refused(&[&look, &unconnected], step("true")).await;
+    async fn throttled_retries_end_if_the_agent_is_not_connected() {
+        let describe = mock!(Client::describe_tasks).then_output(|| ready_task(&["app"]));
+        let not_connected = execute_error("TargetNotConnectedException", "internal error");
+        let error = run_error(&[&describe, &not_connected], step("true")).await;
         assert_eq!(
-            (error.name, unconnected.num_calls()),
+            (error.name, not_connected.num_calls()),
             (ErrorName::Conflict, 4)
         );
-        assert!(error.message.contains("its task role needs"), "{error}");
-    }
-
-    /// A second session would leave the first one, and its command, to itself.
-    #[tokio::test(start_paused = true)]
-    async fn failed_answers_of_ecs_are_not_followed_by_another_session() {
-        let look = mock!(Client::describe_tasks).then_output(|| ready(&["app"]));
-        let lost = mock!(Client::execute_command)
-            .then_http_response(|| HttpResponse::new(500.try_into().unwrap(), SdkBody::from("{}")));
-        let error = refused(&[&look, &lost], step("true")).await;
-        assert_eq!((error.name, lost.num_calls()), (ErrorName::Internal, 1));
         assert!(
-            error.message.contains("The command may have begun"),
+            error.message.contains("check that the task role"),
             "{error}"
         );
     }
 
-    // no proof of pending: it answers in one call.
+    /// A second session would leave the first one and its command running.
+    #[tokio::test(start_paused = true)]
+    async fn failed_responses_do_not_cause_a_second_session() {
+        let describe = mock!(Client::describe_tasks).then_output(|| ready_task(&["app"]));
+        let lost = mock!(Client::execute_command)
+            .then_http_response(|| HttpResponse::new(500.try_into().unwrap(), SdkBody::from("{}")));
+        let error = run_error(&[&describe, &lost], step("true")).await;
+        assert_eq!((error.name, lost.num_calls()), (ErrorName::Internal, 1));
+        assert!(
+            error.message.contains("The command may have started"),
+            "{error}"
+        );
+    }
+
+    // no proof of pending: the step finishes in one call.
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_match_those_that_the_local_cloud_checks() {
         let agent = EcsAgent::default();
-        let idle = [
+        let unchecked = [
             (
                 "kms:GenerateDataKey",
-                "The sessions here are not encrypted.",
+                "The sessions of this test are not encrypted.",
             ),
             (
                 "ssm:DescribeSessions",
-                "Only who stops a job asks for it, or finds the command begun; the local cloud has no sessions.",
+                "Only a stopped job and a call after a lost one need it; the local cloud has no \
+                 sessions.",
             ),
             (
                 "ssm:TerminateSession",
-                "The local cloud has no sessions; a session that cannot be ended is a line of the log.",
+                "The local cloud has no sessions, and the step only logs a failed termination.",
             ),
             (
                 "ssmmessages:OpenDataChannel",
-                "What stands in for the channel asks for no permission.",
+                "The fake data channel checks no permission.",
             ),
         ];
-        prove::<Exec>(&idle, async |scene| {
+        prove::<Exec>(&unchecked, async |scene| {
             let ecs = scene.client(Client::new);
             let (cluster, family) = (scene.name("cluster"), scene.name("web"));
             ecs.create_cluster()
@@ -1082,21 +1179,24 @@ mod tests {
                 .enable_execute_command(true)
                 .tags(stream);
             let started = task.send().await.unwrap();
-            json!({ "cluster": cluster, "task": started.tasks()[0].task_arn(), "command": "echo hi" })
+            let task = started.tasks()[0].task_arn();
+            json!({ "cluster": cluster, "task": task, "command": "echo hi" })
         });
     }
 
     #[test]
-    fn the_session_can_speak_to_this_task_only() {
-        let place = ArnScope {
+    fn the_role_session_is_limited_to_this_task() {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
         };
-        let policy = step("true").permissions().session_policy(&place).unwrap();
-        let here = "arn:aws:ecs:eu-west-1:222222222222";
+        let policy = step("true").permissions().session_policy(&scope).unwrap();
+        let prefix = "arn:aws:ecs:eu-west-1:222222222222";
         for part in [
-            format!(r#""Resource":["{here}:task/{CLUSTER}/{TASK}","{here}:cluster/{CLUSTER}"]"#),
+            format!(
+                r#""Resource":["{prefix}:task/{CLUSTER}/{TASK}","{prefix}:cluster/{CLUSTER}"]"#
+            ),
             r#""Resource":["arn:aws:ssm:eu-west-1:222222222222:session/ecs-execute-command-*"]"#
                 .into(),
             r#""Condition":{"StringLike":{"kms:EncryptionContext:aws:ssm:TargetId":"ecs:*"}}"#

@@ -1,263 +1,157 @@
 //! The step `ecs-nodes`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
 
-use crate::error::ecs_error;
-use crate::nodes::{family, home, node};
-use crate::{check_cluster, check_failures, name_of, service_of};
-use aws_sdk_ecs::Client;
-use aws_sdk_ecs::config::Region;
-use aws_sdk_ecs::types::{DesiredStatus, Task, TaskField};
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use crate::container_search::ContainerSearch;
+use crate::nodes::{region_and_account, task_definition_family};
+use crate::{check_cluster, resource_name, service_name};
+use aws_sdk_ecs::types::Task;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::model::input::{StringList, require};
 use stepward::model::permissions::literal;
-use stepward::node::Node;
 use stepward::runtime::node_source::{self, Found, NodeCounter};
 use stepward::{
     Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
     Step, StepError,
 };
 
-/// Clusters of one Region that are listed at once: ECS lets an account make 20 such calls a second.
-/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html>
-const CLUSTERS_AT_ONCE: usize = 4;
-
-/// Find running ECS containers, as nodes that commands can run on.
+/// List running ECS containers as nodes on which commands can run.
 ///
-/// It looks into all of its Regions at once. Each running container of a running task is a node,
-/// called `SERVICE/TASK/CONTAINER`, with the task definition's family where the task belongs to no
-/// service. Its tags are `ecs` and the names of its cluster, service or family, and container.
+/// Use this step as the node source of jobs that run commands in containers. Each running container
+/// of a running task becomes a node named `SERVICE/TASK/CONTAINER`. For a task outside of any
+/// service, the family of its task definition replaces the service.
 ///
-/// Its attributes are `source` (`ecs`), `account`, `accountId`, `region`, `cluster`, `service`,
-/// `task` (the ID), `taskArn`, `taskDefinition` (as in `web:7`), `container`, `image`, `runtimeId`,
-/// `health`, `launchType`, `hostname` (its private address), `osFamily`, and `execEnabled`: `true`
-/// where the task was started with ECS Exec, without which no command can run in it. What ECS does
-/// not tell is left out.
+/// You choose containers by Region, cluster, service, task definition, container name or tags of
+/// the task. Without parameters the step returns all running containers of its Region.
 ///
-/// A Region that fails is listed with its error beside the other Regions' nodes; the step fails
-/// when all of them do. It keeps up to 50,000 nodes. It changes nothing.
+/// # Prerequisites
 ///
-/// Proven on the local cloud, which shows the containers of a task although it runs none; several
-/// Regions, failing Regions, pages and what is left out rest on unit tests of what is sent.
+/// - To run commands on the nodes, start their tasks with ECS Exec enabled. The attribute
+///   `execEnabled` shows whether it is; the page of `ecs-exec` lists what else a task needs.
+///
+/// # Behavior
+///
+/// The step searches its Regions at the same time, and changes nothing.
+///
+/// - **Tags** of a node are `ecs` and the names of its cluster, its service or family, and its
+///   container.
+/// - **Attributes** are `source` (`ecs`), `account`, `accountId`, `region`, `cluster`, `service`,
+///   `task` (the task ID), `taskArn`, `taskDefinition` (for example `web:7`), `container`, `image`,
+///   `runtimeId`, `health`, `launchType`, `hostname` (the private IPv4 address), `osFamily` and
+///   `execEnabled`. A node has no attribute for a value that ECS does not return.
+/// - **Filters.** With `behavior` set to `include`, a container must match every list and all tags.
+///   With `exclude`, a container that matches any list or any tag is left out.
+///
+/// # Failures
+///
+/// If a Region fails, the output contains its error and the nodes of the other Regions. The step
+/// fails only if all Regions fail. A cluster of `clusters` that does not exist fails the step,
+/// unless it may be in a Region that failed.
+///
+/// # Cost
+///
+/// This step itself has no charge; AWS does not charge for calls of the ECS API.
+///
+/// # Limits
+///
+/// - The step returns at most 50,000 nodes.
+///
+/// # Proof
+///
+/// Proven on the local cloud, which lists the containers of a task although it runs none. Only unit
+/// tests with fake responses show several Regions, failing Regions, pages of results and the
+/// filters.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Nodes {
-    /// Regions to look into: `all` for every one that the account's record allows. The step's own
-    /// when absent.
+    /// The Regions to search; `all` for every Region that the account's record allows. Default: the
+    /// step's Region.
     #[serde(default)]
     regions: StringList,
-    /// Names or ARNs of the clusters to look into. All of them when absent.
+    /// Names or ARNs of the clusters to search. Default: all clusters.
     #[serde(default)]
     clusters: StringList,
-    /// What `services`, `task_definitions`, `containers` and `tags` do, of those that are given.
+    /// Whether `services`, `task_definitions`, `containers` and `tags` select containers or leave
+    /// them out.
     #[serde(default)]
     behavior: Behavior,
     /// Names of services.
     #[serde(default)]
     services: StringList,
-    /// Task definitions: families, as in `web`, or one revision of them, as in `web:7`.
+    /// Task definitions: a family, for example `web`, or a revision, for example `web:7`.
     #[serde(default)]
     task_definitions: StringList,
     /// Names of containers.
     #[serde(default)]
     containers: StringList,
-    /// Tags of tasks, key and exact value.
+    /// Tags of tasks: keys and exact values.
     #[serde(default)]
     tags: BTreeMap<String, String>,
 }
 
-/// What the lists do.
+/// How the filters work.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq)]
 #[serde(rename_all = "snake_case")]
 enum Behavior {
-    /// Only containers that are in every list given, of tasks that carry all of the tags.
+    /// Return only containers that match every list, of tasks that have all of the tags.
     #[default]
     Include,
-    /// All but containers that are in any of the lists, or of tasks that carry any of the tags.
+    /// Leave out containers that match any list, and containers of tasks that have any of the tags.
     Exclude,
 }
 
 impl Nodes {
-    /// Whether a container is asked for.
-    fn wants(&self, task: &Task, container: &str) -> bool {
-        let definition = name_of(task.task_definition_arn().unwrap_or_default());
-        let is_named =
-            |list: &[String], names: &[&str]| list.iter().any(|one| names.contains(&name_of(one)));
-        let service = service_of(task);
-        let lists = [
+    /// Returns whether the filters select a container.
+    fn is_selected(&self, task: &Task, container_name: &str) -> bool {
+        let definition = resource_name(task.task_definition_arn().unwrap_or_default());
+        let service = service_name(task);
+        let matches_list = |list: &[String], names: &[&str]| {
+            list.iter()
+                .any(|entry| names.contains(&resource_name(entry)))
+        };
+        let filters = [
             (&self.services, service.as_slice()),
             (
                 &self.task_definitions,
-                &[definition, family(definition)][..],
+                &[definition, task_definition_family(definition)][..],
             ),
-            (&self.containers, &[container]),
+            (&self.containers, &[container_name]),
         ];
-        let lists = lists.into_iter().filter(|(list, _)| !list.is_empty());
-        let carried = |(key, value): (&String, &String)| {
+        let mut filters = filters.into_iter().filter(|(list, _)| !list.is_empty());
+        let has_tag = |(key, value): (&String, &String)| {
             task.tags()
                 .iter()
                 .any(|tag| tag.key() == Some(key) && tag.value().unwrap_or_default() == value)
         };
+
         match self.behavior {
             Behavior::Include => {
-                lists.into_iter().all(|(list, names)| is_named(list, names))
-                    && self.tags.iter().all(carried)
+                filters.all(|(list, names)| matches_list(list, names))
+                    && self.tags.iter().all(has_tag)
             }
             Behavior::Exclude => {
-                !lists.into_iter().any(|(list, names)| is_named(list, names))
-                    && !self.tags.iter().any(carried)
+                !filters.any(|(list, names)| matches_list(list, names))
+                    && !self.tags.iter().any(has_tag)
             }
         }
     }
 
-    /// Resources in every Region that the step may look into.
-    fn arns(&self, resources: &[String]) -> Vec<String> {
+    /// Returns the ARNs of resources in every Region that the step may search.
+    fn arns_in_regions(&self, resources: &[String]) -> Vec<String> {
         let regions = match &self.regions[..] {
             [] => vec!["$region".to_owned()],
             [all] if all == "all" => vec!["*".to_owned()],
-            some => some.iter().map(|region| literal(region)).collect(),
+            regions => regions.iter().map(|region| literal(region)).collect(),
         };
         let arn = |region: &String, resource: &String| {
             format!("arn:$partition:ecs:{region}:$account:{resource}")
         };
+
         regions
             .iter()
             .flat_map(|region| resources.iter().map(move |resource| arn(region, resource)))
             .collect()
-    }
-}
-
-/// A look into all Regions.
-struct Look<'a> {
-    ctx: &'a Context,
-    step: &'a Nodes,
-    tally: &'a NodeCounter,
-    /// The clusters that there are, among those asked for.
-    found: Mutex<BTreeSet<String>>,
-}
-
-impl Look<'_> {
-    async fn nodes(&self, region: String) -> Result<Vec<Node>, StepError> {
-        let config = self
-            .ctx
-            .client(Client::new)
-            .config()
-            .to_builder()
-            .region(Region::new(region.clone()))
-            .build();
-        let ecs = Client::from_conf(config);
-        let mut clusters = Vec::new();
-        if self.step.clusters.is_empty() {
-            let mut pages = ecs.list_clusters().into_paginator().send();
-            while let Some(page) = pages.next().await {
-                clusters.extend(page.map_err(ecs_error)?.cluster_arns.unwrap_or_default());
-            }
-        } else {
-            let here = |cluster: &&String| home(cluster).is_none_or(|(home, _)| home == region);
-            clusters.extend(self.step.clusters.iter().filter(here).cloned());
-        }
-        let mut looks = Vec::with_capacity(clusters.len());
-        for cluster in clusters {
-            looks.push(self.cluster(&ecs, &region, cluster));
-        }
-        let nodes: Vec<Vec<Node>> = stream::iter(looks)
-            .buffered(CLUSTERS_AT_ONCE)
-            .try_collect()
-            .await?;
-        Ok(nodes.into_iter().flatten().collect())
-    }
-
-    async fn cluster(
-        &self,
-        ecs: &Client,
-        region: &str,
-        cluster: String,
-    ) -> Result<Vec<Node>, StepError> {
-        let mut pages = ecs
-            .list_tasks()
-            .cluster(&cluster)
-            .desired_status(DesiredStatus::Running)
-            .into_paginator()
-            .send();
-        let mut nodes = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = match page.map_err(ecs_error) {
-                Ok(page) => page,
-                // It is in another Region, or was deleted since it was listed.
-                Err(error) if error.has_code("ClusterNotFoundException") => return Ok(nodes),
-                Err(error) => return Err(error),
-            };
-            let tasks = page.task_arns.unwrap_or_default();
-            if tasks.is_empty() {
-                continue;
-            }
-            // A page has at most 100 tasks, which is what one description takes.
-            let request = ecs
-                .describe_tasks()
-                .cluster(&cluster)
-                .set_tasks(Some(tasks))
-                .include(TaskField::Tags);
-            let answer = request.send().await.map_err(ecs_error)?;
-            check_failures(answer.failures())?;
-            let running = answer
-                .tasks()
-                .iter()
-                .filter(|task| task.last_status() == Some("RUNNING"));
-            let found: Vec<_> = running
-                .flat_map(|task| self.containers(region, task))
-                .collect();
-            self.tally.add(found.len())?;
-            nodes.extend(found);
-        }
-        self.found
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(cluster);
-        Ok(nodes)
-    }
-
-    fn containers(&self, region: &str, task: &Task) -> Vec<Node> {
-        let running = task
-            .containers()
-            .iter()
-            .filter(|container| container.last_status() == Some("RUNNING"));
-        let wanted =
-            running.filter(|container| self.step.wants(task, container.name().unwrap_or_default()));
-        wanted
-            .map(|container| {
-                let mut node = node(task, container);
-                node_source::set_location(self.ctx, "ecs", region, &mut node);
-                node
-            })
-            .collect()
-    }
-
-    /// Fails for clusters that are nowhere; where a Region could not be looked into, they may be
-    /// there.
-    fn check(&self, found: &Found) -> Result<(), StepError> {
-        let known = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing: Vec<_> = self
-            .step
-            .clusters
-            .iter()
-            .filter(|one| !known.contains(*one))
-            .map(|one| name_of(one))
-            .collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let message = format!(
-            "there is no cluster {} in the Regions that were looked into",
-            missing.join(", ")
-        );
-        if found.failures.is_empty() {
-            return Err(ErrorName::NotFound.with_message(message));
-        }
-        self.ctx.log(message);
-        Ok(())
     }
 }
 
@@ -266,39 +160,133 @@ impl Step for Nodes {
     const RUNDECK: &'static [RundeckPlugin] = &[];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "List all running containers of the step's Region",
             parameters: "{}",
-            output: "null",
+            output: r#"{
+        "nodes": [
+            {
+                "nodename": "web/0123456789abcdef0123456789abcdef/app",
+                "tags": ["app", "ecs", "production", "web"],
+                "account": "prod",
+                "accountId": "222222222222",
+                "cluster": "production",
+                "container": "app",
+                "execEnabled": "true",
+                "health": "HEALTHY",
+                "hostname": "10.0.12.34",
+                "image": "222222222222.dkr.ecr.eu-west-1.amazonaws.com/web:1.4.2",
+                "launchType": "FARGATE",
+                "osFamily": "unix",
+                "region": "eu-west-1",
+                "runtimeId": "0123456789abcdef0123456789abcdef-2531612879",
+                "service": "web",
+                "source": "ecs",
+                "task": "0123456789abcdef0123456789abcdef",
+                "taskArn":
+              "arn:aws:ecs:eu-west-1:222222222222:task/production/0123456789abcdef0123456789abcdef",
+                "taskDefinition": "web:7"
+            }
+        ],
+        "failures": []
+    }"#,
         },
         Example {
-            title: "TODO",
-            parameters: r#"{ "regions": "all", "clusters": ["production"], "services": ["web"], "tags": { "team": "shop" } }"#,
-            output: "null",
+            title: "List the containers of one service in every Region of the account",
+            parameters: r#"{
+        "regions": "all",
+        "clusters": ["production"],
+        "services": ["web"],
+        "tags": { "team": "shop" }
+    }"#,
+            output: r#"{
+        "nodes": [
+            {
+                "nodename": "web/0123456789abcdef0123456789abcdef/app",
+                "tags": ["app", "ecs", "production", "web"],
+                "account": "prod",
+                "accountId": "222222222222",
+                "cluster": "production",
+                "container": "app",
+                "execEnabled": "true",
+                "health": "HEALTHY",
+                "hostname": "10.0.12.34",
+                "image": "222222222222.dkr.ecr.eu-west-1.amazonaws.com/web:1.4.2",
+                "launchType": "FARGATE",
+                "osFamily": "unix",
+                "region": "eu-west-1",
+                "runtimeId": "0123456789abcdef0123456789abcdef-2531612879",
+                "service": "web",
+                "source": "ecs",
+                "task": "0123456789abcdef0123456789abcdef",
+                "taskArn":
+              "arn:aws:ecs:eu-west-1:222222222222:task/production/0123456789abcdef0123456789abcdef",
+                "taskDefinition": "web:7"
+            }
+        ],
+        "failures": [
+            {
+                "region": "eu-central-1",
+                "error": "Throttled",
+                "message": "ThrottlingException: Rate exceeded"
+            }
+        ]
+    }"#,
         },
         Example {
-            title: "TODO",
-            parameters: r#"{ "behavior": "exclude", "task_definitions": ["batch"], "containers": ["log-router", "envoy"] }"#,
-            output: "null",
+            title: "Leave out batch tasks and sidecar containers",
+            parameters: r#"{
+        "behavior": "exclude",
+        "task_definitions": ["batch"],
+        "containers": ["log-router", "envoy"]
+    }"#,
+            output: r#"{
+        "nodes": [
+            {
+                "nodename": "migrate/fedcba9876543210fedcba9876543210/app",
+                "tags": ["app", "ecs", "migrate", "production"],
+                "account": "prod",
+                "accountId": "222222222222",
+                "cluster": "production",
+                "container": "app",
+                "execEnabled": "false",
+                "image": "222222222222.dkr.ecr.eu-west-1.amazonaws.com/migrate:3",
+                "launchType": "EC2",
+                "osFamily": "unix",
+                "region": "eu-west-1",
+                "source": "ecs",
+                "task": "fedcba9876543210fedcba9876543210",
+                "taskArn":
+              "arn:aws:ecs:eu-west-1:222222222222:task/production/fedcba9876543210fedcba9876543210",
+                "taskDefinition": "migrate:12"
+            }
+        ],
+        "failures": []
+    }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::InvalidInput,
-            "A Region, or a cluster's Region or account, is not one of the account's.",
+            "The account does not allow a Region, or a cluster ARN has another account or Region \
+             than the search. Correct `regions` or `clusters`.",
         ),
         (
             ErrorName::NotFound,
-            "A cluster that `clusters` names is in none of the Regions.",
+            "A cluster of `clusters` does not exist in any of the Regions. Correct its name.",
         ),
         (
             ErrorName::Conflict,
-            "There are more than 50,000 nodes; ask by Region or cluster.",
+            "There are more than 50,000 nodes. Search fewer Regions or clusters at once.",
         ),
         (
             ErrorName::StepFailed,
-            "ECS could not describe a task of the only Region; the message has its reason.",
+            "ECS could not describe a task, and no other Region was searched. The message contains \
+             ECS's reason; run the step again.",
         ),
-        (ErrorName::TimedOut, "No Region answered in time."),
+        (
+            ErrorName::TimedOut,
+            "No Region answered in time. Run the step again, or search fewer clusters.",
+        ),
     ];
     const FUNCTION: FunctionConfig = node_source::FUNCTION;
     type Output = Found;
@@ -312,65 +300,78 @@ impl Step for Nodes {
     fn permissions(&self) -> Permissions {
         let names: Vec<_> = match &self.clusters[..] {
             [] => vec!["*".to_owned()],
-            some => some
+            clusters => clusters
                 .iter()
-                .map(|cluster| literal(name_of(cluster)))
+                .map(|cluster| literal(resource_name(cluster)))
                 .collect(),
         };
-        let list = if self.clusters.is_empty() {
-            &["ecs:ListClusters"][..]
-        } else {
-            &[]
-        };
-        // What the local cloud checks DescribeTasks against is the cluster: see `task_arns`.
-        let tasks: Vec<_> = names
+        // The local cloud checks DescribeTasks against the cluster: see `task_arns`.
+        let task_resources: Vec<_> = names
             .iter()
             .flat_map(|name| [format!("task/{name}/*"), format!("cluster/{name}")])
             .collect();
+
         let permissions = Permissions::default()
-            .allow_on_all("TODO", &["ecs:ListTasks"],
-                "AWS narrows this action to container instances, and checks a list of a whole cluster against `*`.",
+            .allow_on_all(
+                "list the running tasks of a cluster",
+                &["ecs:ListTasks"],
+                "AWS can limit this action to container instances only, and checks the list of a \
+                 whole cluster against `*`.",
             )
-            .allow("TODO", &["ecs:DescribeTasks"], self.arns(&tasks));
-        if list.is_empty() {
-            permissions
+            .allow(
+                "find the running containers and the tags of tasks",
+                &["ecs:DescribeTasks"],
+                self.arns_in_regions(&task_resources),
+            );
+        if self.clusters.is_empty() {
+            permissions.allow(
+                "list the clusters of a Region, if clusters is not set",
+                &["ecs:ListClusters"],
+                ["*"],
+            )
         } else {
-            permissions.allow("TODO", list, ["*"])
+            permissions
         }
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Found>, StepError> {
         let regions = node_source::resolve_regions(ctx, &self.regions)?;
         for cluster in self.clusters.iter() {
-            let is_ours = home(cluster).is_none_or(|(region, account)| {
-                account == ctx.place.account_id && regions.iter().any(|one| one == region)
+            let is_searched = region_and_account(cluster).is_none_or(|(region, account_id)| {
+                account_id == ctx.place.account_id
+                    && regions.iter().any(|searched| searched == region)
             });
-            require(is_ours, || {
-                let (account, regions) = (&ctx.place.account_id, regions.join(", "));
+            require(is_searched, || {
                 format!(
-                    "clusters: {cluster} is not in account {account} and a Region that is looked into: {regions}"
+                    "parameter \"clusters\": {cluster:?} is not in account {} and one of the \
+                     searched Regions ({}); correct the ARN or \"regions\"",
+                    ctx.place.account_id,
+                    regions.join(", ")
                 )
             })?;
         }
-        let tally = NodeCounter::default();
-        let look = Look {
+
+        let node_counter = NodeCounter::default();
+        let is_selected =
+            |task: &Task, container_name: &str| self.is_selected(task, container_name);
+        let search = ContainerSearch::new(ctx, &self.clusters, &is_selected, &node_counter);
+        let found = node_source::find_in_regions(
             ctx,
-            step: self,
-            tally: &tally,
-            found: Mutex::default(),
-        };
-        let found =
-            node_source::find_in_regions(ctx, &regions, |region| look.nodes(region), &tally)
-                .await?;
-        look.check(&found)?;
+            &regions,
+            |region| search.nodes_in_region(region),
+            &node_counter,
+        )
+        .await?;
+        search.check_clusters_exist(&found)?;
         Ok(Progress::Done(found))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
+    use aws_sdk_ecs::Client;
     use aws_sdk_ecs::types::ContainerDefinition;
     use aws_smithy_http_client::test_util::infallible_client_fn;
     use aws_smithy_types::body::SdkBody;
@@ -387,7 +388,7 @@ mod tests {
         serde_json::from_value(params).unwrap()
     }
 
-    fn names(found: &Found) -> Vec<&str> {
+    fn node_names(found: &Found) -> Vec<&str> {
         found
             .nodes
             .iter()
@@ -395,15 +396,15 @@ mod tests {
             .collect()
     }
 
-    /// What was asked: Region, operation and parameters.
-    type Asked = Arc<Mutex<Vec<(String, String, Value)>>>;
+    /// The requests so far: Region, operation and parameters.
+    type Requests = Arc<Mutex<Vec<(String, String, Value)>>>;
 
-    /// A context whose ECS answers each request by its Region, operation and parameters.
+    /// A context with a fake ECS, which gets each request's Region, operation and parameters.
     fn context(
-        answer: impl Fn(&str, &str, &Value) -> Value + Send + Sync + 'static,
-    ) -> (Context, Asked) {
-        let asked = Asked::default();
-        let seen = asked.clone();
+        respond: impl Fn(&str, &str, &Value) -> Value + Send + Sync + 'static,
+    ) -> (Context, Requests) {
+        let requests = Requests::default();
+        let recorded = requests.clone();
         let client = infallible_client_fn(move |request: http::Request<SdkBody>| {
             let region = request
                 .uri()
@@ -416,16 +417,16 @@ mod tests {
             let target = request.headers()["x-amz-target"].to_str().unwrap();
             let operation = target.rsplit('.').next().unwrap().to_owned();
             let params: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
-            let answer = answer(&region, &operation, &params);
-            seen.lock().unwrap().push((region, operation, params));
-            let status = if answer["__type"].is_string() {
+            let response = respond(&region, &operation, &params);
+            recorded.lock().unwrap().push((region, operation, params));
+            let status = if response["__type"].is_string() {
                 400
             } else {
                 200
             };
             http::Response::builder()
                 .status(status)
-                .body(answer.to_string())
+                .body(response.to_string())
                 .unwrap()
         });
         (
@@ -433,7 +434,7 @@ mod tests {
                 testing::context(Client::new(&testing::config_over(client))),
                 &REGIONS,
             ),
-            asked,
+            requests,
         )
     }
 
@@ -441,8 +442,14 @@ mod tests {
         format!("arn:aws:ecs:{region}:222222222222:{resource}")
     }
 
-    /// A task with containers, as `app RUNNING`.
-    fn task(region: &str, id: &str, group: &str, definition: &str, containers: &[&str]) -> Value {
+    /// A task with containers, each given as `NAME STATUS`.
+    fn task_json(
+        region: &str,
+        id: &str,
+        group: &str,
+        definition: &str,
+        containers: &[&str],
+    ) -> Value {
         let container = |text: &&str| {
             let (name, status) = text.split_once(' ').unwrap();
             json!({ "name": name, "lastStatus": status, "image": "web:1" })
@@ -458,8 +465,8 @@ mod tests {
         })
     }
 
-    /// An ECS with one cluster a Region, and three tasks in it.
-    fn fleet(region: &str, operation: &str, params: &Value) -> Value {
+    /// A fake ECS with one cluster in each Region, and three tasks in each cluster.
+    fn respond_as_fleet(region: &str, operation: &str, params: &Value) -> Value {
         match operation {
             "ListClusters" => json!({ "clusterArns": [arn(region, "cluster/ops")] }),
             "ListTasks" if params["nextToken"].is_null() => {
@@ -467,49 +474,50 @@ mod tests {
             }
             "ListTasks" => json!({ "taskArns": ["3"] }),
             _ => {
-                let all = [
-                    task(
+                let tasks = [
+                    task_json(
                         region,
                         "1",
                         "service:shop",
                         "web:7",
                         &["app RUNNING", "log RUNNING", "init STOPPED"],
                     ),
-                    task(
+                    task_json(
                         region,
                         "2",
                         "service:api",
                         "web:8",
                         &["app RUNNING", "log PENDING"],
                     ),
-                    task(region, "3", "family:batch", "batch:1", &["app RUNNING"]),
+                    task_json(region, "3", "family:batch", "batch:1", &["app RUNNING"]),
                 ];
-                let asked: Vec<_> = params["tasks"]
+                let requested: Vec<_> = params["tasks"]
                     .as_array()
                     .unwrap()
                     .iter()
                     .map(|id| id.as_str().unwrap())
                     .collect();
-                let is_asked = |task: &&Value| {
-                    asked
+                let is_requested = |task: &&Value| {
+                    requested
                         .iter()
                         .any(|id| task["taskArn"].as_str().unwrap().ends_with(id))
                 };
-                json!({ "tasks": all.iter().filter(is_asked).collect::<Vec<_>>() })
+                json!({ "tasks": tasks.iter().filter(is_requested).collect::<Vec<_>>() })
             }
         }
     }
 
-    fn refusal(code: &str) -> Value {
+    fn error_json(code: &str) -> Value {
         json!({ "__type": code, "message": "no" })
     }
 
     #[tokio::test]
-    async fn done_finds_the_running_containers_of_every_cluster_page_and_region() {
-        let (ctx, asked) = context(fleet);
+    async fn done_finds_running_containers_on_all_pages_and_regions() {
+        let (ctx, requests) = context(respond_as_fleet);
         let found = done(step(json!({ "regions": "all" })).run(&ctx, None).await);
-        let all = ["api/2/app", "batch/3/app", "shop/1/app", "shop/1/log"].map(|name| [name; 2]);
-        assert_eq!(names(&found), all.as_flattened());
+        let expected =
+            ["api/2/app", "batch/3/app", "shop/1/app", "shop/1/log"].map(|name| [name; 2]);
+        assert_eq!(node_names(&found), expected.as_flattened());
         assert!(found.failures.is_empty());
         let shop = found
             .nodes
@@ -526,8 +534,8 @@ mod tests {
         ] {
             assert_eq!(shop.get(name), Some(value), "{name}");
         }
-        let asked = asked.lock().unwrap();
-        let described: Vec<_> = asked
+        let requests = requests.lock().unwrap();
+        let described: Vec<_> = requests
             .iter()
             .filter(|(_, operation, _)| operation == "DescribeTasks")
             .collect();
@@ -537,7 +545,7 @@ mod tests {
                 .iter()
                 .all(|(_, _, params)| params["include"] == json!(["TAGS"]))
         );
-        let listed = asked
+        let listed = requests
             .iter()
             .filter(|(_, operation, _)| operation == "ListTasks");
         assert!(
@@ -548,7 +556,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_leaves_out_what_is_not_asked_for() {
+    async fn done_applies_the_filters() {
         for (params, expected) in [
             (
                 json!({ "services": "shop" }),
@@ -573,7 +581,11 @@ mod tests {
                 &["api/2/app"],
             ),
             (
-                json!({ "behavior": "exclude", "containers": ["log"], "tags": { "team": "batch" } }),
+                json!({
+                    "behavior": "exclude",
+                    "containers": ["log"],
+                    "tags": { "team": "batch" },
+                }),
                 &["api/2/app", "shop/1/app"],
             ),
             (
@@ -581,31 +593,31 @@ mod tests {
                 &["api/2/app", "batch/3/app"],
             ),
         ] {
-            let (ctx, _) = context(fleet);
+            let (ctx, _) = context(respond_as_fleet);
             let found = done(step(params.clone()).run(&ctx, None).await);
-            assert_eq!(names(&found), expected, "{params}");
+            assert_eq!(node_names(&found), expected, "{params}");
         }
     }
 
     #[tokio::test]
-    async fn done_passes_over_tasks_and_clusters_that_went_away_meanwhile() {
-        let (ctx, asked) = context(|region, operation, params| match operation {
+    async fn done_skips_tasks_and_clusters_deleted_during_the_search() {
+        let (ctx, requests) = context(|region, operation, params| match operation {
             "ListClusters" => {
                 json!({ "clusterArns": [arn(region, "cluster/gone"), arn(region, "cluster/ops")] })
             }
             "ListTasks" if params["cluster"].as_str().unwrap().ends_with("gone") => {
-                refusal("ClusterNotFoundException")
+                error_json("ClusterNotFoundException")
             }
             "ListTasks" => json!({ "taskArns": ["1", "2"] }),
             _ => json!({
-                "tasks": [task(region, "1", "service:shop", "web:7", &["app RUNNING"])],
+                "tasks": [task_json(region, "1", "service:shop", "web:7", &["app RUNNING"])],
                 "failures": [{ "arn": "2", "reason": "MISSING" }],
             }),
         });
         let found = done(step(json!({})).run(&ctx, None).await);
-        assert_eq!(names(&found), ["shop/1/app"]);
+        assert_eq!(node_names(&found), ["shop/1/app"]);
         assert!(
-            asked
+            requests
                 .lock()
                 .unwrap()
                 .iter()
@@ -613,17 +625,17 @@ mod tests {
         );
     }
 
-    // no proof of already: it changes nothing, and finds what there is.
-    // no proof of pending: it answers in one call.
+    // no proof of already: the step only reads.
+    // no proof of pending: the step finishes in one call.
 
     #[tokio::test]
-    async fn not_found_is_a_cluster_that_is_in_no_region() {
+    async fn not_found_for_a_cluster_in_no_region() {
         let only_ops =
             |region: &str, operation: &str, params: &Value| match params["cluster"].as_str() {
-                Some("ops") if region == "eu-west-1" => fleet(region, operation, params),
-                _ => refusal("ClusterNotFoundException"),
+                Some("ops") if region == "eu-west-1" => respond_as_fleet(region, operation, params),
+                _ => error_json("ClusterNotFoundException"),
             };
-        let (ctx, asked) = context(only_ops);
+        let (ctx, requests) = context(only_ops);
         let found = done(
             step(json!({ "regions": "all", "clusters": "ops" }))
                 .run(&ctx, None)
@@ -631,7 +643,7 @@ mod tests {
         );
         assert_eq!((found.nodes.len(), found.failures.len()), (4, 0));
         assert!(
-            asked
+            requests
                 .lock()
                 .unwrap()
                 .iter()
@@ -641,7 +653,7 @@ mod tests {
         let error = both.run(&context(only_ops).0, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
         assert!(
-            error.message.starts_with("there is no cluster opps in"),
+            error.message.contains("cluster \"opps\" does not exist"),
             "{error}"
         );
     }
@@ -661,7 +673,7 @@ mod tests {
                 .name,
             ErrorName::InvalidInput
         );
-        let (ctx, asked) = context(fleet);
+        let (ctx, requests) = context(respond_as_fleet);
         for params in [
             json!({ "regions": "us-east-1" }),
             json!({ "clusters": arn("eu-central-1", "cluster/ops") }),
@@ -670,11 +682,11 @@ mod tests {
             let error = step(params.clone()).run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{params}");
         }
-        assert!(asked.lock().unwrap().is_empty());
-        let there = json!({ "regions": "all", "clusters": arn("eu-central-1", "cluster/ops") });
-        done(step(there).run(&ctx, None).await);
+        assert!(requests.lock().unwrap().is_empty());
+        let elsewhere = json!({ "regions": "all", "clusters": arn("eu-central-1", "cluster/ops") });
+        done(step(elsewhere).run(&ctx, None).await);
         assert!(
-            asked
+            requests
                 .lock()
                 .unwrap()
                 .iter()
@@ -683,12 +695,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_regions_are_asked_again_and_then_reported_beside_the_others() {
-        let (ctx, asked) = context(|region, operation, params| match region {
-            "eu-west-1" => fleet(region, operation, params),
-            _ => refusal("ThrottlingException"),
+    async fn throttled_regions_are_retried_and_then_reported() {
+        let (ctx, requests) = context(|region, operation, params| match region {
+            "eu-west-1" => respond_as_fleet(region, operation, params),
+            _ => error_json("ThrottlingException"),
         });
-        // That the cluster may be in the Region that failed keeps it from being not found.
+        // The cluster may be in the Region that failed, so the step does not fail.
         let params = json!({ "regions": "all", "clusters": ["ops", "elsewhere"] });
         let (ctx, found) = (&ctx, done(step(params).run(&ctx, None).await));
         assert_eq!(found.nodes.len(), 8);
@@ -700,7 +712,7 @@ mod tests {
             ("eu-central-1", ErrorName::Throttled)
         );
         assert!(
-            asked
+            requests
                 .lock()
                 .unwrap()
                 .iter()
@@ -712,16 +724,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_descriptions_and_regions_fail_the_step_when_there_is_no_other() {
+    async fn failed_regions_fail_the_step_if_no_other_succeeds() {
         let (ctx, _) = context(|region, operation, params| match operation {
             "DescribeTasks" => {
                 json!({ "failures": [{ "arn": "1", "reason": "Internal failure" }] })
             }
-            _ => fleet(region, operation, params),
+            _ => respond_as_fleet(region, operation, params),
         });
         let error = step(json!({})).run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        let (ctx, _) = context(|_, _, _| refusal("AccessDeniedException"));
+        let (ctx, _) = context(|_, _, _| error_json("AccessDeniedException"));
         assert_eq!(
             step(json!({ "regions": "all" }))
                 .run(&ctx, None)
@@ -733,7 +745,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_match_those_that_the_local_cloud_checks() {
         prove::<Nodes>(&[], async |scene| {
             let ecs = scene.client(Client::new);
             let (cluster, family) = (scene.name("cluster"), scene.name("web"));
@@ -764,13 +776,13 @@ mod tests {
     }
 
     #[test]
-    fn the_session_can_describe_tasks_of_these_clusters_and_regions_only() {
-        let place = ArnScope {
+    fn the_role_session_is_limited_to_clusters_and_regions() {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
         };
-        let policy = |params| step(params).permissions().session_policy(&place).unwrap();
+        let policy = |params| step(params).permissions().session_policy(&scope).unwrap();
         for (params, region, cluster) in [
             (json!({}), "eu-west-1", "*"),
             (json!({ "clusters": "ops" }), "eu-west-1", "ops"),

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::error::ecs_error;
 use crate::{
-    StoppedContainer, check_cluster, check_failures, check_place, check_task, containers, name_of,
-    service_of, task_arns,
+    StoppedContainer, check_arn_scope, check_cluster, check_failures, check_task, resource_name,
+    service_name, stopped_containers, task_arns,
 };
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::types::Task;
@@ -17,104 +17,128 @@ use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// Between two looks at the task, at first. Most stop within the 30 seconds that containers have by
-/// default.
-const POLL: Duration = Duration::from_secs(5);
-/// What AWS took in `reason` when it still documented a limit; the API's model has none now.
-const REASON_LIMIT: usize = 255;
+/// The first interval between two polls. Most tasks stop within 30 seconds, the default stop
+/// timeout of containers.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// The limit that AWS once documented for `reason`. The current API model has no limit.
+const MAX_REASON_CHARACTERS: usize = 255;
 
-/// Stop an ECS task and finish once it is stopped.
+/// Stop an ECS task and wait until it has stopped.
 ///
-/// Containers get the stop signal of their image (SIGTERM by default), and are killed when they
-/// have not ended after their stop timeout: 30 seconds by default, up to 2 minutes on Fargate.
-/// Behind a load balancer the task first leaves its target group, which can take as long as the
-/// group's deregistration delay (5 minutes by default, up to an hour). The step looks every 5
-/// seconds at first, later up to some 4 minutes apart.
+/// Use this step to end a task that hangs, or a batch task that is no longer needed. If the task
+/// belongs to a service, the service scheduler starts another task in its place. To run fewer
+/// tasks, lower the desired count of the service instead.
 ///
-/// A task of a service is replaced: the service's scheduler starts another as soon as this one
-/// goes. To have fewer tasks, lower the service's desired count instead.
+/// # Behavior
 ///
-/// A task that is stopped already is success, and one that is stopping is waited for. ECS forgets a
-/// task about an hour after it stopped; from then on it is `NotFound`. Stopping cannot be taken
-/// back: when the job is stopped, the task stops all the same.
+/// 1. The step stops the task with your reason. A task that has already stopped is a success. If
+///    the task is already stopping, the step only waits.
+/// 2. Behind a load balancer, the task first leaves its target group. This takes up to the
+///    deregistration delay of the target group: 5 minutes by default, at most an hour.
+/// 3. Each container receives the stop signal of its image, SIGTERM by default. ECS kills a
+///    container that has not exited after its stop timeout: 30 seconds by default, at most 2
+///    minutes on Fargate.
+/// 4. The step polls the task until it has stopped, first every 5 seconds, later at intervals of up
+///    to about 4 minutes.
 ///
-/// Proven on the local cloud, where tasks stop at once; waiting rests on unit tests of what is
-/// sent.
+/// A retry does not stop the task a second time. Stopping a task cannot be undone: if the job is
+/// stopped, the task stops nevertheless.
+///
+/// # Failures
+///
+/// ECS deletes a task about an hour after it stopped. From then on the step fails with `NotFound`.
+///
+/// # Cost
+///
+/// This step itself has no charge; AWS stops charging for the task once it has stopped.
+///
+/// # Limits
+///
+/// - The step waits up to 75 minutes.
+/// - The reason has 1 to 255 characters.
+///
+/// # Proof
+///
+/// Proven on the local cloud, where a task stops immediately. Only unit tests with fake responses
+/// show the waiting.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StopTask {
-    /// The name or ARN of the cluster that the task runs in.
+    /// The name or ARN of the cluster that runs the task.
     cluster: String,
-    /// The task's ID or ARN.
+    /// The ID or ARN of the task.
     task: String,
-    /// Why, 1 to 255 characters; shown with the task as its stopped reason.
+    /// Why the task is stopped, 1 to 255 characters. ECS shows it as the task's stopped reason.
     reason: String,
 }
 
-/// A stopped task.
+/// The stopped task.
 #[derive(Debug, JsonSchema, Serialize)]
-pub struct Outcome {
+pub struct StoppedTask {
     /// The task's ARN.
     task_arn: String,
-    /// Whether it was stopped, or stopping, before this step.
+    /// Whether the task had stopped, or was stopping, before this step.
     was_stopping: bool,
-    /// Its task definition, as in `web:7`.
+    /// The task definition, for example `web:7`.
     task_definition: String,
-    /// The service that it belonged to, whose scheduler starts another task in its place.
+    /// The service that the task belonged to. Its scheduler starts another task.
     service: Option<String>,
-    /// ECS's stop code: `UserInitiated` when this step, or another call of `StopTask`, stopped it.
+    /// ECS's stop code: `UserInitiated` if this step or another call of `StopTask` stopped the
+    /// task.
     stop_code: Option<String>,
-    /// The reason that ECS keeps: the given one, unless it was stopping before.
+    /// The reason that ECS recorded: the parameter `reason`, unless the task was already stopping.
     stopped_reason: Option<String>,
-    /// Its containers.
+    /// The containers of the task.
     containers: Vec<StoppedContainer>,
-    /// The task in the AWS console, for about an hour.
+    /// The task in the AWS console. ECS deletes it after about an hour.
     console_url: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-struct Asked {
+struct StopState {
     was_stopping: bool,
 }
 
 impl StopTask {
-    async fn look(&self, ecs: &Client) -> Result<Task, StepError> {
-        let answer = ecs
+    async fn describe_task(&self, ecs: &Client) -> Result<Task, StepError> {
+        let response = ecs
             .describe_tasks()
             .cluster(&self.cluster)
             .tasks(&self.task)
             .send()
             .await
             .map_err(ecs_error)?;
-        check_failures(answer.failures())?;
-        answer
+        check_failures(response.failures())?;
+
+        response
             .tasks
             .unwrap_or_default()
             .into_iter()
             .next()
             .ok_or_else(|| {
                 ErrorName::NotFound.with_message(format!(
-                    "cluster {} has no task {}; ECS forgets a task about an hour after it stopped",
-                    name_of(&self.cluster),
-                    name_of(&self.task)
+                    "task {} does not exist in cluster {}; ECS deletes a task about an hour after \
+                     it stopped, so check whether it has already stopped",
+                    resource_name(&self.task),
+                    resource_name(&self.cluster)
                 ))
             })
     }
 
-    fn stopped(&self, ctx: &Context, task: &Task, was_stopping: bool) -> Outcome {
+    fn output(&self, ctx: &Context, task: &Task, was_stopping: bool) -> StoppedTask {
         let page = format!(
             "ecs/v2/clusters/{}/tasks/{}",
-            name_of(&self.cluster),
-            name_of(&self.task)
+            resource_name(&self.cluster),
+            resource_name(&self.task)
         );
-        Outcome {
+        StoppedTask {
             task_arn: task.task_arn.clone().unwrap_or_default(),
             was_stopping,
-            task_definition: name_of(task.task_definition_arn().unwrap_or_default()).into(),
-            service: service_of(task).map(Into::into),
+            task_definition: resource_name(task.task_definition_arn().unwrap_or_default()).into(),
+            service: service_name(task).map(Into::into),
             stop_code: task.stop_code().map(|code| code.as_str().to_owned()),
             stopped_reason: task.stopped_reason.clone(),
-            containers: containers(task),
+            containers: stopped_containers(task),
             console_url: ctx.console(&page, ""),
         }
     }
@@ -124,99 +148,136 @@ impl Step for StopTask {
     const NAME: &'static str = "ecs-stop-task";
     const RUNDECK: &'static [RundeckPlugin] = &[];
     const EXAMPLES: &'static [Example] = &[Example {
-        title: "TODO",
+        title: "Stop a task of a service that hangs",
         parameters: r#"{
         "cluster": "production",
         "task": "0123456789abcdef0123456789abcdef",
         "reason": "stuck since the deployment of 31 January"
     }"#,
-        output: "null",
+        output: r#"{
+        "task_arn":
+            "arn:aws:ecs:eu-west-1:222222222222:task/production/0123456789abcdef0123456789abcdef",
+        "was_stopping": false,
+        "task_definition": "web:7",
+        "service": "web",
+        "stop_code": "UserInitiated",
+        "stopped_reason": "stuck since the deployment of 31 January",
+        "containers": [
+            {
+                "name": "app",
+                "exit_code": 143,
+                "reason": null,
+                "meaning": {
+                    "sign": "exit code 143",
+                    "meaning": "The container received the stop signal (SIGTERM) and stopped.",
+                    "url": "https://repost.aws/knowledge-center/ecs-task-stopped"
+                }
+            }
+        ],
+        "console_url":
+            "https://eu-west-1.console.aws.amazon.com/ecs/v2/clusters/production/tasks/0123456789abcdef0123456789abcdef?region=eu-west-1#"
+    }"#,
     }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "There is no such cluster, or no such task in it; ECS forgets stopped ones.",
+            "The cluster does not exist, or does not contain the task. ECS deletes a task about an \
+             hour after it stopped.",
         ),
         (
             ErrorName::StepFailed,
-            "ECS could not describe the task; the message has its reason.",
+            "ECS could not describe the task. The message contains ECS's reason; run the step \
+             again.",
         ),
         (
             ErrorName::TimedOut,
-            "The task is still stopping; run the step again to go on waiting.",
+            "The task is still stopping. Run the step again to continue waiting.",
         ),
     ];
-    // A target group may take an hour to let go of the task.
+    // A target group may take up to an hour to deregister the task.
     // https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html
     const TIMEOUT: Duration = Duration::from_mins(75);
-    type Output = Outcome;
+    type Output = StoppedTask;
 
     fn validate(&self) -> Result<(), StepError> {
         check_cluster(&self.cluster)?;
         check_task(&self.cluster, &self.task)?;
+
         let length = self.reason.chars().count();
         require(
-            !self.reason.trim().is_empty() && length <= REASON_LIMIT,
-            || format!("reason must have 1 to {REASON_LIMIT} characters, not {length}"),
+            !self.reason.trim().is_empty() && length <= MAX_REASON_CHARACTERS,
+            || {
+                format!(
+                    "parameter \"reason\": expected 1 to {MAX_REASON_CHARACTERS} characters that \
+                     are not all spaces, got {length}"
+                )
+            },
         )
     }
 
     fn permissions(&self) -> Permissions {
-        let task = literal(name_of(&self.task));
-        Permissions::default().allow(
-            "TODO",
-            &["ecs:DescribeTasks", "ecs:StopTask"],
-            task_arns(&self.cluster, &task),
-        )
+        let task = literal(resource_name(&self.task));
+        Permissions::default()
+            .allow(
+                "find the task and poll its state",
+                &["ecs:DescribeTasks"],
+                task_arns(&self.cluster, &task),
+            )
+            .allow(
+                "stop the task",
+                &["ecs:StopTask"],
+                task_arns(&self.cluster, &task),
+            )
     }
 
     async fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Outcome>, StepError> {
-        check_place(&ctx.place, "cluster", &self.cluster)?;
-        check_place(&ctx.place, "task", &self.task)?;
-        let (ecs, wait) = (
-            ctx.client(Client::new),
-            Resume::poll_interval(resume.as_ref(), POLL),
-        );
-        let mut task = self.look(&ecs).await?;
-        let id = name_of(&self.task);
-        let asked = if let Some(resume) = resume {
-            resume.state::<Asked>()?
+    ) -> Result<Progress<StoppedTask>, StepError> {
+        check_arn_scope(&ctx.place, "cluster", &self.cluster)?;
+        check_arn_scope(&ctx.place, "task", &self.task)?;
+        let ecs = ctx.client(Client::new);
+        let poll_interval = Resume::poll_interval(resume.as_ref(), POLL_INTERVAL);
+        let mut task = self.describe_task(&ecs).await?;
+        let id = resource_name(&self.task);
+
+        let state = if let Some(resume) = resume {
+            resume.state::<StopState>()?
         } else {
             let was_stopping = task.desired_status() == Some("STOPPED");
             if was_stopping {
                 ctx.log(format_args!(
-                    "ECS task {id} was stopped already, or is stopping"
+                    "ECS task {id} has already stopped or is stopping"
                 ));
             } else {
-                let stop = ecs
+                let request = ecs
                     .stop_task()
                     .cluster(&self.cluster)
                     .task(&self.task)
                     .reason(&self.reason);
-                if let Some(stopping) = stop.send().await.map_err(ecs_error)?.task {
-                    task = stopping;
+                if let Some(stopping_task) = request.send().await.map_err(ecs_error)?.task {
+                    task = stopping_task;
                 }
                 ctx.log(format_args!("Stopping ECS task {id}: {}", self.reason));
-                if let Some(service) = service_of(&task) {
+                if let Some(service) = service_name(&task) {
                     ctx.log(format_args!(
-                        "It belongs to service {service}, which starts another task in its place"
+                        "The task belongs to service {service}, which starts another task in its \
+                         place"
                     ));
                 }
             }
-            Asked { was_stopping }
+            StopState { was_stopping }
         };
+
         let status = task.last_status().unwrap_or("STOPPING");
         if status == "STOPPED" {
-            ctx.log(format_args!("ECS task {id} is stopped"));
-            return Ok(Progress::Done(self.stopped(ctx, &task, asked.was_stopping)));
+            ctx.log(format_args!("ECS task {id} has stopped"));
+            return Ok(Progress::Done(self.output(ctx, &task, state.was_stopping)));
         }
         Progress::pending(
-            &asked,
-            wait,
+            &state,
+            poll_interval,
             format!("task {id} is {}", status.to_lowercase()),
         )
     }
@@ -247,17 +308,17 @@ mod tests {
         }
     }
 
-    fn task(desired: &str, last: &str) -> Task {
+    fn task(desired_status: &str, last_status: &str) -> Task {
         Task::builder()
             .task_arn(format!("{ARN}:task/production/{ID}"))
             .task_definition_arn(format!("{ARN}:task-definition/web:7"))
             .group("service:web")
-            .desired_status(desired)
-            .last_status(last)
+            .desired_status(desired_status)
+            .last_status(last_status)
             .build()
     }
 
-    fn stopped() -> Task {
+    fn stopped_task() -> Task {
         let mut task = task("STOPPED", "STOPPED");
         task.stop_code = Some(TaskStopCode::UserInitiated);
         task.stopped_reason = Some("stuck".into());
@@ -267,11 +328,11 @@ mod tests {
         task
     }
 
-    fn seen(task: Task) -> DescribeTasksOutput {
+    fn describe_output(task: Task) -> DescribeTasksOutput {
         DescribeTasksOutput::builder().tasks(task).build()
     }
 
-    fn stops() -> Rule {
+    fn stop_rule() -> Rule {
         mock!(Client::stop_task)
             .match_requests(|request| {
                 (request.cluster(), request.task(), request.reason())
@@ -288,29 +349,29 @@ mod tests {
         testing::context(mock_client!(aws_sdk_ecs, RuleMode::MatchAny, rules))
     }
 
-    /// What the state machine does with a pending answer: wait, then call again with it.
-    fn resumed(answer: Progress<Outcome>, said: &str) -> Resume {
+    /// Checks a pending result, and returns what the state machine passes to the next call.
+    fn expect_pending(result: Progress<StoppedTask>, expected: &str) -> Resume {
         let Progress::Pending {
             state, progress, ..
-        } = answer
+        } = result
         else {
-            panic!("not pending: {answer:?}")
+            panic!("not pending: {result:?}")
         };
-        assert_eq!(progress, said);
+        assert_eq!(progress, expected);
         stepward::testing::resume(&state)
     }
 
     #[tokio::test]
     async fn done_stops_the_task_with_the_reason() {
-        let look = mock!(Client::describe_tasks)
+        let describe = mock!(Client::describe_tasks)
             .match_requests(|request| {
                 request.cluster() == Some("production") && request.tasks() == [ID]
             })
-            .then_output(|| seen(task("RUNNING", "RUNNING")));
-        // On the local cloud the task is stopped when the call returns.
+            .then_output(|| describe_output(task("RUNNING", "RUNNING")));
+        // On the local cloud, the task has stopped when the call returns.
         let stop = mock!(Client::stop_task)
-            .then_output(|| StopTaskOutput::builder().task(stopped()).build());
-        let ctx = context(&[&look, &stop]);
+            .then_output(|| StopTaskOutput::builder().task(stopped_task()).build());
+        let ctx = context(&[&describe, &stop]);
         let Progress::Done(output) = step().run(&ctx, None).await.unwrap() else {
             panic!("not done")
         };
@@ -328,29 +389,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_stopped_or_stopping_tasks_are_not_stopped_again() {
-        let look = mock!(Client::describe_tasks).then_output(|| seen(stopped()));
-        let Progress::Done(output) = step().run(&context(&[&look]), None).await.unwrap() else {
+    async fn already_stopped_or_stopping_tasks_get_no_second_stop() {
+        let describe =
+            mock!(Client::describe_tasks).then_output(|| describe_output(stopped_task()));
+        let Progress::Done(output) = step().run(&context(&[&describe]), None).await.unwrap() else {
             panic!("not done")
         };
         assert!(output.was_stopping);
 
-        let look =
-            mock!(Client::describe_tasks).then_output(|| seen(task("STOPPED", "DEACTIVATING")));
-        let answer = step().run(&context(&[&look]), None).await.unwrap();
-        resumed(answer, &format!("task {ID} is deactivating"));
+        let describe = mock!(Client::describe_tasks)
+            .then_output(|| describe_output(task("STOPPED", "DEACTIVATING")));
+        let result = step().run(&context(&[&describe]), None).await.unwrap();
+        expect_pending(result, &format!("task {ID} is deactivating"));
     }
 
     #[tokio::test]
-    async fn not_found_is_a_task_that_ecs_has_forgotten_and_a_cluster_that_does_not_exist() {
-        let gone = mock!(Client::describe_tasks).then_output(|| {
+    async fn not_found_for_a_deleted_task_or_missing_cluster() {
+        let no_task = mock!(Client::describe_tasks).then_output(|| {
             let failure = Failure::builder()
                 .arn(format!("{ARN}:task/production/{ID}"))
                 .reason("MISSING")
                 .build();
             DescribeTasksOutput::builder().failures(failure).build()
         });
-        let error = step().run(&context(&[&gone]), None).await.unwrap_err();
+        let error = step().run(&context(&[&no_task]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
         assert!(
             error.message.contains("about an hour after it stopped"),
@@ -389,7 +451,7 @@ mod tests {
         }
         .validate()
         .unwrap();
-        for wrong in [
+        for invalid in [
             StopTask {
                 cluster: "a/b".into(),
                 ..step()
@@ -420,49 +482,53 @@ mod tests {
             },
         ] {
             assert_eq!(
-                wrong.validate().unwrap_err().name,
+                invalid.validate().unwrap_err().name,
                 ErrorName::InvalidInput,
-                "{wrong:?}"
+                "{invalid:?}"
             );
         }
         let task = format!("arn:aws:ecs:us-east-1:222222222222:task/production/{ID}");
-        let elsewhere = StopTask { task, ..step() }
+        let error = StopTask { task, ..step() }
             .run(&context(&[]), None)
             .await
             .unwrap_err();
-        assert_eq!(elsewhere.name, ErrorName::InvalidInput);
+        assert_eq!(error.name, ErrorName::InvalidInput);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_calls_are_made_again() {
-        let look = mock!(Client::describe_tasks).then_output(|| seen(task("RUNNING", "RUNNING")));
+    async fn throttled_calls_are_retried() {
+        let describe = mock!(Client::describe_tasks)
+            .then_output(|| describe_output(task("RUNNING", "RUNNING")));
         let stop = mock!(Client::stop_task)
             .sequence()
             .error(|| {
                 StopTaskError::generic(ErrorMetadata::builder().code("ThrottlingException").build())
             })
-            .output(|| StopTaskOutput::builder().task(stopped()).build())
+            .output(|| StopTaskOutput::builder().task(stopped_task()).build())
             .build();
-        let answer = step().run(&context(&[&look, &stop]), None).await.unwrap();
-        assert!(matches!(answer, Progress::Done(_)));
+        let result = step()
+            .run(&context(&[&describe, &stop]), None)
+            .await
+            .unwrap();
+        assert!(matches!(result, Progress::Done(_)));
         assert_eq!(stop.num_calls(), 2);
     }
 
     #[tokio::test]
-    async fn pending_until_stopped_and_stopped_once_only() {
-        let look = mock!(Client::describe_tasks)
+    async fn pending_until_stopped_with_one_stop_call() {
+        let describe = mock!(Client::describe_tasks)
             .sequence()
-            .output(|| seen(task("RUNNING", "RUNNING")))
-            .output(|| seen(task("STOPPED", "DEPROVISIONING")))
-            .output(|| seen(stopped()))
+            .output(|| describe_output(task("RUNNING", "RUNNING")))
+            .output(|| describe_output(task("STOPPED", "DEPROVISIONING")))
+            .output(|| describe_output(stopped_task()))
             .build();
-        let stop = stops();
-        let ctx = context(&[&look, &stop]);
-        let resume = resumed(
+        let stop = stop_rule();
+        let ctx = context(&[&describe, &stop]);
+        let resume = expect_pending(
             step().run(&ctx, None).await.unwrap(),
             &format!("task {ID} is running"),
         );
-        let resume = resumed(
+        let resume = expect_pending(
             step().run(&ctx, Some(resume)).await.unwrap(),
             &format!("task {ID} is deprovisioning"),
         );
@@ -474,10 +540,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_looks_are_rarer_the_longer_it_takes() {
-        let look = mock!(Client::describe_tasks).then_output(|| seen(task("STOPPED", "RUNNING")));
-        let (ctx, mut resume) = (context(&[&look]), None);
-        for expected in [POLL, Duration::from_mins(5)] {
+    async fn pending_polls_become_less_frequent() {
+        let describe = mock!(Client::describe_tasks)
+            .then_output(|| describe_output(task("STOPPED", "RUNNING")));
+        let (ctx, mut resume) = (context(&[&describe]), None);
+        for expected in [POLL_INTERVAL, Duration::from_mins(5)] {
             let (mut next, retry_after, _) = testing::pending(step().run(&ctx, resume).await);
             assert_eq!(retry_after, expected);
             next.since = 0;
@@ -486,26 +553,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_again_when_called_after_a_lost_answer() {
-        let look = mock!(Client::describe_tasks).then_output(|| seen(task("STOPPED", "RUNNING")));
-        let stop = stops();
-        resumed(
-            step().run(&context(&[&look, &stop]), None).await.unwrap(),
+    async fn pending_again_after_a_lost_result() {
+        let describe = mock!(Client::describe_tasks)
+            .then_output(|| describe_output(task("STOPPED", "RUNNING")));
+        let stop = stop_rule();
+        expect_pending(
+            step()
+                .run(&context(&[&describe, &stop]), None)
+                .await
+                .unwrap(),
             &format!("task {ID} is running"),
         );
         assert_eq!(stop.num_calls(), 0);
     }
 
     #[tokio::test]
-    async fn failed_descriptions_give_ecss_reason() {
-        let look = mock!(Client::describe_tasks).then_output(|| {
+    async fn failed_descriptions_contain_the_reason_of_ecs() {
+        let describe = mock!(Client::describe_tasks).then_output(|| {
             let failure = Failure::builder()
                 .reason("Internal failure")
                 .detail("try later")
                 .build();
             DescribeTasksOutput::builder().failures(failure).build()
         });
-        let error = step().run(&context(&[&look]), None).await.unwrap_err();
+        let error = step().run(&context(&[&describe]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(
             error.message.contains("Internal failure: try later"),
@@ -514,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_match_those_that_the_local_cloud_checks() {
         prove::<StopTask>(&[], async |scene| {
             let ecs = scene.client(Client::new);
             let (cluster, family) = (scene.name("cluster"), scene.name("web"));
@@ -546,8 +617,8 @@ mod tests {
     }
 
     #[test]
-    fn the_session_can_stop_this_task_only() {
-        let place = ArnScope {
+    fn the_role_session_is_limited_to_this_task() {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
@@ -560,7 +631,7 @@ mod tests {
                 ..step()
             },
         ] {
-            let policy = step.permissions().session_policy(&place).unwrap();
+            let policy = step.permissions().session_policy(&scope).unwrap();
             assert!(
                 policy.contains(&format!(
                     r#""Resource":["{task}","{ARN}:cluster/production"]"#

@@ -1,16 +1,16 @@
 //! The step `ecs-stopped-task-errors`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::error::ecs_error;
+use crate::task_failure::{DefinitionCache, has_failed};
 use crate::{
-    Meaning, StoppedContainer, check_cluster, check_failures, check_place, containers, is_name,
-    meaning_of, name_of, service_of, task_arns,
+    Meaning, StoppedContainer, check_arn_scope, check_cluster, check_failures, explain_reason,
+    is_valid_name, resource_name, service_name, stopped_containers, task_arns,
 };
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::primitives::{DateTime, DateTimeFormat};
-use aws_sdk_ecs::types::{Container, DesiredStatus, Task, TaskStopCode};
+use aws_sdk_ecs::types::{DesiredStatus, Task};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::input::require;
@@ -18,230 +18,169 @@ use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// Tasks that one `DescribeTasks` takes.
+/// The most tasks that one call of `DescribeTasks` accepts.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html> (`tasks`)
-const BATCH: usize = 100;
-
-/// The exit code of a container that ended because it was asked to.
-const SIGTERM: i32 = 143;
+const DESCRIBE_TASKS_LIMIT: usize = 100;
 
 /// Show why tasks of an ECS cluster failed.
 ///
-/// Each stopped task that failed comes back with its stop code and reason, its containers' exit
-/// codes and reasons, and what AWS documents those to mean. ECS keeps stopped tasks for about an
-/// hour: run the step within that time, or have EventBridge send ECS's task state changes to a log
-/// group. The step changes nothing, and does not fail because it found failed tasks.
+/// Use this step after a failed deployment, or when a service replaces its tasks again and again.
+/// For each failed task it returns the stop code, the stopped reason, the exit codes and reasons of
+/// the containers, and AWS's explanation of them.
 ///
-/// A task has failed when it never started (`TaskFailedToStart`); when the infrastructure under it
-/// went away (`SpotInterruption`, `TerminationNotice`, `InfrastructureHealth`); when the service's
-/// scheduler replaced it because of health checks; or when an essential container ended with an
-/// exit code other than 0, or ended without one and ECS says why. A task that somebody stopped
-/// (`UserInitiated`), that scaling or a deployment ended, or whose essential containers all ended
-/// with 0 has not. When one essential container ends, ECS stops the others: where one has ended
-/// with 0, another that ends with 143, because it was asked to stop, is no failure; with 137 it had
-/// to be killed, and with any other code it failed.
+/// ECS keeps stopped tasks for about an hour. Run the step within that time, or let EventBridge
+/// send ECS's task state changes to a log group.
 ///
-/// Proven on the local cloud, where only tasks that somebody stopped exist, because it runs no
-/// containers. Which tasks count as failed, and what their reasons mean, rests on unit tests made
-/// from AWS's documentation.
+/// # Behavior
+///
+/// The step changes nothing. Finding failed tasks does not make the step fail.
+///
+/// A task counts as failed in these cases:
+///
+/// - It never started (`TaskFailedToStart`).
+/// - Its infrastructure ended (`SpotInterruption`, `TerminationNotice`, `InfrastructureHealth`).
+/// - The service scheduler replaced it because of a failed health check.
+/// - An essential container exited with a code other than 0, or ended without an exit code and with
+///   a reason.
+///
+/// A task does not count as failed if a user stopped it (`UserInitiated`), if scaling or a
+/// deployment stopped it, or if all its essential containers exited with 0.
+///
+/// When an essential container exits, ECS stops the other containers. If an essential container
+/// exited with 0, an exit code of 143 of another one is therefore no failure: that container ended
+/// on the stop signal. An exit code of 137 is a failure, because ECS had to kill the container, and
+/// so is any other code.
+///
+/// # Cost
+///
+/// This step itself has no charge; AWS does not charge for calls of the ECS API.
+///
+/// # Limits
+///
+/// - ECS returns tasks that stopped within about the last hour.
+///
+/// # Proof
+///
+/// Proven on the local cloud, which runs no containers, so that all its stopped tasks were stopped
+/// by a user. Only unit tests, written from AWS's documentation, show which tasks count as failed
+/// and how reasons are explained.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StoppedTaskErrors {
-    /// The cluster's name or ARN.
+    /// The name or ARN of the cluster.
     cluster: String,
-    /// Only tasks of the service with this name. All tasks of the cluster when absent.
+    /// The name of a service, to include only its tasks. Default: all tasks of the cluster.
     service: Option<String>,
-    /// Only tasks that stopped at this time or later, as in `2026-01-31T03:00:00Z` (RFC 3339). All
-    /// that ECS still keeps, which is about an hour, when absent.
+    /// Includes only tasks that stopped at this time or later, for example `2026-01-31T03:00:00Z`
+    /// (RFC 3339). Default: all tasks that ECS still keeps, which is about an hour.
     since: Option<String>,
 }
 
 /// The failed tasks.
 #[derive(Debug, JsonSchema, Serialize)]
-pub struct Failures {
-    /// How many stopped tasks were looked at.
+pub struct StoppedTaskReport {
+    /// How many stopped tasks the step checked.
     stopped_tasks: usize,
-    /// Those that failed, the latest first.
+    /// The failed tasks, the latest first.
     failed_tasks: Vec<FailedTask>,
-    /// The cluster's tasks in the AWS console.
+    /// The tasks of the cluster in the AWS console.
     console_url: String,
 }
 
-/// A task that failed.
+/// A failed task.
 #[derive(Debug, JsonSchema, Serialize)]
 struct FailedTask {
     /// The task's ARN.
     task_arn: String,
-    /// Its task definition, as in `web:7`.
+    /// The task definition, for example `web:7`.
     task_definition: String,
-    /// The service that it belonged to.
+    /// The service that the task belonged to.
     service: Option<String>,
-    /// When it stopped (RFC 3339); absent while it is still stopping.
+    /// When the task stopped (RFC 3339); absent while it is still stopping.
     stopped_at: Option<String>,
     /// ECS's stop code.
     stop_code: Option<String>,
-    /// ECS's reason.
+    /// ECS's stopped reason.
     stopped_reason: Option<String>,
-    /// What reason and stop code mean.
+    /// The explanation of the stopped reason or stop code.
     meaning: Option<Meaning>,
-    /// Its containers.
+    /// The containers of the task.
     containers: Vec<StoppedContainer>,
 }
 
 impl StoppedTaskErrors {
-    fn since(&self) -> Result<Option<DateTime>, StepError> {
-        let parse = |text: &String| DateTime::from_str(text, DateTimeFormat::DateTimeWithOffset);
-        self.since.as_ref().map(parse).transpose().map_err(|error| {
-            ErrorName::InvalidInput.with_message(format!(
-                "since is not a time, as in 2026-01-31T03:00:00Z: {error}"
-            ))
-        })
+    fn parse_since(&self) -> Result<Option<DateTime>, StepError> {
+        let Some(since) = &self.since else {
+            return Ok(None);
+        };
+        DateTime::from_str(since, DateTimeFormat::DateTimeWithOffset)
+            .map(Some)
+            .map_err(|error| {
+                ErrorName::InvalidInput.with_message(format!(
+                    "parameter \"since\": expected a time such as 2026-01-31T03:00:00Z, got \
+                     {since:?} ({error})"
+                ))
+            })
     }
 
-    /// The cluster's stopped tasks, in ECS's order. Those that ECS forgets in between are left out.
-    async fn stopped(&self, ecs: &Client) -> Result<Vec<Task>, StepError> {
-        let list = ecs
+    /// Returns the stopped tasks of the cluster, in ECS's order. Leaves out tasks that ECS deletes
+    /// between the two calls.
+    async fn list_stopped_tasks(&self, ecs: &Client) -> Result<Vec<Task>, StepError> {
+        let mut pages = ecs
             .list_tasks()
             .cluster(&self.cluster)
-            .set_service_name(self.service.clone());
-        let mut pages = list
+            .set_service_name(self.service.clone())
             .desired_status(DesiredStatus::Stopped)
             .into_paginator()
             .send();
-        let mut arns = Vec::new();
+        let mut task_arns = Vec::new();
         while let Some(page) = pages.next().await {
-            arns.extend(page.map_err(ecs_error)?.task_arns.unwrap_or_default());
+            task_arns.extend(page.map_err(ecs_error)?.task_arns.unwrap_or_default());
         }
+
         let mut tasks = Vec::new();
-        for batch in arns.chunks(BATCH) {
-            let answer = ecs
+        for batch in task_arns.chunks(DESCRIBE_TASKS_LIMIT) {
+            let response = ecs
                 .describe_tasks()
                 .cluster(&self.cluster)
                 .set_tasks(Some(batch.to_vec()))
                 .send()
                 .await
                 .map_err(ecs_error)?;
-            check_failures(answer.failures())?;
-            tasks.extend(answer.tasks.unwrap_or_default());
+            check_failures(response.failures())?;
+            tasks.extend(response.tasks.unwrap_or_default());
         }
         Ok(tasks)
     }
 }
 
-/// Which containers of task definitions are essential, asked for once each.
-#[derive(Default)]
-struct Definitions(BTreeMap<String, Vec<String>>);
-
-impl Definitions {
-    /// Names of the containers that are not essential.
-    async fn expendable(&mut self, ecs: &Client, definition: &str) -> Result<&[String], StepError> {
-        if !self.0.contains_key(definition) {
-            let answer = ecs
-                .describe_task_definition()
-                .task_definition(definition)
-                .send()
-                .await;
-            let known = match answer.map_err(ecs_error) {
-                Ok(answer) => answer.task_definition,
-                // ECS's answer for a definition that was deleted: then every container counts.
-                Err(error) if error.has_code("ClientException") => None,
-                Err(error) => return Err(error),
-            };
-            let all = known
-                .and_then(|definition| definition.container_definitions)
-                .unwrap_or_default();
-            let names = all
-                .into_iter()
-                .filter(|container| container.essential == Some(false));
-            self.0.insert(
-                definition.to_owned(),
-                names.filter_map(|container| container.name).collect(),
-            );
-        }
-        Ok(self.0.get(definition).map_or(&[], Vec::as_slice))
-    }
-}
-
-async fn failed(
-    ecs: &Client,
-    task: &Task,
-    definitions: &mut Definitions,
-) -> Result<bool, StepError> {
-    let reason = task.stopped_reason().unwrap_or_default();
-    match task.stop_code() {
-        Some(
-            TaskStopCode::TaskFailedToStart
-            | TaskStopCode::SpotInterruption
-            | TaskStopCode::TerminationNotice
-            | TaskStopCode::InfrastructureHealth,
-        ) => Ok(true),
-        Some(TaskStopCode::UserInitiated) => Ok(false),
-        // It stops tasks also when it scales in and deploys.
-        Some(TaskStopCode::ServiceSchedulerInitiated) => {
-            Ok(reason.contains("health check") || reason.contains("unhealthy"))
-        }
-        _ => {
-            let bad: Vec<_> = task
-                .containers()
-                .iter()
-                .filter(|container| ended_badly(container))
-                .collect();
-            if bad.is_empty() || bad.len() == task.containers().len() {
-                return Ok(!bad.is_empty());
-            }
-            let definition = task.task_definition_arn().unwrap_or_default();
-            let expendable = definitions.expendable(ecs, definition).await?;
-            let is_essential = |container: &Container| {
-                !expendable.iter().any(|name| container.name() == Some(name))
-            };
-            let mut essential = task
-                .containers()
-                .iter()
-                .filter(|container| is_essential(container));
-            // When one has done its work, ECS asks the others to stop.
-            let is_over = essential.any(|container| container.exit_code() == Some(0));
-            let asked_to_stop =
-                |container: &Container| is_over && container.exit_code() == Some(SIGTERM);
-            Ok(bad
-                .iter()
-                .any(|container| is_essential(container) && !asked_to_stop(container)))
-        }
-    }
-}
-
-fn ended_badly(container: &Container) -> bool {
-    container
-        .exit_code()
-        .map_or(container.reason().is_some(), |code| code != 0)
-}
-
-fn stopped_at(task: &Task) -> Option<DateTime> {
+fn stop_time(task: &Task) -> Option<DateTime> {
     task.stopped_at.or(task.stopping_at)
 }
 
-fn described(task: &Task) -> FailedTask {
+fn failed_task(task: &Task) -> FailedTask {
     let stop_code = task.stop_code().map(|code| code.as_str().to_owned());
-    let words = format!(
+    let reason_and_code = format!(
         "{} {}",
         task.stopped_reason().unwrap_or_default(),
         stop_code.as_deref().unwrap_or_default()
     );
     FailedTask {
         task_arn: task.task_arn.clone().unwrap_or_default(),
-        task_definition: name_of(task.task_definition_arn().unwrap_or_default()).into(),
-        service: service_of(task).map(Into::into),
+        task_definition: resource_name(task.task_definition_arn().unwrap_or_default()).into(),
+        service: service_name(task).map(Into::into),
         stopped_at: task
             .stopped_at
             .and_then(|time| time.fmt(DateTimeFormat::DateTime).ok()),
         stop_code,
         stopped_reason: task.stopped_reason.clone(),
-        meaning: meaning_of(&words),
-        containers: containers(task),
+        meaning: explain_reason(&reason_and_code),
+        containers: stopped_containers(task),
     }
 }
 
-/// One line about a task: what, why, its containers, and what that means.
-fn line(task: &FailedTask) -> String {
+/// Returns a log line about a task: its stop code and reason, its containers, and an explanation.
+fn log_line(task: &FailedTask) -> String {
     let code = task.stop_code.as_deref().unwrap_or("no stop code");
     let reason = task
         .stopped_reason
@@ -249,34 +188,29 @@ fn line(task: &FailedTask) -> String {
         .unwrap_or("ECS gave no reason");
     let mut parts = vec![format!(
         "{} ({}): {code}: {reason}",
-        name_of(&task.task_arn),
+        resource_name(&task.task_arn),
         task.task_definition
     )];
-    parts.extend(task.containers.iter().map(
-        |StoppedContainer {
-             name,
-             exit_code,
-             reason,
-             ..
-         }| {
-            let exit = exit_code.map_or("no exit code".into(), |code| format!("exit code {code}"));
-            let reason = reason
-                .as_ref()
-                .map(|reason| format!(", {reason}"))
-                .unwrap_or_default();
-            format!("{name}: {exit}{reason}")
-        },
-    ));
-    // What a container's end means says more than that one of them ended.
-    let of_containers = task
+
+    for container in &task.containers {
+        let exit = container
+            .exit_code
+            .map_or("no exit code".into(), |code| format!("exit code {code}"));
+        let reason = container
+            .reason
+            .as_ref()
+            .map(|reason| format!(", {reason}"))
+            .unwrap_or_default();
+        parts.push(format!("{}: {exit}{reason}", container.name));
+    }
+
+    // The explanation of a container says more than that of the task.
+    let container_meaning = task
         .containers
         .iter()
         .find_map(|container| container.meaning.as_ref());
-    parts.extend(
-        of_containers
-            .or(task.meaning.as_ref())
-            .map(|meaning| meaning.meaning.clone()),
-    );
+    let meaning = container_meaning.or(task.meaning.as_ref());
+    parts.extend(meaning.map(|meaning| meaning.meaning.clone()));
     parts.join("; ")
 }
 
@@ -284,84 +218,148 @@ impl Step for StoppedTaskErrors {
     const NAME: &'static str = "ecs-stopped-task-errors";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-ecs-stopped-tasks",
-        fields: &[],
+        fields: &[("clusterName", "cluster"), ("region", "region")],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Show the failed tasks of a cluster",
             parameters: r#"{ "cluster": "production" }"#,
-            output: "null",
+            output: r#"{
+        "stopped_tasks": 3,
+        "failed_tasks": [
+            {
+                "task_arn":
+              "arn:aws:ecs:eu-west-1:222222222222:task/production/0123456789abcdef0123456789abcdef",
+                "task_definition": "web:7",
+                "service": "web",
+                "stopped_at": "2026-01-31T03:12:45Z",
+                "stop_code": "EssentialContainerExited",
+                "stopped_reason": "Essential container in task exited",
+                "meaning": {
+                    "sign": "EssentialContainerExited",
+                    "meaning":
+                        "A container that the task definition marks as essential exited, which stops the task. Check its exit code and log.",
+                    "url":
+              "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-errors.html"
+                },
+                "containers": [
+                    {
+                        "name": "app",
+                        "exit_code": 137,
+                        "reason": "OutOfMemoryError: Container killed due to memory usage",
+                        "meaning": {
+                            "sign": "OutOfMemory",
+                            "meaning":
+                                "A container used more memory than the task definition allows, and was killed. Raise the limit, or find the memory leak.",
+                            "url":
+                    "https://docs.aws.amazon.com/AmazonECS/latest/developerguide/out-of-memory.html"
+                        }
+                    }
+                ]
+            }
+        ],
+        "console_url":
+       "https://eu-west-1.console.aws.amazon.com/ecs/v2/clusters/production/tasks?region=eu-west-1#"
+    }"#,
         },
         Example {
-            title: "TODO",
-            parameters: r#"{ "cluster": "production", "service": "web", "since": "2026-01-31T03:00:00Z" }"#,
-            output: "null",
+            title: "Check the tasks of one service since a deployment",
+            parameters: r#"{
+        "cluster": "production",
+        "service": "web",
+        "since": "2026-01-31T03:00:00Z"
+    }"#,
+            output: r#"{
+        "stopped_tasks": 2,
+        "failed_tasks": [],
+        "console_url":
+       "https://eu-west-1.console.aws.amazon.com/ecs/v2/clusters/production/tasks?region=eu-west-1#"
+    }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The account and Region have no such cluster, or the cluster no such service.",
+            "The cluster does not exist in the account and Region, or the service does not exist \
+             in the cluster. Correct the name.",
         ),
         (
             ErrorName::StepFailed,
-            "ECS could not describe a task; the message has its reason.",
+            "ECS could not describe a task. The message contains ECS's reason; run the step again.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_mins(5);
-    type Output = Failures;
+    type Output = StoppedTaskReport;
 
     fn validate(&self) -> Result<(), StepError> {
         check_cluster(&self.cluster)?;
         if let Some(service) = &self.service {
-            require(is_name(service), || {
-                format!("service: {service:?} is not a service's name")
+            require(is_valid_name(service), || {
+                format!("parameter \"service\": expected a service name, got {service:?}")
             })?;
         }
-        self.since().map(drop)
+        self.parse_since().map(drop)
     }
 
     fn permissions(&self) -> Permissions {
-        // For the list: https://github.com/awsdocs/amazon-ecs-developer-guide/issues/211. The
-        // condition key ecs:cluster would have to hold a parameter, which the customer's role
-        // cannot know.
+        // ListTasks: https://github.com/awsdocs/amazon-ecs-developer-guide/issues/211
+        // The condition key ecs:cluster would need the value of a parameter, which the customer's
+        // role does not know.
         Permissions::default()
-            .allow_on_all("TODO", &["ecs:ListTasks"],
-                "AWS narrows this action to container instances, and checks a list of a whole cluster against `*`.",
+            .allow_on_all(
+                "list the stopped tasks",
+                &["ecs:ListTasks"],
+                "AWS can limit this action to container instances only, and checks the list of a \
+                 whole cluster against `*`.",
             )
-            .allow("TODO", &["ecs:DescribeTasks"], task_arns(&self.cluster, "*"))
-            .allow("TODO", &["ecs:DescribeTaskDefinition"], ["*"])
+            .allow(
+                "get the stop codes, reasons and exit codes",
+                &["ecs:DescribeTasks"],
+                task_arns(&self.cluster, "*"),
+            )
+            .allow(
+                "check which containers are essential",
+                &["ecs:DescribeTaskDefinition"],
+                ["*"],
+            )
     }
 
-    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Failures>, StepError> {
-        check_place(&ctx.place, "cluster", &self.cluster)?;
-        let (ecs, since) = (ctx.client(Client::new), self.since()?);
-        let mut tasks = self.stopped(&ecs).await?;
-        // A task without a time is about to stop, which is later than any.
+    async fn run(
+        &self,
+        ctx: &Context,
+        _: Option<Resume>,
+    ) -> Result<Progress<StoppedTaskReport>, StepError> {
+        check_arn_scope(&ctx.place, "cluster", &self.cluster)?;
+        let (ecs, since) = (ctx.client(Client::new), self.parse_since()?);
+        let mut tasks = self.list_stopped_tasks(&ecs).await?;
+        // A task without a time is still stopping, which is later than any time.
         tasks.retain(|task| {
-            since.is_none_or(|since| stopped_at(task).is_none_or(|time| time >= since))
+            since.is_none_or(|since| stop_time(task).is_none_or(|time| time >= since))
         });
-        tasks.sort_by_key(|task| std::cmp::Reverse(stopped_at(task)));
-        let (mut definitions, mut failed_tasks) = (Definitions::default(), Vec::new());
+        tasks.sort_by_key(|task| std::cmp::Reverse(stop_time(task)));
+
+        let mut definitions = DefinitionCache::default();
+        let mut failed_tasks = Vec::new();
         for task in &tasks {
-            if failed(&ecs, task, &mut definitions).await? {
-                failed_tasks.push(described(task));
+            if has_failed(&ecs, task, &mut definitions).await? {
+                failed_tasks.push(failed_task(task));
             }
         }
-        // Imported jobs look for this line.
+
+        // Jobs that were imported from Rundeck search the log for this line.
         ctx.log(format_args!(
             "Found {} failed ECS tasks",
             failed_tasks.len()
         ));
         for task in &failed_tasks {
-            ctx.log(line(task));
+            ctx.log(log_line(task));
         }
-        let page = format!("ecs/v2/clusters/{}/tasks", name_of(&self.cluster));
-        let console_url = ctx.console(&page, "");
-        Ok(Progress::Done(Failures {
+
+        let page = format!("ecs/v2/clusters/{}/tasks", resource_name(&self.cluster));
+        Ok(Progress::Done(StoppedTaskReport {
             stopped_tasks: tasks.len(),
             failed_tasks,
-            console_url,
+            console_url: ctx.console(&page, ""),
         }))
     }
 }
@@ -372,7 +370,9 @@ mod tests {
     use aws_sdk_ecs::operation::describe_task_definition::DescribeTaskDefinitionOutput;
     use aws_sdk_ecs::operation::describe_tasks::DescribeTasksOutput;
     use aws_sdk_ecs::operation::list_tasks::{ListTasksError, ListTasksOutput};
-    use aws_sdk_ecs::types::{ContainerDefinition, Failure, TaskDefinition};
+    use aws_sdk_ecs::types::{
+        Container, ContainerDefinition, Failure, TaskDefinition, TaskStopCode,
+    };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
     use serde_json::json;
@@ -413,7 +413,7 @@ mod tests {
             .build()
     }
 
-    fn listed(ids: &[&str], next_token: Option<&str>) -> ListTasksOutput {
+    fn list_output(ids: &[&str], next_token: Option<&str>) -> ListTasksOutput {
         let arns = ids
             .iter()
             .map(|id| format!("{ARN}:task/production/{id}"))
@@ -424,11 +424,11 @@ mod tests {
             .build()
     }
 
-    fn lists(ids: &'static [&'static str]) -> Rule {
-        mock!(Client::list_tasks).then_output(move || listed(ids, None))
+    fn list_rule(ids: &'static [&'static str]) -> Rule {
+        mock!(Client::list_tasks).then_output(move || list_output(ids, None))
     }
 
-    fn describes(tasks: Vec<Task>) -> Rule {
+    fn describe_rule(tasks: Vec<Task>) -> Rule {
         mock!(Client::describe_tasks).then_output(move || {
             DescribeTasksOutput::builder()
                 .set_tasks(Some(tasks.clone()))
@@ -436,9 +436,9 @@ mod tests {
         })
     }
 
-    /// A definition whose containers `app` and `sidecar` are essential, as those that say nothing
-    /// are; `log` is not.
-    fn defines() -> Rule {
+    /// A task definition with the essential containers `app` (by default) and `sidecar`, and the
+    /// non-essential container `log`.
+    fn definition_rule() -> Rule {
         mock!(Client::describe_task_definition)
             .match_requests(|request| {
                 request.task_definition() == Some(&format!("{ARN}:task-definition/web:7"))
@@ -467,20 +467,20 @@ mod tests {
         testing::context(mock_client!(aws_sdk_ecs, RuleMode::MatchAny, rules))
     }
 
-    async fn run(ctx: &Context, step: &StoppedTaskErrors) -> Failures {
-        let Progress::Done(failures) = step.run(ctx, None).await.unwrap() else {
+    async fn run_step(ctx: &Context, step: &StoppedTaskErrors) -> StoppedTaskReport {
+        let Progress::Done(output) = step.run(ctx, None).await.unwrap() else {
             panic!("not done")
         };
-        failures
+        output
     }
 
-    fn refused(code: &'static str) -> ListTasksError {
+    fn list_error(code: &'static str) -> ListTasksError {
         ListTasksError::generic(ErrorMetadata::builder().code(code).message("no").build())
     }
 
     #[tokio::test]
-    async fn done_shows_each_failed_task_with_its_reasons_and_what_they_mean() {
-        let pages = |token: Option<&'static str>| {
+    async fn done_explains_each_failed_task() {
+        let page_rule = |token: Option<&'static str>| {
             mock!(Client::list_tasks).match_requests(move |request| {
                 request.cluster() == Some("production")
                     && request.service_name() == Some("web")
@@ -488,8 +488,8 @@ mod tests {
                     && request.next_token() == token
             })
         };
-        let first = pages(None).then_output(|| listed(&["t1", "t2"], Some("more")));
-        let second = pages(Some("more")).then_output(|| listed(&["t3"], None));
+        let first = page_rule(None).then_output(|| list_output(&["t1", "t2"], Some("more")));
+        let second = page_rule(Some("more")).then_output(|| list_output(&["t3"], None));
         let describe = mock!(Client::describe_tasks)
             .match_requests(|request| {
                 request.cluster() == Some("production") && request.tasks().len() == 3
@@ -525,15 +525,15 @@ mod tests {
             });
         let ctx = context(&[&first, &second, &describe]);
 
-        let failures = run(
+        let output = run_step(
             &ctx,
             &step(json!({ "cluster": "production", "service": "web" })),
         )
         .await;
 
-        assert_eq!(failures.stopped_tasks, 3);
-        let [killed, never_started] = &failures.failed_tasks[..] else {
-            panic!("{failures:?}")
+        assert_eq!(output.stopped_tasks, 3);
+        let [killed, never_started] = &output.failed_tasks[..] else {
+            panic!("{output:?}")
         };
         assert_eq!(
             killed.containers[0].meaning.as_ref().unwrap().sign,
@@ -553,8 +553,10 @@ mod tests {
             (log.len(), log[0].as_str()),
             (3, "Found 2 failed ECS tasks")
         );
-        let expected = "t1 (web:7): EssentialContainerExited: Essential container in task exited; app: exit code 137, \
-                        OutOfMemoryError: Container killed due to memory usage; A container used more memory";
+        let expected = "t1 (web:7): EssentialContainerExited: Essential container in task exited; \
+                        app: exit code 137, \
+                        OutOfMemoryError: Container killed due to memory usage; \
+                        A container used more memory";
         assert!(log[1].starts_with(expected), "{}", log[1]);
         assert!(
             log[2].starts_with("t2 (web:7): TaskFailedToStart: CannotPullContainerError"),
@@ -564,10 +566,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_with_nothing_stopped_says_so() {
-        let ctx = context(&[&lists(&[])]);
+    async fn done_reports_zero_failed_tasks() {
+        let ctx = context(&[&list_rule(&[])]);
         assert!(
-            run(&ctx, &step(json!({ "cluster": "production" })))
+            run_step(&ctx, &step(json!({ "cluster": "production" })))
                 .await
                 .failed_tasks
                 .is_empty()
@@ -578,151 +580,94 @@ mod tests {
     #[tokio::test]
     async fn done_describes_a_hundred_tasks_at_a_time() {
         let ids: &'static [&'static str] = &["t"; 101];
-        let many = |count| {
+        let describe_count = |count| {
             mock!(Client::describe_tasks)
                 .match_requests(move |request| request.tasks().len() == count)
         };
-        let describe = |count| many(count).then_output(|| DescribeTasksOutput::builder().build());
+        let describe =
+            |count| describe_count(count).then_output(|| DescribeTasksOutput::builder().build());
         let (hundred, one) = (describe(100), describe(1));
-        run(
-            &context(&[&lists(ids), &hundred, &one]),
+        run_step(
+            &context(&[&list_rule(ids), &hundred, &one]),
             &step(json!({ "cluster": "production" })),
         )
         .await;
         assert_eq!((hundred.num_calls(), one.num_calls()), (1, 1));
     }
 
+    /// Returns whether the step reports a task with these values as failed.
+    async fn is_reported(code: TaskStopCode, reason: &str, containers: Vec<Container>) -> bool {
+        let ctx = context(&[
+            &list_rule(&["t"]),
+            &describe_rule(vec![task("t", code, reason, containers)]),
+            &definition_rule(),
+        ]);
+        let output = run_step(&ctx, &step(json!({ "cluster": "production" }))).await;
+        output.failed_tasks.len() == 1
+    }
+
     #[tokio::test]
-    async fn done_tells_failures_from_wishes() {
+    async fn done_evaluates_the_exit_codes_of_essential_containers() {
         let app = |code| container("app", code, None);
         let log = |code| container("log", Some(code), None);
         let sidecar = |code| container("sidecar", Some(code), None);
-        for (code, reason, containers, expected) in [
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(1))],
-                true,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(0))],
-                false,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(1)), log(0)],
-                true,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(0)), log(137)],
-                false,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(0)), sidecar(143)],
-                false,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(0)), sidecar(137)],
-                true,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(0)), sidecar(143), sidecar(1)],
-                true,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![app(Some(1)), sidecar(143), log(0)],
-                true,
-            ),
-            // Nothing essential has done its work.
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![sidecar(143), log(0)],
-                true,
-            ),
-            (
-                TaskStopCode::EssentialContainerExited,
-                "",
-                vec![container("app", None, Some("DockerTimeoutError"))],
-                true,
-            ),
-            (TaskStopCode::UserInitiated, "", vec![app(Some(137))], false),
-            (
-                TaskStopCode::ServiceSchedulerInitiated,
-                "Scaling activity initiated by (deployment x)",
-                vec![app(Some(143))],
-                false,
-            ),
-            (
-                TaskStopCode::ServiceSchedulerInitiated,
-                "Task failed ELB health checks in (target-group x)",
-                vec![app(Some(0))],
-                true,
-            ),
-            (
-                TaskStopCode::ServiceSchedulerInitiated,
-                "Task failed container health checks",
-                vec![app(Some(0))],
-                true,
-            ),
-            (TaskStopCode::TaskFailedToStart, "", vec![app(None)], true),
-            (
-                TaskStopCode::SpotInterruption,
-                "Your Spot Task was interrupted.",
-                vec![app(Some(0))],
-                true,
-            ),
-            (
-                TaskStopCode::TerminationNotice,
-                "Host EC2 (instance i-0abc) terminated.",
-                vec![app(None)],
-                true,
-            ),
-            (
-                TaskStopCode::InfrastructureHealth,
-                "",
-                vec![app(None)],
-                true,
-            ),
-            (
-                TaskStopCode::from("SomethingNew"),
-                "",
-                vec![app(Some(2))],
-                true,
-            ),
-            (
-                TaskStopCode::from("SomethingNew"),
-                "",
-                vec![app(Some(0))],
-                false,
-            ),
+        let timed_out = container("app", None, Some("DockerTimeoutError"));
+        for (containers, expected) in [
+            (vec![app(Some(1))], true),
+            (vec![app(Some(0))], false),
+            (vec![app(Some(1)), log(0)], true),
+            (vec![app(Some(0)), log(137)], false),
+            (vec![app(Some(0)), sidecar(143)], false),
+            (vec![app(Some(0)), sidecar(137)], true),
+            (vec![app(Some(0)), sidecar(143), sidecar(1)], true),
+            (vec![app(Some(1)), sidecar(143), log(0)], true),
+            // No essential container exited with 0.
+            (vec![sidecar(143), log(0)], true),
+            (vec![timed_out], true),
         ] {
-            let said = format!("{code:?} {reason} {containers:?}");
-            let ctx = context(&[
-                &lists(&["t"]),
-                &describes(vec![task("t", code, reason, containers)]),
-                &defines(),
-            ]);
-            let failures = run(&ctx, &step(json!({ "cluster": "production" }))).await;
-            assert_eq!(failures.failed_tasks.len() == 1, expected, "{said}");
+            let description = format!("{containers:?}");
+            let code = TaskStopCode::EssentialContainerExited;
+            assert_eq!(
+                is_reported(code, "", containers).await,
+                expected,
+                "{description}"
+            );
         }
     }
 
     #[tokio::test]
-    async fn done_asks_for_a_definition_once_and_counts_every_container_of_a_deleted_one() {
+    async fn done_distinguishes_failed_from_stopped_tasks() {
+        let new_code = || TaskStopCode::from("SomethingNew");
+        let scheduler = || TaskStopCode::ServiceSchedulerInitiated;
+        let scaling = "Scaling activity initiated by (deployment x)";
+        let elb = "Task failed ELB health checks in (target-group x)";
+        let container_health = "Task failed container health checks";
+        let spot = "Your Spot Task was interrupted.";
+        let host = "Host EC2 (instance i-0abc) terminated.";
+        for (code, reason, exit_code, expected) in [
+            (TaskStopCode::UserInitiated, "", Some(137), false),
+            (scheduler(), scaling, Some(143), false),
+            (scheduler(), elb, Some(0), true),
+            (scheduler(), container_health, Some(0), true),
+            (TaskStopCode::TaskFailedToStart, "", None, true),
+            (TaskStopCode::SpotInterruption, spot, Some(0), true),
+            (TaskStopCode::TerminationNotice, host, None, true),
+            (TaskStopCode::InfrastructureHealth, "", None, true),
+            (new_code(), "", Some(2), true),
+            (new_code(), "", Some(0), false),
+        ] {
+            let description = format!("{code:?} {reason} {exit_code:?}");
+            let containers = vec![container("app", exit_code, None)];
+            assert_eq!(
+                is_reported(code, reason, containers).await,
+                expected,
+                "{description}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn done_describes_each_task_definition_once() {
         let exited = || {
             let containers = [
                 container("app", Some(0), None),
@@ -730,19 +675,19 @@ mod tests {
             ];
             task("t", TaskStopCode::EssentialContainerExited, "", containers)
         };
-        let known = defines();
+        let definition = definition_rule();
         let ctx = context(&[
-            &lists(&["t", "u"]),
-            &describes(vec![exited(), exited()]),
-            &known,
+            &list_rule(&["t", "u"]),
+            &describe_rule(vec![exited(), exited()]),
+            &definition,
         ]);
         assert!(
-            run(&ctx, &step(json!({ "cluster": "production" })))
+            run_step(&ctx, &step(json!({ "cluster": "production" })))
                 .await
                 .failed_tasks
                 .is_empty()
         );
-        assert_eq!(known.num_calls(), 1);
+        assert_eq!(definition.num_calls(), 1);
 
         let deleted = mock!(Client::describe_task_definition).then_error(|| {
             let meta = ErrorMetadata::builder()
@@ -750,9 +695,9 @@ mod tests {
                 .message("Unable to describe task definition.");
             DescribeTaskDefinitionError::generic(meta.build())
         });
-        let ctx = context(&[&lists(&["t"]), &describes(vec![exited()]), &deleted]);
+        let ctx = context(&[&list_rule(&["t"]), &describe_rule(vec![exited()]), &deleted]);
         assert_eq!(
-            run(&ctx, &step(json!({ "cluster": "production" })))
+            run_step(&ctx, &step(json!({ "cluster": "production" })))
                 .await
                 .failed_tasks
                 .len(),
@@ -761,21 +706,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_leaves_out_what_stopped_before_since() {
-        let spot = || vec![task("t", TaskStopCode::SpotInterruption, "", [])];
-        for (since, found) in [
+    async fn done_leaves_out_tasks_stopped_before_since() {
+        let spot_tasks = || vec![task("t", TaskStopCode::SpotInterruption, "", [])];
+        for (since, expected) in [
             ("2026-01-31T04:00:00+01:00", 1),
             ("2026-01-31T03:00:01Z", 0),
         ] {
-            let ctx = context(&[&lists(&["t"]), &describes(spot())]);
-            let failures = run(
+            let ctx = context(&[&list_rule(&["t"]), &describe_rule(spot_tasks())]);
+            let output = run_step(
                 &ctx,
                 &step(json!({ "cluster": "production", "since": since })),
             )
             .await;
             assert_eq!(
-                (failures.stopped_tasks, failures.failed_tasks.len()),
-                (found, found),
+                (output.stopped_tasks, output.failed_tasks.len()),
+                (expected, expected),
                 "{since}"
             );
         }
@@ -784,9 +729,9 @@ mod tests {
     // no proof of already: the step only reads.
 
     #[tokio::test]
-    async fn not_found_is_a_cluster_or_service_that_does_not_exist() {
+    async fn not_found_for_a_missing_cluster_or_service() {
         for code in ["ClusterNotFoundException", "ServiceNotFoundException"] {
-            let list = mock!(Client::list_tasks).then_error(move || refused(code));
+            let list = mock!(Client::list_tasks).then_error(move || list_error(code));
             let error = step(json!({ "cluster": "production" }))
                 .run(&context(&[&list]), None)
                 .await
@@ -810,22 +755,26 @@ mod tests {
                 "{params}"
             );
         }
-        let elsewhere =
+        let other_region =
             step(json!({ "cluster": "arn:aws:ecs:us-east-1:222222222222:cluster/production" }));
         assert_eq!(
-            elsewhere.run(&context(&[]), None).await.unwrap_err().name,
+            other_region
+                .run(&context(&[]), None)
+                .await
+                .unwrap_err()
+                .name,
             ErrorName::InvalidInput
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_lists_are_asked_for_again() {
+    async fn throttled_calls_are_retried() {
         let list = mock!(Client::list_tasks)
             .sequence()
-            .error(|| refused("ThrottlingException"))
-            .output(|| listed(&[], None))
+            .error(|| list_error("ThrottlingException"))
+            .output(|| list_output(&[], None))
             .build();
-        run(
+        run_step(
             &context(&[&list]),
             &step(json!({ "cluster": "production" })),
         )
@@ -833,10 +782,10 @@ mod tests {
         assert_eq!(list.num_calls(), 2);
     }
 
-    // no proof of pending: one call reads everything.
+    // no proof of pending: the step finishes in one call.
 
     #[tokio::test]
-    async fn failed_descriptions_give_ecss_reason_and_forgotten_tasks_are_left_out() {
+    async fn failed_descriptions_are_reported_and_deleted_tasks_skipped() {
         for (reason, fails) in [("MISSING", false), ("Internal failure", true)] {
             let describe = mock!(Client::describe_tasks).then_output(move || {
                 let failure = Failure::builder()
@@ -845,7 +794,7 @@ mod tests {
                     .build();
                 DescribeTasksOutput::builder().failures(failure).build()
             });
-            let ctx = context(&[&lists(&["t"]), &describe]);
+            let ctx = context(&[&list_rule(&["t"]), &describe]);
             match step(json!({ "cluster": "production" }))
                 .run(&ctx, None)
                 .await
@@ -863,12 +812,12 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let idle = [(
+    fn permissions_match_those_that_the_local_cloud_checks() {
+        let unchecked = [(
             "ecs:DescribeTaskDefinition",
-            "No container ends with an error there, because none runs.",
+            "The local cloud runs no containers, so none exits with an error.",
         )];
-        prove::<StoppedTaskErrors>(&idle, async |scene| {
+        prove::<StoppedTaskErrors>(&unchecked, async |scene| {
             let ecs = scene.client(Client::new);
             let (cluster, family) = (scene.name("cluster"), scene.name("web"));
             ecs.create_cluster()
@@ -906,8 +855,8 @@ mod tests {
     }
 
     #[test]
-    fn the_session_can_describe_tasks_of_this_cluster_only() {
-        let place = ArnScope {
+    fn the_role_session_is_limited_to_this_cluster() {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
@@ -915,7 +864,7 @@ mod tests {
         for cluster in ["production".to_owned(), format!("{ARN}:cluster/production")] {
             let policy = step(json!({ "cluster": cluster }))
                 .permissions()
-                .session_policy(&place)
+                .session_policy(&scope)
                 .unwrap();
             let expected =
                 format!(r#""Action":["ecs:DescribeTasks"],"Resource":["{ARN}:task/production/*""#);

@@ -1,12 +1,10 @@
 //! The step `vpc-create-flow-logs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::flow_logs::{Created, Kind, check_bucket, check_log_group, role};
-use crate::is_id;
-use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{Filter, FlowLog, LogDestinationType, TrafficType};
+use crate::flow_logs::{CreatedFlowLogs, FlowLogSettings, ResourceKind};
+use aws_sdk_ec2::types::{FlowLog, TrafficType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -15,71 +13,85 @@ use stepward::model::permissions::{arn, literal};
 use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
-use stepward_ec2::error::ec2_error;
 
-/// Resources that one call takes.
-/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateFlowLogs.html> (`ResourceId`)
-const MAX_RESOURCES: usize = 300;
-/// Values that one filter takes.
-/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Filtering.html>
-const MAX_FILTER_VALUES: usize = 200;
-/// Resources that a session policy names; with more it names their kind, so that the role that is
-/// passed stays named.
-const MAX_NAMED: usize = 10;
-/// Between two looks at new flow logs. They show after a second or two.
-const POLL: Duration = Duration::from_secs(3);
+/// The most resources to name in a session policy. With more, the policy names their kind instead,
+/// which leaves room for the ARN of the role to pass.
+const MAX_NAMED_RESOURCES: usize = 10;
+/// The time between two polls for new flow logs, which become visible after one or two seconds.
+const POLL_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Create flow logs of VPCs, subnets or network interfaces.
 ///
-/// A flow log records who talked to whom through a resource's network interfaces: addresses, ports,
-/// bytes, accepted or rejected, but never contents. Records come every 10 minutes in AWS's default
-/// format, until the flow log is deleted. CloudWatch Logs and S3 charge for each gigabyte that is
-/// delivered and for keeping it; a busy VPC writes many a day.
+/// A flow log records the traffic through a resource's network interfaces: addresses, ports, bytes,
+/// and whether the traffic was accepted or rejected. It never records contents. Use this step to
+/// prepare the analysis of an incident, or to meet an audit requirement for all VPCs.
 ///
-/// A resource that has a flow log of the same traffic to the same destination already is success
-/// and gets no second one. Where AWS refuses some of the resources, the step is `StepFailed` and
-/// names each with AWS's reason. What was created for the others stays, because it records already:
-/// mend the reason and run the step again, which creates the rest only.
+/// # Prerequisites
 ///
-/// **To CloudWatch Logs**, `role_arn` is a role of the same account that
-/// `vpc-flow-logs.amazonaws.com` may assume and that may create and write the log group. **To S3**,
-/// the bucket's policy must already let `delivery.logs.amazonaws.com` do `s3:PutObject` below
-/// `AWSLogs/<account ID>/` (behind the folder, if any) and `s3:GetBucketAcl`; the bucket may belong
-/// to another account. The step takes no right to change that policy: AWS would replace the whole
-/// of it. AWS documents both:
-/// <https://docs.aws.amazon.com/vpc/latest/userguide/flow-logs-iam-role.html> and
-/// <https://docs.aws.amazon.com/vpc/latest/userguide/flow-logs-s3-permissions.html>.
+/// - **To CloudWatch Logs:** a role in the same account that `vpc-flow-logs.amazonaws.com` may
+///   assume, and that may create and write the log group. Set it as `role_arn`. AWS describes it:
+///   <https://docs.aws.amazon.com/vpc/latest/userguide/flow-logs-iam-role.html>.
+/// - **To S3:** a bucket policy that allows `delivery.logs.amazonaws.com` to call `s3:PutObject`
+///   under `AWSLogs/<account ID>/` (inside the folder, if you set one) and `s3:GetBucketAcl`. The
+///   bucket may belong to another account. The step does not change the policy, because AWS would
+///   replace all of it. AWS describes it:
+///   <https://docs.aws.amazon.com/vpc/latest/userguide/flow-logs-s3-permissions.html>.
 ///
-/// Whether records arrive shows some 10 minutes later: run the step again then, and
-/// `delivery_error` tells. When the job is stopped, flow logs that were created stay.
+/// # Behavior
 ///
-/// Proven on the local cloud, which creates a flow log of anything, records nothing and checks
-/// neither the role that is passed nor the right to deliver logs. Those, partial failures and AWS's
-/// other answers rest on unit tests of what is sent.
+/// 1. The step finds the flow logs that already exist. A resource that has a flow log with the same
+///    traffic type and destination is a success, and gets no second one.
+/// 2. It creates flow logs for the other resources, and waits until all of them are visible.
+///
+/// AWS delivers records every 10 minutes, in its default format, until you delete the flow log. To
+/// check the delivery, run the step again after 10 minutes: `delivery_error` shows AWS's error.
+///
+/// A retry creates no flow log twice. If the job is stopped, created flow logs stay.
+///
+/// # Failures
+///
+/// If AWS refuses some of the resources, the step fails with `StepFailed` and names each of them
+/// with AWS's reason. The flow logs of the other resources stay, because they already record. Fix
+/// the cause and run the step again: it creates only the missing flow logs.
+///
+/// # Cost
+///
+/// CloudWatch Logs and S3 charge for each gigabyte of records that AWS delivers, and for storing
+/// it. A busy VPC writes many gigabytes a day.
+///
+/// # Limits
+///
+/// - One run accepts 1 to 300 resources of one kind.
+///
+/// # Proof
+///
+/// Proven on the local cloud, which creates a flow log for any resource, records nothing, and
+/// checks neither the passed role nor the permission to deliver logs. Only unit tests with fake
+/// responses show these checks, partial failures and AWS's other responses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateFlowLogs {
-    /// What to record, 1 to 300 IDs of the kind that `resource_type` says.
+    /// The resources to record: 1 to 300 IDs of the kind in `resource_type`.
     resource_ids: StringList,
-    /// What the IDs are: `VPC`, `Subnet` or `NetworkInterface`, in any case. A VPC stands for all
-    /// that is in it.
+    /// The kind of the IDs: `VPC`, `Subnet` or `NetworkInterface`, in upper or lower case. A VPC
+    /// includes everything in it.
     resource_type: String,
-    /// Which traffic: `Accept`, `Reject` or `All`, in any case.
+    /// The traffic to record: `Accept`, `Reject` or `All`, in upper or lower case.
     traffic_type: String,
-    /// The role that writes into the log group. Needed with `log_group_name`, not taken with
+    /// The role that writes to the log group. Required with `log_group_name`, not allowed with
     /// `s3_arn`.
     role_arn: Option<String>,
-    /// The log group to write to, which is created where it does not exist. Give this or `s3_arn`.
+    /// The log group to write to. AWS creates it if it does not exist. Set this or `s3_arn`.
     log_group_name: Option<String>,
-    /// The bucket to write to, with or without a folder, as in `arn:aws:s3:::bucket/folder/`. Give
-    /// this or `log_group_name`.
+    /// The bucket to write to, with or without a folder, for example
+    /// `arn:aws:s3:::bucket/folder/`. Set this or `log_group_name`.
     s3_arn: Option<String>,
 }
 
 /// The flow logs of the resources.
 #[derive(Debug, JsonSchema, Serialize)]
 pub struct FlowLogs {
-    /// One for each resource, in the order of `resource_ids`.
+    /// One flow log for each resource, in the order of `resource_ids`.
     flow_logs: Vec<ResourceFlowLog>,
 }
 
@@ -88,106 +100,45 @@ pub struct FlowLogs {
 struct ResourceFlowLog {
     /// The VPC, subnet or network interface.
     resource_id: String,
-    /// Its flow log.
+    /// The flow log.
     flow_log_id: String,
-    /// Whether this step created it; it was there already otherwise.
+    /// Whether this step created the flow log; false if it already existed.
     created: bool,
-    /// Why records do not arrive, as AWS says: `Access error`, `Rate limited` or `Unknown error`;
-    /// null where they do, and in the first 10 minutes.
+    /// Why records do not arrive, according to AWS: `Access error`, `Rate limited` or `Unknown
+    /// error`. Null if they arrive, and during the first 10 minutes.
     delivery_error: Option<String>,
     /// The resource in the AWS console.
     console_url: String,
 }
 
 impl CreateFlowLogs {
-    fn kind(&self) -> Option<&'static Kind> {
-        Kind::of(&self.resource_type)
+    fn resource_kind(&self) -> Option<&'static ResourceKind> {
+        ResourceKind::from_name(&self.resource_type)
     }
 
-    fn traffic(&self) -> Option<TrafficType> {
+    fn parse_traffic_type(&self) -> Option<TrafficType> {
         TrafficType::try_parse(&self.traffic_type.to_ascii_uppercase()).ok()
     }
 
-    fn role(&self) -> Option<(&str, &str)> {
-        self.role_arn.as_deref().and_then(role)
-    }
-
-    fn is_same(&self, log: &FlowLog) -> bool {
-        let at = log.log_destination().unwrap_or_default();
-        let destination = match (self.log_group_name.as_deref(), self.s3_arn.as_deref()) {
-            (Some(group), _) => {
-                let of_arn = at
-                    .split_once(":log-group:")
-                    .map(|(_, name)| name.trim_end_matches(":*"));
-                [log.log_group_name(), of_arn, Some(at)].contains(&Some(group))
-            }
-            (None, bucket) => {
-                bucket.map(|arn| arn.trim_end_matches('/')) == Some(at.trim_end_matches('/'))
-            }
-        };
-        destination && log.traffic_type == self.traffic()
-    }
-
-    /// The flow log of each resource that has one such as this step would create.
-    async fn look(&self, ctx: &Context) -> Result<BTreeMap<String, FlowLog>, StepError> {
-        let mut found = BTreeMap::new();
-        for ids in self.resource_ids.chunks(MAX_FILTER_VALUES) {
-            let filter = Filter::builder()
-                .name("resource-id")
-                .set_values(Some(ids.to_vec()))
-                .build();
-            let mut pages = ctx
-                .client(Client::new)
-                .describe_flow_logs()
-                .filter(filter)
-                .into_paginator()
-                .send();
-            while let Some(page) = pages.next().await {
-                for log in page
-                    .map_err(ec2_error)?
-                    .flow_logs
-                    .unwrap_or_default()
-                    .into_iter()
-                    .filter(|log| self.is_same(log))
-                {
-                    found.insert(log.resource_id.clone().unwrap_or_default(), log);
-                }
-            }
+    fn settings(&self) -> FlowLogSettings<'_> {
+        FlowLogSettings {
+            traffic_type: self.parse_traffic_type(),
+            log_group_name: self.log_group_name.as_deref(),
+            s3_arn: self.s3_arn.as_deref(),
+            role_arn: self.role_arn.as_deref(),
         }
-        Ok(found)
     }
 
-    async fn create(&self, ctx: &Context, missing: Vec<String>) -> Result<Created, StepError> {
-        let to_bucket = self.s3_arn.is_some();
-        let destination = if to_bucket {
-            LogDestinationType::S3
-        } else {
-            LogDestinationType::CloudWatchLogs
-        };
-        // Other resources, another token: AWS refuses one that returns with another request. EC2
-        // takes 64 characters.
-        // https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html
-        let token = ctx.client_token(&format!("flow logs of {}", missing.join(" ")));
-        let request = ctx
-            .client(Client::new)
-            .create_flow_logs()
-            .client_token(token)
-            .set_resource_type(self.kind().map(|kind| kind.resource_type.clone()))
-            .set_resource_ids(Some(missing.clone()))
-            .set_traffic_type(self.traffic())
-            .log_destination_type(destination)
-            .set_log_group_name(self.log_group_name.clone())
-            .set_log_destination(self.s3_arn.clone())
-            .set_deliver_logs_permission_arn(self.role_arn.clone());
-        Created::of(request.send().await.map_err(ec2_error)?, &missing, ctx)
-    }
-
-    fn done(
+    fn output(
         &self,
         ctx: &Context,
         mut found: BTreeMap<String, FlowLog>,
-        created: &Created,
+        created: &CreatedFlowLogs,
     ) -> FlowLogs {
+        let (page, fragment) = self
+            .resource_kind()
+            .map(|kind| kind.console_page)
+            .unwrap_or_default();
         let flow_logs = self
             .resource_ids
             .iter()
@@ -198,7 +149,7 @@ impl CreateFlowLogs {
                 let created = created.flow_log_ids.contains(&flow_log_id);
                 if !created {
                     ctx.log(format_args!(
-                        "{resource_id} has this flow log already: {flow_log_id}"
+                        "{resource_id} already has this flow log: {flow_log_id}"
                     ));
                 }
                 let delivery_error = log
@@ -207,7 +158,6 @@ impl CreateFlowLogs {
                 if let Some(error) = &delivery_error {
                     ctx.log(format_args!("{flow_log_id} does not deliver: {error}"));
                 }
-                let (page, fragment) = self.kind().map(|kind| kind.console).unwrap_or_default();
                 let console_url = ctx.console(page, &format!("{fragment}{resource_id}"));
                 ResourceFlowLog {
                     resource_id,
@@ -228,127 +178,158 @@ impl Step for CreateFlowLogs {
     const RUNDECK: &'static [RundeckPlugin] = &[];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Record the rejected traffic of a VPC in CloudWatch Logs",
             parameters: r#"{
-        "resource_ids": "vpc-0123456789abcdef0", "resource_type": "VPC", "traffic_type": "Reject",
-        "log_group_name": "/network/rejected", "role_arn": "arn:aws:iam::222222222222:role/flow-logs"
+        "resource_ids": "vpc-0123456789abcdef0",
+        "resource_type": "VPC",
+        "traffic_type": "Reject",
+        "log_group_name": "/network/rejected",
+        "role_arn": "arn:aws:iam::222222222222:role/flow-logs"
     }"#,
-            output: "null",
+            output: r#"{
+        "flow_logs": [
+            {
+                "resource_id": "vpc-0123456789abcdef0",
+                "flow_log_id": "fl-0123456789abcdef0",
+                "created": true,
+                "delivery_error": null,
+                "console_url":
+    "https://eu-west-1.console.aws.amazon.com/vpcconsole/home?region=eu-west-1#VpcDetails:VpcId=vpc-0123456789abcdef0"
+            }
+        ]
+    }"#,
         },
         Example {
-            title: "TODO",
+            title: "Record all traffic of two subnets in an S3 bucket",
             parameters: r#"{
-        "resource_ids": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"], "resource_type": "Subnet",
-        "traffic_type": "All", "s3_arn": "arn:aws:s3:::stepward-flow-logs-222222222222/production/"
+        "resource_ids": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"],
+        "resource_type": "Subnet",
+        "traffic_type": "All",
+        "s3_arn": "arn:aws:s3:::stepward-flow-logs-222222222222/production/"
     }"#,
-            output: "null",
+            output: r#"{
+        "flow_logs": [
+            {
+                "resource_id": "subnet-0123456789abcdef0",
+                "flow_log_id": "fl-0123456789abcdef0",
+                "created": false,
+                "delivery_error": "Access error",
+                "console_url":
+    "https://eu-west-1.console.aws.amazon.com/vpcconsole/home?region=eu-west-1#SubnetDetails:subnetId=subnet-0123456789abcdef0"
+            },
+            {
+                "resource_id": "subnet-0123456789abcdef1",
+                "flow_log_id": "fl-0123456789abcdef1",
+                "created": true,
+                "delivery_error": null,
+                "console_url":
+    "https://eu-west-1.console.aws.amazon.com/vpcconsole/home?region=eu-west-1#SubnetDetails:subnetId=subnet-0123456789abcdef1"
+            }
+        ]
+    }"#,
         },
         Example {
-            title: "TODO",
+            title: "Record the accepted traffic of a network interface",
             parameters: r#"{
-        "resource_ids": ["eni-0123456789abcdef0"], "resource_type": "NetworkInterface", "traffic_type": "Accept",
-        "log_group_name": "/network/accepted", "role_arn": "arn:aws:iam::222222222222:role/flow-logs"
+        "resource_ids": ["eni-0123456789abcdef0"],
+        "resource_type": "NetworkInterface",
+        "traffic_type": "Accept",
+        "log_group_name": "/network/accepted",
+        "role_arn": "arn:aws:iam::222222222222:role/flow-logs"
     }"#,
-            output: "null",
+            output: r#"{
+        "flow_logs": [
+            {
+                "resource_id": "eni-0123456789abcdef0",
+                "flow_log_id": "fl-0123456789abcdef0",
+                "created": true,
+                "delivery_error": null,
+                "console_url":
+    "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#NetworkInterface:networkInterfaceId=eni-0123456789abcdef0"
+            }
+        ]
+    }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::InvalidInput,
-            "A parameter is wrong, or the role belongs to another account.",
+            "A parameter is invalid, or the role belongs to another account. Correct the parameter \
+             that the message names.",
         ),
-        (ErrorName::NotFound, "None of the refused resources exists."),
+        (
+            ErrorName::NotFound,
+            "The refused resources do not exist. Correct `resource_ids`.",
+        ),
         (
             ErrorName::StepFailed,
-            "AWS refused some resources; the message names each, and what was created for the others.",
+            "AWS refused some resources. The message contains each of them with the reason, and \
+             the flow logs that were created. Fix the cause and run the step again.",
         ),
         (
             ErrorName::TimedOut,
-            "A flow log did not show: one of other traffic may go to the same destination already.",
+            "A flow log did not become visible. A flow log with the same destination and another \
+             traffic type may already exist; check the resource's flow logs.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_mins(5);
     type Output = FlowLogs;
 
     fn validate(&self) -> Result<(), StepError> {
-        let ids = &self.resource_ids;
-        require((1..=MAX_RESOURCES).contains(&ids.len()), || {
-            format!(
-                "resource_ids has {} entries; 1 to {MAX_RESOURCES} are taken",
-                ids.len()
-            )
-        })?;
-        let Some(Kind { prefix, .. }) = self.kind() else {
-            let message = format!(
-                "resource_type {:?} is none of VPC, Subnet, NetworkInterface",
+        let Some(kind) = self.resource_kind() else {
+            return Err(ErrorName::InvalidInput.with_message(format!(
+                "parameter \"resource_type\": expected VPC, Subnet or NetworkInterface, got {:?}",
                 self.resource_type
-            );
-            return Err(ErrorName::InvalidInput.with_message(message));
+            )));
         };
-        let mut seen = BTreeSet::new();
-        for id in ids.iter() {
-            require(is_id(id, prefix), || {
-                format!(
-                    "resource_ids: {id:?} is no {}: as in {prefix}0123456789abcdef0",
-                    self.resource_type
-                )
-            })?;
-            require(seen.insert(id), || {
-                format!("resource_ids: {id} is there twice")
-            })?;
-        }
-        require(self.traffic().is_some(), || {
+        kind.check_resource_ids(&self.resource_ids)?;
+        require(self.parse_traffic_type().is_some(), || {
             format!(
-                "traffic_type {:?} is none of Accept, Reject, All",
+                "parameter \"traffic_type\": expected Accept, Reject or All, got {:?}",
                 self.traffic_type
             )
         })?;
-        require(
-            self.log_group_name.is_some() != self.s3_arn.is_some(),
-            || "give log_group_name or s3_arn: one destination, where the records go".into(),
-        )?;
-        if let Some(arn) = &self.s3_arn {
-            require(self.role_arn.is_none(), || {
-                "role_arn goes with log_group_name; a bucket takes no role".into()
-            })?;
-            return check_bucket(arn);
-        }
-        check_log_group(self.log_group_name.as_deref().unwrap_or_default())?;
-        require(self.role().is_some(), || {
-            "role_arn is needed with log_group_name, as in arn:aws:iam::222222222222:role/flow-logs"
-                .into()
-        })
+
+        self.settings().check_destination()
     }
 
     fn permissions(&self) -> Permissions {
-        let kind = self.kind().map(|kind| kind.arn).unwrap_or_default();
+        let arn_type = self
+            .resource_kind()
+            .map(|kind| kind.arn_type)
+            .unwrap_or_default();
         let mut resources = vec![arn("ec2", "vpc-flow-log/*")];
-        if self.resource_ids.len() > MAX_NAMED {
-            resources.push(arn("ec2", &format!("{kind}/*")));
+        if self.resource_ids.len() > MAX_NAMED_RESOURCES {
+            resources.push(arn("ec2", &format!("{arn_type}/*")));
         } else {
             resources.extend(
                 self.resource_ids
                     .iter()
-                    .map(|id| arn("ec2", &format!("{kind}/{}", literal(id)))),
+                    .map(|id| arn("ec2", &format!("{arn_type}/{}", literal(id)))),
             );
         }
+
         let permissions = Permissions::default()
-            .allow("TODO", &["ec2:DescribeFlowLogs"], ["*"])
-            .allow("TODO", &["ec2:CreateFlowLogs"], resources);
-        match self.role() {
+            .allow(
+                "find existing flow logs, and check that new ones are visible",
+                &["ec2:DescribeFlowLogs"],
+                ["*"],
+            )
+            .allow("create the flow logs", &["ec2:CreateFlowLogs"], resources);
+        match self.settings().role_account_and_name() {
             Some((_, name)) => permissions.allow_if(
                 json!({ "StringEquals": { "iam:PassedToService": "vpc-flow-logs.amazonaws.com" } }),
-                "TODO",
+                "pass role_arn to the flow logs, if log_group_name is set",
                 &["iam:PassRole"],
                 [format!(
                     "arn:$partition:iam::$account:role/{}",
                     literal(name)
                 )],
             ),
-            // What AWS asks for a flow log to S3; neither action takes a resource.
+            // AWS requires these actions for flow logs to S3. Neither supports resources.
             // https://docs.aws.amazon.com/vpc/latest/userguide/flow-logs-s3-create-flow-log.html
             None => permissions.allow(
-                "TODO",
+                "set up the delivery to the bucket, if s3_arn is set",
                 &["logs:CreateLogDelivery", "logs:DeleteLogDelivery"],
                 ["*"],
             ),
@@ -360,17 +341,19 @@ impl Step for CreateFlowLogs {
         ctx: &Context,
         resume: Option<Resume>,
     ) -> Result<Progress<FlowLogs>, StepError> {
-        if let Some((account, _)) = self.role() {
-            require(account == ctx.place.account_id, || {
+        if let Some((role_account, _)) = self.settings().role_account_and_name() {
+            let account_id = &ctx.place.account_id;
+            require(role_account == account_id, || {
                 format!(
-                    "role_arn is of account {account}, and AWS takes a role of {} only",
-                    ctx.place.account_id
+                    "parameter \"role_arn\": the role belongs to account \"{role_account}\", but \
+                     AWS accepts only a role of account {account_id}; set a role of that account"
                 )
             })?;
         }
-        let mut found = self.look(ctx).await?;
+
+        let mut found = self.settings().find(ctx, &self.resource_ids).await?;
         let created = if let Some(resume) = resume {
-            resume.state::<Created>()?
+            resume.state::<CreatedFlowLogs>()?
         } else {
             let missing: Vec<_> = self
                 .resource_ids
@@ -379,28 +362,34 @@ impl Step for CreateFlowLogs {
                 .cloned()
                 .collect();
             if missing.is_empty() {
-                Created::default()
+                CreatedFlowLogs::default()
             } else {
-                let created = self.create(ctx, missing).await?;
-                found = self.look(ctx).await?;
+                let kind = self.resource_kind();
+                let created = self.settings().create(ctx, kind, &missing).await?;
+                found = self.settings().find(ctx, &self.resource_ids).await?;
                 created
             }
         };
-        let all = self.resource_ids.len();
-        if found.len() < all {
-            return Progress::pending(&created, POLL, created.progress(&found, all));
+
+        let total = self.resource_ids.len();
+        if found.len() < total {
+            let progress = created.describe_progress(&found, total);
+            return Progress::pending(&created, POLL_INTERVAL, progress);
         }
-        Ok(Progress::Done(self.done(ctx, found, &created)))
+        Ok(Progress::Done(self.output(ctx, found, &created)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_ec2::Client;
     use aws_sdk_ec2::operation::create_flow_logs::{CreateFlowLogsError, CreateFlowLogsOutput};
     use aws_sdk_ec2::operation::describe_flow_logs::{
         DescribeFlowLogsError, DescribeFlowLogsOutput,
     };
-    use aws_sdk_ec2::types::{FlowLogsResourceType, UnsuccessfulItem, UnsuccessfulItemError};
+    use aws_sdk_ec2::types::{
+        FlowLogsResourceType, LogDestinationType, UnsuccessfulItem, UnsuccessfulItemError,
+    };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
     use stepward::model::permissions::ArnScope;
@@ -410,7 +399,7 @@ mod tests {
     use super::*;
 
     const ID: &str = "subnet-0123456789abcdef0";
-    const OTHER: &str = "subnet-0123456789abcdef1";
+    const OTHER_ID: &str = "subnet-0123456789abcdef1";
     const ROLE: &str = "arn:aws:iam::222222222222:role/network/flow-logs";
     const BUCKET: &str = "arn:aws:s3:::stepward-logs/production/";
 
@@ -420,14 +409,14 @@ mod tests {
         step
     }
 
-    fn to_group() -> CreateFlowLogs {
+    fn log_group_step() -> CreateFlowLogs {
         step(json!({
-            "resource_ids": [ID, OTHER], "resource_type": "subnet", "traffic_type": "Reject",
+            "resource_ids": [ID, OTHER_ID], "resource_type": "subnet", "traffic_type": "Reject",
             "log_group_name": "/network/rejected", "role_arn": ROLE,
         }))
     }
 
-    fn log(id: &str, resource: &str) -> FlowLog {
+    fn flow_log(id: &str, resource: &str) -> FlowLog {
         let log = FlowLog::builder()
             .flow_log_id(id)
             .resource_id(resource)
@@ -437,41 +426,44 @@ mod tests {
             .build()
     }
 
-    fn changed(id: &str, resource: &str, change: impl FnOnce(&mut FlowLog)) -> FlowLog {
-        let mut log = log(id, resource);
+    fn changed_flow_log(id: &str, resource: &str, change: impl FnOnce(&mut FlowLog)) -> FlowLog {
+        let mut log = flow_log(id, resource);
         change(&mut log);
         log
     }
 
-    fn at(destination: &str, resource: &str) -> FlowLog {
-        changed("fl-1", resource, |log| {
+    fn flow_log_to(destination: &str, resource: &str) -> FlowLog {
+        changed_flow_log("fl-1", resource, |log| {
             log.log_group_name = None;
             log.log_destination = Some(destination.into());
         })
     }
 
-    fn seen(logs: impl IntoIterator<Item = FlowLog>) -> DescribeFlowLogsOutput {
+    fn describe_output(logs: impl IntoIterator<Item = FlowLog>) -> DescribeFlowLogsOutput {
         DescribeFlowLogsOutput::builder()
             .set_flow_logs(Some(logs.into_iter().collect()))
             .build()
     }
 
-    /// What looks find, one after the other.
-    fn looks<const N: usize>(found: [Vec<FlowLog>; N]) -> Rule {
-        let look = mock!(Client::describe_flow_logs).match_requests(|request| {
+    /// A rule with the results of successive calls.
+    fn describe_rule<const N: usize>(results: [Vec<FlowLog>; N]) -> Rule {
+        let rule = mock!(Client::describe_flow_logs).match_requests(|request| {
             let filter = &request.filter()[0];
             (filter.name(), filter.values())
-                == (Some("resource-id"), &[ID.to_owned(), OTHER.to_owned()][..])
+                == (
+                    Some("resource-id"),
+                    &[ID.to_owned(), OTHER_ID.to_owned()][..],
+                )
         });
-        found
+        results
             .into_iter()
-            .fold(look.sequence(), |look, logs| {
-                look.output(move || seen(logs.clone()))
+            .fold(rule.sequence(), |rule, logs| {
+                rule.output(move || describe_output(logs.clone()))
             })
             .build()
     }
 
-    fn creates(resources: &'static [&'static str], ids: &'static [&'static str]) -> Rule {
+    fn create_rule(resources: &'static [&'static str], ids: &'static [&'static str]) -> Rule {
         mock!(Client::create_flow_logs)
             .match_requests(move |request| {
                 request.resource_ids() == resources
@@ -501,14 +493,14 @@ mod tests {
         ))
     }
 
-    fn meta(code: &str) -> ErrorMetadata {
+    fn error_metadata(code: &str) -> ErrorMetadata {
         ErrorMetadata::builder()
             .code(code)
             .message(format!("AWS says {code}"))
             .build()
     }
 
-    fn refused(resource: &str, code: &str, message: &str) -> UnsuccessfulItem {
+    fn unsuccessful_item(resource: &str, code: &str, message: &str) -> UnsuccessfulItem {
         let error = UnsuccessfulItemError::builder()
             .code(code)
             .message(message)
@@ -519,9 +511,10 @@ mod tests {
             .build()
     }
 
-    fn done(answer: Progress<FlowLogs>) -> Vec<(String, String, bool)> {
-        let Progress::Done(output) = answer else {
-            panic!("not done: {answer:?}")
+    /// The resource ID, the flow log ID and `created` of each flow log.
+    fn done_rows(result: Progress<FlowLogs>) -> Vec<(String, String, bool)> {
+        let Progress::Done(output) = result else {
+            panic!("not done: {result:?}")
         };
         output
             .flow_logs
@@ -535,32 +528,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_creates_what_is_missing_and_gives_a_flow_log_for_each() {
-        let look = looks([
-            vec![log("fl-1", ID)],
-            vec![log("fl-2", OTHER), log("fl-1", ID)],
+    async fn done_creates_only_the_missing_flow_logs() {
+        let describe = describe_rule([
+            vec![flow_log("fl-1", ID)],
+            vec![flow_log("fl-2", OTHER_ID), flow_log("fl-1", ID)],
         ]);
-        let create = creates(&[OTHER], &["fl-2"]);
-        let ctx = context(&[&look, &create]);
-        let output = done(to_group().run(&ctx, None).await.unwrap());
-        assert_eq!(output, [row(ID, "fl-1", false), row(OTHER, "fl-2", true)]);
+        let create = create_rule(&[OTHER_ID], &["fl-2"]);
+        let ctx = context(&[&describe, &create]);
+        let output = done_rows(log_group_step().run(&ctx, None).await.unwrap());
+        assert_eq!(
+            output,
+            [row(ID, "fl-1", false), row(OTHER_ID, "fl-2", true)]
+        );
         assert_eq!(create.num_calls(), 1);
         assert_eq!(
             testing::log(&ctx),
             [
-                format!("Created fl-2 for {OTHER}"),
-                format!("{ID} has this flow log already: fl-1")
+                format!("Created fl-2 for {OTHER_ID}"),
+                format!("{ID} already has this flow log: fl-1")
             ]
         );
     }
 
     #[tokio::test]
-    async fn done_with_a_bucket_sends_it_and_no_role() {
+    async fn done_with_a_bucket_passes_no_role() {
         let id = "eni-0123456789abcdef0";
-        let look = mock!(Client::describe_flow_logs)
+        let describe = mock!(Client::describe_flow_logs)
             .sequence()
-            .output(|| seen([]))
-            .output(move || seen([at(BUCKET, id)]))
+            .output(|| describe_output([]))
+            .output(move || describe_output([flow_log_to(BUCKET, id)]))
             .build();
         let create = mock!(Client::create_flow_logs)
             .match_requests(|request| {
@@ -572,10 +568,13 @@ mod tests {
             })
             .then_output(|| CreateFlowLogsOutput::builder().flow_log_ids("fl-1").build());
         let params = json!({
-            "resource_ids": id, "resource_type": "NETWORKINTERFACE", "traffic_type": "REJECT", "s3_arn": BUCKET,
+            "resource_ids": id,
+            "resource_type": "NETWORKINTERFACE",
+            "traffic_type": "REJECT",
+            "s3_arn": BUCKET,
         });
         let output = step(params)
-            .run(&context(&[&look, &create]), None)
+            .run(&context(&[&describe, &create]), None)
             .await
             .unwrap();
         let Progress::Done(FlowLogs { flow_logs }) = output else {
@@ -588,12 +587,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_there_is_success_and_tells_what_is_not_delivered() {
-        let broken = changed("fl-2", OTHER, |log| {
-            log.deliver_logs_error_message = Some("Access error".into())
+    async fn already_existing_flow_logs_are_success_with_delivery_errors() {
+        let broken = changed_flow_log("fl-2", OTHER_ID, |log| {
+            log.deliver_logs_error_message = Some("Access error".into());
         });
-        let ctx = context(&[&looks([vec![log("fl-1", ID), broken]])]);
-        let Progress::Done(output) = to_group().run(&ctx, None).await.unwrap() else {
+        let ctx = context(&[&describe_rule([vec![flow_log("fl-1", ID), broken]])]);
+        let Progress::Done(output) = log_group_step().run(&ctx, None).await.unwrap() else {
             panic!("not done")
         };
         assert_eq!(
@@ -604,35 +603,38 @@ mod tests {
     }
 
     #[test]
-    fn already_there_is_only_a_flow_log_of_this_traffic_to_this_destination() {
-        let step = to_group();
-        assert!(step.is_same(&log("fl-1", ID)));
+    fn already_existing_means_same_traffic_and_destination() {
+        let step = log_group_step();
+        let settings = step.settings();
+        assert!(settings.is_equivalent(&flow_log("fl-1", ID)));
         let arn = "arn:aws:logs:eu-west-1:222222222222:log-group:/network/rejected:*";
-        assert!(step.is_same(&at(arn, ID)));
-        assert!(!step.is_same(&at(BUCKET, ID)));
+        assert!(settings.is_equivalent(&flow_log_to(arn, ID)));
+        assert!(!settings.is_equivalent(&flow_log_to(BUCKET, ID)));
+        assert!(!settings.is_equivalent(
+            &changed_flow_log("fl-1", ID, |log| log.traffic_type = Some(TrafficType::All))
+        ));
         assert!(
-            !step.is_same(&changed("fl-1", ID, |log| log.traffic_type = Some(TrafficType::All)))
-        );
-        assert!(
-            !step.is_same(&changed("fl-1", ID, |log| log.log_group_name =
+            !settings.is_equivalent(&changed_flow_log("fl-1", ID, |log| log.log_group_name =
                 Some("/network".into())))
         );
     }
 
     #[tokio::test]
-    async fn not_found_resources_have_their_name() {
-        let whole = mock!(Client::create_flow_logs)
-            .then_error(|| CreateFlowLogsError::generic(meta("InvalidSubnetID.NotFound")));
-        let each = mock!(Client::create_flow_logs).then_output(|| {
-            let gone = |id| refused(id, "InvalidSubnetID.NotFound", "no such subnet");
+    async fn not_found_if_no_refused_resource_exists() {
+        let call_error = mock!(Client::create_flow_logs).then_error(|| {
+            CreateFlowLogsError::generic(error_metadata("InvalidSubnetID.NotFound"))
+        });
+        let item_errors = mock!(Client::create_flow_logs).then_output(|| {
+            let not_found =
+                |id| unsuccessful_item(id, "InvalidSubnetID.NotFound", "no such subnet");
             CreateFlowLogsOutput::builder()
-                .unsuccessful(gone(ID))
-                .unsuccessful(gone(OTHER))
+                .unsuccessful(not_found(ID))
+                .unsuccessful(not_found(OTHER_ID))
                 .build()
         });
-        for create in [whole, each] {
-            let error = to_group()
-                .run(&context(&[&looks([vec![]]), &create]), None)
+        for create in [call_error, item_errors] {
+            let error = log_group_step()
+                .run(&context(&[&describe_rule([vec![]]), &create]), None)
                 .await
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::NotFound, "{error}");
@@ -641,15 +643,15 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
-        let good = json!({
+        let valid = json!({
             "resource_ids": [ID], "resource_type": "Subnet", "traffic_type": "all",
             "log_group_name": "a", "role_arn": ROLE,
         });
-        step(good.clone());
-        let many: Vec<_> = (0..301).map(|n| format!("subnet-{n:017x}")).collect();
+        step(valid.clone());
+        let too_many: Vec<_> = (0..301).map(|n| format!("subnet-{n:017x}")).collect();
         for (field, value) in [
             ("resource_ids", json!([])),
-            ("resource_ids", json!(many)),
+            ("resource_ids", json!(too_many)),
             ("resource_ids", json!(["vpc-0123456789abcdef0"])),
             ("resource_ids", json!(["subnet-*"])),
             ("resource_ids", json!([ID, ID])),
@@ -663,7 +665,7 @@ mod tests {
             ("role_arn", json!("arn:aws:iam::*:role/flow-logs")),
             ("s3_arn", json!(BUCKET)),
         ] {
-            let mut params = good.clone();
+            let mut params = valid.clone();
             params[field] = value;
             let step: CreateFlowLogs = serde_json::from_value(params.clone()).unwrap();
             let error = step.validate().unwrap_err();
@@ -676,7 +678,12 @@ mod tests {
             "arn:aws:s3:::UPPER",
             "arn:aws:s3:::stepward-logs/AWSLogs/",
         ] {
-            let params = json!({ "resource_ids": [ID], "resource_type": "Subnet", "traffic_type": "All", "s3_arn": arn });
+            let params = json!({
+                "resource_ids": [ID],
+                "resource_type": "Subnet",
+                "traffic_type": "All",
+                "s3_arn": arn,
+            });
             let step: CreateFlowLogs = serde_json::from_value(params).unwrap();
             assert_eq!(
                 step.validate().unwrap_err().name,
@@ -687,57 +694,65 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn invalid_is_a_role_of_another_account() {
+    async fn invalid_role_of_another_account_is_refused() {
         let mut ctx = context(&[]);
         "333333333333".clone_into(&mut ctx.place.account_id);
-        let error = to_group().run(&ctx, None).await.unwrap_err();
+        let error = log_group_step().run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::InvalidInput);
         assert!(error.message.contains("222222222222"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_looks_are_tried_again_by_the_sdk() {
-        let look = mock!(Client::describe_flow_logs)
+    async fn throttled_calls_are_retried_by_the_sdk() {
+        let describe = mock!(Client::describe_flow_logs)
             .sequence()
-            .error(|| DescribeFlowLogsError::generic(meta("RequestLimitExceeded")))
-            .output(|| seen([log("fl-1", ID), log("fl-2", OTHER)]))
+            .error(|| DescribeFlowLogsError::generic(error_metadata("RequestLimitExceeded")))
+            .output(|| describe_output([flow_log("fl-1", ID), flow_log("fl-2", OTHER_ID)]))
             .build();
-        let output = done(to_group().run(&context(&[&look]), None).await.unwrap());
-        assert_eq!((output.len(), look.num_calls()), (2, 2));
+        let output = done_rows(
+            log_group_step()
+                .run(&context(&[&describe]), None)
+                .await
+                .unwrap(),
+        );
+        assert_eq!((output.len(), describe.num_calls()), (2, 2));
     }
 
     #[tokio::test]
-    async fn pending_until_all_show_and_creates_once() {
-        let both = || vec![log("fl-1", ID), log("fl-2", OTHER)];
-        let look = looks([vec![], vec![log("fl-1", ID)], both(), both()]);
-        let create = creates(&[ID, OTHER], &["fl-1", "fl-2"]);
-        let ctx = context(&[&look, &create]);
-        let answer = to_group().run(&ctx, None).await.unwrap();
+    async fn pending_until_all_flow_logs_are_visible() {
+        let both = || vec![flow_log("fl-1", ID), flow_log("fl-2", OTHER_ID)];
+        let describe = describe_rule([vec![], vec![flow_log("fl-1", ID)], both(), both()]);
+        let create = create_rule(&[ID, OTHER_ID], &["fl-1", "fl-2"]);
+        let ctx = context(&[&describe, &create]);
+        let result = log_group_step().run(&ctx, None).await.unwrap();
         let Progress::Pending {
             state,
             retry_after,
             progress,
-        } = answer
+        } = result
         else {
             panic!("not pending")
         };
         assert_eq!(
             (retry_after, progress.as_str()),
-            (POLL, "1 of 2 flow logs show")
+            (POLL_INTERVAL, "1 of 2 flow logs are visible")
         );
         let resume = stepward::testing::resume(&state);
-        let output = done(to_group().run(&ctx, Some(resume)).await.unwrap());
-        assert_eq!(output, [row(ID, "fl-1", true), row(OTHER, "fl-2", true)]);
-        // The answer was lost: it looks, and finds them.
-        assert_eq!(done(to_group().run(&ctx, None).await.unwrap()).len(), 2);
+        let output = done_rows(log_group_step().run(&ctx, Some(resume)).await.unwrap());
+        assert_eq!(output, [row(ID, "fl-1", true), row(OTHER_ID, "fl-2", true)]);
+        // After a lost result, the step finds the flow logs.
+        assert_eq!(
+            done_rows(log_group_step().run(&ctx, None).await.unwrap()).len(),
+            2
+        );
         assert_eq!(create.num_calls(), 1);
     }
 
     #[tokio::test]
-    async fn failed_parts_are_named_with_the_reason_of_aws_and_what_stays() {
+    async fn failed_resources_are_named_with_the_reason_of_aws() {
         let create = mock!(Client::create_flow_logs).then_output(|| {
-            let refused = refused(
-                OTHER,
+            let refused = unsuccessful_item(
+                OTHER_ID,
                 "400",
                 "Access Denied for LogDestination: stepward-logs",
             );
@@ -746,75 +761,82 @@ mod tests {
                 .unsuccessful(refused)
                 .build()
         });
-        let error = to_group()
-            .run(&context(&[&looks([vec![]]), &create]), None)
+        let error = log_group_step()
+            .run(&context(&[&describe_rule([vec![]]), &create]), None)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert_eq!(
             error.message,
             format!(
-                "AWS refused 1 of 2 flow logs (created and kept: fl-1); mend the reason and run the step again for the \
-                 rest. {OTHER}: Access Denied for LogDestination: stepward-logs"
+                "AWS refused 1 of 2 flow logs (created and kept: fl-1). {OTHER_ID}: Access Denied \
+                 for LogDestination: stepward-logs. Fix the cause and run the step again; it then \
+                 creates only the missing flow logs"
             )
         );
     }
 
     #[tokio::test]
-    async fn failed_parts_are_not_those_that_an_earlier_call_created_whose_answer_was_lost() {
-        let both = || vec![log("fl-1", ID), log("fl-2", OTHER)];
+    async fn failed_does_not_include_existing_flow_logs() {
+        let both = || vec![flow_log("fl-1", ID), flow_log("fl-2", OTHER_ID)];
         let exists = |id| {
-            refused(
+            unsuccessful_item(
                 id,
                 "FlowLogAlreadyExists",
                 "Error. There is an existing Flow Log",
             )
         };
-        for new in [None, Some("fl-2")] {
+        for new_id in [None, Some("fl-2")] {
             let create = mock!(Client::create_flow_logs).then_output(move || {
-                let answer = CreateFlowLogsOutput::builder().unsuccessful(exists(ID));
-                match new {
-                    Some(id) => answer.flow_log_ids(id).build(),
-                    None => answer.unsuccessful(exists(OTHER)).build(),
+                let output = CreateFlowLogsOutput::builder().unsuccessful(exists(ID));
+                match new_id {
+                    Some(id) => output.flow_log_ids(id).build(),
+                    None => output.unsuccessful(exists(OTHER_ID)).build(),
                 }
             });
-            let ctx = context(&[&looks([vec![], vec![], both()]), &create]);
-            let answer = to_group().run(&ctx, None).await.unwrap();
+            let ctx = context(&[&describe_rule([vec![], vec![], both()]), &create]);
+            let result = log_group_step().run(&ctx, None).await.unwrap();
             let Progress::Pending {
                 state,
                 retry_after,
                 progress,
-            } = answer
+            } = result
             else {
                 panic!("not pending")
             };
             let hint = format!(
-                "AWS says that {ID} has one to this destination already: see which traffic it is of"
+                "{ID} already has a flow log with this destination, so check its traffic type"
             );
             assert_eq!(
                 (retry_after, progress),
-                (POLL, format!("0 of 2 flow logs show; {hint}"))
+                (
+                    POLL_INTERVAL,
+                    format!("0 of 2 flow logs are visible; {hint}")
+                )
             );
-            let log = new.map(|id| format!("Created {id} for {OTHER}"));
+            let log = new_id.map(|id| format!("Created {id} for {OTHER_ID}"));
             assert_eq!(testing::log(&ctx), log.into_iter().collect::<Vec<_>>());
             let resume = stepward::testing::resume(&state);
-            let output = done(to_group().run(&ctx, Some(resume)).await.unwrap());
+            let output = done_rows(log_group_step().run(&ctx, Some(resume)).await.unwrap());
             assert_eq!(
                 output,
-                [row(ID, "fl-1", false), row(OTHER, "fl-2", new.is_some())]
+                [
+                    row(ID, "fl-1", false),
+                    row(OTHER_ID, "fl-2", new_id.is_some())
+                ]
             );
             assert_eq!(create.num_calls(), 1);
         }
-        // What is refused for another reason is told alone.
+        // The error contains only resources that were refused for another reason.
         let create = mock!(Client::create_flow_logs).then_output(move || {
-            let denied = refused(OTHER, "400", "Access Denied for LogDestination");
+            let denied = unsuccessful_item(OTHER_ID, "400", "Access Denied for LogDestination");
             CreateFlowLogsOutput::builder()
                 .unsuccessful(exists(ID))
                 .unsuccessful(denied)
                 .build()
         });
-        let error = to_group()
-            .run(&context(&[&looks([vec![]]), &create]), None)
+        let error = log_group_step()
+            .run(&context(&[&describe_rule([vec![]]), &create]), None)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
@@ -825,14 +847,14 @@ mod tests {
     }
 
     #[test]
-    fn the_session_passes_one_role_to_flow_logs_only_and_keeps_it_named_with_many_resources() {
-        let place = ArnScope {
+    fn the_role_session_passes_only_the_named_role() {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
         };
-        let mut step = to_group();
-        let few = step.permissions().session_policy(&place).unwrap();
+        let mut step = log_group_step();
+        let few = step.permissions().session_policy(&scope).unwrap();
         assert!(
             few.contains(&format!(
                 "222222222222:{}",
@@ -841,7 +863,7 @@ mod tests {
             "{few}"
         );
         step.resource_ids = StringList((0..300).map(|n| format!("subnet-{n:017x}")).collect());
-        let many = step.permissions().session_policy(&place).unwrap();
+        let many = step.permissions().session_policy(&scope).unwrap();
         for policy in [few, many] {
             assert!(
                 policy.contains(&format!(
@@ -857,11 +879,11 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let idle = [
+    fn permissions_match_those_that_the_local_cloud_checks() {
+        let unchecked = [
             (
                 "iam:PassRole",
-                "The local cloud does not check the role that is passed.",
+                "The local cloud does not check the passed role.",
             ),
             (
                 "logs:CreateLogDelivery",
@@ -872,7 +894,7 @@ mod tests {
                 "The local cloud delivers no records.",
             ),
         ];
-        prove::<CreateFlowLogs>(&idle, async |scene| {
+        prove::<CreateFlowLogs>(&unchecked, async |scene| {
             let vpc = scene
                 .client(Client::new)
                 .create_vpc()

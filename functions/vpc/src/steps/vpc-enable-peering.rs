@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::is_id;
-use crate::peering::{Connection, Requested, TOKEN, accept, look, request, undo};
-use crate::routes::{PeeringRoute, Vpc, add, plan};
-use aws_sdk_ec2::types::VpcPeeringConnectionStateReasonCode as Status;
+use crate::activation::{Activation, PeeringOutput};
+use crate::is_resource_id;
+use crate::peering::{TOKEN_TAG, delete_own_request};
+use crate::routes::Vpc;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::json;
 use stepward::model::input::{StringList, require};
 use stepward::model::permissions::{arn, literal};
@@ -16,266 +16,169 @@ use stepward::{
     StepError,
 };
 
-/// Route tables that one list takes; with more, a session policy could not name them.
-const MAX_TABLES: usize = 20;
-/// Between two looks at the connection. Within a Region it changes in seconds, between Regions in a
-/// minute or two.
-const POLL: Duration = Duration::from_secs(3);
-/// All connections, in ARNs: AWS gives the ID only when it has been requested.
-const CONNECTIONS: &str = "vpc-peering-connection/*";
+/// The most route tables in one list. A session policy could not name more.
+const MAX_ROUTE_TABLES: usize = 20;
+/// All connections, in ARNs. AWS assigns the ID only when the connection is requested.
+const ALL_CONNECTIONS: &str = "vpc-peering-connection/*";
 
-/// Peer two VPCs of a customer, with routes if asked, and finish once the connection is active.
+/// Peer two VPCs of a customer, optionally with routes, and wait until the connection is active.
 ///
-/// The VPCs may be in one account or in two of the same customer, in one Region or in two. The
-/// connection is requested in the target's account and accepted in the peer's, with the credentials
-/// of that account's own record. A connection between the two that is there already, whichever side
-/// requested it, is used: an active one is success, one that waits is accepted. Peering costs
-/// nothing; traffic through it between availability zones and Regions does.
+/// Use this step to connect the networks of two VPCs, for example an application's VPC with one for
+/// shared services. The VPCs may be in one account or in two accounts of the same customer, and in
+/// one Region or in two.
 ///
-/// **Routes.** Without `add_routes` the connection carries nothing until somebody adds routes. With
-/// it, a route to each IPv4 block of the other VPC is added to the main route table of both, or to
-/// the tables that are listed. Subnets with a route table of their own need those listed. Security
-/// groups, network ACLs and IPv6 routes are left as they are.
+/// Without `add_routes`, the connection carries no traffic until someone adds routes. With it, only
+/// the main route tables get routes by default: list the route tables of subnets that have their
+/// own. The step never changes security groups, network ACLs or IPv6 routes.
 ///
-/// **What is refused first.** VPCs whose blocks overlap can't be peered, and a route to the same
-/// block that leads elsewhere (also a dead one of an earlier connection) is not replaced: both are
-/// a `Conflict` before anything is created. A route that a virtual private gateway propagates is
-/// none: the new one takes its traffic.
+/// # Prerequisites
 ///
-/// **When it fails.** A request that can't be accepted is deleted again; one that AWS has failed,
-/// rejected or let expire needs no deleting. An active connection is never deleted: where a route
-/// can't be added, the error names the connection that stays, and the step run again adds the rest.
-/// A side that does not know yet that the connection is active is waited for. When the job is
-/// stopped, a request of this step that is not active yet is deleted, once AWS takes that. Only
-/// connections that carry the tag `stepward:token` can be deleted by this step.
+/// - The CIDR blocks of the VPCs do not overlap.
+/// - Each account has a record in Stepward. The step accepts the request with the credentials of
+///   the peer account's own record.
 ///
-/// Proven on the local cloud in two accounts, where a request waits at once and is active as soon
-/// as it is accepted. What takes time, fails or overlaps at AWS rests on unit tests, and so do
-/// deleting and what AWS asks for tags.
+/// # Behavior
+///
+/// 1. If a connection between the VPCs exists, the step uses it, whichever side requested it. An
+///    active connection is a success; the step accepts one that waits for acceptance.
+/// 2. Otherwise the step checks both VPCs. Overlapping blocks, and a route to the same block with
+///    another target, are a `Conflict`, and the step creates nothing. This includes routes to a
+///    connection that no longer exists. Routes that a virtual private gateway propagates are no
+///    conflict; the new static route takes priority over them.
+/// 3. The step requests the connection in the target's account, and accepts it in the peer's
+///    account.
+/// 4. With `add_routes`, it adds a route for each IPv4 CIDR block of the other VPC to the main
+///    route table of both VPCs, or to the listed route tables. If a side does not know yet that the
+///    connection is active, the step waits.
+///
+/// A retry requests no second connection and adds no route twice. If the job is stopped, the step
+/// deletes its request, unless it is already active; AWS allows this only while the request waits
+/// for acceptance. The step can delete only connections with the tag `stepward:token`.
+///
+/// # Failures
+///
+/// - If AWS refuses to accept the request, the step deletes its request again. AWS itself removes a
+///   request that failed, expired or was rejected.
+/// - The step never deletes an active connection. If it cannot add a route, the error names the
+///   connection, which stays. Fix the cause and run the step again: it adds the missing routes.
+///
+/// # Cost
+///
+/// A peering connection itself has no charge; AWS charges for its traffic between Availability
+/// Zones and between Regions.
+///
+/// # Limits
+///
+/// - Each list accepts at most 20 route tables.
+/// - Without `accept`, AWS keeps the request for 7 days.
+///
+/// # Proof
+///
+/// Proven on the local cloud with two accounts, where a connection changes its status without delay.
+/// Only unit tests with fake responses show delays, failures, overlapping blocks, deleting requests
+/// and the permissions for tags.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EnablePeering {
-    /// The VPC in the target's account and Region; it requests the connection.
+    /// The VPC in the target's account and Region. It requests the connection.
     vpc_id: String,
-    /// The VPC to peer it with.
+    /// The VPC to peer with.
     peer_vpc_id: String,
-    /// The name, in Stepward, of the same customer's account that `peer_vpc_id` is in, not its
-    /// number; default: the target's.
+    /// The account of `peer_vpc_id`: its name in Stepward, not its ID. It belongs to the same
+    /// customer. Default: the target's account.
     peer_account: Option<String>,
-    /// The Region that `peer_vpc_id` is in, as in `eu-west-1`. Default: the target's, or with
-    /// `peer_account` that account's default Region.
+    /// The Region of `peer_vpc_id`, for example `eu-west-1`. Default: the target's Region, or with
+    /// `peer_account` the default Region of that account.
     peer_region: Option<String>,
-    /// Whether to accept the request. If false the step is done once it waits for acceptance, which
-    /// it does for 7 days.
-    #[serde(default = "yes")]
+    /// Whether to accept the request. If false, the step finishes once the request waits for
+    /// acceptance.
+    #[serde(default = "default_accept")]
     accept: bool,
-    /// Whether to add routes on both sides; needs `accept`. Default: false.
+    /// Whether to add routes on both sides. Requires `accept`.
     #[serde(default)]
     add_routes: bool,
-    /// Route tables of `vpc_id` that get routes, at most 20. Default: its main route table.
+    /// The route tables of `vpc_id` that get routes, at most 20. Default: the main route table.
     #[serde(default)]
     route_table_ids: StringList,
-    /// Route tables of `peer_vpc_id` that get routes, at most 20. Default: its main route table.
+    /// The route tables of `peer_vpc_id` that get routes, at most 20. Default: the main route
+    /// table.
     #[serde(default)]
     peer_route_table_ids: StringList,
 }
 
-fn yes() -> bool {
+fn default_accept() -> bool {
     true
 }
 
-/// The connection between the VPCs.
-#[derive(Debug, JsonSchema, Serialize)]
-pub struct Peered {
-    /// Its ID.
-    vpc_peering_connection_id: String,
-    /// `active`, or `pending-acceptance` if it was not to be accepted.
-    status: String,
-    /// Whether this step requested it; it was there already otherwise.
-    created: bool,
-    /// The routes through it that were asked for, with `add_routes`.
-    routes: Vec<PeeringRoute>,
-    /// The connection in the AWS console, in the target's account.
-    console_url: String,
-}
-
 impl EnablePeering {
-    fn sides<'a>(&'a self, ctx: &'a Context) -> Result<[Vpc<'a>; 2], StepError> {
-        let here = Vpc {
+    fn vpcs<'a>(&'a self, ctx: &'a Context) -> Result<[Vpc<'a>; 2], StepError> {
+        let target_vpc = Vpc {
             ctx,
             id: &self.vpc_id,
             table_ids: &self.route_table_ids,
         };
-        Ok([
-            here,
-            Vpc {
-                ctx: ctx.peer()?,
-                id: &self.peer_vpc_id,
-                table_ids: &self.peer_route_table_ids,
-            },
-        ])
+        let peer_vpc = Vpc {
+            ctx: ctx.peer()?,
+            id: &self.peer_vpc_id,
+            table_ids: &self.peer_route_table_ids,
+        };
+        Ok([target_vpc, peer_vpc])
     }
 
-    /// Looks, and takes the next step towards an active connection.
-    async fn advance(
-        &self,
-        sides: [Vpc<'_>; 2],
-        resume: Option<Resume>,
-    ) -> Result<Progress<Peered>, StepError> {
-        let ctx = sides[0].ctx;
-        let requested = resume
-            .map(|resume| resume.state::<Requested>())
-            .transpose()?;
-        let known = requested
-            .as_ref()
-            .map(|requested| requested.vpc_peering_connection_id.as_str());
-        let Some(mut connection) = look(&sides, known).await? else {
-            let requested = if let Some(requested) = requested {
-                requested
-            } else {
-                plan(sides, self.add_routes, None).await?;
-                request(&sides).await?
-            };
-            let progress = format!("{} is requested", requested.vpc_peering_connection_id);
-            return Progress::pending(&requested, POLL, progress);
-        };
-        let added = if let Some(requested) = requested {
-            connection.created |= requested.created;
-            requested.added
-        } else {
-            ctx.log(format_args!(
-                "Found peering connection {}, {}",
-                connection.id, connection.status
-            ));
-            Vec::new()
-        };
-        match &connection.status {
-            Status::Active => return self.finish(sides, connection, added).await,
-            Status::PendingAcceptance if !self.accept => {
-                return Ok(Progress::Done(peered(ctx, connection, Vec::new())));
-            }
-            Status::PendingAcceptance => {
-                // Before a request of its own, the step has looked at the routes already.
-                if !connection.created {
-                    plan(sides, self.add_routes, Some(&connection.id)).await?;
-                }
-                accept(&sides, &connection).await?;
-            }
-            status @ (Status::Failed
-            | Status::Rejected
-            | Status::Expired
-            | Status::Deleting
-            | Status::Deleted) => {
-                return Err(ErrorName::StepFailed.with_message(format!(
-                    "peering connection {} is {status}: {}; AWS removes it by itself: mend this and run the step again",
-                    connection.id, connection.message
-                )));
-            }
-            _ => {}
+    fn activation<'a>(&self, vpcs: [Vpc<'a>; 2]) -> Activation<'a> {
+        Activation {
+            vpcs,
+            accept: self.accept,
+            add_routes: self.add_routes,
         }
-        let progress = format!("{} is {}", connection.id, connection.status);
-        let (vpc_peering_connection_id, created) = (connection.id, connection.created);
-        Progress::pending(
-            &Requested {
-                vpc_peering_connection_id,
-                created,
-                added,
-            },
-            POLL,
-            progress,
-        )
-    }
-
-    /// Adds the routes, now that the connection is active.
-    async fn finish(
-        &self,
-        sides: [Vpc<'_>; 2],
-        connection: Connection,
-        mut added: Vec<String>,
-    ) -> Result<Progress<Peered>, StepError> {
-        let (id, ctx) = (&connection.id, sides[0].ctx);
-        let stays = |mut error: StepError| {
-            error.message = format!(
-                "{}; {id} is active and stays, and the step run again adds the rest",
-                error.message
-            );
-            error
-        };
-        let mut routes = if self.add_routes {
-            plan(sides, true, Some(id)).await.map_err(stays)?
-        } else {
-            Vec::new()
-        };
-        if let Some(waits) = add(&sides, id, &mut routes, &mut added)
-            .await
-            .map_err(stays)?
-        {
-            let progress = format!("{id} is active and stays; still to be added is {waits}");
-            let (vpc_peering_connection_id, created) = (connection.id, connection.created);
-            return Progress::pending(
-                &Requested {
-                    vpc_peering_connection_id,
-                    created,
-                    added,
-                },
-                POLL,
-                progress,
-            );
-        }
-        Ok(Progress::Done(peered(ctx, connection, routes)))
     }
 }
 
-fn peered(ctx: &Context, connection: Connection, routes: Vec<PeeringRoute>) -> Peered {
-    let Connection {
-        id,
-        status,
-        created,
-        ..
-    } = connection;
-    ctx.log(format_args!("Peering connection {id} is {status}"));
-    let console_url = ctx.console(
-        "vpcconsole/home",
-        &format!("PeeringConnectionDetails:VpcPeeringConnectionId={id}"),
+/// Returns the permissions that the step needs on each side. They name the VPC and its route
+/// tables, but not the connection, because its ID is not known in advance.
+fn permissions_on_each_side(
+    step: &EnablePeering,
+    vpc_id: &str,
+    table_ids: &[String],
+) -> Permissions {
+    let mut permissions = Permissions::default().allow(
+        "read the CIDR blocks of the VPC",
+        &["ec2:DescribeVpcs"],
+        ["*"],
     );
-    Peered {
-        vpc_peering_connection_id: id,
-        status: status.to_string(),
-        created,
-        routes,
-        console_url,
-    }
-}
-
-/// What the step does on one side: the VPC and its route tables are named, a connection's ID is not
-/// known before.
-fn on_one_side(step: &EnablePeering, vpc_id: &str, table_ids: &[String]) -> Permissions {
-    let mut permissions = Permissions::default().allow("TODO", &["ec2:DescribeVpcs"], ["*"]);
     if step.accept {
         permissions = permissions.allow(
-            "TODO",
+            "accept the request, if accept is true",
             &["ec2:AcceptVpcPeeringConnection"],
-            with_connections(vpc_id),
+            vpc_and_connections(vpc_id),
         );
     }
     if step.add_routes {
-        let main = table_ids.is_empty().then(|| arn("ec2", "route-table/*"));
-        let named = table_ids
+        let any_table = table_ids.is_empty().then(|| arn("ec2", "route-table/*"));
+        let listed_tables = table_ids
             .iter()
             .map(|id| arn("ec2", &format!("route-table/{}", literal(id))));
         permissions = permissions
-            .allow("TODO", &["ec2:DescribeRouteTables"], ["*"])
-            .allow("TODO", &["ec2:CreateRoute"], main.into_iter().chain(named));
+            .allow(
+                "find the route tables and their routes, if add_routes is set",
+                &["ec2:DescribeRouteTables"],
+                ["*"],
+            )
+            .allow(
+                "add the routes, if add_routes is set",
+                &["ec2:CreateRoute"],
+                any_table.into_iter().chain(listed_tables),
+            );
     }
     permissions
 }
 
-/// AWS checks requesting and accepting against both.
+/// Returns the resources that AWS checks for requesting and accepting: the VPC and the connection.
 /// <https://docs.aws.amazon.com/vpc/latest/peering/security-iam.html>
-fn with_connections(vpc_id: &str) -> [String; 2] {
+fn vpc_and_connections(vpc_id: &str) -> [String; 2] {
     [
         arn("ec2", &format!("vpc/{}", literal(vpc_id))),
-        arn("ec2", CONNECTIONS),
+        arn("ec2", ALL_CONNECTIONS),
     ]
 }
 
@@ -284,86 +187,155 @@ impl Step for EnablePeering {
     const RUNDECK: &'static [RundeckPlugin] = &[];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Peer with a VPC of another account, with routes on both sides",
             parameters: r#"{
-        "vpc_id": "vpc-0123456789abcdef0", "peer_vpc_id": "vpc-0123456789abcdef1",
-        "peer_account": "shared-services", "add_routes": true
+        "vpc_id": "vpc-0123456789abcdef0",
+        "peer_vpc_id": "vpc-0123456789abcdef1",
+        "peer_account": "shared-services",
+        "add_routes": true
     }"#,
-            output: "null",
+            output: r#"{
+        "vpc_peering_connection_id": "pcx-0123456789abcdef0",
+        "status": "active",
+        "created": true,
+        "routes": [
+            {
+                "vpc_id": "vpc-0123456789abcdef0",
+                "route_table_id": "rtb-0123456789abcdef0",
+                "destination": "10.1.0.0/16",
+                "created": true
+            },
+            {
+                "vpc_id": "vpc-0123456789abcdef1",
+                "route_table_id": "rtb-0123456789abcdef1",
+                "destination": "10.0.0.0/16",
+                "created": true
+            }
+        ],
+        "console_url":
+    "https://eu-west-1.console.aws.amazon.com/vpcconsole/home?region=eu-west-1#PeeringConnectionDetails:VpcPeeringConnectionId=pcx-0123456789abcdef0"
+    }"#,
         },
         Example {
-            title: "TODO",
+            title: "Peer with a VPC of another Region, with routes in two route tables",
             parameters: r#"{
-        "vpc_id": "vpc-0123456789abcdef0", "peer_vpc_id": "vpc-0123456789abcdef1",
-        "peer_region": "eu-central-1", "add_routes": true,
+        "vpc_id": "vpc-0123456789abcdef0",
+        "peer_vpc_id": "vpc-0123456789abcdef1",
+        "peer_region": "eu-central-1",
+        "add_routes": true,
         "route_table_ids": ["rtb-0123456789abcdef0", "rtb-0123456789abcdef1"]
     }"#,
-            output: "null",
+            output: r#"{
+        "vpc_peering_connection_id": "pcx-0123456789abcdef0",
+        "status": "active",
+        "created": false,
+        "routes": [
+            {
+                "vpc_id": "vpc-0123456789abcdef0",
+                "route_table_id": "rtb-0123456789abcdef0",
+                "destination": "10.1.0.0/16",
+                "created": true
+            },
+            {
+                "vpc_id": "vpc-0123456789abcdef0",
+                "route_table_id": "rtb-0123456789abcdef1",
+                "destination": "10.1.0.0/16",
+                "created": false
+            },
+            {
+                "vpc_id": "vpc-0123456789abcdef1",
+                "route_table_id": "rtb-0123456789abcdef2",
+                "destination": "10.0.0.0/16",
+                "created": true
+            }
+        ],
+        "console_url":
+    "https://eu-west-1.console.aws.amazon.com/vpcconsole/home?region=eu-west-1#PeeringConnectionDetails:VpcPeeringConnectionId=pcx-0123456789abcdef0"
+    }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "There is no such VPC, route table or account of the customer.",
+            "A VPC, a route table or the customer's account does not exist. Correct the ID or \
+             name.",
         ),
         (
             ErrorName::Conflict,
-            "The VPCs overlap, or a route to the same addresses leads elsewhere; nothing was created.",
+            "The VPCs overlap, or a route to the same block has another target. The message says \
+             which, and what to change.",
         ),
         (
             ErrorName::AccessDenied,
-            "One of the two roles lacks a permission; the message says which and what is left.",
+            "One of the two roles lacks a permission. The message says which permission, and what \
+             still exists.",
         ),
         (
             ErrorName::StepFailed,
-            "The connection failed, expired, or was rejected or deleted; the message has AWS's reason.",
+            "The connection failed, expired, or was rejected or deleted. The message contains \
+             AWS's reason; fix it and run the step again.",
         ),
         (
             ErrorName::TimedOut,
-            "The connection did not become active in time, or a side did not take its routes.",
+            "The connection did not become active in time, or AWS did not accept a route in time. \
+             Run the step again to continue.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_mins(15);
-    type Output = Peered;
+    type Output = PeeringOutput;
 
     fn validate(&self) -> Result<(), StepError> {
         for (field, id) in [("vpc_id", &self.vpc_id), ("peer_vpc_id", &self.peer_vpc_id)] {
-            require(is_id(id, "vpc-"), || {
-                format!("{field}: {id:?} is not a VPC ID, as in vpc-0123456789abcdef0")
+            require(is_resource_id(id, "vpc-"), || {
+                format!(
+                    "parameter \"{field}\": expected a VPC ID such as vpc-0123456789abcdef0, got \
+                     {id:?}"
+                )
             })?;
         }
         require(self.vpc_id != self.peer_vpc_id, || {
-            "peer_vpc_id is vpc_id; a VPC is not peered with itself".into()
+            format!(
+                "parameter \"peer_vpc_id\": {:?} is also \"vpc_id\"; set two different VPCs",
+                self.peer_vpc_id
+            )
         })?;
-        for (field, name) in [
+        for (field, value) in [
             ("peer_account", &self.peer_account),
             ("peer_region", &self.peer_region),
         ] {
-            require(name.as_deref() != Some(""), || {
-                format!("{field} is empty; leave it out for the target's own")
+            require(value.as_deref() != Some(""), || {
+                format!("parameter \"{field}\": is empty; leave it out to use the target's own")
             })?;
         }
+
         require(self.accept || !self.add_routes, || {
-            "add_routes needs accept: routes are added once the connection is active".into()
+            "parameter \"add_routes\": requires \"accept\", because routes need an active \
+             connection; set \"accept\" to true"
+                .into()
         })?;
         for (field, ids) in [
             ("route_table_ids", &self.route_table_ids),
             ("peer_route_table_ids", &self.peer_route_table_ids),
         ] {
             require(self.add_routes || ids.is_empty(), || {
-                format!("{field} needs add_routes")
+                format!("parameter \"{field}\": requires \"add_routes\"; set it to true")
             })?;
-            require(ids.len() <= MAX_TABLES, || {
+            require(ids.len() <= MAX_ROUTE_TABLES, || {
                 format!(
-                    "{field} has {} entries and at most {MAX_TABLES} are taken",
+                    "parameter \"{field}\": expected at most {MAX_ROUTE_TABLES} IDs, got {}; \
+                     split the list",
                     ids.len()
                 )
             })?;
-            for (n, id) in ids.iter().enumerate() {
-                require(is_id(id, "rtb-") && !ids[..n].contains(id), || {
+            for (index, id) in ids.iter().enumerate() {
+                require(is_resource_id(id, "rtb-"), || {
                     format!(
-                        "{field}: {id:?} is not the ID of a route table, as in rtb-0123456789abcdef0, or there twice"
+                        "parameter \"{field}\": expected the ID of a route table, such as \
+                         rtb-0123456789abcdef0, got {id:?}"
                     )
+                })?;
+                require(!ids[..index].contains(id), || {
+                    format!("parameter \"{field}\": contains {id:?} twice; list each ID once")
                 })?;
             }
         }
@@ -373,30 +345,36 @@ impl Step for EnablePeering {
     fn permissions(&self) -> Permissions {
         let on_create =
             json!({ "StringEquals": { "ec2:CreateAction": "CreateVpcPeeringConnection" } });
-        let own = json!({ "StringLike": { format!("aws:ResourceTag/{TOKEN}"): "*" } });
-        on_one_side(self, &self.vpc_id, &self.route_table_ids)
-            .allow("TODO", &["ec2:DescribeVpcPeeringConnections"], ["*"])
+        let with_token_tag =
+            json!({ "StringLike": { format!("aws:ResourceTag/{TOKEN_TAG}"): "*" } });
+        permissions_on_each_side(self, &self.vpc_id, &self.route_table_ids)
             .allow(
-                "TODO",
+                "find the connection and poll its status",
+                &["ec2:DescribeVpcPeeringConnections"],
+                ["*"],
+            )
+            .allow(
+                "request the connection",
                 &["ec2:CreateVpcPeeringConnection"],
-                with_connections(&self.vpc_id),
+                vpc_and_connections(&self.vpc_id),
             )
             .allow_if(
                 on_create,
-                "TODO",
+                "tag the request with the token of this execution",
                 &["ec2:CreateTags"],
-                [arn("ec2", CONNECTIONS)],
+                [arn("ec2", ALL_CONNECTIONS)],
             )
             .allow_if(
-                own,
-                "TODO",
+                with_token_tag,
+                "delete the step's own request after a failure or when the job is stopped",
                 &["ec2:DeleteVpcPeeringConnection"],
-                [arn("ec2", CONNECTIONS)],
+                [arn("ec2", ALL_CONNECTIONS)],
             )
     }
 
     fn peer(&self) -> Option<Peer> {
-        let permissions = on_one_side(self, &self.peer_vpc_id, &self.peer_route_table_ids);
+        let permissions =
+            permissions_on_each_side(self, &self.peer_vpc_id, &self.peer_route_table_ids);
         Some(Peer {
             account: self.peer_account.clone(),
             region: self.peer_region.clone(),
@@ -408,16 +386,13 @@ impl Step for EnablePeering {
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Peered>, StepError> {
-        self.advance(self.sides(ctx)?, resume).await
+    ) -> Result<Progress<PeeringOutput>, StepError> {
+        self.activation(self.vpcs(ctx)?).advance(resume).await
     }
 
     async fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
-        undo(
-            &self.sides(ctx)?,
-            resume.map(|resume| resume.state()).transpose()?,
-        )
-        .await
+        let state = resume.map(|resume| resume.state()).transpose()?;
+        delete_own_request(&self.vpcs(ctx)?, state).await
     }
 }
 
@@ -437,6 +412,7 @@ mod tests {
         DescribeVpcPeeringConnectionsError, DescribeVpcPeeringConnectionsOutput,
     };
     use aws_sdk_ec2::operation::describe_vpcs::{DescribeVpcsError, DescribeVpcsOutput};
+    use aws_sdk_ec2::types::VpcPeeringConnectionStateReasonCode as Status;
     use aws_sdk_ec2::types::{
         Route, RouteOrigin, RouteTable, Tag, Vpc as AwsVpc, VpcCidrBlockAssociation,
         VpcCidrBlockState, VpcCidrBlockStateCode, VpcPeeringConnection,
@@ -448,44 +424,47 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
+    use crate::activation::POLL_INTERVAL;
+    use crate::peering::PeeringState;
 
-    const OURS: &str = "vpc-0123456789abcdef0";
-    const THEIRS: &str = "vpc-0123456789abcdef1";
-    const PCX: &str = "pcx-0123456789abcdef0";
+    const TARGET_VPC: &str = "vpc-0123456789abcdef0";
+    const PEER_VPC: &str = "vpc-0123456789abcdef1";
+    const CONNECTION: &str = "pcx-0123456789abcdef0";
 
     fn step(params: serde_json::Value) -> EnablePeering {
         serde_json::from_value(params).unwrap()
     }
 
-    fn example() -> EnablePeering {
-        step(
-            json!({ "vpc_id": OURS, "peer_vpc_id": THEIRS, "peer_account": "shared", "add_routes": true }),
-        )
+    fn step_with_routes() -> EnablePeering {
+        step(json!({
+            "vpc_id": TARGET_VPC,
+            "peer_vpc_id": PEER_VPC,
+            "peer_account": "shared",
+            "add_routes": true,
+        }))
     }
 
-    /// The target, account 222222222222 in eu-west-1, and the peer, account 333333333333 in
-    /// eu-central-1.
-    fn two(here: &[&Rule], there: &[&Rule]) -> [Context; 2] {
+    /// The contexts of the target (account 222222222222 in eu-west-1) and of the peer (account
+    /// 333333333333 in eu-central-1).
+    fn create_contexts(target_rules: &[&Rule], peer_rules: &[&Rule]) -> [Context; 2] {
         let client =
             |rules: &[&Rule]| mock_client!(aws_sdk_ec2, RuleMode::MatchAny, rules.iter().copied());
-        let (here, mut there) = (
-            testing::context(client(here)),
-            testing::context(client(there)),
-        );
-        "333333333333".clone_into(&mut there.place.account_id);
-        "eu-central-1".clone_into(&mut there.place.region);
-        [here, there]
+        let target = testing::context(client(target_rules));
+        let mut peer = testing::context(client(peer_rules));
+        "333333333333".clone_into(&mut peer.place.account_id);
+        "eu-central-1".clone_into(&mut peer.place.region);
+        [target, peer]
     }
 
-    fn sides<'a>(step: &'a EnablePeering, [here, there]: &'a [Context; 2]) -> [Vpc<'a>; 2] {
+    fn vpcs<'a>(step: &'a EnablePeering, [target, peer]: &'a [Context; 2]) -> [Vpc<'a>; 2] {
         [
             Vpc {
-                ctx: here,
+                ctx: target,
                 id: &step.vpc_id,
                 table_ids: &step.route_table_ids,
             },
             Vpc {
-                ctx: there,
+                ctx: peer,
                 id: &step.peer_vpc_id,
                 table_ids: &step.peer_route_table_ids,
             },
@@ -494,34 +473,34 @@ mod tests {
 
     async fn advance(
         step: &EnablePeering,
-        two: &[Context; 2],
+        contexts: &[Context; 2],
         resume: Option<Resume>,
-    ) -> Result<Progress<Peered>, StepError> {
-        step.advance(sides(step, two), resume).await
+    ) -> Result<Progress<PeeringOutput>, StepError> {
+        step.activation(vpcs(step, contexts)).advance(resume).await
     }
 
-    /// What the state machine does with a pending answer: wait, then call again with it.
-    fn resumed(answer: Progress<Peered>, expected: &str) -> Resume {
+    /// Checks a pending result, and returns what the state machine passes to the next call.
+    fn expect_pending(result: Progress<PeeringOutput>, expected: &str) -> Resume {
         let Progress::Pending {
             state,
             retry_after,
             progress,
-        } = answer
+        } = result
         else {
-            panic!("not pending: {answer:?}")
+            panic!("not pending: {result:?}")
         };
-        assert_eq!((retry_after, progress.as_str()), (POLL, expected));
+        assert_eq!((retry_after, progress.as_str()), (POLL_INTERVAL, expected));
         stepward::testing::resume(&state)
     }
 
-    fn meta(code: &str) -> ErrorMetadata {
+    fn error_metadata(code: &str) -> ErrorMetadata {
         ErrorMetadata::builder()
             .code(code)
             .message(format!("AWS says {code}"))
             .build()
     }
 
-    fn vpc(id: &'static str, block: &'static str) -> Rule {
+    fn vpc_rule(id: &'static str, block: &'static str) -> Rule {
         mock!(Client::describe_vpcs)
             .match_requests(move |request| request.vpc_ids() == [id])
             .then_output(move || {
@@ -540,8 +519,8 @@ mod tests {
             })
     }
 
-    /// The main route table of a VPC, with a route to a block through a connection, if any.
-    fn table(
+    /// The main route table of a VPC, with an optional route: its block and its connection.
+    fn main_table_rule(
         vpc: &'static str,
         id: &'static str,
         route: Option<(&'static str, &'static str)>,
@@ -551,7 +530,7 @@ mod tests {
                 let filters: Vec<_> = request
                     .filters()
                     .iter()
-                    .map(|f| (f.name().unwrap(), f.values()))
+                    .map(|filter| (filter.name().unwrap(), filter.values()))
                     .collect();
                 filters
                     == [
@@ -584,22 +563,26 @@ mod tests {
             })
     }
 
-    fn seen(status: Option<Status>, ours: bool) -> DescribeVpcPeeringConnectionsOutput {
-        between(
-            (OURS, "222222222222"),
-            (THEIRS, "333333333333"),
+    /// The response for a connection from the target's VPC, which this step requested or not.
+    fn describe_output(
+        status: Option<Status>,
+        is_own: bool,
+    ) -> DescribeVpcPeeringConnectionsOutput {
+        describe_output_between(
+            (TARGET_VPC, "222222222222"),
+            (PEER_VPC, "333333333333"),
             status,
-            ours,
+            is_own,
         )
     }
 
-    fn between(
-        from: (&str, &str),
-        to: (&str, &str),
+    fn describe_output_between(
+        requester: (&str, &str),
+        accepter: (&str, &str),
         status: Option<Status>,
-        ours: bool,
+        is_own: bool,
     ) -> DescribeVpcPeeringConnectionsOutput {
-        let side = |(vpc, owner)| {
+        let vpc_info = |(vpc, owner)| {
             VpcPeeringConnectionVpcInfo::builder()
                 .vpc_id(vpc)
                 .owner_id(owner)
@@ -613,15 +596,15 @@ mod tests {
             let token = testing::context(()).client_token("peering");
             let tag = Tag::builder()
                 .key("stepward:token")
-                .value(if ours { token } else { "another".into() })
+                .value(if is_own { token } else { "another".into() })
                 .build();
             let connection = VpcPeeringConnection::builder()
-                .vpc_peering_connection_id(PCX)
+                .vpc_peering_connection_id(CONNECTION)
                 .status(reason)
                 .tags(tag);
             connection
-                .requester_vpc_info(side(from))
-                .accepter_vpc_info(side(to))
+                .requester_vpc_info(vpc_info(requester))
+                .accepter_vpc_info(vpc_info(accepter))
                 .build()
         });
         DescribeVpcPeeringConnectionsOutput::builder()
@@ -629,8 +612,8 @@ mod tests {
             .build()
     }
 
-    /// The connection as a look by the two VPCs finds it.
-    fn found(status: Option<Status>, ours: bool) -> Rule {
+    /// The rule for a search by the two VPCs.
+    fn search_rule(status: Option<Status>, is_own: bool) -> Rule {
         mock!(Client::describe_vpc_peering_connections)
             .match_requests(|request| {
                 let names: Vec<_> = request
@@ -642,30 +625,30 @@ mod tests {
                     && request
                         .filters()
                         .iter()
-                        .all(|filter| filter.values() == [OURS, THEIRS])
+                        .all(|filter| filter.values() == [TARGET_VPC, PEER_VPC])
             })
-            .then_output(move || seen(status.clone(), ours))
+            .then_output(move || describe_output(status.clone(), is_own))
     }
 
-    /// The connection as later looks by its ID find it, one after the other.
-    fn becomes(statuses: &[Status]) -> Rule {
-        let look = mock!(Client::describe_vpc_peering_connections)
-            .match_requests(|request| request.vpc_peering_connection_ids() == [PCX])
+    /// The rule for successive polls by ID.
+    fn poll_rule(statuses: &[Status]) -> Rule {
+        let rule = mock!(Client::describe_vpc_peering_connections)
+            .match_requests(|request| request.vpc_peering_connection_ids() == [CONNECTION])
             .sequence();
         statuses
             .iter()
             .cloned()
-            .fold(look, |look, status| {
-                look.output(move || seen(Some(status.clone()), true))
+            .fold(rule, |rule, status| {
+                rule.output(move || describe_output(Some(status.clone()), true))
             })
             .build()
     }
 
-    fn requests() -> Rule {
+    fn request_rule() -> Rule {
         mock!(Client::create_vpc_peering_connection)
             .match_requests(|request| {
                 let tag = request.tag_specifications()[0].tags()[0].clone();
-                (request.vpc_id(), request.peer_vpc_id()) == (Some(OURS), Some(THEIRS))
+                (request.vpc_id(), request.peer_vpc_id()) == (Some(TARGET_VPC), Some(PEER_VPC))
                     && request.peer_owner_id() == Some("333333333333")
                     && request.peer_region() == Some("eu-central-1")
                     && tag.key() == Some("stepward:token")
@@ -673,7 +656,7 @@ mod tests {
             })
             .then_output(|| {
                 let connection = VpcPeeringConnection::builder()
-                    .vpc_peering_connection_id(PCX)
+                    .vpc_peering_connection_id(CONNECTION)
                     .build();
                 CreateVpcPeeringConnectionOutput::builder()
                     .vpc_peering_connection(connection)
@@ -681,88 +664,100 @@ mod tests {
             })
     }
 
-    fn accepts() -> Rule {
+    fn accept_rule() -> Rule {
         mock!(Client::accept_vpc_peering_connection)
-            .match_requests(|request| request.vpc_peering_connection_id() == Some(PCX))
+            .match_requests(|request| request.vpc_peering_connection_id() == Some(CONNECTION))
             .then_output(|| AcceptVpcPeeringConnectionOutput::builder().build())
     }
 
-    fn denies() -> Rule {
-        mock!(Client::accept_vpc_peering_connection)
-            .then_error(|| AcceptVpcPeeringConnectionError::generic(meta("UnauthorizedOperation")))
+    fn deny_rule() -> Rule {
+        mock!(Client::accept_vpc_peering_connection).then_error(|| {
+            AcceptVpcPeeringConnectionError::generic(error_metadata("UnauthorizedOperation"))
+        })
     }
 
-    fn deletes() -> Rule {
+    fn delete_rule() -> Rule {
         mock!(Client::delete_vpc_peering_connection)
-            .match_requests(|request| request.vpc_peering_connection_id() == Some(PCX))
+            .match_requests(|request| request.vpc_peering_connection_id() == Some(CONNECTION))
             .then_output(|| DeleteVpcPeeringConnectionOutput::builder().build())
     }
 
-    fn adds_route(table: &'static str, block: &'static str) -> Rule {
+    fn create_route_rule(table: &'static str, block: &'static str) -> Rule {
         mock!(Client::create_route)
             .match_requests(move |request| {
                 (
                     request.route_table_id(),
                     request.destination_cidr_block(),
                     request.vpc_peering_connection_id(),
-                ) == (Some(table), Some(block), Some(PCX))
+                ) == (Some(table), Some(block), Some(CONNECTION))
             })
             .then_output(|| CreateRouteOutput::builder().build())
     }
 
-    fn our_vpc() -> Rule {
-        vpc(OURS, "10.0.0.0/16")
+    fn target_vpc_rule() -> Rule {
+        vpc_rule(TARGET_VPC, "10.0.0.0/16")
     }
 
-    fn their_vpc() -> Rule {
-        vpc(THEIRS, "10.1.0.0/16")
+    fn peer_vpc_rule() -> Rule {
+        vpc_rule(PEER_VPC, "10.1.0.0/16")
     }
 
     #[tokio::test]
-    async fn done_requests_here_accepts_there_and_adds_routes_on_both_sides() {
-        let (none, later) = (
-            found(None, true),
-            becomes(&[Status::PendingAcceptance, Status::Active]),
+    async fn done_requests_accepts_and_adds_routes_on_both_sides() {
+        let (search, poll) = (
+            search_rule(None, true),
+            poll_rule(&[Status::PendingAcceptance, Status::Active]),
         );
-        let (request, accept) = (requests(), accepts());
-        let (out, back) = (
-            adds_route("rtb-1", "10.1.0.0/16"),
-            adds_route("rtb-2", "10.0.0.0/16"),
+        let (request, accept) = (request_rule(), accept_rule());
+        let (target_route, peer_route) = (
+            create_route_rule("rtb-1", "10.1.0.0/16"),
+            create_route_rule("rtb-2", "10.0.0.0/16"),
         );
-        let here = [
-            &none,
-            &later,
-            &our_vpc(),
-            &table(OURS, "rtb-1", None),
+        let target_rules = [
+            &search,
+            &poll,
+            &target_vpc_rule(),
+            &main_table_rule(TARGET_VPC, "rtb-1", None),
             &request,
-            &out,
+            &target_route,
         ];
-        let there = [&their_vpc(), &table(THEIRS, "rtb-2", None), &accept, &back];
-        let (step, two) = (example(), two(&here, &there));
-        let resume = resumed(
-            advance(&step, &two, None).await.unwrap(),
-            &format!("{PCX} is requested"),
+        let peer_rules = [
+            &peer_vpc_rule(),
+            &main_table_rule(PEER_VPC, "rtb-2", None),
+            &accept,
+            &peer_route,
+        ];
+        let (step, contexts) = (
+            step_with_routes(),
+            create_contexts(&target_rules, &peer_rules),
         );
-        let resume = resumed(
-            advance(&step, &two, Some(resume)).await.unwrap(),
-            &format!("{PCX} is pending-acceptance"),
+        let resume = expect_pending(
+            advance(&step, &contexts, None).await.unwrap(),
+            &format!("{CONNECTION} is requested"),
         );
-        let output = done(advance(&step, &two, Some(resume)).await);
+        let resume = expect_pending(
+            advance(&step, &contexts, Some(resume)).await.unwrap(),
+            &format!("{CONNECTION} is pending-acceptance"),
+        );
+        let output = done(advance(&step, &contexts, Some(resume)).await);
         assert_eq!(
             (
                 output.vpc_peering_connection_id.as_str(),
                 output.status.as_str()
             ),
-            (PCX, "active")
+            (CONNECTION, "active")
         );
         assert!(
-            output.created && output.console_url.ends_with(PCX),
+            output.created && output.console_url.ends_with(CONNECTION),
             "{output:?}"
         );
-        let routes = output
-            .routes
-            .iter()
-            .map(|r| (r.route_table_id.as_str(), r.destination.as_str(), r.created));
+        let routes = output.routes.iter().map(|route| {
+            (
+                route.route_table_id.as_str(),
+                route.destination.as_str(),
+                route.created,
+            )
+        });
         assert_eq!(
             routes.collect::<Vec<_>>(),
             [
@@ -770,50 +765,64 @@ mod tests {
                 ("rtb-2", "10.0.0.0/16", true)
             ]
         );
-        for rule in [&request, &accept, &out, &back] {
+        for rule in [&request, &accept, &target_route, &peer_route] {
             assert_eq!(rule.num_calls(), 1);
         }
         assert_eq!(
-            testing::log(&two[0]),
+            testing::log(&contexts[0]),
             [
                 format!(
-                    "Requested {PCX}: {OURS} with {THEIRS} of account 333333333333 in eu-central-1"
+                    "Requested {CONNECTION}: {TARGET_VPC} with {PEER_VPC} of account 333333333333 \
+                     in eu-central-1"
                 ),
-                format!("Accepted {PCX} in account 333333333333"),
+                format!("Accepted {CONNECTION} in account 333333333333"),
                 "Added a route to 10.1.0.0/16 to rtb-1".to_owned(),
                 "Added a route to 10.0.0.0/16 to rtb-2".to_owned(),
-                format!("Peering connection {PCX} is active"),
+                format!("Peering connection {CONNECTION} is active"),
             ]
         );
     }
 
     #[tokio::test]
-    async fn done_without_accepting_once_the_request_waits() {
-        let (none, later) = (found(None, true), becomes(&[Status::PendingAcceptance]));
-        let two = two(&[&none, &later, &our_vpc(), &requests()], &[&their_vpc()]);
-        let step = step(json!({ "vpc_id": OURS, "peer_vpc_id": THEIRS, "accept": false }));
-        let resume = resumed(
-            advance(&step, &two, None).await.unwrap(),
-            &format!("{PCX} is requested"),
+    async fn done_without_accept_if_the_request_waits() {
+        let (search, poll) = (
+            search_rule(None, true),
+            poll_rule(&[Status::PendingAcceptance]),
+        );
+        let contexts = create_contexts(
+            &[&search, &poll, &target_vpc_rule(), &request_rule()],
+            &[&peer_vpc_rule()],
+        );
+        let step = step(json!({ "vpc_id": TARGET_VPC, "peer_vpc_id": PEER_VPC, "accept": false }));
+        let resume = expect_pending(
+            advance(&step, &contexts, None).await.unwrap(),
+            &format!("{CONNECTION} is requested"),
         );
         assert_eq!(
-            done(advance(&step, &two, Some(resume)).await).status,
+            done(advance(&step, &contexts, Some(resume)).await).status,
             "pending-acceptance"
         );
     }
 
     #[tokio::test]
     async fn already_active_with_its_routes_is_success_and_changes_nothing() {
-        let here = [
-            &found(Some(Status::Active), false),
-            &our_vpc(),
-            &table(OURS, "rtb-1", Some(("10.1.0.0/16", PCX))),
+        let target_rules = [
+            &search_rule(Some(Status::Active), false),
+            &target_vpc_rule(),
+            &main_table_rule(TARGET_VPC, "rtb-1", Some(("10.1.0.0/16", CONNECTION))),
         ];
-        let there = [
-            &their_vpc(),
-            &table(THEIRS, "rtb-2", Some(("10.0.0.0/16", PCX))),
+        let peer_rules = [
+            &peer_vpc_rule(),
+            &main_table_rule(PEER_VPC, "rtb-2", Some(("10.0.0.0/16", CONNECTION))),
         ];
-        let output = done(advance(&example(), &two(&here, &there), None).await);
+        let output = done(
+            advance(
+                &step_with_routes(),
+                &create_contexts(&target_rules, &peer_rules),
+                None,
+            )
+            .await,
+        );
         assert!(
             !output.created && output.routes.iter().all(|route| !route.created),
             "{output:?}"
@@ -822,101 +831,124 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_requested_by_the_other_side_is_accepted_on_this_one() {
-        let look = mock!(Client::describe_vpc_peering_connections).then_output(|| {
-            between(
-                (THEIRS, "333333333333"),
-                (OURS, "222222222222"),
+    async fn already_requested_by_the_peer_is_accepted() {
+        let describe = mock!(Client::describe_vpc_peering_connections).then_output(|| {
+            describe_output_between(
+                (PEER_VPC, "333333333333"),
+                (TARGET_VPC, "222222222222"),
                 Some(Status::PendingAcceptance),
                 false,
             )
         });
-        let accept = accepts();
-        let two = two(&[&look, &our_vpc(), &accept], &[&their_vpc()]);
-        let step = step(json!({ "vpc_id": OURS, "peer_vpc_id": THEIRS, "peer_account": "shared" }));
-        resumed(
-            advance(&step, &two, None).await.unwrap(),
-            &format!("{PCX} is pending-acceptance"),
+        let accept = accept_rule();
+        let contexts = create_contexts(
+            &[&describe, &target_vpc_rule(), &accept],
+            &[&peer_vpc_rule()],
+        );
+        let step = step(
+            json!({ "vpc_id": TARGET_VPC, "peer_vpc_id": PEER_VPC, "peer_account": "shared" }),
+        );
+        expect_pending(
+            advance(&step, &contexts, None).await.unwrap(),
+            &format!("{CONNECTION} is pending-acceptance"),
         );
         assert_eq!(accept.num_calls(), 1);
     }
 
     #[tokio::test]
-    async fn not_found_vpcs_and_route_tables_are_refused_before_anything_is_created() {
-        let gone = mock!(Client::describe_vpcs)
-            .then_error(|| DescribeVpcsError::generic(meta("InvalidVpcID.NotFound")));
-        let contexts = two(&[&found(None, true), &our_vpc()], &[&gone]);
-        let error = advance(&example(), &contexts, None).await.unwrap_err();
+    async fn not_found_resources_are_refused_before_the_request() {
+        let no_vpc = mock!(Client::describe_vpcs)
+            .then_error(|| DescribeVpcsError::generic(error_metadata("InvalidVpcID.NotFound")));
+        let contexts = create_contexts(&[&search_rule(None, true), &target_vpc_rule()], &[&no_vpc]);
+        let error = advance(&step_with_routes(), &contexts, None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
 
-        let none = mock!(Client::describe_route_tables)
+        let no_tables = mock!(Client::describe_route_tables)
             .then_output(|| DescribeRouteTablesOutput::builder().build());
-        let contexts = two(&[&found(None, true), &our_vpc(), &none], &[&their_vpc()]);
-        let error = advance(&example(), &contexts, None).await.unwrap_err();
+        let contexts = create_contexts(
+            &[&search_rule(None, true), &target_vpc_rule(), &no_tables],
+            &[&peer_vpc_rule()],
+        );
+        let error = advance(&step_with_routes(), &contexts, None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
-        assert!(error.message.contains(OURS), "{error}");
+        assert!(error.message.contains(TARGET_VPC), "{error}");
     }
 
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
-        let good = json!({ "vpc_id": OURS, "peer_vpc_id": THEIRS, "add_routes": true, "route_table_ids": "rtb-00000001" });
-        step(good.clone()).validate().unwrap();
-        let many: Vec<_> = (0..21).map(|n| format!("rtb-{n:017x}")).collect();
+        let valid = json!({
+            "vpc_id": TARGET_VPC,
+            "peer_vpc_id": PEER_VPC,
+            "add_routes": true,
+            "route_table_ids": "rtb-00000001",
+        });
+        step(valid.clone()).validate().unwrap();
+        let too_many: Vec<_> = (0..21).map(|n| format!("rtb-{n:017x}")).collect();
         for (field, value) in [
             ("vpc_id", json!("vpc-*")),
             ("peer_vpc_id", json!("subnet-00000001")),
-            ("peer_vpc_id", json!(OURS)),
+            ("peer_vpc_id", json!(TARGET_VPC)),
             ("peer_account", json!("")),
             ("peer_region", json!("")),
             ("accept", json!(false)),
             ("add_routes", json!(false)),
             ("route_table_ids", json!(["rtb-1"])),
             ("route_table_ids", json!(["rtb-00000001", "rtb-00000001"])),
-            ("peer_route_table_ids", json!(many)),
+            ("peer_route_table_ids", json!(too_many)),
         ] {
-            let mut params = good.clone();
+            let mut params = valid.clone();
             params[field] = value;
             let error = step(params.clone()).validate().unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{params}");
-            let named = if field == "accept" {
+            let named_field = if field == "accept" {
                 "add_routes"
             } else {
                 field
             };
-            assert!(error.message.contains(named), "{error}");
+            assert!(error.message.contains(named_field), "{error}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_looks_are_tried_again_by_the_sdk() {
-        let look = mock!(Client::describe_vpc_peering_connections)
+    async fn throttled_calls_are_retried_by_the_sdk() {
+        let describe = mock!(Client::describe_vpc_peering_connections)
             .sequence()
-            .error(|| DescribeVpcPeeringConnectionsError::generic(meta("RequestLimitExceeded")))
-            .output(|| seen(Some(Status::Active), false))
+            .error(|| {
+                DescribeVpcPeeringConnectionsError::generic(error_metadata("RequestLimitExceeded"))
+            })
+            .output(|| describe_output(Some(Status::Active), false))
             .build();
-        let step = step(json!({ "vpc_id": OURS, "peer_vpc_id": THEIRS, "peer_account": "shared" }));
+        let step = step(
+            json!({ "vpc_id": TARGET_VPC, "peer_vpc_id": PEER_VPC, "peer_account": "shared" }),
+        );
         assert_eq!(
-            done(advance(&step, &two(&[&look], &[]), None).await).status,
+            done(advance(&step, &create_contexts(&[&describe], &[]), None).await).status,
             "active"
         );
-        assert_eq!(look.num_calls(), 2);
+        assert_eq!(describe.num_calls(), 2);
     }
 
     #[tokio::test]
-    async fn pending_goes_on_until_active_and_requests_and_accepts_once() {
-        let later = [
+    async fn pending_until_active_with_one_request_and_acceptance() {
+        let statuses = [
             Status::InitiatingRequest,
             Status::PendingAcceptance,
             Status::Provisioning,
             Status::Active,
         ];
-        let (none, later, request, accept) =
-            (found(None, true), becomes(&later), requests(), accepts());
-        let two = two(
-            &[&none, &later, &our_vpc(), &request],
-            &[&their_vpc(), &accept],
+        let (search, poll) = (search_rule(None, true), poll_rule(&statuses));
+        let (request, accept) = (request_rule(), accept_rule());
+        let contexts = create_contexts(
+            &[&search, &poll, &target_vpc_rule(), &request],
+            &[&peer_vpc_rule(), &accept],
         );
-        let step = step(json!({ "vpc_id": OURS, "peer_vpc_id": THEIRS, "peer_account": "shared" }));
+        let step = step(
+            json!({ "vpc_id": TARGET_VPC, "peer_vpc_id": PEER_VPC, "peer_account": "shared" }),
+        );
         let mut resume = None;
         for status in [
             "requested",
@@ -924,82 +956,111 @@ mod tests {
             "pending-acceptance",
             "provisioning",
         ] {
-            resume = Some(resumed(
-                advance(&step, &two, resume).await.unwrap(),
-                &format!("{PCX} is {status}"),
+            resume = Some(expect_pending(
+                advance(&step, &contexts, resume).await.unwrap(),
+                &format!("{CONNECTION} is {status}"),
             ));
         }
-        assert!(done(advance(&step, &two, resume).await).created);
+        assert!(done(advance(&step, &contexts, resume).await).created);
         assert_eq!((request.num_calls(), accept.num_calls()), (1, 1));
     }
 
     #[tokio::test]
-    async fn pending_is_found_again_after_a_lost_answer() {
-        let accept = accepts();
-        let two = two(&[&found(Some(Status::PendingAcceptance), true)], &[&accept]);
-        let answer = advance(&example(), &two, None).await.unwrap();
-        let state: Requested = resumed(answer, &format!("{PCX} is pending-acceptance"))
-            .state()
-            .unwrap();
+    async fn pending_connection_is_found_after_a_lost_result() {
+        let accept = accept_rule();
+        let contexts = create_contexts(
+            &[&search_rule(Some(Status::PendingAcceptance), true)],
+            &[&accept],
+        );
+        let result = advance(&step_with_routes(), &contexts, None).await.unwrap();
+        let state: PeeringState =
+            expect_pending(result, &format!("{CONNECTION} is pending-acceptance"))
+                .state()
+                .unwrap();
         assert!(state.created);
         assert_eq!(accept.num_calls(), 1);
     }
 
     #[tokio::test]
-    async fn pending_while_a_new_connection_does_not_show_yet() {
-        let look = mock!(Client::describe_vpc_peering_connections).then_error(|| {
-            DescribeVpcPeeringConnectionsError::generic(meta(
+    async fn pending_while_a_new_connection_is_not_visible() {
+        let describe = mock!(Client::describe_vpc_peering_connections).then_error(|| {
+            DescribeVpcPeeringConnectionsError::generic(error_metadata(
                 "InvalidVpcPeeringConnectionID.NotFound",
             ))
         });
-        let state = json!({ "vpc_peering_connection_id": PCX, "created": true });
+        let state = json!({ "vpc_peering_connection_id": CONNECTION, "created": true });
         let resume = stepward::testing::resume(&state);
-        let answer = advance(&example(), &two(&[&look], &[]), Some(resume))
-            .await
-            .unwrap();
-        resumed(answer, &format!("{PCX} is requested"));
+        let result = advance(
+            &step_with_routes(),
+            &create_contexts(&[&describe], &[]),
+            Some(resume),
+        )
+        .await
+        .unwrap();
+        expect_pending(result, &format!("{CONNECTION} is requested"));
     }
 
     #[tokio::test]
-    async fn pending_while_the_other_side_lags_behind_and_each_route_is_added_once() {
-        let out = adds_route("rtb-1", "10.1.0.0/16");
-        let back = mock!(Client::create_route)
+    async fn pending_until_the_peer_knows_the_connection() {
+        let target_route = create_route_rule("rtb-1", "10.1.0.0/16");
+        let peer_route = mock!(Client::create_route)
             .sequence()
-            .error(|| CreateRouteError::generic(meta("InvalidVpcPeeringConnectionID.NotFound")))
-            .error(|| CreateRouteError::generic(meta("RouteAlreadyExists")))
+            .error(|| {
+                CreateRouteError::generic(error_metadata("InvalidVpcPeeringConnectionID.NotFound"))
+            })
+            .error(|| CreateRouteError::generic(error_metadata("RouteAlreadyExists")))
             .build();
-        // The route that the SDK had added shows in the third look.
-        let with = |id, route| table(THEIRS, id, route);
-        let (none, shown) = (
-            with("rtb-2", None),
-            with("rtb-2", Some(("10.0.0.0/16", PCX))),
+        // The route from the SDK's first request is visible in the third poll.
+        let peer_table = |route| main_table_rule(PEER_VPC, "rtb-2", route);
+        let (without_route, with_route) = (
+            peer_table(None),
+            peer_table(Some(("10.0.0.0/16", CONNECTION))),
         );
-        let look = becomes(&[Status::Active, Status::Active, Status::Active]);
-        let state = json!({ "vpc_peering_connection_id": PCX, "created": true });
+        let poll = poll_rule(&[Status::Active, Status::Active, Status::Active]);
+        let state = json!({ "vpc_peering_connection_id": CONNECTION, "created": true });
         let mut resume = Some(stepward::testing::resume(&state));
-        // Our side's table shows the new route late, too.
-        let here = [&look, &our_vpc(), &table(OURS, "rtb-1", None), &out];
+        // The target's table does not show the new route yet either.
+        let target_rules = [
+            &poll,
+            &target_vpc_rule(),
+            &main_table_rule(TARGET_VPC, "rtb-1", None),
+            &target_route,
+        ];
         for code in [
             "InvalidVpcPeeringConnectionID.NotFound",
             "RouteAlreadyExists",
         ] {
-            let two = two(&here, &[&their_vpc(), &none, &back]);
-            let place = "account 333333333333, eu-central-1";
-            let waits = format!("the route to 10.0.0.0/16 to rtb-2 in {place}: AWS says {code}");
-            let expected = format!("{PCX} is active and stays; still to be added is {waits}");
-            resume = Some(resumed(
-                advance(&example(), &two, resume).await.unwrap(),
+            let contexts = create_contexts(
+                &target_rules,
+                &[&peer_vpc_rule(), &without_route, &peer_route],
+            );
+            let location = "account 333333333333, eu-central-1";
+            let expected = format!(
+                "{CONNECTION} is active and stays; still missing is the route to 10.0.0.0/16 to \
+                 rtb-2 in {location}: AWS says {code}"
+            );
+            resume = Some(expect_pending(
+                advance(&step_with_routes(), &contexts, resume)
+                    .await
+                    .unwrap(),
                 &expected,
             ));
         }
-        let output = done(advance(&example(), &two(&here, &[&their_vpc(), &shown]), resume).await);
+        let output = done(
+            advance(
+                &step_with_routes(),
+                &create_contexts(&target_rules, &[&peer_vpc_rule(), &with_route]),
+                resume,
+            )
+            .await,
+        );
         let created: Vec<_> = output
             .routes
             .iter()
-            .map(|r| (r.route_table_id.as_str(), r.created))
+            .map(|route| (route.route_table_id.as_str(), route.created))
             .collect();
         assert_eq!(created, [("rtb-1", true), ("rtb-2", false)]);
-        assert_eq!((out.num_calls(), back.num_calls()), (1, 2));
+        assert_eq!((target_route.num_calls(), peer_route.num_calls()), (1, 2));
     }
 
     #[tokio::test]
@@ -1010,10 +1071,10 @@ mod tests {
             Status::Expired,
             Status::Deleted,
         ] {
-            let state = json!({ "vpc_peering_connection_id": PCX, "created": true });
+            let state = json!({ "vpc_peering_connection_id": CONNECTION, "created": true });
             let resume = stepward::testing::resume(&state);
-            let contexts = two(&[&becomes(&[status])], &[]);
-            let error = advance(&example(), &contexts, Some(resume))
+            let contexts = create_contexts(&[&poll_rule(&[status])], &[]);
+            let error = advance(&step_with_routes(), &contexts, Some(resume))
                 .await
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
@@ -1022,70 +1083,87 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_acceptance_deletes_the_request_and_says_so() {
-        let delete = deletes();
-        let two = two(
-            &[&found(Some(Status::PendingAcceptance), true), &delete],
-            &[&denies()],
+    async fn failed_acceptance_deletes_the_own_request() {
+        let delete = delete_rule();
+        let contexts = create_contexts(
+            &[&search_rule(Some(Status::PendingAcceptance), true), &delete],
+            &[&deny_rule()],
         );
-        let error = advance(&example(), &two, None).await.unwrap_err();
+        let error = advance(&step_with_routes(), &contexts, None)
+            .await
+            .unwrap_err();
         assert_eq!(
             (error.name, delete.num_calls()),
             (ErrorName::AccessDenied, 1)
         );
         assert!(
             error.message.contains("AcceptVpcPeeringConnection")
-                && error.message.contains("deleted again"),
+                && error.message.contains("the step deleted its request"),
             "{error}"
         );
     }
 
     #[tokio::test]
-    async fn failed_acceptance_leaves_the_request_of_somebody_else() {
-        let here = [
-            &found(Some(Status::PendingAcceptance), false),
-            &our_vpc(),
-            &table(OURS, "rtb-1", None),
+    async fn failed_acceptance_keeps_foreign_requests() {
+        let target_rules = [
+            &search_rule(Some(Status::PendingAcceptance), false),
+            &target_vpc_rule(),
+            &main_table_rule(TARGET_VPC, "rtb-1", None),
         ];
-        let there = [&their_vpc(), &table(THEIRS, "rtb-2", None), &denies()];
-        let error = advance(&example(), &two(&here, &there), None)
-            .await
-            .unwrap_err();
+        let peer_rules = [
+            &peer_vpc_rule(),
+            &main_table_rule(PEER_VPC, "rtb-2", None),
+            &deny_rule(),
+        ];
+        let error = advance(
+            &step_with_routes(),
+            &create_contexts(&target_rules, &peer_rules),
+            None,
+        )
+        .await
+        .unwrap_err();
         assert!(
-            error.message.contains("waits to be accepted still"),
+            error.message.contains("still waits to be accepted"),
             "{error}"
         );
     }
 
     #[tokio::test]
-    async fn failed_routes_leave_the_connection_and_name_it() {
+    async fn failed_routes_keep_the_connection_and_name_it() {
         let denied = mock!(Client::create_route)
-            .then_error(|| CreateRouteError::generic(meta("UnauthorizedOperation")));
-        let here = [
-            &found(Some(Status::Active), true),
-            &our_vpc(),
-            &table(OURS, "rtb-1", None),
+            .then_error(|| CreateRouteError::generic(error_metadata("UnauthorizedOperation")));
+        let target_rules = [
+            &search_rule(Some(Status::Active), true),
+            &target_vpc_rule(),
+            &main_table_rule(TARGET_VPC, "rtb-1", None),
             &denied,
         ];
-        let there = [&their_vpc(), &table(THEIRS, "rtb-2", None)];
-        let error = advance(&example(), &two(&here, &there), None)
-            .await
-            .unwrap_err();
+        let peer_rules = [&peer_vpc_rule(), &main_table_rule(PEER_VPC, "rtb-2", None)];
+        let error = advance(
+            &step_with_routes(),
+            &create_contexts(&target_rules, &peer_rules),
+            None,
+        )
+        .await
+        .unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
             error
                 .message
-                .contains(&format!("{PCX} is active and stays")),
+                .contains(&format!("{CONNECTION} is active and stays")),
             "{error}"
         );
     }
 
     #[tokio::test]
-    async fn a_conflict_is_refused_before_anything_is_created() {
-        let overlapping = vpc(THEIRS, "10.0.128.0/24");
+    async fn a_conflict_is_refused_before_the_request() {
+        let overlapping = vpc_rule(PEER_VPC, "10.0.128.0/24");
         let error = advance(
-            &example(),
-            &two(&[&found(None, true), &our_vpc()], &[&overlapping]),
+            &step_with_routes(),
+            &create_contexts(
+                &[&search_rule(None, true), &target_vpc_rule()],
+                &[&overlapping],
+            ),
             None,
         )
         .await;
@@ -1093,14 +1171,18 @@ mod tests {
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("10.0.128.0/24"), "{error}");
 
-        let here = [
-            &found(None, true),
-            &our_vpc(),
-            &table(OURS, "rtb-1", Some(("10.1.0.0/16", "pcx-other"))),
+        let target_rules = [
+            &search_rule(None, true),
+            &target_vpc_rule(),
+            &main_table_rule(TARGET_VPC, "rtb-1", Some(("10.1.0.0/16", "pcx-other"))),
         ];
-        let error = advance(&example(), &two(&here, &[&their_vpc()]), None)
-            .await
-            .unwrap_err();
+        let error = advance(
+            &step_with_routes(),
+            &create_contexts(&target_rules, &[&peer_vpc_rule()]),
+            None,
+        )
+        .await
+        .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(
             error.message.contains("rtb-1") && error.message.contains("pcx-other"),
@@ -1109,7 +1191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_route_that_a_gateway_propagates_is_no_conflict_and_gets_a_static_one_beside_it() {
+    async fn a_propagated_route_is_no_conflict() {
         let tables = mock!(Client::describe_route_tables).then_output(|| {
             let route = Route::builder()
                 .destination_cidr_block("10.1.0.0/16")
@@ -1117,35 +1199,46 @@ mod tests {
             let route = route.origin(RouteOrigin::EnableVgwRoutePropagation).build();
             let table = RouteTable::builder()
                 .route_table_id("rtb-1")
-                .vpc_id(OURS)
+                .vpc_id(TARGET_VPC)
                 .routes(route)
                 .build();
             DescribeRouteTablesOutput::builder()
                 .route_tables(table)
                 .build()
         });
-        let (out, back) = (
-            adds_route("rtb-1", "10.1.0.0/16"),
-            adds_route("rtb-2", "10.0.0.0/16"),
+        let (target_route, peer_route) = (
+            create_route_rule("rtb-1", "10.1.0.0/16"),
+            create_route_rule("rtb-2", "10.0.0.0/16"),
         );
-        let here = [
-            &found(Some(Status::Active), true),
-            &our_vpc(),
+        let target_rules = [
+            &search_rule(Some(Status::Active), true),
+            &target_vpc_rule(),
             &tables,
-            &out,
+            &target_route,
         ];
-        let there = [&their_vpc(), &table(THEIRS, "rtb-2", None), &back];
-        let output = done(advance(&example(), &two(&here, &there), None).await);
+        let peer_rules = [
+            &peer_vpc_rule(),
+            &main_table_rule(PEER_VPC, "rtb-2", None),
+            &peer_route,
+        ];
+        let output = done(
+            advance(
+                &step_with_routes(),
+                &create_contexts(&target_rules, &peer_rules),
+                None,
+            )
+            .await,
+        );
         assert!(
             output.routes.iter().all(|route| route.created),
             "{output:?}"
         );
-        assert_eq!((out.num_calls(), back.num_calls()), (1, 1));
+        assert_eq!((target_route.num_calls(), peer_route.num_calls()), (1, 1));
     }
 
     #[tokio::test]
     async fn a_route_table_of_another_vpc_is_a_conflict() {
-        let other = mock!(Client::describe_route_tables)
+        let other_table = mock!(Client::describe_route_tables)
             .match_requests(|request| request.route_table_ids() == ["rtb-00000001"])
             .then_output(|| {
                 let table = RouteTable::builder()
@@ -1156,75 +1249,101 @@ mod tests {
                     .route_tables(table)
                     .build()
             });
-        let two = two(&[&found(None, true), &our_vpc(), &other], &[&their_vpc()]);
-        let params = json!({ "vpc_id": OURS, "peer_vpc_id": THEIRS, "add_routes": true, "route_table_ids": "rtb-00000001" });
-        let error = advance(&step(params), &two, None).await.unwrap_err();
+        let contexts = create_contexts(
+            &[&search_rule(None, true), &target_vpc_rule(), &other_table],
+            &[&peer_vpc_rule()],
+        );
+        let params = json!({
+            "vpc_id": TARGET_VPC,
+            "peer_vpc_id": PEER_VPC,
+            "add_routes": true,
+            "route_table_ids": "rtb-00000001",
+        });
+        let error = advance(&step(params), &contexts, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
     }
 
     #[tokio::test]
-    async fn cancel_deletes_only_its_own_request_that_is_not_active() {
-        for (status, ours, deleted) in [
+    async fn cancel_deletes_only_an_own_request_in_progress() {
+        for (status, is_own, deletions) in [
             (Some(Status::PendingAcceptance), true, 1),
             (Some(Status::PendingAcceptance), false, 0),
             (Some(Status::Active), true, 0),
             (None, true, 0),
         ] {
-            let (look, delete) = (found(status, ours), deletes());
-            let (step, two) = (example(), two(&[&look, &delete], &[]));
-            undo(&sides(&step, &two), None).await.unwrap();
-            assert_eq!(delete.num_calls(), deleted);
+            let (search, delete) = (search_rule(status, is_own), delete_rule());
+            let (step, contexts) = (
+                step_with_routes(),
+                create_contexts(&[&search, &delete], &[]),
+            );
+            delete_own_request(&vpcs(&step, &contexts), None)
+                .await
+                .unwrap();
+            assert_eq!(delete.num_calls(), deletions);
         }
     }
 
     #[tokio::test]
-    async fn cancel_fails_while_aws_does_not_delete_the_request_and_does_so_when_it_comes_again() {
-        let look = becomes(&[Status::InitiatingRequest, Status::PendingAcceptance]);
+    async fn cancel_fails_until_aws_deletes_the_request() {
+        let poll = poll_rule(&[Status::InitiatingRequest, Status::PendingAcceptance]);
         let delete = mock!(Client::delete_vpc_peering_connection)
-            .match_requests(|request| request.vpc_peering_connection_id() == Some(PCX))
+            .match_requests(|request| request.vpc_peering_connection_id() == Some(CONNECTION))
             .sequence()
-            .error(|| DeleteVpcPeeringConnectionError::generic(meta("InvalidStateTransition")))
+            .error(|| {
+                DeleteVpcPeeringConnectionError::generic(error_metadata("InvalidStateTransition"))
+            })
             .output(|| DeleteVpcPeeringConnectionOutput::builder().build())
             .build();
-        let (step, two) = (example(), two(&[&look, &delete], &[]));
-        let requested = || {
-            serde_json::from_value(json!({ "vpc_peering_connection_id": PCX, "created": true }))
-                .unwrap()
+        let (step, contexts) = (step_with_routes(), create_contexts(&[&poll, &delete], &[]));
+        let state = || {
+            serde_json::from_value(
+                json!({ "vpc_peering_connection_id": CONNECTION, "created": true }),
+            )
+            .unwrap()
         };
-        let error = undo(&sides(&step, &two), Some(requested()))
+        let error = delete_own_request(&vpcs(&step, &contexts), Some(state()))
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(
-            error.message.contains(PCX) && error.message.contains("initiating-request"),
+            error.message.contains(CONNECTION) && error.message.contains("initiating-request"),
             "{error}"
         );
-        undo(&sides(&step, &two), Some(requested())).await.unwrap();
+        delete_own_request(&vpcs(&step, &contexts), Some(state()))
+            .await
+            .unwrap();
         assert_eq!(delete.num_calls(), 2);
     }
 
     #[test]
-    fn each_side_may_touch_its_own_vpc_and_tables_only() {
-        let place = |account: &str| stepward::model::permissions::ArnScope {
+    fn each_role_session_is_limited_to_its_own_vpc() {
+        let scope = |account: &str| stepward::model::permissions::ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: account.into(),
         };
-        let params = json!({ "vpc_id": OURS, "peer_vpc_id": THEIRS, "add_routes": true, "route_table_ids": "rtb-00000001" });
+        let params = json!({
+            "vpc_id": TARGET_VPC,
+            "peer_vpc_id": PEER_VPC,
+            "add_routes": true,
+            "route_table_ids": "rtb-00000001",
+        });
         let step = step(params);
-        let here = step
+        let target_policy = step
             .permissions()
-            .session_policy(&place("222222222222"))
+            .session_policy(&scope("222222222222"))
             .unwrap();
         assert!(
-            here.contains(&format!("222222222222:vpc/{OURS}")) && !here.contains(THEIRS),
-            "{here}"
+            target_policy.contains(&format!("222222222222:vpc/{TARGET_VPC}"))
+                && !target_policy.contains(PEER_VPC),
+            "{target_policy}"
         );
         assert!(
-            here.contains("route-table/rtb-00000001") && !here.contains("route-table/*"),
-            "{here}"
+            target_policy.contains("route-table/rtb-00000001")
+                && !target_policy.contains("route-table/*"),
+            "{target_policy}"
         );
-        let delete = here
+        let delete_statement = target_policy
             .split_once("ec2:DeleteVpcPeeringConnection")
             .unwrap()
             .1
@@ -1232,43 +1351,46 @@ mod tests {
             .next()
             .unwrap();
         assert!(
-            delete.contains(r#""Condition":{"StringLike":{"aws:ResourceTag/stepward:token":"*"}}"#),
-            "{here}"
+            delete_statement
+                .contains(r#""Condition":{"StringLike":{"aws:ResourceTag/stepward:token":"*"}}"#),
+            "{target_policy}"
         );
-        let there = step
+        let peer_policy = step
             .peer()
             .unwrap()
             .permissions
-            .session_policy(&place("333333333333"))
+            .session_policy(&scope("333333333333"))
             .unwrap();
         assert!(
-            there.contains(&format!("333333333333:vpc/{THEIRS}")) && !there.contains(OURS),
-            "{there}"
+            peer_policy.contains(&format!("333333333333:vpc/{PEER_VPC}"))
+                && !peer_policy.contains(TARGET_VPC),
+            "{peer_policy}"
         );
         assert!(
-            !there.contains("CreateVpcPeeringConnection") && there.contains("route-table/*"),
-            "{there}"
+            !peer_policy.contains("CreateVpcPeeringConnection")
+                && peer_policy.contains("route-table/*"),
+            "{peer_policy}"
         );
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let idle = [
+    fn permissions_match_those_that_the_local_cloud_checks() {
+        let unchecked = [
             (
                 "ec2:CreateTags",
-                "The local cloud does not check tags that come with a request.",
+                "The local cloud does not check the tags of a request.",
             ),
             (
                 "ec2:DeleteVpcPeeringConnection",
-                "Only a failure and a stopped job delete.",
+                "The step deletes its request only after a failure or when the job is stopped.",
             ),
             (
                 "ec2:AcceptVpcPeeringConnection",
-                "In the target's account only a request of the other side is accepted.",
+                "The step accepts only requests of the peer in the target's account.",
             ),
         ];
-        prove::<EnablePeering>(&idle, async |scene| {
-            let vpc = async |ec2: Client, block| {
+        prove::<EnablePeering>(&unchecked, async |scene| {
+            let create_vpc = async |ec2: Client, block| {
                 ec2.create_vpc()
                     .cidr_block(block)
                     .send()
@@ -1279,8 +1401,8 @@ mod tests {
                     .vpc_id
             };
             json!({
-                "vpc_id": vpc(scene.client(Client::new), "10.0.0.0/16").await,
-                "peer_vpc_id": vpc(scene.peer(Client::new), "10.1.0.0/16").await,
+                "vpc_id": create_vpc(scene.client(Client::new), "10.0.0.0/16").await,
+                "peer_vpc_id": create_vpc(scene.peer(Client::new), "10.1.0.0/16").await,
                 "peer_account": "peer",
                 "add_routes": true,
             })

@@ -1,0 +1,188 @@
+//! The search for running containers in clusters and Regions.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use aws_sdk_ecs::Client;
+use aws_sdk_ecs::config::Region;
+use aws_sdk_ecs::types::{DesiredStatus, Task, TaskField};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use stepward::node::Node;
+use stepward::runtime::node_source::{self, Found, NodeCounter};
+use stepward::{Context, ErrorName, StepError};
+
+use crate::error::ecs_error;
+use crate::nodes::{container_node, region_and_account};
+use crate::{check_failures, resource_name};
+
+/// How many clusters of one Region to list at once. ECS allows an account 20 such calls a second.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/request-throttling.html>
+const CONCURRENT_CLUSTERS: usize = 4;
+
+/// A search for running containers in several Regions.
+pub(crate) struct ContainerSearch<'a> {
+    ctx: &'a Context,
+    /// The names or ARNs of the clusters to search; all clusters if empty.
+    clusters: &'a [String],
+    /// Whether to return the container with this name.
+    is_selected: &'a (dyn Fn(&Task, &str) -> bool + Sync),
+    node_counter: &'a NodeCounter,
+    /// The clusters that exist, of those to search.
+    existing_clusters: Mutex<BTreeSet<String>>,
+}
+
+impl<'a> ContainerSearch<'a> {
+    /// Creates a search. `is_selected` decides by the task and the container's name.
+    pub(crate) fn new(
+        ctx: &'a Context,
+        clusters: &'a [String],
+        is_selected: &'a (dyn Fn(&Task, &str) -> bool + Sync),
+        node_counter: &'a NodeCounter,
+    ) -> Self {
+        Self {
+            ctx,
+            clusters,
+            is_selected,
+            node_counter,
+            existing_clusters: Mutex::default(),
+        }
+    }
+
+    /// Returns the nodes of one Region.
+    ///
+    /// # Errors
+    /// The error of ECS, or `Conflict` for too many nodes.
+    pub(crate) async fn nodes_in_region(&self, region: String) -> Result<Vec<Node>, StepError> {
+        let config = self
+            .ctx
+            .client(Client::new)
+            .config()
+            .to_builder()
+            .region(Region::new(region.clone()))
+            .build();
+        let ecs = Client::from_conf(config);
+
+        let mut clusters = Vec::new();
+        if self.clusters.is_empty() {
+            let mut pages = ecs.list_clusters().into_paginator().send();
+            while let Some(page) = pages.next().await {
+                clusters.extend(page.map_err(ecs_error)?.cluster_arns.unwrap_or_default());
+            }
+        } else {
+            let may_be_in_region = |cluster: &&String| {
+                region_and_account(cluster)
+                    .is_none_or(|(cluster_region, _)| cluster_region == region)
+            };
+            clusters.extend(self.clusters.iter().filter(may_be_in_region).cloned());
+        }
+
+        let mut searches = Vec::with_capacity(clusters.len());
+        for cluster in clusters {
+            searches.push(self.nodes_in_cluster(&ecs, &region, cluster));
+        }
+        let nodes: Vec<Vec<Node>> = stream::iter(searches)
+            .buffered(CONCURRENT_CLUSTERS)
+            .try_collect()
+            .await?;
+        Ok(nodes.into_iter().flatten().collect())
+    }
+
+    async fn nodes_in_cluster(
+        &self,
+        ecs: &Client,
+        region: &str,
+        cluster: String,
+    ) -> Result<Vec<Node>, StepError> {
+        let mut pages = ecs
+            .list_tasks()
+            .cluster(&cluster)
+            .desired_status(DesiredStatus::Running)
+            .into_paginator()
+            .send();
+        let mut nodes = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = match page.map_err(ecs_error) {
+                Ok(page) => page,
+                // The cluster is in another Region, or was deleted after it was listed.
+                Err(error) if error.has_code("ClusterNotFoundException") => return Ok(nodes),
+                Err(error) => return Err(error),
+            };
+            let task_arns = page.task_arns.unwrap_or_default();
+            if task_arns.is_empty() {
+                continue;
+            }
+
+            // A page has at most 100 tasks, which is also the limit of DescribeTasks.
+            let response = ecs
+                .describe_tasks()
+                .cluster(&cluster)
+                .set_tasks(Some(task_arns))
+                .include(TaskField::Tags)
+                .send()
+                .await
+                .map_err(ecs_error)?;
+            check_failures(response.failures())?;
+
+            let running_tasks = response
+                .tasks()
+                .iter()
+                .filter(|task| task.last_status() == Some("RUNNING"));
+            let page_nodes: Vec<_> = running_tasks
+                .flat_map(|task| self.nodes_of_task(region, task))
+                .collect();
+            self.node_counter.add(page_nodes.len())?;
+            nodes.extend(page_nodes);
+        }
+
+        self.existing_clusters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(cluster);
+        Ok(nodes)
+    }
+
+    fn nodes_of_task(&self, region: &str, task: &Task) -> Vec<Node> {
+        task.containers()
+            .iter()
+            .filter(|container| container.last_status() == Some("RUNNING"))
+            .filter(|container| (self.is_selected)(task, container.name().unwrap_or_default()))
+            .map(|container| {
+                let mut node = container_node(task, container);
+                node_source::set_location(self.ctx, "ecs", region, &mut node);
+                node
+            })
+            .collect()
+    }
+
+    /// Fails if a cluster does not exist. If a Region failed, only logs it, because the cluster may
+    /// be in that Region.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) fn check_clusters_exist(&self, found: &Found) -> Result<(), StepError> {
+        let existing = self
+            .existing_clusters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let missing: Vec<_> = self
+            .clusters
+            .iter()
+            .filter(|cluster| !existing.contains(*cluster))
+            .map(|cluster| resource_name(cluster))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+
+        let message = format!(
+            "parameter \"clusters\": cluster \"{}\" does not exist in the searched Regions; check \
+             the names and \"regions\"",
+            missing.join("\", \"")
+        );
+        if found.failures.is_empty() {
+            return Err(ErrorName::NotFound.with_message(message));
+        }
+        self.ctx.log(message);
+        Ok(())
+    }
+}

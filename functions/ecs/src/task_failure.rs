@@ -1,0 +1,123 @@
+//! Decides whether a stopped task failed.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_ecs::Client;
+use aws_sdk_ecs::types::{Container, Task, TaskStopCode};
+use stepward::StepError;
+
+use crate::error::ecs_error;
+
+/// The exit code of a container that ended on SIGTERM, the stop signal.
+const SIGTERM_EXIT_CODE: i32 = 143;
+
+/// A cache of the non-essential containers of task definitions.
+#[derive(Default)]
+pub(crate) struct DefinitionCache(BTreeMap<String, Vec<String>>);
+
+impl DefinitionCache {
+    /// Returns the names of the containers that are not essential.
+    async fn non_essential_containers(
+        &mut self,
+        ecs: &Client,
+        definition: &str,
+    ) -> Result<&[String], StepError> {
+        if !self.0.contains_key(definition) {
+            let response = ecs
+                .describe_task_definition()
+                .task_definition(definition)
+                .send()
+                .await;
+            let task_definition = match response.map_err(ecs_error) {
+                Ok(response) => response.task_definition,
+                // ECS returns this error for a deleted definition. Then every container counts as
+                // essential.
+                Err(error) if error.has_code("ClientException") => None,
+                Err(error) => return Err(error),
+            };
+
+            let containers = task_definition
+                .and_then(|definition| definition.container_definitions)
+                .unwrap_or_default();
+            let non_essential = containers
+                .into_iter()
+                .filter(|container| container.essential == Some(false));
+            self.0.insert(
+                definition.to_owned(),
+                non_essential
+                    .filter_map(|container| container.name)
+                    .collect(),
+            );
+        }
+        Ok(self.0.get(definition).map_or(&[], Vec::as_slice))
+    }
+}
+
+/// Returns whether a stopped task failed, as opposed to ending normally or on request.
+///
+/// # Errors
+/// The error of ECS.
+pub(crate) async fn has_failed(
+    ecs: &Client,
+    task: &Task,
+    definitions: &mut DefinitionCache,
+) -> Result<bool, StepError> {
+    let reason = task.stopped_reason().unwrap_or_default();
+    match task.stop_code() {
+        Some(
+            TaskStopCode::TaskFailedToStart
+            | TaskStopCode::SpotInterruption
+            | TaskStopCode::TerminationNotice
+            | TaskStopCode::InfrastructureHealth,
+        ) => Ok(true),
+        Some(TaskStopCode::UserInitiated) => Ok(false),
+        // The scheduler also stops tasks when a service is scaled in or deployed.
+        Some(TaskStopCode::ServiceSchedulerInitiated) => {
+            Ok(reason.contains("health check") || reason.contains("unhealthy"))
+        }
+        _ => has_failed_container(ecs, task, definitions).await,
+    }
+}
+
+/// Returns whether an essential container failed.
+async fn has_failed_container(
+    ecs: &Client,
+    task: &Task,
+    definitions: &mut DefinitionCache,
+) -> Result<bool, StepError> {
+    let containers = task.containers();
+    let failed: Vec<_> = containers
+        .iter()
+        .filter(|container| is_failed_exit(container))
+        .collect();
+    // Which containers are essential matters only if some failed and others did not.
+    if failed.is_empty() || failed.len() == containers.len() {
+        return Ok(!failed.is_empty());
+    }
+
+    let definition = task.task_definition_arn().unwrap_or_default();
+    let non_essential = definitions
+        .non_essential_containers(ecs, definition)
+        .await?;
+    let is_essential = |container: &Container| {
+        !non_essential
+            .iter()
+            .any(|name| container.name() == Some(name))
+    };
+    // When an essential container exits with 0, ECS stops the other containers.
+    let has_finished = containers
+        .iter()
+        .any(|container| is_essential(container) && container.exit_code() == Some(0));
+    let was_stopped =
+        |container: &Container| has_finished && container.exit_code() == Some(SIGTERM_EXIT_CODE);
+
+    Ok(failed
+        .iter()
+        .any(|container| is_essential(container) && !was_stopped(container)))
+}
+
+fn is_failed_exit(container: &Container) -> bool {
+    container
+        .exit_code()
+        .map_or(container.reason().is_some(), |code| code != 0)
+}
