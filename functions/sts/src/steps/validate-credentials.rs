@@ -219,7 +219,7 @@ mod tests {
     // no proof of pending: the step finishes in one call.
 
     #[test]
-    fn invalid_is_every_parameter() {
+    fn invalid_is_any_parameter_because_the_step_has_none() {
         let error = serde_json::from_value::<ValidateCredentials>(json!({ "region": "eu-west-1" }))
             .unwrap_err();
         assert!(error.to_string().contains("region"), "{error}");
@@ -232,15 +232,19 @@ mod tests {
             .error(|| identity_error("Throttling"))
             .output(identity_output)
             .build();
-        let ctx = testing::context(mock_client!(aws_sdk_sts, RuleMode::MatchAny, [&get_identity]));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_sts,
+            RuleMode::MatchAny,
+            [&get_identity]
+        ));
         ValidateCredentials {}.run(&ctx, None).await.unwrap();
         assert_eq!(get_identity.num_calls(), 2);
     }
 
     #[tokio::test]
     async fn failed_credentials_are_denied_and_empty_answers_are_internal() {
-        let refused =
-            mock!(Client::get_caller_identity).then_error(|| identity_error("InvalidClientTokenId"));
+        let refused = mock!(Client::get_caller_identity)
+            .then_error(|| identity_error("InvalidClientTokenId"));
         let empty = mock!(Client::get_caller_identity)
             .then_output(|| GetCallerIdentityOutput::builder().build());
         for (get_identity, name) in [
