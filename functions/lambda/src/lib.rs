@@ -3,6 +3,8 @@
 
 pub mod code;
 pub mod error;
+mod execution_role;
+mod function_reference;
 pub mod single_run;
 pub mod steps;
 

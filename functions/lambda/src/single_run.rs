@@ -1,22 +1,31 @@
 //! The Lambda function that a step creates to run its code once.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::operation::create_function::builders::CreateFunctionFluentBuilder;
-use aws_sdk_lambda::types::{FunctionConfiguration, LoggingConfig, State};
+use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_lambda::types::{FunctionConfiguration, LogType, LoggingConfig, State};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use stepward::model::error::denied;
 use stepward::model::input::require;
-use stepward::model::permissions::ArnScope;
-use stepward::{Context, ErrorName, StepError};
+use stepward::model::permissions::{arn, literal};
+use stepward::{Context, ErrorName, Permissions, StepError};
 
 use crate::error::lambda_error;
+use crate::execution_role::ExecutionRole;
+use crate::{InvocationResult, invoke_once};
 
 /// The log group of all these functions.
 pub const LOG_GROUP: &str = "/aws/lambda/stepward-run";
 /// The tag that identifies the step and execution that created a function.
 pub const TOKEN_TAG: &str = "stepward:token";
+
+/// The maximum length of a function's description, in characters.
+/// <https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html>
+const MAX_DESCRIPTION: usize = 256;
 
 /// A function whose name and tag are the same for every call of the same step in the same
 /// execution.
@@ -195,6 +204,44 @@ impl SingleRunFunction {
         }
     }
 
+    /// Runs the code. Returns `None` if Lambda throttled the invocation, so that the code did not
+    /// run.
+    ///
+    /// # Errors
+    /// The error of the invocation, after the deletion of a temporary function. `StepFailed` if the
+    /// code may have run.
+    pub async fn invoke(
+        &self,
+        ctx: &Context,
+        payload: String,
+        max_wait: Duration,
+    ) -> Result<Option<InvocationResult>, StepError> {
+        let request = self
+            .lambda
+            .invoke()
+            .function_name(&self.name)
+            .log_type(LogType::Tail)
+            .payload(Blob::new(payload));
+        match invoke_once(request, max_wait).await {
+            Ok(result) => Ok(Some(result)),
+            Err(error) if error.name == ErrorName::Throttled => Ok(None),
+            Err(error) if error.name == ErrorName::TimedOut => {
+                let reason = format!("{}; check its log in {LOG_GROUP}", error.message);
+                Err(StepError {
+                    aws: error.aws,
+                    ..self.fail_after_cleanup(ctx, reason).await
+                })
+            }
+            Err(error) => {
+                let reason = format!("the code did not run: {}", error.message);
+                Err(StepError {
+                    message: self.fail_after_cleanup(ctx, reason).await.message,
+                    ..error
+                })
+            }
+        }
+    }
+
     /// Deletes the function if it is temporary. Returns whether it is deleted.
     ///
     /// # Errors
@@ -257,39 +304,59 @@ impl SingleRunFunction {
     }
 }
 
-/// The execution role of a function, from its ARN.
-#[derive(Debug)]
-pub struct ExecutionRole<'a> {
-    partition: &'a str,
-    account_id: &'a str,
-    /// The role's path and name.
-    pub name: &'a str,
+/// The permissions to create, run and delete these functions with an execution role.
+#[must_use]
+pub fn run_code_permissions(execution_role_arn: &str) -> Permissions {
+    let role = ExecutionRole::parse(execution_role_arn).map_or("none", |role| role.name);
+    let role = format!("arn:$partition:iam::$account:role/{}", literal(role));
+    let only_to_lambda =
+        json!({ "StringEquals": { "iam:PassedToService": "lambda.amazonaws.com" } });
+    let uses: [(&str, &[&str]); 6] = [
+        ("create the function", &["lambda:CreateFunction"]),
+        ("tag the function", &["lambda:TagResource"]),
+        (
+            "poll the function's state and check that this step created it",
+            &["lambda:GetFunction", "lambda:ListTags"],
+        ),
+        (
+            "mark the function before the invocation, because the code must run only once",
+            &["lambda:CreateAlias"],
+        ),
+        ("run the code", &["lambda:InvokeFunction"]),
+        ("delete the function", &["lambda:DeleteFunction"]),
+    ];
+    uses.into_iter()
+        .fold(Permissions::default(), |permissions, (purpose, actions)| {
+            let functions = arn("lambda", "function:stepward-run-*");
+            permissions.allow(purpose, actions, [functions])
+        })
+        .allow_if(
+            only_to_lambda,
+            "give the function its execution role",
+            &["iam:PassRole"],
+            [role],
+        )
 }
 
-impl<'a> ExecutionRole<'a> {
-    /// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html>
-    #[must_use]
-    pub fn parse(arn: &'a str) -> Option<Self> {
-        let ["arn", partition, "iam", "", account_id, name] =
-            arn.split(':').collect::<Vec<_>>()[..]
-        else {
-            return None;
-        };
-        let name = name.strip_prefix("role/")?;
-        let is_name_byte = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-/".contains(&b);
-        let is_role = account_id.len() == 12 && !name.is_empty() && name.bytes().all(is_name_byte);
-        is_role.then_some(Self {
-            partition,
-            account_id,
-            name,
-        })
-    }
+/// The description of a function if the parameters set none.
+#[must_use]
+pub fn default_description(ctx: &Context) -> String {
+    let id = &ctx.execution.id;
+    let text = format!("Stepward: runs once for execution {id} and is then deleted");
+    text.chars().take(MAX_DESCRIPTION).collect()
+}
 
-    /// Whether the role is in the account and partition of `scope`.
-    #[must_use]
-    pub fn is_in_account(&self, scope: &ArnScope) -> bool {
-        self.partition == scope.partition && self.account_id == scope.account_id
-    }
+/// Checks the description for a function.
+///
+/// # Errors
+/// `InvalidInput` if it is too long.
+pub fn check_description(description: Option<&str>) -> Result<(), StepError> {
+    let length = description.map_or(0, |text| text.chars().count());
+    require(length <= MAX_DESCRIPTION, || {
+        format!(
+            "parameter \"description\": expected at most {MAX_DESCRIPTION} characters, got {length}"
+        )
+    })
 }
 
 /// Checks the tags for a function, which gets one more.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::function_reference::FunctionReference;
 use crate::invoke_once;
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::primitives::Blob;
@@ -11,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use stepward::model::input::require;
-use stepward::model::permissions::{ArnScope, arn, literal};
+use stepward::model::permissions::{arn, literal};
 use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
@@ -121,82 +122,11 @@ pub struct InvokedFunction {
     console_url: String,
 }
 
-/// A function, parsed from a name or an ARN.
-#[derive(Debug, Default, PartialEq)]
-struct FunctionReference<'a> {
-    partition: Option<&'a str>,
-    region: Option<&'a str>,
-    account_id: Option<&'a str>,
-    name: &'a str,
-    qualifier: Option<&'a str>,
-}
-
-impl<'a> FunctionReference<'a> {
-    /// <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html> (`FunctionName`)
-    fn parse(text: &'a str) -> Option<Self> {
-        let parts: Vec<_> = text.split(':').collect();
-        let (scope, name_parts) = match parts[..] {
-            [
-                "arn",
-                partition,
-                "lambda",
-                region,
-                account_id,
-                "function",
-                ref name_parts @ ..,
-            ] => {
-                let scope = Self {
-                    partition: Some(partition),
-                    region: Some(region),
-                    account_id: Some(account_id),
-                    ..Self::default()
-                };
-                (scope, name_parts)
-            }
-            [account_id, "function", ref name_parts @ ..] if !name_parts.is_empty() => {
-                let scope = Self {
-                    account_id: Some(account_id),
-                    ..Self::default()
-                };
-                (scope, name_parts)
-            }
-            _ => (Self::default(), &parts[..]),
-        };
-        match *name_parts {
-            [name] => Some(Self { name, ..scope }),
-            [name, qualifier] => Some(Self {
-                name,
-                qualifier: Some(qualifier),
-                ..scope
-            }),
-            _ => None,
-        }
-    }
-
-    fn is_in_scope(&self, scope: &ArnScope) -> bool {
-        let matches = |part: Option<&str>, expected: &str| part.is_none_or(|part| part == expected);
-        matches(self.partition, &scope.partition)
-            && matches(self.region, &scope.region)
-            && matches(self.account_id, &scope.account_id)
-    }
-
-    /// The name with the qualifier.
-    fn qualified_name(&self) -> String {
-        match self.qualifier {
-            Some(qualifier) => format!("{}:{qualifier}", self.name),
-            None => self.name.to_owned(),
-        }
-    }
-}
-
 impl Invoke {
     /// The function, with the qualifier of either parameter.
     fn function(&self) -> Option<FunctionReference<'_>> {
         let function = FunctionReference::parse(&self.function_name)?;
-        Some(FunctionReference {
-            qualifier: function.qualifier.or(self.qualifier.as_deref()),
-            ..function
-        })
+        Some(function.or_qualifier(self.qualifier.as_deref()))
     }
 
     /// The client context with the token, in base64.
@@ -436,6 +366,7 @@ mod tests {
     use aws_sdk_lambda::primitives::SdkBody;
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
+    use stepward::model::permissions::ArnScope;
     use stepward::testing;
     use stepward_testkit::proof::prove;
     use tokio::net::TcpListener;

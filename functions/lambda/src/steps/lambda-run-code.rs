@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::code::{Handler, Language, zip_code};
-use crate::invoke_once;
+use crate::execution_role::{ExecutionRole, unassumable_role_error};
 use crate::single_run::{
-    Claim, ExecutionRole, LOG_GROUP, Phase, SingleRunFunction, check_function_tags,
+    Claim, Phase, SingleRunFunction, check_description, check_function_tags, default_description,
+    run_code_permissions,
 };
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::operation::create_function::builders::CreateFunctionFluentBuilder;
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::{FunctionCode, LogType};
+use aws_sdk_lambda::types::FunctionCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use stepward::model::input::require;
-use stepward::model::permissions::{arn, literal};
 use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
     settings,
@@ -34,10 +34,6 @@ const MAX_ROLE_RETRIES: u32 = 12;
 /// within 10 seconds.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html> (init phase)
 const START_ALLOWANCE: Duration = Duration::from_secs(12);
-/// The maximum length of a function's description, in characters.
-/// <https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html>
-const MAX_DESCRIPTION: usize = 256;
-
 /// Run Python, Node.js or Ruby code once as a temporary Lambda function.
 ///
 /// Use this step for short code that belongs to a job and needs no function of its own. The step
@@ -157,8 +153,7 @@ pub struct CodeRun {
     function_was_created: bool,
     /// Whether the function was invoked. Always true.
     function_was_invoked: bool,
-    /// Whether the function was deleted. False if `delete_after` is false or AWS could not delete
-    /// it.
+    /// Whether the function was deleted. False if it is kept or AWS could not delete it.
     function_was_deleted: bool,
     /// Always empty. If the code fails, the step fails, and its error has the code's error.
     invoke_function_error: String,
@@ -167,24 +162,24 @@ pub struct CodeRun {
 }
 
 impl RunCode {
-    fn handler(&self) -> Option<Handler> {
-        self.runtime.handler(self.handler.as_deref(), &self.code)
+    fn handler(&self) -> Result<Handler, StepError> {
+        let handler = self.handler.as_deref();
+        self.runtime.handler(handler, &self.code).ok_or_else(|| {
+            ErrorName::InvalidInput.with_message(format!(
+                "parameter \"handler\": expected \"function\" or \"file.function\" of up to 100 \
+                 letters, digits and _ - $, got \"{}\"",
+                handler.unwrap_or_default()
+            ))
+        })
     }
 
     fn create_request(&self, ctx: &Context) -> Result<CreateFunctionFluentBuilder, StepError> {
-        let handler = self
-            .handler()
-            .ok_or_else(|| ErrorName::InvalidInput.with_message(self.invalid_handler_message()))?;
+        let handler = self.handler()?;
         let code = FunctionCode::builder()
             .zip_file(Blob::new(zip_code(&handler.file, &self.code)?))
             .build();
-        let description = self.description.clone().unwrap_or_else(|| {
-            let text = format!(
-                "Stepward: runs once for execution {} and is then deleted",
-                ctx.execution.id
-            );
-            text.chars().take(MAX_DESCRIPTION).collect()
-        });
+        let description = self.description.clone();
+        let description = description.unwrap_or_else(|| default_description(ctx));
         Ok(ctx
             .client(Client::new)
             .create_function()
@@ -216,16 +211,7 @@ impl RunCode {
                 let progress = "Lambda cannot assume the role yet";
                 return Progress::pending(&phase, RETRY_INTERVAL, progress);
             }
-            let message = format!(
-                "parameter \"execution_role_arn\": Lambda cannot assume \"{}\"; allow \
-                 \"sts:AssumeRole\" for \"lambda.amazonaws.com\" in the role's trust policy",
-                self.execution_role_arn
-            );
-            return Err(StepError {
-                name: ErrorName::InvalidInput,
-                message,
-                ..error
-            });
+            return Err(unassumable_role_error(error, &self.execution_role_arn));
         }
 
         // Step Functions must store this answer before the code runs. Then a later call that does
@@ -259,38 +245,14 @@ impl RunCode {
             .payload
             .as_ref()
             .map_or_else(|| "{}".into(), Value::to_string);
-        let request = ctx
-            .client(Client::new)
-            .invoke()
-            .function_name(&function.name)
-            .log_type(LogType::Tail)
-            .payload(Blob::new(payload));
         let max_wait = Duration::from_secs(self.timeout.into()) + START_ALLOWANCE;
-        let result = match invoke_once(request, max_wait).await {
-            Ok(result) => result,
-            Err(error) if error.name == ErrorName::Throttled => {
-                let phase = Phase::Invoke {
-                    attempt: attempt + 1,
-                };
-                let progress = format!("Lambda throttled attempt {attempt} to run the code");
-                return Progress::pending(&phase, RETRY_INTERVAL, progress);
-            }
-            Err(error) if error.name == ErrorName::TimedOut => {
-                let reason = format!("{}; check its log in {LOG_GROUP}", error.message);
-                return Err(StepError {
-                    aws: error.aws,
-                    ..function.fail_after_cleanup(ctx, reason).await
-                });
-            }
-            Err(error) => {
-                let reason = format!("the code did not run: {}", error.message);
-                return Err(StepError {
-                    message: function.fail_after_cleanup(ctx, reason).await.message,
-                    ..error
-                });
-            }
+        let Some(result) = function.invoke(ctx, payload, max_wait).await? else {
+            let phase = Phase::Invoke {
+                attempt: attempt + 1,
+            };
+            let progress = format!("Lambda throttled attempt {attempt} to run the code");
+            return Progress::pending(&phase, RETRY_INTERVAL, progress);
         };
-
         ctx.log(format_args!("Function {} invoked", function.name));
         if let Some(failure) = result.failure_message() {
             let reason = format!("the code failed: {failure}");
@@ -306,14 +268,6 @@ impl RunCode {
             invoke_function_error: String::new(),
             invoke_execution_log: result.log_tail,
         }))
-    }
-
-    fn invalid_handler_message(&self) -> String {
-        format!(
-            "parameter \"handler\": expected \"function\" or \"file.function\" of up to 100 letters, \
-             digits and _ - $, got \"{}\"",
-            self.handler.as_deref().unwrap_or_default()
-        )
     }
 }
 
@@ -395,24 +349,12 @@ impl Step for RunCode {
     type Output = CodeRun;
 
     fn validate(&self) -> Result<(), StepError> {
-        let role = &self.execution_role_arn;
-        require(ExecutionRole::parse(role).is_some(), || {
-            format!("parameter \"execution_role_arn\": expected the ARN of a role, got \"{role}\"")
-        })?;
+        ExecutionRole::parse(&self.execution_role_arn)?;
         require(!self.code.trim().is_empty(), || {
             "parameter \"code\": expected code, got an empty text".into()
         })?;
-        require(self.handler().is_some(), || self.invalid_handler_message())?;
-        let length = self
-            .description
-            .as_ref()
-            .map_or(0, |text| text.chars().count());
-        require(length <= MAX_DESCRIPTION, || {
-            format!(
-                "parameter \"description\": expected at most {MAX_DESCRIPTION} characters, got \
-                 {length}"
-            )
-        })?;
+        self.handler()?;
+        check_description(self.description.as_deref())?;
         check_function_tags(&self.tags)?;
         require((1..=30).contains(&self.timeout), || {
             format!(
@@ -430,35 +372,7 @@ impl Step for RunCode {
     }
 
     fn permissions(&self) -> Permissions {
-        let role = ExecutionRole::parse(&self.execution_role_arn).map_or("none", |role| role.name);
-        let role = format!("arn:$partition:iam::$account:role/{}", literal(role));
-        let only_to_lambda =
-            json!({ "StringEquals": { "iam:PassedToService": "lambda.amazonaws.com" } });
-        let uses: [(&str, &[&str]); 6] = [
-            ("create the function", &["lambda:CreateFunction"]),
-            ("tag the function", &["lambda:TagResource"]),
-            (
-                "poll the function's state and check that this step created it",
-                &["lambda:GetFunction", "lambda:ListTags"],
-            ),
-            (
-                "mark the function before the invocation, so the code runs only once",
-                &["lambda:CreateAlias"],
-            ),
-            ("run the code", &["lambda:InvokeFunction"]),
-            ("delete the function", &["lambda:DeleteFunction"]),
-        ];
-        uses.into_iter()
-            .fold(Permissions::default(), |permissions, (purpose, actions)| {
-                let functions = arn("lambda", "function:stepward-run-*");
-                permissions.allow(purpose, actions, [functions])
-            })
-            .allow_if(
-                only_to_lambda,
-                "give the function its execution role",
-                &["iam:PassRole"],
-                [role],
-            )
+        run_code_permissions(&self.execution_role_arn)
     }
 
     async fn run(
@@ -466,17 +380,7 @@ impl Step for RunCode {
         ctx: &Context,
         resume: Option<Resume>,
     ) -> Result<Progress<CodeRun>, StepError> {
-        let role = &self.execution_role_arn;
-        require(
-            ExecutionRole::parse(role).is_some_and(|role| role.is_in_account(&ctx.place)),
-            || {
-                format!(
-                    "parameter \"execution_role_arn\": expected a role in account {}, got \
-                     \"{role}\"",
-                    ctx.place.account_id
-                )
-            },
-        )?;
+        ExecutionRole::parse(&self.execution_role_arn)?.require_account(&ctx.place)?;
         match resume.map(|resume| resume.state()).transpose()? {
             None => self.create_function(ctx, 0).await,
             Some(Phase::Create { refused }) => self.create_function(ctx, refused).await,
@@ -497,7 +401,7 @@ impl Step for RunCode {
 mod tests {
     use std::io::Read;
 
-    use crate::single_run::TOKEN_TAG;
+    use crate::single_run::{LOG_GROUP, TOKEN_TAG};
     use aws_sdk_lambda::operation::create_alias::{CreateAliasError, CreateAliasOutput};
     use aws_sdk_lambda::operation::create_function::{
         CreateFunctionError, CreateFunctionInput, CreateFunctionOutput,
@@ -505,10 +409,11 @@ mod tests {
     use aws_sdk_lambda::operation::delete_function::{DeleteFunctionError, DeleteFunctionOutput};
     use aws_sdk_lambda::operation::get_function::{GetFunctionError, GetFunctionOutput};
     use aws_sdk_lambda::operation::invoke::{InvokeError, InvokeOutput};
-    use aws_sdk_lambda::types::{FunctionConfiguration, Runtime, State, TagsError};
+    use aws_sdk_lambda::types::{FunctionConfiguration, LogType, Runtime, State, TagsError};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::base64;
     use aws_smithy_types::error::ErrorMetadata;
+    use serde_json::json;
     use stepward::model::permissions::ArnScope;
     use stepward::testing::{self, done};
     use stepward_testkit::proof::prove;
