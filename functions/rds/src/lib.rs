@@ -4,6 +4,7 @@ mod change;
 mod database;
 mod error;
 mod identifier;
+mod snapshot;
 mod status;
 pub mod steps;
 #[cfg(test)]

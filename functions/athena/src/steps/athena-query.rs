@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use crate::error::athena_error;
-use crate::{Column, Table, read_first_rows};
+use crate::result::{QueryResult, describe_query, has_ended, read_result};
+use crate::table_permissions;
 use aws_sdk_athena::Client;
-use aws_sdk_athena::types::{
-    QueryExecution, QueryExecutionContext, QueryExecutionState, ResultConfiguration,
-};
+use aws_sdk_athena::types::{QueryExecutionContext, QueryExecutionState, ResultConfiguration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::bucket;
@@ -103,27 +102,6 @@ fn default_max_rows() -> usize {
     50
 }
 
-/// The result of a query.
-#[derive(Debug, JsonSchema, Serialize)]
-pub struct QueryResult {
-    /// The columns, in order.
-    columns: Vec<Column>,
-    /// The first rows. `null` is SQL's NULL.
-    rows: Vec<Vec<Option<String>>>,
-    /// Whether the result has more rows than `rows`.
-    truncated: bool,
-    /// The query's ID at Athena.
-    query_execution_id: String,
-    /// The location of the whole result in S3.
-    output_location: Option<String>,
-    /// The query in the AWS console.
-    console_url: String,
-    /// The bytes that the query scanned.
-    bytes_scanned: i64,
-    /// The seconds that the query took, including the time in Athena's queue.
-    seconds: f64,
-}
-
 /// The resume state.
 #[derive(Debug, Deserialize, Serialize)]
 struct StartedQuery {
@@ -170,43 +148,6 @@ impl Query {
         response.query_execution_id.ok_or_else(|| {
             ErrorName::Internal
                 .with_message("Athena started the query but returned no ID; try again")
-        })
-    }
-
-    /// Reads the first rows of a query that has succeeded.
-    async fn read_result(
-        &self,
-        ctx: &Context,
-        id: String,
-        query: QueryExecution,
-    ) -> Result<QueryResult, StepError> {
-        let Table {
-            columns,
-            rows,
-            truncated,
-        } = read_first_rows(&ctx.client(Client::new), &id, self.max_rows).await?;
-
-        let statistics = query.statistics.as_ref();
-        let milliseconds = statistics
-            .and_then(|statistics| statistics.total_execution_time_in_millis)
-            .unwrap_or_default();
-        // A query takes hours at most, and a double holds that to the millisecond.
-        #[expect(clippy::cast_precision_loss)]
-        let seconds = milliseconds as f64 / 1000.0;
-
-        Ok(QueryResult {
-            columns,
-            rows,
-            truncated,
-            bytes_scanned: statistics
-                .and_then(|statistics| statistics.data_scanned_in_bytes)
-                .unwrap_or_default(),
-            output_location: query
-                .result_configuration
-                .and_then(|result| result.output_location),
-            console_url: ctx.console("athena/home", &format!("/query-editor/history/{id}")),
-            query_execution_id: id,
-            seconds,
         })
     }
 }
@@ -361,26 +302,6 @@ impl Step for Query {
                 &["athena:StopQueryExecution"],
                 any_workgroup,
             )
-            .allow_on_all(
-                "look up the statement's tables in the data catalog",
-                &[
-                    "glue:GetDatabase",
-                    "glue:GetDatabases",
-                    "glue:GetTable",
-                    "glue:GetTables",
-                    "glue:GetPartition",
-                    "glue:GetPartitions",
-                    "glue:BatchGetPartition",
-                ],
-                "Athena looks up tables with the role's permissions, and only the statement names \
-                 them.",
-            )
-            .allow_on_all(
-                "read the data of the statement's tables",
-                &["s3:GetBucketLocation", "s3:ListBucket", "s3:GetObject"],
-                "Athena reads the data of tables with the role's permissions, and only the statement \
-                 names them.",
-            )
             .allow(
                 "write the result to S3",
                 &[
@@ -390,6 +311,7 @@ impl Step for Query {
                 ],
                 [s3_arn(&format!("{result_bucket}/*"))],
             )
+            .and(table_permissions())
     }
 
     async fn run(
@@ -418,7 +340,7 @@ impl Step for Query {
 
         match status.and_then(|status| status.state()) {
             Some(QueryExecutionState::Succeeded) => {
-                let result = self.read_result(ctx, id, query).await?;
+                let result = read_result(ctx, id, query, self.max_rows).await?;
                 ctx.log(format_args!(
                     "{} rows returned, {} bytes scanned",
                     result.rows.len(),
@@ -461,15 +383,7 @@ impl Step for Query {
         };
 
         let query = describe_query(ctx, &id).await?;
-        let state = query.as_ref().and_then(|query| query.status()?.state());
-        if matches!(
-            state,
-            Some(
-                QueryExecutionState::Succeeded
-                    | QueryExecutionState::Failed
-                    | QueryExecutionState::Cancelled
-            )
-        ) {
+        if query.is_some_and(|query| has_ended(&query)) {
             ctx.log(format_args!("Athena query {id} had already ended"));
             return Ok(());
         }
@@ -483,17 +397,6 @@ impl Step for Query {
         ctx.log(format_args!("Athena query {id} stopped"));
         Ok(())
     }
-}
-
-async fn describe_query(ctx: &Context, id: &str) -> Result<Option<QueryExecution>, StepError> {
-    let response = ctx
-        .client(Client::new)
-        .get_query_execution()
-        .query_execution_id(id)
-        .send()
-        .await
-        .map_err(athena_error)?;
-    Ok(response.query_execution)
 }
 
 fn bucket_in_uri(uri: &str) -> Option<&str> {
@@ -511,7 +414,7 @@ mod tests {
     };
     use aws_sdk_athena::operation::stop_query_execution::StopQueryExecutionOutput;
     use aws_sdk_athena::types::{
-        ColumnInfo, Datum, QueryExecutionStatus, ResultSet, ResultSetMetadata, Row,
+        ColumnInfo, Datum, QueryExecution, QueryExecutionStatus, ResultSet, ResultSetMetadata, Row,
     };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
