@@ -48,8 +48,8 @@ impl Language {
     }
 
     /// The handler from a parameter, `function` or `file.function`, or the language's default.
-    /// `None` if the parameter has another form: a file has letters, digits, `_` and `-`; a function
-    /// can have namespaces too.
+    /// `None` if the parameter has another form. A file's name has letters, digits, `_` and `-`. A
+    /// function's name can also have namespaces.
     #[must_use]
     pub fn handler(self, handler: Option<&str>, code: &str) -> Option<Handler> {
         let (file, function) = match self {

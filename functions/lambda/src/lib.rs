@@ -250,8 +250,8 @@ mod tests {
         }
     }
 
-    /// Invokes a function at a fake Lambda that answers after `delay`, by a client whose own timeout
-    /// is 100 milliseconds. Returns the result and the number of requests.
+    /// Invokes a function at a fake Lambda that answers after `delay`. The client's own timeout is
+    /// 100 milliseconds. Returns the result and the number of requests.
     async fn invoke_with_delay(delay: Duration) -> (Result<InvocationResult, StepError>, usize) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

@@ -197,15 +197,15 @@ impl SingleRunFunction {
                     return Ok(Claim::NotReady(format!("not ready: {}", error.message)));
                 }
                 Ok(Claim::Refused(format!(
-                    "a call whose answer was lost invoked function {name} or was about to; {unknown}"
+                    "a call whose answer was lost invoked function {name} or was about to; \
+                     {unknown}"
                 )))
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Runs the code. Returns `None` if Lambda throttled the invocation, so that the code did not
-    /// run.
+    /// Runs the code. Returns `None` if Lambda throttled the invocation and the code did not run.
     ///
     /// # Errors
     /// The error of the invocation, after the deletion of a temporary function. `StepFailed` if the
@@ -269,8 +269,8 @@ impl SingleRunFunction {
     /// AWS cannot delete it now.
     ///
     /// # Errors
-    /// `AccessDenied`. Without an error, every run would leave a function behind and nobody would
-    /// correct the role.
+    /// `AccessDenied`, because otherwise every run would leave a function behind until an operator
+    /// corrects the role.
     pub async fn delete_after_success(&self, ctx: &Context) -> Result<bool, StepError> {
         let name = &self.name;
         match self.delete(ctx).await {

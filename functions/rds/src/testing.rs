@@ -52,7 +52,7 @@ pub(crate) fn rds_context<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Cont
 pub(crate) fn error_metadata(code: &str) -> ErrorMetadata {
     ErrorMetadata::builder()
         .code(code)
-        .message("RDS says no")
+        .message("the request was refused")
         .build()
 }
 

@@ -200,8 +200,8 @@ impl Step for Query {
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::StepFailed,
-            "The query failed or was cancelled. The message has Athena's reason; correct the query, \
-             then run the job again.",
+            "The query failed or was cancelled. The message has Athena's reason. Correct the \
+             query, then run the job again.",
         ),
         (
             ErrorName::AccessDenied,
@@ -245,7 +245,8 @@ impl Step for Query {
         )?;
         require(self.max_rows <= 10_000, || {
             format!(
-                "parameter \"max_rows\": expected 0 to 10,000, got {}; read the whole result from S3",
+                "parameter \"max_rows\": expected 0 to 10,000, got {}; read the whole result from \
+                 S3",
                 self.max_rows
             )
         })?;
@@ -510,7 +511,7 @@ mod tests {
     fn error_metadata(code: &str) -> ErrorMetadata {
         ErrorMetadata::builder()
             .code(code)
-            .message("Athena says no")
+            .message("the request was refused")
             .build()
     }
 
@@ -721,8 +722,8 @@ mod tests {
     #[tokio::test]
     async fn failed_for_a_missing_permission_is_access_denied() {
         let get_query = mock!(Client::get_query_execution).then_output(|| {
-            let reason = "User: arn:aws:sts::222222222222:assumed-role/Stepward/x is not authorized \
-                          to perform: glue:GetTable";
+            let reason = "User: arn:aws:sts::222222222222:assumed-role/Stepward/x is not \
+                          authorized to perform: glue:GetTable";
             query_with_reason(QueryExecutionState::Failed, reason)
         });
         let ctx = testing::context(mock_client!(

@@ -42,7 +42,7 @@ pub struct CreateLogStream {
 
 /// A log stream that exists.
 #[derive(Debug, JsonSchema, Serialize)]
-pub struct LogStream {
+pub struct ExistingStream {
     /// The name of the log group.
     log_group_name: String,
     /// The name of the log stream.
@@ -82,7 +82,7 @@ impl Step for CreateLogStream {
         ErrorName::NotFound,
         "The log group does not exist in the account and Region. Create it, or correct its name.",
     )];
-    type Output = LogStream;
+    type Output = ExistingStream;
 
     fn validate(&self) -> Result<(), StepError> {
         check_log_group_name("log_group_name", &self.log_group_name)?;
@@ -114,7 +114,7 @@ impl Step for CreateLogStream {
         &self,
         ctx: &Context,
         _: Option<Resume>,
-    ) -> Result<Progress<LogStream>, StepError> {
+    ) -> Result<Progress<ExistingStream>, StepError> {
         let group = &self.log_group_name;
         let stream = &self.log_stream_name;
         let response = ctx
@@ -149,7 +149,7 @@ impl Step for CreateLogStream {
             encode_for_console(group),
             encode_for_console(stream)
         );
-        Ok(Progress::Done(LogStream {
+        Ok(Progress::Done(ExistingStream {
             log_group_name: group.clone(),
             log_stream_name: stream.clone(),
             created,

@@ -414,9 +414,12 @@ mod tests {
         let rules = [&list_queries(vec![]), &start, &get_results];
         let ctx = context(rules);
         let groups = [format!("{arn}:*"), "/other".into()];
-        let step = step_with(
-            json!({ "log_groups": groups, "query_string": TEXT, "time_unit": "Weeks", "past_range": 1 }),
-        );
+        let step = step_with(json!({
+            "log_groups": groups,
+            "query_string": TEXT,
+            "time_unit": "Weeks",
+            "past_range": 1,
+        }));
         step.validate().unwrap();
         let output = output_json(step.run(&ctx, None).await.unwrap());
         assert_eq!(
@@ -537,9 +540,12 @@ mod tests {
     #[tokio::test]
     async fn invalid_log_groups_of_another_region_are_rejected() {
         let group = "arn:aws:logs:us-east-1:222222222222:log-group:/app";
-        let step = step_with(
-            json!({ "log_groups": group, "query_string": TEXT, "time_unit": "Weeks", "past_range": 1 }),
-        );
+        let step = step_with(json!({
+            "log_groups": group,
+            "query_string": TEXT,
+            "time_unit": "Weeks",
+            "past_range": 1,
+        }));
         step.validate().unwrap();
         let ctx = context([]);
         let error = step.run(&ctx, None).await.unwrap_err();
@@ -821,7 +827,12 @@ mod tests {
                     "{list:?}"
                 );
             }
-            json!({ "log_groups": group, "query_string": TEXT, "time_unit": "Minutes", "past_range": 5 })
+            json!({
+                "log_groups": group,
+                "query_string": TEXT,
+                "time_unit": "Minutes",
+                "past_range": 5,
+            })
         });
     }
 }

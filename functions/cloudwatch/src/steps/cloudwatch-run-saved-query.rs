@@ -25,8 +25,8 @@ const MAX_NAME_CHARACTERS: usize = 255;
 
 /// Run a query that is saved in CloudWatch Logs Insights and return its rows.
 ///
-/// Use this step if the people who maintain the query work in the CloudWatch console: the job always
-/// runs the current version. To write the query into the job, use `cloudwatch-query-logs`.
+/// Use this step if a team maintains the query in the CloudWatch console: the job always runs the
+/// current version. To write the query into the job, use `cloudwatch-query-logs`.
 ///
 /// # Behavior
 ///
@@ -602,8 +602,9 @@ mod tests {
         let ctx = context(rules);
         let error = example_step().run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
-        let message = "saved query \"operations/errors\" does not exist in the account in eu-west-1; \
-                       similar names: Errors, Operations/Slow, operations/errors by host";
+        let message = "saved query \"operations/errors\" does not exist in the account in \
+                       eu-west-1; similar names: Errors, Operations/Slow, \
+                       operations/errors by host";
         assert_eq!(error.message, message);
     }
 

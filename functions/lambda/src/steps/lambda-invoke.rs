@@ -60,8 +60,8 @@ const TOKEN_KEY: &str = "stepward_token";
 ///
 /// # Failures
 ///
-/// A function that does not answer within 45 seconds fails the step and may still run. Its result is
-/// lost.
+/// If a function does not answer within 45 seconds, the step fails. The function may still run, and
+/// its result is lost.
 ///
 /// # Cost
 ///
@@ -142,8 +142,8 @@ impl Invoke {
             return Ok(());
         };
         require(self.invocation_type == Invocation::Request, || {
-            "parameter \"client_context\": Lambda does not pass it to the function of an Event; use \
-             \"payload\""
+            "parameter \"client_context\": Lambda does not pass it to the function of an Event; \
+             use \"payload\""
                 .into()
         })?;
         let is_valid = context
@@ -158,8 +158,8 @@ impl Invoke {
         let length = self.encoded_context(&"0".repeat(64)).len();
         require(length <= MAX_CONTEXT_BYTES, || {
             format!(
-                "parameter \"client_context\": expected at most {MAX_CONTEXT_BYTES} bytes in base64, \
-                 got {length}; use \"payload\" for large values"
+                "parameter \"client_context\": expected at most {MAX_CONTEXT_BYTES} bytes in \
+                 base64, got {length}; use \"payload\" for large values"
             )
         })
     }
@@ -230,8 +230,8 @@ impl Step for Invoke {
         (
             ErrorName::StepFailed,
             "The function failed, Lambda could not start it, or it did not answer within 45 \
-             seconds. In the last case it may have run or may still run; check its log. The message \
-             says which case it is.",
+             seconds. In the last case it may have run or may still run; check its log. The \
+             message says which case it is.",
         ),
         (
             ErrorName::TimedOut,
@@ -260,7 +260,8 @@ impl Step for Invoke {
         require(
             self.qualifier.is_none() || function.qualifier.is_none(),
             || {
-                "both \"function_name\" and \"qualifier\" have a version or alias; remove one of them"
+                "both \"function_name\" and \"qualifier\" have a version or alias; remove one of \
+                 them"
                     .into()
             },
         )?;
@@ -378,6 +379,10 @@ mod tests {
 
     fn step_with(params: Value) -> Invoke {
         serde_json::from_value(params).unwrap()
+    }
+
+    fn with_context_value(value: String) -> Value {
+        json!({ "function_name": "f", "client_context": { "custom": { "a": value } } })
     }
 
     fn decoded_context(request: &InvokeInput) -> Value {
@@ -504,12 +509,12 @@ mod tests {
             json!({ "function_name": "f", "invocation_type": "Event", "client_context": {} }),
             json!({ "function_name": "f", "client_context": { "custom": 1 } }),
             json!({ "function_name": "f", "client_context": { "custom": { TOKEN_KEY: "mine" } } }),
-            json!({ "function_name": "f", "client_context": { "custom": { "a": "x".repeat(2_600) } } }),
+            with_context_value("x".repeat(2_600)),
         ] {
             let error = step_with(params.clone()).validate().unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{params}");
         }
-        step_with(json!({ "function_name": "f", "client_context": { "custom": { "a": "x".repeat(2_500) } } }))
+        step_with(with_context_value("x".repeat(2_500)))
             .validate()
             .unwrap();
         step_with(json!({ "function_name": "f", "qualifier": "$LATEST" }))
@@ -631,7 +636,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_by_a_lost_answer_is_not_retried_by_step_functions() {
+    async fn failed_by_a_lost_answer_is_not_a_retryable_error() {
         // The fake Lambda accepts the request and closes the connection.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -694,25 +699,30 @@ mod tests {
             let name = scene.name("rotate");
             let code =
                 "def handler(event, context):\n    print('hello')\n    return event['days'] + 1\n";
-            scene
-                .make(&json!({ "Resources": {
-                    "Role": { "Type": "AWS::IAM::Role", "Properties": { "AssumeRolePolicyDocument": {
-                        "Version": "2012-10-17",
-                        "Statement": [{
-                            "Effect": "Allow",
-                            "Principal": { "Service": "lambda.amazonaws.com" },
-                            "Action": "sts:AssumeRole",
-                        }],
-                    } } },
-                    "Function": { "Type": "AWS::Lambda::Function", "Properties": {
-                        "FunctionName": name,
-                        "Runtime": "python3.13",
-                        "Handler": "index.handler",
-                        "Role": { "Fn::GetAtt": ["Role", "Arn"] },
-                        "Code": { "ZipFile": code },
-                    } },
-                } }))
-                .await;
+            let trust_policy = json!({
+                "Version": "2012-10-17",
+                "Statement": [{
+                    "Effect": "Allow",
+                    "Principal": { "Service": "lambda.amazonaws.com" },
+                    "Action": "sts:AssumeRole",
+                }],
+            });
+            let role = json!({
+                "Type": "AWS::IAM::Role",
+                "Properties": { "AssumeRolePolicyDocument": trust_policy },
+            });
+            let function = json!({
+                "Type": "AWS::Lambda::Function",
+                "Properties": {
+                    "FunctionName": name,
+                    "Runtime": "python3.13",
+                    "Handler": "index.handler",
+                    "Role": { "Fn::GetAtt": ["Role", "Arn"] },
+                    "Code": { "ZipFile": code },
+                },
+            });
+            let template = json!({ "Resources": { "Role": role, "Function": function } });
+            scene.make(&template).await;
             json!({ "function_name": name, "payload": { "days": 7 } })
         });
     }

@@ -63,8 +63,8 @@ const START_ALLOWANCE: Duration = Duration::from_secs(12);
 /// code again. Only if Lambda throttles the invocation does the step try again, with the alias
 /// `run-2`.
 ///
-/// To distinguish a deleted function from one that never existed, the step returns to Step Functions
-/// between the creation and the invocation. This takes about 10 seconds.
+/// To distinguish a deleted function from one that never existed, the step returns to Step
+/// Functions between the creation and the invocation. This takes about 10 seconds.
 ///
 /// A redriven execution keeps its name. If it starts this step again, it creates the function again
 /// and runs the code again, unless the function was kept.
@@ -91,9 +91,9 @@ const START_ALLOWANCE: Duration = Duration::from_secs(12);
 ///
 /// # Proof
 ///
-/// Proven on the local cloud with Python and Node.js. The local cloud has no Ruby, its functions are
-/// ready immediately, it checks neither `iam:PassRole` nor the permissions for tags, and it does not
-/// lose answers. Unit tests cover these.
+/// Proven on the local cloud with Python and Node.js. Unit tests cover what the local cloud does
+/// not have: Ruby, functions that are not ready immediately, checks of `iam:PassRole` and of the
+/// permissions for tags, and lost answers.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunCode {
@@ -964,8 +964,10 @@ mod tests {
     #[tokio::test]
     async fn pending_while_the_function_is_busy_then_runs_once() {
         for message in [
-            "The operation cannot be performed at this time. The function is currently in the following state: Pending",
-            "The operation cannot be performed at this time. An update is in progress for resource: arn:aws:lambda:…",
+            "The operation cannot be performed at this time. The function is currently in the \
+             following state: Pending",
+            "The operation cannot be performed at this time. An update is in progress for \
+             resource: arn:aws:lambda:…",
         ] {
             let mark = mock!(Client::create_alias)
                 .sequence()
@@ -1179,9 +1181,15 @@ mod tests {
                 }],
             });
             let role = json!({ "RoleName": name, "AssumeRolePolicyDocument": trust });
-            scene.make(&json!({ "Resources": { "Role": { "Type": "AWS::IAM::Role", "Properties": role } } })).await;
+            let role = json!({ "Type": "AWS::IAM::Role", "Properties": role });
+            scene.make(&json!({ "Resources": { "Role": role } })).await;
             let arn = format!("arn:aws:iam::{}:role/{name}", scene.account_id());
-            json!({ "execution_role_arn": arn, "runtime": "Python", "code": CODE, "payload": { "days": 7 } })
+            json!({
+                "execution_role_arn": arn,
+                "runtime": "Python",
+                "code": CODE,
+                "payload": { "days": 7 },
+            })
         });
     }
 }

@@ -87,17 +87,17 @@ impl Step for Capture {
     const EXAMPLES: &'static [Example] = &[
         Example {
             title: "Take a snapshot before a release",
-            parameters: r#"{ "instance": "orders", "snapshot_name": "orders-before-release-42" }"#,
+            parameters: r#"{ "instance": "orders", "snapshot_name": "orders-before-42" }"#,
             output: r#"{
-                "snapshot_name": "orders-before-release-42",
-                "snapshot_arn": "arn:aws:rds:eu-west-1:222222222222:snapshot:orders-before-release-42",
+                "snapshot_name": "orders-before-42",
+                "snapshot_arn": "arn:aws:rds:eu-west-1:222222222222:snapshot:orders-before-42",
                 "instance": "orders",
                 "engine": "postgres",
                 "engine_version": "16.3",
                 "allocated_gib": 20,
                 "encrypted": true,
                 "created_at": "2026-01-31T08:04:12Z",
-                "console_url": "https://eu-west-1.console.aws.amazon.com/rds/home?region=eu-west-1#db-snapshot:engine=postgres;id=orders-before-release-42"
+                "console_url": "https://eu-west-1.console.aws.amazon.com/rds/home?region=eu-west-1#db-snapshot:engine=postgres;id=orders-before-42"
             }"#,
         },
         Example {
@@ -251,9 +251,11 @@ mod tests {
     const NOT_SHOWN: &str = "RDS has a snapshot before-42 but does not show it yet";
 
     fn orders_step() -> Capture {
-        step(
-            json!({ "instance": "Orders", "snapshot_name": "Before-42", "tags": { "team": "ops" } }),
-        )
+        step(json!({
+            "instance": "Orders",
+            "snapshot_name": "Before-42",
+            "tags": { "team": "ops" },
+        }))
     }
 
     /// The token is the same in the context of every test.
@@ -642,7 +644,11 @@ mod tests {
         )];
         prove::<Capture>(&unenforced, async |scene| {
             let name = create_instance(scene).await;
-            json!({ "instance": name, "snapshot_name": format!("{name}-before"), "tags": { "team": "ops" } })
+            json!({
+                "instance": name,
+                "snapshot_name": format!("{name}-before"),
+                "tags": { "team": "ops" },
+            })
         });
     }
 }

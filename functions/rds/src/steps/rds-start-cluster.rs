@@ -12,8 +12,8 @@ use stepward::{
 
 /// Start a stopped database cluster and wait until it and all of its instances are available.
 ///
-/// Use this step to start an Aurora cluster before a maintenance job or at the beginning of the working
-/// day. For an instance without a cluster, use `rds-start-instance`.
+/// Use this step to start an Aurora cluster before a maintenance job or at the beginning of the
+/// working day. For an instance without a cluster, use `rds-start-instance`.
 ///
 /// # Behavior
 ///

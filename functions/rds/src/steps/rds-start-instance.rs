@@ -12,9 +12,9 @@ use stepward::{
 
 /// Start a stopped RDS instance and wait until it is available.
 ///
-/// Use this step to start a database before a maintenance job or at the beginning of the working day.
-/// For an instance of a cluster, use `rds-start-cluster`: RDS starts and stops the instances of a
-/// cluster together.
+/// Use this step to start a database before a maintenance job or at the beginning of the working
+/// day. For an instance of a cluster, use `rds-start-cluster`: RDS starts and stops the instances
+/// of a cluster together.
 ///
 /// # Behavior
 ///

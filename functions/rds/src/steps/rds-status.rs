@@ -480,8 +480,16 @@ mod tests {
                     "parameter_group tuned": "pending-reboot",
                 },
                 "events": [
-                    { "at": "2027-01-15T08:00:00Z", "message": "DB instance shutdown", "categories": categories },
-                    { "at": "2027-01-15T08:00:09Z", "message": "DB instance restarted", "categories": categories },
+                    {
+                        "at": "2027-01-15T08:00:00Z",
+                        "message": "DB instance shutdown",
+                        "categories": categories,
+                    },
+                    {
+                        "at": "2027-01-15T08:00:09Z",
+                        "message": "DB instance restarted",
+                        "categories": categories,
+                    },
                 ],
                 "console_url": "https://eu-west-1.console.aws.amazon.com/rds/home?region=eu-west-1\
                                 #database:id=orders;is-cluster=false",

@@ -33,7 +33,8 @@ use stepward::{
 /// # Failures
 ///
 /// AWS cannot stop an instance that is or has a read replica, a Multi-AZ instance of SQL Server, or
-/// a single instance of an Aurora cluster. These fail with `Conflict`. AWS documents the restrictions:
+/// a single instance of an Aurora cluster. These fail with `Conflict`. AWS documents the
+/// restrictions:
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_StopInstance.html>
 ///
 /// # Cost

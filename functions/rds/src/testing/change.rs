@@ -11,6 +11,8 @@ pub(crate) use super::kind::{DatabaseKind, Statuses, everywhere};
 use super::{assert_accepts_only_names, cluster_member, rds_context};
 use crate::{DatabaseChange, POLL_INTERVAL};
 
+/// The start of a message that has the error from [`super::error_metadata`].
+const REFUSAL: &str = "the request was refused; ";
 const REQUESTED: &str = "; the change was requested";
 const NOT_REQUESTED: &str = "; the change was not requested yet";
 const REFUSED: &str = "; RDS refused the request, and the step will repeat it";
@@ -263,7 +265,7 @@ impl<S: Step<Output = DatabaseChange>> ChangeSuite<S> {
             let error = (self.build_step)().run(&ctx, resume).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{code}");
             assert!(
-                error.message.starts_with("RDS says no; ") && error.message.contains(restrictions),
+                error.message.starts_with(REFUSAL) && error.message.contains(restrictions),
                 "{error}"
             );
         }
@@ -278,7 +280,7 @@ impl<S: Step<Output = DatabaseChange>> ChangeSuite<S> {
         let error = (self.build_step)().run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(
-            error.message.starts_with("RDS says no; ") && error.message.contains("enable the key"),
+            error.message.starts_with(REFUSAL) && error.message.contains("enable the key"),
             "{error}"
         );
     }

@@ -95,7 +95,8 @@ impl Step for ValidateCredentials {
         ),
         (
             ErrorName::AccessDenied,
-            "The role refuses Stepward. Add the broker role and the external ID to its trust policy.",
+            "The role refuses Stepward. Add the broker role and the external ID to its trust \
+             policy.",
         ),
         (
             ErrorName::TrustBroken,
