@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::error::athena_error;
+use crate::permissions::query_permissions;
 use crate::result::{QueryResult, describe_query, has_ended, read_result};
-use crate::table_permissions;
+
 use aws_sdk_athena::Client;
 use aws_sdk_athena::types::{QueryExecutionContext, QueryExecutionState, ResultConfiguration};
 use schemars::JsonSchema;
@@ -12,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use stepward::model::bucket;
 use stepward::model::error::denied;
 use stepward::model::input::require;
-use stepward::model::permissions::{arn, literal, s3_arn};
 use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
@@ -273,46 +273,9 @@ impl Step for Query {
     }
 
     fn permissions(&self) -> Permissions {
-        let workgroup = arn("athena", &format!("workgroup/{}", literal(&self.workgroup)));
         let location = self.result_location();
-        let result_bucket = location
-            .as_deref()
-            .and_then(bucket_in_uri)
-            .map_or_else(|| "*".into(), literal);
-
-        let any_workgroup =
-            "A query's ID does not show its workgroup. The ID is impossible to guess.";
-        Permissions::default()
-            .allow(
-                "start the query",
-                &["athena:StartQueryExecution"],
-                [workgroup],
-            )
-            .allow_on_all(
-                "poll the query's state",
-                &["athena:GetQueryExecution"],
-                any_workgroup,
-            )
-            .allow_on_all(
-                "read the first rows of the result",
-                &["athena:GetQueryResults"],
-                any_workgroup,
-            )
-            .allow_on_all(
-                "stop the query when the job is stopped",
-                &["athena:StopQueryExecution"],
-                any_workgroup,
-            )
-            .allow(
-                "write the result to S3",
-                &[
-                    "s3:PutObject",
-                    "s3:AbortMultipartUpload",
-                    "s3:ListMultipartUploadParts",
-                ],
-                [s3_arn(&format!("{result_bucket}/*"))],
-            )
-            .and(table_permissions())
+        let result_bucket = location.as_deref().and_then(bucket_in_uri);
+        query_permissions(&self.workgroup, result_bucket)
     }
 
     async fn run(
