@@ -34,6 +34,7 @@ const MAX_SENT_CHARACTERS: usize = 10_000;
 /// The longest query in a step's parameters, in characters. The rest is for the mark, a comment
 /// that identifies the query.
 pub const MAX_QUERY_CHARACTERS: usize = MAX_SENT_CHARACTERS - 100;
+
 /// A query to start.
 #[derive(Debug)]
 pub struct Query {

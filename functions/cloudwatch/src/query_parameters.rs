@@ -59,7 +59,7 @@ pub fn query_permissions(log_groups: &[String]) -> Permissions {
     let start = Permissions::default();
     let start = if log_groups.is_empty() {
         start.allow_on_all(
-            "start the query",
+            "start the query, if log_groups is empty",
             &["logs:StartQuery"],
             "The saved query names its log groups.",
         )

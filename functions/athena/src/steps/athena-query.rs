@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::error::athena_error;
 use crate::permissions::query_permissions;
 use crate::result::{QueryResult, describe_query, has_ended, read_result};
-
 use aws_sdk_athena::Client;
 use aws_sdk_athena::types::{QueryExecutionContext, QueryExecutionState, ResultConfiguration};
 use schemars::JsonSchema;

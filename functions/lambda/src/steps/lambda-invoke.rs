@@ -290,11 +290,12 @@ impl Step for Invoke {
             .map(|qualifier| format!(":{}", literal(qualifier)))
             .unwrap_or_default();
         let function = arn("lambda", &format!("function:{}{qualifier}", literal(name)));
-        Permissions::default().allow(
-            "invoke the function",
-            &["lambda:InvokeFunction"],
-            [function],
-        )
+        let purpose = if qualifier.is_empty() {
+            "invoke the function"
+        } else {
+            "invoke a version or an alias of the function, if one is set"
+        };
+        Permissions::default().allow(purpose, &["lambda:InvokeFunction"], [function])
     }
 
     async fn run(

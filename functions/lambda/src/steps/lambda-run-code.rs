@@ -589,10 +589,10 @@ mod tests {
         let (state, _, progress) =
             pending_parts(step.run(&ctx, Some(resume_with(&state))).await.unwrap());
         assert_eq!(progress, format!("function {} is Pending", function_name()));
-        let ran = done(step.run(&ctx, Some(resume_with(&state))).await);
+        let output = done(step.run(&ctx, Some(resume_with(&state))).await);
 
         assert_eq!(
-            json!(ran),
+            json!(output),
             json!({
                 "invokeResponsePayloadString": "8",
                 "functionName": function_name(),
@@ -623,7 +623,7 @@ mod tests {
                         .is_some_and(|tags| tags["team"] == "ops" && tags.len() == 2)
             })
             .then_output(|| CreateFunctionOutput::builder().build());
-        let ran = || {
+        let invoke_output = || {
             InvokeOutput::builder()
                 .status_code(200)
                 .payload(Blob::new("null"))
@@ -631,7 +631,7 @@ mod tests {
         };
         let invoke = mock!(Client::invoke)
             .match_requests(|request| request.payload().unwrap().as_ref() == b"{}")
-            .then_output(ran);
+            .then_output(invoke_output);
         let (get_function, mark) = (function_in_state(State::Active), create_alias("run-1"));
         let ctx = context(&[&create, &get_function, &mark, &invoke]);
         let step = step_with(json!({
@@ -693,7 +693,7 @@ mod tests {
 
     #[tokio::test]
     async fn already_created_functions_are_found_after_a_lost_answer() {
-        let exists = mock!(Client::create_function).then_error(|| {
+        let create = mock!(Client::create_function).then_error(|| {
             CreateFunctionError::generic(error_metadata(
                 "ResourceConflictException",
                 "Function already exist",
@@ -702,12 +702,12 @@ mod tests {
         let get_function = function_in_state(State::Pending);
         let (state, ..) = pending_parts(
             step_with(valid_params())
-                .run(&context(&[&exists, &get_function]), None)
+                .run(&context(&[&create, &get_function]), None)
                 .await
                 .unwrap(),
         );
         assert_eq!(state, json!({ "invoke": { "attempt": 1 } }));
-        assert_eq!(exists.num_calls(), 1);
+        assert_eq!(create.num_calls(), 1);
 
         let foreign = mock!(Client::get_function).then_output(|| {
             let tags = GetFunctionOutput::builder().tags(TOKEN_TAG, "another");
@@ -715,7 +715,7 @@ mod tests {
                 .build()
         });
         let error = step_with(valid_params())
-            .run(&context(&[&exists, &foreign]), None)
+            .run(&context(&[&create, &foreign]), None)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
@@ -730,7 +730,7 @@ mod tests {
             GetFunctionOutput::builder().tags_error(tags_error).build()
         });
         let error = step_with(valid_params())
-            .run(&context(&[&exists, &hidden]), None)
+            .run(&context(&[&create, &hidden]), None)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
@@ -739,7 +739,7 @@ mod tests {
 
     #[tokio::test]
     async fn already_created_but_invisible_functions_run_later() {
-        let exists = mock!(Client::create_function).then_error(|| {
+        let create = mock!(Client::create_function).then_error(|| {
             CreateFunctionError::generic(error_metadata(
                 "ResourceConflictException",
                 "Function already exist",
@@ -757,7 +757,7 @@ mod tests {
             .output(|| get_function_output(State::Active))
             .build();
         let (mark, run, delete) = (create_alias("run-1"), invoke_succeeds(), delete_succeeds());
-        let ctx = context(&[&exists, &get_function, &mark, &run, &delete]);
+        let ctx = context(&[&create, &get_function, &mark, &run, &delete]);
         let (state, retry_after, _) =
             pending_parts(step_with(valid_params()).run(&ctx, None).await.unwrap());
         assert_eq!(
@@ -775,7 +775,7 @@ mod tests {
             )
             .function_was_deleted
         );
-        assert_eq!([&exists, &run, &delete].map(Rule::num_calls), [1, 1, 1]);
+        assert_eq!([&create, &run, &delete].map(Rule::num_calls), [1, 1, 1]);
     }
 
     #[tokio::test]
@@ -924,14 +924,14 @@ mod tests {
             (&state, delete.num_calls()),
             (&json!({ "invoke": { "attempt": 2 } }), 0)
         );
-        let ran = done(
+        let output = done(
             step_with(valid_params())
                 .run(&ctx, Some(resume_with(&state)))
                 .await,
         );
         assert_eq!(
             (
-                ran.invoke_response_payload_string.as_str(),
+                output.invoke_response_payload_string.as_str(),
                 invoke.num_calls()
             ),
             ("8", 4)
