@@ -382,7 +382,7 @@ mod tests {
         serde_json::from_value(params).unwrap()
     }
 
-    fn with_context_value(value: String) -> Value {
+    fn with_context_value(value: &str) -> Value {
         json!({ "function_name": "f", "client_context": { "custom": { "a": value } } })
     }
 
@@ -510,12 +510,12 @@ mod tests {
             json!({ "function_name": "f", "invocation_type": "Event", "client_context": {} }),
             json!({ "function_name": "f", "client_context": { "custom": 1 } }),
             json!({ "function_name": "f", "client_context": { "custom": { TOKEN_KEY: "mine" } } }),
-            with_context_value("x".repeat(2_600)),
+            with_context_value(&"x".repeat(2_600)),
         ] {
             let error = step_with(params.clone()).validate().unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{params}");
         }
-        step_with(with_context_value("x".repeat(2_500)))
+        step_with(with_context_value(&"x".repeat(2_500)))
             .validate()
             .unwrap();
         step_with(json!({ "function_name": "f", "qualifier": "$LATEST" }))

@@ -279,20 +279,23 @@ mod tests {
 
     /// RDS returns the step's snapshot with these statuses and percentages, one after the other.
     /// `None` means that the snapshot does not exist.
-    fn describe_snapshots(states: &[Option<(&'static str, i32)>]) -> Rule {
-        describe_snapshots_with_token(states, &snapshot_token())
+    fn describe_snapshots(snapshots: &[Option<(&'static str, i32)>]) -> Rule {
+        describe_snapshots_with_token(snapshots, &snapshot_token())
     }
 
-    fn describe_snapshots_with_token(states: &[Option<(&'static str, i32)>], token: &str) -> Rule {
+    fn describe_snapshots_with_token(
+        snapshots: &[Option<(&'static str, i32)>],
+        token: &str,
+    ) -> Rule {
         let mut rule = mock!(Client::describe_db_snapshots)
             .match_requests(|request| {
                 request.db_snapshot_identifier() == Some("before-42")
                     && request.db_instance_identifier() == Some("orders")
             })
             .sequence();
-        for state in states.iter().copied() {
+        for snapshot in snapshots.iter().copied() {
             let token = token.to_owned();
-            rule = match state {
+            rule = match snapshot {
                 Some((status, percent)) => rule.output(move || {
                     DescribeDbSnapshotsOutput::builder()
                         .db_snapshots(db_snapshot(status, percent, &token))
