@@ -1,4 +1,4 @@
-//! The errors of Athena.
+//! Conversion of errors from Athena.
 
 use stepward::{AwsError, Service, StepError};
 
@@ -7,7 +7,7 @@ const ATHENA: Service = Service {
     codes: |_, _| None,
 };
 
-/// Converts the error of a call of Athena.
+/// Converts an error from a call to Athena.
 pub(crate) fn athena_error(error: impl AwsError<aws_sdk_athena::Error>) -> StepError {
     error.into_step_error(&ATHENA)
 }
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn athena_codes_get_their_name() {
+    fn athena_error_codes_map_to_error_names() {
         for (code, status, name) in [
             ("InvalidRequestException", 400, ErrorName::InvalidInput),
             ("TooManyRequestsException", 400, ErrorName::Throttled),

@@ -1,4 +1,4 @@
-//! CloudWatch Logs' own error codes.
+//! Conversion of errors from CloudWatch Logs.
 
 use stepward::{AwsError, ErrorName, Service, StepError};
 
@@ -11,7 +11,7 @@ const LOGS: Service = Service {
     },
 };
 
-/// Converts the error of a call of CloudWatch Logs.
+/// Converts an error from a call to CloudWatch Logs.
 pub(crate) fn logs_error(error: impl AwsError<aws_sdk_cloudwatchlogs::Error>) -> StepError {
     error.into_step_error(&LOGS)
 }
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cloudwatch_logs_codes_get_their_name() {
+    fn cloudwatch_logs_error_codes_map_to_error_names() {
         for (code, status, name) in [
             ("OperationAbortedException", 400, ErrorName::Conflict),
             ("ResourceAlreadyExistsException", 400, ErrorName::Conflict),

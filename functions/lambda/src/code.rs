@@ -1,4 +1,4 @@
-//! A piece of code as Lambda takes it.
+//! Code in the form that Lambda accepts: runtime, handler and ZIP file.
 
 use std::io::{Cursor, Write};
 
@@ -23,21 +23,21 @@ pub enum Language {
     Ruby,
 }
 
-/// Where Lambda finds the function to call.
+/// The function in the code that Lambda calls.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Handler {
-    /// The name of the file with the code.
+    /// The name of the file that contains the code.
     pub file: String,
-    /// The function as Lambda names it.
+    /// The handler in the form `file.function`.
     pub name: String,
 }
 
 impl Language {
-    /// The runtime that the code is meant for.
+    /// The runtime for the code.
     ///
-    /// Node.js 22 is the last one that takes handlers with a callback, which older code has.
-    /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html> (functions can be
-    /// created until June 2027)
+    /// Node.js 22 is the last runtime that supports handlers with a callback, which older code has.
+    /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html> (Lambda creates functions
+    /// with it until June 2027)
     #[must_use]
     pub fn runtime(self) -> Runtime {
         match self {
@@ -47,9 +47,9 @@ impl Language {
         }
     }
 
-    /// The handler that is asked for as `function` or `file.function`, or the language's usual one.
-    /// `None` where it cannot be one: a file is letters, digits, `_` and `-`; a function may have
-    /// namespaces.
+    /// The handler from a parameter, `function` or `file.function`, or the language's default.
+    /// `None` if the parameter has another form. A file's name has letters, digits, `_` and `-`. A
+    /// function's name can also have namespaces.
     #[must_use]
     pub fn handler(self, handler: Option<&str>, code: &str) -> Option<Handler> {
         let (file, function) = match self {
@@ -58,19 +58,19 @@ impl Language {
         };
         let handler = handler.unwrap_or(function);
         let (file, function) = handler.split_once('.').unwrap_or((file, handler));
-        let legal = |text: &str, more: &str| {
+        let is_name = |text: &str, punctuation: &str| {
             !text.is_empty()
                 && text
                     .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || more.contains(char::from(b)))
+                    .all(|b| b.is_ascii_alphanumeric() || punctuation.contains(char::from(b)))
         };
-        if handler.len() > 100 || !legal(file, "_-") || !legal(function, "_.:$") {
+        if handler.len() > 100 || !is_name(file, "_-") || !is_name(function, "_.:$") {
             return None;
         }
         let extension = match self {
             Self::Python => "py",
             Self::Ruby => "rb",
-            // Lambda's Node.js 22 is told not to find out by itself which kind of module it has.
+            // Lambda disables the detection of ES modules in Node.js 22.
             // https://docs.aws.amazon.com/lambda/latest/dg/lambda-nodejs.html (experimental
             // features)
             Self::NodeJs if code.lines().any(|line| line.starts_with("export ")) => "mjs",
@@ -83,12 +83,12 @@ impl Language {
     }
 }
 
-/// A ZIP file with one file in it: the same for the same code, and readable for everybody, as
-/// Lambda needs it.
+/// A ZIP file that contains one file. The same code gives the same bytes, and every user can read
+/// the file, which Lambda requires.
 ///
 /// # Errors
-/// `Internal`, which does not happen in memory.
-pub fn zipped(file: &str, code: &str) -> Result<Vec<u8>, StepError> {
+/// `Internal` if the file cannot be written, which does not happen in memory.
+pub fn zip_code(file: &str, code: &str) -> Result<Vec<u8>, StepError> {
     let zip = || -> Result<Vec<u8>, ZipError> {
         let options = SimpleFileOptions::default()
             .last_modified_time(DateTime::default())
@@ -107,14 +107,14 @@ pub fn zipped(file: &str, code: &str) -> Result<Vec<u8>, StepError> {
 mod tests {
     use super::*;
 
-    fn handler(language: Language, handler: Option<&str>, code: &str) -> (String, String) {
+    fn handler_parts(language: Language, handler: Option<&str>, code: &str) -> (String, String) {
         let Handler { file, name } = language.handler(handler, code).unwrap();
         (file, name)
     }
 
     #[test]
-    fn each_language_has_its_file_and_its_usual_handler() {
-        for (language, asked, code, file, name) in [
+    fn each_language_has_its_file_and_default_handler() {
+        for (language, parameter, code, file, name) in [
             (
                 Language::Python,
                 None,
@@ -159,11 +159,11 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                handler(language, asked, code),
+                handler_parts(language, parameter, code),
                 (file.to_owned(), name.to_owned())
             );
         }
-        for wrong in [
+        for invalid in [
             "",
             ".",
             "a.",
@@ -173,16 +173,20 @@ mod tests {
             "a/b.c",
             &"x".repeat(101),
         ] {
-            assert_eq!(Language::Python.handler(Some(wrong), ""), None, "{wrong}");
+            assert_eq!(
+                Language::Python.handler(Some(invalid), ""),
+                None,
+                "{invalid}"
+            );
         }
     }
 
     #[test]
-    fn the_same_code_gives_the_same_file_for_lambda_to_read() {
-        let zip = zipped("index.js", "exports.handler = 1").unwrap();
-        assert_eq!(zip, zipped("index.js", "exports.handler = 1").unwrap());
-        let mut read = zip::ZipArchive::new(Cursor::new(zip)).unwrap();
-        let mut file = read.by_name("index.js").unwrap();
+    fn the_same_code_gives_the_same_readable_zip_file() {
+        let zip = zip_code("index.js", "exports.handler = 1").unwrap();
+        assert_eq!(zip, zip_code("index.js", "exports.handler = 1").unwrap());
+        let mut archive = zip::ZipArchive::new(Cursor::new(zip)).unwrap();
+        let mut file = archive.by_name("index.js").unwrap();
         assert_eq!(file.unix_mode().map(|mode| mode & 0o777), Some(0o644));
         assert_eq!(
             std::io::read_to_string(&mut file).unwrap(),

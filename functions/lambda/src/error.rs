@@ -1,4 +1,4 @@
-//! Lambda's own error codes.
+//! Conversion of errors from Lambda.
 
 use stepward::{AwsError, ErrorName, Service, StepError};
 
@@ -12,7 +12,7 @@ const LAMBDA: Service = Service {
     },
 };
 
-/// Converts the error of a call of Lambda.
+/// Converts an error from a call to Lambda.
 pub fn lambda_error(error: impl AwsError<aws_sdk_lambda::Error>) -> StepError {
     error.into_step_error(&LAMBDA)
 }
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lambda_codes_get_their_name() {
+    fn lambda_error_codes_map_to_error_names() {
         for (code, status, name) in [
             ("ResourceConflictException", 409, ErrorName::Conflict),
             ("RequestTooLargeException", 413, ErrorName::InvalidInput),

@@ -1,9 +1,11 @@
-//! What the Lambda steps share: one invocation, never sent twice unless Lambda has refused it, and
-//! what came of it.
+//! What the Lambda steps share: an invocation that is sent again only if Lambda has refused it, and
+//! its result.
 
 pub mod code;
 pub mod error;
-pub mod own;
+mod execution_role;
+mod function_reference;
+pub mod single_run;
 pub mod steps;
 
 use std::time::Duration;
@@ -22,45 +24,47 @@ use stepward::{ErrorName, StepError};
 
 use error::lambda_error;
 
-/// How much of a function's own error goes into a message, in characters.
-const ERROR_LENGTH: usize = 1_000;
-/// How many of the log's last lines go into a message.
-const LOG_LINES: usize = 10;
+/// The maximum length of a function's own error in a message, in characters.
+const MAX_ERROR_CHARACTERS: usize = 1_000;
+/// The maximum number of the log's last lines in a message.
+const MAX_LOG_LINES: usize = 10;
 
-/// What Lambda answered to an invocation.
+/// Lambda's answer to an invocation.
 #[derive(Debug)]
-pub struct Answer {
-    /// 200, or 202 for an event that waits in Lambda's queue.
+pub struct InvocationResult {
+    /// 200, or 202 for an event in Lambda's queue.
     pub status_code: i32,
     /// What the function returned, or its error.
     pub payload: String,
-    /// The last 4 KB of the log, where it was asked for.
+    /// The last 4 KB of the log, if the request asked for it.
     pub log_tail: String,
     /// The version that ran.
     pub executed_version: Option<String>,
-    error: Option<String>,
+    /// The kind of the function's error: `Handled` or `Unhandled`.
+    function_error: Option<String>,
 }
 
-impl Answer {
-    /// Why the function failed, if it did: its error's type and message, and the last lines of its
-    /// log.
+impl InvocationResult {
+    /// Why the function failed: the type and message of its error, and the last lines of its log.
+    /// `None` if it succeeded.
     #[must_use]
-    pub fn failure(&self) -> Option<String> {
-        let kind = self.error.as_deref()?;
-        // https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html; other languages
-        // answer the same fields.
+    pub fn failure_message(&self) -> Option<String> {
+        let kind = self.function_error.as_deref()?;
+        // All runtimes return these fields.
+        // https://docs.aws.amazon.com/lambda/latest/dg/python-exceptions.html
         let error: Value = serde_json::from_str(&self.payload).unwrap_or_default();
         let error = match (error["errorType"].as_str(), error["errorMessage"].as_str()) {
-            (None, None) => beginning(&self.payload),
-            (name, message) => [name, message]
+            (None, None) => truncate_error(&self.payload),
+            (error_type, message) => [error_type, message]
                 .into_iter()
                 .flatten()
-                .map(beginning)
+                .map(truncate_error)
                 .collect::<Vec<_>>()
                 .join(": "),
         };
+
         let lines: Vec<_> = self.log_tail.trim_end().lines().collect();
-        let log = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+        let log = lines[lines.len().saturating_sub(MAX_LOG_LINES)..].join("\n");
         let log = if log.is_empty() {
             log
         } else {
@@ -70,81 +74,90 @@ impl Answer {
     }
 }
 
-/// Sends one invocation and waits for its answer, at most so long.
+/// Sends an invocation and waits for the answer, for at most `max_wait`. Sends it again only if
+/// Lambda throttles it.
 ///
 /// # Errors
-/// `TimedOut` where nobody knows whether the function ran; with any other name it has not run.
-pub async fn invoke(request: InvokeFluentBuilder, wait: Duration) -> Result<Answer, StepError> {
-    // The session's own limits are for calls that can be repeated; the function may have run
-    // although no answer came.
+/// `TimedOut` if the function may have run. With every other name it has not run.
+pub async fn invoke_once(
+    request: InvokeFluentBuilder,
+    max_wait: Duration,
+) -> Result<InvocationResult, StepError> {
+    // The session's own timeouts are for calls that are safe to repeat. After this timeout the
+    // function may have run.
     let timeouts = TimeoutConfig::builder()
-        .operation_attempt_timeout(wait)
-        .operation_timeout(wait)
+        .operation_attempt_timeout(max_wait)
+        .operation_timeout(max_wait)
         .build();
     let config = Config::builder()
         .retry_classifier(RetryThrottlingOnly::<InvokeError>::default())
         .timeout_config(timeouts);
-    let answer = request
+    let response = request
         .customize()
         .config_override(config)
         .send()
         .await
-        .map_err(unanswered)?;
+        .map_err(invocation_error)?;
+
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let log = answer.log_result.and_then(|log| base64::decode(log).ok());
-    Ok(Answer {
-        status_code: answer.status_code,
-        payload: text(answer.payload.map(Blob::into_inner).unwrap_or_default()),
-        log_tail: text(log.unwrap_or_default()),
-        executed_version: answer.executed_version,
-        error: answer.function_error,
+    let log = response
+        .log_result
+        .and_then(|log| base64::decode(log).ok())
+        .unwrap_or_default();
+    Ok(InvocationResult {
+        status_code: response.status_code,
+        payload: text(response.payload.map(Blob::into_inner).unwrap_or_default()),
+        log_tail: text(log),
+        executed_version: response.executed_version,
+        function_error: response.function_error,
     })
 }
 
-fn unanswered(error: SdkError<InvokeError, HttpResponse>) -> StepError {
-    let answered = matches!(
+/// Converts the error of an invocation by whether the function can have run.
+fn invocation_error(error: SdkError<InvokeError, HttpResponse>) -> StepError {
+    let is_definite = matches!(
         error,
         SdkError::ConstructionFailure(_) | SdkError::ServiceError(_)
     );
     let status = error
         .raw_response()
-        .map_or(0, |answer| answer.status().as_u16());
-    let set_up = could_not_start(error.code().unwrap_or_default(), status);
-    let said = error.message().unwrap_or("AWS gave no reason").to_owned();
+        .map_or(0, |response| response.status().as_u16());
+    let is_start_failure = is_start_failure(error.code().unwrap_or_default(), status);
+    let reason = error
+        .message()
+        .unwrap_or("Lambda gave no reason")
+        .to_owned();
+
     let error = lambda_error(error);
-    if set_up && error.name != ErrorName::Throttled {
-        let message = format!("Lambda could not start the function: {said}");
+    if is_start_failure && error.name != ErrorName::Throttled {
         return StepError {
             name: ErrorName::StepFailed,
-            message,
+            message: format!("Lambda could not start the function: {reason}"),
             ..error
         };
     }
-    if !answered || error.name == ErrorName::Internal {
-        let message =
-            "no answer came back, so that nobody knows whether the function ran or still runs"
-                .into();
+    if !is_definite || error.name == ErrorName::Internal {
         return StepError {
             name: ErrorName::TimedOut,
-            message,
+            message: "Lambda did not answer; the function may have run or may still run".into(),
             ..error
         };
     }
     error
 }
 
-/// Whether the function's own role, network, key, snapshot or file system kept Lambda from starting
-/// it: Lambda answers 502 then, and other statuses for file systems. What such a code denies or
-/// does not find is nothing of the caller's.
+/// Whether Lambda could not start the function because of the function's own role, network, key,
+/// snapshot or file system. Such an error is not about the caller's permissions or parameters, even
+/// if its code says so. Its status is 502, or another one for file systems.
 /// <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors>
-fn could_not_start(code: &str, status: u16) -> bool {
-    let at_lambda = code.starts_with("Service") || code.starts_with("Internal");
-    let file_system = code.starts_with("EFS") || code.starts_with("S3Files");
-    code.ends_with("Exception") && (file_system || status >= 500 && !at_lambda)
+fn is_start_failure(code: &str, status: u16) -> bool {
+    let is_lambda_fault = code.starts_with("Service") || code.starts_with("Internal");
+    let is_file_system = code.starts_with("EFS") || code.starts_with("S3Files");
+    code.ends_with("Exception") && (is_file_system || status >= 500 && !is_lambda_fault)
 }
 
-fn beginning(text: &str) -> String {
-    match text.char_indices().nth(ERROR_LENGTH) {
+fn truncate_error(text: &str) -> String {
+    match text.char_indices().nth(MAX_ERROR_CHARACTERS) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
@@ -164,33 +177,33 @@ mod tests {
 
     use super::*;
 
-    fn refusal(status: u16, code: &str) -> HttpResponse {
-        let mut answer = HttpResponse::new(
+    fn error_response(status: u16, code: &str) -> HttpResponse {
+        let mut response = HttpResponse::new(
             status.try_into().unwrap(),
             SdkBody::from(r#"{ "Message": "no" }"#),
         );
-        answer
+        response
             .headers_mut()
             .insert("x-amzn-errortype", code.to_owned());
-        answer
+        response
     }
 
-    async fn once(rule: &Rule) -> Result<Answer, StepError> {
+    async fn invoke_with(rule: &Rule) -> Result<InvocationResult, StepError> {
         let client = mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [rule]);
-        invoke(client.invoke().function_name("f"), Duration::from_secs(45)).await
+        invoke_once(client.invoke().function_name("f"), Duration::from_secs(45)).await
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttling_alone_is_tried_again() {
-        let throttled = || refusal(429, "TooManyRequestsException");
-        let done = || InvokeOutput::builder().status_code(200).build();
+    async fn only_throttled_invocations_are_sent_again() {
+        let throttled = || error_response(429, "TooManyRequestsException");
+        let invoked = || InvokeOutput::builder().status_code(200).build();
         let rule = mock!(Client::invoke)
             .sequence()
             .http_response(throttled)
             .http_response(throttled)
-            .output(done)
+            .output(invoked)
             .build();
-        assert_eq!(once(&rule).await.unwrap().status_code, 200);
+        assert_eq!(invoke_with(&rule).await.unwrap().status_code, 200);
         assert_eq!(rule.num_calls(), 3);
 
         let rule = mock!(Client::invoke)
@@ -198,12 +211,15 @@ mod tests {
             .http_response(throttled)
             .repeatedly()
             .build();
-        assert_eq!(once(&rule).await.unwrap_err().name, ErrorName::Throttled);
+        assert_eq!(
+            invoke_with(&rule).await.unwrap_err().name,
+            ErrorName::Throttled
+        );
         assert_eq!(rule.num_calls(), 3);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fault_after_which_the_function_may_have_run_is_not_tried_again() {
+    async fn invocations_that_may_have_run_are_not_sent_again() {
         for (status, code, name) in [
             (500, "ServiceException", ErrorName::TimedOut),
             (503, "ServiceUnavailable", ErrorName::TimedOut),
@@ -220,27 +236,31 @@ mod tests {
         ] {
             let rule = mock!(Client::invoke)
                 .sequence()
-                .http_response(move || refusal(status, code))
+                .http_response(move || error_response(status, code))
                 .repeatedly()
                 .build();
-            let error = once(&rule).await.unwrap_err();
+            let error = invoke_with(&rule).await.unwrap_err();
             assert_eq!((error.name, rule.num_calls()), (name, 1), "{code}: {error}");
-            let says = error.message == "Lambda could not start the function: no";
-            assert_eq!(says, name == ErrorName::StepFailed, "{code}: {error}");
+            let is_start_failure = error.message == "Lambda could not start the function: no";
+            assert_eq!(
+                is_start_failure,
+                name == ErrorName::StepFailed,
+                "{code}: {error}"
+            );
         }
     }
 
-    /// What a client whose own limit is a tenth of a second gets from a Lambda that takes so long,
-    /// which counts how often it is asked.
-    async fn after(delay: Duration) -> (Result<Answer, StepError>, usize) {
+    /// Invokes a function at a fake Lambda that answers after `delay`. The client's own timeout is
+    /// 100 milliseconds. Returns the result and the number of requests.
+    async fn invoke_with_delay(delay: Duration) -> (Result<InvocationResult, StepError>, usize) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = asked.clone();
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counter = requests.clone();
         let server = tokio::spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                count.fetch_add(1, Ordering::SeqCst);
+                counter.fetch_add(1, Ordering::SeqCst);
                 tokio::time::sleep(delay).await;
                 let _ = stream
                     .write_all(
@@ -249,10 +269,10 @@ mod tests {
                     .await;
             }
         });
-        let limit = Duration::from_millis(100);
+        let client_timeout = Duration::from_millis(100);
         let timeouts = TimeoutConfig::builder()
-            .operation_attempt_timeout(limit)
-            .operation_timeout(limit)
+            .operation_attempt_timeout(client_timeout)
+            .operation_timeout(client_timeout)
             .build();
         let config = Config::builder()
             .with_test_defaults_v2()
@@ -260,58 +280,50 @@ mod tests {
             .timeout_config(timeouts)
             .build();
         let request = Client::from_conf(config).invoke().function_name("f");
-        let answer = invoke(request, Duration::from_secs(1)).await;
+        let result = invoke_once(request, Duration::from_secs(1)).await;
         server.abort();
-        (answer, asked.load(Ordering::SeqCst))
+        (result, requests.load(Ordering::SeqCst))
     }
 
     #[tokio::test]
-    async fn the_answer_is_waited_for_as_long_as_asked_and_nothing_is_sent_twice() {
-        let (answer, asked) = after(Duration::from_millis(400)).await;
-        assert_eq!((answer.unwrap().payload.as_str(), asked), ("8", 1));
-        let (answer, asked) = after(Duration::from_mins(1)).await;
-        assert_eq!((answer.unwrap_err().name, asked), (ErrorName::TimedOut, 1));
+    async fn slow_answers_are_awaited_and_nothing_is_sent_twice() {
+        let (result, requests) = invoke_with_delay(Duration::from_millis(400)).await;
+        assert_eq!((result.unwrap().payload.as_str(), requests), ("8", 1));
+        let (result, requests) = invoke_with_delay(Duration::from_mins(1)).await;
+        assert_eq!(
+            (result.unwrap_err().name, requests),
+            (ErrorName::TimedOut, 1)
+        );
     }
 
     #[test]
-    fn a_failure_has_type_message_and_the_end_of_the_log() {
-        let answer = |payload: &str| Answer {
+    fn failure_messages_have_type_message_and_end_of_log() {
+        let failed = |payload: &str| InvocationResult {
             status_code: 200,
             payload: payload.into(),
             log_tail: ["line 1\n", "line 2\n", &"line\n".repeat(9), "line 12\n"].concat(),
             executed_version: None,
-            error: Some("Unhandled".into()),
+            function_error: Some("Unhandled".into()),
         };
-        let said = answer(r#"{ "errorType": "KeyError", "errorMessage": "'id'" }"#)
-            .failure()
-            .unwrap();
+        let message = |payload: &str| failed(payload).failure_message().unwrap();
+
+        let typed = message(r#"{ "errorType": "KeyError", "errorMessage": "'id'" }"#);
         assert!(
-            said.starts_with("KeyError: 'id' (Unhandled)\nIts log ends with:\nline\n"),
-            "{said}"
+            typed.starts_with("KeyError: 'id' (Unhandled)\nIts log ends with:\nline\n"),
+            "{typed}"
         );
-        assert!(said.ends_with("line\nline 12"), "{said}");
-        assert!(
-            answer("out of memory")
-                .failure()
-                .unwrap()
-                .starts_with("out of memory (Unhandled)")
-        );
-        assert_eq!(
-            answer(&"é".repeat(2_000))
-                .failure()
-                .unwrap()
-                .chars()
-                .filter(|c| *c == 'é')
-                .count(),
-            1_000
-        );
-        assert_eq!(
-            Answer {
-                error: None,
-                ..answer("1")
-            }
-            .failure(),
-            None
-        );
+        assert!(typed.ends_with("line\nline 12"), "{typed}");
+
+        let plain = message("out of memory");
+        assert!(plain.starts_with("out of memory (Unhandled)"), "{plain}");
+
+        let truncated = message(&"é".repeat(2_000));
+        assert_eq!(truncated.chars().filter(|c| *c == 'é').count(), 1_000);
+
+        let succeeded = InvocationResult {
+            function_error: None,
+            ..failed("1")
+        };
+        assert_eq!(succeeded.failure_message(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The errors of RDS.
+//! Conversion of errors from RDS.
 
 use stepward::{AwsError, Service, StepError};
 
@@ -7,7 +7,7 @@ const RDS: Service = Service {
     codes: |_, _| None,
 };
 
-/// Converts the error of a call of RDS.
+/// Converts an error from a call to RDS.
 pub(crate) fn rds_error(error: impl AwsError<aws_sdk_rds::Error>) -> StepError {
     error.into_step_error(&RDS)
 }
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rds_codes_get_their_name() {
+    fn rds_error_codes_map_to_error_names() {
         for (code, status, name) in [
             ("DBInstanceNotFound", 404, ErrorName::NotFound),
             ("InvalidDBInstanceState", 400, ErrorName::Conflict),

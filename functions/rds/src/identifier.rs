@@ -1,4 +1,4 @@
-//! Names at RDS.
+//! Names of instances, clusters and snapshots.
 
 use std::fmt;
 use std::ops::Deref;
@@ -8,12 +8,12 @@ use serde::Deserialize;
 use stepward::StepError;
 use stepward::model::input::require;
 
-/// The longest identifier of an instance or a cluster.
+/// The maximum length of the name of an instance or a cluster.
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_CreateDBInstance.html>
-pub const LONGEST: usize = 63;
+pub const MAX_DATABASE_NAME: usize = 63;
 
-/// The name of an instance, a cluster or a snapshot, as RDS stores it and as it stands in ARNs: in
-/// lower case.
+/// The name of an instance, a cluster or a snapshot, in lower case: RDS stores it so, and ARNs
+/// contain it so.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(from = "String")]
 #[schemars(inline)]
@@ -40,20 +40,20 @@ impl fmt::Display for Identifier {
 }
 
 impl Identifier {
-    /// Checks the form: letters, digits and single hyphens, a letter first, no hyphen last.
+    /// Checks the form: letters, digits and single hyphens, with a letter first and no hyphen last.
     ///
     /// # Errors
-    /// `InvalidInput` naming the parameter.
-    pub fn validate(&self, parameter: &str, longest: usize) -> Result<(), StepError> {
-        let legal = self.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    /// `InvalidInput` that names the parameter.
+    pub fn validate(&self, parameter: &str, max_length: usize) -> Result<(), StepError> {
+        let is_name = self.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
             && self.starts_with(|c: char| c.is_ascii_alphabetic())
             && !self.ends_with('-')
             && !self.contains("--");
-        require(legal && self.len() <= longest, || {
+        require(is_name && self.len() <= max_length, || {
             format!(
-                "{parameter}: {:?} is not a name at RDS: 1 to {longest} letters, digits and single hyphens, a letter \
-                 first and no hyphen last; an ARN is not taken",
-                self.0
+                "parameter \"{parameter}\": expected 1 to {max_length} letters, digits and single \
+                 hyphens, with a letter first and no hyphen last, got \"{self}\"; pass the name, \
+                 not an ARN"
             )
         })
     }

@@ -1,35 +1,36 @@
-//! What a status of a database means, and what RDS refuses because of it.
+//! The meaning of database statuses, and the refusals that depend on them.
 
 use stepward::{ErrorName, StepError};
 
-/// What RDS answers when the state of something forbids a call. `Invalid…` is not about the
-/// parameters here.
-const FORBIDS: [&str; 5] = [
+/// The error codes of requests that RDS refuses because of a state. Their `Invalid…` does not mean
+/// the parameters.
+const STATE_ERROR_CODES: [&str; 5] = [
     "InvalidDBClusterStateFault",
     "InvalidDBInstanceState",
     "InvalidDBShardGroupState",
     "InvalidSubnet",
     "InvalidVPCNetworkStateFault",
 ];
-/// What RDS answers for what it never stops and starts: "DB instances are not eligible for stopping
-/// and starting".
-pub(crate) const INELIGIBLE: &str = "InvalidParameterCombination";
+/// The error code for databases that RDS never stops and starts: "DB instances are not eligible for
+/// stopping and starting".
+pub(crate) const INELIGIBLE_CODE: &str = "InvalidParameterCombination";
 
-/// A state that databases rest in, and those from which RDS can be asked for it.
+/// A stable state of databases, and the statuses that lead to it.
 #[derive(Clone, Debug)]
 pub struct Goal {
-    /// Who has one of these statuses is there.
+    /// The statuses of a database that has reached the state.
     pub(crate) reached: &'static [&'static str],
-    /// Who has one of these is acted upon; those in between are waited for.
-    pub(crate) act_on: &'static [&'static str],
-    /// The state in a word: "stopped".
-    pub(crate) word: &'static str,
-    /// What the step does, for the log: "Stopping".
-    pub(crate) doing: &'static str,
+    /// The statuses in which RDS accepts the request. The step waits while a database has a status
+    /// of neither list.
+    pub(crate) accepting: &'static [&'static str],
+    /// The state in messages: "stopped".
+    pub(crate) status: &'static str,
+    /// The step's activity in the log: "Stopping".
+    pub(crate) activity: &'static str,
 }
 
-/// Up and ready. An instance whose storage is being optimized or filled from a snapshot is fully
-/// operational.
+/// The database accepts connections. An instance is fully operational while RDS optimizes its
+/// storage or fills it from a snapshot.
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/accessing-monitoring.html>
 pub const AVAILABLE: Goal = Goal {
     reached: &[
@@ -37,28 +38,28 @@ pub const AVAILABLE: Goal = Goal {
         "storage-initialization",
         "storage-optimization",
     ],
-    act_on: &["stopped", "inaccessible-encryption-credentials-recoverable"],
-    word: "available",
-    doing: "Starting",
+    accepting: &["stopped", "inaccessible-encryption-credentials-recoverable"],
+    status: "available",
+    activity: "Starting",
 };
 
-/// Stopped, until somebody or AWS starts it again.
+/// The database is stopped until a person or AWS starts it again.
 pub const STOPPED: Goal = Goal {
     reached: &["stopped"],
-    act_on: &["available"],
-    word: "stopped",
-    doing: "Stopping",
+    accepting: &["available"],
+    status: "stopped",
+    activity: "Stopping",
 };
 
-/// Whether RDS refused because of a state.
+/// Whether RDS refused a request because of a state.
 #[must_use]
-pub fn is_forbidden(error: &StepError) -> bool {
-    FORBIDS.iter().any(|code| error.has_code(code))
+pub fn is_refused_for_state(error: &StepError) -> bool {
+    STATE_ERROR_CODES.iter().any(|code| error.has_code(code))
 }
 
-/// RDS's refusal because of a state as a `Conflict`, with what to do about it.
+/// A refusal as a `Conflict`, with advice.
 #[must_use]
-pub fn refused(error: StepError, advice: &str) -> StepError {
+pub fn conflict_with_advice(error: StepError, advice: &str) -> StepError {
     StepError {
         name: ErrorName::Conflict,
         message: format!("{}; {advice}", error.message),
@@ -66,44 +67,51 @@ pub fn refused(error: StepError, advice: &str) -> StepError {
     }
 }
 
-/// What a status means that does not pass by itself, and what to do; `None` for one that is well,
-/// or will be.
+/// The meaning of a status that does not change without help, and what to do. `None` for a healthy
+/// status and for one that passes.
 /// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/accessing-monitoring.html>
 #[must_use]
-pub fn trouble(status: &str) -> Option<&'static str> {
+pub fn trouble_advice(status: &str) -> Option<&'static str> {
     Some(match status {
-        "cloning-failed" | "migration-failed" => "it could not be made; delete it and make it anew",
+        "cloning-failed" | "migration-failed" => {
+            "RDS could not create it; delete it and create it again"
+        }
         "deleted" | "deleting" => {
-            "it is being deleted; where it is still needed, restore it from a snapshot"
+            "it is being deleted; if you still need it, restore it from a snapshot"
         }
         "failed" => "RDS cannot recover it; restore it to a point in time or from a snapshot",
         "inaccessible-encryption-credentials" => {
-            "its KMS key cannot be used and it does not come back; make the key usable and restore it from a backup"
+            "RDS cannot use its KMS key, and the database cannot be recovered; make the key usable \
+             and restore the database from a backup"
         }
         "inaccessible-encryption-credentials-recoverable" => {
-            "its KMS key cannot be used; enable the key, then start it within seven days"
+            "RDS cannot use its KMS key; enable the key, then start the database within seven days"
         }
         "incompatible-network" => {
-            "RDS cannot bring it up in its VPC, for lack of free IP addresses say; mend subnets and security groups"
+            "RDS cannot start it in its VPC, for example because the subnets have no free IP \
+             addresses; fix the subnets and security groups"
         }
         "incompatible-option-group" => {
-            "its option group cannot be applied; change the group's options, or the group"
+            "RDS cannot apply its option group; change the options of the group, or use another \
+             group"
         }
         "incompatible-parameters" => {
-            "it does not start with the values in its parameter group; reset or mend them, then reboot it"
+            "it does not start with the values in its parameter group; reset or correct the \
+             values, then reboot it"
         }
         "incompatible-restore" | "restore-error" => {
-            "it could not be restored; delete it and restore another one"
+            "RDS could not restore it; delete it and restore another one"
         }
         "insufficient-capacity" => {
-            "AWS has no capacity for it there; make it in another zone or of another class"
+            "AWS has no capacity for it in its Availability Zone; create it in another zone or \
+             with another class"
         }
-        "storage-full" => "its storage is used up; give it more allocated storage",
+        "storage-full" => "its storage is full; increase its allocated storage",
         "upgrade_failed" => {
-            "its engine could not be upgraded; its recent events and its upgrade log say why"
+            "RDS could not upgrade its engine; read its recent events and its upgrade log"
         }
-        other if other.starts_with("incompatible-") => {
-            "it does not fit its settings; its recent events say why"
+        status if status.starts_with("incompatible-") => {
+            "its settings are incompatible; read its recent events"
         }
         _ => return None,
     })

@@ -1,5 +1,5 @@
-//! What the unit tests of the RDS steps share: the instance `orders` as RDS shows it, what a state
-//! machine does with a step's answers, and databases on the local cloud.
+//! What the unit tests of the RDS steps share: RDS's answers about the instance `orders`, calls of
+//! a step as a state machine makes them, and databases on the local cloud.
 
 pub(crate) mod change;
 mod kind;
@@ -18,56 +18,61 @@ use stepward::testing::{pending, step};
 use stepward::{Context, ErrorName, Resume, Step};
 use stepward_testkit::proof::Scene;
 
-/// Asserts that a step checks the name in this parameter: what is none, or reaches further than
-/// one, it does not take.
-pub(crate) fn takes_only_a_name<S: Step>(parameter: &str) {
+/// Asserts that a step's parameter accepts the name of a database, and nothing that could mean
+/// several databases.
+pub(crate) fn assert_accepts_only_names<S: Step>(parameter: &str) {
     step::<S>(json!({ parameter: "Orders-1" }))
         .validate()
         .unwrap();
-    let arns = [
+    let too_long = "a".repeat(64);
+    for value in [
+        "",
+        "1-orders",
+        "orders-",
+        "or--ders",
+        "*",
+        "orders/*",
+        &too_long,
         "arn:aws:rds:eu-west-1:1:db:orders",
         "arn:aws:rds:eu-west-1:1:cluster:orders",
-    ];
-    let long = "a".repeat(64);
-    for bad in [
-        "", "1-orders", "orders-", "or--ders", "*", "orders/*", &long,
-    ]
-    .into_iter()
-    .chain(arns)
-    {
-        let error = step::<S>(json!({ parameter: bad })).validate().unwrap_err();
-        assert_eq!(error.name, ErrorName::InvalidInput, "{bad}");
+    ] {
+        let error = step::<S>(json!({ parameter: value }))
+            .validate()
+            .unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidInput, "{value}");
     }
 }
 
 /// A context in which RDS answers by these rules.
-pub(crate) fn context<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Context {
+pub(crate) fn rds_context<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Context {
     stepward::testing::context(mock_client!(aws_sdk_rds, RuleMode::MatchAny, rules))
 }
 
-/// A refusal of RDS, for an operation's `Error::generic`.
-pub(crate) fn refusal(code: &str) -> ErrorMetadata {
+/// An error from RDS, for an operation's `Error::generic`.
+pub(crate) fn error_metadata(code: &str) -> ErrorMetadata {
     ErrorMetadata::builder()
         .code(code)
-        .message("RDS says no")
+        .message("the request was refused")
         .build()
 }
 
-/// RDS is asked for `orders` and shows it with one status after the other.
-pub(crate) fn looks(statuses: &[&'static str]) -> Rule {
+/// RDS describes `orders` with these statuses, one after the other.
+pub(crate) fn instance_statuses(statuses: &[&'static str]) -> Rule {
     let mut rule = mock!(Client::describe_db_instances)
-        .match_requests(|r| r.db_instance_identifier() == Some("orders"))
+        .match_requests(|request| request.db_instance_identifier() == Some("orders"))
         .sequence();
     for &status in statuses {
-        rule = rule.output(move || seen(DbInstance::builder().db_instance_status(status).build()));
+        rule = rule.output(move || {
+            describe_output(DbInstance::builder().db_instance_status(status).build())
+        });
     }
     rule.build()
 }
 
-/// RDS shows an instance of the cluster `shop`.
-pub(crate) fn looks_at_member(status: &'static str) -> Rule {
+/// RDS describes an instance of the cluster `shop`.
+pub(crate) fn cluster_member(status: &'static str) -> Rule {
     mock!(Client::describe_db_instances).then_output(move || {
-        seen(
+        describe_output(
             DbInstance::builder()
                 .db_instance_status(status)
                 .db_cluster_identifier("shop")
@@ -76,52 +81,50 @@ pub(crate) fn looks_at_member(status: &'static str) -> Rule {
     })
 }
 
-/// What `DescribeDBInstances` answers.
-fn seen(instance: DbInstance) -> DescribeDbInstancesOutput {
+fn describe_output(instance: DbInstance) -> DescribeDbInstancesOutput {
     DescribeDbInstancesOutput::builder()
         .db_instances(instance)
         .build()
 }
 
-/// RDS throttles the first look at an instance and answers the second.
-pub(crate) fn throttled(status: &'static str) -> Rule {
+/// RDS throttles the first poll of an instance and answers the second.
+pub(crate) fn throttled_poll(status: &'static str) -> Rule {
     mock!(Client::describe_db_instances)
         .sequence()
-        .error(|| DescribeDBInstancesError::generic(refusal("Throttling")))
-        .output(move || seen(DbInstance::builder().db_instance_status(status).build()))
+        .error(|| DescribeDBInstancesError::generic(error_metadata("Throttling")))
+        .output(move || describe_output(DbInstance::builder().db_instance_status(status).build()))
         .build()
 }
 
-/// RDS knows no such instance.
-pub(crate) fn unknown() -> Rule {
+/// The instance does not exist.
+pub(crate) fn unknown_instance() -> Rule {
     mock!(Client::describe_db_instances)
-        .then_error(|| DescribeDBInstancesError::generic(refusal("DBInstanceNotFound")))
+        .then_error(|| DescribeDBInstancesError::generic(error_metadata("DBInstanceNotFound")))
 }
 
-/// Calls a step as its state machine does, for as long as it is expected to be pending and to say
-/// these things. Answers what the call after that gets.
-pub(crate) async fn waits<S: Step<Output: Debug>>(
+/// Calls a step as its state machine does, once for each message, and expects it to be pending with
+/// these messages. Returns the resume state for the next call.
+pub(crate) async fn expect_pending<S: Step<Output: Debug>>(
     step: &S,
     ctx: &Context,
-    says: &[&str],
+    messages: &[&str],
 ) -> Option<Resume> {
     let mut resume = None;
-    for expected in says {
+    for message in messages {
         let (next, _, progress) = pending(step.run(ctx, resume).await);
-        assert_eq!(progress, *expected);
+        assert_eq!(progress, *message);
         resume = Some(next);
     }
     resume
 }
 
-/// Makes an instance on the local cloud, and answers its name.
-pub(crate) async fn make_instance(scene: &Scene) -> String {
+/// Creates an instance on the local cloud and returns its name.
+pub(crate) async fn create_instance(scene: &Scene) -> String {
     let (rds, name) = (scene.client(Client::new), scene.name("orders"));
-    let made = rds
-        .create_db_instance()
+    rds.create_db_instance()
         .db_instance_identifier(&name)
-        .engine("postgres");
-    made.db_instance_class("db.t3.micro")
+        .engine("postgres")
+        .db_instance_class("db.t3.micro")
         .allocated_storage(20)
         .send()
         .await
@@ -129,27 +132,22 @@ pub(crate) async fn make_instance(scene: &Scene) -> String {
     name
 }
 
-/// Makes a cluster of two instances on the local cloud, and answers its name.
-pub(crate) async fn make_cluster(scene: &Scene) -> String {
+/// Creates a cluster of two instances on the local cloud and returns its name.
+pub(crate) async fn create_cluster(scene: &Scene) -> String {
     let (rds, name) = (scene.client(Client::new), scene.name("shop"));
-    let cluster = rds
-        .create_db_cluster()
+    rds.create_db_cluster()
         .db_cluster_identifier(&name)
-        .engine("aurora-postgresql");
-    cluster
+        .engine("aurora-postgresql")
         .master_username("shop")
         .master_user_password("not-a-secret")
         .send()
         .await
         .unwrap();
     for number in 1..=2 {
-        let member = rds
-            .create_db_instance()
-            .db_instance_identifier(format!("{name}-{number}"));
-        let member = member
+        rds.create_db_instance()
+            .db_instance_identifier(format!("{name}-{number}"))
             .db_cluster_identifier(&name)
-            .engine("aurora-postgresql");
-        member
+            .engine("aurora-postgresql")
             .db_instance_class("db.t3.medium")
             .send()
             .await

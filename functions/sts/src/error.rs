@@ -1,4 +1,4 @@
-//! The errors of STS.
+//! Conversion of errors from STS.
 
 use stepward::{AwsError, Service, StepError};
 
@@ -7,7 +7,7 @@ const STS: Service = Service {
     codes: |_, _| None,
 };
 
-/// Converts the error of a call of STS.
+/// Converts an error from a call to STS.
 pub(crate) fn sts_error(error: impl AwsError<aws_sdk_sts::Error>) -> StepError {
     error.into_step_error(&STS)
 }
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sts_codes_get_their_name() {
+    fn sts_error_codes_map_to_error_names() {
         for (code, status, name) in [
             ("ExpiredToken", 400, ErrorName::AccessDenied),
             ("InvalidClientTokenId", 403, ErrorName::AccessDenied),

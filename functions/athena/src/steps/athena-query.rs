@@ -3,167 +3,150 @@
 use std::time::Duration;
 
 use crate::error::athena_error;
-use crate::{Column, Table, first_rows};
+use crate::permissions::query_permissions;
+use crate::result::{QueryResult, describe_query, has_ended, read_result};
 use aws_sdk_athena::Client;
-use aws_sdk_athena::types::{
-    QueryExecution, QueryExecutionContext, QueryExecutionState, ResultConfiguration,
-};
+use aws_sdk_athena::types::{QueryExecutionContext, QueryExecutionState, ResultConfiguration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::bucket;
 use stepward::model::error::denied;
 use stepward::model::input::require;
-use stepward::model::permissions::{arn, literal, s3_arn};
 use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// Between two looks at the query, at first. Short ones take 1 to 3 seconds.
-const POLL: Duration = Duration::from_secs(2);
+/// The first interval between two polls of the query. Short queries take 1 to 3 seconds.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// The maximum length of a query, in bytes.
+/// <https://docs.aws.amazon.com/athena/latest/APIReference/API_StartQueryExecution.html>
+const MAX_QUERY_BYTES: usize = 262_144;
 
-/// Run an SQL query in Athena and show its first rows.
+/// Run an SQL query in Athena and return its first rows.
 ///
-/// Athena charges for the bytes that the query scans. The whole result stays in S3 where Athena
-/// wrote it; the step gives its location and up to `max_rows` rows with the columns' types. A query
-/// that Athena reports as failed is `StepFailed` with Athena's reason. A repeated call finds the
-/// query that it has started instead of starting another, and stopping the job stops the query.
+/// Use this step to read a table in S3 from a job, for example to report on yesterday's backups.
+/// The output has up to `max_rows` rows with the types of their columns, and the location of the
+/// whole result in S3.
 ///
-/// Proven on the local cloud, except for what it does not have: it starts a second query for the
-/// same token, checks neither Glue's nor S3's permissions behind a table nor who owns the result's
-/// bucket. Those rest on unit tests of what is sent.
+/// # Prerequisites
+///
+/// Athena needs a place for the result: a bucket of the same account (`bucket` or
+/// `output_location`), or a workgroup that has a result location. The role reads the tables and
+/// their data itself, so Lake Formation or a bucket policy can also refuse the query.
+///
+/// # Behavior
+///
+/// The step starts the query and polls its state: every 2 seconds at first, less often later. When
+/// the query has succeeded, the step reads the first rows.
+///
+/// A retry sends the same client token, so Athena returns the existing query and does not start
+/// another one. When the job is stopped, the step stops the query.
+///
+/// # Failures
+///
+/// If Athena reports that the query failed, the step fails with `StepFailed` and Athena's reason.
+/// If the reason is a missing permission, the step fails with `AccessDenied` and names the action.
+///
+/// # Cost
+///
+/// Athena charges for the bytes that the query scans, which the output shows. S3 charges for the
+/// result, which stays in the bucket until you delete it.
+///
+/// # Limits
+///
+/// - The query can have up to 262,144 bytes.
+/// - The output has at most 10,000 rows.
+/// - The step waits for up to 35 minutes. By default Athena ends SELECT, INSERT and similar queries
+///   after 30 minutes.
+///
+/// # Proof
+///
+/// Proven on the local cloud. Unit tests of the requests cover what the local cloud does not do: it
+/// starts a second query for the same token, and it checks neither the Glue and S3 permissions
+/// behind a table nor the owner of the result's bucket.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_field_names, reason = "the parameter's name")]
 pub struct Query {
     /// The SQL statement, up to 262,144 bytes.
     query: String,
-    /// The database in which names in the statement are looked up.
+    /// The database that contains the tables of the statement.
     database: String,
-    /// The bucket for the result, which is then written below `stepward/`. Give this or
-    /// `output_location`, unless the workgroup has a location of its own.
+    /// The bucket for the result, which Athena writes under `stepward/`. Set this or
+    /// `output_location`, unless the workgroup has a result location.
     bucket: Option<String>,
-    /// Where the result goes, as in `s3://bucket/prefix/`. The bucket must belong to the account.
+    /// The S3 location for the result, as in `s3://bucket/prefix/`. The bucket must belong to the
+    /// account.
     output_location: Option<String>,
-    /// The workgroup, which can set limits and the result's location.
-    #[serde(default = "primary")]
+    /// The workgroup, which can set limits and a result location.
+    #[serde(default = "default_workgroup")]
     workgroup: String,
     /// The data catalog.
-    #[serde(default = "aws_data_catalog")]
+    #[serde(default = "default_catalog")]
     catalog: String,
-    /// How many rows to show, 0 to 10,000.
-    #[serde(default = "fifty")]
+    /// The maximum number of rows in the output, 0 to 10,000.
+    #[serde(default = "default_max_rows")]
     max_rows: usize,
 }
 
-fn primary() -> String {
+fn default_workgroup() -> String {
     "primary".into()
 }
 
-fn aws_data_catalog() -> String {
+fn default_catalog() -> String {
     "AwsDataCatalog".into()
 }
 
-fn fifty() -> usize {
+fn default_max_rows() -> usize {
     50
 }
 
-/// A finished query.
-#[derive(Debug, JsonSchema, Serialize)]
-pub struct Answered {
-    /// The columns, in order.
-    columns: Vec<Column>,
-    /// The first rows; `null` is SQL's NULL.
-    rows: Vec<Vec<Option<String>>>,
-    /// Whether the result has more rows than `rows`.
-    truncated: bool,
-    /// Athena's ID of the query.
-    query_execution_id: String,
-    /// The whole result in S3.
-    output_location: Option<String>,
-    /// The query in the AWS console.
-    console_url: String,
-    /// Bytes that the query scanned.
-    bytes_scanned: i64,
-    /// Seconds that the query took, queueing included.
-    seconds: f64,
-}
-
+/// The resume state.
 #[derive(Debug, Deserialize, Serialize)]
-struct Started {
+struct StartedQuery {
     query_execution_id: String,
 }
 
 impl Query {
-    fn location(&self) -> Option<String> {
-        let of_bucket = || {
-            self.bucket
-                .as_ref()
-                .map(|bucket| format!("s3://{bucket}/stepward/"))
+    /// The S3 location for the result, if the parameters set one.
+    fn result_location(&self) -> Option<String> {
+        let location_in_bucket = || {
+            let bucket = self.bucket.as_ref()?;
+            Some(format!("s3://{bucket}/stepward/"))
         };
-        self.output_location.clone().or_else(of_bucket)
+        self.output_location.clone().or_else(location_in_bucket)
     }
 
-    /// Starts the query, or finds it: Athena answers the same token with the same query.
-    async fn start(&self, ctx: &Context) -> Result<String, StepError> {
+    /// Starts the query and returns its ID. A repeated call gets the ID of the same query, because
+    /// it sends the same token.
+    async fn start_query(&self, ctx: &Context) -> Result<String, StepError> {
         let names = QueryExecutionContext::builder()
             .database(&self.database)
             .catalog(&self.catalog)
             .build();
-        // The bucket must be the customer's own: a free name can be taken by anybody, who would get
-        // the results.
+        // Anybody can create a bucket with a free name. The check of the owner keeps the result in
+        // the customer's account.
         let owner = &ctx.place.account_id;
-        let result = self.location().map(|location| {
+        let result = self.result_location().map(|location| {
             ResultConfiguration::builder()
                 .output_location(location)
                 .expected_bucket_owner(owner)
                 .build()
         });
-        let request = ctx
+        let response = ctx
             .client(Client::new)
             .start_query_execution()
             .query_string(&self.query)
             .query_execution_context(names)
             .set_result_configuration(result)
             .work_group(&self.workgroup)
-            .client_request_token(ctx.client_token("query"));
-        let answer = request.send().await.map_err(athena_error)?;
-        answer.query_execution_id.ok_or_else(|| {
-            ErrorName::Internal.with_message("Athena started the query but gave no ID; try again")
-        })
-    }
-
-    async fn answered(
-        &self,
-        ctx: &Context,
-        id: String,
-        query: QueryExecution,
-    ) -> Result<Answered, StepError> {
-        let Table {
-            columns,
-            rows,
-            truncated,
-        } = first_rows(&ctx.client(Client::new), &id, self.max_rows).await?;
-        let statistics = query.statistics.as_ref();
-        let milliseconds = statistics
-            .and_then(|s| s.total_execution_time_in_millis)
-            .unwrap_or_default();
-        // A query takes hours at most; a double holds that to the millisecond.
-        #[expect(clippy::cast_precision_loss)]
-        let seconds = milliseconds as f64 / 1000.0;
-        Ok(Answered {
-            columns,
-            rows,
-            truncated,
-            output_location: query
-                .result_configuration
-                .and_then(|result| result.output_location),
-            console_url: ctx.console("athena/home", &format!("/query-editor/history/{id}")),
-            query_execution_id: id,
-            bytes_scanned: query
-                .statistics
-                .and_then(|s| s.data_scanned_in_bytes)
-                .unwrap_or_default(),
-            seconds,
+            .client_request_token(ctx.client_token("query"))
+            .send()
+            .await
+            .map_err(athena_error)?;
+        response.query_execution_id.ok_or_else(|| {
+            ErrorName::Internal
+                .with_message("Athena started the query but returned no ID; try again")
         })
     }
 }
@@ -173,203 +156,202 @@ impl Step for Query {
     const RUNDECK: &'static [RundeckPlugin] = &[];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Count the rows of a table by status",
             parameters: r#"{
-        "query": "SELECT status, count(*) AS backups FROM backups GROUP BY status",
-        "database": "operations",
-        "bucket": "stepward-results-222222222222"
-    }"#,
-            output: "null",
+                "query": "SELECT status, count(*) AS backups FROM backups GROUP BY status",
+                "database": "operations",
+                "bucket": "stepward-results-222222222222"
+            }"#,
+            output: r#"{
+                "columns": [
+                    { "name": "status", "type": "varchar" },
+                    { "name": "backups", "type": "bigint" }
+                ],
+                "rows": [["succeeded", "364"], ["failed", "1"]],
+                "truncated": false,
+                "query_execution_id": "b2f1c9d4-6a7e-4f0b-9c3d-5e8a1b2c3d4e",
+                "output_location": "s3://stepward-results-222222222222/stepward/b2f1c9d4-6a7e-4f0b-9c3d-5e8a1b2c3d4e.csv",
+                "console_url": "https://eu-west-1.console.aws.amazon.com/athena/home?region=eu-west-1#/query-editor/history/b2f1c9d4-6a7e-4f0b-9c3d-5e8a1b2c3d4e",
+                "bytes_scanned": 48213,
+                "seconds": 1.384
+            }"#,
         },
         Example {
-            title: "TODO",
-            parameters: r#"{ "query": "SELECT 1", "database": "default", "workgroup": "reports", "max_rows": 1 }"#,
-            output: "null",
+            title: "Use the result location of a workgroup",
+            parameters: r#"{
+                "query": "SELECT 1",
+                "database": "default",
+                "workgroup": "reports",
+                "max_rows": 1
+            }"#,
+            output: r#"{
+                "columns": [{ "name": "_col0", "type": "integer" }],
+                "rows": [["1"]],
+                "truncated": false,
+                "query_execution_id": "0c9e7d52-1f3a-4b68-8d2e-7a6b5c4d3e2f",
+                "output_location": "s3://acme-reports/athena/0c9e7d52-1f3a-4b68-8d2e-7a6b5c4d3e2f.csv",
+                "console_url": "https://eu-west-1.console.aws.amazon.com/athena/home?region=eu-west-1#/query-editor/history/0c9e7d52-1f3a-4b68-8d2e-7a6b5c4d3e2f",
+                "bytes_scanned": 0,
+                "seconds": 0.412
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::StepFailed,
-            "The query failed or was cancelled; the message has Athena's reason.",
+            "The query failed or was cancelled. The message has Athena's reason. Correct the \
+             query, then run the job again.",
         ),
         (
             ErrorName::AccessDenied,
-            "The role may not read the tables or their data, or not write the result.",
+            "The role cannot read the tables or their data, or cannot write the result. Allow the \
+             action that the message names.",
         ),
     ];
-    // Athena ends DML queries after 30 minutes by default.
+    // By default Athena ends DML queries after 30 minutes.
     // https://docs.aws.amazon.com/athena/latest/ug/service-limits.html
     const TIMEOUT: Duration = Duration::from_mins(35);
-    type Output = Answered;
+    type Output = QueryResult;
 
     fn validate(&self) -> Result<(), StepError> {
+        let length = self.query.len();
         require(
-            !self.query.trim().is_empty() && self.query.len() <= 262_144,
+            !self.query.trim().is_empty() && length <= MAX_QUERY_BYTES,
             || {
                 format!(
-                    "query must have 1 to 262,144 bytes, not {}",
-                    self.query.len()
+                    "parameter \"query\": expected a statement of 1 to 262,144 bytes, got {length} \
+                     bytes"
                 )
             },
         )?;
         require(!self.database.is_empty(), || {
-            "database is empty; `default` is Athena's own".into()
+            "parameter \"database\": expected a name, got \"\"; Athena's own database is \
+             \"default\""
+                .into()
         })?;
+
         // https://docs.aws.amazon.com/athena/latest/APIReference/API_CreateWorkGroup.html (Name)
-        let legal = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        let is_name_byte = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        let workgroup = &self.workgroup;
         require(
-            (1..=128).contains(&self.workgroup.len()) && self.workgroup.bytes().all(legal),
-            || "workgroup is not a name: 1 to 128 letters, digits and . _ -".into(),
+            (1..=128).contains(&workgroup.len()) && workgroup.bytes().all(is_name_byte),
+            || {
+                format!(
+                    "parameter \"workgroup\": expected 1 to 128 letters, digits, \".\", \"_\" and \
+                     \"-\", got \"{workgroup}\""
+                )
+            },
         )?;
         require(self.max_rows <= 10_000, || {
             format!(
-                "max_rows is {} and at most 10,000; the whole result is in S3",
+                "parameter \"max_rows\": expected 0 to 10,000, got {}; read the whole result from \
+                 S3",
                 self.max_rows
             )
         })?;
+
         require(
             self.bucket.is_none() || self.output_location.is_none(),
-            || "give bucket or output_location, not both".into(),
+            || "both \"bucket\" and \"output_location\" are set; set one of them".into(),
         )?;
-        require(
-            self.location().is_some() || self.workgroup != "primary",
-            || {
-                "give bucket or output_location: where Athena writes the result (or a workgroup that has a location)".into()
-            },
-        )?;
-        let bucket = self
-            .location()
-            .map(|uri| bucket_of(&uri).map(str::to_owned));
-        require(bucket != Some(None), || {
-            "output_location must be an S3 URI, as in s3://bucket/prefix/".into()
+        let location = self.result_location();
+        require(location.is_some() || workgroup != "primary", || {
+            "the result has no location; set \"bucket\" or \"output_location\", or a \"workgroup\" \
+             that has a result location"
+                .into()
+        })?;
+        let Some(location) = location else {
+            return Ok(());
+        };
+        require(bucket_in_uri(&location).is_some(), || {
+            format!(
+                "the location of the result: expected an S3 URI like \"s3://bucket/prefix/\", got \
+                 \"{location}\"; correct \"bucket\" or \"output_location\""
+            )
         })
     }
 
     fn permissions(&self) -> Permissions {
-        let workgroup = arn("athena", &format!("workgroup/{}", literal(&self.workgroup)));
-        let location = self.location();
-        let result = location
-            .as_deref()
-            .and_then(bucket_of)
-            .map_or_else(|| "*".into(), literal);
-        Permissions::default()
-            .allow("TODO", &["athena:StartQueryExecution"], [workgroup])
-            .allow_on_all("TODO", &["athena:GetQueryExecution", "athena:GetQueryResults", "athena:StopQueryExecution"],
-                "A query's ID, which nobody can guess, does not tell its workgroup.",
-            )
-            .allow_on_all("TODO", &[
-                    "glue:GetDatabase",
-                    "glue:GetDatabases",
-                    "glue:GetTable",
-                    "glue:GetTables",
-                    "glue:GetPartition",
-                    "glue:GetPartitions",
-                    "glue:BatchGetPartition",
-                ],
-                "Athena reads tables in the caller's name, and only the statement tells which.",
-            )
-            .allow_on_all("TODO", &["s3:GetBucketLocation", "s3:ListBucket", "s3:GetObject"],
-                "Athena reads the tables' data in the caller's name, and only the statement tells which.",
-            )
-            .allow("TODO", &["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
-                [s3_arn(&format!("{result}/*"))],
-            )
+        let location = self.result_location();
+        let result_bucket = location.as_deref().and_then(bucket_in_uri);
+        query_permissions(&self.workgroup, result_bucket)
     }
 
     async fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Answered>, StepError> {
-        let patience = Resume::poll_interval(resume.as_ref(), POLL);
+    ) -> Result<Progress<QueryResult>, StepError> {
+        let poll_interval = Resume::poll_interval(resume.as_ref(), POLL_INTERVAL);
         let id = if let Some(resume) = resume {
-            resume.state::<Started>()?.query_execution_id
+            resume.state::<StartedQuery>()?.query_execution_id
         } else {
-            let id = self.start(ctx).await?;
+            let id = self.start_query(ctx).await?;
             ctx.log(format_args!("Athena query {id} started"));
             id
         };
-        let answer = ctx
-            .client(Client::new)
-            .get_query_execution()
-            .query_execution_id(&id)
-            .send()
-            .await
-            .map_err(athena_error)?;
-        let query = answer.query_execution.ok_or_else(|| {
+
+        let query = describe_query(ctx, &id).await?.ok_or_else(|| {
             ErrorName::Internal.with_message(format!(
-                "Athena answered nothing about query {id}; try again"
+                "Athena returned no details of query \"{id}\"; try again"
             ))
         })?;
         let status = query.status.as_ref();
         let reason = status
             .and_then(|status| status.state_change_reason())
             .unwrap_or("Athena gave no reason");
+
         match status.and_then(|status| status.state()) {
             Some(QueryExecutionState::Succeeded) => {
-                let answered = self.answered(ctx, id, query).await?;
+                let result = read_result(ctx, id, query, self.max_rows).await?;
                 ctx.log(format_args!(
-                    "{} rows shown, {} bytes scanned",
-                    answered.rows.len(),
-                    answered.bytes_scanned
+                    "{} rows returned, {} bytes scanned",
+                    result.rows.len(),
+                    result.bytes_scanned
                 ));
-                Ok(Progress::Done(answered))
+                Ok(Progress::Done(result))
             }
-            // Athena reads tables and data with the caller's permissions, and tells only here which
-            // one was missing.
+            // Athena reads tables and their data with the role's permissions. Only this reason
+            // names a permission that is missing.
             Some(QueryExecutionState::Failed) if reason.contains("not authorized to perform") => {
-                Err(ErrorName::AccessDenied
-                    .with_message(denied("athena:StartQueryExecution", reason)))
+                let message = denied("athena:StartQueryExecution", reason);
+                Err(ErrorName::AccessDenied.with_message(message))
             }
             Some(QueryExecutionState::Failed) => {
-                Err(ErrorName::StepFailed
-                    .with_message(format!("Athena query {id} failed: {reason}")))
+                let message = format!("Athena query {id} failed: {reason}");
+                Err(ErrorName::StepFailed.with_message(message))
             }
-            Some(QueryExecutionState::Cancelled) => Err(ErrorName::StepFailed.with_message(
-                format!("Athena query {id} was cancelled by somebody: {reason}"),
-            )),
-            other => {
-                let state = other
+            Some(QueryExecutionState::Cancelled) => {
+                let message = format!("Athena query {id} was cancelled: {reason}");
+                Err(ErrorName::StepFailed.with_message(message))
+            }
+            unfinished => {
+                let state = unfinished
                     .map_or("QUEUED", QueryExecutionState::as_str)
                     .to_lowercase();
-                Progress::pending(
-                    &Started {
-                        query_execution_id: id.clone(),
-                    },
-                    patience,
-                    format!("query {id} is {state}"),
-                )
+                let progress = format!("query {id} is {state}");
+                let started = StartedQuery {
+                    query_execution_id: id,
+                };
+                Progress::pending(&started, poll_interval, progress)
             }
         }
     }
 
     async fn cancel(&self, ctx: &Context, resume: Option<Resume>) -> Result<(), StepError> {
         let id = match resume {
-            Some(resume) => resume.state::<Started>()?.query_execution_id,
-            // The answer with the ID was lost; the token finds the query.
-            None => self.start(ctx).await?,
+            Some(resume) => resume.state::<StartedQuery>()?.query_execution_id,
+            // The answer with the ID was lost. The token finds the query again.
+            None => self.start_query(ctx).await?,
         };
-        let athena = ctx.client(Client::new);
-        let query = athena
-            .get_query_execution()
-            .query_execution_id(&id)
-            .send()
-            .await
-            .map_err(athena_error)?
-            .query_execution;
-        let state = query.as_ref().and_then(|query| query.status()?.state());
-        if matches!(
-            state,
-            Some(
-                QueryExecutionState::Succeeded
-                    | QueryExecutionState::Failed
-                    | QueryExecutionState::Cancelled
-            )
-        ) {
-            ctx.log(format_args!("Athena query {id} had ended already"));
+
+        let query = describe_query(ctx, &id).await?;
+        if query.is_some_and(|query| has_ended(&query)) {
+            ctx.log(format_args!("Athena query {id} had already ended"));
             return Ok(());
         }
-        athena
+
+        ctx.client(Client::new)
             .stop_query_execution()
             .query_execution_id(&id)
             .send()
@@ -380,7 +362,7 @@ impl Step for Query {
     }
 }
 
-fn bucket_of(uri: &str) -> Option<&str> {
+fn bucket_in_uri(uri: &str) -> Option<&str> {
     bucket::parse_s3_uri(uri).map(|(name, _)| name)
 }
 
@@ -395,7 +377,7 @@ mod tests {
     };
     use aws_sdk_athena::operation::stop_query_execution::StopQueryExecutionOutput;
     use aws_sdk_athena::types::{
-        ColumnInfo, Datum, QueryExecutionStatus, ResultSet, ResultSetMetadata, Row,
+        ColumnInfo, Datum, QueryExecution, QueryExecutionStatus, ResultSet, ResultSetMetadata, Row,
     };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
@@ -405,17 +387,20 @@ mod tests {
 
     use super::*;
 
-    fn query(params: serde_json::Value) -> Query {
+    fn step_with(params: serde_json::Value) -> Query {
         serde_json::from_value(params).unwrap()
     }
 
-    fn example() -> Query {
-        query(json!({
-            "query": "SELECT status FROM backups", "database": "operations", "bucket": "results", "max_rows": 2,
+    fn example_step() -> Query {
+        step_with(json!({
+            "query": "SELECT status FROM backups",
+            "database": "operations",
+            "bucket": "results",
+            "max_rows": 2,
         }))
     }
 
-    fn starts() -> Rule {
+    fn start_succeeds() -> Rule {
         mock!(Client::start_query_execution)
             .match_requests(|request| {
                 let result = request.result_configuration().unwrap();
@@ -437,11 +422,11 @@ mod tests {
             })
     }
 
-    fn state(state: QueryExecutionState) -> GetQueryExecutionOutput {
-        ended(state, "TABLE_NOT_FOUND: backups")
+    fn query_in_state(state: QueryExecutionState) -> GetQueryExecutionOutput {
+        query_with_reason(state, "TABLE_NOT_FOUND: backups")
     }
 
-    fn ended(state: QueryExecutionState, reason: &str) -> GetQueryExecutionOutput {
+    fn query_with_reason(state: QueryExecutionState, reason: &str) -> GetQueryExecutionOutput {
         let status = QueryExecutionStatus::builder()
             .state(state)
             .state_change_reason(reason)
@@ -451,7 +436,7 @@ mod tests {
             .build()
     }
 
-    fn results(values: &[Option<&str>]) -> GetQueryResultsOutput {
+    fn results_page(values: &[Option<&str>]) -> GetQueryResultsOutput {
         let row = |value: Option<&str>| {
             Row::builder()
                 .data(
@@ -475,58 +460,63 @@ mod tests {
             .build()
     }
 
-    fn succeeds() -> [Rule; 2] {
-        let look = mock!(Client::get_query_execution)
+    fn query_succeeds() -> [Rule; 2] {
+        let get_query = mock!(Client::get_query_execution)
             .match_requests(|request| request.query_execution_id() == Some("q-1"))
-            .then_output(|| state(QueryExecutionState::Succeeded));
-        let read = mock!(Client::get_query_results)
+            .then_output(|| query_in_state(QueryExecutionState::Succeeded));
+        let get_results = mock!(Client::get_query_results)
             .match_requests(|request| request.query_execution_id() == Some("q-1"))
-            .then_output(|| results(&[Some("status"), Some("ok"), None, Some("failed")]));
-        [look, read]
+            .then_output(|| results_page(&[Some("status"), Some("ok"), None, Some("failed")]));
+        [get_query, get_results]
     }
 
-    fn meta(code: &str) -> ErrorMetadata {
+    fn error_metadata(code: &str) -> ErrorMetadata {
         ErrorMetadata::builder()
             .code(code)
-            .message("Athena says no")
+            .message("the request was refused")
             .build()
     }
 
     #[tokio::test]
-    async fn done_shows_the_first_rows_and_where_the_rest_is() {
-        let (start, [look, read]) = (starts(), succeeds());
+    async fn done_returns_the_first_rows_and_the_location() {
+        let (start, [get_query, get_results]) = (start_succeeds(), query_succeeds());
         let ctx = testing::context(mock_client!(
             aws_sdk_athena,
             RuleMode::MatchAny,
-            [&start, &look, &read]
+            [&start, &get_query, &get_results]
         ));
-        let answered = done(example().run(&ctx, None).await);
-        assert_eq!(answered.rows, [[Some("ok".to_owned())], [None]]);
+        let result = done(example_step().run(&ctx, None).await);
+        assert_eq!(result.rows, [[Some("ok".to_owned())], [None]]);
         assert_eq!(
             (
-                answered.columns[0].name.as_str(),
-                answered.columns[0].r#type.as_str()
+                result.columns[0].name.as_str(),
+                result.columns[0].r#type.as_str()
             ),
             ("status", "varchar")
         );
         assert!(
-            answered.truncated && answered.console_url.contains("q-1"),
-            "{answered:?}"
+            result.truncated && result.console_url.contains("q-1"),
+            "{result:?}"
         );
         assert_eq!(
             testing::log(&ctx),
-            ["Athena query q-1 started", "2 rows shown, 0 bytes scanned"]
+            [
+                "Athena query q-1 started",
+                "2 rows returned, 0 bytes scanned"
+            ]
         );
     }
 
-    // no proof of already: a query runs anew each time; its own repeated call is proven under
-    // pending. no proof of not_found: Athena calls a missing workgroup a bad request, and reports a
-    // missing table as a failure.
+    // no proof of already: every execution runs the query. The tests of pending prove that a
+    // repeated call does not start it again.
+
+    // no proof of not_found: Athena calls a missing workgroup a bad request and reports a missing
+    // table as a failed query.
 
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
         let good = json!({ "query": "SELECT 1", "database": "d", "bucket": "results" });
-        query(good.clone()).validate().unwrap();
+        step_with(good.clone()).validate().unwrap();
         for (field, value) in [
             ("query", json!(" ")),
             ("query", json!("x".repeat(262_145))),
@@ -540,7 +530,7 @@ mod tests {
             let mut params = good.clone();
             params[field] = value;
             assert_eq!(
-                query(params).validate().unwrap_err().name,
+                step_with(params).validate().unwrap_err().name,
                 ErrorName::InvalidInput,
                 "{field}"
             );
@@ -548,85 +538,86 @@ mod tests {
         let location =
             json!({ "query": "SELECT 1", "database": "d", "output_location": "results" });
         assert_eq!(
-            query(location).validate().unwrap_err().name,
+            step_with(location).validate().unwrap_err().name,
             ErrorName::InvalidInput
         );
-        query(json!({ "query": "SELECT 1", "database": "d", "workgroup": "reports" }))
-            .validate()
-            .unwrap();
+        let workgroup = json!({ "query": "SELECT 1", "database": "d", "workgroup": "reports" });
+        step_with(workgroup).validate().unwrap();
     }
 
     #[tokio::test]
-    async fn invalid_is_what_athena_calls_a_bad_request() {
-        let start = mock!(Client::start_query_execution)
-            .then_error(|| StartQueryExecutionError::generic(meta("InvalidRequestException")));
+    async fn invalid_is_a_request_that_athena_calls_bad() {
+        let start = mock!(Client::start_query_execution).then_error(|| {
+            StartQueryExecutionError::generic(error_metadata("InvalidRequestException"))
+        });
         let ctx = testing::context(mock_client!(aws_sdk_athena, [&start]));
         assert_eq!(
-            example().run(&ctx, None).await.unwrap_err().name,
+            example_step().run(&ctx, None).await.unwrap_err().name,
             ErrorName::InvalidInput
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_starts_are_tried_again_by_the_sdk() {
+    async fn throttled_starts_are_retried_by_the_sdk() {
         let start = mock!(Client::start_query_execution)
             .sequence()
-            .error(|| StartQueryExecutionError::generic(meta("TooManyRequestsException")))
+            .error(|| StartQueryExecutionError::generic(error_metadata("TooManyRequestsException")))
             .output(|| {
                 StartQueryExecutionOutput::builder()
                     .query_execution_id("q-1")
                     .build()
             })
             .build();
-        let [look, read] = succeeds();
+        let [get_query, get_results] = query_succeeds();
         let ctx = testing::context(mock_client!(
             aws_sdk_athena,
             RuleMode::MatchAny,
-            [&start, &look, &read]
+            [&start, &get_query, &get_results]
         ));
-        assert_eq!(done(example().run(&ctx, None).await).rows.len(), 2);
+        assert_eq!(done(example_step().run(&ctx, None).await).rows.len(), 2);
         assert_eq!(start.num_calls(), 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_too_long_has_its_name() {
-        let start = mock!(Client::start_query_execution)
-            .then_error(|| StartQueryExecutionError::generic(meta("ThrottlingException")));
+    async fn throttled_after_all_retries_is_a_throttled_error() {
+        let start = mock!(Client::start_query_execution).then_error(|| {
+            StartQueryExecutionError::generic(error_metadata("ThrottlingException"))
+        });
         let ctx = testing::context(mock_client!(aws_sdk_athena, RuleMode::MatchAny, [&start]));
         assert_eq!(
-            example().run(&ctx, None).await.unwrap_err().name,
+            example_step().run(&ctx, None).await.unwrap_err().name,
             ErrorName::Throttled
         );
     }
 
     #[tokio::test]
-    async fn pending_goes_on_from_its_state_and_starts_once() {
-        let start = starts();
-        let look = mock!(Client::get_query_execution)
+    async fn pending_continues_from_its_state_and_starts_once() {
+        let start = start_succeeds();
+        let get_query = mock!(Client::get_query_execution)
             .match_requests(|request| request.query_execution_id() == Some("q-1"))
             .sequence()
-            .output(|| state(QueryExecutionState::Queued))
-            .output(|| state(QueryExecutionState::Running))
-            .output(|| state(QueryExecutionState::Succeeded))
+            .output(|| query_in_state(QueryExecutionState::Queued))
+            .output(|| query_in_state(QueryExecutionState::Running))
+            .output(|| query_in_state(QueryExecutionState::Succeeded))
             .build();
-        let [_, read] = succeeds();
+        let [_, get_results] = query_succeeds();
         let ctx = testing::context(mock_client!(
             aws_sdk_athena,
             RuleMode::MatchAny,
-            [&start, &look, &read]
+            [&start, &get_query, &get_results]
         ));
         let mut resume = None;
-        // What has waited since 1970 is looked at ever more rarely.
-        for (after, expected) in [
-            (POLL, "query q-1 is queued"),
+        // A wait that began in 1970 has the longest poll interval.
+        for (interval, expected) in [
+            (POLL_INTERVAL, "query q-1 is queued"),
             (Duration::from_mins(5), "query q-1 is running"),
         ] {
-            let (mut next, retry_after, progress) = pending(example().run(&ctx, resume).await);
-            assert_eq!((retry_after, progress.as_str()), (after, expected));
+            let (mut next, retry_after, progress) = pending(example_step().run(&ctx, resume).await);
+            assert_eq!((retry_after, progress.as_str()), (interval, expected));
             next.since = 0;
             resume = Some(next);
         }
-        done(example().run(&ctx, resume).await);
+        done(example_step().run(&ctx, resume).await);
         assert_eq!(start.num_calls(), 1);
     }
 
@@ -646,16 +637,16 @@ mod tests {
                     .query_execution_id("q-1")
                     .build()
             });
-        let look =
-            mock!(Client::get_query_execution).then_output(|| state(QueryExecutionState::Running));
+        let get_query = mock!(Client::get_query_execution)
+            .then_output(|| query_in_state(QueryExecutionState::Running));
         let ctx = testing::context(mock_client!(
             aws_sdk_athena,
             RuleMode::MatchAny,
-            [&start, &look]
+            [&start, &get_query]
         ));
         for _ in 0..2 {
             assert!(matches!(
-                example().run(&ctx, None).await.unwrap(),
+                example_step().run(&ctx, None).await.unwrap(),
                 Progress::Pending { .. }
             ));
         }
@@ -664,45 +655,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_queries_give_the_reason_of_athena() {
-        for (status, says) in [
+    async fn failed_queries_return_the_reason_from_athena() {
+        for (state, message) in [
             (
                 QueryExecutionState::Failed,
                 "Athena query q-1 failed: TABLE_NOT_FOUND: backups",
             ),
             (
                 QueryExecutionState::Cancelled,
-                "Athena query q-1 was cancelled by somebody: TABLE_NOT_FOUND: backups",
+                "Athena query q-1 was cancelled: TABLE_NOT_FOUND: backups",
             ),
         ] {
-            let look =
-                mock!(Client::get_query_execution).then_output(move || state(status.clone()));
+            let get_query = mock!(Client::get_query_execution)
+                .then_output(move || query_in_state(state.clone()));
             let ctx = testing::context(mock_client!(
                 aws_sdk_athena,
                 RuleMode::MatchAny,
-                [&starts(), &look]
+                [&start_succeeds(), &get_query]
             ));
-            let error = example().run(&ctx, None).await.unwrap_err();
+            let error = example_step().run(&ctx, None).await.unwrap_err();
             assert_eq!(
                 (error.name, error.message.as_str()),
-                (ErrorName::StepFailed, says)
+                (ErrorName::StepFailed, message)
             );
         }
     }
 
     #[tokio::test]
-    async fn failed_for_a_permission_is_access_denied_and_names_it() {
-        let look = mock!(Client::get_query_execution).then_output(|| {
-            let said =
-                "User: arn:aws:sts::222222222222:assumed-role/Stepward/x is not authorized to perform: glue:GetTable";
-            ended(QueryExecutionState::Failed, said)
+    async fn failed_for_a_missing_permission_is_access_denied() {
+        let get_query = mock!(Client::get_query_execution).then_output(|| {
+            let reason = "User: arn:aws:sts::222222222222:assumed-role/Stepward/x is not \
+                          authorized to perform: glue:GetTable";
+            query_with_reason(QueryExecutionState::Failed, reason)
         });
         let ctx = testing::context(mock_client!(
             aws_sdk_athena,
             RuleMode::MatchAny,
-            [&starts(), &look]
+            [&start_succeeds(), &get_query]
         ));
-        let error = example().run(&ctx, None).await.unwrap_err();
+        let error = example_step().run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
             error.message.contains("glue:GetTable") && !error.message.contains("assumed-role"),
@@ -711,70 +702,70 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn cancel_stops_the_query_also_when_its_id_was_lost() {
+    async fn cancel_stops_the_query_even_without_its_id() {
         let stop = mock!(Client::stop_query_execution)
             .match_requests(|request| request.query_execution_id() == Some("q-1"))
             .then_output(|| StopQueryExecutionOutput::builder().build());
-        let look =
-            mock!(Client::get_query_execution).then_output(|| state(QueryExecutionState::Running));
+        let get_query = mock!(Client::get_query_execution)
+            .then_output(|| query_in_state(QueryExecutionState::Running));
         let ctx = testing::context(mock_client!(
             aws_sdk_athena,
             RuleMode::MatchAny,
-            [&starts(), &look, &stop]
+            [&start_succeeds(), &get_query, &stop]
         ));
         let resume =
             serde_json::from_value(json!({ "since": 0, "state": { "query_execution_id": "q-1" } }))
                 .unwrap();
-        example().cancel(&ctx, Some(resume)).await.unwrap();
-        example().cancel(&ctx, None).await.unwrap();
+        example_step().cancel(&ctx, Some(resume)).await.unwrap();
+        example_step().cancel(&ctx, None).await.unwrap();
         assert_eq!(stop.num_calls(), 2);
     }
 
     #[tokio::test]
-    async fn cancel_leaves_a_query_that_has_ended() {
-        let look = mock!(Client::get_query_execution)
-            .then_output(|| state(QueryExecutionState::Succeeded));
-        let ctx = testing::context(mock_client!(aws_sdk_athena, RuleMode::MatchAny, [&look]));
+    async fn cancel_ignores_a_query_that_has_ended() {
+        let get_query = mock!(Client::get_query_execution)
+            .then_output(|| query_in_state(QueryExecutionState::Succeeded));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_athena,
+            RuleMode::MatchAny,
+            [&get_query]
+        ));
         let resume =
             serde_json::from_value(json!({ "since": 0, "state": { "query_execution_id": "q-1" } }))
                 .unwrap();
-        example().cancel(&ctx, Some(resume)).await.unwrap();
+        example_step().cancel(&ctx, Some(resume)).await.unwrap();
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let tables = "The local cloud does not check what a query reads and writes.";
-        let mut idle = vec![(
-            "athena:StopQueryExecution",
-            "Only a stopped job stops a query.",
-        )];
-        let behind = [
+    fn permissions_match_what_the_local_cloud_enforces() {
+        let table_access = [
             "glue:GetDatabase",
             "glue:GetDatabases",
             "glue:GetTable",
             "glue:GetTables",
             "glue:GetPartition",
-        ];
-        idle.extend(behind.map(|action| (action, tables)));
-        let behind = [
             "glue:GetPartitions",
             "glue:BatchGetPartition",
             "s3:GetBucketLocation",
             "s3:ListBucket",
-        ];
-        idle.extend(behind.map(|action| (action, tables)));
-        let behind = [
             "s3:GetObject",
             "s3:PutObject",
             "s3:AbortMultipartUpload",
             "s3:ListMultipartUploadParts",
         ];
-        idle.extend(behind.map(|action| (action, tables)));
-        prove::<Query>(&idle, async |scene| {
+        let unchecked = "The local cloud does not check what a query reads and writes.";
+        let mut unenforced = vec![(
+            "athena:StopQueryExecution",
+            "The step stops a query only when the job is stopped.",
+        )];
+        unenforced.extend(table_access.map(|action| (action, unchecked)));
+
+        prove::<Query>(&unenforced, async |scene| {
             let bucket = scene.name("results");
-            let make = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });
+            let resource =
+                json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });
             scene
-                .make(&json!({ "Resources": { "Results": make } }))
+                .make(&json!({ "Resources": { "Results": resource } }))
                 .await;
             json!({ "query": "SELECT 1 AS one", "database": "default", "bucket": bucket })
         });

@@ -1,7 +1,7 @@
 //! The step `cloudwatch-create-log-stream`.
 
 use crate::error::logs_error;
-use crate::{check_group_name, group_arns};
+use crate::{check_log_group_name, log_group_arns};
 use aws_sdk_cloudwatchlogs::Client;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,108 +13,143 @@ use stepward::{
 
 /// Create a log stream in a CloudWatch log group.
 ///
-/// A stream that exists already is success, and the output and the log say so; its log events stay.
-/// The log group must exist. An empty stream costs nothing. A call that is repeated after a lost
-/// answer finds the stream that the first has created, and then says that it existed already.
+/// Use this step before a job writes its own log events, for example to an audit log. The log group
+/// must exist.
 ///
-/// Proven on the local cloud, which does not check the stream's name.
+/// # Behavior
+///
+/// A log stream that exists already is success, and its log events stay. The output and the log say
+/// whether the step created the stream. A retry after a lost answer finds the stream that the first
+/// call created and reports that it existed already.
+///
+/// The step has nothing to stop when the job is stopped.
+///
+/// # Cost
+///
+/// This step itself has no charge; CloudWatch Logs does not charge for an empty log stream.
+///
+/// # Proof
+///
+/// Proven on the local cloud, which does not check the name of the log stream.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateLogStream {
-    /// The log group's name, not its ARN.
+    /// The name of the log group, not its ARN.
     log_group_name: String,
-    /// The log stream's name: 1 to 512 characters, without `:` and `*`.
+    /// The name of the log stream: 1 to 512 characters, without `:` and `*`.
     log_stream_name: String,
 }
 
-/// A log stream that is there.
+/// A log stream that exists.
 #[derive(Debug, JsonSchema, Serialize)]
-pub struct Present {
-    /// The log group's name.
+pub struct ExistingStream {
+    /// The name of the log group.
     log_group_name: String,
-    /// The log stream's name.
+    /// The name of the log stream.
     log_stream_name: String,
-    /// False when the log stream existed already.
+    /// Whether the step created the log stream. False if it existed already.
     created: bool,
     /// The log stream in the AWS console.
     console_url: String,
+}
+
+impl CreateLogStream {
+    fn missing_group_message(&self, region: &str) -> String {
+        format!(
+            "log group \"{}\" does not exist in {region}; create it, or correct \"log_group_name\"",
+            self.log_group_name
+        )
+    }
 }
 
 impl Step for CreateLogStream {
     const NAME: &'static str = "cloudwatch-create-log-stream";
     const RUNDECK: &'static [RundeckPlugin] = &[];
     const EXAMPLES: &'static [Example] = &[Example {
-        title: "TODO",
-        parameters: r#"{ "log_group_name": "/audit/trail", "log_stream_name": "runbook/morning-check" }"#,
-        output: "null",
+        title: "Create a log stream for a runbook",
+        parameters: r#"{
+            "log_group_name": "/audit/trail",
+            "log_stream_name": "runbook/morning-check"
+        }"#,
+        output: r#"{
+            "log_group_name": "/audit/trail",
+            "log_stream_name": "runbook/morning-check",
+            "created": true,
+            "console_url": "https://eu-west-1.console.aws.amazon.com/cloudwatch/home?region=eu-west-1#logsV2:log-groups/log-group/$252Faudit$252Ftrail/log-events/runbook$252Fmorning-check"
+        }"#,
     }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[(
         ErrorName::NotFound,
-        "The log group does not exist in the account and Region.",
+        "The log group does not exist in the account and Region. Create it, or correct its name.",
     )];
-    type Output = Present;
+    type Output = ExistingStream;
 
     fn validate(&self) -> Result<(), StepError> {
-        check_group_name("log_group_name", &self.log_group_name)?;
+        check_log_group_name("log_group_name", &self.log_group_name)?;
         // https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_CreateLogStream.html
         let name = &self.log_stream_name;
         require(
             (1..=512).contains(&name.chars().count()) && !name.contains([':', '*']),
             || {
                 format!(
-                    "log_stream_name is `{name}`, not a log stream's name: 1 to 512 characters, without : and *"
+                    "parameter \"log_stream_name\": expected 1 to 512 characters without \":\" and \
+                     \"*\", got \"{name}\""
                 )
             },
         )
     }
 
     fn permissions(&self) -> Permissions {
-        let [_, group] = group_arns(&self.log_group_name);
-        // AWS checks the stream that is to be; the local cloud checks the group.
+        let [_, group] = log_group_arns(&self.log_group_name);
+        // AWS checks the ARN of the new stream. The local cloud checks the ARN of the group.
         let stream = format!("{group}:log-stream:{}", literal(&self.log_stream_name));
-        Permissions::default().allow("TODO", &["logs:CreateLogStream"], [stream, group])
+        Permissions::default().allow(
+            "create the log stream",
+            &["logs:CreateLogStream"],
+            [stream, group],
+        )
     }
 
-    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Present>, StepError> {
-        let Self {
-            log_group_name: group,
-            log_stream_name: stream,
-        } = self;
-        let request = ctx
+    async fn run(
+        &self,
+        ctx: &Context,
+        _: Option<Resume>,
+    ) -> Result<Progress<ExistingStream>, StepError> {
+        let group = &self.log_group_name;
+        let stream = &self.log_stream_name;
+        let response = ctx
             .client(Client::new)
             .create_log_stream()
             .log_group_name(group)
-            .log_stream_name(stream);
-        let created = match request.send().await {
+            .log_stream_name(stream)
+            .send()
+            .await
+            .map_err(logs_error);
+        let created = match response {
             Ok(_) => true,
-            Err(error) => {
-                let mut error = logs_error(error);
-                if !error.has_code("ResourceAlreadyExistsException") {
-                    if error.name == ErrorName::NotFound {
-                        error.message = format!(
-                            "the log group {group} does not exist in {}; create it, or correct log_group_name",
-                            ctx.place.region
-                        );
-                    }
-                    return Err(error);
+            Err(error) if error.has_code("ResourceAlreadyExistsException") => false,
+            Err(mut error) => {
+                if error.name == ErrorName::NotFound {
+                    error.message = self.missing_group_message(&ctx.place.region);
                 }
-                false
+                return Err(error);
             }
         };
-        let what = if created {
+
+        let result = if created {
             "created"
         } else {
             "existed already"
         };
         ctx.log(format_args!(
-            "Log stream {stream} {what} in log group {group}"
+            "Log stream {stream} {result} in log group {group}"
         ));
         let fragment = format!(
             "logsV2:log-groups/log-group/{}/log-events/{}",
-            in_link(group),
-            in_link(stream)
+            encode_for_console(group),
+            encode_for_console(stream)
         );
-        Ok(Progress::Done(Present {
+        Ok(Progress::Done(ExistingStream {
             log_group_name: group.clone(),
             log_stream_name: stream.clone(),
             created,
@@ -123,9 +158,9 @@ impl Step for CreateLogStream {
     }
 }
 
-/// A name as the console's links have it: percent-encoded twice, with `$` for the outer percent
-/// sign.
-fn in_link(name: &str) -> String {
+/// A name as the links of the console contain it: percent-encoded twice, with `$` for the outer
+/// percent sign.
+fn encode_for_console(name: &str) -> String {
     name.bytes()
         .map(|b| match b {
             b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'_' | b'.' => {
@@ -150,19 +185,19 @@ mod tests {
 
     use super::*;
 
-    // no proof of pending: the stream is there when AWS answers.
+    // no proof of pending: the stream exists as soon as AWS answers.
 
-    fn step(group: &str, stream: &str) -> CreateLogStream {
+    fn step_for(group: &str, stream: &str) -> CreateLogStream {
         serde_json::from_value(json!({ "log_group_name": group, "log_stream_name": stream }))
             .unwrap()
     }
 
-    fn refusal(code: &str) -> CreateLogStreamError {
+    fn create_error(code: &str) -> CreateLogStreamError {
         CreateLogStreamError::generic(ErrorMetadata::builder().code(code).message("no").build())
     }
 
-    fn refuses(code: &'static str) -> Rule {
-        mock!(Client::create_log_stream).then_error(move || refusal(code))
+    fn create_fails(code: &'static str) -> Rule {
+        mock!(Client::create_log_stream).then_error(move || create_error(code))
     }
 
     #[tokio::test]
@@ -174,7 +209,10 @@ mod tests {
             })
             .then_output(|| CreateLogStreamOutput::builder().build());
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, [&create]));
-        let Progress::Done(output) = step("/audit/trail", "run 1").run(&ctx, None).await.unwrap()
+        let Progress::Done(output) = step_for("/audit/trail", "run 1")
+            .run(&ctx, None)
+            .await
+            .unwrap()
         else {
             panic!()
         };
@@ -188,10 +226,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_there_is_success_and_says_so() {
-        let create = refuses("ResourceAlreadyExistsException");
+    async fn already_existing_is_success_and_reported() {
+        let create = create_fails("ResourceAlreadyExistsException");
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, [&create]));
-        let Progress::Done(output) = step("/audit", "run").run(&ctx, None).await.unwrap() else {
+        let Progress::Done(output) = step_for("/audit", "run").run(&ctx, None).await.unwrap()
+        else {
             panic!()
         };
         assert!(!output.created);
@@ -205,14 +244,14 @@ mod tests {
     async fn not_found_names_the_log_group_and_region() {
         let ctx = testing::context(mock_client!(
             aws_sdk_cloudwatchlogs,
-            [&refuses("ResourceNotFoundException")]
+            [&create_fails("ResourceNotFoundException")]
         ));
-        let error = step("/audit", "run").run(&ctx, None).await.unwrap_err();
+        let error = step_for("/audit", "run").run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
         assert!(
             error
                 .to_string()
-                .contains("/audit does not exist in eu-west-1"),
+                .contains("log group \"/audit\" does not exist in eu-west-1"),
             "{error}"
         );
         assert!(
@@ -224,8 +263,10 @@ mod tests {
     }
 
     #[test]
-    fn invalid_names_are_refused_before_any_call() {
-        step("/audit/a.b_c-d#1", "a/[$LATEST]b").validate().unwrap();
+    fn invalid_names_are_rejected_before_any_call() {
+        step_for("/audit/a.b_c-d#1", "a/[$LATEST]b")
+            .validate()
+            .unwrap();
         for (group, stream, parameter) in [
             ("", "run", "log_group_name"),
             ("/audit/*", "run", "log_group_name"),
@@ -240,21 +281,23 @@ mod tests {
             ("/audit", "*", "log_stream_name"),
             ("/audit", &"a".repeat(513), "log_stream_name"),
         ] {
-            let error = step(group, stream).validate().unwrap_err();
+            let error = step_for(group, stream).validate().unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
-            assert!(error.message.starts_with(parameter), "{error}");
+            let prefix = format!("parameter \"{parameter}\": ");
+            assert!(error.message.starts_with(&prefix), "{error}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_and_then_fine_goes_on() {
+    async fn throttled_calls_are_retried_by_the_sdk() {
         let create = mock!(Client::create_log_stream)
             .sequence()
-            .error(|| refusal("ThrottlingException"))
+            .error(|| create_error("ThrottlingException"))
             .output(|| CreateLogStreamOutput::builder().build())
             .build();
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, [&create]));
-        let Progress::Done(output) = step("/audit", "run").run(&ctx, None).await.unwrap() else {
+        let Progress::Done(output) = step_for("/audit", "run").run(&ctx, None).await.unwrap()
+        else {
             panic!()
         };
         assert!(output.created);
@@ -262,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_is_a_fault_at_aws_that_outlasts_the_retries() {
+    async fn failed_is_an_aws_error_after_all_retries() {
         let body = r#"{"__type":"ServiceUnavailableException","message":"later"}"#;
         let create = mock!(Client::create_log_stream)
             .sequence()
@@ -270,7 +313,7 @@ mod tests {
             .times(3)
             .build();
         let ctx = testing::context(mock_client!(aws_sdk_cloudwatchlogs, [&create]));
-        let error = step("/audit", "run").run(&ctx, None).await.unwrap_err();
+        let error = step_for("/audit", "run").run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Internal);
         assert!(
             error
@@ -283,14 +326,14 @@ mod tests {
 
     #[test]
     fn permissions_name_the_stream() {
-        let place = ArnScope {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
         };
-        let policy = step("/audit", "run")
+        let policy = step_for("/audit", "run")
             .permissions()
-            .session_policy(&place)
+            .session_policy(&scope)
             .unwrap();
         assert!(
             policy.contains(
@@ -301,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_match_what_the_local_cloud_enforces() {
         prove::<CreateLogStream>(&[], async |scene| {
             let group = scene.name("/audit");
             scene

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::invoke;
+use crate::function_reference::FunctionReference;
+use crate::invoke_once;
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{InvocationType, LogType};
@@ -11,66 +12,87 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use stepward::model::input::require;
-use stepward::model::permissions::{ArnScope, arn, literal};
+use stepward::model::permissions::{arn, literal};
 use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// How long an answer is waited for. The step's own function ends after 60 seconds, starting up
-/// included.
-const WAIT: Duration = Duration::from_secs(45);
-/// In bytes, encoded. <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>
-/// (`X-Amz-Client-Context`)
-const CONTEXT_LIMIT: usize = 3_583;
-/// The key in the client context's `custom` that the step adds.
-const TOKEN: &str = "stepward_token";
+/// The maximum time to wait for the function. The step's own Lambda function ends after 60 seconds,
+/// including its start.
+const MAX_WAIT: Duration = Duration::from_secs(45);
+/// The maximum length of the encoded client context, in bytes.
+/// <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html> (`X-Amz-Client-Context`)
+const MAX_CONTEXT_BYTES: usize = 3_583;
+/// The key that the step adds to `custom` in the client context.
+const TOKEN_KEY: &str = "stepward_token";
 
-/// Invoke a Lambda function.
+/// Invoke a Lambda function and return its result.
 ///
-/// `Request` waits for the function and answers what it returned, with the last 4 KB of its log. A
-/// function that fails makes the step `StepFailed`, with the error's type and message and the log's
-/// last lines.
+/// Use this step to run your own code as a part of a job. With `Request` the step waits for the
+/// result, for up to 45 seconds. For longer work use `Event`: Lambda puts the payload into a queue,
+/// and the step finishes immediately. To run code without a function of your own, use
+/// `lambda-run-code`.
 ///
-/// The step waits for 45 seconds. A function may run for up to 15 minutes: one that has not
-/// answered by then ends the step as `StepFailed`, may still run, and its result is lost. Invoke
-/// what takes long as `Event`: Lambda puts the payload into a queue, the step is done at once, and
-/// Lambda calls the function, up to two more times if it fails. The step does not hear of the
-/// result; give the function a destination for it. Stopping the job stops no function that runs.
+/// # Behavior
 ///
-/// A `Request` whose answer does not come is not sent again, as an invocation can be neither looked
-/// up nor taken back: it is `StepFailed`, which state machines do not retry by themselves. A job
-/// whose function may well run twice matches `StepFailed` in a `Retry` of its own; that retries a
-/// function that failed, too.
+/// `Request` returns what the function returned and the last 4 KB of its log. A function that fails
+/// makes the step fail with the type and message of its error and the last lines of its log.
 ///
-/// The function may be invoked more than once for one step all the same: when the answer of the
-/// step itself is lost, and when Lambda does not confirm an `Event`, which is `TimedOut`, the job
-/// calls the step again. So that a function can tell, each `Request` has `custom.stepward_token` in
-/// its client context: 64 characters that are the same for every call for the same step of the same
-/// execution. An `Event` has no client context; put something into its payload to know a repeated
-/// one by. What Lambda refuses because of throttling did not run, and is sent again.
+/// `Event` finishes when Lambda has accepted the payload. Lambda invokes the function later, and up
+/// to two more times if it fails. The step does not get the result; give the function a destination
+/// for it.
 ///
-/// Lambda takes payloads of up to 6 MB, and of 1 MB for `Event`; a job carries less, 256 KiB in
-/// all. Lambda charges for each invocation and its duration.
+/// Lambda has no client token for invocations, so a function can run more than once:
 ///
-/// Proven on the local cloud with a function in Python. It shows no client context to functions and
-/// loses no answers: those rest on unit tests.
+/// - The step does not repeat a `Request` whose answer was lost; it fails with `StepFailed`, which
+///   Step Functions does not retry by default. If running twice is safe, add a `Retry` for
+///   `StepFailed` to the job. It also retries a function that failed.
+/// - The step fails with `TimedOut` if Lambda does not confirm an `Event`. Step Functions then
+///   retries the step.
+/// - Step Functions also retries the step if the answer of the step itself was lost.
+/// - The step repeats an invocation that Lambda throttled, because the function did not run.
+///
+/// To detect a repeated `Request`, the function can read `custom.stepward_token` in its client
+/// context: 64 characters that are the same for every call of the same step in the same execution.
+/// An `Event` has no client context; put your own ID into its payload.
+///
+/// When the job is stopped, a running function continues.
+///
+/// # Failures
+///
+/// If a function does not answer within 45 seconds, the step fails. The function may still run, and
+/// its result is lost.
+///
+/// # Cost
+///
+/// Lambda charges for each invocation and its duration.
+///
+/// # Limits
+///
+/// - Lambda accepts payloads of up to 6 MB, and of up to 1 MB for `Event`.
+/// - A job has up to 256 KiB in total, so its payloads are smaller.
+///
+/// # Proof
+///
+/// Proven on the local cloud with a function in Python. The local cloud does not pass the client
+/// context to functions and does not lose answers. Unit tests cover both.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Invoke {
-    /// The function's name, its ARN, or `account:function:name`; each also with `:` and a version
-    /// or an alias. An ARN must be in the account and Region that the step works in.
+    /// The function's name, its ARN, or `account:function:name`, each optionally with `:` and a
+    /// version or an alias. An ARN must be in the step's account and Region.
     function_name: String,
-    /// What the function gets: any JSON, where text is passed on as a JSON string; an empty object
-    /// by default.
+    /// The function's payload: any JSON value. Text is passed as a JSON string. An empty object by
+    /// default.
     #[serde(default)]
     payload: Option<Value>,
-    /// `Request`, the default, to wait for the answer, or `Event` to have it run later.
+    /// `Request` (the default) to wait for the result, or `Event` to run the function later.
     #[serde(default)]
     invocation_type: Invocation,
-    /// The version or alias; the unpublished version, `$LATEST`, by default.
+    /// The version or alias. By default the unpublished version, `$LATEST`.
     qualifier: Option<String>,
-    /// A JSON object that the function finds as its client context, 3,583 bytes at most in base64,
-    /// which are about 2,600 here. Keys of one's own belong into its object `custom`. Not for
+    /// A JSON object that the function gets as its client context. Put your own keys into its
+    /// object `custom`. At most 3,583 bytes in base64, which is about 2,600 bytes here. Not for
     /// `Event`.
     client_context: Option<Map<String, Value>>,
 }
@@ -85,100 +107,76 @@ enum Invocation {
 
 /// An invocation that Lambda has answered.
 #[derive(Debug, JsonSchema, Serialize)]
-pub struct Invoked {
+pub struct InvokedFunction {
     /// 200 for `Request`, 202 for `Event`.
     status_code: i32,
-    /// What the function returned: JSON, or text where it is none; null for `Event`.
+    /// What the function returned: JSON, or text if it is not JSON. Null for `Event`.
     payload: Value,
-    /// Always null: a function that fails makes the step fail, and is told in its error.
+    /// Always null. If the function fails, the step fails, and its error has the function's error.
     function_error: Option<String>,
-    /// The last 4 KB of the function's log; empty for `Event`.
+    /// The last 4 KB of the function's log. Empty for `Event`.
     log_tail: String,
-    /// The version that ran; `$LATEST` is the unpublished one.
+    /// The version that ran. `$LATEST` is the unpublished version.
     executed_version: Option<String>,
     /// The function in the AWS console.
     console_url: String,
 }
 
-/// A function, as one of the forms of its name has it.
-#[derive(Debug, Default, PartialEq)]
-struct Function<'a> {
-    partition: Option<&'a str>,
-    region: Option<&'a str>,
-    account: Option<&'a str>,
-    name: &'a str,
-    qualifier: Option<&'a str>,
-}
-
-impl<'a> Function<'a> {
-    /// <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html> (`FunctionName`)
-    fn parse(text: &'a str) -> Option<Self> {
-        let parts: Vec<_> = text.split(':').collect();
-        let (start, name) = match parts[..] {
-            [
-                "arn",
-                partition,
-                "lambda",
-                region,
-                account,
-                "function",
-                ref name @ ..,
-            ] => {
-                let (partition, region, account) = (Some(partition), Some(region), Some(account));
-                (
-                    Self {
-                        partition,
-                        region,
-                        account,
-                        ..Self::default()
-                    },
-                    name,
-                )
-            }
-            [account, "function", ref name @ ..] if !name.is_empty() => (
-                Self {
-                    account: Some(account),
-                    ..Self::default()
-                },
-                name,
-            ),
-            _ => (Self::default(), &parts[..]),
-        };
-        match *name {
-            [name] => Some(Self { name, ..start }),
-            [name, qualifier] => Some(Self {
-                name,
-                qualifier: Some(qualifier),
-                ..start
-            }),
-            _ => None,
-        }
-    }
-
-    fn is_in(&self, place: &ArnScope) -> bool {
-        let same = |said: Option<&str>, is: &str| said.is_none_or(|said| said == is);
-        same(self.partition, &place.partition)
-            && same(self.region, &place.region)
-            && same(self.account, &place.account_id)
-    }
-}
-
 impl Invoke {
-    /// The function with the qualifier that is asked for, wherever it stands.
-    fn function(&self) -> Option<Function<'_>> {
-        let function = Function::parse(&self.function_name)?;
-        Some(Function {
-            qualifier: function.qualifier.or(self.qualifier.as_deref()),
-            ..function
+    /// The function, with the qualifier of either parameter.
+    fn function(&self) -> Option<FunctionReference<'_>> {
+        let function = FunctionReference::parse(&self.function_name)?;
+        Some(function.or_qualifier(self.qualifier.as_deref()))
+    }
+
+    /// The client context with the token, in base64.
+    fn encoded_context(&self, token: &str) -> String {
+        let mut context = self.client_context.clone().unwrap_or_default();
+        let custom = context.entry("custom").or_insert_with(|| json!({}));
+        custom[TOKEN_KEY] = token.into();
+        base64::encode(Value::Object(context).to_string())
+    }
+
+    fn check_client_context(&self) -> Result<(), StepError> {
+        let Some(context) = &self.client_context else {
+            return Ok(());
+        };
+        require(self.invocation_type == Invocation::Request, || {
+            "parameter \"client_context\": Lambda does not pass it to the function of an Event; \
+             use \"payload\""
+                .into()
+        })?;
+        let is_valid = context
+            .get("custom")
+            .is_none_or(|custom| custom.is_object() && custom.get(TOKEN_KEY).is_none());
+        require(is_valid, || {
+            format!(
+                "parameter \"client_context\": expected \"custom\" to be an object without \
+                 \"{TOKEN_KEY}\", which the step adds"
+            )
+        })?;
+        let length = self.encoded_context(&"0".repeat(64)).len();
+        require(length <= MAX_CONTEXT_BYTES, || {
+            format!(
+                "parameter \"client_context\": expected at most {MAX_CONTEXT_BYTES} bytes in \
+                 base64, got {length}; use \"payload\" for large values"
+            )
         })
     }
 
-    /// The client context with the token in it, encoded.
-    fn client_context(&self, token: &str) -> String {
-        let mut context = self.client_context.clone().unwrap_or_default();
-        let custom = context.entry("custom").or_insert_with(|| json!({}));
-        custom[TOKEN] = token.into();
-        base64::encode(Value::Object(context).to_string())
+    /// Adds the function's name and advice to the error of an invocation.
+    fn explain_error(&self, function: &str, mut error: StepError) -> StepError {
+        let advice = match (error.name, self.invocation_type) {
+            (ErrorName::TimedOut, Invocation::Request) => {
+                // Step Functions retries `TimedOut`, which would invoke a slow function twice.
+                error.name = ErrorName::StepFailed;
+                "; check its log, and use invocation_type Event if it takes longer than 45 seconds"
+            }
+            (ErrorName::TimedOut, Invocation::Event) => "; the event may be in Lambda's queue",
+            _ => "",
+        };
+        error.message = format!("function {function}: {}{advice}", error.message);
+        error
     }
 }
 
@@ -187,172 +185,177 @@ impl Step for Invoke {
     const RUNDECK: &'static [RundeckPlugin] = &[];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Invoke a function and wait for its result",
             parameters: r#"{ "function_name": "rotate-logs", "payload": { "days": 7 } }"#,
-            output: "null",
+            output: r#"{
+                "status_code": 200,
+                "payload": { "rotated": 3 },
+                "function_error": null,
+                "log_tail": "START RequestId: 5c1f0a7e-9b2d-4c38-a83e-6d4b1f0c2975 Version: $LATEST\nrotated 3 logs\nEND RequestId: 5c1f0a7e-9b2d-4c38-a83e-6d4b1f0c2975\n",
+                "executed_version": "$LATEST",
+                "console_url": "https://eu-west-1.console.aws.amazon.com/lambda/home?region=eu-west-1#/functions/rotate-logs"
+            }"#,
         },
         Example {
-            title: "TODO",
-            parameters: r#"{ "function_name": "rotate-logs", "qualifier": "live", "invocation_type": "Event" }"#,
-            output: "null",
+            title: "Run an alias of a function later",
+            parameters: r#"{
+                "function_name": "rotate-logs",
+                "qualifier": "live",
+                "invocation_type": "Event"
+            }"#,
+            output: r#"{
+                "status_code": 202,
+                "payload": null,
+                "function_error": null,
+                "log_tail": "",
+                "executed_version": null,
+                "console_url": "https://eu-west-1.console.aws.amazon.com/lambda/home?region=eu-west-1#/functions/rotate-logs"
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::InvalidInput,
-            "The ARN is of another account or Region, or Lambda refuses the parameters.",
+            "The ARN is in another account or Region, or Lambda refused the parameters. Correct \
+             them.",
         ),
         (
             ErrorName::NotFound,
-            "The account has no such function, version or alias in the Region.",
+            "The account has no such function, version or alias in the Region. Correct the name.",
         ),
         (
             ErrorName::Conflict,
-            "The function is being created or changed; run the job again later.",
+            "The function is being created or changed. Run the job again later.",
         ),
         (
             ErrorName::StepFailed,
-            "The function failed, Lambda could not start it, or no answer came within 45 seconds: then it may have \
-             run, or may still run. The message says which.",
+            "The function failed, Lambda could not start it, or it did not answer within 45 \
+             seconds. In the last case it may have run or may still run; check its log. The \
+             message says which case it is.",
         ),
         (
             ErrorName::TimedOut,
-            "Lambda did not confirm an `Event`; it may be in the queue all the same.",
+            "Lambda did not confirm an `Event`, which may be in the queue. A retry can invoke the \
+             function twice.",
         ),
     ];
-    type Output = Invoked;
+    type Output = InvokedFunction;
 
     fn validate(&self) -> Result<(), StepError> {
-        let legal = |text: &str, more: &str| {
+        let has_only = |text: &str, punctuation: &str| {
             text.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || more.contains(b as char))
+                .all(|b| b.is_ascii_alphanumeric() || punctuation.contains(b as char))
         };
-        let function = Function::parse(&self.function_name).unwrap_or_default();
+        let function = FunctionReference::parse(&self.function_name).unwrap_or_default();
         require(
-            (1..=64).contains(&function.name.len()) && legal(function.name, "-_"),
+            (1..=64).contains(&function.name.len()) && has_only(function.name, "-_"),
             || {
                 format!(
-                    "function_name `{}` is not the name of a function, nor its ARN",
+                    "parameter \"function_name\": expected the name or the ARN of a function, got \
+                     \"{}\"",
                     self.function_name
                 )
             },
         )?;
         require(
             self.qualifier.is_none() || function.qualifier.is_none(),
-            || "give the version or alias in function_name or as qualifier, not both".into(),
+            || {
+                "both \"function_name\" and \"qualifier\" have a version or alias; remove one of \
+                 them"
+                    .into()
+            },
         )?;
-        let qualifier = function.qualifier.or(self.qualifier.as_deref());
+        let qualifier = function
+            .qualifier
+            .or(self.qualifier.as_deref())
+            .unwrap_or("$LATEST");
         require(
-            qualifier.is_none_or(|text| (1..=128).contains(&text.len()) && legal(text, "-_$.")),
+            (1..=128).contains(&qualifier.len()) && has_only(qualifier, "-_$."),
             || {
                 format!(
-                    "`{}` is not a version or an alias",
-                    qualifier.unwrap_or_default()
+                    "parameter \"qualifier\": expected a version or an alias, got \"{qualifier}\""
                 )
             },
         )?;
-        let Some(context) = &self.client_context else {
-            return Ok(());
-        };
-        require(self.invocation_type == Invocation::Request, || {
-            "client_context: Lambda passes none on with an Event; put it into payload".into()
-        })?;
-        let custom = context.get("custom");
-        require(
-            custom.is_none_or(|custom| custom.is_object() && custom.get(TOKEN).is_none()),
-            || {
-                format!(
-                    "client_context: `custom` must be an object, without {TOKEN}, which the step puts there"
-                )
-            },
-        )?;
-        let length = self.client_context(&"0".repeat(64)).len();
-        require(length <= CONTEXT_LIMIT, || {
-            format!(
-                "client_context has {length} bytes in base64 and at most {CONTEXT_LIMIT} are taken"
-            )
-        })
+        self.check_client_context()
     }
 
     fn permissions(&self) -> Permissions {
-        // With a qualifier, AWS asks for the ARN that ends with it.
+        // If the request has a qualifier, AWS checks the ARN that ends with it.
         // https://docs.aws.amazon.com/lambda/latest/dg/lambda-api-permissions-ref.html
-        let Function {
+        let FunctionReference {
             name, qualifier, ..
         } = self.function().unwrap_or_default();
         let qualifier = qualifier
             .map(|qualifier| format!(":{}", literal(qualifier)))
             .unwrap_or_default();
         let function = arn("lambda", &format!("function:{}{qualifier}", literal(name)));
-        Permissions::default().allow("TODO", &["lambda:InvokeFunction"], [function])
+        let purpose = if qualifier.is_empty() {
+            "invoke the function"
+        } else {
+            "invoke a version or an alias of the function, if one is set"
+        };
+        Permissions::default().allow(purpose, &["lambda:InvokeFunction"], [function])
     }
 
-    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Invoked>, StepError> {
+    async fn run(
+        &self,
+        ctx: &Context,
+        _: Option<Resume>,
+    ) -> Result<Progress<InvokedFunction>, StepError> {
         let function = self
             .function()
-            .filter(|function| function.is_in(&ctx.place))
+            .filter(|function| function.is_in_scope(&ctx.place))
             .ok_or_else(|| {
                 ErrorName::InvalidInput.with_message(format!(
-                "function_name is an ARN of another place than the step works in: account {} in {}",
-                ctx.place.account_id, ctx.place.region
-            ))
+                    "parameter \"function_name\": expected a function in account {} in {}, got \
+                     \"{}\"; correct the ARN or the target",
+                    ctx.place.account_id, ctx.place.region, self.function_name
+                ))
             })?;
         let name = function.name;
         let payload = self
             .payload
             .as_ref()
             .map_or_else(|| "{}".into(), Value::to_string);
+
         let request = ctx
             .client(Client::new)
             .invoke()
-            .function_name(
-                function
-                    .qualifier
-                    .map_or_else(|| name.into(), |qualifier| format!("{name}:{qualifier}")),
-            )
+            .function_name(function.qualified_name())
             .payload(Blob::new(payload));
         let request = match self.invocation_type {
             Invocation::Event => request.invocation_type(InvocationType::Event),
             Invocation::Request => request
                 .invocation_type(InvocationType::RequestResponse)
                 .log_type(LogType::Tail)
-                .client_context(self.client_context(&ctx.client_token("invoke"))),
+                .client_context(self.encoded_context(&ctx.client_token("invoke"))),
         };
-        let answer = invoke(request, WAIT).await.map_err(|mut error| {
-            let advice = match (error.name, self.invocation_type) {
-                (ErrorName::TimedOut, Invocation::Request) => {
-                    // State machines retry `TimedOut`: a slow function would be invoked twice.
-                    error.name = ErrorName::StepFailed;
-                    "; look at its log, and invoke it as Event if it takes longer than 45 seconds"
-                }
-                (ErrorName::TimedOut, Invocation::Event) => {
-                    "; the event may be in Lambda's queue all the same"
-                }
-                _ => "",
-            };
-            error.message = format!("function {name}: {}{advice}", error.message);
-            error
-        })?;
-        if let Some(failure) = answer.failure() {
+        let result = invoke_once(request, MAX_WAIT)
+            .await
+            .map_err(|error| self.explain_error(name, error))?;
+
+        if let Some(failure) = result.failure_message() {
             return Err(
                 ErrorName::StepFailed.with_message(format!("function {name} failed: {failure}"))
             );
         }
         match self.invocation_type {
-            Invocation::Request => ctx.log(format_args!("Function {name} ran")),
+            Invocation::Request => ctx.log(format_args!("Function {name} succeeded")),
             Invocation::Event => ctx.log(format_args!(
-                "Function {name} will run: Lambda has taken the event"
+                "Lambda accepted the event and will run function {name}"
             )),
         }
-        Ok(Progress::Done(Invoked {
-            status_code: answer.status_code,
-            payload: match answer.payload {
-                empty if empty.is_empty() => Value::Null,
-                text => serde_json::from_str(&text).unwrap_or(Value::String(text)),
-            },
+        let payload = match result.payload {
+            text if text.is_empty() => Value::Null,
+            text => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        };
+        Ok(Progress::Done(InvokedFunction {
+            status_code: result.status_code,
+            payload,
             function_error: None,
-            log_tail: answer.log_tail,
-            executed_version: answer.executed_version,
+            log_tail: result.log_tail,
+            executed_version: result.executed_version,
             console_url: ctx.console("lambda/home", &format!("/functions/{name}")),
         }))
     }
@@ -365,6 +368,7 @@ mod tests {
     use aws_sdk_lambda::primitives::SdkBody;
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
+    use stepward::model::permissions::ArnScope;
     use stepward::testing;
     use stepward_testkit::proof::prove;
     use tokio::net::TcpListener;
@@ -372,21 +376,25 @@ mod tests {
 
     use super::*;
 
-    // no proof of already: an invocation leaves no state that could be there already.
+    // no proof of already: an invocation leaves no state that a later one could find.
 
-    fn step(params: Value) -> Invoke {
+    fn step_with(params: Value) -> Invoke {
         serde_json::from_value(params).unwrap()
     }
 
-    fn context_of(request: &InvokeInput) -> Value {
+    fn with_context_value(value: &str) -> Value {
+        json!({ "function_name": "f", "client_context": { "custom": { "a": value } } })
+    }
+
+    fn decoded_context(request: &InvokeInput) -> Value {
         serde_json::from_slice(&base64::decode(request.client_context().unwrap()).unwrap()).unwrap()
     }
 
-    fn payload_of(request: &InvokeInput) -> &str {
+    fn payload_text(request: &InvokeInput) -> &str {
         std::str::from_utf8(request.payload().unwrap().as_ref()).unwrap()
     }
 
-    fn returns(payload: &str) -> InvokeOutput {
+    fn succeeded_output(payload: &str) -> InvokeOutput {
         InvokeOutput::builder()
             .status_code(200)
             .executed_version("7")
@@ -395,7 +403,7 @@ mod tests {
             .build()
     }
 
-    async fn run(step: &Invoke, rule: &Rule) -> Result<Invoked, StepError> {
+    async fn run_step(step: &Invoke, rule: &Rule) -> Result<InvokedFunction, StepError> {
         let ctx = testing::context(mock_client!(aws_sdk_lambda, RuleMode::MatchAny, [rule]));
         step.validate()?;
         match step.run(&ctx, None).await? {
@@ -405,28 +413,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_with_what_the_function_returned_and_the_end_of_its_log() {
+    async fn done_returns_the_payload_and_the_end_of_the_log() {
         let rule = mock!(Client::invoke)
             .match_requests(|request| {
-                let context = context_of(request);
+                let context = decoded_context(request);
                 request.function_name() == Some("rotate-logs:live")
                     && request.qualifier().is_none()
                     && request.invocation_type() == Some(&InvocationType::RequestResponse)
                     && request.log_type() == Some(&LogType::Tail)
-                    && payload_of(request) == r#"{"days":7}"#
+                    && payload_text(request) == r#"{"days":7}"#
                     && context["custom"]["team"] == "ops"
-                    && context["custom"][TOKEN]
+                    && context["custom"][TOKEN_KEY]
                         .as_str()
                         .is_some_and(|token| token.len() == 64)
             })
-            .then_output(|| returns(r#"{"rotated":3}"#));
-        let step = step(json!({
+            .then_output(|| succeeded_output(r#"{"rotated":3}"#));
+        let step = step_with(json!({
             "function_name": "arn:aws:lambda:eu-west-1:222222222222:function:rotate-logs",
             "qualifier": "live",
             "payload": { "days": 7 },
             "client_context": { "custom": { "team": "ops" } },
         }));
-        let invoked = run(&step, &rule).await.unwrap();
+        let invoked = run_step(&step, &rule).await.unwrap();
         assert_eq!(
             json!(invoked),
             json!({
@@ -442,25 +450,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_as_soon_as_lambda_has_taken_an_event() {
+    async fn done_when_lambda_has_accepted_an_event() {
         let rule = mock!(Client::invoke)
             .match_requests(|request| {
                 request.invocation_type() == Some(&InvocationType::Event)
-                    && payload_of(request) == "{}"
+                    && payload_text(request) == "{}"
                     && request.client_context().is_none()
                     && request.log_type().is_none()
             })
             .then_output(|| InvokeOutput::builder().status_code(202).build());
-        let step = step(json!({ "function_name": "rotate-logs", "invocation_type": "Event" }));
-        let invoked = run(&step, &rule).await.unwrap();
+        let step = step_with(json!({ "function_name": "rotate-logs", "invocation_type": "Event" }));
+        let invoked = run_step(&step, &rule).await.unwrap();
         assert_eq!((invoked.status_code, invoked.payload), (202, Value::Null));
     }
 
     #[tokio::test]
-    async fn done_with_text_where_the_function_returned_no_json() {
-        let rule = mock!(Client::invoke).then_output(|| returns("<ok/>"));
+    async fn done_returns_text_if_the_payload_is_not_json() {
+        let rule = mock!(Client::invoke).then_output(|| succeeded_output("<ok/>"));
         assert_eq!(
-            run(&step(json!({ "function_name": "f" })), &rule)
+            run_step(&step_with(json!({ "function_name": "f" })), &rule)
                 .await
                 .unwrap()
                 .payload,
@@ -469,7 +477,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn not_found_where_there_is_no_such_function() {
+    async fn not_found_is_a_function_that_does_not_exist() {
         let rule = mock!(Client::invoke).then_error(|| {
             InvokeError::generic(
                 ErrorMetadata::builder()
@@ -478,7 +486,7 @@ mod tests {
                     .build(),
             )
         });
-        let error = run(&step(json!({ "function_name": "rotate-logs" })), &rule)
+        let error = run_step(&step_with(json!({ "function_name": "rotate-logs" })), &rule)
             .await
             .unwrap_err();
         assert_eq!(
@@ -488,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_parameters_are_refused_before_any_call() {
+    fn invalid_parameters_are_rejected_before_any_call() {
         for params in [
             json!({ "function_name": "" }),
             json!({ "function_name": "a b" }),
@@ -501,37 +509,37 @@ mod tests {
             json!({ "function_name": "f", "qualifier": "*" }),
             json!({ "function_name": "f", "invocation_type": "Event", "client_context": {} }),
             json!({ "function_name": "f", "client_context": { "custom": 1 } }),
-            json!({ "function_name": "f", "client_context": { "custom": { TOKEN: "mine" } } }),
-            json!({ "function_name": "f", "client_context": { "custom": { "a": "x".repeat(2_600) } } }),
+            json!({ "function_name": "f", "client_context": { "custom": { TOKEN_KEY: "mine" } } }),
+            with_context_value(&"x".repeat(2_600)),
         ] {
-            let error = step(params.clone()).validate().unwrap_err();
+            let error = step_with(params.clone()).validate().unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{params}");
         }
-        step(json!({ "function_name": "f", "client_context": { "custom": { "a": "x".repeat(2_500) } } }))
+        step_with(with_context_value(&"x".repeat(2_500)))
             .validate()
             .unwrap();
-        step(json!({ "function_name": "f", "qualifier": "$LATEST" }))
+        step_with(json!({ "function_name": "f", "qualifier": "$LATEST" }))
             .validate()
             .unwrap();
     }
 
     #[tokio::test]
-    async fn invalid_is_an_arn_of_another_account_region_or_partition() {
-        let never = mock!(Client::invoke).then_output(|| returns("1"));
+    async fn invalid_is_an_arn_of_another_account_or_region() {
+        let invoke = mock!(Client::invoke).then_output(|| succeeded_output("1"));
         for name in [
             "arn:aws:lambda:eu-west-1:333333333333:function:f",
             "arn:aws:lambda:us-east-1:222222222222:function:f",
             "arn:aws-cn:lambda:eu-west-1:222222222222:function:f",
             "333333333333:function:f",
         ] {
-            let error = run(&step(json!({ "function_name": name })), &never)
+            let error = run_step(&step_with(json!({ "function_name": name })), &invoke)
                 .await
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{name}");
         }
-        assert_eq!(never.num_calls(), 0);
-        let here = step(json!({ "function_name": "222222222222:function:f:1" }));
-        assert_eq!(run(&here, &never).await.unwrap().status_code, 200);
+        assert_eq!(invoke.num_calls(), 0);
+        let local = step_with(json!({ "function_name": "222222222222:function:f:1" }));
+        assert_eq!(run_step(&local, &invoke).await.unwrap().status_code, 200);
     }
 
     #[tokio::test(start_paused = true)]
@@ -546,10 +554,10 @@ mod tests {
                         .build(),
                 )
             })
-            .output(|| returns("1"))
+            .output(|| succeeded_output("1"))
             .build();
         assert_eq!(
-            run(&step(json!({ "function_name": "f" })), &rule)
+            run_step(&step_with(json!({ "function_name": "f" })), &rule)
                 .await
                 .unwrap()
                 .payload,
@@ -558,29 +566,29 @@ mod tests {
         assert_eq!(rule.num_calls(), 2);
     }
 
-    // An invocation is never pending; a call repeated after a lost answer can only be told by its
-    // token.
+    // An invocation is never pending. The token is the only sign of a call that is repeated after a
+    // lost answer.
     #[tokio::test]
-    async fn pending_is_unknown_and_a_repeated_call_carries_the_same_token() {
+    async fn pending_is_impossible_and_repeated_calls_send_the_same_token() {
         let tokens = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-        let seen = tokens.clone();
+        let sent = tokens.clone();
         let rule = mock!(Client::invoke)
             .match_requests(move |request| {
-                seen.lock()
+                sent.lock()
                     .unwrap()
-                    .push(context_of(request)["custom"][TOKEN].clone());
+                    .push(decoded_context(request)["custom"][TOKEN_KEY].clone());
                 true
             })
-            .then_output(|| returns("1"));
-        let step = step(json!({ "function_name": "f" }));
-        run(&step, &rule).await.unwrap();
-        run(&step, &rule).await.unwrap();
+            .then_output(|| succeeded_output("1"));
+        let step = step_with(json!({ "function_name": "f" }));
+        run_step(&step, &rule).await.unwrap();
+        run_step(&step, &rule).await.unwrap();
         let tokens = tokens.lock().unwrap();
         assert_eq!((tokens.len(), &tokens[0]), (2, &tokens[1]));
     }
 
     #[tokio::test]
-    async fn failed_functions_fail_the_step_with_their_error_and_log() {
+    async fn failed_functions_fail_the_step_with_error_and_log() {
         let rule = mock!(Client::invoke).then_output(|| {
             let error =
                 r#"{ "errorType": "KeyError", "errorMessage": "'days'", "stackTrace": [] }"#;
@@ -591,7 +599,7 @@ mod tests {
                 .log_result(base64::encode("rotating\n"))
                 .build()
         });
-        let error = run(&step(json!({ "function_name": "f" })), &rule)
+        let error = run_step(&step_with(json!({ "function_name": "f" })), &rule)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
@@ -602,24 +610,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_on_the_way_is_not_sent_again_and_says_what_nobody_knows() {
+    async fn failed_without_an_answer_is_not_sent_again() {
         let rule = mock!(Client::invoke)
             .sequence()
             .http_response(|| HttpResponse::new(500.try_into().unwrap(), SdkBody::from("{}")))
             .repeatedly()
             .build();
-        let error = run(&step(json!({ "function_name": "f" })), &rule)
+        let error = run_step(&step_with(json!({ "function_name": "f" })), &rule)
             .await
             .unwrap_err();
         assert_eq!((error.name, rule.num_calls()), (ErrorName::StepFailed, 1));
         assert!(
-            error.message.contains("nobody knows whether") && error.message.contains("as Event"),
+            error.message.contains("may have run") && error.message.contains("Event"),
             "{error}"
         );
 
-        // Lambda itself may deliver an event twice: a retry changes nothing for its function.
-        let error = run(
-            &step(json!({ "function_name": "f", "invocation_type": "Event" })),
+        // Lambda itself may deliver an event twice, so a retry is not worse.
+        let error = run_step(
+            &step_with(json!({ "function_name": "f", "invocation_type": "Event" })),
             &rule,
         )
         .await
@@ -629,25 +637,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_by_an_answer_that_does_not_come_is_nothing_that_state_machines_retry() {
-        // It takes the request and hangs up.
+    async fn failed_by_a_lost_answer_is_not_a_retryable_error() {
+        // The fake Lambda accepts the request and closes the connection.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(async move {
-            let mut asked = 0;
+            let mut requests = 0;
             while let Ok(Ok((stream, _))) = timeout(Duration::from_secs(1), listener.accept()).await
             {
-                asked += 1;
+                requests += 1;
                 stream.readable().await.unwrap();
             }
-            asked
+            requests
         });
         let config = aws_sdk_lambda::Config::builder()
             .with_test_defaults_v2()
             .endpoint_url(url)
             .build();
         let ctx = testing::context(Client::from_conf(config));
-        let error = step(json!({ "function_name": "f" }))
+        let error = step_with(json!({ "function_name": "f" }))
             .run(&ctx, None)
             .await
             .unwrap_err();
@@ -655,12 +663,12 @@ mod tests {
             (error.name, server.await.unwrap()),
             (ErrorName::StepFailed, 1)
         );
-        assert!(error.message.contains("nobody knows whether"), "{error}");
+        assert!(error.message.contains("may have run"), "{error}");
     }
 
     #[test]
-    fn the_session_can_invoke_this_function_only_and_in_its_own_account() {
-        let place = ArnScope {
+    fn the_session_policy_allows_only_this_function() {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
@@ -677,37 +685,45 @@ mod tests {
                 "f",
             ),
         ] {
-            let policy = step(params).permissions().session_policy(&place).unwrap();
+            let policy = step_with(params)
+                .permissions()
+                .session_policy(&scope)
+                .unwrap();
             let arn = format!(r#"["arn:aws:lambda:eu-west-1:222222222222:function:{resource}"]"#);
             assert!(policy.contains(&arn), "{policy}");
         }
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_match_what_the_local_cloud_enforces() {
         prove::<Invoke>(&[], async |scene| {
             let name = scene.name("rotate");
             let code =
                 "def handler(event, context):\n    print('hello')\n    return event['days'] + 1\n";
-            scene
-                .make(&json!({ "Resources": {
-                    "Role": { "Type": "AWS::IAM::Role", "Properties": { "AssumeRolePolicyDocument": {
-                        "Version": "2012-10-17",
-                        "Statement": [{
-                            "Effect": "Allow",
-                            "Principal": { "Service": "lambda.amazonaws.com" },
-                            "Action": "sts:AssumeRole",
-                        }],
-                    } } },
-                    "Function": { "Type": "AWS::Lambda::Function", "Properties": {
-                        "FunctionName": name,
-                        "Runtime": "python3.13",
-                        "Handler": "index.handler",
-                        "Role": { "Fn::GetAtt": ["Role", "Arn"] },
-                        "Code": { "ZipFile": code },
-                    } },
-                } }))
-                .await;
+            let trust_policy = json!({
+                "Version": "2012-10-17",
+                "Statement": [{
+                    "Effect": "Allow",
+                    "Principal": { "Service": "lambda.amazonaws.com" },
+                    "Action": "sts:AssumeRole",
+                }],
+            });
+            let role = json!({
+                "Type": "AWS::IAM::Role",
+                "Properties": { "AssumeRolePolicyDocument": trust_policy },
+            });
+            let function = json!({
+                "Type": "AWS::Lambda::Function",
+                "Properties": {
+                    "FunctionName": name,
+                    "Runtime": "python3.13",
+                    "Handler": "index.handler",
+                    "Role": { "Fn::GetAtt": ["Role", "Arn"] },
+                    "Code": { "ZipFile": code },
+                },
+            });
+            let template = json!({ "Resources": { "Role": role, "Function": function } });
+            scene.make(&template).await;
             json!({ "function_name": name, "payload": { "days": 7 } })
         });
     }

@@ -3,186 +3,221 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::code::{Handler, Language, zipped};
-use crate::invoke;
-use crate::own::{Claim, LOG_GROUP, OwnFunction, Phase, Role, check_tags};
+use crate::code::{Handler, Language, zip_code};
+use crate::execution_role::{ExecutionRole, unassumable_role_error};
+use crate::single_run::{
+    Claim, Phase, SingleRunFunction, check_description, check_function_tags, default_description,
+    run_code_permissions,
+};
 use aws_sdk_lambda::Client;
+use aws_sdk_lambda::operation::create_function::builders::CreateFunctionFluentBuilder;
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::{FunctionCode, LogType};
+use aws_sdk_lambda::types::FunctionCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use stepward::model::input::require;
-use stepward::model::permissions::{arn, literal};
 use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
     settings,
 };
 
-/// Between two looks at a new function, which takes a few seconds.
-const POLL: Duration = Duration::from_secs(2);
-/// Between two attempts that AWS has refused for now.
-const AGAIN: Duration = Duration::from_secs(5);
-/// How often a role is tried that Lambda may not assume: one minute, as a new role needs some
-/// seconds to be known.
+/// The interval between two polls of a new function, which is ready after a few seconds.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// The interval between two attempts if AWS refuses the first for now.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the step retries if Lambda cannot assume the role: for one minute, because Lambda can
+/// assume a new role only after some seconds.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot.html#troubleshoot_general_eventual-consistency>
-const ROLE_ATTEMPTS: u32 = 12;
-/// What an invocation may take beside the function's own timeout: its runtime starts up in 10
-/// seconds.
+const MAX_ROLE_RETRIES: u32 = 12;
+/// The time that an invocation can take in addition to the function's timeout. A runtime starts
+/// within 10 seconds.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html> (init phase)
-const START_UP: Duration = Duration::from_secs(12);
-
-/// Run a piece of code once as a Lambda function.
+const START_ALLOWANCE: Duration = Duration::from_secs(12);
+/// Run Python, Node.js or Ruby code once as a temporary Lambda function.
 ///
-/// The step creates a function with the code, waits until it is ready, invokes it once, and deletes
-/// it, also when the code fails. Code that fails makes the step `StepFailed`, with the error's type
-/// and message and the log's last lines. It runs for 30 seconds at most; have longer work done by a
-/// function of its own and `lambda-invoke`.
+/// Use this step for short code that belongs to a job and needs no function of its own. The step
+/// creates a function with the code, runs it once, and deletes it. The code runs for at most 30
+/// seconds; for longer work, create a function and use `lambda-invoke`.
 ///
-/// The code is never run twice for one step. Before the function is invoked, it is marked by an
-/// alias, `run-1`, which only one call can create. If the answer is lost after that, a retry finds
-/// the mark, or the function gone: it does not run the code again and ends as `StepFailed`, as
-/// nobody knows then how the code ended; its log may tell. To know a function that is gone from one
-/// that never was, the step goes through the state machine between creating and invoking it, which
-/// takes some 10 seconds. Only an invocation that Lambda throttles is tried again, as `run-2`. An
-/// execution that is redriven has the same name: if it begins this step anew, it creates the
-/// function and runs the code again, also after such an end, unless the function was kept.
+/// # Prerequisites
 ///
-/// The function is called `stepward-run-` and 20 hex digits and is tagged `stepward:token`. With
-/// `delete_after` false it stays, and costs nothing while nobody invokes it. If AWS does not delete
-/// it, the output or the error says so. Stopping the job deletes the function; code that runs by
-/// then goes on to its end. The code's log goes to the log group `/aws/lambda/stepward-run`, which
-/// stays, if the execution role allows it. Lambda charges for the run.
+/// The account needs an execution role that `lambda.amazonaws.com` can assume.
 ///
-/// Whoever may run this step can do in the account whatever the roles can do that Lambda may assume
-/// there: the customer's role allows to pass any role to Lambda. Narrow its `iam:PassRole` to the
-/// roles that are meant for this.
+/// Everybody who can run this step can do in the account what the roles can do that Lambda can
+/// assume: the customer's role allows passing every role to Lambda. Restrict its `iam:PassRole` to
+/// the roles that are meant for this step.
 ///
-/// Proven on the local cloud with Python and Node.js. It has no Ruby, makes functions ready at
-/// once, checks neither `iam:PassRole` nor who may see or set a function's tags, and loses no
-/// answers: those rest on unit tests.
+/// # Behavior
+///
+/// - The step creates the function, waits until it is ready, invokes it once, and deletes it, also
+///   if the code fails.
+/// - The function's name is `stepward-run-` and 20 hexadecimal digits, and it has the tag
+///   `stepward:token`. With `delete_after` set to false, it stays.
+/// - If the execution role allows it, the code's log goes to the log group
+///   `/aws/lambda/stepward-run`, which stays.
+///
+/// The step never runs the code twice. Before the invocation it creates the alias `run-1`, which
+/// only one call can create. If the answer is lost after that, a retry finds the alias, or finds
+/// that the function does not exist any more. It then fails with `StepFailed` and does not run the
+/// code again. Only if Lambda throttles the invocation does the step try again, with the alias
+/// `run-2`.
+///
+/// To distinguish a deleted function from one that never existed, the step returns to Step
+/// Functions between the creation and the invocation. This takes about 10 seconds.
+///
+/// A redriven execution keeps its name. If it starts this step again, it creates the function again
+/// and runs the code again, unless the function was kept.
+///
+/// When the job is stopped, the step deletes the function. Code that is running continues to its
+/// end.
+///
+/// # Failures
+///
+/// Code that fails makes the step fail with the type and message of its error and the last lines of
+/// its log.
+///
+/// If AWS does not delete the function, the output or the error says so. Delete it by hand.
+///
+/// # Cost
+///
+/// Lambda charges for the run. A function that is kept has no charge until you invoke it.
+/// CloudWatch Logs charges for the code's log.
+///
+/// # Limits
+///
+/// - The code runs for 1 to 30 seconds with 128 to 10,240 MB of memory.
+/// - The code is one file. A job has up to 256 KiB in total.
+///
+/// # Proof
+///
+/// Proven on the local cloud with Python and Node.js. Unit tests cover what the local cloud does
+/// not have: Ruby, functions that are not ready immediately, checks of `iam:PassRole` and of the
+/// permissions for tags, and lost answers.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunCode {
-    /// ARN of the role that the code runs with. It must be in the account that the step works in,
-    /// and let `lambda.amazonaws.com` assume it.
+    /// The ARN of the role that the code runs with. The role must be in the step's account, and
+    /// `lambda.amazonaws.com` must be able to assume it.
     execution_role_arn: String,
     /// The language: `Python` (3.13), `Node.js` (22) or `Ruby` (3.4).
     runtime: Language,
-    /// The code: one file, which can use what the runtime brings, AWS's SDK included. Node.js code
-    /// with a line that begins with `export` is taken for an ES module, other for `CommonJS`. A job
-    /// carries up to 256 KiB in all.
+    /// The code: one file, which can use the modules of the runtime, including the AWS SDK. Node.js
+    /// code with a line that starts with `export` is an ES module, other code is `CommonJS`. A job
+    /// has up to 256 KiB in total.
     code: String,
-    /// The function in the code that Lambda calls, as `function` or `file.function`; by default
-    /// `lambda_handler` for Python and Ruby and `handler` for Node.js.
+    /// The function in the code that Lambda calls, as `function` or `file.function`. By default
+    /// `lambda_handler` for Python and Ruby, and `handler` for Node.js.
     handler: Option<String>,
-    /// Whether the function is deleted afterwards; true by default.
-    #[serde(default = "yes")]
+    /// Whether the step deletes the function after the run. True by default.
+    #[serde(default = "default_delete_after")]
     delete_after: bool,
-    /// The function's description, up to 256 characters; which execution it is for by default.
+    /// The function's description, up to 256 characters. By default it names the execution.
     description: Option<String>,
-    /// What the code gets as its event: any JSON, where text is passed on as a JSON string; an
-    /// empty object by default.
+    /// The event that the code gets: any JSON value. Text is passed as a JSON string. An empty
+    /// object by default.
     #[serde(default)]
     payload: Option<Value>,
     /// Tags for the function, up to 49.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// After how many seconds Lambda stops the code, 1 to 30; 30 by default.
-    #[serde(default = "thirty")]
+    /// The seconds after which Lambda stops the code, 1 to 30; 30 by default.
+    #[serde(default = "default_timeout")]
     timeout: u16,
-    /// Memory in MB, 128 to 10,240; 128 by default. More memory comes with more processor time.
-    #[serde(default = "least_memory")]
+    /// The memory in MB, 128 to 10,240; 128 by default. Processor time grows with the memory.
+    #[serde(default = "default_memory")]
     memory: u16,
 }
 
-fn yes() -> bool {
+fn default_delete_after() -> bool {
     true
 }
 
-fn thirty() -> u16 {
+fn default_timeout() -> u16 {
     30
 }
 
-fn least_memory() -> u16 {
+fn default_memory() -> u16 {
     128
 }
 
-/// Code that has run. The names are those of the plugin that this step stands for.
+/// Code that has run. The names are the outputs of Rundeck's plugin.
 #[derive(Debug, JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Ran {
+pub struct CodeRun {
     /// What the code returned, as JSON text.
     invoke_response_payload_string: String,
     /// The function's name.
     function_name: String,
-    /// Whether the function was created: true.
+    /// Whether the function was created. Always true.
     function_was_created: bool,
-    /// Whether the function was invoked: true.
+    /// Whether the function was invoked. Always true.
     function_was_invoked: bool,
-    /// Whether the function was deleted: false if it should stay, or if AWS could not delete it.
+    /// Whether the function was deleted. False if it is kept or AWS could not delete it.
     function_was_deleted: bool,
-    /// Always empty: code that fails makes the step fail, and is told in its error.
+    /// Always empty. If the code fails, the step fails, and its error has the code's error.
     invoke_function_error: String,
     /// The last 4 KB of the code's log.
     invoke_execution_log: String,
 }
 
 impl RunCode {
-    fn handler(&self) -> Option<Handler> {
-        self.runtime.handler(self.handler.as_deref(), &self.code)
+    fn handler(&self) -> Result<Handler, StepError> {
+        let handler = self.handler.as_deref();
+        self.runtime.handler(handler, &self.code).ok_or_else(|| {
+            ErrorName::InvalidInput.with_message(format!(
+                "parameter \"handler\": expected \"function\" or \"file.function\" of up to 100 \
+                 letters, digits and _ - $, got \"{}\"",
+                handler.unwrap_or_default()
+            ))
+        })
     }
 
-    async fn create(&self, ctx: &Context, refused: u32) -> Result<Progress<Ran>, StepError> {
-        let own = OwnFunction::of(ctx, self.delete_after);
-        let handler = self
-            .handler()
-            .ok_or_else(|| ErrorName::InvalidInput.with_message("handler is no handler"))?;
-        let about = format!(
-            "Stepward: runs once for execution {} and is deleted then",
-            ctx.execution.id
-        );
-        let request = ctx
+    fn create_request(&self, ctx: &Context) -> Result<CreateFunctionFluentBuilder, StepError> {
+        let handler = self.handler()?;
+        let code = FunctionCode::builder()
+            .zip_file(Blob::new(zip_code(&handler.file, &self.code)?))
+            .build();
+        let description = self.description.clone();
+        let description = description.unwrap_or_else(|| default_description(ctx));
+        Ok(ctx
             .client(Client::new)
             .create_function()
-            .description(
-                self.description
-                    .clone()
-                    .unwrap_or_else(|| about.chars().take(256).collect()),
-            )
+            .description(description)
             .runtime(self.runtime.runtime())
             .role(&self.execution_role_arn)
-            .code(
-                FunctionCode::builder()
-                    .zip_file(Blob::new(zipped(&handler.file, &self.code)?))
-                    .build(),
-            )
+            .code(code)
             .handler(handler.name)
             .timeout(self.timeout.into())
             .memory_size(self.memory.into())
-            .set_tags(Some(self.tags.clone().into_iter().collect()));
-        if let Err(error) = own.create(ctx, request).await {
+            .set_tags(Some(self.tags.clone().into_iter().collect())))
+    }
+
+    async fn create_function(
+        &self,
+        ctx: &Context,
+        refused: u32,
+    ) -> Result<Progress<CodeRun>, StepError> {
+        let function = SingleRunFunction::for_step(ctx, self.delete_after);
+        let request = self.create_request(ctx)?;
+        if let Err(error) = function.create(ctx, request).await {
             if !error.message.contains("cannot be assumed by Lambda") {
                 return Err(error);
             }
-            if refused < ROLE_ATTEMPTS {
+            if refused < MAX_ROLE_RETRIES {
                 let phase = Phase::Create {
                     refused: refused + 1,
                 };
-                return Progress::pending(&phase, AGAIN, "Lambda may not assume the role yet");
+                let progress = "Lambda cannot assume the role yet";
+                return Progress::pending(&phase, RETRY_INTERVAL, progress);
             }
-            let message = "execution_role_arn: Lambda may not assume this role; allow sts:AssumeRole to \
-                           lambda.amazonaws.com in its trust policy";
-            return Err(StepError {
-                name: ErrorName::InvalidInput,
-                message: message.into(),
-                ..error
-            });
+            return Err(unassumable_role_error(error, &self.execution_role_arn));
         }
-        // The state machine must have this answer before the code runs, so that a later call knows
-        // of a function that is gone that it was there. A step never waits so long in its own
+
+        // Step Functions must store this answer before the code runs. Then a later call that does
+        // not find the function knows that it existed. A step never waits this long in its own
         // process.
-        let progress = format!("function {} is being created", own.name);
+        let progress = format!("function {} is being created", function.name);
         Progress::pending(
             &Phase::Invoke { attempt: 1 },
             settings::inline_wait(),
@@ -190,67 +225,48 @@ impl RunCode {
         )
     }
 
-    async fn invoke(&self, ctx: &Context, attempt: u32) -> Result<Progress<Ran>, StepError> {
-        let own = OwnFunction::of(ctx, self.delete_after);
-        match own.claim(attempt).await? {
-            Claim::Ours => {}
+    async fn run_function(
+        &self,
+        ctx: &Context,
+        attempt: u32,
+    ) -> Result<Progress<CodeRun>, StepError> {
+        let function = SingleRunFunction::for_step(ctx, self.delete_after);
+        match function.claim(attempt).await? {
+            Claim::Granted => {}
             Claim::NotReady(state) => {
-                let progress = format!("function {} is {state}", own.name);
-                return Progress::pending(&Phase::Invoke { attempt }, POLL, progress);
+                let progress = format!("function {} is {state}", function.name);
+                return Progress::pending(&Phase::Invoke { attempt }, POLL_INTERVAL, progress);
             }
-            Claim::Never(why) => return Err(own.failed(ctx, why).await),
-            Claim::Gone(why) => return Err(ErrorName::StepFailed.with_message(why)),
+            Claim::Refused(reason) => return Err(function.fail_after_cleanup(ctx, reason).await),
+            Claim::Missing(reason) => return Err(ErrorName::StepFailed.with_message(reason)),
         }
+
         let payload = self
             .payload
             .as_ref()
             .map_or_else(|| "{}".into(), Value::to_string);
-        let request = ctx
-            .client(Client::new)
-            .invoke()
-            .function_name(&own.name)
-            .log_type(LogType::Tail);
-        let wait = Duration::from_secs(self.timeout.into()) + START_UP;
-        let answer = match invoke(request.payload(Blob::new(payload)), wait).await {
-            Ok(answer) => answer,
-            Err(error) if error.name == ErrorName::Throttled => {
-                let phase = Phase::Invoke {
-                    attempt: attempt + 1,
-                };
-                return Progress::pending(
-                    &phase,
-                    AGAIN,
-                    format!("Lambda throttled attempt {attempt} to run the code"),
-                );
-            }
-            Err(error) if error.name == ErrorName::TimedOut => {
-                let why = format!("{}; its log, if any, is in {LOG_GROUP}", error.message);
-                return Err(StepError {
-                    aws: error.aws,
-                    ..own.failed(ctx, why).await
-                });
-            }
-            Err(error) => {
-                let why = format!("the code did not run: {}", error.message);
-                return Err(StepError {
-                    message: own.failed(ctx, why).await.message,
-                    ..error
-                });
-            }
+        let max_wait = Duration::from_secs(self.timeout.into()) + START_ALLOWANCE;
+        let Some(result) = function.invoke(ctx, payload, max_wait).await? else {
+            let phase = Phase::Invoke {
+                attempt: attempt + 1,
+            };
+            let progress = format!("Lambda throttled attempt {attempt} to run the code");
+            return Progress::pending(&phase, RETRY_INTERVAL, progress);
         };
-        ctx.log(format_args!("Function {} invoked", own.name));
-        if let Some(failure) = answer.failure() {
-            return Err(own.failed(ctx, format!("the code failed: {failure}")).await);
+        ctx.log(format_args!("Function {} invoked", function.name));
+        if let Some(failure) = result.failure_message() {
+            let reason = format!("the code failed: {failure}");
+            return Err(function.fail_after_cleanup(ctx, reason).await);
         }
-        let function_was_deleted = own.finished(ctx).await?;
-        Ok(Progress::Done(Ran {
-            invoke_response_payload_string: answer.payload,
-            function_name: own.name,
+        let function_was_deleted = function.delete_after_success(ctx).await?;
+        Ok(Progress::Done(CodeRun {
+            invoke_response_payload_string: result.payload,
+            function_name: function.name,
             function_was_created: true,
             function_was_invoked: true,
             function_was_deleted,
             invoke_function_error: String::new(),
-            invoke_execution_log: answer.log_tail,
+            invoke_execution_log: result.log_tail,
         }))
     }
 }
@@ -259,130 +275,125 @@ impl Step for RunCode {
     const NAME: &'static str = "lambda-run-code";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-lambda-custom-code-execution",
-        fields: &[],
+        fields: &[
+            ("executionRoleArn", "execution_role_arn"),
+            ("runtime", "runtime"),
+            ("functionCode", "code"),
+            ("handlerFunctionName", "handler"),
+            ("deleteFuncAfter", "delete_after"),
+            ("eventPayload", "payload"),
+            ("tags", "tags"),
+            ("region", "region"),
+        ],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Run Python code with a payload",
             parameters: r#"{
-        "execution_role_arn": "arn:aws:iam::222222222222:role/run-code",
-        "runtime": "Python",
-        "code": "def lambda_handler(event, context):\n    return event['days'] + 1\n",
-        "payload": { "days": 7 }
-    }"#,
-            output: "null",
+                "execution_role_arn": "arn:aws:iam::222222222222:role/run-code",
+                "runtime": "Python",
+                "code": "def lambda_handler(event, context):\n    return event['days'] + 1\n",
+                "payload": { "days": 7 }
+            }"#,
+            output: r#"{
+                "invokeResponsePayloadString": "8",
+                "functionName": "stepward-run-5c1f0a7e9b2d4c38a83e",
+                "functionWasCreated": true,
+                "functionWasInvoked": true,
+                "functionWasDeleted": true,
+                "invokeFunctionError": "",
+                "invokeExecutionLog": "START RequestId: 5c1f0a7e-9b2d-4c38-a83e-6d4b1f0c2975 Version: $LATEST\nEND RequestId: 5c1f0a7e-9b2d-4c38-a83e-6d4b1f0c2975\n"
+            }"#,
         },
         Example {
-            title: "TODO",
+            title: "Run Node.js code and keep the function",
             parameters: r#"{
-        "execution_role_arn": "arn:aws:iam::222222222222:role/run-code",
-        "runtime": "Node.js",
-        "code": "export const clean = async (event) => ({ cleaned: 3 })",
-        "handler": "clean",
-        "timeout": 20,
-        "memory": 256,
-        "tags": { "team": "operations" },
-        "delete_after": false
-    }"#,
-            output: "null",
+                "execution_role_arn": "arn:aws:iam::222222222222:role/run-code",
+                "runtime": "Node.js",
+                "code": "export const clean = async (event) => ({ cleaned: 3 })",
+                "handler": "clean",
+                "timeout": 20,
+                "memory": 256,
+                "tags": { "team": "operations" },
+                "delete_after": false
+            }"#,
+            output: r#"{
+                "invokeResponsePayloadString": "{\"cleaned\":3}",
+                "functionName": "stepward-run-a83e6d4b1f0c29755c1f",
+                "functionWasCreated": true,
+                "functionWasInvoked": true,
+                "functionWasDeleted": false,
+                "invokeFunctionError": "",
+                "invokeExecutionLog": "START RequestId: a83e6d4b-1f0c-4975-9c1f-0a7e9b2d4c38 Version: $LATEST\nEND RequestId: a83e6d4b-1f0c-4975-9c1f-0a7e9b2d4c38\n"
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::InvalidInput,
-            "Lambda refuses the code or the role, which it must be allowed to assume.",
+            "Lambda refused the code, or cannot assume the role. Correct the code or the role's \
+             trust policy.",
         ),
         (
             ErrorName::StepFailed,
-            "The code failed, or whether it ran is unknown; the message says which.",
+            "The code failed, or it is unknown whether it ran. The message says which; check the \
+             log before you run the code again.",
         ),
         (
             ErrorName::Conflict,
-            "There is a function of this step's name that the step has not created.",
+            "A function with this step's name exists, and the step did not create it. Check who \
+             created it.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_mins(10);
-    type Output = Ran;
+    type Output = CodeRun;
 
     fn validate(&self) -> Result<(), StepError> {
-        require(Role::parse(&self.execution_role_arn).is_some(), || {
-            format!(
-                "execution_role_arn `{}` is not the ARN of a role",
-                self.execution_role_arn
-            )
+        ExecutionRole::parse(&self.execution_role_arn)?;
+        require(!self.code.trim().is_empty(), || {
+            "parameter \"code\": expected code, got an empty text".into()
         })?;
-        require(!self.code.trim().is_empty(), || "code is empty".into())?;
-        require(self.handler().is_some(), || {
-            "handler is neither `function` nor `file.function`, of up to 100 letters, digits and _ - $".into()
-        })?;
-        require(
-            self.description
-                .as_ref()
-                .is_none_or(|text| text.chars().count() <= 256),
-            || "description has more than 256 characters".into(),
-        )?;
-        check_tags(&self.tags)?;
+        self.handler()?;
+        check_description(self.description.as_deref())?;
+        check_function_tags(&self.tags)?;
         require((1..=30).contains(&self.timeout), || {
             format!(
-                "timeout is {} and must be 1 to 30 seconds; use lambda-invoke for longer work",
+                "parameter \"timeout\": expected 1 to 30 seconds, got {}; use lambda-invoke for \
+                 longer work",
                 self.timeout
             )
         })?;
         require((128..=10_240).contains(&self.memory), || {
-            format!("memory is {} and must be 128 to 10,240 MB", self.memory)
+            format!(
+                "parameter \"memory\": expected 128 to 10,240 MB, got {}",
+                self.memory
+            )
         })
     }
 
     fn permissions(&self) -> Permissions {
-        let role = literal(Role::parse(&self.execution_role_arn).map_or("none", |role| role.name));
-        let to_lambda =
-            json!({ "StringEquals": { "iam:PassedToService": "lambda.amazonaws.com" } });
-        Permissions::default()
-            .allow(
-                "TODO",
-                &[
-                    "lambda:CreateFunction",
-                    "lambda:TagResource",
-                    "lambda:GetFunction",
-                    "lambda:ListTags",
-                    "lambda:CreateAlias",
-                    "lambda:InvokeFunction",
-                    "lambda:DeleteFunction",
-                ],
-                [arn("lambda", "function:stepward-run-*")],
-            )
-            .allow_if(
-                to_lambda,
-                "TODO",
-                &["iam:PassRole"],
-                [format!("arn:$partition:iam::$account:role/{role}")],
-            )
+        run_code_permissions(&self.execution_role_arn)
     }
 
-    async fn run(&self, ctx: &Context, resume: Option<Resume>) -> Result<Progress<Ran>, StepError> {
-        require(
-            Role::parse(&self.execution_role_arn).is_some_and(|role| role.is_in(&ctx.place)),
-            || {
-                format!(
-                    "execution_role_arn is of another account than the step works in, {}",
-                    ctx.place.account_id
-                )
-            },
-        )?;
+    async fn run(
+        &self,
+        ctx: &Context,
+        resume: Option<Resume>,
+    ) -> Result<Progress<CodeRun>, StepError> {
+        ExecutionRole::parse(&self.execution_role_arn)?.require_account(&ctx.place)?;
         match resume.map(|resume| resume.state()).transpose()? {
-            None => self.create(ctx, 0).await,
-            Some(Phase::Create { refused }) => self.create(ctx, refused).await,
-            Some(Phase::Invoke { attempt }) => self.invoke(ctx, attempt).await,
+            None => self.create_function(ctx, 0).await,
+            Some(Phase::Create { refused }) => self.create_function(ctx, refused).await,
+            Some(Phase::Invoke { attempt }) => self.run_function(ctx, attempt).await,
         }
     }
 
     async fn cancel(&self, ctx: &Context, _: Option<Resume>) -> Result<(), StepError> {
-        let own = OwnFunction::of(ctx, true);
-        if own.find().await?.is_some() {
-            own.delete(ctx).await.map(drop)
-        } else {
-            Ok(())
+        let function = SingleRunFunction::for_step(ctx, true);
+        if function.find().await?.is_some() {
+            function.delete(ctx).await?;
         }
+        Ok(())
     }
 }
 
@@ -390,7 +401,7 @@ impl Step for RunCode {
 mod tests {
     use std::io::Read;
 
-    use crate::own::TAG;
+    use crate::single_run::{LOG_GROUP, TOKEN_TAG};
     use aws_sdk_lambda::operation::create_alias::{CreateAliasError, CreateAliasOutput};
     use aws_sdk_lambda::operation::create_function::{
         CreateFunctionError, CreateFunctionInput, CreateFunctionOutput,
@@ -398,10 +409,11 @@ mod tests {
     use aws_sdk_lambda::operation::delete_function::{DeleteFunctionError, DeleteFunctionOutput};
     use aws_sdk_lambda::operation::get_function::{GetFunctionError, GetFunctionOutput};
     use aws_sdk_lambda::operation::invoke::{InvokeError, InvokeOutput};
-    use aws_sdk_lambda::types::{FunctionConfiguration, Runtime, State, TagsError};
+    use aws_sdk_lambda::types::{FunctionConfiguration, LogType, Runtime, State, TagsError};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::base64;
     use aws_smithy_types::error::ErrorMetadata;
+    use serde_json::json;
     use stepward::model::permissions::ArnScope;
     use stepward::testing::{self, done};
     use stepward_testkit::proof::prove;
@@ -410,7 +422,7 @@ mod tests {
 
     const CODE: &str = "def lambda_handler(event, context):\n    return event['days'] + 1\n";
 
-    fn params() -> Value {
+    fn valid_params() -> Value {
         json!({
             "execution_role_arn": "arn:aws:iam::222222222222:role/jobs/run-code",
             "runtime": "Python",
@@ -419,11 +431,11 @@ mod tests {
         })
     }
 
-    fn step(params: Value) -> RunCode {
+    fn step_with(params: Value) -> RunCode {
         serde_json::from_value(params).unwrap()
     }
 
-    fn error(code: &'static str, message: &'static str) -> ErrorMetadata {
+    fn error_metadata(code: &'static str, message: &'static str) -> ErrorMetadata {
         ErrorMetadata::builder().code(code).message(message).build()
     }
 
@@ -431,60 +443,66 @@ mod tests {
         testing::context(mock_client!(aws_sdk_lambda, RuleMode::MatchAny, rules))
     }
 
-    /// The token of the step in `testing::context`.
-    fn token() -> String {
+    /// The token of the step, the same in the context of every test.
+    fn step_token() -> String {
         context(&[]).client_token("run-code")
     }
 
-    fn name() -> String {
-        format!("stepward-run-{}", &token()[..20])
+    fn function_name() -> String {
+        format!("stepward-run-{}", &step_token()[..20])
     }
 
-    fn creates() -> Rule {
+    fn create_succeeds() -> Rule {
         mock!(Client::create_function).then_output(|| CreateFunctionOutput::builder().build())
     }
 
-    fn found(state: State) -> GetFunctionOutput {
+    fn get_function_output(state: State) -> GetFunctionOutput {
         let configuration = FunctionConfiguration::builder()
             .state(state)
             .state_reason("the key is disabled")
             .build();
         GetFunctionOutput::builder()
             .configuration(configuration)
-            .tags(TAG, token())
+            .tags(TOKEN_TAG, step_token())
             .build()
     }
 
-    fn is(state: State) -> Rule {
-        mock!(Client::get_function).then_output(move || found(state.clone()))
+    fn function_in_state(state: State) -> Rule {
+        mock!(Client::get_function).then_output(move || get_function_output(state.clone()))
     }
 
-    fn gone() -> Rule {
+    fn function_missing() -> Rule {
         mock!(Client::get_function).then_error(|| {
-            GetFunctionError::generic(error("ResourceNotFoundException", "no such function"))
+            GetFunctionError::generic(error_metadata(
+                "ResourceNotFoundException",
+                "no such function",
+            ))
         })
     }
 
-    fn marks(attempt: &'static str) -> Rule {
+    fn create_alias(attempt: &'static str) -> Rule {
         mock!(Client::create_alias)
             .match_requests(move |request| {
-                request.function_name() == Some(name().as_str())
+                request.function_name() == Some(function_name().as_str())
                     && request.name() == Some(attempt)
                     && request.function_version() == Some("$LATEST")
             })
             .then_output(|| CreateAliasOutput::builder().build())
     }
 
-    fn is_marked() -> Rule {
+    fn alias_exists() -> Rule {
         mock!(Client::create_alias).then_error(|| {
-            CreateAliasError::generic(error("ResourceConflictException", "Alias already exists"))
+            CreateAliasError::generic(error_metadata(
+                "ResourceConflictException",
+                "Alias already exists",
+            ))
         })
     }
 
-    fn runs() -> Rule {
+    fn invoke_succeeds() -> Rule {
         mock!(Client::invoke)
             .match_requests(|request| {
-                request.function_name() == Some(name().as_str())
+                request.function_name() == Some(function_name().as_str())
                     && request.log_type() == Some(&LogType::Tail)
                     && request.payload().unwrap().as_ref() == br#"{"days":7}"#
             })
@@ -498,21 +516,21 @@ mod tests {
             })
     }
 
-    fn deletes() -> Rule {
+    fn delete_succeeds() -> Rule {
         mock!(Client::delete_function)
-            .match_requests(|request| request.function_name() == Some(name().as_str()))
+            .match_requests(|request| request.function_name() == Some(function_name().as_str()))
             .then_output(|| DeleteFunctionOutput::builder().build())
     }
 
-    fn resume(phase: &Value) -> Resume {
+    fn resume_with(phase: &Value) -> Resume {
         stepward::testing::resume(phase)
     }
 
-    fn created() -> Resume {
-        resume(&json!({ "invoke": { "attempt": 1 } }))
+    fn resume_after_creation() -> Resume {
+        resume_with(&json!({ "invoke": { "attempt": 1 } }))
     }
 
-    fn pending(answer: Progress<Ran>) -> (Value, Duration, String) {
+    fn pending_parts(answer: Progress<CodeRun>) -> (Value, Duration, String) {
         let Progress::Pending {
             state,
             retry_after,
@@ -524,7 +542,7 @@ mod tests {
         (state, retry_after, progress)
     }
 
-    fn file_of(request: &CreateFunctionInput) -> (String, String) {
+    fn zipped_file(request: &CreateFunctionInput) -> (String, String) {
         let zip = request.code().unwrap().zip_file().unwrap().as_ref();
         let mut zip = zip::ZipArchive::new(std::io::Cursor::new(zip)).unwrap();
         let (mut file, mut text) = (zip.by_index(0).unwrap(), String::new());
@@ -533,12 +551,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_with_the_plugins_outputs_after_creating_running_and_deleting() {
+    async fn done_creates_runs_and_deletes_the_function() {
         let create = mock!(Client::create_function)
             .match_requests(|request| {
                 let tags = request.tags().unwrap();
-                request.function_name() == Some(name().as_str())
-                    && file_of(request) == ("lambda_function.py".into(), CODE.into())
+                request.function_name() == Some(function_name().as_str())
+                    && zipped_file(request) == ("lambda_function.py".into(), CODE.into())
                     && request.runtime() == Some(&Runtime::Python313)
                     && request.handler() == Some("lambda_function.lambda_handler")
                     && request.role() == Some("arn:aws:iam::222222222222:role/jobs/run-code")
@@ -548,35 +566,36 @@ mod tests {
                         .is_some_and(|text| text.contains("execution-1"))
                     && request.logging_config().and_then(|log| log.log_group()) == Some(LOG_GROUP)
                     && tags.len() == 1
-                    && tags[TAG] == token()
+                    && tags[TOKEN_TAG] == step_token()
             })
             .then_output(|| CreateFunctionOutput::builder().build());
-        let look = mock!(Client::get_function)
+        let get_function = mock!(Client::get_function)
             .sequence()
-            .output(|| found(State::Pending))
-            .output(|| found(State::Active))
+            .output(|| get_function_output(State::Pending))
+            .output(|| get_function_output(State::Active))
             .build();
-        let (mark, run, delete) = (marks("run-1"), runs(), deletes());
-        let ctx = context(&[&create, &look, &mark, &run, &delete]);
-        let step = step(params());
+        let (mark, run, delete) = (create_alias("run-1"), invoke_succeeds(), delete_succeeds());
+        let ctx = context(&[&create, &get_function, &mark, &run, &delete]);
+        let step = step_with(valid_params());
 
-        let (state, retry_after, progress) = pending(step.run(&ctx, None).await.unwrap());
+        let (state, retry_after, progress) = pending_parts(step.run(&ctx, None).await.unwrap());
         assert_eq!(
             (retry_after, progress),
             (
                 settings::inline_wait(),
-                format!("function {} is being created", name())
+                format!("function {} is being created", function_name())
             )
         );
-        let (state, _, progress) = pending(step.run(&ctx, Some(resume(&state))).await.unwrap());
-        assert_eq!(progress, format!("function {} is Pending", name()));
-        let ran = done(step.run(&ctx, Some(resume(&state))).await);
+        let (state, _, progress) =
+            pending_parts(step.run(&ctx, Some(resume_with(&state))).await.unwrap());
+        assert_eq!(progress, format!("function {} is Pending", function_name()));
+        let output = done(step.run(&ctx, Some(resume_with(&state))).await);
 
         assert_eq!(
-            json!(ran),
+            json!(output),
             json!({
                 "invokeResponsePayloadString": "8",
-                "functionName": name(),
+                "functionName": function_name(),
                 "functionWasCreated": true,
                 "functionWasInvoked": true,
                 "functionWasDeleted": true,
@@ -591,12 +610,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_and_kept_with_all_that_was_asked_for() {
+    async fn done_keeps_the_function_with_all_parameters() {
         let create = mock!(Client::create_function)
             .match_requests(|request| {
                 request.runtime() == Some(&Runtime::Nodejs22x)
                     && request.handler() == Some("job.clean")
-                    && file_of(request).0 == "job.mjs"
+                    && zipped_file(request).0 == "job.mjs"
                     && (request.timeout(), request.memory_size()) == (Some(5), Some(512))
                     && request.description() == Some("cleans")
                     && request
@@ -604,7 +623,7 @@ mod tests {
                         .is_some_and(|tags| tags["team"] == "ops" && tags.len() == 2)
             })
             .then_output(|| CreateFunctionOutput::builder().build());
-        let ran = || {
+        let invoke_output = || {
             InvokeOutput::builder()
                 .status_code(200)
                 .payload(Blob::new("null"))
@@ -612,10 +631,10 @@ mod tests {
         };
         let invoke = mock!(Client::invoke)
             .match_requests(|request| request.payload().unwrap().as_ref() == b"{}")
-            .then_output(ran);
-        let (look, mark) = (is(State::Active), marks("run-1"));
-        let ctx = context(&[&create, &look, &mark, &invoke]);
-        let step = step(json!({
+            .then_output(invoke_output);
+        let (get_function, mark) = (function_in_state(State::Active), create_alias("run-1"));
+        let ctx = context(&[&create, &get_function, &mark, &invoke]);
+        let step = step_with(json!({
             "execution_role_arn": "arn:aws:iam::222222222222:role/run-code",
             "runtime": "Node.js",
             "code": "export const clean = async () => null",
@@ -626,77 +645,92 @@ mod tests {
             "memory": 512,
             "delete_after": false,
         }));
-        let (state, ..) = pending(step.run(&ctx, None).await.unwrap());
-        assert!(!done(step.run(&ctx, Some(resume(&state))).await).function_was_deleted);
+        let (state, ..) = pending_parts(step.run(&ctx, None).await.unwrap());
+        assert!(!done(step.run(&ctx, Some(resume_with(&state))).await).function_was_deleted);
     }
 
     #[tokio::test]
-    async fn done_although_the_function_could_not_be_deleted_but_not_if_it_never_can_be() {
-        let refuses = |code: &'static str| {
+    async fn done_despite_a_failed_deletion_unless_it_is_denied() {
+        let delete_fails = |code: &'static str| {
             mock!(Client::delete_function)
-                .then_error(move || DeleteFunctionError::generic(error(code, "no")))
+                .then_error(move || DeleteFunctionError::generic(error_metadata(code, "no")))
         };
-        let (look, mark, run) = (is(State::Active), marks("run-1"), runs());
-        let busy = refuses("ResourceConflictException");
-        let ctx = context(&[&look, &mark, &run, &busy]);
-        assert!(!done(step(params()).run(&ctx, Some(created())).await).function_was_deleted);
+        let (get_function, mark, run) = (
+            function_in_state(State::Active),
+            create_alias("run-1"),
+            invoke_succeeds(),
+        );
+        let busy = delete_fails("ResourceConflictException");
+        let ctx = context(&[&get_function, &mark, &run, &busy]);
+        assert!(
+            !done(
+                step_with(valid_params())
+                    .run(&ctx, Some(resume_after_creation()))
+                    .await
+            )
+            .function_was_deleted
+        );
         assert!(
             testing::log(&ctx)
                 .iter()
-                .any(|line| line.contains("is left, delete it"))
+                .any(|line| line.contains("was not deleted; delete it"))
         );
-        let denied = refuses("AccessDeniedException");
-        let error = step(params())
-            .run(&context(&[&look, &mark, &run, &denied]), Some(created()))
+        let denied = delete_fails("AccessDeniedException");
+        let error = step_with(valid_params())
+            .run(
+                &context(&[&get_function, &mark, &run, &denied]),
+                Some(resume_after_creation()),
+            )
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
-            error.message.contains(&name()) && error.message.contains("lambda:DeleteFunction"),
+            error.message.contains(&function_name())
+                && error.message.contains("lambda:DeleteFunction"),
             "{error}"
         );
     }
 
     #[tokio::test]
-    async fn already_created_by_a_call_whose_answer_was_lost() {
-        let exists = mock!(Client::create_function).then_error(|| {
-            CreateFunctionError::generic(error(
+    async fn already_created_functions_are_found_after_a_lost_answer() {
+        let create = mock!(Client::create_function).then_error(|| {
+            CreateFunctionError::generic(error_metadata(
                 "ResourceConflictException",
                 "Function already exist",
             ))
         });
-        let look = is(State::Pending);
-        let (state, ..) = pending(
-            step(params())
-                .run(&context(&[&exists, &look]), None)
+        let get_function = function_in_state(State::Pending);
+        let (state, ..) = pending_parts(
+            step_with(valid_params())
+                .run(&context(&[&create, &get_function]), None)
                 .await
                 .unwrap(),
         );
         assert_eq!(state, json!({ "invoke": { "attempt": 1 } }));
-        assert_eq!(exists.num_calls(), 1);
+        assert_eq!(create.num_calls(), 1);
 
         let foreign = mock!(Client::get_function).then_output(|| {
-            let tags = GetFunctionOutput::builder().tags(TAG, "another");
+            let tags = GetFunctionOutput::builder().tags(TOKEN_TAG, "another");
             tags.configuration(FunctionConfiguration::builder().build())
                 .build()
         });
-        let error = step(params())
-            .run(&context(&[&exists, &foreign]), None)
+        let error = step_with(valid_params())
+            .run(&context(&[&create, &foreign]), None)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
 
         let hidden = mock!(Client::get_function).then_output(|| {
-            let said = "User: x is not authorized to perform: lambda:ListTags on resource: y";
-            let refused = TagsError::builder()
+            let message = "User: x is not authorized to perform: lambda:ListTags on resource: y";
+            let tags_error = TagsError::builder()
                 .error_code("AccessDeniedException")
-                .message(said)
+                .message(message)
                 .build()
                 .unwrap();
-            GetFunctionOutput::builder().tags_error(refused).build()
+            GetFunctionOutput::builder().tags_error(tags_error).build()
         });
-        let error = step(params())
-            .run(&context(&[&exists, &hidden]), None)
+        let error = step_with(valid_params())
+            .run(&context(&[&create, &hidden]), None)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
@@ -704,23 +738,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_created_but_not_shown_yet_is_run_later_and_not_left_behind() {
-        let exists = mock!(Client::create_function).then_error(|| {
-            CreateFunctionError::generic(error(
+    async fn already_created_but_invisible_functions_run_later() {
+        let create = mock!(Client::create_function).then_error(|| {
+            CreateFunctionError::generic(error_metadata(
                 "ResourceConflictException",
                 "Function already exist",
             ))
         });
-        let missing =
-            || GetFunctionError::generic(error("ResourceNotFoundException", "no such function"));
-        let look = mock!(Client::get_function)
+        let missing = || {
+            GetFunctionError::generic(error_metadata(
+                "ResourceNotFoundException",
+                "no such function",
+            ))
+        };
+        let get_function = mock!(Client::get_function)
             .sequence()
             .error(missing)
-            .output(|| found(State::Active))
+            .output(|| get_function_output(State::Active))
             .build();
-        let (mark, run, delete) = (marks("run-1"), runs(), deletes());
-        let ctx = context(&[&exists, &look, &mark, &run, &delete]);
-        let (state, retry_after, _) = pending(step(params()).run(&ctx, None).await.unwrap());
+        let (mark, run, delete) = (create_alias("run-1"), invoke_succeeds(), delete_succeeds());
+        let ctx = context(&[&create, &get_function, &mark, &run, &delete]);
+        let (state, retry_after, _) =
+            pending_parts(step_with(valid_params()).run(&ctx, None).await.unwrap());
         assert_eq!(
             (&state, retry_after),
             (
@@ -728,31 +767,42 @@ mod tests {
                 settings::inline_wait()
             )
         );
-        assert!(done(step(params()).run(&ctx, Some(resume(&state))).await).function_was_deleted);
-        assert_eq!([&exists, &run, &delete].map(Rule::num_calls), [1, 1, 1]);
+        assert!(
+            done(
+                step_with(valid_params())
+                    .run(&ctx, Some(resume_with(&state)))
+                    .await
+            )
+            .function_was_deleted
+        );
+        assert_eq!([&create, &run, &delete].map(Rule::num_calls), [1, 1, 1]);
     }
 
     #[tokio::test]
-    async fn not_found_again_after_it_was_created_is_an_unknown_outcome_and_runs_nothing() {
-        let (look, create, run) = (gone(), creates(), runs());
-        let error = step(params())
-            .run(&context(&[&look, &create, &run]), Some(created()))
+    async fn not_found_after_the_creation_does_not_run_the_code() {
+        let (get_function, create, run) =
+            (function_missing(), create_succeeds(), invoke_succeeds());
+        let error = step_with(valid_params())
+            .run(
+                &context(&[&get_function, &create, &run]),
+                Some(resume_after_creation()),
+            )
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(
             error
                 .message
-                .contains("whether the code ran, and how it ended, is unknown"),
+                .contains("whether the code ran and how it ended is unknown"),
             "{error}"
         );
         assert_eq!([&create, &run].map(Rule::num_calls), [0, 0]);
     }
 
     #[test]
-    fn invalid_parameters_are_refused_before_any_call() {
-        step(params()).validate().unwrap();
-        let many: BTreeMap<_, _> = (0..50).map(|n| (format!("tag{n}"), "x")).collect();
+    fn invalid_parameters_are_rejected_before_any_call() {
+        step_with(valid_params()).validate().unwrap();
+        let too_many: BTreeMap<_, _> = (0..50).map(|n| (format!("tag{n}"), "x")).collect();
         for (field, value) in [
             ("execution_role_arn", json!("run-code")),
             (
@@ -770,7 +820,7 @@ mod tests {
             ("code", json!(" \n")),
             ("handler", json!("../job.clean")),
             ("description", json!("x".repeat(257))),
-            ("tags", json!(many)),
+            ("tags", json!(too_many)),
             ("tags", json!({ "aws:x": "y" })),
             ("tags", json!({ "stepward:token": "y" })),
             ("tags", json!({ "": "y" })),
@@ -780,9 +830,9 @@ mod tests {
             ("memory", json!(127)),
             ("memory", json!(10_241)),
         ] {
-            let mut params = params();
+            let mut params = valid_params();
             params[field] = value;
-            let error = step(params.clone()).validate().unwrap_err();
+            let error = step_with(params.clone()).validate().unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{params}");
             assert!(error.message.contains(field), "{error}");
         }
@@ -794,27 +844,34 @@ mod tests {
             "arn:aws:iam::333333333333:role/x",
             "arn:aws-cn:iam::222222222222:role/x",
         ] {
-            let mut params = params();
+            let mut params = valid_params();
             params["execution_role_arn"] = role.into();
-            let error = step(params).run(&context(&[]), None).await.unwrap_err();
+            let error = step_with(params)
+                .run(&context(&[]), None)
+                .await
+                .unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{role}");
         }
     }
 
     #[tokio::test]
-    async fn invalid_is_a_role_that_lambda_may_not_assume_after_a_minute() {
+    async fn invalid_is_a_role_that_lambda_cannot_assume() {
         let create = mock!(Client::create_function).then_error(|| {
-            let said = "The role defined for the function cannot be assumed by Lambda.";
-            CreateFunctionError::generic(error("InvalidParameterValueException", said))
+            let message = "The role defined for the function cannot be assumed by Lambda.";
+            CreateFunctionError::generic(error_metadata("InvalidParameterValueException", message))
         });
         let ctx = context(&[&create]);
-        let (mut from, mut waited) = (None, Duration::ZERO);
-        for _ in 0..ROLE_ATTEMPTS {
-            let (state, retry_after, _) = pending(step(params()).run(&ctx, from).await.unwrap());
-            from = Some(resume(&state));
+        let (mut resume, mut waited) = (None, Duration::ZERO);
+        for _ in 0..MAX_ROLE_RETRIES {
+            let (state, retry_after, _) =
+                pending_parts(step_with(valid_params()).run(&ctx, resume).await.unwrap());
+            resume = Some(resume_with(&state));
             waited += retry_after;
         }
-        let error = step(params()).run(&ctx, from).await.unwrap_err();
+        let error = step_with(valid_params())
+            .run(&ctx, resume)
+            .await
+            .unwrap_err();
         assert_eq!(
             (error.name, waited),
             (ErrorName::InvalidInput, Duration::from_mins(1))
@@ -823,15 +880,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_calls_are_sent_again_and_a_throttled_run_gets_a_new_attempt() {
+    async fn throttled_calls_are_retried_with_a_new_attempt_number() {
         let create = mock!(Client::create_function)
             .sequence()
             .error(|| {
-                CreateFunctionError::generic(error("TooManyRequestsException", "Rate exceeded"))
+                CreateFunctionError::generic(error_metadata(
+                    "TooManyRequestsException",
+                    "Rate exceeded",
+                ))
             })
             .output(|| CreateFunctionOutput::builder().build())
             .build();
-        let throttled = || InvokeError::generic(error("TooManyRequestsException", "Rate exceeded"));
+        let throttled =
+            || InvokeError::generic(error_metadata("TooManyRequestsException", "Rate exceeded"));
         let invoke = mock!(Client::invoke)
             .sequence()
             .error(throttled)
@@ -844,14 +905,18 @@ mod tests {
                     .build()
             })
             .build();
-        let (look, first, second, delete) =
-            (is(State::Active), marks("run-1"), marks("run-2"), deletes());
-        let ctx = context(&[&create, &look, &first, &second, &invoke, &delete]);
-        let (state, ..) = pending(step(params()).run(&ctx, None).await.unwrap());
+        let (get_function, first, second, delete) = (
+            function_in_state(State::Active),
+            create_alias("run-1"),
+            create_alias("run-2"),
+            delete_succeeds(),
+        );
+        let ctx = context(&[&create, &get_function, &first, &second, &invoke, &delete]);
+        let (state, ..) = pending_parts(step_with(valid_params()).run(&ctx, None).await.unwrap());
         assert_eq!(create.num_calls(), 2);
-        let (state, ..) = pending(
-            step(params())
-                .run(&ctx, Some(resume(&state)))
+        let (state, ..) = pending_parts(
+            step_with(valid_params())
+                .run(&ctx, Some(resume_with(&state)))
                 .await
                 .unwrap(),
         );
@@ -859,10 +924,14 @@ mod tests {
             (&state, delete.num_calls()),
             (&json!({ "invoke": { "attempt": 2 } }), 0)
         );
-        let ran = done(step(params()).run(&ctx, Some(resume(&state))).await);
+        let output = done(
+            step_with(valid_params())
+                .run(&ctx, Some(resume_with(&state)))
+                .await,
+        );
         assert_eq!(
             (
-                ran.invoke_response_payload_string.as_str(),
+                output.invoke_response_payload_string.as_str(),
                 invoke.num_calls()
             ),
             ("8", 4)
@@ -870,51 +939,75 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_and_marked_by_a_call_whose_answer_was_lost_is_not_run_again_but_deleted() {
-        let (look, mark, run, delete) = (is(State::Active), is_marked(), runs(), deletes());
-        let error = step(params())
-            .run(&context(&[&look, &mark, &run, &delete]), Some(created()))
+    async fn pending_after_a_lost_answer_deletes_without_running_again() {
+        let (get_function, mark, run, delete) = (
+            function_in_state(State::Active),
+            alias_exists(),
+            invoke_succeeds(),
+            delete_succeeds(),
+        );
+        let error = step_with(valid_params())
+            .run(
+                &context(&[&get_function, &mark, &run, &delete]),
+                Some(resume_after_creation()),
+            )
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(
-            error.message.contains("is unknown") && error.message.contains("is deleted"),
+            error.message.contains("is unknown") && error.message.contains("was deleted"),
             "{error}"
         );
         assert_eq!([&run, &delete].map(Rule::num_calls), [0, 1]);
     }
 
     #[tokio::test]
-    async fn pending_while_lambda_is_busy_with_the_function_and_then_run_once() {
-        for said in [
-            "The operation cannot be performed at this time. The function is currently in the following state: Pending",
-            "The operation cannot be performed at this time. An update is in progress for resource: arn:aws:lambda:…",
+    async fn pending_while_the_function_is_busy_then_runs_once() {
+        for message in [
+            "The operation cannot be performed at this time. The function is currently in the \
+             following state: Pending",
+            "The operation cannot be performed at this time. An update is in progress for \
+             resource: arn:aws:lambda:…",
         ] {
             let mark = mock!(Client::create_alias)
                 .sequence()
-                .error(move || CreateAliasError::generic(error("ResourceConflictException", said)))
+                .error(move || {
+                    CreateAliasError::generic(error_metadata("ResourceConflictException", message))
+                })
                 .output(|| CreateAliasOutput::builder().build())
                 .build();
-            let (look, run, delete) = (is(State::Active), runs(), deletes());
-            let ctx = context(&[&look, &mark, &run, &delete]);
-            let (state, retry_after, progress) =
-                pending(step(params()).run(&ctx, Some(created())).await.unwrap());
+            let (get_function, run, delete) = (
+                function_in_state(State::Active),
+                invoke_succeeds(),
+                delete_succeeds(),
+            );
+            let ctx = context(&[&get_function, &mark, &run, &delete]);
+            let (state, retry_after, progress) = pending_parts(
+                step_with(valid_params())
+                    .run(&ctx, Some(resume_after_creation()))
+                    .await
+                    .unwrap(),
+            );
             assert_eq!(
                 (&state, retry_after),
-                (&json!({ "invoke": { "attempt": 1 } }), POLL)
+                (&json!({ "invoke": { "attempt": 1 } }), POLL_INTERVAL)
             );
             assert_eq!(
                 progress,
-                format!("function {} is not ready: {said}", name())
+                format!("function {} is not ready: {message}", function_name())
             );
             assert_eq!([&run, &delete].map(Rule::num_calls), [0, 0]);
-            done(step(params()).run(&ctx, Some(resume(&state))).await);
+            done(
+                step_with(valid_params())
+                    .run(&ctx, Some(resume_with(&state)))
+                    .await,
+            );
             assert_eq!([&mark, &run, &delete].map(Rule::num_calls), [2, 1, 1]);
         }
     }
 
     #[tokio::test]
-    async fn failed_code_fails_the_step_with_its_error_and_log_and_is_deleted() {
+    async fn failed_code_fails_the_step_with_error_and_log() {
         let run = mock!(Client::invoke).then_output(|| {
             let error = r#"{ "errorType": "KeyError", "errorMessage": "'days'" }"#;
             let answer = InvokeOutput::builder()
@@ -925,22 +1018,29 @@ mod tests {
                 .log_result(base64::encode("Traceback\n"))
                 .build()
         });
-        let (look, mark, delete) = (is(State::Active), marks("run-1"), deletes());
-        let error = step(params())
-            .run(&context(&[&look, &mark, &run, &delete]), Some(created()))
+        let (get_function, mark, delete) = (
+            function_in_state(State::Active),
+            create_alias("run-1"),
+            delete_succeeds(),
+        );
+        let error = step_with(valid_params())
+            .run(
+                &context(&[&get_function, &mark, &run, &delete]),
+                Some(resume_after_creation()),
+            )
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        let said = "the code failed: KeyError: 'days' (Unhandled)\nIts log ends with:\nTraceback";
+        let reason = "the code failed: KeyError: 'days' (Unhandled)\nIts log ends with:\nTraceback";
         assert_eq!(
             error.message,
-            format!("{said}\nFunction {} is deleted", name())
+            format!("{reason}\nFunction {} was deleted", function_name())
         );
     }
 
     #[tokio::test]
-    async fn failed_functions_and_refused_or_lost_invocations_are_deleted() {
-        for (code, expected, says) in [
+    async fn failed_functions_and_refused_invocations_are_deleted() {
+        for (code, expected, words) in [
             (
                 "InvalidRequestContentException",
                 ErrorName::InvalidInput,
@@ -948,11 +1048,18 @@ mod tests {
             ),
             ("KMSDisabledException", ErrorName::StepFailed, "did not run"),
         ] {
-            let run =
-                mock!(Client::invoke).then_error(move || InvokeError::generic(error(code, "no")));
-            let (look, mark, delete) = (is(State::Active), marks("run-1"), deletes());
-            let error = step(params())
-                .run(&context(&[&look, &mark, &run, &delete]), Some(created()))
+            let run = mock!(Client::invoke)
+                .then_error(move || InvokeError::generic(error_metadata(code, "no")));
+            let (get_function, mark, delete) = (
+                function_in_state(State::Active),
+                create_alias("run-1"),
+                delete_succeeds(),
+            );
+            let error = step_with(valid_params())
+                .run(
+                    &context(&[&get_function, &mark, &run, &delete]),
+                    Some(resume_after_creation()),
+                )
                 .await
                 .unwrap_err();
             assert_eq!(
@@ -960,11 +1067,14 @@ mod tests {
                 (expected, 1),
                 "{code}: {error}"
             );
-            assert!(error.message.contains(says), "{error}");
+            assert!(error.message.contains(words), "{error}");
         }
-        let (look, delete) = (is(State::Failed), deletes());
-        let error = step(params())
-            .run(&context(&[&look, &delete]), Some(created()))
+        let (get_function, delete) = (function_in_state(State::Failed), delete_succeeds());
+        let error = step_with(valid_params())
+            .run(
+                &context(&[&get_function, &delete]),
+                Some(resume_after_creation()),
+            )
             .await
             .unwrap_err();
         assert!(
@@ -975,7 +1085,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_on_the_way_is_an_unknown_outcome() {
+    async fn failed_without_an_answer_is_an_unknown_outcome() {
         let lost = || {
             let body = aws_sdk_lambda::primitives::SdkBody::from("{}");
             aws_sdk_lambda::config::http::HttpResponse::new(500.try_into().unwrap(), body)
@@ -985,9 +1095,16 @@ mod tests {
             .http_response(lost)
             .repeatedly()
             .build();
-        let (look, mark, delete) = (is(State::Active), marks("run-1"), deletes());
-        let error = step(params())
-            .run(&context(&[&look, &mark, &run, &delete]), Some(created()))
+        let (get_function, mark, delete) = (
+            function_in_state(State::Active),
+            create_alias("run-1"),
+            delete_succeeds(),
+        );
+        let error = step_with(valid_params())
+            .run(
+                &context(&[&get_function, &mark, &run, &delete]),
+                Some(resume_after_creation()),
+            )
             .await
             .unwrap_err();
         assert_eq!(
@@ -995,35 +1112,39 @@ mod tests {
             (ErrorName::StepFailed, 1, 1)
         );
         assert!(
-            error
-                .message
-                .contains("nobody knows whether the function ran"),
+            error.message.contains("the function may have run"),
             "{error}"
         );
     }
 
     #[tokio::test]
-    async fn a_stopped_job_deletes_the_function_that_there_is() {
-        let (look, delete) = (is(State::Pending), deletes());
-        step(params())
-            .cancel(&context(&[&look, &delete]), None)
+    async fn cancel_deletes_the_existing_function() {
+        let (get_function, delete) = (function_in_state(State::Pending), delete_succeeds());
+        step_with(valid_params())
+            .cancel(&context(&[&get_function, &delete]), None)
             .await
             .unwrap();
         assert_eq!(delete.num_calls(), 1);
-        step(params())
-            .cancel(&context(&[&gone()]), Some(created()))
+        step_with(valid_params())
+            .cancel(
+                &context(&[&function_missing()]),
+                Some(resume_after_creation()),
+            )
             .await
             .unwrap();
     }
 
     #[test]
-    fn the_session_can_pass_this_role_only_and_only_to_lambda() {
-        let place = ArnScope {
+    fn the_session_policy_passes_only_this_role_to_lambda() {
+        let scope = ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
             account_id: "222222222222".into(),
         };
-        let policy = step(params()).permissions().session_policy(&place).unwrap();
+        let policy = step_with(valid_params())
+            .permissions()
+            .session_policy(&scope)
+            .unwrap();
         for part in [
             r#"["arn:aws:lambda:eu-west-1:222222222222:function:stepward-run-*"]"#,
             r#"["arn:aws:iam::222222222222:role/jobs/run-code"]"#,
@@ -1034,19 +1155,22 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let idle = [
-            ("iam:PassRole", "The local cloud passes any role to Lambda."),
+    fn permissions_match_what_the_local_cloud_enforces() {
+        let unenforced = [
+            (
+                "iam:PassRole",
+                "The local cloud does not check who passes a role to Lambda.",
+            ),
             (
                 "lambda:ListTags",
-                "The local cloud's GetFunction shows tags to everybody.",
+                "The local cloud returns tags with GetFunction without this permission.",
             ),
             (
                 "lambda:TagResource",
-                "The local cloud creates functions with tags for everybody.",
+                "The local cloud creates functions with tags without this permission.",
             ),
         ];
-        prove::<RunCode>(&idle, async |scene| {
+        prove::<RunCode>(&unenforced, async |scene| {
             let name = scene.name("run-code");
             let trust = json!({
                 "Version": "2012-10-17",
@@ -1057,9 +1181,15 @@ mod tests {
                 }],
             });
             let role = json!({ "RoleName": name, "AssumeRolePolicyDocument": trust });
-            scene.make(&json!({ "Resources": { "Role": { "Type": "AWS::IAM::Role", "Properties": role } } })).await;
+            let role = json!({ "Type": "AWS::IAM::Role", "Properties": role });
+            scene.make(&json!({ "Resources": { "Role": role } })).await;
             let arn = format!("arn:aws:iam::{}:role/{name}", scene.account_id());
-            json!({ "execution_role_arn": arn, "runtime": "Python", "code": CODE, "payload": { "days": 7 } })
+            json!({
+                "execution_role_arn": arn,
+                "runtime": "Python",
+                "code": CODE,
+                "payload": { "days": 7 },
+            })
         });
     }
 }

@@ -3,347 +3,180 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::error::rds_error;
-use crate::{Identifier, LONGEST, POLL, instance, is_forbidden, refused, trouble};
+use crate::snapshot::{CaptureProgress, CapturedSnapshot, SnapshotTask, TOKEN_TAG};
+use crate::{Identifier, MAX_DATABASE_NAME, POLL_INTERVAL};
 use aws_sdk_rds::Client;
-use aws_sdk_rds::types::{DbSnapshot, Tag};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use stepward::model::input::require;
 use stepward::model::permissions::{arn, literal};
 use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// The tag that tells whose snapshot it is. RDS has no client tokens for snapshots.
-const TOKEN: &str = "stepward:token";
+/// The maximum length of a snapshot's name.
+/// <https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_CreateDBSnapshot.html>
+const MAX_SNAPSHOT_NAME: usize = 255;
 
-/// Take a snapshot of an RDS instance and finish once it is available.
+/// Take a snapshot of an RDS instance and wait until it is available.
 ///
-/// The snapshot is of the whole instance, stays until somebody deletes it, and is billed as backup
-/// storage. An instance without a standby can pause its disk for seconds to minutes when the
-/// snapshot begins. The first snapshot of a large instance can take hours; the progress shows
-/// percent. An instance that is busy, with a backup say, is waited for. The step looks every 15
-/// seconds at first, later up to 5 minutes apart.
+/// Use this step before a release or a migration, or to keep a copy of a database for longer than
+/// the automated backups. The snapshot has the whole instance and stays until you delete it.
 ///
-/// Instances of a cluster have no snapshots of their own: RDS takes them of the cluster, so that is
-/// a `Conflict`, as is an instance that is stopped (start it first). Of an encrypted instance the
-/// snapshot is encrypted with the same key.
+/// RDS takes no snapshots of an instance of a cluster, only of the whole cluster. For such an
+/// instance, take a DB cluster snapshot instead.
 ///
-/// A snapshot of this name that exists already is a `Conflict`, unless this step of this execution
-/// made it: then a repeated call goes on with it. It knows it by the tag `stepward:token`. When the
-/// job is stopped, a snapshot that has begun goes on and stays; one that failed stays too, and the
-/// error names it.
+/// # Behavior
 ///
-/// Proven on the local cloud, where a snapshot is there at once, also of instances of a cluster,
-/// and is tagged without a look at `rds:AddTagsToResource`; percent, waiting, failure and what RDS
-/// refuses rest on unit tests.
+/// - If the instance is busy, for example with a backup, the step waits until RDS can take the
+///   snapshot.
+/// - An instance without a standby can pause its storage for seconds to minutes when the snapshot
+///   starts.
+/// - The snapshot of an encrypted instance is encrypted with the same key.
+/// - While RDS takes the snapshot, the progress shows the percentage. The first snapshot of a large
+///   instance can take hours.
+///
+/// The step polls every 15 seconds at first, later up to 5 minutes apart. It tags the snapshot with
+/// `stepward:token`, so a retry finds the snapshot that this step of this execution created and
+/// does not create another one. When the job is stopped, RDS continues to take the snapshot.
+///
+/// # Failures
+///
+/// - A stopped instance fails with `Conflict`. Start it first.
+/// - If a snapshot with this name exists already and this execution did not create it, the step
+///   fails with `Conflict`. Choose another name.
+/// - A failed snapshot stays in the account. The message names it; delete it.
+///
+/// # Cost
+///
+/// AWS charges for the snapshot as backup storage until you delete it.
+///
+/// # Limits
+///
+/// - The step waits for up to 12 hours.
+/// - The number of manual snapshots in the account and Region is limited by a quota of RDS.
+///
+/// # Proof
+///
+/// Proven on the local cloud, where a snapshot is available immediately, also for instances of a
+/// cluster, and where tagging needs no `rds:AddTagsToResource`. Unit tests cover the percentage,
+/// waiting, failed snapshots and the requests that RDS refuses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Capture {
-    /// The instance's name, 1 to 63 letters, digits and hyphens; capitals do not matter.
+    /// The instance's name: 1 to 63 letters, digits and hyphens, in upper or lower case.
     instance: Identifier,
-    /// The snapshot's name, 1 to 255 letters, digits and hyphens, beginning with a letter; capitals
-    /// do not matter. No other snapshot of the account in the Region may have it.
+    /// The snapshot's name: 1 to 255 letters, digits and hyphens, in upper or lower case, with a
+    /// letter first. It must be unique in the account and Region.
     snapshot_name: Identifier,
-    /// Tags for the snapshot, up to 49: keys of 1 to 128 characters, values of up to 256. None by
-    /// default.
+    /// Tags for the snapshot, up to 49, with keys of 1 to 128 characters and values of up to 256.
+    /// Empty by default.
     #[serde(default)]
     tags: BTreeMap<String, String>,
 }
 
-/// A finished snapshot.
-#[derive(Debug, JsonSchema, Serialize)]
-pub struct Captured {
-    /// The snapshot's name, in lower case.
-    snapshot_name: String,
-    /// The snapshot's ARN.
-    snapshot_arn: String,
-    /// The instance.
-    instance: String,
-    /// The database engine, as in `postgres`.
-    engine: String,
-    /// The engine's version.
-    engine_version: String,
-    /// The instance's allocated storage in GiB, which a restored instance has at least.
-    allocated_gib: i32,
-    /// Whether the snapshot is encrypted.
-    encrypted: bool,
-    /// When the snapshot was taken, in UTC.
-    created_at: Option<String>,
-    /// The snapshot in the AWS console.
-    console_url: String,
-}
-
-/// What is kept between two calls.
-#[derive(Debug, Deserialize, Serialize)]
-struct Watch {
-    /// Whether the snapshot is known to be ours. Before that the instance is waited for.
-    begun: bool,
-    /// Whether RDS has said, once, that the name is taken.
-    #[serde(default)]
-    refused: bool,
-}
-
-impl Capture {
-    async fn find(&self, rds: &Client) -> Result<Option<DbSnapshot>, StepError> {
-        // With the instance's name beside it, a snapshot of another instance is not found.
-        let request = rds
-            .describe_db_snapshots()
-            .db_instance_identifier(&*self.instance)
-            .db_snapshot_identifier(&*self.snapshot_name);
-        match request
-            .into_paginator()
-            .items()
-            .send()
-            .try_collect()
-            .await
-            .map_err(rds_error)
-        {
-            Ok(found) => Ok(found.into_iter().next()),
-            Err(error) if error.has_code("DBSnapshotNotFound") => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The snapshot, when this step of this execution has made it.
-    fn ours(ctx: &Context, snapshot: DbSnapshot) -> Option<DbSnapshot> {
-        let token = ctx.client_token("snapshot");
-        let is_ours = snapshot
-            .tag_list()
-            .iter()
-            .any(|tag| tag.key() == Some(TOKEN) && tag.value() == Some(&token));
-        is_ours.then_some(snapshot)
-    }
-
-    fn taken(&self) -> StepError {
-        ErrorName::Conflict.with_message(format!(
-            "a snapshot {} exists already, maybe of another instance, and nothing shows that this execution has made \
-             it; choose another snapshot_name, with the date in it say",
-            self.snapshot_name
-        ))
-    }
-
-    /// Begins the snapshot, or waits for the instance to be free for it.
-    async fn begin(
-        &self,
-        ctx: &Context,
-        rds: &Client,
-        refused_before: bool,
-        wait: Duration,
-    ) -> Result<Progress<Captured>, StepError> {
-        let busy = |status| {
-            let progress = format!(
-                "{} is {status}; its snapshot begins after that",
-                self.instance
-            );
-            Progress::pending(
-                &Watch {
-                    begun: false,
-                    refused: refused_before,
-                },
-                wait,
-                progress,
-            )
-        };
-        if let Some(status) = self.busy(rds).await? {
-            return busy(status);
-        }
-        ctx.log(format_args!(
-            "Creating snapshot {} of {}",
-            self.snapshot_name, self.instance
-        ));
-        let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
-        let token = ctx.client_token("snapshot");
-        let tags = self
-            .tags
-            .iter()
-            .map(|(key, value)| tag(key, value))
-            .chain([tag(TOKEN, &token)])
-            .collect();
-        let request = rds
-            .create_db_snapshot()
-            .db_instance_identifier(&*self.instance)
-            .db_snapshot_identifier(&*self.snapshot_name)
-            .set_tags(Some(tags));
-        match request.send().await.map_err(rds_error) {
-            Ok(answer) => self.follow(
-                ctx,
-                answer
-                    .db_snapshot
-                    .unwrap_or_else(|| DbSnapshot::builder().build()),
-                wait,
-            ),
-            // Maybe a first request of the SDK's got through, only its answer was lost, and RDS
-            // does not show the snapshot yet.
-            Err(error) if error.has_code("DBSnapshotAlreadyExists") => {
-                match self.find(rds).await? {
-                    Some(snapshot) => self.follow(
-                        ctx,
-                        Self::ours(ctx, snapshot).ok_or_else(|| self.taken())?,
-                        wait,
-                    ),
-                    None if refused_before => Err(self.taken()),
-                    None => {
-                        let progress = format!(
-                            "RDS has a snapshot {} already and does not show it yet",
-                            self.snapshot_name
-                        );
-                        Progress::pending(
-                            &Watch {
-                                begun: false,
-                                refused: true,
-                            },
-                            wait,
-                            progress,
-                        )
-                    }
-                }
-            }
-            // The status may have changed since the look.
-            Err(error) if is_forbidden(&error) => match self.busy(rds).await? {
-                Some(status) => busy(status),
-                None => Err(refused(
-                    error,
-                    "look at the instance with rds-status, and run this again",
-                )),
-            },
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The instance's status, when it passes and RDS takes no snapshot meanwhile.
-    async fn busy(&self, rds: &Client) -> Result<Option<String>, StepError> {
-        let name = &*self.instance;
-        let found = instance(rds, name).await?;
-        if let Some(cluster) = found
-            .db_cluster_identifier()
-            .filter(|cluster| !cluster.is_empty())
-        {
-            return Err(ErrorName::Conflict.with_message(format!(
-                "{name} belongs to the cluster {cluster}, and RDS takes snapshots of the cluster only: take a DB \
-                 cluster snapshot of {cluster} instead"
-            )));
-        }
-        // https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_CreateDBSnapshot.html
-        match found.db_instance_status.unwrap_or_default() {
-            status if matches!(status.as_str(), "available" | "storage-initialization" | "storage-optimization") => {
-                Ok(None)
-            }
-            status if status == "stopped" => Err(ErrorName::Conflict.with_message(format!(
-                "{name} is stopped, and RDS takes no snapshot of it: start it with rds-start-instance"
-            ))),
-            status => match trouble(&status) {
-                Some(trouble) => Err(ErrorName::Conflict
-                    .with_message(format!("{name} is {status}, and RDS takes no snapshot of it: {trouble}"))),
-                None => Ok(Some(status)),
-            },
-        }
-    }
-
-    fn follow(
-        &self,
-        ctx: &Context,
-        snapshot: DbSnapshot,
-        wait: Duration,
-    ) -> Result<Progress<Captured>, StepError> {
-        let (name, instance) = (&*self.snapshot_name, &*self.instance);
-        match snapshot.status().unwrap_or("creating") {
-            "available" => {
-                ctx.log(format_args!("Snapshot {name} of {instance} is available"));
-                let engine = snapshot.engine.unwrap_or_default();
-                Ok(Progress::Done(Captured {
-                    snapshot_name: name.to_owned(),
-                    snapshot_arn: snapshot.db_snapshot_arn.unwrap_or_default(),
-                    instance: instance.to_owned(),
-                    console_url: ctx.console("rds/home", &format!("db-snapshot:engine={engine};id={name}")),
-                    engine,
-                    engine_version: snapshot.engine_version.unwrap_or_default(),
-                    allocated_gib: snapshot.allocated_storage.unwrap_or_default(),
-                    encrypted: snapshot.encrypted.unwrap_or_default(),
-                    created_at: snapshot.snapshot_create_time.map(|time| time.to_string()),
-                }))
-            }
-            // The end states of RDS's own waiter for snapshots.
-            ended @ ("deleted" | "deleting" | "failed" | "incompatible-parameters" | "incompatible-restore") => {
-                Err(ErrorName::StepFailed.with_message(format!(
-                    "snapshot {name} of {instance} is {ended} and no backup; the instance's events (rds-status) may \
-                     tell why; delete what is left of it and run this again"
-                )))
-            }
-            status => {
-                let percent = snapshot.percent_progress.unwrap_or_default();
-                let progress = format!("snapshot {name} of {instance} is {status}, {percent} %");
-                Progress::pending(&Watch { begun: true, refused: false }, wait, progress)
-            }
-        }
-    }
-}
-
 impl Step for Capture {
     const NAME: &'static str = "rds-capture-snapshot";
-    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-rds-instance-capture-snapshot-step",
+        fields: &[
+            ("awsRdsInstance", "instance"),
+            ("snapshotName", "snapshot_name"),
+        ],
+    }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
-            parameters: r#"{ "instance": "orders", "snapshot_name": "orders-before-release-42" }"#,
-            output: "null",
+            title: "Take a snapshot before a release",
+            parameters: r#"{ "instance": "orders", "snapshot_name": "orders-before-42" }"#,
+            output: r#"{
+                "snapshot_name": "orders-before-42",
+                "snapshot_arn": "arn:aws:rds:eu-west-1:222222222222:snapshot:orders-before-42",
+                "instance": "orders",
+                "engine": "postgres",
+                "engine_version": "16.3",
+                "allocated_gib": 20,
+                "encrypted": true,
+                "created_at": "2026-01-31T08:04:12Z",
+                "console_url": "https://eu-west-1.console.aws.amazon.com/rds/home?region=eu-west-1#db-snapshot:engine=postgres;id=orders-before-42"
+            }"#,
         },
         Example {
-            title: "TODO",
-            parameters: r#"{ "instance": "orders", "snapshot_name": "orders-2026-01-31", "tags": { "keep-until": "2027-01-31" } }"#,
-            output: "null",
+            title: "Take a monthly snapshot and tag it with its date of deletion",
+            parameters: r#"{
+                "instance": "orders",
+                "snapshot_name": "orders-2026-01-31",
+                "tags": { "keep-until": "2027-01-31" }
+            }"#,
+            output: r#"{
+                "snapshot_name": "orders-2026-01-31",
+                "snapshot_arn": "arn:aws:rds:eu-west-1:222222222222:snapshot:orders-2026-01-31",
+                "instance": "orders",
+                "engine": "postgres",
+                "engine_version": "16.3",
+                "allocated_gib": 20,
+                "encrypted": true,
+                "created_at": "2026-01-31T22:01:47Z",
+                "console_url": "https://eu-west-1.console.aws.amazon.com/rds/home?region=eu-west-1#db-snapshot:engine=postgres;id=orders-2026-01-31"
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The account has no instance of this name in the Region.",
+            "The account has no instance with this name in the Region. Correct the name or the \
+             target.",
         ),
         (
             ErrorName::Conflict,
-            "The snapshot's name is taken, or the instance belongs to a cluster, is stopped or in trouble.",
+            "A snapshot with this name exists already, or the instance is stopped, needs repair or \
+             belongs to a cluster. The message says what to do.",
         ),
         (
             ErrorName::StepFailed,
-            "RDS could not finish the snapshot, or the account has as many as it may have.",
+            "RDS could not finish the snapshot, or the account has reached its quota of snapshots. \
+             Delete the failed snapshot or old ones, then run the step again.",
         ),
         (
             ErrorName::TimedOut,
-            "What was asked goes on; what was not asked was not done; run it again to go on waiting.",
+            "The snapshot was not available within 12 hours. RDS continues a snapshot that it \
+             started; run the step again to continue waiting.",
         ),
     ];
-    // RDS gives no bound; the first snapshot of several TiB takes hours.
+    // RDS documents no maximum. The first snapshot of several TiB takes hours.
     const TIMEOUT: Duration = Duration::from_hours(12);
-    type Output = Captured;
+    type Output = CapturedSnapshot;
 
     fn validate(&self) -> Result<(), StepError> {
-        self.instance.validate("instance", LONGEST)?;
-        self.snapshot_name.validate("snapshot_name", 255)?;
-        require(self.tags.len() <= 49, || {
-            format!(
-                "tags has {} entries and at most 49 are taken",
-                self.tags.len()
-            )
+        self.instance.validate("instance", MAX_DATABASE_NAME)?;
+        self.snapshot_name
+            .validate("snapshot_name", MAX_SNAPSHOT_NAME)?;
+
+        let count = self.tags.len();
+        require(count <= 49, || {
+            format!("parameter \"tags\": expected at most 49 tags, got {count}; remove some")
         })?;
         for (key, value) in &self.tags {
             // https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_Tag.html
-            let legal = |text: &str| {
+            let is_tag_text = |text: &str| {
                 text.chars()
                     .all(|c| c.is_alphanumeric() || " _.:/=+-@".contains(c))
             };
-            let length = (1..=128).contains(&key.chars().count()) && value.chars().count() <= 256;
-            require(length && legal(key) && legal(value), || {
+            let fits = (1..=128).contains(&key.chars().count()) && value.chars().count() <= 256;
+            require(fits && is_tag_text(key) && is_tag_text(value), || {
                 format!(
-                    "tags: {key:?}: {value:?} must be a key of 1 to 128 and a value of up to 256 letters, digits, \
-                     spaces and _ . : / = + - @"
+                    "parameter \"tags\": expected a key of 1 to 128 and a value of up to 256 \
+                     letters, digits, spaces and _ . : / = + - @, got \"{key}\": \"{value}\""
                 )
             })?;
-            let reserved = ["aws:", "rds:"]
+
+            let is_reserved = ["aws:", "rds:"]
                 .iter()
                 .any(|prefix| key.starts_with(prefix) || value.starts_with(prefix));
-            require(!reserved && key != TOKEN, || {
-                format!("tags: {key:?}: {value:?} is reserved for AWS or Stepward")
+            require(!is_reserved && key != TOKEN_TAG, || {
+                format!(
+                    "parameter \"tags\": \"{key}\": \"{value}\" is reserved for AWS or Stepward; \
+                     remove it"
+                )
             })?;
         }
         Ok(())
@@ -352,44 +185,43 @@ impl Step for Capture {
     fn permissions(&self) -> Permissions {
         let instance = arn("rds", &format!("db:{}", literal(&self.instance)));
         let snapshot = arn("rds", &format!("snapshot:{}", literal(&self.snapshot_name)));
-        let both = [instance.clone(), snapshot.clone()];
         Permissions::default()
-            .allow("TODO", &["rds:DescribeDBInstances"], [instance])
             .allow(
-                "TODO",
-                &["rds:CreateDBSnapshot", "rds:DescribeDBSnapshots"],
-                both,
+                "poll the status of the instance",
+                &["rds:DescribeDBInstances"],
+                [instance.clone()],
             )
-            .allow("TODO", &["rds:AddTagsToResource"], [snapshot])
+            .allow(
+                "create the snapshot",
+                &["rds:CreateDBSnapshot"],
+                [instance.clone(), snapshot.clone()],
+            )
+            .allow(
+                "poll the status of the snapshot",
+                &["rds:DescribeDBSnapshots"],
+                [instance, snapshot.clone()],
+            )
+            .allow("tag the snapshot", &["rds:AddTagsToResource"], [snapshot])
     }
 
     async fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Captured>, StepError> {
-        let rds = ctx.client(Client::new);
-        let wait = Resume::poll_interval(resume.as_ref(), POLL);
-        let Watch { begun, refused } = match resume {
-            Some(resume) => resume.state()?,
-            None => Watch {
-                begun: false,
-                refused: false,
-            },
+    ) -> Result<Progress<CapturedSnapshot>, StepError> {
+        let task = SnapshotTask {
+            ctx,
+            rds: ctx.client(Client::new),
+            instance: &self.instance,
+            snapshot_name: &self.snapshot_name,
+            tags: &self.tags,
+            poll_interval: Resume::poll_interval(resume.as_ref(), POLL_INTERVAL),
         };
-        match self.find(&rds).await? {
-            Some(snapshot) if begun => self.follow(ctx, snapshot, wait),
-            Some(snapshot) => self.follow(
-                ctx,
-                Self::ours(ctx, snapshot).ok_or_else(|| self.taken())?,
-                wait,
-            ),
-            None if begun => Err(ErrorName::StepFailed.with_message(format!(
-                "snapshot {} of {} is gone: somebody has deleted it",
-                self.snapshot_name, self.instance
-            ))),
-            None => self.begin(ctx, &rds, refused, wait).await,
-        }
+        let capture = match resume {
+            Some(resume) => resume.state()?,
+            None => CaptureProgress::default(),
+        };
+        task.run(capture).await
     }
 }
 
@@ -402,30 +234,36 @@ mod tests {
         DescribeDBSnapshotsError, DescribeDbSnapshotsOutput,
     };
     use aws_sdk_rds::primitives::DateTime;
+    use aws_sdk_rds::types::{DbSnapshot, Tag};
     use aws_smithy_mocks::{Rule, mock};
     use serde_json::json;
     use stepward::testing::{done, log, pending, step};
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{context, looks, looks_at_member, make_instance, refusal, unknown, waits};
+    use crate::testing::{
+        cluster_member, create_instance, error_metadata, expect_pending, instance_statuses,
+        rds_context, unknown_instance,
+    };
 
-    const BEGUN: &str = "snapshot before-42 of orders is creating, 0 %";
-    const BUSY: &str = "orders is backing-up; its snapshot begins after that";
-    const NOT_SHOWN: &str = "RDS has a snapshot before-42 already and does not show it yet";
+    const STARTED: &str = "snapshot before-42 of orders is creating, 0 %";
+    const BUSY: &str = "orders is backing-up; the snapshot starts later";
+    const NOT_SHOWN: &str = "RDS has a snapshot before-42 but does not show it yet";
 
-    fn orders() -> Capture {
-        step(
-            json!({ "instance": "Orders", "snapshot_name": "Before-42", "tags": { "team": "ops" } }),
-        )
+    fn orders_step() -> Capture {
+        step(json!({
+            "instance": "Orders",
+            "snapshot_name": "Before-42",
+            "tags": { "team": "ops" },
+        }))
     }
 
-    /// The token is the same in every test's context.
-    fn token() -> String {
-        context([]).client_token("snapshot")
+    /// The token is the same in the context of every test.
+    fn snapshot_token() -> String {
+        rds_context([]).client_token("snapshot")
     }
 
-    fn snapshot(status: &str, percent: i32, token: &str) -> DbSnapshot {
+    fn db_snapshot(status: &str, percent: i32, token: &str) -> DbSnapshot {
         DbSnapshot::builder()
             .status(status)
             .percent_progress(percent)
@@ -435,80 +273,83 @@ mod tests {
             .allocated_storage(20)
             .encrypted(true)
             .snapshot_create_time(DateTime::from_secs(1_800_000_000))
-            .tag_list(Tag::builder().key(TOKEN).value(token).build())
+            .tag_list(Tag::builder().key(TOKEN_TAG).value(token).build())
             .build()
     }
 
-    /// RDS shows our snapshot with one status and percentage after the other; `None` is no
-    /// snapshot.
-    fn finds(all: &[Option<(&'static str, i32)>]) -> Rule {
-        finds_of(all, &token())
+    /// RDS returns the step's snapshot with these statuses and percentages, one after the other.
+    /// `None` means that the snapshot does not exist.
+    fn describe_snapshots(snapshots: &[Option<(&'static str, i32)>]) -> Rule {
+        describe_snapshots_with_token(snapshots, &snapshot_token())
     }
 
-    fn finds_of(all: &[Option<(&'static str, i32)>], token: &str) -> Rule {
+    fn describe_snapshots_with_token(
+        snapshots: &[Option<(&'static str, i32)>],
+        token: &str,
+    ) -> Rule {
         let mut rule = mock!(Client::describe_db_snapshots)
-            .match_requests(|r| {
-                r.db_snapshot_identifier() == Some("before-42")
-                    && r.db_instance_identifier() == Some("orders")
+            .match_requests(|request| {
+                request.db_snapshot_identifier() == Some("before-42")
+                    && request.db_instance_identifier() == Some("orders")
             })
             .sequence();
-        for one in all.iter().copied() {
+        for snapshot in snapshots.iter().copied() {
             let token = token.to_owned();
-            rule = match one {
+            rule = match snapshot {
                 Some((status, percent)) => rule.output(move || {
                     DescribeDbSnapshotsOutput::builder()
-                        .db_snapshots(snapshot(status, percent, &token))
+                        .db_snapshots(db_snapshot(status, percent, &token))
                         .build()
                 }),
-                None => {
-                    rule.error(|| DescribeDBSnapshotsError::generic(refusal("DBSnapshotNotFound")))
-                }
+                None => rule.error(|| {
+                    DescribeDBSnapshotsError::generic(error_metadata("DBSnapshotNotFound"))
+                }),
             };
         }
         rule.build()
     }
 
-    fn creates() -> Rule {
-        let token = token();
+    fn create_succeeds() -> Rule {
+        let token = snapshot_token();
         mock!(Client::create_db_snapshot)
-            .match_requests(move |r| {
-                let tags: Vec<_> = r
+            .match_requests(move |request| {
+                let tags: Vec<_> = request
                     .tags()
                     .iter()
                     .map(|tag| (tag.key().unwrap(), tag.value().unwrap()))
                     .collect();
-                r.db_instance_identifier() == Some("orders")
-                    && r.db_snapshot_identifier() == Some("before-42")
-                    && tags == [("team", "ops"), (TOKEN, token.as_str())]
+                request.db_instance_identifier() == Some("orders")
+                    && request.db_snapshot_identifier() == Some("before-42")
+                    && tags == [("team", "ops"), (TOKEN_TAG, token.as_str())]
             })
             .then_output(|| {
                 CreateDbSnapshotOutput::builder()
-                    .db_snapshot(snapshot("creating", 0, ""))
+                    .db_snapshot(db_snapshot("creating", 0, ""))
                     .build()
             })
     }
 
     fn create_refused(code: &'static str) -> Rule {
         mock!(Client::create_db_snapshot)
-            .then_error(move || CreateDBSnapshotError::generic(refusal(code)))
+            .then_error(move || CreateDBSnapshotError::generic(error_metadata(code)))
     }
 
     #[tokio::test]
-    async fn done_takes_the_snapshot_and_ends_when_it_is_available() {
-        let (find, look) = (
-            finds(&[None, Some(("creating", 40)), Some(("available", 100))]),
-            looks(&["available"]),
+    async fn done_takes_the_snapshot_and_waits_until_it_is_available() {
+        let (find, describe) = (
+            describe_snapshots(&[None, Some(("creating", 40)), Some(("available", 100))]),
+            instance_statuses(&["available"]),
         );
-        let create = creates();
-        let ctx = context([&find, &look, &create]);
+        let create = create_succeeds();
+        let ctx = rds_context([&find, &describe, &create]);
 
-        let resume = waits(
-            &orders(),
+        let resume = expect_pending(
+            &orders_step(),
             &ctx,
-            &[BEGUN, "snapshot before-42 of orders is creating, 40 %"],
+            &[STARTED, "snapshot before-42 of orders is creating, 40 %"],
         )
         .await;
-        let captured = done(orders().run(&ctx, resume).await);
+        let captured = done(orders_step().run(&ctx, resume).await);
 
         assert_eq!(
             serde_json::to_value(captured).unwrap(),
@@ -526,31 +367,41 @@ mod tests {
             })
         );
         assert_eq!(create.num_calls(), 1);
-        let said = [
+        let lines = [
             "Creating snapshot before-42 of orders",
             "Snapshot before-42 of orders is available",
         ];
-        assert_eq!(log(&ctx), said);
+        assert_eq!(log(&ctx), lines);
     }
 
     #[tokio::test]
-    async fn already_taken_by_this_execution_is_success_and_by_anybody_else_a_conflict() {
+    async fn already_taken_is_success_only_for_this_execution() {
         done(
-            orders()
-                .run(&context([&finds(&[Some(("available", 100))])]), None)
+            orders_step()
+                .run(
+                    &rds_context([&describe_snapshots(&[Some(("available", 100))])]),
+                    None,
+                )
                 .await,
         );
 
-        let theirs = finds_of(&[Some(("available", 100))], "another execution's");
-        let error = orders().run(&context([&theirs]), None).await.unwrap_err();
+        let foreign =
+            describe_snapshots_with_token(&[Some(("available", 100))], "another execution's");
+        let error = orders_step()
+            .run(&rds_context([&foreign]), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
 
-        // A snapshot of another instance has the name.
-        let (find, look) = (finds(&[None; 4]), looks(&["available"; 2]));
+        // A snapshot of another instance has this name.
+        let (find, describe) = (
+            describe_snapshots(&[None; 4]),
+            instance_statuses(&["available"; 2]),
+        );
         let create = create_refused("DBSnapshotAlreadyExists");
-        let ctx = context([&find, &look, &create]);
-        let resume = waits(&orders(), &ctx, &[NOT_SHOWN]).await;
-        let error = orders().run(&ctx, resume).await.unwrap_err();
+        let ctx = rds_context([&find, &describe, &create]);
+        let resume = expect_pending(&orders_step(), &ctx, &[NOT_SHOWN]).await;
+        let error = orders_step().run(&ctx, resume).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(
             error.message.contains("another snapshot_name") && !error.message.contains("delete"),
@@ -559,19 +410,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn not_found_is_an_instance_that_rds_does_not_know() {
-        let error = orders()
-            .run(&context([&finds(&[None]), &unknown()]), None)
+    async fn not_found_is_an_instance_that_does_not_exist() {
+        let error = orders_step()
+            .run(
+                &rds_context([&describe_snapshots(&[None]), &unknown_instance()]),
+                None,
+            )
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
     }
 
     #[test]
-    fn invalid_parameters_are_refused_before_any_call() {
-        let good = json!({ "instance": "orders", "snapshot_name": "before-42", "tags": { "team": "ops + co" } });
-        step::<Capture>(good.clone()).validate().unwrap();
-        let many: BTreeMap<_, _> = (0..50).map(|n| (format!("key-{n}"), "value")).collect();
+    fn invalid_parameters_are_rejected_before_any_call() {
+        let valid = json!({
+            "instance": "orders",
+            "snapshot_name": "before-42",
+            "tags": { "team": "ops + co" },
+        });
+        step::<Capture>(valid.clone()).validate().unwrap();
+        let too_many: BTreeMap<_, _> = (0..50).map(|n| (format!("key-{n}"), "value")).collect();
         for (field, value) in [
             ("instance", json!("orders-")),
             ("instance", json!("a".repeat(64))),
@@ -581,14 +439,14 @@ mod tests {
             ("snapshot_name", json!("before--42")),
             ("snapshot_name", json!("*")),
             ("snapshot_name", json!("a".repeat(256))),
-            ("tags", json!(many)),
+            ("tags", json!(too_many)),
             ("tags", json!({ "": "empty" })),
             ("tags", json!({ "team": "a*" })),
             ("tags", json!({ "team": "a".repeat(257) })),
             ("tags", json!({ "aws:team": "ops" })),
-            ("tags", json!({ TOKEN: "mine" })),
+            ("tags", json!({ TOKEN_TAG: "mine" })),
         ] {
-            let mut params = good.clone();
+            let mut params = valid.clone();
             params[field] = value;
             let error = step::<Capture>(params.clone()).validate().unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{params}");
@@ -596,114 +454,145 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_creation_is_repeated_and_the_step_goes_on() {
+    async fn throttled_creation_is_retried_and_the_step_continues() {
         let create = mock!(Client::create_db_snapshot)
             .sequence()
-            .error(|| CreateDBSnapshotError::generic(refusal("Throttling")))
+            .error(|| CreateDBSnapshotError::generic(error_metadata("Throttling")))
             .output(|| {
                 CreateDbSnapshotOutput::builder()
-                    .db_snapshot(snapshot("creating", 0, ""))
+                    .db_snapshot(db_snapshot("creating", 0, ""))
                     .build()
             })
             .build();
-        let ctx = context([&finds(&[None]), &looks(&["available"]), &create]);
-        waits(&orders(), &ctx, &[BEGUN]).await;
+        let ctx = rds_context([
+            &describe_snapshots(&[None]),
+            &instance_statuses(&["available"]),
+            &create,
+        ]);
+        expect_pending(&orders_step(), &ctx, &[STARTED]).await;
         assert_eq!(create.num_calls(), 2);
     }
 
     #[tokio::test]
-    async fn pending_while_the_instance_is_busy_and_then_begins_once() {
-        let find = finds(&[None, None, Some(("available", 100))]);
-        let (look, create) = (looks(&["backing-up", "available"]), creates());
-        let ctx = context([&find, &look, &create]);
-        let resume = waits(&orders(), &ctx, &[BUSY, BEGUN]).await;
-        done(orders().run(&ctx, resume).await);
+    async fn pending_while_the_instance_is_busy_then_creates_once() {
+        let find = describe_snapshots(&[None, None, Some(("available", 100))]);
+        let (describe, create) = (
+            instance_statuses(&["backing-up", "available"]),
+            create_succeeds(),
+        );
+        let ctx = rds_context([&find, &describe, &create]);
+        let resume = expect_pending(&orders_step(), &ctx, &[BUSY, STARTED]).await;
+        done(orders_step().run(&ctx, resume).await);
         assert_eq!(create.num_calls(), 1);
     }
 
     #[tokio::test]
-    async fn pending_after_a_lost_answer_goes_on_with_its_own_snapshot() {
-        let find = finds(&[Some(("creating", 7))]);
-        waits(
-            &orders(),
-            &context([&find]),
+    async fn pending_after_a_lost_answer_continues_with_its_snapshot() {
+        let find = describe_snapshots(&[Some(("creating", 7))]);
+        expect_pending(
+            &orders_step(),
+            &rds_context([&find]),
             &["snapshot before-42 of orders is creating, 7 %"],
         )
         .await;
 
-        // The SDK's own retry is refused because the first request got through.
-        let (find, look, create) = (
-            finds(&[None, Some(("creating", 0))]),
-            looks(&["available"]),
+        // RDS refuses the SDK's retry because the first request succeeded.
+        let (find, describe, create) = (
+            describe_snapshots(&[None, Some(("creating", 0))]),
+            instance_statuses(&["available"]),
             create_refused("DBSnapshotAlreadyExists"),
         );
-        waits(&orders(), &context([&find, &look, &create]), &[BEGUN]).await;
+        expect_pending(
+            &orders_step(),
+            &rds_context([&find, &describe, &create]),
+            &[STARTED],
+        )
+        .await;
 
-        // And RDS does not show the snapshot yet.
-        let (find, look) = (
-            finds(&[None, None, Some(("creating", 0))]),
-            looks(&["available"]),
+        // RDS also does not show the snapshot yet.
+        let (find, describe) = (
+            describe_snapshots(&[None, None, Some(("creating", 0))]),
+            instance_statuses(&["available"]),
         );
         let create = create_refused("DBSnapshotAlreadyExists");
-        let ctx = context([&find, &look, &create]);
-        waits(&orders(), &ctx, &[NOT_SHOWN, BEGUN]).await;
+        let ctx = rds_context([&find, &describe, &create]);
+        expect_pending(&orders_step(), &ctx, &[NOT_SHOWN, STARTED]).await;
         assert_eq!(create.num_calls(), 1);
     }
 
     #[tokio::test]
-    async fn pending_looks_are_rarer_the_longer_it_takes() {
-        let ctx = context([&finds(&[Some(("creating", 7)), Some(("creating", 8))])]);
-        let (mut resume, first, _) = pending(orders().run(&ctx, None).await);
+    async fn pending_polls_become_less_frequent() {
+        let ctx = rds_context([&describe_snapshots(&[
+            Some(("creating", 7)),
+            Some(("creating", 8)),
+        ])]);
+        let (mut resume, first, _) = pending(orders_step().run(&ctx, None).await);
         resume.since = 0;
-        let (_, later, _) = pending(orders().run(&ctx, Some(resume)).await);
-        assert_eq!((first, later), (POLL, Duration::from_mins(5)));
+        let (_, later, _) = pending(orders_step().run(&ctx, Some(resume)).await);
+        assert_eq!((first, later), (POLL_INTERVAL, Duration::from_mins(5)));
     }
 
     #[tokio::test]
-    async fn done_lets_rds_decide_while_storage_is_filled_or_optimized() {
+    async fn done_takes_snapshots_while_rds_optimizes_storage() {
         for status in ["storage-initialization", "storage-optimization"] {
-            let (find, look, create) = (finds(&[None]), looks(&[status]), creates());
-            waits(&orders(), &context([&find, &look, &create]), &[BEGUN]).await;
+            let (find, describe, create) = (
+                describe_snapshots(&[None]),
+                instance_statuses(&[status]),
+                create_succeeds(),
+            );
+            expect_pending(
+                &orders_step(),
+                &rds_context([&find, &describe, &create]),
+                &[STARTED],
+            )
+            .await;
         }
     }
 
     #[tokio::test]
-    async fn failed_snapshots_and_those_that_are_gone_fail_the_step_by_name() {
-        for (last, says) in [
+    async fn failed_and_deleted_snapshots_fail_the_step() {
+        for (last, words) in [
             (
                 Some(("failed", 60)),
                 "snapshot before-42 of orders is failed",
             ),
-            (None, "is gone"),
+            (None, "was deleted"),
         ] {
-            let (find, look, create) = (finds(&[None, last]), looks(&["available"]), creates());
-            let ctx = context([&find, &look, &create]);
-            let resume = waits(&orders(), &ctx, &[BEGUN]).await;
-            let error = orders().run(&ctx, resume).await.unwrap_err();
+            let (find, describe, create) = (
+                describe_snapshots(&[None, last]),
+                instance_statuses(&["available"]),
+                create_succeeds(),
+            );
+            let ctx = rds_context([&find, &describe, &create]);
+            let resume = expect_pending(&orders_step(), &ctx, &[STARTED]).await;
+            let error = orders_step().run(&ctx, resume).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
-            assert!(error.message.contains(says), "{error}");
+            assert!(error.message.contains(words), "{error}");
         }
-        let (find, look, create) = (
-            finds(&[None]),
-            looks(&["available"]),
+        let (find, describe, create) = (
+            describe_snapshots(&[None]),
+            instance_statuses(&["available"]),
             create_refused("SnapshotQuotaExceeded"),
         );
-        let error = orders()
-            .run(&context([&find, &look, &create]), None)
+        let error = orders_step()
+            .run(&rds_context([&find, &describe, &create]), None)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
     }
 
     #[tokio::test]
-    async fn an_instance_that_can_have_no_snapshot_is_a_conflict_with_advice() {
+    async fn instances_without_snapshots_are_conflicts_with_advice() {
         for (status, advice) in [
             ("stopped", "rds-start-instance"),
             ("storage-full", "storage"),
             ("deleting", "deleted"),
         ] {
-            let error = orders()
-                .run(&context([&finds(&[None]), &looks(&[status])]), None)
+            let error = orders_step()
+                .run(
+                    &rds_context([&describe_snapshots(&[None]), &instance_statuses(&[status])]),
+                    None,
+                )
                 .await
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{status}");
@@ -712,9 +601,9 @@ mod tests {
                 "{error}"
             );
         }
-        let (find, look) = (finds(&[None]), looks_at_member("available"));
-        let error = orders()
-            .run(&context([&find, &look]), None)
+        let (find, describe) = (describe_snapshots(&[None]), cluster_member("available"));
+        let error = orders_step()
+            .run(&rds_context([&find, &describe]), None)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
@@ -725,29 +614,44 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_because_of_a_state_is_waited_for_where_it_passes() {
-        let (find, look) = (finds(&[None]), looks(&["available", "backing-up"]));
+    async fn refusals_for_temporary_states_are_pending() {
+        let (find, describe) = (
+            describe_snapshots(&[None]),
+            instance_statuses(&["available", "backing-up"]),
+        );
         let create = create_refused("InvalidDBInstanceState");
-        waits(&orders(), &context([&find, &look, &create]), &[BUSY]).await;
+        expect_pending(
+            &orders_step(),
+            &rds_context([&find, &describe, &create]),
+            &[BUSY],
+        )
+        .await;
 
-        let (find, look) = (finds(&[None]), looks(&["available", "available"]));
+        let (find, describe) = (
+            describe_snapshots(&[None]),
+            instance_statuses(&["available", "available"]),
+        );
         let create = create_refused("InvalidDBInstanceState");
-        let error = orders()
-            .run(&context([&find, &look, &create]), None)
+        let error = orders_step()
+            .run(&rds_context([&find, &describe, &create]), None)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let idle = [(
+    fn permissions_match_what_the_local_cloud_enforces() {
+        let unenforced = [(
             "rds:AddTagsToResource",
-            "The local cloud tags what it creates without asking for more.",
+            "The local cloud does not require it to tag a new resource.",
         )];
-        prove::<Capture>(&idle, async |scene| {
-            let name = make_instance(scene).await;
-            json!({ "instance": name, "snapshot_name": format!("{name}-before"), "tags": { "team": "ops" } })
+        prove::<Capture>(&unenforced, async |scene| {
+            let name = create_instance(scene).await;
+            json!({
+                "instance": name,
+                "snapshot_name": format!("{name}-before"),
+                "tags": { "team": "ops" },
+            })
         });
     }
 }

@@ -3,80 +3,116 @@
 use std::time::Duration;
 
 use crate::error::rds_error;
-use crate::{AVAILABLE, Changed, Database, Identifier, LONGEST, bring};
+use crate::{AVAILABLE, Database, DatabaseChange, Identifier, MAX_DATABASE_NAME, drive_to_state};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// Start a stopped database cluster and finish once it and all of its instances are available.
+/// Start a stopped database cluster and wait until it and all of its instances are available.
 ///
-/// A cluster that is available already, with all of its instances, is success. One in between, as
-/// in `stopping`, is waited for and then started. From the start on every instance of the cluster
-/// costs its hourly price again. Maintenance that was due while it was stopped is done now;
-/// starting takes minutes. The step looks every 15 seconds at first, later up to 3 minutes apart.
+/// Use this step to start an Aurora cluster before a maintenance job or at the beginning of the
+/// working day. For an instance without a cluster, use `rds-start-instance`.
 ///
-/// AWS documents stopping and starting for Aurora clusters, and not for each of those: see
-/// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-cluster-stop-start.html>.
-/// What it refuses, a
-/// Multi-AZ DB cluster say, is a `Conflict`. When a status of the cluster or of one of its
-/// instances does not lead to `available`, the step ends with what the status means and what to do.
-/// When the job is stopped, a cluster that is starting goes on starting. A repeated call asks for
-/// nothing twice.
+/// # Behavior
 ///
-/// Proven on the local cloud, where clusters have no database behind them and start at once;
-/// waiting, instances that lag behind and what RDS refuses rest on unit tests.
+/// - A cluster that is already available, with all of its instances, is success.
+/// - If the cluster is busy, for example `stopping`, the step waits and then starts it.
+/// - Starting takes minutes. RDS does the maintenance that was due while the cluster was stopped.
+///
+/// The step polls the statuses every 15 seconds at first, later up to 3 minutes apart. A retry
+/// polls the statuses before it acts, so it does not send a second request. When the job is
+/// stopped, RDS continues to start the cluster.
+///
+/// # Failures
+///
+/// If the status of the cluster or of one of its instances cannot lead to `available`, the message
+/// says what the status means and what to do.
+///
+/// AWS documents stopping and starting for Aurora clusters. A cluster that AWS refuses, for example
+/// a Multi-AZ DB cluster, fails with `Conflict`. AWS documents the restrictions:
+/// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-cluster-stop-start.html>
+///
+/// # Cost
+///
+/// AWS charges the hourly price of every instance of the cluster again as soon as RDS starts it.
+///
+/// # Limits
+///
+/// The step waits for up to 1 hour.
+///
+/// # Proof
+///
+/// Proven on the local cloud, where clusters have no database and start immediately. Unit tests
+/// cover waiting, instances that are slower than their cluster, and the requests that RDS refuses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
-    /// The cluster's name, 1 to 63 letters, digits and hyphens; capitals do not matter.
+    /// The cluster's name: 1 to 63 letters, digits and hyphens, in upper or lower case.
     cluster: Identifier,
 }
 
 impl Step for Start {
     const NAME: &'static str = "rds-start-cluster";
-    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-rds-cluster-start-step",
+        fields: &[("clusterName", "cluster")],
+    }];
     const EXAMPLES: &'static [Example] = &[Example {
-        title: "TODO",
+        title: "Start a cluster",
         parameters: r#"{ "cluster": "orders" }"#,
-        output: "null",
+        output: r#"{
+            "name": "orders",
+            "previous_status": "stopped",
+            "status": "available",
+            "members": [
+                { "instance": "orders-1", "status": "available" },
+                { "instance": "orders-2", "status": "available" }
+            ],
+            "restarts_at": null,
+            "console_url": "https://eu-west-1.console.aws.amazon.com/rds/home?region=eu-west-1#database:id=orders;is-cluster=true"
+        }"#,
     }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The account has no cluster of this name in the Region; an instance is not a cluster.",
+            "The account has no cluster with this name in the Region. Correct the name or the \
+             target; for an instance, use `rds-start-instance`.",
         ),
         (
             ErrorName::Conflict,
-            "AWS does not start such a cluster, or a status does not lead to `available`.",
+            "AWS cannot start this cluster, or a status cannot lead to `available`. The message \
+             says what to do.",
         ),
         (
             ErrorName::StepFailed,
-            "RDS has begun to start the cluster, and it or one of its instances did not come up.",
+            "RDS started the change, but the cluster or one of its instances did not become \
+             available. The message says what to do.",
         ),
         (
             ErrorName::TimedOut,
-            "What was asked goes on; what was not asked was not done; run it again to go on waiting.",
+            "The cluster did not become available within 1 hour. RDS continues a change that it \
+             accepted; run the step again to continue waiting.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_hours(1);
-    type Output = Changed;
+    type Output = DatabaseChange;
 
     fn validate(&self) -> Result<(), StepError> {
-        self.cluster.validate("cluster", LONGEST)
+        self.cluster.validate("cluster", MAX_DATABASE_NAME)
     }
 
     fn permissions(&self) -> Permissions {
-        Database::Cluster(&self.cluster).permissions("rds:StartDBCluster")
+        Database::Cluster(&self.cluster).permissions("rds:StartDBCluster", "start the cluster")
     }
 
     async fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Changed>, StepError> {
-        bring(
+    ) -> Result<Progress<DatabaseChange>, StepError> {
+        drive_to_state(
             ctx,
             Database::Cluster(&self.cluster),
             resume,
@@ -104,34 +140,34 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::change::{Change, Kind};
-    use crate::testing::{make_cluster, refusal};
+    use crate::testing::change::{ChangeSuite, DatabaseKind};
+    use crate::testing::{create_cluster, error_metadata};
 
-    const CHANGE: Change<Start> = Change {
-        step: || step(json!({ "cluster": "Shop" })),
-        kind: Kind::Cluster,
+    const SUITE: ChangeSuite<Start> = ChangeSuite {
+        build_step: || step(json!({ "cluster": "Shop" })),
+        kind: DatabaseKind::Cluster,
         statuses: ["stopped", "starting", "available"],
-        doing: "Starting",
-        accepted: || {
+        activity: "Starting",
+        accept_request: || {
             mock!(Client::start_db_cluster)
-                .match_requests(|r| r.db_cluster_identifier() == Some("shop"))
+                .match_requests(|request| request.db_cluster_identifier() == Some("shop"))
                 .then_output(|| StartDbClusterOutput::builder().build())
         },
-        refused: |code| {
+        refuse_request: |code| {
             mock!(Client::start_db_cluster)
-                .then_error(move || StartDBClusterError::generic(refusal(code)))
+                .then_error(move || StartDBClusterError::generic(error_metadata(code)))
         },
     };
 
     #[tokio::test]
-    async fn done_starts_the_cluster_and_ends_when_all_of_it_is_available() {
-        CHANGE.is_done().await;
+    async fn done_starts_the_cluster_and_waits_for_all_instances() {
+        SUITE.assert_reaches_state().await;
     }
 
     #[tokio::test]
-    async fn already_available_is_success_and_rds_is_asked_for_nothing() {
-        CHANGE
-            .is_already_done(&[(
+    async fn already_available_is_success_without_a_request() {
+        SUITE
+            .assert_already_done(&[(
                 "available",
                 ["storage-initialization", "storage-optimization"],
             )])
@@ -139,38 +175,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn not_found_is_a_cluster_that_rds_does_not_know() {
-        CHANGE.is_not_found().await;
+    async fn not_found_is_a_cluster_that_does_not_exist() {
+        SUITE.assert_not_found().await;
     }
 
     #[test]
-    fn invalid_names_are_refused_before_any_call() {
-        CHANGE.takes_only_a_name();
+    fn invalid_names_are_rejected_before_any_call() {
+        SUITE.assert_accepts_only_names();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_looks_are_repeated_and_the_step_goes_on() {
-        CHANGE.is_throttled().await;
+    async fn throttled_polls_are_retried_and_the_step_continues() {
+        SUITE.assert_retries_throttling().await;
     }
 
     #[tokio::test]
-    async fn pending_while_the_cluster_is_busy_and_then_starts_it_once() {
-        CHANGE
-            .is_pending_while(("stopping", ["stopping", "stopped"]))
+    async fn pending_while_the_cluster_is_busy_then_starts_once() {
+        SUITE
+            .assert_waits_while(("stopping", ["stopping", "stopped"]))
             .await;
     }
 
     #[tokio::test]
-    async fn pending_after_a_lost_answer_asks_for_nothing_again() {
-        CHANGE.is_pending_after_a_lost_answer().await;
+    async fn pending_after_a_lost_answer_sends_no_second_request() {
+        SUITE.assert_resumes_after_lost_answer().await;
     }
 
     #[tokio::test]
-    async fn failed_when_the_cluster_or_one_of_its_instances_does_not_get_there() {
+    async fn failed_when_the_cluster_or_an_instance_is_stuck() {
         let message =
-            "shop-2 is incompatible-parameters and does not become available: it does not start";
-        CHANGE
-            .is_failed(
+            "shop-2 is incompatible-parameters and cannot become available: it does not start";
+        SUITE
+            .assert_fails(
                 ("starting", ["available", "incompatible-parameters"]),
                 message,
             )
@@ -178,24 +214,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_status_that_leads_nowhere_is_a_conflict_with_advice() {
-        CHANGE.is_a_conflict_in_other_statuses().await;
+    async fn stuck_statuses_are_conflicts_with_advice() {
+        SUITE.assert_conflict_when_stuck().await;
     }
 
     #[tokio::test]
-    async fn what_rds_refuses_because_of_a_state_is_a_conflict() {
-        CHANGE.is_a_conflict_where_rds_refuses().await;
+    async fn refusals_because_of_a_state_are_conflicts() {
+        SUITE.assert_conflict_on_refusal().await;
     }
 
     #[tokio::test]
-    async fn a_key_that_cannot_be_used_is_a_conflict_with_advice() {
-        CHANGE.is_a_conflict_without_its_key().await;
+    async fn an_unusable_kms_key_is_a_conflict_with_advice() {
+        SUITE.assert_conflict_without_kms_key().await;
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_match_what_the_local_cloud_enforces() {
         prove::<Start>(&[], async |scene| {
-            let name = make_cluster(scene).await;
+            let name = create_cluster(scene).await;
             let rds = scene.client(Client::new);
             rds.stop_db_cluster()
                 .db_cluster_identifier(&name)

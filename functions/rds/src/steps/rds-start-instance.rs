@@ -3,81 +3,117 @@
 use std::time::Duration;
 
 use crate::error::rds_error;
-use crate::{AVAILABLE, Changed, Database, Identifier, LONGEST, bring};
+use crate::{AVAILABLE, Database, DatabaseChange, Identifier, MAX_DATABASE_NAME, drive_to_state};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// Start a stopped RDS instance and finish once it is available.
+/// Start a stopped RDS instance and wait until it is available.
 ///
-/// An instance that is available already is success, also while its storage is optimized or filled
-/// from a snapshot. One in between, as in `stopping` or `modifying`, is waited for and then
-/// started. From the start on the instance costs its hourly price again. It keeps its DNS name; a
-/// public IP address is another one than before, and the zones of a Multi-AZ instance may have
-/// changed places. Starting takes minutes, longer when the database recovers first. The step looks
-/// every 15 seconds at first, later up to 3 minutes apart.
+/// Use this step to start a database before a maintenance job or at the beginning of the working
+/// day. For an instance of a cluster, use `rds-start-cluster`: RDS starts and stops the instances
+/// of a cluster together.
 ///
-/// The instances of a cluster are started together, with `rds-start-cluster`: an instance of Aurora
-/// alone is a `Conflict`. Limits:
-/// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_StopInstance.html>. A status that
-/// does not lead to `available`, such as `storage-full` or `incompatible-parameters`, ends the step
-/// with what the status means and what to do. When the job is stopped, an instance that is starting
-/// goes on starting. A repeated call asks for nothing twice.
+/// # Behavior
 ///
-/// Proven on the local cloud, where instances have no database behind them and start at once from
-/// any status; waiting and what RDS refuses rest on unit tests.
+/// - An instance that is already available is success, also while RDS optimizes its storage or
+///   fills it from a snapshot.
+/// - If the instance is busy, for example `stopping` or `modifying`, the step waits and then starts
+///   it.
+/// - Starting takes minutes, and longer if the database recovers first.
+/// - The instance keeps its DNS name. Its public IP address changes, and the Availability Zones of
+///   a Multi-AZ instance can change places.
+///
+/// The step polls the status every 15 seconds at first, later up to 3 minutes apart. A retry polls
+/// the status before it acts, so it does not send a second request. When the job is stopped, RDS
+/// continues to start the instance.
+///
+/// # Failures
+///
+/// If a status cannot lead to `available`, such as `storage-full` or `incompatible-parameters`, the
+/// message says what the status means and what to do.
+///
+/// AWS documents which instances it cannot stop and start:
+/// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_StopInstance.html>
+///
+/// # Cost
+///
+/// AWS charges the instance's hourly price again as soon as RDS starts it.
+///
+/// # Limits
+///
+/// The step waits for up to 1 hour.
+///
+/// # Proof
+///
+/// Proven on the local cloud, where instances have no database and start immediately from every
+/// status. Unit tests cover waiting and the requests that RDS refuses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Start {
-    /// The instance's name, 1 to 63 letters, digits and hyphens; capitals do not matter.
+    /// The instance's name: 1 to 63 letters, digits and hyphens, in upper or lower case.
     instance: Identifier,
 }
 
 impl Step for Start {
     const NAME: &'static str = "rds-start-instance";
-    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-rds-instance-start-step",
+        fields: &[("awsRdsInstance", "instance")],
+    }];
     const EXAMPLES: &'static [Example] = &[Example {
-        title: "TODO",
+        title: "Start an instance",
         parameters: r#"{ "instance": "orders" }"#,
-        output: "null",
+        output: r#"{
+            "name": "orders",
+            "previous_status": "stopped",
+            "status": "available",
+            "members": [],
+            "restarts_at": null,
+            "console_url": "https://eu-west-1.console.aws.amazon.com/rds/home?region=eu-west-1#database:id=orders;is-cluster=false"
+        }"#,
     }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The account has no instance of this name in the Region.",
+            "The account has no instance with this name in the Region. Correct the name or the \
+             target.",
         ),
         (
             ErrorName::Conflict,
-            "The instance's status does not lead to `available`, or it belongs to a cluster.",
+            "The status cannot lead to `available`, or the instance belongs to a cluster. The \
+             message says what to do.",
         ),
         (
             ErrorName::StepFailed,
-            "RDS has begun to start the instance and could not.",
+            "RDS started the change, but the instance did not become available. Read the events of \
+             the instance with `rds-status`.",
         ),
         (
             ErrorName::TimedOut,
-            "What was asked goes on; what was not asked was not done; run it again to go on waiting.",
+            "The instance did not become available within 1 hour. RDS continues a change that it \
+             accepted; run the step again to continue waiting.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_hours(1);
-    type Output = Changed;
+    type Output = DatabaseChange;
 
     fn validate(&self) -> Result<(), StepError> {
-        self.instance.validate("instance", LONGEST)
+        self.instance.validate("instance", MAX_DATABASE_NAME)
     }
 
     fn permissions(&self) -> Permissions {
-        Database::Instance(&self.instance).permissions("rds:StartDBInstance")
+        Database::Instance(&self.instance).permissions("rds:StartDBInstance", "start the instance")
     }
 
     async fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Changed>, StepError> {
-        bring(
+    ) -> Result<Progress<DatabaseChange>, StepError> {
+        drive_to_state(
             ctx,
             Database::Instance(&self.instance),
             resume,
@@ -105,112 +141,112 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::change::{Change, Kind, all};
-    use crate::testing::{context, looks, make_instance, refusal};
+    use crate::testing::change::{ChangeSuite, DatabaseKind, everywhere};
+    use crate::testing::{create_instance, error_metadata, instance_statuses, rds_context};
 
-    const CHANGE: Change<Start> = Change {
-        step: || step(json!({ "instance": "Orders" })),
-        kind: Kind::Instance,
+    const SUITE: ChangeSuite<Start> = ChangeSuite {
+        build_step: || step(json!({ "instance": "Orders" })),
+        kind: DatabaseKind::Instance,
         statuses: ["stopped", "starting", "available"],
-        doing: "Starting",
-        accepted: || {
+        activity: "Starting",
+        accept_request: || {
             mock!(Client::start_db_instance)
-                .match_requests(|r| r.db_instance_identifier() == Some("orders"))
+                .match_requests(|request| request.db_instance_identifier() == Some("orders"))
                 .then_output(|| StartDbInstanceOutput::builder().build())
         },
-        refused: |code| {
+        refuse_request: |code| {
             mock!(Client::start_db_instance)
-                .then_error(move || StartDBInstanceError::generic(refusal(code)))
+                .then_error(move || StartDBInstanceError::generic(error_metadata(code)))
         },
     };
 
     #[tokio::test]
-    async fn done_starts_the_instance_and_ends_when_it_is_available() {
-        CHANGE.is_done().await;
+    async fn done_starts_the_instance_and_waits_until_it_is_available() {
+        SUITE.assert_reaches_state().await;
     }
 
     #[tokio::test]
-    async fn already_available_is_success_and_rds_is_asked_for_nothing() {
-        CHANGE
-            .is_already_done(&[
-                all("available"),
-                all("storage-initialization"),
-                all("storage-optimization"),
+    async fn already_available_is_success_without_a_request() {
+        SUITE
+            .assert_already_done(&[
+                everywhere("available"),
+                everywhere("storage-initialization"),
+                everywhere("storage-optimization"),
             ])
             .await;
     }
 
     #[tokio::test]
-    async fn not_found_is_an_instance_that_rds_does_not_know() {
-        CHANGE.is_not_found().await;
+    async fn not_found_is_an_instance_that_does_not_exist() {
+        SUITE.assert_not_found().await;
     }
 
     #[test]
-    fn invalid_names_are_refused_before_any_call() {
-        CHANGE.takes_only_a_name();
+    fn invalid_names_are_rejected_before_any_call() {
+        SUITE.assert_accepts_only_names();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_looks_are_repeated_and_the_step_goes_on() {
-        CHANGE.is_throttled().await;
+    async fn throttled_polls_are_retried_and_the_step_continues() {
+        SUITE.assert_retries_throttling().await;
     }
 
     #[tokio::test]
-    async fn pending_while_the_instance_is_busy_and_then_starts_it_once() {
-        CHANGE.is_pending_while(all("modifying")).await;
+    async fn pending_while_the_instance_is_busy_then_starts_once() {
+        SUITE.assert_waits_while(everywhere("modifying")).await;
     }
 
     #[tokio::test]
-    async fn pending_after_a_lost_answer_asks_for_nothing_again() {
-        CHANGE.is_pending_after_a_lost_answer().await;
+    async fn pending_after_a_lost_answer_sends_no_second_request() {
+        SUITE.assert_resumes_after_lost_answer().await;
     }
 
     #[tokio::test]
-    async fn failed_when_the_instance_does_not_get_there() {
+    async fn failed_when_the_instance_is_stuck() {
         let message =
-            "orders is incompatible-parameters and does not become available: it does not start";
-        CHANGE
-            .is_failed(all("incompatible-parameters"), message)
+            "orders is incompatible-parameters and cannot become available: it does not start";
+        SUITE
+            .assert_fails(everywhere("incompatible-parameters"), message)
             .await;
     }
 
     #[tokio::test]
-    async fn a_status_that_leads_nowhere_is_a_conflict_with_advice() {
-        CHANGE.is_a_conflict_in_other_statuses().await;
+    async fn stuck_statuses_are_conflicts_with_advice() {
+        SUITE.assert_conflict_when_stuck().await;
     }
 
     #[tokio::test]
-    async fn what_rds_refuses_because_of_a_state_is_a_conflict() {
-        CHANGE.is_a_conflict_where_rds_refuses().await;
+    async fn refusals_because_of_a_state_are_conflicts() {
+        SUITE.assert_conflict_on_refusal().await;
     }
 
     #[tokio::test]
-    async fn an_instance_of_a_cluster_is_a_conflict_and_rds_is_not_asked() {
-        CHANGE.is_a_conflict_for_a_member("rds-start-cluster").await;
+    async fn cluster_instances_are_conflicts_without_a_request() {
+        SUITE.assert_conflict_for_member("rds-start-cluster").await;
     }
 
     #[tokio::test]
-    async fn a_key_that_cannot_be_used_is_a_conflict_with_advice() {
-        CHANGE.is_a_conflict_without_its_key().await;
+    async fn an_unusable_kms_key_is_a_conflict_with_advice() {
+        SUITE.assert_conflict_without_kms_key().await;
     }
 
     #[tokio::test]
-    async fn an_instance_whose_key_can_be_used_again_is_started() {
-        let (look, start) = (
-            looks(&["inaccessible-encryption-credentials-recoverable"]),
-            (CHANGE.accepted)(),
+    async fn an_instance_with_a_recovered_kms_key_is_started() {
+        let (describe, start) = (
+            instance_statuses(&["inaccessible-encryption-credentials-recoverable"]),
+            (SUITE.accept_request)(),
         );
-        (CHANGE.step)()
-            .run(&context([&look, &start]), None)
+        (SUITE.build_step)()
+            .run(&rds_context([&describe, &start]), None)
             .await
             .unwrap();
         assert_eq!(start.num_calls(), 1);
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_match_what_the_local_cloud_enforces() {
         prove::<Start>(&[], async |scene| {
-            let name = make_instance(scene).await;
+            let name = create_instance(scene).await;
             let rds = scene.client(Client::new);
             rds.stop_db_instance()
                 .db_instance_identifier(&name)

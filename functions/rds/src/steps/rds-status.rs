@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::error::rds_error;
-use crate::{Identifier, LONGEST, instance, trouble};
+use crate::{Identifier, MAX_DATABASE_NAME, describe_instance, trouble_advice};
 use aws_sdk_rds::Client;
-use aws_sdk_rds::types::{DbInstance, Event, SourceType};
+use aws_sdk_rds::types::{DbInstance, Event, PendingModifiedValues, SourceType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stepward::model::permissions::{arn, literal};
@@ -13,40 +13,54 @@ use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// How far back events are shown, in minutes.
+/// The age of the oldest events in the output, in minutes.
 const EVENTS_MINUTES: i32 = 60;
 
-/// Show how an RDS instance is, and its events of the last hour.
+/// Show the status of an RDS instance and its events of the last hour.
 ///
-/// Status, engine, class, storage, endpoint, changes that wait for a maintenance window or a
-/// reboot, and RDS's events. The step only looks, and costs nothing. It is success whatever the
-/// status: a status in which the instance does not recover by itself comes with what it means and
-/// what to do. With `fail_unless_available` any status but `available` fails the step, also
-/// harmless ones such as `backing-up`, in which the database answers.
+/// Use this step to report on a database, or with `fail_unless_available` to end a job early if the
+/// database is not ready. The output has the status, engine, class, storage, endpoint, pending
+/// changes and events. The step changes nothing.
 ///
-/// The status is what RDS says of the instance. Whether the database takes connections, only a
-/// connection tells.
+/// # Behavior
 ///
-/// Proven on the local cloud, where RDS has no databases behind it: statuses other than `available`
-/// and `stopped`, pending changes and events in several pages rest on unit tests.
+/// By default every status is success. If the instance cannot leave the status without help,
+/// `trouble` says what the status means and what to do.
+///
+/// With `fail_unless_available`, every status except `available` fails the step. This includes
+/// harmless statuses such as `backing-up`, in which the database accepts connections.
+///
+/// The status is what RDS reports about the instance. The step does not connect to the database.
+///
+/// A retry reads everything again. The step has nothing to stop when the job is stopped.
+///
+/// # Cost
+///
+/// This step itself has no charge; AWS does not charge for reading the status.
+///
+/// # Proof
+///
+/// Proven on the local cloud, where instances have no database. Unit tests cover statuses other
+/// than `available` and `stopped`, pending changes, and events in several pages.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Look {
-    /// The instance's name, 1 to 63 letters, digits and hyphens; capitals do not matter.
+    /// The instance's name: 1 to 63 letters, digits and hyphens, in upper or lower case.
     instance: Identifier,
-    /// Whether a status other than `available` fails the step; by default it does not.
+    /// Whether a status other than `available` fails the step. False by default.
     #[serde(default)]
     fail_unless_available: bool,
 }
 
-/// An instance as it is now.
+/// The current state of an instance.
 #[derive(Debug, JsonSchema, Serialize)]
-pub struct Shown {
+pub struct InstanceStatus {
     /// The instance's name.
     instance: String,
-    /// RDS's word for its status, as in `available`, `stopped` or `storage-full`.
+    /// The status, as in `available`, `stopped` or `storage-full`.
     status: String,
-    /// What the status means and what to do, where the instance does not recover by itself.
+    /// What the status means and what to do. Null if the instance can leave the status without
+    /// help.
     trouble: Option<String>,
     /// The database engine, as in `postgres`.
     engine: String,
@@ -56,19 +70,19 @@ pub struct Shown {
     class: String,
     /// The storage.
     storage: Storage,
-    /// Where the database is reached; none before it is made.
+    /// The address of the database. Null until RDS has created the database.
     endpoint: Option<Endpoint>,
-    /// Whether a standby waits in another Availability Zone.
+    /// Whether the instance has a standby in another Availability Zone.
     multi_az: bool,
-    /// The cluster that the instance belongs to.
+    /// The cluster that the instance belongs to. Null if it belongs to none.
     cluster: Option<String>,
-    /// When AWS starts a stopped instance again by itself.
+    /// When AWS starts a stopped instance again.
     restarts_at: Option<String>,
-    /// Settings that change in the next maintenance window or with a reboot, and to what. Passwords
-    /// are not shown.
+    /// The settings that change in the next maintenance window or at the next reboot, with their
+    /// new values. Passwords are not shown.
     pending_changes: BTreeMap<String, String>,
-    /// RDS's events of the last hour, oldest first.
-    events: Vec<Happened>,
+    /// The instance's events of the last hour, oldest first.
+    events: Vec<InstanceEvent>,
     /// The instance in the AWS console.
     console_url: String,
 }
@@ -76,15 +90,15 @@ pub struct Shown {
 /// The storage of an instance.
 #[derive(Debug, JsonSchema, Serialize)]
 struct Storage {
-    /// Allocated, in GiB. For Aurora always 1: its storage belongs to the cluster.
+    /// The allocated storage in GiB. Always 1 for Aurora, where the storage belongs to the cluster.
     allocated_gib: i32,
-    /// The kind of storage, as in `gp3`.
+    /// The storage type, as in `gp3`.
     r#type: String,
-    /// Up to how many GiB RDS enlarges it by itself; none where it does not.
+    /// The size up to which RDS enlarges the storage automatically, in GiB. Null if it does not.
     max_allocated_gib: Option<i32>,
 }
 
-/// Where a database is reached.
+/// The address of a database.
 #[derive(Debug, JsonSchema, Serialize)]
 struct Endpoint {
     /// The DNS name.
@@ -93,198 +107,259 @@ struct Endpoint {
     port: i32,
 }
 
-/// Something that RDS says has happened.
+/// An event that RDS reports.
 #[derive(Debug, JsonSchema, Serialize)]
-struct Happened {
-    /// When, in UTC.
+struct InstanceEvent {
+    /// The time of the event, in UTC.
     at: String,
-    /// What, in RDS's words.
+    /// RDS's message.
     message: String,
     /// RDS's categories, as in `availability`.
     categories: Vec<String>,
+}
+
+impl Look {
+    async fn read_events(&self, rds: &Client) -> Result<Vec<InstanceEvent>, StepError> {
+        let mut events = rds
+            .describe_events()
+            .source_type(SourceType::DbInstance)
+            .source_identifier(&*self.instance)
+            .duration(EVENTS_MINUTES)
+            .into_paginator()
+            .items()
+            .send()
+            .try_collect()
+            .await
+            .map_err(rds_error)?;
+        events.sort_by_key(|event| event.date);
+        Ok(events.into_iter().map(instance_event).collect())
+    }
 }
 
 impl Step for Look {
     const NAME: &'static str = "rds-status";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-rds-status",
-        fields: &[],
+        fields: &[("target", "instance"), ("region", "region")],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Show the status of an instance",
             parameters: r#"{ "instance": "orders" }"#,
-            output: "null",
+            output: r#"{
+                "instance": "orders",
+                "status": "storage-full",
+                "trouble": "its storage is full; increase its allocated storage",
+                "engine": "postgres",
+                "engine_version": "16.3",
+                "class": "db.t3.micro",
+                "storage": { "allocated_gib": 20, "type": "gp3", "max_allocated_gib": null },
+                "endpoint": {
+                    "address": "orders.c1a2b3c4d5e6.eu-west-1.rds.amazonaws.com",
+                    "port": 5432
+                },
+                "multi_az": false,
+                "cluster": null,
+                "restarts_at": null,
+                "pending_changes": { "engine_version": "16.4" },
+                "events": [
+                    {
+                        "at": "2026-01-31T07:48:20Z",
+                        "message": "The allocated storage for the DB instance is full.",
+                        "categories": ["low storage"]
+                    }
+                ],
+                "console_url": "https://eu-west-1.console.aws.amazon.com/rds/home?region=eu-west-1#database:id=orders;is-cluster=false"
+            }"#,
         },
         Example {
-            title: "TODO",
+            title: "Fail the job unless the instance is available",
             parameters: r#"{ "instance": "orders", "fail_unless_available": true }"#,
-            output: "null",
+            output: r#"{
+                "instance": "orders",
+                "status": "available",
+                "trouble": null,
+                "engine": "postgres",
+                "engine_version": "16.3",
+                "class": "db.t3.micro",
+                "storage": { "allocated_gib": 20, "type": "gp3", "max_allocated_gib": 100 },
+                "endpoint": {
+                    "address": "orders.c1a2b3c4d5e6.eu-west-1.rds.amazonaws.com",
+                    "port": 5432
+                },
+                "multi_az": true,
+                "cluster": null,
+                "restarts_at": null,
+                "pending_changes": {},
+                "events": [],
+                "console_url": "https://eu-west-1.console.aws.amazon.com/rds/home?region=eu-west-1#database:id=orders;is-cluster=false"
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The account has no instance of this name in the Region; a cluster is not an instance.",
+            "The account has no instance with this name in the Region. Correct the name or the \
+             target; the name of a cluster is not accepted.",
         ),
         (
             ErrorName::StepFailed,
-            "The status is not `available`, and `fail_unless_available` was given.",
+            "The status is not `available`, and `fail_unless_available` is set. The message says \
+             what to do.",
         ),
     ];
-    type Output = Shown;
+    type Output = InstanceStatus;
 
     fn validate(&self) -> Result<(), StepError> {
-        self.instance.validate("instance", LONGEST)
+        self.instance.validate("instance", MAX_DATABASE_NAME)
     }
 
     fn permissions(&self) -> Permissions {
+        let instance = arn("rds", &format!("db:{}", literal(&self.instance)));
         Permissions::default()
             .allow(
-                "TODO",
+                "read the status and the settings of the instance",
                 &["rds:DescribeDBInstances"],
-                [arn("rds", &format!("db:{}", literal(&self.instance)))],
+                [instance],
             )
-            .allow("TODO", &["rds:DescribeEvents"], ["*"])
+            .allow("read the instance's events", &["rds:DescribeEvents"], ["*"])
     }
 
-    async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Shown>, StepError> {
-        let (rds, name) = (ctx.client(Client::new), &*self.instance);
-        let found = instance(&rds, name).await?;
-        let status = found.db_instance_status().unwrap_or("unknown").to_owned();
-        // Imported jobs look for these words.
+    async fn run(
+        &self,
+        ctx: &Context,
+        _: Option<Resume>,
+    ) -> Result<Progress<InstanceStatus>, StepError> {
+        let rds = ctx.client(Client::new);
+        let name = &*self.instance;
+        let instance = describe_instance(&rds, name).await?;
+        let status = instance
+            .db_instance_status()
+            .unwrap_or("unknown")
+            .to_owned();
+        // Imported jobs search the log for these words.
         ctx.log(format_args!("{name} instance status is: {status}"));
-        if let Some(trouble) = trouble(&status) {
-            ctx.log(format_args!("{name}: {trouble}"));
+        if let Some(advice) = trouble_advice(&status) {
+            ctx.log(format_args!("{name}: {advice}"));
         }
-        let events = rds
-            .describe_events()
-            .source_type(SourceType::DbInstance)
-            .source_identifier(name);
-        let pages = events
-            .duration(EVENTS_MINUTES)
-            .into_paginator()
-            .items()
-            .send();
-        let mut events = pages.try_collect().await.map_err(rds_error)?;
-        events.sort_by_key(|event| event.date);
-        let events: Vec<_> = events.into_iter().map(happened).collect();
-        for Happened { at, message, .. } in &events {
+
+        let events = self.read_events(&rds).await?;
+        for InstanceEvent { at, message, .. } in &events {
             ctx.log(format_args!("{at} {message}"));
         }
+
         if self.fail_unless_available && status != "available" {
-            let advice =
-                trouble(&status).unwrap_or("it may pass by itself: look again in some minutes");
-            // The log of a step that fails is not in its answer: the words that imported jobs look
-            // for are here, too.
+            let advice = trouble_advice(&status).unwrap_or(
+                "the status can change without help; run the step again in some minutes",
+            );
+            // The answer of a failed step does not have its log, so the message repeats the words
+            // that imported jobs search for.
             let message = format!("{name} instance status is: {status}; not available: {advice}");
             return Err(ErrorName::StepFailed.with_message(message));
         }
-        Ok(Progress::Done(Shown {
+
+        Ok(Progress::Done(InstanceStatus {
             instance: name.to_owned(),
-            trouble: trouble(&status).map(str::to_owned),
+            trouble: trouble_advice(&status).map(str::to_owned),
             status,
-            pending_changes: pending(&found),
-            engine: found.engine.unwrap_or_default(),
-            engine_version: found.engine_version.unwrap_or_default(),
-            class: found.db_instance_class.unwrap_or_default(),
+            pending_changes: pending_changes(&instance),
+            engine: instance.engine.unwrap_or_default(),
+            engine_version: instance.engine_version.unwrap_or_default(),
+            class: instance.db_instance_class.unwrap_or_default(),
             storage: Storage {
-                allocated_gib: found.allocated_storage.unwrap_or_default(),
-                r#type: found.storage_type.unwrap_or_default(),
-                max_allocated_gib: found.max_allocated_storage,
+                allocated_gib: instance.allocated_storage.unwrap_or_default(),
+                r#type: instance.storage_type.unwrap_or_default(),
+                max_allocated_gib: instance.max_allocated_storage,
             },
-            endpoint: found.endpoint.and_then(|at| {
+            endpoint: instance.endpoint.and_then(|endpoint| {
                 Some(Endpoint {
-                    address: at.address?,
-                    port: at.port?,
+                    address: endpoint.address?,
+                    port: endpoint.port?,
                 })
             }),
-            multi_az: found.multi_az.unwrap_or_default(),
-            cluster: found
+            multi_az: instance.multi_az.unwrap_or_default(),
+            cluster: instance
                 .db_cluster_identifier
                 .filter(|cluster| !cluster.is_empty()),
-            restarts_at: found.automatic_restart_time.map(|time| time.to_string()),
+            restarts_at: instance.automatic_restart_time.map(|time| time.to_string()),
             events,
             console_url: ctx.console("rds/home", &format!("database:id={name};is-cluster=false")),
         }))
     }
 }
 
-fn happened(event: Event) -> Happened {
-    Happened {
+fn instance_event(event: Event) -> InstanceEvent {
+    InstanceEvent {
         at: event.date.map(|date| date.to_string()).unwrap_or_default(),
         message: event.message.unwrap_or_default(),
         categories: event.event_categories.unwrap_or_default(),
     }
 }
 
-fn pending(instance: &DbInstance) -> BTreeMap<String, String> {
-    let number = |value: Option<i32>| value.map(|value| value.to_string());
-    let truth = |value: Option<bool>| value.map(|value| value.to_string());
+/// The new values of the settings that will change, by the setting's name.
+fn pending_changes(instance: &DbInstance) -> BTreeMap<String, String> {
     let mut changes = BTreeMap::new();
-    if let Some(next) = instance.pending_modified_values() {
-        let known = [
-            ("allocated_storage_gib", number(next.allocated_storage)),
-            (
-                "backup_retention_days",
-                number(next.backup_retention_period),
-            ),
-            ("ca_certificate", next.ca_certificate_identifier.clone()),
-            ("class", next.db_instance_class.clone()),
-            ("dedicated_log_volume", truth(next.dedicated_log_volume)),
-            ("engine", next.engine.clone()),
-            ("engine_version", next.engine_version.clone()),
-            (
-                "iam_authentication",
-                truth(next.iam_database_authentication_enabled),
-            ),
-            ("instance", next.db_instance_identifier.clone()),
-            ("iops", number(next.iops)),
-            ("license_model", next.license_model.clone()),
-            (
-                "log_exports",
-                next.pending_cloudwatch_logs_exports
-                    .as_ref()
-                    .map(|_| "to be changed".into()),
-            ),
-            (
-                "master_password",
-                next.master_user_password
-                    .as_ref()
-                    .map(|_| "to be changed".into()),
-            ),
-            ("multi_az", truth(next.multi_az)),
-            ("multi_tenant", truth(next.multi_tenant)),
-            ("port", number(next.port)),
-            (
-                "processor_features",
-                next.processor_features
-                    .as_ref()
-                    .map(|_| "to be changed".into()),
-            ),
-            ("storage_throughput", number(next.storage_throughput)),
-            ("storage_type", next.storage_type.clone()),
-            ("subnet_group", next.db_subnet_group_name.clone()),
-        ];
-        changes.extend(
-            known
-                .into_iter()
-                .filter_map(|(name, value)| Some((name.to_owned(), value?))),
-        );
+    if let Some(pending) = instance.pending_modified_values() {
+        let values = pending_values(pending)
+            .into_iter()
+            .filter_map(|(setting, value)| Some((setting.to_owned(), value?)));
+        changes.extend(values);
     }
     for group in instance.db_parameter_groups() {
-        let (name, status) = (
-            group.db_parameter_group_name(),
-            group.parameter_apply_status().unwrap_or("in-sync"),
-        );
+        let status = group.parameter_apply_status().unwrap_or("in-sync");
         if status != "in-sync" {
-            changes.insert(
-                format!("parameter_group {}", name.unwrap_or_default()),
-                status.to_owned(),
-            );
+            let name = group.db_parameter_group_name().unwrap_or_default();
+            changes.insert(format!("parameter_group {name}"), status.to_owned());
         }
     }
     changes
+}
+
+fn pending_values(pending: &PendingModifiedValues) -> [(&'static str, Option<String>); 20] {
+    let number = |value: Option<i32>| value.map(|value| value.to_string());
+    let boolean = |value: Option<bool>| value.map(|value| value.to_string());
+    // The values of these are secret or too long to show.
+    let changed = |is_pending: bool| is_pending.then(|| "to be changed".to_owned());
+    [
+        ("allocated_storage_gib", number(pending.allocated_storage)),
+        (
+            "backup_retention_days",
+            number(pending.backup_retention_period),
+        ),
+        ("ca_certificate", pending.ca_certificate_identifier.clone()),
+        ("class", pending.db_instance_class.clone()),
+        (
+            "dedicated_log_volume",
+            boolean(pending.dedicated_log_volume),
+        ),
+        ("engine", pending.engine.clone()),
+        ("engine_version", pending.engine_version.clone()),
+        (
+            "iam_authentication",
+            boolean(pending.iam_database_authentication_enabled),
+        ),
+        ("instance", pending.db_instance_identifier.clone()),
+        ("iops", number(pending.iops)),
+        ("license_model", pending.license_model.clone()),
+        (
+            "log_exports",
+            changed(pending.pending_cloudwatch_logs_exports.is_some()),
+        ),
+        (
+            "master_password",
+            changed(pending.master_user_password.is_some()),
+        ),
+        ("multi_az", boolean(pending.multi_az)),
+        ("multi_tenant", boolean(pending.multi_tenant)),
+        ("port", number(pending.port)),
+        (
+            "processor_features",
+            changed(pending.processor_features.is_some()),
+        ),
+        ("storage_throughput", number(pending.storage_throughput)),
+        ("storage_type", pending.storage_type.clone()),
+        ("subnet_group", pending.db_subnet_group_name.clone()),
+    ]
 }
 
 #[cfg(test)]
@@ -292,25 +367,27 @@ mod tests {
     use aws_sdk_rds::operation::describe_db_instances::DescribeDbInstancesOutput;
     use aws_sdk_rds::operation::describe_events::DescribeEventsOutput;
     use aws_sdk_rds::primitives::DateTime;
-    use aws_sdk_rds::types::{DbParameterGroupStatus, PendingModifiedValues};
+    use aws_sdk_rds::types::DbParameterGroupStatus;
     use aws_smithy_mocks::{Rule, mock};
     use serde_json::json;
     use stepward::testing::{done, log, step};
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{context, make_instance, takes_only_a_name, throttled, unknown};
+    use crate::testing::{
+        assert_accepts_only_names, create_instance, rds_context, throttled_poll, unknown_instance,
+    };
 
-    fn orders() -> Look {
+    fn orders_step() -> Look {
         step(json!({ "instance": "Orders" }))
     }
 
-    fn seen(status: &str) -> DescribeDbInstancesOutput {
+    fn describe_output(status: &str) -> DescribeDbInstancesOutput {
         let endpoint = aws_sdk_rds::types::Endpoint::builder()
             .address("orders.rds.example")
             .port(5432)
             .build();
-        let next = PendingModifiedValues::builder()
+        let pending = PendingModifiedValues::builder()
             .engine_version("16.4")
             .master_user_password("****")
             .build();
@@ -331,7 +408,7 @@ mod tests {
             .endpoint(endpoint)
             .multi_az(true)
             .db_cluster_identifier("")
-            .pending_modified_values(next)
+            .pending_modified_values(pending)
             .db_parameter_groups(group("tuned", "pending-reboot"))
             .db_parameter_groups(group("plain", "in-sync"));
         DescribeDbInstancesOutput::builder()
@@ -339,14 +416,14 @@ mod tests {
             .build()
     }
 
-    fn looks(status: &'static str) -> Rule {
+    fn describe_instances(status: &'static str) -> Rule {
         mock!(Client::describe_db_instances)
-            .match_requests(|r| r.db_instance_identifier() == Some("orders"))
-            .then_output(move || seen(status))
+            .match_requests(|request| request.db_instance_identifier() == Some("orders"))
+            .then_output(move || describe_output(status))
     }
 
     /// Two events, on two pages, the later first.
-    fn events() -> Rule {
+    fn describe_events() -> Rule {
         let event = |seconds: i64, message: &str| {
             let at = DateTime::from_secs(1_800_000_000 + seconds);
             Event::builder()
@@ -356,12 +433,12 @@ mod tests {
                 .build()
         };
         mock!(Client::describe_events)
-            .match_requests(|r| {
-                r.source_type() == Some(&SourceType::DbInstance)
-                    && r.source_identifier() == Some("orders")
-                    && r.duration() == Some(60)
+            .match_requests(|request| {
+                request.source_type() == Some(&SourceType::DbInstance)
+                    && request.source_identifier() == Some("orders")
+                    && request.duration() == Some(60)
             })
-            .then_compute_output(move |r| match r.marker() {
+            .then_compute_output(move |request| match request.marker() {
                 None => DescribeEventsOutput::builder()
                     .events(event(9, "DB instance restarted"))
                     .marker("more")
@@ -373,15 +450,16 @@ mod tests {
     }
 
     // no proof of already: the step changes nothing.
-    // no proof of pending: the step is over with its first answer.
+
+    // no proof of pending: the step finishes in one call.
 
     #[tokio::test]
-    async fn done_shows_the_instance_and_all_events_of_the_last_hour() {
-        let (look, events) = (looks("available"), events());
-        let ctx = context([&look, &events]);
-        let status = done(orders().run(&ctx, None).await);
+    async fn done_returns_the_instance_and_all_its_events() {
+        let (describe, events) = (describe_instances("available"), describe_events());
+        let ctx = rds_context([&describe, &events]);
+        let status = done(orders_step().run(&ctx, None).await);
 
-        let happened = json!(["availability"]);
+        let categories = json!(["availability"]);
         assert_eq!(
             serde_json::to_value(status).unwrap(),
             json!({
@@ -402,8 +480,16 @@ mod tests {
                     "parameter_group tuned": "pending-reboot",
                 },
                 "events": [
-                    { "at": "2027-01-15T08:00:00Z", "message": "DB instance shutdown", "categories": happened },
-                    { "at": "2027-01-15T08:00:09Z", "message": "DB instance restarted", "categories": happened },
+                    {
+                        "at": "2027-01-15T08:00:00Z",
+                        "message": "DB instance shutdown",
+                        "categories": categories,
+                    },
+                    {
+                        "at": "2027-01-15T08:00:09Z",
+                        "message": "DB instance restarted",
+                        "categories": categories,
+                    },
                 ],
                 "console_url": "https://eu-west-1.console.aws.amazon.com/rds/home?region=eu-west-1\
                                 #database:id=orders;is-cluster=false",
@@ -414,48 +500,55 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn not_found_is_an_instance_that_rds_does_not_know() {
-        let error = orders()
-            .run(&context([&unknown()]), None)
+    async fn not_found_is_an_instance_that_does_not_exist() {
+        let error = orders_step()
+            .run(&rds_context([&unknown_instance()]), None)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
     }
 
     #[test]
-    fn invalid_names_are_refused_before_any_call() {
-        takes_only_a_name::<Look>("instance");
+    fn invalid_names_are_rejected_before_any_call() {
+        assert_accepts_only_names::<Look>("instance");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_looks_are_repeated_and_the_step_goes_on() {
-        let look = throttled("available");
-        done(orders().run(&context([&look, &events()]), None).await);
-        assert_eq!(look.num_calls(), 2);
+    async fn throttled_polls_are_retried_and_the_step_continues() {
+        let describe = throttled_poll("available");
+        done(
+            orders_step()
+                .run(&rds_context([&describe, &describe_events()]), None)
+                .await,
+        );
+        assert_eq!(describe.num_calls(), 2);
     }
 
     #[tokio::test]
-    async fn failed_statuses_are_shown_as_they_are_and_fail_only_who_asks() {
+    async fn failed_statuses_fail_the_step_only_with_the_parameter() {
         for (status, advice) in [
-            ("storage-full", "more allocated storage"),
+            ("storage-full", "allocated storage"),
             ("failed", "restore"),
             ("incompatible-parameters", "parameter group"),
         ] {
-            let shown = done(
-                orders()
-                    .run(&context([&looks(status), &events()]), None)
+            let output = done(
+                orders_step()
+                    .run(
+                        &rds_context([&describe_instances(status), &describe_events()]),
+                        None,
+                    )
                     .await,
             );
-            assert_eq!(shown.status, status);
-            assert!(shown.trouble.unwrap().contains(advice), "{status}");
+            assert_eq!(output.status, status);
+            assert!(output.trouble.unwrap().contains(advice), "{status}");
 
-            let ctx = context([&looks(status), &events()]);
+            let ctx = rds_context([&describe_instances(status), &describe_events()]);
             let strict: Look = step(json!({ "instance": "orders", "fail_unless_available": true }));
             let error = strict.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
-            let begin = format!("orders instance status is: {status}; not available: ");
+            let prefix = format!("orders instance status is: {status}; not available: ");
             assert!(
-                error.message.starts_with(&begin) && error.message.contains(advice),
+                error.message.starts_with(&prefix) && error.message.contains(advice),
                 "{error}"
             );
             assert!(log(&ctx).contains(&"2027-01-15T08:00:09Z DB instance restarted".to_owned()));
@@ -463,19 +556,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_available_instance_fails_nobody() {
+    async fn an_available_instance_passes_the_strict_check() {
         let strict: Look = step(json!({ "instance": "orders", "fail_unless_available": true }));
         done(
             strict
-                .run(&context([&looks("available"), &events()]), None)
+                .run(
+                    &rds_context([&describe_instances("available"), &describe_events()]),
+                    None,
+                )
                 .await,
         );
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_match_what_the_local_cloud_enforces() {
         prove::<Look>(&[], async |scene| {
-            let name = make_instance(scene).await;
+            let name = create_instance(scene).await;
             json!({ "instance": name, "fail_unless_available": true })
         });
     }

@@ -3,82 +3,119 @@
 use std::time::Duration;
 
 use crate::error::rds_error;
-use crate::{Changed, Database, Identifier, LONGEST, STOPPED, bring};
+use crate::{Database, DatabaseChange, Identifier, MAX_DATABASE_NAME, STOPPED, drive_to_state};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// Stop a database cluster and finish once it and all of its instances are stopped.
+/// Stop a database cluster and wait until it and all of its instances are stopped.
 ///
-/// None of the cluster's databases takes connections from then on. AWS starts a stopped cluster
-/// again by itself after seven days (the output says when); whoever wants it stopped for longer
-/// stops it again. Storage, snapshots and backups are still billed, the instances' hours are not.
-/// While it is stopped, nothing of it can be changed, and backups are not taken.
+/// Use this step to save the hourly price of the instances while nobody needs the cluster, for
+/// example at night. None of the cluster's databases accepts connections while it is stopped. For
+/// an instance without a cluster, use `rds-stop-instance`.
 ///
-/// A cluster that is stopped already is success. One in between, as in `backing-up` or with an
-/// instance that is busy, is waited for and then stopped. The step looks every 15 seconds at first,
-/// later up to 3 minutes apart. AWS documents stopping for Aurora clusters, and not for each of
-/// those: not in a global database with several clusters, not with a replica in another Region, not
-/// Serverless v1; see
-/// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-cluster-stop-start.html>.
-/// What it refuses, a
-/// Multi-AZ DB cluster say, is a `Conflict`. When the job is stopped, a cluster that is stopping
-/// goes on stopping. A repeated call asks for nothing twice.
+/// # Behavior
 ///
-/// Proven on the local cloud, where clusters have no database behind them and stop at once;
-/// waiting, the time at which AWS starts them again and what RDS refuses rest on unit tests.
+/// - A cluster that is already stopped is success.
+/// - If the cluster or one of its instances is busy, for example `backing-up`, the step waits and
+///   then stops the cluster.
+/// - While the cluster is stopped, you cannot change it, and RDS takes no backups.
+/// - AWS starts a stopped cluster again after seven days; the output says when. To keep it stopped
+///   for longer, stop it again.
+///
+/// The step polls the statuses every 15 seconds at first, later up to 3 minutes apart. A retry
+/// polls the statuses before it acts, so it does not send a second request. When the job is
+/// stopped, RDS continues to stop the cluster.
+///
+/// # Failures
+///
+/// AWS documents stopping for Aurora clusters, but not for a global database with several clusters,
+/// a cluster with a replica in another Region, or Serverless v1. A cluster that AWS refuses, for
+/// example a Multi-AZ DB cluster, fails with `Conflict`. AWS documents the restrictions:
+/// <https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-cluster-stop-start.html>
+///
+/// # Cost
+///
+/// AWS charges no instance hours while the cluster is stopped. It still charges for storage,
+/// snapshots and backups.
+///
+/// # Limits
+///
+/// The step waits for up to 1 hour.
+///
+/// # Proof
+///
+/// Proven on the local cloud, where clusters have no database and stop immediately. Unit tests
+/// cover waiting, the time of the automatic restart, and the requests that RDS refuses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stop {
-    /// The cluster's name, 1 to 63 letters, digits and hyphens; capitals do not matter.
+    /// The cluster's name: 1 to 63 letters, digits and hyphens, in upper or lower case.
     cluster: Identifier,
 }
 
 impl Step for Stop {
     const NAME: &'static str = "rds-stop-cluster";
-    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-rds-cluster-stop-step",
+        fields: &[("clusterId", "cluster")],
+    }];
     const EXAMPLES: &'static [Example] = &[Example {
-        title: "TODO",
+        title: "Stop a cluster",
         parameters: r#"{ "cluster": "orders" }"#,
-        output: "null",
+        output: r#"{
+            "name": "orders",
+            "previous_status": "available",
+            "status": "stopped",
+            "members": [
+                { "instance": "orders-1", "status": "stopped" },
+                { "instance": "orders-2", "status": "stopped" }
+            ],
+            "restarts_at": "2026-02-07T22:06:12Z",
+            "console_url": "https://eu-west-1.console.aws.amazon.com/rds/home?region=eu-west-1#database:id=orders;is-cluster=true"
+        }"#,
     }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The account has no cluster of this name in the Region; an instance is not a cluster.",
+            "The account has no cluster with this name in the Region. Correct the name or the \
+             target; for an instance, use `rds-stop-instance`.",
         ),
         (
             ErrorName::Conflict,
-            "AWS does not stop such a cluster, or a status forbids to stop it.",
+            "AWS cannot stop this cluster, or a status does not allow it. The message says what to \
+             do.",
         ),
         (
             ErrorName::StepFailed,
-            "RDS has begun to stop the cluster and could not.",
+            "RDS started the change, but the cluster or one of its instances did not stop. The \
+             message says what to do.",
         ),
         (
             ErrorName::TimedOut,
-            "What was asked goes on; what was not asked was not done; run it again to go on waiting.",
+            "The cluster did not stop within 1 hour. RDS continues a change that it \
+             accepted; run the step again to continue waiting.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_hours(1);
-    type Output = Changed;
+    type Output = DatabaseChange;
 
     fn validate(&self) -> Result<(), StepError> {
-        self.cluster.validate("cluster", LONGEST)
+        self.cluster.validate("cluster", MAX_DATABASE_NAME)
     }
 
     fn permissions(&self) -> Permissions {
-        Database::Cluster(&self.cluster).permissions("rds:StopDBCluster")
+        Database::Cluster(&self.cluster).permissions("rds:StopDBCluster", "stop the cluster")
     }
 
     async fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Changed>, StepError> {
-        bring(
+    ) -> Result<Progress<DatabaseChange>, StepError> {
+        drive_to_state(
             ctx,
             Database::Cluster(&self.cluster),
             resume,
@@ -106,85 +143,85 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::change::{Change, Kind, all};
-    use crate::testing::{make_cluster, refusal};
+    use crate::testing::change::{ChangeSuite, DatabaseKind, everywhere};
+    use crate::testing::{create_cluster, error_metadata};
 
-    const CHANGE: Change<Stop> = Change {
-        step: || step(json!({ "cluster": "Shop" })),
-        kind: Kind::Cluster,
+    const SUITE: ChangeSuite<Stop> = ChangeSuite {
+        build_step: || step(json!({ "cluster": "Shop" })),
+        kind: DatabaseKind::Cluster,
         statuses: ["available", "stopping", "stopped"],
-        doing: "Stopping",
-        accepted: || {
+        activity: "Stopping",
+        accept_request: || {
             mock!(Client::stop_db_cluster)
-                .match_requests(|r| r.db_cluster_identifier() == Some("shop"))
+                .match_requests(|request| request.db_cluster_identifier() == Some("shop"))
                 .then_output(|| StopDbClusterOutput::builder().build())
         },
-        refused: |code| {
+        refuse_request: |code| {
             mock!(Client::stop_db_cluster)
-                .then_error(move || StopDBClusterError::generic(refusal(code)))
+                .then_error(move || StopDBClusterError::generic(error_metadata(code)))
         },
     };
 
     #[tokio::test]
-    async fn done_stops_the_cluster_and_ends_when_all_of_it_is_stopped() {
-        CHANGE.is_done().await;
+    async fn done_stops_the_cluster_and_waits_for_all_instances() {
+        SUITE.assert_reaches_state().await;
     }
 
     #[tokio::test]
-    async fn already_stopped_is_success_and_rds_is_asked_for_nothing() {
-        CHANGE.is_already_done(&[all("stopped")]).await;
+    async fn already_stopped_is_success_without_a_request() {
+        SUITE.assert_already_done(&[everywhere("stopped")]).await;
     }
 
     #[tokio::test]
-    async fn not_found_is_a_cluster_that_rds_does_not_know() {
-        CHANGE.is_not_found().await;
+    async fn not_found_is_a_cluster_that_does_not_exist() {
+        SUITE.assert_not_found().await;
     }
 
     #[test]
-    fn invalid_names_are_refused_before_any_call() {
-        CHANGE.takes_only_a_name();
+    fn invalid_names_are_rejected_before_any_call() {
+        SUITE.assert_accepts_only_names();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_looks_are_repeated_and_the_step_goes_on() {
-        CHANGE.is_throttled().await;
+    async fn throttled_polls_are_retried_and_the_step_continues() {
+        SUITE.assert_retries_throttling().await;
     }
 
     #[tokio::test]
-    async fn pending_while_an_instance_is_busy_and_then_stops_it_once() {
-        CHANGE
-            .is_pending_while(("available", ["modifying", "available"]))
+    async fn pending_while_an_instance_is_busy_then_stops_once() {
+        SUITE
+            .assert_waits_while(("available", ["modifying", "available"]))
             .await;
     }
 
     #[tokio::test]
-    async fn pending_after_a_lost_answer_asks_for_nothing_again() {
-        CHANGE.is_pending_after_a_lost_answer().await;
+    async fn pending_after_a_lost_answer_sends_no_second_request() {
+        SUITE.assert_resumes_after_lost_answer().await;
     }
 
     #[tokio::test]
-    async fn failed_when_the_cluster_or_one_of_its_instances_does_not_get_there() {
-        let message = "shop-2 is failed and does not become stopped: RDS cannot recover it";
-        CHANGE
-            .is_failed(("stopping", ["stopped", "failed"]), message)
+    async fn failed_when_the_cluster_or_an_instance_is_stuck() {
+        let message = "shop-2 is failed and cannot become stopped: RDS cannot recover it";
+        SUITE
+            .assert_fails(("stopping", ["stopped", "failed"]), message)
             .await;
     }
 
     #[tokio::test]
-    async fn a_status_that_leads_nowhere_is_a_conflict_with_advice() {
-        CHANGE.is_a_conflict_in_other_statuses().await;
+    async fn stuck_statuses_are_conflicts_with_advice() {
+        SUITE.assert_conflict_when_stuck().await;
     }
 
     #[tokio::test]
-    async fn what_rds_refuses_because_of_a_state_is_a_conflict() {
-        CHANGE.is_a_conflict_where_rds_refuses().await;
+    async fn refusals_because_of_a_state_are_conflicts() {
+        SUITE.assert_conflict_on_refusal().await;
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_match_what_the_local_cloud_enforces() {
         prove::<Stop>(
             &[],
-            async |scene| json!({ "cluster": make_cluster(scene).await }),
+            async |scene| json!({ "cluster": create_cluster(scene).await }),
         );
     }
 }

@@ -3,83 +3,118 @@
 use std::time::Duration;
 
 use crate::error::rds_error;
-use crate::{Changed, Database, Identifier, LONGEST, STOPPED, bring};
+use crate::{Database, DatabaseChange, Identifier, MAX_DATABASE_NAME, STOPPED, drive_to_state};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use stepward::{
     Context, ErrorName, Example, Permissions, Progress, Resume, RundeckPlugin, Step, StepError,
 };
 
-/// Stop an RDS instance and finish once it is stopped.
+/// Stop an RDS instance and wait until it is stopped.
 ///
-/// The database takes no connections from then on. AWS starts a stopped instance again by itself
-/// after seven days (the output says when); whoever wants it stopped for longer stops it again.
-/// Storage and backups are still billed, the instance's hours are not. Stopping drops pending
-/// changes, except those of option and parameter groups. No snapshot is taken: use
-/// `rds-capture-snapshot` first where one is wanted.
+/// Use this step to save the instance's hourly price while nobody needs the database, for example
+/// at night. The database accepts no connections while it is stopped. For an instance of an Aurora
+/// cluster, use `rds-stop-cluster`.
 ///
-/// An instance that is stopped already is success. One in between, as in `backing-up` or
-/// `modifying`, is waited for and then stopped; Multi-AZ instances can take long. The step looks
-/// every 15 seconds at first, later up to 3 minutes apart. What AWS does not stop is a `Conflict`:
-/// an instance that is or has a read replica, SQL Server in Multi-AZ, and an instance of an Aurora
-/// cluster alone (use `rds-stop-cluster`). See
-/// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_StopInstance.html>. When the job is
-/// stopped, an
-/// instance that is stopping goes on stopping. A repeated call asks for nothing twice.
+/// # Behavior
 ///
-/// Proven on the local cloud, where instances have no database behind them and stop at once
-/// whatever they are; waiting, the time at which AWS starts them again and what RDS refuses rest on
-/// unit tests.
+/// - An instance that is already stopped is success.
+/// - If the instance is busy, for example `backing-up` or `modifying`, the step waits and then
+///   stops it. Multi-AZ instances can take long.
+/// - The step does not take a snapshot. If you want one, run `rds-capture-snapshot` first.
+/// - Stopping drops pending changes, except changes of option groups and parameter groups.
+/// - AWS starts a stopped instance again after seven days; the output says when. To keep it stopped
+///   for longer, stop it again.
+///
+/// The step polls the status every 15 seconds at first, later up to 3 minutes apart. A retry polls
+/// the status before it acts, so it does not send a second request. When the job is stopped, RDS
+/// continues to stop the instance.
+///
+/// # Failures
+///
+/// AWS cannot stop an instance that is or has a read replica, a Multi-AZ instance of SQL Server, or
+/// a single instance of an Aurora cluster. These fail with `Conflict`. AWS documents the
+/// restrictions:
+/// <https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_StopInstance.html>
+///
+/// # Cost
+///
+/// AWS charges no instance hours while the instance is stopped. It still charges for storage and
+/// backups.
+///
+/// # Limits
+///
+/// The step waits for up to 1 hour.
+///
+/// # Proof
+///
+/// Proven on the local cloud, where instances have no database, and where every instance stops
+/// immediately. Unit tests cover waiting, the time of the automatic restart, and the requests that
+/// RDS refuses.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stop {
-    /// The instance's name, 1 to 63 letters, digits and hyphens; capitals do not matter.
+    /// The instance's name: 1 to 63 letters, digits and hyphens, in upper or lower case.
     instance: Identifier,
 }
 
 impl Step for Stop {
     const NAME: &'static str = "rds-stop-instance";
-    const RUNDECK: &'static [RundeckPlugin] = &[];
+    const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
+        provider_type: "aws-rds-instance-stop-step",
+        fields: &[("awsRdsInstance", "instance")],
+    }];
     const EXAMPLES: &'static [Example] = &[Example {
-        title: "TODO",
+        title: "Stop an instance",
         parameters: r#"{ "instance": "orders" }"#,
-        output: "null",
+        output: r#"{
+            "name": "orders",
+            "previous_status": "available",
+            "status": "stopped",
+            "members": [],
+            "restarts_at": "2026-02-07T22:04:31Z",
+            "console_url": "https://eu-west-1.console.aws.amazon.com/rds/home?region=eu-west-1#database:id=orders;is-cluster=false"
+        }"#,
     }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The account has no instance of this name in the Region.",
+            "The account has no instance with this name in the Region. Correct the name or the \
+             target.",
         ),
         (
             ErrorName::Conflict,
-            "AWS does not stop such an instance, it belongs to a cluster, or its status forbids to stop it.",
+            "AWS cannot stop this instance, its status does not allow it, or the instance belongs \
+             to a cluster. The message says what to do.",
         ),
         (
             ErrorName::StepFailed,
-            "RDS has begun to stop the instance and could not.",
+            "RDS started the change, but the instance did not stop. Read the events of the \
+             instance with `rds-status`.",
         ),
         (
             ErrorName::TimedOut,
-            "What was asked goes on; what was not asked was not done; run it again to go on waiting.",
+            "The instance did not stop within 1 hour. RDS continues a change that it \
+             accepted; run the step again to continue waiting.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_hours(1);
-    type Output = Changed;
+    type Output = DatabaseChange;
 
     fn validate(&self) -> Result<(), StepError> {
-        self.instance.validate("instance", LONGEST)
+        self.instance.validate("instance", MAX_DATABASE_NAME)
     }
 
     fn permissions(&self) -> Permissions {
-        Database::Instance(&self.instance).permissions("rds:StopDBInstance")
+        Database::Instance(&self.instance).permissions("rds:StopDBInstance", "stop the instance")
     }
 
     async fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Changed>, StepError> {
-        bring(
+    ) -> Result<Progress<DatabaseChange>, StepError> {
+        drive_to_state(
             ctx,
             Database::Instance(&self.instance),
             resume,
@@ -107,86 +142,86 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::change::{Change, Kind, all};
-    use crate::testing::{make_instance, refusal};
+    use crate::testing::change::{ChangeSuite, DatabaseKind, everywhere};
+    use crate::testing::{create_instance, error_metadata};
 
-    const CHANGE: Change<Stop> = Change {
-        step: || step(json!({ "instance": "Orders" })),
-        kind: Kind::Instance,
+    const SUITE: ChangeSuite<Stop> = ChangeSuite {
+        build_step: || step(json!({ "instance": "Orders" })),
+        kind: DatabaseKind::Instance,
         statuses: ["available", "stopping", "stopped"],
-        doing: "Stopping",
-        accepted: || {
+        activity: "Stopping",
+        accept_request: || {
             mock!(Client::stop_db_instance)
-                .match_requests(|r| r.db_instance_identifier() == Some("orders"))
+                .match_requests(|request| request.db_instance_identifier() == Some("orders"))
                 .then_output(|| StopDbInstanceOutput::builder().build())
         },
-        refused: |code| {
+        refuse_request: |code| {
             mock!(Client::stop_db_instance)
-                .then_error(move || StopDBInstanceError::generic(refusal(code)))
+                .then_error(move || StopDBInstanceError::generic(error_metadata(code)))
         },
     };
 
     #[tokio::test]
-    async fn done_stops_the_instance_and_ends_when_it_is_stopped() {
-        CHANGE.is_done().await;
+    async fn done_stops_the_instance_and_waits_until_it_is_stopped() {
+        SUITE.assert_reaches_state().await;
     }
 
     #[tokio::test]
-    async fn already_stopped_is_success_and_rds_is_asked_for_nothing() {
-        CHANGE.is_already_done(&[all("stopped")]).await;
+    async fn already_stopped_is_success_without_a_request() {
+        SUITE.assert_already_done(&[everywhere("stopped")]).await;
     }
 
     #[tokio::test]
-    async fn not_found_is_an_instance_that_rds_does_not_know() {
-        CHANGE.is_not_found().await;
+    async fn not_found_is_an_instance_that_does_not_exist() {
+        SUITE.assert_not_found().await;
     }
 
     #[test]
-    fn invalid_names_are_refused_before_any_call() {
-        CHANGE.takes_only_a_name();
+    fn invalid_names_are_rejected_before_any_call() {
+        SUITE.assert_accepts_only_names();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_looks_are_repeated_and_the_step_goes_on() {
-        CHANGE.is_throttled().await;
+    async fn throttled_polls_are_retried_and_the_step_continues() {
+        SUITE.assert_retries_throttling().await;
     }
 
     #[tokio::test]
-    async fn pending_while_the_instance_is_busy_and_then_stops_it_once() {
-        CHANGE.is_pending_while(all("modifying")).await;
+    async fn pending_while_the_instance_is_busy_then_stops_once() {
+        SUITE.assert_waits_while(everywhere("modifying")).await;
     }
 
     #[tokio::test]
-    async fn pending_after_a_lost_answer_asks_for_nothing_again() {
-        CHANGE.is_pending_after_a_lost_answer().await;
+    async fn pending_after_a_lost_answer_sends_no_second_request() {
+        SUITE.assert_resumes_after_lost_answer().await;
     }
 
     #[tokio::test]
-    async fn failed_when_the_instance_does_not_get_there() {
-        let message = "orders is failed and does not become stopped: RDS cannot recover it";
-        CHANGE.is_failed(all("failed"), message).await;
+    async fn failed_when_the_instance_is_stuck() {
+        let message = "orders is failed and cannot become stopped: RDS cannot recover it";
+        SUITE.assert_fails(everywhere("failed"), message).await;
     }
 
     #[tokio::test]
-    async fn a_status_that_leads_nowhere_is_a_conflict_with_advice() {
-        CHANGE.is_a_conflict_in_other_statuses().await;
+    async fn stuck_statuses_are_conflicts_with_advice() {
+        SUITE.assert_conflict_when_stuck().await;
     }
 
     #[tokio::test]
-    async fn what_rds_refuses_because_of_a_state_is_a_conflict() {
-        CHANGE.is_a_conflict_where_rds_refuses().await;
+    async fn refusals_because_of_a_state_are_conflicts() {
+        SUITE.assert_conflict_on_refusal().await;
     }
 
     #[tokio::test]
-    async fn an_instance_of_a_cluster_is_a_conflict_and_rds_is_not_asked() {
-        CHANGE.is_a_conflict_for_a_member("rds-stop-cluster").await;
+    async fn cluster_instances_are_conflicts_without_a_request() {
+        SUITE.assert_conflict_for_member("rds-stop-cluster").await;
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_match_what_the_local_cloud_enforces() {
         prove::<Stop>(
             &[],
-            async |scene| json!({ "instance": make_instance(scene).await }),
+            async |scene| json!({ "instance": create_instance(scene).await }),
         );
     }
 }

@@ -1,5 +1,5 @@
-//! What the four steps that start or stop a database do alike, proven for each of them through its
-//! own requests.
+//! The common behavior of the four steps that start or stop a database, as assertions that each
+//! step runs with its own requests.
 
 use std::time::Duration;
 
@@ -7,312 +7,328 @@ use aws_smithy_mocks::Rule;
 use stepward::testing::{done, log, pending};
 use stepward::{Context, ErrorName, Resume, Step};
 
-pub(crate) use super::kind::{Kind, Statuses, all};
-use super::{context, looks_at_member, takes_only_a_name};
-use crate::{Changed, POLL};
+pub(crate) use super::kind::{DatabaseKind, Statuses, everywhere};
+use super::{assert_accepts_only_names, cluster_member, rds_context};
+use crate::{DatabaseChange, POLL_INTERVAL};
 
-const ASKED: &str = "; RDS was asked";
-const NOT_ASKED: &str = "; RDS is not asked yet";
-const REFUSED: &str = "; RDS refused, and is asked again";
+/// The start of a message that has the error from [`super::error_metadata`].
+const REFUSAL: &str = "the request was refused; ";
+const REQUESTED: &str = "; the change was requested";
+const NOT_REQUESTED: &str = "; the change was not requested yet";
+const REFUSED: &str = "; RDS refused the request, and the step will repeat it";
 
 /// A step that starts or stops a database.
-pub(crate) struct Change<S> {
-    /// The step for this database. RDS keeps names in lower case, whatever is given.
-    pub(crate) step: fn() -> S,
-    pub(crate) kind: Kind,
-    /// The statuses before, meanwhile and after.
+pub(crate) struct ChangeSuite<S> {
+    /// Builds the step for the database, with a name in mixed case. RDS keeps names in lower case.
+    pub(crate) build_step: fn() -> S,
+    pub(crate) kind: DatabaseKind,
+    /// The statuses before, during and after the change.
     pub(crate) statuses: [&'static str; 3],
-    /// What the log calls it.
-    pub(crate) doing: &'static str,
-    /// RDS takes the step's request for this database.
-    pub(crate) accepted: fn() -> Rule,
+    /// The activity in the log.
+    pub(crate) activity: &'static str,
+    /// RDS accepts the step's request for the database.
+    pub(crate) accept_request: fn() -> Rule,
     /// RDS refuses the step's request with this code.
-    pub(crate) refused: fn(&'static str) -> Rule,
+    pub(crate) refuse_request: fn(&'static str) -> Rule,
 }
 
-impl<S: Step<Output = Changed>> Change<S> {
-    /// A full change: RDS is asked once, looks are rarer the longer it takes, and the output tells
-    /// what became of it.
-    pub(crate) async fn is_done(&self) {
-        let [from, during, to] = self.statuses;
-        let half = [during, to];
-        let mut stages = vec![all(from), (during, half)];
-        if self.kind == Kind::Cluster {
-            stages.push((to, half));
+impl<S: Step<Output = DatabaseChange>> ChangeSuite<S> {
+    /// A full change sends one request, polls less often over time, and returns the new state.
+    pub(crate) async fn assert_reaches_state(&self) {
+        let [before, during, after] = self.statuses;
+        let half_changed = [during, after];
+        let mut stages = vec![everywhere(before), (during, half_changed)];
+        if self.kind == DatabaseKind::Cluster {
+            stages.push((after, half_changed));
         }
-        let says: Vec<_> = stages
+        let messages: Vec<_> = stages
             .iter()
-            .map(|stage| self.says(*stage, ASKED))
+            .map(|stage| self.pending_message(*stage, REQUESTED))
             .collect();
-        stages.push(all(to));
-        let (ctx, asked) = self.context(&stages, (self.accepted)());
-        let resume = self.waits(&ctx, &says).await;
-        let changed = self.finishes(&ctx, resume).await;
+        stages.push(everywhere(after));
+        let (ctx, request) = self.context(&stages, (self.accept_request)());
+        let resume = self.expect_pending(&ctx, &messages).await;
+        let change = self.expect_done(&ctx, resume).await;
 
         let name = self.kind.name();
         assert_eq!(
             (
-                changed.name.as_str(),
-                changed.previous_status.as_str(),
-                changed.status.as_str()
+                change.name.as_str(),
+                change.previous_status.as_str(),
+                change.status.as_str()
             ),
-            (name, from, to)
+            (name, before, after)
         );
-        let members = changed
+        let members: Vec<_> = change
             .members
             .into_iter()
-            .map(|member| (member.instance, member.status));
-        assert_eq!(members.collect::<Vec<_>>(), self.kind.members([to; 2]));
-        let restarts_at = (to == "stopped").then_some("2027-01-15T08:00:00Z");
-        assert_eq!(changed.restarts_at.as_deref(), restarts_at);
-        let page = format!(
-            "#database:id={name};is-cluster={}",
-            self.kind == Kind::Cluster
-        );
-        assert!(
-            changed.console_url.ends_with(&page),
-            "{}",
-            changed.console_url
-        );
-        assert_eq!(asked.num_calls(), 1);
+            .map(|member| (member.instance, member.status))
+            .collect();
+        assert_eq!(members, self.kind.members([after; 2]));
+        let restarts_at = (after == "stopped").then_some("2027-01-15T08:00:00Z");
+        assert_eq!(change.restarts_at.as_deref(), restarts_at);
+        let is_cluster = self.kind == DatabaseKind::Cluster;
+        let fragment = format!("#database:id={name};is-cluster={is_cluster}");
+        let url = change.console_url;
+        assert!(url.ends_with(&fragment), "{url}");
+        assert_eq!(request.num_calls(), 1);
         assert_eq!(
             log(&ctx),
-            [format!("{} {name}", self.doing), format!("{name} is {to}")]
+            [
+                format!("{} {name}", self.activity),
+                format!("{name} is {after}")
+            ]
         );
     }
 
-    /// What has one of these statuses is there already, and RDS is asked for nothing.
-    pub(crate) async fn is_already_done(&self, statuses: &[Statuses]) {
+    /// A database with one of these statuses needs no change, and the step sends no request.
+    pub(crate) async fn assert_already_done(&self, statuses: &[Statuses]) {
         for &(status, members) in statuses {
-            let (ctx, asked) = self.context(&[(status, members)], (self.accepted)());
-            let changed = self.finishes(&ctx, None).await;
+            let (ctx, request) = self.context(&[(status, members)], (self.accept_request)());
+            let change = self.expect_done(&ctx, None).await;
             assert_eq!(
-                (changed.previous_status.as_str(), changed.status.as_str()),
+                (change.previous_status.as_str(), change.status.as_str()),
                 (status, status)
             );
-            assert_eq!(asked.num_calls(), 0);
+            assert_eq!(request.num_calls(), 0);
         }
     }
 
-    /// A database that RDS does not know is `NotFound`.
-    pub(crate) async fn is_not_found(&self) {
-        let error = (self.step)()
-            .run(&context([&self.kind.unknown()]), None)
+    /// A database that does not exist is `NotFound`.
+    pub(crate) async fn assert_not_found(&self) {
+        let error = (self.build_step)()
+            .run(&rds_context([&self.kind.unknown_rule()]), None)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::NotFound);
     }
 
-    /// What is no name, or reaches further than one, is refused.
-    pub(crate) fn takes_only_a_name(&self) {
-        takes_only_a_name::<S>(self.kind.parameter());
+    /// The parameter accepts the name of one database and nothing else.
+    pub(crate) fn assert_accepts_only_names(&self) {
+        assert_accepts_only_names::<S>(self.kind.parameter());
     }
 
-    /// A look that RDS throttles is repeated.
-    pub(crate) async fn is_throttled(&self) {
-        let [_, _, to] = self.statuses;
-        let looks = self.kind.looks(true, &[all(to)]);
-        self.finishes(&context(&looks), None).await;
-        assert_eq!(looks[0].num_calls(), 2);
+    /// A poll that RDS throttles is repeated.
+    pub(crate) async fn assert_retries_throttling(&self) {
+        let [_, _, after] = self.statuses;
+        let polls = self.kind.poll_rules(true, &[everywhere(after)]);
+        self.expect_done(&rds_context(&polls), None).await;
+        assert_eq!(polls[0].num_calls(), 2);
     }
 
-    /// A database that is busy is waited for, and RDS is asked once; it may show the old status for
-    /// a moment after that.
-    pub(crate) async fn is_pending_while(&self, busy: Statuses) {
-        let [from, _, to] = self.statuses;
-        let (ctx, asked) = self.context(&[busy, all(from), all(from), all(to)], (self.accepted)());
-        let says = [
-            self.says(busy, NOT_ASKED),
-            self.says(all(from), ASKED),
-            self.says(all(from), ASKED),
+    /// The step waits while a database is busy and then sends one request. After the request RDS
+    /// may still show the old status.
+    pub(crate) async fn assert_waits_while(&self, busy: Statuses) {
+        let [before, _, after] = self.statuses;
+        let (before, after) = (everywhere(before), everywhere(after));
+        let (ctx, request) = self.context(&[busy, before, before, after], (self.accept_request)());
+        let messages = [
+            self.pending_message(busy, NOT_REQUESTED),
+            self.pending_message(before, REQUESTED),
+            self.pending_message(before, REQUESTED),
         ];
-        let resume = self.waits(&ctx, &says).await;
-        self.finishes(&ctx, resume).await;
-        assert_eq!(asked.num_calls(), 1);
+        let resume = self.expect_pending(&ctx, &messages).await;
+        self.expect_done(&ctx, resume).await;
+        assert_eq!(request.num_calls(), 1);
     }
 
-    /// After a lost answer RDS is asked for nothing again.
-    pub(crate) async fn is_pending_after_a_lost_answer(&self) {
-        let [from, during, to] = self.statuses;
-        let under_way = self.says(all(during), "");
-        let (ctx, asked) = self.context(&[all(during)], (self.accepted)());
-        self.waits(&ctx, std::slice::from_ref(&under_way)).await;
-        assert_eq!(asked.num_calls(), 0);
-
-        // The SDK's own retry is refused because the first request got through.
-        let code = if self.kind == Kind::Instance {
-            "InvalidDBInstanceState"
-        } else {
-            "InvalidDBClusterStateFault"
-        };
-        let (ctx, _) = self.context(&[all(from), all(during)], (self.refused)(code));
-        self.waits(&ctx, std::slice::from_ref(&under_way)).await;
-
-        // And RDS shows the old status for a moment.
-        let (ctx, asked) = self.context(
-            &[all(from), all(from), all(during), all(to)],
-            (self.refused)(code),
-        );
-        let resume = self
-            .waits(&ctx, &[self.says(all(from), REFUSED), under_way])
+    /// After a lost answer the step sends no second request.
+    pub(crate) async fn assert_resumes_after_lost_answer(&self) {
+        let [before, during, after] = self.statuses;
+        let [stages_before, stages_during] = [before, during].map(everywhere);
+        let changing = self.pending_message(stages_during, "");
+        let (ctx, request) = self.context(&[stages_during], (self.accept_request)());
+        self.expect_pending(&ctx, std::slice::from_ref(&changing))
             .await;
-        assert_eq!(self.finishes(&ctx, resume).await.previous_status, from);
-        assert_eq!(asked.num_calls(), 1);
+        assert_eq!(request.num_calls(), 0);
+
+        // RDS refuses the SDK's retry because the first request succeeded.
+        let code = match self.kind {
+            DatabaseKind::Instance => "InvalidDBInstanceState",
+            DatabaseKind::Cluster => "InvalidDBClusterStateFault",
+        };
+        let (ctx, _) = self.context(&[stages_before, stages_during], (self.refuse_request)(code));
+        self.expect_pending(&ctx, std::slice::from_ref(&changing))
+            .await;
+
+        // RDS also still shows the old status.
+        let (ctx, request) = self.context(
+            &[
+                stages_before,
+                stages_before,
+                stages_during,
+                everywhere(after),
+            ],
+            (self.refuse_request)(code),
+        );
+        let messages = [self.pending_message(stages_before, REFUSED), changing];
+        let resume = self.expect_pending(&ctx, &messages).await;
+        let change = self.expect_done(&ctx, resume).await;
+        assert_eq!(change.previous_status, before);
+        assert_eq!(request.num_calls(), 1);
     }
 
-    /// A change that has begun and ends in these statuses fails with this message, and so does one
-    /// that is undone.
-    pub(crate) async fn is_failed(&self, last: Statuses, message: &str) {
-        let [from, during, _] = self.statuses;
-        let undone = format!("{} is {from} again", self.kind.name());
-        for (last, message) in [(last, message), (all(from), &undone)] {
-            let (ctx, _) = self.context(&[all(from), all(during), last], (self.accepted)());
-            let says = [self.says(all(from), ASKED), self.says(all(during), ASKED)];
-            let resume = self.waits(&ctx, &says).await;
-            let error = (self.step)().run(&ctx, resume).await.unwrap_err();
+    /// A change that started and ends in these statuses fails with this message. A change that RDS
+    /// reverts fails too.
+    pub(crate) async fn assert_fails(&self, end: Statuses, message: &str) {
+        let [before, during, _] = self.statuses;
+        let (before, during) = (everywhere(before), everywhere(during));
+        let reverted = format!("{} is {} again", self.kind.name(), before.0);
+        for (end, message) in [(end, message), (before, &reverted)] {
+            let (ctx, _) = self.context(&[before, during, end], (self.accept_request)());
+            let messages = [
+                self.pending_message(before, REQUESTED),
+                self.pending_message(during, REQUESTED),
+            ];
+            let resume = self.expect_pending(&ctx, &messages).await;
+            let error = (self.build_step)().run(&ctx, resume).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             assert!(error.message.starts_with(message), "{error}");
         }
     }
 
-    /// A status that does not lead there is a `Conflict` that tells whose it is and what to do.
-    pub(crate) async fn is_a_conflict_in_other_statuses(&self) {
-        let [from, _, to] = self.statuses;
-        let of_instances = [
+    /// A status that cannot lead to the goal is a `Conflict` that names the database and says what
+    /// to do.
+    pub(crate) async fn assert_conflict_when_stuck(&self) {
+        let [before, _, after] = self.statuses;
+        let instance_cases = [
             "storage-full",
             "failed",
             "upgrade_failed",
             "deleting",
             "incompatible-something-new",
-        ];
-        let of_instances = of_instances.map(|status| (all(status), "orders"));
-        let of_clusters = [
-            (("inaccessible-encryption-credentials", [from; 2]), "shop"),
-            (("deleting", ["deleting", from]), "shop"),
+        ]
+        .map(|status| (everywhere(status), "orders"));
+        let cluster_cases = [
+            (("inaccessible-encryption-credentials", [before; 2]), "shop"),
+            (("deleting", ["deleting", before]), "shop"),
             (
                 ("available", ["incompatible-parameters", "available"]),
                 "shop-1",
             ),
         ];
-        let cases = if self.kind == Kind::Instance {
-            &of_instances[..]
-        } else {
-            &of_clusters
+        let cases = match self.kind {
+            DatabaseKind::Instance => &instance_cases[..],
+            DatabaseKind::Cluster => &cluster_cases,
         };
-        for &(statuses, who) in cases {
-            let (ctx, asked) = self.context(&[statuses], (self.accepted)());
-            let error = (self.step)().run(&ctx, None).await.unwrap_err();
+        for &(statuses, stuck) in cases {
+            let (ctx, request) = self.context(&[statuses], (self.accept_request)());
+            let error = (self.build_step)().run(&ctx, None).await.unwrap_err();
             assert_eq!(
-                (error.name, asked.num_calls()),
+                (error.name, request.num_calls()),
                 (ErrorName::Conflict, 0),
                 "{statuses:?}"
             );
-            let status = if who == "shop-1" {
+            let status = if stuck == "shop-1" {
                 statuses.1[0]
             } else {
                 statuses.0
             };
-            let begin = format!("{who} is {status} and does not become {to}: ");
-            assert!(error.message.starts_with(&begin), "{error}");
+            let prefix = format!("{stuck} is {status} and cannot become {after}: ");
+            assert!(error.message.starts_with(&prefix), "{error}");
         }
     }
 
     /// An instance of a cluster is a `Conflict` that names the step for clusters.
-    pub(crate) async fn is_a_conflict_for_a_member(&self, instead: &str) {
-        let (look, asked) = (looks_at_member(self.statuses[0]), (self.accepted)());
-        let error = (self.step)()
-            .run(&context([&look, &asked]), None)
+    pub(crate) async fn assert_conflict_for_member(&self, cluster_step: &str) {
+        let (poll, request) = (cluster_member(self.statuses[0]), (self.accept_request)());
+        let error = (self.build_step)()
+            .run(&rds_context([&poll, &request]), None)
             .await
             .unwrap_err();
-        assert_eq!((error.name, asked.num_calls()), (ErrorName::Conflict, 0));
+        assert_eq!((error.name, request.num_calls()), (ErrorName::Conflict, 0));
         assert!(
-            error.message.contains("cluster shop") && error.message.contains(instead),
+            error.message.contains("cluster \"shop\"") && error.message.contains(cluster_step),
             "{error}"
         );
     }
 
-    /// What RDS refuses because of a state, twice, or for good, is a `Conflict` that says where the
-    /// limits stand.
-    pub(crate) async fn is_a_conflict_where_rds_refuses(&self) {
-        let [from, ..] = self.statuses;
-        let limits = if self.kind == Kind::Instance {
-            "USER_StopInstance"
-        } else {
-            "cluster-stop-start"
+    /// A request that RDS refuses for good, or twice because of a state, is a `Conflict` that links
+    /// to the documented restrictions.
+    pub(crate) async fn assert_conflict_on_refusal(&self) {
+        let before = everywhere(self.statuses[0]);
+        let restrictions = match self.kind {
+            DatabaseKind::Instance => "USER_StopInstance",
+            DatabaseKind::Cluster => "cluster-stop-start",
         };
-        let asked_again = [self.says(all(from), REFUSED)];
-        for (code, at_first) in [
-            ("InvalidDBClusterStateFault", &asked_again[..]),
-            ("InvalidDBInstanceState", &asked_again),
-            ("InvalidDBShardGroupState", &asked_again),
-            ("InvalidSubnet", &asked_again),
-            ("InvalidVPCNetworkStateFault", &asked_again),
+        let first_refusal = [self.pending_message(before, REFUSED)];
+        for (code, messages) in [
+            ("InvalidDBClusterStateFault", &first_refusal[..]),
+            ("InvalidDBInstanceState", &first_refusal),
+            ("InvalidDBShardGroupState", &first_refusal),
+            ("InvalidSubnet", &first_refusal),
+            ("InvalidVPCNetworkStateFault", &first_refusal),
             ("InvalidParameterCombination", &[]),
         ] {
-            let (ctx, _) = self.context(&[all(from); 4], (self.refused)(code));
-            let resume = self.waits(&ctx, at_first).await;
-            let error = (self.step)().run(&ctx, resume).await.unwrap_err();
+            let (ctx, _) = self.context(&[before; 4], (self.refuse_request)(code));
+            let resume = self.expect_pending(&ctx, messages).await;
+            let error = (self.build_step)().run(&ctx, resume).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{code}");
             assert!(
-                error.message.starts_with("RDS says no; ") && error.message.contains(limits),
+                error.message.starts_with(REFUSAL) && error.message.contains(restrictions),
                 "{error}"
             );
         }
     }
 
-    /// A KMS key that cannot be used is a `Conflict` that says to enable it.
-    pub(crate) async fn is_a_conflict_without_its_key(&self) {
+    /// A KMS key that RDS cannot use is a `Conflict` that says to enable the key.
+    pub(crate) async fn assert_conflict_without_kms_key(&self) {
         let (ctx, _) = self.context(
-            &[all(self.statuses[0])],
-            (self.refused)("KMSKeyNotAccessibleFault"),
+            &[everywhere(self.statuses[0])],
+            (self.refuse_request)("KMSKeyNotAccessibleFault"),
         );
-        let error = (self.step)().run(&ctx, None).await.unwrap_err();
+        let error = (self.build_step)().run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(
-            error.message.starts_with("RDS says no; ") && error.message.contains("enable the key"),
+            error.message.starts_with(REFUSAL) && error.message.contains("enable the key"),
             "{error}"
         );
     }
 
-    /// RDS shows these statuses, one after the other, and answers the request by this rule.
-    fn context(&self, stages: &[Statuses], answer: Rule) -> (Context, Rule) {
-        let looks = self.kind.looks(false, stages);
-        (context(looks.iter().chain([&answer])), answer)
+    /// A context in which RDS returns these statuses, one after the other, and answers the request
+    /// by this rule.
+    fn context(&self, stages: &[Statuses], request: Rule) -> (Context, Rule) {
+        let polls = self.kind.poll_rules(false, stages);
+        (rds_context(polls.iter().chain([&request])), request)
     }
 
-    /// What a pending answer says of these statuses.
-    fn says(&self, (status, members): Statuses, asked: &str) -> String {
-        let [_, _, to] = self.statuses;
+    /// The progress message of a pending answer for these statuses.
+    fn pending_message(&self, (status, members): Statuses, request: &str) -> String {
+        let [_, _, after] = self.statuses;
         let members = match self.kind {
-            Kind::Instance => String::new(),
-            Kind::Cluster => {
-                let there = members.iter().filter(|member| **member == to).count();
-                format!(", {there} of 2 instances {to}")
+            DatabaseKind::Instance => String::new(),
+            DatabaseKind::Cluster => {
+                let finished = members.iter().filter(|member| **member == after).count();
+                format!(", {finished} of 2 instances {after}")
             }
         };
-        format!("{} is {status}{members}{asked}", self.kind.name())
+        format!("{} is {status}{members}{request}", self.kind.name())
     }
 
-    /// Calls the step as its state machine does, for as long as it is expected to be pending and to
-    /// say these things. Answers what the call after that gets.
-    async fn waits(&self, ctx: &Context, says: &[String]) -> Option<Resume> {
+    /// Calls the step as its state machine does, once for each message, and expects it to be
+    /// pending with these messages. Returns the resume state for the next call.
+    async fn expect_pending(&self, ctx: &Context, messages: &[String]) -> Option<Resume> {
         let mut resume = None;
-        for expected in says {
-            let wait = if resume.is_none() {
-                POLL
+        for message in messages {
+            let interval = if resume.is_none() {
+                POLL_INTERVAL
             } else {
                 Duration::from_mins(5)
             };
-            let (mut next, retry_after, progress) = pending((self.step)().run(ctx, resume).await);
-            assert_eq!((progress.as_str(), retry_after), (expected.as_str(), wait));
-            // As if all of it had taken years.
+            let (mut next, retry_after, progress) =
+                pending((self.build_step)().run(ctx, resume).await);
+            assert_eq!(
+                (progress.as_str(), retry_after),
+                (message.as_str(), interval)
+            );
+            // A wait that began in 1970 has the longest poll interval.
             next.since = 0;
             resume = Some(next);
         }
         resume
     }
 
-    async fn finishes(&self, ctx: &Context, resume: Option<Resume>) -> Changed {
-        done((self.step)().run(ctx, resume).await)
+    async fn expect_done(&self, ctx: &Context, resume: Option<Resume>) -> DatabaseChange {
+        done((self.build_step)().run(ctx, resume).await)
     }
 }

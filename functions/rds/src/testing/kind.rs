@@ -1,4 +1,4 @@
-//! Which database the suite of starting and stopping works on, and how RDS shows it.
+//! The databases of the tests that start and stop them, and RDS's answers about these.
 
 use aws_sdk_rds::Client;
 use aws_sdk_rds::operation::describe_db_clusters::{
@@ -11,105 +11,96 @@ use aws_sdk_rds::primitives::DateTime;
 use aws_sdk_rds::types::{DbCluster, DbInstance};
 use aws_smithy_mocks::{Rule, mock};
 
-use super::{refusal, unknown};
+use super::{error_metadata, unknown_instance};
 
-/// The status of a database, and those of its two instances where it is a cluster.
+/// The status of a database, and the statuses of its two instances if it is a cluster.
 pub(crate) type Statuses = (&'static str, [&'static str; 2]);
 
-/// The database, and all of its instances, have this status.
-pub(crate) fn all(status: &'static str) -> Statuses {
+/// The database and all of its instances have this status.
+pub(crate) fn everywhere(status: &'static str) -> Statuses {
     (status, [status; 2])
 }
 
-/// Which database is started or stopped: the instance `orders`, or the cluster `shop` with `shop-1`
-/// and `shop-2`.
+/// The database of a test: the instance `orders`, or the cluster `shop` with `shop-1` and `shop-2`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Kind {
+pub(crate) enum DatabaseKind {
     Instance,
     Cluster,
 }
 
-impl Kind {
+impl DatabaseKind {
     pub(super) fn name(self) -> &'static str {
-        if self == Self::Instance {
-            "orders"
-        } else {
-            "shop"
+        match self {
+            Self::Instance => "orders",
+            Self::Cluster => "shop",
         }
     }
 
     pub(super) fn parameter(self) -> &'static str {
-        if self == Self::Instance {
-            "instance"
-        } else {
-            "cluster"
+        match self {
+            Self::Instance => "instance",
+            Self::Cluster => "cluster",
         }
     }
 
-    /// The instances of a cluster with these statuses.
-    pub(super) fn members(self, [one, other]: [&'static str; 2]) -> Vec<(String, String)> {
-        let members =
-            [("shop-1", one), ("shop-2", other)].map(|(name, status)| (name.into(), status.into()));
-        if self == Self::Instance {
-            Vec::new()
-        } else {
-            members.into()
+    /// The names and statuses of the instances of a cluster.
+    pub(super) fn members(self, [first, second]: [&'static str; 2]) -> Vec<(String, String)> {
+        match self {
+            Self::Instance => Vec::new(),
+            Self::Cluster => vec![
+                ("shop-1".into(), first.into()),
+                ("shop-2".into(), second.into()),
+            ],
         }
     }
 
-    /// RDS is asked for the database and shows it with one set of statuses after the other, at
-    /// first throttled or not.
-    pub(super) fn looks(self, throttled: bool, statuses: &[Statuses]) -> Vec<Rule> {
-        // AWS starts again what is stopped.
-        let restart =
-            |status: &str| (status == "stopped").then(|| DateTime::from_secs(1_800_000_000));
-        let instance = move |name: &str, status: &str| {
-            let instance = DbInstance::builder()
-                .db_instance_identifier(name)
-                .db_instance_status(status);
-            instance.set_automatic_restart_time(restart(status)).build()
-        };
+    /// RDS describes the database with these statuses, one after the other. If `throttled`, it
+    /// throttles the first poll.
+    pub(super) fn poll_rules(self, throttled: bool, stages: &[Statuses]) -> Vec<Rule> {
         let mut instances = match self {
             Self::Instance => mock!(Client::describe_db_instances)
-                .match_requests(|r| r.db_instance_identifier() == Some("orders"))
+                .match_requests(|request| request.db_instance_identifier() == Some("orders"))
                 .sequence(),
             Self::Cluster => mock!(Client::describe_db_instances)
-                .match_requests(|r| {
-                    r.filters()[0].name() == Some("db-cluster-id")
-                        && r.filters()[0].values() == ["shop"]
+                .match_requests(|request| {
+                    let filter = &request.filters()[0];
+                    filter.name() == Some("db-cluster-id") && filter.values() == ["shop"]
                 })
                 .sequence(),
         };
         let mut cluster = mock!(Client::describe_db_clusters)
-            .match_requests(|r| r.db_cluster_identifier() == Some("shop"))
+            .match_requests(|request| request.db_cluster_identifier() == Some("shop"))
             .sequence();
+
         if throttled && self == Self::Instance {
             instances =
-                instances.error(|| DescribeDBInstancesError::generic(refusal("Throttling")));
+                instances.error(|| DescribeDBInstancesError::generic(error_metadata("Throttling")));
         } else if throttled {
-            cluster = cluster.error(|| DescribeDBClustersError::generic(refusal("Throttling")));
+            cluster =
+                cluster.error(|| DescribeDBClustersError::generic(error_metadata("Throttling")));
         }
-        for &(status, of_members) in statuses {
+
+        for &(status, member_statuses) in stages {
             cluster = cluster.output(move || {
                 let shop = DbCluster::builder()
                     .status(status)
-                    .set_automatic_restart_time(restart(status));
+                    .set_automatic_restart_time(restart_time(status))
+                    .build();
                 DescribeDbClustersOutput::builder()
-                    .db_clusters(shop.build())
+                    .db_clusters(shop)
                     .build()
             });
             instances = instances.output(move || {
-                let members = self
-                    .members(of_members)
-                    .into_iter()
-                    .map(|(name, status)| instance(&name, &status));
-                let all = if self == Self::Instance {
-                    vec![instance("orders", status)]
-                } else {
-                    members.collect()
+                let described = match self {
+                    Self::Instance => vec![db_instance("orders", status)],
+                    Self::Cluster => self
+                        .members(member_statuses)
+                        .into_iter()
+                        .map(|(name, status)| db_instance(&name, &status))
+                        .collect(),
                 };
                 DescribeDbInstancesOutput::builder()
-                    .set_db_instances(Some(all))
+                    .set_db_instances(Some(described))
                     .build()
             });
         }
@@ -117,12 +108,26 @@ impl Kind {
         cluster.into_iter().chain([instances.build()]).collect()
     }
 
-    /// RDS knows no such database.
-    pub(super) fn unknown(self) -> Rule {
+    /// The database does not exist.
+    pub(super) fn unknown_rule(self) -> Rule {
         match self {
-            Self::Instance => unknown(),
-            Self::Cluster => mock!(Client::describe_db_clusters)
-                .then_error(|| DescribeDBClustersError::generic(refusal("DBClusterNotFoundFault"))),
+            Self::Instance => unknown_instance(),
+            Self::Cluster => mock!(Client::describe_db_clusters).then_error(|| {
+                DescribeDBClustersError::generic(error_metadata("DBClusterNotFoundFault"))
+            }),
         }
     }
+}
+
+fn db_instance(name: &str, status: &str) -> DbInstance {
+    DbInstance::builder()
+        .db_instance_identifier(name)
+        .db_instance_status(status)
+        .set_automatic_restart_time(restart_time(status))
+        .build()
+}
+
+/// AWS starts only stopped databases again.
+fn restart_time(status: &str) -> Option<DateTime> {
+    (status == "stopped").then(|| DateTime::from_secs(1_800_000_000))
 }

@@ -8,32 +8,60 @@ use stepward::access::trust::TrustProof;
 use stepward::model::permissions::Permissions;
 use stepward::{Context, ErrorName, Example, Progress, Resume, RundeckPlugin, Step, StepError};
 
-/// Check that Stepward reaches an account, and that nobody else can through it.
+/// Check that Stepward can work in an account and that its role refuses everybody else.
 ///
-/// Goes the whole way that every step goes: the customer's record, the credential provider,
-/// AssumeRole with the external ID and a session policy, then GetCallerIdentity. Beside that it
-/// probes the role three ways: without an external ID and with a wrong one it must be refused, with
-/// the right one accepted. It fails naming the part that failed: `NotFound` or `Conflict` for the
-/// record, `AccessDenied` when the role refuses Stepward, `TrustBroken` when it lets strangers in
-/// or the credentials belong to another account, `TimedOut` when a probe got no clear answer.
+/// Use this step after you add an account, after a change to the role's trust policy, or as the
+/// first step of a job that must not start with broken access. It changes nothing in the account.
 ///
-/// It changes nothing, and needs no permission in the account. The probes show in the account's
-/// CloudTrail as four refused AssumeRole calls.
+/// # Behavior
 ///
-/// Proven on the local cloud with IAM enforced; it does not ask for `sts:SetSourceIdentity` as AWS
-/// does.
+/// The step takes the same path to the account as every other step:
+///
+/// - It reads the record of the customer and the account and asks the credential provider.
+/// - It assumes the role with the external ID and a session policy.
+/// - It calls `GetCallerIdentity` and returns the account ID and the ARN of the session.
+///
+/// In parallel it probes the role's trust policy. The role must refuse a call without an external
+/// ID and a call with a wrong one, and it must accept the right one. During a rotation of the
+/// external ID the step also probes the next one. The step succeeds only if all probes have the
+/// expected answer, or if an operator has overridden a role that accepts strangers; the log then
+/// says so. A credential provider that does not assume a role has no trust policy to probe.
+///
+/// A retry repeats the check. The step has nothing to stop when the job is stopped.
+///
+/// # Failures
+///
+/// The name of the error says which part failed:
+///
+/// - `NotFound` or `Conflict`: the record.
+/// - `AccessDenied`: the role refuses Stepward.
+/// - `TrustBroken`: the role accepts strangers, or the credentials belong to another account.
+/// - `TimedOut`: a probe got no clear answer.
+///
+/// The customer's CloudTrail shows four refused `AssumeRole` calls for each run. These are the
+/// probes.
+///
+/// # Cost
+///
+/// This step itself has no charge; AWS does not charge for calls to STS.
+///
+/// # Proof
+///
+/// Proven on the local cloud with IAM enforced. The local cloud does not require
+/// `sts:SetSourceIdentity` in the trust policy, as AWS does.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ValidateCredentials {}
 
-/// Who Stepward is in the account.
+/// Stepward's identity in the account.
 #[derive(Debug, JsonSchema, Serialize)]
-pub struct Validated {
+pub struct CallerIdentity {
     /// The 12-digit account ID.
     account_id: String,
     /// The ARN of the session.
     arn: String,
-    /// What STS answered to each probe; absent for a credential provider that assumes no role.
+    /// The result of each probe of the trust policy. Null if the credential provider does not
+    /// assume a role.
     trust: Option<TrustProof>,
 }
 
@@ -41,70 +69,93 @@ impl Step for ValidateCredentials {
     const NAME: &'static str = "validate-credentials";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-validate-credentials-step",
-        fields: &[],
+        fields: &[("region", "region")],
     }];
     const EXAMPLES: &'static [Example] = &[Example {
-        title: "TODO",
+        title: "Check the access to an account",
         parameters: "{}",
-        output: "null",
+        output: r#"{
+            "account_id": "222222222222",
+            "arn": "arn:aws:sts::222222222222:assumed-role/Stepward/acme@morning-check-7f3a91c2",
+            "trust": {
+                "without_external_id": "refused",
+                "wrong_external_id": "refused",
+                "right_external_id": "accepted"
+            }
+        }"#,
     }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "No such customer or account is on record.",
+            "The customer or the account is not on record. Correct its name, or add it.",
         ),
-        (ErrorName::Conflict, "The customer is suspended."),
+        (
+            ErrorName::Conflict,
+            "The customer is suspended. Resume the customer before you run the job again.",
+        ),
         (
             ErrorName::AccessDenied,
-            "The role refuses Stepward: its trust policy lacks the broker or the external ID.",
+            "The role refuses Stepward. Add the broker role and the external ID to its trust \
+             policy.",
         ),
         (
             ErrorName::TrustBroken,
-            "The role lets strangers in, or the credentials belong to another account.",
+            "The role accepts strangers, or the credentials belong to another account. Require the \
+             external ID in the trust policy, or correct the account's record.",
         ),
         (
             ErrorName::TimedOut,
-            "A probe got no clear answer; nothing is known of the role's trust.",
+            "A probe got no clear answer, so the trust policy is not proven. Run the step again.",
         ),
     ];
     const PROVES_TRUST: bool = true;
-    type Output = Validated;
+    type Output = CallerIdentity;
 
     fn permissions(&self) -> Permissions {
-        // Every caller may ask who it is, whatever its policies say; it is declared so that the
-        // page tells.
+        // AWS answers this call even if a policy denies it. It is declared because the step's page
+        // lists every call.
         // https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
-        Permissions::default().allow("TODO", &["sts:GetCallerIdentity"], ["*"])
+        Permissions::default().allow(
+            "read the account and the session that the credentials belong to",
+            &["sts:GetCallerIdentity"],
+            ["*"],
+        )
     }
 
     async fn run(
         &self,
         ctx: &Context,
         _: Option<Resume>,
-    ) -> Result<Progress<Validated>, StepError> {
+    ) -> Result<Progress<CallerIdentity>, StepError> {
         let sts = ctx.client(Client::new);
-        // Neither needs the other's answer.
+        // The two are independent of each other.
         let (identity, trust) = tokio::join!(sts.get_caller_identity().send(), ctx.prove_trust());
+
         let identity = identity.map_err(sts_error)?;
         let (Some(account_id), Some(arn)) = (identity.account, identity.arn) else {
             return Err(ErrorName::Internal
-                .with_message("GetCallerIdentity answered without account or ARN; try again"));
+                .with_message("GetCallerIdentity returned no account ID or no ARN; try again"));
         };
         ctx.log(format_args!("Reached account {account_id}"));
+
         let trust = trust?;
         match &trust {
             Some(proof) => match proof.verdict() {
                 Ok(()) => ctx.log(
-                    "The role refuses callers without the external ID and with a wrong one, and takes the right one",
+                    "The role refuses callers without the external ID and with a wrong one, and \
+                     accepts the right one",
                 ),
                 Err(error) if error.name == ErrorName::TrustBroken && ctx.trust_is_overridden() => {
                     ctx.log(format_args!("An operator has overridden this: {error}"));
                 }
                 Err(error) => return Err(error),
             },
-            None => ctx.log("This credential provider assumes no role, so there is no trust policy to prove"),
+            None => ctx.log(
+                "This credential provider does not assume a role, so there is no trust policy to \
+                 prove",
+            ),
         }
-        Ok(Progress::Done(Validated {
+        Ok(Progress::Done(CallerIdentity {
             account_id,
             arn,
             trust,
@@ -127,23 +178,22 @@ mod tests {
 
     const ARN: &str = "arn:aws:sts::222222222222:assumed-role/Stepward/acme-execution-1";
 
-    fn identity() -> GetCallerIdentityOutput {
+    fn identity_output() -> GetCallerIdentityOutput {
         GetCallerIdentityOutput::builder()
             .account("222222222222")
             .arn(ARN)
             .build()
     }
 
-    fn refusal(code: &str) -> GetCallerIdentityError {
+    fn identity_error(code: &str) -> GetCallerIdentityError {
         GetCallerIdentityError::generic(ErrorMetadata::builder().code(code).message("no").build())
     }
 
-    // The probes themselves are proven where they are, in the tests of `stepward::access::trust`
-    // and end to end.
+    // The tests of `stepward::access::trust` and the end-to-end tests prove the probes themselves.
     #[tokio::test]
-    async fn done_tells_who_it_is_and_that_no_role_was_probed() {
-        let ask = mock!(Client::get_caller_identity).then_output(identity);
-        let ctx = testing::context(mock_client!(aws_sdk_sts, [&ask]));
+    async fn done_returns_the_identity_without_a_trust_proof() {
+        let get_identity = mock!(Client::get_caller_identity).then_output(identity_output);
+        let ctx = testing::context(mock_client!(aws_sdk_sts, [&get_identity]));
         let Progress::Done(output) = ValidateCredentials {}.run(&ctx, None).await.unwrap() else {
             panic!("not done")
         };
@@ -156,45 +206,53 @@ mod tests {
             testing::log(&ctx),
             [
                 "Reached account 222222222222",
-                "This credential provider assumes no role, so there is no trust policy to prove",
+                "This credential provider does not assume a role, so there is no trust policy to \
+                 prove",
             ]
         );
     }
 
-    // no proof of already: it changes nothing, so there is no state to be in already. no proof of
-    // not_found: the record is looked up before the step runs, and the step itself names no
-    // resource. no proof of pending: it is over after one call.
+    // no proof of already: the step changes nothing.
+
+    // no proof of not_found: Stepward reads the record before the step runs, and the step itself
+    // does not name a resource.
+
+    // no proof of pending: the step finishes in one call.
 
     #[test]
-    fn invalid_is_any_parameter() {
+    fn invalid_is_any_parameter_because_the_step_has_none() {
         let error = serde_json::from_value::<ValidateCredentials>(json!({ "region": "eu-west-1" }))
             .unwrap_err();
         assert!(error.to_string().contains("region"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_calls_are_tried_again_by_the_sdk() {
-        let ask = mock!(Client::get_caller_identity)
+    async fn throttled_calls_are_retried_by_the_sdk() {
+        let get_identity = mock!(Client::get_caller_identity)
             .sequence()
-            .error(|| refusal("Throttling"))
-            .output(identity)
+            .error(|| identity_error("Throttling"))
+            .output(identity_output)
             .build();
-        let ctx = testing::context(mock_client!(aws_sdk_sts, RuleMode::MatchAny, [&ask]));
+        let ctx = testing::context(mock_client!(
+            aws_sdk_sts,
+            RuleMode::MatchAny,
+            [&get_identity]
+        ));
         ValidateCredentials {}.run(&ctx, None).await.unwrap();
-        assert_eq!(ask.num_calls(), 2);
+        assert_eq!(get_identity.num_calls(), 2);
     }
 
     #[tokio::test]
-    async fn failed_credentials_are_access_denied_and_an_empty_answer_is_internal() {
-        let refused =
-            mock!(Client::get_caller_identity).then_error(|| refusal("InvalidClientTokenId"));
+    async fn failed_credentials_are_denied_and_empty_answers_are_internal() {
+        let refused = mock!(Client::get_caller_identity)
+            .then_error(|| identity_error("InvalidClientTokenId"));
         let empty = mock!(Client::get_caller_identity)
             .then_output(|| GetCallerIdentityOutput::builder().build());
-        for (ask, name) in [
+        for (get_identity, name) in [
             (refused, ErrorName::AccessDenied),
             (empty, ErrorName::Internal),
         ] {
-            let ctx = testing::context(mock_client!(aws_sdk_sts, [&ask]));
+            let ctx = testing::context(mock_client!(aws_sdk_sts, [&get_identity]));
             assert_eq!(
                 ValidateCredentials {}
                     .run(&ctx, None)
@@ -207,11 +265,11 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
-        let idle = [(
+    fn permissions_match_what_the_local_cloud_enforces() {
+        let unenforced = [(
             "sts:GetCallerIdentity",
-            "AWS answers it whatever the policies say, and so does the local cloud.",
+            "AWS answers this call even if a policy denies it, and so does the local cloud.",
         )];
-        prove::<ValidateCredentials>(&idle, async |_| json!({}));
+        prove::<ValidateCredentials>(&unenforced, async |_| json!({}));
     }
 }

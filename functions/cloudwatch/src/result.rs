@@ -1,39 +1,39 @@
-//! What a query has found.
+//! The result of a query.
 
 use aws_sdk_cloudwatchlogs::types::{QueryStatistics, ResultField};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// A finished query.
+/// The result of a query.
 #[derive(Debug, JsonSchema, Serialize)]
-pub struct Answered {
-    /// The names of the columns, in order. `@ptr`, CloudWatch Logs' own pointer to the log event,
-    /// is left out.
+pub struct QueryResult {
+    /// The names of the columns, in order, without `@ptr`, CloudWatch Logs' own pointer to the log
+    /// event.
     pub(crate) columns: Vec<String>,
-    /// The rows; `null` where a row lacks the column.
+    /// The rows. A value is `null` if the row does not have the column.
     pub(crate) rows: Vec<Vec<Option<String>>>,
-    /// Whether there are as many rows as `limit` allows, so that there may be more.
+    /// Whether the number of rows equals `limit`. The query may match more.
     pub(crate) limit_reached: bool,
-    /// CloudWatch Logs' ID of the query.
+    /// The query's ID at CloudWatch Logs.
     pub(crate) query_id: String,
-    /// The begin of the time that was searched, as in `2026-01-31T08:00:00Z`.
+    /// The start of the time range, as in `2026-01-31T08:00:00Z`.
     pub(crate) start_time: String,
-    /// The end of the time that was searched.
+    /// The end of the time range.
     pub(crate) end_time: String,
-    /// What the query has read.
+    /// What the query read.
     pub(crate) statistics: Statistics,
-    /// Logs Insights in the AWS console; its history shows the query.
+    /// Logs Insights in the AWS console. Its history shows the query.
     pub(crate) console_url: String,
 }
 
-/// What a query has read.
+/// What a query read.
 #[derive(Debug, Default, JsonSchema, Serialize)]
 pub(crate) struct Statistics {
-    /// Log events that the query chose.
+    /// The number of log events that match the query.
     pub(crate) records_matched: u64,
-    /// Log events that the query looked at.
+    /// The number of log events that the query read.
     pub(crate) records_scanned: u64,
-    /// Bytes of these log events; CloudWatch Logs charges for them.
+    /// The number of bytes of these log events, which CloudWatch Logs charges for.
     pub(crate) bytes_scanned: u64,
 }
 
@@ -43,16 +43,19 @@ impl From<&QueryStatistics> for Statistics {
         clippy::cast_sign_loss,
         reason = "whole numbers, sent as doubles"
     )]
-    fn from(read: &QueryStatistics) -> Self {
+    fn from(statistics: &QueryStatistics) -> Self {
         Self {
-            records_matched: read.records_matched as u64,
-            records_scanned: read.records_scanned as u64,
-            bytes_scanned: read.bytes_scanned as u64,
+            records_matched: statistics.records_matched as u64,
+            records_scanned: statistics.records_scanned as u64,
+            bytes_scanned: statistics.bytes_scanned as u64,
         }
     }
 }
 
-pub(crate) fn table(results: Vec<Vec<ResultField>>) -> (Vec<String>, Vec<Vec<Option<String>>>) {
+/// The columns and rows of a table, from results that each have only the fields they know.
+pub(crate) fn build_table(
+    results: Vec<Vec<ResultField>>,
+) -> (Vec<String>, Vec<Vec<Option<String>>>) {
     let mut columns: Vec<String> = Vec::new();
     let mut rows = Vec::with_capacity(results.len());
     for result in results {
@@ -84,14 +87,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_has_every_column_that_any_row_has_and_no_pointers() {
+    fn a_table_has_the_columns_of_all_rows_without_pointers() {
         let row = |fields: &[(&str, &str)]| {
             fields
                 .iter()
                 .map(|(field, value)| ResultField::builder().field(*field).value(*value).build())
                 .collect()
         };
-        let (columns, rows) = table(vec![
+        let (columns, rows) = build_table(vec![
             row(&[("a", "1"), ("@ptr", "x")]),
             row(&[("b", "2"), ("a", "3")]),
         ]);

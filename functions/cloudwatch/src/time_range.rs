@@ -1,4 +1,4 @@
-//! How far back a query looks.
+//! The time range of a query.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// What `past_range` counts.
+/// The unit of `past_range`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
 pub enum TimeUnit {
     /// 60 seconds.
@@ -21,29 +21,29 @@ pub enum TimeUnit {
     Weeks,
 }
 
-/// A whole number; digits in a string are taken for one.
+/// A whole number. A string of digits is accepted too.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Count(pub u64);
 
 impl TimeUnit {
-    /// So many of them in seconds, if they can be counted.
+    /// This number of units in seconds. `None` if the number is too large.
     #[must_use]
-    pub fn seconds(self, count: Count) -> Option<i64> {
-        let one = match self {
+    pub fn to_seconds(self, count: Count) -> Option<i64> {
+        let unit_seconds = match self {
             Self::Minutes => 60,
             Self::Hours => 60 * 60,
             Self::Days => 24 * 60 * 60,
             Self::Weeks => 7 * 24 * 60 * 60,
         };
-        i64::try_from(count.0).ok()?.checked_mul(one)
+        i64::try_from(count.0).ok()?.checked_mul(unit_seconds)
     }
 }
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Number;
+        struct CountVisitor;
 
-        impl Visitor<'_> for Number {
+        impl Visitor<'_> for CountVisitor {
             type Value = Count;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for Count {
             }
         }
 
-        deserializer.deserialize_any(Number)
+        deserializer.deserialize_any(CountVisitor)
     }
 }
 
@@ -80,11 +80,13 @@ impl JsonSchema for Count {
     }
 }
 
-pub(crate) fn now() -> i64 {
+/// Seconds since 1970.
+pub(crate) fn unix_now() -> i64 {
     DateTime::from(SystemTime::now()).secs()
 }
 
-pub(crate) fn moment(seconds: i64) -> String {
+/// A time as in `2026-01-31T08:00:00Z`.
+pub(crate) fn format_time(seconds: i64) -> String {
     DateTime::from_secs(seconds)
         .fmt(DateTimeFormat::DateTime)
         .unwrap_or_else(|_| seconds.to_string())
@@ -95,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_is_a_number_or_its_digits() {
+    fn a_count_is_a_number_or_a_string_of_digits() {
         for text in ["15", "\"15\"", "\" 15 \""] {
             assert_eq!(serde_json::from_str::<Count>(text).unwrap(), Count(15));
         }
