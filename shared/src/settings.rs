@@ -1,4 +1,5 @@
-//! The environment variables that Stepward's code reads. No other module reads environment variables.
+//! The environment variables that Stepward's code reads. No other module reads environment
+//! variables.
 
 #![expect(
     clippy::disallowed_methods,
@@ -16,7 +17,7 @@ use crate::model::error::{ErrorName, StepError};
 /// # Errors
 /// `Internal` if the variable is not set.
 pub fn table() -> Result<String, StepError> {
-    required("STEPWARD_TABLE")
+    required_variable("STEPWARD_TABLE")
 }
 
 /// The name of the artifacts bucket, for outputs that are too large for Step Functions:
@@ -25,7 +26,7 @@ pub fn table() -> Result<String, StepError> {
 /// # Errors
 /// `Internal` if the variable is not set.
 pub fn artifacts_bucket() -> Result<String, StepError> {
-    required("STEPWARD_ARTIFACTS_BUCKET")
+    required_variable("STEPWARD_ARTIFACTS_BUCKET")
 }
 
 /// The name of the stack, which is the prefix of the names of keys' secrets: `STEPWARD_STACK`.
@@ -33,7 +34,7 @@ pub fn artifacts_bucket() -> Result<String, StepError> {
 /// # Errors
 /// `Internal` if the variable is not set.
 pub fn stack() -> Result<String, StepError> {
-    required("STEPWARD_STACK")
+    required_variable("STEPWARD_STACK")
 }
 
 /// The prefix of the ARNs of this deployment's state machines: `STEPWARD_STATE_MACHINES`.
@@ -41,14 +42,14 @@ pub fn stack() -> Result<String, StepError> {
 /// # Errors
 /// `Internal` if the variable is not set.
 pub fn state_machines() -> Result<String, StepError> {
-    required("STEPWARD_STATE_MACHINES")
+    required_variable("STEPWARD_STATE_MACHINES")
 }
 
 /// How long a step waits in its own process before it returns `pending`: `STEPWARD_LINGER_SECONDS`.
 /// The default is 10 seconds.
 ///
-/// A wait in the process costs Lambda time. A wait in the state machine costs a state transition and
-/// a second call.
+/// A wait in the process costs Lambda time. A wait in the state machine costs a state transition
+/// and a second call.
 #[must_use]
 pub fn inline_wait() -> Duration {
     let seconds = env::var("STEPWARD_LINGER_SECONDS")
@@ -66,7 +67,7 @@ pub fn local_root() -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-fn required(name: &str) -> Result<String, StepError> {
+fn required_variable(name: &str) -> Result<String, StepError> {
     env::var(name)
         .ok()
         .filter(|value| !value.is_empty())

@@ -38,16 +38,16 @@ use crate::runtime::manifest::Manifest;
 use crate::runtime::serve;
 use crate::runtime::step::{Progress, Step};
 
-/// A context for the account `prod` (222222222222) of `acme` in `eu-west-1`, with this client. Create
-/// the client with `aws_smithy_mocks::mock_client!`.
+/// A context for the account `prod` (222222222222) of `acme` in `eu-west-1`, with this client.
+/// Create the client with `aws_smithy_mocks::mock_client!`.
 pub fn context<C: Clone + Send + Sync + 'static>(client: C) -> Context {
     let session = Session::new(SdkConfig::builder().build(), Secrets::default());
     session.client(|_| client);
     with_session(session)
 }
 
-/// A context in the role session with this ARN, which creates clients from this configuration. Use it
-/// for steps that call several services, and for a test's own endpoints.
+/// A context in the role session with this ARN, which creates clients from this configuration. Use
+/// it for steps that call several services, and for a test's own endpoints.
 #[must_use]
 pub fn context_of(config: SdkConfig, session_arn: &str) -> Context {
     let mut session = Session::new(config, Secrets::default());
@@ -138,20 +138,20 @@ pub fn pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, Dur
         panic!("not pending: {answer:?}")
     };
     assert!(
-        is_exact(&state),
+        has_exact_numbers(&state),
         "JSONata would round a number of the state: {state}"
     );
     (resume(&state), retry_after, progress)
 }
 
 /// Whether a state machine preserves every number. JSONata keeps 53 bits of an integer.
-fn is_exact(state: &Value) -> bool {
+fn has_exact_numbers(state: &Value) -> bool {
     match state {
         Value::Number(number) => number
             .as_i64()
             .is_some_and(|number| number.unsigned_abs() < 1 << 53),
-        Value::Array(items) => items.iter().all(is_exact),
-        Value::Object(fields) => fields.values().all(is_exact),
+        Value::Array(items) => items.iter().all(has_exact_numbers),
+        Value::Object(fields) => fields.values().all(has_exact_numbers),
         _ => true,
     }
 }
@@ -171,8 +171,8 @@ pub fn done<T: Debug>(answer: Result<Progress<T>, StepError>) -> T {
     output
 }
 
-/// Asserts that errors name the invalid parameter: for every parameter of the step with a value of a
-/// wrong type, and for a parameter that the step does not have.
+/// Asserts that errors name the invalid parameter: for every parameter of the step with a value of
+/// a wrong type, and for a parameter that the step does not have.
 ///
 /// # Panics
 /// If an error does not name the parameter.
@@ -223,7 +223,7 @@ pub fn service_error<E>(
 /// The log lines that the step wrote so far. Clears the log.
 #[must_use]
 pub fn log(ctx: &Context) -> Vec<String> {
-    ctx.take_log()
+    ctx.take_log_lines()
 }
 
 /// The attribution of an execution for `acme` that this person started.
@@ -241,7 +241,7 @@ pub(crate) fn attribution(execution: &str, started_by: &str) -> Attribution {
 
 /// The record of a customer's account `prod` (222222222222), with a proven role.
 #[cfg(test)]
-pub(crate) fn record(customer: &str) -> Configuration {
+pub(crate) fn account_record(customer: &str) -> Configuration {
     Configuration {
         customer: Customer {
             name: customer.into(),

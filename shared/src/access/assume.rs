@@ -16,7 +16,8 @@ const SESSION_SECONDS: i32 = 3600;
 pub struct Attribution {
     /// The role session name: customer and execution.
     pub session_name: String,
-    /// The source identity: who started the job. Only the trust proof also sends requests without it.
+    /// The source identity: who started the job. Only the trust proof also sends requests without
+    /// it.
     pub source_identity: Option<String>,
 }
 
@@ -24,7 +25,7 @@ pub struct Attribution {
 ///
 /// # Errors
 /// `InvalidInput` if the account has no role.
-pub(crate) fn role_arn(account: &Account) -> Result<&str, StepError> {
+pub(crate) fn require_role_arn(account: &Account) -> Result<&str, StepError> {
     account.role_arn.as_deref().ok_or_else(|| {
         ErrorName::InvalidInput.with_message(format!(
             "no role is set for account {1:?}; after the customer has created the role, \
@@ -39,7 +40,7 @@ pub(crate) fn role_arn(account: &Account) -> Result<&str, StepError> {
 /// # Errors
 /// `AccessDenied` if the role refuses Stepward, `TrustBroken` if the session belongs to another
 /// account than the record says.
-pub(crate) async fn assume(
+pub(crate) async fn assume_role(
     sts: &aws_sdk_sts::Client,
     role_arn: &str,
     account_id: &str,
@@ -115,8 +116,8 @@ pub(crate) fn check_session_account(
     )))
 }
 
-/// Checks that the account's role is proven to refuse callers without the right external ID, or that
-/// an operator has overridden this check.
+/// Checks that the account's role is proven to refuse callers without the right external ID, or
+/// that an operator has overridden this check.
 ///
 /// # Errors
 /// `TrustBroken` if neither is the case.
@@ -136,8 +137,8 @@ pub(crate) fn check_trust(record: &Configuration) -> Result<(), StepError> {
 }
 
 impl Attribution {
-    /// Creates the attribution of an execution. STS accepts 2 to 64 letters, digits and `_+=,.@-` for
-    /// each value.
+    /// Creates the attribution of an execution. STS accepts 2 to 64 letters, digits and `_+=,.@-`
+    /// for each value.
     /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
     #[must_use]
     pub fn new(customer: &str, execution: &Execution) -> Self {
@@ -185,7 +186,7 @@ fn to_sts_name(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{attribution, record};
+    use crate::testing::{account_record, attribution};
 
     #[test]
     fn only_proven_or_overridden_roles_are_used() {
@@ -195,7 +196,7 @@ mod tests {
             (Trust::Proven, true),
             (Trust::Overridden, true),
         ] {
-            let mut record = record("acme");
+            let mut record = account_record("acme");
             record.account.trust = trust;
             assert_eq!(check_trust(&record).is_ok(), is_usable, "{trust:?}");
         }

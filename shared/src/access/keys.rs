@@ -2,12 +2,12 @@
 //!
 //! The path `keys/<customer>/<name>` refers to the Secrets Manager secret
 //! `<stack>/keys/<customer>/<name>`. Any string in a step's parameters can be a path. The secret is
-//! read only when the step runs, and only for the customer in the path, so no envelope can bring one
-//! customer's secret into another customer's account.
+//! read only when the step runs, and only for the customer in the path, so no envelope can bring
+//! one customer's secret into another customer's account.
 //!
-//! A value that somebody else controls, such as a tag's value, can be the path of any key of the job's
-//! customer. Do not let a job pass such a value as a parameter to a function that the same person
-//! controls.
+//! A value that somebody else controls, such as a tag's value, can be the path of any key of the
+//! job's customer. Do not let a job pass such a value as a parameter to a function that the same
+//! person controls.
 
 use aws_config::SdkConfig;
 use futures_util::FutureExt;
@@ -64,8 +64,8 @@ impl<'a> KeyPath<'a> {
         )))
     }
 
-    /// The name of the secret in Secrets Manager. It contains the stack's name, so several deployments
-    /// in one account have separate keys.
+    /// The name of the secret in Secrets Manager. It contains the stack's name, so several
+    /// deployments in one account have separate keys.
     #[must_use]
     pub fn secret_name(&self, stack: &str) -> String {
         format!("{stack}/{}", self.path)
@@ -124,7 +124,8 @@ fn read_error(error: StepError, path: &str) -> StepError {
             ),
             ..error
         },
-        // Secrets Manager keeps a removed secret during its recovery window, but refuses to read it.
+        // Secrets Manager keeps a removed secret during its recovery window, but refuses to read
+        // it.
         ErrorName::InvalidInput if error.has_code("InvalidRequestException") => StepError {
             name: ErrorName::NotFound,
             message: format!(
@@ -154,8 +155,8 @@ pub fn contains_key_path(params: &Value) -> bool {
     }
 }
 
-/// Replaces key paths in the parameters with their secrets, and adds the secrets to `secrets`, which
-/// masks them in answers and logs.
+/// Replaces key paths in the parameters with their secrets, and adds the secrets to `secrets`,
+/// which masks them in answers and logs.
 ///
 /// # Errors
 /// The errors of [`read_secret`], and `AccessDenied` for a key of another customer.
@@ -201,7 +202,8 @@ pub(crate) fn check_owner(path: &str, customer: &str) -> Result<(), StepError> {
         return Ok(());
     }
     Err(ErrorName::AccessDenied.with_message(format!(
-        "key {path:?} belongs to customer {:?}; jobs of {customer:?} can use only keys/{customer}/…",
+        "key {path:?} belongs to customer {:?}; \
+         jobs of {customer:?} can use only keys/{customer}/…",
         key.customer
     )))
 }

@@ -14,7 +14,9 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
 use secrecy::ExposeSecret;
 
-use crate::access::assume::{Attribution, assume, check_session_account, role_arn, sts_error};
+use crate::access::assume::{
+    Attribution, assume_role, check_session_account, require_role_arn, sts_error,
+};
 use crate::access::keys;
 use crate::access::mask::Secrets;
 use crate::access::store::Store;
@@ -23,17 +25,17 @@ use crate::model::error::{ErrorName, StepError};
 use crate::model::permissions::ArnScope;
 use crate::settings;
 
-/// How long a warm process uses a cached record. The suspension of a customer takes effect within this
-/// time.
+/// How long a warm process uses a cached record. The suspension of a customer takes effect within
+/// this time.
 const RECORD_LIFETIME: Duration = Duration::from_secs(30);
-/// How long a warm process uses a cached session. The credentials are valid for 60 minutes, and must
-/// remain valid during the longest Lambda invocation (15 minutes) and one minute more.
+/// How long a warm process uses a cached session. The credentials are valid for 60 minutes, and
+/// must remain valid during the longest Lambda invocation (15 minutes) and one minute more.
 const SESSION_LIFETIME: Duration = Duration::from_mins(60 - 16);
 /// The most records, and the most sessions, that a warm process caches.
 const CACHE_SIZE: usize = 64;
 
-/// Stepward's own credentials and clients, and the caches of records and sessions. A process creates
-/// one broker.
+/// Stepward's own credentials and clients, and the caches of records and sessions. A process
+/// creates one broker.
 #[derive(Debug)]
 pub struct Broker {
     /// The configuration with the function's own credentials: the broker role.
@@ -45,7 +47,8 @@ pub struct Broker {
     /// How long a step waits in the process before it returns `pending`.
     pub inline_wait: Duration,
     store: Store,
-    /// The function's own secret key and session token, which no answer and no log may contain either.
+    /// The function's own secret key and session token, which no answer and no log may contain
+    /// either.
     secrets: Secrets,
     records: Cache<(String, String), Configuration>,
     sessions: Cache<SessionKey, Arc<Session>>,
@@ -64,8 +67,9 @@ pub struct Session {
 
 /// The key of a cached session. It contains everything that AWS checks or records.
 ///
-/// It also contains the execution, which costs a warm process one AssumeRole call for each execution.
-/// Otherwise, a customer's CloudTrail would show one person's actions under another person's name.
+/// It also contains the execution, which costs a warm process one AssumeRole call for each
+/// execution. Otherwise, a customer's CloudTrail would show one person's actions under another
+/// person's name.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct SessionKey {
     customer: String,
@@ -124,7 +128,7 @@ impl Broker {
     ///
     /// # Errors
     /// `NotFound` if the customer or the account does not exist, or the error of the DynamoDB call.
-    pub async fn configuration(
+    pub async fn cached_configuration(
         &self,
         customer: &str,
         account: &str,
@@ -152,9 +156,9 @@ impl Broker {
     /// Returns a session for the account that is limited to the policy.
     ///
     /// # Errors
-    /// `AccessDenied` if the role refuses Stepward, `TrustBroken` if the credentials belong to another
-    /// account, or the error of the AWS call.
-    pub async fn session(
+    /// `AccessDenied` if the role refuses Stepward, `TrustBroken` if the credentials belong to
+    /// another account, or the error of the AWS call.
+    pub async fn account_session(
         &self,
         record: &Configuration,
         scope: &ArnScope,
@@ -206,25 +210,25 @@ impl Broker {
         };
         let session = match record.provider() {
             Provider::AssumeRole => {
-                let role_arn = role_arn(account)?;
-                let assume_with = async |external_id: &ExternalId| {
+                let role_arn = require_role_arn(account)?;
+                let assume_role_with = async |external_id: &ExternalId| {
                     let account_id = &account.account_id;
                     let id = Some(external_id.expose());
-                    assume(&self.sts, role_arn, account_id, id, attribution, policy).await
+                    assume_role(&self.sts, role_arn, account_id, id, attribution, policy).await
                 };
                 let mut external_id = &account.external_id;
-                let assumed = assume_with(external_id).await;
+                let assumed = assume_role_with(external_id).await;
                 let (credentials, arn) = match (assumed, &account.next_external_id) {
                     // During a rotation, the role may require the new external ID already.
                     (Err(error), Some(next)) if error.name == ErrorName::AccessDenied => {
                         external_id = next;
-                        assume_with(next).await
+                        assume_role_with(next).await
                     }
                     (assumed, _) => assumed,
                 }?;
                 let mut secrets = credential_secrets(&credentials);
                 secrets.add(external_id.expose());
-                // `assume` has checked the account, so GetCallerIdentity is not necessary.
+                // `assume_role` has checked the account, so GetCallerIdentity is not necessary.
                 let session = new_session(SharedCredentialsProvider::new(credentials), secrets);
                 return Ok(Session {
                     arn: Some(arn),
@@ -281,7 +285,8 @@ impl Broker {
     }
 }
 
-/// The SDK configuration for a program's own credentials. `region` overrides the environment's Region.
+/// The SDK configuration for a program's own credentials. `region` overrides the environment's
+/// Region.
 ///
 /// All clients with this configuration use one HTTP client, so they share connections and root
 /// certificates.
@@ -433,7 +438,7 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
 
     use super::*;
-    use crate::testing::{attribution, record};
+    use crate::testing::{account_record, attribution};
 
     fn arn_scope() -> ArnScope {
         ArnScope {
@@ -500,7 +505,7 @@ mod tests {
         execution: &str,
     ) -> Result<(), StepError> {
         broker
-            .session(
+            .account_session(
                 record,
                 &arn_scope(),
                 policy.into(),
@@ -512,7 +517,7 @@ mod tests {
 
     #[tokio::test]
     async fn assume_role_sends_external_id_policy_and_attribution() {
-        let record = record("acme");
+        let record = account_record("acme");
         let external_id = record.account.external_id.expose().to_owned();
         let rule = mock!(aws_sdk_sts::Client::assume_role)
             .match_requests(move |request| {
@@ -533,7 +538,7 @@ mod tests {
         let rules: Vec<_> = (0..6).map(|_| accepting_rule()).collect();
         let broker = broker(&rules.iter().collect::<Vec<_>>());
         let calls = || rules.iter().map(Rule::num_calls).sum::<usize>();
-        let acme = record("acme");
+        let acme = account_record("acme");
         open_session(&broker, &acme, "p", "e1").await.unwrap();
         open_session(&broker, &acme, "p", "e1").await.unwrap();
         assert_eq!(calls(), 1, "the same request");
@@ -541,11 +546,11 @@ mod tests {
         assert_eq!(calls(), 2, "another policy");
         open_session(&broker, &acme, "p", "e2").await.unwrap();
         assert_eq!(calls(), 3, "another execution");
-        open_session(&broker, &record("globex"), "p", "e1")
+        open_session(&broker, &account_record("globex"), "p", "e1")
             .await
             .unwrap();
         assert_eq!(calls(), 4, "another customer, even with the same role");
-        let mut changed = record("acme");
+        let mut changed = account_record("acme");
         changed.account.version += 1;
         open_session(&broker, &changed, "p", "e1").await.unwrap();
         assert_eq!(calls(), 5, "a changed record");
@@ -555,7 +560,7 @@ mod tests {
     async fn credentials_for_another_account_are_not_used() {
         let rule =
             mock!(aws_sdk_sts::Client::assume_role).then_output(|| assumed_role("333333333333"));
-        let error = open_session(&broker(&[&rule]), &record("acme"), "p", "e1")
+        let error = open_session(&broker(&[&rule]), &account_record("acme"), "p", "e1")
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::TrustBroken);
@@ -563,7 +568,7 @@ mod tests {
 
     #[tokio::test]
     async fn during_a_rotation_the_new_external_id_is_tried_second() {
-        let mut rotating = record("acme");
+        let mut rotating = account_record("acme");
         let next = ExternalId::generate().unwrap();
         rotating.account.next_external_id = Some(next.clone());
         let accepts_next = mock!(aws_sdk_sts::Client::assume_role)
@@ -581,7 +586,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_explains_the_trust_policy_without_secrets() {
-        let record = record("acme");
+        let record = account_record("acme");
         let error = open_session(&broker(&[&refusing_rule()]), &record, "p", "e1")
             .await
             .unwrap_err();

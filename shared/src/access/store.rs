@@ -139,14 +139,14 @@ impl Store {
     /// `NotFound` if the customer does not exist, or the error of the DynamoDB call.
     pub async fn customer(&self, name: &str) -> Result<Customer, StepError> {
         check_name("customer", name)?;
-        self.get(customer_key(name))
+        self.get_record(customer_key(name))
             .await?
             .ok_or_else(|| customer_not_found(name))
     }
 
     /// Reads all customers, sorted by name.
     pub async fn customers(&self) -> Result<Vec<Customer>, StepError> {
-        self.query("CUSTOMERS", "").await
+        self.query_records("CUSTOMERS", "").await
     }
 
     /// Reads an account.
@@ -156,7 +156,7 @@ impl Store {
     pub async fn account(&self, customer: &str, name: &str) -> Result<Account, StepError> {
         check_name("customer", customer)?;
         check_name("account", name)?;
-        self.get(account_key(customer, name))
+        self.get_record(account_key(customer, name))
             .await?
             .ok_or_else(|| account_not_found(customer, name))
     }
@@ -164,13 +164,13 @@ impl Store {
     /// Reads all accounts of a customer, sorted by name.
     pub async fn accounts(&self, customer: &str) -> Result<Vec<Account>, StepError> {
         check_name("customer", customer)?;
-        self.query(&format!("CUSTOMER#{customer}"), "ACCOUNT#")
+        self.query_records(&format!("CUSTOMER#{customer}"), "ACCOUNT#")
             .await
     }
 
     /// Reads the system's defaults.
     pub async fn defaults(&self) -> Result<Defaults, StepError> {
-        Ok(self.get(defaults_key()).await?.unwrap_or_default())
+        Ok(self.get_record(defaults_key()).await?.unwrap_or_default())
     }
 
     /// Sets the system's defaults.
@@ -182,7 +182,7 @@ impl Store {
         let before = self.defaults().await?;
         let put = Put::builder().set_item(Some(to_item(defaults_key(), defaults)?));
         let write = self.put_write(put)?;
-        self.commit(
+        self.commit_writes(
             vec![(write, "")],
             &audit_entry(who, "SYSTEM", "set defaults", &before, defaults),
         )
@@ -218,7 +218,7 @@ impl Store {
         let exists = format!(
             "customer {name:?} already exists; run `stepward customer show {name}` to see it"
         );
-        self.commit(
+        self.commit_writes(
             vec![(write, &exists)],
             &audit_entry(who, name, "add customer", &(), &customer),
         )
@@ -242,7 +242,7 @@ impl Store {
             ..customer.clone()
         };
         let write = self.replace_write(customer_key(&customer.name), &after, customer.version)?;
-        self.commit(
+        self.commit_writes(
             vec![(write, RECORD_CHANGED)],
             &audit_entry(who, &customer.name, "set status", customer, &after),
         )
@@ -250,8 +250,8 @@ impl Store {
         Ok(after)
     }
 
-    /// Removes a customer with all accounts. The roles in the accounts remain, because they belong to
-    /// the customer.
+    /// Removes a customer with all accounts. The roles in the accounts remain, because they belong
+    /// to the customer.
     ///
     /// # Errors
     /// `Conflict` if a record changed in the meantime. Accounts that were removed before remain
@@ -266,7 +266,7 @@ impl Store {
             self.remove_account(who, &account).await?;
         }
         let write = self.delete_write(customer_key(&customer.name), customer.version)?;
-        self.commit(
+        self.commit_writes(
             vec![(write, RECORD_CHANGED)],
             &audit_entry(who, &customer.name, "remove customer", &customer, &()),
         )
@@ -276,8 +276,8 @@ impl Store {
     /// Adds an account to an active customer, and generates its external ID.
     ///
     /// # Errors
-    /// `InvalidInput` if a value is not valid, `NotFound` if the customer does not exist, `Conflict` if
-    /// the customer is suspended or has an account with this name.
+    /// `InvalidInput` if a value is not valid, `NotFound` if the customer does not exist,
+    /// `Conflict` if the customer is suspended or has an account with this name.
     pub async fn add_account(&self, who: &str, new: NewAccount) -> Result<Account, StepError> {
         check_name("customer", &new.customer)?;
         check_name("account", &new.name)?;
@@ -349,26 +349,26 @@ impl Store {
             "account {:?} already exists for customer {:?}; choose another name",
             account.name, account.customer
         );
-        self.commit(
+        self.commit_writes(
             vec![(check, &suspended), (write, &exists)],
             &audit_entry(
                 who,
                 &account.customer,
                 "add account",
                 &(),
-                &redacted(&account),
+                &redacted_account(&account),
             ),
         )
         .await?;
         Ok(account)
     }
 
-    /// Sets the role of an account, and claims the role in the same transaction. A role can belong to
-    /// only one account.
+    /// Sets the role of an account, and claims the role in the same transaction. A role can belong
+    /// to only one account.
     ///
     /// # Errors
-    /// `InvalidInput` if the ARN is not valid, `Conflict` if the role belongs to another account or the
-    /// record changed since it was read.
+    /// `InvalidInput` if the ARN is not valid, `Conflict` if the role belongs to another account or
+    /// the record changed since it was read.
     pub async fn set_role(
         &self,
         who: &str,
@@ -389,7 +389,7 @@ impl Store {
             Put::builder()
                 .expression_attribute_values(":customer", customer_value)
                 .expression_attribute_values(":account", account_value)
-                .set_item(Some(to_item(role_key(role_arn), &claim)?))
+                .set_item(Some(to_item(role_claim_key(role_arn), &claim)?))
                 .condition_expression(
                     "attribute_not_exists(pk) OR (customer = :customer AND account = :account)",
                 ),
@@ -406,14 +406,14 @@ impl Store {
         if let Some(old_role) = account.role_arn.as_deref().filter(|old| *old != role_arn) {
             writes.push((self.release_claim_write(old_role)?, RECORD_CHANGED));
         }
-        self.commit(
+        self.commit_writes(
             writes,
             &audit_entry(
                 who,
                 &account.customer,
                 "set role",
-                &redacted(account),
-                &redacted(&after),
+                &redacted_account(account),
+                &redacted_account(&after),
             ),
         )
         .await?;
@@ -456,7 +456,8 @@ impl Store {
             .await
     }
 
-    /// Ends a rotation after the new external ID was proven. The new external ID replaces the old one.
+    /// Ends a rotation after the new external ID was proven. The new external ID replaces the old
+    /// one.
     ///
     /// # Errors
     /// `Conflict` if no rotation is in progress or the record changed since it was read.
@@ -481,8 +482,8 @@ impl Store {
             .await
     }
 
-    /// Removes an account and its claim on the role. The role itself remains, because it belongs to the
-    /// customer.
+    /// Removes an account and its claim on the role. The role itself remains, because it belongs to
+    /// the customer.
     ///
     /// # Errors
     /// `Conflict` if the record changed since it was read.
@@ -493,13 +494,13 @@ impl Store {
         if let Some(role_arn) = &account.role_arn {
             writes.push((self.release_claim_write(role_arn)?, RECORD_CHANGED));
         }
-        self.commit(
+        self.commit_writes(
             writes,
             &audit_entry(
                 who,
                 &account.customer,
                 "remove account",
-                &redacted(account),
+                &redacted_account(account),
                 &(),
             ),
         )
@@ -519,21 +520,21 @@ impl Store {
         };
         let key = account_key(&before.customer, &before.name);
         let write = self.replace_write(key, &after, before.version)?;
-        self.commit(
+        self.commit_writes(
             vec![(write, RECORD_CHANGED)],
             &audit_entry(
                 who,
                 &before.customer,
                 action,
-                &redacted(before),
-                &redacted(&after),
+                &redacted_account(before),
+                &redacted_account(&after),
             ),
         )
         .await?;
         Ok(after)
     }
 
-    async fn get<T: DeserializeOwned>(&self, key: Item) -> Result<Option<T>, StepError> {
+    async fn get_record<T: DeserializeOwned>(&self, key: Item) -> Result<Option<T>, StepError> {
         let response = self
             .client
             .get_item()
@@ -546,7 +547,7 @@ impl Store {
         response.item.map(from_item).transpose()
     }
 
-    async fn query<T: DeserializeOwned>(
+    async fn query_records<T: DeserializeOwned>(
         &self,
         pk: &str,
         sk_prefix: &str,
@@ -612,12 +613,12 @@ impl Store {
         Ok(TransactWriteItem::builder().delete(delete).build())
     }
 
-    /// A write that deletes the claim on a role. It has no condition: use it in a transaction that also
-    /// replaces or deletes the account at the version that was read.
+    /// A write that deletes the claim on a role. It has no condition: use it in a transaction that
+    /// also replaces or deletes the account at the version that was read.
     fn release_claim_write(&self, role_arn: &str) -> Result<TransactWriteItem, StepError> {
         let delete = Delete::builder()
             .table_name(&self.table)
-            .set_key(Some(role_key(role_arn)))
+            .set_key(Some(role_claim_key(role_arn)))
             .build()
             .map_err(incomplete_request)?;
         Ok(TransactWriteItem::builder().delete(delete).build())
@@ -625,7 +626,7 @@ impl Store {
 
     /// Commits all writes and the audit entry in one transaction. Each write has the message of the
     /// error that is returned if its condition fails.
-    async fn commit(
+    async fn commit_writes(
         &self,
         writes: Vec<(TransactWriteItem, &str)>,
         entry: &AuditEntry,
@@ -653,7 +654,8 @@ impl Store {
     }
 }
 
-/// An audit entry: who changed a record, and its values before and after. It contains no external IDs.
+/// An audit entry: who changed a record, and its values before and after. It contains no external
+/// IDs.
 #[derive(Serialize)]
 struct AuditEntry {
     #[serde(skip)]
@@ -682,9 +684,9 @@ fn audit_entry(
     }
 }
 
-/// An account for the audit log, with hashes in place of the external IDs. The hashes show whether an
-/// external ID changed, but do not reveal it.
-fn redacted(account: &Account) -> Value {
+/// An account for the audit log, with hashes in place of the external IDs. The hashes show whether
+/// an external ID changed, but do not reveal it.
+fn redacted_account(account: &Account) -> Value {
     let fingerprint = |id: &ExternalId| {
         format!(
             "sha256:{}",
@@ -717,8 +719,8 @@ fn dynamodb_error(error: impl AwsError<aws_sdk_dynamodb::Error>) -> StepError {
     error.into_step_error(&DYNAMODB)
 }
 
-/// Converts the error of a transaction. `messages` has the message for each write whose condition can
-/// fail.
+/// Converts the error of a transaction. `messages` has the message for each write whose condition
+/// can fail.
 fn transaction_error(error: SdkError<TransactWriteItemsError>, messages: &[&str]) -> StepError {
     let failed_write = match error.as_service_error() {
         Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
@@ -774,7 +776,7 @@ fn account_key(customer: &str, name: &str) -> Item {
     item_key(&format!("CUSTOMER#{customer}"), &format!("ACCOUNT#{name}"))
 }
 
-fn role_key(role_arn: &str) -> Item {
+fn role_claim_key(role_arn: &str) -> Item {
     item_key(&format!("ROLE#{role_arn}"), "ROLE")
 }
 
@@ -834,10 +836,10 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
 
     use super::*;
-    use crate::testing::record;
+    use crate::testing::account_record;
 
     fn account() -> Account {
-        record("acme").account
+        account_record("acme").account
     }
 
     fn batch_get_rule(items: Vec<Item>) -> Rule {
@@ -857,7 +859,7 @@ mod tests {
     }
 
     fn records() -> Vec<Item> {
-        let record = record("acme");
+        let record = account_record("acme");
         vec![
             to_item(account_key("acme", "prod"), &record.account).unwrap(),
             to_item(customer_key("acme"), &record.customer).unwrap(),
@@ -992,7 +994,7 @@ mod tests {
     #[test]
     fn the_audit_log_contains_hashes_of_external_ids() {
         let account = account();
-        let entry = redacted(&account).to_string();
+        let entry = redacted_account(&account).to_string();
         assert!(entry.contains("sha256:"));
         assert!(!entry.contains(account.external_id.expose()));
     }

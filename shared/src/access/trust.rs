@@ -8,7 +8,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::access::assume::{Attribution, assume, role_arn};
+use crate::access::assume::{Attribution, assume_role, require_role_arn};
 use crate::model::customer::{Account, ExternalId};
 use crate::model::error::{ErrorName, StepError};
 
@@ -23,8 +23,8 @@ pub struct TrustProof {
     pub without_external_id: TrustVerdict,
     /// AssumeRole with a random external ID. The role must refuse it.
     pub wrong_external_id: TrustVerdict,
-    /// AssumeRole with the account's external ID. The role must accept it, and the session must belong
-    /// to the account on record.
+    /// AssumeRole with the account's external ID. The role must accept it, and the session must
+    /// belong to the account on record.
     pub right_external_id: TrustVerdict,
     /// AssumeRole with the new external ID, during a rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,8 +39,8 @@ pub enum TrustVerdict {
     Refused,
     /// STS returned credentials.
     Accepted,
-    /// The call failed for another reason, such as throttling or a network error. The proof then does
-    /// not succeed.
+    /// The call failed for another reason, such as throttling or a network error. The proof then
+    /// does not succeed.
     Unknown(String),
 }
 
@@ -54,13 +54,13 @@ pub async fn prove(
     account: &Account,
     attribution: &Attribution,
 ) -> Result<TrustProof, StepError> {
-    let role_arn = role_arn(account)?;
+    let role_arn = require_role_arn(account)?;
     let wrong_id = ExternalId::generate()?;
     let without_source_identity = Attribution {
         source_identity: None,
         ..attribution.clone()
     };
-    let probe = async |external_id: Option<&str>, attribution: &Attribution| match assume(
+    let probe = async |external_id: Option<&str>, attribution: &Attribution| match assume_role(
         sts,
         role_arn,
         &account.account_id,
@@ -84,31 +84,26 @@ pub async fn prove(
         (TrustVerdict::Refused, verdict) | (verdict, TrustVerdict::Refused) => verdict,
         (unknown, _) => unknown,
     };
-    let (without_external_id, wrong_external_id, right_external_id, next_external_id) = tokio::join!(
+    let (without, wrong, right, next) = tokio::join!(
         probe_as_stranger(None),
         probe_as_stranger(Some(wrong_id.expose())),
         probe(Some(account.external_id.expose()), attribution),
         async {
-            Some(
-                probe(
-                    Some(account.next_external_id.as_ref()?.expose()),
-                    attribution,
-                )
-                .await,
-            )
+            let next_id = account.next_external_id.as_ref()?;
+            Some(probe(Some(next_id.expose()), attribution).await)
         },
     );
     Ok(TrustProof {
-        without_external_id,
-        wrong_external_id,
-        right_external_id,
-        next_external_id,
+        without_external_id: without,
+        wrong_external_id: wrong,
+        right_external_id: right,
+        next_external_id: next,
     })
 }
 
 impl TrustProof {
-    /// Returns `Ok` if the role refused the calls without the right external ID, and accepted the right
-    /// one or, during a rotation, the new one.
+    /// Returns `Ok` if the role refused the calls without the right external ID, and accepted the
+    /// right one or, during a rotation, the new one.
     ///
     /// # Errors
     /// `TrustBroken` if the role accepted another call, `AccessDenied` if it refused Stepward,

@@ -20,8 +20,8 @@ pub struct Service {
     /// The service's prefix in IAM actions, such as `ec2` in `ec2:StartInstances`. It can differ
     /// from the name of the SDK crate: the prefix for `aws-sdk-cloudwatchlogs` is `logs`.
     pub iam_prefix: &'static str,
-    /// Maps an error code and an HTTP status to a name. Return `None` for a code that is not specific
-    /// to the service; the codes that services share apply then.
+    /// Maps an error code and an HTTP status to a name. Return `None` for a code that is not
+    /// specific to the service; the codes that services share apply then.
     pub codes: fn(code: &str, status: u16) -> Option<ErrorName>,
 }
 
@@ -178,8 +178,8 @@ fn shared_name(code: &str, status: u16) -> ErrorName {
     } else if code.contains("NotFound") {
         ErrorName::NotFound
     } else if code.starts_with("Insufficient") {
-        // AWS lacks capacity, which EC2 reports with status 500. A retry after some seconds would not
-        // help, so the name is not `Internal`.
+        // AWS lacks capacity, which EC2 reports with status 500. A retry after some seconds would
+        // not help, so the name is not `Internal`.
         ErrorName::StepFailed
     } else if ["Invalid", "Malformed", "Missing", "Validation"]
         .iter()
@@ -200,8 +200,8 @@ fn shared_name(code: &str, status: u16) -> ErrorName {
 
 /// `aws_sdk_ec2::operation::start_instances::StartInstancesError` → `StartInstances`.
 ///
-/// The SDK's errors do not contain the name of their operation. Taking it from the type avoids naming
-/// the operation again at every call. A test checks the form of the type names.
+/// The SDK's errors do not contain the name of their operation. Taking it from the type avoids
+/// naming the operation again at every call. A test checks the form of the type names.
 fn operation_name(type_name: &str) -> &str {
     let error = type_name.rsplit("::").next().unwrap_or(type_name);
     error.strip_suffix("Error").unwrap_or(error)

@@ -40,7 +40,8 @@ impl Customer {
         match self.status {
             Status::Active => Ok(()),
             Status::Suspended => Err(ErrorName::Conflict.with_message(format!(
-                "customer {0:?} is suspended; run `stepward customer resume {0}` to let jobs run again",
+                "customer {0:?} is suspended; \
+                 run `stepward customer resume {0}` to let jobs run again",
                 self.name
             ))),
         }
@@ -152,7 +153,8 @@ pub enum Trust {
 pub struct ExternalId(SecretString);
 
 impl ExternalId {
-    /// Generates an external ID: 160 random bits from the operating system, as 40 hexadecimal digits.
+    /// Generates an external ID: 160 random bits from the operating system, as 40 hexadecimal
+    /// digits.
     ///
     /// # Errors
     /// `Internal` if the operating system provides no random bytes.
@@ -209,8 +211,8 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// The credential provider: the account's, or else the customer's, or else the system's, or else
-    /// `assume-role`.
+    /// The credential provider: the account's, or else the customer's, or else the system's, or
+    /// else `assume-role`.
     #[must_use]
     pub fn provider(&self) -> Provider {
         self.account
@@ -270,8 +272,8 @@ impl Configuration {
     }
 }
 
-/// Checks the name of a customer or an account. The name becomes part of keys, session names and log
-/// fields.
+/// Checks the name of a customer or an account. The name becomes part of keys, session names and
+/// log fields.
 ///
 /// # Errors
 /// `InvalidInput` if the name is not valid.

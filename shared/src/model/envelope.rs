@@ -9,7 +9,8 @@ use time::OffsetDateTime;
 
 use crate::model::error::{ErrorName, StepError};
 
-/// The largest envelope that a step accepts, in bytes. Step Functions passes no more between states.
+/// The largest envelope that a step accepts, in bytes. Step Functions passes no more between
+/// states.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>
 pub const ENVELOPE_LIMIT: usize = 256 * 1024;
 
@@ -187,7 +188,7 @@ pub(crate) fn parse_object<T: DeserializeOwned>(
     if !value.is_object() {
         return Err(ErrorName::InvalidInput.with_message(format!(
             "{subject} must be a JSON object, not {}",
-            type_name(value)
+            json_type_name(value)
         )));
     }
     serde_path_to_error::deserialize(value).map_err(|error| {
@@ -206,8 +207,8 @@ pub(crate) const FIELD_PREFIX: &str = "field `";
 
 /// The error message, which begins with the path of the invalid field.
 ///
-/// Errors from the parts of [`Merged`](crate::model::merged::Merged) have the path `.` here and name
-/// the field in their text, so they are returned unchanged.
+/// Errors from the parts of [`Merged`](crate::model::merged::Merged) have the path `.` here and
+/// name the field in their text, so they are returned unchanged.
 pub(crate) fn describe_error(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     let (path, message) = (error.path().to_string(), error.inner().to_string());
     if path == "." {
@@ -217,7 +218,7 @@ pub(crate) fn describe_error(error: &serde_path_to_error::Error<serde_json::Erro
     }
 }
 
-fn type_name(value: &Value) -> &'static str {
+fn json_type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -16,14 +16,14 @@ pub enum ErrorName {
     /// The envelope or a parameter is invalid, and nothing was done. Correct the input that the
     /// message names; a retry with the same input fails again.
     InvalidInput,
-    /// The customer, the account or an AWS resource does not exist. Check the names, the IDs and the
-    /// Region.
+    /// The customer, the account or an AWS resource does not exist. Check the names, the IDs and
+    /// the Region.
     NotFound,
     /// AWS refused an action, which the message names. Allow the action in the customer's role, or
     /// remove the step from the job.
     AccessDenied,
-    /// AWS asked to slow down, and the SDK's own retries did not help. Run the step again later; this
-    /// is safe.
+    /// AWS asked to slow down, and the SDK's own retries did not help. Run the step again later;
+    /// this is safe.
     Throttled,
     /// The state of the resource or of the customer forbids the action, or somebody changed the
     /// resource at the same time. Resolve the conflict that the message names, then run the step
@@ -34,17 +34,18 @@ pub enum ErrorName {
     TimedOut,
     /// The action ran and failed. Fix the cause that the message names, then run the step again.
     StepFailed,
-    /// The customer's role accepts callers without the right external ID, or is not proven to refuse
-    /// them, so Stepward does not use it. Fix the role's trust policy, then run
+    /// The customer's role accepts callers without the right external ID, or is not proven to
+    /// refuse them, so Stepward does not use it. Fix the role's trust policy, then run
     /// `stepward account check`.
     TrustBroken,
-    /// An error inside Stepward or AWS, or an answer from AWS that Stepward does not understand. Run
-    /// the step again later, and report the error if it persists.
+    /// An error inside Stepward or AWS, or an answer from AWS that Stepward does not understand.
+    /// Run the step again later, and report the error if it persists.
     Internal,
 }
 
 impl ErrorName {
-    /// All names. The steps' pages list them, and a test checks that state machines match only these.
+    /// All names. The steps' pages list them, and a test checks that state machines match only
+    /// these.
     pub const ALL: [Self; 9] = [
         Self::InvalidInput,
         Self::NotFound,
@@ -99,8 +100,8 @@ pub struct AwsFailure {
 }
 
 impl StepError {
-    /// Adds the customer and the account, so the message alone says where the error happened. If the
-    /// error has a target already, it keeps that one.
+    /// Adds the customer and the account, so the message alone says where the error happened. If
+    /// the error has a target already, it keeps that one.
     #[must_use]
     pub fn with_target(mut self, target: impl Into<String>) -> Self {
         self.target.get_or_insert_with(|| target.into());

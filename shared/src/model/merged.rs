@@ -39,7 +39,7 @@ where
                 own_members.insert(name, value);
             } else {
                 let known_names: Vec<_> = own
-                    .merge(shared)
+                    .merge_with(shared)
                     .properties
                     .keys()
                     .map(|known_name| format!("`{known_name}`"))
@@ -73,7 +73,7 @@ impl<Own: JsonSchema, Shared: JsonSchema> JsonSchema for Merged<Own, Shared> {
         let Members {
             properties,
             required,
-        } = own.merge(shared);
+        } = own.merge_with(shared);
 
         let mut schema = json_schema!({
             "type": "object",
@@ -116,7 +116,7 @@ impl Members {
         }
     }
 
-    fn merge(self, shared: Self) -> Self {
+    fn merge_with(self, shared: Self) -> Self {
         let is_required = |name: &str| shared.required.iter().any(|required| required == name);
         let (required, optional): (Vec<_>, Vec<_>) = shared
             .properties

@@ -6,8 +6,8 @@
 pub struct Partition {
     /// The partition's name in ARNs.
     pub name: &'static str,
-    /// The prefix of the partition's Region codes. It is empty for the standard partition, which has
-    /// all other Regions.
+    /// The prefix of the partition's Region codes. It is empty for the standard partition, which
+    /// has all other Regions.
     region_prefix: &'static str,
     /// The domain of the partition's console. The console of a Region is a subdomain of it.
     pub console: &'static str,

@@ -142,9 +142,9 @@ impl Permissions {
 
     /// The session policy for AssumeRole.
     ///
-    /// The policy names the resources that the parameters choose. If it becomes too long for STS, it
-    /// allows every resource of the same kind in the account and Region. If that is too long too, it
-    /// limits only the actions, on `*`.
+    /// The policy names the resources that the parameters choose. If it becomes too long for STS,
+    /// it allows every resource of the same kind in the account and Region. If that is too long
+    /// too, it limits only the actions, on `*`.
     ///
     /// # Errors
     /// `Internal` if the actions alone are longer than [`SESSION_POLICY_LIMIT`].
@@ -199,7 +199,8 @@ pub fn s3_arn(path: &str) -> String {
     format!("arn:$partition:s3:::{path}")
 }
 
-/// Escapes a parameter's value for use in an ARN, so `*`, `?` and `$` are not wildcards or variables.
+/// Escapes a parameter's value for use in an ARN, so `*`, `?` and `$` are not wildcards or
+/// variables.
 ///
 /// Pass every part of an ARN that comes from a parameter through this function. The session policy
 /// then contains the value, and the customer's role contains `*` instead.
@@ -283,10 +284,12 @@ mod tests {
             )
             .session_policy(&arn_scope())
             .unwrap();
-        assert_eq!(
-            policy,
-            r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["ec2:StartInstances"],"Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/i-1"]}]}"#
+        let expected = concat!(
+            r#"{"Version":"2012-10-17","Statement":[{"#,
+            r#""Effect":"Allow","Action":["ec2:StartInstances"],"#,
+            r#""Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/i-1"]}]}"#,
         );
+        assert_eq!(policy, expected);
     }
 
     #[test]
@@ -303,7 +306,10 @@ mod tests {
             .allow("start the instances", &["ec2:StartInstances"], instances())
             .session_policy(&arn_scope())
             .unwrap();
-        let all_instances = r#""Action":["ec2:StartInstances"],"Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/*"]"#;
+        let all_instances = concat!(
+            r#""Action":["ec2:StartInstances"],"#,
+            r#""Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/*"]"#,
+        );
         assert!(policy.contains(all_instances), "{policy}");
         let many_kinds = (0..50).map(|n| arn("ec2", &format!("kind-{n}/{}", literal("x"))));
         let policy = Permissions::default()

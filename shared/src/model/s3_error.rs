@@ -1,5 +1,5 @@
-//! The error codes of S3. They are in this crate because it calls S3 itself, as several other crates
-//! do.
+//! The error codes of S3. They are in this crate because it calls S3 itself, as several other
+//! crates do.
 
 use super::aws_error::{AwsError, Service};
 use super::error::{ErrorName, StepError};

@@ -8,8 +8,8 @@
 //! - A value alone includes nodes by name.
 //! - If a key occurs several times, its values are joined with commas.
 //!
-//! The key `name` is the node's name, `tags` are its tags, and any other key is an attribute. A node
-//! matches a value if its own value
+//! The key `name` is the node's name, `tags` are its tags, and any other key is an attribute. A
+//! node matches a value if its own value
 //!
 //! - is equal to it,
 //! - is equal to one of its comma-separated items, or
@@ -22,8 +22,8 @@
 //! A node is included if it matches all included keys. It is excluded if it matches all excluded
 //! keys. An empty filter selects every node.
 //!
-//! As in Rundeck, a value that is not a valid regular expression is only compared. Unlike in Rundeck,
-//! these filters are refused:
+//! As in Rundeck, a value that is not a valid regular expression is only compared. Unlike in
+//! Rundeck, these filters are refused:
 //!
 //! - a regular expression that only Java's engine supports;
 //! - a key without a value, and a quotation that is not closed, because they can only be mistakes.
@@ -128,8 +128,11 @@ impl Filter {
     /// Whether the filter selects the node.
     #[must_use]
     pub fn matches(&self, node: &Node) -> bool {
-        let matches_all =
-            |criteria: &[Criterion]| criteria.iter().all(|criterion| criterion.matches(node));
+        let matches_all = |criteria: &[Criterion]| {
+            criteria
+                .iter()
+                .all(|criterion| criterion.matches_node(node))
+        };
         match (self.include.is_empty(), self.exclude.is_empty()) {
             (_, true) => matches_all(&self.include),
             (true, false) => !matches_all(&self.exclude),
@@ -143,12 +146,12 @@ impl Filter {
 }
 
 impl Criterion {
-    fn matches(&self, node: &Node) -> bool {
+    fn matches_node(&self, node: &Node) -> bool {
         match &self.matcher {
             Matcher::Tags(alternatives) => alternatives.iter().any(|required| {
                 required
                     .iter()
-                    .all(|matcher| node.tags.iter().any(|tag| matcher.matches(tag)))
+                    .all(|matcher| node.tags.iter().any(|tag| matcher.matches_value(tag)))
             }),
             // Every node has a name.
             Matcher::Value(ValueMatcher {
@@ -157,13 +160,13 @@ impl Criterion {
             }) if self.key == "name" => true,
             Matcher::Value(matcher) => node
                 .get(&self.key)
-                .is_some_and(|value| !value.trim().is_empty() && matcher.matches(value)),
+                .is_some_and(|value| !value.trim().is_empty() && matcher.matches_value(value)),
         }
     }
 }
 
 impl ValueMatcher {
-    fn matches(&self, value: &str) -> bool {
+    fn matches_value(&self, value: &str) -> bool {
         self.exact.as_deref() == Some(value)
             || self.list_items.contains(value)
             || match &self.pattern {
@@ -193,13 +196,13 @@ struct PositionedText {
 }
 
 impl PositionedText {
-    fn push(&mut self, c: char, position: usize) {
+    fn push_char(&mut self, c: char, position: usize) {
         self.text.push(c);
         self.positions.extend((position..).take(c.len_utf8()));
     }
 
     /// The position of a byte. For the end of the text, the position after its last byte.
-    fn position(&self, byte: usize) -> usize {
+    fn position_of_byte(&self, byte: usize) -> usize {
         self.positions
             .get(byte)
             .copied()
@@ -227,7 +230,7 @@ impl PositionedText {
                 .or_else(|| rest.find([',', '+']))
                 .unwrap_or(rest.len());
             let tag = self.trimmed_part(begin, begin + length);
-            required.push((self.position(begin), tag));
+            required.push((self.position_of_byte(begin), tag));
 
             let separator = rest[length..].chars().next();
             if separator != Some('+') {
@@ -267,8 +270,8 @@ fn is_blank(c: char) -> bool {
     c <= ' '
 }
 
-/// Splits a filter into words. A quotation can begin at the start of a word, or after the colon of a
-/// key.
+/// Splits a filter into words. A quotation can begin at the start of a word, or after the colon of
+/// a key.
 fn tokenize(filter: &str) -> Result<Vec<Token>, StepError> {
     let error_at = |position, problem: &str| Err(fault(PARAMETER, filter, position, problem));
     let mut tokens = Vec::new();
@@ -299,7 +302,7 @@ fn tokenize(filter: &str) -> Result<Vec<Token>, StepError> {
                     if is_end {
                         break;
                     }
-                    token.text.push(inner, inner_position);
+                    token.text.push_char(inner, inner_position);
                 }
                 may_quote = false;
                 match chars.peek() {
@@ -311,7 +314,7 @@ fn tokenize(filter: &str) -> Result<Vec<Token>, StepError> {
                 }
                 continue;
             }
-            token.text.push(c, position);
+            token.text.push_char(c, position);
             token.quoted_from = None;
             may_quote = c == ':' && !has_key;
             has_key |= c == ':';
@@ -370,8 +373,8 @@ fn parse_key_and_value(
     let error_at = |position, problem: &str| Err(fault(PARAMETER, filter, position, problem));
     let text = &token.text.text;
 
-    // As in Rundeck, a word that ends with a colon is a key up to that colon. In any other word, the
-    // key ends at the first colon.
+    // As in Rundeck, a word that ends with a colon is a key up to that colon. In any other word,
+    // the key ends at the first colon.
     let colon = match token.quoted_from {
         Some(quote) if quote > 0 => Some(quote - 1),
         _ if text.ends_with(':') => Some(text.len() - 1),
@@ -432,7 +435,7 @@ fn require_value(
 fn add_value(pairs: &mut Vec<(String, PositionedText)>, key: &str, value: PositionedText) {
     match pairs.iter_mut().find(|(existing, _)| existing == key) {
         Some((_, joined)) => {
-            joined.push(',', value.position(0));
+            joined.push_char(',', value.position_of_byte(0));
             joined.text.push_str(&value.text);
             joined.positions.extend(value.positions);
         }
@@ -480,7 +483,7 @@ fn compile_tags(
         alternatives.push(matchers.collect::<Result<_, _>>()?);
     }
     if alternatives.is_empty() {
-        let position = value.position(0);
+        let position = value.position_of_byte(0);
         return Err(fault(PARAMETER, filter, position, "expected a tag"));
     }
     Ok(alternatives)
@@ -526,7 +529,12 @@ fn compile_value(
         match pattern::compile(source) {
             Ok(_) if *patterns_left == 0 => {
                 let problem = format!("more than {MAX_PATTERNS} regular expressions; use fewer");
-                return Err(fault(PARAMETER, filter, value.position(begin), problem));
+                return Err(fault(
+                    PARAMETER,
+                    filter,
+                    value.position_of_byte(begin),
+                    problem,
+                ));
             }
             Ok(regex) => {
                 *patterns_left -= 1;
@@ -534,7 +542,7 @@ fn compile_value(
             }
             Err(error) if error.is_malformed && !is_only_regex => Pattern::None,
             Err(error) => {
-                let position = value.position(begin + error.position);
+                let position = value.position_of_byte(begin + error.position);
                 return Err(fault(PARAMETER, filter, position, error.message));
             }
         }

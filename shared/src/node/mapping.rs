@@ -1,24 +1,24 @@
 //! Rundeck's mapping language, which turns AWS resources into nodes.
 //!
-//! A mapping is a list of entries. Write each entry on its own line, or all entries on one line with
-//! `;` between them. Blank lines, and lines that begin with `#` or `!`, are ignored. A later entry
-//! overrides an earlier entry with the same name.
+//! A mapping is a list of entries. Write each entry on its own line, or all entries on one line
+//! with `;` between them. Blank lines, and lines that begin with `#` or `!`, are ignored. A later
+//! entry overrides an earlier entry with the same name.
 //!
 //! | entry | meaning |
 //! |---|---|
 //! | `NAME.selector=a,b` | The attribute is the first of `a` and `b` that has a value. |
-//! | `NAME.default=text` | The attribute is this text if no selector has a value. `${node.OTHER}` refers to other attributes. |
+//! | `NAME.default=text` | The value without a selected one. `${node.OTHER}` is another attribute. |
 //! | `NAME.selector=` | The attribute has no selector: it has its default, or does not exist. |
 //! | `nodename.selector=…` | The node's name. Without a value, it is `hostname`, or else the ID. |
 //! | `attributes.selector=tags/*` | Every AWS tag becomes an attribute. |
-//! | `tags.selector=a\|b,c` | The node's tags are the comma-separated values of `a` and `b` together, or else those of `c`. |
+//! | `tags.selector=a\|b,c` | The tags: the comma-separated items of `a` and `b`, or else of `c`. |
 //! | `tags.default=x,y` | The node's tags if `tags.selector` has no value. |
 //! | `tag.NAME.selector=a` | The node has the tag NAME if `a` has a value. |
 //! | `tag.NAME.selector=a=x` | The node has the tag NAME if `a` has the value `x`. |
 //!
-//! A selector is a field, such as `state.name`, or an AWS tag, such as `tags/Name`. Join fields, tags
-//! and quoted texts with `+`, as in `tags/Name+'-'+instanceId`. A joined selector has a value if one
-//! of its fields or tags has a value.
+//! A selector is a field, such as `state.name`, or an AWS tag, such as `tags/Name`. Join fields,
+//! tags and quoted texts with `+`, as in `tags/Name+'-'+instanceId`. A joined selector has a value
+//! if one of its fields or tags has a value.
 //!
 //! As in Rundeck, an `sshport` other than 22 is appended to the node's `hostname`. Rundeck ignores
 //! invalid entries and fields that do not exist; this module refuses them with their position.
@@ -89,8 +89,8 @@ pub struct Mapping {
     defaults: BTreeMap<String, String>,
 }
 
-/// The alternatives of a selector. Each alternative has values that are used together, and each value
-/// is joined from terms.
+/// The alternatives of a selector. Each alternative has values that are used together, and each
+/// value is joined from terms.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Selector(Vec<Vec<Vec<Term>>>);
 
@@ -246,7 +246,8 @@ impl Mapping {
         tags
     }
 
-    /// Expands references in the defaults. References in the expanded values are not expanded again.
+    /// Expands references in the defaults. References in the expanded values are not expanded
+    /// again.
     fn expand_defaults(&self, node: &mut Node) {
         let mut expanded = Vec::new();
         for (name, default) in &self.defaults {
@@ -332,8 +333,8 @@ impl Entry<'_> {
     }
 
     /// Parses a selector, which begins at the byte `begin` of the entry, and the value that it must
-    /// have. `may_merge` allows `|` between values that are used together, and `may_equal` allows `=`
-    /// before the required value.
+    /// have. `may_merge` allows `|` between values that are used together, and `may_equal` allows
+    /// `=` before the required value.
     fn parse_selector(
         &self,
         begin: usize,
@@ -374,8 +375,8 @@ impl Entry<'_> {
         }
     }
 
-    /// Parses the term at the beginning of a text. Returns it with the rest of the text, which begins
-    /// with the separator.
+    /// Parses the term at the beginning of a text. Returns it with the rest of the text, which
+    /// begins with the separator.
     fn parse_term<'r>(
         &self,
         offset: usize,

@@ -1,8 +1,9 @@
 //! The regular expressions of node filters.
 //!
-//! Operators wrote them for Java's engine. Stepward uses Rust's engine, which takes time in proportion
-//! to the length of the text. It does not support every feature of Java's engine. A pattern that uses
-//! such a feature is refused, because ignoring the feature would select other nodes.
+//! Operators wrote them for Java's engine. Stepward uses Rust's engine, which takes time in
+//! proportion to the length of the text. It does not support every feature of Java's engine. A
+//! pattern that uses such a feature is refused, because ignoring the feature would select other
+//! nodes.
 
 use regex::{Regex, RegexBuilder};
 use regex_syntax::ast::parse::ParserBuilder;
@@ -31,7 +32,7 @@ pub(super) struct PatternError {
 }
 
 impl PatternError {
-    fn java_only(position: usize, feature: &str) -> Self {
+    fn java_only_feature(position: usize, feature: &str) -> Self {
         Self {
             position,
             message: format!(
@@ -42,7 +43,7 @@ impl PatternError {
         }
     }
 
-    fn malformed(position: usize, problem: impl std::fmt::Display) -> Self {
+    fn malformed_pattern(position: usize, problem: impl std::fmt::Display) -> Self {
         Self {
             position,
             message: format!("not a regular expression: {problem}"),
@@ -121,7 +122,7 @@ impl ast::Visitor for JavaCheck<'_> {
             Ast::Group(group) => group.flags().map_or(Ok(()), check_flags),
             Ast::Assertion(assertion) => match assertion.kind {
                 AssertionKind::WordBoundaryStartAngle | AssertionKind::WordBoundaryEndAngle => {
-                    Err(PatternError::java_only(
+                    Err(PatternError::java_only_feature(
                         assertion.span.start.offset,
                         r"\< or \> for the character itself",
                     ))
@@ -154,7 +155,7 @@ impl JavaCheck<'_> {
         let is_possessive = outer.greedy && matches!(outer.op.kind, RepetitionKind::OneOrMore);
         if !is_possessive {
             let problem = "a quantifier cannot follow another quantifier";
-            return Err(PatternError::malformed(position, problem));
+            return Err(PatternError::malformed_pattern(position, problem));
         }
         // At the end of a pattern and after one character, a possessive quantifier has no effect.
         // `c++` can also be a name.
@@ -163,7 +164,7 @@ impl JavaCheck<'_> {
             return Ok(());
         }
         let quantifier = &self.pattern[position - 1..=position];
-        Err(PatternError::java_only(
+        Err(PatternError::java_only_feature(
             position - 1,
             &format!("the possessive quantifier {quantifier:?}"),
         ))
@@ -187,7 +188,7 @@ fn check_flags(flags: &ast::Flags) -> Result<(), PatternError> {
             }
             FlagsItemKind::Flag(Flag::SwapGreed) => {
                 let feature = "the flag U (Unicode classes)";
-                return Err(PatternError::java_only(position, feature));
+                return Err(PatternError::java_only_feature(position, feature));
             }
             _ => {}
         }
@@ -200,32 +201,32 @@ fn syntax_error(pattern: &str, error: &ast::Error) -> PatternError {
     let text = pattern.get(start.offset..end.offset).unwrap_or_default();
     match error.kind() {
         ast::ErrorKind::UnsupportedLookAround => {
-            PatternError::java_only(start.offset, &format!("look-around {text:?}"))
+            PatternError::java_only_feature(start.offset, &format!("look-around {text:?}"))
         }
         ast::ErrorKind::UnsupportedBackreference if text.starts_with(r"\0") => {
-            PatternError::java_only(start.offset, &format!("the octal character {text:?}"))
+            PatternError::java_only_feature(start.offset, &format!("the octal character {text:?}"))
         }
         ast::ErrorKind::UnsupportedBackreference => {
-            PatternError::java_only(start.offset, &format!("the backreference {text:?}"))
+            PatternError::java_only_feature(start.offset, &format!("the backreference {text:?}"))
         }
         ast::ErrorKind::FlagUnrecognized
             if pattern[..start.offset].ends_with("(?") && text == ">" =>
         {
-            PatternError::java_only(start.offset - 2, "the atomic group \"(?>\"")
+            PatternError::java_only_feature(start.offset - 2, "the atomic group \"(?>\"")
         }
         ast::ErrorKind::FlagUnrecognized if text == "d" => {
-            PatternError::java_only(start.offset, "the flag d (Unix lines)")
+            PatternError::java_only_feature(start.offset, "the flag d (Unix lines)")
         }
-        // Java's escapes for named backreferences, quotations, line and grapheme breaks, blanks, the
-        // end of the previous match, and characters by control code or name.
+        // Java's escapes for named backreferences, quotations, line and grapheme breaks, blanks,
+        // the end of the previous match, and characters by control code or name.
         ast::ErrorKind::EscapeUnrecognized
             if text.ends_with([
                 'k', 'Q', 'E', 'R', 'X', 'h', 'H', 'V', 'G', 'Z', 'c', 'e', 'N',
             ]) =>
         {
-            PatternError::java_only(start.offset, &format!("the escape {text:?}"))
+            PatternError::java_only_feature(start.offset, &format!("the escape {text:?}"))
         }
-        kind => PatternError::malformed(start.offset, kind),
+        kind => PatternError::malformed_pattern(start.offset, kind),
     }
 }
 
@@ -234,9 +235,9 @@ fn translation_error(pattern: &str, error: &hir::Error) -> PatternError {
     let text = pattern.get(start.offset..end.offset).unwrap_or_default();
     match error.kind() {
         hir::ErrorKind::UnicodePropertyNotFound | hir::ErrorKind::UnicodePropertyValueNotFound => {
-            PatternError::java_only(start.offset, &format!("the class {text:?}"))
+            PatternError::java_only_feature(start.offset, &format!("the class {text:?}"))
         }
-        kind => PatternError::malformed(start.offset, kind),
+        kind => PatternError::malformed_pattern(start.offset, kind),
     }
 }
 

@@ -11,10 +11,10 @@ const END: char = '}';
 
 /// Replaces the references `${node.NAME}` in a text with the node's values.
 ///
-/// - `NAME` is `name`, `nodename`, `tags` (joined with commas) or any attribute, with the names that
-///   [`Node::get`] accepts.
-/// - If the node has no such value, the reference is replaced with an empty text, as Rundeck does in
-///   the configuration of a plugin.
+/// - `NAME` is `name`, `nodename`, `tags` (joined with commas) or any attribute, with the names
+///   that [`Node::get`] accepts.
+/// - If the node has no such value, the reference is replaced with an empty text, as Rundeck does
+///   in the configuration of a plugin.
 /// - Text that is not a reference is unchanged: `${node.x` without an end, a name that is empty or
 ///   contains white space, `$` or `{`, and references such as `${job.name}`.
 /// - References in a value are not expanded.

@@ -32,8 +32,8 @@ pub fn quote_all<'a>(values: impl IntoIterator<Item = &'a str>) -> String {
     values.into_iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
-/// Quotes values as words of one line that is easy to read: only values that a shell would interpret
-/// are quoted.
+/// Quotes values as words of one line that is easy to read: only values that a shell would
+/// interpret are quoted.
 #[must_use]
 pub fn quote_for_display<'a>(values: impl IntoIterator<Item = &'a str>) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A machine or container that commands can run on. As in Rundeck, it has a name, tags and attributes.
+/// A machine or container that commands can run on. As in Rundeck, it has a name, tags and
+/// attributes.
 ///
-/// Its JSON is one flat object: `{"nodename": "web-1", "tags": ["web"], "hostname": "10.0.0.1", …}`.
+/// Its JSON is one flat object:
+/// `{"nodename": "web-1", "tags": ["web"], "hostname": "10.0.0.1", …}`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Node {
     /// The node's name. Nodes in different accounts can have the same name.
@@ -25,8 +27,8 @@ pub struct Node {
 impl Node {
     /// The node's value for a name in a filter or in `${node.NAME}`.
     ///
-    /// `name` and `nodename` are the node's name. `os-name`, `os-family`, `os-arch` and `os-version`
-    /// are the attributes `osName` and so on, because Rundeck uses both spellings.
+    /// `name` and `nodename` are the node's name. `os-name`, `os-family`, `os-arch` and
+    /// `os-version` are the attributes `osName` and so on, because Rundeck uses both spellings.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         let attribute = match name {
@@ -48,14 +50,15 @@ pub struct Outcome {
     pub status: Status,
     /// The command's exit code. Null if it is not known; the command then did not succeed.
     pub exit_code: Option<i32>,
-    /// The standard output. It includes the standard error if the service does not separate the two.
-    /// Of a long output, only the last part.
+    /// The standard output. It includes the standard error if the service does not separate the
+    /// two. Of a long output, only the last part.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub output: String,
     /// The standard error, if the service separates it from the standard output.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub error_output: String,
-    /// The location of the whole output, if `output` is only a part of it: a console URL or an S3 URI.
+    /// The location of the whole output, if `output` is only a part of it: a console URL or an S3
+    /// URI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_url: Option<String>,
     /// What happened and what to do next, unless the command succeeded.

@@ -1,5 +1,5 @@
-//! Stores outputs and logs that are too large for Step Functions in the artifacts bucket. The answer
-//! then contains a reference and a preview (claim check pattern).
+//! Stores outputs and logs that are too large for Step Functions in the artifacts bucket. The
+//! answer then contains a reference and a preview (claim check pattern).
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::primitives::ByteStream;
@@ -32,9 +32,9 @@ pub(crate) fn step_prefix(customer: &str, execution: &Execution) -> Result<Strin
     ))
 }
 
-/// Returns the value unchanged if it has at most `limit` bytes. Otherwise stores it in the artifacts
-/// bucket and returns `{"artifact":{bucket,key,bytes,sha256},"preview":"…"}`, with the numbers, flags
-/// and short texts of the output.
+/// Returns the value unchanged if it has at most `limit` bytes. Otherwise stores it in the
+/// artifacts bucket and returns `{"artifact":{bucket,key,bytes,sha256},"preview":"…"}`, with the
+/// numbers, flags and short texts of the output.
 ///
 /// # Errors
 /// The error of the S3 call.

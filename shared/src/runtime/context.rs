@@ -170,15 +170,15 @@ impl Context {
         self.session.client(new_client)
     }
 
-    /// An object in Stepward's artifacts bucket that a customer's machines download with a presigned
-    /// URL.
+    /// An object in Stepward's artifacts bucket that a customer's machines download with a
+    /// presigned URL.
     ///
     /// Its key depends on the step, the item and the purpose, and is the same in every call. The
     /// object is accessed with the function's own credentials.
     ///
     /// # Errors
-    /// `Internal` if the function has no artifacts bucket, `InvalidInput` if a name of the execution
-    /// cannot be part of an S3 key.
+    /// `Internal` if the function has no artifacts bucket, `InvalidInput` if a name of the
+    /// execution cannot be part of an S3 key.
     pub fn scratch(&self, purpose: &str) -> Result<TemporaryObject, StepError> {
         let prefix = artifact::step_prefix(&self.customer, &self.execution)?;
         let key = format!("{prefix}.scratch/{}", self.client_token(purpose));
@@ -218,8 +218,8 @@ impl Context {
         self.deadline
     }
 
-    /// Writes a line for the operator to the step's answer and to CloudWatch Logs. Secrets are masked
-    /// and role ARNs are removed.
+    /// Writes a line for the operator to the step's answer and to CloudWatch Logs. Secrets are
+    /// masked and role ARNs are removed.
     pub fn log(&self, line: impl Display) {
         let line = redact_role_arns(&self.mask(&line.to_string()));
         tracing::info!("{line}");
@@ -234,7 +234,7 @@ impl Context {
     }
 
     /// Returns the log lines so far, and clears the log.
-    pub(crate) fn take_log(&self) -> Vec<String> {
+    pub(crate) fn take_log_lines(&self) -> Vec<String> {
         let mut log = std::mem::take(&mut *self.log.lock().unwrap_or_else(PoisonError::into_inner));
         if log.dropped_lines > 0 {
             log.lines.push(format!(
@@ -258,7 +258,8 @@ impl Context {
     /// A client token, which makes a request idempotent.
     ///
     /// Every call of the same step in the same execution gets the same token for a purpose, and no
-    /// other step does. The token has 64 characters, which every AWS API with client tokens accepts.
+    /// other step does. The token has 64 characters, which every AWS API with client tokens
+    /// accepts.
     #[must_use]
     pub fn client_token(&self, purpose: &str) -> String {
         let Execution {
@@ -303,8 +304,8 @@ impl Context {
             .is_some_and(|prober| prober.record.account.trust == Trust::Overridden)
     }
 
-    /// Runs the trust proof for the account's role. Returns `None` for a credential provider without
-    /// a role.
+    /// Runs the trust proof for the account's role. Returns `None` for a credential provider
+    /// without a role.
     ///
     /// # Errors
     /// The errors of [`trust::prove`].

@@ -1,5 +1,5 @@
-//! The manifest of a step, which its binary prints for `<step> describe`. The step's page, its entry
-//! in the catalog and the templates of customers' roles are generated from it.
+//! The manifest of a step, which its binary prints for `<step> describe`. The step's page, its
+//! entry in the catalog and the templates of customers' roles are generated from it.
 
 use std::collections::BTreeMap;
 
@@ -72,7 +72,8 @@ pub struct Example {
 pub struct RundeckPlugin {
     /// The provider type in job files.
     pub provider_type: String,
-    /// The step's parameter for each configuration key of the plugin. `region` is the target's Region.
+    /// The step's parameter for each configuration key of the plugin. `region` is the target's
+    /// Region.
     pub fields: BTreeMap<String, String>,
 }
 

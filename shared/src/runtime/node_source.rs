@@ -1,5 +1,5 @@
-//! Helper functions for node sources. A node source searches several Regions at once and returns the
-//! nodes that it found even if some Regions fail.
+//! Helper functions for node sources. A node source searches several Regions at once and returns
+//! the nodes that it found even if some Regions fail.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,11 +16,11 @@ use crate::runtime::step::FunctionConfig;
 
 /// How many Regions are searched at once. Three batches cover all Regions of AWS.
 const CONCURRENT_REGIONS: usize = 12;
-/// The most nodes that one call of a source returns. As nodes and as the answer, they take about half
-/// a gigabyte of memory.
+/// The most nodes that one call of a source returns. As nodes and as the answer, they take about
+/// half a gigabyte of memory.
 const MAX_NODES: usize = 50_000;
-/// The time before the step's deadline at which the search of a Region stops. It is enough to report
-/// the results of the other Regions.
+/// The time before the step's deadline at which the search of a Region stops. It is enough to
+/// report the results of the other Regions.
 const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 
 /// The Lambda configuration of a node source: time for large lists, and memory for the most nodes.

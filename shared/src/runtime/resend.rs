@@ -12,8 +12,8 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 /// Lets the SDK retry a request only if AWS throttled it.
 ///
 /// After a network or server error, AWS may have carried out the request already, so a retry could
-/// repeat the action. Pass this classifier to `.customize().config_override(…)` of one request. `E` is
-/// the error type of the operation.
+/// repeat the action. Pass this classifier to `.customize().config_override(…)` of one request. `E`
+/// is the error type of the operation.
 pub struct RetryThrottlingOnly<E>(PhantomData<fn() -> E>);
 
 impl<E> Default for RetryThrottlingOnly<E> {

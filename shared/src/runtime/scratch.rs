@@ -12,13 +12,13 @@ use crate::model::s3_error::s3_error;
 
 /// A temporary S3 object, which a customer's machines download with a presigned URL.
 ///
-/// The step removes the object after all machines have downloaded it. Every call of the step computes
-/// the same key, so a later call can remove the object if an earlier call was lost. If no later call
-/// follows, the bucket's lifecycle rule removes the object.
+/// The step removes the object after all machines have downloaded it. Every call of the step
+/// computes the same key, so a later call can remove the object if an earlier call was lost. If no
+/// later call follows, the bucket's lifecycle rule removes the object.
 ///
-/// [`Context::scratch`](crate::Context::scratch) stores the object in the artifacts bucket. There the
-/// broker role may write everywhere below `executions/`, but read and delete only below `.scratch/`
-/// folders.
+/// [`Context::scratch`](crate::Context::scratch) stores the object in the artifacts bucket. There
+/// the broker role may write everywhere below `executions/`, but read and delete only below
+/// `.scratch/` folders.
 #[derive(Clone)]
 pub struct TemporaryObject {
     s3: Client,
@@ -99,8 +99,8 @@ impl fmt::Debug for TemporaryObject {
     }
 }
 
-/// Returns a presigned URL, which lets anybody read an object until it expires. Do not put it into a
-/// log, an answer or a resume state.
+/// Returns a presigned URL, which lets anybody read an object until it expires. Do not put it into
+/// a log, an answer or a resume state.
 ///
 /// # Errors
 /// `Internal` if the URL cannot be signed.

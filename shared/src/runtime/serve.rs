@@ -32,8 +32,8 @@ use crate::runtime::step::{Peer, Progress, Step};
 /// process.
 const ANSWER_MARGIN: Duration = Duration::from_secs(2);
 
-/// The text of an event, or the reason why it is not JSON. With another type, `lambda_runtime` would
-/// answer invalid JSON with the name of a Rust type.
+/// The text of an event, or the reason why it is not JSON. With another type, `lambda_runtime`
+/// would answer invalid JSON with the name of a Rust type.
 #[derive(Debug)]
 pub struct Event(Result<Box<RawValue>, String>);
 
@@ -219,8 +219,8 @@ pub(crate) async fn answer_envelope<S: Step>(
     })
 }
 
-/// Processes an envelope. Errors can quote parameters and AWS's messages, so secrets and role ARNs in
-/// them are masked.
+/// Processes an envelope. Errors can quote parameters and AWS's messages, so secrets and role ARNs
+/// in them are masked.
 async fn process_with_masked_errors<S: Step>(
     broker: &Broker,
     envelope: &Envelope,
@@ -268,7 +268,7 @@ async fn process_envelope<S: Step>(
     }?;
 
     let prefix = artifact::step_prefix(customer, &envelope.execution)?;
-    let log_lines = json!(ctx.take_log());
+    let log_lines = json!(ctx.take_log_lines());
     let log = store_if_large(&broker.config, &prefix, "log", log_lines, INLINE_LIMIT).await?;
     Ok(match progress {
         Progress::Done(output) => {
@@ -302,8 +302,8 @@ async fn process_envelope<S: Step>(
     })
 }
 
-/// Whether an outdated record can be the cause of an error. Throttling, for example, does not depend
-/// on the record.
+/// Whether an outdated record can be the cause of an error. Throttling, for example, does not
+/// depend on the record.
 fn depends_on_record(name: ErrorName) -> bool {
     matches!(
         name,
@@ -357,7 +357,7 @@ async fn parse_parameters<S: Step>(
 
     // Do not read secrets for a customer who does not exist or is suspended.
     let record = broker
-        .configuration(&target.customer, &target.account)
+        .cached_configuration(&target.customer, &target.account)
         .await?;
     if !envelope.cancel {
         record.customer.check_active()?;
@@ -382,7 +382,8 @@ async fn parse_parameters<S: Step>(
     step.validate()?;
 
     // Execution histories, logs and CloudTrail show names and IDs, so a secret must not be one. The
-    // step must therefore have the same permissions and peer with the key paths as with the secrets.
+    // step must therefore have the same permissions and peer with the key paths as with the
+    // secrets.
     let key_in_identifier = || {
         ErrorName::InvalidInput.with_message(
             "params: a parameter with a `keys/…` path identifies a resource and is visible in \
@@ -430,7 +431,7 @@ async fn open_context<S: Step>(
     limit: Instant,
 ) -> Result<Context, StepError> {
     let record = broker
-        .configuration(&target.customer, &target.account)
+        .cached_configuration(&target.customer, &target.account)
         .await?;
     // A step must be able to stop what it started, even if the customer was suspended since then.
     if !envelope.cancel {
@@ -449,7 +450,7 @@ async fn open_context<S: Step>(
     let attribution = Attribution::new(&target.customer, &envelope.execution);
     let policy = permissions.session_policy(&scope)?;
     let session = broker
-        .session(&record, &scope, policy, &attribution)
+        .account_session(&record, &scope, policy, &attribution)
         .await?;
 
     let prober = Prober {
@@ -468,8 +469,8 @@ async fn open_context<S: Step>(
     Ok(ctx.with_artifacts(Artifacts::Settings(Box::new(broker.config.clone()))))
 }
 
-/// Runs the step until it is done, or until the next wait would end after `inline_limit`. Short waits
-/// in this process avoid a state transition and a second call for each poll.
+/// Runs the step until it is done, or until the next wait would end after `inline_limit`. Short
+/// waits in this process avoid a state transition and a second call for each poll.
 async fn run_with_inline_wait<S: Step>(
     step: &S,
     ctx: &Context,

@@ -15,34 +15,36 @@ use crate::runtime::context::Context;
 
 /// A step: one action in a customer's AWS account, run by one Lambda function.
 ///
-/// The fields of the implementing type are the step's parameters. Its doc comment is the text of the
-/// step's page. One source file contains the whole step, with its tests.
+/// The fields of the implementing type are the step's parameters. Its doc comment is the text of
+/// the step's page. One source file contains the whole step, with its tests.
 ///
 /// The runtime calls [`validate`](Self::validate), then requests credentials that allow only
 /// [`permissions`](Self::permissions), and then calls [`run`](Self::run).
 pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
-    /// The step's name. Its source file has the same name, and its Lambda function's name ends with it.
+    /// The step's name. Its source file has the same name, and its Lambda function's name ends with
+    /// it.
     const NAME: &'static str;
     /// The Rundeck plugins that this step replaces.
     const RUNDECK: &'static [RundeckPlugin];
-    /// Examples for the step's page, the simplest first. Together they must use every permission that
-    /// the step can need, because the template of the customer's role is generated from them.
+    /// Examples for the step's page, the simplest first. Together they must use every permission
+    /// that the step can need, because the template of the customer's role is generated from them.
     const EXAMPLES: &'static [Example];
-    /// The errors with a specific meaning for this step, and their explanations for the step's page.
+    /// The errors with a specific meaning for this step, and their explanations for the step's
+    /// page.
     const ERRORS: &'static [(ErrorName, &'static str)];
-    /// The longest time that the step may stay `pending`, over all its calls. After that, the runtime
-    /// cancels the step and returns `TimedOut`.
+    /// The longest time that the step may stay `pending`, over all its calls. After that, the
+    /// runtime cancels the step and returns `TimedOut`.
     const TIMEOUT: Duration = Duration::from_mins(30);
-    /// Whether the step may run before the role's trust is proven. Only the step that runs the trust
-    /// proof sets this.
+    /// Whether the step may run before the role's trust is proven. Only the step that runs the
+    /// trust proof sets this.
     const PROVES_TRUST: bool = false;
     /// The configuration of the step's Lambda function.
     const FUNCTION: FunctionConfig = FunctionConfig::SHORT;
     /// The step's output.
     type Output: Serialize + JsonSchema + Send;
 
-    /// Checks the rules for parameters that their types cannot express. The runtime calls this before
-    /// the step calls AWS.
+    /// Checks the rules for parameters that their types cannot express. The runtime calls this
+    /// before the step calls AWS.
     ///
     /// # Errors
     /// `InvalidInput`, with the name of the parameter.
@@ -62,8 +64,8 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
 
     /// Starts the action once, and returns [`Progress::Pending`] until the action has finished.
     ///
-    /// If an answer is lost, Step Functions calls the step again without `resume`. The step must then
-    /// not repeat the action: check the resource's state first, or send the same client token.
+    /// If an answer is lost, Step Functions calls the step again without `resume`. The step must
+    /// then not repeat the action: check the resource's state first, or send the same client token.
     fn run(
         &self,
         ctx: &Context,

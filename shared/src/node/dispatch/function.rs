@@ -45,7 +45,8 @@ pub enum Action {
         /// The output of the distributed Map.
         results: MapResults,
     },
-    /// Return whether an item may start, if a failure stops the items after it. Returns [`MayBegin`].
+    /// Return whether an item may start, if a failure stops the items after it. Returns
+    /// [`MayBegin`].
     MayBegin {},
     /// Prevent further items from starting.
     Stop {},

@@ -80,7 +80,8 @@ pub struct Call {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExecutorKind {
-    /// SSM, on many instances at once. The output is [`CommandResults`](crate::node::CommandResults).
+    /// SSM, on many instances at once. The output is
+    /// [`CommandResults`](crate::node::CommandResults).
     Ssm,
     /// ECS Exec, in one container. The output is an [`Outcome`](crate::node::Outcome).
     Ecs,
@@ -100,8 +101,8 @@ pub enum Params {
     Step(Map<String, Value>),
 }
 
-/// The parameters of `ssm-run-command` and `ssm-run-script`. Their tests check that the steps accept
-/// all of these.
+/// The parameters of `ssm-run-command` and `ssm-run-script`. Their tests check that the steps
+/// accept all of these.
 #[derive(Clone, Debug, Serialize)]
 pub struct OnInstances {
     /// The IDs of the instances.
@@ -112,7 +113,8 @@ pub struct OnInstances {
     pub concurrency: usize,
     /// Whether instances start in the order of `instance_ids`.
     pub in_order: bool,
-    /// The number of failed instances that is allowed. After more failures, no further instances start.
+    /// The number of failed instances that is allowed. After more failures, no further instances
+    /// start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_errors: Option<u32>,
     /// The time limit on an instance, in seconds. The default is the step's own default.
@@ -121,8 +123,8 @@ pub struct OnInstances {
     /// A CloudWatch log group to which the instances write their whole output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cloudwatch_log_group: Option<String>,
-    /// Whether the step fails if the command fails on an instance. A dispatch reads the result of each
-    /// instance instead.
+    /// Whether the step fails if the command fails on an instance. A dispatch reads the result of
+    /// each instance instead.
     pub fail_on_error: bool,
     /// The command or script to run.
     #[serde(flatten)]

@@ -13,16 +13,17 @@ pub const JOB: &str = "nodes/dispatch";
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html>
 /// (`MaxConcurrency`)
 const DEFAULT_THREADCOUNT: usize = 50;
-/// The most nodes to run at once. A distributed Map runs at most this many child executions at once.
+/// The most nodes to run at once. A distributed Map runs at most this many child executions at
+/// once.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html>
 const MAX_THREADCOUNT: usize = 10_000;
-/// The size limit of all steps together, in bytes. The state of an item, which Step Functions limits to
-/// 256 KiB, also contains up to 1,000 instance IDs and the item's results.
+/// The size limit of all steps together, in bytes. The state of an item, which Step Functions
+/// limits to 256 KiB, also contains up to 1,000 instance IDs and the item's results.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>
 const MAX_STEPS_SIZE: usize = 128 * 1024;
 
-/// The options of the job. The state machine itself uses the options for node sources, and passes the
-/// other options to the function `dispatch`.
+/// The options of the job. The state machine itself uses the options for node sources, and passes
+/// the other options to the function `dispatch`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct JobOptions {
     /// The node sources to use, such as `ec2`. An empty list means all sources.
@@ -65,8 +66,8 @@ pub struct Options {
     pub rank_attribute: Option<String>,
     /// The direction of this order.
     pub rank_order: RankOrder,
-    /// Whether all steps run on a node before the next node starts, or a step runs on all nodes before
-    /// the next step starts.
+    /// Whether all steps run on a node before the next node starts, or a step runs on all nodes
+    /// before the next step starts.
     pub strategy: Strategy,
     /// Whether a dispatch succeeds if the filter selects no node.
     pub success_on_empty_node_filter: bool,
@@ -203,8 +204,8 @@ impl Options {
         Ok(filter.exclude_precedence(self.exclude_precedence))
     }
 
-    /// Whether a step runs on all nodes before the next step starts. With one step, both strategies are
-    /// the same.
+    /// Whether a step runs on all nodes before the next step starts. With one step, both strategies
+    /// are the same.
     #[must_use]
     pub fn is_step_first(&self) -> bool {
         self.strategy == Strategy::StepFirst || self.steps.len() == 1

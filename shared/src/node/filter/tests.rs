@@ -240,8 +240,8 @@ fn thousands_of_host_names_need_no_regular_expressions() {
     assert!(!filter.matches(&node("ip-10-0-0-5000.eu-west-1.compute.internal", &[], &[])));
 }
 
-/// A filter for the slow reference implementation. Each element says whether it excludes, and has a key
-/// and a value. A key can occur several times.
+/// A filter for the slow reference implementation. Each element says whether it excludes, and has a
+/// key and a value. A key can occur several times.
 type FilterModel = Vec<(bool, &'static str, String)>;
 
 /// A part of a value: letters, dots and escaped dots, some of them with a quantifier.
