@@ -150,7 +150,7 @@ impl Attribution {
             started_by
         };
 
-        // The end of a schedule execution name is unique, so cut it at the beginning.
+        // The end of a long execution name is unique, so cut it at the beginning.
         let available_length = MAX_STS_NAME.saturating_sub(customer.len() + 1);
         let excess = execution
             .id

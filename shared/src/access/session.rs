@@ -47,14 +47,13 @@ pub struct Broker {
     /// How long a step waits in the process before it returns `pending`.
     pub inline_wait: Duration,
     store: Store,
-    /// The function's own secret key and session token, which no answer and no log may contain
-    /// either.
+    /// The function's own secret key and session token. Answers and logs must not contain them.
     secrets: Secrets,
     records: Cache<(String, String), Configuration>,
     sessions: Cache<SessionKey, Arc<Session>>,
 }
 
-/// Credentials for one account, Region and policy, with the clients made from them.
+/// Credentials for one account, Region and policy, with the clients that use them.
 pub struct Session {
     /// The configuration of the clients.
     pub config: SdkConfig,

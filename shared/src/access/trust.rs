@@ -49,7 +49,7 @@ pub enum TrustVerdict {
 /// # Errors
 /// `InvalidInput` if the account has no role, `Internal` if the operating system provides no random
 /// bytes. Errors of STS are part of the proof and not returned as errors.
-pub async fn prove(
+pub async fn prove_trust(
     sts: &aws_sdk_sts::Client,
     account: &Account,
     attribution: &Attribution,
@@ -134,7 +134,7 @@ impl TrustProof {
         for verdict in verdicts {
             if let TrustVerdict::Unknown(reason) = verdict {
                 return Err(ErrorName::TimedOut.with_message(format!(
-                    "the trust proof did not finish, try again; an AssumeRole call failed: {reason}"
+                    "the trust proof did not finish: an AssumeRole call failed ({reason}); try again"
                 )));
             }
         }

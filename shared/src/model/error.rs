@@ -25,12 +25,11 @@ pub enum ErrorName {
     /// AWS asked to slow down, and the SDK's own retries did not help. Run the step again later;
     /// this is safe.
     Throttled,
-    /// The state of the resource or of the customer forbids the action, or somebody changed the
-    /// resource at the same time. Resolve the conflict that the message names, then run the step
-    /// again.
+    /// The state of the resource or of the customer forbids the action, or another change happened
+    /// at the same time. Resolve the conflict that the message names, then run the step again.
     Conflict,
     /// AWS did not answer in time, or the step reached its time limit. What the step started may
-    /// still run: check it, then run the step again.
+    /// continue: check its state before you run the step again.
     TimedOut,
     /// The action ran and failed. Fix the cause that the message names, then run the step again.
     StepFailed,

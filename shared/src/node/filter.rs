@@ -41,7 +41,7 @@ use crate::model::error::StepError;
 
 /// The name of the parameter in error messages.
 const PARAMETER: &str = "filter";
-/// The longest filter, in bytes. State machines pass no longer texts.
+/// The longest filter, in bytes. State machines cannot pass longer texts.
 const MAX_LENGTH: usize = 256 * 1024;
 /// The most regular expressions in a filter. Each can take some megabytes of memory.
 const MAX_PATTERNS: usize = 100;

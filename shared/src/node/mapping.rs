@@ -7,7 +7,7 @@
 //! | entry | meaning |
 //! |---|---|
 //! | `NAME.selector=a,b` | The attribute is the first of `a` and `b` that has a value. |
-//! | `NAME.default=text` | The value without a selected one. `${node.OTHER}` is another attribute. |
+//! | `NAME.default=text` | The value if no selector has one. `${node.OTHER}`: another attribute. |
 //! | `NAME.selector=` | The attribute has no selector: it has its default, or does not exist. |
 //! | `nodename.selector=…` | The node's name. Without a value, it is `hostname`, or else the ID. |
 //! | `attributes.selector=tags/*` | Every AWS tag becomes an attribute. |
@@ -106,30 +106,30 @@ impl Mapping {
     ///
     /// # Errors
     /// `InvalidInput`, with the position of the error.
-    pub fn parse(text: &str, is_field: impl Fn(&str) -> bool) -> Result<Self, StepError> {
+    pub fn parse(mapping_text: &str, is_field: impl Fn(&str) -> bool) -> Result<Self, StepError> {
         let mut mapping = Self::default();
-        let separator = if text.trim_end().contains('\n') {
+        let separator = if mapping_text.trim_end().contains('\n') {
             '\n'
         } else {
             ';'
         };
         let mut part_begin = 0;
-        for part in text.split(separator) {
-            let entry_text = part.trim();
+        for part in mapping_text.split(separator) {
+            let text = part.trim();
             let position = part_begin + (part.len() - part.trim_start().len());
             part_begin += part.len() + 1;
-            if entry_text.is_empty() || entry_text.starts_with(['#', '!']) {
+            if text.is_empty() || text.starts_with(['#', '!']) {
                 continue;
             }
-            if entry_text.ends_with(';') {
-                let semicolon = position + entry_text.len() - 1;
+            if text.ends_with(';') {
+                let semicolon = position + text.len() - 1;
                 let problem = "unexpected `;` at the end of a line; remove it";
-                return Err(fault(PARAMETER, text, semicolon, problem));
+                return Err(fault(PARAMETER, mapping_text, semicolon, problem));
             }
             mapping.add_entry(&Entry {
-                mapping_text: text,
+                mapping_text,
                 position,
-                entry_text,
+                text,
                 is_field: &is_field,
             })?;
         }
@@ -270,10 +270,10 @@ impl Mapping {
         const FORMS: &str =
             "NAME.selector=…, NAME.default=…, tag.NAME.selector=… or attributes.selector=tags/*";
         let unknown_entry = || {
-            let found = quote_found(entry.entry_text);
+            let found = quote_found(entry.text);
             entry.error_at(0, format_args!("expected {FORMS}, found {found}"))
         };
-        let Some((key, value)) = entry.entry_text.split_once('=') else {
+        let Some((key, value)) = entry.text.split_once('=') else {
             return unknown_entry();
         };
         let value_begin = key.len() + 1 + (value.len() - value.trim_start().len());
@@ -321,7 +321,7 @@ impl Mapping {
 struct Entry<'t> {
     mapping_text: &'t str,
     position: usize,
-    entry_text: &'t str,
+    text: &'t str,
     is_field: &'t dyn Fn(&str) -> bool,
 }
 

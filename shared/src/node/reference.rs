@@ -142,7 +142,8 @@ mod tests {
         fn only_complete_references_are_replaced(text in texts()) {
             let reference = Regex::new(r"\$\{node\.([^\s${}]+)\}").unwrap();
             let node = node();
-            let tags = Vec::from_iter(node.tags.iter().map(String::as_str)).join(",");
+            let tags: Vec<_> = node.tags.iter().map(String::as_str).collect();
+            let tags = tags.join(",");
             let value_of = |captures: &regex::Captures<'_>| match &captures[1] {
                 "tags" => tags.clone(),
                 name => node.get(name).unwrap_or_default().to_owned(),

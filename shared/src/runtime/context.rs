@@ -191,8 +191,9 @@ impl Context {
             Some(Artifacts::Explicit(s3, bucket)) => {
                 Ok(TemporaryObject::new(s3.clone(), bucket, key))
             }
-            None => Err(ErrorName::Internal
-                .with_message("this function has no access to the artifacts bucket")),
+            None => Err(ErrorName::Internal.with_message(
+                "this function has no access to the artifacts bucket; report this bug",
+            )),
         }
     }
 
@@ -245,12 +246,12 @@ impl Context {
         log.lines
     }
 
-    /// The text with every secret masked.
+    /// Masks every secret in a text.
     pub(crate) fn mask(&self, text: &str) -> String {
         self.secrets.mask(text)
     }
 
-    /// The value with every secret in it masked.
+    /// Masks every secret in a value.
     pub(crate) fn mask_json(&self, value: Value) -> Value {
         self.secrets.mask_json(value)
     }
@@ -308,7 +309,7 @@ impl Context {
     /// without a role.
     ///
     /// # Errors
-    /// The errors of [`trust::prove`].
+    /// The errors of [`trust::prove_trust`].
     pub async fn prove_trust(&self) -> Result<Option<TrustProof>, StepError> {
         match &self.prober {
             Some(Prober {
@@ -316,7 +317,7 @@ impl Context {
                 record,
                 attribution,
             }) if record.provider() == Provider::AssumeRole => {
-                Box::pin(trust::prove(sts, &record.account, attribution))
+                Box::pin(trust::prove_trust(sts, &record.account, attribution))
                     .await
                     .map(Some)
             }

@@ -43,8 +43,8 @@ impl FromStr for ItemId {
         let parts = text
             .split_once('-')
             .and_then(|(round, place)| Some((round.parse().ok()?, place.parse().ok()?)));
-        let (round, place) =
-            parts.ok_or_else(|| format!("{text:?} is not an item ID; expected 0-00012"))?;
+        let (round, place) = parts
+            .ok_or_else(|| format!("{text:?} is not an item ID; expected an ID such as 0-00012"))?;
         Ok(Self { round, place })
     }
 }

@@ -254,9 +254,9 @@ fn value_part(quantifiers: &'static str) -> impl Strategy<Value = String> {
             .chain([None; 6])
             .collect::<Vec<_>>(),
     );
-    let quantified = (atom, quantifier)
+    let atoms = (atom, quantifier)
         .prop_map(|(atom, sign)| format!("{atom}{}", sign.map(String::from).unwrap_or_default()));
-    prop::collection::vec(quantified, 1..5).prop_map(|atoms| atoms.concat())
+    prop::collection::vec(atoms, 1..5).prop_map(|atoms| atoms.concat())
 }
 
 fn any_value(key: &'static str) -> BoxedStrategy<String> {
