@@ -174,7 +174,7 @@ impl Store {
     }
 
     /// Sets the system's defaults.
-    pub async fn set_defaults(&self, who: &str, defaults: &Defaults) -> Result<(), StepError> {
+    pub async fn set_defaults(&self, operator: &str, defaults: &Defaults) -> Result<(), StepError> {
         defaults
             .default_region
             .as_deref()
@@ -184,7 +184,7 @@ impl Store {
         let write = self.put_write(put)?;
         self.commit_writes(
             vec![(write, "")],
-            &audit_entry(who, "SYSTEM", "set defaults", &before, defaults),
+            &audit_entry(operator, "SYSTEM", "set defaults", &before, defaults),
         )
         .await
     }
@@ -195,7 +195,7 @@ impl Store {
     /// `Conflict` if a customer with this name exists.
     pub async fn add_customer(
         &self,
-        who: &str,
+        operator: &str,
         name: &str,
         default_region: Option<String>,
         provider: Option<Provider>,
@@ -220,7 +220,7 @@ impl Store {
         );
         self.commit_writes(
             vec![(write, &exists)],
-            &audit_entry(who, name, "add customer", &(), &customer),
+            &audit_entry(operator, name, "add customer", &(), &customer),
         )
         .await?;
         Ok(customer)
@@ -232,7 +232,7 @@ impl Store {
     /// `Conflict` if the record changed since it was read.
     pub async fn set_status(
         &self,
-        who: &str,
+        operator: &str,
         customer: &Customer,
         status: Status,
     ) -> Result<Customer, StepError> {
@@ -244,7 +244,7 @@ impl Store {
         let write = self.replace_write(customer_key(&customer.name), &after, customer.version)?;
         self.commit_writes(
             vec![(write, RECORD_CHANGED)],
-            &audit_entry(who, &customer.name, "set status", customer, &after),
+            &audit_entry(operator, &customer.name, "set status", customer, &after),
         )
         .await?;
         Ok(after)
@@ -256,19 +256,26 @@ impl Store {
     /// # Errors
     /// `Conflict` if a record changed in the meantime. Accounts that were removed before remain
     /// removed, and a second call continues.
-    pub async fn remove_customer(&self, who: &str, customer: &Customer) -> Result<(), StepError> {
+    pub async fn remove_customer(
+        &self,
+        operator: &str,
+        customer: &Customer,
+    ) -> Result<(), StepError> {
         // Nobody can add an account to a suspended customer, so the loop removes all accounts.
         let customer = match customer.status {
-            Status::Active => self.set_status(who, customer, Status::Suspended).await?,
+            Status::Active => {
+                self.set_status(operator, customer, Status::Suspended)
+                    .await?
+            }
             Status::Suspended => customer.clone(),
         };
         for account in self.accounts(&customer.name).await? {
-            self.remove_account(who, &account).await?;
+            self.remove_account(operator, &account).await?;
         }
         let write = self.delete_write(customer_key(&customer.name), customer.version)?;
         self.commit_writes(
             vec![(write, RECORD_CHANGED)],
-            &audit_entry(who, &customer.name, "remove customer", &customer, &()),
+            &audit_entry(operator, &customer.name, "remove customer", &customer, &()),
         )
         .await
     }
@@ -278,7 +285,7 @@ impl Store {
     /// # Errors
     /// `InvalidInput` if a value is not valid, `NotFound` if the customer does not exist,
     /// `Conflict` if the customer is suspended or has an account with this name.
-    pub async fn add_account(&self, who: &str, new: NewAccount) -> Result<Account, StepError> {
+    pub async fn add_account(&self, operator: &str, new: NewAccount) -> Result<Account, StepError> {
         check_name("customer", &new.customer)?;
         check_name("account", &new.name)?;
         check_account_id(&new.account_id)?;
@@ -352,7 +359,7 @@ impl Store {
         self.commit_writes(
             vec![(check, &suspended), (write, &exists)],
             &audit_entry(
-                who,
+                operator,
                 &account.customer,
                 "add account",
                 &(),
@@ -371,7 +378,7 @@ impl Store {
     /// the record changed since it was read.
     pub async fn set_role(
         &self,
-        who: &str,
+        operator: &str,
         account: &Account,
         role_arn: &str,
     ) -> Result<Account, StepError> {
@@ -409,7 +416,7 @@ impl Store {
         self.commit_writes(
             writes,
             &audit_entry(
-                who,
+                operator,
                 &account.customer,
                 "set role",
                 &redacted_account(account),
@@ -427,7 +434,7 @@ impl Store {
     /// role.
     pub async fn set_trust(
         &self,
-        who: &str,
+        operator: &str,
         account: &Account,
         trust: Trust,
     ) -> Result<Account, StepError> {
@@ -435,7 +442,8 @@ impl Store {
             trust,
             ..account.clone()
         };
-        self.replace_account(who, "set trust", account, after).await
+        self.replace_account(operator, "set trust", account, after)
+            .await
     }
 
     /// Starts the rotation of the external ID: generates a second one. Both external IDs are valid
@@ -444,7 +452,7 @@ impl Store {
     ///
     /// # Errors
     /// `Conflict` if the record changed since it was read.
-    pub async fn rotate(&self, who: &str, account: &Account) -> Result<Account, StepError> {
+    pub async fn rotate(&self, operator: &str, account: &Account) -> Result<Account, StepError> {
         if account.next_external_id.is_some() {
             return Ok(account.clone());
         }
@@ -452,7 +460,7 @@ impl Store {
             next_external_id: Some(ExternalId::generate()?),
             ..account.clone()
         };
-        self.replace_account(who, "rotate external ID", account, after)
+        self.replace_account(operator, "rotate external ID", account, after)
             .await
     }
 
@@ -463,7 +471,7 @@ impl Store {
     /// `Conflict` if no rotation is in progress or the record changed since it was read.
     pub async fn finish_rotation(
         &self,
-        who: &str,
+        operator: &str,
         account: &Account,
     ) -> Result<Account, StepError> {
         let Some(external_id) = account.next_external_id.clone() else {
@@ -478,7 +486,7 @@ impl Store {
             trust: Trust::Proven,
             ..account.clone()
         };
-        self.replace_account(who, "finish rotation", account, after)
+        self.replace_account(operator, "finish rotation", account, after)
             .await
     }
 
@@ -487,7 +495,7 @@ impl Store {
     ///
     /// # Errors
     /// `Conflict` if the record changed since it was read.
-    pub async fn remove_account(&self, who: &str, account: &Account) -> Result<(), StepError> {
+    pub async fn remove_account(&self, operator: &str, account: &Account) -> Result<(), StepError> {
         let key = account_key(&account.customer, &account.name);
         let account_write = self.delete_write(key, account.version)?;
         let mut writes = vec![(account_write, RECORD_CHANGED)];
@@ -497,7 +505,7 @@ impl Store {
         self.commit_writes(
             writes,
             &audit_entry(
-                who,
+                operator,
                 &account.customer,
                 "remove account",
                 &redacted_account(account),
@@ -509,7 +517,7 @@ impl Store {
 
     async fn replace_account(
         &self,
-        who: &str,
+        operator: &str,
         action: &str,
         before: &Account,
         after: Account,
@@ -523,7 +531,7 @@ impl Store {
         self.commit_writes(
             vec![(write, RECORD_CHANGED)],
             &audit_entry(
-                who,
+                operator,
                 &before.customer,
                 action,
                 &redacted_account(before),
@@ -654,8 +662,8 @@ impl Store {
     }
 }
 
-/// An audit entry: who changed a record, and its values before and after. It contains no external
-/// IDs.
+/// An audit entry: the operator who changed a record, and the values before and after. It contains
+/// no external IDs.
 #[derive(Serialize)]
 struct AuditEntry {
     #[serde(skip)]
@@ -667,7 +675,7 @@ struct AuditEntry {
 }
 
 fn audit_entry(
-    who: &str,
+    operator: &str,
     subject: &str,
     action: &str,
     before: &impl Serialize,
@@ -677,7 +685,7 @@ fn audit_entry(
         .map(|value| value.unwrap_or(Value::Null));
     AuditEntry {
         subject: subject.into(),
-        who: who.into(),
+        who: operator.into(),
         action: action.into(),
         before,
         after,
