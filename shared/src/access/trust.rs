@@ -134,7 +134,7 @@ impl TrustProof {
         for verdict in verdicts {
             if let TrustVerdict::Unknown(reason) = verdict {
                 return Err(ErrorName::TimedOut.with_message(format!(
-                    "the trust proof did not finish: an AssumeRole call failed ({reason}); try again"
+                    "the trust proof did not finish: AssumeRole failed ({reason}); try again"
                 )));
             }
         }
