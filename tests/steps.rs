@@ -247,11 +247,11 @@ fn what_is_missing_unknown_empty_or_of_the_wrong_type_is_named() {
         ),
         (
             with("/target/customer", json!("acme#prod")),
-            "customer \"acme#prod\" is not a name",
+            "customer \"acme#prod\" is not a valid name",
         ),
         (
             with("/target/account", json!("../globex")),
-            "account \"../globex\" is not a name",
+            "account \"../globex\" is not a valid name",
         ),
         (with("/execution/id", json!("")), "execution.id is empty"),
         (
@@ -297,7 +297,7 @@ fn unknown_and_suspended_customers_and_unknown_accounts_are_refused_with_what_to
         "NotFound",
         &[
             "[nobody/prod]",
-            "no customer nobody",
+            "customer \"nobody\" does not exist",
             "stepward customer list",
         ],
     );
@@ -305,7 +305,10 @@ fn unknown_and_suspended_customers_and_unknown_accounts_are_refused_with_what_to
     refused(
         &process.call(&nowhere),
         "NotFound",
-        &["no account nowhere", "stepward customer show acme"],
+        &[
+            "account \"nowhere\" does not exist",
+            "stepward customer show acme",
+        ],
     );
     scene.aws.set_customer("acme", "status", "suspended");
     let suspended = start("acme", "prod", ACMES);
@@ -356,7 +359,7 @@ fn one_customer_cannot_reach_anothers_account_by_name_number_or_instance() {
         refused(
             &process.call(&start("acme", account, GLOBEXS)),
             "NotFound",
-            &["customer acme has no account"],
+            &["does not exist for customer \"acme\""],
         );
     }
     let foreign = refused(
@@ -431,7 +434,7 @@ fn validate_credentials_finds_a_role_that_lets_strangers_in() {
         &[
             "no external ID",
             "StringEquals sts:ExternalId",
-            "stepward account check",
+            "check the account again",
         ],
     );
 }
@@ -449,7 +452,7 @@ fn a_role_that_asks_for_another_external_id_is_access_denied() {
         &[
             "[acme/prod]",
             "trust policy",
-            "`stepward account check`",
+            "`stepward account show`",
             "sts:AssumeRole",
         ],
     );

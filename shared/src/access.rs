@@ -1,4 +1,4 @@
-//! From a customer's record to credentials for one of its accounts.
+//! Turns a customer's record into credentials for one of the customer's accounts.
 
 pub mod assume;
 pub mod keys;

@@ -1,15 +1,20 @@
-//! What every Stepward step is built on.
+//! The library that every Stepward step is built on.
 //!
-//! A step is a type that implements [`Step`]; its binary's `main` calls [`serve`]. The modules are
-//! layers, and each imports only those above it in this list:
+//! A step is a type that implements [`Step`]. The `main` function of its binary calls [`serve`].
+//! [`Context`] gives the running step its clients, log and identifiers. [`ErrorName`] lists all
+//! errors that a step can return.
 //!
-//! - [`model`]: what processes exchange and store: envelopes, customers, permissions, errors;
-//! - [`node`]: nodes, how they are mapped, filtered and ordered, and how a dispatch runs steps on
-//!   them;
-//! - [`settings`]: the environment variables of a function;
-//! - [`access`]: from a customer's record to credentials cut to the step, and the secrets that must
-//!   stay hidden;
-//! - [`runtime`]: from Lambda's event to the step and back.
+//! The modules are layers. Each module imports only modules above it in this list:
+//!
+//! - [`model`]: the data that processes exchange and store, such as envelopes, customers,
+//!   permissions and errors.
+//! - [`node`]: nodes, the languages that map, filter and order them, and the data of a dispatch,
+//!   which runs steps on nodes.
+//! - [`settings`]: the environment variables of a function.
+//! - [`access`]: turns a customer's record into credentials that are limited to one step, and masks
+//!   secrets.
+//! - [`runtime`]: receives Lambda's event, runs the step and returns its answer.
+//! - [`testing`]: contexts and helper functions for the unit tests of steps.
 
 pub mod access;
 pub mod model;

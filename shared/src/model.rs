@@ -1,4 +1,4 @@
-//! What processes exchange and store.
+//! The data that Stepward's processes exchange and store.
 
 pub mod artifacts;
 pub mod aws_error;

@@ -1,9 +1,13 @@
-//! Nodes: what node sources find, filters choose from, and commands run on.
+//! Nodes: the machines and containers that node sources find and that commands run on.
 //!
-//! [`mapping`] makes nodes of what AWS describes, [`filter`] chooses among them, and [`order`] says
-//! which comes first. [`mod@reference`] puts a node's values into texts. These languages are
-//! Rundeck's, so that what is written for it can stay. [`dispatch`] is the contract between the
-//! parties that run steps on nodes.
+//! - [`mapping`] turns resources that AWS describes into nodes.
+//! - [`filter`] selects nodes.
+//! - [`order`] sorts them.
+//! - [`mod@reference`] replaces `${node.NAME}` in a text with a node's values.
+//! - [`dispatch`] defines the data that the job `nodes/dispatch` and its functions exchange.
+//!
+//! Mappings, filters and references use Rundeck's languages, so you can keep the ones that you
+//! wrote for Rundeck.
 
 pub mod dispatch;
 pub mod fault;

@@ -1,4 +1,4 @@
-//! From Lambda's event to the step and back.
+//! Receives Lambda's event, runs the step and returns its answer.
 
 pub mod artifact;
 pub mod context;

@@ -1,8 +1,9 @@
-//! Every environment variable that Stepward's own code reads, and nothing else reads any.
+//! The environment variables that Stepward's code reads. No other module reads environment
+//! variables.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "this is the one place where settings are read"
+    reason = "this is the only module that reads environment variables"
 )]
 
 use std::env;
@@ -11,41 +12,44 @@ use std::time::Duration;
 
 use crate::model::error::{ErrorName, StepError};
 
-/// The DynamoDB table with customers and accounts: `STEPWARD_TABLE`.
+/// The name of the DynamoDB table with customers and accounts: `STEPWARD_TABLE`.
 ///
 /// # Errors
-/// `Internal` when it is not set.
+/// `Internal` if the variable is not set.
 pub fn table() -> Result<String, StepError> {
-    required("STEPWARD_TABLE")
+    required_variable("STEPWARD_TABLE")
 }
 
-/// The bucket for outputs too large for Step Functions: `STEPWARD_ARTIFACTS_BUCKET`.
+/// The name of the artifacts bucket, for outputs that are too large for Step Functions:
+/// `STEPWARD_ARTIFACTS_BUCKET`.
 ///
 /// # Errors
-/// `Internal` when it is not set.
+/// `Internal` if the variable is not set.
 pub fn artifacts_bucket() -> Result<String, StepError> {
-    required("STEPWARD_ARTIFACTS_BUCKET")
+    required_variable("STEPWARD_ARTIFACTS_BUCKET")
 }
 
-/// The name of the stack, below which keys are stored: `STEPWARD_STACK`.
+/// The name of the stack, which is the prefix of the names of keys' secrets: `STEPWARD_STACK`.
 ///
 /// # Errors
-/// `Internal` when it is not set.
+/// `Internal` if the variable is not set.
 pub fn stack() -> Result<String, StepError> {
-    required("STEPWARD_STACK")
+    required_variable("STEPWARD_STACK")
 }
 
-/// What the ARN of each of this deployment's state machines begins with: `STEPWARD_STATE_MACHINES`.
+/// The prefix of the ARNs of this deployment's state machines: `STEPWARD_STATE_MACHINES`.
 ///
 /// # Errors
-/// `Internal` when it is not set.
+/// `Internal` if the variable is not set.
 pub fn state_machines() -> Result<String, StepError> {
-    required("STEPWARD_STATE_MACHINES")
+    required_variable("STEPWARD_STATE_MACHINES")
 }
 
-/// How long a step waits in its own process before it answers `pending`: `STEPWARD_LINGER_SECONDS`,
-/// 10 by default. Waiting here costs Lambda time; waiting in the state machine costs a state
-/// transition and a second call.
+/// How long a step waits in its own process before it returns `pending`: `STEPWARD_LINGER_SECONDS`.
+/// The default is 10 seconds.
+///
+/// A wait in the process costs Lambda time. A wait in the state machine costs a state transition
+/// and a second call.
 #[must_use]
 pub fn inline_wait() -> Duration {
     let seconds = env::var("STEPWARD_LINGER_SECONDS")
@@ -54,8 +58,8 @@ pub fn inline_wait() -> Duration {
     Duration::from_secs(seconds.unwrap_or(10))
 }
 
-/// The directory below which steps may read and write files: `STEPWARD_LOCAL_ROOT`, on Lambda the
-/// mount of a file system. `None` where the deployment has none.
+/// The directory in which steps may read and write files: `STEPWARD_LOCAL_ROOT`. On Lambda, this is
+/// where a file system is mounted. `None` if the deployment has no file system.
 #[must_use]
 pub fn local_root() -> Option<PathBuf> {
     env::var_os("STEPWARD_LOCAL_ROOT")
@@ -63,13 +67,14 @@ pub fn local_root() -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-fn required(name: &str) -> Result<String, StepError> {
+fn required_variable(name: &str) -> Result<String, StepError> {
     env::var(name)
         .ok()
         .filter(|value| !value.is_empty())
         .ok_or_else(|| {
             ErrorName::Internal.with_message(format!(
-                "{name} is not set on this function; deploy infra/template.yaml again"
+                "the environment variable {name} is not set on this function; \
+                 deploy infra/template.yaml again"
             ))
         })
 }

@@ -1,9 +1,10 @@
-//! What unit tests of steps need: a context for a made-up account whose clients a test provides.
+//! Contexts and helper functions for the unit tests of steps. A context belongs to a fictitious
+//! account, and the test provides its clients.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "what the tests share fails a test as the tests do, in other crates too"
+    reason = "helper functions fail a test by a panic, as the tests of other crates do"
 )]
 
 use std::fmt::Debug;
@@ -29,7 +30,7 @@ use crate::access::session::{Broker, Session};
 use crate::model::customer::{
     Account, Configuration, Customer, Defaults, ExternalId, Status, Trust,
 };
-use crate::model::envelope::{Execution, Resume, now, read};
+use crate::model::envelope::{Execution, Resume, parse_object, unix_now};
 use crate::model::error::{ErrorName, StepError};
 use crate::model::permissions::ArnScope;
 use crate::runtime::context::{Artifacts, Context};
@@ -37,16 +38,16 @@ use crate::runtime::manifest::Manifest;
 use crate::runtime::serve;
 use crate::runtime::step::{Progress, Step};
 
-/// A context for account `prod` (222222222222) of `acme` in `eu-west-1` whose client is the given
-/// one, usually made by `aws_smithy_mocks::mock_client!`.
+/// A context for the account `prod` (222222222222) of `acme` in `eu-west-1`, with this client.
+/// Create the client with `aws_smithy_mocks::mock_client!`.
 pub fn context<C: Clone + Send + Sync + 'static>(client: C) -> Context {
     let session = Session::new(SdkConfig::builder().build(), Secrets::default());
     session.client(|_| client);
     with_session(session)
 }
 
-/// In a role session of this ARN, with all clients made from this configuration: for several
-/// services, and endpoints of a test's own.
+/// A context in the role session with this ARN, which creates clients from this configuration. Use
+/// it for steps that call several services, and for a test's own endpoints.
 #[must_use]
 pub fn context_of(config: SdkConfig, session_arn: &str) -> Context {
     let mut session = Session::new(config, Secrets::default());
@@ -54,14 +55,14 @@ pub fn context_of(config: SdkConfig, session_arn: &str) -> Context {
     with_session(session)
 }
 
-/// As [`context`], in a role session of this ARN.
+/// A context as from [`context`], in the role session with this ARN.
 pub fn context_as<C: Clone + Send + Sync + 'static>(client: C, session_arn: &str) -> Context {
     let ctx = context_of(SdkConfig::builder().build(), session_arn);
     ctx.client(|_| client);
     ctx
 }
 
-/// What clients are made from whose requests this one answers, without a network.
+/// A configuration for clients whose requests this HTTP client answers, without a network.
 pub fn config_over(http_client: impl HttpClient + 'static) -> SdkConfig {
     let keys = Credentials::new("key", "not-a-secret", None, None, "test");
     SdkConfig::builder()
@@ -72,59 +73,60 @@ pub fn config_over(http_client: impl HttpClient + 'static) -> SdkConfig {
         .build()
 }
 
-/// A context whose second place is the other one.
+/// Adds the context of a second account or Region.
 #[must_use]
-pub fn with_peer(here: Context, there: Context) -> Context {
-    here.with_peer(Some(there))
+pub fn with_peer(ctx: Context, peer: Context) -> Context {
+    ctx.with_peer(Some(peer))
 }
 
-/// A context for an account whose record allows these Regions.
+/// Replaces the Regions that the account's record allows.
 #[must_use]
 pub fn with_regions(ctx: Context, regions: &[&str]) -> Context {
     ctx.with_regions(regions)
 }
 
-/// A context with this artifacts bucket.
+/// Adds an artifacts bucket.
 #[must_use]
 pub fn with_artifacts(ctx: Context, s3: aws_sdk_s3::Client, bucket: &str) -> Context {
-    ctx.with_artifacts(Artifacts::Given(s3, bucket.to_owned()))
+    ctx.with_artifacts(Artifacts::Explicit(s3, bucket.to_owned()))
 }
 
-/// What a deployed step's function answers to an envelope, with everything that it goes through but
-/// Lambda itself.
+/// Calls a step's function with an envelope, as in a deployment but without Lambda, and returns its
+/// answer.
 ///
 /// # Errors
-/// What the step fails with.
+/// The error of the step.
 pub async fn call<S: Step>(broker: &Broker, envelope: &Value) -> Result<Value, StepError> {
     let deadline = SystemTime::now() + Duration::from_mins(1);
-    let answer = serve::answer::<S>(broker, &envelope.to_string(), deadline, "test").await?;
+    let answer =
+        serve::answer_envelope::<S>(broker, &envelope.to_string(), deadline, "test").await?;
     serde_json::to_value(answer)
         .map_err(|error| ErrorName::Internal.with_message(error.to_string()))
 }
 
-/// A step with these parameters.
+/// Creates a step with these parameters.
 ///
 /// # Panics
-/// Where the parameters are not the step's.
+/// If the parameters are not valid for the step.
 #[must_use]
 pub fn step<S: Step>(params: Value) -> S {
     match serde_json::from_value(params) {
         Ok(step) => step,
-        Err(error) => panic!("no parameters of {}: {error}", S::NAME),
+        Err(error) => panic!("invalid parameters of {}: {error}", S::NAME),
     }
 }
 
-/// A step's state as a state machine hands it back, in the execution's first seconds.
+/// A resume state as a state machine returns it, in the first seconds of an execution.
 #[must_use]
 pub fn resume(state: &Value) -> Resume {
-    Resume::new(now(), state.clone())
+    Resume::new(unix_now(), state.clone())
 }
 
-/// What a state machine does with a pending answer: it keeps the state as JSON, waits, and hands it
-/// back.
+/// Treats a pending result as a state machine does: returns its state for the next call, the wait
+/// time and the progress text.
 ///
 /// # Panics
-/// When the answer is not pending, or a number of its state would not outlive the state machine.
+/// If the result is not pending, or if a state machine would round a number of the state.
 #[must_use]
 pub fn pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, Duration, String) {
     let Ok(Progress::Pending {
@@ -136,31 +138,31 @@ pub fn pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resume, Dur
         panic!("not pending: {answer:?}")
     };
     assert!(
-        is_exact(&state),
-        "JSONata would round a number of it: {state}"
+        has_exact_numbers(&state),
+        "JSONata would round a number of the state: {state}"
     );
     (resume(&state), retry_after, progress)
 }
 
-/// Whether every number outlives a state machine, which keeps 53 bits of it.
-fn is_exact(state: &Value) -> bool {
+/// Whether a state machine preserves every number. JSONata keeps 53 bits of an integer.
+fn has_exact_numbers(state: &Value) -> bool {
     match state {
         Value::Number(number) => number
             .as_i64()
             .is_some_and(|number| number.unsigned_abs() < 1 << 53),
-        Value::Array(all) => all.iter().all(is_exact),
-        Value::Object(all) => all.values().all(is_exact),
+        Value::Array(items) => items.iter().all(has_exact_numbers),
+        Value::Object(fields) => fields.values().all(has_exact_numbers),
         _ => true,
     }
 }
 
-/// The output of an answer.
+/// Returns the output of a finished step.
 ///
 /// # Panics
-/// When the answer is no output.
+/// If the step failed or is pending.
 #[allow(
     clippy::must_use_candidate,
-    reason = "that there is an output is all that some tests ask"
+    reason = "some tests check only that the step succeeded"
 )]
 pub fn done<T: Debug>(answer: Result<Progress<T>, StepError>) -> T {
     let Ok(Progress::Done(output)) = answer else {
@@ -169,12 +171,11 @@ pub fn done<T: Debug>(answer: Result<Progress<T>, StepError>) -> T {
     output
 }
 
-/// Asserts for every parameter of a step that a value of another type is `InvalidInput` and names
-/// the parameter, and so for one that the step does not have. In the words that the step's function
-/// answers with.
+/// Asserts that errors name the invalid parameter: for every parameter of the step with a value of
+/// a wrong type, and for a parameter that the step does not have.
 ///
 /// # Panics
-/// Where a parameter is not named.
+/// If an error does not name the parameter.
 pub fn names_invalid_parameters<S: Step>() {
     let manifest = Manifest::of::<S>().unwrap();
     let properties = manifest.parameters["properties"].as_object().unwrap();
@@ -184,25 +185,27 @@ pub fn names_invalid_parameters<S: Step>() {
         .chain(["no_such_parameter"])
     {
         let mut params = manifest.examples[0].parameters.clone();
-        // No parameter is a fraction.
+        // No parameter accepts a fraction.
         params[name] = 0.5.into();
-        let error = read::<S>("params", &params).map(|_| name).unwrap_err();
+        let error = parse_object::<S>("params", &params)
+            .map(|_| name)
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::InvalidInput, "{error}");
-        let why = if properties.contains_key(name) {
+        let reason = if properties.contains_key(name) {
             "invalid type: floating point `0.5`"
         } else {
             "unknown field"
         };
-        let begin = format!("params, field `{name}`: {why}");
+        let expected = format!("params, field `{name}`: {reason}");
         assert!(
-            error.message.starts_with(&begin),
-            "{} does not name {name}: {error}",
+            error.message.starts_with(&expected),
+            "{}: the error does not name {name}: {error}",
             S::NAME
         );
     }
 }
 
-/// The error of an SDK call that AWS answered with this error code and HTTP status, as in
+/// The error of an SDK call for which AWS returned this error code and HTTP status, as in
 /// `service_error(StopInstancesError::generic, "VolumeInUse", 400)`.
 pub fn service_error<E>(
     generic: impl FnOnce(ErrorMetadata) -> E,
@@ -210,20 +213,20 @@ pub fn service_error<E>(
     status: u16,
 ) -> SdkError<E, HttpResponse> {
     let status = StatusCode::try_from(status)
-        .unwrap_or_else(|_| unreachable!("a test gives an HTTP status"));
+        .unwrap_or_else(|_| unreachable!("tests pass valid HTTP statuses"));
     SdkError::service_error(
         generic(ErrorMetadata::builder().code(code).build()),
         HttpResponse::new(status, "".into()),
     )
 }
 
-/// What the step has said so far.
+/// The log lines that the step wrote so far. Clears the log.
 #[must_use]
 pub fn log(ctx: &Context) -> Vec<String> {
-    ctx.take_log()
+    ctx.take_log_lines()
 }
 
-/// Who acts for `acme` in this execution, started by this person.
+/// The attribution of an execution for `acme` that this person started.
 #[cfg(test)]
 pub(crate) fn attribution(execution: &str, started_by: &str) -> Attribution {
     let execution = Execution {
@@ -236,9 +239,9 @@ pub(crate) fn attribution(execution: &str, started_by: &str) -> Attribution {
     Attribution::new("acme", &execution)
 }
 
-/// The record of account `prod` (222222222222) of a customer, with a proven role.
+/// The record of a customer's account `prod` (222222222222), with a proven role.
 #[cfg(test)]
-pub(crate) fn record(customer: &str) -> Configuration {
+pub(crate) fn account_record(customer: &str) -> Configuration {
     Configuration {
         customer: Customer {
             name: customer.into(),
@@ -267,7 +270,7 @@ pub(crate) fn record(customer: &str) -> Configuration {
 }
 
 fn with_session(session: Session) -> Context {
-    let place = ArnScope {
+    let scope = ArnScope {
         partition: "aws".into(),
         region: "eu-west-1".into(),
         account_id: "222222222222".into(),
@@ -282,7 +285,7 @@ fn with_session(session: Session) -> Context {
     let deadline = Instant::now() + Duration::from_mins(1);
     Context::new(
         ("acme", "prod"),
-        place,
+        scope,
         execution,
         Arc::new(session),
         deadline,

@@ -192,7 +192,7 @@ fn keys_are_listed_without_values_and_bad_ones_are_not_stored() {
             (
                 SECRET,
                 "keys/nobody-at-all/c".to_owned(),
-                "no customer nobody-at-all",
+                "customer \"nobody-at-all\" does not exist",
             ),
             (SECRET, format!("keys/{acme}"), "is not a key path"),
         ] {

@@ -1,4 +1,4 @@
-//! One AssumeRole: who asks, for whom, and whether the role may be used at all.
+//! AssumeRole: requests credentials for a customer's role, and checks whether the role may be used.
 
 use aws_credential_types::Credentials;
 
@@ -7,37 +7,40 @@ use crate::model::customer::{Account, Configuration, Provider, Trust};
 use crate::model::envelope::Execution;
 use crate::model::error::{ErrorName, StepError};
 
-/// How long STS lets credentials live that one role gets with another's: one hour.
+/// The lifetime of the credentials, in seconds. For role chaining, STS allows at most one hour.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles.html#iam-term-role-chaining>
 const SESSION_SECONDS: i32 = 3600;
-/// Who a session is for, as the customer's CloudTrail shows it.
+
+/// The identity of a session, as the customer's CloudTrail shows it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Attribution {
-    /// Role session name: customer and execution.
+    /// The role session name: customer and execution.
     pub session_name: String,
-    /// Source identity: who started the job. Only the trust proof also asks without one.
+    /// The source identity: who started the job. Only the trust proof also sends requests without
+    /// it.
     pub source_identity: Option<String>,
 }
 
-/// The account's role.
+/// The ARN of the account's role.
 ///
 /// # Errors
-/// `InvalidInput` when none has been set.
-pub(crate) fn role_of(account: &Account) -> Result<&str, StepError> {
+/// `InvalidInput` if the account has no role.
+pub(crate) fn require_role_arn(account: &Account) -> Result<&str, StepError> {
     account.role_arn.as_deref().ok_or_else(|| {
         ErrorName::InvalidInput.with_message(format!(
-            "no role is set; once the customer has made it: `stepward account set-role {} {} ROLE_ARN`",
+            "no role is set for account {1:?}; after the customer has created the role, \
+             run `stepward account set-role {0} {1} ROLE_ARN`",
             account.customer, account.name
         ))
     })
 }
 
-/// One AssumeRole: credentials, and the ARN of the session.
+/// Calls AssumeRole, and returns the credentials and the ARN of the session.
 ///
 /// # Errors
-/// `AccessDenied` when the role refuses, `TrustBroken` when the session is in another account than
-/// the one on record.
-pub(crate) async fn assume(
+/// `AccessDenied` if the role refuses Stepward, `TrustBroken` if the session belongs to another
+/// account than the record says.
+pub(crate) async fn assume_role(
     sts: &aws_sdk_sts::Client,
     role_arn: &str,
     account_id: &str,
@@ -45,7 +48,7 @@ pub(crate) async fn assume(
     attribution: &Attribution,
     policy: &str,
 ) -> Result<(Credentials, String), StepError> {
-    let answer = sts
+    let response = sts
         .assume_role()
         .role_arn(role_arn)
         .set_external_id(external_id.map(str::to_owned))
@@ -57,33 +60,35 @@ pub(crate) async fn assume(
         .await
         .map_err(|error| match sts_error(error) {
             error if error.name == ErrorName::AccessDenied => StepError {
-                message: "the customer's role refuses Stepward: its trust policy must name the broker's ARN and the external \
-                          ID on record, and allow sts:AssumeRole and sts:SetSourceIdentity; `stepward account check` \
-                          tells which part is wrong"
-                    .into(),
+                message: ROLE_REFUSED.into(),
                 ..error
             },
             error => error,
         })?;
-    let arn = answer
+
+    let arn = response
         .assumed_role_user
         .map(|user| user.arn)
         .unwrap_or_default();
-    check_landed(arn.split(':').nth(4).unwrap_or_default(), account_id)?;
-    let given = answer.credentials.ok_or_else(|| {
-        ErrorName::Internal.with_message("STS accepted the role but gave no credentials; try again")
+    check_session_account(arn.split(':').nth(4).unwrap_or_default(), account_id)?;
+
+    let issued = response.credentials.ok_or_else(|| {
+        ErrorName::Internal
+            .with_message("STS accepted the role but returned no credentials; try again")
     })?;
-    let expiry = given.expiration.try_into().ok();
-    let (id, secret, token) = (
-        given.access_key_id,
-        given.secret_access_key,
-        given.session_token,
+    let credentials = Credentials::new(
+        issued.access_key_id,
+        issued.secret_access_key,
+        Some(issued.session_token),
+        issued.expiration.try_into().ok(),
+        "stepward",
     );
-    Ok((
-        Credentials::new(id, secret, Some(token), expiry, "stepward"),
-        arn,
-    ))
+    Ok((credentials, arn))
 }
+
+const ROLE_REFUSED: &str = "the customer's role refuses Stepward; \
+    its trust policy must allow the broker's ARN sts:AssumeRole and sts:SetSourceIdentity \
+    with the external ID on record (`stepward account show` prints both)";
 
 const STS: Service = Service {
     iam_prefix: "sts",
@@ -94,66 +99,82 @@ pub(crate) fn sts_error(error: impl AwsError<aws_sdk_sts::Error>) -> StepError {
     error.into_step_error(&STS)
 }
 
-pub(crate) fn check_landed(landed: &str, account_id: &str) -> Result<(), StepError> {
-    if landed == account_id {
+/// Checks that credentials belong to the account on record.
+///
+/// # Errors
+/// `TrustBroken` if they belong to another account.
+pub(crate) fn check_session_account(
+    session_account_id: &str,
+    account_id: &str,
+) -> Result<(), StepError> {
+    if session_account_id == account_id {
         return Ok(());
     }
     Err(ErrorName::TrustBroken.with_message(format!(
-        "the credentials are for account {landed}, but this account's record says {account_id}; nothing was done"
+        "the credentials belong to account {session_account_id:?}, but the account's record has \
+         {account_id:?}, so nothing was done; correct the account's role or credential provider"
     )))
 }
 
-/// Refuses to run on a role whose trust policy is not known to keep strangers out.
+/// Checks that the account's role is proven to refuse callers without the right external ID, or
+/// that an operator has overridden this check.
 ///
 /// # Errors
-/// `TrustBroken`.
+/// `TrustBroken` if neither is the case.
 pub(crate) fn check_trust(record: &Configuration) -> Result<(), StepError> {
     let (customer, account) = (&record.account.customer, &record.account.name);
-    let state = match record.account.trust {
+    let problem = match record.account.trust {
         _ if record.provider() != Provider::AssumeRole => return Ok(()),
         Trust::Proven | Trust::Overridden => return Ok(()),
         Trust::Open => {
-            "lets somebody in without the right external ID: mend its trust policy, then run"
+            "accepts callers without the right external ID; fix its trust policy, then run"
         }
-        Trust::Unproven => "has not been proven to keep strangers out: run",
+        Trust::Unproven => "is not proven to refuse callers without the right external ID; run",
     };
     Err(ErrorName::TrustBroken.with_message(format!(
-        "the customer's role {state} `stepward account check {customer} {account}`"
+        "the customer's role {problem} `stepward account check {customer} {account}`"
     )))
 }
 
 impl Attribution {
-    /// Who acts for whom, within what STS takes: 2 to 64 letters, digits and `_+=,.@-`.
+    /// Creates the attribution of an execution. STS accepts 2 to 64 letters, digits and `_+=,.@-`
+    /// for each value.
     /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
     #[must_use]
     pub fn new(customer: &str, execution: &Execution) -> Self {
-        // Of an ARN only what names the person: its last part.
-        let by = execution.started_by.as_str();
-        let person = if by.starts_with("arn:") {
-            by.rsplit(['/', ':']).next().unwrap_or(by)
+        // The last part of an ARN names the person.
+        let started_by = execution.started_by.as_str();
+        let person = if started_by.starts_with("arn:") {
+            started_by.rsplit(['/', ':']).next().unwrap_or(started_by)
         } else {
-            by
+            started_by
         };
-        // Of a long execution name the end, which has what tells it from others.
-        let room = STS_NAME.saturating_sub(customer.len() + 1);
-        let skip = execution.id.chars().count().saturating_sub(room);
-        let execution: String = execution.id.chars().skip(skip).collect();
+
+        // The end of a long execution name is unique, so cut it at the beginning.
+        let available_length = MAX_STS_NAME.saturating_sub(customer.len() + 1);
+        let excess = execution
+            .id
+            .chars()
+            .count()
+            .saturating_sub(available_length);
+        let execution: String = execution.id.chars().skip(excess).collect();
         Self {
-            session_name: sts_name(&format!("{customer}@{execution}")),
-            source_identity: Some(sts_name(person)),
+            session_name: to_sts_name(&format!("{customer}@{execution}")),
+            source_identity: Some(to_sts_name(person)),
         }
     }
 }
 
 /// The longest session name and source identity, in characters.
-const STS_NAME: usize = 64;
+const MAX_STS_NAME: usize = 64;
 
-fn sts_name(text: &str) -> String {
-    let legal = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
+/// Replaces characters that STS does not accept, and adjusts the length.
+fn to_sts_name(text: &str) -> String {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
     let name: String = text
         .chars()
-        .map(|c| if legal(c) { c } else { '-' })
-        .take(STS_NAME)
+        .map(|c| if is_allowed(c) { c } else { '-' })
+        .take(MAX_STS_NAME)
         .collect();
     if name.len() < 2 {
         format!("{name}-stepward")
@@ -165,43 +186,43 @@ fn sts_name(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{attribution, record};
+    use crate::testing::{account_record, attribution};
 
     #[test]
-    fn a_role_that_is_not_proven_is_not_used() {
-        for (trust, runs) in [
+    fn only_proven_or_overridden_roles_are_used() {
+        for (trust, is_usable) in [
             (Trust::Unproven, false),
             (Trust::Open, false),
             (Trust::Proven, true),
             (Trust::Overridden, true),
         ] {
-            let mut record = record("acme");
+            let mut record = account_record("acme");
             record.account.trust = trust;
-            assert_eq!(check_trust(&record).is_ok(), runs, "{trust:?}");
+            assert_eq!(check_trust(&record).is_ok(), is_usable, "{trust:?}");
         }
     }
 
     #[test]
-    fn names_for_sts_are_within_what_it_takes() {
-        let who = attribution(
+    fn session_names_and_source_identities_fit_sts() {
+        let person = attribution(
             "arn:aws:states:execution/ä",
             "arn:aws:sts::111111111111:assumed-role/Operators/ann",
         );
-        assert_eq!(who.source_identity.as_deref(), Some("ann"));
-        assert_eq!(who.session_name, "acme@arn-aws-states-execution--");
-        let long = attribution(
+        assert_eq!(person.source_identity.as_deref(), Some("ann"));
+        assert_eq!(person.session_name, "acme@arn-aws-states-execution--");
+        let schedule = attribution(
             &format!("{}-5f00ba", "x".repeat(80)),
             "schedule/morning-check",
         );
         assert_eq!(
             (
-                long.session_name.len(),
-                long.session_name.ends_with("-5f00ba")
+                schedule.session_name.len(),
+                schedule.session_name.ends_with("-5f00ba")
             ),
             (64, true)
         );
         assert_eq!(
-            long.source_identity.as_deref(),
+            schedule.source_identity.as_deref(),
             Some("schedule-morning-check")
         );
         assert_eq!(

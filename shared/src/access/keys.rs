@@ -1,13 +1,13 @@
-//! Key storage: `keys/…` paths that stand for secrets.
+//! Key storage: secrets that steps read with a `keys/…` path.
 //!
-//! A path `keys/<customer>/<name>` is the Secrets Manager secret `<stack>/keys/<customer>/<name>`.
-//! Any string of a step's parameters may be one. It is read when the step runs and nowhere else,
-//! and only for the customer whose name it has: no envelope can bring one customer's secret into
-//! another's account.
+//! The path `keys/<customer>/<name>` refers to the Secrets Manager secret
+//! `<stack>/keys/<customer>/<name>`. Any string in a step's parameters can be a path. The secret is
+//! read only when the step runs, and only for the customer in the path, so no envelope can bring
+//! one customer's secret into another customer's account.
 //!
-//! Whoever chooses a parameter's whole value, then, chooses a key of the job's customer: a job
-//! should not pass on as a parameter what strangers wrote, such as a tag's value, to a function of
-//! theirs.
+//! A value that somebody else controls, such as a tag's value, can be the path of any key of the
+//! job's customer. Do not let a job pass such a value as a parameter to a function that the same
+//! person controls.
 
 use aws_config::SdkConfig;
 use futures_util::FutureExt;
@@ -20,26 +20,26 @@ use crate::model::aws_error::{AwsError, Service};
 use crate::model::customer::check_name;
 use crate::model::error::{ErrorName, StepError};
 
-/// The longest path, in bytes. Secrets Manager takes names of 512 characters.
+/// The longest path, in bytes. Secrets Manager accepts names of up to 512 characters.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html>
-const LONGEST_PATH: usize = 256;
+const MAX_PATH_LENGTH: usize = 256;
 
-/// A key's path, as in `keys/acme/database-password`.
+/// The path of a key, such as `keys/acme/database-password`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct KeyPath<'a> {
     /// The whole path.
     pub path: &'a str,
-    /// The customer that it belongs to.
+    /// The customer that the key belongs to.
     pub customer: &'a str,
 }
 
 impl<'a> KeyPath<'a> {
-    /// Reads a path.
+    /// Parses a path.
     ///
     /// # Errors
-    /// `InvalidInput` where it is not `keys/<customer>/<name>`.
+    /// `InvalidInput` if the path does not have the form `keys/<customer>/<name>`.
     pub fn parse(path: &'a str) -> Result<Self, StepError> {
-        let legal = |part: &str| {
+        let is_valid_part = |part: &str| {
             !part.is_empty()
                 && part != "."
                 && part != ".."
@@ -49,20 +49,23 @@ impl<'a> KeyPath<'a> {
         };
         let rest = path
             .strip_prefix("keys/")
-            .filter(|_| path.len() <= LONGEST_PATH);
-        match rest.and_then(|rest| rest.split_once('/')) {
-            Some((customer, name)) if check_name("customer", customer).is_ok() && name.split('/').all(legal) => {
-                Ok(Self { path, customer })
-            }
-            _ => Err(ErrorName::InvalidInput.with_message(format!(
-                "{:?} is not a key path: keys/<customer>/<name>, as in keys/acme/database-password, of letters, digits, \
-                 `.`, `_` and `-`, {LONGEST_PATH} characters at most",
-                path.chars().take(LONGEST_PATH).collect::<String>()
-            ))),
+            .filter(|_| path.len() <= MAX_PATH_LENGTH);
+        if let Some((customer, name)) = rest.and_then(|rest| rest.split_once('/'))
+            && check_name("customer", customer).is_ok()
+            && name.split('/').all(is_valid_part)
+        {
+            return Ok(Self { path, customer });
         }
+        Err(ErrorName::InvalidInput.with_message(format!(
+            "{:?} is not a key path; expected keys/<customer>/<name>, such as \
+             keys/acme/database-password, with letters, digits, `.`, `_` and `-`, and at most \
+             {MAX_PATH_LENGTH} characters",
+            path.chars().take(MAX_PATH_LENGTH).collect::<String>()
+        )))
     }
 
-    /// The secret's name in Secrets Manager. Deployments beside each other have keys of their own.
+    /// The name of the secret in Secrets Manager. It contains the stack's name, so several
+    /// deployments in one account have separate keys.
     #[must_use]
     pub fn secret_name(&self, stack: &str) -> String {
         format!("{stack}/{}", self.path)
@@ -78,11 +81,11 @@ fn secrets_manager_error(error: impl AwsError<aws_sdk_secretsmanager::Error>) ->
     error.into_step_error(&SECRETS_MANAGER)
 }
 
-/// Reads the secret that a path stands for.
+/// Reads the secret of a key.
 ///
 /// # Errors
-/// `InvalidInput` for a path that is none, `NotFound` where there is no such secret, or why AWS
-/// refused.
+/// `InvalidInput` if the path is not a key path or the secret is binary or too short, `NotFound` if
+/// the key does not exist, or the error of the AWS call.
 pub async fn read_secret(
     config: &SdkConfig,
     stack: &str,
@@ -90,42 +93,58 @@ pub async fn read_secret(
 ) -> Result<SecretString, StepError> {
     let key = KeyPath::parse(path)?;
     let client = aws_sdk_secretsmanager::Client::new(config);
-    let answer = client.get_secret_value().secret_id(key.secret_name(stack)).send().await.map_err(|error| {
-        let error = secrets_manager_error(error);
-        match error.name {
-            ErrorName::NotFound => StepError {
-                message: format!("there is no key {path}; store it with `stepward keys set {path}`"),
-                ..error
-            },
-            // What was removed stays recoverable for a while, and cannot be read.
-            ErrorName::InvalidInput if error.has_code("InvalidRequestException") => StepError {
-                name: ErrorName::NotFound,
-                message: format!("the key {path} was removed; store it anew with `stepward keys set {path}`"),
-                ..error
-            },
-            ErrorName::AccessDenied => StepError {
-                message: format!("the broker may not read the key {path}; is it encrypted with a KMS key of its own?"),
-                ..error
-            },
-            _ => error,
-        }
-    })?;
-    let secret = answer
+    let response = client
+        .get_secret_value()
+        .secret_id(key.secret_name(stack))
+        .send()
+        .await
+        .map_err(|error| read_error(secrets_manager_error(error), path))?;
+    let secret = response
         .secret_string
         .map(SecretString::from)
         .ok_or_else(|| {
             ErrorName::InvalidInput
-                .with_message(format!("the key {path} is binary; store it as text"))
+                .with_message(format!("key {path:?} has a binary value; store it as text"))
         })?;
     if secret.expose_secret().len() < SHORTEST {
         return Err(ErrorName::InvalidInput.with_message(format!(
-            "the key {path} has fewer than {SHORTEST} characters, too few to be masked in logs; store a longer one"
+            "key {path:?} has fewer than {SHORTEST} bytes, which is too short to mask it in logs; \
+             store a longer value"
         )));
     }
     Ok(secret)
 }
 
-/// Whether any string of these parameters is a key's path.
+/// Adds advice to the error of reading a key.
+fn read_error(error: StepError, path: &str) -> StepError {
+    match error.name {
+        ErrorName::NotFound => StepError {
+            message: format!(
+                "key {path:?} does not exist; store it with `stepward keys set {path}`"
+            ),
+            ..error
+        },
+        // Secrets Manager keeps a removed secret during its recovery window, but refuses to read
+        // it.
+        ErrorName::InvalidInput if error.has_code("InvalidRequestException") => StepError {
+            name: ErrorName::NotFound,
+            message: format!(
+                "key {path:?} was removed; store it again with `stepward keys set {path}`"
+            ),
+            ..error
+        },
+        ErrorName::AccessDenied => StepError {
+            message: format!(
+                "the broker role may not read key {path:?}; if the secret is encrypted with a \
+                 customer managed KMS key, allow the broker role to decrypt with it"
+            ),
+            ..error
+        },
+        _ => error,
+    }
+}
+
+/// Whether any string in the parameters is a key path.
 #[must_use]
 pub fn contains_key_path(params: &Value) -> bool {
     match params {
@@ -136,10 +155,11 @@ pub fn contains_key_path(params: &Value) -> bool {
     }
 }
 
-/// Puts secrets in the places of their paths, and gives them beside, to be masked.
+/// Replaces key paths in the parameters with their secrets, and adds the secrets to `secrets`,
+/// which masks them in answers and logs.
 ///
 /// # Errors
-/// As [`secret`]; `AccessDenied` for a key of another customer.
+/// The errors of [`read_secret`], and `AccessDenied` for a key of another customer.
 pub(crate) fn resolve_key_paths<'a>(
     config: &'a SdkConfig,
     stack: &'a str,
@@ -172,17 +192,18 @@ pub(crate) fn resolve_key_paths<'a>(
     .boxed()
 }
 
-/// Refuses a key of another customer.
+/// Checks that a key belongs to the customer.
 ///
 /// # Errors
-/// `AccessDenied`, or `InvalidInput` for a path that is none.
+/// `AccessDenied` if it belongs to another customer, `InvalidInput` if the path is not a key path.
 pub(crate) fn check_owner(path: &str, customer: &str) -> Result<(), StepError> {
     let key = KeyPath::parse(path)?;
     if key.customer == customer {
         return Ok(());
     }
     Err(ErrorName::AccessDenied.with_message(format!(
-        "the key {path} belongs to {}, and {customer} may use keys/{customer}/… only",
+        "key {path:?} belongs to customer {:?}; \
+         jobs of {customer:?} can use only keys/{customer}/…",
         key.customer
     )))
 }
@@ -194,13 +215,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_names_its_customer() {
+    fn a_path_contains_its_customer() {
         let key = KeyPath::parse("keys/acme/db/password.v2").unwrap();
         assert_eq!(
             (key.customer, key.secret_name("stepward").as_str()),
             ("acme", "stepward/keys/acme/db/password.v2")
         );
-        for wrong in [
+        for invalid in [
             "keys/",
             "keys/acme",
             "keys/acme/",
@@ -210,16 +231,16 @@ mod tests {
             "keys/acme/a b",
         ] {
             assert_eq!(
-                KeyPath::parse(wrong).unwrap_err().name,
+                KeyPath::parse(invalid).unwrap_err().name,
                 ErrorName::InvalidInput,
-                "{wrong}"
+                "{invalid}"
             );
         }
         assert!(KeyPath::parse(&format!("keys/acme/{}", "x".repeat(250))).is_err());
     }
 
     #[test]
-    fn references_are_found_however_deep() {
+    fn key_paths_are_found_at_any_depth() {
         assert!(contains_key_path(
             &json!({ "payload": { "list": ["a", "keys/acme/x"] } })
         ));
@@ -231,8 +252,8 @@ mod tests {
     #[test]
     fn another_customers_key_is_refused() {
         check_owner("keys/acme/x", "acme").unwrap();
-        for other in ["keys/globex/x", "keys/acme-2/x"] {
-            let error = check_owner(other, "acme").unwrap_err();
+        for foreign_path in ["keys/globex/x", "keys/acme-2/x"] {
+            let error = check_owner(foreign_path, "acme").unwrap_err();
             assert_eq!(error.name, ErrorName::AccessDenied);
             assert!(error.message.contains("keys/acme/…"), "{error}");
         }

@@ -1,4 +1,4 @@
-//! From "customer acme, account prod" to credentials for that account.
+//! Opens sessions: credentials for a customer's account, with the clients that use them.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -14,58 +14,61 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use aws_smithy_http_client::tls::{Provider as Tls, rustls_provider::CryptoMode};
 use secrecy::ExposeSecret;
 
-use crate::access::assume::{Attribution, assume, check_landed, role_of, sts_error};
+use crate::access::assume::{
+    Attribution, assume_role, check_session_account, require_role_arn, sts_error,
+};
 use crate::access::keys;
 use crate::access::mask::Secrets;
 use crate::access::store::Store;
-use crate::model::customer::{AccessKey, Configuration, Provider};
+use crate::model::customer::{AccessKey, Configuration, ExternalId, Provider};
 use crate::model::error::{ErrorName, StepError};
 use crate::model::permissions::ArnScope;
 use crate::settings;
 
-/// How long a warm process goes on with a customer's record: a suspension takes effect within this
-/// time.
-const RECORD_LIFE: Duration = Duration::from_secs(30);
-/// Credentials are used only while they outlive the longest Lambda invocation (15 minutes), with a
-/// minute to spare.
-const SESSION_LIFE: Duration = Duration::from_mins(60 - 16);
-/// Records and sessions that a warm process keeps at most.
+/// How long a warm process uses a cached record. The suspension of a customer takes effect within
+/// this time.
+const RECORD_LIFETIME: Duration = Duration::from_secs(30);
+/// How long a warm process uses a cached session. The credentials are valid for 60 minutes, and
+/// must remain valid during the longest Lambda invocation (15 minutes) and one minute more.
+const SESSION_LIFETIME: Duration = Duration::from_mins(60 - 16);
+/// The most records, and the most sessions, that a warm process caches.
 const CACHE_SIZE: usize = 64;
 
-/// What one process needs of Stepward's own account, made once.
+/// Stepward's own credentials and clients, and the caches of records and sessions. A process
+/// creates one broker.
 #[derive(Debug)]
 pub struct Broker {
-    /// The function's own credentials: the broker role.
+    /// The configuration with the function's own credentials: the broker role.
     pub config: SdkConfig,
-    /// STS in the broker's Region.
+    /// The STS client in the broker's Region.
     pub sts: aws_sdk_sts::Client,
-    /// The name of the stack that this is.
+    /// The name of the deployment's stack.
     pub stack: String,
-    /// How long a step is waited with before it answers `pending`.
-    pub linger: Duration,
+    /// How long a step waits in the process before it returns `pending`.
+    pub inline_wait: Duration,
     store: Store,
-    /// The function's own secret key and session token: no step may show those either.
+    /// The function's own secret key and session token. Answers and logs must not contain them.
     secrets: Secrets,
     records: Cache<(String, String), Configuration>,
     sessions: Cache<SessionKey, Arc<Session>>,
 }
 
-/// Credentials for one account, Region and policy, with the clients made from them.
+/// Credentials for one account, Region and policy, with the clients that use them.
 pub struct Session {
-    /// What clients are made from.
+    /// The configuration of the clients.
     pub config: SdkConfig,
-    /// What must not be shown.
+    /// The values that answers and logs must not contain.
     pub secrets: Secrets,
-    /// Who AWS takes the session for; `None` where no role was assumed.
+    /// The ARN of the role session. `None` if the credentials do not come from AssumeRole.
     pub(crate) arn: Option<String>,
     clients: Mutex<HashMap<TypeId, Box<dyn Any + Send + Sync>>>,
 }
 
-/// Two sessions are the same only if nothing differs that AWS would check or record.
+/// The key of a cached session. It contains everything that AWS checks or records.
 ///
-/// The execution is part of it, although that costs a warm process one AssumeRole for each
-/// execution: otherwise a customer's CloudTrail would show one person's actions under another's
-/// name.
+/// It also contains the execution, which costs a warm process one AssumeRole call for each
+/// execution. Otherwise, a customer's CloudTrail would show one person's actions under another
+/// person's name.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct SessionKey {
     customer: String,
@@ -77,10 +80,10 @@ struct SessionKey {
 }
 
 impl Broker {
-    /// The broker of this process.
+    /// Creates the broker of this process from its environment.
     ///
     /// # Errors
-    /// `Internal` when a setting is missing.
+    /// `Internal` if an environment variable is missing.
     pub async fn load() -> Result<Self, StepError> {
         Ok(Self::new(
             aws_config(None).await,
@@ -91,66 +94,73 @@ impl Broker {
         .await)
     }
 
-    /// A broker with these credentials and this table.
-    pub async fn new(config: SdkConfig, stack: String, table: String, linger: Duration) -> Self {
+    /// Creates a broker with this configuration and table.
+    pub async fn new(
+        config: SdkConfig,
+        stack: String,
+        table: String,
+        inline_wait: Duration,
+    ) -> Self {
         let store = Store::new(aws_sdk_dynamodb::Client::new(&config), table);
         let sts = aws_sdk_sts::Client::new(&config);
-        let own = match config.credentials_provider() {
+        let own_credentials = match config.credentials_provider() {
             Some(provider) => provider.provide_credentials().await.ok(),
             None => None,
         };
-        let secrets = own.as_ref().map(secrets_of).unwrap_or_default();
-        let (records, sessions) = (Cache::new(RECORD_LIFE), Cache::new(SESSION_LIFE));
+        let secrets = own_credentials
+            .as_ref()
+            .map(credential_secrets)
+            .unwrap_or_default();
         Self {
             config,
             sts,
             stack,
-            linger,
+            inline_wait,
             store,
             secrets,
-            records,
-            sessions,
+            records: Cache::new(RECORD_LIFETIME),
+            sessions: Cache::new(SESSION_LIFETIME),
         }
     }
 
-    /// The customer's record, at most 30 seconds old.
+    /// Returns the records of an account. They are at most 30 seconds old.
     ///
     /// # Errors
-    /// `NotFound`, or why DynamoDB failed.
-    pub async fn configuration(
+    /// `NotFound` if the customer or the account does not exist, or the error of the DynamoDB call.
+    pub async fn cached_configuration(
         &self,
         customer: &str,
         account: &str,
     ) -> Result<Configuration, StepError> {
         let key = (customer.to_owned(), account.to_owned());
-        if let Some(found) = self.records.get(&key) {
-            return Ok(found);
+        if let Some(record) = self.records.get(&key) {
+            return Ok(record);
         }
-        let found = self.store.configuration(customer, account).await?;
-        self.records.put(key, found.clone());
-        Ok(found)
+        let record = self.store.configuration(customer, account).await?;
+        self.records.put(key, record.clone());
+        Ok(record)
     }
 
-    /// Whether a record of the customer would come from an earlier call.
+    /// Whether a record of the customer is cached.
     #[must_use]
-    pub fn keeps_records(&self, customer: &str) -> bool {
-        self.records.any(|(of, _)| of == customer)
+    pub fn has_cached_records(&self, customer: &str) -> bool {
+        self.records.contains_any(|(owner, _)| owner == customer)
     }
 
-    /// Reads the customer's records anew at the next call.
-    pub fn forget_records(&self, customer: &str) {
-        self.records.remove(|(of, _)| of == customer);
+    /// Removes the customer's records from the cache.
+    pub fn remove_cached_records(&self, customer: &str) {
+        self.records.remove_all(|(owner, _)| owner == customer);
     }
 
-    /// Credentials for the account, cut to the policy.
+    /// Returns a session for the account that is limited to the policy.
     ///
     /// # Errors
-    /// `AccessDenied` when the role refuses, `TrustBroken` when the credentials are of another
-    /// account, or why AWS failed.
-    pub async fn session(
+    /// `AccessDenied` if the role refuses Stepward, `TrustBroken` if the credentials belong to
+    /// another account, or the error of the AWS call.
+    pub async fn account_session(
         &self,
         record: &Configuration,
-        place: &ArnScope,
+        scope: &ArnScope,
         policy: String,
         attribution: &Attribution,
     ) -> Result<Arc<Session>, StepError> {
@@ -159,32 +169,35 @@ impl Broker {
             customer: account.customer.clone(),
             account: account.name.clone(),
             version: account.version,
-            region: place.region.clone(),
+            region: scope.region.clone(),
             policy,
             attribution: attribution.clone(),
         };
         if let Some(session) = self.sessions.get(&key) {
             return Ok(session);
         }
-        let session = Arc::new(self.open(record, place, &key.policy, attribution).await?);
+        let session = self
+            .open_session(record, scope, &key.policy, attribution)
+            .await?;
+        let session = Arc::new(session);
         self.sessions.put(key, session.clone());
         Ok(session)
     }
 
-    async fn open(
+    async fn open_session(
         &self,
         record: &Configuration,
-        place: &ArnScope,
+        scope: &ArnScope,
         policy: &str,
         attribution: &Attribution,
     ) -> Result<Session, StepError> {
         let account = &record.account;
-        let with = |credentials: SharedCredentialsProvider, mut secrets: Secrets| {
-            secrets.join(&self.secrets);
+        let new_session = |credentials: SharedCredentialsProvider, mut secrets: Secrets| {
+            secrets.add_all(&self.secrets);
             let config = self
                 .config
                 .to_builder()
-                .region(Region::new(place.region.clone()));
+                .region(Region::new(scope.region.clone()));
             let identities = aws_config::identity::IdentityCache::lazy().build();
             Session::new(
                 config
@@ -196,36 +209,26 @@ impl Broker {
         };
         let session = match record.provider() {
             Provider::AssumeRole => {
-                let role = role_of(account)?;
+                let role_arn = require_role_arn(account)?;
+                let assume_role_with = async |external_id: &ExternalId| {
+                    let account_id = &account.account_id;
+                    let id = Some(external_id.expose());
+                    assume_role(&self.sts, role_arn, account_id, id, attribution, policy).await
+                };
                 let mut external_id = &account.external_id;
-                let assumed = assume(
-                    &self.sts,
-                    role,
-                    &account.account_id,
-                    Some(external_id.expose()),
-                    attribution,
-                    policy,
-                );
-                let (credentials, arn) = match (assumed.await, &account.next_external_id) {
+                let assumed = assume_role_with(external_id).await;
+                let (credentials, arn) = match (assumed, &account.next_external_id) {
+                    // During a rotation, the role may require the new external ID already.
                     (Err(error), Some(next)) if error.name == ErrorName::AccessDenied => {
                         external_id = next;
-                        let id = Some(next.expose());
-                        assume(
-                            &self.sts,
-                            role,
-                            &account.account_id,
-                            id,
-                            attribution,
-                            policy,
-                        )
-                        .await
+                        assume_role_with(next).await
                     }
-                    (answer, _) => answer,
+                    (assumed, _) => assumed,
                 }?;
-                let mut secrets = secrets_of(&credentials);
+                let mut secrets = credential_secrets(&credentials);
                 secrets.add(external_id.expose());
-                // The account is in the answer itself, so that no further call has to ask for it.
-                let session = with(SharedCredentialsProvider::new(credentials), secrets);
+                // `assume_role` has checked the account, so GetCallerIdentity is not necessary.
+                let session = new_session(SharedCredentialsProvider::new(credentials), secrets);
                 return Ok(Session {
                     arn: Some(arn),
                     ..session
@@ -234,24 +237,25 @@ impl Broker {
             Provider::Ec2 => {
                 let imds =
                     aws_config::imds::credentials::ImdsCredentialsProvider::builder().build();
-                with(
-                    available(imds, "the EC2 instance profile").await?,
+                new_session(
+                    check_provider(imds, "the EC2 instance profile").await?,
                     Secrets::default(),
                 )
             }
             Provider::Ecs => {
                 let ecs = aws_config::ecs::EcsCredentialsProvider::builder().build();
-                with(
-                    available(ecs, "the ECS task role").await?,
+                new_session(
+                    check_provider(ecs, "the ECS task role").await?,
                     Secrets::default(),
                 )
             }
-            Provider::ExecutionRole => with(self.own_credentials()?, Secrets::default()),
+            Provider::ExecutionRole => new_session(self.own_credentials()?, Secrets::default()),
             Provider::AccessKey => {
                 let AccessKey { id, secret_path } =
                     account.access_key.as_ref().ok_or_else(|| {
                         ErrorName::InvalidInput.with_message(
-                            "the account has no access key; remove it and add it again with one",
+                            "the account has no access key; \
+                             remove the account and add it again with an access key",
                         )
                     })?;
                 keys::check_owner(secret_path, &account.customer)?;
@@ -263,29 +267,28 @@ impl Broker {
                     None,
                     "stepward key storage",
                 );
-                let shown_nowhere = std::iter::once(secret.expose_secret()).collect();
-                with(SharedCredentialsProvider::new(credentials), shown_nowhere)
+                let secrets = std::iter::once(secret.expose_secret()).collect();
+                new_session(SharedCredentialsProvider::new(credentials), secrets)
             }
         };
-        in_account(
-            &aws_sdk_sts::Client::new(&session.config),
-            &account.account_id,
-        )
-        .await?;
+
+        let sts = aws_sdk_sts::Client::new(&session.config);
+        check_account(&sts, &account.account_id).await?;
         Ok(session)
     }
 
     fn own_credentials(&self) -> Result<SharedCredentialsProvider, StepError> {
         self.config
             .credentials_provider()
-            .ok_or_else(|| ErrorName::Internal.with_message("this function has no role"))
+            .ok_or_else(|| ErrorName::Internal.with_message("this function has no execution role"))
     }
 }
 
-/// The SDK's configuration for a program's own credentials; `region` overrides the environment's.
+/// The SDK configuration for a program's own credentials. `region` overrides the environment's
+/// Region.
 ///
-/// One HTTP client serves all that is made from it, so that connections and root certificates are
-/// shared.
+/// All clients with this configuration use one HTTP client, so they share connections and root
+/// certificates.
 pub async fn aws_config(region: Option<String>) -> SdkConfig {
     let http = aws_smithy_http_client::Builder::new()
         .tls_provider(Tls::Rustls(CryptoMode::AwsLc))
@@ -297,7 +300,7 @@ pub async fn aws_config(region: Option<String>) -> SdkConfig {
         .build();
     #[expect(
         clippy::disallowed_methods,
-        reason = "the one place that the lint sends everybody to"
+        reason = "the lint refers to this function"
     )]
     let loader = aws_config::defaults(BehaviorVersion::latest());
     // Standard mode waits with jitter between attempts.
@@ -313,7 +316,8 @@ pub async fn aws_config(region: Option<String>) -> SdkConfig {
     }
 }
 
-fn secrets_of(credentials: &Credentials) -> Secrets {
+/// The parts of credentials that answers and logs must not contain.
+fn credential_secrets(credentials: &Credentials) -> Secrets {
     [
         Some(credentials.secret_access_key()),
         credentials.session_token(),
@@ -323,26 +327,29 @@ fn secrets_of(credentials: &Credentials) -> Secrets {
     .collect()
 }
 
-async fn in_account(sts: &aws_sdk_sts::Client, account_id: &str) -> Result<(), StepError> {
+/// Checks that a client's credentials belong to the account.
+async fn check_account(sts: &aws_sdk_sts::Client, account_id: &str) -> Result<(), StepError> {
     let identity = sts.get_caller_identity().send().await.map_err(sts_error)?;
-    check_landed(identity.account.as_deref().unwrap_or_default(), account_id)
+    check_session_account(identity.account.as_deref().unwrap_or_default(), account_id)
 }
 
-async fn available(
+/// Checks that a provider returns credentials.
+async fn check_provider(
     provider: impl ProvideCredentials + 'static,
     source: &str,
 ) -> Result<SharedCredentialsProvider, StepError> {
-    let asked = tokio::time::timeout(Duration::from_secs(5), provider.provide_credentials()).await;
-    match asked {
+    let credentials = provider.provide_credentials();
+    match tokio::time::timeout(Duration::from_secs(5), credentials).await {
         Ok(Ok(_)) => Ok(SharedCredentialsProvider::new(provider)),
         Ok(Err(_)) | Err(_) => Err(ErrorName::AccessDenied.with_message(format!(
-            "{source} gives no credentials here; the provider works only where the step runs on EC2 or ECS with a role"
+            "{source} provides no credentials; \
+             this provider works only where the step runs on EC2 or ECS with a role"
         ))),
     }
 }
 
 impl Session {
-    /// A session with these credentials.
+    /// Creates a session with this configuration.
     #[must_use]
     pub fn new(config: SdkConfig, secrets: Secrets) -> Self {
         Self {
@@ -353,33 +360,33 @@ impl Session {
         }
     }
 
-    /// The client of a service, made once for a session.
+    /// Returns the client of a service, which the session creates once.
     pub fn client<C: Clone + Send + Sync + 'static>(
         &self,
-        make: impl FnOnce(&SdkConfig) -> C,
+        new_client: impl FnOnce(&SdkConfig) -> C,
     ) -> C {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let client = clients
             .entry(TypeId::of::<C>())
-            .or_insert_with(|| Box::new(make(&self.config)));
+            .or_insert_with(|| Box::new(new_client(&self.config)));
         client
             .downcast_ref::<C>()
             .cloned()
-            .unwrap_or_else(|| unreachable!("entries are keyed by their type"))
+            .unwrap_or_else(|| unreachable!("the key of an entry is its type"))
     }
 }
 
-/// Values that a warm process keeps for a while.
+/// Values that a warm process caches for a limited time.
 #[derive(Debug)]
 struct Cache<K, V> {
-    life: Duration,
+    lifetime: Duration,
     entries: Mutex<HashMap<K, (Instant, V)>>,
 }
 
 impl<K: Eq + Hash, V: Clone> Cache<K, V> {
-    fn new(life: Duration) -> Self {
+    fn new(lifetime: Duration) -> Self {
         Self {
-            life,
+            lifetime,
             entries: Mutex::default(),
         }
     }
@@ -388,31 +395,31 @@ impl<K: Eq + Hash, V: Clone> Cache<K, V> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries
             .get(key)
-            .filter(|(since, _)| since.elapsed() < self.life)
+            .filter(|(since, _)| since.elapsed() < self.lifetime)
             .map(|(_, value)| value.clone())
     }
 
     fn put(&self, key: K, value: V) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|_, (since, _)| since.elapsed() < self.life);
+        entries.retain(|_, (since, _)| since.elapsed() < self.lifetime);
         if entries.len() >= CACHE_SIZE {
             entries.clear();
         }
         entries.insert(key, (Instant::now(), value));
     }
 
-    fn any(&self, chosen: impl Fn(&K) -> bool) -> bool {
+    fn contains_any(&self, is_selected: impl Fn(&K) -> bool) -> bool {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries
             .iter()
-            .any(|(key, (since, _))| chosen(key) && since.elapsed() < self.life)
+            .any(|(key, (since, _))| is_selected(key) && since.elapsed() < self.lifetime)
     }
 
-    fn remove(&self, chosen: impl Fn(&K) -> bool) {
+    fn remove_all(&self, is_selected: impl Fn(&K) -> bool) {
         self.entries
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .retain(|key, _| !chosen(key));
+            .retain(|key, _| !is_selected(key));
     }
 }
 
@@ -425,15 +432,14 @@ impl std::fmt::Debug for Session {
 #[cfg(test)]
 mod tests {
     use aws_sdk_sts::operation::assume_role::{AssumeRoleError, AssumeRoleOutput};
-    use aws_sdk_sts::types::{AssumedRoleUser, Credentials as Given};
+    use aws_sdk_sts::types::{AssumedRoleUser, Credentials as StsCredentials};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
 
     use super::*;
-    use crate::model::customer::ExternalId;
-    use crate::testing::{attribution, record};
+    use crate::testing::{account_record, attribution};
 
-    fn place() -> ArnScope {
+    fn arn_scope() -> ArnScope {
         ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
@@ -441,14 +447,14 @@ mod tests {
         }
     }
 
-    fn given(account: &str) -> AssumeRoleOutput {
+    fn assumed_role(account_id: &str) -> AssumeRoleOutput {
         let time = aws_smithy_types::DateTime::from_secs(4_000_000_000);
-        let keys = Given::builder()
+        let keys = StsCredentials::builder()
             .access_key_id("AKIA")
             .secret_access_key("hidden")
             .session_token("t")
             .expiration(time);
-        let arn = format!("arn:aws:sts::{account}:assumed-role/Stepward/s");
+        let arn = format!("arn:aws:sts::{account_id}:assumed-role/Stepward/s");
         let user = AssumedRoleUser::builder()
             .assumed_role_id("r:s")
             .arn(arn)
@@ -460,11 +466,11 @@ mod tests {
             .build()
     }
 
-    fn accepts() -> Rule {
-        mock!(aws_sdk_sts::Client::assume_role).then_output(|| given("222222222222"))
+    fn accepting_rule() -> Rule {
+        mock!(aws_sdk_sts::Client::assume_role).then_output(|| assumed_role("222222222222"))
     }
 
-    fn refuses() -> Rule {
+    fn refusing_rule() -> Rule {
         mock!(aws_sdk_sts::Client::assume_role).then_error(|| {
             AssumeRoleError::generic(ErrorMetadata::builder().code("AccessDenied").build())
         })
@@ -483,24 +489,24 @@ mod tests {
             config,
             sts,
             stack: "stepward".into(),
-            linger: Duration::ZERO,
+            inline_wait: Duration::ZERO,
             store,
             secrets: Secrets::default(),
-            records: Cache::new(RECORD_LIFE),
-            sessions: Cache::new(SESSION_LIFE),
+            records: Cache::new(RECORD_LIFETIME),
+            sessions: Cache::new(SESSION_LIFETIME),
         }
     }
 
-    async fn open(
+    async fn open_session(
         broker: &Broker,
         record: &Configuration,
         policy: &str,
         execution: &str,
     ) -> Result<(), StepError> {
         broker
-            .session(
+            .account_session(
                 record,
-                &place(),
+                &arn_scope(),
                 policy.into(),
                 &attribution(execution, "ann"),
             )
@@ -509,8 +515,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn assume_role_carries_external_id_policy_session_name_and_source_identity() {
-        let record = record("acme");
+    async fn assume_role_sends_external_id_policy_and_attribution() {
+        let record = account_record("acme");
         let external_id = record.account.external_id.expose().to_owned();
         let rule = mock!(aws_sdk_sts::Client::assume_role)
             .match_requests(move |request| {
@@ -520,64 +526,72 @@ mod tests {
                     && request.role_session_name() == Some("acme@e1")
                     && request.source_identity() == Some("ann")
             })
-            .then_output(|| given("222222222222"));
-        open(&broker(&[&rule]), &record, "POLICY", "e1")
+            .then_output(|| assumed_role("222222222222"));
+        open_session(&broker(&[&rule]), &record, "POLICY", "e1")
             .await
             .unwrap();
     }
 
     #[tokio::test]
-    async fn credentials_are_reused_only_where_nothing_differs() {
-        let rules: Vec<_> = (0..6).map(|_| accepts()).collect();
+    async fn sessions_are_reused_only_for_identical_requests() {
+        let rules: Vec<_> = (0..6).map(|_| accepting_rule()).collect();
         let broker = broker(&rules.iter().collect::<Vec<_>>());
         let calls = || rules.iter().map(Rule::num_calls).sum::<usize>();
-        let acme = record("acme");
-        open(&broker, &acme, "p", "e1").await.unwrap();
-        open(&broker, &acme, "p", "e1").await.unwrap();
-        assert_eq!(calls(), 1, "the same again");
-        open(&broker, &acme, "other", "e1").await.unwrap();
+        let acme = account_record("acme");
+        open_session(&broker, &acme, "p", "e1").await.unwrap();
+        open_session(&broker, &acme, "p", "e1").await.unwrap();
+        assert_eq!(calls(), 1, "the same request");
+        open_session(&broker, &acme, "other", "e1").await.unwrap();
         assert_eq!(calls(), 2, "another policy");
-        open(&broker, &acme, "p", "e2").await.unwrap();
+        open_session(&broker, &acme, "p", "e2").await.unwrap();
         assert_eq!(calls(), 3, "another execution");
-        open(&broker, &record("globex"), "p", "e1").await.unwrap();
+        open_session(&broker, &account_record("globex"), "p", "e1")
+            .await
+            .unwrap();
         assert_eq!(calls(), 4, "another customer, even with the same role");
-        let mut changed = record("acme");
+        let mut changed = account_record("acme");
         changed.account.version += 1;
-        open(&broker, &changed, "p", "e1").await.unwrap();
+        open_session(&broker, &changed, "p", "e1").await.unwrap();
         assert_eq!(calls(), 5, "a changed record");
     }
 
     #[tokio::test]
     async fn credentials_for_another_account_are_not_used() {
-        let rule = mock!(aws_sdk_sts::Client::assume_role).then_output(|| given("333333333333"));
-        let error = open(&broker(&[&rule]), &record("acme"), "p", "e1")
+        let rule =
+            mock!(aws_sdk_sts::Client::assume_role).then_output(|| assumed_role("333333333333"));
+        let error = open_session(&broker(&[&rule]), &account_record("acme"), "p", "e1")
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::TrustBroken);
     }
 
     #[tokio::test]
-    async fn during_a_rotation_the_next_external_id_is_tried_after_the_first() {
-        let mut rotating = record("acme");
+    async fn during_a_rotation_the_new_external_id_is_tried_second() {
+        let mut rotating = account_record("acme");
         let next = ExternalId::generate().unwrap();
         rotating.account.next_external_id = Some(next.clone());
-        let takes_next = mock!(aws_sdk_sts::Client::assume_role)
+        let accepts_next = mock!(aws_sdk_sts::Client::assume_role)
             .match_requests(move |request| request.external_id() == Some(next.expose()))
-            .then_output(|| given("222222222222"));
-        open(&broker(&[&refuses(), &takes_next]), &rotating, "p", "e1")
-            .await
-            .unwrap();
+            .then_output(|| assumed_role("222222222222"));
+        open_session(
+            &broker(&[&refusing_rule(), &accepts_next]),
+            &rotating,
+            "p",
+            "e1",
+        )
+        .await
+        .unwrap();
     }
 
     #[tokio::test]
-    async fn a_refusal_says_what_the_trust_policy_needs_and_nothing_secret() {
-        let record = record("acme");
-        let error = open(&broker(&[&refuses()]), &record, "p", "e1")
+    async fn a_refusal_explains_the_trust_policy_without_secrets() {
+        let record = account_record("acme");
+        let error = open_session(&broker(&[&refusing_rule()]), &record, "p", "e1")
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         let text = error.to_string();
-        assert!(text.contains("stepward account check"));
+        assert!(text.contains("trust policy must allow"), "{text}");
         assert!(
             !text.contains(record.account.external_id.expose()) && !text.contains("arn:aws:iam"),
             "{text}"

@@ -1,15 +1,15 @@
-//! Where customers and accounts are kept: one DynamoDB table, every write conditional and audited.
+//! Stores customers and accounts in one DynamoDB table. Every write is conditional and audited.
 //!
 //! | item | `pk` | `sk` |
 //! |---|---|---|
 //! | customer | `CUSTOMERS` | name |
 //! | account | `CUSTOMER#<customer>` | `ACCOUNT#<name>` |
-//! | claim of a role | `ROLE#<role ARN>` | `ROLE` |
-//! | audit | `AUDIT#<customer>` | time and a random part |
+//! | role claim | `ROLE#<role ARN>` | `ROLE` |
+//! | audit entry | `AUDIT#<customer>` | time and a random part |
 //! | defaults | `SYSTEM` | `DEFAULTS` |
 //!
-//! The broker may read `CUSTOMERS`, `CUSTOMER#…` and `SYSTEM`, and write nothing:
-//! `infra/template.yaml` says so by leading key.
+//! The broker role may read `CUSTOMERS`, `CUSTOMER#…` and `SYSTEM`, and may not write.
+//! `infra/template.yaml` defines this with the condition `dynamodb:LeadingKeys`.
 
 use std::collections::HashMap;
 
@@ -43,27 +43,27 @@ pub struct Store {
     table: String,
 }
 
-/// What an operator says of a new account; the external ID is generated.
+/// The values of a new account. [`Store::add_account`] generates the external ID.
 #[derive(Clone, Debug)]
 pub struct NewAccount {
     /// The customer's name.
     pub customer: String,
-    /// Name of the account within the customer.
+    /// The account's name, which is unique for the customer.
     pub name: String,
     /// The 12-digit AWS account ID.
     pub account_id: String,
-    /// Where credentials come from; inherited when absent.
+    /// Where credentials come from. The default is the customer's provider, then the system's.
     pub provider: Option<Provider>,
-    /// Regions that steps may work in, one or more.
+    /// The Regions that steps may work in: one or more.
     pub regions: Vec<String>,
-    /// One of the Regions; inherited when absent.
+    /// One of the Regions. The default is the customer's default Region, then the system's.
     pub default_region: Option<String>,
-    /// For the `access-key` provider.
+    /// The access key of the `access-key` provider.
     pub access_key: Option<AccessKey>,
 }
 
 impl Store {
-    /// A store in this table.
+    /// Creates a store that uses this table.
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>) -> Self {
         Self {
@@ -72,10 +72,10 @@ impl Store {
         }
     }
 
-    /// Everything that a step needs to know of an account, in one call.
+    /// Reads an account, its customer and the system's defaults with one call.
     ///
     /// # Errors
-    /// `NotFound` for an unknown customer or account, or why DynamoDB failed.
+    /// `NotFound` if the customer or the account does not exist, or the error of the DynamoDB call.
     pub async fn configuration(
         &self,
         customer: &str,
@@ -83,108 +83,108 @@ impl Store {
     ) -> Result<Configuration, StepError> {
         check_name("customer", customer)?;
         check_name("account", account)?;
-        let wanted = [
+        let item_keys = [
             customer_key(customer),
             account_key(customer, account),
             defaults_key(),
         ];
         let keys = KeysAndAttributes::builder()
-            .set_keys(Some(wanted.to_vec()))
+            .set_keys(Some(item_keys.to_vec()))
             .consistent_read(true)
             .build()
             .map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
-        let answer = self
+        let response = self
             .client
             .batch_get_item()
             .request_items(&self.table, keys)
             .send()
             .await
             .map_err(dynamodb_error)?;
-        if answer.unprocessed_keys.is_some_and(|keys| !keys.is_empty()) {
-            return Err(
-                ErrorName::Throttled.with_message("DynamoDB answered only in part; try again")
-            );
+        if response
+            .unprocessed_keys
+            .is_some_and(|keys| !keys.is_empty())
+        {
+            return Err(ErrorName::Throttled
+                .with_message("DynamoDB returned only a part of the records; try again"));
         }
-        let found = answer
+
+        let items = response
             .responses
             .and_then(|mut tables| tables.remove(&self.table))
             .unwrap_or_default();
-        let [found_customer, found_account, defaults] = wanted.map(|key| {
-            found.iter().find(|item| {
-                key.iter()
-                    .all(|(name, value)| item.get(name) == Some(value))
-            })
+        let [customer_item, account_item, defaults_item] = item_keys.map(|key| {
+            items
+                .iter()
+                .find(|item| {
+                    key.iter()
+                        .all(|(name, value)| item.get(name) == Some(value))
+                })
+                .cloned()
         });
-        let customer: Customer =
-            parse(found_customer.ok_or_else(|| no_customer(customer))?.clone())?;
-        let account = parse(
-            found_account
-                .ok_or_else(|| no_account(&customer.name, account))?
-                .clone(),
-        )?;
-        let defaults = defaults
-            .cloned()
-            .map(parse)
-            .transpose()?
-            .unwrap_or_default();
+        let customer_item = customer_item.ok_or_else(|| customer_not_found(customer))?;
+        let account_item = account_item.ok_or_else(|| account_not_found(customer, account))?;
         Ok(Configuration {
-            customer,
-            account,
-            defaults,
+            customer: from_item(customer_item)?,
+            account: from_item(account_item)?,
+            defaults: defaults_item
+                .map(from_item)
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 
-    /// One customer.
+    /// Reads a customer.
     ///
     /// # Errors
-    /// `NotFound`, or why DynamoDB failed.
+    /// `NotFound` if the customer does not exist, or the error of the DynamoDB call.
     pub async fn customer(&self, name: &str) -> Result<Customer, StepError> {
         check_name("customer", name)?;
-        self.get(customer_key(name))
+        self.get_record(customer_key(name))
             .await?
-            .ok_or_else(|| no_customer(name))
+            .ok_or_else(|| customer_not_found(name))
     }
 
-    /// All customers, by name.
+    /// Reads all customers, sorted by name.
     pub async fn customers(&self) -> Result<Vec<Customer>, StepError> {
-        self.query("CUSTOMERS", "").await
+        self.query_records("CUSTOMERS", "").await
     }
 
-    /// One account.
+    /// Reads an account.
     ///
     /// # Errors
-    /// `NotFound`, or why DynamoDB failed.
+    /// `NotFound` if the account does not exist, or the error of the DynamoDB call.
     pub async fn account(&self, customer: &str, name: &str) -> Result<Account, StepError> {
         check_name("customer", customer)?;
         check_name("account", name)?;
-        self.get(account_key(customer, name))
+        self.get_record(account_key(customer, name))
             .await?
-            .ok_or_else(|| no_account(customer, name))
+            .ok_or_else(|| account_not_found(customer, name))
     }
 
-    /// All accounts of a customer, by name.
+    /// Reads all accounts of a customer, sorted by name.
     pub async fn accounts(&self, customer: &str) -> Result<Vec<Account>, StepError> {
         check_name("customer", customer)?;
-        self.query(&format!("CUSTOMER#{customer}"), "ACCOUNT#")
+        self.query_records(&format!("CUSTOMER#{customer}"), "ACCOUNT#")
             .await
     }
 
-    /// The system's defaults.
+    /// Reads the system's defaults.
     pub async fn defaults(&self) -> Result<Defaults, StepError> {
-        Ok(self.get(defaults_key()).await?.unwrap_or_default())
+        Ok(self.get_record(defaults_key()).await?.unwrap_or_default())
     }
 
     /// Sets the system's defaults.
-    pub async fn set_defaults(&self, who: &str, defaults: &Defaults) -> Result<(), StepError> {
+    pub async fn set_defaults(&self, operator: &str, defaults: &Defaults) -> Result<(), StepError> {
         defaults
             .default_region
             .as_deref()
             .map_or(Ok(()), check_region)?;
         let before = self.defaults().await?;
-        let write = self.write(Put::builder().set_item(Some(item(defaults_key(), defaults)?)))?;
-        self.commit(
+        let put = Put::builder().set_item(Some(to_item(defaults_key(), defaults)?));
+        let write = self.put_write(put)?;
+        self.commit_writes(
             vec![(write, "")],
-            &audit(who, "SYSTEM", "set defaults", &before, defaults),
+            &audit_entry(operator, "SYSTEM", "set defaults", &before, defaults),
         )
         .await
     }
@@ -192,10 +192,10 @@ impl Store {
     /// Adds a customer.
     ///
     /// # Errors
-    /// `Conflict` when there is one of this name.
+    /// `Conflict` if a customer with this name exists.
     pub async fn add_customer(
         &self,
-        who: &str,
+        operator: &str,
         name: &str,
         default_region: Option<String>,
         provider: Option<Provider>,
@@ -207,31 +207,32 @@ impl Store {
             status: Status::Active,
             default_region,
             provider,
-            created_at: now()?,
+            created_at: current_time()?,
             version: 1,
         };
-        let put = self.write(
+        let write = self.put_write(
             Put::builder()
-                .set_item(Some(item(customer_key(name), &customer)?))
+                .set_item(Some(to_item(customer_key(name), &customer)?))
                 .condition_expression("attribute_not_exists(pk)"),
         )?;
-        let exists =
-            format!("there is a customer {name} already; `stepward customer show {name}` shows it");
-        self.commit(
-            vec![(put, &exists)],
-            &audit(who, name, "add customer", &(), &customer),
+        let exists = format!(
+            "customer {name:?} already exists; run `stepward customer show {name}` to see it"
+        );
+        self.commit_writes(
+            vec![(write, &exists)],
+            &audit_entry(operator, name, "add customer", &(), &customer),
         )
         .await?;
         Ok(customer)
     }
 
-    /// Suspends a customer, or lets its jobs run again.
+    /// Suspends a customer, or lets the customer's jobs run again.
     ///
     /// # Errors
-    /// `Conflict` when the record has changed since it was read.
+    /// `Conflict` if the record changed since it was read.
     pub async fn set_status(
         &self,
-        who: &str,
+        operator: &str,
         customer: &Customer,
         status: Status,
     ) -> Result<Customer, StepError> {
@@ -240,44 +241,51 @@ impl Store {
             version: customer.version + 1,
             ..customer.clone()
         };
-        let put = self.replace(customer_key(&customer.name), &after, customer.version)?;
-        self.commit(
-            vec![(put, CHANGED)],
-            &audit(who, &customer.name, "set status", customer, &after),
+        let write = self.replace_write(customer_key(&customer.name), &after, customer.version)?;
+        self.commit_writes(
+            vec![(write, RECORD_CHANGED)],
+            &audit_entry(operator, &customer.name, "set status", customer, &after),
         )
         .await?;
         Ok(after)
     }
 
-    /// Removes a customer with all its accounts. The roles in the customer's accounts stay: they
-    /// are the customer's.
+    /// Removes a customer with all accounts. The roles in the accounts remain, because they belong
+    /// to the customer.
     ///
     /// # Errors
-    /// `Conflict` when a record has changed meanwhile; what is removed by then stays removed, and a
-    /// second call goes on.
-    pub async fn remove_customer(&self, who: &str, customer: &Customer) -> Result<(), StepError> {
-        // A suspended customer takes no new accounts, so none can appear behind the loop.
+    /// `Conflict` if a record changed in the meantime. Accounts that were removed before remain
+    /// removed, and a second call continues.
+    pub async fn remove_customer(
+        &self,
+        operator: &str,
+        customer: &Customer,
+    ) -> Result<(), StepError> {
+        // Nobody can add an account to a suspended customer, so the loop removes all accounts.
         let customer = match customer.status {
-            Status::Active => self.set_status(who, customer, Status::Suspended).await?,
+            Status::Active => {
+                self.set_status(operator, customer, Status::Suspended)
+                    .await?
+            }
             Status::Suspended => customer.clone(),
         };
         for account in self.accounts(&customer.name).await? {
-            self.remove_account(who, &account).await?;
+            self.remove_account(operator, &account).await?;
         }
-        let delete = self.delete(customer_key(&customer.name), customer.version)?;
-        self.commit(
-            vec![(delete, CHANGED)],
-            &audit(who, &customer.name, "remove customer", &customer, &()),
+        let write = self.delete_write(customer_key(&customer.name), customer.version)?;
+        self.commit_writes(
+            vec![(write, RECORD_CHANGED)],
+            &audit_entry(operator, &customer.name, "remove customer", &customer, &()),
         )
         .await
     }
 
-    /// Adds an account to an active customer, with an external ID generated here.
+    /// Adds an account to an active customer, and generates its external ID.
     ///
     /// # Errors
-    /// `InvalidInput` for a malformed value, `NotFound` or `Conflict` for the customer, `Conflict`
-    /// for a taken name.
-    pub async fn add_account(&self, who: &str, new: NewAccount) -> Result<Account, StepError> {
+    /// `InvalidInput` if a value is not valid, `NotFound` if the customer does not exist,
+    /// `Conflict` if the customer is suspended or has an account with this name.
+    pub async fn add_account(&self, operator: &str, new: NewAccount) -> Result<Account, StepError> {
         check_name("customer", &new.customer)?;
         check_name("account", &new.name)?;
         check_account_id(&new.account_id)?;
@@ -285,9 +293,8 @@ impl Store {
             .iter()
             .try_for_each(|region| check_region(region))?;
         if new.regions.is_empty() {
-            return Err(
-                ErrorName::InvalidInput.with_message("an account needs at least one Region")
-            );
+            return Err(ErrorName::InvalidInput
+                .with_message("the account has no Regions; pass at least one Region"));
         }
         if let Some(region) = new
             .default_region
@@ -295,17 +302,20 @@ impl Store {
             .filter(|region| !new.regions.contains(region))
         {
             return Err(ErrorName::InvalidInput.with_message(format!(
-                "the default Region {region} is not among the Regions"
+                "default Region {region:?} is not one of the account's Regions; \
+                 add it to the Regions or choose one of: {}",
+                new.regions.join(", ")
             )));
         }
         if new.provider == Some(Provider::AccessKey) && new.access_key.is_none() {
             return Err(ErrorName::InvalidInput
-                .with_message("the access-key provider needs an access key ID and a key path"));
+                .with_message("the access-key provider requires an access key ID and a key path"));
         }
         if let Some(AccessKey { secret_path, .. }) = &new.access_key {
             check_owner(secret_path, &new.customer)?;
         }
         self.customer(&new.customer).await?;
+
         let account = Account {
             customer: new.customer,
             name: new.name,
@@ -320,53 +330,55 @@ impl Store {
             trust: Trust::Unproven,
             version: 1,
         };
-        let active = ConditionCheck::builder()
+        let is_active = ConditionCheck::builder()
             .table_name(&self.table)
             .set_key(Some(customer_key(&account.customer)))
             .condition_expression("#status = :active")
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":active", AttributeValue::S("active".into()))
             .build()
-            .map_err(incomplete)?;
-        let put = self.write(
+            .map_err(incomplete_request)?;
+        let check = TransactWriteItem::builder()
+            .condition_check(is_active)
+            .build();
+        let key = account_key(&account.customer, &account.name);
+        let write = self.put_write(
             Put::builder()
-                .set_item(Some(item(
-                    account_key(&account.customer, &account.name),
-                    &account,
-                )?))
+                .set_item(Some(to_item(key, &account)?))
                 .condition_expression("attribute_not_exists(pk)"),
         )?;
-        let inactive = format!(
-            "customer {0} is suspended; `stepward customer resume {0}` first",
+
+        let suspended = format!(
+            "customer {0:?} is suspended; run `stepward customer resume {0}` first",
             account.customer
         );
         let exists = format!(
-            "customer {} has an account {} already",
-            account.customer, account.name
+            "account {:?} already exists for customer {:?}; choose another name",
+            account.name, account.customer
         );
-        self.commit(
-            vec![
-                (
-                    TransactWriteItem::builder().condition_check(active).build(),
-                    &inactive,
-                ),
-                (put, &exists),
-            ],
-            &audit(who, &account.customer, "add account", &(), &safe(&account)),
+        self.commit_writes(
+            vec![(check, &suspended), (write, &exists)],
+            &audit_entry(
+                operator,
+                &account.customer,
+                "add account",
+                &(),
+                &redacted_account(&account),
+            ),
         )
         .await?;
         Ok(account)
     }
 
-    /// Sets an account's role. The role is claimed in the same transaction: a role that another
-    /// account has is refused.
+    /// Sets the role of an account, and claims the role in the same transaction. A role can belong
+    /// to only one account.
     ///
     /// # Errors
-    /// `InvalidInput` for an ARN that cannot be used, `Conflict` for a claimed role or a record
-    /// changed since it was read.
+    /// `InvalidInput` if the ARN is not valid, `Conflict` if the role belongs to another account or
+    /// the record changed since it was read.
     pub async fn set_role(
         &self,
-        who: &str,
+        operator: &str,
         account: &Account,
         role_arn: &str,
     ) -> Result<Account, StepError> {
@@ -378,51 +390,51 @@ impl Store {
             ..account.clone()
         };
         let claim = json!({ "customer": account.customer, "account": account.name });
-        let claim = self.write(
-            ours(Put::builder(), account)
-                .set_item(Some(item(role_key(role_arn), &claim)?))
+        let [customer_value, account_value] =
+            [&account.customer, &account.name].map(|value| AttributeValue::S(value.clone()));
+        let claim_write = self.put_write(
+            Put::builder()
+                .expression_attribute_values(":customer", customer_value)
+                .expression_attribute_values(":account", account_value)
+                .set_item(Some(to_item(role_claim_key(role_arn), &claim)?))
                 .condition_expression(
                     "attribute_not_exists(pk) OR (customer = :customer AND account = :account)",
                 ),
         )?;
+        let key = account_key(&account.customer, &account.name);
+        let account_write = self.replace_write(key, &after, account.version)?;
         let mut writes = vec![
+            (account_write, RECORD_CHANGED),
             (
-                self.replace(
-                    account_key(&account.customer, &account.name),
-                    &after,
-                    account.version,
-                )?,
-                CHANGED,
-            ),
-            (
-                claim,
-                "this role is registered for another account; each account needs a role of its own",
+                claim_write,
+                "this role is registered for another account; use a separate role for each account",
             ),
         ];
-        if let Some(old) = account.role_arn.as_deref().filter(|old| *old != role_arn) {
-            writes.push((self.release(old)?, CHANGED));
+        if let Some(old_role) = account.role_arn.as_deref().filter(|old| *old != role_arn) {
+            writes.push((self.release_claim_write(old_role)?, RECORD_CHANGED));
         }
-        self.commit(
+        self.commit_writes(
             writes,
-            &audit(
-                who,
+            &audit_entry(
+                operator,
                 &account.customer,
                 "set role",
-                &safe(account),
-                &safe(&after),
+                &redacted_account(account),
+                &redacted_account(&after),
             ),
         )
         .await?;
         Ok(after)
     }
 
-    /// Records what a trust proof has found.
+    /// Records the result of a trust proof.
     ///
     /// # Errors
-    /// `Conflict` when the record has changed since it was read: the proof may be of another role.
+    /// `Conflict` if the record changed since it was read, because the proof may belong to another
+    /// role.
     pub async fn set_trust(
         &self,
-        who: &str,
+        operator: &str,
         account: &Account,
         trust: Trust,
     ) -> Result<Account, StepError> {
@@ -430,15 +442,17 @@ impl Store {
             trust,
             ..account.clone()
         };
-        self.replace_account(who, "set trust", account, after).await
+        self.replace_account(operator, "set trust", account, after)
+            .await
     }
 
-    /// Begins a rotation: a second external ID, valid beside the first until it has been proven. A
-    /// rotation under way is left as it is.
+    /// Starts the rotation of the external ID: generates a second one. Both external IDs are valid
+    /// until the new one is proven. If a rotation is already in progress, the account is returned
+    /// unchanged.
     ///
     /// # Errors
-    /// `Conflict` when the record has changed since it was read.
-    pub async fn rotate(&self, who: &str, account: &Account) -> Result<Account, StepError> {
+    /// `Conflict` if the record changed since it was read.
+    pub async fn rotate(&self, operator: &str, account: &Account) -> Result<Account, StepError> {
         if account.next_external_id.is_some() {
             return Ok(account.clone());
         }
@@ -446,23 +460,25 @@ impl Store {
             next_external_id: Some(ExternalId::generate()?),
             ..account.clone()
         };
-        self.replace_account(who, "rotate external ID", account, after)
+        self.replace_account(operator, "rotate external ID", account, after)
             .await
     }
 
-    /// Ends a rotation: the new external ID, proven now, becomes the only one.
+    /// Ends a rotation after the new external ID was proven. The new external ID replaces the old
+    /// one.
     ///
     /// # Errors
-    /// `Conflict` when no rotation is under way or the record has changed since it was read.
+    /// `Conflict` if no rotation is in progress or the record changed since it was read.
     pub async fn finish_rotation(
         &self,
-        who: &str,
+        operator: &str,
         account: &Account,
     ) -> Result<Account, StepError> {
         let Some(external_id) = account.next_external_id.clone() else {
-            return Err(
-                ErrorName::Conflict.with_message("no rotation is under way for this account")
-            );
+            return Err(ErrorName::Conflict.with_message(
+                "no rotation is in progress for this account; \
+                 start one with `stepward account rotate`",
+            ));
         };
         let after = Account {
             external_id,
@@ -470,32 +486,29 @@ impl Store {
             trust: Trust::Proven,
             ..account.clone()
         };
-        self.replace_account(who, "finish rotation", account, after)
+        self.replace_account(operator, "finish rotation", account, after)
             .await
     }
 
-    /// Removes an account and its claim on the role. The role itself stays: it is the customer's.
+    /// Removes an account and its claim on the role. The role itself remains, because it belongs to
+    /// the customer.
     ///
     /// # Errors
-    /// `Conflict` when the record has changed since it was read.
-    pub async fn remove_account(&self, who: &str, account: &Account) -> Result<(), StepError> {
-        let mut writes = vec![(
-            self.delete(
-                account_key(&account.customer, &account.name),
-                account.version,
-            )?,
-            CHANGED,
-        )];
-        if let Some(role) = &account.role_arn {
-            writes.push((self.release(role)?, CHANGED));
+    /// `Conflict` if the record changed since it was read.
+    pub async fn remove_account(&self, operator: &str, account: &Account) -> Result<(), StepError> {
+        let key = account_key(&account.customer, &account.name);
+        let account_write = self.delete_write(key, account.version)?;
+        let mut writes = vec![(account_write, RECORD_CHANGED)];
+        if let Some(role_arn) = &account.role_arn {
+            writes.push((self.release_claim_write(role_arn)?, RECORD_CHANGED));
         }
-        self.commit(
+        self.commit_writes(
             writes,
-            &audit(
-                who,
+            &audit_entry(
+                operator,
                 &account.customer,
                 "remove account",
-                &safe(account),
+                &redacted_account(account),
                 &(),
             ),
         )
@@ -504,7 +517,7 @@ impl Store {
 
     async fn replace_account(
         &self,
-        who: &str,
+        operator: &str,
         action: &str,
         before: &Account,
         after: Account,
@@ -513,21 +526,24 @@ impl Store {
             version: before.version + 1,
             ..after
         };
-        let put = self.replace(
-            account_key(&before.customer, &before.name),
-            &after,
-            before.version,
-        )?;
-        self.commit(
-            vec![(put, CHANGED)],
-            &audit(who, &before.customer, action, &safe(before), &safe(&after)),
+        let key = account_key(&before.customer, &before.name);
+        let write = self.replace_write(key, &after, before.version)?;
+        self.commit_writes(
+            vec![(write, RECORD_CHANGED)],
+            &audit_entry(
+                operator,
+                &before.customer,
+                action,
+                &redacted_account(before),
+                &redacted_account(&after),
+            ),
         )
         .await?;
         Ok(after)
     }
 
-    async fn get<T: DeserializeOwned>(&self, key: Item) -> Result<Option<T>, StepError> {
-        let answer = self
+    async fn get_record<T: DeserializeOwned>(&self, key: Item) -> Result<Option<T>, StepError> {
+        let response = self
             .client
             .get_item()
             .table_name(&self.table)
@@ -536,10 +552,10 @@ impl Store {
             .send()
             .await
             .map_err(dynamodb_error)?;
-        answer.item.map(parse).transpose()
+        response.item.map(from_item).transpose()
     }
 
-    async fn query<T: DeserializeOwned>(
+    async fn query_records<T: DeserializeOwned>(
         &self,
         pk: &str,
         sk_prefix: &str,
@@ -548,8 +564,8 @@ impl Store {
             .client
             .query()
             .table_name(&self.table)
-            .consistent_read(true);
-        query = query.expression_attribute_values(":pk", AttributeValue::S(pk.to_owned()));
+            .consistent_read(true)
+            .expression_attribute_values(":pk", AttributeValue::S(pk.to_owned()));
         query = if sk_prefix.is_empty() {
             query.key_condition_expression("pk = :pk")
         } else {
@@ -557,40 +573,43 @@ impl Store {
                 .key_condition_expression("pk = :pk AND begins_with(sk, :sk)")
                 .expression_attribute_values(":sk", AttributeValue::S(sk_prefix.to_owned()))
         };
-        let mut pages = query.into_paginator().items().send();
-        let mut found = Vec::new();
-        while let Some(item) = pages.next().await {
-            found.push(parse(item.map_err(dynamodb_error)?)?);
+        let mut items = query.into_paginator().items().send();
+        let mut records = Vec::new();
+        while let Some(item) = items.next().await {
+            records.push(from_item(item.map_err(dynamodb_error)?)?);
         }
-        Ok(found)
+        Ok(records)
     }
 
-    fn write(
+    fn put_write(
         &self,
         put: aws_sdk_dynamodb::types::builders::PutBuilder,
     ) -> Result<TransactWriteItem, StepError> {
-        let put = put.table_name(&self.table).build().map_err(incomplete)?;
+        let put = put
+            .table_name(&self.table)
+            .build()
+            .map_err(incomplete_request)?;
         Ok(TransactWriteItem::builder().put(put).build())
     }
 
-    /// Replaces an item that is still at the version read.
-    fn replace<T: Serialize>(
+    /// A write that replaces an item if it still has the version that was read.
+    fn replace_write<T: Serialize>(
         &self,
         key: Item,
         record: &T,
         version: u64,
     ) -> Result<TransactWriteItem, StepError> {
-        self.write(
+        self.put_write(
             Put::builder()
-                .set_item(Some(item(key, record)?))
+                .set_item(Some(to_item(key, record)?))
                 .condition_expression("#version = :version")
                 .expression_attribute_names("#version", "version")
                 .expression_attribute_values(":version", AttributeValue::N(version.to_string())),
         )
     }
 
-    /// Deletes an item that is still at the version read.
-    fn delete(&self, key: Item, version: u64) -> Result<TransactWriteItem, StepError> {
+    /// A write that deletes an item if it still has the version that was read.
+    fn delete_write(&self, key: Item, version: u64) -> Result<TransactWriteItem, StepError> {
         let delete = Delete::builder()
             .table_name(&self.table)
             .set_key(Some(key))
@@ -598,50 +617,55 @@ impl Store {
             .expression_attribute_names("#version", "version")
             .expression_attribute_values(":version", AttributeValue::N(version.to_string()))
             .build()
-            .map_err(incomplete)?;
+            .map_err(incomplete_request)?;
         Ok(TransactWriteItem::builder().delete(delete).build())
     }
 
-    /// Gives up the claim on a role, in a transaction that also replaces the account at the version
-    /// that holds it.
-    fn release(&self, role_arn: &str) -> Result<TransactWriteItem, StepError> {
+    /// A write that deletes the claim on a role. It has no condition: use it in a transaction that
+    /// also replaces or deletes the account at the version that was read.
+    fn release_claim_write(&self, role_arn: &str) -> Result<TransactWriteItem, StepError> {
         let delete = Delete::builder()
             .table_name(&self.table)
-            .set_key(Some(role_key(role_arn)))
+            .set_key(Some(role_claim_key(role_arn)))
             .build()
-            .map_err(incomplete)?;
+            .map_err(incomplete_request)?;
         Ok(TransactWriteItem::builder().delete(delete).build())
     }
 
-    /// Writes all or nothing, with the audit item. Beside each write stands what to say when its
-    /// condition fails.
-    async fn commit(
+    /// Commits all writes and the audit entry in one transaction. Each write has the message of the
+    /// error that is returned if its condition fails.
+    async fn commit_writes(
         &self,
         writes: Vec<(TransactWriteItem, &str)>,
-        audit: &Audit,
+        entry: &AuditEntry,
     ) -> Result<(), StepError> {
         let mut random = [0_u8; 8];
         getrandom::fill(&mut random)
             .map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
-        let key = key(
-            &format!("AUDIT#{}", audit.subject),
-            &format!("{}#{}", now()?, hex(&random)),
+        let entry_key = item_key(
+            &format!("AUDIT#{}", entry.subject),
+            &format!("{}#{}", current_time()?, hex(&random)),
         );
-        let (mut items, reasons): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
-        items.push(self.write(Put::builder().set_item(Some(item(key, audit)?)))?);
-        let sent = self
+
+        let (mut items, messages): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
+        let entry_put = Put::builder().set_item(Some(to_item(entry_key, entry)?));
+        items.push(self.put_write(entry_put)?);
+        let committed = self
             .client
             .transact_write_items()
             .set_transact_items(Some(items))
             .send()
             .await;
-        sent.map(|_| ()).map_err(|error| cancelled(error, &reasons))
+        committed
+            .map(|_| ())
+            .map_err(|error| transaction_error(error, &messages))
     }
 }
 
-/// Who changed what, as kept in the table. External IDs are not in it.
+/// An audit entry: the operator who changed a record, and the values before and after. It contains
+/// no external IDs.
 #[derive(Serialize)]
-struct Audit {
+struct AuditEntry {
     #[serde(skip)]
     subject: String,
     who: String,
@@ -650,26 +674,27 @@ struct Audit {
     after: Value,
 }
 
-fn audit(
-    who: &str,
+fn audit_entry(
+    operator: &str,
     subject: &str,
     action: &str,
     before: &impl Serialize,
     after: &impl Serialize,
-) -> Audit {
+) -> AuditEntry {
     let [before, after] = [serde_json::to_value(before), serde_json::to_value(after)]
         .map(|value| value.unwrap_or(Value::Null));
-    Audit {
+    AuditEntry {
         subject: subject.into(),
-        who: who.into(),
+        who: operator.into(),
         action: action.into(),
         before,
         after,
     }
 }
 
-/// An account as the audit keeps it: which external ID it had can be compared, but not learnt.
-fn safe(account: &Account) -> Value {
+/// An account for the audit log, with hashes in place of the external IDs. The hashes show whether
+/// an external ID changed, but do not reveal it.
+fn redacted_account(account: &Account) -> Value {
     let fingerprint = |id: &ExternalId| {
         format!(
             "sha256:{}",
@@ -684,7 +709,8 @@ fn safe(account: &Account) -> Value {
     value
 }
 
-const CHANGED: &str = "the record has been changed by somebody else meanwhile; look at it again and repeat the command";
+const RECORD_CHANGED: &str = "somebody else changed the record in the meantime; \
+    check the record, then make your change again";
 
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
 const DYNAMODB: Service = Service {
@@ -701,9 +727,11 @@ fn dynamodb_error(error: impl AwsError<aws_sdk_dynamodb::Error>) -> StepError {
     error.into_step_error(&DYNAMODB)
 }
 
-fn cancelled(error: SdkError<TransactWriteItemsError>, reasons: &[&str]) -> StepError {
-    let failed = error.as_service_error().and_then(|answer| match answer {
-        TransactWriteItemsError::TransactionCanceledException(cancelled) => {
+/// Converts the error of a transaction. `messages` has the message for each write whose condition
+/// can fail.
+fn transaction_error(error: SdkError<TransactWriteItemsError>, messages: &[&str]) -> StepError {
+    let failed_write = match error.as_service_error() {
+        Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
             let codes = cancelled
                 .cancellation_reasons()
                 .iter()
@@ -711,96 +739,96 @@ fn cancelled(error: SdkError<TransactWriteItemsError>, reasons: &[&str]) -> Step
             codes
                 .enumerate()
                 .find(|(_, code)| *code != "None")
-                .map(|(place, code)| (place, code.to_owned()))
+                .map(|(index, code)| (index, code.to_owned()))
         }
         _ => None,
-    });
-    let said = dynamodb_error(error);
-    match failed {
-        Some((place, code)) if code == "ConditionalCheckFailed" => StepError {
+    };
+
+    let step_error = dynamodb_error(error);
+    match failed_write {
+        Some((index, code)) if code == "ConditionalCheckFailed" => StepError {
             name: ErrorName::Conflict,
-            message: reasons.get(place).copied().unwrap_or(CHANGED).to_owned(),
+            message: messages
+                .get(index)
+                .copied()
+                .unwrap_or(RECORD_CHANGED)
+                .to_owned(),
             aws: None,
             target: None,
         },
         Some((_, code)) if code == "TransactionConflict" => StepError {
             name: ErrorName::Conflict,
-            message: CHANGED.to_owned(),
-            ..said
+            message: RECORD_CHANGED.to_owned(),
+            ..step_error
         },
         Some((_, code)) if code.contains("Throttl") || code.contains("Exceeded") => StepError {
             name: ErrorName::Throttled,
-            message: "DynamoDB asked to slow down; nothing was written, try again".into(),
-            ..said
+            message: "DynamoDB asked to slow down, and nothing was written; try again".into(),
+            ..step_error
         },
-        _ => said,
+        _ => step_error,
     }
 }
 
-fn key(pk: &str, sk: &str) -> Item {
+fn item_key(pk: &str, sk: &str) -> Item {
     [("pk", pk), ("sk", sk)]
         .map(|(name, value)| (name.to_owned(), AttributeValue::S(value.to_owned())))
         .into()
 }
 
 fn customer_key(name: &str) -> Item {
-    key("CUSTOMERS", name)
+    item_key("CUSTOMERS", name)
 }
 
 fn account_key(customer: &str, name: &str) -> Item {
-    key(&format!("CUSTOMER#{customer}"), &format!("ACCOUNT#{name}"))
+    item_key(&format!("CUSTOMER#{customer}"), &format!("ACCOUNT#{name}"))
 }
 
-fn role_key(role_arn: &str) -> Item {
-    key(&format!("ROLE#{role_arn}"), "ROLE")
+fn role_claim_key(role_arn: &str) -> Item {
+    item_key(&format!("ROLE#{role_arn}"), "ROLE")
 }
 
 fn defaults_key() -> Item {
-    key("SYSTEM", "DEFAULTS")
+    item_key("SYSTEM", "DEFAULTS")
 }
 
-fn ours(
-    put: aws_sdk_dynamodb::types::builders::PutBuilder,
-    account: &Account,
-) -> aws_sdk_dynamodb::types::builders::PutBuilder {
-    put.expression_attribute_values(":customer", AttributeValue::S(account.customer.clone()))
-        .expression_attribute_values(":account", AttributeValue::S(account.name.clone()))
-}
-
-fn item<T: Serialize>(key: Item, record: &T) -> Result<Item, StepError> {
+fn to_item<T: Serialize>(key: Item, record: &T) -> Result<Item, StepError> {
     let mut item: Item = serde_dynamo::to_item(record).map_err(|error| {
-        ErrorName::Internal.with_message(format!("a record could not be written: {error}"))
+        ErrorName::Internal.with_message(format!("a record could not be serialized: {error}"))
     })?;
     item.extend(key);
     Ok(item)
 }
 
-fn parse<T: DeserializeOwned>(item: Item) -> Result<T, StepError> {
+fn from_item<T: DeserializeOwned>(item: Item) -> Result<T, StepError> {
     serde_dynamo::from_item(item).map_err(|error| {
         ErrorName::Internal.with_message(format!(
-            "a record in the table could not be read ({error}); was it edited by hand?"
+            "a record in the table is not valid: {error}; \
+             if you edited the table by hand, restore the record"
         ))
     })
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn incomplete(error: aws_sdk_dynamodb::error::BuildError) -> StepError {
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` passes a value")]
+fn incomplete_request(error: aws_sdk_dynamodb::error::BuildError) -> StepError {
     ErrorName::Internal.with_message(error.to_string())
 }
 
-fn no_customer(name: &str) -> StepError {
+fn customer_not_found(name: &str) -> StepError {
     ErrorName::NotFound.with_message(format!(
-        "no customer {name}; `stepward customer list` shows all"
+        "customer {name:?} does not exist; `stepward customer list` lists all customers"
     ))
 }
 
-fn no_account(customer: &str, name: &str) -> StepError {
+fn account_not_found(customer: &str, name: &str) -> StepError {
     ErrorName::NotFound.with_message(format!(
-        "customer {customer} has no account {name}; `stepward customer show {customer}` shows all"
+        "account {name:?} does not exist for customer {customer:?}; \
+         `stepward customer show {customer}` lists the accounts"
     ))
 }
 
-fn now() -> Result<String, StepError> {
+/// The current time in RFC 3339 format.
+fn current_time() -> Result<String, StepError> {
     OffsetDateTime::now_utc()
         .format(&Rfc3339)
         .map_err(|error| ErrorName::Internal.with_message(error.to_string()))
@@ -816,19 +844,19 @@ mod tests {
     use aws_smithy_types::error::ErrorMetadata;
 
     use super::*;
-    use crate::testing::record;
+    use crate::testing::account_record;
 
     fn account() -> Account {
-        record("acme").account
+        account_record("acme").account
     }
 
-    fn answers(items: Vec<Item>) -> Rule {
-        let items = move || {
+    fn batch_get_rule(items: Vec<Item>) -> Rule {
+        let output = move || {
             BatchGetItemOutput::builder()
                 .responses("table", items.clone())
                 .build()
         };
-        mock!(aws_sdk_dynamodb::Client::batch_get_item).then_output(items)
+        mock!(aws_sdk_dynamodb::Client::batch_get_item).then_output(output)
     }
 
     fn store(rules: &[&Rule]) -> Store {
@@ -839,55 +867,56 @@ mod tests {
     }
 
     fn records() -> Vec<Item> {
-        let record = record("acme");
+        let record = account_record("acme");
         vec![
-            item(account_key("acme", "prod"), &record.account).unwrap(),
-            item(customer_key("acme"), &record.customer).unwrap(),
+            to_item(account_key("acme", "prod"), &record.account).unwrap(),
+            to_item(customer_key("acme"), &record.customer).unwrap(),
         ]
     }
 
     const ROLE: &str = "arn:aws:iam::222222222222:role/stepward/Stepward";
 
     #[tokio::test]
-    async fn one_call_reads_all_that_a_step_needs() {
-        let answer = answers(records());
-        let found = store(&[&answer])
+    async fn one_call_reads_all_records_of_an_account() {
+        let batch_get = batch_get_rule(records());
+        let record = store(&[&batch_get])
             .configuration("acme", "prod")
             .await
             .unwrap();
         assert_eq!(
             (
-                found.customer.name.as_str(),
-                found.account.account_id.as_str()
+                record.customer.name.as_str(),
+                record.account.account_id.as_str()
             ),
             ("acme", "222222222222")
         );
-        assert_eq!(found.region(None).unwrap(), "eu-west-1");
+        assert_eq!(record.region(None).unwrap(), "eu-west-1");
         assert_eq!(
-            found.region(Some("us-east-1")).unwrap_err().name,
+            record.region(Some("us-east-1")).unwrap_err().name,
             ErrorName::InvalidInput
         );
-        assert_eq!(answer.num_calls(), 1);
+        assert_eq!(batch_get.num_calls(), 1);
     }
 
     #[tokio::test]
-    async fn who_is_unknown_is_refused_by_name() {
-        let refused = async |items| {
-            store(&[&answers(items)])
+    async fn missing_customers_and_accounts_are_named() {
+        let read_error = async |items| {
+            store(&[&batch_get_rule(items)])
                 .configuration("acme", "prod")
                 .await
                 .unwrap_err()
         };
-        assert_eq!(refused(vec![]).await.name, ErrorName::NotFound);
-        let error = refused(records().split_off(1)).await;
-        assert_eq!(
-            (error.name, error.message.contains("no account prod")),
-            (ErrorName::NotFound, true)
+        assert_eq!(read_error(vec![]).await.name, ErrorName::NotFound);
+        let error = read_error(records().split_off(1)).await;
+        assert_eq!(error.name, ErrorName::NotFound);
+        assert!(
+            error.message.starts_with("account \"prod\" does not exist"),
+            "{error}"
         );
     }
 
     #[tokio::test]
-    async fn a_throttled_table_is_throttled_and_not_unknown() {
+    async fn a_throttled_read_is_throttled() {
         let throttled = mock!(aws_sdk_dynamodb::Client::batch_get_item).then_error(|| {
             let meta = ErrorMetadata::builder()
                 .code("ProvisionedThroughputExceededException")
@@ -902,7 +931,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_role_replaces_the_record_at_its_version_claims_the_role_and_is_audited() {
+    async fn set_role_updates_claims_and_audits_in_one_transaction() {
         let write = mock!(aws_sdk_dynamodb::Client::transact_write_items)
             .match_requests(|request| {
                 let puts: Vec<_> = request
@@ -938,22 +967,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_condition_is_a_conflict_that_says_which() {
-        for (reasons, says) in [
+    async fn a_failed_condition_is_a_conflict_with_its_message() {
+        for (codes, expected) in [
             (
                 ["ConditionalCheckFailed", "None"],
-                "changed by somebody else",
+                "somebody else changed the record",
             ),
             (
                 ["None", "ConditionalCheckFailed"],
                 "registered for another account",
             ),
-            (["TransactionConflict", "None"], "changed by somebody else"),
+            (
+                ["TransactionConflict", "None"],
+                "somebody else changed the record",
+            ),
         ] {
             let cancelled =
                 mock!(aws_sdk_dynamodb::Client::transact_write_items).then_error(move || {
                     let reasons =
-                        reasons.map(|code| CancellationReason::builder().code(code).build());
+                        codes.map(|code| CancellationReason::builder().code(code).build());
                     let error = TransactionCanceledException::builder()
                         .set_cancellation_reasons(Some(reasons.to_vec()));
                     TransactWriteItemsError::TransactionCanceledException(error.build())
@@ -963,14 +995,15 @@ mod tests {
                 .await
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict);
-            assert!(error.message.contains(says), "{error}");
+            assert!(error.message.contains(expected), "{error}");
         }
     }
 
     #[test]
-    fn the_audit_tells_external_ids_apart_and_keeps_them() {
+    fn the_audit_log_contains_hashes_of_external_ids() {
         let account = account();
-        let kept = safe(&account).to_string();
-        assert!(kept.contains("sha256:") && !kept.contains(account.external_id.expose()));
+        let entry = redacted_account(&account).to_string();
+        assert!(entry.contains("sha256:"));
+        assert!(!entry.contains(account.external_id.expose()));
     }
 }

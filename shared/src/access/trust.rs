@@ -1,65 +1,68 @@
-//! The three-way proof that a customer's role lets Stepward in, and nobody else who merely knows
-//! its ARN.
+//! The trust proof: three AssumeRole calls that show that a customer's role accepts Stepward only
+//! with the right external ID.
 //!
-//! Without an external ID in the trust policy, anybody whom the broker serves could name the role:
-//! the confused deputy of <https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html>.
+//! Without an external ID in the trust policy, another customer could make Stepward use the role by
+//! naming its ARN. This is the confused deputy problem:
+//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html>.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::access::assume::{Attribution, assume, role_of};
+use crate::access::assume::{Attribution, assume_role, require_role_arn};
 use crate::model::customer::{Account, ExternalId};
 use crate::model::error::{ErrorName, StepError};
 
-/// Whoever gets in during a probe can do nothing there.
+/// The session policy of all probes, so a session of the proof can do nothing.
 const DENY_ALL: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}"#;
 
-/// What STS answered to each probe.
+/// The result of each probe: an AssumeRole call with or without an external ID.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct TrustProof {
-    /// AssumeRole without an external ID; must be refused.
+    /// AssumeRole without an external ID. The role must refuse it.
     pub without_external_id: TrustVerdict,
-    /// AssumeRole with a random external ID; must be refused.
+    /// AssumeRole with a random external ID. The role must refuse it.
     pub wrong_external_id: TrustVerdict,
-    /// AssumeRole with the account's external ID; must be accepted, in the account on record.
+    /// AssumeRole with the account's external ID. The role must accept it, and the session must
+    /// belong to the account on record.
     pub right_external_id: TrustVerdict,
-    /// During a rotation: AssumeRole with the next external ID.
+    /// AssumeRole with the new external ID, during a rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_external_id: Option<TrustVerdict>,
 }
 
-/// What STS answered to one probe.
+/// The result of one probe.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TrustVerdict {
-    /// `AccessDenied`.
+    /// STS returned `AccessDenied`.
     Refused,
-    /// Credentials.
+    /// STS returned credentials.
     Accepted,
-    /// Neither: throttling, network trouble, a fault. Never counts as a pass.
+    /// The call failed for another reason, such as throttling or a network error. The proof then
+    /// does not succeed.
     Unknown(String),
 }
 
 /// Probes the account's role.
 ///
 /// # Errors
-/// `InvalidInput` when the account has no role, `Internal` when there is no randomness. What STS
-/// answers is never an error here, but part of the proof.
-pub async fn prove(
+/// `InvalidInput` if the account has no role, `Internal` if the operating system provides no random
+/// bytes. Errors of STS are part of the proof and not returned as errors.
+pub async fn prove_trust(
     sts: &aws_sdk_sts::Client,
     account: &Account,
     attribution: &Attribution,
 ) -> Result<TrustProof, StepError> {
-    let role = role_of(account)?;
-    let wrong = ExternalId::generate()?;
-    let anonymous = Attribution {
+    let role_arn = require_role_arn(account)?;
+    let wrong_id = ExternalId::generate()?;
+    let without_source_identity = Attribution {
         source_identity: None,
         ..attribution.clone()
     };
-    let probe = async |external_id: Option<&str>, attribution: &Attribution| match assume(
+    let probe = async |external_id: Option<&str>, attribution: &Attribution| match assume_role(
         sts,
-        role,
+        role_arn,
         &account.account_id,
         external_id,
         attribution,
@@ -71,74 +74,72 @@ pub async fn prove(
         Err(error) if error.name == ErrorName::AccessDenied => TrustVerdict::Refused,
         Err(error) => TrustVerdict::Unknown(error.to_string()),
     };
-    // A trust policy can ask for the external ID in one statement and let in whoever sets no source
-    // identity by another.
-    let stranger = async |external_id: Option<&str>| match tokio::join!(
+    // One statement of a trust policy can require the external ID while another accepts callers
+    // without a source identity. So a call that must be refused is also sent without one.
+    let probe_as_stranger = async |external_id: Option<&str>| match tokio::join!(
         probe(external_id, attribution),
-        probe(external_id, &anonymous)
+        probe(external_id, &without_source_identity)
     ) {
         (TrustVerdict::Accepted, _) | (_, TrustVerdict::Accepted) => TrustVerdict::Accepted,
-        (TrustVerdict::Refused, other) | (other, TrustVerdict::Refused) => other,
+        (TrustVerdict::Refused, verdict) | (verdict, TrustVerdict::Refused) => verdict,
         (unknown, _) => unknown,
     };
-    let (without_external_id, wrong_external_id, right_external_id, next_external_id) = tokio::join!(
-        stranger(None),
-        stranger(Some(wrong.expose())),
+    let (without, wrong, right, next) = tokio::join!(
+        probe_as_stranger(None),
+        probe_as_stranger(Some(wrong_id.expose())),
         probe(Some(account.external_id.expose()), attribution),
         async {
-            Some(
-                probe(
-                    Some(account.next_external_id.as_ref()?.expose()),
-                    attribution,
-                )
-                .await,
-            )
+            let next_id = account.next_external_id.as_ref()?;
+            Some(probe(Some(next_id.expose()), attribution).await)
         },
     );
     Ok(TrustProof {
-        without_external_id,
-        wrong_external_id,
-        right_external_id,
-        next_external_id,
+        without_external_id: without,
+        wrong_external_id: wrong,
+        right_external_id: right,
+        next_external_id: next,
     })
 }
 
 impl TrustProof {
-    /// `Ok` only if strangers were refused and the right external ID, or during a rotation the next
-    /// one, was accepted.
+    /// Returns `Ok` if the role refused the calls without the right external ID, and accepted the
+    /// right one or, during a rotation, the new one.
     ///
     /// # Errors
-    /// `TrustBroken` for a role that lets strangers in, `AccessDenied` for one that keeps Stepward
-    /// out, `TimedOut` where a probe got no clear answer.
+    /// `TrustBroken` if the role accepted another call, `AccessDenied` if it refused Stepward,
+    /// `TimedOut` if the result of a probe is unknown.
     pub fn verdict(&self) -> Result<(), StepError> {
-        let strangers = [
+        let must_refuse = [
             ("no", &self.without_external_id),
             ("a wrong", &self.wrong_external_id),
         ];
-        for (kind, verdict) in strangers {
+        for (kind, verdict) in must_refuse {
             if *verdict == TrustVerdict::Accepted {
                 return Err(ErrorName::TrustBroken.with_message(format!(
-                    "the role lets in a caller with {kind} external ID: anybody who learns its ARN could have it used. Add the \
-                     condition StringEquals sts:ExternalId to its trust policy, then `stepward account check`"
+                    "the role accepts a caller with {kind} external ID, so anybody who knows its \
+                     ARN could make Stepward use it; add the condition StringEquals \
+                     sts:ExternalId to its trust policy, then check the account again"
                 )));
             }
         }
-        let own = [
+
+        let must_accept_one = [
             Some(&self.right_external_id),
             self.next_external_id.as_ref(),
         ];
-        let all = strangers
+        let verdicts = must_refuse
             .map(|(_, verdict)| verdict)
             .into_iter()
-            .chain(own.into_iter().flatten());
-        for verdict in all {
-            if let TrustVerdict::Unknown(why) = verdict {
+            .chain(must_accept_one.into_iter().flatten());
+        for verdict in verdicts {
+            if let TrustVerdict::Unknown(reason) = verdict {
                 return Err(ErrorName::TimedOut.with_message(format!(
-                    "the trust policy could not be proven, try again: a probe got no clear answer: {why}"
+                    "the trust proof did not finish: AssumeRole failed ({reason}); try again"
                 )));
             }
         }
-        if own
+
+        if must_accept_one
             .into_iter()
             .flatten()
             .any(|verdict| *verdict == TrustVerdict::Accepted)
@@ -146,8 +147,9 @@ impl TrustProof {
             return Ok(());
         }
         Err(ErrorName::AccessDenied.with_message(
-            "the role refuses Stepward with the right external ID: its trust policy must allow the broker's ARN \
-             sts:AssumeRole and sts:SetSourceIdentity with this external ID (`stepward account show` prints all three)",
+            "the role refuses Stepward with the right external ID; its trust policy must allow the \
+             broker's ARN sts:AssumeRole and sts:SetSourceIdentity with this external ID \
+             (`stepward account show` prints all three)",
         ))
     }
 }
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_role_that_refuses_both_strangers_passes() {
+    fn a_role_must_refuse_missing_and_wrong_external_ids() {
         use TrustVerdict::{Accepted, Refused, Unknown};
         assert_eq!(proof(Refused, Refused, Accepted).verdict(), Ok(()));
         let unknown = || Unknown("throttled".into());
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn during_a_rotation_either_external_id_will_do() {
+    fn during_a_rotation_either_external_id_suffices() {
         let mut rotating = proof(
             TrustVerdict::Refused,
             TrustVerdict::Refused,

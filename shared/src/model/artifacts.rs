@@ -1,25 +1,26 @@
-//! Where executions keep their objects in the artifacts bucket.
+//! The keys of an execution's objects in the artifacts bucket.
 
 use super::error::StepError;
 use super::input::require;
 
-/// The prefix of the keys of everything that an execution of a customer puts into the artifacts
-/// bucket.
+/// The prefix of the keys of all objects that an execution stores in the artifacts bucket.
 ///
 /// # Errors
-/// `InvalidInput` for names that would lead elsewhere.
+/// `InvalidInput` if a name would lead out of this prefix.
 pub fn prefix(customer: &str, execution: &str) -> Result<String, StepError> {
-    for (what, name) in [("customer", customer), ("execution", execution)] {
-        let leads_elsewhere = name.is_empty() || name.contains('/') || name == "." || name == "..";
-        require(!leads_elsewhere, || {
-            format!("{what}: {name:?} is no name of a folder")
+    for (field, name) in [("customer", customer), ("execution", execution)] {
+        let is_folder_name = !name.is_empty() && !name.contains('/') && name != "." && name != "..";
+        require(is_folder_name, || {
+            format!(
+                "{field}: {name:?} cannot be part of an S3 key; \
+                 pass a name that is not empty and has no slashes"
+            )
         })?;
     }
     Ok(format!("executions/{customer}/{execution}/"))
 }
 
-/// Whether a key is one that [`prefix`] begins, of any customer: below
-/// `executions/<customer>/<execution>/`.
+/// Whether a key is below `executions/<customer>/<execution>/`, for any customer.
 #[must_use]
 pub fn is_of_execution(key: &str, execution: &str) -> bool {
     let mut parts = key.split('/');
@@ -33,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_name_leads_out_of_an_executions_folder() {
+    fn no_name_leads_out_of_the_executions_prefix() {
         assert_eq!(prefix("acme", "e-1").unwrap(), "executions/acme/e-1/");
         for (customer, execution) in [
             ("acme/x", "e"),
@@ -49,19 +50,19 @@ mod tests {
     }
 
     #[test]
-    fn only_artifacts_of_the_execution_are_read() {
+    fn a_key_belongs_to_one_execution() {
         assert!(is_of_execution(
             "executions/acme/e-1/start/-/log-1.json",
             "e-1"
         ));
-        for other in [
+        for foreign_key in [
             "executions/acme/e-2/x",
             "e-1",
             "other/acme/e-1/x",
             "executions/e-1/x",
             "executions/acme/e-1/../e-2/x",
         ] {
-            assert!(!is_of_execution(other, "e-1"), "{other}");
+            assert!(!is_of_execution(foreign_key, "e-1"), "{foreign_key}");
         }
     }
 }

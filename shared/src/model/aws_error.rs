@@ -1,14 +1,16 @@
-//! Converts the errors of AWS calls to [`StepError`]s. This module names the error codes that many
-//! services share. The crate that calls a service names that service's own codes, in a [`Service`].
+//! Converts the errors of AWS calls to [`StepError`]s.
+//!
+//! This module maps the error codes that many services share. The crate that calls a service maps
+//! that service's own codes, in a [`Service`].
 
 use aws_runtime::retries::classifiers::{THROTTLING_ERRORS, TRANSIENT_ERRORS};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use crate::model::error::{AwsFailure, ErrorName, StepError, denied, without_role_arns};
+use crate::model::error::{AwsFailure, ErrorName, StepError, denied, redact_role_arns};
 
-/// What Stepward knows about the errors of an AWS service.
+/// The error codes of an AWS service, and the prefix of its IAM actions.
 ///
 /// A crate has one `Service` for each service it calls, and one function that converts the
 /// service's errors: `.send().await.map_err(ec2_error)?`. For an example, see
@@ -16,20 +18,22 @@ use crate::model::error::{AwsFailure, ErrorName, StepError, denied, without_role
 #[derive(Clone, Copy, Debug)]
 pub struct Service {
     /// The service's prefix in IAM actions, such as `ec2` in `ec2:StartInstances`. It can differ
-    /// from the name of the SDK crate: `logs` for `aws-sdk-cloudwatchlogs`.
+    /// from the name of the SDK crate: the prefix for `aws-sdk-cloudwatchlogs` is `logs`.
     pub iam_prefix: &'static str,
-    /// Maps an error code and an HTTP status to a name, before the codes that services share are
-    /// tried. `None` for every code that only those cover.
+    /// Maps an error code and an HTTP status to a name. Return `None` for a code that is not
+    /// specific to the service; the codes that services share apply then.
     pub codes: fn(code: &str, status: u16) -> Option<ErrorName>,
 }
 
-/// The error of an operation of one SDK crate. `S` is that crate's error type, as in
-/// `AwsError<aws_sdk_ec2::Error>`, so that a call of S3 cannot be converted with the codes of EC2.
+/// The error of an operation of one SDK crate.
 ///
-/// `StepError` does not implement `From` for SDK errors: `?` alone would compile, and lose the
-/// service's own codes.
+/// `S` is that crate's error type, as in `AwsError<aws_sdk_ec2::Error>`. The compiler therefore
+/// rejects the conversion of an S3 error with the codes of EC2.
+///
+/// `StepError` does not implement `From` for SDK errors: `?` alone would compile, but it would lose
+/// the service's own codes.
 pub trait AwsError<S> {
-    /// Converts the error: its name, message, operation, code and request ID.
+    /// Converts the error to a [`StepError`] with name, message, operation, code and request ID.
     fn into_step_error(self, service: &Service) -> StepError;
 }
 
@@ -45,7 +49,7 @@ where
 
 impl Service {
     /// Converts the error of any SDK operation. Prefer [`AwsError`], which also checks that the
-    /// operation is of this service.
+    /// operation belongs to this service.
     #[must_use]
     pub fn step_error<E>(&self, error: &SdkError<E, HttpResponse>) -> StepError
     where
@@ -54,31 +58,36 @@ impl Service {
         let operation = format!(
             "{}:{}",
             self.iam_prefix,
-            operation_of(std::any::type_name::<E>())
+            operation_name(std::any::type_name::<E>())
         );
-        let request_id = error
-            .raw_response()
-            .and_then(|r| {
-                r.headers()
+        let response = error.raw_response();
+        let request_id = response
+            .and_then(|response| {
+                response
+                    .headers()
                     .get("x-amzn-requestid")
-                    .or_else(|| r.headers().get("x-amz-request-id"))
+                    .or_else(|| response.headers().get("x-amz-request-id"))
             })
             .or_else(|| error.meta().extra("aws_request_id"))
             .map(str::to_owned);
-        let status = error.raw_response().map_or(0, |r| r.status().as_u16());
+        let status = response.map_or(0, |response| response.status().as_u16());
+
         let (name, code, message) = match error {
-            SdkError::ServiceError(answer) => {
-                let code = answer.err().code().unwrap_or("no error code").to_owned();
-                let said =
-                    without_role_arns(answer.err().message().unwrap_or("AWS gave no reason"));
-                let name = (self.codes)(&code, status).unwrap_or_else(|| common(&code, status));
+            SdkError::ServiceError(service_error) => {
+                let error = service_error.err();
+                let code = error.code().unwrap_or("no error code").to_owned();
+                let reason = redact_role_arns(error.message().unwrap_or("AWS gave no reason"));
+                let name =
+                    (self.codes)(&code, status).unwrap_or_else(|| shared_name(&code, status));
                 let message = match name {
-                    ErrorName::AccessDenied => denied(&operation, &said),
+                    ErrorName::AccessDenied => denied(&operation, &reason),
                     ErrorName::Throttled => {
-                        format!("AWS asked to slow down, run it again later: {said}")
+                        format!("AWS asked to slow down; try again later (AWS: {reason})")
                     }
-                    ErrorName::Internal => format!("a fault at AWS, run it again later: {said}"),
-                    _ => said,
+                    ErrorName::Internal => {
+                        format!("AWS reported an internal error; try again later (AWS: {reason})")
+                    }
+                    _ => reason,
                 };
                 (name, code, message)
             }
@@ -91,18 +100,20 @@ impl Service {
                 ErrorName::TimedOut,
                 "unreachable".into(),
                 format!(
-                    "{operation} did not reach AWS; check the region, the network and the service's status"
+                    "{operation} did not reach AWS; \
+                     check the Region, the network and the status of the service"
                 ),
             ),
-            other => (
+            unusable => (
                 ErrorName::Internal,
                 "no usable answer".into(),
                 format!(
-                    "{operation} could not be sent or its answer not read: {}",
-                    without_role_arns(&causes(other))
+                    "{operation} could not be sent, or its answer could not be read: {}",
+                    redact_role_arns(&error_chain(unusable))
                 ),
             ),
         };
+
         StepError {
             name,
             message,
@@ -116,10 +127,11 @@ impl Service {
     }
 }
 
-/// The name for the codes, and families of codes, that many services share. AWS documents them for
-/// each service under "Common errors", and for EC2 in
+/// The error name for a code that many services share, by the code's beginning or end if necessary.
+///
+/// AWS documents these codes for each service under "Common errors", and for EC2 in
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html>.
-fn common(code: &str, status: u16) -> ErrorName {
+fn shared_name(code: &str, status: u16) -> ErrorName {
     const DENIED: [&str; 12] = [
         "AccessDenied",
         "AccessDeniedException",
@@ -140,8 +152,9 @@ fn common(code: &str, status: u16) -> ErrorName {
         "IdempotentParameterMismatch",
         "IdempotentParameterMismatchException",
     ];
-    // How services end the codes of what exists, is used, or is in a state that forbids the action.
-    const CONFLICT_ENDS: [&str; 9] = [
+    // Codes with these endings say that a resource exists already, is in use, or is in a state that
+    // forbids the action.
+    const CONFLICT_ENDINGS: [&str; 9] = [
         "AlreadyExists",
         "AlreadyExistsException",
         "AlreadyExistsFault",
@@ -158,17 +171,19 @@ fn common(code: &str, status: u16) -> ErrorName {
         ErrorName::TimedOut
     } else if DENIED.contains(&code) {
         ErrorName::AccessDenied
-    } else if CONFLICT.contains(&code) || CONFLICT_ENDS.iter().any(|end| code.ends_with(end)) {
+    } else if CONFLICT.contains(&code)
+        || CONFLICT_ENDINGS.iter().any(|ending| code.ends_with(ending))
+    {
         ErrorName::Conflict
     } else if code.contains("NotFound") {
         ErrorName::NotFound
     } else if code.starts_with("Insufficient") {
-        // AWS is short of something, which EC2 answers with 500: nothing that a retry a moment
-        // later would mend.
+        // AWS lacks capacity, which EC2 reports with status 500. A retry after some seconds would
+        // not help, so the name is not `Internal`.
         ErrorName::StepFailed
     } else if ["Invalid", "Malformed", "Missing", "Validation"]
         .iter()
-        .any(|start| code.starts_with(start))
+        .any(|beginning| code.starts_with(beginning))
         || code.ends_with("ValidationException")
     {
         ErrorName::InvalidInput
@@ -185,15 +200,15 @@ fn common(code: &str, status: u16) -> ErrorName {
 
 /// `aws_sdk_ec2::operation::start_instances::StartInstancesError` → `StartInstances`.
 ///
-/// The SDK's errors do not carry their operation. Taking it from the type keeps it right without
-/// naming it again at every call; a test pins the form.
-fn operation_of(type_name: &str) -> &str {
+/// The SDK's errors do not contain the name of their operation. Taking it from the type avoids
+/// naming the operation again at every call. A test checks the form of the type names.
+fn operation_name(type_name: &str) -> &str {
     let error = type_name.rsplit("::").next().unwrap_or(type_name);
     error.strip_suffix("Error").unwrap_or(error)
 }
 
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |e| e.source())
+fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |error| error.source())
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ")
@@ -214,13 +229,13 @@ mod tests {
     #[test]
     fn the_operation_comes_from_the_error_type() {
         assert_eq!(
-            operation_of(std::any::type_name::<GetCallerIdentityError>()),
+            operation_name(std::any::type_name::<GetCallerIdentityError>()),
             "GetCallerIdentity"
         );
     }
 
     #[test]
-    fn codes_that_services_share_get_their_name() {
+    fn codes_that_services_share_map_to_names() {
         for (code, status, name) in [
             ("RequestLimitExceeded", 503, ErrorName::Throttled),
             (
@@ -248,12 +263,12 @@ mod tests {
             ("SomethingNew", 500, ErrorName::Internal),
             ("SomethingNew", 400, ErrorName::StepFailed),
         ] {
-            assert_eq!(common(code, status), name, "{code}");
+            assert_eq!(shared_name(code, status), name, "{code}");
         }
     }
 
     #[test]
-    fn an_answer_of_aws_becomes_an_error_with_operation_code_and_advice() {
+    fn an_aws_error_keeps_operation_and_code_and_adds_advice() {
         let error = STS.step_error(&service_error(
             GetCallerIdentityError::generic,
             "AccessDenied",
@@ -270,16 +285,17 @@ mod tests {
     }
 
     #[test]
-    fn a_service_names_its_own_codes_before_the_common_families() {
-        let own = Service {
+    fn the_codes_of_a_service_precede_the_shared_codes() {
+        let service = Service {
             codes: |code, _| (code == "InvalidOwn").then_some(ErrorName::Conflict),
             ..STS
         };
-        let named = |code| {
-            own.step_error(&service_error(GetCallerIdentityError::generic, code, 400))
+        let name_of_code = |code| {
+            service
+                .step_error(&service_error(GetCallerIdentityError::generic, code, 400))
                 .name
         };
-        assert_eq!(named("InvalidOwn"), ErrorName::Conflict);
-        assert_eq!(named("InvalidOther"), ErrorName::InvalidInput);
+        assert_eq!(name_of_code("InvalidOwn"), ErrorName::Conflict);
+        assert_eq!(name_of_code("InvalidOther"), ErrorName::InvalidInput);
     }
 }

@@ -1,32 +1,36 @@
-//! Names of S3 buckets, and S3 URIs.
+//! Checks names of S3 buckets and parses S3 URIs.
 
 use super::error::StepError;
 use super::input::require;
 
-/// Whether a bucket can have this name, by length and characters. S3 has more rules, as for
-/// adjacent periods, and itself refuses a name that breaks those.
+/// Whether a bucket can have this name, by its length and characters.
+///
+/// S3 has more rules, for example about adjacent periods. S3 itself refuses a name that breaks
+/// them.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>
 #[must_use]
 pub fn is_bucket_name(name: &str) -> bool {
-    let is_legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
-    (3..=63).contains(&name.len()) && name.bytes().all(is_legal)
+    let is_allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    (3..=63).contains(&name.len()) && name.bytes().all(is_allowed)
 }
 
-/// Checks a parameter that names a bucket, where it is given.
+/// Checks a parameter that names a bucket. `None` is valid.
 ///
 /// # Errors
-/// `InvalidInput` naming the parameter.
+/// `InvalidInput`, with the name of the parameter.
 pub fn check_bucket_name(parameter: &str, name: Option<&str>) -> Result<(), StepError> {
-    let wrong = name.filter(|name| !is_bucket_name(name));
-    require(wrong.is_none(), || {
-        let name = wrong.unwrap_or_default();
+    let invalid_name = name.filter(|name| !is_bucket_name(name));
+    require(invalid_name.is_none(), || {
+        let name = invalid_name.unwrap_or_default();
         format!(
-            "{parameter}: {name:?} is not a bucket name: 3 to 63 lowercase letters, digits, periods and hyphens"
+            "{parameter}: {name:?} is not a bucket name; \
+             use 3 to 63 lowercase letters, digits, periods and hyphens"
         )
     })
 }
 
-/// Bucket and key of `s3://bucket/key`. The key is empty when the URI names the whole bucket.
+/// Returns the bucket and the key of `s3://bucket/key`. The key is empty if the URI names only a
+/// bucket.
 #[must_use]
 pub fn parse_s3_uri(uri: &str) -> Option<(&str, &str)> {
     let path = uri.strip_prefix("s3://")?;
@@ -40,7 +44,7 @@ mod tests {
     use crate::model::error::ErrorName;
 
     #[test]
-    fn a_name_has_3_to_63_lowercase_letters_digits_periods_and_hyphens() {
+    fn a_name_has_allowed_length_and_characters() {
         for name in ["abc", "my.bucket-1", &"a".repeat(63)] {
             assert!(is_bucket_name(name), "{name}");
         }
@@ -61,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_name_is_refused_with_its_parameter() {
+    fn an_invalid_name_is_refused_with_its_parameter() {
         assert!(
             check_bucket_name("bucket", None).is_ok()
                 && check_bucket_name("bucket", Some("files")).is_ok()
@@ -77,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uri_has_a_bucket_and_a_key_that_may_be_empty() {
+    fn a_uri_has_a_bucket_and_possibly_a_key() {
         for (uri, parts) in [
             ("s3://files/a/b", Some(("files", "a/b"))),
             ("s3://files/", Some(("files", ""))),

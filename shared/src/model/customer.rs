@@ -1,4 +1,6 @@
-//! Customers and their accounts: what they are and which values they may have. `store` keeps them.
+//! Customers and their accounts, and the checks of their values.
+//!
+//! [`Store`](crate::access::store::Store) reads and writes the records.
 
 use std::fmt;
 
@@ -10,35 +12,36 @@ use crate::model::digest::hex;
 use crate::model::error::{ErrorName, StepError};
 use crate::model::partition::Partition;
 
-/// Somebody whose accounts Stepward works in.
+/// A customer: a company whose AWS accounts Stepward works in.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Customer {
-    /// Name, as in `acme`.
+    /// The customer's name, such as `acme`.
     pub name: String,
-    /// Whether jobs may run.
+    /// Whether jobs may run for the customer.
     pub status: Status,
-    /// Default for the customer's accounts.
+    /// The default Region of the customer's accounts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_region: Option<String>,
-    /// Default for the customer's accounts.
+    /// The default credential provider of the customer's accounts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,
-    /// When the record was made, RFC 3339.
+    /// When the record was created, in RFC 3339 format.
     pub created_at: String,
-    /// Counts writes; every write is conditional on it.
+    /// The number of writes. Every write is conditional on the version that was read.
     pub version: u64,
 }
 
 impl Customer {
-    /// Refuses a suspended customer.
+    /// Checks that the customer is not suspended.
     ///
     /// # Errors
-    /// `Conflict`.
+    /// `Conflict` if the customer is suspended.
     pub fn check_active(&self) -> Result<(), StepError> {
         match self.status {
             Status::Active => Ok(()),
             Status::Suspended => Err(ErrorName::Conflict.with_message(format!(
-                "customer {0} is suspended; `stepward customer resume {0}` lets jobs run again",
+                "customer {0:?} is suspended; \
+                 run `stepward customer resume {0}` to let jobs run again",
                 self.name
             ))),
         }
@@ -49,9 +52,9 @@ impl Customer {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Jobs run.
+    /// Jobs can run.
     Active,
-    /// Every step is refused with `Conflict`; records stay.
+    /// Every step fails with `Conflict`. The customer's records are kept.
     Suspended,
 }
 
@@ -60,109 +63,112 @@ pub enum Status {
 pub struct Account {
     /// The customer's name.
     pub customer: String,
-    /// Name of the account within the customer, as in `prod`.
+    /// The account's name, which is unique for the customer, such as `prod`.
     pub name: String,
     /// The 12-digit AWS account ID.
     pub account_id: String,
-    /// Where credentials come from; the customer's or the system's default when absent.
+    /// Where credentials come from. The default is the customer's provider, then the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,
-    /// The role that the customer made for Stepward.
+    /// The role that the customer created for Stepward.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role_arn: Option<String>,
-    /// What the role's trust policy asks for.
+    /// The external ID that the role's trust policy requires.
     pub external_id: ExternalId,
-    /// The external ID that a rotation is moving to; both are valid until it has been proven.
+    /// During a rotation: the new external ID. Both external IDs are valid until the new one is
+    /// proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_external_id: Option<ExternalId>,
-    /// Regions that steps may work in, one or more.
+    /// The Regions that steps may work in: one or more.
     pub regions: Vec<String>,
-    /// The Region for steps that name none.
+    /// The Region for steps whose target has no Region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_region: Option<String>,
-    /// For the `access-key` provider.
+    /// The access key of the `access-key` provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_key: Option<AccessKey>,
-    /// What is known of the role's trust policy.
+    /// The result of the last trust proof.
     pub trust: Trust,
-    /// Counts writes; every write is conditional on it.
+    /// The number of writes. Every write is conditional on the version that was read.
     pub version: u64,
 }
 
-/// System-wide defaults, above those of customers.
+/// The defaults of the whole system. A customer's and an account's values override them.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Defaults {
-    /// The Region where nothing nearer names one.
+    /// The Region for accounts and customers without a default Region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_region: Option<String>,
-    /// The credential provider where nothing nearer names one.
+    /// The credential provider for accounts and customers without a provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<Provider>,
 }
 
 /// Where the credentials for an account come from.
 ///
-/// Only `assume-role` takes a session policy, so only there is a step held to its declared
-/// permissions by AWS itself.
+/// Only `assume-role` supports a session policy. With any other provider, AWS does not limit a step
+/// to the permissions that it declares.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Provider {
-    /// A role in the account, with an external ID.
+    /// A role in the customer's account, with an external ID.
     #[default]
     AssumeRole,
-    /// The instance profile of the EC2 instance that the step runs on, by IMDS.
+    /// The instance profile of the EC2 instance that the step runs on, from IMDS.
     Ec2,
     /// The task role of the ECS task that the step runs in.
     Ecs,
-    /// The Lambda function's own role: for Stepward's own account.
+    /// The Lambda function's own role, for Stepward's own account.
     ExecutionRole,
-    /// An access key whose secret is in key storage; the least safe.
+    /// A long-lived access key whose secret is in key storage. This is the least secure provider.
     AccessKey,
 }
 
-/// A long-lived access key. The secret itself is in key storage, read at use.
+/// A long-lived access key. Steps read the secret from key storage each time they need it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct AccessKey {
     /// The access key ID.
     pub id: String,
-    /// Where the secret is, as in `keys/acme/prod`.
+    /// The key path of the secret, such as `keys/acme/prod`.
     pub secret_path: String,
 }
 
-/// What is known of a role's trust policy. Steps run only on `proven` and `overridden`.
+/// The result of the last trust proof of a role. Steps run only if it is `proven` or `overridden`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trust {
-    /// No proof yet, or the last one could not be finished.
+    /// The role was not proven yet, or the last proof did not finish.
     Unproven,
-    /// Refuses no and wrong external IDs, takes the right one.
+    /// The role accepts the right external ID, and refuses callers with a wrong one or without one.
     Proven,
-    /// Lets somebody in without the right external ID.
+    /// The role accepts callers without the right external ID.
     Open,
-    /// Open, and an operator decided to run all the same; audited.
+    /// The role is open, and an operator decided to run steps nevertheless. The audit log has the
+    /// decision.
     Overridden,
 }
 
-/// A role's external ID. It shows itself only on purpose: never in `Debug`, and serialized only
-/// into the table.
+/// The external ID of a role. `Debug` never shows it, and only the table's records contain it.
 #[derive(Clone, Debug)]
 pub struct ExternalId(SecretString);
 
 impl ExternalId {
-    /// 160 random bits from the operating system, as 40 hex digits.
+    /// Generates an external ID: 160 random bits from the operating system, as 40 hexadecimal
+    /// digits.
     ///
     /// # Errors
-    /// `Internal` when the operating system gives no randomness.
+    /// `Internal` if the operating system provides no random bytes.
     pub fn generate() -> Result<Self, StepError> {
         let mut bytes = [0_u8; 20];
         getrandom::fill(&mut bytes).map_err(|error| {
-            ErrorName::Internal
-                .with_message(format!("no randomness from the operating system: {error}"))
+            ErrorName::Internal.with_message(format!(
+                "the operating system provided no random bytes: {error}"
+            ))
         })?;
         Ok(Self(hex(&bytes).into()))
     }
 
-    /// The text itself: for STS, and for the customer.
+    /// The external ID as text, for STS and for the customer.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
@@ -193,7 +199,7 @@ impl fmt::Display for Provider {
     }
 }
 
-/// An account with what it inherits: all that a step needs to know of a customer.
+/// An account with its customer and the system's defaults: all records that a step needs.
 #[derive(Clone, Debug)]
 pub struct Configuration {
     /// The customer.
@@ -205,8 +211,8 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// The credential provider: the account's, else the customer's, else the system's, else
-    /// `assume-role`.
+    /// The credential provider: the account's, or else the customer's, or else the system's, or
+    /// else `assume-role`.
     #[must_use]
     pub fn provider(&self) -> Provider {
         self.account
@@ -216,88 +222,97 @@ impl Configuration {
             .unwrap_or_default()
     }
 
-    /// The Region to work in: the one asked for, else the nearest default, else the account's
-    /// first.
+    /// The Region to work in.
+    ///
+    /// This is the requested Region. Without a request, it is the first allowed Region among the
+    /// defaults of the account, the customer and the system. Without an allowed default, it is the
+    /// account's first Region.
     ///
     /// # Errors
-    /// `InvalidInput` when the account does not allow it.
-    pub fn region(&self, asked: Option<&str>) -> Result<String, StepError> {
+    /// `InvalidInput` if the account does not allow the requested Region.
+    pub fn region(&self, requested: Option<&str>) -> Result<String, StepError> {
         let allowed = &self.account.regions;
-        let inherited = [
+        let is_allowed = |region: &str| allowed.iter().any(|allowed| allowed == region);
+        let defaults = [
             &self.account.default_region,
             &self.customer.default_region,
             &self.defaults.default_region,
         ];
-        let region = asked
+        let region = requested
             .or_else(|| {
-                inherited
+                defaults
                     .into_iter()
                     .flatten()
                     .map(String::as_str)
-                    .find(|r| allowed.iter().any(|a| a == r))
+                    .find(|region| is_allowed(region))
             })
             .or_else(|| allowed.first().map(String::as_str))
             .unwrap_or_default();
-        if allowed.iter().any(|a| a == region) {
+
+        if is_allowed(region) {
             return Ok(region.to_owned());
         }
         Err(ErrorName::InvalidInput.with_message(format!(
-            "Region {region:?} is not allowed for this account; allowed: {}",
+            "Region {region:?} is not in the account's record; use one that is allowed: {}",
             allowed.join(", ")
         )))
     }
 
-    /// The partition of the account: the role ARN's, else the Region's.
+    /// The partition of the account: that of the role ARN, or else that of the Region.
     #[must_use]
     pub fn partition(&self, region: &str) -> String {
-        let of_role = self
+        let role_partition = self
             .account
             .role_arn
             .as_deref()
             .and_then(|arn| arn.split(':').nth(1));
-        of_role
-            .unwrap_or(Partition::of_region(region).name)
+        role_partition
+            .unwrap_or(Partition::for_region(region).name)
             .to_owned()
     }
 }
 
-/// Checks a customer's or account's name: it becomes part of keys, session names and log fields.
+/// Checks the name of a customer or an account. The name becomes part of keys, session names and
+/// log fields.
 ///
 /// # Errors
-/// `InvalidInput`.
-pub fn check_name(what: &str, name: &str) -> Result<(), StepError> {
-    let fits = (1..=30).contains(&name.len())
+/// `InvalidInput` if the name is not valid.
+pub fn check_name(field: &str, name: &str) -> Result<(), StepError> {
+    let is_valid = (1..=30).contains(&name.len())
         && name
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-');
-    if fits {
+    if is_valid {
         return Ok(());
     }
     Err(ErrorName::InvalidInput.with_message(format!(
-        "{what} {name:?} is not a name: 1 to 30 lower-case letters, digits and inner hyphens"
+        "{field} {name:?} is not a valid name; \
+         use 1 to 30 lower-case letters, digits and inner hyphens"
     )))
 }
 
-/// Checks an AWS account ID.
+/// Checks the form of an AWS account ID.
 ///
 /// # Errors
-/// `InvalidInput`.
+/// `InvalidInput` if the ID does not have 12 digits.
 pub fn check_account_id(id: &str) -> Result<(), StepError> {
     if id.len() == 12 && id.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(());
     }
-    Err(ErrorName::InvalidInput.with_message(format!("{id:?} is not an AWS account ID: 12 digits")))
+    Err(ErrorName::InvalidInput
+        .with_message(format!("{id:?} is not an AWS account ID; pass 12 digits")))
 }
 
-/// Checks a Region's form, as in `eu-west-1`; whether AWS has it shows at the first call.
+/// Checks the form of a Region code, such as `eu-west-1`. AWS itself refuses Regions that do not
+/// exist.
 ///
 /// # Errors
-/// `InvalidInput`.
+/// `InvalidInput` if the form is wrong.
 pub fn check_region(region: &str) -> Result<(), StepError> {
     let parts: Vec<_> = region.split('-').collect();
-    let fits = (3..=5).contains(&parts.len())
+    let is_valid = (3..=5).contains(&parts.len())
         && parts.iter().all(|part| {
             !part.is_empty()
                 && part
@@ -307,47 +322,51 @@ pub fn check_region(region: &str) -> Result<(), StepError> {
         && parts
             .last()
             .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
-    if fits {
+    if is_valid {
         return Ok(());
     }
-    Err(ErrorName::InvalidInput
-        .with_message(format!("{region:?} is not a Region, as in eu-west-1")))
+    Err(ErrorName::InvalidInput.with_message(format!(
+        "{region:?} is not a Region; pass a code such as eu-west-1"
+    )))
 }
 
-/// The path below which customers make their roles; the broker can assume no other.
-/// `infra/template.yaml` grants it, `infra/customer-role.yaml` uses it.
+/// The path of the roles that customers create for Stepward. The broker role can assume no other
+/// roles: `infra/template.yaml` allows this path, and `infra/customer-role.yaml` uses it.
 pub const ROLE_PATH: &str = "role/stepward/";
 
-/// Checks that a role ARN is a role of the account, below [`ROLE_PATH`].
+/// Checks that an ARN belongs to a role of the account, below [`ROLE_PATH`].
 ///
 /// # Errors
-/// `InvalidInput`.
+/// `InvalidInput` if it does not.
 pub fn check_role_arn(arn: &str, account_id: &str) -> Result<(), StepError> {
     let parts: Vec<_> = arn.split(':').collect();
     let [prefix, partition, service, region, account, role] = parts[..] else {
         return Err(ErrorName::InvalidInput.with_message(format!(
-            "{arn:?} is not a role ARN, as in arn:aws:iam::{account_id}:{ROLE_PATH}Stepward"
+            "{arn:?} is not a role ARN; \
+             expected the form arn:aws:iam::{account_id}:{ROLE_PATH}Stepward"
         )));
     };
     let name = role.strip_prefix(ROLE_PATH).unwrap_or_default();
     // https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html (RoleName, Path)
-    let legal = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-/".contains(&b);
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-/".contains(&b);
     if prefix != "arn"
-        || Partition::named(partition).is_none()
+        || Partition::find(partition).is_none()
         || service != "iam"
         || !region.is_empty()
         || name.is_empty()
         || name.ends_with('/')
         || arn.len() > 2048
-        || !name.bytes().all(legal)
+        || !name.bytes().all(is_allowed)
     {
         return Err(ErrorName::InvalidInput.with_message(format!(
-            "{arn:?} cannot be used: roles for Stepward have the path /stepward/, as in arn:aws:iam::{account_id}:{ROLE_PATH}Stepward"
+            "{arn:?} is not a role with the path /stepward/; \
+             expected the form arn:aws:iam::{account_id}:{ROLE_PATH}Stepward"
         )));
     }
     if account != account_id {
         return Err(ErrorName::InvalidInput.with_message(format!(
-            "the role is in account {account}, but this account's record says {account_id}"
+            "the role is in account \"{account}\", but the account's record has \"{account_id}\"; \
+             pass the ARN of a role in account {account_id}"
         )));
     }
     Ok(())
@@ -358,33 +377,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_external_id_has_160_random_bits_and_hides_itself() {
-        let (one, two) = (
+    fn an_external_id_is_random_and_hidden_in_debug() {
+        let (first, second) = (
             ExternalId::generate().unwrap(),
             ExternalId::generate().unwrap(),
         );
-        assert_eq!(one.expose().len(), 40);
-        assert_ne!(one.expose(), two.expose());
-        assert!(!format!("{one:?}").contains(one.expose()));
+        assert_eq!(first.expose().len(), 40);
+        assert_ne!(first.expose(), second.expose());
+        assert!(!format!("{first:?}").contains(first.expose()));
     }
 
     #[test]
-    fn only_roles_of_the_account_below_the_path_are_taken() {
-        let ok = |arn: &str| check_role_arn(arn, "222222222222").is_ok();
-        assert!(ok("arn:aws:iam::222222222222:role/stepward/Stepward"));
-        assert!(ok("arn:aws-cn:iam::222222222222:role/stepward/team/ops"));
-        assert!(!ok("arn:aws:iam::333333333333:role/stepward/Stepward"));
-        assert!(!ok("arn:aws:iam::222222222222:role/Admin"));
-        assert!(!ok("arn:aws:iam::222222222222:role/stepward/*"));
-        assert!(!ok("arn:aws:iam::222222222222:user/stepward/x"));
-        assert!(!ok("stepward"));
+    fn only_roles_of_the_account_below_the_path_are_valid() {
+        let is_valid = |arn: &str| check_role_arn(arn, "222222222222").is_ok();
+        assert!(is_valid("arn:aws:iam::222222222222:role/stepward/Stepward"));
+        assert!(is_valid(
+            "arn:aws-cn:iam::222222222222:role/stepward/team/ops"
+        ));
+        assert!(!is_valid(
+            "arn:aws:iam::333333333333:role/stepward/Stepward"
+        ));
+        assert!(!is_valid("arn:aws:iam::222222222222:role/Admin"));
+        assert!(!is_valid("arn:aws:iam::222222222222:role/stepward/*"));
+        assert!(!is_valid("arn:aws:iam::222222222222:user/stepward/x"));
+        assert!(!is_valid("stepward"));
     }
 
     #[test]
-    fn names_accounts_and_regions_have_their_forms() {
+    fn names_account_ids_and_regions_are_checked() {
         assert!(check_name("customer", "acme-2").is_ok());
-        for bad in ["", "Acme", "a#b", "-a", "a-", &"a".repeat(31)] {
-            assert!(check_name("customer", bad).is_err(), "{bad}");
+        for invalid in ["", "Acme", "a#b", "-a", "a-", &"a".repeat(31)] {
+            assert!(check_name("customer", invalid).is_err(), "{invalid}");
         }
         assert!(
             check_account_id("222222222222").is_ok() && check_account_id("22222222222a").is_err()

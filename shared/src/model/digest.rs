@@ -1,10 +1,10 @@
-//! Hashes and bytes as text.
+//! Hashes, and bytes as hexadecimal text.
 
 use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-/// Bytes as hex digits.
+/// Bytes as lower-case hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes
@@ -15,7 +15,7 @@ pub fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// SHA-256 of a text, in hex digits.
+/// The SHA-256 hash of a text, as hexadecimal digits.
 #[must_use]
 pub fn sha256(text: &str) -> String {
     hex(&Sha256::digest(text))

@@ -1,4 +1,4 @@
-//! What goes into a step and what comes out of it.
+//! The input of a step's function, and its answer.
 
 use std::time::Duration;
 
@@ -9,34 +9,37 @@ use time::OffsetDateTime;
 
 use crate::model::error::{ErrorName, StepError};
 
-/// The largest envelope a step takes, in bytes: what Step Functions passes between states.
+/// The largest envelope that a step accepts, in bytes. Step Functions passes no more between
+/// states.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>
 pub const ENVELOPE_LIMIT: usize = 256 * 1024;
 
-/// What a state machine sends to a step.
+/// The input of a step's function, which a state machine sends.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Envelope {
-    /// Whose account to work in.
+    /// The customer, the account and the Region to work in.
     pub target: Target,
-    /// The step's own parameters.
+    /// The step's parameters.
     #[serde(default)]
     pub params: Value,
-    /// Which execution this call belongs to.
+    /// The execution that this call belongs to.
     pub execution: Execution,
-    /// What the previous `pending` answer gave back.
+    /// The `resume` value of the previous `pending` answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,
-    /// Put the output into the artifacts bucket whatever its size: for state machines that gather
-    /// many.
+    /// Store the output in the artifacts bucket, even if it is small. State machines that collect
+    /// many outputs set this.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub store: bool,
-    /// Stop what this step started, instead of running it.
+    /// Stop what the step started instead of running the step.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancel: bool,
 }
 
-/// Names only: role ARN and external ID come from the customer's record, never from here.
+/// The customer, the account and the Region that a step works in, by name.
+///
+/// The role ARN and the external ID come from the customer's record, never from the envelope.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Target {
@@ -44,34 +47,35 @@ pub struct Target {
     pub customer: String,
     /// The name of one of the customer's accounts.
     pub account: String,
-    /// One of the account's Regions; its default Region when absent.
+    /// One of the account's Regions. The default is the account's default Region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
 }
 
-/// The execution behind a call. Its fields are hashed into client tokens, so that a retry repeats
-/// nothing.
+/// The execution that a call belongs to.
+///
+/// Client tokens are hashes of these fields, so a retry does not repeat an action.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Execution {
-    /// Name of the Step Functions execution.
+    /// The name of the Step Functions execution.
     pub id: String,
-    /// The job, as in `fleet/morning-check`.
+    /// The job, such as `fleet/morning-check`.
     pub job: String,
     /// The step's ID within the job.
     pub step: String,
-    /// The item of a `Map`, where the step runs once for each.
+    /// The item of the `Map`, if the step runs once for each item.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<String>,
-    /// Who started the job; becomes the source identity in the customer's CloudTrail.
+    /// Who started the job. The customer's CloudTrail shows this as the source identity.
     pub started_by: String,
 }
 
-/// Where a step goes on after `pending`: its own state, and since when it has been at it.
+/// The resume state: what a step needs to continue after a `pending` answer.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resume {
-    /// When the step was first called, in seconds since 1970.
+    /// When the step was first called, as a Unix timestamp in seconds.
     pub since: i64,
     state: Value,
 }
@@ -81,39 +85,40 @@ impl Resume {
         Self { since, state }
     }
 
-    /// How long to wait until the next look at something that AWS does by itself: at first
-    /// `shortest`, later a twentieth of what was waited already, 5 minutes at most.
+    /// How long to wait before the next poll of an action that AWS carries out. The interval starts
+    /// at `shortest` and grows to a twentieth of the time waited so far, up to 5 minutes.
     ///
-    /// Every look is some nine events of the execution's history, which all accounts of a job share
-    /// and which ends at 25,000.
+    /// Each poll adds about nine events to the execution's history. All accounts of a job share one
+    /// history, which Step Functions limits to 25,000 events.
     /// <https://docs.aws.amazon.com/step-functions/latest/dg/bp-history-limit.html>
     #[must_use]
     pub fn poll_interval(resume: Option<&Self>, shortest: Duration) -> Duration {
         let waited = resume.map_or(0, |resume| {
-            now().saturating_sub(resume.since).unsigned_abs()
+            unix_now().saturating_sub(resume.since).unsigned_abs()
         });
         shortest.max(Duration::from_secs((waited / 20).min(300)))
     }
 
-    /// The state that the step put into `Pending`.
+    /// The state that the step returned in `Pending`.
     ///
     /// # Errors
-    /// `InvalidInput` when it is not what this step writes.
+    /// `InvalidInput` if the state does not have the type `T`.
     pub fn state<T: DeserializeOwned>(&self) -> Result<T, StepError> {
         T::deserialize(&self.state).map_err(|error| {
             ErrorName::InvalidInput.with_message(format!(
-                "resume is not what this step answered before: {error}"
+                "resume does not belong to this step: {error}; \
+                 pass the resume value of the step's previous answer"
             ))
         })
     }
 }
 
-/// Seconds since 1970.
-pub(crate) fn now() -> i64 {
+/// The current Unix timestamp, in seconds.
+pub(crate) fn unix_now() -> i64 {
     OffsetDateTime::now_utc().unix_timestamp()
 }
 
-/// What a step answers.
+/// The answer of a step's function.
 #[derive(Debug, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub(crate) enum Answer {
@@ -130,21 +135,22 @@ pub(crate) enum Answer {
 }
 
 impl Envelope {
-    /// Reads an envelope from the bytes that Lambda was given.
+    /// Parses the text of an event and checks that the execution's fields are not empty.
     ///
     /// # Errors
-    /// `InvalidInput` naming the field.
+    /// `InvalidInput`, with the name of the invalid field.
     pub fn parse(text: &str) -> Result<Self, StepError> {
         if text.len() > ENVELOPE_LIMIT {
             return Err(ErrorName::InvalidInput.with_message(format!(
-                "the input has {} bytes and at most {ENVELOPE_LIMIT} are taken; put large data into S3 and pass its URI",
+                "the input has {} bytes, and at most {ENVELOPE_LIMIT} are allowed; \
+                 store large data in S3 and pass its URI",
                 text.len()
             )));
         }
         let value: Value = serde_json::from_str(text).map_err(|error| {
             ErrorName::InvalidInput.with_message(format!("the input is not JSON: {error}"))
         })?;
-        let envelope: Self = read("the input", &value)?;
+        let envelope: Self = parse_object("the input", &value)?;
         let Execution {
             id,
             job,
@@ -152,54 +158,67 @@ impl Envelope {
             started_by,
             ..
         } = &envelope.execution;
-        for (name, text) in [
+
+        for (field, text) in [
             ("id", id),
             ("job", job),
             ("step", step),
             ("started_by", started_by),
         ] {
             if text.trim().is_empty() {
-                return Err(
-                    ErrorName::InvalidInput.with_message(format!("execution.{name} is empty"))
-                );
+                return Err(ErrorName::InvalidInput.with_message(format!(
+                    "execution.{field} is empty; pass a string that is not blank"
+                )));
             }
         }
         Ok(envelope)
     }
 }
 
-/// Reads a value into a type, naming the field that does not fit in words that no Rust type name
-/// gets into.
+/// Deserializes a JSON object. Errors name the invalid field and contain no Rust type names.
+///
+/// `subject` is the name of the object in errors, such as `params`.
 ///
 /// # Errors
-/// `InvalidInput`.
-pub(crate) fn read<T: DeserializeOwned>(what: &str, value: &Value) -> Result<T, StepError> {
+/// `InvalidInput` if the value is not an object or does not have the type `T`.
+pub(crate) fn parse_object<T: DeserializeOwned>(
+    subject: &str,
+    value: &Value,
+) -> Result<T, StepError> {
     if !value.is_object() {
-        return Err(ErrorName::InvalidInput
-            .with_message(format!("{what} must be a JSON object, not {}", kind(value))));
+        return Err(ErrorName::InvalidInput.with_message(format!(
+            "{subject} must be a JSON object, not {}",
+            json_type_name(value)
+        )));
     }
     serde_path_to_error::deserialize(value).map_err(|error| {
-        let fault = fault(&error);
-        let separator = if fault.starts_with(FIELD) { "," } else { ":" };
-        ErrorName::InvalidInput.with_message(format!("{what}{separator} {fault}"))
+        let message = describe_error(&error);
+        let separator = if message.starts_with(FIELD_PREFIX) {
+            ","
+        } else {
+            ":"
+        };
+        ErrorName::InvalidInput.with_message(format!("{subject}{separator} {message}"))
     })
 }
 
-/// How a fault begins that names the field.
-pub(crate) const FIELD: &str = "field `";
+/// The beginning of an error message that names a field.
+pub(crate) const FIELD_PREFIX: &str = "field `";
 
-/// What does not fit, beginning with the field's path; a fault that names a field already, as a
-/// part of [`Merged`](crate::model::merged::Merged) gives it, stays as it is.
-pub(crate) fn fault(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
-    let (path, fault) = (error.path().to_string(), error.inner().to_string());
+/// The error message, which begins with the path of the invalid field.
+///
+/// Errors from the parts of [`Merged`](crate::model::merged::Merged) have the path `.` here and
+/// name the field in their text, so they are returned unchanged.
+pub(crate) fn describe_error(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let (path, message) = (error.path().to_string(), error.inner().to_string());
     if path == "." {
-        fault
+        message
     } else {
-        format!("{FIELD}{path}`: {fault}")
+        format!("{FIELD_PREFIX}{path}`: {message}")
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+fn json_type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
@@ -214,56 +233,63 @@ fn kind(value: &Value) -> &'static str {
 mod tests {
     use super::*;
 
-    const GOOD: &str = r#"{"target":{"customer":"acme","account":"prod"},"params":{},
+    const VALID: &str = r#"{"target":{"customer":"acme","account":"prod"},"params":{},
         "execution":{"id":"e1","job":"fleet/morning-check","step":"start","started_by":"ann"}}"#;
 
-    fn refused(text: &str) -> String {
+    fn parse_error(text: &str) -> String {
         let error = Envelope::parse(text).unwrap_err();
         assert_eq!(error.name, ErrorName::InvalidInput);
         error.message
     }
 
     #[test]
-    fn a_good_envelope_is_read() {
-        assert_eq!(Envelope::parse(GOOD).unwrap().target.account, "prod");
+    fn a_valid_envelope_is_parsed() {
+        assert_eq!(Envelope::parse(VALID).unwrap().target.account, "prod");
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
-        assert!(refused("hello").contains("not JSON"));
-        assert!(refused("[1]").contains("must be a JSON object, not a list"));
-        assert!(refused(r#"{"params":{}}"#).contains("missing field `target`"));
+    fn errors_name_the_invalid_field() {
+        assert!(parse_error("hello").contains("not JSON"));
+        assert!(parse_error("[1]").contains("must be a JSON object, not a list"));
+        assert!(parse_error(r#"{"params":{}}"#).contains("missing field `target`"));
         assert!(
-            refused(&GOOD.replace("\"prod\"", "7"))
+            parse_error(&VALID.replace("\"prod\"", "7"))
                 .contains("field `target.account`: invalid type: integer `7`")
         );
         assert!(
-            refused(&GOOD.replace("\"ann\"", "\" \"")).contains("execution.started_by is empty")
+            parse_error(&VALID.replace("\"ann\"", "\" \""))
+                .contains("execution.started_by is empty")
         );
-        assert!(refused(&format!("{GOOD}{}", " ".repeat(10_000_000))).contains("at most 262144"));
+        assert!(
+            parse_error(&format!("{VALID}{}", " ".repeat(10_000_000))).contains("at most 262144")
+        );
     }
 
     #[test]
-    fn waiting_grows_with_what_was_waited() {
+    fn the_poll_interval_grows_with_the_time_waited() {
         let shortest = Duration::from_secs(15);
-        let after = |minutes: i64| {
+        let interval_after = |minutes: i64| {
             Resume::poll_interval(
-                Some(&Resume::new(now() - minutes * 60, Value::Null)),
+                Some(&Resume::new(unix_now() - minutes * 60, Value::Null)),
                 shortest,
             )
         };
         assert_eq!(Resume::poll_interval(None, shortest), shortest);
         assert_eq!(
-            (after(1), after(20), after(12 * 60)),
+            (
+                interval_after(1),
+                interval_after(20),
+                interval_after(12 * 60)
+            ),
             (shortest, Duration::from_mins(1), Duration::from_mins(5))
         );
     }
 
     #[test]
-    fn no_role_or_external_id_is_taken() {
+    fn an_envelope_cannot_contain_a_role_or_external_id() {
         for field in ["role_arn", "external_id", "account_id"] {
-            let text = GOOD.replace("\"account\"", &format!("\"{field}\":\"x\",\"account\""));
-            assert!(refused(&text).contains(&format!("unknown field `{field}`")));
+            let text = VALID.replace("\"account\"", &format!("\"{field}\":\"x\",\"account\""));
+            assert!(parse_error(&text).contains(&format!("unknown field `{field}`")));
         }
     }
 }

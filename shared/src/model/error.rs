@@ -1,5 +1,6 @@
-//! The nine names of errors. [`aws_error`](crate::model::aws_error) converts the errors of AWS
-//! calls.
+//! The error type of all steps, and the nine error names.
+//!
+//! [`aws_error`](crate::model::aws_error) converts the errors of AWS calls.
 
 use std::fmt;
 
@@ -7,33 +8,43 @@ use lambda_runtime::Diagnostic;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What a state machine matches in `Retry` and `Catch`. The names are fixed: jobs that customers
-/// wrote depend on them.
+/// The name of an error, which a state machine matches in `Retry` and `Catch`.
+///
+/// The names are fixed, because jobs that customers wrote depend on them.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
 pub enum ErrorName {
-    /// The envelope or a parameter is wrong; nothing was done. Mend the input.
+    /// The envelope or a parameter is invalid, and nothing was done. Correct the input that the
+    /// message names; a retry with the same input fails again.
     InvalidInput,
-    /// The customer, account or AWS resource does not exist.
+    /// The customer, the account or an AWS resource does not exist. Check the names, the IDs and
+    /// the Region.
     NotFound,
-    /// AWS refused an action; the message names it. Mend the customer's role.
+    /// AWS refused an action, which the message names. Allow the action in the customer's role, or
+    /// remove the step from the job.
     AccessDenied,
-    /// AWS asked to slow down, also after the SDK's own retries. Safe to retry later.
+    /// AWS asked to slow down, and the SDK's own retries did not help. Run the step again later;
+    /// this is safe.
     Throttled,
-    /// The resource's or customer's state, or a concurrent change, forbids the action.
+    /// The state of the resource or of the customer forbids the action, or another change happened
+    /// at the same time. Resolve the conflict that the message names, then run the step again.
     Conflict,
-    /// No answer in time, or the step's own limit is over.
+    /// AWS did not answer in time, or the step reached its time limit. What the step started may
+    /// continue: check its state before you run the step again.
     TimedOut,
-    /// The action ran, and failed.
+    /// The action ran and failed. Fix the cause that the message names, then run the step again.
     StepFailed,
-    /// The customer's role does not keep strangers out (or has not been proven to), so it is not
-    /// used.
+    /// The customer's role accepts callers without the right external ID, or is not proven to
+    /// refuse them, so Stepward does not use it. Fix the role's trust policy, then run
+    /// `stepward account check`.
     TrustBroken,
-    /// A fault in Stepward itself, or an answer from AWS that it does not understand.
+    /// An error inside Stepward or AWS, or an answer from AWS that Stepward does not understand.
+    /// Run the step again later, and report the error if it persists.
     Internal,
 }
 
 impl ErrorName {
-    /// Every name, for pages and for the check that state machines use no other.
+    /// All names. The steps' pages list them, and a test checks that state machines match only
+    /// these.
     pub const ALL: [Self; 9] = [
         Self::InvalidInput,
         Self::NotFound,
@@ -46,7 +57,7 @@ impl ErrorName {
         Self::Internal,
     ];
 
-    /// An error of this name. The message says what to do next.
+    /// Returns an error with this name. The message says what happened and what to do next.
     pub fn with_message(self, message: impl Into<String>) -> StepError {
         StepError {
             name: self,
@@ -63,40 +74,40 @@ impl fmt::Display for ErrorName {
     }
 }
 
-/// A failure with its name, what to do about it, and the AWS call behind it where there is one.
+/// The error of a step: its name, a message with advice, and the AWS call that failed, if any.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub struct StepError {
-    /// The name that a state machine matches.
+    /// The name that a state machine matches in `Retry` and `Catch`.
     pub name: ErrorName,
-    /// What happened and what to do next, for a person.
+    /// What happened and what to do next, for an operator.
     pub message: String,
-    /// The AWS call that failed. Boxed, because every `Result` here is as large as its error.
+    /// The AWS call that failed. Boxed to keep the error, and thereby every `Result`, small.
     pub aws: Option<Box<AwsFailure>>,
-    /// Customer and account that the step worked for.
+    /// The customer and the account that the step worked in, such as `acme/prod`.
     pub target: Option<String>,
 }
 
-/// The AWS call behind a failure, as AWS support asks for it.
+/// The AWS call that failed, with the details that AWS Support asks for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AwsFailure {
-    /// The call, as in `ec2:StartInstances`.
+    /// The operation, such as `ec2:StartInstances`.
     pub operation: String,
-    /// AWS's own error code, or what kept an answer from arriving.
+    /// AWS's error code, or `timeout`, `unreachable` or `no usable answer` if AWS did not answer.
     pub code: String,
-    /// The request ID, where AWS answered with one.
+    /// The request ID, if AWS returned one.
     pub request_id: Option<String>,
 }
 
 impl StepError {
-    /// Adds customer and account, so that the message alone tells where it happened. The first call
-    /// wins.
+    /// Adds the customer and the account, so the message alone says where the error happened. If
+    /// the error has a target already, it keeps that one.
     #[must_use]
     pub fn with_target(mut self, target: impl Into<String>) -> Self {
         self.target.get_or_insert_with(|| target.into());
         self
     }
 
-    /// Whether AWS answered with this error code.
+    /// Whether AWS returned this error code.
     #[must_use]
     pub fn has_code(&self, code: &str) -> bool {
         self.aws.as_ref().is_some_and(|aws| aws.code == code)
@@ -134,49 +145,54 @@ impl From<StepError> for Diagnostic {
     }
 }
 
-/// What to say when AWS refused `operation` and `said` so. AWS's own sentence holds role ARNs and
-/// is not repeated; the action in it is, because one call can need several actions, and AWS names
-/// the one that was missing.
+/// The message for a call that AWS denied.
+///
+/// `reason` is AWS's own message. It contains role ARNs, so this function does not repeat it. It
+/// takes only the denied action from it: one call can need several actions, and AWS names the one
+/// that was missing. Without an action in `reason`, the message names `operation`.
 #[must_use]
-pub fn denied(operation: &str, said: &str) -> String {
-    let action = said
+pub fn denied(operation: &str, reason: &str) -> String {
+    let action = reason
         .split_once("authorized to perform: ")
         .and_then(|(_, rest)| rest.split([' ', ',']).next())
         .filter(|action| action.contains(':'))
         .unwrap_or(operation);
-    // One call can need an action on several resources. A role is not named: the message goes to
-    // logs.
-    let resource = said
+    // One call can need an action on several resources. The message goes to logs, so it must not
+    // name a role.
+    let resource = reason
         .split_once("on resource: ")
-        .and_then(|(_, rest)| rest.split([' ', ',']).next());
-    let action = match resource
-        .filter(|resource| resource.starts_with("arn:") && !resource.contains("role/"))
-    {
+        .and_then(|(_, rest)| rest.split([' ', ',']).next())
+        .filter(|resource| resource.starts_with("arn:") && !resource.contains("role/"));
+
+    let denied_action = match resource {
         Some(resource) => &format!("{action} on {resource}"),
         None => action,
     };
-    if said.contains("session policy") {
+    if reason.contains("session policy") {
         format!(
-            "AWS denied {action}: this step does not declare it among its permissions, which is a fault of the step"
+            "AWS denied {denied_action}: the step does not declare it in its permissions; \
+             report this bug in the step"
         )
-    } else if said.contains("explicit deny") {
+    } else if reason.contains("explicit deny") {
         format!(
-            "AWS denied {action}: a policy of the account or its organization denies it explicitly"
+            "AWS denied {denied_action}: a policy of the account or its organization explicitly \
+             denies it; ask the owner of the account to change this policy"
         )
     } else {
         format!(
-            "AWS denied {action}: allow it in the customer's role, or take the step out of the job"
+            "AWS denied {denied_action}; allow it in the customer's role, \
+             or remove the step from the job"
         )
     }
 }
 
-/// AWS's messages quote role and session ARNs; those never reach a log.
-pub(crate) fn without_role_arns(message: &str) -> String {
+/// Replaces role and session ARNs, which AWS quotes in its messages and which must not reach a log.
+pub(crate) fn redact_role_arns(message: &str) -> String {
     message
         .split(' ')
         .map(|word| {
-            let identity = word.contains(":iam::") || word.contains(":sts::");
-            if identity && word.contains("role/") {
+            let is_identity = word.contains(":iam::") || word.contains(":sts::");
+            if is_identity && word.contains("role/") {
                 "the role"
             } else {
                 word
@@ -191,16 +207,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_names_the_action_and_no_role() {
-        let said = without_role_arns(
-            "User: arn:aws:sts::222222222222:assumed-role/stepward/acme is not authorized to perform: ec2:StartInstances \
-             on resource: arn:aws:ec2:eu-west-1:222222222222:instance/i-1 because no session policy allows it",
+    fn a_denial_names_the_action_and_no_role() {
+        let reason = redact_role_arns(
+            "User: arn:aws:sts::222222222222:assumed-role/stepward/acme is not authorized to \
+             perform: ec2:StartInstances on resource: \
+             arn:aws:ec2:eu-west-1:222222222222:instance/i-1 because no session policy allows it",
         );
-        assert!(!said.contains("assumed-role"));
-        let tells = denied("ec2:DescribeInstances", &said);
+        assert!(!reason.contains("assumed-role"));
+
+        let message = denied("ec2:DescribeInstances", &reason);
         assert!(
-            tells.contains("ec2:StartInstances on arn:aws:ec2:eu-west-1:222222222222:instance/i-1"),
-            "{tells}"
+            message
+                .contains("ec2:StartInstances on arn:aws:ec2:eu-west-1:222222222222:instance/i-1"),
+            "{message}"
         );
         assert!(denied("ec2:DescribeInstances", "no").contains("ec2:DescribeInstances"));
     }

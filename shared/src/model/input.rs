@@ -1,4 +1,4 @@
-//! Parameter types and checks that steps share.
+//! Parameter types and checks that several steps use.
 
 use std::fmt;
 use std::ops::Deref;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::model::error::{ErrorName, StepError};
 
-/// A list of strings; a single string is taken for a list of one.
+/// A list of strings. In JSON, a single string is accepted as a list with one element.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct StringList(pub Vec<String>);
 
@@ -23,9 +23,9 @@ impl Deref for StringList {
 
 impl<'de> Deserialize<'de> for StringList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrMany;
+        struct StringListVisitor;
 
-        impl<'de> Visitor<'de> for OneOrMany {
+        impl<'de> Visitor<'de> for StringListVisitor {
             type Value = StringList;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,7 +45,7 @@ impl<'de> Deserialize<'de> for StringList {
             }
         }
 
-        deserializer.deserialize_any(OneOrMany)
+        deserializer.deserialize_any(StringListVisitor)
     }
 }
 
@@ -63,10 +63,10 @@ impl JsonSchema for StringList {
     }
 }
 
-/// `Ok` when the condition holds, else `InvalidInput` with the message.
+/// Returns `InvalidInput` with the message unless the condition holds.
 ///
 /// # Errors
-/// `InvalidInput`.
+/// `InvalidInput` if the condition is false.
 pub fn require(condition: bool, message: impl FnOnce() -> String) -> Result<(), StepError> {
     if condition {
         Ok(())
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_string_is_a_list_of_one() {
+    fn a_single_string_is_a_list_with_one_element() {
         assert_eq!(
             serde_json::from_str::<StringList>(r#""a""#).unwrap().0,
             ["a"]

@@ -1,21 +1,20 @@
-//! What a job is started with.
+//! The input of jobs.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The input of a job that works in a customer's accounts, whoever starts it. `O` are the job's
-/// options.
+/// The input of a job that works in a customer's accounts. `O` is the type of the job's options.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct JobInput<O = Map<String, Value>> {
-    /// The customer.
+    /// The customer's name.
     pub customer: String,
-    /// The customer's accounts to work in; all when empty.
+    /// The names of the accounts to work in. An empty list means all accounts of the customer.
     #[serde(default)]
     pub accounts: Vec<String>,
     /// The job's options.
     #[serde(default)]
     pub options: O,
-    /// Who starts the job. Becomes the source identity in the customer's CloudTrail.
+    /// Who starts the job. The customer's CloudTrail shows this as the source identity.
     #[serde(default)]
     pub started_by: String,
 }
@@ -27,7 +26,7 @@ pub struct StepRunOptions {
     pub step: String,
     /// The step's parameters.
     pub params: Map<String, Value>,
-    /// The account's Region to work in; the account's default Region when absent.
+    /// The Region to work in. The default is the account's default Region.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Parameters of two types in one JSON object.
+//! Combines the parameters of two types in one JSON object.
 
 use std::borrow::Cow;
 
@@ -7,15 +7,16 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::model::envelope::{FIELD, fault};
+use crate::model::envelope::{FIELD_PREFIX, describe_error};
 
-/// A step's own parameters and those that it shares with other steps, as one JSON object.
+/// A step's own parameters and the parameters that it shares with other steps, in one JSON object.
 ///
-/// `#[serde(flatten)]` would lose the path of an invalid field, and with it `deny_unknown_fields`.
-/// Here each member goes to the type whose schema has it, and one that neither type has is refused.
+/// `#[serde(flatten)]` does not report the path of an invalid field, and it does not work with
+/// `deny_unknown_fields`. `Merged` passes each member to the type whose schema contains it, and
+/// refuses members that neither type has.
 ///
-/// The schema lists the required shared parameters first, which say what the step acts on, then all
-/// of its own, then the optional shared ones.
+/// The schema lists the required shared parameters first, because they say what the step acts on.
+/// The step's own parameters follow, then the optional shared ones.
 #[derive(Clone, Debug)]
 pub struct Merged<Own, Shared>(pub Own, pub Shared);
 
@@ -27,30 +28,33 @@ where
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let members = Map::deserialize(deserializer)?;
         let mut generator = SchemaGenerator::default();
-        let (own, shared) = (
-            Members::of::<Own>(&mut generator),
-            Members::of::<Shared>(&mut generator),
-        );
-        let (mut of_own, mut of_shared) = (Map::new(), Map::new());
+        let own = Members::from_schema::<Own>(&mut generator);
+        let shared = Members::from_schema::<Shared>(&mut generator);
+        let (mut own_members, mut shared_members) = (Map::new(), Map::new());
+
         for (name, value) in members {
             if shared.properties.contains_key(&name) {
-                of_shared.insert(name, value);
+                shared_members.insert(name, value);
             } else if own.properties.contains_key(&name) {
-                of_own.insert(name, value);
+                own_members.insert(name, value);
             } else {
-                let known: Vec<_> = own
-                    .and(shared)
+                let known_names: Vec<_> = own
+                    .merge_with(shared)
                     .properties
                     .keys()
-                    .map(|known| format!("`{known}`"))
+                    .map(|known_name| format!("`{known_name}`"))
                     .collect();
                 return Err(D::Error::custom(format!(
-                    "{FIELD}{name}`: unknown field `{name}`, expected one of {}",
-                    known.join(", ")
+                    "{FIELD_PREFIX}{name}`: unknown field `{name}`, expected one of {}",
+                    known_names.join(", ")
                 )));
             }
         }
-        Ok(Self(part(of_own)?, part(of_shared)?))
+
+        Ok(Self(
+            parse_members(own_members)?,
+            parse_members(shared_members)?,
+        ))
     }
 }
 
@@ -64,15 +68,18 @@ impl<Own: JsonSchema, Shared: JsonSchema> JsonSchema for Merged<Own, Shared> {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let (own, shared) = (
-            Members::of::<Own>(generator),
-            Members::of::<Shared>(generator),
-        );
+        let own = Members::from_schema::<Own>(generator);
+        let shared = Members::from_schema::<Shared>(generator);
         let Members {
             properties,
             required,
-        } = own.and(shared);
-        let mut schema = json_schema!({ "type": "object", "additionalProperties": false, "properties": properties });
+        } = own.merge_with(shared);
+
+        let mut schema = json_schema!({
+            "type": "object",
+            "additionalProperties": false,
+            "properties": properties,
+        });
         if !required.is_empty() {
             schema.insert("required".into(), required.into());
         }
@@ -80,28 +87,28 @@ impl<Own: JsonSchema, Shared: JsonSchema> JsonSchema for Merged<Own, Shared> {
     }
 }
 
-/// One of the two types, or an error that begins with the field's path.
-fn part<T: DeserializeOwned, E: Error>(members: Map<String, Value>) -> Result<T, E> {
+/// Deserializes one of the two types. An error begins with the path of the invalid field.
+fn parse_members<T: DeserializeOwned, E: Error>(members: Map<String, Value>) -> Result<T, E> {
     serde_path_to_error::deserialize(Value::Object(members))
-        .map_err(|error| E::custom(fault(&error)))
+        .map_err(|error| E::custom(describe_error(&error)))
 }
 
-/// The members of a JSON object, as its type's schema has them.
+/// The members of a JSON object, from the schema of its type.
 struct Members {
     properties: Map<String, Value>,
     required: Vec<Value>,
 }
 
 impl Members {
-    fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Self {
+    fn from_schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Self {
         let mut schema = T::json_schema(generator);
         let properties = schema
             .remove("properties")
-            .and_then(|all| all.as_object().cloned())
+            .and_then(|properties| properties.as_object().cloned())
             .unwrap_or_default();
         let required = schema
             .remove("required")
-            .and_then(|all| all.as_array().cloned())
+            .and_then(|required| required.as_array().cloned())
             .unwrap_or_default();
         Self {
             properties,
@@ -109,16 +116,16 @@ impl Members {
         }
     }
 
-    fn and(self, shared: Self) -> Self {
-        let is_required = |name: &str| shared.required.iter().any(|other| other == name);
-        let (first, last): (Vec<_>, Vec<_>) = shared
+    fn merge_with(self, shared: Self) -> Self {
+        let is_required = |name: &str| shared.required.iter().any(|required| required == name);
+        let (required, optional): (Vec<_>, Vec<_>) = shared
             .properties
             .into_iter()
             .partition(|(name, _)| is_required(name));
-        let properties = first
+        let properties = required
             .into_iter()
             .chain(self.properties)
-            .chain(last)
+            .chain(optional)
             .collect();
         Self {
             properties,
@@ -132,7 +139,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::envelope::read;
+    use crate::model::envelope::parse_object;
     use crate::model::error::ErrorName;
 
     #[derive(Debug, Deserialize, JsonSchema)]
@@ -141,11 +148,11 @@ mod tests {
         Include(String),
     }
 
-    /// Not the step's documentation.
+    /// This text must not become the step's documentation.
     #[derive(Debug, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
     struct Own {
-        /// What.
+        /// What to do.
         action: String,
         /// How often.
         #[serde(default)]
@@ -155,7 +162,7 @@ mod tests {
     #[derive(Debug, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
     struct Nodes {
-        /// Where.
+        /// The nodes.
         ids: Vec<String>,
     }
 
@@ -172,11 +179,11 @@ mod tests {
     #[derive(Debug, Deserialize, JsonSchema)]
     struct Step(Merged<Own, Merged<Selection, Nodes>>);
 
-    /// The same parameters in one type.
+    /// The same parameters as one type.
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
-    #[expect(dead_code, reason = "only its errors are read")]
-    struct One {
+    #[expect(dead_code, reason = "the test compares only its errors")]
+    struct SingleType {
         ids: Vec<String>,
         action: String,
         #[serde(default)]
@@ -188,10 +195,10 @@ mod tests {
     }
 
     #[test]
-    fn each_member_goes_to_the_type_that_has_it() {
+    fn each_member_goes_to_the_type_that_declares_it() {
         let params =
             json!({ "dry-run": true, "ids": ["a"], "action": "go", "rules": [{ "include": "x" }] });
-        let Step(Merged(own, Merged(selection, nodes))) = read("params", &params).unwrap();
+        let Step(Merged(own, Merged(selection, nodes))) = parse_object("params", &params).unwrap();
         assert_eq!(
             (own.action.as_str(), own.times, nodes.ids),
             ("go", 0, vec!["a".to_owned()])
@@ -203,8 +210,8 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_field_is_named_as_by_one_type() {
-        let good = json!({ "action": "go", "ids": ["a"] });
+    fn errors_are_the_same_as_for_a_single_type() {
+        let valid_params = json!({ "action": "go", "ids": ["a"] });
         for (member, value, message) in [
             (
                 "times",
@@ -242,24 +249,26 @@ mod tests {
                 "params, field `actoin`: unknown field `actoin`, expected one of `ids`, `action`, ",
             ),
         ] {
-            let mut params = good.clone();
+            let mut params = valid_params.clone();
             params[member] = value;
-            let error = read::<Step>("params", &params).unwrap_err();
-            assert_eq!(error, read::<One>("params", &params).unwrap_err());
+            let error = parse_object::<Step>("params", &params).unwrap_err();
+            let expected = parse_object::<SingleType>("params", &params).unwrap_err();
+            assert_eq!(error, expected);
             assert_eq!(error.name, ErrorName::InvalidInput);
             assert!(error.message.starts_with(message), "{error}");
         }
         for missing in ["action", "ids"] {
-            let mut params = good.clone();
+            let mut params = valid_params.clone();
             params.as_object_mut().unwrap().remove(missing);
-            let error = read::<Step>("params", &params).unwrap_err();
-            assert_eq!(error, read::<One>("params", &params).unwrap_err());
+            let error = parse_object::<Step>("params", &params).unwrap_err();
+            let expected = parse_object::<SingleType>("params", &params).unwrap_err();
+            assert_eq!(error, expected);
             assert_eq!(error.message, format!("params: missing field `{missing}`"));
         }
     }
 
     #[test]
-    fn the_schema_has_the_parameters_of_both_and_is_closed() {
+    fn the_schema_has_both_types_parameters_and_no_others() {
         let schema = SchemaGenerator::default()
             .into_root_schema_for::<Step>()
             .to_value();

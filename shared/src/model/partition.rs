@@ -1,16 +1,17 @@
-//! AWS's partitions: which Regions each has, and its domains.
+//! AWS's partitions, with their Regions and domains.
 
-/// A partition.
+/// An AWS partition.
 /// <https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/partitions.html>
 #[derive(Debug, Eq, PartialEq)]
 pub struct Partition {
-    /// Its name in ARNs.
+    /// The partition's name in ARNs.
     pub name: &'static str,
-    /// The prefix of its Regions; empty for the partition that has all others.
+    /// The prefix of the partition's Region codes. It is empty for the standard partition, which
+    /// has all other Regions.
     region_prefix: &'static str,
-    /// The domain of its console. A Region's console is a subdomain.
+    /// The domain of the partition's console. The console of a Region is a subdomain of it.
     pub console: &'static str,
-    /// The domain of its services' endpoints.
+    /// The domain of the endpoints of its services.
     pub dns_suffix: &'static str,
 }
 
@@ -30,7 +31,7 @@ const PARTITIONS: [Partition; 3] = [
     STANDARD,
 ];
 
-/// The partition with the commercial Regions.
+/// The partition of the commercial Regions.
 const STANDARD: Partition = Partition {
     name: "aws",
     region_prefix: "",
@@ -39,27 +40,27 @@ const STANDARD: Partition = Partition {
 };
 
 impl Partition {
-    /// The partition of this name; `None` for one that Stepward does not know.
+    /// The partition with this name, or `None` if Stepward does not know it.
     #[must_use]
-    pub fn named(name: &str) -> Option<&'static Self> {
+    pub fn find(name: &str) -> Option<&'static Self> {
         const { &PARTITIONS }
             .iter()
             .find(|partition| partition.name == name)
     }
 
-    /// The partition of this name, or the standard one.
+    /// The partition with this name, or the standard partition if Stepward does not know it.
     #[must_use]
     pub fn named_or_standard(name: &str) -> &'static Self {
-        Self::named(name).unwrap_or(const { &STANDARD })
+        Self::find(name).unwrap_or(const { &STANDARD })
     }
 
     /// The partition that a Region belongs to.
     #[must_use]
-    pub fn of_region(region: &str) -> &'static Self {
-        let found = const { &PARTITIONS }
+    pub fn for_region(region: &str) -> &'static Self {
+        const { &PARTITIONS }
             .iter()
-            .find(|partition| region.starts_with(partition.region_prefix));
-        found.unwrap_or(const { &STANDARD })
+            .find(|partition| region.starts_with(partition.region_prefix))
+            .unwrap_or(const { &STANDARD })
     }
 }
 
@@ -68,16 +69,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_region_tells_its_partition() {
+    fn a_region_belongs_to_one_partition() {
         for (region, name) in [
             ("eu-west-1", "aws"),
             ("us-gov-west-1", "aws-us-gov"),
             ("cn-north-1", "aws-cn"),
             ("us-east-1", "aws"),
         ] {
-            let partition = Partition::of_region(region);
+            let partition = Partition::for_region(region);
             assert_eq!(
-                (partition.name, Partition::named(name)),
+                (partition.name, Partition::find(name)),
                 (name, Some(partition)),
                 "{region}"
             );
@@ -85,8 +86,8 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_partition_is_taken_for_the_standard_one() {
-        assert_eq!(Partition::named("aws-iso"), None);
+    fn an_unknown_partition_falls_back_to_the_standard_one() {
+        assert_eq!(Partition::find("aws-iso"), None);
         assert_eq!(
             Partition::named_or_standard("aws-iso").console,
             "console.aws.amazon.com"

@@ -1,42 +1,46 @@
-//! What a step may do in a customer's account, as data: shown on its page, written into the
-//! customer's role, and sent with every AssumeRole as the session policy.
+//! What a step may do in a customer's account.
+//!
+//! Stepward shows the permissions on the step's page, writes them into the template of the
+//! customer's role, and sends them with every AssumeRole call as the session policy.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::model::error::{ErrorName, StepError};
 
-/// The longest inline session policy that STS takes, in characters.
+/// The longest inline session policy that STS accepts, in characters.
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html> (`Policy`)
 pub const SESSION_POLICY_LIMIT: usize = 2048;
 
-/// What [`literal`] puts around a value that comes from a parameter. Private use characters: no
-/// name at AWS has any.
-const FROM_PARAMETER: [char; 2] = ['\u{e000}', '\u{e001}'];
+/// The marks that [`literal`] puts around a parameter's value. They are private use characters,
+/// which no name at AWS contains.
+const PARAMETER_MARKS: [char; 2] = ['\u{e000}', '\u{e001}'];
 
-/// Actions on resources, in the order declared.
+/// The permissions of a step: statements in the order in which the step declares them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Permissions(Vec<Statement>);
 
-/// Actions on resources, under a condition: one `Allow` of a policy.
+/// One `Allow` statement of a policy: actions on resources, optionally under a condition.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Statement {
-    /// When the actions are used, as in `find the instances`: completes "used to …".
+    /// The purpose of the actions, such as `find the instances`. It completes "used to …".
     pub purpose: String,
-    /// The actions, as in `ec2:StartInstances`.
+    /// The actions, such as `ec2:StartInstances`.
     pub actions: Vec<String>,
-    /// ARNs with `$partition`, `$region` and `$account` for where the step works; or `*`.
+    /// ARNs, or `*`. The variables `$partition`, `$region` and `$account` in an ARN stand for the
+    /// step's target.
     pub resources: Vec<String>,
-    /// An IAM condition block; null for none.
+    /// An IAM condition block, or null for no condition.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub condition: Value,
-    /// Why the resource is `*` although AWS could narrow the actions.
+    /// Why the resource is `*` although IAM could limit the actions to resources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// Where a step's resources live; fills the variables of the ARNs that it declares.
+/// The partition, Region and account ID of a step's target. They replace the variables in the ARNs
+/// that the step declares.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ArnScope {
     /// `aws`, `aws-cn` or `aws-us-gov`.
@@ -48,8 +52,10 @@ pub struct ArnScope {
 }
 
 impl Permissions {
-    /// Allows actions on resources: ARNs made by [`arn`] or [`s3_arn`], or `*` if the action takes
-    /// no resource. `purpose` completes "used to …" on the step's page.
+    /// Allows actions on resources.
+    ///
+    /// `purpose` completes "used to …" on the step's page. Build `resources` with [`arn`] or
+    /// [`s3_arn`], or pass `*` for actions that IAM cannot limit to resources.
     #[must_use]
     pub fn allow<R: Into<String>>(
         self,
@@ -60,7 +66,7 @@ impl Permissions {
         self.allow_if(Value::Null, purpose, actions, resources)
     }
 
-    /// Allows actions on resources under an IAM condition block.
+    /// Allows actions on resources, as [`Self::allow`] does, under an IAM condition block.
     #[must_use]
     pub fn allow_if<R: Into<String>>(
         self,
@@ -72,8 +78,8 @@ impl Permissions {
         self.with_statement(purpose, actions, resources, condition, None)
     }
 
-    /// Allows actions on `*` although AWS could narrow them. `reason` is a sentence on the step's
-    /// page that says why the step cannot.
+    /// Allows actions on `*` although IAM could limit them to resources. `reason` is a sentence for
+    /// the step's page that says why the step cannot name the resources.
     #[must_use]
     pub fn allow_on_all(self, purpose: &str, actions: &[&str], reason: &str) -> Self {
         self.with_statement(
@@ -103,23 +109,23 @@ impl Permissions {
         self
     }
 
-    /// The permissions of both.
+    /// Adds the permissions of `other`.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// What any parameters may need: `*` in the place of every value that came from one, each
-    /// statement once.
+    /// The permissions that the step needs with any parameters. `*` replaces every value that came
+    /// from a parameter, and duplicate statements are removed.
     #[must_use]
     pub fn for_any_parameters(&self) -> Vec<Statement> {
-        let mut all: Vec<Statement> = Vec::new();
+        let mut widened: Vec<Statement> = Vec::new();
         for statement in &self.0 {
             let mut resources: Vec<String> = statement
                 .resources
                 .iter()
-                .map(|resource| widened(resource))
+                .map(|resource| widen_parameters(resource))
                 .collect();
             resources.sort();
             resources.dedup();
@@ -127,43 +133,45 @@ impl Permissions {
                 resources,
                 ..statement.clone()
             };
-            if !all.contains(&statement) {
-                all.push(statement);
+            if !widened.contains(&statement) {
+                widened.push(statement);
             }
         }
-        all
+        widened
     }
 
-    /// The inline policy for AssumeRole: on the resources that the parameters name; where that is
-    /// too long, on any of their kind in the account and Region; and where even that is, the
-    /// actions alone, on `*`.
+    /// The session policy for AssumeRole.
+    ///
+    /// The policy names the resources that the parameters choose. If it becomes too long for STS,
+    /// it allows every resource of the same kind in the account and Region. If that is too long
+    /// too, it limits only the actions, on `*`.
     ///
     /// # Errors
-    /// `Internal` where even the actions alone are longer than [`SESSION_POLICY_LIMIT`].
-    pub fn session_policy(&self, place: &ArnScope) -> Result<String, StepError> {
-        let written =
-            |statements: &[Statement]| place.fill(&policy(statements)).replace(FROM_PARAMETER, "");
+    /// `Internal` if the actions alone are longer than [`SESSION_POLICY_LIMIT`].
+    pub fn session_policy(&self, scope: &ArnScope) -> Result<String, StepError> {
+        let render = |statements: &[Statement]| {
+            scope
+                .fill_variables(&policy_document(statements))
+                .replace(PARAMETER_MARKS, "")
+        };
         let length = |policy: &str| policy.chars().count();
-        let mut policy = written(&self.0);
+
+        let mut policy = render(&self.0);
         if length(&policy) > SESSION_POLICY_LIMIT {
-            policy = written(&self.for_any_parameters());
+            policy = render(&self.for_any_parameters());
         }
         if length(&policy) > SESSION_POLICY_LIMIT {
-            let anywhere = |one: Statement| Statement {
+            let on_all = |statement: Statement| Statement {
                 resources: vec!["*".into()],
-                ..one
+                ..statement
             };
-            policy = written(
-                &self
-                    .for_any_parameters()
-                    .into_iter()
-                    .map(anywhere)
-                    .collect::<Vec<_>>(),
-            );
+            let statements = self.for_any_parameters();
+            policy = render(&statements.into_iter().map(on_all).collect::<Vec<_>>());
         }
         if length(&policy) > SESSION_POLICY_LIMIT {
             return Err(ErrorName::Internal.with_message(format!(
-                "the step declares more actions than a session policy holds ({} of {SESSION_POLICY_LIMIT} characters)",
+                "the step's session policy has {} characters, and STS accepts at most \
+                 {SESSION_POLICY_LIMIT}; report this bug in the step",
                 length(&policy)
             )));
         }
@@ -172,36 +180,38 @@ impl Permissions {
 }
 
 impl ArnScope {
-    fn fill(&self, text: &str) -> String {
+    fn fill_variables(&self, text: &str) -> String {
         text.replace("$partition", &self.partition)
             .replace("$region", &self.region)
             .replace("$account", &self.account_id)
     }
 }
 
-/// The ARN of a resource in the step's own account and Region, as in `arn("ec2", "instance/*")`.
+/// The ARN of a resource in the step's target account and Region, as in `arn("ec2", "instance/*")`.
 #[must_use]
 pub fn arn(service: &str, resource: &str) -> String {
     format!("arn:$partition:{service}:$region:$account:{resource}")
 }
 
-/// The ARN of a bucket, or of `bucket/key`.
+/// The ARN of a bucket, or of objects as `bucket/key`.
 #[must_use]
 pub fn s3_arn(path: &str) -> String {
     format!("arn:$partition:s3:::{path}")
 }
 
-/// A value from a parameter, with what IAM reads as a pattern written so that it means itself.
-/// Every part of an ARN that comes from a parameter is made by this: the session gets the value,
-/// the customer's role `*` in its place.
+/// Escapes a parameter's value for use in an ARN, so `*`, `?` and `$` are not wildcards or
+/// variables.
+///
+/// Pass every part of an ARN that comes from a parameter through this function. The session policy
+/// then contains the value, and the customer's role contains `*` instead.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html> (special
 /// characters)
 #[must_use]
 pub fn literal(value: &str) -> String {
-    let [begin, end] = FROM_PARAMETER;
+    let [begin, end] = PARAMETER_MARKS;
     let mut text = String::with_capacity(value.len() + begin.len_utf8() + end.len_utf8());
     text.push(begin);
-    for c in value.chars().filter(|c| !FROM_PARAMETER.contains(c)) {
+    for c in value.chars().filter(|c| !PARAMETER_MARKS.contains(c)) {
         match c {
             '*' | '?' | '$' => text.extend(["${", c.encode_utf8(&mut [0; 4]), "}"]),
             _ => text.push(c),
@@ -211,32 +221,33 @@ pub fn literal(value: &str) -> String {
     text
 }
 
-/// A resource with `*` in the place of what came from parameters.
-fn widened(resource: &str) -> String {
-    let [begin, end] = FROM_PARAMETER;
+/// Replaces the values that came from parameters with `*`.
+fn widen_parameters(resource: &str) -> String {
+    let [begin, end] = PARAMETER_MARKS;
     let mut parts = resource.split(begin);
     let mut text = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         text.push('*');
         text.push_str(part.split_once(end).map_or("", |(_, rest)| rest));
     }
-    // `logs/` and all below it is `*` and then `*`: as much as one.
+    // A parameter's value that is followed by `*`, as in `logs/` and `*`, becomes `**`.
     text.replace("**", "*")
 }
 
-fn policy(statements: &[Statement]) -> String {
-    // What is used for several purposes on the same resources takes one statement.
+fn policy_document(statements: &[Statement]) -> String {
+    // Statements that differ only in their purpose are merged, because session policies are short.
     let mut merged: Vec<Statement> = Vec::new();
     for statement in statements {
-        let same = |one: &&mut Statement| {
-            one.resources == statement.resources && one.condition == statement.condition
+        let has_same_scope = |existing: &&mut Statement| {
+            existing.resources == statement.resources && existing.condition == statement.condition
         };
-        match merged.iter_mut().find(same) {
-            Some(one) => one.actions.extend(statement.actions.iter().cloned()),
+        match merged.iter_mut().find(has_same_scope) {
+            Some(existing) => existing.actions.extend(statement.actions.iter().cloned()),
             None => merged.push(statement.clone()),
         }
     }
-    let allow = |statement: &Statement| {
+
+    let to_json = |statement: &Statement| {
         let mut allow = json!({
             "Effect": "Allow",
             "Action": statement.actions,
@@ -247,7 +258,7 @@ fn policy(statements: &[Statement]) -> String {
         }
         allow
     };
-    let statements: Vec<_> = merged.iter().map(allow).collect();
+    let statements: Vec<_> = merged.iter().map(to_json).collect();
     json!({ "Version": "2012-10-17", "Statement": statements }).to_string()
 }
 
@@ -255,7 +266,7 @@ fn policy(statements: &[Statement]) -> String {
 mod tests {
     use super::*;
 
-    fn place() -> ArnScope {
+    fn arn_scope() -> ArnScope {
         ArnScope {
             partition: "aws".into(),
             region: "eu-west-1".into(),
@@ -271,17 +282,19 @@ mod tests {
                 &["ec2:StartInstances"],
                 [arn("ec2", "instance/i-1")],
             )
-            .session_policy(&place())
+            .session_policy(&arn_scope())
             .unwrap();
-        assert_eq!(
-            policy,
-            r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["ec2:StartInstances"],"Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/i-1"]}]}"#
+        let expected = concat!(
+            r#"{"Version":"2012-10-17","Statement":[{"#,
+            r#""Effect":"Allow","Action":["ec2:StartInstances"],"#,
+            r#""Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/i-1"]}]}"#,
         );
+        assert_eq!(policy, expected);
     }
 
     #[test]
-    fn too_many_resources_leave_all_of_their_kind_and_then_the_actions() {
-        let many = || {
+    fn a_long_policy_widens_to_the_kind_then_to_all() {
+        let instances = || {
             (0..50).map(|n| {
                 arn(
                     "ec2",
@@ -290,15 +303,18 @@ mod tests {
             })
         };
         let policy = Permissions::default()
-            .allow("start the instances", &["ec2:StartInstances"], many())
-            .session_policy(&place())
+            .allow("start the instances", &["ec2:StartInstances"], instances())
+            .session_policy(&arn_scope())
             .unwrap();
-        let kind = r#""Action":["ec2:StartInstances"],"Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/*"]"#;
-        assert!(policy.contains(kind), "{policy}");
-        let kinds = (0..50).map(|n| arn("ec2", &format!("kind-{n}/{}", literal("x"))));
+        let all_instances = concat!(
+            r#""Action":["ec2:StartInstances"],"#,
+            r#""Resource":["arn:aws:ec2:eu-west-1:222222222222:instance/*"]"#,
+        );
+        assert!(policy.contains(all_instances), "{policy}");
+        let many_kinds = (0..50).map(|n| arn("ec2", &format!("kind-{n}/{}", literal("x"))));
         let policy = Permissions::default()
-            .allow("start the instances", &["ec2:StartInstances"], kinds)
-            .session_policy(&place())
+            .allow("start the instances", &["ec2:StartInstances"], many_kinds)
+            .session_policy(&arn_scope())
             .unwrap();
         assert!(
             policy.contains(r#""Action":["ec2:StartInstances"],"Resource":["*"]"#),
@@ -307,39 +323,39 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_cannot_fit_is_refused_and_never_cut() {
+    fn a_policy_that_cannot_fit_is_an_error() {
         let actions: Vec<_> = (0..200).map(|n| format!("ec2:SomeAction{n:03}")).collect();
         let actions: Vec<_> = actions.iter().map(String::as_str).collect();
         let error = Permissions::default()
             .allow("test", &actions, ["*"])
-            .session_policy(&place())
+            .session_policy(&arn_scope())
             .unwrap_err();
         assert_eq!(error.name, ErrorName::Internal);
     }
 
     #[test]
     fn a_parameter_cannot_widen_a_resource() {
-        for (value, means) in [
+        for (value, escaped) in [
             ("reports/*", "reports/${*}"),
             ("${aws:username}?", "${$}{aws:username}${?}"),
             ("a\u{e001}b", "ab"),
         ] {
             let policy = Permissions::default().allow(
-                "start the instances",
+                "read the objects",
                 &["s3:GetObject"],
                 [s3_arn(&format!("b/{}", literal(value)))],
             );
-            let text = policy.session_policy(&place()).unwrap();
+            let text = policy.session_policy(&arn_scope()).unwrap();
             assert!(
-                text.contains(&format!("\"arn:aws:s3:::b/{means}\"")),
+                text.contains(&format!("\"arn:aws:s3:::b/{escaped}\"")),
                 "{text}"
             );
         }
     }
 
     #[test]
-    fn for_any_parameters_a_star_stands_where_a_value_was() {
-        let one = |id: &str| {
+    fn for_any_parameters_a_star_replaces_each_value() {
+        let start = |id: &str| {
             Permissions::default().allow(
                 "start the instances",
                 &["ec2:StartInstances"],
@@ -347,12 +363,16 @@ mod tests {
             )
         };
         let bucket = s3_arn(&format!("{}/{}/x", literal("b"), literal("k*")));
-        let below = s3_arn(&format!("b/{}*", literal("logs/")));
-        let any = one("i-1")
-            .and(one("i-2"))
-            .allow("start the instances", &["s3:GetObject"], [below, bucket])
+        let below_prefix = s3_arn(&format!("b/{}*", literal("logs/")));
+        let statements = start("i-1")
+            .and(start("i-2"))
+            .allow(
+                "read the objects",
+                &["s3:GetObject"],
+                [below_prefix, bucket],
+            )
             .for_any_parameters();
-        let resources: Vec<_> = any
+        let resources: Vec<_> = statements
             .iter()
             .flat_map(|statement| &statement.resources)
             .collect();

@@ -1,4 +1,5 @@
-//! S3's own error codes. They are here because this crate calls S3 itself, as several others do.
+//! The error codes of S3. They are in this crate because it calls S3 itself, as several other
+//! crates do.
 
 use super::aws_error::{AwsError, Service};
 use super::error::{ErrorName, StepError};
@@ -16,7 +17,7 @@ const S3: Service = Service {
     },
 };
 
-/// Converts the error of a call of S3.
+/// Converts the error of an S3 operation.
 pub fn s3_error(error: impl AwsError<aws_sdk_s3::Error>) -> StepError {
     error.into_step_error(&S3)
 }
@@ -29,7 +30,7 @@ mod tests {
     use crate::testing::service_error;
 
     #[test]
-    fn s3_codes_get_their_name() {
+    fn s3_codes_map_to_names() {
         for (code, status, name) in [
             ("BucketHasAccessPointsAttached", 400, ErrorName::Conflict),
             ("BucketNotEmpty", 409, ErrorName::Conflict),
@@ -38,7 +39,7 @@ mod tests {
             ("NoSuchBucket", 404, ErrorName::NotFound),
             ("NoSuchKey", 404, ErrorName::NotFound),
             ("NoSuchUpload", 404, ErrorName::NotFound),
-            // A copy can fail after S3 has answered 200, so that the status does not tell.
+            // A copy can fail after S3 has sent status 200, so the code alone must decide.
             ("NoSuchBucket", 200, ErrorName::NotFound),
             ("NoSuchKey", 200, ErrorName::NotFound),
             ("NoSuchUpload", 200, ErrorName::NotFound),

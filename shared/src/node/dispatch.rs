@@ -1,16 +1,20 @@
-//! The contract of a dispatch: what its four parties say to each other.
+//! The data that the participants of a dispatch exchange.
 //!
-//! | from | to | |
+//! | sender | receiver | data |
 //! |---|---|---|
-//! | whoever starts one | the job `nodes/dispatch` | [`JobInput`](crate::model::job::JobInput) of [`JobOptions`] |
+//! | the starter of the job | the job `nodes/dispatch` | [`JobInput`] of [`JobOptions`] |
 //! | the job | the function `dispatch` | [`Request`] |
 //! | the function | the job | [`NextRound`], [`End`] or [`MayBegin`] |
-//! | the function | the job, in the artifacts bucket | [`Item`]: which functions to call, with [`OnInstances`] or [`InContainer`] |
-//! | the job | the function, in the artifacts bucket | [`ItemEnd`] |
-//! | the function | itself and the command line, in the artifacts bucket | [`State`], where [`DispatchKeys`] says |
+//! | the function | the job, in an artifact | [`Item`], with [`OnInstances`] or [`InContainer`] |
+//! | the job | the function, in an artifact | [`ItemEnd`] |
+//! | the function | itself and the command line, in an artifact | [`State`] |
 //!
-//! The job is a state machine and no Rust: the tests here fail when it names a field that these
-//! types do not have.
+//! [`DispatchKeys`] defines the keys of the artifacts.
+//!
+//! [`JobInput`]: crate::model::job::JobInput
+//!
+//! The job is a state machine, so the compiler cannot check it. The tests of this module fail if
+//! the state machine names a field that these types do not have.
 
 mod function;
 mod item;

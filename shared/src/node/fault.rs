@@ -1,18 +1,19 @@
-//! Where a text that a person wrote is wrong.
+//! Errors in texts that an operator wrote, with the position of the error.
 
 use std::fmt::Display;
 
 use crate::model::error::{ErrorName, StepError};
 
-/// `InvalidInput` that says where in the text the fault is, by line and column from 1, and what it
-/// is.
+/// Returns `InvalidInput` with the line and the column of the error, both counted from 1.
+///
+/// `position` is the byte of `text` at which the error is.
 #[must_use]
-pub fn fault(parameter: &str, text: &str, at: usize, what: impl Display) -> StepError {
-    let mut at = at.min(text.len());
-    while !text.is_char_boundary(at) {
-        at -= 1;
+pub fn fault(parameter: &str, text: &str, position: usize, problem: impl Display) -> StepError {
+    let mut position = position.min(text.len());
+    while !text.is_char_boundary(position) {
+        position -= 1;
     }
-    let before = &text[..at];
+    let before = &text[..position];
     let column = before
         .rsplit('\n')
         .next()
@@ -20,25 +21,25 @@ pub fn fault(parameter: &str, text: &str, at: usize, what: impl Display) -> Step
         .chars()
         .count()
         + 1;
-    let place = match before.matches('\n').count() {
+    let location = match before.matches('\n').count() {
         0 if !text.trim_end().contains('\n') => format!("column {column}"),
         lines => format!("line {}, column {column}", lines + 1),
     };
-    ErrorName::InvalidInput.with_message(format!("{parameter}, {place}: {what}"))
+    ErrorName::InvalidInput.with_message(format!("{parameter}, {location}: {problem}"))
 }
 
-/// What stands at a place, for a message.
+/// Quotes the beginning of a text for an error message, after "found".
 #[must_use]
-pub fn found(text: &str) -> String {
-    const SHOWN: usize = 24;
-    let word = text.trim_start();
-    match word.chars().count() {
+pub fn quote_found(text: &str) -> String {
+    const MAX_LENGTH: usize = 24;
+    let text = text.trim_start();
+    match text.chars().count() {
         0 => "the end".into(),
-        1..=SHOWN => format!("{word:?}"),
-        _ => format!(
-            "{:?}",
-            word.chars().take(SHOWN).chain(['…']).collect::<String>()
-        ),
+        1..=MAX_LENGTH => format!("{text:?}"),
+        _ => {
+            let beginning = text.chars().take(MAX_LENGTH).chain(['…']);
+            format!("{:?}", beginning.collect::<String>())
+        }
     }
 }
 
@@ -47,12 +48,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_told_by_characters_and_by_lines_where_there_are_several() {
-        let said = |text, at| fault("filter", text, at, "no").message;
-        assert_eq!(said("näme: x", 3), "filter, column 3: no");
-        assert_eq!(said("a\nbc", 3), "filter, line 2, column 2: no");
-        assert_eq!(said("a\nbc", 0), "filter, line 1, column 1: no");
-        assert_eq!(said("ä", 1), "filter, column 1: no");
-        assert_eq!(said("a", 99), "filter, column 2: no");
+    fn a_position_has_a_line_only_in_multiline_texts() {
+        let message = |text, position| fault("filter", text, position, "no").message;
+        assert_eq!(message("näme: x", 3), "filter, column 3: no");
+        assert_eq!(message("a\nbc", 3), "filter, line 2, column 2: no");
+        assert_eq!(message("a\nbc", 0), "filter, line 1, column 1: no");
+        assert_eq!(message("ä", 1), "filter, column 1: no");
+        assert_eq!(message("a", 99), "filter, column 2: no");
     }
 }

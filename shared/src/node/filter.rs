@@ -1,22 +1,32 @@
-//! Rundeck's node filters: which nodes a job runs on.
+//! Rundeck's node filters, which select the nodes that a job runs on.
 //!
-//! A filter is a line of tokens, split at spaces; one that begins with `"` or `'` reaches to the
-//! same sign, which doubled stands for itself. `key: value` or `key:value` includes, `!key: value`
-//! excludes, and a value alone is a node's name. A key given twice takes either value: both are
-//! joined by a comma.
+//! A filter is a line of words, separated by spaces. A word that begins with `"` or `'` ends at the
+//! next character of the same kind; write that character twice to include it.
 //!
-//! The key `name` is the node's name, `tags` its tags, any other an attribute. A value fits what
-//! equals it, what it matches from begin to end as a regular expression, and what equals a part of
-//! it between commas; `/…/` is a regular expression and nothing else. For tags, each part between
-//! commas is a value of its own, and `+` within one asks for several tags at once. What a node
-//! lacks, or has empty, fits nothing.
+//! - `key: value` or `key:value` includes nodes.
+//! - `!key: value` excludes nodes.
+//! - A value alone includes nodes by name.
+//! - If a key occurs several times, its values are joined with commas.
 //!
-//! A node is included when it fits every included key, and excluded when it fits every excluded
-//! one. An empty filter takes every node.
+//! The key `name` is the node's name, `tags` are its tags, and any other key is an attribute. A
+//! node matches a value if its own value
 //!
-//! As in Rundeck, a value that is no regular expression is compared as it is; one that only Java's
-//! engine could read is refused. Other than in Rundeck, so is what can only be a mistake: a key
-//! without a value, or a quotation without end.
+//! - is equal to it,
+//! - is equal to one of its comma-separated items, or
+//! - is matched as a whole by it as a regular expression.
+//!
+//! A value in the form `/…/` is only a regular expression. For tags, each comma-separated item is a
+//! separate value, and `+` within an item requires several tags. A node without a value, or with an
+//! empty value, does not match.
+//!
+//! A node is included if it matches all included keys. It is excluded if it matches all excluded
+//! keys. An empty filter selects every node.
+//!
+//! As in Rundeck, a value that is not a valid regular expression is only compared. Unlike in
+//! Rundeck, these filters are refused:
+//!
+//! - a regular expression that only Java's engine supports;
+//! - a key without a value, and a quotation that is not closed, because they can only be mistakes.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -25,18 +35,18 @@ use std::str::FromStr;
 use regex::Regex;
 
 use super::Node;
-use super::fault::{fault, found};
+use super::fault::{fault, quote_found};
 use super::pattern;
 use crate::model::error::StepError;
 
-/// What the messages call it.
+/// The name of the parameter in error messages.
 const PARAMETER: &str = "filter";
-/// The longest filter, in bytes: a state machine passes no longer one on.
-const LONGEST: usize = 256 * 1024;
-/// Regular expressions in one filter: each can take some megabytes.
-const MOST_PATTERNS: usize = 100;
+/// The longest filter, in bytes. State machines cannot pass longer texts.
+const MAX_LENGTH: usize = 256 * 1024;
+/// The most regular expressions in a filter. Each can take some megabytes of memory.
+const MAX_PATTERNS: usize = 100;
 
-/// A node filter, read once and matched with any number of nodes.
+/// A node filter. It is parsed once and can match any number of nodes.
 #[derive(Clone, Debug)]
 pub struct Filter {
     include: Vec<Criterion>,
@@ -44,57 +54,59 @@ pub struct Filter {
     exclude_precedence: bool,
 }
 
-/// A key, and what its value must fit.
+/// A key, and the value that a node must match.
 #[derive(Clone, Debug)]
 struct Criterion {
     key: String,
     value: String,
-    test: Test,
+    matcher: Matcher,
 }
 
 #[derive(Clone, Debug)]
-enum Test {
-    /// The tags: one of these lists, all of it.
-    Tags(Vec<Vec<Wanted>>),
-    /// A name or an attribute.
-    Value(Wanted),
+enum Matcher {
+    /// The node must have all tags of one of these lists.
+    Tags(Vec<Vec<ValueMatcher>>),
+    /// The node's name or attribute must match.
+    Value(ValueMatcher),
 }
 
-/// What one value fits.
+/// The texts that one value matches.
 #[derive(Clone, Debug, Default)]
-struct Wanted {
-    equal: Option<String>,
-    members: HashSet<String>,
+struct ValueMatcher {
+    exact: Option<String>,
+    list_items: HashSet<String>,
     pattern: Pattern,
 }
 
 /// A value as a regular expression.
 #[derive(Clone, Debug, Default)]
 enum Pattern {
-    /// It is none, or none that matches anything but itself.
+    /// The value is not a regular expression, or matches only itself.
     #[default]
     None,
     /// `.*`.
     Anything,
-    /// Points, each for any character, and nothing else: most host names, and they need no engine.
-    Points(String),
-    /// Any other.
+    /// A text in which each dot stands for any character. Most host names have this form, and it
+    /// needs no regular expression engine.
+    Dots(String),
+    /// Any other regular expression.
     Regex(Regex),
 }
 
-/// Two filters are the same when they ask for the same.
+/// Two filters are equal if their keys and values are equal.
 impl PartialEq for Filter {
     fn eq(&self, other: &Self) -> bool {
-        let same = |a: &[Criterion], b: &[Criterion]| {
-            let asked = |of: &[Criterion]| {
-                of.iter()
-                    .map(|one| (one.key.clone(), one.value.clone()))
+        let is_same = |left: &[Criterion], right: &[Criterion]| {
+            let pairs = |criteria: &[Criterion]| {
+                criteria
+                    .iter()
+                    .map(|criterion| (criterion.key.clone(), criterion.value.clone()))
                     .collect::<Vec<_>>()
             };
-            asked(a) == asked(b)
+            pairs(left) == pairs(right)
         };
-        same(&self.include, &other.include)
-            && same(&self.exclude, &other.exclude)
+        is_same(&self.include, &other.include)
+            && is_same(&self.exclude, &other.exclude)
             && self.exclude_precedence == other.exclude_precedence
     }
 }
@@ -102,8 +114,9 @@ impl PartialEq for Filter {
 impl Eq for Filter {}
 
 impl Filter {
-    /// Whether a node that is both included and excluded is left out, which it is by default. With
-    /// `false` what is included stays: only nodes that are excluded and not included go.
+    /// Sets whether a node that is both included and excluded is left out. The default is `true`.
+    ///
+    /// With `false`, the filter leaves out only nodes that are excluded and not included.
     #[must_use]
     pub fn exclude_precedence(self, exclude_precedence: bool) -> Self {
         Self {
@@ -112,119 +125,131 @@ impl Filter {
         }
     }
 
-    /// Whether the filter chooses the node.
+    /// Whether the filter selects the node.
     #[must_use]
     pub fn matches(&self, node: &Node) -> bool {
-        let all = |criteria: &[Criterion]| criteria.iter().all(|one| one.fits(node));
+        let matches_all = |criteria: &[Criterion]| {
+            criteria
+                .iter()
+                .all(|criterion| criterion.matches_node(node))
+        };
         match (self.include.is_empty(), self.exclude.is_empty()) {
-            (_, true) => all(&self.include),
-            (true, false) => !all(&self.exclude),
-            // As `NodeSet.shouldExclude` of Rundeck's core has it.
-            (false, false) if self.exclude_precedence => all(&self.include) && !all(&self.exclude),
-            (false, false) => all(&self.include) || !all(&self.exclude),
+            (_, true) => matches_all(&self.include),
+            (true, false) => !matches_all(&self.exclude),
+            // The same rule as `NodeSet.shouldExclude` in Rundeck's core.
+            (false, false) if self.exclude_precedence => {
+                matches_all(&self.include) && !matches_all(&self.exclude)
+            }
+            (false, false) => matches_all(&self.include) || !matches_all(&self.exclude),
         }
     }
 }
 
 impl Criterion {
-    fn fits(&self, node: &Node) -> bool {
-        match &self.test {
-            Test::Tags(any) => any.iter().any(|all| {
-                all.iter()
-                    .all(|one| node.tags.iter().any(|tag| one.fits(tag)))
+    fn matches_node(&self, node: &Node) -> bool {
+        match &self.matcher {
+            Matcher::Tags(alternatives) => alternatives.iter().any(|required| {
+                required
+                    .iter()
+                    .all(|matcher| node.tags.iter().any(|tag| matcher.matches_value(tag)))
             }),
             // Every node has a name.
-            Test::Value(Wanted {
+            Matcher::Value(ValueMatcher {
                 pattern: Pattern::Anything,
                 ..
             }) if self.key == "name" => true,
-            Test::Value(wanted) => node
+            Matcher::Value(matcher) => node
                 .get(&self.key)
-                .is_some_and(|value| !value.trim().is_empty() && wanted.fits(value)),
+                .is_some_and(|value| !value.trim().is_empty() && matcher.matches_value(value)),
         }
     }
 }
 
-impl Wanted {
-    fn fits(&self, value: &str) -> bool {
-        self.equal.as_deref() == Some(value)
-            || self.members.contains(value)
+impl ValueMatcher {
+    fn matches_value(&self, value: &str) -> bool {
+        self.exact.as_deref() == Some(value)
+            || self.list_items.contains(value)
             || match &self.pattern {
                 Pattern::None => false,
                 Pattern::Anything => !value.contains('\n'),
-                Pattern::Points(pattern) => {
-                    let mut value = value.chars();
-                    pattern.chars().all(|p| {
-                        value
-                            .next()
-                            .is_some_and(|v| v == p || p == '.' && v != '\n')
-                    }) && value.next().is_none()
-                }
+                Pattern::Dots(pattern) => matches_dots(pattern, value),
                 Pattern::Regex(regex) => regex.is_match(value),
             }
     }
 }
 
-/// A text, and where each byte of it stands in the filter.
-#[derive(Clone, Default)]
-struct Traced {
-    text: String,
-    at: Vec<usize>,
+fn matches_dots(pattern: &str, value: &str) -> bool {
+    let mut value = value.chars();
+    let matches_next = |expected: char| {
+        value
+            .next()
+            .is_some_and(|c| c == expected || expected == '.' && c != '\n')
+    };
+    pattern.chars().all(matches_next) && value.next().is_none()
 }
 
-impl Traced {
-    fn push(&mut self, c: char, at: usize) {
+/// A part of the filter, and the position of each of its bytes in the filter, for error messages.
+#[derive(Clone, Default)]
+struct PositionedText {
+    text: String,
+    positions: Vec<usize>,
+}
+
+impl PositionedText {
+    fn push_char(&mut self, c: char, position: usize) {
         self.text.push(c);
-        self.at.extend((at..).take(c.len_utf8()));
+        self.positions.extend((position..).take(c.len_utf8()));
     }
 
-    /// Where a byte stands; for the end, behind the last.
-    fn at(&self, byte: usize) -> usize {
-        self.at
+    /// The position of a byte. For the end of the text, the position after its last byte.
+    fn position_of_byte(&self, byte: usize) -> usize {
+        self.positions
             .get(byte)
             .copied()
-            .unwrap_or_else(|| self.at.last().map_or(0, |last| last + 1))
+            .unwrap_or_else(|| self.positions.last().map_or(0, |last| last + 1))
     }
 
-    /// A part of it, without spaces around.
-    fn part(&self, from: usize, to: usize) -> Self {
-        let text = &self.text[from..to];
-        let from = from + (text.len() - text.trim_start().len());
+    /// A part of the text, without surrounding spaces.
+    fn trimmed_part(&self, begin: usize, end: usize) -> Self {
+        let text = &self.text[begin..end];
+        let begin = begin + (text.len() - text.trim_start().len());
         let text = text.trim();
         Self {
             text: text.to_owned(),
-            at: self.at[from..from + text.len()].to_vec(),
+            positions: self.positions[begin..begin + text.len()].to_vec(),
         }
     }
 
-    /// The tags in it, each with where it begins: lists of all that a node must have, any of which
-    /// will do.
-    fn tags(&self) -> Vec<Vec<(usize, Self)>> {
-        let (mut any, mut all, mut from) = (Vec::new(), Vec::new(), 0);
+    /// Splits a value of the key `tags`: alternatives, and the tags that each alternative requires.
+    /// Each tag has the position at which it begins.
+    fn split_tags(&self) -> Vec<Vec<(usize, Self)>> {
+        let (mut alternatives, mut required, mut begin) = (Vec::new(), Vec::new(), 0);
         loop {
-            let rest = &self.text[from..];
-            let length = forced_length(rest)
+            let rest = &self.text[begin..];
+            let length = slash_regex_length(rest)
                 .or_else(|| rest.find([',', '+']))
                 .unwrap_or(rest.len());
-            all.push((self.at(from), self.part(from, from + length)));
-            let sign = rest[length..].chars().next();
-            if sign != Some('+') {
-                any.push(std::mem::take(&mut all));
+            let tag = self.trimmed_part(begin, begin + length);
+            required.push((self.position_of_byte(begin), tag));
+
+            let separator = rest[length..].chars().next();
+            if separator != Some('+') {
+                alternatives.push(std::mem::take(&mut required));
             }
-            if sign.is_none() {
-                return any;
+            if separator.is_none() {
+                return alternatives;
             }
-            from += length + 1;
+            begin += length + 1;
         }
     }
 }
 
-/// How long the `/…/` is with which a text begins, up to the comma, plus or end behind it.
-fn forced_length(text: &str) -> Option<usize> {
+/// The length of the `/…/` at the beginning of a text, up to the following comma, plus or end.
+fn slash_regex_length(text: &str) -> Option<usize> {
     let begin = text.len() - text.trim_start().len();
     text[begin..].strip_prefix('/')?;
     text.match_indices('/')
-        .map(|(at, _)| at + 1)
+        .map(|(slash, _)| slash + 1)
         .filter(|end| *end > begin + 1)
         .find_map(|end| {
             let rest = text[end..].trim_start();
@@ -235,20 +260,20 @@ fn forced_length(text: &str) -> Option<usize> {
 /// A word of the filter, without its quotes.
 struct Token {
     start: usize,
-    text: Traced,
-    /// Where in the text a quotation begins that reaches to its end.
+    text: PositionedText,
+    /// The byte of `text` at which a quotation begins that reaches to the end of `text`.
     quoted_from: Option<usize>,
 }
 
-/// Java's blanks: everything up to the space.
+/// Whether Java's `String.trim` removes the character: the space and all control characters.
 fn is_blank(c: char) -> bool {
     c <= ' '
 }
 
-/// The words of a filter. A quotation stands where a word or, behind the colon of its key, a value
-/// begins.
-fn tokens(filter: &str) -> Result<Vec<Token>, StepError> {
-    let wrong = |at, what: &str| Err(fault(PARAMETER, filter, at, what));
+/// Splits a filter into words. A quotation can begin at the start of a word, or after the colon of
+/// a key.
+fn tokenize(filter: &str) -> Result<Vec<Token>, StepError> {
+    let error_at = |position, problem: &str| Err(fault(PARAMETER, filter, position, problem));
     let mut tokens = Vec::new();
     let mut chars = filter.char_indices().peekable();
     loop {
@@ -258,34 +283,38 @@ fn tokens(filter: &str) -> Result<Vec<Token>, StepError> {
         };
         let mut token = Token {
             start,
-            text: Traced::default(),
+            text: PositionedText::default(),
             quoted_from: None,
         };
         let (mut may_quote, mut has_key) = (true, false);
-        while let Some((at, c)) = chars.next_if(|(_, c)| !is_blank(*c)) {
+
+        while let Some((position, c)) = chars.next_if(|(_, c)| !is_blank(*c)) {
             if may_quote && matches!(c, '"' | '\'') {
                 token.quoted_from = Some(token.text.text.len());
                 loop {
-                    let Some((inner, next)) = chars.next() else {
-                        return wrong(at, "this quotation has no end: the same sign ends it");
+                    let Some((inner_position, inner)) = chars.next() else {
+                        return error_at(
+                            position,
+                            "the quotation is not closed; end it with the same quotation mark",
+                        );
                     };
-                    if next != c || chars.next_if(|(_, again)| *again == c).is_some() {
-                        token.text.push(next, inner);
-                    } else {
+                    let is_end = inner == c && chars.next_if(|(_, next)| *next == c).is_none();
+                    if is_end {
                         break;
                     }
+                    token.text.push_char(inner, inner_position);
                 }
                 may_quote = false;
                 match chars.peek() {
                     Some((_, next)) if is_blank(*next) || *next == ':' && !has_key => {}
-                    Some((behind, _)) => {
-                        return wrong(*behind, "expected a space behind the quotation");
+                    Some((after, _)) => {
+                        return error_at(*after, "expected a space after the quotation");
                     }
                     None => {}
                 }
                 continue;
             }
-            token.text.push(c, at);
+            token.text.push_char(c, position);
             token.quoted_from = None;
             may_quote = c == ':' && !has_key;
             has_key |= c == ':';
@@ -298,236 +327,247 @@ impl FromStr for Filter {
     type Err = StepError;
 
     fn from_str(filter: &str) -> Result<Self, StepError> {
-        if filter.len() > LONGEST {
+        if filter.len() > MAX_LENGTH {
             return Err(fault(
                 PARAMETER,
                 "",
                 0,
-                format_args!("it is longer than {} KiB", LONGEST / 1024),
+                format_args!(
+                    "the filter is longer than {} KiB; shorten it",
+                    MAX_LENGTH / 1024
+                ),
             ));
         }
+
         let (mut include, mut exclude) = (Vec::new(), Vec::new());
-        let mut tokens = tokens(filter)?.into_iter();
+        let mut tokens = tokenize(filter)?.into_iter();
         while let Some(token) = tokens.next() {
-            let (key, value) = asked(filter, &token, &mut tokens)?;
+            let (key, value) = parse_key_and_value(filter, &token, &mut tokens)?;
             match key.strip_prefix('!') {
-                Some(key) => add(&mut exclude, key.trim(), value),
-                None => add(&mut include, &key, value),
+                Some(key) => add_value(&mut exclude, key.trim(), value),
+                None => add_value(&mut include, &key, value),
             }
         }
-        let mut patterns = MOST_PATTERNS;
-        let mut compiled = |asked: Vec<(String, Traced)>| {
-            asked
+
+        let mut patterns_left = MAX_PATTERNS;
+        let mut compile_all = |pairs: Vec<(String, PositionedText)>| {
+            pairs
                 .into_iter()
-                .map(|(key, value)| criterion(filter, key, value, &mut patterns))
+                .map(|(key, value)| compile_criterion(filter, key, value, &mut patterns_left))
                 .collect::<Result<Vec<_>, _>>()
         };
         Ok(Self {
-            include: compiled(include)?,
-            exclude: compiled(exclude)?,
+            include: compile_all(include)?,
+            exclude: compile_all(exclude)?,
             exclude_precedence: true,
         })
     }
 }
 
-/// A key, with its `!`, and its value: both from this token, or the value from the next.
-fn asked(
+/// Parses a key, with its `!`, and its value. The value is in the same token or in the next one.
+fn parse_key_and_value(
     filter: &str,
     token: &Token,
-    rest: &mut impl Iterator<Item = Token>,
-) -> Result<(String, Traced), StepError> {
-    let wrong = |at, what: &str| Err(fault(PARAMETER, filter, at, what));
+    following: &mut impl Iterator<Item = Token>,
+) -> Result<(String, PositionedText), StepError> {
+    let error_at = |position, problem: &str| Err(fault(PARAMETER, filter, position, problem));
     let text = &token.text.text;
-    // As in Rundeck, a word that ends with a colon is a key up to there, and any other up to its
-    // first one.
+
+    // As in Rundeck, a word that ends with a colon is a key up to that colon. In any other word,
+    // the key ends at the first colon.
     let colon = match token.quoted_from {
-        Some(from) if from > 0 => Some(from - 1),
+        Some(quote) if quote > 0 => Some(quote - 1),
         _ if text.ends_with(':') => Some(text.len() - 1),
         _ => text.find(':'),
     };
     let Some(colon) = colon else {
         if text.starts_with('!') && token.quoted_from.is_none() {
-            return wrong(token.start, "expected `!KEY: VALUE`, as in `!name: web-1`");
+            return error_at(token.start, "expected `!KEY: VALUE`, as in `!name: web-1`");
         }
-        return full(filter, "name".into(), token.start, &token.text);
+        return require_value(filter, "name".into(), token.start, &token.text);
     };
+
     let key = text[..colon].trim().to_owned();
     if key.strip_prefix('!').unwrap_or(&key).trim().is_empty() {
-        return wrong(
+        return error_at(
             token.start,
             "expected a key before the colon, as in `tags: web`",
         );
     }
-    if colon + 1 < text.len() || token.quoted_from.is_some_and(|from| from > 0) {
-        let value = token.text.part(colon + 1, text.len());
-        return full(filter, key, token.start, &value);
+    if colon + 1 < text.len() || token.quoted_from.is_some_and(|quote| quote > 0) {
+        let value = token.text.trimmed_part(colon + 1, text.len());
+        return require_value(filter, key, token.start, &value);
     }
-    match rest.next() {
-        None => wrong(
+
+    match following.next() {
+        None => error_at(
             filter.len(),
             &format!("expected a value for the key `{key}`, found the end"),
         ),
         Some(next) if next.text.text.ends_with(':') && next.quoted_from.is_none() => {
-            let what = format!(
+            let problem = format!(
                 "expected a value for the key `{key}`, found the key {}",
-                found(&next.text.text)
+                quote_found(&next.text.text)
             );
-            wrong(next.start, &what)
+            error_at(next.start, &problem)
         }
-        Some(next) => full(filter, key, next.start, &next.text),
+        Some(next) => require_value(filter, key, next.start, &next.text),
     }
 }
 
-/// A key with its value, which must be one.
-fn full(
+/// Returns the key with its trimmed value, or an error if the value is empty.
+fn require_value(
     filter: &str,
     key: String,
     start: usize,
-    value: &Traced,
-) -> Result<(String, Traced), StepError> {
-    let value = value.part(0, value.text.len());
+    value: &PositionedText,
+) -> Result<(String, PositionedText), StepError> {
+    let value = value.trimmed_part(0, value.text.len());
     if value.text.is_empty() {
-        let what = format_args!("the value for the key `{key}` is empty, which no node fits");
-        return Err(fault(PARAMETER, filter, start, what));
+        let problem =
+            format_args!("the value for the key `{key}` is empty and matches no node; set a value");
+        return Err(fault(PARAMETER, filter, start, problem));
     }
     Ok((key, value))
 }
 
-/// Adds a value to its key, behind a comma where the key has one already.
-fn add(list: &mut Vec<(String, Traced)>, key: &str, value: Traced) {
-    match list.iter_mut().find(|(known, _)| known == key) {
-        Some((_, known)) => {
-            known.push(',', value.at(0));
-            known.text.push_str(&value.text);
-            known.at.extend(value.at);
+/// Adds a value to its key, after a comma if the key has a value already.
+fn add_value(pairs: &mut Vec<(String, PositionedText)>, key: &str, value: PositionedText) {
+    match pairs.iter_mut().find(|(existing, _)| existing == key) {
+        Some((_, joined)) => {
+            joined.push_char(',', value.position_of_byte(0));
+            joined.text.push_str(&value.text);
+            joined.positions.extend(value.positions);
         }
-        None => list.push((key.to_owned(), value)),
+        None => pairs.push((key.to_owned(), value)),
     }
 }
 
-fn criterion(
+fn compile_criterion(
     filter: &str,
     key: String,
-    value: Traced,
-    patterns: &mut usize,
+    value: PositionedText,
+    patterns_left: &mut usize,
 ) -> Result<Criterion, StepError> {
-    let test = if key == "tags" {
-        let mut any = Vec::new();
-        for all in value.tags() {
-            let empty = all.iter().find(|(_, tag)| tag.text.is_empty());
-            match (empty, all.len()) {
-                (None, _) => {}
-                (Some(_), 1) => continue,
-                (Some((at, _)), _) => {
-                    return Err(fault(
-                        PARAMETER,
-                        filter,
-                        *at,
-                        "expected a tag on both sides of `+`",
-                    ));
-                }
-            }
-            let wanted = all
-                .iter()
-                .map(|(_, tag)| wanted(filter, tag, false, patterns));
-            any.push(wanted.collect::<Result<_, _>>()?);
-        }
-        if any.is_empty() {
-            return Err(fault(PARAMETER, filter, value.at(0), "expected a tag"));
-        }
-        Test::Tags(any)
+    let matcher = if key == "tags" {
+        Matcher::Tags(compile_tags(filter, &value, patterns_left)?)
     } else {
-        Test::Value(wanted(filter, &value, true, patterns)?)
+        Matcher::Value(compile_value(filter, &value, true, patterns_left)?)
     };
     Ok(Criterion {
         key,
         value: value.text,
-        test,
+        matcher,
     })
 }
 
-/// What fits a value. `may_list`: whether its parts between commas do.
-fn wanted(
+fn compile_tags(
     filter: &str,
-    value: &Traced,
+    value: &PositionedText,
+    patterns_left: &mut usize,
+) -> Result<Vec<Vec<ValueMatcher>>, StepError> {
+    let mut alternatives = Vec::new();
+    for required in value.split_tags() {
+        let empty_tag = required.iter().find(|(_, tag)| tag.text.is_empty());
+        match (empty_tag, required.len()) {
+            (None, _) => {}
+            (Some(_), 1) => continue,
+            (Some((position, _)), _) => {
+                let problem = "expected a tag on both sides of `+`";
+                return Err(fault(PARAMETER, filter, *position, problem));
+            }
+        }
+        let matchers = required
+            .iter()
+            .map(|(_, tag)| compile_value(filter, tag, false, patterns_left));
+        alternatives.push(matchers.collect::<Result<_, _>>()?);
+    }
+    if alternatives.is_empty() {
+        let position = value.position_of_byte(0);
+        return Err(fault(PARAMETER, filter, position, "expected a tag"));
+    }
+    Ok(alternatives)
+}
+
+/// Compiles a value. `may_list` says whether its comma-separated items match too.
+fn compile_value(
+    filter: &str,
+    value: &PositionedText,
     may_list: bool,
-    patterns: &mut usize,
-) -> Result<Wanted, StepError> {
+    patterns_left: &mut usize,
+) -> Result<ValueMatcher, StepError> {
     let text = value.text.as_str();
-    let forced = text
+    let slash_regex = text
         .strip_prefix('/')
         .and_then(|rest| rest.strip_suffix('/'));
-    let (source, begin) = forced.map_or((text, 0), |inner| {
+    let is_only_regex = slash_regex.is_some();
+    let (source, begin) = slash_regex.map_or((text, 0), |inner| {
         (inner.trim(), 1 + inner.len() - inner.trim_start().len())
     });
-    let mut wanted = Wanted::default();
-    if forced.is_none() {
-        wanted.equal = Some(text.to_owned());
+
+    let mut matcher = ValueMatcher::default();
+    if !is_only_regex {
+        matcher.exact = Some(text.to_owned());
         if may_list && text.contains(',') {
-            wanted.members = text
+            matcher.list_items = text
                 .split(',')
                 .map(str::trim)
-                .filter(|part| !part.is_empty())
+                .filter(|item| !item.is_empty())
                 .map(str::to_owned)
                 .collect();
         }
     }
-    wanted.pattern = if source == ".*" {
+
+    matcher.pattern = if source == ".*" {
         Pattern::Anything
     } else if !source.contains(|c| r"\[](){}^$|?*+".contains(c)) {
-        match (source.contains('.'), forced.is_some()) {
+        match (source.contains('.'), is_only_regex) {
             (false, false) => Pattern::None,
-            _ => Pattern::Points(source.to_owned()),
+            _ => Pattern::Dots(source.to_owned()),
         }
     } else {
         match pattern::compile(source) {
-            Ok(_) if *patterns == 0 => {
-                let what = format!("more than {MOST_PATTERNS} regular expressions; use fewer");
-                return Err(fault(PARAMETER, filter, value.at(begin), what));
-            }
-            Ok(regex) => {
-                *patterns -= 1;
-                Pattern::Regex(regex)
-            }
-            Err(wrong) if wrong.is_no_pattern && forced.is_none() => Pattern::None,
-            Err(wrong) => {
+            Ok(_) if *patterns_left == 0 => {
+                let problem = format!("more than {MAX_PATTERNS} regular expressions; use fewer");
                 return Err(fault(
                     PARAMETER,
                     filter,
-                    value.at(begin + wrong.at),
-                    wrong.what,
+                    value.position_of_byte(begin),
+                    problem,
                 ));
+            }
+            Ok(regex) => {
+                *patterns_left -= 1;
+                Pattern::Regex(regex)
+            }
+            Err(error) if error.is_malformed && !is_only_regex => Pattern::None,
+            Err(error) => {
+                let position = value.position_of_byte(begin + error.position);
+                return Err(fault(PARAMETER, filter, position, error.message));
             }
         }
     };
-    Ok(wanted)
+    Ok(matcher)
 }
 
-/// The filter as it can be read again: `name: web-1 !tags: "a, b"`.
+/// Prints the filter so that it can be parsed again: `name: web-1 !tags: "a, b"`.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = self
-            .include
-            .iter()
-            .map(|one| ("", one))
-            .chain(self.exclude.iter().map(|one| ("!", one)));
-        for (number, (sign, Criterion { key, value, .. })) in all.enumerate() {
-            let space = if number == 0 { "" } else { " " };
-            write!(
-                f,
-                "{space}{} {}",
-                quoted(&format!("{sign}{key}:"), false),
-                quoted(value, true)
-            )?;
+        let included = self.include.iter().map(|criterion| ("", criterion));
+        let excluded = self.exclude.iter().map(|criterion| ("!", criterion));
+        for (index, (sign, Criterion { key, value, .. })) in included.chain(excluded).enumerate() {
+            let space = if index == 0 { "" } else { " " };
+            let key = quote_if_needed(&format!("{sign}{key}:"), false);
+            write!(f, "{space}{key} {}", quote_if_needed(value, true))?;
         }
         Ok(())
     }
 }
 
-/// A word, quoted where it must be.
-fn quoted(word: &str, is_value: bool) -> String {
-    let must_be = word.contains(|c| is_blank(c) || matches!(c, '"' | '\'') || is_value && c == ':');
-    if must_be {
+fn quote_if_needed(word: &str, is_value: bool) -> String {
+    let needs_quotes =
+        word.contains(|c| is_blank(c) || matches!(c, '"' | '\'') || is_value && c == ':');
+    if needs_quotes {
         format!("\"{}\"", word.replace('"', "\"\""))
     } else {
         word.to_owned()

@@ -1,39 +1,38 @@
-//! Rundeck's mapping language: what a node has of what AWS describes.
+//! Rundeck's mapping language, which turns AWS resources into nodes.
 //!
-//! A mapping is a list of entries, each on a line of its own or all on one with `;` between them.
-//! Blank lines and those that begin with `#` or `!` are left out. Of two entries for the same thing
-//! the later one counts.
+//! A mapping is a list of entries. Write each entry on its own line, or all entries on one line
+//! with `;` between them. Blank lines, and lines that begin with `#` or `!`, are ignored. A later
+//! entry overrides an earlier entry with the same name.
 //!
-//! | entry | means |
+//! | entry | meaning |
 //! |---|---|
-//! | `NAME.selector=a,b` | the attribute is the first of these that has a value |
-//! | `NAME.default=text` | and this text where none has, with `${node.OTHER}` for other attributes |
-//! | `NAME.selector=` | the attribute is selected from nothing: it has its default, or is not there |
-//! | `nodename.selector=…` | the node's name; without one it is `hostname`, and else the ID |
-//! | `attributes.selector=tags/*` | every AWS tag becomes an attribute |
-//! | `tags.selector=a\|b,c` | the node's tags: the values split at commas, those of `a` and `b` together or else of `c` |
-//! | `tags.default=x,y` | its tags where those have none |
-//! | `tag.NAME.selector=a` | the node has the tag NAME if `a` has a value |
-//! | `tag.NAME.selector=a=x` | and this value |
+//! | `NAME.selector=a,b` | The attribute is the first of `a` and `b` that has a value. |
+//! | `NAME.default=text` | The value if no selector has one. `${node.OTHER}`: another attribute. |
+//! | `NAME.selector=` | The attribute has no selector: it has its default, or does not exist. |
+//! | `nodename.selector=…` | The node's name. Without a value, it is `hostname`, or else the ID. |
+//! | `attributes.selector=tags/*` | Every AWS tag becomes an attribute. |
+//! | `tags.selector=a\|b,c` | The tags: the comma-separated items of `a` and `b`, or else of `c`. |
+//! | `tags.default=x,y` | The node's tags if `tags.selector` has no value. |
+//! | `tag.NAME.selector=a` | The node has the tag NAME if `a` has a value. |
+//! | `tag.NAME.selector=a=x` | The node has the tag NAME if `a` has the value `x`. |
 //!
-//! A selector is a field, as in `state.name`; an AWS tag, as in `tags/Name`; or several of them and
-//! quoted texts with `+` between them, as in `tags/Name+'-'+instanceId`, which has a value when one
-//! of its fields has.
+//! A selector is a field, such as `state.name`, or an AWS tag, such as `tags/Name`. Join fields,
+//! tags and quoted texts with `+`, as in `tags/Name+'-'+instanceId`. A joined selector has a value
+//! if one of its fields or tags has a value.
 //!
-//! A node with an `sshport` other than 22 has it behind its `hostname` too, as in Rundeck. What
-//! Rundeck passes over in silence, an entry that is none or a field that does not exist, is refused
-//! here with its place.
+//! As in Rundeck, an `sshport` other than 22 is appended to the node's `hostname`. Rundeck ignores
+//! invalid entries and fields that do not exist; this module refuses them with their position.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::Node;
-use super::fault::{fault, found};
+use super::fault::{fault, quote_found};
 use super::reference::expand;
 use crate::model::error::StepError;
 
-/// What the messages call it.
+/// The name of the parameter in error messages.
 const PARAMETER: &str = "mapping";
 
 /// Rundeck's default mapping for EC2.
@@ -65,32 +64,33 @@ username.default=ec2-user
 username.selector=tags/Rundeck-User
 ";
 
-/// What a mapping takes its values from.
+/// A resource that a mapping reads values from.
 pub trait Fields {
-    /// What names it when nothing else does.
+    /// The ID, which is the node's name if the mapping provides no other name.
     fn id(&self) -> &str;
-    /// The value of a field, as in `state.name`.
+    /// The value of a field, such as `state.name`.
     fn field(&self, name: &str) -> Option<Cow<'_, str>>;
-    /// Its AWS tags.
+    /// The AWS tags, as pairs of key and value.
     fn tags(&self) -> impl Iterator<Item = (&str, &str)>;
 }
 
-/// A mapping, read once and applied to any number of things.
+/// A mapping. It is parsed once and can map any number of resources.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Mapping {
-    /// `attributes.selector`: whether every tag is an attribute.
+    /// `attributes.selector`: whether every AWS tag becomes an attribute.
     all_tags: Option<bool>,
     /// `tags.selector`.
-    tags: Option<Selector>,
-    /// `tag.NAME.selector`, with the value that it must have.
-    tag: BTreeMap<String, (Selector, Option<String>)>,
+    tags_selector: Option<Selector>,
+    /// `tag.NAME.selector`, with the value that the selector must have.
+    tag_selectors: BTreeMap<String, (Selector, Option<String>)>,
     /// `NAME.selector`.
     selectors: BTreeMap<String, Selector>,
-    /// `NAME.default`, that of the tags included.
+    /// `NAME.default`, including `tags.default`.
     defaults: BTreeMap<String, String>,
 }
 
-/// Alternatives, each of values that are taken together, each joined from terms.
+/// The alternatives of a selector. Each alternative has values that are used together, and each
+/// value is joined from terms.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Selector(Vec<Vec<Vec<Term>>>);
 
@@ -102,108 +102,108 @@ enum Term {
 }
 
 impl Mapping {
-    /// Reads a mapping. `is_field` tells which fields there are.
+    /// Parses a mapping. `is_field` says whether a field exists.
     ///
     /// # Errors
-    /// `InvalidInput` with the place of the fault.
-    pub fn parse(text: &str, is_field: impl Fn(&str) -> bool) -> Result<Self, StepError> {
+    /// `InvalidInput`, with the position of the error.
+    pub fn parse(mapping_text: &str, is_field: impl Fn(&str) -> bool) -> Result<Self, StepError> {
         let mut mapping = Self::default();
-        let separator = if text.trim_end().contains('\n') {
+        let separator = if mapping_text.trim_end().contains('\n') {
             '\n'
         } else {
             ';'
         };
-        let mut begin = 0;
-        for part in text.split(separator) {
-            let entry = part.trim();
-            let at = begin + (part.len() - part.trim_start().len());
-            begin += part.len() + 1;
-            if entry.is_empty() || entry.starts_with(['#', '!']) {
+        let mut part_begin = 0;
+        for part in mapping_text.split(separator) {
+            let text = part.trim();
+            let position = part_begin + (part.len() - part.trim_start().len());
+            part_begin += part.len() + 1;
+            if text.is_empty() || text.starts_with(['#', '!']) {
                 continue;
             }
-            if entry.ends_with(';') {
-                let what = "an entry on a line of its own ends without `;`";
-                return Err(fault(PARAMETER, text, at + entry.len() - 1, what));
+            if text.ends_with(';') {
+                let semicolon = position + text.len() - 1;
+                let problem = "unexpected `;` at the end of a line; remove it";
+                return Err(fault(PARAMETER, mapping_text, semicolon, problem));
             }
-            mapping.read(&Entry {
+            mapping.add_entry(&Entry {
+                mapping_text,
+                position,
                 text,
-                at,
-                own: entry,
                 is_field: &is_field,
             })?;
         }
         Ok(mapping)
     }
 
-    /// This mapping, and of the other what this one says nothing about.
+    /// Combines this mapping with a base. The entries of this mapping override those of the base.
     #[must_use]
-    pub fn over(self, mut other: Self) -> Self {
-        other.tag.extend(self.tag);
-        other.selectors.extend(self.selectors);
-        other.defaults.extend(self.defaults);
+    pub fn over(self, mut base: Self) -> Self {
+        base.tag_selectors.extend(self.tag_selectors);
+        base.selectors.extend(self.selectors);
+        base.defaults.extend(self.defaults);
         Self {
-            all_tags: self.all_tags.or(other.all_tags),
-            tags: self.tags.or(other.tags),
-            ..other
+            all_tags: self.all_tags.or(base.all_tags),
+            tags_selector: self.tags_selector.or(base.tags_selector),
+            ..base
         }
     }
 
-    /// Whether it maps nothing.
+    /// Whether the mapping has no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether anything is selected from this field.
+    /// Whether a selector uses this field.
     #[must_use]
     pub fn uses(&self, field: &str) -> bool {
         let selectors = self
-            .tags
+            .tags_selector
             .iter()
-            .chain(self.tag.values().map(|(one, _)| one))
+            .chain(self.tag_selectors.values().map(|(selector, _)| selector))
             .chain(self.selectors.values());
         let mut terms = selectors.flat_map(|selector| selector.0.iter().flatten().flatten());
         terms.any(|term| matches!(term, Term::Field(name) if name == field))
     }
 
-    /// The node that something becomes.
+    /// Maps a resource to a node.
     #[must_use]
-    pub fn node(&self, of: &impl Fields) -> Node {
+    pub fn node(&self, source: &impl Fields) -> Node {
         let mut attributes = BTreeMap::new();
         if self.all_tags == Some(true) {
-            // `tags` are the node's tags, which are no attribute.
-            let tags = of.tags().filter(|(key, _)| *key != "tags");
+            // An attribute `tags` would conflict with the node's own tags.
+            let tags = source.tags().filter(|(key, _)| *key != "tags");
             attributes.extend(tags.map(|(key, value)| (key.to_owned(), value.to_owned())));
         }
         for (name, selector) in &self.selectors {
-            if let Some(value) = selector.value(of) {
+            if let Some(value) = selector.first_value(source) {
                 attributes.insert(name.clone(), value);
-            } else if let Some(default) = self.default_of(name) {
+            } else if let Some(default) = self.default_value(name) {
                 attributes.insert(name.clone(), default.to_owned());
             }
         }
-        for name in self
-            .defaults
-            .keys()
-            .filter(|name| *name != "tags" && !self.selectors.contains_key(*name))
-        {
-            if let Some(default) = self.default_of(name) {
+        let without_selector = |name: &&String| !self.selectors.contains_key(*name);
+        for name in self.defaults.keys().filter(without_selector) {
+            if let Some(default) = self.default_value(name).filter(|_| name != "tags") {
                 attributes.insert(name.clone(), default.to_owned());
             }
         }
+
         let nodename = attributes.remove("nodename").unwrap_or_default();
         let mut node = Node {
             nodename,
-            tags: self.tags(of),
+            tags: self.node_tags(source),
             attributes,
         };
-        self.refer(&mut node);
+        self.expand_defaults(&mut node);
+
         if node.nodename.trim().is_empty() {
             let hostname = node
                 .attributes
                 .get("hostname")
                 .filter(|name| !name.trim().is_empty());
-            node.nodename = hostname.map_or_else(|| of.id().to_owned(), Clone::clone);
+            node.nodename = hostname.map_or_else(|| source.id().to_owned(), Clone::clone);
         }
         let port = node
             .attributes
@@ -216,47 +216,48 @@ impl Mapping {
         node
     }
 
-    fn default_of(&self, name: &str) -> Option<&str> {
+    fn default_value(&self, name: &str) -> Option<&str> {
         self.defaults
             .get(name)
             .map(String::as_str)
             .filter(|default| !default.is_empty())
     }
 
-    fn tags(&self, of: &impl Fields) -> BTreeSet<String> {
+    fn node_tags(&self, source: &impl Fields) -> BTreeSet<String> {
         let selected = self
-            .tags
+            .tags_selector
             .as_ref()
-            .and_then(|selector| selector.value(of).map(Cow::Owned));
-        let listed = selected
-            .or_else(|| self.default_of("tags").map(Cow::Borrowed))
+            .and_then(|selector| selector.first_value(source).map(Cow::Owned));
+        let tag_list = selected
+            .or_else(|| self.default_value("tags").map(Cow::Borrowed))
             .unwrap_or_default();
-        let mut tags: BTreeSet<_> = listed
+        let mut tags: BTreeSet<_> = tag_list
             .split(',')
             .map(str::trim)
             .filter(|tag| !tag.is_empty())
             .map(str::to_owned)
             .collect();
-        for (name, (selector, wanted)) in &self.tag {
-            let value = selector.value(of);
-            if value.is_some() && (wanted.is_none() || *wanted == value) {
+        for (name, (selector, expected)) in &self.tag_selectors {
+            let value = selector.first_value(source);
+            if value.is_some() && (expected.is_none() || *expected == value) {
                 tags.insert(name.clone());
             }
         }
         tags
     }
 
-    /// Fills in what defaults refer to; what is filled in refers to nothing.
-    fn refer(&self, node: &mut Node) {
-        let mut filled = Vec::new();
+    /// Expands references in the defaults. References in the expanded values are not expanded
+    /// again.
+    fn expand_defaults(&self, node: &mut Node) {
+        let mut expanded = Vec::new();
         for (name, default) in &self.defaults {
             if node.get(name) == Some(default)
                 && let Cow::Owned(value) = expand(default, node)
             {
-                filled.push((name, value));
+                expanded.push((name, value));
             }
         }
-        for (name, value) in filled {
+        for (name, value) in expanded {
             if name == "nodename" {
                 node.nodename = value;
             } else {
@@ -265,75 +266,76 @@ impl Mapping {
         }
     }
 
-    fn read(&mut self, entry: &Entry<'_>) -> Result<(), StepError> {
-        const KINDS: &str =
+    fn add_entry(&mut self, entry: &Entry<'_>) -> Result<(), StepError> {
+        const FORMS: &str =
             "NAME.selector=…, NAME.default=…, tag.NAME.selector=… or attributes.selector=tags/*";
-        let unknown = || {
-            entry.wrong(
-                0,
-                format_args!("expected {KINDS}, found {}", found(entry.own)),
-            )
+        let unknown_entry = || {
+            let found = quote_found(entry.text);
+            entry.error_at(0, format_args!("expected {FORMS}, found {found}"))
         };
-        let Some((key, value)) = entry.own.split_once('=') else {
-            return unknown();
+        let Some((key, value)) = entry.text.split_once('=') else {
+            return unknown_entry();
         };
-        let value_at = key.len() + 1 + (value.len() - value.trim_start().len());
+        let value_begin = key.len() + 1 + (value.len() - value.trim_start().len());
         let (key, value) = (key.trim(), value.trim());
         if let Some(name) = key.strip_suffix(".default").map(str::trim) {
             if name.is_empty() || name.contains('.') || name == "attributes" {
-                return unknown();
+                return unknown_entry();
             }
             self.defaults.insert(name.to_owned(), value.to_owned());
             return Ok(());
         }
         let Some(name) = key.strip_suffix(".selector").map(str::trim) else {
-            return unknown();
+            return unknown_entry();
         };
+
         match (name, name.strip_prefix("tag.").map(str::trim)) {
             ("attributes", _) if value.is_empty() || value == "tags/*" => {
-                self.all_tags = Some(!value.is_empty())
+                self.all_tags = Some(!value.is_empty());
             }
             ("attributes", _) => {
-                return entry.wrong(
-                    value_at,
+                return entry.error_at(
+                    value_begin,
                     "expected `tags/*`, which makes every tag an attribute",
                 );
             }
-            ("tags", _) => self.tags = Some(entry.selector(value_at, value, true, false)?.0),
+            ("tags", _) => {
+                let (selector, _) = entry.parse_selector(value_begin, value, true, false)?;
+                self.tags_selector = Some(selector);
+            }
             (_, Some(tag)) if !tag.is_empty() => {
-                self.tag.insert(
-                    tag.to_owned(),
-                    entry.selector(value_at, value, false, true)?,
-                );
+                let selector = entry.parse_selector(value_begin, value, false, true)?;
+                self.tag_selectors.insert(tag.to_owned(), selector);
             }
             (name, None) if !name.is_empty() && !name.contains('.') => {
-                self.selectors.insert(
-                    name.to_owned(),
-                    entry.selector(value_at, value, false, false)?.0,
-                );
+                let (selector, _) = entry.parse_selector(value_begin, value, false, false)?;
+                self.selectors.insert(name.to_owned(), selector);
             }
-            _ => return unknown(),
+            _ => return unknown_entry(),
         }
         Ok(())
     }
 }
 
-/// An entry, and where it stands.
+/// An entry, and its position in the mapping.
 struct Entry<'t> {
+    mapping_text: &'t str,
+    position: usize,
     text: &'t str,
-    at: usize,
-    own: &'t str,
     is_field: &'t dyn Fn(&str) -> bool,
 }
 
 impl Entry<'_> {
-    fn wrong<T>(&self, at: usize, what: impl fmt::Display) -> Result<T, StepError> {
-        Err(fault(PARAMETER, self.text, self.at + at, what))
+    /// Returns an error for the byte `offset` of the entry.
+    fn error_at<T>(&self, offset: usize, problem: impl fmt::Display) -> Result<T, StepError> {
+        let position = self.position + offset;
+        Err(fault(PARAMETER, self.mapping_text, position, problem))
     }
 
-    /// A selector that stands at `begin`, and what it must equal. `may_merge`: whether `|` does,
-    /// `may_equal`: whether `=` begins the value that it must have.
-    fn selector(
+    /// Parses a selector, which begins at the byte `begin` of the entry, and the value that it must
+    /// have. `may_merge` allows `|` between values that are used together, and `may_equal` allows
+    /// `=` before the required value.
+    fn parse_selector(
         &self,
         begin: usize,
         text: &str,
@@ -348,24 +350,24 @@ impl Entry<'_> {
         let mut alternatives = vec![vec![Vec::new()]];
         let mut rest = text;
         loop {
-            let at = begin + (text.len() - rest.len());
-            let (term, behind) = self.term(at, rest, ends_term)?;
-            let mut signs = behind.chars();
-            let sign = signs.next();
-            rest = signs.as_str();
-            if let Some(joined) = alternatives.last_mut().and_then(|merged| merged.last_mut()) {
-                joined.push(term);
+            let offset = begin + (text.len() - rest.len());
+            let (term, after_term) = self.parse_term(offset, rest, ends_term)?;
+            let mut remaining = after_term.chars();
+            let separator = remaining.next();
+            rest = remaining.as_str();
+            if let Some(terms) = alternatives.last_mut().and_then(|values| values.last_mut()) {
+                terms.push(term);
             }
-            match sign {
+            match separator {
                 None => return Ok((Selector(alternatives), None)),
                 Some('=') => {
-                    let value = Some(rest.trim()).filter(|value| !value.is_empty());
-                    return Ok((Selector(alternatives), value.map(str::to_owned)));
+                    let expected = Some(rest.trim()).filter(|value| !value.is_empty());
+                    return Ok((Selector(alternatives), expected.map(str::to_owned)));
                 }
                 Some(',') => alternatives.push(vec![Vec::new()]),
                 Some('|') => {
-                    if let Some(merged) = alternatives.last_mut() {
-                        merged.push(Vec::new());
+                    if let Some(values) = alternatives.last_mut() {
+                        values.push(Vec::new());
                     }
                 }
                 Some(_) => {}
@@ -373,55 +375,65 @@ impl Entry<'_> {
         }
     }
 
-    /// The term with which a text begins, and the rest from the sign behind it on.
-    fn term<'r>(
+    /// Parses the term at the beginning of a text. Returns it with the rest of the text, which
+    /// begins with the separator.
+    fn parse_term<'r>(
         &self,
-        at: usize,
+        offset: usize,
         text: &'r str,
-        ends: impl Fn(char) -> bool,
+        ends_term: impl Fn(char) -> bool,
     ) -> Result<(Term, &'r str), StepError> {
-        let begin = text.trim_start();
-        let at = at + (text.len() - begin.len());
-        if let Some(sign) = begin.chars().next().filter(|c| matches!(c, '\'' | '"')) {
-            let Some((literal, behind)) = begin[1..].split_once(sign) else {
-                return self.wrong(at, format_args!("this text has no end: {sign} ends it"));
+        let trimmed = text.trim_start();
+        let offset = offset + (text.len() - trimmed.len());
+
+        let quote = trimmed.chars().next().filter(|c| matches!(c, '\'' | '"'));
+        if let Some(quote) = quote {
+            let Some((literal, after_quote)) = trimmed[1..].split_once(quote) else {
+                let problem = format_args!("the text is not closed; end it with {quote}");
+                return self.error_at(offset, problem);
             };
-            let rest = behind.trim_start();
-            if rest.starts_with(&ends) || rest.is_empty() {
+            let rest = after_quote.trim_start();
+            if rest.starts_with(&ends_term) || rest.is_empty() {
                 return Ok((Term::Text(literal.to_owned()), rest));
             }
-            let at = at + (begin.len() - rest.len());
-            return self.wrong(
-                at,
-                format_args!("expected `+` or `,` behind the text, found {}", found(rest)),
+            let found = quote_found(rest);
+            return self.error_at(
+                offset + (trimmed.len() - rest.len()),
+                format_args!("expected `+` or `,` after the text, found {found}"),
             );
         }
-        let (name, rest) = begin.split_at(begin.find(&ends).unwrap_or(begin.len()));
+
+        let name_length = trimmed.find(&ends_term).unwrap_or(trimmed.len());
+        let (name, rest) = trimmed.split_at(name_length);
         let name = name.trim_end();
         match name.strip_prefix("tags/") {
-            Some("*") => self.wrong(
-                at,
-                "`tags/*` is for attributes.selector only; name one tag, as in `tags/Name`",
+            Some("*") => self.error_at(
+                offset,
+                "`tags/*` is allowed only in attributes.selector; name one tag, as in `tags/Name`",
             ),
-            Some("") => self.wrong(at, "expected a tag's name behind `tags/`"),
+            Some("") => self.error_at(offset, "expected the name of a tag after `tags/`"),
             Some(tag) => Ok((Term::Tag(tag.to_owned()), rest)),
             None if name.is_empty() => {
-                let what = format!(
-                    "expected a field, tags/NAME or a quoted text, found {}",
-                    found(begin)
-                );
-                self.wrong(at, what)
+                let found = quote_found(trimmed);
+                self.error_at(
+                    offset,
+                    format_args!("expected a field, tags/NAME or a quoted text, found {found}"),
+                )
             }
-            None if !is_path(name) || !(self.is_field)(name) => {
-                self.wrong(at, format_args!("there is no field {}", found(name)))
+            None if !is_field_path(name) || !(self.is_field)(name) => {
+                let name = quote_found(name);
+                self.error_at(
+                    offset,
+                    format_args!("field {name} does not exist; use a field of the node source"),
+                )
             }
             None => Ok((Term::Field(name.to_owned()), rest)),
         }
     }
 }
 
-/// Whether this could be a field: words with points between them.
-fn is_path(name: &str) -> bool {
+/// Whether a name has the form of a field: words with dots between them.
+fn is_field_path(name: &str) -> bool {
     let is_word = |word: &str| {
         !word.is_empty()
             && word
@@ -432,20 +444,20 @@ fn is_path(name: &str) -> bool {
 }
 
 impl Selector {
-    /// The first alternative that has a value.
-    fn value(&self, of: &impl Fields) -> Option<String> {
-        self.0.iter().find_map(|merged| {
-            let values: Vec<_> = merged
+    /// The value of the first alternative that has one.
+    fn first_value(&self, source: &impl Fields) -> Option<String> {
+        self.0.iter().find_map(|alternative| {
+            let values: Vec<_> = alternative
                 .iter()
-                .filter_map(|terms| joined(terms, of))
+                .filter_map(|terms| join_terms(terms, source))
                 .collect();
             (!values.is_empty()).then(|| values.join(","))
         })
     }
 }
 
-/// The terms together, if one of the fields or tags among them has a value.
-fn joined(terms: &[Term], of: &impl Fields) -> Option<String> {
+/// Joins terms to a text. Returns `None` if no field and no tag among them has a value.
+fn join_terms(terms: &[Term], source: &impl Fields) -> Option<String> {
     let mut text = String::new();
     let mut has_value = false;
     for term in terms {
@@ -454,8 +466,8 @@ fn joined(terms: &[Term], of: &impl Fields) -> Option<String> {
                 text.push_str(literal);
                 continue;
             }
-            Term::Field(name) => of.field(name),
-            Term::Tag(name) => of
+            Term::Field(name) => source.field(name),
+            Term::Tag(name) => source
                 .tags()
                 .find(|(key, _)| key == name)
                 .map(|(_, value)| Cow::Borrowed(value)),
@@ -468,7 +480,7 @@ fn joined(terms: &[Term], of: &impl Fields) -> Option<String> {
     has_value.then_some(text)
 }
 
-/// The mapping as it can be read again, one entry a line.
+/// Prints the mapping so that it can be parsed again, with one entry on each line.
 impl fmt::Display for Mapping {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut entries = Vec::new();
@@ -489,19 +501,19 @@ impl fmt::Display for Mapping {
                 .map(|(name, default)| format!("{name}.default={default}")),
         );
         entries.extend(
-            self.tags
+            self.tags_selector
                 .iter()
                 .map(|selector| format!("tags.selector={selector}")),
         );
-        for (name, (selector, wanted)) in &self.tag {
-            let wanted = wanted
+        for (name, (selector, expected)) in &self.tag_selectors {
+            let suffix = expected
                 .as_ref()
                 .map(|value| format!("={value}"))
                 .unwrap_or_default();
-            entries.push(format!("tag.{name}.selector={selector}{wanted}"));
+            entries.push(format!("tag.{name}.selector={selector}{suffix}"));
         }
         let text = entries.join("\n");
-        // One line alone would be taken for several entries.
+        // The parser splits a single line at `;`, so a line break must precede this entry.
         if entries.len() == 1 && text.contains(';') {
             write!(f, "\n{text}")
         } else {
@@ -512,16 +524,16 @@ impl fmt::Display for Mapping {
 
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let terms = |terms: &Vec<Term>| {
-            terms
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("+")
+        let print_value = |terms: &Vec<Term>| {
+            let terms: Vec<_> = terms.iter().map(ToString::to_string).collect();
+            terms.join("+")
         };
-        let merged =
-            |merged: &Vec<Vec<Term>>| merged.iter().map(terms).collect::<Vec<_>>().join("|");
-        f.write_str(&self.0.iter().map(merged).collect::<Vec<_>>().join(","))
+        let print_alternative = |values: &Vec<Vec<Term>>| {
+            let values: Vec<_> = values.iter().map(print_value).collect();
+            values.join("|")
+        };
+        let alternatives: Vec<_> = self.0.iter().map(print_alternative).collect();
+        f.write_str(&alternatives.join(","))
     }
 }
 

@@ -1,6 +1,9 @@
-//! Regular expressions of node filters. They are written for Java's engine and run by one that
-//! takes time in proportion to what it reads: what only Java has is refused by name, because to
-//! leave it out would choose other nodes.
+//! The regular expressions of node filters.
+//!
+//! Operators wrote them for Java's engine. Stepward uses Rust's engine, which takes time in
+//! proportion to the length of the text. It does not support every feature of Java's engine. A
+//! pattern that uses such a feature is refused, because ignoring the feature would select other
+//! nodes.
 
 use regex::{Regex, RegexBuilder};
 use regex_syntax::ast::parse::ParserBuilder;
@@ -11,116 +14,119 @@ use regex_syntax::ast::{
 use regex_syntax::hir;
 use regex_syntax::hir::translate::Translator;
 
-/// The memory that one compiled pattern may take, in bytes: room for `\w{1,63}(\.\w{1,63}){3}` ten
-/// times over.
-const MEMORY: usize = 1024 * 1024;
-/// How deep groups may be within groups.
-const DEPTH: u32 = 64;
+/// The most memory for a compiled pattern, in bytes. It is enough for `\w{1,63}(\.\w{1,63}){3}` ten
+/// times.
+const MAX_MEMORY: usize = 1024 * 1024;
+/// How deep groups may be nested.
+const MAX_DEPTH: u32 = 64;
 
-/// Why a pattern cannot be used.
+/// The reason why a pattern cannot be used.
 #[derive(Debug)]
-pub(super) struct Fault {
-    /// Where, in bytes of the pattern.
-    pub(super) at: usize,
-    /// What it is.
-    pub(super) what: String,
-    /// Whether nobody could use it: neither this engine nor Java's.
-    pub(super) is_no_pattern: bool,
+pub(super) struct PatternError {
+    /// The position of the error in the pattern, in bytes.
+    pub(super) position: usize,
+    /// The error, with advice.
+    pub(super) message: String,
+    /// Whether the pattern is not a regular expression for Java's engine either.
+    pub(super) is_malformed: bool,
 }
 
-impl Fault {
-    /// Something that only Java's engine has.
-    fn lacks(at: usize, what: &str) -> Self {
-        let what = format!(
-            "{what} is something that only Java's regular expressions have; write the pattern without it"
-        );
+impl PatternError {
+    fn java_only_feature(position: usize, feature: &str) -> Self {
         Self {
-            at,
-            what,
-            is_no_pattern: false,
+            position,
+            message: format!(
+                "{feature} is supported only by Java's regular expressions; \
+                 write the pattern without it"
+            ),
+            is_malformed: false,
         }
     }
 
-    fn wrong(at: usize, what: impl std::fmt::Display) -> Self {
+    fn malformed_pattern(position: usize, problem: impl std::fmt::Display) -> Self {
         Self {
-            at,
-            what: format!("not a regular expression: {what}"),
-            is_no_pattern: true,
+            position,
+            message: format!("not a regular expression: {problem}"),
+            is_malformed: true,
         }
     }
 }
 
-/// The pattern, for matching a whole text.
-pub(super) fn compile(pattern: &str) -> Result<Regex, Fault> {
-    let parsed = ParserBuilder::new()
-        .nest_limit(DEPTH)
+/// Compiles a pattern that must match a whole text.
+pub(super) fn compile(pattern: &str) -> Result<Regex, PatternError> {
+    let ast = ParserBuilder::new()
+        .nest_limit(MAX_DEPTH)
         .build()
-        .parse(pattern);
-    let ast = parsed.map_err(|error| of_syntax(pattern, &error))?;
+        .parse(pattern)
+        .map_err(|error| syntax_error(pattern, &error))?;
     let classes = ast::visit(
         &ast,
-        Check {
+        JavaCheck {
             pattern,
             classes: Vec::new(),
         },
     )?;
     Translator::new()
         .translate(pattern, &ast)
-        .map_err(|error| of_meaning(pattern, &error))?;
+        .map_err(|error| translation_error(pattern, &error))?;
+
     let mut pattern = pattern.to_owned();
     for (span, class) in classes.into_iter().rev() {
         pattern.replace_range(span.start.offset..span.end.offset, class);
     }
-    // The pattern has been parsed alone, so that nothing in it can close the group around it.
-    let whole = RegexBuilder::new(&format!(r"\A(?:{pattern})\z"))
-        .size_limit(MEMORY)
-        .dfa_size_limit(MEMORY)
+    // The pattern was parsed without the surrounding group, so it cannot close that group.
+    let regex = RegexBuilder::new(&format!(r"\A(?:{pattern})\z"))
+        .size_limit(MAX_MEMORY)
+        .dfa_size_limit(MAX_MEMORY)
         .build();
-    whole.map_err(|_| Fault {
-        at: 0,
-        what: format!(
-            "the pattern needs more than {} MiB of memory; make it smaller",
-            MEMORY / 1024 / 1024
+    regex.map_err(|_| PatternError {
+        position: 0,
+        message: format!(
+            "the pattern needs more than {} MiB of memory; use a smaller pattern",
+            MAX_MEMORY / 1024 / 1024
         ),
-        is_no_pattern: false,
+        is_malformed: false,
     })
 }
 
-/// Finds what can be parsed and would not mean what it means to Java, and the classes `\d`, `\s`
-/// and `\w`, which for Java are of ASCII alone.
-struct Check<'p> {
+/// Refuses syntax that Rust's engine accepts with another meaning than Java's. Collects the classes
+/// `\d`, `\s` and `\w`, which contain only ASCII characters in Java.
+struct JavaCheck<'p> {
     pattern: &'p str,
     classes: Vec<(Span, &'static str)>,
 }
 
-impl ast::Visitor for Check<'_> {
+impl ast::Visitor for JavaCheck<'_> {
     type Output = Vec<(Span, &'static str)>;
-    type Err = Fault;
+    type Err = PatternError;
 
-    fn finish(self) -> Result<Self::Output, Fault> {
+    fn finish(self) -> Result<Self::Output, PatternError> {
         Ok(self.classes)
     }
 
-    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), Fault> {
+    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), PatternError> {
         if let ClassSetItem::Perl(class) = item {
-            self.class(class);
+            self.collect_class(class);
         }
         Ok(())
     }
 
-    fn visit_pre(&mut self, ast: &Ast) -> Result<(), Fault> {
+    fn visit_pre(&mut self, ast: &Ast) -> Result<(), PatternError> {
         match ast {
-            Ast::Repetition(outer) => self.repetition(outer),
-            Ast::Flags(set) => flags(&set.flags),
+            Ast::Repetition(outer) => self.check_repetition(outer),
+            Ast::Flags(set) => check_flags(&set.flags),
             Ast::ClassPerl(class) => {
-                self.class(class);
+                self.collect_class(class);
                 Ok(())
             }
-            Ast::Group(group) => group.flags().map_or(Ok(()), flags),
-            Ast::Assertion(one) => match one.kind {
-                AssertionKind::WordBoundaryStartAngle | AssertionKind::WordBoundaryEndAngle => Err(
-                    Fault::lacks(one.span.start.offset, r"\< or \> for the character itself"),
-                ),
+            Ast::Group(group) => group.flags().map_or(Ok(()), check_flags),
+            Ast::Assertion(assertion) => match assertion.kind {
+                AssertionKind::WordBoundaryStartAngle | AssertionKind::WordBoundaryEndAngle => {
+                    Err(PatternError::java_only_feature(
+                        assertion.span.start.offset,
+                        r"\< or \> for the character itself",
+                    ))
+                }
                 _ => Ok(()),
             },
             _ => Ok(()),
@@ -128,8 +134,8 @@ impl ast::Visitor for Check<'_> {
     }
 }
 
-impl Check<'_> {
-    fn class(&mut self, class: &ClassPerl) {
+impl JavaCheck<'_> {
+    fn collect_class(&mut self, class: &ClassPerl) {
         let ascii = match (&class.kind, class.negated) {
             (ClassPerlKind::Digit, false) => "[0-9]",
             (ClassPerlKind::Digit, true) => "[^0-9]",
@@ -141,44 +147,48 @@ impl Check<'_> {
         self.classes.push((class.span, ascii));
     }
 
-    fn repetition(&self, outer: &ast::Repetition) -> Result<(), Fault> {
-        let at = outer.op.span.start.offset;
+    fn check_repetition(&self, outer: &ast::Repetition) -> Result<(), PatternError> {
+        let position = outer.op.span.start.offset;
         let Ast::Repetition(inner) = &*outer.ast else {
             return Ok(());
         };
         let is_possessive = outer.greedy && matches!(outer.op.kind, RepetitionKind::OneOrMore);
         if !is_possessive {
-            return Err(Fault::wrong(at, "a quantifier cannot stand behind another"));
+            let problem = "a quantifier cannot follow another quantifier";
+            return Err(PatternError::malformed_pattern(position, problem));
         }
-        // Behind one character, and with nothing after it, it means what it means without: `c++` is
-        // a name, too.
-        let is_one = matches!(&*inner.ast, Ast::Literal(_) | Ast::Dot(_));
-        if is_one && outer.op.span.end.offset == self.pattern.len() {
+        // At the end of a pattern and after one character, a possessive quantifier has no effect.
+        // `c++` can also be a name.
+        let is_after_character = matches!(&*inner.ast, Ast::Literal(_) | Ast::Dot(_));
+        if is_after_character && outer.op.span.end.offset == self.pattern.len() {
             return Ok(());
         }
-        Err(Fault::lacks(
-            at - 1,
-            &format!("the possessive quantifier {:?}", &self.pattern[at - 1..=at]),
+        let quantifier = &self.pattern[position - 1..=position];
+        Err(PatternError::java_only_feature(
+            position - 1,
+            &format!("the possessive quantifier {quantifier:?}"),
         ))
     }
 }
 
-fn flags(flags: &ast::Flags) -> Result<(), Fault> {
+fn check_flags(flags: &ast::Flags) -> Result<(), PatternError> {
     for item in &flags.items {
-        let at = item.span.start.offset;
+        let position = item.span.start.offset;
         match item.kind {
-            // Comments reach to the end of the line, which here is the end of what stands around
-            // the pattern.
+            // A comment ends at the end of the line, so it would include the end of the group that
+            // surrounds the pattern.
             FlagsItemKind::Flag(Flag::IgnoreWhitespace) => {
-                let what = "the flag x (comments) is not taken; write the pattern without spaces and comments".into();
-                return Err(Fault {
-                    at,
-                    what,
-                    is_no_pattern: false,
+                return Err(PatternError {
+                    position,
+                    message: "the flag x (comments) is not supported; \
+                              write the pattern without spaces and comments"
+                        .into(),
+                    is_malformed: false,
                 });
             }
             FlagsItemKind::Flag(Flag::SwapGreed) => {
-                return Err(Fault::lacks(at, "the flag U (Unicode classes)"));
+                let feature = "the flag U (Unicode classes)";
+                return Err(PatternError::java_only_feature(position, feature));
             }
             _ => {}
         }
@@ -186,48 +196,48 @@ fn flags(flags: &ast::Flags) -> Result<(), Fault> {
     Ok(())
 }
 
-fn of_syntax(pattern: &str, error: &ast::Error) -> Fault {
+fn syntax_error(pattern: &str, error: &ast::Error) -> PatternError {
     let Span { start, end } = *error.span();
     let text = pattern.get(start.offset..end.offset).unwrap_or_default();
     match error.kind() {
         ast::ErrorKind::UnsupportedLookAround => {
-            Fault::lacks(start.offset, &format!("look-around {text:?}"))
+            PatternError::java_only_feature(start.offset, &format!("look-around {text:?}"))
         }
         ast::ErrorKind::UnsupportedBackreference if text.starts_with(r"\0") => {
-            Fault::lacks(start.offset, &format!("the octal character {text:?}"))
+            PatternError::java_only_feature(start.offset, &format!("the octal character {text:?}"))
         }
         ast::ErrorKind::UnsupportedBackreference => {
-            Fault::lacks(start.offset, &format!("the backreference {text:?}"))
+            PatternError::java_only_feature(start.offset, &format!("the backreference {text:?}"))
         }
         ast::ErrorKind::FlagUnrecognized
             if pattern[..start.offset].ends_with("(?") && text == ">" =>
         {
-            Fault::lacks(start.offset - 2, "the atomic group \"(?>\"")
+            PatternError::java_only_feature(start.offset - 2, "the atomic group \"(?>\"")
         }
         ast::ErrorKind::FlagUnrecognized if text == "d" => {
-            Fault::lacks(start.offset, "the flag d (Unix lines)")
+            PatternError::java_only_feature(start.offset, "the flag d (Unix lines)")
         }
-        // Escapes of Java's: a named backreference, quotation, line and grapheme breaks, blanks,
-        // where the last match ended.
+        // Java's escapes for named backreferences, quotations, line and grapheme breaks, blanks,
+        // the end of the previous match, and characters by control code or name.
         ast::ErrorKind::EscapeUnrecognized
             if text.ends_with([
                 'k', 'Q', 'E', 'R', 'X', 'h', 'H', 'V', 'G', 'Z', 'c', 'e', 'N',
             ]) =>
         {
-            Fault::lacks(start.offset, &format!("the escape {text:?}"))
+            PatternError::java_only_feature(start.offset, &format!("the escape {text:?}"))
         }
-        kind => Fault::wrong(start.offset, kind),
+        kind => PatternError::malformed_pattern(start.offset, kind),
     }
 }
 
-fn of_meaning(pattern: &str, error: &hir::Error) -> Fault {
+fn translation_error(pattern: &str, error: &hir::Error) -> PatternError {
     let Span { start, end } = *error.span();
     let text = pattern.get(start.offset..end.offset).unwrap_or_default();
     match error.kind() {
         hir::ErrorKind::UnicodePropertyNotFound | hir::ErrorKind::UnicodePropertyValueNotFound => {
-            Fault::lacks(start.offset, &format!("the class {text:?}"))
+            PatternError::java_only_feature(start.offset, &format!("the class {text:?}"))
         }
-        kind => Fault::wrong(start.offset, kind),
+        kind => PatternError::malformed_pattern(start.offset, kind),
     }
 }
 
@@ -236,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pattern_matches_whole_texts() {
+    fn a_pattern_must_match_the_whole_text() {
         let is_match = |pattern: &str, text: &str| compile(pattern).unwrap().is_match(text);
         assert!(
             is_match("web-.*", "web-1") && !is_match("web", "web-1") && !is_match("1", "web-1")
@@ -260,8 +270,8 @@ mod tests {
     }
 
     #[test]
-    fn what_only_java_has_is_named_with_its_place() {
-        for (pattern, at, names) in [
+    fn java_only_features_are_named_with_their_position() {
+        for (pattern, position, feature) in [
             ("web(?!-1).*", 3, "look-around \"(?!\""),
             ("(?<=a)b", 0, "look-around \"(?<=\""),
             (r"(a)\1", 3, "the backreference"),
@@ -279,18 +289,18 @@ mod tests {
             (r"\<a", 0, r"\<"),
             ("(?iU)a", 3, "the flag U"),
         ] {
-            let fault = compile(pattern).unwrap_err();
+            let error = compile(pattern).unwrap_err();
             assert!(
-                !fault.is_no_pattern && fault.what.contains(names),
-                "{pattern}: {fault:?}"
+                !error.is_malformed && error.message.contains(feature),
+                "{pattern}: {error:?}"
             );
-            assert_eq!(fault.at, at, "{pattern}: {fault:?}");
+            assert_eq!(error.position, position, "{pattern}: {error:?}");
         }
     }
 
     #[test]
-    fn what_is_no_pattern_at_all_is_told_apart() {
-        for (pattern, at) in [
+    fn malformed_patterns_are_reported_as_malformed() {
+        for (pattern, position) in [
             ("*web", 0),
             ("a**", 2),
             ("[x", 0),
@@ -299,22 +309,22 @@ mod tests {
             ("a{2", 1),
             ("a{,2}", 2),
         ] {
-            let fault = compile(pattern).unwrap_err();
-            assert!(fault.is_no_pattern, "{pattern}: {fault:?}");
-            assert_eq!(fault.at, at, "{pattern}: {fault:?}");
+            let error = compile(pattern).unwrap_err();
+            assert!(error.is_malformed, "{pattern}: {error:?}");
+            assert_eq!(error.position, position, "{pattern}: {error:?}");
         }
     }
 
     #[test]
-    fn a_pattern_that_takes_much_memory_is_refused() {
+    fn a_pattern_that_needs_too_much_memory_is_refused() {
         for pattern in [r"(\w{1000}){100}", "((((a{99}){99}){99}){99})"] {
-            let fault = compile(pattern).unwrap_err();
-            assert!(fault.what.contains("MiB"), "{fault:?}");
+            let error = compile(pattern).unwrap_err();
+            assert!(error.message.contains("MiB"), "{error:?}");
         }
         assert!(
             compile(&format!("{}a{}", "(".repeat(1000), ")".repeat(1000)))
                 .unwrap_err()
-                .is_no_pattern
+                .is_malformed
         );
     }
 }

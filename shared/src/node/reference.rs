@@ -1,24 +1,23 @@
-//! `${node.NAME}` in a text: the one expander, for defaults of a mapping and for parameters of
-//! steps.
+//! Expands `${node.NAME}` in a text: in the defaults of a mapping, and in the parameters of steps.
 
 use std::borrow::Cow;
 
 use super::Node;
 
-/// How a reference begins.
+/// The beginning of a reference.
 const BEGIN: &str = "${node.";
-/// How it ends.
+/// The end of a reference.
 const END: char = '}';
 
-/// The text with the node's values in place of its references, `${node.NAME}`.
+/// Replaces the references `${node.NAME}` in a text with the node's values.
 ///
-/// - `NAME` is `name`, `nodename`, `tags` (joined with commas) or any attribute, by the names that
-///   [`Node::get`] knows.
-/// - A reference to something that the node does not have is replaced with nothing, as Rundeck does
+/// - `NAME` is `name`, `nodename`, `tags` (joined with commas) or any attribute, with the names
+///   that [`Node::get`] accepts.
+/// - If the node has no such value, the reference is replaced with an empty text, as Rundeck does
 ///   in the configuration of a plugin.
-/// - Text that is not a reference stays as it is: `${node.x` without an end, a name that is empty
-///   or holds white space, `$` or `{`, and references to anything but a node.
-/// - A value is not read again: a reference in it stays text.
+/// - Text that is not a reference is unchanged: `${node.x` without an end, a name that is empty or
+///   contains white space, `$` or `{`, and references such as `${job.name}`.
+/// - References in a value are not expanded.
 #[must_use]
 pub fn expand<'t>(text: &'t str, node: &Node) -> Cow<'t, str> {
     let mut expanded = String::new();
@@ -26,12 +25,12 @@ pub fn expand<'t>(text: &'t str, node: &Node) -> Cow<'t, str> {
     while let Some(begin) = rest.find(BEGIN) {
         let (before, reference) = rest.split_at(begin);
         expanded.push_str(before);
-        let (name, end) = name_at(&reference[BEGIN.len()..]);
-        if end {
+        let (name, is_complete) = parse_name(&reference[BEGIN.len()..]);
+        if is_complete {
             push_value(&mut expanded, name, node);
             rest = &reference[BEGIN.len() + name.len() + END.len_utf8()..];
         } else {
-            // The next reference may begin where this name was given up.
+            // The character that ends the invalid name may begin the next reference.
             expanded.push_str(&reference[..BEGIN.len() + name.len()]);
             rest = &reference[BEGIN.len() + name.len()..];
         }
@@ -43,15 +42,13 @@ pub fn expand<'t>(text: &'t str, node: &Node) -> Cow<'t, str> {
     Cow::Owned(expanded)
 }
 
-/// The name with which a text begins, and whether it is one: not empty, with the reference's end
-/// behind it.
-fn name_at(text: &str) -> (&str, bool) {
-    let is_outside = |c: char| c == END || c == '$' || c == '{' || c.is_whitespace();
-    let name = &text[..text.find(is_outside).unwrap_or(text.len())];
-    (
-        name,
-        !name.is_empty() && text[name.len()..].starts_with(END),
-    )
+/// Parses the name at the beginning of a text. The flag says whether the reference is complete: the
+/// name is not empty, and the end of the reference follows it.
+fn parse_name(text: &str) -> (&str, bool) {
+    let ends_name = |c: char| c == END || c == '$' || c == '{' || c.is_whitespace();
+    let name = &text[..text.find(ends_name).unwrap_or(text.len())];
+    let is_complete = !name.is_empty() && text[name.len()..].starts_with(END);
+    (name, is_complete)
 }
 
 fn push_value(text: &mut String, name: &str, node: &Node) {
@@ -59,8 +56,8 @@ fn push_value(text: &mut String, name: &str, node: &Node) {
         text.push_str(node.get(name).unwrap_or_default());
         return;
     }
-    for (place, tag) in node.tags.iter().enumerate() {
-        if place > 0 {
+    for (index, tag) in node.tags.iter().enumerate() {
+        if index > 0 {
             text.push(',');
         }
         text.push_str(tag);
@@ -75,14 +72,15 @@ mod tests {
     use super::*;
 
     fn node() -> Node {
-        serde_json::from_str(
-            r#"{ "nodename": "web-1", "tags": ["b", "a"], "osArch": "arm64", "my-key": "x", "self": "${node.name}" }"#,
-        )
-        .unwrap()
+        let json = r#"{
+            "nodename": "web-1", "tags": ["b", "a"],
+            "osArch": "arm64", "my-key": "x", "self": "${node.name}"
+        }"#;
+        serde_json::from_str(json).unwrap()
     }
 
     #[test]
-    fn references_become_names_tags_and_attributes() {
+    fn references_expand_to_names_tags_and_attributes() {
         for (text, expected) in [
             ("${node.name}/${node.nodename}", "web-1/web-1"),
             ("<${node.tags}>", "<a,b>"),
@@ -95,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reference_stays() {
+    fn other_text_is_unchanged() {
         for text in [
             "",
             "$",
@@ -114,11 +112,11 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_not_read_again() {
+    fn references_in_a_value_are_not_expanded() {
         assert_eq!(expand("${node.self}", &node()), "${node.name}");
     }
 
-    /// Texts in which references, pieces of them, and anything else are likely.
+    /// Texts with references, parts of references and any other text.
     fn texts() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             Just("${node.name}".to_owned()),
@@ -141,14 +139,16 @@ mod tests {
         }
 
         #[test]
-        fn only_whole_references_are_replaced_and_nothing_is_lost(text in texts()) {
+        fn only_complete_references_are_replaced(text in texts()) {
             let reference = Regex::new(r"\$\{node\.([^\s${}]+)\}").unwrap();
             let node = node();
-            let tags = node.tags.iter().map(String::as_str).collect::<Vec<_>>().join(",");
-            let expected = reference.replace_all(&text, |found: &regex::Captures<'_>| match &found[1] {
+            let tags: Vec<_> = node.tags.iter().map(String::as_str).collect();
+            let tags = tags.join(",");
+            let value_of = |captures: &regex::Captures<'_>| match &captures[1] {
                 "tags" => tags.clone(),
                 name => node.get(name).unwrap_or_default().to_owned(),
-            });
+            };
+            let expected = reference.replace_all(&text, value_of);
             prop_assert_eq!(expand(&text, &node), expected);
         }
     }

@@ -1,43 +1,43 @@
-//! Text that a shell reads as what it is, and never as code: the one place that quotes for a POSIX
-//! shell.
+//! Quotes texts for a POSIX shell, so the shell never interprets them as code. All crates use this
+//! module for quoting.
 
 use std::borrow::Cow;
 
-/// A value as one word of a POSIX shell.
+/// Quotes a value as one word of a POSIX shell.
 ///
-/// SSM documents put values of their own in place of `{{name}}`, and of `$$` perhaps one `$`:
-/// neither is in a word made here, because quotes are closed and opened between the two, which a
-/// shell takes for nothing.
+/// SSM replaces `{{name}}` in a document with a value of its own, and may replace `$$` with `$`. To
+/// prevent this, the quoted word closes and opens its quotes between the two characters, which the
+/// shell ignores.
 /// <https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-param-runcommand.html>
 #[must_use]
 pub fn quote(value: &str) -> String {
     let mut word = String::with_capacity(value.len() + 2);
-    let mut before = None;
+    let mut previous = None;
     word.push('\'');
     for c in value.chars() {
         match c {
             '\'' => word.push_str(r"'\''"),
-            '{' | '$' if before == Some(c) => word.extend(["''", c.encode_utf8(&mut [0; 4])]),
+            '{' | '$' if previous == Some(c) => word.extend(["''", c.encode_utf8(&mut [0; 4])]),
             c => word.push(c),
         }
-        before = Some(c);
+        previous = Some(c);
     }
     word.push('\'');
     word
 }
 
-/// Values as words of one line.
+/// Quotes values as words of one line.
 #[must_use]
 pub fn quote_all<'a>(values: impl IntoIterator<Item = &'a str>) -> String {
     values.into_iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
-/// Values as words of one line for people to read: quoted only where a shell would read something
-/// else.
+/// Quotes values as words of one line that is easy to read: only values that a shell would
+/// interpret are quoted.
 #[must_use]
 pub fn quote_for_display<'a>(values: impl IntoIterator<Item = &'a str>) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    let readable = |value: &'a str| {
+    let quote_if_needed = |value: &'a str| {
         let needs_no_quotes = !value.is_empty() && value.chars().all(is_plain);
         if needs_no_quotes {
             Cow::Borrowed(value)
@@ -47,7 +47,7 @@ pub fn quote_for_display<'a>(values: impl IntoIterator<Item = &'a str>) -> Strin
     };
     values
         .into_iter()
-        .map(readable)
+        .map(quote_if_needed)
         .collect::<Vec<_>>()
         .join(" ")
 }
@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    /// Values that would be code, or something else, if anything were left out.
+    /// Values that a shell would interpret as code without correct quoting.
     const HOSTILE: [&str; 24] = [
         "",
         " ",
@@ -88,9 +88,9 @@ mod tests {
         "| & ; < > ( ) # % \r",
     ];
 
-    /// What a program gets as its arguments when `sh` reads this line.
-    fn read_by_sh(line: &str) -> Vec<String> {
-        // Behind a word of its own, so that no value at all is told apart from an empty one.
+    /// The arguments that a program receives when `sh` runs this line.
+    fn parse_with_sh(line: &str) -> Vec<String> {
+        // The first word distinguishes an empty list of values from one empty value.
         let script = format!("printf '%s\\0' begin {line}");
         let output = Command::new("/bin/sh")
             .args(["-c", &script])
@@ -114,14 +114,14 @@ mod tests {
     #[test]
     fn hostile_values_reach_a_program_unchanged() {
         for value in HOSTILE {
-            assert_eq!(read_by_sh(&quote(value)), [value]);
+            assert_eq!(parse_with_sh(&quote(value)), [value]);
         }
-        assert_eq!(read_by_sh(&quote_all(HOSTILE)), HOSTILE);
-        assert_eq!(read_by_sh(&quote_for_display(HOSTILE)), HOSTILE);
+        assert_eq!(parse_with_sh(&quote_all(HOSTILE)), HOSTILE);
+        assert_eq!(parse_with_sh(&quote_for_display(HOSTILE)), HOSTILE);
     }
 
     #[test]
-    fn a_word_ends_where_it_ends_and_holds_nothing_that_a_document_would_replace() {
+    fn a_quoted_word_contains_nothing_that_ssm_replaces() {
         assert_eq!(quote(""), "''");
         assert_eq!(quote("it's"), r"'it'\''s'");
         assert_eq!(quote("{{{x}} $$"), "'{''{''{x}} $''$'");
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_readable_line_quotes_only_what_needs_it() {
+    fn quoting_for_display_quotes_only_where_needed() {
         assert_eq!(
             quote_for_display(["ls", "-l", "/tmp", "a b", "", "--x=1"]),
             "ls -l /tmp 'a b' '' --x=1"
@@ -141,13 +141,16 @@ mod tests {
 
         #[test]
         fn any_values_reach_a_program_unchanged(
-            values in prop::collection::vec(prop_oneof!["[^\0]{0,20}", "[ '\"\\\\#\n\t${};|&*=~-]{0,20}"], 0..6),
+            values in prop::collection::vec(
+                prop_oneof!["[^\0]{0,20}", "[ '\"\\\\#\n\t${};|&*=~-]{0,20}"],
+                0..6,
+            ),
         ) {
             let values: Vec<_> = values.iter().map(String::as_str).collect();
             let quoted = quote_all(values.iter().copied());
             prop_assert!(!quoted.contains("{{") && !quoted.contains("$$"));
-            prop_assert_eq!(read_by_sh(&quoted), values.clone());
-            prop_assert_eq!(read_by_sh(&quote_for_display(values.iter().copied())), values);
+            prop_assert_eq!(parse_with_sh(&quoted), values.clone());
+            prop_assert_eq!(parse_with_sh(&quote_for_display(values.iter().copied())), values);
         }
     }
 }

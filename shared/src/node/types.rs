@@ -1,33 +1,34 @@
-//! What a node is, and how a command ended there.
+//! Nodes, and the results of commands on nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A machine or container that commands can run on: a name, tags and attributes, as Rundeck has
-/// them.
+/// A machine or container that commands can run on. As in Rundeck, it has a name, tags and
+/// attributes.
 ///
-/// As JSON it is one flat object, `{"nodename": "web-1", "tags": ["web"], "hostname": "10.0.0.1",
-/// …}`.
+/// Its JSON is one flat object:
+/// `{"nodename": "web-1", "tags": ["web"], "hostname": "10.0.0.1", …}`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Node {
-    /// The node's name. Two nodes of different accounts may have the same.
+    /// The node's name. Nodes in different accounts can have the same name.
     pub nodename: String,
-    /// Its tags, each without spaces around it.
+    /// The node's tags, without surrounding spaces.
     #[serde(default)]
     pub tags: BTreeSet<String>,
-    /// Everything else: `hostname`, `username`, `description`, `osName`, `osFamily`, `osArch`,
-    /// `osVersion` and any others. Every source adds `source` (the step's name without `-nodes`),
-    /// `account`, `accountId` and `region`.
+    /// The attributes: `hostname`, `username`, `description`, `osName`, `osFamily`, `osArch`,
+    /// `osVersion` and any others. Every node source adds `source` (the step's name without
+    /// `-nodes`), `account`, `accountId` and `region`.
     #[serde(flatten)]
     pub attributes: BTreeMap<String, String>,
 }
 
 impl Node {
-    /// What the node has under a name, as filters and `${node.…}` give it: `name` and `nodename`
-    /// are the node's name, and `os-name`, `os-family`, `os-arch` and `os-version` are what Rundeck
-    /// calls `osName` and so on elsewhere.
+    /// The node's value for a name in a filter or in `${node.NAME}`.
+    ///
+    /// `name` and `nodename` are the node's name. `os-name`, `os-family`, `os-arch` and
+    /// `os-version` are the attributes `osName` and so on, because Rundeck uses both spellings.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         let attribute = match name {
@@ -42,98 +43,99 @@ impl Node {
     }
 }
 
-/// How a command ended on one node.
+/// The result of a command on one node.
 #[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Outcome {
-    /// What became of it.
+    /// How the command ended.
     pub status: Status,
-    /// The command's exit code; null where it is not known, which is never success.
+    /// The command's exit code. Null if it is not known; the command then did not succeed.
     pub exit_code: Option<i32>,
-    /// What it wrote to standard output and, where the two are not told apart, to standard error:
-    /// the last part, where it is long.
+    /// The standard output. It includes the standard error if the service does not separate the
+    /// two. Of a long output, only the last part.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub output: String,
-    /// What it wrote to standard error, where that is told apart.
+    /// The standard error, if the service separates it from the standard output.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub error_output: String,
-    /// Where the whole output is, when `output` is a part of it: a console link or an S3 URI.
+    /// The location of the whole output, if `output` is only a part of it: a console URL or an S3
+    /// URI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_url: Option<String>,
-    /// For anything but success: what happened and what to do about it.
+    /// What happened and what to do next, unless the command succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// How a command ended on all nodes.
+/// The results of a command on all nodes.
 #[derive(Debug, Deserialize, JsonSchema, Serialize)]
 pub struct CommandResults {
-    /// SSM's IDs of the commands, one for each batch of up to 50 nodes.
+    /// The IDs of the SSM commands, one for each batch of up to 50 nodes.
     pub command_ids: Vec<String>,
-    /// On how many nodes it succeeded.
+    /// The number of nodes on which the command succeeded.
     pub succeeded: usize,
-    /// On how many it did not: it failed, was not over in time, or did not run.
+    /// The number of nodes on which the command failed, timed out or did not run.
     pub failed: usize,
-    /// How it ended on each node, by the node's ID.
+    /// The result on each node, by the node's ID.
     pub nodes: BTreeMap<String, Outcome>,
 }
 
-/// What became of a command on one node.
+/// How a command ended on one node.
 #[derive(
     Clone, Copy, Debug, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// It ran and ended with exit code 0.
+    /// The command ran and ended with exit code 0.
     Succeeded,
-    /// It ran and failed.
+    /// The command ran and failed.
     Failed,
-    /// It was not over in time, and was stopped.
+    /// The command did not finish in time and was stopped.
     TimedOut,
-    /// It was stopped because the job was, or because others had failed.
+    /// The command was stopped because the job was stopped, or because other nodes failed.
     Cancelled,
-    /// The node's agent did not answer: the command did not run there.
+    /// The command did not run because the node's agent did not answer.
     Offline,
-    /// The node is not one that the service can run commands on: it did not run there.
+    /// The command did not run because the service does not manage the node.
     Unmanaged,
-    /// It was not begun, because others had failed or the job was stopped.
+    /// The command was not started because other nodes failed or the job was stopped.
     NotStarted,
-    /// It was begun, and nobody knows how it ended.
+    /// The command was started, but its result is not known.
     Unknown,
 }
 
 impl Status {
-    /// Whether all is well.
+    /// Whether the command succeeded.
     #[must_use]
     pub fn is_success(self) -> bool {
         self == Self::Succeeded
     }
 }
 
-/// What a dispatch came to on one node.
+/// The result of a dispatch on one node.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct NodeResult {
     /// The node.
     pub node: Node,
-    /// The steps that were run there, or were to be, in order.
+    /// The results of the steps on the node, in order, including steps that were not started.
     #[serde(default)]
     pub steps: Vec<StepResult>,
 }
 
-/// How one step of a dispatch ended on a node.
+/// The result of one step of a dispatch on a node.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct StepResult {
     /// The step's ID within the job.
     pub step: String,
-    /// How it ended.
+    /// How the step ended.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// The key of the artifact that holds all of what it said.
+    /// The key of the artifact with the whole result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<String>,
 }
 
 impl NodeResult {
-    /// Whether every step so far succeeded.
+    /// Whether all steps so far succeeded.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.steps
@@ -141,7 +143,7 @@ impl NodeResult {
             .all(|step| step.outcome.status.is_success())
     }
 
-    /// The step that failed, else the last one.
+    /// The result that decides about the node: the first failed step, or else the last step.
     #[must_use]
     pub fn decisive(&self) -> Option<&StepResult> {
         self.steps

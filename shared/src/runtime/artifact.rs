@@ -1,5 +1,5 @@
-//! What is too large for Step Functions goes to a bucket, and a reference with a preview in its
-//! place (claim check).
+//! Stores outputs and logs that are too large for Step Functions in the artifacts bucket. The
+//! answer then contains a reference and a preview (claim check pattern).
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::primitives::ByteStream;
@@ -12,18 +12,18 @@ use crate::model::error::StepError;
 use crate::model::s3_error::s3_error;
 use crate::settings;
 
-/// Outputs and logs above this many bytes become artifacts. A state's whole input or output may
-/// have 256 KiB, and a state machine gathers those of several steps.
+/// Outputs and logs with more bytes than this become artifacts. Step Functions limits the input and
+/// the output of a state to 256 KiB, and a state machine collects the outputs of several steps.
 pub const INLINE_LIMIT: usize = 48 * 1024;
-/// Characters of the content that come back beside the reference.
-const PREVIEW: usize = 1000;
-/// Texts up to this many bytes stay beside the reference.
-const SHORT_TEXT: usize = 200;
-/// So many counts, flags and short texts at most.
-const MEMBERS: usize = 16;
+/// The length of the preview, in characters.
+const PREVIEW_LENGTH: usize = 1000;
+/// The longest text, in bytes, that is copied from the output to the reference.
+const MAX_TEXT_LENGTH: usize = 200;
+/// The largest number of members that are copied from the output to the reference.
+const MAX_MEMBERS: usize = 16;
 
-/// What the keys of a step's own artifacts begin with.
-pub(crate) fn folder(customer: &str, execution: &Execution) -> Result<String, StepError> {
+/// The prefix of the keys of a step's artifacts.
+pub(crate) fn step_prefix(customer: &str, execution: &Execution) -> Result<String, StepError> {
     let Execution { id, step, item, .. } = execution;
     Ok(format!(
         "{}{step}/{}/",
@@ -32,15 +32,15 @@ pub(crate) fn folder(customer: &str, execution: &Execution) -> Result<String, St
     ))
 }
 
-/// The value itself up to `limit` bytes, or what stands for it:
-/// `{"artifact":{bucket,key,bytes,sha256},"preview":"…"}`, and beside these the output's counts,
-/// flags and short texts.
+/// Returns the value unchanged if it has at most `limit` bytes. Otherwise stores it in the
+/// artifacts bucket and returns `{"artifact":{bucket,key,bytes,sha256},"preview":"…"}`, with the
+/// numbers, flags and short texts of the output.
 ///
 /// # Errors
-/// Why S3 failed.
+/// The error of the S3 call.
 pub(crate) async fn store_if_large(
-    own: &SdkConfig,
-    folder: &str,
+    config: &SdkConfig,
+    prefix: &str,
     name: &str,
     value: Value,
     limit: usize,
@@ -49,12 +49,14 @@ pub(crate) async fn store_if_large(
     if text.len() <= limit {
         return Ok(value);
     }
+
     let bucket = settings::artifacts_bucket()?;
     let (bytes, digest) = (text.len(), sha256(&text));
-    // The content's hash keeps the pending answers of one step apart.
-    let key = format!("{folder}{name}-{}.json", &digest[..12]);
-    let preview: String = text.chars().take(PREVIEW).collect();
-    let s3 = aws_sdk_s3::Client::new(own);
+    // The hash in the key distinguishes the logs of a step's successive pending answers.
+    let key = format!("{prefix}{name}-{}.json", &digest[..12]);
+    let preview: String = text.chars().take(PREVIEW_LENGTH).collect();
+
+    let s3 = aws_sdk_s3::Client::new(config);
     let put = s3
         .put_object()
         .bucket(&bucket)
@@ -64,27 +66,28 @@ pub(crate) async fn store_if_large(
         .send()
         .await
         .map_err(s3_error)?;
-    let mut stands_for = plain_members(value);
+
+    let mut reference = short_members(value);
     let artifact = json!({ "bucket": bucket, "key": key, "bytes": bytes, "sha256": digest });
-    stands_for.extend([
+    reference.extend([
         ("artifact".to_owned(), artifact),
         ("preview".to_owned(), preview.into()),
     ]);
-    Ok(stands_for.into())
+    Ok(reference.into())
 }
 
-/// Counts, flags and short texts of an output, which a state machine may want to choose by.
-fn plain_members(value: Value) -> Map<String, Value> {
-    let is_plain = |value: &Value| match value {
+/// The numbers, flags and short texts of an output, so a state machine can branch on them.
+fn short_members(value: Value) -> Map<String, Value> {
+    let is_short = |value: &Value| match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => true,
-        Value::String(text) => text.len() <= SHORT_TEXT,
+        Value::String(text) => text.len() <= MAX_TEXT_LENGTH,
         Value::Array(_) | Value::Object(_) => false,
     };
     match value {
         Value::Object(members) => members
             .into_iter()
-            .filter(|(_, value)| is_plain(value))
-            .take(MEMBERS)
+            .filter(|(_, value)| is_short(value))
+            .take(MAX_MEMBERS)
             .collect(),
         _ => Map::new(),
     }
@@ -95,12 +98,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reference_keeps_what_a_state_machine_chooses_by() {
-        let output = json!({ "failed": 3, "ok": false, "status": "done", "text": "x".repeat(300), "nodes": {}, "ids": [] });
+    fn a_reference_keeps_numbers_flags_and_short_texts() {
+        let output = json!({
+            "failed": 3, "ok": false, "status": "done",
+            "text": "x".repeat(300), "nodes": {}, "ids": [],
+        });
         assert_eq!(
-            Value::from(plain_members(output)),
+            Value::from(short_members(output)),
             json!({ "failed": 3, "ok": false, "status": "done" })
         );
-        assert!(plain_members(json!("text")).is_empty());
+        assert!(short_members(json!("text")).is_empty());
     }
 }

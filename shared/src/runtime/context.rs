@@ -1,4 +1,4 @@
-//! What a running step has at hand.
+//! The context of a running step: its target, clients, log and identifiers.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,49 +14,48 @@ use crate::access::trust::{self, TrustProof};
 use crate::model::customer::{Configuration, Provider, Trust};
 use crate::model::digest::sha256;
 use crate::model::envelope::Execution;
-use crate::model::error::{ErrorName, StepError, without_role_arns};
+use crate::model::error::{ErrorName, StepError, redact_role_arns};
 use crate::model::partition::Partition;
 use crate::model::permissions::ArnScope;
 use crate::runtime::artifact;
 use crate::runtime::scratch::TemporaryObject;
 use crate::settings;
 
-/// Log lines that one call keeps, in bytes; what goes beyond is in CloudWatch Logs only.
+/// The most bytes of log lines that one answer contains. CloudWatch Logs has the lines beyond that.
 const LOG_LIMIT: usize = 1024 * 1024;
 
-/// What a running step has at hand: the account it works in, clients for it, and a voice.
+/// The context of a running step: the target account, clients for it, the log and the deadline.
 #[derive(Debug)]
 pub struct Context {
-    /// Where the step works.
+    /// The partition, Region and account ID that the step works in.
     pub place: ArnScope,
-    /// The execution that it belongs to.
+    /// The execution that the step belongs to.
     pub execution: Execution,
     pub(crate) customer: String,
     pub(crate) account: String,
     regions: Vec<String>,
     session: Arc<Session>,
-    /// When the step must have answered.
+    /// The time by which the step must return.
     deadline: Instant,
-    /// Where else the step works.
+    /// The context of the second account or Region.
     peer: Option<Box<Context>>,
-    /// Everything that must not be shown.
+    /// The values that answers and logs must not contain.
     pub(crate) secrets: Secrets,
     prober: Option<Prober>,
     artifacts: Option<Artifacts>,
-    lines: Mutex<Lines>,
+    log: Mutex<Log>,
 }
 
-/// How the artifacts bucket is reached: as the function itself, never with a customer's
-/// credentials.
+/// The access to the artifacts bucket. It uses the function's own credentials, never a customer's.
 #[derive(Debug)]
 pub(crate) enum Artifacts {
-    /// From the function's own configuration and settings.
-    Own(Box<SdkConfig>),
-    /// By this client, in this bucket; for tests.
-    Given(aws_sdk_s3::Client, String),
+    /// The function's configuration. The bucket's name comes from the settings.
+    Settings(Box<SdkConfig>),
+    /// A client and the bucket's name, for tests.
+    Explicit(aws_sdk_s3::Client, String),
 }
 
-/// What the trust proof needs; only a deployed step has it.
+/// The data for a trust proof. Only a deployed step has it.
 #[derive(Debug)]
 pub(crate) struct Prober {
     pub(crate) sts: aws_sdk_sts::Client,
@@ -65,10 +64,10 @@ pub(crate) struct Prober {
 }
 
 #[derive(Debug, Default)]
-struct Lines {
-    kept: Vec<String>,
+struct Log {
+    lines: Vec<String>,
     bytes: usize,
-    dropped: usize,
+    dropped_lines: usize,
 }
 
 impl Context {
@@ -82,51 +81,48 @@ impl Context {
     ) -> Self {
         let regions = prober.as_ref().map_or_else(
             || vec![place.region.clone()],
-            |p| p.record.account.regions.clone(),
+            |prober| prober.record.account.regions.clone(),
         );
-        let (customer, account) = (customer.to_owned(), account.to_owned());
-        let secrets = session.secrets.clone();
-        let (artifacts, lines) = (None, Mutex::default());
         Self {
             place,
             execution,
-            customer,
-            account,
+            customer: customer.to_owned(),
+            account: account.to_owned(),
             regions,
+            secrets: session.secrets.clone(),
             session,
             deadline,
             peer: None,
-            secrets,
             prober,
-            artifacts,
-            lines,
+            artifacts: None,
+            log: Mutex::default(),
         }
     }
 
-    /// With a way to the artifacts bucket.
+    /// Adds the access to the artifacts bucket.
     pub(crate) fn with_artifacts(mut self, artifacts: Artifacts) -> Self {
         self.artifacts = Some(artifacts);
         self
     }
 
-    /// With a second place to work in.
+    /// Adds the context of the second account or Region, and its secrets.
     pub(crate) fn with_peer(mut self, peer: Option<Self>) -> Self {
         if let Some(peer) = &peer {
-            self.secrets.join(&peer.secrets);
+            self.secrets.add_all(&peer.secrets);
         }
         self.peer = peer.map(Box::new);
         self
     }
 
-    /// With these Regions for the account's.
+    /// Replaces the Regions of the account.
     pub(crate) fn with_regions(mut self, regions: &[&str]) -> Self {
         self.regions = regions.iter().map(ToString::to_string).collect();
         self
     }
 
-    /// With secrets from key storage.
+    /// Adds secrets from key storage.
     pub(crate) fn with_secrets(mut self, secrets: &Secrets) -> Self {
-        self.secrets.join(secrets);
+        self.secrets.add_all(secrets);
         self
     }
 
@@ -142,114 +138,129 @@ impl Context {
         &self.account
     }
 
-    /// The Regions that the account's record allows, the one worked in among them. A step that
-    /// looks into others than its own asks for no more than these.
+    /// The Regions that the account's record allows, including the target Region. A step that works
+    /// in other Regions than its target must use only these.
     #[must_use]
     pub fn regions(&self) -> &[String] {
         &self.regions
     }
 
-    /// The second place that the step works in: the one that its [`Step::peer`](crate::Step::peer)
-    /// names. What it is to say, it says here and not there.
+    /// The context of the second account or Region, which [`Step::peer`](crate::Step::peer) names.
+    ///
+    /// Write log lines to the main context; answers do not contain the log of the peer.
     ///
     /// # Errors
-    /// `Internal` where it names none.
+    /// `Internal` if `Step::peer` returns `None`.
     pub fn peer(&self) -> Result<&Self, StepError> {
         self.peer.as_deref().ok_or_else(|| {
-            ErrorName::Internal.with_message("the step names no second place to work in")
+            ErrorName::Internal.with_message(
+                "the step uses a second account or Region that it does not declare; \
+                 report this bug in the step",
+            )
         })
     }
 
-    /// A client for the account, as in `ctx.client(aws_sdk_ec2::Client::new)`; kept with the
-    /// credentials.
+    /// Returns a client for the target account, as in `ctx.client(aws_sdk_ec2::Client::new)`.
+    ///
+    /// The session caches the client, so later calls return the same one.
     pub fn client<C: Clone + Send + Sync + 'static>(
         &self,
-        make: impl FnOnce(&SdkConfig) -> C,
+        new_client: impl FnOnce(&SdkConfig) -> C,
     ) -> C {
-        self.session.client(make)
+        self.session.client(new_client)
     }
 
-    /// A place in Stepward's own artifacts bucket for an object that a customer's machines fetch by
-    /// a link: another for every step, item and purpose, and for every call of it the same. The
-    /// bucket is reached as the function itself.
+    /// An object in Stepward's artifacts bucket that a customer's machines download with a
+    /// presigned URL.
+    ///
+    /// Its key depends on the step, the item and the purpose, and is the same in every call. The
+    /// object is accessed with the function's own credentials.
     ///
     /// # Errors
-    /// `Internal` where the function has no artifacts bucket, `InvalidInput` where a name of the
-    /// execution leads elsewhere.
+    /// `Internal` if the function has no artifacts bucket, `InvalidInput` if a name of the
+    /// execution cannot be part of an S3 key.
     pub fn scratch(&self, purpose: &str) -> Result<TemporaryObject, StepError> {
-        let folder = artifact::folder(&self.customer, &self.execution)?;
-        let key = format!("{folder}.scratch/{}", self.client_token(purpose));
+        let prefix = artifact::step_prefix(&self.customer, &self.execution)?;
+        let key = format!("{prefix}.scratch/{}", self.client_token(purpose));
         match &self.artifacts {
-            Some(Artifacts::Own(own)) => Ok(TemporaryObject::new(
-                aws_sdk_s3::Client::new(own),
+            Some(Artifacts::Settings(config)) => Ok(TemporaryObject::new(
+                aws_sdk_s3::Client::new(config),
                 settings::artifacts_bucket()?,
                 key,
             )),
-            Some(Artifacts::Given(s3, bucket)) => Ok(TemporaryObject::new(s3.clone(), bucket, key)),
-            None => Err(ErrorName::Internal
-                .with_message("this function has no way to the artifacts bucket")),
+            Some(Artifacts::Explicit(s3, bucket)) => {
+                Ok(TemporaryObject::new(s3.clone(), bucket, key))
+            }
+            None => Err(ErrorName::Internal.with_message(
+                "this function has no access to the artifacts bucket; report this bug",
+            )),
         }
     }
 
-    /// What clients for the account are made from: its credentials, Region and endpoints, for what
-    /// the SDK has no client for.
+    /// The configuration of the target account's clients: credentials, Region and endpoints. Use it
+    /// for requests that the SDK has no client for.
     #[must_use]
     pub fn config(&self) -> &SdkConfig {
         &self.session.config
     }
 
-    /// The ARN of the role session that the step works as, as AWS shows it with what the session
-    /// made: no other execution has the same. `None` where the account is entered without a role.
-    /// It is not for the log.
+    /// The ARN of the step's role session. AWS shows it as the creator of resources, and no other
+    /// execution has the same. `None` if the account's credentials do not come from a role.
+    ///
+    /// Do not write it to the log.
     #[must_use]
     pub fn session_arn(&self) -> Option<&str> {
         self.session.arn.as_deref()
     }
 
-    /// When the step must have answered: a little before Lambda ends it.
+    /// The time by which the step must return, 2 seconds before Lambda's own limit.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// Says something to the operator: a line in the step's answer and in CloudWatch Logs, without
-    /// secrets and role ARNs.
+    /// Writes a line for the operator to the step's answer and to CloudWatch Logs. Secrets are
+    /// masked and role ARNs are removed.
     pub fn log(&self, line: impl Display) {
-        let line = without_role_arns(&self.mask(&line.to_string()));
+        let line = redact_role_arns(&self.mask(&line.to_string()));
         tracing::info!("{line}");
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.bytes + line.len() > LOG_LIMIT {
-            lines.dropped += 1;
+
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.bytes + line.len() > LOG_LIMIT {
+            log.dropped_lines += 1;
         } else {
-            lines.bytes += line.len();
-            lines.kept.push(line);
+            log.bytes += line.len();
+            log.lines.push(line);
         }
     }
 
-    pub(crate) fn take_log(&self) -> Vec<String> {
-        let mut lines =
-            std::mem::take(&mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner));
-        if lines.dropped > 0 {
-            lines.kept.push(format!(
+    /// Returns the log lines so far, and clears the log.
+    pub(crate) fn take_log_lines(&self) -> Vec<String> {
+        let mut log = std::mem::take(&mut *self.log.lock().unwrap_or_else(PoisonError::into_inner));
+        if log.dropped_lines > 0 {
+            log.lines.push(format!(
                 "… {} more lines are in CloudWatch Logs",
-                lines.dropped
+                log.dropped_lines
             ));
         }
-        lines.kept
+        log.lines
     }
 
-    /// The text with every secret masked.
+    /// Masks every secret in a text.
     pub(crate) fn mask(&self, text: &str) -> String {
         self.secrets.mask(text)
     }
 
-    /// The value with every secret in it masked.
+    /// Masks every secret in a value.
     pub(crate) fn mask_json(&self, value: Value) -> Value {
         self.secrets.mask_json(value)
     }
 
-    /// A client token: the same for every call for the same step of the same execution, another for
-    /// any other. 64 characters, which every AWS API with client tokens takes.
+    /// A client token, which makes a request idempotent.
+    ///
+    /// Every call of the same step in the same execution gets the same token for a purpose, and no
+    /// other step does. The token has 64 characters, which every AWS API with client tokens
+    /// accepts.
     #[must_use]
     pub fn client_token(&self, purpose: &str) -> String {
         let Execution {
@@ -270,11 +281,12 @@ impl Context {
             item,
             purpose,
         ];
-        // JSON, because it keeps ("ab", "c") and ("a", "bc") apart.
+        // JSON distinguishes ("ab", "c") from ("a", "bc").
         sha256(&serde_json::json!(parts).to_string())
     }
 
-    /// A link into the AWS console, as in `ctx.console("ec2/home", "Instances:instanceId=i-1")`.
+    /// The URL of a page of the AWS console, as in
+    /// `ctx.console("ec2/home", "Instances:instanceId=i-1")`.
     #[must_use]
     pub fn console(&self, page: &str, fragment: &str) -> String {
         let ArnScope {
@@ -284,7 +296,8 @@ impl Context {
         format!("https://{region}.{domain}/{page}?region={region}#{fragment}")
     }
 
-    /// Whether an operator has decided to run in this account although its role lets strangers in.
+    /// Whether an operator decided to run steps in this account although its role accepts callers
+    /// without the right external ID.
     #[must_use]
     pub fn trust_is_overridden(&self) -> bool {
         self.prober
@@ -292,11 +305,11 @@ impl Context {
             .is_some_and(|prober| prober.record.account.trust == Trust::Overridden)
     }
 
-    /// Proves that the account's role keeps strangers out. `None` for a provider that assumes no
-    /// role.
+    /// Runs the trust proof for the account's role. Returns `None` for a credential provider
+    /// without a role.
     ///
     /// # Errors
-    /// What [`trust::prove`] answers.
+    /// The errors of [`trust::prove_trust`].
     pub async fn prove_trust(&self) -> Result<Option<TrustProof>, StepError> {
         match &self.prober {
             Some(Prober {
@@ -304,7 +317,7 @@ impl Context {
                 record,
                 attribution,
             }) if record.provider() == Provider::AssumeRole => {
-                Box::pin(trust::prove(sts, &record.account, attribution))
+                Box::pin(trust::prove_trust(sts, &record.account, attribution))
                     .await
                     .map(Some)
             }

@@ -1,5 +1,5 @@
-//! What a step says of itself: `<step> describe` prints it, and pages, catalog and roles are made
-//! from it.
+//! The manifest of a step, which its binary prints for `<step> describe`. The step's page, its
+//! entry in the catalog and the templates of customers' roles are generated from it.
 
 use std::collections::BTreeMap;
 
@@ -7,58 +7,59 @@ use schemars::{JsonSchema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::model::envelope::parse_object;
 use crate::model::error::{ErrorName, StepError};
 use crate::model::permissions::{ArnScope, Permissions, Statement};
 use crate::runtime::step::{self, FunctionConfig, Step};
 
-/// Everything that is known about a step without running it.
+/// The description of a step: parameters, output, permissions, examples and documentation.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Manifest {
     /// The step's name.
     pub name: String,
-    /// The Rundeck plugins that it replaces.
+    /// The Rundeck plugins that the step replaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rundeck: Vec<RundeckPlugin>,
-    /// First paragraph of its documentation, on one line.
+    /// The first paragraph of the step's documentation, on one line.
     pub title: String,
     /// The paragraphs before the first heading: what the step does and when to use it.
     pub description: String,
-    /// The sections of its documentation, in order.
+    /// The sections of the documentation, in order.
     pub sections: Vec<Section>,
-    /// JSON Schema of the parameters.
+    /// The JSON Schema of the parameters.
     pub parameters: Value,
-    /// JSON Schema of the output.
+    /// The JSON Schema of the output.
     pub output: Value,
-    /// Examples, the simplest first.
+    /// The examples, the simplest first.
     pub examples: Vec<Example>,
-    /// What errors mean with this step in particular.
+    /// The errors with a specific meaning for this step, and their explanations.
     pub errors: Vec<(ErrorName, String)>,
-    /// What it needs, whatever its parameters.
+    /// The permissions that the step needs with any parameters.
     pub permissions: Vec<Statement>,
-    /// What it needs in a second account or Region, where it works in one.
+    /// The permissions that the step needs in the second account or Region, if it uses one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peer_permissions: Vec<Statement>,
-    /// Characters of the longest session policy of the examples.
+    /// The length of the longest session policy of the examples, in characters.
     pub session_policy_characters: usize,
-    /// What its Lambda function is given.
+    /// The configuration of the step's Lambda function.
     pub function: FunctionConfig,
-    /// Seconds that it may stay `pending`.
+    /// The longest time that the step may stay `pending`, in seconds.
     pub timeout_seconds: u64,
 }
 
 /// A section of a step's documentation.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Section {
-    /// The heading, as in `Behavior`.
+    /// The heading, such as `Behavior`.
     pub heading: String,
-    /// The text in Markdown.
+    /// The text, in Markdown.
     pub text: String,
 }
 
-/// An example: parameters and a sample of the output.
+/// An example: parameters, and a sample of the output.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Example {
-    /// What the example does.
+    /// The purpose of the example.
     pub title: String,
     /// The step's parameters.
     pub parameters: Value,
@@ -71,44 +72,56 @@ pub struct Example {
 pub struct RundeckPlugin {
     /// The provider type in job files.
     pub provider_type: String,
-    /// The step's parameter for each configuration key of the plugin; `region` is the target's.
+    /// The step's parameter for each configuration key of the plugin. `region` is the target's
+    /// Region.
     pub fields: BTreeMap<String, String>,
 }
 
 impl Manifest {
-    /// The manifest of a step.
+    /// Builds the manifest of a step.
     ///
     /// # Errors
-    /// `Internal` when one of the step's own examples does not fit its parameters.
+    /// `Internal` or `InvalidInput` if the parameters of an example are not valid.
     pub fn of<S: Step>() -> Result<Self, StepError> {
-        let fault = |error: &dyn std::fmt::Display| {
-            ErrorName::Internal
-                .with_message(format!("an example of {} does not fit: {error}", S::NAME))
+        let invalid_example = |error: &dyn std::fmt::Display| {
+            ErrorName::Internal.with_message(format!(
+                "step {:?}: an example is not valid: {error}; correct `EXAMPLES`",
+                S::NAME
+            ))
         };
-        let place = ArnScope {
+        let example_scope = ArnScope {
             partition: "aws".into(),
             region: "ap-southeast-2".into(),
             account_id: "222222222222".into(),
         };
-        let (mut here, mut there) = (Permissions::default(), Permissions::default());
-        let (mut examples, mut longest) = (Vec::new(), 0);
+        let mut permissions = Permissions::default();
+        let mut peer_permissions = Permissions::default();
+        let mut examples = Vec::new();
+        let mut longest_policy = 0;
         for example in S::EXAMPLES {
-            let json = |text| serde_json::from_str::<Value>(text).map_err(|error| fault(&error));
+            let parse_json =
+                |text| serde_json::from_str::<Value>(text).map_err(|error| invalid_example(&error));
             let example = Example {
                 title: example.title.to_owned(),
-                parameters: json(example.parameters)?,
-                output: json(example.output)?,
+                parameters: parse_json(example.parameters)?,
+                output: parse_json(example.output)?,
             };
-            let step: S = crate::model::envelope::read("example", &example.parameters)?;
-            step.validate().map_err(|error| fault(&error))?;
+            let step: S = parse_object("example", &example.parameters)?;
+            step.validate().map_err(|error| invalid_example(&error))?;
             examples.push(example);
+
             let peer = step.peer().map(|peer| peer.permissions).unwrap_or_default();
-            for (all, own) in [(&mut here, step.permissions()), (&mut there, peer)] {
-                longest = longest.max(own.session_policy(&place)?.chars().count());
-                *all = std::mem::take(all).and(own);
+            for (total, needed) in [
+                (&mut permissions, step.permissions()),
+                (&mut peer_permissions, peer),
+            ] {
+                let policy = needed.session_policy(&example_scope)?;
+                longest_policy = longest_policy.max(policy.chars().count());
+                *total = std::mem::take(total).and(needed);
             }
         }
-        let mut parameters = schema::<S>();
+
+        let mut parameters = json_schema::<S>();
         let documentation = parameters
             .as_object_mut()
             .and_then(|schema| schema.remove("description"));
@@ -120,6 +133,7 @@ impl Manifest {
             .split_once("\n\n")
             .unwrap_or((documentation, ""));
         let (description, sections) = split_sections(rest);
+
         Ok(Self {
             name: S::NAME.into(),
             rundeck: S::RUNDECK.iter().map(rundeck_plugin).collect(),
@@ -127,26 +141,26 @@ impl Manifest {
             description,
             sections,
             parameters,
-            output: schema::<S::Output>(),
+            output: json_schema::<S::Output>(),
             examples,
             errors: S::ERRORS
                 .iter()
                 .map(|(name, text)| (*name, (*text).to_owned()))
                 .collect(),
-            permissions: here.for_any_parameters(),
-            peer_permissions: there.for_any_parameters(),
-            session_policy_characters: longest,
+            permissions: permissions.for_any_parameters(),
+            peer_permissions: peer_permissions.for_any_parameters(),
+            session_policy_characters: longest_policy,
             function: S::FUNCTION,
             timeout_seconds: S::TIMEOUT.as_secs(),
         })
     }
 }
 
-/// The text before the first heading, and the sections.
+/// Splits Markdown into the text before the first heading, and the sections.
 fn split_sections(text: &str) -> (String, Vec<Section>) {
-    let with_line_end = format!("\n{text}");
-    let mut parts = with_line_end.split("\n# ");
-    let intro = parts.next().unwrap_or_default().trim().to_owned();
+    let lines = format!("\n{text}");
+    let mut parts = lines.split("\n# ");
+    let introduction = parts.next().unwrap_or_default().trim().to_owned();
     let section = |part: &str| {
         let (heading, text) = part.split_once('\n').unwrap_or((part, ""));
         Section {
@@ -154,7 +168,7 @@ fn split_sections(text: &str) -> (String, Vec<Section>) {
             text: text.trim().to_owned(),
         }
     };
-    (intro, parts.map(section).collect())
+    (introduction, parts.map(section).collect())
 }
 
 fn rundeck_plugin(plugin: &step::RundeckPlugin) -> RundeckPlugin {
@@ -167,7 +181,7 @@ fn rundeck_plugin(plugin: &step::RundeckPlugin) -> RundeckPlugin {
     }
 }
 
-fn schema<T: JsonSchema>() -> Value {
+fn json_schema<T: JsonSchema>() -> Value {
     let schema = SchemaSettings::draft2020_12()
         .into_generator()
         .into_root_schema_for::<T>();
@@ -187,16 +201,17 @@ mod tests {
     #[test]
     fn documentation_is_split_at_its_headings() {
         let text = "Intro.\n\nMore.\n\n# Cost\n\nFree.\n\n# Proof\nNone.";
-        let (intro, sections) = split_sections(text);
-        assert_eq!(intro, "Intro.\n\nMore.");
+        let (introduction, sections) = split_sections(text);
+        assert_eq!(introduction, "Intro.\n\nMore.");
         let pairs = sections
             .iter()
-            .map(|s| (s.heading.as_str(), s.text.as_str()));
+            .map(|section| (section.heading.as_str(), section.text.as_str()));
         assert_eq!(
             pairs.collect::<Vec<_>>(),
             [("Cost", "Free."), ("Proof", "None.")]
         );
-        let (intro, sections) = split_sections("# Cost\n\nFree.");
-        assert_eq!((intro.as_str(), sections[0].heading.as_str()), ("", "Cost"));
+        let (introduction, sections) = split_sections("# Cost\n\nFree.");
+        assert_eq!(introduction, "");
+        assert_eq!(sections[0].heading, "Cost");
     }
 }

@@ -1,5 +1,5 @@
-//! What node sources share: they look into several Regions at once, and one that fails does not
-//! hide the others' nodes.
+//! Helper functions for node sources. A node source searches several Regions at once and returns
+//! the nodes that it found even if some Regions fail.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,83 +14,85 @@ use crate::node::{Node, order};
 use crate::runtime::context::Context;
 use crate::runtime::step::FunctionConfig;
 
-/// Regions that are looked into at once: all that AWS has, in three turns.
-const AT_ONCE: usize = 12;
-/// Nodes that one call of a source keeps. They take about half a gigabyte, as nodes and as the
-/// answer.
-const MOST_NODES: usize = 50_000;
-/// What is left of the step's time when a Region has not answered: enough to report the others.
-const MARGIN: Duration = Duration::from_secs(10);
+/// How many Regions are searched at once. Three batches cover all Regions of AWS.
+const CONCURRENT_REGIONS: usize = 12;
+/// The most nodes that one call of a source returns. As nodes and as the answer, they take about
+/// half a gigabyte of memory.
+const MAX_NODES: usize = 50_000;
+/// The time before the step's deadline at which the search of a Region stops. It is enough to
+/// report the results of the other Regions.
+const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 
-/// What a source's Lambda function is given: time for large lists, and memory for as many nodes as
-/// it keeps.
+/// The Lambda configuration of a node source: time for large lists, and memory for the most nodes.
 pub const FUNCTION: FunctionConfig = FunctionConfig {
     timeout_seconds: 300,
     memory_mib: 1769,
     local_files: false,
 };
 
-/// What a node source found.
+/// The output of a node source.
 #[derive(Debug, Deserialize, JsonSchema, Serialize)]
 pub struct Found {
-    /// The nodes, by name.
+    /// The nodes, sorted by name.
     pub nodes: Vec<Node>,
-    /// The Regions whose nodes are not among them.
+    /// The Regions that could not be searched. Their nodes are missing.
     pub failures: Vec<Failure>,
 }
 
-/// A Region that could not be looked into.
+/// A Region that could not be searched.
 #[derive(Debug, Deserialize, JsonSchema, Serialize)]
 pub struct Failure {
     /// The Region.
     pub region: String,
-    /// The error's name, as in `AccessDenied`.
+    /// The name of the error, such as `AccessDenied`.
     pub error: ErrorName,
     /// What happened and what to do next.
     pub message: String,
 }
 
-/// Counts what all Regions' nodes come to.
+/// Counts the nodes of all Regions, to limit their number.
 #[derive(Debug, Default)]
 pub struct NodeCounter(AtomicUsize);
 
 impl NodeCounter {
-    /// Adds nodes.
+    /// Adds a number of nodes.
     ///
     /// # Errors
-    /// `Conflict` when there are more than one step keeps.
+    /// `Conflict` if the total is more than 50,000 nodes.
     pub fn add(&self, nodes: usize) -> Result<(), StepError> {
-        if self.0.fetch_add(nodes, Ordering::Relaxed) + nodes <= MOST_NODES {
+        if self.0.fetch_add(nodes, Ordering::Relaxed) + nodes <= MAX_NODES {
             return Ok(());
         }
         let message = format!(
-            "there are more than {MOST_NODES} nodes: ask for fewer at once, by Region or filter"
+            "the node source found more than {MAX_NODES} nodes; \
+             limit the search by Region or by filter"
         );
         Err(ErrorName::Conflict.with_message(message))
     }
 
-    fn is_over(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > MOST_NODES
+    fn is_exceeded(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > MAX_NODES
     }
 }
 
-/// The Regions that `regions` names: the step's own for none, and for `all` every one that the
-/// account's record allows.
+/// Resolves the parameter `regions`. An empty list means the target Region, and `all` means every
+/// Region that the account's record allows.
 ///
 /// # Errors
-/// `InvalidInput` for a Region that the record does not allow.
-pub fn resolve_regions(ctx: &Context, asked: &[String]) -> Result<Vec<String>, StepError> {
-    let mut regions = match asked {
+/// `InvalidInput` if the record does not allow a Region.
+pub fn resolve_regions(ctx: &Context, requested: &[String]) -> Result<Vec<String>, StepError> {
+    let mut regions = match requested {
         [] => vec![ctx.place.region.clone()],
         [all] if all == "all" => ctx.regions().to_vec(),
-        some => some.to_vec(),
+        listed => listed.to_vec(),
     };
     if let Some(region) = regions
         .iter()
         .find(|region| !ctx.regions().contains(region))
     {
         return Err(ErrorName::InvalidInput.with_message(format!(
-            "regions: account {} is not used in {region:?}; its record allows {}",
+            "regions: the record of account {:?} does not allow {region:?}; \
+             use one of the allowed Regions: {}",
             ctx.account(),
             ctx.regions().join(", ")
         )));
@@ -100,56 +102,64 @@ pub fn resolve_regions(ctx: &Context, asked: &[String]) -> Result<Vec<String>, S
     Ok(regions)
 }
 
-/// Gives a node what every source's nodes have, whatever the mapping says: where it is, and who
-/// found it.
+/// Sets the attributes `source`, `account`, `accountId` and `region`, which all nodes have. They
+/// override attributes of the same name from the mapping.
 pub fn set_location(ctx: &Context, source: &str, region: &str, node: &mut Node) {
-    let places = [
+    let location = [
         ("source", source),
         ("account", ctx.account()),
         ("accountId", &ctx.place.account_id),
         ("region", region),
     ];
     node.attributes
-        .extend(places.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        .extend(location.map(|(name, value)| (name.to_owned(), value.to_owned())));
 }
 
-/// The nodes of all these Regions, several at once.
+/// Searches the Regions for nodes, several Regions at once.
 ///
 /// # Errors
-/// The first Region's error when all fail, and `Conflict` for too many nodes.
+/// The error of the first Region if all Regions fail, and `Conflict` if there are too many nodes.
 pub async fn find_in_regions<F>(
     ctx: &Context,
     regions: &[String],
-    look: impl Fn(String) -> F,
-    tally: &NodeCounter,
+    find_nodes: impl Fn(String) -> F,
+    counter: &NodeCounter,
 ) -> Result<Found, StepError>
 where
     F: Future<Output = Result<Vec<Node>, StepError>> + Send,
 {
     let deadline = ctx
         .deadline()
-        .checked_sub(MARGIN)
+        .checked_sub(ANSWER_MARGIN)
         .unwrap_or_else(|| ctx.deadline());
-    let mut each = Vec::with_capacity(regions.len());
+    let mut searches = Vec::with_capacity(regions.len());
     for region in regions {
-        let nodes = look(region.clone());
-        each.push(async move {
-            tokio::time::timeout_at(deadline, nodes).await.unwrap_or_else(|_| {
-                let message = "AWS had not listed everything when the step's time was over; try again, or ask for less";
-                Err(ErrorName::TimedOut.with_message(message))
-            })
+        let search = find_nodes(region.clone());
+        searches.push(async move {
+            tokio::time::timeout_at(deadline, search)
+                .await
+                .unwrap_or_else(|_| {
+                    Err(ErrorName::TimedOut.with_message(
+                        "AWS did not list all resources before the step's time limit; \
+                         try again, or limit the search",
+                    ))
+                })
         });
     }
-    let answers: Vec<_> = stream::iter(each).buffered(AT_ONCE).collect().await;
+    let results: Vec<_> = stream::iter(searches)
+        .buffered(CONCURRENT_REGIONS)
+        .collect()
+        .await;
+
     let (mut nodes, mut errors) = (Vec::new(), Vec::new());
-    for (region, answer) in regions.iter().zip(answers) {
-        match answer {
-            Ok(found) => {
-                ctx.log(format_args!("{region}: {} nodes", found.len()));
-                nodes.extend(found);
+    for (region, result) in regions.iter().zip(results) {
+        match result {
+            Ok(found_nodes) => {
+                ctx.log(format_args!("{region}: {} nodes", found_nodes.len()));
+                nodes.extend(found_nodes);
             }
-            // That is said of all, and once.
-            Err(error) if tally.is_over() && error.name == ErrorName::Conflict => {
+            // The limit applies to all Regions together, so the whole step fails.
+            Err(error) if counter.is_exceeded() && error.name == ErrorName::Conflict => {
                 return Err(error);
             }
             Err(error) => {
@@ -161,6 +171,7 @@ where
     if errors.len() == regions.len() && !errors.is_empty() {
         return Err(errors.swap_remove(0).1);
     }
+
     order::sort(&mut nodes, None, false);
     let failure = |(region, error): (&String, StepError)| Failure {
         region: region.clone(),
@@ -192,48 +203,49 @@ mod tests {
         }
     }
 
-    fn named(names: &[&str]) -> Vec<String> {
+    fn owned(names: &[&str]) -> Vec<String> {
         names.iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn regions_are_the_own_one_all_or_those_named_each_once() {
+    fn regions_are_resolved_without_duplicates() {
         let ctx = context();
         assert_eq!(resolve_regions(&ctx, &[]).unwrap(), ["eu-west-1"]);
         assert_eq!(
-            resolve_regions(&ctx, &named(&["all"])).unwrap(),
+            resolve_regions(&ctx, &owned(&["all"])).unwrap(),
             ["eu-west-1", "us-east-1", "us-west-2"]
         );
-        let twice = named(&["us-east-1", "eu-west-1", "us-east-1"]);
+        let twice = owned(&["us-east-1", "eu-west-1", "us-east-1"]);
         assert_eq!(
             resolve_regions(&ctx, &twice).unwrap(),
             ["eu-west-1", "us-east-1"]
         );
-        let error = resolve_regions(&ctx, &named(&["ap-south-1"])).unwrap_err();
+        let error = resolve_regions(&ctx, &owned(&["ap-south-1"])).unwrap_err();
         assert_eq!(error.name, ErrorName::InvalidInput);
-        let said = "regions: account prod is not used in \"ap-south-1\"; its record allows eu-west-1, us-east-1, us-west-2";
-        assert_eq!(error.message, said);
+        let expected = "regions: the record of account \"prod\" does not allow \"ap-south-1\"; \
+            use one of the allowed Regions: eu-west-1, us-east-1, us-west-2";
+        assert_eq!(error.message, expected);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_region_that_does_not_answer_is_reported_before_the_steps_time_is_over() {
+    async fn a_region_without_an_answer_is_reported_before_the_deadline() {
         let ctx = context();
-        let look = |region: String| async move {
+        let find_nodes = |region: String| async move {
             match region.as_str() {
                 "us-east-1" => std::future::pending().await,
                 "us-west-2" => Err(ErrorName::AccessDenied.with_message("no")),
                 _ => Ok(vec![node("web-2"), node("web-1")]),
             }
         };
-        let all = resolve_regions(&ctx, &named(&["all"])).unwrap();
-        let found = find_in_regions(&ctx, &all, look, &NodeCounter::default())
+        let all = resolve_regions(&ctx, &owned(&["all"])).unwrap();
+        let found = find_in_regions(&ctx, &all, find_nodes, &NodeCounter::default())
             .await
             .unwrap();
         assert_eq!(found.nodes, [node("web-1"), node("web-2")]);
         let failures: Vec<_> = found
             .failures
             .iter()
-            .map(|one| (one.region.as_str(), one.error))
+            .map(|failure| (failure.region.as_str(), failure.error))
             .collect();
         assert_eq!(
             failures,
@@ -246,8 +258,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_regions_failing_fail_with_the_firsts_error() {
-        let look = |region: String| async move {
+    async fn if_all_regions_fail_the_first_error_is_returned() {
+        let find_nodes = |region: String| async move {
             let name = if region == "eu-west-1" {
                 ErrorName::Throttled
             } else {
@@ -256,9 +268,9 @@ mod tests {
             Err(name.with_message("no"))
         };
         let ctx = context();
-        let all = resolve_regions(&ctx, &named(&["all"])).unwrap();
+        let all = resolve_regions(&ctx, &owned(&["all"])).unwrap();
         assert_eq!(
-            find_in_regions(&ctx, &all, look, &NodeCounter::default())
+            find_in_regions(&ctx, &all, find_nodes, &NodeCounter::default())
                 .await
                 .unwrap_err()
                 .name,
@@ -267,32 +279,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_nodes_than_are_kept_fail_the_step_and_not_a_region() {
-        let (ctx, tally) = (context(), NodeCounter::default());
-        let look = async |region: String| {
-            tally
-                .add(if region == "eu-west-1" { MOST_NODES } else { 1 })
+    async fn too_many_nodes_fail_the_whole_step() {
+        let (ctx, counter) = (context(), NodeCounter::default());
+        let find_nodes = async |region: String| {
+            counter
+                .add(if region == "eu-west-1" { MAX_NODES } else { 1 })
                 .map(|()| vec![node("web")])
         };
-        let error = find_in_regions(&ctx, &named(&["eu-west-1", "us-east-1"]), look, &tally)
-            .await
-            .unwrap_err();
+        let error = find_in_regions(
+            &ctx,
+            &owned(&["eu-west-1", "us-east-1"]),
+            find_nodes,
+            &counter,
+        )
+        .await
+        .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("more than 50000 nodes"), "{error}");
     }
 
     #[test]
-    fn a_nodes_place_is_not_a_matter_of_the_mapping() {
+    fn the_location_overrides_the_mapping() {
         let mut node = node("web");
         node.attributes.insert("account".into(), "another".into());
         set_location(&context(), "ec2", "us-east-1", &mut node);
-        let said: Vec<_> = node
+        let attributes: Vec<_> = node
             .attributes
             .iter()
             .map(|(key, value)| format!("{key}={value}"))
             .collect();
         assert_eq!(
-            said,
+            attributes,
             [
                 "account=prod",
                 "accountId=222222222222",

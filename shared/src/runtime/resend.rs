@@ -1,4 +1,4 @@
-//! Requests that AWS has no client token for, and that must not be made twice.
+//! A retry policy for requests that have no client token and must not take effect twice.
 
 use std::error::Error;
 use std::fmt;
@@ -9,9 +9,11 @@ use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-/// Lets the SDK send a request again only where AWS has refused it for now: after a fault on the
-/// way, or at AWS, it may have been acted upon. `E` is the operation's error; for
-/// `.customize().config_override(…)` of one request.
+/// Lets the SDK retry a request only if AWS throttled it.
+///
+/// After a network or server error, AWS may have carried out the request already, so a retry could
+/// repeat the action. Pass this classifier to `.customize().config_override(…)` of one request. `E`
+/// is the error type of the operation.
 pub struct RetryThrottlingOnly<E>(PhantomData<fn() -> E>);
 
 impl<E> Default for RetryThrottlingOnly<E> {
@@ -44,6 +46,6 @@ impl<E: ProvideErrorMetadata + Error + Send + Sync + 'static> ClassifyRetry
     }
 
     fn name(&self) -> &'static str {
-        "only throttled"
+        "retry throttling only"
     }
 }

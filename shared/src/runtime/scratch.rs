@@ -1,4 +1,4 @@
-//! Objects that a customer's machines fetch by a link, and that are removed when all have them.
+//! Temporary S3 objects, which a customer's machines download with a presigned URL.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,12 +10,15 @@ use aws_sdk_s3::primitives::ByteStream;
 use crate::model::error::{ErrorName, StepError};
 use crate::model::s3_error::s3_error;
 
-/// One object that a machine fetches by a link, and that is removed when all have it. A call that
-/// finds it again removes it too, because its key is made of what every call for the same step
-/// knows; the bucket's lifecycle does when none comes.
+/// A temporary S3 object, which a customer's machines download with a presigned URL.
 ///
-/// In the artifacts bucket, where [`Context::scratch`](crate::Context::scratch) puts it, the broker
-/// may write everywhere below `executions/` and read and delete only below a `.scratch/` of it.
+/// The step removes the object after all machines have downloaded it. Every call of the step
+/// computes the same key, so a later call can remove the object if an earlier call was lost. If no
+/// later call follows, the bucket's lifecycle rule removes the object.
+///
+/// [`Context::scratch`](crate::Context::scratch) stores the object in the artifacts bucket. There
+/// the broker role may write everywhere below `executions/`, but read and delete only below
+/// `.scratch/` folders.
 #[derive(Clone)]
 pub struct TemporaryObject {
     s3: Client,
@@ -25,7 +28,7 @@ pub struct TemporaryObject {
 }
 
 impl TemporaryObject {
-    /// An object at this key, reached by this client.
+    /// An object with this bucket and key, accessed with this client.
     #[must_use]
     pub fn new(s3: Client, bucket: impl Into<String>, key: impl Into<String>) -> Self {
         Self {
@@ -36,7 +39,7 @@ impl TemporaryObject {
         }
     }
 
-    /// S3 is to refuse writing and removing it where the bucket is not this account's.
+    /// Makes S3 refuse to write or delete the object if the bucket belongs to another account.
     #[must_use]
     pub fn with_bucket_owner(self, account_id: impl Into<String>) -> Self {
         Self {
@@ -45,10 +48,10 @@ impl TemporaryObject {
         }
     }
 
-    /// Writes it; again with each call is all the same.
+    /// Writes the object, or overwrites it.
     ///
     /// # Errors
-    /// Why S3 failed.
+    /// The error of the S3 call.
     pub async fn put(&self, content: Vec<u8>) -> Result<(), StepError> {
         let put = self
             .s3
@@ -63,19 +66,19 @@ impl TemporaryObject {
         Ok(())
     }
 
-    /// A link with which whoever has it can read the object as long as it lives: not for a log, an
-    /// answer or a resume.
+    /// Returns a presigned URL, which lets anybody read the object until it expires. Do not put it
+    /// into a log, an answer or a resume state.
     ///
     /// # Errors
-    /// `Internal` when it cannot be signed.
-    pub async fn link(&self, lives: Duration) -> Result<String, StepError> {
-        link(&self.s3, &self.bucket, &self.key, lives).await
+    /// `Internal` if the URL cannot be signed.
+    pub async fn link(&self, expires_in: Duration) -> Result<String, StepError> {
+        link(&self.s3, &self.bucket, &self.key, expires_in).await
     }
 
-    /// Removes it; one that is not there is removed.
+    /// Deletes the object. Succeeds if the object does not exist.
     ///
     /// # Errors
-    /// Why S3 failed.
+    /// The error of the S3 call.
     pub async fn remove(&self) -> Result<(), StepError> {
         let delete = self.s3.delete_object().bucket(&self.bucket).key(&self.key);
         delete
@@ -96,27 +99,27 @@ impl fmt::Debug for TemporaryObject {
     }
 }
 
-/// A link with which whoever has it can read an object as long as it lives: not for a log, an
-/// answer or a resume.
+/// Returns a presigned URL, which lets anybody read an object until it expires. Do not put it into
+/// a log, an answer or a resume state.
 ///
 /// # Errors
-/// `Internal` when it cannot be signed.
+/// `Internal` if the URL cannot be signed.
 pub async fn link(
     s3: &Client,
     bucket: &str,
     key: &str,
-    lives: Duration,
+    expires_in: Duration,
 ) -> Result<String, StepError> {
-    let lives = PresigningConfig::expires_in(lives)
+    let presigning = PresigningConfig::expires_in(expires_in)
         .map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
-    let signed = s3
+    let request = s3
         .get_object()
         .bucket(bucket)
         .key(key)
-        .presigned(lives)
+        .presigned(presigning)
         .await
         .map_err(s3_error)?;
-    Ok(signed.uri().to_owned())
+    Ok(request.uri().to_owned())
 }
 
 #[cfg(test)]
@@ -129,7 +132,7 @@ mod tests {
     use crate::testing;
 
     #[tokio::test]
-    async fn a_bucket_must_be_its_owners_for_writing_and_removing() {
+    async fn writing_and_removing_check_the_bucket_owner() {
         let put = mock!(Client::put_object)
             .match_requests(|request| request.expected_bucket_owner() == Some("222222222222"))
             .then_output(|| PutObjectOutput::builder().build());
@@ -137,15 +140,15 @@ mod tests {
             .match_requests(|request| request.expected_bucket_owner() == Some("222222222222"))
             .then_output(|| DeleteObjectOutput::builder().build());
         let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&put, &delete]);
-        let scratch = TemporaryObject::new(s3, "files", "key").with_bucket_owner("222222222222");
-        scratch.put(b"x".to_vec()).await.unwrap();
-        scratch.remove().await.unwrap();
+        let object = TemporaryObject::new(s3, "files", "key").with_bucket_owner("222222222222");
+        object.put(b"x".to_vec()).await.unwrap();
+        object.remove().await.unwrap();
         assert_eq!((put.num_calls(), delete.num_calls()), (1, 1));
     }
 
     #[tokio::test]
-    async fn a_scratch_object_is_written_and_removed_at_the_same_key_by_every_call() {
-        let key = |key: Option<&str>| {
+    async fn every_call_writes_and_removes_the_same_key() {
+        let is_expected = |key: Option<&str>| {
             key.is_some_and(|key| {
                 key.starts_with("executions/acme/execution-1/step-1/-/.scratch/")
                     && key.len() == 110
@@ -153,12 +156,12 @@ mod tests {
         };
         let put = mock!(Client::put_object)
             .match_requests(move |request| {
-                request.bucket() == Some("artifacts") && key(request.key())
+                request.bucket() == Some("artifacts") && is_expected(request.key())
             })
             .then_output(|| PutObjectOutput::builder().build());
         let delete = mock!(Client::delete_object)
             .match_requests(move |request| {
-                request.bucket() == Some("artifacts") && key(request.key())
+                request.bucket() == Some("artifacts") && is_expected(request.key())
             })
             .then_output(|| DeleteObjectOutput::builder().build());
         let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&put, &delete]);

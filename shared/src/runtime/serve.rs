@@ -1,5 +1,6 @@
-//! From Lambda's event to the step and back.
+//! Receives Lambda's events, runs the step and returns its answer.
 
+use std::fmt::Display;
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
@@ -11,26 +12,28 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::access::assume::{Attribution, check_trust};
 use crate::access::keys;
 use crate::access::mask::Secrets;
 use crate::access::session::Broker;
-use crate::model::envelope::{Answer, Envelope, Resume, Target, now, read};
-use crate::model::error::{ErrorName, StepError, without_role_arns};
+use crate::model::envelope::{Answer, Envelope, Resume, Target, parse_object, unix_now};
+use crate::model::error::{ErrorName, StepError, redact_role_arns};
 use crate::model::permissions::{ArnScope, Permissions};
-use crate::runtime::artifact::{self, INLINE_LIMIT};
+use crate::runtime::artifact::{self, INLINE_LIMIT, store_if_large};
 use crate::runtime::context::{Artifacts, Context, Prober};
 use crate::runtime::logging;
 use crate::runtime::manifest::Manifest;
 use crate::runtime::step::{Peer, Progress, Step};
 
-/// Kept free before Lambda's own limit, to answer by name rather than be killed.
+/// The time reserved before Lambda's limit, to return a `TimedOut` error before Lambda kills the
+/// process.
 const ANSWER_MARGIN: Duration = Duration::from_secs(2);
 
-/// An event as it came: text, or why it is not JSON. `lambda_runtime` would answer bad JSON with a
-/// Rust type's name.
+/// The text of an event, or the reason why it is not JSON. With another type, `lambda_runtime`
+/// would answer invalid JSON with the name of a Rust type.
 #[derive(Debug)]
 pub struct Event(Result<Box<RawValue>, String>);
 
@@ -43,81 +46,93 @@ impl<'de> Deserialize<'de> for Event {
 }
 
 impl Event {
-    /// An event of this text.
+    /// Creates an event with this text.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
         Self(RawValue::from_string(text.to_owned()).map_err(|error| error.to_string()))
     }
 
-    /// The event's text.
+    /// The text of the event.
     ///
     /// # Errors
-    /// `InvalidInput` when it is not JSON.
+    /// `InvalidInput` if the text is not JSON.
     pub fn text(&self) -> Result<&str, StepError> {
-        let raw = self.0.as_ref();
-        raw.map(|raw| raw.get()).map_err(|error| {
-            ErrorName::InvalidInput.with_message(format!("the input is not JSON: {error}"))
-        })
+        match &self.0 {
+            Ok(raw) => Ok(raw.get()),
+            Err(error) => Err(invalid_json(error)),
+        }
     }
 
-    /// The event as a type of Stepward's own functions. Steps read an [`Envelope`] instead.
+    /// Deserializes the event of one of Stepward's own functions. Steps parse an [`Envelope`]
+    /// instead.
     ///
     /// # Errors
-    /// `InvalidInput` naming the field.
+    /// `InvalidInput`, with the name of the invalid field.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, StepError> {
-        let value = serde_json::from_str(self.text()?).map_err(|error| {
-            ErrorName::InvalidInput.with_message(format!("the input is not JSON: {error}"))
-        })?;
-        read("the input", &value)
+        let value = serde_json::from_str(self.text()?).map_err(|error| invalid_json(&error))?;
+        parse_object("the input", &value)
     }
 }
 
-/// A step's `main`: runs it on Lambda, or prints its manifest when called as `<step> describe`.
+fn invalid_json(error: &dyn Display) -> StepError {
+    ErrorName::InvalidInput.with_message(format!("the input is not JSON: {error}"))
+}
+
+/// The `main` function of a step's binary. It serves Lambda, or prints the step's manifest if the
+/// binary is called as `<step> describe`.
 #[must_use]
 pub fn serve<S: Step>() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("describe") {
-        return match Manifest::of::<S>().map(|manifest| json!(manifest)) {
-            Ok(manifest) => match writeln!(std::io::stdout(), "{manifest:#}") {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(_) => ExitCode::FAILURE,
-            },
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
-            }
-        };
+        return print_manifest::<S>();
     }
     run(Broker::load, async |broker: &Broker, event| {
-        handle::<S>(broker, &event).await
+        answer_event::<S>(broker, &event).await
     })
 }
 
-/// Runs a function on Lambda until Lambda ends it. `load` makes, once, what `handler` gets with
-/// every event.
+fn print_manifest<S: Step>() -> ExitCode {
+    match Manifest::of::<S>().map(|manifest| json!(manifest)) {
+        Ok(manifest) => match writeln!(std::io::stdout(), "{manifest:#}") {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves Lambda until Lambda ends the process.
+///
+/// `load` runs once, when the process starts. `handler` gets the result of `load` with each event.
 #[expect(
     clippy::needless_pass_by_value,
-    reason = "a function's `main` gives its handler away"
+    reason = "the `main` function of a binary has no other use for its handler"
 )]
 pub fn run<T, A: Serialize>(
     load: impl AsyncFnOnce() -> Result<T, StepError>,
     handler: impl AsyncFn(&T, LambdaEvent<Event>) -> Result<A, StepError>,
 ) -> ExitCode {
     logging::init();
-    // One event at a time: one thread, which starts faster than several.
-    let served = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| {
+
+    // A Lambda process handles one event at a time. One thread starts faster than several.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let served = runtime.map(|runtime| {
         runtime.block_on(async {
             let loaded = load().await;
             lambda_runtime::run(service_fn(async |event: LambdaEvent<Event>| {
                 let answer = match &loaded {
-                    Ok(loaded) => AssertUnwindSafe(handler(loaded, event).boxed_local()).catch_unwind().await.unwrap_or_else(|_| {
-                        Err(ErrorName::Internal.with_message(
-                            "the step failed in a way that nobody foresaw; the log of this time has the place, please report it",
-                        ))
-                    }),
+                    Ok(loaded) => AssertUnwindSafe(handler(loaded, event).boxed_local())
+                        .catch_unwind()
+                        .await
+                        .unwrap_or_else(|_| Err(panic_error())),
                     Err(error) => Err(error.clone()),
                 };
                 answer.map_err(|error| {
-                    // A step has logged its own already, with its fields.
+                    // An error with a target comes from a step, which logged it with its fields.
                     if error.target.is_none() {
                         tracing::error!(error.name = %error.name, "{error}");
                     }
@@ -127,6 +142,7 @@ pub fn run<T, A: Serialize>(
             .await
         })
     });
+
     match served {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
@@ -134,14 +150,24 @@ pub fn run<T, A: Serialize>(
             ExitCode::FAILURE
         }
         Err(error) => {
-            tracing::error!("no Tokio runtime: {error}");
+            tracing::error!("the Tokio runtime could not be created: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn handle<S: Step>(broker: &Broker, event: &LambdaEvent<Event>) -> Result<Answer, StepError> {
-    answer::<S>(
+fn panic_error() -> StepError {
+    ErrorName::Internal.with_message(
+        "internal error (panic); the source location is in the log of this request, \
+         please report it",
+    )
+}
+
+async fn answer_event<S: Step>(
+    broker: &Broker,
+    event: &LambdaEvent<Event>,
+) -> Result<Answer, StepError> {
+    answer_envelope::<S>(
         broker,
         event.payload.text()?,
         event.context.deadline(),
@@ -150,8 +176,9 @@ async fn handle<S: Step>(broker: &Broker, event: &LambdaEvent<Event>) -> Result<
     .await
 }
 
-/// Answers an envelope: everything of a step's function but Lambda itself.
-pub(crate) async fn answer<S: Step>(
+/// Parses an envelope and runs the step within the time limit. This is everything that a step's
+/// function does, except the communication with Lambda.
+pub(crate) async fn answer_envelope<S: Step>(
     broker: &Broker,
     event: &str,
     deadline: SystemTime,
@@ -168,110 +195,106 @@ pub(crate) async fn answer<S: Step>(
         job = envelope.execution.job,
         request_id,
     );
-    let left = deadline
+
+    let time_left = deadline
         .duration_since(SystemTime::now())
         .unwrap_or_default()
         .saturating_sub(ANSWER_MARGIN);
-    let limit = tokio::time::Instant::now() + left;
-    let work = work::<S>(broker, &envelope, limit).instrument(span.clone());
-    let place = format!("{}/{}", target.customer, target.account);
-    let in_time = tokio::time::timeout_at(limit, work).await.unwrap_or_else(|_| {
-        Err(ErrorName::TimedOut.with_message(
-            "the step was not over before Lambda's limit; what it started may go on, and its page says what a retry does",
-        ))
-    });
-    in_time.map_err(|error| {
-        let error = error.with_target(place);
+    let limit = Instant::now() + time_left;
+    let processing =
+        process_with_masked_errors::<S>(broker, &envelope, limit).instrument(span.clone());
+    let answer = tokio::time::timeout_at(limit, processing)
+        .await
+        .unwrap_or_else(|_| {
+            Err(ErrorName::TimedOut.with_message(
+                "the step did not finish before Lambda's limit; what it started may continue, \
+                 and the step's page says what a retry does",
+            ))
+        });
+
+    answer.map_err(|error| {
+        let error = error.with_target(target_label(target));
         span.in_scope(|| tracing::error!(error.name = %error.name, "{error}"));
         error
     })
 }
 
-async fn work<S: Step>(
+/// Processes an envelope. Errors can quote parameters and AWS's messages, so secrets and role ARNs
+/// in them are masked.
+async fn process_with_masked_errors<S: Step>(
     broker: &Broker,
     envelope: &Envelope,
-    limit: tokio::time::Instant,
+    limit: Instant,
 ) -> Result<Answer, StepError> {
     let mut secrets = Secrets::default();
-    let worked = work_with::<S>(broker, envelope, limit, &mut secrets).await;
-    // An error may quote a parameter, and AWS's reasons quote the session.
-    worked.map_err(|error| StepError {
-        message: without_role_arns(&secrets.mask(&error.message)),
+    let answer = process_envelope::<S>(broker, envelope, limit, &mut secrets).await;
+    answer.map_err(|error| StepError {
+        message: redact_role_arns(&secrets.mask(&error.message)),
         target: error.target.map(|target| secrets.mask(&target)),
         ..error
     })
 }
 
-/// Works, and leaves in `secrets` what must not be shown.
-async fn work_with<S: Step>(
+/// Runs or cancels the step, and stores large outputs. Adds all values that errors must not contain
+/// to `secrets`.
+async fn process_envelope<S: Step>(
     broker: &Broker,
     envelope: &Envelope,
-    limit: tokio::time::Instant,
+    limit: Instant,
     secrets: &mut Secrets,
 ) -> Result<Answer, StepError> {
     let customer = &envelope.target.customer;
     if S::PROVES_TRUST {
-        // A proof is of the record as it is.
-        broker.forget_records(customer);
+        // A trust proof must use the current record.
+        broker.remove_cached_records(customer);
     }
-    let kept = broker.keeps_records(customer);
-    let (step, ctx) = match enter::<S>(broker, envelope, limit, secrets).await {
-        // What a kept record does not allow, the present one may.
-        Err(error) if kept && depends_on_record(error.name) => {
-            broker.forget_records(customer);
-            enter(broker, envelope, limit, secrets).await
+    let has_cached_record = broker.has_cached_records(customer);
+    let (step, ctx) = match prepare_step::<S>(broker, envelope, limit, secrets).await {
+        // The cached record may be outdated. Try again with the current one.
+        Err(error) if has_cached_record && depends_on_record(error.name) => {
+            broker.remove_cached_records(customer);
+            prepare_step(broker, envelope, limit, secrets).await
         }
-        entered => entered,
+        prepared => prepared,
     }?;
-    secrets.join(&ctx.secrets);
-    let answer = if envelope.cancel {
+    secrets.add_all(&ctx.secrets);
+
+    let progress = if envelope.cancel {
         let cancelled = step.cancel(&ctx, envelope.resume.clone()).boxed().await;
         cancelled.map(|()| Progress::Done(json!({ "cancelled": true })))
     } else {
-        linger(
-            &step,
-            &ctx,
-            envelope.resume.clone(),
-            limit.min(tokio::time::Instant::now() + broker.linger),
-        )
-        .await
+        let inline_limit = limit.min(Instant::now() + broker.inline_wait);
+        run_with_inline_wait(&step, &ctx, envelope.resume.clone(), inline_limit).await
     }?;
-    let folder = artifact::folder(customer, &envelope.execution)?;
-    let log = artifact::store_if_large(
-        &broker.config,
-        &folder,
-        "log",
-        json!(ctx.take_log()),
-        INLINE_LIMIT,
-    )
-    .await?;
-    Ok(match answer {
+
+    let prefix = artifact::step_prefix(customer, &envelope.execution)?;
+    let log_lines = json!(ctx.take_log_lines());
+    let log = store_if_large(&broker.config, &prefix, "log", log_lines, INLINE_LIMIT).await?;
+    Ok(match progress {
         Progress::Done(output) => {
-            let limit = if envelope.store { 0 } else { INLINE_LIMIT };
-            Answer::Done {
-                output: artifact::store_if_large(&broker.config, &folder, "output", output, limit)
-                    .await?,
-                log,
-            }
+            let size_limit = if envelope.store { 0 } else { INLINE_LIMIT };
+            let output =
+                store_if_large(&broker.config, &prefix, "output", output, size_limit).await?;
+            Answer::Done { output, log }
         }
         Progress::Pending {
             state,
             retry_after,
             progress,
         } => {
+            if ctx.mask_json(state.clone()) != state {
+                return Err(ErrorName::Internal.with_message(
+                    "the step's resume state contains a secret, which execution histories would \
+                     show; report this bug in the step",
+                ));
+            }
             let since = envelope
                 .resume
                 .as_ref()
-                .map_or_else(now, |resume| resume.since);
-            let retry_after = retry_after.as_secs().max(1);
-            if ctx.mask_json(state.clone()) != state {
-                return Err(ErrorName::Internal.with_message(
-                    "the step would keep a secret between two calls, where histories show it; please report it",
-                ));
-            }
+                .map_or_else(unix_now, |resume| resume.since);
             Answer::Pending {
                 resume: Resume::new(since, state),
-                retry_after,
+                retry_after: retry_after.as_secs().max(1),
                 progress: ctx.mask(&progress),
                 log,
             }
@@ -279,8 +302,8 @@ async fn work_with<S: Step>(
     })
 }
 
-/// Whether another record of the customer could have made a difference; throttling, say, would only
-/// meet again.
+/// Whether an outdated record can be the cause of an error. Throttling, for example, does not
+/// depend on the record.
 fn depends_on_record(name: ErrorName) -> bool {
     matches!(
         name,
@@ -291,12 +314,16 @@ fn depends_on_record(name: ErrorName) -> bool {
     )
 }
 
-/// Where a step's second place is: for the same customer, whatever the parameters say.
-fn target_of(peer: &Peer, target: &Target) -> Target {
+fn target_label(target: &Target) -> String {
+    format!("{}/{}", target.customer, target.account)
+}
+
+/// The target of a peer. It always belongs to the same customer, with any parameters.
+fn peer_target(peer: &Peer, target: &Target) -> Target {
     let Peer {
         account, region, ..
     } = peer.clone();
-    // In another account the Region is that account's default.
+    // In another account, the default is that account's own default Region.
     let region = if account.is_none() {
         region.or_else(|| target.region.clone())
     } else {
@@ -309,154 +336,155 @@ fn target_of(peer: &Peer, target: &Target) -> Target {
     }
 }
 
-/// The step with its parameters: secrets in the places of their paths.
-async fn parameters<S: Step>(
+/// Deserializes and validates the step's parameters, with secrets in place of their key paths.
+async fn parse_parameters<S: Step>(
     broker: &Broker,
     envelope: &Envelope,
     secrets: &mut Secrets,
 ) -> Result<S, StepError> {
     let target = &envelope.target;
-    let none = json!({});
-    let given = if envelope.params.is_null() {
-        &none
+    let no_params = json!({});
+    let params = if envelope.params.is_null() {
+        &no_params
     } else {
         &envelope.params
     };
-    if !keys::contains_key_path(given) {
-        let step: S = read("params", given)?;
+    if !keys::contains_key_path(params) {
+        let step: S = parse_object("params", params)?;
         step.validate()?;
         return Ok(step);
     }
-    // Nobody's secrets are read for a customer who is unknown or suspended.
+
+    // Do not read secrets for a customer who does not exist or is suspended.
     let record = broker
-        .configuration(&target.customer, &target.account)
+        .cached_configuration(&target.customer, &target.account)
         .await?;
     if !envelope.cancel {
         record.customer.check_active()?;
     }
-    let mut params = given.clone();
-    match keys::resolve_key_paths(
+    let mut resolved_params = params.clone();
+    let resolved = keys::resolve_key_paths(
         &broker.config,
         &broker.stack,
         &target.customer,
-        &mut params,
+        &mut resolved_params,
         secrets,
     )
-    .await
-    {
-        // What was started must be stoppable, also when the key is gone.
+    .await;
+    match resolved {
+        // A step must be able to stop what it started, even if the key was removed.
         Err(error) if envelope.cancel && error.name != ErrorName::AccessDenied => {
-            return read("params", given);
+            return parse_object("params", params);
         }
         resolved => resolved?,
     }
-    let step: S = read("params", &params)?;
+    let step: S = parse_object("params", &resolved_params)?;
     step.validate()?;
-    // Histories, logs and CloudTrail show names, so a secret can be none. With its path in its
-    // place everything that the step does and where must be the same.
-    let in_a_name = || {
-        ErrorName::InvalidInput
-            .with_message("a key stands where a parameter names or chooses something; that is shown, so give it as it is")
+
+    // Execution histories, logs and CloudTrail show names and IDs, so a secret must not be one. The
+    // step must therefore have the same permissions and peer with the key paths as with the
+    // secrets.
+    let key_in_identifier = || {
+        ErrorName::InvalidInput.with_message(
+            "params: a parameter with a `keys/…` path identifies a resource and is visible in \
+             CloudTrail, so it cannot be a key; pass the value itself",
+        )
     };
-    let named: S = read("params", given).map_err(|_| in_a_name())?;
-    if named.permissions() != step.permissions() || named.peer() != step.peer() {
-        return Err(in_a_name());
+    let step_with_paths: S = parse_object("params", params).map_err(|_| key_in_identifier())?;
+    if step_with_paths.permissions() != step.permissions() || step_with_paths.peer() != step.peer()
+    {
+        return Err(key_in_identifier());
     }
     Ok(step)
 }
 
-/// Everything between the envelope and the step: its parameters, the customer's records, the roles'
-/// trust, credentials cut to the step.
-async fn enter<S: Step>(
+/// Parses the parameters and opens sessions for the target and the peer.
+async fn prepare_step<S: Step>(
     broker: &Broker,
     envelope: &Envelope,
-    limit: tokio::time::Instant,
+    limit: Instant,
     secrets: &mut Secrets,
 ) -> Result<(S, Context), StepError> {
-    let step: S = parameters(broker, envelope, secrets).await?;
-    let peer = match step.peer() {
+    let step: S = parse_parameters(broker, envelope, secrets).await?;
+    let peer_ctx = match step.peer() {
         Some(peer) => {
-            let target = target_of(&peer, &envelope.target);
-            let there = enter_place::<S>(broker, envelope, &target, &peer.permissions, limit).await;
-            let at = |error: StepError| {
-                error.with_target(format!("{}/{}", target.customer, target.account))
-            };
-            Some(there.map_err(at)?.with_secrets(secrets))
+            let target = peer_target(&peer, &envelope.target);
+            let ctx = open_context::<S>(broker, envelope, &target, &peer.permissions, limit)
+                .await
+                .map_err(|error| error.with_target(target_label(&target)))?;
+            Some(ctx.with_secrets(secrets))
         }
         None => None,
     };
-    let here = enter_place::<S>(
-        broker,
-        envelope,
-        &envelope.target,
-        &step.permissions(),
-        limit,
-    )
-    .await?;
-    Ok((step, here.with_peer(peer).with_secrets(secrets)))
+    let permissions = step.permissions();
+    let ctx = open_context::<S>(broker, envelope, &envelope.target, &permissions, limit).await?;
+    Ok((step, ctx.with_peer(peer_ctx).with_secrets(secrets)))
 }
 
-async fn enter_place<S: Step>(
+/// Reads the target's records, checks that steps may run there, and opens a session that is limited
+/// to the permissions.
+async fn open_context<S: Step>(
     broker: &Broker,
     envelope: &Envelope,
     target: &Target,
     permissions: &Permissions,
-    limit: tokio::time::Instant,
+    limit: Instant,
 ) -> Result<Context, StepError> {
     let record = broker
-        .configuration(&target.customer, &target.account)
+        .cached_configuration(&target.customer, &target.account)
         .await?;
-    // What was started must be stoppable, whatever has happened to the customer since.
+    // A step must be able to stop what it started, even if the customer was suspended since then.
     if !envelope.cancel {
         record.customer.check_active()?;
         if !S::PROVES_TRUST {
             check_trust(&record)?;
         }
     }
+
     let region = record.region(target.region.as_deref())?;
-    let place = ArnScope {
+    let scope = ArnScope {
         partition: record.partition(&region),
         region,
         account_id: record.account.account_id.clone(),
     };
     let attribution = Attribution::new(&target.customer, &envelope.execution);
-    let policy = permissions.session_policy(&place)?;
+    let policy = permissions.session_policy(&scope)?;
     let session = broker
-        .session(&record, &place, policy, &attribution)
+        .account_session(&record, &scope, policy, &attribution)
         .await?;
+
     let prober = Prober {
         sts: broker.sts.clone(),
         record,
         attribution,
     };
-    let who = (target.customer.as_str(), target.account.as_str());
     let ctx = Context::new(
-        who,
-        place,
+        (target.customer.as_str(), target.account.as_str()),
+        scope,
         envelope.execution.clone(),
         session,
         limit,
         Some(prober),
     );
-    Ok(ctx.with_artifacts(Artifacts::Own(Box::new(broker.config.clone()))))
+    Ok(ctx.with_artifacts(Artifacts::Settings(Box::new(broker.config.clone()))))
 }
 
-/// Runs the step, and waits with it for a short while rather than going through the state machine
-/// for every look.
-async fn linger<S: Step>(
+/// Runs the step until it is done, or until the next wait would end after `inline_limit`. Short
+/// waits in this process avoid a state transition and a second call for each poll.
+async fn run_with_inline_wait<S: Step>(
     step: &S,
     ctx: &Context,
     mut resume: Option<Resume>,
-    until: tokio::time::Instant,
+    inline_limit: Instant,
 ) -> Result<Progress<Value>, StepError> {
-    let since = resume.as_ref().map_or_else(now, |resume| resume.since);
+    let since = resume.as_ref().map_or_else(unix_now, |resume| resume.since);
     loop {
-        // Boxed, because a step's future is deep: its type alone can be more than the compiler
-        // follows.
+        // Boxed, because the type of a step's future can be nested too deeply for the compiler.
         match step.run(ctx, resume.take()).boxed().await? {
             Progress::Done(output) => {
                 let output = serde_json::to_value(&output).map_err(|error| {
-                    ErrorName::Internal.with_message(format!("the output is not JSON: {error}"))
+                    ErrorName::Internal
+                        .with_message(format!("the output could not be serialized: {error}"))
                 })?;
                 return Ok(Progress::Done(ctx.mask_json(output)));
             }
@@ -465,16 +493,19 @@ async fn linger<S: Step>(
                 retry_after,
                 progress,
             } => {
-                let resumed = Resume::new(since, state.clone());
-                if Duration::from_secs(now().saturating_sub(since).unsigned_abs()) > S::TIMEOUT {
-                    step.cancel(ctx, Some(resumed)).await?;
-                    let minutes = S::TIMEOUT.as_secs() / 60;
+                let next_resume = Resume::new(since, state.clone());
+                let pending_seconds = unix_now().saturating_sub(since).unsigned_abs();
+                if Duration::from_secs(pending_seconds) > S::TIMEOUT {
+                    step.cancel(ctx, Some(next_resume)).await?;
                     return Err(ErrorName::TimedOut.with_message(format!(
-                        "{} was not over after {minutes} minutes and was given up at: {progress}",
-                        S::NAME
+                        "step {:?} did not finish within {} minutes and was cancelled; \
+                         last progress: {progress}",
+                        S::NAME,
+                        S::TIMEOUT.as_secs() / 60,
                     )));
                 }
-                if retry_after.is_zero() || tokio::time::Instant::now() + retry_after >= until {
+
+                if retry_after.is_zero() || Instant::now() + retry_after >= inline_limit {
                     return Ok(Progress::Pending {
                         state,
                         retry_after,
@@ -482,7 +513,7 @@ async fn linger<S: Step>(
                     });
                 }
                 tokio::time::sleep(retry_after).await;
-                resume = Some(resumed);
+                resume = Some(next_resume);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The one trait that a step implements.
+//! The trait that a step implements, and its types.
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,58 +13,70 @@ use crate::model::error::{ErrorName, StepError};
 use crate::model::permissions::Permissions;
 use crate::runtime::context::Context;
 
-/// A plugin step: its fields are the parameters, its doc comment is the documentation, its file is
-/// all of it.
+/// A step: one action in a customer's AWS account, run by one Lambda function.
+///
+/// The fields of the implementing type are the step's parameters. Its doc comment is the text of
+/// the step's page. One source file contains the whole step, with its tests.
+///
+/// The runtime calls [`validate`](Self::validate), then requests credentials that allow only
+/// [`permissions`](Self::permissions), and then calls [`run`](Self::run).
 pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
-    /// The step's name: also its file's, and the end of its function's.
+    /// The step's name. Its source file has the same name, and its Lambda function's name ends with
+    /// it.
     const NAME: &'static str;
     /// The Rundeck plugins that this step replaces.
     const RUNDECK: &'static [RundeckPlugin];
-    /// Examples for the step's page, the simplest first. Together they use every permission that
-    /// the step can need, because the customer's role is made from them.
+    /// Examples for the step's page, the simplest first. Together they must use every permission
+    /// that the step can need, because the template of the customer's role is generated from them.
     const EXAMPLES: &'static [Example];
-    /// What errors mean with this step in particular, for its page.
+    /// The errors with a specific meaning for this step, and their explanations for the step's
+    /// page.
     const ERRORS: &'static [(ErrorName, &'static str)];
-    /// How long the step may stay `pending`, over all its calls.
+    /// The longest time that the step may stay `pending`, over all its calls. After that, the
+    /// runtime cancels the step and returns `TimedOut`.
     const TIMEOUT: Duration = Duration::from_mins(30);
-    /// Whether the step may run before the role's trust has been proven. Only the step that proves
-    /// it may.
+    /// Whether the step may run before the role's trust is proven. Only the step that runs the
+    /// trust proof sets this.
     const PROVES_TRUST: bool = false;
-    /// What the step's Lambda function is given.
+    /// The configuration of the step's Lambda function.
     const FUNCTION: FunctionConfig = FunctionConfig::SHORT;
-    /// What the step answers.
+    /// The step's output.
     type Output: Serialize + JsonSchema + Send;
 
-    /// Checks what the types of the parameters cannot. Runs before any call to AWS.
+    /// Checks the rules for parameters that their types cannot express. The runtime calls this
+    /// before the step calls AWS.
     ///
     /// # Errors
-    /// `InvalidInput` naming the parameter.
+    /// `InvalidInput`, with the name of the parameter.
     fn validate(&self) -> Result<(), StepError> {
         Ok(())
     }
 
-    /// What the step does in the customer's account with these parameters: it can do nothing else
-    /// there.
+    /// The permissions that the step needs in the customer's account with these parameters. AWS
+    /// denies every other action.
     fn permissions(&self) -> Permissions;
 
-    /// Another account of the same customer, or another Region, that the step works in beside its
-    /// target: see [`Context::peer`].
+    /// A second account of the same customer, or a second Region, that the step works in. See
+    /// [`Context::peer`].
     fn peer(&self) -> Option<Peer> {
         None
     }
 
-    /// Starts the action once and answers [`Progress::Pending`] until it is over. After a lost
-    /// answer it is called again without `resume`: it looks before it acts, or sends the same
-    /// client token.
+    /// Starts the action once, and returns [`Progress::Pending`] until the action has finished.
+    ///
+    /// If an answer is lost, Step Functions calls the step again without `resume`. The step must
+    /// then not repeat the action: check the resource's state first, or send the same client token.
     fn run(
         &self,
         ctx: &Context,
         resume: Option<Resume>,
     ) -> impl Future<Output = Result<Progress<Self::Output>, StepError>> + Send;
 
-    /// Stops what `run` has started, when the job was stopped or the step's limit is over. Without
-    /// `resume` the last answer was lost on the way. Steps whose action is best left to end by
-    /// itself leave this as it is.
+    /// Stops what `run` started. The runtime calls this after the job was stopped, and after the
+    /// step's [`TIMEOUT`](Self::TIMEOUT).
+    ///
+    /// `resume` is `None` if the last answer was lost. Do not override this method if the action
+    /// should rather end on its own.
     fn cancel(
         &self,
         ctx: &Context,
@@ -75,42 +87,43 @@ pub trait Step: DeserializeOwned + JsonSchema + Send + Sync + 'static {
     }
 }
 
-/// An example on a step's page, which also shows the command that runs it.
+/// An example on a step's page. The page also shows the command that runs the example.
 #[derive(Clone, Copy, Debug)]
 pub struct Example {
-    /// What the example does, as a heading: `Start instances by ID`.
+    /// The purpose of the example, as a heading: `Start instances by ID`.
     pub title: &'static str,
-    /// The step's parameters, as a JSON object.
+    /// The step's parameters, as the text of a JSON object.
     pub parameters: &'static str,
-    /// A sample of the step's output, as JSON.
+    /// A sample of the step's output, as JSON text.
     pub output: &'static str,
 }
 
 /// A Rundeck plugin that a step replaces.
 #[derive(Clone, Copy, Debug)]
 pub struct RundeckPlugin {
-    /// The provider type in job files, as in `aws-vm-start-step`.
+    /// The provider type in job files, such as `aws-vm-start-step`.
     pub provider_type: &'static str,
-    /// Each configuration key of the plugin, with the step's parameter that replaces it; `region`
-    /// replaces a key that chooses the Region of the step's target.
+    /// Pairs of a configuration key of the plugin and the step's parameter that replaces it. The
+    /// parameter `region` stands for the Region of the step's target.
     pub fields: &'static [(&'static str, &'static str)],
 }
 
-/// What a step's Lambda function is given in `infra/template.yaml`.
+/// The configuration of a step's Lambda function in `infra/template.yaml`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct FunctionConfig {
-    /// The longest that one call may take, in seconds: at most 900.
+    /// The longest time that one call may take, in seconds: at most 900.
     /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html>
     pub timeout_seconds: u16,
-    /// Memory in MiB, 128 to 10,240; processor time goes with it, one whole processor at 1,769.
+    /// Memory in MiB: 128 to 10,240. Lambda assigns processor time in proportion, and one full
+    /// processor at 1,769 MiB.
     /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html>
     pub memory_mib: u16,
-    /// Whether it works on files, below the deployment's local root.
+    /// Whether the step reads or writes files below the deployment's local root.
     pub local_files: bool,
 }
 
 impl FunctionConfig {
-    /// For steps that start something and look at it. The template's own defaults.
+    /// For steps that start an action and poll its state. These are the template's defaults.
     pub const SHORT: Self = Self {
         timeout_seconds: 60,
         memory_mib: 512,
@@ -124,40 +137,39 @@ impl FunctionConfig {
     };
 }
 
-/// A second place that a step works in, for the same customer.
+/// A second account or Region of the same customer that a step works in.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Peer {
-    /// The account's name; the target's own account when absent.
+    /// The name of the account. The default is the target's account.
     pub account: Option<String>,
-    /// The Region; the account's default when absent.
+    /// The Region. The default is the target's Region, or the default Region of another account.
     pub region: Option<String>,
-    /// What the step does there.
+    /// The permissions that the step needs there.
     pub permissions: Permissions,
 }
 
-/// What a step's `run` answers.
+/// The result of [`Step::run`].
 #[derive(Debug)]
 pub enum Progress<T> {
-    /// The action is over, and well.
+    /// The action has succeeded.
     Done(T),
-    /// The action goes on at AWS.
+    /// The action is still running at AWS.
     Pending {
-        /// What the next call needs to know; see [`Resume::state`].
+        /// The state that the next call needs; see [`Resume::state`].
         state: Value,
-        /// How long to wait before the next call. Zero: the answer is given at once, and what it
-        /// says is kept whatever happens to the next call, which comes as soon as the state machine
-        /// makes it.
+        /// How long to wait before the next call. With zero, the runtime returns the answer at
+        /// once, so the state machine records the state before the next call starts.
         retry_after: Duration,
-        /// How far it is, for a person: "2 of 3 instances running".
+        /// The progress, for an operator: "2 of 3 instances running".
         progress: String,
     },
 }
 
 impl<T> Progress<T> {
-    /// A pending answer.
+    /// Creates a pending result.
     ///
     /// # Errors
-    /// `Internal` when the state is not JSON.
+    /// `Internal` if the state cannot be serialized as JSON.
     pub fn pending<S: Serialize>(
         state: &S,
         retry_after: Duration,

@@ -1,4 +1,4 @@
-//! What the state machine asks of the function `dispatch`, and what it answers.
+//! The requests of the state machine to the function `dispatch`, and the function's answers.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,14 +7,14 @@ use super::options::Options;
 use super::state::SourceFailure;
 use crate::node::Status;
 
-/// What the state machine asks.
+/// A request of the state machine.
 #[derive(Debug, Deserialize)]
 pub struct Request {
     /// The customer.
     pub customer: String,
-    /// The execution that asks.
+    /// The execution that sends the request.
     pub execution: Caller,
-    /// What is asked.
+    /// The action to carry out.
     #[serde(flatten)]
     pub action: Action,
 }
@@ -22,80 +22,81 @@ pub struct Request {
 /// The part of an [`Execution`](crate::model::envelope::Execution) that the function needs.
 #[derive(Debug, Deserialize)]
 pub struct Caller {
-    /// Name of the Step Functions execution.
+    /// The name of the Step Functions execution.
     pub id: String,
 }
 
-/// What the function can do.
+/// An action of the function.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
-    /// Choose nodes among those found, and plan the first round: answers [`NextRound`] or [`End`].
+    /// Select nodes and plan the first round. Returns [`NextRound`] or [`End`].
     Plan {
-        /// Which nodes, what to run, and how.
+        /// The nodes to select, and the steps to run.
         options: Box<Options>,
-        /// What the node sources found.
+        /// The results of the node sources.
         #[serde(default)]
         found: Vec<Found>,
     },
-    /// Take in how a round has ended, and plan the next one: answers [`NextRound`] or [`End`].
+    /// Read the results of a round and plan the next one. Returns [`NextRound`] or [`End`].
     Collect {
         /// The round's number.
         round: usize,
-        /// What the distributed Map answered.
+        /// The output of the distributed Map.
         results: MapResults,
     },
-    /// Tell whether an item may begin, where a failure stops those behind it: answers [`MayBegin`].
+    /// Return whether an item may start, if a failure stops the items after it. Returns
+    /// [`MayBegin`].
     MayBegin {},
-    /// Let no further item begin.
+    /// Prevent further items from starting.
     Stop {},
 }
 
-/// What a node source answered for one account, or how it failed.
+/// The output of a node source for one account, or its error.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Found {
     /// The account.
     pub account: String,
-    /// The source, as in `ec2`.
+    /// The source, such as `ec2`.
     pub source: String,
-    /// Where the source's output is.
+    /// The object with the source's output.
     #[serde(default)]
     pub output: Option<Stored>,
     /// The error's name.
     #[serde(default)]
     pub error: Option<String>,
-    /// What the error says.
+    /// The error's message.
     #[serde(default)]
     pub message: Option<String>,
 }
 
-/// What a distributed Map answers.
+/// The output of a distributed Map.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html>
 #[derive(Debug, Deserialize)]
 pub struct MapResults {
-    /// Where the results of its items are.
+    /// The location of the results of its items.
     #[serde(rename = "ResultWriterDetails")]
     pub details: ResultWriter,
 }
 
-/// Where a distributed Map has written the results of its items.
+/// The location to which a distributed Map wrote the results of its items.
 #[derive(Debug, Deserialize)]
 pub struct ResultWriter {
-    /// The manifest's key.
+    /// The key of the manifest, which lists the result files.
     #[serde(rename = "Key")]
     pub key: String,
 }
 
-/// A round to run.
+/// The next round of a dispatch.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct NextRound {
     /// The round's number, from 0.
     pub round: usize,
-    /// How many items there are; never 0.
+    /// The number of items. It is never 0.
     pub items: usize,
-    /// How many nodes the dispatch has in all.
+    /// The number of all nodes of the dispatch.
     pub nodes: usize,
-    /// How many items to run at once.
+    /// The number of items to run at once.
     pub concurrency: usize,
     /// The artifacts bucket.
     pub bucket: String,
@@ -106,72 +107,72 @@ pub struct NextRound {
     /// The key of the [`State`](super::State).
     #[serde(default)]
     pub state: String,
-    /// Whether the other items go on when one fails.
+    /// Whether the other items continue if an item fails.
     pub keepgoing: bool,
 }
 
 /// The end of a dispatch.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct End {
-    /// How many items there are to run: 0.
+    /// The number of items: always 0, so the state machine runs no further round.
     pub items: usize,
-    /// What the dispatch came to.
+    /// The result of the dispatch.
     pub summary: Summary,
 }
 
-/// Whether an item may begin.
+/// The answer to [`Action::MayBegin`].
 #[derive(Debug, Deserialize, Serialize)]
 pub struct MayBegin {
-    /// Whether it may.
+    /// Whether the item may start.
     pub may_begin: bool,
 }
 
-/// What a dispatch came to: the output of the job. Every node is in the object that `all` names.
+/// The result of a dispatch, which is the output of the job. The object `all` contains all nodes.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Summary {
-    /// What it came to as a whole.
+    /// The overall result.
     pub outcome: JobOutcome,
-    /// How many nodes there are.
+    /// The number of nodes.
     pub nodes: usize,
-    /// How many it succeeded on.
+    /// The number of nodes on which all steps succeeded.
     pub succeeded: usize,
-    /// How many it did not succeed on.
+    /// The number of nodes on which a step did not succeed.
     pub failed: usize,
-    /// The first of the nodes that it did not succeed on.
+    /// The first of these failed nodes.
     pub failed_nodes: Vec<FailedNode>,
-    /// The first of the places where no nodes could be looked for.
+    /// The first of the accounts and Regions in which a node source failed.
     pub failed_sources: Vec<SourceFailure>,
-    /// The [`State`](super::State) at the end.
+    /// The object with the [`State`](super::State) at the end.
     pub all: Object,
 }
 
-/// What a job came to.
+/// The overall result of a job.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobOutcome {
-    /// All of it succeeded.
+    /// All nodes succeeded.
     Succeeded,
-    /// Some of it failed.
+    /// Some nodes failed.
     Partial,
-    /// All of it failed.
+    /// All nodes failed.
     Failed,
 }
 
-/// A node that a dispatch did not succeed on.
+/// A node on which a dispatch did not succeed.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct FailedNode {
     /// The node's name.
     pub node: String,
-    /// Its account.
+    /// The node's account.
     pub account: Option<String>,
-    /// Its Region.
+    /// The node's Region.
     pub region: Option<String>,
     /// The step that failed.
     pub step: Option<String>,
     /// How that step ended.
     pub status: Option<Status>,
-    /// Its exit code.
+    /// The exit code of that step.
     pub exit_code: Option<i32>,
-    /// The beginning of what it said.
+    /// The beginning of the step's message or output.
     pub message: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What one child execution of the Map runs, and how it ends.
+//! The items of the Map, each of which one child execution runs, and their results.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,24 +9,24 @@ use serde_json::{Map, Value};
 use super::objects::Stored;
 use crate::model::envelope::Target;
 
-/// What one child execution of the Map runs: a command on many instances at once, or all steps on
+/// The work of one child execution of the Map: a command on many instances at once, or all steps on
 /// one node.
 #[derive(Debug, Serialize)]
 pub struct Item {
     /// The item's name.
     pub id: ItemId,
-    /// Where its nodes are: all in one account and Region.
+    /// The account and the Region of the item's nodes.
     pub target: Target,
-    /// The functions to call, in order, until one fails.
+    /// The functions to call, in order, until a call fails.
     pub calls: Vec<Call>,
 }
 
-/// The name of an item: its round, and its place in the list of items, as in `0-00012`.
+/// The name of an item: its round, and its index in the list of items, such as `0-00012`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ItemId {
     /// The round's number.
     pub round: usize,
-    /// The item's place in the round.
+    /// The item's index in the round.
     pub place: usize,
 }
 
@@ -43,8 +43,8 @@ impl FromStr for ItemId {
         let parts = text
             .split_once('-')
             .and_then(|(round, place)| Some((round.parse().ok()?, place.parse().ok()?)));
-        let (round, place) =
-            parts.ok_or_else(|| format!("{text:?} is not an item's ID, as in 0-00012"))?;
+        let (round, place) = parts
+            .ok_or_else(|| format!("{text:?} is not an item ID; expected an ID such as 0-00012"))?;
         Ok(Self { round, place })
     }
 }
@@ -72,19 +72,20 @@ pub struct Call {
     pub function: String,
     /// The parameters of the called step.
     pub params: Params,
-    /// How the answer tells of failure.
+    /// What runs the step, which determines how to recognize a failure.
     pub by: ExecutorKind,
 }
 
-/// What runs a step on a node, which decides what its answer looks like.
+/// What runs a step on a node. It determines the form of the call's output.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExecutorKind {
-    /// SSM, on many instances at once: answers [`CommandResults`](crate::node::CommandResults).
+    /// SSM, on many instances at once. The output is
+    /// [`CommandResults`](crate::node::CommandResults).
     Ssm,
-    /// ECS Exec, in one container: answers an [`Outcome`](crate::node::Outcome).
+    /// ECS Exec, in one container. The output is an [`Outcome`](crate::node::Outcome).
     Ecs,
-    /// A step of the catalog: done is success.
+    /// A step of the catalog. The call succeeds if the step is done.
     Step,
 }
 
@@ -92,124 +93,126 @@ pub enum ExecutorKind {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Params {
-    /// Of `ssm-run-command` or `ssm-run-script`.
+    /// The parameters of `ssm-run-command` or `ssm-run-script`.
     Instances(Box<OnInstances>),
-    /// Of `ecs-exec`.
+    /// The parameters of `ecs-exec`.
     Container(InContainer),
-    /// Of another step of the catalog.
+    /// The parameters of another step of the catalog.
     Step(Map<String, Value>),
 }
 
-/// Parameters of `ssm-run-command` and `ssm-run-script`. Their tests prove that they take all of
-/// these.
+/// The parameters of `ssm-run-command` and `ssm-run-script`. Their tests check that the steps
+/// accept all of these.
 #[derive(Clone, Debug, Serialize)]
 pub struct OnInstances {
-    /// The nodes, by ID.
+    /// The IDs of the instances.
     pub instance_ids: Vec<String>,
-    /// What the nodes have to run it.
+    /// The shell of the instances.
     pub shell: Shell,
-    /// How many nodes run it at once.
+    /// The number of instances that run the command at once.
     pub concurrency: usize,
-    /// Whether nodes begin in the order given.
+    /// Whether instances start in the order of `instance_ids`.
     pub in_order: bool,
-    /// After more failed nodes than this no more begin.
+    /// The number of failed instances that is allowed. After more failures, no further instances
+    /// start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_errors: Option<u32>,
-    /// Seconds that it may run on a node; the step's own default when absent.
+    /// The time limit on an instance, in seconds. The default is the step's own default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u32>,
-    /// A CloudWatch log group that the nodes write whole outputs to.
+    /// A CloudWatch log group to which the instances write their whole output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cloudwatch_log_group: Option<String>,
-    /// Whether a node that did not succeed fails the step. A dispatch reads each node's outcome
-    /// instead.
+    /// Whether the step fails if the command fails on an instance. A dispatch reads the result of
+    /// each instance instead.
     pub fail_on_error: bool,
-    /// What to run.
+    /// The command or script to run.
     #[serde(flatten)]
     pub work: InstanceWork,
 }
 
-/// What to run on instances: parameters that only one of the two steps has.
+/// The work on instances: the parameters that only one of the two steps has.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum InstanceWork {
-    /// Of `ssm-run-command`.
+    /// The parameters of `ssm-run-command`.
     Command {
         /// The command line.
         command: String,
     },
-    /// Of `ssm-run-script`.
+    /// The parameters of `ssm-run-script`.
     Script {
-        /// The script's text.
+        /// The text of the script.
         script: String,
-        /// Its arguments.
+        /// The arguments of the script.
         args: Vec<String>,
-        /// The program that reads it.
+        /// The program that runs the script.
         #[serde(skip_serializing_if = "Option::is_none")]
         interpreter: Option<String>,
-        /// The bucket that it goes through; Stepward's own when absent.
+        /// The bucket for the transfer of the script. The default is Stepward's artifacts bucket.
         #[serde(skip_serializing_if = "Option::is_none")]
         bucket: Option<String>,
     },
 }
 
-/// What instances have to run a command.
+/// The shell of instances.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shell {
-    /// Linux and macOS.
+    /// Bash, on Linux and macOS.
     Bash,
-    /// Windows.
+    /// PowerShell, on Windows.
     Powershell,
 }
 
-/// Parameters of `ecs-exec`. Its tests prove that it takes all of these.
+/// The parameters of `ecs-exec`. Its tests check that the step accepts all of these.
 #[derive(Clone, Debug, Serialize)]
 pub struct InContainer {
-    /// The cluster's name or ARN.
+    /// The name or the ARN of the cluster.
     pub cluster: String,
-    /// The task's ID or ARN.
+    /// The ID or the ARN of the task.
     pub task: String,
-    /// The container's name.
+    /// The name of the container.
     pub container: String,
-    /// The command line, for the container's shell.
+    /// The command line for the container's shell.
     pub command: String,
-    /// Whether a command that fails fails the step. A dispatch reads the outcome instead.
+    /// Whether the step fails if the command fails. A dispatch reads the outcome instead.
     pub fail_on_error: bool,
 }
 
-/// The input of a child execution, as far as it is read again.
+/// The part of a child execution's input that is read again.
 #[derive(Debug, Deserialize)]
 pub struct ItemInput {
     /// The item.
     pub item: ItemRef,
 }
 
-/// An item, by name.
+/// A reference to an item.
 #[derive(Debug, Deserialize)]
 pub struct ItemRef {
     /// The item's name.
     pub id: ItemId,
 }
 
-/// What a child execution answers for its item, as its output or as the cause of its failure.
+/// The result of a child execution for its item: its output, or the cause of its failure.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct ItemEnd {
     /// The item's name.
     pub item: ItemId,
-    /// Whether it was let begin.
+    /// Whether the item was allowed to start.
     pub began: bool,
-    /// The output of each call that was made to its end.
+    /// The output of each finished call.
     #[serde(default)]
     pub calls: Vec<Stored>,
-    /// The error of the call behind those.
+    /// The name of the error of the next call, if that call failed.
     #[serde(default)]
     pub error: Option<String>,
-    /// What that error says.
+    /// The message of that error.
     #[serde(default)]
     pub message: Option<String>,
-    /// Whether that call's step was called before, so that it may have begun something. A dispatch
-    /// that was under way when the stack was deployed still writes it as `begun`.
+    /// Whether the step of the failed call was called before, so it may have started an action. The
+    /// previous release writes this field as `begun`, and a dispatch that was running during the
+    /// deployment still does.
     #[serde(default, alias = "begun")]
     pub called_before: bool,
 }
@@ -219,8 +222,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dispatch_of_the_previous_release_says_begun() {
-        let old = r#"{ "item": "0-00000", "began": true, "error": "AccessDenied", "message": "no", "begun": true }"#;
-        assert!(serde_json::from_str::<ItemEnd>(old).unwrap().called_before);
+    fn the_field_name_of_the_previous_release_is_accepted() {
+        let text = r#"{
+            "item": "0-00000", "began": true,
+            "error": "AccessDenied", "message": "no", "begun": true
+        }"#;
+        assert!(serde_json::from_str::<ItemEnd>(text).unwrap().called_before);
     }
 }

@@ -1,15 +1,15 @@
-//! Where the objects of a dispatch are in the artifacts bucket.
+//! The objects of a dispatch in the artifacts bucket, and their keys.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::artifacts;
 use crate::model::error::StepError;
 
-/// The folder of a dispatch below its execution's prefix. The role of the state machines may read
-/// and write there.
+/// The folder of a dispatch, below the prefix of its execution. The role of the state machines may
+/// read and write objects there.
 const FOLDER: &str = "dispatch/";
 
-/// The keys of one execution's objects.
+/// The keys of the objects of one execution.
 #[derive(Clone, Debug)]
 pub struct DispatchKeys {
     prefix: String,
@@ -19,69 +19,69 @@ impl DispatchKeys {
     /// The keys of a customer's execution.
     ///
     /// # Errors
-    /// `InvalidInput` for names that would lead elsewhere.
+    /// `InvalidInput` if a name cannot be part of an S3 key.
     pub fn new(customer: &str, execution: &str) -> Result<Self, StepError> {
         Ok(Self {
             prefix: artifacts::prefix(customer, execution)?,
         })
     }
 
-    /// The items of a round: a list of [`Item`](super::Item).
+    /// The key of the items of a round: a list of [`Item`](super::Item).
     #[must_use]
     pub fn items(&self, round: usize) -> String {
-        self.key(&format!("items-{round}.json"))
+        self.dispatch_key(&format!("items-{round}.json"))
     }
 
-    /// The [`State`](super::State) while a round is under way.
+    /// The key of the [`State`](super::State) during a round.
     #[must_use]
     pub fn state(&self, round: usize) -> String {
-        self.key(&format!("round-{round}.json"))
+        self.dispatch_key(&format!("round-{round}.json"))
     }
 
-    /// The prefix below which the Map of a round writes the results of its items.
+    /// The prefix of the keys to which the Map of a round writes the results of its items.
     #[must_use]
     pub fn results(&self, round: usize) -> String {
-        self.key(&format!("results-{round}"))
+        self.dispatch_key(&format!("results-{round}"))
     }
 
-    /// The [`State`](super::State) at the end.
+    /// The key of the [`State`](super::State) at the end.
     #[must_use]
     pub fn outcome(&self) -> String {
-        self.key("outcome.json")
+        self.dispatch_key("outcome.json")
     }
 
-    /// An object that is there when no further item may begin.
+    /// The key of an object that exists if no further item may start.
     #[must_use]
     pub fn stop(&self) -> String {
-        self.key("stop.json")
+        self.dispatch_key("stop.json")
     }
 
-    /// Whether a key is one of this execution's, of the dispatch or of the steps that it ran.
+    /// Whether a key belongs to this execution: to the dispatch, or to a step that it ran.
     #[must_use]
     pub fn contain(&self, key: &str) -> bool {
         key.starts_with(&self.prefix)
     }
 
-    fn key(&self, name: &str) -> String {
+    fn dispatch_key(&self, name: &str) -> String {
         format!("{}{FOLDER}{name}", self.prefix)
     }
 }
 
-/// A step's output that is in the artifacts bucket.
+/// A step's output in the artifacts bucket.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Stored {
-    /// Where it is.
+    /// The object that contains the output.
     pub artifact: ArtifactKey,
 }
 
-/// An object of the artifacts bucket, where the reader knows the bucket.
+/// An object in the artifacts bucket, without the bucket's name.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct ArtifactKey {
     /// The object's key.
     pub key: String,
 }
 
-/// An object of the artifacts bucket.
+/// An object in the artifacts bucket.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Object {
     /// The bucket.

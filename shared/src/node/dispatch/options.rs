@@ -1,4 +1,4 @@
-//! What a dispatch is asked for.
+//! The options of a dispatch.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -9,105 +9,106 @@ use crate::node::filter::Filter;
 
 /// The job that finds nodes and runs steps on them.
 pub const JOB: &str = "nodes/dispatch";
-/// How many nodes are worked on at once where nothing else is asked for: SSM's own default.
+/// The default number of nodes to run at once, which is SSM's own default.
 /// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html>
 /// (`MaxConcurrency`)
-const THREADCOUNT: usize = 50;
-/// As many child executions as a distributed Map runs at once.
+const DEFAULT_THREADCOUNT: usize = 50;
+/// The most nodes to run at once. A distributed Map runs at most this many child executions at
+/// once.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html>
 const MAX_THREADCOUNT: usize = 10_000;
-/// The size limit of all steps together, in bytes. A state of an item also holds up to 1,000
-/// instance IDs and its results, and 256 KiB in all.
+/// The size limit of all steps together, in bytes. The state of an item, which Step Functions
+/// limits to 256 KiB, also contains up to 1,000 instance IDs and the item's results.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>
-const STEPS_LIMIT: usize = 128 * 1024;
+const MAX_STEPS_SIZE: usize = 128 * 1024;
 
-/// The options of the job: where to look for nodes, which the state machine does itself, and what
-/// it passes on.
+/// The options of the job. The state machine itself uses the options for node sources, and passes
+/// the other options to the function `dispatch`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct JobOptions {
-    /// The node sources to ask, as in `ec2`; all when empty.
+    /// The node sources to use, such as `ec2`. An empty list means all sources.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<String>,
-    /// The Regions to look in; all that the accounts allow when empty.
+    /// The Regions to search. An empty list means all Regions that the accounts allow.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub regions: Vec<String>,
-    /// Parameters of the step `ec2-nodes`.
+    /// The parameters of the step `ec2-nodes`.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub ec2: Map<String, Value>,
-    /// Parameters of the step `ecs-nodes`.
+    /// The parameters of the step `ecs-nodes`.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub ecs: Map<String, Value>,
-    /// What the function `dispatch` is asked.
+    /// The options for the function `dispatch`.
     #[serde(flatten)]
     pub dispatch: Options,
 }
 
-/// Which nodes, what to run on them, and how.
+/// The nodes to select, the steps to run on them, and how to run them.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// The node filter; all nodes when empty.
+    /// The node filter. An empty filter selects all nodes.
     pub filter: String,
-    /// Whether a node that is both included and excluded is left out.
+    /// Whether the filter leaves out a node that is both included and excluded.
     pub exclude_precedence: bool,
-    /// An earlier execution of the same customer: only the nodes that it did not succeed on, and
-    /// its options, unless these say otherwise.
+    /// An earlier execution of the same customer. The dispatch selects only nodes on which that
+    /// execution did not succeed. Its options apply unless these options override them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_of: Option<String>,
-    /// What to run, in order. Without steps, a dispatch only finds the nodes.
+    /// The steps to run, in order. Without steps, a dispatch only finds the nodes.
     pub steps: Vec<NodeStep>,
-    /// How many nodes at once, over all accounts and Regions.
+    /// The number of nodes to run at once, over all accounts and Regions.
     pub threadcount: usize,
-    /// Whether the other nodes go on when one fails.
+    /// Whether the other nodes continue if a node fails.
     pub keepgoing: bool,
-    /// The attribute by whose value nodes are ordered; the name when absent.
+    /// The attribute that determines the order of the nodes. The default is the name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rank_attribute: Option<String>,
-    /// Which end of that order comes first.
+    /// The direction of this order.
     pub rank_order: RankOrder,
-    /// Whether all steps run on a node before the next node, or a step on all nodes before the next
-    /// step.
+    /// Whether all steps run on a node before the next node starts, or a step runs on all nodes
+    /// before the next step starts.
     pub strategy: Strategy,
-    /// Whether a dispatch succeeds when the filter leaves no node.
+    /// Whether a dispatch succeeds if the filter selects no node.
     pub success_on_empty_node_filter: bool,
-    /// The functions that run something on a node. The state machine sets this, and nobody else.
+    /// The functions that run steps on a node. Only the state machine sets this.
     #[serde(skip_serializing_if = "Executors::is_unset")]
     pub executors: Executors,
 }
 
-/// Which end of the rank comes first.
+/// The direction in which nodes are sorted by rank.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RankOrder {
-    /// The lowest.
+    /// The lowest rank comes first.
     #[default]
     Ascending,
-    /// The highest.
+    /// The highest rank comes first.
     Descending,
 }
 
-/// In which order steps and nodes take turns.
+/// The order in which steps run on nodes.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Strategy {
-    /// All steps on a node, then the next node.
+    /// All steps run on a node, then on the next node.
     #[default]
     NodeFirst,
-    /// A step on all nodes, then the next step.
+    /// A step runs on all nodes, then the next step.
     StepFirst,
 }
 
-/// One step on each node.
+/// A step that runs on each node.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeStep {
     /// The step's ID within the job.
     pub id: String,
-    /// What it runs.
+    /// The work of the step.
     pub run: NodeWork,
 }
 
-/// What a step runs on a node.
+/// The work of a step on a node.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum NodeWork {
@@ -115,12 +116,12 @@ pub enum NodeWork {
     Command(String),
     /// A script.
     Script {
-        /// The script's text.
+        /// The text of the script.
         text: String,
-        /// Its arguments.
+        /// The arguments of the script.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         args: Vec<String>,
-        /// The program that reads it; the node's shell when absent.
+        /// The program that runs the script. The default is the node's shell.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         interpreter: Option<String>,
     },
@@ -128,23 +129,23 @@ pub enum NodeWork {
     Step {
         /// The step's name.
         function: String,
-        /// Its parameters, with references to the node: see
+        /// The step's parameters, which may contain references to the node. See
         /// [`expand`](crate::node::reference::expand).
         params: Map<String, Value>,
     },
 }
 
-/// The functions that run something on a node.
+/// The functions that run steps on a node.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Executors {
-    /// The function of `ssm-run-command`.
+    /// The function of the step `ssm-run-command`.
     pub ssm_command: String,
-    /// The function of `ssm-run-script`.
+    /// The function of the step `ssm-run-script`.
     pub ssm_script: String,
-    /// The function of `ecs-exec`.
+    /// The function of the step `ecs-exec`.
     pub ecs_command: String,
-    /// The prefix of every function's name.
+    /// The prefix of the names of all steps' functions.
     pub step: String,
 }
 
@@ -161,7 +162,7 @@ impl Default for Options {
             exclude_precedence: true,
             failed_of: None,
             steps: Vec::new(),
-            threadcount: THREADCOUNT,
+            threadcount: DEFAULT_THREADCOUNT,
             keepgoing: true,
             rank_attribute: None,
             rank_order: RankOrder::default(),
@@ -173,14 +174,14 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Checks what the types cannot, and reads the filter.
+    /// Checks the rules that the types cannot express, and parses the filter.
     ///
     /// # Errors
-    /// `InvalidInput` naming the option.
+    /// `InvalidInput`, with the name of the option.
     pub fn check(&self) -> Result<Filter, StepError> {
         require((1..=MAX_THREADCOUNT).contains(&self.threadcount), || {
             format!(
-                "threadcount must be 1 to {MAX_THREADCOUNT}, not {}",
+                "threadcount: expected 1 to {MAX_THREADCOUNT}, got {}",
                 self.threadcount
             )
         })?;
@@ -188,19 +189,22 @@ impl Options {
         ids.sort_unstable();
         ids.dedup();
         require(ids.len() == self.steps.len() && !ids.contains(&""), || {
-            "every step needs an id that no other has".to_owned()
+            "steps: two steps have the same ID, or a step has none; \
+             give each step its own ID"
+                .to_owned()
         })?;
         let size = serde_json::to_vec(&self.steps).map_or(usize::MAX, |steps| steps.len());
-        require(size <= STEPS_LIMIT, || {
+        require(size <= MAX_STEPS_SIZE, || {
             format!(
-                "the steps have {size} bytes and at most {STEPS_LIMIT} go to a node; put a longer script into S3"
+                "steps: the steps have {size} bytes, and at most {MAX_STEPS_SIZE} are allowed; \
+                 store long scripts in S3"
             )
         })?;
         let filter: Filter = self.filter.parse()?;
         Ok(filter.exclude_precedence(self.exclude_precedence))
     }
 
-    /// Whether a step runs on all nodes before the next one begins. With one step, both strategies
+    /// Whether a step runs on all nodes before the next step starts. With one step, both strategies
     /// are the same.
     #[must_use]
     pub fn is_step_first(&self) -> bool {

@@ -1,4 +1,4 @@
-//! What the function `dispatch` keeps from round to round, and at the end.
+//! The state of a dispatch, which the function `dispatch` stores after each round and at the end.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,40 +6,40 @@ use super::item::ExecutorKind;
 use super::options::Options;
 use crate::node::NodeResult;
 
-/// How far a dispatch has come.
+/// The state of a dispatch.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct State {
-    /// What was asked for.
+    /// The options of the job.
     pub options: Options,
-    /// The nodes, in the order in which they begin, and how each step so far ended there.
+    /// The nodes in the order in which they start, with the results of their steps so far.
     pub nodes: Vec<NodeResult>,
-    /// The places where no nodes could be looked for.
+    /// The accounts and Regions in which a node source failed.
     pub failures: Vec<SourceFailure>,
-    /// The items of the round under way, in order; none at the end.
+    /// The items of the current round, in order. Empty at the end.
     pub round: Vec<PlannedItem>,
 }
 
-/// What is remembered of an item until its results are there.
+/// An item whose results are not available yet.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct PlannedItem {
-    /// Its nodes, by their place in the list of nodes.
+    /// The indexes of the item's nodes in the list of nodes.
     pub nodes: Vec<usize>,
-    /// The steps that it runs, and how.
+    /// The steps that the item runs, and what runs them.
     pub calls: Vec<(String, ExecutorKind)>,
 }
 
-/// A place where no nodes could be looked for.
+/// An account or a Region in which a node source failed.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct SourceFailure {
     /// The account.
     pub account: String,
-    /// The node source, as in `ec2`.
+    /// The node source, such as `ec2`.
     pub source: String,
-    /// The Region; absent when it is all of the account's.
+    /// The Region. Absent if the source failed for the whole account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
     /// The error's name.
     pub error: String,
-    /// What the error says.
+    /// The error's message.
     pub message: String,
 }

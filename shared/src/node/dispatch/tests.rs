@@ -1,5 +1,5 @@
-//! The state machine against these types: what it names must be there. It is JSON and JSONata, so
-//! nothing else would fail before it runs.
+//! Checks that the fields that the state machine names exist in these types. The state machine is
+//! JSON and JSONata, so without these tests an error would appear only when it runs.
 
 use std::collections::BTreeSet;
 
@@ -11,83 +11,84 @@ use super::*;
 use crate::model::envelope::{Envelope, Target};
 use crate::node::{CommandResults, Outcome, Status};
 
-fn file(path: &str) -> String {
+fn read_file(path: &str) -> String {
     std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-fn machine() -> Value {
-    serde_json::from_str(&file(&format!("statemachines/jobs/{JOB}.asl.json"))).unwrap()
+fn state_machine() -> Value {
+    serde_json::from_str(&read_file(&format!("statemachines/jobs/{JOB}.asl.json"))).unwrap()
 }
 
-/// The state of this name, also inside a Map.
+/// The state with this name. Searches the Maps too.
 fn state(name: &str) -> Value {
-    fn find(machine: &Value, name: &str) -> Option<Value> {
+    fn find_state(machine: &Value, name: &str) -> Option<Value> {
         let states = machine["States"].as_object()?;
         let inner = || {
             states
                 .values()
-                .find_map(|state| find(&state["ItemProcessor"], name))
+                .find_map(|state| find_state(&state["ItemProcessor"], name))
         };
         states.get(name).cloned().or_else(inner)
     }
-    find(&machine(), name).unwrap_or_else(|| panic!("there is no state {name:?}"))
+    find_state(&state_machine(), name).unwrap_or_else(|| panic!("state {name:?} does not exist"))
 }
 
-/// What the pattern's first group matches anywhere in a text.
-fn all_of(pattern: &str, text: &str) -> BTreeSet<String> {
+/// All texts that the first group of a pattern captures.
+fn captures_of(pattern: &str, text: &str) -> BTreeSet<String> {
     let pattern = Regex::new(pattern).unwrap();
-    let found: BTreeSet<_> = pattern
+    let captured: BTreeSet<_> = pattern
         .captures_iter(text)
-        .map(|found| found[1].to_owned())
+        .map(|captures| captures[1].to_owned())
         .collect();
     assert!(
-        !found.is_empty(),
-        "nothing matches {pattern}, so this test proves nothing"
+        !captured.is_empty(),
+        "{pattern} matches nothing, so this test checks nothing"
     );
-    found
+    captured
 }
 
-/// The fields of objects that a state's expressions make: `{ 'field': … }`.
-fn made_in(names: &[&str]) -> BTreeSet<String> {
-    let texts: String = names.iter().map(|name| state(name).to_string()).collect();
-    all_of(r"'([a-z_]+)':", &texts)
+/// The fields of the objects that the expressions of these states create: `{ 'field': … }`.
+fn fields_created_in(state_names: &[&str]) -> BTreeSet<String> {
+    let texts: String = state_names
+        .iter()
+        .map(|name| state(name).to_string())
+        .collect();
+    captures_of(r"'([a-z_]+)':", &texts)
 }
 
-fn names(names: &[&str]) -> BTreeSet<String> {
-    names.iter().map(ToString::to_string).collect()
+fn name_set(list: &[&str]) -> BTreeSet<String> {
+    list.iter().map(ToString::to_string).collect()
 }
 
 fn fields(value: &impl Serialize) -> BTreeSet<String> {
     json!(value).as_object().unwrap().keys().cloned().collect()
 }
 
-/// Fails for every path, as in `summary.outcome`, that none of the values has.
-fn have(paths: &BTreeSet<String>, values: &[Value]) {
+/// Asserts that each path, such as `summary.outcome`, exists in at least one of the values.
+fn assert_paths_exist(paths: &BTreeSet<String>, values: &[Value]) {
     for path in paths {
         let pointer = format!("/{}", path.replace('.', "/"));
         assert!(
             values.iter().any(|value| value.pointer(&pointer).is_some()),
-            "the state machine reads {path}"
+            "the state machine reads {path}, which does not exist"
         );
     }
 }
 
-fn text_of<T: Serialize>(value: T) -> String {
+fn serialized_text<T: Serialize>(value: T) -> String {
     json!(value).as_str().unwrap().to_owned()
 }
 
 fn next_round() -> NextRound {
-    let text = String::new;
-    let (bucket, key, results, state) = (text(), text(), text(), text());
     NextRound {
         round: 0,
         items: 1,
         nodes: 1,
         concurrency: 1,
-        bucket,
-        key,
-        results,
-        state,
+        bucket: String::new(),
+        key: String::new(),
+        results: String::new(),
+        state: String::new(),
         keepgoing: true,
     }
 }
@@ -141,42 +142,47 @@ fn results() -> CommandResults {
 }
 
 fn outcome() -> Outcome {
-    let (output, error_output) = (String::new(), String::new());
     Outcome {
         status: Status::Failed,
         exit_code: None,
-        output,
-        error_output,
+        output: String::new(),
+        error_output: String::new(),
         output_url: None,
         message: None,
     }
 }
 
 #[test]
-fn the_state_machine_reads_fields_that_the_function_answers() {
-    let text = machine().to_string();
-    let paths = all_of(r"\$plan\.([a-z_.]+)", &text);
-    have(&paths, &[json!(next_round()), json!(end())]);
+fn the_state_machine_reads_fields_of_the_functions_answers() {
+    let text = state_machine().to_string();
+    let paths = captures_of(r"\$plan\.([a-z_.]+)", &text);
+    assert_paths_exist(&paths, &[json!(next_round()), json!(end())]);
     assert_eq!(
-        all_of(r"\$plan\.summary\.outcome = '([a-z_]+)'", &text),
-        names(&[&text_of(JobOutcome::Failed)])
+        captures_of(r"\$plan\.summary\.outcome = '([a-z_]+)'", &text),
+        name_set(&[&serialized_text(JobOutcome::Failed)])
     );
     let may_begin = MayBegin { may_begin: true };
-    have(
-        &all_of(r"\$states\.input\.([a-z_]+)", &state("Begin?").to_string()),
+    assert_paths_exist(
+        &captures_of(r"\$states\.input\.([a-z_]+)", &state("Begin?").to_string()),
         &[json!(may_begin)],
     );
 }
 
 #[test]
-fn the_state_machine_reads_fields_that_an_item_has() {
+fn the_state_machine_reads_fields_of_items() {
     let text = state("Run items").to_string();
-    have(&all_of(r"\$item\.([a-z_]+)", &text), &[json!(item())]);
+    assert_paths_exist(&captures_of(r"\$item\.([a-z_]+)", &text), &[json!(item())]);
     let call = [json!(item().calls[0])];
-    have(&all_of(r"\$item\.calls\[\$at\]\.([a-z_]+)", &text), &call);
-    have(&all_of(r"\$call\.([a-z_]+)", &text), &call);
-    let kinds = names(&[&text_of(ExecutorKind::Ssm), &text_of(ExecutorKind::Ecs)]);
-    assert_eq!(all_of(r"\.by = '([a-z_]+)'", &text), kinds);
+    assert_paths_exist(
+        &captures_of(r"\$item\.calls\[\$at\]\.([a-z_]+)", &text),
+        &call,
+    );
+    assert_paths_exist(&captures_of(r"\$call\.([a-z_]+)", &text), &call);
+    let kinds = name_set(&[
+        &serialized_text(ExecutorKind::Ssm),
+        &serialized_text(ExecutorKind::Ecs),
+    ]);
+    assert_eq!(captures_of(r"\.by = '([a-z_]+)'", &text), kinds);
     let input = json!({ "item": item() });
     assert!(state("Run items")["ItemSelector"].get("item").is_some());
     let input: ItemInput = serde_json::from_value(input).unwrap();
@@ -184,32 +190,32 @@ fn the_state_machine_reads_fields_that_an_item_has() {
 }
 
 #[test]
-fn the_state_machine_reads_fields_that_the_steps_put_out() {
+fn the_state_machine_reads_fields_of_the_steps_outputs() {
     let stored = Stored {
         artifact: ArtifactKey { key: String::new() },
     };
-    let text = machine().to_string();
-    let read = all_of(r"\$progress\.output\.([a-z_.]+)", &text);
-    have(&read, &[json!(results()), json!(outcome()), json!(stored)]);
-    let decides = state("Answered?").to_string();
+    let text = state_machine().to_string();
+    let read = captures_of(r"\$progress\.output\.([a-z_.]+)", &text);
+    assert_paths_exist(&read, &[json!(results()), json!(outcome()), json!(stored)]);
+    let condition = state("Answered?").to_string();
     assert_eq!(
-        all_of(r"= 'ssm' \? \$progress\.output\.([a-z_]+) > 0", &decides),
-        names(&["failed"])
+        captures_of(r"= 'ssm' \? \$progress\.output\.([a-z_]+) > 0", &condition),
+        name_set(&["failed"])
     );
     assert!(fields(&results()).contains("failed"));
     assert_eq!(
-        all_of(r"= 'ecs' \? \$progress\.output\.([a-z_]+) !=", &decides),
-        names(&["status"])
+        captures_of(r"= 'ecs' \? \$progress\.output\.([a-z_]+) !=", &condition),
+        name_set(&["status"])
     );
     assert_eq!(
-        all_of(r"output\.status != '([a-z_]+)'", &decides),
-        names(&[&text_of(Status::Succeeded)])
+        captures_of(r"output\.status != '([a-z_]+)'", &condition),
+        name_set(&[&serialized_text(Status::Succeeded)])
     );
 }
 
 #[test]
-fn the_options_that_the_state_machine_keeps_are_those_that_dispatch_does_not_know() {
-    let filled = JobOptions {
+fn the_state_machine_keeps_the_options_that_dispatch_lacks() {
+    let all_options = JobOptions {
         sources: vec!["ec2".into()],
         regions: vec!["eu-west-1".into()],
         ec2: Map::from_iter([("filters".into(), Value::Null)]),
@@ -220,16 +226,19 @@ fn the_options_that_the_state_machine_keeps_are_those_that_dispatch_does_not_kno
             ..Options::default()
         },
     };
-    let text = machine().to_string();
-    have(&all_of(r"\$options\.([a-z_]+)", &text), &[json!(filled)]);
-    let kept: BTreeSet<_> = fields(&filled)
-        .difference(&fields(&filled.dispatch))
+    let text = state_machine().to_string();
+    assert_paths_exist(
+        &captures_of(r"\$options\.([a-z_]+)", &text),
+        &[json!(all_options)],
+    );
+    let kept: BTreeSet<_> = fields(&all_options)
+        .difference(&fields(&all_options.dispatch))
         .cloned()
         .collect();
-    let list = all_of(r"\$name in \[([^\]]+)\]", &state("Plan").to_string());
-    assert_eq!(all_of("'([a-z0-9_]+)'", list.first().unwrap()), kept);
-    // The sources' own parameters are looked up by the source's name.
-    let sources = machine()["States"]["Read input"]["Assign"]["sources"]
+    let list = captures_of(r"\$name in \[([^\]]+)\]", &state("Plan").to_string());
+    assert_eq!(captures_of("'([a-z0-9_]+)'", list.first().unwrap()), kept);
+    // The name of a source is also the name of the option with its parameters.
+    let sources = state_machine()["States"]["Read input"]["Assign"]["sources"]
         .as_object()
         .unwrap()
         .clone();
@@ -240,8 +249,8 @@ fn the_options_that_the_state_machine_keeps_are_those_that_dispatch_does_not_kno
 }
 
 #[test]
-fn an_option_that_is_not_given_is_not_in_the_input() {
-    // The state machine tells by `$exists`.
+fn unset_options_are_not_in_the_input() {
+    // The state machine tests them with `$exists`.
     let input = fields(&JobOptions::default());
     for field in ["sources", "regions", "ec2", "ecs", "failed_of", "executors"] {
         assert!(!input.contains(field), "{field}");
@@ -250,13 +259,13 @@ fn an_option_that_is_not_given_is_not_in_the_input() {
 
 #[test]
 fn the_state_machine_sets_every_executor() {
-    let set = &machine()["States"]["Read input"]["Assign"]["executors"];
+    let executors = &state_machine()["States"]["Read input"]["Assign"]["executors"];
     let Executors {
         ssm_command,
         ssm_script,
         ecs_command,
         step,
-    } = serde_json::from_value(set.clone()).unwrap();
+    } = serde_json::from_value(executors.clone()).unwrap();
     for function in [ssm_command, ssm_script, ecs_command] {
         assert!(
             function.len() > step.len() && function.starts_with(&step),
@@ -265,28 +274,28 @@ fn the_state_machine_sets_every_executor() {
     }
 }
 
-/// A request as a state sends it, with values of the right types.
+/// A request with the fields that a state sends, and values of the right types.
 fn request(state_name: &str) -> Value {
     let payload = state(state_name)["Arguments"]["Payload"]
         .as_str()
         .unwrap()
         .to_owned();
-    let action = all_of("'do': '([a-z_]+)'", &payload)
+    let action = captures_of("'do': '([a-z_]+)'", &payload)
         .first()
         .unwrap()
         .clone();
-    let sent = all_of(r"'([a-z_]+)':", &payload);
+    let sent = captures_of(r"'([a-z_]+)':", &payload);
     let value = |field: &String| match field.as_str() {
         "do" => json!(action),
         "customer" => json!("acme"),
-        "execution" => machine()["States"]["Read input"]["Assign"]["execution"].clone(),
+        "execution" => state_machine()["States"]["Read input"]["Assign"]["execution"].clone(),
         "options" => json!({ "executors": Executors::default() }),
         "found" => json!([]),
         "round" => json!(0),
         "results" => json!({ "ResultWriterDetails": { "Bucket": "b", "Key": "k" } }),
-        other => panic!("{state_name} sends {other}, which this test has no value for"),
+        unknown => panic!("{state_name} sends {unknown}; add a value for it to this test"),
     };
-    // `executors` goes among the options.
+    // `executors` is one of the options.
     sent.iter()
         .filter(|field| *field != "executors")
         .map(|field| (field.clone(), value(field)))
@@ -295,46 +304,45 @@ fn request(state_name: &str) -> Value {
 }
 
 #[test]
-fn every_request_of_the_state_machine_is_understood_whole() {
-    let read = |state_name| {
+fn every_field_of_the_state_machines_requests_is_known() {
+    let parse_action = |state_name| {
         serde_json::from_value::<Request>(request(state_name))
             .unwrap()
             .action
     };
-    assert!(matches!(read("Plan"), Action::Plan { .. }));
-    assert!(matches!(read("Collect"), Action::Collect { .. }));
-    assert!(matches!(read("May it begin?"), Action::MayBegin {}));
-    assert!(matches!(read("Stop the others"), Action::Stop {}));
+    assert!(matches!(parse_action("Plan"), Action::Plan { .. }));
+    assert!(matches!(parse_action("Collect"), Action::Collect { .. }));
+    assert!(matches!(parse_action("May it begin?"), Action::MayBegin {}));
+    assert!(matches!(parse_action("Stop the others"), Action::Stop {}));
     assert!(
-        machine()["States"]["Plan"]
+        state_machine()["States"]["Plan"]
             .to_string()
             .contains("'executors': $executors")
     );
     for state_name in ["Plan", "Collect", "May it begin?", "Stop the others"] {
-        let mut strange = request(state_name);
-        strange["strange"] = json!(1);
+        let mut with_unknown_field = request(state_name);
+        with_unknown_field["unknown"] = json!(1);
         assert!(
-            serde_json::from_value::<Request>(strange).is_err(),
-            "{state_name}: an unknown field passes"
+            serde_json::from_value::<Request>(with_unknown_field).is_err(),
+            "{state_name}: an unknown field is accepted"
         );
     }
 }
 
 #[test]
-fn what_the_state_machine_reports_of_sources_and_items_is_read_whole() {
+fn every_field_of_the_state_machines_reports_is_known() {
     let stored = Some(Stored {
         artifact: ArtifactKey { key: String::new() },
     });
-    let (account, source) = (String::new(), String::new());
     let found = Found {
-        account,
-        source,
+        account: String::new(),
+        source: String::new(),
         output: stored.clone(),
         error: None,
         message: None,
     };
-    let reported = made_in(&["Source listed", "Source failed"]);
-    assert_eq!(reported, &fields(&found) | &names(&["artifact", "key"]));
+    let reported = fields_created_in(&["Source listed", "Source failed"]);
+    assert_eq!(reported, &fields(&found) | &name_set(&["artifact", "key"]));
     let end = ItemEnd {
         item: item().id,
         began: true,
@@ -344,10 +352,13 @@ fn what_the_state_machine_reports_of_sources_and_items_is_read_whole() {
         called_before: false,
     };
     assert_eq!(
-        made_in(&["Not begun", "Call failed", "Item failed", "Item done"]),
+        fields_created_in(&["Not begun", "Call failed", "Item failed", "Item done"]),
         fields(&end)
     );
-    assert_eq!(made_in(&["Answered?"]), names(&["artifact", "key"]));
+    assert_eq!(
+        fields_created_in(&["Answered?"]),
+        name_set(&["artifact", "key"])
+    );
 }
 
 #[test]
@@ -356,15 +367,18 @@ fn the_state_machine_calls_a_step_with_an_envelope() {
         .as_str()
         .unwrap()
         .to_owned();
-    let mut envelope = json!({ "target": item().target, "execution": { "id": "e", "job": JOB, "started_by": "ann" } });
-    for field in all_of(r"'([a-z_]+)':", &payload) {
+    let mut envelope = json!({
+        "target": item().target,
+        "execution": { "id": "e", "job": JOB, "started_by": "ann" },
+    });
+    for field in captures_of(r"'([a-z_]+)':", &payload) {
         match field.as_str() {
             "target" | "execution" => {}
             "params" => envelope["params"] = json!(item().calls[0].params),
             "step" | "item" => envelope["execution"][&field] = json!(item().id),
             "resume" => envelope["resume"] = Value::Null,
             "store" => envelope["store"] = json!(true),
-            other => panic!("Call step sends {other}, which this test has no value for"),
+            unknown => panic!("Call step sends {unknown}; add a value for it to this test"),
         }
     }
     let envelope = Envelope::parse(&envelope.to_string()).unwrap();
@@ -375,10 +389,10 @@ fn the_state_machine_calls_a_step_with_an_envelope() {
 }
 
 #[test]
-fn the_roles_reach_the_keys_that_are_written() {
+fn the_roles_policy_allows_all_keys() {
     let keys = DispatchKeys::new("*", "execution").unwrap();
-    let template = file("infra/template.yaml");
-    let globs = all_of(
+    let template = read_file("infra/template.yaml");
+    let globs = captures_of(
         r"\$\{ArtifactsBucket\.Arn\}/(executions/\*/dispatch/\*)",
         &template,
     );
@@ -394,14 +408,17 @@ fn the_roles_reach_the_keys_that_are_written() {
             key.starts_with(folder) && key.contains("/execution/dispatch/"),
             "{key}"
         );
-        assert!(keys.contain(&key));
+        assert!(keys.contain(&key), "{key}");
     }
-    let text = machine().to_string();
-    assert_eq!(all_of(r#""job":"(nodes/[a-z]+)""#, &text), names(&[JOB]));
+    let text = state_machine().to_string();
+    assert_eq!(
+        captures_of(r#""job":"(nodes/[a-z]+)""#, &text),
+        name_set(&[JOB])
+    );
 }
 
 #[test]
-fn an_items_name_is_read_as_it_is_written() {
+fn an_item_id_parses_to_the_same_id() {
     for (id, text) in [
         (
             ItemId {

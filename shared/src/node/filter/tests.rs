@@ -21,8 +21,8 @@ fn filter(text: &str) -> Filter {
         .unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// Which of three nodes a filter chooses.
-fn chosen(filter: &Filter) -> String {
+/// The names of the nodes, out of three, that a filter selects.
+fn selected_names(filter: &Filter) -> String {
     let nodes = [
         node(
             "web-1",
@@ -57,7 +57,7 @@ fn chosen(filter: &Filter) -> String {
 }
 
 #[test]
-fn nodes_are_chosen_as_rundeck_chooses_them() {
+fn nodes_are_selected_as_in_rundeck() {
     for (text, expected) in [
         ("", "web-1 web-2 db-1"),
         (" \n", "web-1 web-2 db-1"),
@@ -67,7 +67,7 @@ fn nodes_are_chosen_as_rundeck_chooses_them() {
         ("web-.*", "web-1 web-2"),
         ("web-1,db-1", "web-1 db-1"),
         ("web-1 db-1", "web-1 db-1"),
-        // A list is compared part by part; only the whole is a regular expression.
+        // The items of a list are only compared. The whole value can be a regular expression.
         ("web-.*,db-1", "db-1"),
         ("name: web-1", "web-1"),
         ("nodename:web-1", "web-1"),
@@ -88,7 +88,7 @@ fn nodes_are_chosen_as_rundeck_chooses_them() {
         ("tags: /d./,/te?st/", "web-2 db-1"),
         ("!tags: web", "db-1"),
         ("!name: web-1", "web-2 db-1"),
-        // Excluded is what fits all of the excluded keys.
+        // A node is excluded if it matches all excluded keys.
         ("!tags: web !os-family: unix", "web-2 db-1"),
         ("tags: prod !tags: db", "web-1"),
         ("note: \"a, b\"", "web-1"),
@@ -96,41 +96,44 @@ fn nodes_are_chosen_as_rundeck_chooses_them() {
         ("note: .*", "web-1"),
         ("!note: .*", "web-2 db-1"),
         ("nothing: .*", ""),
-        // No regular expressions: they are compared.
+        // These values are not regular expressions, so they are only compared.
         ("*web", ""),
         ("name: [web", ""),
     ] {
-        assert_eq!(chosen(&filter(text)), expected, "{text}");
+        assert_eq!(selected_names(&filter(text)), expected, "{text}");
     }
 }
 
 #[test]
-fn without_precedence_of_exclusion_what_is_included_stays() {
-    let both = |text| {
+fn without_exclude_precedence_included_nodes_remain() {
+    let with_and_without = |text| {
         (
-            chosen(&filter(text)),
-            chosen(&filter(text).exclude_precedence(false)),
+            selected_names(&filter(text)),
+            selected_names(&filter(text).exclude_precedence(false)),
         )
     };
-    // web-1 is both, web-2 included, and db-1 neither.
+    // web-1 is included and excluded, web-2 is included, and db-1 is neither.
     assert_eq!(
-        both("tags: web !name: web-1"),
+        with_and_without("tags: web !name: web-1"),
         ("web-2".into(), "web-1 web-2 db-1".into())
     );
-    // web-1 and web-2 are excluded, and web-1 included too.
+    // web-1 and web-2 are excluded, and web-1 is also included.
     assert_eq!(
-        both("name: web-1 !tags: web"),
+        with_and_without("name: web-1 !tags: web"),
         (String::new(), "web-1 db-1".into())
     );
-    assert_eq!(both("!tags: web"), ("db-1".into(), "db-1".into()));
     assert_eq!(
-        both("tags: web"),
+        with_and_without("!tags: web"),
+        ("db-1".into(), "db-1".into())
+    );
+    assert_eq!(
+        with_and_without("tags: web"),
         ("web-1 web-2".into(), "web-1 web-2".into())
     );
 }
 
 #[test]
-fn words_are_split_and_quoted_as_rundeck_does_it() {
+fn words_are_split_and_quoted_as_in_rundeck() {
     for (text, printed) in [
         ("web-1", "name: web-1"),
         ("name:web-1", "name: web-1"),
@@ -145,9 +148,9 @@ fn words_are_split_and_quoted_as_rundeck_does_it() {
         ("note:a'b", "note: \"a'b\""),
         ("! name: x", "err"),
     ] {
-        let read = text.parse::<Filter>();
+        let parsed = text.parse::<Filter>();
         assert_eq!(
-            read.map_or_else(|_| "err".into(), |filter| filter.to_string()),
+            parsed.map_or_else(|_| "err".into(), |filter| filter.to_string()),
             printed,
             "{text}"
         );
@@ -155,7 +158,7 @@ fn words_are_split_and_quoted_as_rundeck_does_it() {
 }
 
 #[test]
-fn bad_input_is_answered_with_the_place_of_the_fault() {
+fn errors_have_the_position_of_the_invalid_word() {
     for (text, expected) in [
         (
             "name: web tags:",
@@ -176,10 +179,10 @@ fn bad_input_is_answered_with_the_place_of_the_fault() {
         ("web-1 : x", "column 7: expected a key before the colon"),
         ("!:x", "column 1: expected a key before the colon"),
         ("web-1 !db-1", "column 7: expected `!KEY: VALUE`"),
-        ("tags: 'web", "column 7: this quotation has no end"),
+        ("tags: 'web", "column 7: the quotation is not closed"),
         (
             "tags: 'web'x",
-            "column 12: expected a space behind the quotation",
+            "column 12: expected a space after the quotation",
         ),
         (
             "tags: web+",
@@ -206,8 +209,8 @@ fn bad_input_is_answered_with_the_place_of_the_fault() {
             "{text}: {error}"
         );
     }
-    let many = (0..101).map(|n| format!("/a{n}.*/")).collect::<Vec<_>>();
-    let error = format!("tags: {}", many.join(","))
+    let patterns = (0..101).map(|n| format!("/a{n}.*/")).collect::<Vec<_>>();
+    let error = format!("tags: {}", patterns.join(","))
         .parse::<Filter>()
         .unwrap_err();
     assert!(
@@ -215,7 +218,7 @@ fn bad_input_is_answered_with_the_place_of_the_fault() {
         "{error}"
     );
     assert!(
-        "a".repeat(LONGEST + 1)
+        "a".repeat(MAX_LENGTH + 1)
             .parse::<Filter>()
             .unwrap_err()
             .message
@@ -224,7 +227,7 @@ fn bad_input_is_answered_with_the_place_of_the_fault() {
 }
 
 #[test]
-fn thousands_of_names_are_no_regular_expressions() {
+fn thousands_of_host_names_need_no_regular_expressions() {
     let names = (0..5000)
         .map(|n| format!("ip-10-0-0-{n}.eu-west-1.compute.internal"))
         .collect::<Vec<_>>();
@@ -237,12 +240,12 @@ fn thousands_of_names_are_no_regular_expressions() {
     assert!(!filter.matches(&node("ip-10-0-0-5000.eu-west-1.compute.internal", &[], &[])));
 }
 
-/// A filter as the slow reference knows it: whether it excludes, a key and a value, each as often
-/// as it was written.
-type Model = Vec<(bool, &'static str, String)>;
+/// A filter for the slow reference implementation. Each element says whether it excludes, and has a
+/// key and a value. A key can occur several times.
+type FilterModel = Vec<(bool, &'static str, String)>;
 
-/// A part of a value: letters, points and escaped points, some with a quantifier.
-fn part(quantifiers: &'static str) -> impl Strategy<Value = String> {
+/// A part of a value: letters, dots and escaped dots, some of them with a quantifier.
+fn value_part(quantifiers: &'static str) -> impl Strategy<Value = String> {
     let atom = prop::sample::select(vec!["a", "b", "ab", "-", ".", "\\.", "1", "ä"]);
     let quantifier = prop::sample::select(
         quantifiers
@@ -251,29 +254,30 @@ fn part(quantifiers: &'static str) -> impl Strategy<Value = String> {
             .chain([None; 6])
             .collect::<Vec<_>>(),
     );
-    let one = (atom, quantifier)
+    let atoms = (atom, quantifier)
         .prop_map(|(atom, sign)| format!("{atom}{}", sign.map(String::from).unwrap_or_default()));
-    prop::collection::vec(one, 1..5).prop_map(|atoms| atoms.concat())
+    prop::collection::vec(atoms, 1..5).prop_map(|atoms| atoms.concat())
 }
 
-fn value(key: &'static str) -> BoxedStrategy<String> {
-    let (quantifiers, joints) = if key == "tags" {
+fn any_value(key: &'static str) -> BoxedStrategy<String> {
+    let (quantifiers, separators) = if key == "tags" {
         ("*?", vec![",", "+", " , ", " + "])
     } else {
         ("*+?", vec![","])
     };
-    let forced = part(quantifiers).prop_map(|part| format!("/{part}/"));
-    let one = prop_oneof![4 => part(quantifiers), 1 => forced];
-    let more = prop::collection::vec((prop::sample::select(joints), one.clone()), 0..3);
-    (one, more)
-        .prop_map(|(one, more)| {
-            more.into_iter()
-                .fold(one, |all, (sign, next)| all + sign + &next)
+    let slash_regex = value_part(quantifiers).prop_map(|part| format!("/{part}/"));
+    let item = prop_oneof![4 => value_part(quantifiers), 1 => slash_regex];
+    let following = prop::collection::vec((prop::sample::select(separators), item.clone()), 0..3);
+    (item, following)
+        .prop_map(|(first, following)| {
+            following
+                .into_iter()
+                .fold(first, |text, (separator, item)| text + separator + &item)
         })
         .boxed()
 }
 
-fn model() -> impl Strategy<Value = Model> {
+fn any_model() -> impl Strategy<Value = FilterModel> {
     let keys = vec![
         "name",
         "nodename",
@@ -283,9 +287,9 @@ fn model() -> impl Strategy<Value = Model> {
         "tags",
         "none",
     ];
-    let one = (any::<bool>(), prop::sample::select(keys))
-        .prop_flat_map(|(exclude, key)| (Just(exclude), Just(key), value(key)));
-    prop::collection::vec(one, 0..5)
+    let criterion = (any::<bool>(), prop::sample::select(keys))
+        .prop_flat_map(|(exclude, key)| (Just(exclude), Just(key), any_value(key)));
+    prop::collection::vec(criterion, 0..5)
 }
 
 fn any_node() -> impl Strategy<Value = Node> {
@@ -303,9 +307,9 @@ fn any_node() -> impl Strategy<Value = Node> {
     )
 }
 
-/// The filter as somebody could write it; `style` says how.
-fn written(model: &Model, styles: &[u8]) -> String {
-    let one = |((exclude, key, value), style): (&(bool, &str, String), &u8)| {
+/// The text of the filter. `styles` determines how each key and value are written.
+fn write_filter(model: &FilterModel, styles: &[u8]) -> String {
+    let write_criterion = |((exclude, key, value), style): (&(bool, &str, String), &u8)| {
         let sign = if *exclude { "!" } else { "" };
         match style % 4 {
             0 if !value.contains(' ') => format!("{sign}{key}:{value}"),
@@ -317,13 +321,13 @@ fn written(model: &Model, styles: &[u8]) -> String {
     model
         .iter()
         .zip(styles)
-        .map(one)
+        .map(write_criterion)
         .collect::<Vec<_>>()
         .join(" ")
 }
 
-/// Whether a pattern of [`part`]s matches all of a text, by trying everything.
-fn slow_match(pattern: &[char], text: &[char]) -> bool {
+/// Whether a pattern of [`value_part`]s matches a whole text. Tries all possibilities.
+fn slow_pattern_match(pattern: &[char], text: &[char]) -> bool {
     let Some(&first) = pattern.first() else {
         return text.is_empty();
     };
@@ -332,7 +336,7 @@ fn slow_match(pattern: &[char], text: &[char]) -> bool {
     } else {
         (Some(first).filter(|c| *c != '.'), 1)
     };
-    let fits_one = |text: &[char]| {
+    let matches_atom = |text: &[char]| {
         text.first()
             .is_some_and(|c| atom.is_none_or(|atom| atom == *c))
     };
@@ -346,19 +350,19 @@ fn slow_match(pattern: &[char], text: &[char]) -> bool {
     };
     let mut count = 0;
     loop {
-        if count >= least && slow_match(rest, &text[count..]) {
+        if count >= least && slow_pattern_match(rest, &text[count..]) {
             return true;
         }
-        if count == most || !fits_one(&text[count..]) {
+        if count == most || !matches_atom(&text[count..]) {
             return false;
         }
         count += 1;
     }
 }
 
-fn slow_fits(value: &str, text: &str) -> bool {
+fn slow_value_match(value: &str, text: &str) -> bool {
     let matches = |pattern: &str| {
-        slow_match(
+        slow_pattern_match(
             &pattern.chars().collect::<Vec<_>>(),
             &text.chars().collect::<Vec<_>>(),
         )
@@ -369,40 +373,48 @@ fn slow_fits(value: &str, text: &str) -> bool {
     value == text || matches(value)
 }
 
-/// What a filter chooses, as the module's documentation says it, with no thought of speed.
-fn slow(model: &Model, exclude_precedence: bool, node: &Node) -> bool {
-    let mut asked: BTreeMap<(bool, &str), Vec<&str>> = BTreeMap::new();
+/// Whether a filter selects a node. Implements the module's documentation literally, without
+/// optimizations.
+fn slow_filter_match(model: &FilterModel, exclude_precedence: bool, node: &Node) -> bool {
+    let mut values_by_key: BTreeMap<(bool, &str), Vec<&str>> = BTreeMap::new();
     for (exclude, key, value) in model {
-        asked.entry((*exclude, key)).or_default().push(value);
+        values_by_key
+            .entry((*exclude, key))
+            .or_default()
+            .push(value);
     }
-    let fits = |key: &str, values: &[&str]| {
+    let matches_key = |key: &str, values: &[&str]| {
         let value = values.join(",");
         if key == "tags" {
-            let has = |wanted: &str| node.tags.iter().any(|tag| slow_fits(wanted.trim(), tag));
-            return value.split(',').any(|all| all.split('+').all(has));
+            let has_tag = |required: &str| {
+                node.tags
+                    .iter()
+                    .any(|tag| slow_value_match(required.trim(), tag))
+            };
+            return value.split(',').any(|item| item.split('+').all(has_tag));
         }
         let text = match key {
             "name" | "nodename" => Some(&node.nodename),
             "os-family" => node.attributes.get("osFamily"),
             key => node.attributes.get(key),
         };
-        let is_forced = value.starts_with('/') && value.ends_with('/');
+        let is_only_regex = value.starts_with('/') && value.ends_with('/');
         text.is_some_and(|text| {
-            let is_listed = !is_forced && value.split(',').any(|one| one == text);
-            !text.trim().is_empty() && (slow_fits(&value, text) || is_listed)
+            let is_listed = !is_only_regex && value.split(',').any(|item| item == text);
+            !text.trim().is_empty() && (slow_value_match(&value, text) || is_listed)
         })
     };
-    let all = |exclude: bool| {
-        let mut of_kind = asked
+    let matches_all = |exclude: bool| {
+        let mut criteria = values_by_key
             .iter()
             .filter(|((kind, _), _)| *kind == exclude)
             .peekable();
-        of_kind
+        criteria
             .peek()
             .is_some()
-            .then(|| of_kind.all(|((_, key), values)| fits(key, values)))
+            .then(|| criteria.all(|((_, key), values)| matches_key(key, values)))
     };
-    match (all(false), all(true)) {
+    match (matches_all(false), matches_all(true)) {
         (None, None) => true,
         (Some(included), None) => included,
         (None, Some(excluded)) => !excluded,
@@ -413,32 +425,40 @@ fn slow(model: &Model, exclude_precedence: bool, node: &Node) -> bool {
 
 proptest! {
     #[test]
-    fn a_filter_chooses_what_a_slow_reference_chooses(
-        model in model(),
+    fn a_filter_selects_the_same_nodes_as_the_slow_reference(
+        model in any_model(),
         styles in prop::collection::vec(any::<u8>(), 5),
         nodes in prop::collection::vec(any_node(), 12),
         exclude_precedence in any::<bool>(),
     ) {
-        let text = written(&model, &styles);
+        let text = write_filter(&model, &styles);
         let filter = filter(&text).exclude_precedence(exclude_precedence);
         for node in nodes {
-            prop_assert_eq!(filter.matches(&node), slow(&model, exclude_precedence, &node), "{} {:?}", text, node);
+            let expected = slow_filter_match(&model, exclude_precedence, &node);
+            prop_assert_eq!(filter.matches(&node), expected, "{} {:?}", text, node);
         }
     }
 
     #[test]
-    fn what_is_printed_is_read_as_the_same(model in model(), styles in prop::collection::vec(any::<u8>(), 5)) {
-        let read = filter(&written(&model, &styles));
-        let printed = read.to_string();
-        prop_assert_eq!(&filter(&printed), &read, "{}", printed);
-        // Keys in their order of appearance, as the model has them.
+    fn a_printed_filter_parses_to_the_same_filter(
+        model in any_model(),
+        styles in prop::collection::vec(any::<u8>(), 5),
+    ) {
+        let parsed = filter(&write_filter(&model, &styles));
+        let printed = parsed.to_string();
+        prop_assert_eq!(&filter(&printed), &parsed, "{}", printed);
+        // Values of the same key are joined.
         let keys: BTreeSet<_> = model.iter().map(|(exclude, key, _)| (*exclude, *key)).collect();
-        prop_assert_eq!(read.include.len() + read.exclude.len(), keys.len());
+        prop_assert_eq!(parsed.include.len() + parsed.exclude.len(), keys.len());
     }
 
     #[test]
-    fn no_text_panics_and_what_is_taken_is_printed_to_be_read_again(
-        text in prop_oneof![any::<String>(), "[ab:!'\"+,/()\\[\\]*.?{}\\\\ \n\u{a0}ä|^$<>=-]{0,24}", "(!?[ab]?:? ?['\"]?[ab !:']{0,3}['\"]? ){0,4}"],
+    fn no_text_panics_and_valid_filters_can_be_printed(
+        text in prop_oneof![
+            any::<String>(),
+            "[ab:!'\"+,/()\\[\\]*.?{}\\\\ \n\u{a0}ä|^$<>=-]{0,24}",
+            "(!?[ab]?:? ?['\"]?[ab !:']{0,3}['\"]? ){0,4}",
+        ],
         node in any_node(),
     ) {
         match text.parse::<Filter>() {

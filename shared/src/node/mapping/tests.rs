@@ -3,13 +3,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::ErrorName;
 
-/// Something with fields and tags.
-struct Thing {
+/// A resource with fields and tags.
+struct Resource {
     fields: Vec<(&'static str, &'static str)>,
     tags: Vec<(&'static str, &'static str)>,
 }
 
-impl Fields for Thing {
+impl Fields for Resource {
     fn id(&self) -> &'static str {
         "i-1"
     }
@@ -26,8 +26,8 @@ impl Fields for Thing {
     }
 }
 
-fn thing() -> Thing {
-    Thing {
+fn resource() -> Resource {
+    Resource {
         fields: vec![
             ("instanceId", "i-1"),
             ("state.name", "running"),
@@ -50,12 +50,12 @@ fn mapping(text: &str) -> Mapping {
 }
 
 fn attribute(text: &str, name: &str) -> Option<String> {
-    mapping(text).node(&thing()).get(name).map(str::to_owned)
+    mapping(text).node(&resource()).get(name).map(str::to_owned)
 }
 
 #[test]
-fn the_default_mapping_makes_a_node_of_an_instance() {
-    let node = mapping(EC2).node(&thing());
+fn the_default_mapping_maps_an_instance() {
+    let node = mapping(EC2).node(&resource());
     let tags: Vec<_> = node.tags.iter().map(String::as_str).collect();
     assert_eq!(
         (node.nodename.as_str(), &tags[..]),
@@ -83,7 +83,7 @@ fn the_default_mapping_makes_a_node_of_an_instance() {
         ("username", "ec2-user"),
     ];
     assert_eq!(attributes, expected);
-    let bare = Thing {
+    let bare = Resource {
         fields: vec![("state.name", "stopped")],
         tags: vec![],
     };
@@ -102,7 +102,7 @@ fn the_default_mapping_makes_a_node_of_an_instance() {
 }
 
 #[test]
-fn the_first_alternative_with_a_value_is_taken_and_terms_are_joined() {
+fn the_first_alternative_with_a_value_is_used() {
     for (selector, expected) in [
         ("instanceId,publicDnsName", Some("i-1")),
         ("publicDnsName,instanceId", Some("i-1")),
@@ -125,13 +125,17 @@ fn the_first_alternative_with_a_value_is_taken_and_terms_are_joined() {
             expected,
             "{selector}"
         );
-        let or = attribute(&format!("a.selector={selector};a.default=d"), "a");
-        assert_eq!(or.as_deref(), expected.or(Some("d")), "{selector}");
+        let with_default = attribute(&format!("a.selector={selector};a.default=d"), "a");
+        assert_eq!(
+            with_default.as_deref(),
+            expected.or(Some("d")),
+            "{selector}"
+        );
     }
 }
 
 #[test]
-fn tags_are_merged_split_and_set_one_by_one() {
+fn tags_are_merged_split_and_set_individually() {
     for (text, expected) in [
         ("tags.selector=tags/Name|tags/env", "PROD bob"),
         ("tags.selector=nothing|tags/env+'_'+tags/Name", "PROD_bob"),
@@ -152,7 +156,7 @@ fn tags_are_merged_split_and_set_one_by_one() {
         ("tag.a.b.selector=nothing,tags/env=PROD", "a.b"),
         ("tag.any.selector=state.name=", "any"),
     ] {
-        let tags = mapping(text).node(&thing()).tags;
+        let tags = mapping(text).node(&resource()).tags;
         assert_eq!(
             tags.into_iter().collect::<Vec<_>>().join(" "),
             expected,
@@ -162,14 +166,14 @@ fn tags_are_merged_split_and_set_one_by_one() {
 }
 
 #[test]
-fn every_tag_is_an_attribute_when_asked_for_and_gives_way_to_what_is_mapped() {
+fn mapped_attributes_override_attributes_from_tags() {
     let node = mapping("attributes.selector=tags/*;env.default=test;Name.selector=instanceId")
-        .node(&thing());
+        .node(&resource());
     assert_eq!(
         (node.get("My Tag"), node.get("env"), node.get("Name")),
         (Some("x"), Some("test"), Some("i-1"))
     );
-    // They would stand twice in the node's JSON.
+    // They would occur twice in the node's JSON.
     assert_eq!(
         (node.attributes.get("tags"), node.attributes.get("nodename")),
         (None, None)
@@ -178,10 +182,11 @@ fn every_tag_is_an_attribute_when_asked_for_and_gives_way_to_what_is_mapped() {
 }
 
 #[test]
-fn a_mapping_goes_over_another_and_an_empty_selector_removes() {
-    let own = "tags.default=mine;tags.selector=;tag.running.selector=;architecture.selector=architecture;\
-        username.selector=;username.default=;osFamily.selector=;hostname.selector=;attributes.selector=tags/*";
-    let node = mapping(own).over(mapping(EC2)).node(&thing());
+fn a_mapping_overrides_its_base_and_empty_selectors_remove() {
+    let override_text = "tags.default=mine;tags.selector=;tag.running.selector=;\
+        architecture.selector=architecture;username.selector=;username.default=;\
+        osFamily.selector=;hostname.selector=;attributes.selector=tags/*";
+    let node = mapping(override_text).over(mapping(EC2)).node(&resource());
     assert_eq!(node.tags, BTreeSet::from(["mine".to_owned()]));
     assert_eq!(
         (node.get("architecture"), node.get("username")),
@@ -192,13 +197,13 @@ fn a_mapping_goes_over_another_and_an_empty_selector_removes() {
         (Some("unix"), None, Some("PROD"))
     );
     let node = mapping("attributes.selector=")
-        .over(mapping(own))
-        .node(&thing());
+        .over(mapping(override_text))
+        .node(&resource());
     assert_eq!(node.get("env"), None);
 }
 
 #[test]
-fn a_default_refers_to_other_attributes() {
+fn a_default_can_refer_to_other_attributes() {
     for (default, expected) in [
         ("${node.instanceId}!", "i-1!"),
         ("${node.name}/${node.none}/${node.os-arch}", "bob//arm64"),
@@ -208,16 +213,16 @@ fn a_default_refers_to_other_attributes() {
     ] {
         let node = mapping(&format!("a.default={default}"))
             .over(mapping(EC2))
-            .node(&thing());
+            .node(&resource());
         assert_eq!(node.get("a"), Some(expected), "{default}");
     }
-    // What is selected is a value, whatever it looks like, and so is what is filled in.
-    let mut thing = thing();
-    thing.tags.push(("evil", "${node.instanceId}"));
+    // References in selected and in expanded values are not expanded.
+    let mut resource = resource();
+    resource.tags.push(("evil", "${node.instanceId}"));
     let node = mapping(
         "a.selector=tags/evil;a.default=x;b.default=${node.a};instanceId.selector=instanceId",
     )
-    .node(&thing);
+    .node(&resource);
     assert_eq!(
         (node.get("a"), node.get("b")),
         (Some("${node.instanceId}"), Some("${node.instanceId}"))
@@ -225,20 +230,20 @@ fn a_default_refers_to_other_attributes() {
 }
 
 #[test]
-fn a_port_other_than_22_is_added_to_the_host_name() {
-    let with = |port| format!("hostname.selector=privateIpAddress;sshport.default={port}");
+fn a_port_other_than_22_is_appended_to_the_hostname() {
+    let with_port = |port| format!("hostname.selector=privateIpAddress;sshport.default={port}");
     assert_eq!(
-        attribute(&with("2222"), "hostname").as_deref(),
+        attribute(&with_port("2222"), "hostname").as_deref(),
         Some("10.0.0.1:2222")
     );
     assert_eq!(
-        attribute(&with("22"), "hostname").as_deref(),
+        attribute(&with_port("22"), "hostname").as_deref(),
         Some("10.0.0.1")
     );
 }
 
 #[test]
-fn entries_stand_on_lines_or_between_semicolons() {
+fn entries_are_separated_by_lines_or_semicolons() {
     let lines = "# mapping\n\n a.default = x;y \r\n! no\nb.default=z\n";
     assert_eq!(
         (
@@ -262,7 +267,7 @@ fn entries_stand_on_lines_or_between_semicolons() {
 }
 
 #[test]
-fn bad_input_is_answered_with_the_place_of_the_fault() {
+fn errors_have_the_position_of_the_invalid_entry() {
     for (text, expected) in [
         (
             "a.default=x;nonsense",
@@ -282,25 +287,25 @@ fn bad_input_is_answered_with_the_place_of_the_fault() {
         ),
         (
             "a.selector=instanceId+'x",
-            "column 23: this text has no end: ' ends it",
+            "column 23: the text is not closed; end it with '",
         ),
         (
             "a.selector='x' instanceId",
-            "column 16: expected `+` or `,` behind the text, found \"instanceId\"",
+            "column 16: expected `+` or `,` after the text, found \"instanceId\"",
         ),
         (
             "a.selector=fromtom",
-            "column 12: there is no field \"fromtom\"",
+            "column 12: field \"fromtom\" does not exist",
         ),
         (
             "a.selector=instanceId|x",
-            "column 12: there is no field \"instanceId|x\"",
+            "column 12: field \"instanceId|x\" does not exist",
         ),
         (
             "a.selector=tags/*",
-            "column 12: `tags/*` is for attributes.selector only",
+            "column 12: `tags/*` is allowed only in attributes.selector",
         ),
-        ("a.selector=tags/", "column 12: expected a tag's name"),
+        ("a.selector=tags/", "column 12: expected the name of a tag"),
         (
             "attributes.selector=tags/Name",
             "column 21: expected `tags/*`",
@@ -311,15 +316,15 @@ fn bad_input_is_answered_with_the_place_of_the_fault() {
         ),
         (
             "a.default=ä;b.default=x;c.selector=fromtom",
-            "column 36: there is no field",
+            "column 36: field \"fromtom\" does not exist",
         ),
         (
             "a.default=x\nb.selector=fromtom\n",
-            "line 2, column 12: there is no field",
+            "line 2, column 12: field \"fromtom\" does not exist",
         ),
         (
             "a.default=x;\nb.default=y",
-            "line 1, column 12: an entry on a line of its own ends without `;`",
+            "line 1, column 12: unexpected `;` at the end of a line",
         ),
     ] {
         let error = Mapping::parse(text, |field| !field.contains("fromtom")).unwrap_err();
@@ -332,7 +337,7 @@ fn bad_input_is_answered_with_the_place_of_the_fault() {
 }
 
 #[test]
-fn it_tells_which_fields_it_uses() {
+fn uses_returns_whether_a_selector_has_the_field() {
     let mapping = mapping("a.selector=b+c;tags.selector=d|e;tag.x.selector=f=g;h.default=i");
     assert!(
         ["b", "c", "d", "e", "f"]
@@ -343,7 +348,7 @@ fn it_tells_which_fields_it_uses() {
     assert!(!mapping.is_empty() && Mapping::default().is_empty());
 }
 
-fn term() -> impl Strategy<Value = String> {
+fn any_term() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => "[a-z]{1,3}(\\.[a-z]{1,3})?",
         2 => "tags/[A-Za-z:; _-]{0,5}[A-Za-z]",
@@ -352,35 +357,37 @@ fn term() -> impl Strategy<Value = String> {
     ]
 }
 
-fn selector(signs: &'static str) -> impl Strategy<Value = String> {
-    let sign = prop::sample::select(signs.chars().collect::<Vec<_>>());
-    let more = prop::collection::vec((sign, " ?", term()), 0..4);
-    let many = (term(), more).prop_map(|(one, more)| {
-        more.into_iter().fold(one, |all, (sign, space, next)| {
-            format!("{all}{space}{sign}{space}{next}")
-        })
+fn any_selector(separators: &'static str) -> impl Strategy<Value = String> {
+    let separator = prop::sample::select(separators.chars().collect::<Vec<_>>());
+    let following = prop::collection::vec((separator, " ?", any_term()), 0..4);
+    let selector = (any_term(), following).prop_map(|(first, following)| {
+        following
+            .into_iter()
+            .fold(first, |text, (separator, space, term)| {
+                format!("{text}{space}{separator}{space}{term}")
+            })
     });
-    prop_oneof![6 => many, 1 => Just(String::new())]
+    prop_oneof![6 => selector, 1 => Just(String::new())]
 }
 
-fn entry() -> impl Strategy<Value = String> {
+fn any_entry() -> impl Strategy<Value = String> {
     let attribute = "[a-z][a-z -]{0,3}";
     prop_oneof![
-        (attribute, selector(",+"))
+        (attribute, any_selector(",+"))
             .prop_map(|(name, selector)| format!("{name}.selector={selector}")),
         (attribute, "[^\n]{0,8}[^;\n\\s]")
             .prop_map(|(name, value)| format!("{name}.default={value}")),
-        selector(",+|").prop_map(|selector| format!("tags.selector={selector}")),
+        any_selector(",+|").prop_map(|selector| format!("tags.selector={selector}")),
         (
             attribute,
             "[a-z.;]{0,3}",
-            selector(",+"),
+            any_selector(",+"),
             prop::option::of("[^\n]{0,4}[^;\n\\s]")
         )
-            .prop_map(|(name, more, selector, value)| match value {
+            .prop_map(|(name, suffix, selector, value)| match value {
                 Some(value) if !selector.is_empty() =>
-                    format!("tag.{name}{more}.selector={selector}={value}"),
-                _ => format!("tag.{name}{more}.selector={selector}"),
+                    format!("tag.{name}{suffix}.selector={selector}={value}"),
+                _ => format!("tag.{name}{suffix}.selector={selector}"),
             }),
         prop::sample::select(vec![
             "attributes.selector=tags/*",
@@ -395,24 +402,31 @@ fn entry() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn what_is_printed_is_read_as_the_same(entries in prop::collection::vec(entry(), 0..6)) {
-        // A first line that says nothing: one entry alone may hold a `;`, too.
+    fn a_printed_mapping_parses_to_the_same_mapping(
+        entries in prop::collection::vec(any_entry(), 0..6),
+    ) {
+        // With an empty first line, a single entry can contain `;`.
         let text = format!("\n{}", entries.join("\n"));
-        let read = mapping(&text);
-        let printed = read.to_string();
-        prop_assert_eq!(&mapping(&printed), &read, "{}", printed);
-        let _ = read.node(&thing());
+        let parsed = mapping(&text);
+        let printed = parsed.to_string();
+        prop_assert_eq!(&mapping(&printed), &parsed, "{}", printed);
+        let _ = parsed.node(&resource());
     }
 
     #[test]
-    fn no_text_panics_and_what_is_taken_is_printed_to_be_read_again(
-        text in prop_oneof![any::<String>(), "([abt.]{0,3}\\.(selector|default)=['\"ab|+,=;. /*\n]{0,8};?\n?){0,4}", "[a.=;'\"+|#!$\\{\\} \n\rä\u{85}]{0,24}"],
+    fn no_text_panics_and_valid_mappings_can_be_printed(
+        text in prop_oneof![
+            any::<String>(),
+            "([abt.]{0,3}\\.(selector|default)=['\"ab|+,=;. /*\n]{0,8};?\n?){0,4}",
+            "[a.=;'\"+|#!$\\{\\} \n\rä\u{85}]{0,24}",
+        ],
     ) {
         match Mapping::parse(&text, |field| field != "b") {
-            Ok(read) => {
-                let _ = read.node(&thing());
-                let printed = read.to_string();
-                prop_assert_eq!(Mapping::parse(&printed, |_| true), Ok(read), "{:?}", printed);
+            Ok(parsed) => {
+                let _ = parsed.node(&resource());
+                let printed = parsed.to_string();
+                let parsed_again = Mapping::parse(&printed, |_| true);
+                prop_assert_eq!(parsed_again, Ok(parsed), "{:?}", printed);
             }
             Err(error) => {
                 prop_assert_eq!(error.name, ErrorName::InvalidInput);
