@@ -291,7 +291,7 @@ impl Proof {
             };
             if manifest.permissions.is_empty() {
                 // A policy must say something; this says what everybody may do anyway.
-                let nothing = json!({ "actions": ["sts:GetCallerIdentity"], "resources": ["*"] });
+                let nothing = json!({ "purpose": "identify the caller", "actions": ["sts:GetCallerIdentity"], "resources": ["*"] });
                 manifest.permissions = vec![serde_json::from_value(nothing).expect("a statement")];
             }
             let template =
