@@ -1,4 +1,4 @@
-//! Dispatches of the job `nodes/dispatch`: followed to their end, and what came of them.
+//! Dispatches of the job `nodes/dispatch`: how they are watched, and their results.
 
 mod state;
 mod watch;

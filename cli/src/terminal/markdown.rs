@@ -174,7 +174,13 @@ impl Renderer {
 
     fn begin_item(&mut self) {
         self.flush_text();
-        let outer: usize = self.lists.iter().rev().skip(1).map(|list| list.indent).sum();
+        let outer: usize = self
+            .lists
+            .iter()
+            .rev()
+            .skip(1)
+            .map(|list| list.indent)
+            .sum();
         if let Some(list) = self.lists.last_mut() {
             let marker = match &mut list.next_number {
                 Some(number) => {
@@ -337,11 +343,17 @@ mod tests {
         for line in &lines {
             let is_code = code.contains(&line.get(CODE_INDENT..).unwrap_or_default());
             let columns = textwrap::core::display_width(line);
-            assert!(is_code || columns <= WIDTH, "{name}: {columns} columns: {line}");
+            assert!(
+                is_code || columns <= WIDTH,
+                "{name}: {columns} columns: {line}"
+            );
         }
         for line in code.iter().filter(|line| !line.is_empty()) {
             let shown = format!("    {line}");
-            assert!(lines.contains(&shown), "{name}: this line of code is missing: {line}");
+            assert!(
+                lines.contains(&shown),
+                "{name}: this line of code is missing: {line}"
+            );
         }
 
         let text = lines.join("\n");
@@ -353,17 +365,21 @@ mod tests {
             .split(|c: char| !c.is_alphanumeric())
             .filter(is_whole)
         {
-            assert!(words.contains(&word), "{name}: the word {word:?} is missing:\n{text}");
+            assert!(
+                words.contains(&word),
+                "{name}: the word {word:?} is missing:\n{text}"
+            );
         }
         let source_letters = count_letters(&source);
         let code_letters = count_letters(&code.join("\n"));
         for (letter, shown) in count_letters(&text) {
-            let expected = source_letters.get(&letter).unwrap_or(&0)
-                + code_letters.get(&letter).unwrap_or(&0);
+            let expected =
+                source_letters.get(&letter).unwrap_or(&0) + code_letters.get(&letter).unwrap_or(&0);
             assert_eq!(shown, expected, "{name}: letter {letter:?}");
         }
         for raw in ["|--", "`", "**"] {
-            let is_raw = |line: &&String| line.contains(raw) && !code.iter().any(|c| line.contains(c));
+            let is_raw =
+                |line: &&String| line.contains(raw) && !code.iter().any(|c| line.contains(c));
             assert_eq!(lines.iter().find(is_raw), None, "{name} shows {raw}");
         }
     }
@@ -379,12 +395,20 @@ mod tests {
     fn tmp_docs() {
         for file in std::fs::read_dir("../docs/steps").unwrap() {
             let path = file.unwrap().path();
-            if path.ends_with("README.md") { continue; }
-            check_page(path.to_str().unwrap(), &std::fs::read_to_string(&path).unwrap());
+            if path.ends_with("README.md") {
+                continue;
+            }
+            check_page(
+                path.to_str().unwrap(),
+                &std::fs::read_to_string(&path).unwrap(),
+            );
         }
         if let Some(f) = std::env::var_os("SHOW") {
             console::set_colors_enabled(true);
-            println!("{}", render(&std::fs::read_to_string(f).unwrap(), 80).join("\n"));
+            println!(
+                "{}",
+                render(&std::fs::read_to_string(f).unwrap(), 80).join("\n")
+            );
         }
     }
 }

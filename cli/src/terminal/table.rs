@@ -35,7 +35,11 @@ pub(super) fn table_lines(rows: &[Vec<Text>], width: usize) -> Vec<String> {
         })
         .collect();
     // Without a blank line, the rows of wrapped cells could not be told apart.
-    let is_spaced = wrapped_rows.iter().skip(1).flatten().any(|cell| cell.len() > 1);
+    let is_spaced = wrapped_rows
+        .iter()
+        .skip(1)
+        .flatten()
+        .any(|cell| cell.len() > 1);
 
     let mut lines = Vec::new();
     for (number, row) in wrapped_rows.iter().enumerate() {
@@ -140,7 +144,10 @@ mod tests {
             ],
             30,
         );
-        assert!(lines.iter().all(|line| line.chars().count() <= 30), "{lines:?}");
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= 30),
+            "{lines:?}"
+        );
         assert_eq!(lines[2], "first   one two three four");
         assert_eq!(lines[3], "        five six seven eight");
         assert_eq!(lines[4..], ["", "second  short"]);

@@ -37,7 +37,10 @@ struct Word {
 
 impl Word {
     fn columns(&self) -> usize {
-        self.pieces.iter().map(|(_, text)| display_width(text)).sum()
+        self.pieces
+            .iter()
+            .map(|(_, text)| display_width(text))
+            .sum()
     }
 
     fn styled(&self) -> String {

@@ -3,19 +3,22 @@
 use clap::Args;
 
 use super::check::show_check;
+use crate::commands::help::with_examples;
 use crate::commands::records::AccountName;
 use crate::error::Result;
 use crate::global::Global;
 use crate::onboarding::set_role;
 
-/// Set the role that the customer has made, and prove it
+/// Set the role that the owner of the account has created, and check it
 #[derive(Args, Debug)]
-#[command(after_help = "Example:
-  stepward account set-role acme prod arn:aws:iam::222222222222:role/stepward/Stepward")]
+#[command(help_template = with_examples(
+    "stepward account set-role acme prod \\
+  arn:aws:iam::222222222222:role/stepward/Stepward"
+))]
 pub(crate) struct SetRole {
     #[command(flatten)]
     name: AccountName,
-    /// The role's ARN, below the path /stepward/
+    /// The ARN of the role; its path is /stepward/
     role_arn: String,
 }
 

@@ -2,14 +2,15 @@
 
 use clap::Args;
 
+use crate::commands::help::with_examples;
 use crate::error::Result;
 use crate::global::Global;
 use crate::jobs::{self, Job};
 use crate::output::table;
 
-/// The jobs of the stack
+/// List the jobs of the stack
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  stepward job list")]
+#[command(help_template = with_examples("stepward job list"))]
 pub(crate) struct ListJobs {}
 
 impl ListJobs {
