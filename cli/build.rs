@@ -1,5 +1,5 @@
-//! Combines the manifests of the steps, `catalog/<service>/<step>.json`, into one JSON document that
-//! the program embeds. The files in the directory are the list of steps.
+//! Combines the manifests of the steps, `catalog/<service>/<step>.json`, into one JSON document,
+//! which the program embeds. The files in the directory are the list of steps.
 
 use std::fs::{read_dir, read_to_string, write};
 use std::io::{Error, Result};

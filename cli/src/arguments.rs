@@ -110,7 +110,7 @@ mod tests {
             ] {
                 let is_invalid_input =
                     |error: stepward::StepError| error.name == ErrorName::InvalidInput;
-                prop_assert!(result.map_or_else(is_invalid_input, |_| true));
+                prop_assert!(result.map_or_else(is_invalid_input, |()| true));
             }
         }
     }

@@ -155,7 +155,7 @@ impl Cloud {
 
     /// How long to wait between two polls.
     #[must_use]
-    pub fn pause(&self) -> Duration {
+    pub fn poll_interval(&self) -> Duration {
         // AWS limits the rate of calls. The local cloud answers within a millisecond.
         if self.local.is_some() {
             Duration::from_millis(200)

@@ -76,7 +76,7 @@ enum Command {
 impl Cli {
     /// Runs the command and returns the exit code.
     pub async fn run(self) -> Result<u8> {
-        let options = self.global.options();
+        let options = self.global.repeated_options();
         self.run_command()
             .await
             .map_err(|error| error.with_options(&options))
@@ -164,16 +164,15 @@ mod tests {
                 .lines()
                 .filter(|line| line.starts_with("stepward "))
             {
-                // A pasted example is read by a shell.
+                // An operator pastes an example to a shell. Redirections are not arguments.
+                let line = line.split(['<', '>']).next().unwrap();
                 let script = format!("set -- {line}\nprintf '%s\\0' \"$@\"");
                 let output = std::process::Command::new("sh")
-                    .current_dir(std::env::temp_dir())
                     .args(["-c", &script])
                     .output()
                     .unwrap();
                 let text = String::from_utf8(output.stdout).unwrap();
-                let arguments = text.split_terminator('\0').take_while(|word| *word != ">");
-                let parsed = Cli::try_parse_from(arguments);
+                let parsed = Cli::try_parse_from(text.split_terminator('\0'));
                 assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
             }
         }
@@ -255,7 +254,7 @@ mod tests {
             ("stepward local up --port 4600", " --port 4600"),
         ] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-            assert_eq!(cli.global.options(), options, "{line}");
+            assert_eq!(cli.global.repeated_options(), options, "{line}");
         }
     }
 
@@ -293,6 +292,45 @@ mod tests {
             assert!(!advice.contains(&format!("{words}`")), "{words}: {advice}");
             for command in advice.split("`stepward ").skip(1) {
                 assert!(command.starts_with(options), "{words}: {advice}");
+            }
+        }
+    }
+
+    /// The lines of this crate's sources that are no comments and are before the tests.
+    fn code_lines() -> Vec<(String, String)> {
+        fn collect(dir: &std::path::Path, lines: &mut Vec<(String, String)>) {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    collect(&path, lines);
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]").next().unwrap();
+                let name = path.display().to_string();
+                for line in code.lines().filter(|line| !line.trim().starts_with("//")) {
+                    lines.push((name.clone(), line.to_owned()));
+                }
+            }
+        }
+        let mut lines = Vec::new();
+        let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+        collect(std::path::Path::new(sources), &mut lines);
+        lines
+    }
+
+    #[test]
+    fn every_proposed_command_starts_with_stepward() {
+        let root = Cli::command();
+        let mut commands = vec!["deploy`".to_owned(), "demo`".to_owned()];
+        for group in root.get_subcommands() {
+            for subcommand in group.get_subcommands() {
+                commands.push(format!("{} {}", group.get_name(), subcommand.get_name()));
+            }
+        }
+        for (file, line) in code_lines() {
+            for command in &commands {
+                assert!(!line.contains(&format!("`{command}")), "{file}: {line}");
             }
         }
     }

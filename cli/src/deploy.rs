@@ -66,8 +66,8 @@ impl Deployment {
         })
     }
 
-    /// Whether the stack has the function of a step. A stack with the parameter `Steps=jobs` has only
-    /// the steps that jobs call.
+    /// Whether the stack has the function of a step. A stack with the parameter `Steps=jobs` has
+    /// only the steps that jobs call.
     pub async fn has_function(&self, cloud: &Cloud, step: &str) -> Result<bool> {
         let function = format!("{}-{step}", self.stack);
         let client = cloud.cloudformation();
@@ -78,7 +78,7 @@ impl Deployment {
             .items()
             .send();
         while let Some(resource) = pages.next().await {
-            let resource = resource.map_err(|error| cloud.error(error).as_not_started())?;
+            let resource = resource.map_err(|error| cloud.error(error).into_not_started())?;
             if resource.resource_type() == Some("AWS::Lambda::Function")
                 && resource.physical_resource_id() == Some(&function)
             {

@@ -67,7 +67,7 @@ impl Error {
 
     /// The same error with exit code 2, for a command that has changed nothing.
     #[must_use]
-    pub fn as_not_started(self) -> Self {
+    pub fn into_not_started(self) -> Self {
         Self {
             code: NOT_STARTED,
             ..self
@@ -77,7 +77,7 @@ impl Error {
     /// The same error with exit code 1, for a command that has started something. A program that
     /// sees exit code 2 could run the command again.
     #[must_use]
-    pub fn as_started(self) -> Self {
+    pub fn into_started(self) -> Self {
         Self {
             code: FAILED,
             ..self

@@ -58,19 +58,24 @@ impl Global {
     /// The cloud and stack as options of a proposed command, for example
     /// ` --local --stack staging`. An operator who pastes the command must not reach another
     /// deployment.
-    pub(crate) fn options(&self) -> String {
-        let mut options = local_options(self.local, self.port);
-        if self.stack != DEFAULT_STACK {
-            options += &format!(" --stack {}", quote_for_display([self.stack.as_str()]));
-        }
-        if let Some(region) = &self.region {
-            options += &format!(" --region {}", quote_for_display([region.as_str()]));
-        }
-        options
+    pub(crate) fn repeated_options(&self) -> String {
+        let stack = Some(self.stack.as_str()).filter(|stack| *stack != DEFAULT_STACK);
+        let option = |name: &str, value: Option<&str>| {
+            let value = value.map(|value| quote_for_display([value]));
+            value.map(|value| format!(" {name} {value}"))
+        };
+        [
+            Some(local_options(self.local, self.port)),
+            option("--stack", stack),
+            option("--region", self.region.as_deref()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// How results are shown.
-    pub(crate) fn format(&self) -> Format {
+    pub(crate) fn output_format(&self) -> Format {
         if self.json {
             Format::Json
         } else {
@@ -80,7 +85,7 @@ impl Global {
 
     /// The cloud that the command uses. It is the local cloud only with `--local`, so that an
     /// operator never reaches the wrong cloud by accident.
-    pub(crate) async fn cloud(&self) -> Result<Cloud> {
+    pub(crate) async fn open_cloud(&self) -> Result<Cloud> {
         let region = self.region.as_deref();
         let cloud = if self.local {
             Cloud::local(self.port, OPERATOR, region)
@@ -88,14 +93,14 @@ impl Global {
             Cloud::aws(region).await?
         };
         Ok(Cloud {
-            options: self.options(),
+            options: self.repeated_options(),
             ..cloud
         })
     }
 
     /// The cloud, and the stack that is deployed there.
-    pub(crate) async fn deployed(&self) -> Result<(Cloud, Deployment)> {
-        let cloud = self.cloud().await?;
+    pub(crate) async fn open_deployment(&self) -> Result<(Cloud, Deployment)> {
+        let cloud = self.open_cloud().await?;
         let deployment = Deployment::find(&cloud, &self.stack).await?;
         Ok((cloud, deployment))
     }

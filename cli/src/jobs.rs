@@ -24,9 +24,9 @@ use crate::error::{Context, Error, Result};
 use crate::package;
 use crate::workspace::Workspace;
 pub(crate) use finished::message_of;
-pub use finished::{Finished, Outcome, result};
+pub use finished::{Finished, Outcome, read_result};
 use progress::JobProgress;
-pub use summary::summary;
+pub use summary::summary_text;
 pub use view::View;
 
 /// How long an execution is watched. Jobs have limits of their own; this one is for a job without a
@@ -44,7 +44,7 @@ pub struct Job {
 }
 
 /// The jobs of the stack, sorted by name.
-pub async fn list(cloud: &Cloud, deployment: &Deployment) -> Result<Vec<Job>> {
+pub async fn list_jobs(cloud: &Cloud, deployment: &Deployment) -> Result<Vec<Job>> {
     // Outside a checkout, only the names of the state machines are known.
     let sources = Workspace::find()
         .and_then(|workspace| package::jobs(&workspace))
@@ -93,7 +93,7 @@ fn job_slug(job: &str) -> String {
 }
 
 /// Starts a job and returns the execution's ARN.
-pub async fn start(
+pub async fn start_job(
     cloud: &Cloud,
     deployment: &Deployment,
     job: &str,
@@ -120,7 +120,7 @@ pub async fn start(
         Some(
             StartExecutionError::StateMachineDoesNotExist(_) | StartExecutionError::InvalidArn(_),
         ) => {
-            let names: Vec<_> = list(cloud, deployment)
+            let names: Vec<_> = list_jobs(cloud, deployment)
                 .await?
                 .into_iter()
                 .map(|job| job.name)
@@ -138,7 +138,7 @@ pub async fn start(
                 "check whether the execution has started: `stepward job watch {name}`"
             ))
         }
-        _ => cloud.error(error).as_not_started(),
+        _ => cloud.error(error).into_not_started(),
     })
 }
 
@@ -220,7 +220,7 @@ pub async fn find_execution(cloud: &Cloud, deployment: &Deployment, id: &str) ->
         {
             Ok(_) => matching.push(arn),
             Err(error) if is_missing(error.as_service_error()) => {}
-            Err(error) => return Err(cloud.error(error).as_not_started()),
+            Err(error) => return Err(cloud.error(error).into_not_started()),
         }
     }
     match matching.as_slice() {
@@ -250,7 +250,7 @@ fn is_missing(error: Option<&DescribeExecutionError>) -> bool {
 
 /// Watches an execution to its end and shows its progress. Dropping the future stops watching; the
 /// job continues.
-pub async fn watch(
+pub async fn watch_execution(
     cloud: &Cloud,
     deployment: &Deployment,
     execution: &str,
@@ -264,10 +264,10 @@ pub async fn watch(
     };
     while !job.has_ended() {
         for event in events_after(cloud, execution, job.last_event()).await? {
-            let change = job.apply(&event);
-            if let Some((source, log)) = job.log(&event).filter(|_| !view.is_hidden()) {
+            let change = job.apply_event(&event);
+            if let Some((source, log)) = job.log_of_event(&event).filter(|_| !view.is_hidden()) {
                 let lines = log
-                    .lines(cloud, deployment, execution_name(execution))
+                    .read_lines(cloud, deployment, execution_name(execution))
                     .await;
                 view.print_log(&source, &lines);
             }
@@ -275,16 +275,16 @@ pub async fn watch(
                 view.print_change(&change);
             }
         }
-        view.update(&job, OffsetDateTime::now_utc());
+        view.update_rows(&job, OffsetDateTime::now_utc());
         if Instant::now() >= end {
             return Err(still_running(execution));
         }
         if !job.has_ended() {
-            sleep(cloud.pause()).await;
+            sleep(cloud.poll_interval()).await;
         }
     }
-    view.finish();
-    result(cloud, execution).await
+    view.stop_spinners();
+    read_result(cloud, execution).await
 }
 
 /// The error of an execution that did not end within the limit.
@@ -328,7 +328,7 @@ pub(crate) async fn events_after(
     let mut events = history.into_paginator().items().send();
     let mut new = Vec::new();
     while let Some(event) = events.next().await {
-        let event = event.map_err(|error| cloud.error(error).as_not_started())?;
+        let event = event.map_err(|error| cloud.error(error).into_not_started())?;
         if event.id() <= last_known {
             break;
         }
@@ -351,14 +351,14 @@ pub async fn run(
     job: &str,
     input: &impl Serialize,
 ) -> Result<Finished> {
-    let execution = start(cloud, deployment, job, input, None).await?;
-    watch(cloud, deployment, &execution, &View::hidden())
+    let execution = start_job(cloud, deployment, job, input, None).await?;
+    watch_execution(cloud, deployment, &execution, &View::hidden())
         .await
-        .map_err(Error::as_started)
+        .map_err(Error::into_started)
 }
 
 /// Stops an execution. The `cancel` function then stops the actions that its steps have started.
-pub async fn stop(cloud: &Cloud, execution: &str, cause: Option<&str>) -> Result<()> {
+pub async fn stop_execution(cloud: &Cloud, execution: &str, cause: Option<&str>) -> Result<()> {
     let cause = cause.map_or_else(|| format!("stopped by {}", cloud.caller), str::to_owned);
     let stop = cloud
         .sfn()
@@ -369,7 +369,7 @@ pub async fn stop(cloud: &Cloud, execution: &str, cause: Option<&str>) -> Result
     stop.send()
         .await
         .map(|_| ())
-        .map_err(|error| cloud.error(error).as_not_started())
+        .map_err(|error| cloud.error(error).into_not_started())
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub(crate) async fn store_value(
     customer: &str,
     value: &SecretString,
 ) -> Result<()> {
-    let client = client(cloud);
+    let client = secrets_client(cloud);
     let text = value.expose_secret();
     let customer = Tag::builder()
         .key("stepward:customer")
@@ -103,7 +103,7 @@ pub(crate) async fn list_keys(
         .key(FilterNameStringType::Name)
         .values(&name_prefix)
         .build();
-    let mut pages = client(cloud)
+    let mut pages = secrets_client(cloud)
         .list_secrets()
         .filters(filter)
         .into_paginator()
@@ -134,7 +134,7 @@ pub(crate) async fn list_keys(
 
 /// Removes a secret.
 pub(crate) async fn remove_key(cloud: &Cloud, name: &str) -> Result<()> {
-    let request = client(cloud)
+    let request = secrets_client(cloud)
         .delete_secret()
         .secret_id(name)
         .recovery_window_in_days(RECOVERY_DAYS);
@@ -150,7 +150,7 @@ pub(crate) async fn remove_key(cloud: &Cloud, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn client(cloud: &Cloud) -> Client {
+fn secrets_client(cloud: &Cloud) -> Client {
     Client::new(&cloud.config)
 }
 

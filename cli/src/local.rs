@@ -26,8 +26,8 @@ pub const SECRET: &str = "test";
 
 /// The program, a folder of the checkout. Python runs it there, so no copy can be outdated.
 const PROGRAM: &str = "local-cloud";
-/// How long the start can take. It usually takes 1 s; a busy machine that imports the Python modules
-/// for the first time needs longer.
+/// How long the start can take. It usually takes 1 s; a busy machine that imports the Python
+/// modules for the first time needs longer.
 const START_LIMIT: Duration = Duration::from_mins(1);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -42,8 +42,9 @@ pub struct LocalCloud {
     pub port: u16,
     /// The directory of its log, its lock and its temporary files.
     pub dir: PathBuf,
-    /// Its process, if it ends when this value is dropped. This process holds the program's standard
-    /// input open: when this process ends for any reason, the program ends the local cloud.
+    /// Its process, if it ends when this value is dropped. This process holds the program's
+    /// standard input open: when this process ends for any reason, the program ends the local
+    /// cloud.
     child: Option<Child>,
 }
 
@@ -228,7 +229,8 @@ impl LocalCloud {
             .arg(workspace.root.join(PROGRAM))
             .arg(dir.join("alive.lock"))
             .arg(mode)
-            // Lambda processes inherit this environment. They must not get the operator's variables.
+            // Lambda processes inherit this environment. They must not get the operator's
+            // variables.
             .env_clear()
             .env(
                 "PATH",

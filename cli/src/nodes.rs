@@ -4,4 +4,4 @@ mod state;
 mod watch;
 
 pub use state::dispatched;
-pub(crate) use watch::watch;
+pub(crate) use watch::watch_dispatch;

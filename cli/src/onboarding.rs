@@ -48,7 +48,7 @@ pub fn store(cloud: &Cloud, deployment: &Deployment) -> Result<Store> {
 }
 
 /// The facts that the owner of this account needs.
-pub async fn invitation(
+pub async fn create_invitation(
     cloud: &Cloud,
     deployment: &Deployment,
     account: &Account,
@@ -166,7 +166,7 @@ impl Checked {
 
 /// Checks the account's role with the job `account/check`, which uses the broker role like every
 /// step, and records the trust that it finds.
-pub async fn check(
+pub async fn check_account(
     cloud: &Cloud,
     deployment: &Deployment,
     customer: &str,
@@ -213,7 +213,7 @@ pub async fn set_role(
         .set_role(&cloud.caller, &record, role_arn)
         .await
         .map_err(|error| cloud.explain(&error))?;
-    check(cloud, deployment, customer, account).await
+    check_account(cloud, deployment, customer, account).await
 }
 
 /// The conclusion from a check.

@@ -73,7 +73,7 @@ pub fn escaped(text: &str) -> String {
 
 /// A table with a heading row.
 #[must_use]
-pub fn table<R: IntoIterator<Item = String>>(
+pub fn format_table<R: IntoIterator<Item = String>>(
     heading: &[&str],
     rows: impl IntoIterator<Item = R>,
 ) -> String {
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_table_has_a_heading_and_no_trailing_blanks() {
-        let text = table(&["name"], [["acme".to_owned()]]);
+        let text = format_table(&["name"], [["acme".to_owned()]]);
         assert_eq!(
             text.lines().map(str::trim).collect::<Vec<_>>(),
             ["NAME", "acme"]

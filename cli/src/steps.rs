@@ -91,7 +91,10 @@ mod tests {
                 "did you mean \"ec2-start\"? Other similar names: ec2-stop, ec2-nodes. `stepward \
                  steps` lists all steps",
             ),
-            ("ec2start", "did you mean \"ec2-start\"? Other"),
+            (
+                "ec2start",
+                "did you mean \"ec2-start\"? `stepward steps` lists all steps",
+            ),
             (
                 "athenaquery",
                 "did you mean \"athena-query\"? `stepward steps` lists all steps",

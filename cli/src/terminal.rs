@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::Result;
 use crate::output::print;
-use markdown::render;
+use markdown::render_markdown;
 
 /// The widest line of running text and tables, in columns: longer lines are hard to read.
 const MAX_WIDTH: usize = 100;
@@ -32,7 +32,7 @@ pub(crate) fn show_markdown(markdown: &str) -> Result<()> {
 
     let (_, columns) = console::Term::stdout().size();
     let width = usize::from(columns).clamp(MIN_WIDTH, MAX_WIDTH);
-    let page = render(markdown, width).join("\n") + "\n";
+    let page = render_markdown(markdown, width).join("\n") + "\n";
 
     // Ctrl-C belongs to the pager. Once this handler exists, it no longer ends this process, which
     // has to wait for the pager.

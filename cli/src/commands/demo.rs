@@ -50,7 +50,8 @@ impl Demo {
     }
 }
 
-/// The arguments of `nodes run`, parsed from text, so that the printed command is the one that runs.
+/// The arguments of `nodes run`. They are parsed from text, so that the printed command is the one
+/// that runs.
 #[derive(Debug, Parser)]
 struct NodesRunLine {
     #[command(flatten)]
@@ -68,7 +69,7 @@ async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
     let local = LocalCloud::up(&workspace, port)?;
     stage.finish(format!("{}, IAM is enforced", local.endpoint()));
 
-    let cloud = global.cloud().await?;
+    let cloud = global.open_cloud().await?;
     let stage = Stage::start(progress, "Deploy infra/template.yaml");
     let parameters = BTreeMap::from([("Steps".into(), "jobs".into())]);
     let deployment = deploy::deploy(&cloud, stack, &release, &parameters, progress).await?;
@@ -110,7 +111,7 @@ async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
         .filter(|account| account.requires_external_id)
     {
         let finished = run_job(&cloud, &deployment, account).await?;
-        print(&format!("\n{}\n", jobs::summary(&finished)))?;
+        print(&format!("\n{}\n", jobs::summary_text(&finished)))?;
         if finished.outcome != Outcome::Succeeded {
             return Err(
                 Error::new(format!("{JOB} did not succeed for {}", account.customer)).with_advice(
@@ -128,7 +129,7 @@ async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
         .filter(|account| !account.requires_external_id)
     {
         let finished = run_job(&cloud, &deployment, account).await?;
-        print(&format!("\n{}\n", jobs::summary(&finished)))?;
+        print(&format!("\n{}\n", jobs::summary_text(&finished)))?;
         if finished.error.as_deref() != Some("TrustBroken") {
             return Err(Error::new(format!(
                 "{JOB} was not refused for {}, whose role is open",
@@ -183,8 +184,8 @@ async fn run_job(
         started_by: cloud.caller.clone(),
         ..JobInput::default()
     };
-    let execution = jobs::start(cloud, deployment, JOB, &input, None).await?;
-    jobs::watch(cloud, deployment, &execution, &View::new()).await
+    let execution = jobs::start_job(cloud, deployment, JOB, &input, None).await?;
+    jobs::watch_execution(cloud, deployment, &execution, &View::new()).await
 }
 
 /// Runs a command on the instances that the morning check has started.

@@ -11,7 +11,7 @@ use crate::deploy::{LOCAL_FOLDER, deploy};
 use crate::error::{Error, Result};
 use crate::global::Global;
 use crate::local::LocalCloud;
-use crate::output::{Progress, duration_text, table};
+use crate::output::{Progress, duration_text, format_table};
 use crate::package::{self, Build};
 use crate::workspace::Workspace;
 
@@ -23,9 +23,11 @@ use crate::workspace::Workspace;
     help_template = with_examples(
         "stepward deploy
 stepward deploy --arm64 --parameter LogRetentionDays=30
-stepward deploy -p MorningCheckScheduleState=ENABLED -p MorningCheckCustomer=acme
+stepward deploy -p MorningCheckScheduleState=ENABLED \\
+  -p MorningCheckCustomer=acme
 stepward deploy -p VpcSubnetIds=subnet-0a1b2c3d,subnet-4e5f6a7b \\
-  -p VpcSecurityGroupIds=sg-0a1b2c3d -p FileSystemAccessPointArn=$ACCESS_POINT_ARN
+  -p VpcSecurityGroupIds=sg-0a1b2c3d \\
+  -p FileSystemAccessPointArn=$ACCESS_POINT_ARN
 stepward --local deploy"
     )
 )]
@@ -65,7 +67,7 @@ impl Deploy {
                 .or_insert(local.files()?.display().to_string());
         }
         // Before the build, so that wrong credentials are reported at once.
-        let cloud = global.cloud().await?;
+        let cloud = global.open_cloud().await?;
         let build = match (global.local, self.arm64) {
             (true, _) => Build::Local,
             (false, true) => Build::Arm64,
@@ -79,8 +81,12 @@ impl Deploy {
         progress.clear();
         let deployed = deployed?;
         let json = json!({
-            "stack": stack, "changed": deployed.changed, "release": release.id, "outputs": deployed.outputs });
-        global.format().show(&json, || {
+            "stack": stack,
+            "changed": deployed.changed,
+            "release": release.id,
+            "outputs": deployed.outputs,
+        });
+        global.output_format().show(&json, || {
             let result = if deployed.changed {
                 "is deployed"
             } else {
@@ -95,7 +101,7 @@ impl Deploy {
                 cloud.name(),
                 release.id,
                 duration_text(started.elapsed()),
-                table(&["output", "value"], outputs)
+                format_table(&["output", "value"], outputs)
             )
         })?;
         Ok(0)

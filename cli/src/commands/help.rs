@@ -2,9 +2,9 @@
 
 /// A help template that ends with examples.
 ///
-/// clap wraps everything that is set with `after_help` at the terminal's width. A wrapped example
-/// is not a command that an operator can paste, so the examples are part of the template, which clap
-/// prints unchanged. Explanations stay in `after_help`.
+/// clap wraps everything that is set with `after_help` at the terminal's width. An operator cannot
+/// paste a wrapped example, so the examples are part of the template, which clap prints unchanged.
+/// Explanations stay in `after_help`.
 ///
 /// The template is clap's default; `examples` are lines without indentation.
 pub(crate) fn with_examples(examples: &str) -> String {

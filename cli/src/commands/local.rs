@@ -35,7 +35,7 @@ AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_ACCESS_KEY_ID=111111111111 \\
 
 impl Local {
     pub(crate) fn run(&self, global: &Global) -> Result<u8> {
-        let (workspace, port, format) = (Workspace::find()?, global.port, global.format());
+        let (workspace, port, format) = (Workspace::find()?, global.port, global.output_format());
         match self {
             Self::Up => {
                 let running = LocalCloud::up(&workspace, port)?;
@@ -78,7 +78,12 @@ fn show_status(global: &Global, running: Option<&LocalCloud>) -> Result<()> {
     let log = running.map(|cloud| cloud.dir.join("ministack.log"));
     let files = running.map(LocalCloud::files).transpose()?;
     let json = json!({
-        "running": running.is_some(), "port": port, "endpoint": endpoint, "log": log, "files": files });
+        "running": running.is_some(),
+        "port": port,
+        "endpoint": endpoint,
+        "log": log,
+        "files": files,
+    });
     let text = || match (&endpoint, &log, &files) {
         (Some(endpoint), Some(log), Some(files)) => format!(
             "The local cloud runs at {endpoint}.\n\
@@ -91,8 +96,8 @@ fn show_status(global: &Global, running: Option<&LocalCloud>) -> Result<()> {
         ),
         _ => format!(
             "No local cloud runs on port {port}; start it with `stepward{} local up`.",
-            global.options()
+            global.repeated_options()
         ),
     };
-    global.format().show(&json, text)
+    global.output_format().show(&json, text)
 }

@@ -12,7 +12,7 @@ use crate::deploy::Deployment;
 use crate::error::Result;
 use crate::global::Global;
 use crate::onboarding::{self, Invitation};
-use crate::output::{Format, table, utc_time};
+use crate::output::{Format, format_table, utc_time};
 
 /// The account that a command is for.
 #[derive(Args, Clone, Debug)]
@@ -33,13 +33,13 @@ pub(crate) struct Records {
 
 impl Records {
     pub(crate) async fn open(global: &Global) -> Result<Self> {
-        let (cloud, deployment) = global.deployed().await?;
+        let (cloud, deployment) = global.open_deployment().await?;
         let store = onboarding::store(&cloud, &deployment)?;
         Ok(Self {
             cloud,
             deployment,
             store,
-            format: global.format(),
+            format: global.output_format(),
         })
     }
 
@@ -114,7 +114,7 @@ pub(crate) fn customer_table(customers: &[Customer]) -> String {
         let created = utc_time(&customer.created_at);
         [customer.name.clone(), status.into(), region, created]
     };
-    table(
+    format_table(
         &["customer", "status", "default region", "created"],
         customers.iter().map(row),
     )
@@ -146,7 +146,7 @@ pub(crate) fn account_table(accounts: &[AccountView]) -> String {
             role,
         ]
     };
-    table(
+    format_table(
         &[
             "account",
             "account id",

@@ -6,7 +6,7 @@ use stepward::runtime::manifest::Manifest;
 use super::help::with_examples;
 use crate::error::Result;
 use crate::global::Global;
-use crate::output::{Format, table};
+use crate::output::{Format, format_table};
 use crate::steps::{Catalog, by_service, find_step, page};
 use crate::terminal;
 
@@ -29,13 +29,15 @@ impl Steps {
     pub(crate) fn run(&self, global: &Global) -> Result<u8> {
         if let Some(name) = &self.step {
             let step = find_step(name)?;
-            match global.format() {
+            match global.output_format() {
                 Format::Json => Format::Json.show(&step, String::new)?,
                 Format::Table => terminal::show_markdown(&page::markdown(&step))?,
             }
         } else {
             let catalog = by_service()?;
-            global.format().show(&catalog, || catalog_text(&catalog))?;
+            global
+                .output_format()
+                .show(&catalog, || catalog_text(&catalog))?;
         }
         Ok(0)
     }
@@ -49,7 +51,7 @@ fn catalog_text(catalog: &Catalog) -> String {
         };
         steps.iter().enumerate().map(row).collect::<Vec<_>>()
     };
-    let rows = table(
+    let rows = format_table(
         &["service", "step", "description"],
         catalog.iter().flat_map(service_rows),
     );

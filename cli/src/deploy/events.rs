@@ -91,8 +91,8 @@ pub(super) fn event_line(event: &StackEvent) -> String {
     )
 }
 
-/// The reason of a failed event; none if the event only reports a cancellation. The first failure is
-/// the cause of a rollback, and CloudFormation cancels the other resources because of it.
+/// The reason of a failed event; none if the event only reports a cancellation. The first failure
+/// is the cause of a rollback, and CloudFormation cancels the other resources because of it.
 pub(super) fn failure_reason(event: &StackEvent) -> Option<String> {
     let status = event.resource_status()?.as_str();
     let reason = event
@@ -122,8 +122,8 @@ impl Events {
         Ok(events)
     }
 
-    /// Reads the new events, oldest first. CloudFormation returns the newest first, so reading stops
-    /// at the first known event.
+    /// Reads the new events, oldest first. CloudFormation returns the newest first, so reading
+    /// stops at the first known event.
     pub(super) async fn read_new(&mut self, cloud: &Cloud, name: &str) -> Result<Vec<StackEvent>> {
         let client = cloud.cloudformation();
         let mut pages = client

@@ -32,7 +32,7 @@ pub enum Template {
 }
 
 impl Template {
-    fn body(&self) -> Option<String> {
+    fn inline_body(&self) -> Option<String> {
         if let Self::Body(text) = self {
             Some(text.clone())
         } else {
@@ -40,7 +40,7 @@ impl Template {
         }
     }
 
-    fn url(&self) -> Option<String> {
+    fn bucket_url(&self) -> Option<String> {
         if let Self::Url(url) = self {
             Some(url.clone())
         } else {
@@ -147,8 +147,8 @@ pub async fn apply(
         .stack_name(name)
         .change_set_name(&change_set)
         .change_set_type(kind.clone())
-        .set_template_body(template.body())
-        .set_template_url(template.url())
+        .set_template_body(template.inline_body())
+        .set_template_url(template.bucket_url())
         .set_parameters(Some(parameters))
         .capabilities(Capability::CapabilityNamedIam)
         .capabilities(Capability::CapabilityAutoExpand)
@@ -224,8 +224,8 @@ async fn change_set_parameters(
     let summary = cloud
         .cloudformation()
         .get_template_summary()
-        .set_template_body(template.body())
-        .set_template_url(template.url())
+        .set_template_body(template.inline_body())
+        .set_template_url(template.bucket_url())
         .send()
         .await
         .map_err(|error| {
@@ -311,7 +311,7 @@ async fn wait_for_change_set(cloud: &Cloud, name: &str, change_set: &str) -> Res
                      again",
                 ));
             }
-            _ => sleep(cloud.pause()).await,
+            _ => sleep(cloud.poll_interval()).await,
         }
     }
 }
@@ -347,7 +347,7 @@ async fn wait_for_stack(
                 let reason = detailed_reason(cloud, name, None, reason).await;
                 return Err(stack_failure(cloud, name, status, &reason));
             }
-            Some(_) if Instant::now() < end => sleep(cloud.pause()).await,
+            Some(_) if Instant::now() < end => sleep(cloud.poll_interval()).await,
             Some(status) => {
                 return Err(Error::new(format!(
                     "stack \"{name}\" is still {status} after {} min",

@@ -45,8 +45,8 @@ pub(super) async fn code_bucket(cloud: &Cloud) -> Result<String> {
                 cloud.name()
             ))
             .with_advice(format!(
-                "if the bucket belongs to account {}, allow your role to use it; if another account \
-                 owns it, contact AWS Support",
+                "if the bucket belongs to account {}, allow your role to use it; if another \
+                 account owns it, contact AWS Support",
                 cloud.account
             )));
         }

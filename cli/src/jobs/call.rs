@@ -25,8 +25,8 @@ pub(super) struct Functions {
 }
 
 impl Functions {
-    /// The functions that the definition of a stack's job names. The definition is null if it is not
-    /// known.
+    /// The functions that the definition of a stack's job names. The definition is null if it is
+    /// not known.
     pub(super) fn from_definition(stack: &str, definition: &Value) -> Self {
         let mut functions = Self {
             prefix: format!("{stack}-"),
@@ -80,8 +80,8 @@ impl Functions {
         }
     }
 
-    /// The call that the parameters of a task describe. Facts that the parameters do not contain are
-    /// taken from `known`.
+    /// The call that the parameters of a task describe. Facts that the parameters do not contain
+    /// are taken from `known`.
     pub(super) fn call_with_parameters(&self, parameters: &str, known: &Call) -> Call {
         let parameters: Value = serde_json::from_str(parameters).unwrap_or_default();
         let target = &parameters["Payload"]["target"];

@@ -52,14 +52,14 @@ impl Outcome {
 }
 
 /// Reads the result of an execution that has ended.
-pub async fn result(cloud: &Cloud, execution: &str) -> Result<Finished> {
+pub async fn read_result(cloud: &Cloud, execution: &str) -> Result<Finished> {
     let described = cloud
         .sfn()
         .describe_execution()
         .execution_arn(execution)
         .send()
         .await;
-    let described = described.map_err(|error| cloud.error(error).as_not_started())?;
+    let described = described.map_err(|error| cloud.error(error).into_not_started())?;
     let succeeded = *described.status() == ExecutionStatus::Succeeded;
     // A job that failed in every account writes its summary to the cause.
     let text = if succeeded {

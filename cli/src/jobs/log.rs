@@ -46,7 +46,7 @@ impl Log {
 
     /// The lines of the log. If it cannot be read from the artifacts bucket, these are the lines of
     /// the preview, the log's location, and the reason.
-    pub(super) async fn lines(
+    pub(super) async fn read_lines(
         self,
         cloud: &Cloud,
         deployment: &Deployment,
@@ -59,7 +59,8 @@ impl Log {
                 key,
                 preview,
             } => {
-                // The answer of a step must not choose which objects the operator's credentials read.
+                // The answer of a step must not choose which objects the operator's credentials
+                // read.
                 let is_own = deployment
                     .output("ArtifactsBucket")
                     .is_ok_and(|own| own == bucket)

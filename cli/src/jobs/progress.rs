@@ -142,7 +142,7 @@ impl JobProgress {
     }
 
     /// Applies an event and returns the step that it has changed.
-    pub fn apply(&mut self, event: &HistoryEvent) -> Option<Change> {
+    pub fn apply_event(&mut self, event: &HistoryEvent) -> Option<Change> {
         self.last_event = self.last_event.max(event.id());
         let mut position = self
             .positions
@@ -156,13 +156,9 @@ impl JobProgress {
                 let input = event
                     .execution_started_event_details()
                     .and_then(|details| details.input());
-                let input: Value = input
-                    .and_then(|text| serde_json::from_str(text).ok())
-                    .unwrap_or_default();
-                input["customer"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .clone_into(&mut self.customer);
+                let input = parse_or_null(input);
+                let customer = input["customer"].as_str().unwrap_or_default();
+                customer.clone_into(&mut self.customer);
             }
             E::MapIterationStarted => {
                 let index = event
@@ -218,23 +214,9 @@ impl JobProgress {
                     .and_then(|details| details.output());
                 changed = self.apply_answer(position, output);
             }
-            E::TaskFailed => {
-                let details = event.task_failed_event_details();
-                changed = self.apply_failure(
-                    position,
-                    details.and_then(|details| details.error()),
-                    details.and_then(|details| details.cause()),
-                    now,
-                );
-            }
-            E::TaskTimedOut => {
-                let details = event.task_timed_out_event_details();
-                changed = self.apply_failure(
-                    position,
-                    details.and_then(|details| details.error()),
-                    details.and_then(|details| details.cause()),
-                    now,
-                );
+            E::TaskFailed | E::TaskTimedOut => {
+                let (error, cause) = error_and_cause(event);
+                changed = self.apply_failure(position, error, cause, now);
             }
             E::TaskStateExited => changed = self.end_step(position, now),
             E::ExecutionSucceeded
@@ -255,7 +237,7 @@ impl JobProgress {
 
     /// The log in the answer of an event that has been applied, and its source, for example
     /// `acme/prod ec2-start`.
-    pub(super) fn log(&self, event: &HistoryEvent) -> Option<(String, Log)> {
+    pub(super) fn log_of_event(&self, event: &HistoryEvent) -> Option<(String, Log)> {
         let output: Value =
             serde_json::from_str(event.task_succeeded_event_details()?.output()?).ok()?;
         let log = Log::from_answer(&output["Payload"])?;
@@ -283,9 +265,7 @@ impl JobProgress {
         if row == 0 || !self.rows[row].label.starts_with('#') {
             return;
         }
-        let input: Value = input
-            .and_then(|text| serde_json::from_str(text).ok())
-            .unwrap_or_default();
+        let input = parse_or_null(input);
         let candidates = [
             &input["account"],
             &input["target"]["account"],
@@ -316,9 +296,7 @@ impl JobProgress {
 
     fn apply_answer(&mut self, position: Position, output: Option<&str>) -> Option<usize> {
         let step = self.rows[position.row].steps.get_mut(position.step?)?;
-        let answer: Value = output
-            .and_then(|text| serde_json::from_str(text).ok())
-            .unwrap_or_default();
+        let answer = parse_or_null(output);
         let answer = &answer["Payload"];
         if answer["status"] == "pending" {
             step.state = State::Pending;
@@ -360,6 +338,23 @@ impl JobProgress {
         step.ended_at = Some(now);
         position.step
     }
+}
+
+/// The error and the cause of a failed task, or of one that timed out.
+fn error_and_cause(event: &HistoryEvent) -> (Option<&str>, Option<&str>) {
+    if let Some(details) = event.task_failed_event_details() {
+        return (details.error(), details.cause());
+    }
+    event
+        .task_timed_out_event_details()
+        .map(|details| (details.error(), details.cause()))
+        .unwrap_or_default()
+}
+
+/// A text as JSON; null if it is none.
+fn parse_or_null(text: Option<&str>) -> Value {
+    text.and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -421,7 +416,7 @@ mod tests {
     fn job(events: Vec<HistoryEventBuilder>) -> JobProgress {
         let mut job = JobProgress::default();
         for event in events {
-            job.apply(&event.build().unwrap());
+            job.apply_event(&event.build().unwrap());
         }
         job
     }
@@ -525,8 +520,8 @@ mod tests {
         let mut logged = Vec::new();
         for event in events {
             let event = event.build().unwrap();
-            job.apply(&event);
-            let Some((source, Log::Lines(lines))) = job.log(&event) else {
+            job.apply_event(&event);
+            let Some((source, Log::Lines(lines))) = job.log_of_event(&event) else {
                 continue;
             };
             logged.extend(lines.into_iter().map(|line| format!("{source}: {line}")));

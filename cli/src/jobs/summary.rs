@@ -3,20 +3,20 @@
 use serde_json::Value;
 
 use super::finished::{Finished, Outcome};
-use crate::output::{counted, table};
+use crate::output::{counted, format_table};
 
 /// A table of the accounts, the rows of queries, and the error.
 #[must_use]
-pub fn summary(finished: &Finished) -> String {
+pub fn summary_text(finished: &Finished) -> String {
     let mut parts = Vec::new();
     if let Some(accounts) = finished.output["accounts"].as_array() {
-        parts.push(table(
+        parts.push(format_table(
             &["account", "outcome", "result"],
             accounts.iter().map(account_row),
         ));
         parts.extend(accounts.iter().flat_map(query_tables));
     } else if let Value::Object(output) = &finished.output {
-        parts.push(table(
+        parts.push(format_table(
             &["output", "value"],
             output
                 .iter()
@@ -122,7 +122,7 @@ fn query_tables(account: &Value) -> Vec<String> {
             format!(
                 "{name}, {}:\n{}",
                 key.replace('_', " "),
-                table(&heading, rows)
+                format_table(&heading, rows)
             )
         })
     });
@@ -153,7 +153,7 @@ mod tests {
             error: None,
             cause: None,
         };
-        let text = summary(&finished);
+        let text = summary_text(&finished);
         for part in [
             "web stopped → running",
             "2 rows",

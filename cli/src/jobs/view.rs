@@ -68,7 +68,7 @@ impl View {
         }
     }
 
-    /// Prints a change; a terminal shows it with [`update`](Self::update).
+    /// Prints a change; a terminal shows it with [`update_rows`](Self::update_rows).
     pub(super) fn print_change(&self, change: &Change) {
         if matches!(self.destination, Destination::Lines) {
             let step = &change.step;
@@ -78,7 +78,7 @@ impl View {
     }
 
     /// Updates the lines on a terminal.
-    pub(super) fn update(&self, job: &JobProgress, now: OffsetDateTime) {
+    pub(super) fn update_rows(&self, job: &JobProgress, now: OffsetDateTime) {
         let Destination::Terminal { lines, bars } = &self.destination else {
             return;
         };
@@ -103,7 +103,7 @@ impl View {
     }
 
     /// Stops the spinners; the lines stay on the screen.
-    pub(super) fn finish(&self) {
+    pub(super) fn stop_spinners(&self) {
         if let Destination::Terminal { bars, .. } = &self.destination
             && let Ok(bars) = bars.lock()
         {

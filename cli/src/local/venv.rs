@@ -31,8 +31,8 @@ pub fn ensure(workspace: &Workspace, requirements: &str) -> Result<PathBuf> {
     let venv = workspace
         .local_cloud()
         .join(format!("venv-{}", &hash[..12]));
-    // A virtual environment cannot be renamed, because its scripts contain its path. The marker file
-    // shows that it is complete.
+    // A virtual environment cannot be renamed, because its scripts contain its path. The marker
+    // file shows that it is complete.
     let marker = venv.join("complete");
     if marker.is_file() {
         return Ok(venv);

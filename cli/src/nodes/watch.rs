@@ -65,7 +65,11 @@ struct ItemExecution {
 }
 
 /// Watches a dispatch to its end. Dropping the future stops watching; the job continues.
-pub(crate) async fn watch(cloud: &Cloud, execution: &str, progress: &Progress) -> Result<Finished> {
+pub(crate) async fn watch_dispatch(
+    cloud: &Cloud,
+    execution: &str,
+    progress: &Progress,
+) -> Result<Finished> {
     let end = Instant::now() + WATCH_LIMIT;
     let (mut dispatch, mut failed_polls) = (Dispatch::default(), 0);
     progress.set_status("searching for nodes");
@@ -79,17 +83,17 @@ pub(crate) async fn watch(cloud: &Cloud, execution: &str, progress: &Progress) -
             return Err(still_running(execution));
         }
         if !dispatch.job.has_ended() {
-            sleep(cloud.pause()).await;
+            sleep(cloud.poll_interval()).await;
         }
     }
-    jobs::result(cloud, execution).await
+    jobs::read_result(cloud, execution).await
 }
 
 impl Dispatch {
     /// Reads new events and shows them.
     async fn poll(&mut self, cloud: &Cloud, execution: &str, progress: &Progress) -> Result<()> {
         for event in events_after(cloud, execution, self.job.last_event()).await? {
-            if let Some(change) = self.job.apply(&event)
+            if let Some(change) = self.job.apply_event(&event)
                 && change.step.state == State::Failed
             {
                 let message = change.step.message.unwrap_or_default();
@@ -140,7 +144,7 @@ impl Items {
             .map_run_arn(&self.map_run)
             .send()
             .await
-            .map_err(|error| cloud.error(error).as_not_started())?;
+            .map_err(|error| cloud.error(error).into_not_started())?;
         let counts = map_run.item_counts();
         let total = counts.map_or(0, MapRunItemCounts::total);
         if total > MAX_WATCHED_ITEMS {
@@ -179,7 +183,7 @@ impl Items {
             .send();
         let mut executions = Vec::new();
         while let Some(execution) = pages.next().await {
-            let execution = execution.map_err(|error| cloud.error(error).as_not_started())?;
+            let execution = execution.map_err(|error| cloud.error(error).into_not_started())?;
             let has_ended = execution.status != ExecutionStatus::Running;
             executions.push((execution.execution_arn, has_ended));
         }

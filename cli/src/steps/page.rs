@@ -358,7 +358,8 @@ mod tests {
                 { "heading": "Proof", "text": "Proven on the local cloud." },
             ],
             "parameters": { "required": ["ids"], "properties": {
-                "ids": { "type": "array", "items": { "type": "string" }, "description": "Which | all." },
+                "ids": { "type": "array", "items": { "type": "string" },
+                    "description": "Which | all." },
                 "force": { "type": ["boolean", "null"], "default": false } } },
             "output": { "description": "What changed.", "properties": {
                 "name": { "type": ["string", "null"], "description": "Its name." } } },
@@ -368,8 +369,8 @@ mod tests {
             "permissions": [{ "purpose": "unlock volumes", "actions": ["kms:CreateGrant"],
                 "resources": ["*"],
                 "condition": { "Bool": { "kms:GrantIsForAWSResource": "true" } } }],
-            "peer_permissions": [{ "purpose": "look there", "actions": ["ec2:Get"], "resources": ["*"],
-                "reason": "It cannot be narrowed." }],
+            "peer_permissions": [{ "purpose": "copy it", "actions": ["ec2:Get"],
+                "resources": ["*"], "reason": "It cannot be narrowed." }],
             "session_policy_characters": 100,
             "function": { "timeout_seconds": 60, "memory_mib": 512, "local_files": false },
             "timeout_seconds": 900,
@@ -381,20 +382,22 @@ mod tests {
     fn a_page_shows_the_whole_manifest() {
         let page = markdown(&step());
         for part in [
-            "# ec2-start\n\nStart instances.\n\nUse it in the morning.\n\n## Examples\n\n### Start one \
-             instance",
-            "```sh\nstepward step run ec2-start --customer acme --account prod -p 'ids=[\"i-1\"]'\n```",
+            "# ec2-start\n\nStart instances.\n\nUse it in the morning.\n\n## Examples\n\n### Start \
+             one instance",
+            "```sh\nstepward step run ec2-start --customer acme --account prod -p \
+             'ids=[\"i-1\"]'\n```",
             "Output:\n\n```json\n{\n  \"name\": \"web\"\n}\n```\n\n## Behavior\n\nIt waits.",
             "| `ids`     | list of strings | yes                 | `instanceId` | Which \\| all. |",
             "| `force`   | boolean         | no, default `false` |",
             "| `name` | string or null | Its name. |",
-            "| `kms:CreateGrant` | `*` if `{\"Bool\":{\"kms:GrantIsForAWSResource\":\"true\"}}` | unlock \
-             volumes |",
+            "| `kms:CreateGrant` | `*` if `{\"Bool\":{\"kms:GrantIsForAWSResource\":\"true\"}}` | \
+             unlock volumes |",
             "In the second account or Region:",
-            "| `ec2:Get` | `*`       | look there. It cannot be narrowed. |",
+            "| `ec2:Get` | `*`       | copy it. It cannot be narrowed. |",
             "| `NotFound` | No instance has this ID. |",
             "takes longer than 15 minutes, the step",
-            "Replaces the provider type `aws-vm-start`.\n\nInstead of Rundeck's `region`, use `--region`",
+            "Replaces the provider type `aws-vm-start`.\n\nInstead of Rundeck's `region`, use \
+             `--region`",
         ] {
             assert!(page.contains(part), "{part} is not in:\n{page}");
         }

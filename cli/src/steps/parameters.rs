@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 const SHOWN_CHARACTERS: usize = 60;
 
 /// Reads the parameters of a step: those of a file, and those that are given as `KEY=VALUE` or, for
-/// one entry of a map, as `KEY.NAME=VALUE`. Arguments replace values of the file, and single entries
-/// replace those of a whole map.
+/// one entry of a map, as `KEY.NAME=VALUE`. Arguments replace values of the file, and single
+/// entries replace those of a whole map.
 ///
 /// If a parameter can only be text, the value is read as text. If a parameter can also have another
 /// type, such as list or number, JSON of that type is read as JSON, and everything else as text. An
@@ -211,7 +211,8 @@ mod tests {
             "name": "sample", "title": "A sample.", "description": "", "sections": [],
             "parameters": { "properties": {
                 "tags": map,
-                "payload": { "type": ["string", "object"], "additionalProperties": { "type": "string" } },
+                "payload": {
+                    "type": ["string", "object"], "additionalProperties": { "type": "string" } },
             } },
             "output": {}, "examples": [], "errors": [], "permissions": [],
             "session_policy_characters": 0,
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_does_not_replace_a_text_of_the_command_line() {
+    fn an_entry_does_not_replace_a_given_text() {
         for arguments in [
             ["payload.a=1", "payload=text"],
             ["payload=text", "payload.a=1"],
@@ -353,7 +354,7 @@ mod tests {
             (
                 "rds-status",
                 vec!["instance=a", "fail_unless_available=yes"],
-                "parameter \"fail_unless_available\" of step \"rds-status\": expected boolean, got \"yes\"",
+                "\"fail_unless_available\" of step \"rds-status\": expected boolean, got \"yes\"",
             ),
             (
                 "autoscaling-update-group",

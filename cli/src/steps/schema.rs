@@ -369,7 +369,8 @@ mod tests {
     #[test]
     fn types_are_described_in_words() {
         let root = json!({ "$defs": {
-            "Protocol": { "oneOf": [{ "const": "tcp", "description": "Streams." }, { "const": "udp" }] },
+            "Protocol": { "oneOf": [
+                { "const": "tcp", "description": "Streams." }, { "const": "udp" }] },
             "Port": { "type": "object", "properties": { "number": { "type": "integer" } } } } });
         for (schema, words) in [
             (json!({ "type": "string" }), "string"),
@@ -379,7 +380,8 @@ mod tests {
                 "string or list of strings",
             ),
             (
-                json!({ "type": "array", "items": { "type": "array", "items": { "type": "integer" } } }),
+                json!({ "type": "array", "items": {
+                    "type": "array", "items": { "type": "integer" } } }),
                 "list of lists of integers",
             ),
             (
@@ -417,12 +419,16 @@ mod tests {
         let schema = json!({
             "required": ["ports"],
             "properties": {
-                "ports": { "type": "array", "items": { "$ref": "#/$defs/Port" }, "description": "Which\nports." },
+                "ports": { "type": "array", "items": { "$ref": "#/$defs/Port" },
+                    "description": "Which\nports." },
                 "by_name": { "type": "object", "additionalProperties": { "$ref": "#/$defs/Port" } },
             },
             "$defs": { "Port": { "type": "object", "properties": {
-                "protocol": { "oneOf": [{ "const": "tcp", "description": "Streams." }], "description": "How." },
-                "state": { "oneOf": [{ "const": "open" }, { "properties": { "unknown": {} }, "description": "Why." }] },
+                "protocol": { "description": "How.",
+                    "oneOf": [{ "const": "tcp", "description": "Streams." }] },
+                "state": { "oneOf": [
+                    { "const": "open" },
+                    { "properties": { "unknown": {} }, "description": "Why." }] },
                 "inner": { "anyOf": [{ "$ref": "#/$defs/Port" }, { "type": "null" }] },
             } } },
         });
@@ -472,7 +478,8 @@ mod tests {
     #[test]
     fn a_sample_is_complete_and_has_no_unknown_field() {
         let schema = json!({ "type": "object", "required": ["id"], "properties": {
-            "id": { "type": "string" }, "tags": { "type": "object", "additionalProperties": { "type": "string" } },
+            "id": { "type": "string" },
+            "tags": { "type": "object", "additionalProperties": { "type": "string" } },
         } });
         assert!(is_sample(
             &schema,

@@ -10,13 +10,13 @@ const CODE_INDENT: usize = 4;
 
 /// Renders Markdown. Lines are at most `width` columns wide, except the lines of code blocks: those
 /// are never wrapped, so that an operator can copy them.
-pub(super) fn render(markdown: &str, width: usize) -> Vec<String> {
+pub(super) fn render_markdown(markdown: &str, width: usize) -> Vec<String> {
     let mut renderer = Renderer {
         width,
         ..Renderer::default()
     };
     for event in Parser::new_ext(markdown, Options::ENABLE_TABLES) {
-        renderer.apply(event);
+        renderer.apply_event(event);
     }
     renderer.flush_text();
     renderer.lines
@@ -56,18 +56,19 @@ struct Link {
 }
 
 impl Renderer {
-    fn apply(&mut self, event: Event<'_>) {
+    fn apply_event(&mut self, event: Event<'_>) {
         match event {
-            Event::Start(tag) => self.start(tag),
-            Event::End(tag) => self.end(tag),
-            Event::Text(text) => self.push_text(&text),
+            Event::Start(tag) => self.start_tag(tag),
+            Event::End(tag) => self.end_tag(tag),
+            Event::Text(text) | Event::Html(text) | Event::InlineHtml(text) => {
+                self.push_text(&text);
+            }
             Event::Code(code) => {
                 if let Some(link) = &mut self.link {
                     link.text.push_str(&code);
                 }
                 self.text.push_unbreakable(Style::Code, &code);
             }
-            Event::Html(text) | Event::InlineHtml(text) => self.push_text(&text),
             Event::SoftBreak => self.push_text(" "),
             Event::HardBreak => self.text.push_line_break(),
             Event::Rule => {
@@ -79,9 +80,11 @@ impl Renderer {
         }
     }
 
-    fn start(&mut self, tag: Tag<'_>) {
+    fn start_tag(&mut self, tag: Tag<'_>) {
         match tag {
-            Tag::Paragraph | Tag::HtmlBlock | Tag::BlockQuote(_) => self.begin_block(),
+            Tag::Paragraph | Tag::HtmlBlock | Tag::BlockQuote(_) | Tag::Table(_) => {
+                self.begin_block();
+            }
             Tag::Heading { .. } => {
                 self.begin_block();
                 self.styles.push(Style::Heading);
@@ -103,7 +106,6 @@ impl Renderer {
                 });
             }
             Tag::Item => self.begin_item(),
-            Tag::Table(_) => self.begin_block(),
             Tag::TableHead => {
                 self.rows.push(Vec::new());
                 self.styles.push(Style::Heading);
@@ -121,7 +123,7 @@ impl Renderer {
         }
     }
 
-    fn end(&mut self, tag: TagEnd) {
+    fn end_tag(&mut self, tag: TagEnd) {
         match tag {
             TagEnd::Paragraph | TagEnd::HtmlBlock | TagEnd::Item | TagEnd::BlockQuote(_) => {
                 self.flush_text();
@@ -250,7 +252,7 @@ mod tests {
     const WIDTH: usize = 80;
 
     fn plain_lines(markdown: &str, width: usize) -> Vec<String> {
-        let lines = render(markdown, width);
+        let lines = render_markdown(markdown, width);
         lines
             .iter()
             .map(|line| console::strip_ansi_codes(line).into_owned())
@@ -357,14 +359,15 @@ mod tests {
         }
 
         let text = lines.join("\n");
-        let words: Vec<_> = text.split(|c: char| !c.is_alphanumeric()).collect();
+        let words_of = |text: &str| -> Vec<String> {
+            let words = text.split(|c: char| !c.is_alphanumeric());
+            words.map(str::to_owned).collect()
+        };
+        let words = words_of(&text);
         let source = lines_to_wrap(page);
-        // Longer words can be broken in a narrow column of a table; their letters are counted below.
-        let is_whole = |word: &&str| !word.is_empty() && word.len() <= 12;
-        for word in source
-            .split(|c: char| !c.is_alphanumeric())
-            .filter(is_whole)
-        {
+        // Longer text can be broken in a narrow column of a table; its letters are counted below.
+        let short_texts = source.split_whitespace().filter(|text| text.len() <= 14);
+        for word in short_texts.flat_map(words_of) {
             assert!(
                 words.contains(&word),
                 "{name}: the word {word:?} is missing:\n{text}"
@@ -407,7 +410,7 @@ mod tests {
             console::set_colors_enabled(true);
             println!(
                 "{}",
-                render(&std::fs::read_to_string(f).unwrap(), 80).join("\n")
+                render_markdown(&std::fs::read_to_string(f).unwrap(), 80).join("\n")
             );
         }
     }

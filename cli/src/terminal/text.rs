@@ -3,6 +3,9 @@
 use textwrap::core::{Fragment, display_width};
 use textwrap::wrap_algorithms::wrap_first_fit;
 
+/// Characters that a word can be broken after.
+const SEPARATORS: [char; 4] = [':', '/', ',', '-'];
+
 /// How a piece of text is shown.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Style {
@@ -50,8 +53,8 @@ impl Word {
             .collect()
     }
 
-    /// Parts of a word that is too wide for a line: it is broken at the spaces of code spans, then
-    /// anywhere.
+    /// Parts of a word that is too wide for a line. It is broken at the spaces of code spans, then
+    /// after the separators of ARNs, paths and JSON, then anywhere.
     fn break_apart(&self, width: usize) -> Vec<Self> {
         let mut parts = vec![Self::default()];
         for (style, text) in &self.pieces {
@@ -59,8 +62,8 @@ impl Word {
                 if number > 0 {
                     parts.push(Self::default());
                 }
-                for c in segment.chars() {
-                    push_char(&mut parts, *style, c, width);
+                for chunk in segment.split_inclusive(SEPARATORS) {
+                    push_chunk(&mut parts, *style, chunk, width);
                 }
             }
         }
@@ -69,10 +72,19 @@ impl Word {
     }
 }
 
-/// Adds a character to the last word, or to a new one if the last word has no space for it.
-fn push_char(words: &mut Vec<Word>, style: Style, c: char, width: usize) {
-    let mut buffer = [0; 4];
-    let text = c.encode_utf8(&mut buffer);
+/// Adds a chunk to the last word, or to a new one if the last word has no space for it. A chunk
+/// that is too wide for a line is broken anywhere.
+fn push_chunk(words: &mut Vec<Word>, style: Style, chunk: &str, width: usize) {
+    if display_width(chunk) <= width {
+        push_part(words, style, chunk, width);
+        return;
+    }
+    for c in chunk.chars() {
+        push_part(words, style, c.encode_utf8(&mut [0; 4]), width);
+    }
+}
+
+fn push_part(words: &mut Vec<Word>, style: Style, text: &str, width: usize) {
     let is_full = words
         .last()
         .is_none_or(|word| word.columns() + display_width(text) > width);
@@ -241,6 +253,9 @@ mod tests {
         let mut text = Text::default();
         text.push_unbreakable(Style::Code, "abcdef gh");
         assert_eq!(wrapped(&text, 4), ["abcd", "ef", "gh"]);
+        let mut text = Text::default();
+        text.push_unbreakable(Style::Code, "arn:aws:ec2:eu-west-1");
+        assert_eq!(wrapped(&text, 10), ["arn:aws:", "ec2:eu-", "west-1"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::commands::records::{AccountName, Records, onboarding_facts};
 use crate::deploy::LINK_DAYS;
 use crate::error::Result;
 use crate::global::Global;
-use crate::onboarding::{Invitation, invitation};
+use crate::onboarding::{Invitation, create_invitation};
 
 /// Add an account, and print what its owner needs to create the role for Stepward
 #[derive(Args, Debug)]
@@ -59,7 +59,7 @@ impl AddAccount {
         };
         let account =
             records.explain(records.store.add_account(&records.cloud.caller, new).await)?;
-        let invitation = invitation(&records.cloud, &records.deployment, &account).await?;
+        let invitation = create_invitation(&records.cloud, &records.deployment, &account).await?;
         records.format.show(&invitation, || {
             invitation_text(&invitation, &records.cloud.command())
         })?;

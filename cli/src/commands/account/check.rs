@@ -8,7 +8,7 @@ use crate::commands::help::with_examples;
 use crate::commands::records::{AccountName, AccountView, account_table};
 use crate::error::{Error, FAILED, Result};
 use crate::global::Global;
-use crate::onboarding::{Checked, check};
+use crate::onboarding::{Checked, check_account};
 use crate::output::{Format, print, print_error};
 
 /// Prove that the role lets in Stepward and nobody else; ends a rotation
@@ -21,9 +21,10 @@ pub(crate) struct CheckAccount {
 
 impl CheckAccount {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
-        let checked = check(&cloud, &deployment, &self.name.customer, &self.name.account).await?;
-        show_check(&cloud, &checked, global.format())
+        let (cloud, deployment) = global.open_deployment().await?;
+        let checked =
+            check_account(&cloud, &deployment, &self.name.customer, &self.name.account).await?;
+        show_check(&cloud, &checked, global.output_format())
     }
 }
 
@@ -33,23 +34,26 @@ pub(crate) fn show_check(cloud: &Cloud, checked: &Checked, format: Format) -> Re
     let view = AccountView::from(account);
     let json = json!({ "account": view, "passed": checked.passed(), "check": checked.finished });
     format.show(&json, || {
-        let mut text = account_table(std::slice::from_ref(&view));
+        let mut lines = vec![account_table(std::slice::from_ref(&view))];
         if checked.passed() {
-            text += "\n\nThe role lets in Stepward, and nobody without the external ID.";
+            lines.push("\nThe role lets in Stepward, and nobody without the external ID.".into());
         }
         if checked.rotated {
-            text += "\nThe new external ID is now the only one. The owner of the account can \
-                     remove the old one from the trust policy.";
+            lines.push(
+                "The new external ID is now the only one. The owner of the account can remove the \
+                 old one from the trust policy."
+                    .into(),
+            );
         } else if checked.passed() && account.next_external_id.is_some() {
-            text += &format!(
-                "\nThe role does not accept the new external ID yet. `{} account show {} {}` \
-                 prints the trust policy that accepts both.",
+            lines.push(format!(
+                "The role does not accept the new external ID yet. `{} account show {} {}` prints \
+                 the trust policy that accepts both.",
                 cloud.command(),
                 account.customer,
                 account.name
-            );
+            ));
         }
-        text
+        lines.join("\n")
     })?;
     if checked.passed() {
         return Ok(0);

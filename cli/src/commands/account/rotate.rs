@@ -6,9 +6,9 @@ use crate::commands::help::with_examples;
 use crate::commands::records::{AccountName, Records, onboarding_facts};
 use crate::error::Result;
 use crate::global::Global;
-use crate::onboarding::{Invitation, invitation};
+use crate::onboarding::{Invitation, create_invitation};
 
-/// Create the next external ID; both are valid until `account check` proves the new one
+/// Create the next external ID; both are valid until `stepward account check` proves it
 #[derive(Args, Debug)]
 #[command(
     after_help = "After the command, the owner of the account changes the role's trust policy as \
@@ -30,7 +30,7 @@ impl RotateExternalId {
         let account = records.account(&self.name).await?;
         let account =
             records.explain(records.store.rotate(&records.cloud.caller, &account).await)?;
-        let invitation = invitation(&records.cloud, &records.deployment, &account).await?;
+        let invitation = create_invitation(&records.cloud, &records.deployment, &account).await?;
         records.format.show(&invitation, || {
             rotation_text(&invitation, &records.cloud.command())
         })?;

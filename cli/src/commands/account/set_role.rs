@@ -24,9 +24,9 @@ pub(crate) struct SetRole {
 
 impl SetRole {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
+        let (cloud, deployment) = global.open_deployment().await?;
         let AccountName { customer, account } = &self.name;
         let checked = set_role(&cloud, &deployment, customer, account, &self.role_arn).await?;
-        show_check(&cloud, &checked, global.format())
+        show_check(&cloud, &checked, global.output_format())
     }
 }

@@ -9,7 +9,7 @@ use crate::commands::records::{
 };
 use crate::error::Result;
 use crate::global::Global;
-use crate::onboarding::invitation;
+use crate::onboarding::create_invitation;
 
 /// Show an account, and the external ID and trust policy that its owner needs
 #[derive(Args, Debug)]
@@ -24,7 +24,7 @@ impl ShowAccount {
         let records = Records::open(global).await?;
         let account = records.account(&self.name).await?;
         let view = AccountView::from(&account);
-        let invitation = invitation(&records.cloud, &records.deployment, &account).await?;
+        let invitation = create_invitation(&records.cloud, &records.deployment, &account).await?;
         records.format.show(
             &json!({ "account": view, "onboarding": invitation }),
             || {

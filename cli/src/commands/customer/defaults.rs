@@ -8,7 +8,7 @@ use crate::commands::help::with_examples;
 use crate::commands::records::Records;
 use crate::error::Result;
 use crate::global::Global;
-use crate::output::table;
+use crate::output::format_table;
 
 /// Show or set the defaults of customers that have none of their own
 #[derive(Args, Debug)]
@@ -51,7 +51,7 @@ impl SetDefaults {
                 .clone()
                 .unwrap_or_else(|| "the account's first".into());
             let provider = defaults.provider.unwrap_or_default().to_string();
-            table(&["default region", "provider"], [[region, provider]])
+            format_table(&["default region", "provider"], [[region, provider]])
         })?;
         Ok(0)
     }

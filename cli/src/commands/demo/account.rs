@@ -162,7 +162,7 @@ async fn stop_instances(cloud: &Cloud) -> Result<()> {
                 "empty the local cloud with `stepward local reset`, then start the demo again",
             ));
         }
-        sleep(cloud.pause()).await;
+        sleep(cloud.poll_interval()).await;
     }
 }
 
@@ -270,7 +270,7 @@ async fn create_role(
     account: &DemoAccount,
     record: &Account,
 ) -> Result<String> {
-    let invitation = onboarding::invitation(operator_cloud, deployment, record).await?;
+    let invitation = onboarding::create_invitation(operator_cloud, deployment, record).await?;
     let mut parameters =
         Parameters::from([("BrokerRoleArn".to_owned(), invitation.broker_role_arn)]);
     let template_path = if account.requires_external_id {

@@ -12,7 +12,7 @@ use crate::commands::help::with_examples;
 use crate::deploy::Deployment;
 use crate::error::Result;
 use crate::global::Global;
-use crate::jobs::{execution_name, start};
+use crate::jobs::{execution_name, start_job};
 use crate::output::Format;
 
 /// Start a job and watch it to its end
@@ -52,7 +52,7 @@ pub(crate) struct RunJob {
 
 impl RunJob {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
+        let (cloud, deployment) = global.open_deployment().await?;
         let input = JobInput {
             customer: self.customer,
             accounts: self.accounts,
@@ -67,7 +67,7 @@ impl RunJob {
             &input,
             name,
             self.no_wait,
-            global.format(),
+            global.output_format(),
         )
         .await
     }
@@ -83,7 +83,7 @@ pub(crate) async fn start_and_watch(
     no_wait: bool,
     format: Format,
 ) -> Result<u8> {
-    let execution = start(cloud, deployment, job, input, name).await?;
+    let execution = start_job(cloud, deployment, job, input, name).await?;
     let name = execution_name(&execution);
     let advice = format!(
         "`stepward job watch {name}` watches it again, `stepward job stop {name}` stops it"

@@ -25,12 +25,12 @@ pub(crate) struct StopExecution {
 
 impl StopExecution {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
+        let (cloud, deployment) = global.open_deployment().await?;
         let execution = find_execution(&cloud, &deployment, &self.id).await?;
-        jobs::stop(&cloud, &execution, self.cause.as_deref()).await?;
+        jobs::stop_execution(&cloud, &execution, self.cause.as_deref()).await?;
         let text = || format!("Stopped {}.", execution_name(&execution));
         global
-            .format()
+            .output_format()
             .show(&json!({ "stopped": execution }), text)?;
         Ok(0)
     }

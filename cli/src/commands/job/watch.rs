@@ -8,7 +8,7 @@ use crate::commands::help::with_examples;
 use crate::deploy::Deployment;
 use crate::error::{Error, Result, repeat_options};
 use crate::global::Global;
-use crate::jobs::{self, View, execution_name, find_execution, summary};
+use crate::jobs::{self, View, execution_name, find_execution, summary_text};
 use crate::output::{Format, print_error};
 
 /// Watch an execution to its end
@@ -29,13 +29,20 @@ pub(crate) struct WatchExecution {
 
 impl WatchExecution {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
+        let (cloud, deployment) = global.open_deployment().await?;
         let execution = find_execution(&cloud, &deployment, &self.id).await?;
         let advice = format!(
             "`stepward job stop {}` stops it",
             execution_name(&execution)
         );
-        watch_to_end(&cloud, &deployment, &execution, global.format(), &advice).await
+        watch_to_end(
+            &cloud,
+            &deployment,
+            &execution,
+            global.output_format(),
+            &advice,
+        )
+        .await
     }
 }
 
@@ -52,10 +59,10 @@ pub(crate) async fn watch_to_end(
     print_error(&format!("Execution {}", execution_name(execution)));
     let finished = tokio::select! {
         // The job has started, so an error must not have the exit code for "nothing was changed".
-        finished = jobs::watch(cloud, deployment, execution, &view) => {
+        finished = jobs::watch_execution(cloud, deployment, execution, &view) => {
             finished.map_err(|error| {
                 error
-                    .as_started()
+                    .into_started()
                     .with_advice(format!("the job continues; {advice}"))
             })?
         }
@@ -64,7 +71,7 @@ pub(crate) async fn watch_to_end(
         }
     };
     format.show(&finished, || {
-        repeat_options(&format!("\n{}", summary(&finished)), &cloud.options)
+        repeat_options(&format!("\n{}", summary_text(&finished)), &cloud.options)
     })?;
     Ok(finished.outcome.code())
 }

@@ -6,7 +6,7 @@ use crate::commands::help::with_examples;
 use crate::error::Result;
 use crate::global::Global;
 use crate::keys::{Key, list_keys};
-use crate::output::{table, utc_time};
+use crate::output::{format_table, utc_time};
 
 /// List the stored keys, without their values
 #[derive(Args, Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct ListKeys {
 
 impl ListKeys {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
+        let (cloud, deployment) = global.open_deployment().await?;
         let keys = list_keys(&cloud, &deployment, self.customer.as_deref()).await?;
         let time = |time: &Option<String>| time.as_deref().map(utc_time).unwrap_or_default();
         let row = |key: &Key| {
@@ -31,8 +31,8 @@ impl ListKeys {
                 time(&key.last_read),
             ]
         };
-        global.format().show(&keys, || {
-            table(&["key", "changed", "last read"], keys.iter().map(row))
+        global.output_format().show(&keys, || {
+            format_table(&["key", "changed", "last read"], keys.iter().map(row))
         })?;
         Ok(0)
     }

@@ -21,18 +21,20 @@ pub(crate) struct RemoveKey {
 
 impl RemoveKey {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
+        let (cloud, deployment) = global.open_deployment().await?;
         let (path, key) = (&self.path, parse_path(&self.path)?);
         let effect = format!("this would remove {path}; steps that use it would fail");
         self.confirmation
             .require(&effect, &format!("keys remove {path}"))?;
         remove_key(&cloud, &key.secret_name(&deployment.stack)).await?;
-        global.format().show(&json!({ "removed": path }), || {
-            format!(
-                "Removed {path}. `{} keys set {path}` stores a new value.",
-                cloud.command()
-            )
-        })?;
+        global
+            .output_format()
+            .show(&json!({ "removed": path }), || {
+                format!(
+                    "Removed {path}. `{} keys set {path}` stores a new value.",
+                    cloud.command()
+                )
+            })?;
         Ok(0)
     }
 }

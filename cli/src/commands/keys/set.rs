@@ -36,7 +36,7 @@ pub(crate) struct SetKey {
 
 impl SetKey {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
+        let (cloud, deployment) = global.open_deployment().await?;
         let (path, key) = (&self.path, parse_path(&self.path)?);
         // Without this check, a typing error would create a key that no job can use.
         let store = onboarding::store(&cloud, &deployment)?;
@@ -47,7 +47,7 @@ impl SetKey {
         let value = read_value(path)?;
         let name = key.secret_name(&deployment.stack);
         store_value(&cloud, &name, key.customer, &value).await?;
-        global.format().show(&json!({ "set": path }), || {
+        global.output_format().show(&json!({ "set": path }), || {
             format!(
                 "Stored {path}. Steps for {} accept this path as the value of any text parameter.",
                 key.customer

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::global::Global;
 use crate::jobs;
 use crate::nodes::dispatched;
-use crate::output::{Progress, counted, table};
+use crate::output::{Progress, counted, format_table};
 
 /// List the nodes that a filter selects, in all accounts and Regions
 #[derive(Args, Debug)]
@@ -28,8 +28,8 @@ pub(crate) struct ListNodes {
 
 impl ListNodes {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
-        let format = global.format();
+        let (cloud, deployment) = global.open_deployment().await?;
+        let format = global.output_format();
         let progress = Progress::new();
         progress.set_status("searching for nodes");
         let input = self.selection.job_input(cloud.caller.clone());
@@ -37,7 +37,7 @@ impl ListNodes {
         progress.clear();
         let finished = finished?;
         let Some(state) = dispatched(&cloud, &finished).await? else {
-            format.show(&finished, || jobs::summary(&finished))?;
+            format.show(&finished, || jobs::summary_text(&finished))?;
             return Ok(finished.outcome.code());
         };
         let nodes: Vec<_> = state.nodes.into_iter().map(|result| result.node).collect();
@@ -49,7 +49,7 @@ impl ListNodes {
             ];
             format!(
                 "{}\n\n{}",
-                table(&heading, nodes.iter().map(node_row)),
+                format_table(&heading, nodes.iter().map(node_row)),
                 counted(nodes.len(), "node")
             )
         })?;

@@ -12,7 +12,7 @@ use crate::cloud::Cloud;
 use crate::deploy::Deployment;
 use crate::error::{Error, Result, repeat_options};
 use crate::jobs;
-use crate::nodes::{dispatched, watch};
+use crate::nodes::{dispatched, watch_dispatch};
 use crate::output::{Format, Progress, counted, print_error};
 
 /// How many nodes are printed with their outputs; `--json` prints all of them.
@@ -25,27 +25,27 @@ pub(crate) async fn dispatch_and_show(
     input: &JobInput<JobOptions>,
     format: Format,
 ) -> Result<u8> {
-    let execution = jobs::start(cloud, deployment, JOB, input, None).await?;
+    let execution = jobs::start_job(cloud, deployment, JOB, input, None).await?;
     let name = jobs::execution_name(&execution);
     print_error(&format!("Execution {name}"));
     let progress = Progress::new();
     let finished = tokio::select! {
-        finished = watch(cloud, &execution, &progress) => finished,
+        finished = watch_dispatch(cloud, &execution, &progress) => finished,
         _ = ctrl_c() => Err(Error::new("stopped watching; the command continues")),
     };
     progress.clear();
     let finished = finished.map_err(|error| {
-        error.as_started().with_advice(format!(
+        error.into_started().with_advice(format!(
             "`stepward job watch {name}` watches it again, `stepward job stop {name}` stops it"
         ))
     })?;
 
     let Some(state) = dispatched(cloud, &finished)
         .await
-        .map_err(Error::as_started)?
+        .map_err(Error::into_started)?
     else {
         format.show(&finished, || {
-            repeat_options(&jobs::summary(&finished), &cloud.options)
+            repeat_options(&jobs::summary_text(&finished), &cloud.options)
         })?;
         return Ok(finished.outcome.code());
     };
@@ -105,20 +105,19 @@ fn summary(cloud: &Cloud, execution: &str, nodes: &[NodeResult]) -> String {
         parts.push(format!("… and {hidden}; `--json` prints all of them"));
     }
 
-    let mut total = format!(
+    parts.push(format!(
         "{} of {} succeeded.",
         succeeded.len(),
         counted(nodes.len(), "node")
-    );
+    ));
     if !failed.is_empty() {
-        total += &format!(
-            " {} did not: {}.\nRun it again on these nodes with `{} nodes run-again {execution}`.",
+        parts.push(format!(
+            "{} did not: {}.\nRun it again on these nodes with `{} nodes run-again {execution}`.",
             failed.len(),
             status_counts(&failed),
             cloud.command()
-        );
+        ));
     }
-    parts.push(total);
     parts.join("\n")
 }
 
@@ -189,8 +188,10 @@ mod tests {
     fn a_summary_starts_with_failed_nodes_and_proposes_another_run() {
         let node_result = |name: &str, status: &str, code: i32| -> NodeResult {
             serde_json::from_value(json!({
-                "node": { "nodename": name, "account": "prod", "region": "eu-west-1", "instanceId": "i-1" },
-                "steps": [{ "step": "run", "status": status, "exit_code": code, "output": "text\n" }],
+                "node": { "nodename": name, "account": "prod", "region": "eu-west-1",
+                    "instanceId": "i-1" },
+                "steps": [{ "step": "run", "status": status, "exit_code": code,
+                    "output": "text\n" }],
             }))
             .unwrap()
         };
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!(lines[0], "✘ web-2 (prod eu-west-1) failed, exit 3");
         assert_eq!(lines[1], "    text");
         assert!(
-            text.contains("1 of 2 nodes succeeded. 1 did not: 1 failed."),
+            text.contains("1 of 2 nodes succeeded.\n1 did not: 1 failed.\n"),
             "{text}"
         );
         assert!(

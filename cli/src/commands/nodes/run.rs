@@ -63,8 +63,9 @@ pub(crate) struct RunOnNodes {
 
 impl RunOnNodes {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
-        self.run_in(&cloud, &deployment, global.format()).await
+        let (cloud, deployment) = global.open_deployment().await?;
+        self.run_in(&cloud, &deployment, global.output_format())
+            .await
     }
 
     /// Runs the command or script with a deployment, and returns the exit code.

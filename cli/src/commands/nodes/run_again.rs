@@ -25,7 +25,7 @@ pub(crate) struct RunAgain {
 
 impl RunAgain {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
+        let (cloud, deployment) = global.open_deployment().await?;
         let earlier = find_execution(&cloud, &deployment, &self.id).await?;
         let customer = read_customer(&cloud, &earlier).await?;
         let dispatch = Options {
@@ -42,7 +42,7 @@ impl RunAgain {
             options,
             started_by: cloud.caller.clone(),
         };
-        dispatch_and_show(&cloud, &deployment, &input, global.format()).await
+        dispatch_and_show(&cloud, &deployment, &input, global.output_format()).await
     }
 }
 
@@ -54,7 +54,7 @@ async fn read_customer(cloud: &Cloud, execution: &str) -> Result<String> {
         .execution_arn(execution)
         .send()
         .await;
-    let described = described.map_err(|error| cloud.error(error).as_not_started())?;
+    let described = described.map_err(|error| cloud.error(error).into_not_started())?;
     let input: Value = described
         .input()
         .and_then(|text| serde_json::from_str(text).ok())

@@ -62,8 +62,8 @@ pub(crate) struct RunStep {
     /// JSON; KEY.NAME=VALUE sets one entry of a map
     #[arg(long = "param", short = 'p', value_name = "KEY=VALUE")]
     params: Vec<String>,
-    /// A file with the parameters as one JSON object, or - for standard input; -p replaces values of
-    /// the file
+    /// A file with the parameters as one JSON object, or - for standard input; -p replaces values
+    /// of the file
     #[arg(long = "params", value_name = "FILE")]
     params_file: Option<String>,
     /// The name of the execution; a name that has been used is not started again
@@ -84,7 +84,7 @@ impl RunStep {
             .transpose()?
             .unwrap_or_default();
         let params = parameters::read(&step, file, &self.params)?;
-        let (cloud, deployment) = global.deployed().await?;
+        let (cloud, deployment) = global.open_deployment().await?;
         if !deployment.has_function(&cloud, &step.name).await? {
             return Err(Error::usage_error(format!(
                 "stack \"{}\" on {} was deployed without the step \"{}\"",
@@ -111,7 +111,7 @@ impl RunStep {
             &input,
             self.name.as_deref(),
             self.no_wait,
-            global.format(),
+            global.output_format(),
         )
         .await
     }
@@ -126,7 +126,7 @@ fn read_json_object(path: &str) -> Result<Map<String, Value>> {
     };
     let text = result
         .context(format!("--params {path}"))
-        .map_err(Error::as_not_started)?;
+        .map_err(Error::into_not_started)?;
     serde_json::from_str(&text).map_err(|error| {
         Error::usage_error(format!("--params {path}: {error}"))
             .with_advice("write the parameters as one JSON object")
