@@ -1,5 +1,5 @@
-//! Uploads a release and deploys it with CloudFormation, in the same way to the local cloud and to
-//! AWS.
+//! Uploads a release and deploys it with CloudFormation, with the same code for the local cloud and
+//! for AWS.
 
 mod events;
 pub mod stack;

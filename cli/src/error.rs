@@ -148,7 +148,8 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "stack \"staging\" was not deployed by this program\nNext: run `stepward --local \
-             --stack staging deploy`, then `stepward --local --stack staging account show acme prod`"
+             --stack staging deploy`, then `stepward --local --stack staging account show acme \
+             prod`"
         );
     }
 }

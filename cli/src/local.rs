@@ -235,7 +235,7 @@ impl LocalCloud {
             .env(
                 "PATH",
                 std::env::join_paths([venv.join("bin"), "/usr/bin".into(), "/bin".into()])
-                    .context("PATH")?,
+                    .context("cannot set PATH")?,
             )
             .env("HOME", &temporary)
             .env("TMPDIR", &temporary)

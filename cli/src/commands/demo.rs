@@ -13,7 +13,7 @@ use super::help::with_examples;
 use crate::cloud::Cloud;
 use crate::commands::nodes::run::RunOnNodes;
 use crate::deploy::{self, Deployment};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, repeat_options};
 use crate::global::Global;
 use crate::jobs::{self, Finished, Outcome, View};
 use crate::local::{LocalCloud, OPERATOR, venv};
@@ -45,7 +45,7 @@ impl Demo {
         };
         let progress = Progress::new();
         let result = run_demo(&local, &progress).await;
-        progress.clear();
+        progress.end();
         result.map(|()| 0)
     }
 }
@@ -104,14 +104,14 @@ async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
             Trust::Unproven => "its role could not be proven",
         });
     }
-    progress.clear();
+    progress.end();
 
     for account in ACCOUNTS
         .iter()
         .filter(|account| account.requires_external_id)
     {
         let finished = run_job(&cloud, &deployment, account).await?;
-        print(&format!("\n{}\n", jobs::summary_text(&finished)))?;
+        print_summary(&cloud, &finished)?;
         if finished.outcome != Outcome::Succeeded {
             return Err(
                 Error::new(format!("{JOB} did not succeed for {}", account.customer)).with_advice(
@@ -129,7 +129,7 @@ async fn run_demo(global: &Global, progress: &Progress) -> Result<()> {
         .filter(|account| !account.requires_external_id)
     {
         let finished = run_job(&cloud, &deployment, account).await?;
-        print(&format!("\n{}\n", jobs::summary_text(&finished)))?;
+        print_summary(&cloud, &finished)?;
         if finished.error.as_deref() != Some("TrustBroken") {
             return Err(Error::new(format!(
                 "{JOB} was not refused for {}, whose role is open",
@@ -186,6 +186,11 @@ async fn run_job(
     };
     let execution = jobs::start_job(cloud, deployment, JOB, &input, None).await?;
     jobs::watch_execution(cloud, deployment, &execution, &View::new()).await
+}
+
+fn print_summary(cloud: &Cloud, finished: &Finished) -> Result<()> {
+    let summary = repeat_options(&jobs::summary_text(finished), &cloud.options);
+    print(&format!("\n{summary}\n"))
 }
 
 /// Runs a command on the instances that the morning check has started.

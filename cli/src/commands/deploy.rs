@@ -78,7 +78,7 @@ impl Deploy {
         let release = package::release(&workspace, build, &progress)?;
         let stack = &global.stack;
         let deployed = deploy(&cloud, stack, &release, &parameters, &progress).await;
-        progress.clear();
+        progress.end();
         let deployed = deployed?;
         let json = json!({
             "stack": stack,

@@ -97,7 +97,7 @@ impl Dispatch {
                 && change.step.state == State::Failed
             {
                 let message = change.step.message.unwrap_or_default();
-                progress.print_line(format!(
+                progress.say(format!(
                     "✘ {} {}: {message}",
                     change.label, change.step.name
                 ));
@@ -119,7 +119,7 @@ impl Dispatch {
         }) = &self.planned
         {
             let DispatchState { nodes, round, .. } = read_artifact(cloud, bucket, key).await?;
-            progress.print_line(counted(nodes.len(), "node"));
+            progress.say(counted(nodes.len(), "node"));
             self.round = Round {
                 nodes,
                 items: round,
@@ -161,7 +161,7 @@ impl Items {
                 execution.last_event = execution.last_event.max(event.id());
                 let answer = function_answer(&event).unwrap_or_default();
                 for line in execution.log_lines(&event, &answer, round) {
-                    progress.print_line(line);
+                    progress.say(line);
                 }
                 if let Some(status) = answer["progress"].as_str() {
                     progress.set_status(status);
@@ -187,10 +187,10 @@ impl Items {
             let has_ended = execution.status != ExecutionStatus::Running;
             executions.push((execution.execution_arn, has_ended));
         }
-        let known = |arn: &str| self.executions.get(arn);
-        executions.retain(|(arn, _)| known(arn).is_none_or(|execution| !execution.has_ended));
+        let tracked = |arn: &str| self.executions.get(arn);
+        executions.retain(|(arn, _)| tracked(arn).is_none_or(|execution| !execution.has_ended));
         // New executions come first, then those whose last read is longest ago.
-        executions.sort_by_key(|(arn, _)| known(arn).map(|execution| execution.last_read));
+        executions.sort_by_key(|(arn, _)| tracked(arn).map(|execution| execution.last_read));
         executions.truncate(HISTORIES_PER_POLL);
         Ok(executions)
     }

@@ -430,8 +430,8 @@ mod tests {
         assert_eq!(
             command("s3-list", &json!({ "uri": "s3://a", "filter": text })),
             format!(
-                "stepward step run s3-list --customer acme --account prod \\\n  -p uri=s3://a \\\n  \
-                 -p filter={text}"
+                "stepward step run s3-list --customer acme --account prod \\\n  -p uri=s3://a \
+                 \\\n  -p filter={text}"
             )
         );
     }

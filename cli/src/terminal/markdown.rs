@@ -261,8 +261,8 @@ mod tests {
 
     #[test]
     fn blocks_are_rendered_without_markdown_syntax() {
-        let page = "# ec2-start\n\nStart **all** `instances` now.\n\n- one\n- two:\n  1. first\n  2. \
-                    second\n\n```sh\nstepward  steps\n```\n\n| a | b |\n|---|---|\n| `x` | y \\| z \
+        let page = "# ec2-start\n\nStart **all** `instances` now.\n\n- one\n- two:\n  1. first\n  \
+                    2. second\n\n```sh\nstepward  steps\n```\n\n| a | b |\n|---|---|\n| `x` | y \\| z \
                     |\n\nSee [the docs](https://example.com/a) and <https://example.com/b>.\n";
         assert_eq!(
             plain_lines(page, WIDTH),
@@ -391,27 +391,6 @@ mod tests {
     fn every_step_page_is_complete_and_readable_at_80_columns() {
         for step in catalog().unwrap() {
             check_page(&step.name, &page::markdown(&step));
-        }
-    }
-
-    #[test]
-    fn tmp_docs() {
-        for file in std::fs::read_dir("../docs/steps").unwrap() {
-            let path = file.unwrap().path();
-            if path.ends_with("README.md") {
-                continue;
-            }
-            check_page(
-                path.to_str().unwrap(),
-                &std::fs::read_to_string(&path).unwrap(),
-            );
-        }
-        if let Some(f) = std::env::var_os("SHOW") {
-            console::set_colors_enabled(true);
-            println!(
-                "{}",
-                render_markdown(&std::fs::read_to_string(f).unwrap(), 80).join("\n")
-            );
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::global::Global;
 use crate::onboarding::{Invitation, create_invitation};
 
-/// Create the next external ID; both are valid until `stepward account check` proves it
+/// Create the next external ID; the current one stays valid until `stepward account check`
 #[derive(Args, Debug)]
 #[command(
     after_help = "After the command, the owner of the account changes the role's trust policy as \

@@ -29,10 +29,14 @@ pub(crate) struct AddCustomer {
 impl AddCustomer {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
         let records = Records::open(global).await?;
-        let who = &records.cloud.caller;
         let added = records
             .store
-            .add_customer(who, &self.name, self.default_region, self.provider)
+            .add_customer(
+                &records.cloud.caller,
+                &self.name,
+                self.default_region,
+                self.provider,
+            )
             .await;
         records.show_customer(&records.explain(added)?)?;
         Ok(0)

@@ -37,7 +37,10 @@ pub(crate) struct RoleTemplate {
 impl RoleTemplate {
     pub(crate) fn run(&self) -> Result<u8> {
         let template = template(&manifests(&self.steps, &self.jobs)?)?;
-        print(&serde_json::to_string_pretty(&template).context("the template")?)?;
+        print(
+            &serde_json::to_string_pretty(&template)
+                .context("cannot write the template as JSON")?,
+        )?;
         Ok(0)
     }
 }

@@ -8,7 +8,7 @@ use stepward::node::dispatch::JOB;
 use super::outcome::{attribute, print_source_failures};
 use super::selection::NodeSelection;
 use crate::commands::help::with_examples;
-use crate::error::Result;
+use crate::error::{Result, repeat_options};
 use crate::global::Global;
 use crate::jobs;
 use crate::nodes::dispatched;
@@ -34,10 +34,12 @@ impl ListNodes {
         progress.set_status("searching for nodes");
         let input = self.selection.job_input(cloud.caller.clone());
         let finished = jobs::run(&cloud, &deployment, JOB, &input).await;
-        progress.clear();
+        progress.end();
         let finished = finished?;
         let Some(state) = dispatched(&cloud, &finished).await? else {
-            format.show(&finished, || jobs::summary_text(&finished))?;
+            format.show(&finished, || {
+                repeat_options(&jobs::summary_text(&finished), &cloud.options)
+            })?;
             return Ok(finished.outcome.code());
         };
         let nodes: Vec<_> = state.nodes.into_iter().map(|result| result.node).collect();

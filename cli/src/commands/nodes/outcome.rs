@@ -33,7 +33,7 @@ pub(crate) async fn dispatch_and_show(
         finished = watch_dispatch(cloud, &execution, &progress) => finished,
         _ = ctrl_c() => Err(Error::new("stopped watching; the command continues")),
     };
-    progress.clear();
+    progress.end();
     let finished = finished.map_err(|error| {
         error.into_started().with_advice(format!(
             "`stepward job watch {name}` watches it again, `stepward job stop {name}` stops it"
@@ -212,7 +212,7 @@ mod tests {
             text.contains("`stepward --local nodes run-again e-1`"),
             "{text}"
         );
-        let one = summary(&cloud, "e-1", &nodes[..1]);
-        assert!(one.ends_with("\n1 of 1 node succeeded."), "{one}");
+        let text = summary(&cloud, "e-1", &nodes[..1]);
+        assert!(text.ends_with("\n1 of 1 node succeeded."), "{text}");
     }
 }
