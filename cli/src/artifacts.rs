@@ -1,13 +1,19 @@
-//! What steps and jobs keep in the artifacts bucket because it is too large for Step Functions.
+//! Outputs, logs and states that steps and jobs keep in the artifacts bucket because they are too
+//! large for Step Functions.
 
 use serde::de::DeserializeOwned;
 
 use crate::cloud::Cloud;
 use crate::error::{Context, Result};
 
-/// Reads an object of the artifacts bucket.
-pub(crate) async fn read<T: DeserializeOwned>(cloud: &Cloud, bucket: &str, key: &str) -> Result<T> {
-    let answer = cloud
+/// Reads a JSON object from the artifacts bucket.
+pub(crate) async fn read_artifact<T: DeserializeOwned>(
+    cloud: &Cloud,
+    bucket: &str,
+    key: &str,
+) -> Result<T> {
+    let uri = format!("s3://{bucket}/{key}");
+    let object = cloud
         .s3()
         .get_object()
         .bucket(bucket)
@@ -15,10 +21,6 @@ pub(crate) async fn read<T: DeserializeOwned>(cloud: &Cloud, bucket: &str, key: 
         .send()
         .await
         .map_err(|error| cloud.error(error))?;
-    let body = answer
-        .body
-        .collect()
-        .await
-        .doing(format!("s3://{bucket}/{key}"))?;
-    serde_json::from_slice(&body.into_bytes()).doing(format!("s3://{bucket}/{key}"))
+    let body = object.body.collect().await.context(&uri)?;
+    serde_json::from_slice(&body.into_bytes()).context(&uri)
 }

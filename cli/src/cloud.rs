@@ -1,4 +1,5 @@
-//! Which cloud a command speaks to, and as whom. Every client of this program is made here.
+//! The cloud that a command uses, and the credentials for it. This module makes every client of
+//! this program.
 
 use std::time::Duration;
 
@@ -14,30 +15,30 @@ use stepward::{ErrorName, Service, StepError};
 use crate::error::{Error, Result};
 use crate::local;
 
-/// The Region of the local cloud where none is asked for.
+/// The Region of the local cloud if the operator gives none.
 const LOCAL_REGION: &str = "eu-west-1";
 
-/// A cloud, an account of it, a Region, and the credentials for them.
+/// A cloud, an account and a Region, with credentials for them.
 #[derive(Clone, Debug)]
 pub struct Cloud {
-    /// What every client is made from.
+    /// The configuration of every client.
     pub config: SdkConfig,
     /// The account that the credentials belong to.
     pub account: String,
     /// The Region.
     pub region: String,
-    /// The partition: `aws`, `aws-cn`, `aws-us-gov`.
+    /// The partition: `aws`, `aws-cn` or `aws-us-gov`.
     pub partition: String,
-    /// Who the credentials belong to: what audit items and executions record.
+    /// The ARN that the credentials belong to. Audit items and executions record it.
     pub caller: String,
-    /// The local cloud's port; none for AWS.
+    /// The port of the local cloud; none for AWS.
     pub local: Option<u16>,
-    /// Options that a proposed command must have too, as in ` --stack staging`.
+    /// Global options that a proposed command repeats, as in ` --local --stack staging`.
     pub options: String,
 }
 
 impl Cloud {
-    /// An account on the local cloud, as its root user.
+    /// An account on the local cloud, with the credentials of its root user.
     #[must_use]
     pub fn local(port: u16, account: &str, region: Option<&str>) -> Self {
         let region = region.unwrap_or(LOCAL_REGION).to_owned();
@@ -56,7 +57,7 @@ impl Cloud {
             partition: "aws".into(),
             caller: format!("arn:aws:iam::{account}:root"),
             local: Some(port),
-            options: String::new(),
+            options: local_options(true, port),
         }
     }
 
@@ -72,26 +73,36 @@ impl Cloud {
         }
         let config = loader.load().await;
         if let Some(url) = config.endpoint_url() {
-            return Err(Error::not_asked(format!(
-                "AWS_ENDPOINT_URL (or the profile) sends calls for AWS to {url}"
+            return Err(Error::usage_error(format!(
+                "AWS_ENDPOINT_URL or the AWS profile sends calls for AWS to \"{url}\""
             ))
-            .next("unset it to speak to AWS, or give --local to speak to the local cloud"));
+            .with_advice("unset it to use AWS, or add --local to use the local cloud"));
         }
-        let found = match config.credentials_provider() {
+
+        let credentials = match config.credentials_provider() {
             Some(provider) => provider
                 .provide_credentials()
                 .await
                 .map_err(|error| error.to_string()),
             None => Err("no credential provider".into()),
         };
-        found.map_err(|error| {
-            let first = error.lines().next().unwrap_or_default().trim_end_matches(':');
-            Error::not_asked(format!("no credentials for AWS: {first}"))
-                .next("set them up (`aws configure`, `aws sso login`, AWS_PROFILE); for the local cloud give --local")
+        credentials.map_err(|error| {
+            let first_line = error
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches(':');
+            Error::usage_error(format!("no credentials for AWS: {first_line}")).with_advice(
+                "set up credentials with `aws configure`, `aws sso login` or AWS_PROFILE; add \
+                 --local to use the local cloud",
+            )
         })?;
+
         let region = config.region().map(ToString::to_string).ok_or_else(|| {
-            Error::not_asked("no Region is set for AWS")
-                .next("give --region, set AWS_REGION, or set one in the profile; for the local cloud give --local")
+            Error::usage_error("no Region is set for AWS").with_advice(
+                "add --region, set AWS_REGION, or set a Region in the AWS profile; add --local to \
+                 use the local cloud",
+            )
         })?;
         let mut cloud = Self {
             config,
@@ -102,15 +113,16 @@ impl Cloud {
             local: None,
             options: String::new(),
         };
-        let me = cloud
+        let identity = cloud
             .sts()
             .get_caller_identity()
             .send()
             .await
             .map_err(|error| cloud.error(error))?;
-        cloud.account = me.account.unwrap_or_default();
-        cloud.caller = me.arn.unwrap_or_default();
-        cloud.partition = cloud.caller.split(':').nth(1).unwrap_or("aws").to_owned();
+        cloud.account = identity.account.unwrap_or_default();
+        cloud.caller = identity.arn.unwrap_or_default();
+        let partition = cloud.caller.split(':').nth(1);
+        cloud.partition = partition.unwrap_or("aws").to_owned();
         Ok(cloud)
     }
 
@@ -124,7 +136,7 @@ impl Cloud {
         )
     }
 
-    /// How errors call it.
+    /// The cloud's name in messages.
     #[must_use]
     pub fn name(&self) -> String {
         match self.local {
@@ -134,21 +146,17 @@ impl Cloud {
         }
     }
 
-    /// How commands that are proposed begin, so that they speak to this cloud and stack too.
+    /// How a proposed command begins, so that it uses the same cloud and stack. Errors do not need
+    /// this: [`Error::with_options`] adds the options to the commands that they propose.
     #[must_use]
     pub fn command(&self) -> String {
-        let options = &self.options;
-        match self.local {
-            Some(local::DEFAULT_PORT) => format!("stepward --local{options}"),
-            Some(port) => format!("stepward --local --port {port}{options}"),
-            None => format!("stepward{options}"),
-        }
+        format!("stepward{}", self.options)
     }
 
-    /// How long to wait before looking again at something that changes.
+    /// How long to wait between two polls.
     #[must_use]
-    pub fn pause(&self) -> Duration {
-        // AWS limits how often one may ask; on one's own machine an answer costs a millisecond.
+    pub fn poll_interval(&self) -> Duration {
+        // AWS limits the rate of calls. The local cloud answers within a millisecond.
         if self.local.is_some() {
             Duration::from_millis(200)
         } else {
@@ -156,10 +164,10 @@ impl Cloud {
         }
     }
 
-    /// What went wrong with a call, on which cloud, and what to do next.
+    /// The failure of an AWS call: what failed, on which cloud, and what to do next.
     #[expect(
         clippy::needless_pass_by_value,
-        reason = "callers give the error away with `map_err`"
+        reason = "callers pass the error on with `map_err`"
     )]
     pub fn error<E>(&self, error: SdkError<E, HttpResponse>) -> Error
     where
@@ -168,7 +176,7 @@ impl Cloud {
         self.explain(&service_of::<E>().step_error(&error))
     }
 
-    /// As [`error`](Self::error), for an error that `stepward` has named already.
+    /// Like [`error`](Self::error), for an error that `stepward` has already named.
     #[must_use]
     pub fn explain(&self, error: &StepError) -> Error {
         let code = error
@@ -176,28 +184,48 @@ impl Cloud {
             .as_ref()
             .map(|aws| aws.code.as_str())
             .unwrap_or_default();
-        // The commands that it proposes shall speak to this cloud too.
-        let said = error
-            .to_string()
-            .replace("`stepward ", &format!("`{} ", self.command()));
-        let asked = Error::new(format!("{}: {said}", self.name()));
+        let failed_call = Error::new(format!("{}: {error}", self.name()));
         match (error.name, code, self.local) {
-            (_, "unreachable", Some(port)) => Error::not_asked(format!("{} does not answer", self.name()))
-                .next(format!("start it with `stepward local up --port {port}`")),
+            (_, "unreachable", Some(_)) => {
+                Error::usage_error(format!("{} does not answer", self.name()))
+                    .with_advice("start it with `stepward local up`")
+            }
             (
                 _,
-                "ExpiredToken" | "ExpiredTokenException" | "InvalidClientTokenId" | "UnrecognizedClientException",
+                "ExpiredToken"
+                | "ExpiredTokenException"
+                | "InvalidClientTokenId"
+                | "UnrecognizedClientException",
                 _,
-            ) => asked.next("renew your credentials, as with `aws sso login`"),
-            (ErrorName::Internal, "no usable answer", None) => asked.next(
-                "see that credentials are there: `aws sts get-caller-identity`; for the local cloud give --local",
+            ) => {
+                failed_call.with_advice("renew your credentials, for example with `aws sso login`")
+            }
+            (ErrorName::Internal, "no usable answer", None) => failed_call.with_advice(
+                "check your credentials with `aws sts get-caller-identity`; add --local to use the \
+                 local cloud",
             ),
             (ErrorName::AccessDenied, ..) => {
-                Error::new(format!("{} refused {}: {}", self.name(), operation(error), code))
-                    .next("let your own role do that, or use another profile")
+                let operation = operation_name(error);
+                Error::new(format!("{} refused {operation}: {code}", self.name())).with_advice(
+                    format!(
+                        "allow {operation} in the IAM policies of {}, or use another profile",
+                        self.caller_name()
+                    ),
+                )
             }
-            (ErrorName::Throttled | ErrorName::TimedOut, ..) => asked.next("try again"),
-            _ => asked,
+            (ErrorName::Throttled | ErrorName::TimedOut, ..) => {
+                failed_call.with_advice("wait a minute, then run the command again")
+            }
+            _ => failed_call,
+        }
+    }
+
+    /// The operator's identity in messages.
+    fn caller_name(&self) -> &str {
+        if self.caller.is_empty() {
+            "your role"
+        } else {
+            &self.caller
         }
     }
 
@@ -219,7 +247,7 @@ impl Cloud {
         aws_sdk_ec2::Client::new(&self.config)
     }
 
-    /// S3; the local cloud has no host name for each bucket.
+    /// S3. The local cloud has no host name for each bucket.
     #[must_use]
     pub fn s3(&self) -> aws_sdk_s3::Client {
         let config =
@@ -240,8 +268,18 @@ impl Cloud {
     }
 }
 
-/// The service of an operation's error, from the name of its SDK crate. Commands act on codes, so
-/// none needs a name of its own here.
+/// The options that select the local cloud, as in ` --local --port 4600`.
+pub(crate) fn local_options(is_local: bool, port: u16) -> String {
+    let local = if is_local { " --local" } else { "" };
+    if port == local::DEFAULT_PORT {
+        local.to_owned()
+    } else {
+        format!("{local} --port {port}")
+    }
+}
+
+/// The service of an operation's error, from the name of its SDK crate. Commands decide by AWS's
+/// error codes, so no code needs an `ErrorName` of its own here.
 fn service_of<E>() -> Service {
     let sdk_crate = std::any::type_name::<E>()
         .split("::")
@@ -257,7 +295,7 @@ fn service_of<E>() -> Service {
     }
 }
 
-fn operation(error: &StepError) -> &str {
+fn operation_name(error: &StepError) -> &str {
     error.aws.as_ref().map_or("the call", |aws| &aws.operation)
 }
 
@@ -302,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_local_cloud_that_is_not_there_is_named_with_the_command_that_starts_it() {
+    async fn an_unreachable_local_cloud_is_named_with_its_start_command() {
         let port = local::process::free_port().unwrap();
         let cloud = Cloud::local(port, local::OPERATOR, None);
         let error = cloud
@@ -310,13 +348,15 @@ mod tests {
             .get_caller_identity()
             .send()
             .await
-            .map_err(|e| cloud.error(e))
-            .unwrap_err();
-        let said = error.to_string();
+            .map_err(|error| cloud.error(error))
+            .unwrap_err()
+            .with_options(&cloud.options);
+        let text = error.to_string();
         assert!(
-            said.contains("the local cloud") && said.contains("stepward local up"),
-            "{said}"
+            text.contains("the local cloud")
+                && text.contains(&format!("`stepward --local --port {port} local up`")),
+            "{text}"
         );
-        assert_eq!(error.code(), crate::error::NOT_ASKED);
+        assert_eq!(error.code(), crate::error::NOT_STARTED);
     }
 }

@@ -1,5 +1,5 @@
-//! Uploads a release and deploys it through CloudFormation: one path for the local cloud and for
-//! AWS.
+//! Uploads a release and deploys it with CloudFormation, with the same code for the local cloud and
+//! for AWS.
 
 mod events;
 pub mod stack;
@@ -16,61 +16,58 @@ use crate::output::Progress;
 use crate::package::{CUSTOMER_ROLE, Release, TEMPLATE};
 use stack::{Outcome, Parameters, Template};
 
-/// The longest that a signed address lives.
+/// How many days a signed link is valid: S3's maximum.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-presigned-url.html>
 pub const LINK_DAYS: u64 = 7;
 
-/// The template's parameter for where local paths begin on the local cloud:
+/// The template's parameter for the folder of local paths on the local cloud, which is
 /// [`crate::local::LocalCloud::files`].
 pub const LOCAL_FOLDER: &str = "LocalFolder";
 
-/// A deployed stack, as its own outputs and parameters describe it.
+/// A deployed stack, described by its outputs and parameters.
 #[derive(Clone, Debug)]
 pub struct Deployment {
     /// The stack's name.
     pub stack: String,
-    /// What the template puts out.
+    /// The outputs of the stack.
     pub outputs: BTreeMap<String, String>,
-    /// What it was deployed with.
+    /// The parameters of the stack.
     pub parameters: BTreeMap<String, String>,
-    /// Whether anything was created or changed; true for one that was only looked up.
+    /// Whether the deployment has created or changed a resource; true for an existing stack.
     pub changed: bool,
 }
 
 impl Deployment {
-    /// Looks a deployed stack up.
+    /// Finds a deployed stack.
     pub async fn find(cloud: &Cloud, stack: &str) -> Result<Self> {
-        let found = stack::describe(cloud, stack)
+        let described = stack::describe(cloud, stack)
             .await?
             .filter(stack::is_usable);
-        let found = found.ok_or_else(|| {
-            Error::not_asked(format!(
-                "there is no deployed stack {stack} on {}",
+        let described = described.ok_or_else(|| {
+            Error::usage_error(format!(
+                "stack \"{stack}\" is not deployed on {}",
                 cloud.name()
             ))
-            .next(format!(
-                "`{} deploy` deploys it; --stack names another",
-                cloud.command()
-            ))
+            .with_advice("deploy it with `stepward deploy`, or choose another stack with --stack")
         })?;
         Ok(Self {
             stack: stack.to_owned(),
-            outputs: stack::outputs(&found),
-            parameters: stack::parameters(&found),
+            outputs: stack::outputs(&described),
+            parameters: stack::parameters(&described),
             changed: true,
         })
     }
 
-    /// One of the template's outputs.
+    /// An output of the stack.
     pub fn output(&self, name: &str) -> Result<&str> {
         self.outputs.get(name).map(String::as_str).ok_or_else(|| {
-            Error::not_asked(format!("stack {} has no output {name}", self.stack))
-                .next("deploy the current template with `stepward deploy`")
+            Error::usage_error(format!("stack \"{}\" has no output {name}", self.stack))
+                .with_advice("deploy the current template with `stepward deploy`")
         })
     }
 
-    /// Whether the stack has the function of a step: one that was deployed with the parameter
-    /// `Steps=jobs` lacks many.
+    /// Whether the stack has the function of a step. A stack with the parameter `Steps=jobs` has
+    /// only the steps that jobs call.
     pub async fn has_function(&self, cloud: &Cloud, step: &str) -> Result<bool> {
         let function = format!("{}-{step}", self.stack);
         let client = cloud.cloudformation();
@@ -81,7 +78,7 @@ impl Deployment {
             .items()
             .send();
         while let Some(resource) = pages.next().await {
-            let resource = resource.map_err(|error| cloud.error(error).nothing_done())?;
+            let resource = resource.map_err(|error| cloud.error(error).into_not_started())?;
             if resource.resource_type() == Some("AWS::Lambda::Function")
                 && resource.physical_resource_id() == Some(&function)
             {
@@ -91,34 +88,34 @@ impl Deployment {
         Ok(false)
     }
 
-    /// Where a customer can fetch the template to launch. The code bucket is private, so the
-    /// address is signed: it opens for [`LINK_DAYS`] days, or as long as the credentials that
-    /// signed it live.
+    /// A link to the template of the customer's role. The code bucket is private, so the link is
+    /// signed: it is valid for [`LINK_DAYS`] days, or until the credentials that signed it expire.
     pub async fn customer_role_url(&self, cloud: &Cloud) -> Result<String> {
         let missing = || {
-            Error::not_asked(format!(
-                "stack {} was not deployed by this program",
+            Error::usage_error(format!(
+                "stack \"{}\" was not deployed by this program",
                 self.stack
             ))
+            .with_advice("deploy it again with `stepward deploy`")
         };
         let bucket = self.parameters.get("CodeBucket").ok_or_else(missing)?;
         let prefix = self.parameters.get("CodePrefix").ok_or_else(missing)?;
-        let lives = PresigningConfig::expires_in(Duration::from_hours(24 * LINK_DAYS))
-            .doing("the launch link")?;
+        let validity = PresigningConfig::expires_in(Duration::from_hours(24 * LINK_DAYS))
+            .context("cannot sign the launch link")?;
         let object = cloud
             .s3()
             .get_object()
             .bucket(bucket)
             .key(format!("{prefix}/{CUSTOMER_ROLE}"));
         let signed = object
-            .presigned(lives)
+            .presigned(validity)
             .await
             .map_err(|error| cloud.error(error))?;
         Ok(signed.uri().to_owned())
     }
 }
 
-/// Uploads what is not there yet and makes the stack what the release says.
+/// Uploads the missing files of a release, and creates or updates the stack.
 pub async fn deploy(
     cloud: &Cloud,
     stack: &str,
@@ -127,12 +124,12 @@ pub async fn deploy(
     progress: &Progress,
 ) -> Result<Deployment> {
     let bucket = upload::code_bucket(cloud).await?;
-    upload::release(cloud, &bucket, release, progress).await?;
+    upload::upload_release(cloud, &bucket, release, progress).await?;
     let mut parameters: Parameters = given.clone();
     parameters.insert("CodeBucket".into(), bucket.clone());
     parameters.insert("CodePrefix".into(), release.prefix());
     parameters.insert("Architecture".into(), release.architecture.into());
-    let template = Template::Url(upload::url(
+    let template = Template::Url(upload::object_url(
         cloud,
         &bucket,
         &format!("{}/{TEMPLATE}", release.prefix()),

@@ -1,90 +1,109 @@
-//! What an operator is told when a command cannot go on.
+//! Errors of commands: what happened, what the operator should do, and the exit code.
 
 use std::fmt;
 
 use stepward::model::error::StepError;
 
-/// Ends most functions here.
+/// The result of most functions in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What happened, what to do next, and the exit code.
 #[derive(Debug)]
 pub struct Error {
-    what: String,
-    next: Option<String>,
+    message: String,
+    advice: Option<String>,
     code: u8,
 }
 
 /// The exit code of a command that failed.
 pub const FAILED: u8 = 1;
-/// The exit code of a command that could not be asked: wrong usage, no credentials, nothing
-/// deployed.
-pub const NOT_ASKED: u8 = 2;
+/// The exit code of a command that changed nothing: wrong usage, no credentials, no deployed stack.
+pub const NOT_STARTED: u8 = 2;
+
+/// How a proposed command begins in a message.
+const PROPOSED_COMMAND: &str = "`stepward ";
 
 impl Error {
     /// An error that ends the command with exit code 1.
-    pub fn new(what: impl Into<String>) -> Self {
+    pub fn new(message: impl Into<String>) -> Self {
         Self {
-            what: what.into(),
-            next: None,
+            message: message.into(),
+            advice: None,
             code: FAILED,
         }
     }
 
-    /// An error that ends the command with exit code 2: nothing was done.
-    pub fn not_asked(what: impl Into<String>) -> Self {
+    /// An error that ends the command with exit code 2: the command changed nothing.
+    pub fn usage_error(message: impl Into<String>) -> Self {
         Self {
-            code: NOT_ASKED,
-            ..Self::new(what)
+            code: NOT_STARTED,
+            ..Self::new(message)
         }
     }
 
-    /// Says what to do next. The advice nearest to the cause wins.
+    /// Adds what to do next. The first advice is kept, because it is nearest to the cause.
     #[must_use]
-    pub fn next(mut self, next: impl Into<String>) -> Self {
-        self.next.get_or_insert_with(|| next.into());
+    pub fn with_advice(mut self, advice: impl Into<String>) -> Self {
+        self.advice.get_or_insert_with(|| advice.into());
         self
     }
 
-    /// Puts before the message what was being done.
+    /// Puts the failed action before the message.
     #[must_use]
-    pub fn during(mut self, doing: &str) -> Self {
-        self.what = format!("{doing}: {}", self.what);
+    pub fn with_context(mut self, action: &str) -> Self {
+        self.message = format!("{action}: {}", self.message);
         self
     }
 
-    /// The same error where it means that nothing was done: exit code 2.
+    /// Adds global options to every command that the error proposes: see [`repeat_options`].
     #[must_use]
-    pub fn nothing_done(self) -> Self {
+    pub fn with_options(self, options: &str) -> Self {
         Self {
-            code: NOT_ASKED,
+            message: repeat_options(&self.message, options),
+            advice: self.advice.map(|advice| repeat_options(&advice, options)),
+            code: self.code,
+        }
+    }
+
+    /// The same error with exit code 2, for a command that has changed nothing.
+    #[must_use]
+    pub fn into_not_started(self) -> Self {
+        Self {
+            code: NOT_STARTED,
             ..self
         }
     }
 
-    /// The same error where something has been begun: never exit code 2, which lets a program try
-    /// again.
+    /// The same error with exit code 1, for a command that has started something. A program that
+    /// sees exit code 2 could run the command again.
     #[must_use]
-    pub fn something_done(self) -> Self {
+    pub fn into_started(self) -> Self {
         Self {
             code: FAILED,
             ..self
         }
     }
 
-    /// The process's exit code.
+    /// The exit code of the process.
     #[must_use]
     pub fn code(&self) -> u8 {
         self.code
     }
 }
 
+/// Adds global options, as in ` --local --stack staging`, to every command that a text proposes.
+/// An operator who pastes the command reaches the same cloud and stack.
+#[must_use]
+pub fn repeat_options(text: &str, options: &str) -> String {
+    text.replace(PROPOSED_COMMAND, &format!("`stepward{options} "))
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)?;
-        self.next
+        f.write_str(&self.message)?;
+        self.advice
             .as_ref()
-            .map_or(Ok(()), |next| write!(f, "\nNext: {next}"))
+            .map_or(Ok(()), |advice| write!(f, "\nNext: {advice}"))
     }
 }
 
@@ -96,15 +115,15 @@ impl From<StepError> for Error {
     }
 }
 
-/// Names the file or program behind an `io::Error`.
+/// Adds the file, program or action to errors that do not name it.
 pub trait Context<T> {
-    /// Names what was being done.
-    fn doing(self, what: impl fmt::Display) -> Result<T>;
+    /// Puts the file, program or action before the error's message.
+    fn context(self, action: impl fmt::Display) -> Result<T>;
 }
 
 impl<T, E: fmt::Display> Context<T> for Result<T, E> {
-    fn doing(self, what: impl fmt::Display) -> Result<T> {
-        self.map_err(|error| Error::new(format!("{what}: {error}")))
+    fn context(self, action: impl fmt::Display) -> Result<T> {
+        self.map_err(|error| Error::new(format!("{action}: {error}")))
     }
 }
 
@@ -113,11 +132,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_advice_nearest_to_the_cause_wins() {
+    fn the_advice_nearest_to_the_cause_is_kept() {
         let error = Error::new("no stack")
-            .next("deploy it")
-            .next("ask somebody")
-            .during("job list");
+            .with_advice("deploy it")
+            .with_advice("ask a colleague")
+            .with_context("job list");
         assert_eq!(error.to_string(), "job list: no stack\nNext: deploy it");
+    }
+
+    #[test]
+    fn proposed_commands_repeat_the_global_options() {
+        let error = Error::new("stack \"staging\" was not deployed by this program")
+            .with_advice("run `stepward deploy`, then `stepward account show acme prod`")
+            .with_options(" --local --stack staging");
+        assert_eq!(
+            error.to_string(),
+            "stack \"staging\" was not deployed by this program\nNext: run `stepward --local \
+             --stack staging deploy`, then `stepward --local --stack staging account show acme \
+             prod`"
+        );
     }
 }

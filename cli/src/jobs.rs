@@ -1,4 +1,4 @@
-//! Jobs of a deployed stack: list, start, watch, stop.
+//! The jobs of a deployed stack: listed, started, watched and stopped.
 
 mod call;
 mod finished;
@@ -24,35 +24,35 @@ use crate::error::{Context, Error, Result};
 use crate::package;
 use crate::workspace::Workspace;
 pub(crate) use finished::message_of;
-pub use finished::{Finished, Outcome, result};
+pub use finished::{Finished, Outcome, read_result};
 use progress::JobProgress;
-pub use summary::summary;
+pub use summary::summary_text;
 pub use view::View;
 
-/// A job limits itself; this is for one that was made without a limit.
-pub(crate) const WATCH: Duration = Duration::from_hours(72);
+/// How long an execution is watched. Jobs have limits of their own; this one is for a job without a
+/// limit.
+pub(crate) const WATCH_LIMIT: Duration = Duration::from_hours(72);
 
 /// A job of the stack.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Job {
-    /// As operators call it: `fleet/morning-check`, or `fleet-morning-check` where the source is
-    /// not at hand.
+    /// The name that operators use: `fleet/morning-check`, or `fleet-morning-check` outside a
+    /// checkout.
     pub name: String,
-    /// Its state machine.
+    /// The ARN of its state machine.
     pub state_machine_arn: String,
 }
 
-/// The jobs of the stack, by name.
-pub async fn list(cloud: &Cloud, deployment: &Deployment) -> Result<Vec<Job>> {
-    // Outside a checkout the names of the sources are not at hand; those of the state machines will
-    // do.
+/// The jobs of the stack, sorted by name.
+pub async fn list_jobs(cloud: &Cloud, deployment: &Deployment) -> Result<Vec<Job>> {
+    // Outside a checkout, only the names of the state machines are known.
     let sources = Workspace::find()
         .and_then(|workspace| package::jobs(&workspace))
         .unwrap_or_default();
     let prefix = deployment.output("StateMachinePrefix")?;
     let job = |arn: String| {
         let slug = arn.strip_prefix(prefix).unwrap_or(&arn);
-        let source = sources.iter().find(|source| slug_of(&source.name) == slug);
+        let source = sources.iter().find(|source| job_slug(&source.name) == slug);
         let name = source.map_or(slug, |source| &source.name).to_owned();
         Job {
             name,
@@ -87,79 +87,89 @@ async fn state_machines(cloud: &Cloud, deployment: &Deployment) -> Result<Vec<St
     Ok(arns)
 }
 
-/// What the name of a job's state machine ends with.
-fn slug_of(job: &str) -> String {
+/// The end of the name of a job's state machine, after the stack's prefix.
+fn job_slug(job: &str) -> String {
     job.replace('/', "-")
 }
 
-/// Starts a job; the execution's ARN.
-pub async fn start(
+/// Starts a job and returns the execution's ARN.
+pub async fn start_job(
     cloud: &Cloud,
     deployment: &Deployment,
     job: &str,
     input: &impl Serialize,
     name: Option<&str>,
 ) -> Result<String> {
-    let slug = slug_of(job);
+    let slug = job_slug(job);
     let state_machine = format!("{}{slug}", deployment.output("StateMachinePrefix")?);
-    let name = name.map_or_else(|| new_name(&slug), |name| Ok(name.to_owned()))?;
-    let sent = cloud
+    let name = name.map_or_else(|| new_execution_name(&slug), |name| Ok(name.to_owned()))?;
+    let result = cloud
         .sfn()
         .start_execution()
         .state_machine_arn(state_machine)
         .name(&name)
-        .input(serde_json::to_string(input).doing("the job's input")?)
+        .input(serde_json::to_string(input).context("cannot write the job's input as JSON")?)
         .send()
         .await;
-    match sent {
-        Ok(started) => Ok(started.execution_arn),
-        Err(error) => Err(match error.as_service_error() {
-            // No ARN can be made of a name that no job could have.
-            Some(
-                StartExecutionError::StateMachineDoesNotExist(_)
-                | StartExecutionError::InvalidArn(_),
-            ) => {
-                let known: Vec<_> = list(cloud, deployment)
-                    .await?
-                    .into_iter()
-                    .map(|job| job.name)
-                    .collect();
-                Error::not_asked(format!(
-                    "stack {} on {} has no job {job}",
-                    deployment.stack,
-                    cloud.name()
-                ))
-                .next(format!(
-                    "it has {}; `{} job list` shows them",
-                    known.join(", "),
-                    cloud.command()
-                ))
-            }
-            Some(StartExecutionError::ExecutionAlreadyExists(_)) => Error::not_asked(format!(
-                "there has been an execution {name} of {job} with another input"
+    let error = match result {
+        Ok(started) => return Ok(started.execution_arn),
+        Err(error) => error,
+    };
+    Err(match error.as_service_error() {
+        // A name that no job can have gives an invalid ARN.
+        Some(
+            StartExecutionError::StateMachineDoesNotExist(_) | StartExecutionError::InvalidArn(_),
+        ) => {
+            let names: Vec<_> = list_jobs(cloud, deployment)
+                .await?
+                .into_iter()
+                .map(|job| job.name)
+                .collect();
+            unknown_job(cloud, deployment, job, &names)
+        }
+        Some(StartExecutionError::ExecutionAlreadyExists(_)) => existing_execution(job, &name),
+        // The call may have reached Step Functions, so the execution may have started.
+        None if !matches!(
+            error,
+            SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_)
+        ) =>
+        {
+            cloud.error(error).with_advice(format!(
+                "check whether the execution has started: `stepward job watch {name}`"
             ))
-            .next(format!(
-                "give another --name, or look at that one: `{} job watch {name}`",
-                cloud.command()
-            )),
-            // Whether it has begun is not known.
-            None if !matches!(
-                error,
-                SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_)
-            ) =>
-            {
-                cloud.error(error).next(format!(
-                    "it may have begun all the same: `{} job watch {name}` shows it",
-                    cloud.command()
-                ))
-            }
-            _ => cloud.error(error).nothing_done(),
-        }),
-    }
+        }
+        _ => cloud.error(error).into_not_started(),
+    })
 }
 
-/// Job, time and randomness: unique, and found again by eye.
-fn new_name(slug: &str) -> Result<String> {
+fn unknown_job(cloud: &Cloud, deployment: &Deployment, job: &str, names: &[String]) -> Error {
+    Error::usage_error(format!(
+        "stack \"{}\" on {} has no job \"{job}\"",
+        deployment.stack,
+        cloud.name()
+    ))
+    .with_advice(format!(
+        "choose one of {}; `stepward job list` shows them",
+        names.join(", ")
+    ))
+}
+
+/// Step Functions answers a repeated name only while the first execution runs with the same input.
+/// Afterwards, it refuses the name, even with the same input.
+/// <https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html>
+fn existing_execution(job: &str, name: &str) -> Error {
+    Error::usage_error(format!(
+        "an execution \"{name}\" of job \"{job}\" already exists: it has ended, or it has another \
+         input"
+    ))
+    .with_advice(format!(
+        "`stepward job watch {name}` shows the existing execution; use another --name to start a \
+         new one"
+    ))
+}
+
+/// A unique name that people recognize: the job, the time in UTC and a random number.
+fn new_execution_name(slug: &str) -> Result<String> {
     let now = OffsetDateTime::now_utc();
     let (hour, minute, second) = now.to_hms();
     let time = format!(
@@ -169,9 +179,10 @@ fn new_name(slug: &str) -> Result<String> {
         now.day()
     );
     let mut random = [0_u8; 3];
-    getrandom::fill(&mut random).doing("randomness from the operating system")?;
-    // Step Functions takes 80 characters, and of those that a job's name can have all are among
-    // these. https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+    getrandom::fill(&mut random).context("cannot read random numbers from the operating system")?;
+    // Step Functions accepts 80 characters. The names of existing jobs only contain characters that
+    // this filter keeps.
+    // https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
     let slug: String = slug
         .chars()
         .filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c))
@@ -183,18 +194,18 @@ fn new_name(slug: &str) -> Result<String> {
     ))
 }
 
-/// An execution's name, from its ARN.
+/// The name of an execution, from its ARN.
 #[must_use]
-pub fn id_of(execution: &str) -> &str {
+pub fn execution_name(execution: &str) -> &str {
     execution.rsplit(':').next().unwrap_or(execution)
 }
 
 /// Finds an execution by its ARN or by its name.
-pub async fn find(cloud: &Cloud, deployment: &Deployment, id: &str) -> Result<String> {
+pub async fn find_execution(cloud: &Cloud, deployment: &Deployment, id: &str) -> Result<String> {
     if id.starts_with("arn:") {
         return Ok(id.to_owned());
     }
-    let mut found = Vec::new();
+    let mut matching = Vec::new();
     for state_machine in state_machines(cloud, deployment).await? {
         let arn = format!(
             "{}:{id}",
@@ -207,22 +218,22 @@ pub async fn find(cloud: &Cloud, deployment: &Deployment, id: &str) -> Result<St
             .send()
             .await
         {
-            Ok(_) => found.push(arn),
+            Ok(_) => matching.push(arn),
             Err(error) if is_missing(error.as_service_error()) => {}
-            Err(error) => return Err(cloud.error(error).nothing_done()),
+            Err(error) => return Err(cloud.error(error).into_not_started()),
         }
     }
-    match found.len() {
-        1 => Ok(found.remove(0)),
-        0 => Err(Error::not_asked(format!(
-            "no job of stack {} on {} has an execution {id}",
+    match matching.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(Error::usage_error(format!(
+            "no job of stack \"{}\" on {} has an execution \"{id}\"",
             deployment.stack,
             cloud.name()
         ))
-        .next("give the ID that `job run` printed")),
+        .with_advice("use the execution's name, which `stepward job run` prints, or its ARN")),
         _ => Err(
-            Error::not_asked(format!("several jobs have an execution {id}"))
-                .next(format!("give one of these: {}", found.join(", "))),
+            Error::usage_error(format!("several jobs have an execution \"{id}\""))
+                .with_advice(format!("use the ARN, one of {}", matching.join(", "))),
         ),
     }
 }
@@ -237,70 +248,76 @@ fn is_missing(error: Option<&DescribeExecutionError>) -> bool {
     )
 }
 
-/// Follows an execution to its end, showing what happens. Dropping the future stops the watching,
-/// not the job.
-pub async fn watch(
+/// Watches an execution to its end and shows its progress. Dropping the future stops watching; the
+/// job continues.
+pub async fn watch_execution(
     cloud: &Cloud,
     deployment: &Deployment,
     execution: &str,
     view: &View,
 ) -> Result<Finished> {
-    let end = Instant::now() + WATCH;
+    let end = Instant::now() + WATCH_LIMIT;
     let mut job = if view.is_hidden() {
         JobProgress::default()
     } else {
-        JobProgress::of_job(&deployment.stack, &definition(cloud, execution).await)
+        JobProgress::from_definition(&deployment.stack, &read_definition(cloud, execution).await)
     };
     while !job.has_ended() {
         for event in events_after(cloud, execution, job.last_event()).await? {
-            let change = job.apply(&event);
-            if let Some((whose, log)) = job.log(&event).filter(|_| !view.is_hidden()) {
-                view.log(
-                    &whose,
-                    &log.lines(cloud, deployment, id_of(execution)).await,
-                );
+            let change = job.apply_event(&event);
+            if let Some((source, log)) = job.log_of_event(&event).filter(|_| !view.is_hidden()) {
+                let lines = log
+                    .read_lines(cloud, deployment, execution_name(execution))
+                    .await;
+                view.print_log(&source, &lines);
             }
             if let Some(change) = change {
-                view.change(&change);
+                view.print_change(&change);
             }
         }
-        view.show(&job, OffsetDateTime::now_utc());
+        view.update_rows(&job, OffsetDateTime::now_utc());
         if Instant::now() >= end {
-            return Err(Error::not_asked(format!(
-                "{execution} still runs after {} h",
-                WATCH.as_secs() / 3600
-            ))
-            .next("watch it again, or stop it with `job stop`"));
+            return Err(still_running(execution));
         }
         if !job.has_ended() {
-            sleep(cloud.pause()).await;
+            sleep(cloud.poll_interval()).await;
         }
     }
-    view.end();
-    result(cloud, execution).await
+    view.stop_spinners();
+    read_result(cloud, execution).await
 }
 
-/// The definition of an execution's job. It only tells how steps are called: without it they have
-/// the names of states.
-async fn definition(cloud: &Cloud, execution: &str) -> Value {
-    let found = cloud
+/// The error of an execution that did not end within the limit.
+pub(crate) fn still_running(execution: &str) -> Error {
+    let name = execution_name(execution);
+    Error::new(format!(
+        "execution \"{name}\" still runs after {} h",
+        WATCH_LIMIT.as_secs() / 3600
+    ))
+    .with_advice(format!("stop it with `stepward job stop {name}`"))
+}
+
+/// Reads the definition of an execution's job; null if it cannot be read. It only gives steps their
+/// names: without it, they have the names of states.
+async fn read_definition(cloud: &Cloud, execution: &str) -> Value {
+    let described = cloud
         .sfn()
         .describe_state_machine_for_execution()
         .execution_arn(execution)
         .send()
         .await;
-    found
+    described
         .ok()
-        .and_then(|found| serde_json::from_str(found.definition()).ok())
+        .and_then(|described| serde_json::from_str(described.definition()).ok())
         .unwrap_or_default()
 }
 
-/// The events behind one that is known, oldest first. Newest are asked for first, so that a long
-/// history is not read again at every look.
+/// The events after `last_known`, oldest first. Step Functions returns the newest first, so that a
+/// poll does not read a long history again.
 pub(crate) async fn events_after(
     cloud: &Cloud,
     execution: &str,
-    known: i64,
+    last_known: i64,
 ) -> Result<Vec<HistoryEvent>> {
     let client = cloud.sfn();
     let history = client
@@ -311,37 +328,37 @@ pub(crate) async fn events_after(
     let mut events = history.into_paginator().items().send();
     let mut new = Vec::new();
     while let Some(event) = events.next().await {
-        let event = event.map_err(|error| cloud.error(error).nothing_done())?;
-        if event.id() <= known {
+        let event = event.map_err(|error| cloud.error(error).into_not_started())?;
+        if event.id() <= last_known {
             break;
         }
         new.push(event);
     }
-    Ok(in_order(new))
+    Ok(sort_events(new))
 }
 
-/// Oldest first, each once: pages can overlap when events are added between two of them.
-fn in_order(mut events: Vec<HistoryEvent>) -> Vec<HistoryEvent> {
+/// Events in their order, each once. Pages can overlap if an event is added between two calls.
+fn sort_events(mut events: Vec<HistoryEvent>) -> Vec<HistoryEvent> {
     events.sort_by_key(HistoryEvent::id);
     events.dedup_by_key(|event| event.id());
     events
 }
 
-/// Starts a job and waits for its end, showing nothing: for programs.
+/// Starts a job and waits for its end without showing anything, for programs.
 pub async fn run(
     cloud: &Cloud,
     deployment: &Deployment,
     job: &str,
     input: &impl Serialize,
 ) -> Result<Finished> {
-    let execution = start(cloud, deployment, job, input, None).await?;
-    watch(cloud, deployment, &execution, &View::hidden())
+    let execution = start_job(cloud, deployment, job, input, None).await?;
+    watch_execution(cloud, deployment, &execution, &View::hidden())
         .await
-        .map_err(Error::something_done)
+        .map_err(Error::into_started)
 }
 
-/// Stops an execution; the `cancel` function then stops what its steps had started.
-pub async fn stop(cloud: &Cloud, execution: &str, cause: Option<&str>) -> Result<()> {
+/// Stops an execution. The `cancel` function then stops the actions that its steps have started.
+pub async fn stop_execution(cloud: &Cloud, execution: &str, cause: Option<&str>) -> Result<()> {
     let cause = cause.map_or_else(|| format!("stopped by {}", cloud.caller), str::to_owned);
     let stop = cloud
         .sfn()
@@ -352,7 +369,7 @@ pub async fn stop(cloud: &Cloud, execution: &str, cause: Option<&str>) -> Result
     stop.send()
         .await
         .map(|_| ())
-        .map_err(|error| cloud.error(error).nothing_done())
+        .map_err(|error| cloud.error(error).into_not_started())
 }
 
 #[cfg(test)]
@@ -364,14 +381,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_execution_name_fits_step_functions() {
-        let name = new_name(&"x".repeat(70)).unwrap();
+    fn an_execution_name_is_unique_and_fits_step_functions() {
+        let name = new_execution_name(&"x".repeat(70)).unwrap();
         assert!(name.len() <= 80, "{name}");
-        assert_ne!(new_name("a").unwrap(), new_name("a").unwrap());
+        assert_ne!(
+            new_execution_name("a").unwrap(),
+            new_execution_name("a").unwrap()
+        );
     }
 
     #[test]
-    fn overlapping_pages_give_each_event_once_and_in_order() {
+    fn a_reused_name_is_reported_as_an_existing_execution() {
+        let error = existing_execution("fleet/morning-check", "nightly");
+        assert_eq!(
+            error.to_string(),
+            "an execution \"nightly\" of job \"fleet/morning-check\" already exists: it has ended, \
+             or it has another input\nNext: `stepward job watch nightly` shows the existing \
+             execution; use another --name to start a new one"
+        );
+        assert_eq!(error.code(), crate::error::NOT_STARTED);
+    }
+
+    #[test]
+    fn overlapping_pages_give_each_event_once_in_order() {
         let event = |id| {
             HistoryEvent::builder()
                 .id(id)
@@ -383,7 +415,7 @@ mod tests {
                 .build()
                 .unwrap()
         };
-        let ids: Vec<_> = in_order([9, 8, 7, 8, 7, 6].map(event).into())
+        let ids: Vec<_> = sort_events([9, 8, 7, 8, 7, 6].map(event).into())
             .iter()
             .map(HistoryEvent::id)
             .collect();
@@ -392,15 +424,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_job_gives_an_execution_name_that_step_functions_takes(job in "(?s:.{0,90})") {
-            let name = new_name(&slug_of(&job)).unwrap();
+        fn any_job_gives_a_valid_execution_name(job in "(?s:.{0,90})") {
+            let name = new_execution_name(&job_slug(&job)).unwrap();
             prop_assert!(name.len() <= 80, "{name}");
-            prop_assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)), "{name}");
+            let is_valid = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+            prop_assert!(name.chars().all(is_valid), "{name}");
         }
 
         #[test]
-        fn any_text_has_the_name_of_an_execution(id in "(?s:.{0,40})") {
-            prop_assert!(id.ends_with(id_of(&id)));
+        fn any_text_has_an_execution_name(id in "(?s:.{0,40})") {
+            prop_assert!(id.ends_with(execution_name(&id)));
         }
     }
 }

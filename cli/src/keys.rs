@@ -1,4 +1,4 @@
-//! The secrets behind `keys/…` paths, in Secrets Manager of the operator's account.
+//! The secrets behind `keys/…` paths, stored in Secrets Manager of the operator's account.
 
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::types::{Filter, FilterNameStringType, Tag};
@@ -11,7 +11,7 @@ use crate::cloud::Cloud;
 use crate::deploy::Deployment;
 use crate::error::{Error, Result};
 
-/// How long a removed key can be brought back: Secrets Manager's longest.
+/// How many days a removed key can be restored: Secrets Manager's maximum.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_DeleteSecret.html>
 const RECOVERY_DAYS: i64 = 30;
 
@@ -20,25 +20,25 @@ const RECOVERY_DAYS: i64 = 30;
 pub struct Key {
     /// Its path.
     pub path: String,
-    /// When its value was last set, RFC 3339.
+    /// When its value was last set, as RFC 3339.
     pub changed_at: Option<String>,
     /// The day on which a value was last read.
     pub last_read: Option<String>,
 }
 
-/// Reads a key's path.
-pub(crate) fn parse(path: &str) -> Result<KeyPath<'_>> {
-    KeyPath::parse(path).map_err(|error| Error::not_asked(error.message))
+/// Reads the path of a key.
+pub(crate) fn parse_path(path: &str) -> Result<KeyPath<'_>> {
+    KeyPath::parse(path).map_err(|error| Error::usage_error(error.message))
 }
 
-/// Stores a value under a secret's name.
-pub(crate) async fn set(
+/// Stores a value as the secret of this name.
+pub(crate) async fn store_value(
     cloud: &Cloud,
     name: &str,
     customer: &str,
     value: &SecretString,
 ) -> Result<()> {
-    let client = client(cloud);
+    let client = secrets_client(cloud);
     let text = value.expose_secret();
     let customer = Tag::builder()
         .key("stepward:customer")
@@ -58,15 +58,16 @@ pub(crate) async fn set(
     ) {
         return Err(cloud.error(error));
     }
-    let put = || {
+
+    let put_value = || {
         client
             .put_secret_value()
             .secret_id(name)
             .secret_string(text)
             .send()
     };
-    match put().await {
-        // One that was removed has its name still, until its recovery window is over.
+    match put_value().await {
+        // A removed secret keeps its name until its recovery window ends.
         Err(error) if error.code() == Some("InvalidRequestException") => {
             client
                 .restore_secret()
@@ -74,84 +75,74 @@ pub(crate) async fn set(
                 .send()
                 .await
                 .map_err(|error| cloud.error(error))?;
-            if let Err(error) = put().await {
-                // The old value is not to be read again.
-                remove(cloud, name)
+            if let Err(error) = put_value().await {
+                // Steps must not be able to read the old value, which has been restored.
+                remove_key(cloud, name)
                     .await
-                    .map_err(|error| error.during("removing the old value again"))?;
+                    .map_err(|error| error.with_context("removing the old value again"))?;
                 return Err(cloud.error(error));
             }
             Ok(())
         }
-        put => put.map(|_| ()).map_err(|error| cloud.error(error)),
+        result => result.map(|_| ()).map_err(|error| cloud.error(error)),
     }
 }
 
-/// The stored keys, of all customers or of one, by path.
-pub(crate) async fn list(
+/// The stored keys, of all customers or of one, sorted by path.
+pub(crate) async fn list_keys(
     cloud: &Cloud,
     deployment: &Deployment,
     customer: Option<&str>,
 ) -> Result<Vec<Key>> {
-    let prefix = format!("{}/", deployment.stack);
-    let below = format!(
-        "{prefix}keys/{}",
+    let stack_prefix = format!("{}/", deployment.stack);
+    let name_prefix = format!(
+        "{stack_prefix}keys/{}",
         customer.map(|name| format!("{name}/")).unwrap_or_default()
     );
     let filter = Filter::builder()
         .key(FilterNameStringType::Name)
-        .values(&below)
+        .values(&name_prefix)
         .build();
-    let mut pages = client(cloud)
+    let mut pages = secrets_client(cloud)
         .list_secrets()
         .filters(filter)
         .into_paginator()
         .send();
     let mut keys = Vec::new();
     while let Some(page) = pages.next().await {
-        for secret in page
-            .map_err(|error| cloud.error(error))?
-            .secret_list
-            .unwrap_or_default()
-        {
-            // The filter looks at words of the name too.
+        let page = page.map_err(|error| cloud.error(error))?;
+        for secret in page.secret_list.unwrap_or_default() {
+            // Secrets Manager's filter also matches single words of a name.
             let name = secret.name.unwrap_or_default();
-            if let Some(path) = name
-                .strip_prefix(&prefix)
-                .filter(|_| name.starts_with(&below))
-            {
-                let time =
-                    |time: Option<aws_smithy_types::DateTime>| time.map(|time| time.to_string());
-                let (changed_at, last_read) = (
-                    time(secret.last_changed_date),
-                    time(secret.last_accessed_date),
-                );
-                keys.push(Key {
-                    path: path.to_owned(),
-                    changed_at,
-                    last_read,
-                });
+            if !name.starts_with(&name_prefix) {
+                continue;
             }
+            let Some(path) = name.strip_prefix(&stack_prefix) else {
+                continue;
+            };
+            let rfc3339 = |time: aws_smithy_types::DateTime| time.to_string();
+            keys.push(Key {
+                path: path.to_owned(),
+                changed_at: secret.last_changed_date.map(rfc3339),
+                last_read: secret.last_accessed_date.map(rfc3339),
+            });
         }
     }
-    keys.sort_by(|one, other| one.path.cmp(&other.path));
+    keys.sort_by(|left, right| left.path.cmp(&right.path));
     Ok(keys)
 }
 
 /// Removes a secret.
-pub(crate) async fn remove(cloud: &Cloud, name: &str) -> Result<()> {
-    let request = client(cloud)
+pub(crate) async fn remove_key(cloud: &Cloud, name: &str) -> Result<()> {
+    let request = secrets_client(cloud)
         .delete_secret()
         .secret_id(name)
         .recovery_window_in_days(RECOVERY_DAYS);
     request.send().await.map_err(|error| {
-        let missing = error.code() == Some("ResourceNotFoundException");
+        let is_missing = error.code() == Some("ResourceNotFoundException");
         let error = cloud.error(error);
-        if missing {
-            error.next(format!(
-                "`{} keys list` shows what there is",
-                cloud.command()
-            ))
+        if is_missing {
+            error.with_advice("`stepward keys list` shows the existing keys")
         } else {
             error
         }
@@ -159,7 +150,7 @@ pub(crate) async fn remove(cloud: &Cloud, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn client(cloud: &Cloud) -> Client {
+fn secrets_client(cloud: &Cloud) -> Client {
     Client::new(&cloud.config)
 }
 
@@ -172,7 +163,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_path_is_read_or_refused(path in "(keys/)?[a-z0-9/._-]{0,40}|\\PC*") {
-            if let Ok(key) = parse(&path) {
+            if let Ok(key) = parse_path(&path) {
                 let folder = format!("keys/{}/", key.customer);
                 prop_assert!(path.starts_with(&folder));
                 prop_assert_eq!(key.secret_name("stepward"), format!("stepward/{path}"));

@@ -1,8 +1,8 @@
-//! The operator's command line as a library: the end-to-end tests deploy and onboard with the same
-//! code.
+//! The operator's command line as a library, so that the end-to-end tests deploy and onboard with
+//! the same code.
 //!
-//! `commands` has what an operator can type. The other modules are what commands, tests and
-//! generators share; none of them uses `commands`.
+//! The module `commands` contains the commands that operators type. The other modules are shared by
+//! commands, tests and generators; none of them uses `commands`.
 
 pub mod arguments;
 mod artifacts;

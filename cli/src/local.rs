@@ -1,5 +1,4 @@
-//! The local cloud: MiniStack with IAM enforcement, in a process group of its own, in a private
-//! directory.
+//! The local cloud: MiniStack with IAM enforcement. It has its own process group and directory.
 
 pub(crate) mod process;
 pub mod venv;
@@ -14,41 +13,48 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::workspace::Workspace;
-use process::{free_port, http, is_free, is_locked, kill_group, last_lines, lock, poll};
+use process::{
+    acquire_lock, free_port, is_free, is_locked, kill_group, last_lines, send_request, wait_for,
+};
 
-/// The port of the local cloud that an operator starts: the one that AWS emulators use.
+/// The default port of the operator's local cloud, which is the usual one of AWS emulators.
 pub const DEFAULT_PORT: u16 = 4566;
 /// The operator's account on the local cloud. Its access key is its account ID.
 pub const OPERATOR: &str = "111111111111";
 /// The secret of every access key on the local cloud.
 pub const SECRET: &str = "test";
 
-/// The program, a folder of the checkout. Python runs it from there, so that no copy of it can be
-/// out of date.
+/// The program, a folder of the checkout. Python runs it there, so no copy can be outdated.
 const PROGRAM: &str = "local-cloud";
-/// It is ready in about 1 s; a loaded machine that imports its modules for the first time takes
-/// longer.
-const START: Duration = Duration::from_mins(1);
-const STOP: Duration = Duration::from_secs(10);
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long the start can take. It usually takes 1 s; a busy machine that imports the Python
+/// modules for the first time needs longer.
+const START_LIMIT: Duration = Duration::from_mins(1);
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// The advice for a local cloud that does not answer.
+const RESTART: &str = "restart it with `stepward local down`, then `stepward local up`";
 
 /// A running local cloud.
 #[derive(Debug)]
 pub struct LocalCloud {
-    /// Where it listens, on 127.0.0.1.
+    /// The port on 127.0.0.1 that it listens on.
     pub port: u16,
-    /// Its log, its lock and its temporary files.
+    /// The directory of its log, its lock and its temporary files.
     pub dir: PathBuf,
-    /// Present when it ends with this value. Its standard input is held open: when this process
-    /// goes, in any way, the program sees that and ends the local cloud.
+    /// Its process, if it ends when this value is dropped. This process holds the program's
+    /// standard input open: when this process ends for any reason, the program ends the local
+    /// cloud.
     child: Option<Child>,
 }
 
-/// What becomes of it when this process ends.
+/// How long the local cloud runs.
 #[derive(Clone, Copy)]
-enum Lives {
-    AsLongAsThis,
-    On,
+enum Lifetime {
+    /// Until this process ends.
+    ThisProcess,
+    /// Until `stepward local down`.
+    UntilDown,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -58,8 +64,8 @@ struct State {
 }
 
 impl LocalCloud {
-    /// Starts one for a test: on a free port, below `dir`. It ends when dropped, and when this
-    /// process ends.
+    /// Starts a local cloud for a test, on a free port and in the directory `dir`. It ends when it
+    /// is dropped or when this process ends.
     pub fn start_private(dir: &Path) -> Result<Self> {
         let workspace = Workspace::find()?;
         let venv = venv::ensure(&workspace, venv::LOCAL_CLOUD)?;
@@ -67,8 +73,8 @@ impl LocalCloud {
         loop {
             attempts -= 1;
             let port = free_port()?;
-            // Somebody else may have taken the port since.
-            match Self::start(&workspace, &venv, dir, port, Lives::AsLongAsThis) {
+            // Another process may have taken the port in the meantime.
+            match Self::start(&workspace, &venv, dir, port, Lifetime::ThisProcess) {
                 Err(_) if attempts > 0 && !is_free(port) => {}
                 Err(error) => return Err(error),
                 Ok(child) => {
@@ -82,30 +88,32 @@ impl LocalCloud {
         }
     }
 
-    /// Starts the one that stays until `down`; the one already there on that port is as good.
+    /// Starts the local cloud on a port, or returns the one that already runs there. It runs until
+    /// [`down`](Self::down).
     pub fn up(workspace: &Workspace, port: u16) -> Result<Self> {
         let dir = directory(workspace, port);
-        let _held = lock(&dir.join("up.lock"), START)?;
+        let _lock = acquire_lock(&dir.join("up.lock"), START_LIMIT)?;
         if let Some(running) = Self::running(workspace, port)? {
             return Ok(running);
         }
         if !is_free(port) {
-            return Err(Error::not_asked(format!(
-                "port {port} is taken by a program that `stepward` did not start"
+            return Err(Error::usage_error(format!(
+                "port {port} is used by a program that Stepward did not start"
             ))
-            .next(format!(
-                "end that program, or take another port: `stepward local up --port {}`",
-                port + 1
+            .with_advice(format!(
+                "end that program, or use another port: --port {}",
+                port.saturating_add(1)
             )));
         }
         let venv = venv::ensure(workspace, venv::LOCAL_CLOUD)?;
-        let child = Self::start(workspace, &venv, &dir, port, Lives::On)?;
+        let child = Self::start(workspace, &venv, &dir, port, Lifetime::UntilDown)?;
         let state = serde_json::to_vec(&State {
             pid: child.id(),
             port,
         })
-        .doing("the state file")?;
-        std::fs::write(dir.join("state.json"), state).doing("the state file")?;
+        .context("cannot write the state of the local cloud as JSON")?;
+        let state_path = dir.join("state.json");
+        std::fs::write(&state_path, state).context(state_path.display())?;
         Ok(Self {
             port,
             dir,
@@ -113,18 +121,18 @@ impl LocalCloud {
         })
     }
 
-    /// The one that `up` started, when it still runs.
+    /// The local cloud that [`up`](Self::up) started, if it still runs.
     pub fn running(workspace: &Workspace, port: u16) -> Result<Option<Self>> {
         let dir = directory(workspace, port);
         if !is_locked(&dir.join("alive.lock")) || !dir.join("state.json").is_file() {
             return Ok(None);
         }
-        let healthy = poll(ANSWER, || Ok(is_healthy(port).then_some(())))?;
+        let healthy = wait_for(ANSWER_LIMIT, || Ok(is_healthy(port).then_some(())))?;
         if healthy.is_none() {
             return Err(Error::new(format!(
                 "the local cloud on port {port} runs but does not answer"
             ))
-            .next(restart(port)));
+            .with_advice(RESTART));
         }
         Ok(Some(Self {
             port,
@@ -133,30 +141,31 @@ impl LocalCloud {
         }))
     }
 
-    /// Ends the one that `up` started, with every Lambda process of it. False when there is none.
+    /// Stops the local cloud that [`up`](Self::up) started, with all its Lambda processes. Returns
+    /// false if none runs.
     pub fn down(workspace: &Workspace, port: u16) -> Result<bool> {
         let dir = directory(workspace, port);
         let (alive, state) = (dir.join("alive.lock"), dir.join("state.json"));
         if !is_locked(&alive) {
             return Ok(false);
         }
-        let text = std::fs::read(&state).doing(state.display())?;
-        let State { pid, .. } = serde_json::from_slice(&text).doing(state.display())?;
+        let text = std::fs::read(&state).context(state.display())?;
+        let State { pid, .. } = serde_json::from_slice(&text).context(state.display())?;
         kill_group(pid)?;
-        if poll(STOP, || Ok((!is_locked(&alive)).then_some(())))?.is_none() {
+        if wait_for(STOP_LIMIT, || Ok((!is_locked(&alive)).then_some(())))?.is_none() {
             return Err(
-                Error::new(format!("the local cloud (process {pid}) did not end"))
-                    .next("end it with `kill -9`"),
+                Error::new(format!("the local cloud (process {pid}) did not stop"))
+                    .with_advice(format!("end it with `kill -9 -{pid}`")),
             );
         }
-        std::fs::remove_file(&state).doing(state.display())?;
-        remove_temporary(&dir)?;
+        std::fs::remove_file(&state).context(state.display())?;
+        remove_temporary_files(&dir)?;
         Ok(true)
     }
 
-    /// Empties it: all accounts, all services.
+    /// Deletes everything in all accounts and services.
     pub fn reset(&self) -> Result<()> {
-        match http(
+        match send_request(
             self.port,
             "POST",
             "/_ministack/reset",
@@ -164,21 +173,21 @@ impl LocalCloud {
         ) {
             Ok((200, _)) => Ok(()),
             Ok((status, body)) => Err(Error::new(format!(
-                "the local cloud answered reset with {status}: {body}"
+                "the local cloud answered the reset with status {status}: {body}"
             ))),
             Err(error) => Err(Error::new(format!(
-                "the local cloud did not answer reset: {error}"
+                "the local cloud did not answer the reset: {error}"
             ))),
         }
-        .map_err(|e| e.next(restart(self.port)))
+        .map_err(|error| error.with_advice(RESTART))
     }
 
-    /// What it answers to a GET of one of its own paths, such as `/_stepward/ssm/calls`.
+    /// Its answer to a GET request for one of its own paths, for example `/_stepward/ssm/calls`.
     pub fn ask(&self, path: &str) -> Result<String> {
-        match http(self.port, "GET", path, Duration::from_secs(30)) {
+        match send_request(self.port, "GET", path, Duration::from_secs(30)) {
             Ok((200, body)) => Ok(body),
             Ok((status, body)) => Err(Error::new(format!(
-                "the local cloud answered {path} with {status}: {body}"
+                "the local cloud answered {path} with status {status}: {body}"
             ))),
             Err(error) => Err(Error::new(format!(
                 "the local cloud did not answer {path}: {error}"
@@ -186,15 +195,15 @@ impl LocalCloud {
         }
     }
 
-    /// The folder that stands for the deployment's file system: where steps' local paths begin. It
-    /// is the operator's, so what is in it stays when the local cloud ends.
+    /// The folder that replaces the deployment's file system: local paths of steps begin there. Its
+    /// files belong to the operator and stay when the local cloud ends.
     pub fn files(&self) -> Result<PathBuf> {
         let files = self.dir.join("files");
-        std::fs::create_dir_all(&files).doing(files.display())?;
+        std::fs::create_dir_all(&files).context(files.display())?;
         Ok(files)
     }
 
-    /// Where SDKs and the AWS CLI reach it.
+    /// The endpoint for SDKs and the AWS CLI.
     #[must_use]
     pub fn endpoint(&self) -> String {
         endpoint(self.port)
@@ -205,28 +214,28 @@ impl LocalCloud {
         venv: &Path,
         dir: &Path,
         port: u16,
-        lives: Lives,
+        lifetime: Lifetime,
     ) -> Result<Child> {
-        remove_temporary(dir)?;
+        remove_temporary_files(dir)?;
         let temporary = dir.join("tmp");
-        std::fs::create_dir_all(&temporary).doing(temporary.display())?;
+        std::fs::create_dir_all(&temporary).context(temporary.display())?;
         let log_path = dir.join("ministack.log");
-        let log = File::create(&log_path).doing(log_path.display())?;
-        let (mode, stdin) = match lives {
-            Lives::AsLongAsThis => ("attached", Stdio::piped()),
-            Lives::On => ("detached", Stdio::null()),
+        let log = File::create(&log_path).context(log_path.display())?;
+        let (mode, stdin) = match lifetime {
+            Lifetime::ThisProcess => ("attached", Stdio::piped()),
+            Lifetime::UntilDown => ("detached", Stdio::null()),
         };
         let mut child = Command::new(venv::interpreter(venv))
             .arg(workspace.root.join(PROGRAM))
             .arg(dir.join("alive.lock"))
             .arg(mode)
-            // Lambda processes inherit this environment: nothing of the operator's own may reach
-            // them.
+            // Lambda processes inherit this environment. They must not get the operator's
+            // variables.
             .env_clear()
             .env(
                 "PATH",
                 std::env::join_paths([venv.join("bin"), "/usr/bin".into(), "/bin".into()])
-                    .doing("PATH")?,
+                    .context("cannot set PATH")?,
             )
             .env("HOME", &temporary)
             .env("TMPDIR", &temporary)
@@ -235,8 +244,8 @@ impl LocalCloud {
             .env("AWS_ENDPOINT_URL", endpoint(port))
             .env("GATEWAY_PORT", port.to_string())
             .env("BIND_HOST", "127.0.0.1")
-            // Ports of its own would collide with the next local cloud's, and Docker would make
-            // runs differ.
+            // The ports of these services would collide with those of another local cloud, and
+            // Docker would make runs differ.
             .env("SFTP_ENABLED", "0")
             .env("IOT_MTLS_ENABLED", "0")
             .env(
@@ -246,34 +255,35 @@ impl LocalCloud {
             .current_dir(dir)
             .process_group(0)
             .stdin(stdin)
-            .stdout(log.try_clone().doing(log_path.display())?)
+            .stdout(log.try_clone().context(log_path.display())?)
             .stderr(log)
             .spawn()
-            .doing("the local cloud")?;
-        let up = poll(START, || {
-            match child.try_wait().doing("the local cloud")? {
+            .context("cannot start the local cloud")?;
+        let started = wait_for(START_LIMIT, || {
+            match child.try_wait().context("cannot start the local cloud")? {
                 Some(status) => Err(Error::new(format!(
-                    "the local cloud ended at start with {status}"
+                    "the local cloud ended during its start with {status}"
                 ))),
                 None => Ok(is_healthy(port).then_some(())),
             }
         });
-        match up {
+        match started {
             Ok(Some(())) => Ok(child),
             failed => {
-                // Already gone is as good.
+                // Both calls fail if the process has already ended, which is fine.
                 let _ = kill_group(child.id());
                 let _ = child.wait();
-                let late = || {
+                let timed_out = || {
                     Error::new(format!(
-                        "the local cloud did not come up within {} s",
-                        START.as_secs()
+                        "the local cloud did not start within {} s",
+                        START_LIMIT.as_secs()
                     ))
                 };
-                let error = failed.err().unwrap_or_else(late);
+                let error = failed.err().unwrap_or_else(timed_out);
                 let log = format!("{}:\n{}", log_path.display(), last_lines(&log_path, 15));
-                Err(Error::new(format!("{error}\n{log}"))
-                    .next(format!("see the log, and that port {port} is free")))
+                Err(Error::new(format!("{error}\n{log}")).with_advice(format!(
+                    "read the log, and check that no other program uses port {port}"
+                )))
             }
         }
     }
@@ -284,50 +294,45 @@ impl Drop for LocalCloud {
         if let Some(mut child) = self.child.take() {
             let _ = kill_group(child.id());
             let _ = child.wait();
-            // Commands on its nodes end after it, and write files until then.
-            let _ = poll(STOP, || {
+            // Commands on its nodes end later and write files until then.
+            let _ = wait_for(STOP_LIMIT, || {
                 Ok((!is_locked(&self.dir.join("alive.lock"))).then_some(()))
             });
-            let _ = remove_temporary(&self.dir);
+            let _ = remove_temporary_files(&self.dir);
         }
     }
 }
 
-/// Where SDKs reach the local cloud on a port.
+/// The endpoint of the local cloud on a port.
 #[must_use]
 pub fn endpoint(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
-}
-
-fn restart(port: u16) -> String {
-    format!(
-        "restart it: `stepward local down --port {port}`, then `stepward local up --port {port}`"
-    )
 }
 
 fn directory(workspace: &Workspace, port: u16) -> PathBuf {
     workspace.local_cloud().join(format!("port-{port}"))
 }
 
-/// Unpacked function code: large, and useless to the next local cloud.
-fn remove_temporary(dir: &Path) -> Result<()> {
+/// Removes unpacked function code, which is large and which the next local cloud does not need.
+fn remove_temporary_files(dir: &Path) -> Result<()> {
     let temporary = dir.join("tmp");
     if temporary.exists() {
-        std::fs::remove_dir_all(&temporary).doing(temporary.display())
+        std::fs::remove_dir_all(&temporary).context(temporary.display())
     } else {
         Ok(())
     }
 }
 
 fn is_healthy(port: u16) -> bool {
-    http(port, "GET", "/_ministack/health", ANSWER).is_ok_and(|(status, _)| status == 200)
+    send_request(port, "GET", "/_ministack/health", ANSWER_LIMIT)
+        .is_ok_and(|(status, _)| status == 200)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn private(name: &str) -> LocalCloud {
+    fn start_local_cloud(name: &str) -> LocalCloud {
         let dir = Workspace::find()
             .unwrap()
             .local_cloud()
@@ -336,7 +341,7 @@ mod tests {
     }
 
     fn has_ended(cloud_dir: &Path) -> bool {
-        poll(STOP, || {
+        wait_for(STOP_LIMIT, || {
             Ok((!is_locked(&cloud_dir.join("alive.lock"))).then_some(()))
         })
         .unwrap()
@@ -344,8 +349,8 @@ mod tests {
     }
 
     #[test]
-    fn it_answers_is_emptied_and_ends_when_dropped() {
-        let cloud = private("drop");
+    fn a_local_cloud_answers_resets_and_ends_when_dropped() {
+        let cloud = start_local_cloud("drop");
         assert!(is_healthy(cloud.port) && !is_free(cloud.port));
         cloud.reset().unwrap();
         let file = cloud.files().unwrap().join("report.csv");
@@ -355,15 +360,15 @@ mod tests {
         assert!(has_ended(&dir) && is_free(port));
         assert!(
             file.exists(),
-            "an operator's file is gone with the local cloud"
+            "the local cloud has deleted an operator's file"
         );
         std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
-    fn it_ends_when_its_starter_is_gone_however_it_went() {
-        let mut cloud = private("orphan");
-        // What the operating system does when a process is killed.
+    fn a_local_cloud_ends_when_its_starter_is_killed() {
+        let mut cloud = start_local_cloud("orphan");
+        // The operating system closes the files of a killed process.
         drop(cloud.child.as_mut().unwrap().stdin.take());
         assert!(has_ended(&cloud.dir));
         let dir = cloud.dir.clone();

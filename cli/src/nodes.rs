@@ -1,7 +1,7 @@
-//! Dispatches of the job `nodes/dispatch`: followed to their end, and what came of them.
+//! Dispatches of the job `nodes/dispatch`: how they are watched, and their results.
 
 mod state;
 mod watch;
 
 pub use state::dispatched;
-pub(crate) use watch::watch;
+pub(crate) use watch::watch_dispatch;

@@ -1,4 +1,4 @@
-//! How an account comes under Stepward: what its owner is told, and the proof that the role is
+//! The onboarding of accounts: the facts for the account's owner, and the proof that the role is
 //! right.
 
 use serde::Serialize;
@@ -13,12 +13,12 @@ use crate::deploy::Deployment;
 use crate::error::Result;
 use crate::jobs::{self, Finished, Outcome};
 
-/// The job that proves an account.
-const CHECK: &str = "account/check";
-/// The stack that the launch link proposes.
-const STACK: &str = "Stepward";
+/// The job that checks an account's role.
+const CHECK_JOB: &str = "account/check";
+/// The name of the stack that the launch link proposes.
+const ROLE_STACK: &str = "Stepward";
 
-/// What the owner of an account needs to let Stepward in.
+/// The facts that the owner of an account needs to create the role for Stepward.
 #[derive(Clone, Debug, Serialize)]
 pub struct Invitation {
     /// The customer.
@@ -27,14 +27,14 @@ pub struct Invitation {
     pub account: String,
     /// The 12-digit account ID.
     pub account_id: String,
-    /// Who is to be trusted.
+    /// The role that the account's role has to trust.
     pub broker_role_arn: String,
-    /// What the trust policy has to ask for; two during a rotation.
+    /// The external ID that the trust policy has to require; two during a rotation.
     pub external_ids: Vec<String>,
-    /// The role's trust policy, ready to be pasted.
+    /// The trust policy of the role, ready to be pasted.
     pub trust_policy: Value,
-    /// Opens the CloudFormation console with everything filled in; none on the local cloud, which
-    /// has no console.
+    /// A link that opens the CloudFormation console with all values filled in; none on the local
+    /// cloud, which has no console.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launch_link: Option<String>,
 }
@@ -47,8 +47,8 @@ pub fn store(cloud: &Cloud, deployment: &Deployment) -> Result<Store> {
     ))
 }
 
-/// What the owner of this account needs.
-pub async fn invitation(
+/// The facts that the owner of this account needs.
+pub async fn create_invitation(
     cloud: &Cloud,
     deployment: &Deployment,
     account: &Account,
@@ -91,7 +91,7 @@ pub async fn invitation(
     })
 }
 
-/// The trust policy of a role for Stepward; `infra/customer-role.yaml` makes the same.
+/// The trust policy of a role for Stepward, the same as in `infra/customer-role.yaml`.
 #[must_use]
 pub fn trust_policy(broker_role_arn: &str, external_ids: &[String]) -> Value {
     let ids = if let [only] = external_ids {
@@ -107,6 +107,7 @@ pub fn trust_policy(broker_role_arn: &str, external_ids: &[String]) -> Value {
     }] })
 }
 
+/// A link to the CloudFormation console that creates the role's stack.
 /// <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cfn-console-create-stacks-quick-create-links.html>
 fn launch_link(
     partition: &str,
@@ -118,7 +119,7 @@ fn launch_link(
     let console = Partition::named_or_standard(partition).console;
     let pairs = [
         ("templateURL", template),
-        ("stackName", STACK),
+        ("stackName", ROLE_STACK),
         ("param_BrokerRoleArn", broker),
         ("param_ExternalId", &external_ids.join(",")),
     ];
@@ -144,14 +145,14 @@ fn percent_encoded(text: &str) -> String {
     })
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug)]
 pub struct Checked {
-    /// The account, with the trust that was recorded.
+    /// The account, with the trust that the check has recorded.
     pub account: Account,
     /// The execution of the check.
     pub finished: Finished,
-    /// Whether a rotation has ended by it.
+    /// Whether the check has ended a rotation.
     pub rotated: bool,
 }
 
@@ -163,9 +164,9 @@ impl Checked {
     }
 }
 
-/// Proves the account's role with the job `account/check`, run by the broker as every step is, and
-/// records what it found.
-pub async fn check(
+/// Checks the account's role with the job `account/check`, which uses the broker role like every
+/// step, and records the trust that it finds.
+pub async fn check_account(
     cloud: &Cloud,
     deployment: &Deployment,
     customer: &str,
@@ -177,13 +178,13 @@ pub async fn check(
         .await
         .map_err(|error| cloud.explain(&error))?;
     let input = json!({ "customer": customer, "account": account, "started_by": cloud.caller });
-    let finished = jobs::run(cloud, deployment, CHECK, &input).await?;
-    let found = finding(&finished, record.trust);
-    let who = &cloud.caller;
-    let written = match found {
-        Finding::NextIsProven => store.finish_rotation(who, &record).await,
+    let finished = jobs::run(cloud, deployment, CHECK_JOB, &input).await?;
+    let finding = finding(&finished, record.trust);
+    let caller = &cloud.caller;
+    let written = match finding {
+        Finding::NextIsProven => store.finish_rotation(caller, &record).await,
         Finding::Trust(trust) if trust != record.trust => {
-            store.set_trust(who, &record, trust).await
+            store.set_trust(caller, &record, trust).await
         }
         Finding::Trust(_) => Ok(record),
     };
@@ -191,11 +192,11 @@ pub async fn check(
     Ok(Checked {
         account,
         finished,
-        rotated: found == Finding::NextIsProven,
+        rotated: finding == Finding::NextIsProven,
     })
 }
 
-/// Sets the role, then proves it.
+/// Sets the role of an account, then checks it.
 pub async fn set_role(
     cloud: &Cloud,
     deployment: &Deployment,
@@ -212,35 +213,38 @@ pub async fn set_role(
         .set_role(&cloud.caller, &record, role_arn)
         .await
         .map_err(|error| cloud.explain(&error))?;
-    check(cloud, deployment, customer, account).await
+    check_account(cloud, deployment, customer, account).await
 }
 
+/// The conclusion from a check.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Finding {
+    /// The trust to record.
     Trust(Trust),
+    /// The role accepts the next external ID, so the rotation can end.
     NextIsProven,
 }
 
-/// What a check says of the trust that was recorded before it.
+/// The conclusion from a check, given the trust that was recorded before it.
 fn finding(finished: &Finished, before: Trust) -> Finding {
     if finished.outcome == Outcome::Succeeded {
         let proof = serde_json::from_value::<TrustProof>(finished.output["trust"].clone());
         return match proof {
-            // It passed although strangers get in, because an operator has overridden that.
+            // The role lets in strangers; the check passed because an operator has overridden it.
             Ok(proof) if proof.verdict().is_err() => Finding::Trust(before),
             Ok(proof) if proof.next_external_id == Some(TrustVerdict::Accepted) => {
                 Finding::NextIsProven
             }
-            // No proof: this credential provider assumes no role, so there is no trust policy.
+            // Without a proof, the credential provider assumes no role and needs no trust policy.
             _ => Finding::Trust(Trust::Proven),
         };
     }
     Finding::Trust(match (finished.error.as_deref(), before) {
-        // The override was decided by somebody who knew this.
+        // The operator who overrode the trust knew that the role is open.
         (Some("TrustBroken"), Trust::Overridden) => Trust::Overridden,
         (Some("TrustBroken"), _) => Trust::Open,
         (Some("AccessDenied"), _) => Trust::Unproven,
-        // Throttling or network trouble says nothing about the role, for better or worse.
+        // Other errors, such as throttling, say nothing about the role.
         (_, before) => before,
     })
 }
@@ -265,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_trust_policy_asks_for_the_external_id() {
+    fn the_trust_policy_requires_the_external_id() {
         let policy = trust_policy(
             "arn:aws:iam::111111111111:role/stepward-broker",
             &["abc".to_owned()],
@@ -282,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_launch_link_carries_everything() {
+    fn the_launch_link_contains_all_values() {
         let link = launch_link(
             "aws",
             "eu-west-1",
@@ -303,30 +307,30 @@ mod tests {
     }
 
     #[test]
-    fn what_a_check_found_is_recorded_and_what_it_did_not_find_is_not() {
+    fn only_conclusive_checks_change_the_trust() {
         let proof = |next: Value| {
             json!({ "trust": { "without_external_id": "refused", "wrong_external_id": "refused",
                 "right_external_id": "accepted", "next_external_id": next } })
         };
-        let found = |error, before| finding(&finished(error, Value::Null), before);
+        let failed = |error, before| finding(&finished(error, Value::Null), before);
         assert_eq!(
-            found(Some("TrustBroken"), Trust::Proven),
+            failed(Some("TrustBroken"), Trust::Proven),
             Finding::Trust(Trust::Open)
         );
         assert_eq!(
-            found(Some("TrustBroken"), Trust::Overridden),
+            failed(Some("TrustBroken"), Trust::Overridden),
             Finding::Trust(Trust::Overridden)
         );
         assert_eq!(
-            found(Some("AccessDenied"), Trust::Proven),
+            failed(Some("AccessDenied"), Trust::Proven),
             Finding::Trust(Trust::Unproven)
         );
         assert_eq!(
-            found(Some("TimedOut"), Trust::Proven),
+            failed(Some("TimedOut"), Trust::Proven),
             Finding::Trust(Trust::Proven)
         );
         assert_eq!(
-            found(Some("Throttled"), Trust::Unproven),
+            failed(Some("Throttled"), Trust::Unproven),
             Finding::Trust(Trust::Unproven)
         );
         let passed = |next| finding(&finished(None, proof(next)), Trust::Unproven);

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 use crate::error::{Context, Result};
 
@@ -19,40 +21,48 @@ pub enum Format {
 }
 
 impl Format {
-    /// Shows a result: the value as JSON, or the text made for people.
-    pub fn show<T: Serialize>(self, value: &T, people: impl FnOnce() -> String) -> Result<()> {
+    /// Prints a result: the value as JSON, or the text for people.
+    pub fn show<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> Result<()> {
         match self {
-            Self::Table => print(&escaped(&people())),
-            Self::Json => print(&serde_json::to_string_pretty(value).doing("the result as JSON")?),
+            Self::Table => print(&escaped(&text())),
+            Self::Json => {
+                let json = serde_json::to_string_pretty(value);
+                print(&json.context("cannot write the result as JSON")?)
+            }
         }
     }
 }
 
-/// Prints a text and a line end to standard output; a reader that has gone (`| head`) is no
-/// failure.
+/// Prints a text and a line end to standard output. It is no error if the reader has closed it, as
+/// `| head` does.
 pub fn print(text: &str) -> Result<()> {
-    let done = writeln!(stdout().lock(), "{}", text.trim_end());
-    match done {
+    match writeln!(stdout().lock(), "{}", text.trim_end()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        done => done.doing("standard output"),
+        written => written.context("cannot write to standard output"),
     }
 }
 
-/// A text as a terminal may have it: line ends and tabs as they are, every other control character
-/// and those that turn the direction of writing as an escape sequence is written in Rust. What is
-/// shown comes from customers' accounts too.
+/// Prints a text and a line end to standard error, with control characters escaped. A command
+/// continues if standard error is closed; `eprintln!` would panic.
+pub fn print_error(text: &str) {
+    let _ = writeln!(stderr().lock(), "{}", escaped(text));
+}
+
+/// A text that is safe to print on a terminal. Line ends and tabs stay; every other control
+/// character, and every character that changes the direction of writing, becomes an escape sequence
+/// of Rust. Parts of the text come from customers' accounts.
 #[must_use]
 pub fn escaped(text: &str) -> String {
-    let is_harmless = |c: char| match c {
+    let is_safe = |c: char| match c {
         '\n' | '\t' => true,
-        // https://www.unicode.org/reports/tr9/#Explicit_Directional_Embeddings and what follows
-        // there
+        // https://www.unicode.org/reports/tr9/#Explicit_Directional_Embeddings and the sections
+        // after it
         '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => false,
         c => !c.is_control(),
     };
     text.chars()
         .fold(String::with_capacity(text.len()), |mut shown, c| {
-            if is_harmless(c) {
+            if is_safe(c) {
                 shown.push(c);
             } else {
                 shown.extend(c.escape_default());
@@ -63,7 +73,7 @@ pub fn escaped(text: &str) -> String {
 
 /// A table with a heading row.
 #[must_use]
-pub fn table<R: IntoIterator<Item = String>>(
+pub fn format_table<R: IntoIterator<Item = String>>(
     heading: &[&str],
     rows: impl IntoIterator<Item = R>,
 ) -> String {
@@ -85,28 +95,63 @@ pub fn table<R: IntoIterator<Item = String>>(
         .join("\n")
 }
 
-/// Progress on standard error: a spinner on a terminal, lines elsewhere, nothing for tests.
+/// A number with its noun: `1 node`, `2 nodes`, `3 policies`.
+#[must_use]
+pub fn counted(count: usize, singular: &str) -> String {
+    if count == 1 {
+        return format!("{count} {singular}");
+    }
+    let ends_in_consonant_and_y = |stem: &&str| !stem.ends_with(['a', 'e', 'o', 'u']);
+    match singular.strip_suffix('y').filter(ends_in_consonant_and_y) {
+        Some(stem) => format!("{count} {stem}ies"),
+        None => format!("{count} {singular}s"),
+    }
+}
+
+/// An RFC 3339 time for people, in UTC: `2025-03-02 05:59:59Z`. A text that is no such time is
+/// returned unchanged.
+#[must_use]
+pub fn utc_time(text: &str) -> String {
+    let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) else {
+        return text.to_owned();
+    };
+    let time = time.to_offset(UtcOffset::UTC);
+    let (hour, minute, second) = time.to_hms();
+    format!("{} {hour:02}:{minute:02}:{second:02}Z", time.date())
+}
+
+/// A time span for people: `0.4 s`, `12 s`, `3 min 05 s`.
+#[must_use]
+pub fn duration_text(duration: Duration) -> String {
+    match duration.as_secs() {
+        0..10 => format!("{:.1} s", duration.as_secs_f64()),
+        seconds @ 10..60 => format!("{seconds} s"),
+        seconds => format!("{} min {:02} s", seconds / 60, seconds % 60),
+    }
+}
+
+/// Progress on standard error: a spinner on a terminal, lines elsewhere, nothing in tests.
 #[derive(Clone, Debug)]
 pub struct Progress {
     bar: ProgressBar,
-    to: To,
+    destination: Destination,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum To {
+enum Destination {
     Terminal,
     Lines,
-    Nowhere,
+    Hidden,
 }
 
 impl Progress {
-    /// On standard error.
+    /// Progress that is shown.
     #[must_use]
     pub fn new() -> Self {
         if !stderr().is_terminal() {
             return Self {
                 bar: ProgressBar::hidden(),
-                to: To::Lines,
+                destination: Destination::Lines,
             };
         }
         let bar = ProgressBar::new_spinner();
@@ -117,41 +162,41 @@ impl Progress {
         bar.enable_steady_tick(Duration::from_millis(120));
         Self {
             bar,
-            to: To::Terminal,
+            destination: Destination::Terminal,
         }
     }
 
-    /// For callers that show nothing.
+    /// Progress that is not shown.
     #[must_use]
     pub fn hidden() -> Self {
         Self {
             bar: ProgressBar::hidden(),
-            to: To::Nowhere,
+            destination: Destination::Hidden,
         }
     }
 
-    /// A line that stays.
+    /// Prints a line that stays on the screen.
     pub fn say(&self, line: impl AsRef<str>) {
-        match self.to {
-            To::Terminal => self.bar.suspend(|| eprintln!("{}", escaped(line.as_ref()))),
-            To::Lines => eprintln!("{}", escaped(line.as_ref())),
-            To::Nowhere => {}
+        match self.destination {
+            Destination::Terminal => self.bar.suspend(|| print_error(line.as_ref())),
+            Destination::Lines => print_error(line.as_ref()),
+            Destination::Hidden => {}
         }
     }
 
-    /// A line that only a log wants: on a terminal the spinner has shown it.
-    pub fn detail(&self, line: impl AsRef<str>) {
-        if self.to == To::Lines {
-            eprintln!("  {}", escaped(line.as_ref()));
+    /// Prints a line for logs. A terminal does not need it, because the spinner has shown it.
+    pub fn print_detail(&self, line: impl AsRef<str>) {
+        if self.destination == Destination::Lines {
+            print_error(&format!("  {}", line.as_ref()));
         }
     }
 
-    /// What is going on now; seen on a terminal only.
-    pub fn now(&self, text: impl AsRef<str>) {
+    /// Sets the text next to the spinner; only a terminal shows it.
+    pub fn set_status(&self, text: impl AsRef<str>) {
         self.bar.set_message(escaped(text.as_ref()));
     }
 
-    /// Takes the spinner away.
+    /// Removes the spinner.
     pub fn end(&self) {
         self.bar.finish_and_clear();
     }
@@ -163,42 +208,32 @@ impl Default for Progress {
     }
 }
 
-/// A time span for people: `0.4 s`, `12 s`, `3 min 05 s`.
-#[must_use]
-pub fn span(time: Duration) -> String {
-    match time.as_secs() {
-        0..10 => format!("{:.1} s", time.as_secs_f64()),
-        seconds @ 10..60 => format!("{seconds} s"),
-        seconds => format!("{} min {:02} s", seconds / 60, seconds % 60),
-    }
-}
-
-/// Measures one stage of a longer command.
+/// One stage of a long command, with its duration.
 #[derive(Debug)]
 pub struct Stage {
     name: String,
-    began: Instant,
+    started: Instant,
     progress: Progress,
 }
 
 impl Stage {
-    /// Begins a stage.
-    pub fn begin(progress: &Progress, name: impl Into<String>) -> Self {
+    /// Starts a stage.
+    pub fn start(progress: &Progress, name: impl Into<String>) -> Self {
         let name = name.into();
-        progress.now(format!("{name} …"));
+        progress.set_status(format!("{name} …"));
         Self {
             name,
-            began: Instant::now(),
+            started: Instant::now(),
             progress: progress.clone(),
         }
     }
 
-    /// Ends it, with what came of it.
-    pub fn end(self, result: impl AsRef<str>) {
+    /// Ends the stage and prints its result.
+    pub fn finish(self, result: impl AsRef<str>) {
         self.progress.say(format!(
             "✔ {:<34} {:>12}  {}",
             self.name,
-            span(self.began.elapsed()),
+            duration_text(self.started.elapsed()),
             result.as_ref()
         ));
     }
@@ -209,15 +244,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_short() {
-        assert_eq!(span(Duration::from_millis(420)), "0.4 s");
-        assert_eq!(span(Duration::from_millis(12_900)), "12 s");
-        assert_eq!(span(Duration::from_secs(185)), "3 min 05 s");
+    fn durations_are_short() {
+        assert_eq!(duration_text(Duration::from_millis(420)), "0.4 s");
+        assert_eq!(duration_text(Duration::from_millis(12_900)), "12 s");
+        assert_eq!(duration_text(Duration::from_secs(185)), "3 min 05 s");
+    }
+
+    #[test]
+    fn a_time_is_shown_in_utc_without_fractions() {
+        for (text, shown) in [
+            ("2025-03-02T05:59:59Z", "2025-03-02 05:59:59Z"),
+            ("2025-03-02T05:59:59.123456789Z", "2025-03-02 05:59:59Z"),
+            ("2025-03-02T00:29:59+01:00", "2025-03-01 23:29:59Z"),
+            ("yesterday", "yesterday"),
+        ] {
+            assert_eq!(utc_time(text), shown);
+        }
+    }
+
+    #[test]
+    fn a_noun_agrees_with_its_number() {
+        assert_eq!(counted(1, "node"), "1 node");
+        assert_eq!(counted(0, "node"), "0 nodes");
+        assert_eq!(counted(2, "policy"), "2 policies");
+        assert_eq!(counted(2, "key"), "2 keys");
     }
 
     #[test]
     fn a_table_has_a_heading_and_no_trailing_blanks() {
-        let text = table(&["name"], [["acme".to_owned()]]);
+        let text = format_table(&["name"], [["acme".to_owned()]]);
         assert_eq!(
             text.lines().map(str::trim).collect::<Vec<_>>(),
             ["NAME", "acme"]
@@ -226,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_steer_a_terminal_is_written_out() {
+    fn control_characters_are_escaped() {
         assert_eq!(escaped("a\tb\nö…"), "a\tb\nö…");
         assert_eq!(
             escaped("\u{1b}]0;x\u{7}\u{85}\u{202e}"),

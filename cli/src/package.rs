@@ -1,4 +1,4 @@
-//! One release: every function built and zipped, every job, the templates, under a name made from
+//! A release: every function built and zipped, every job, and the templates. Its ID is a hash of
 //! their content.
 
 mod build;
@@ -15,22 +15,22 @@ use crate::workspace::{Function, Workspace};
 pub use build::{Build, binaries};
 use stepward::model::digest::hex;
 pub use zips::Content;
-use zips::{sha256, zipped};
+use zips::{file_sha256, zip_function};
 
-/// Everything that one deployment uploads.
+/// The files that one deployment uploads.
 #[derive(Clone, Debug)]
 pub struct Release {
-    /// Made from the content of all files: the same files are the same release.
+    /// A hash of the content of all files: the same files give the same release.
     pub id: String,
     /// The value of the template's parameter `Architecture`.
     pub architecture: &'static str,
-    /// Files by their key below `releases/<id>/`.
+    /// The files by their keys below `releases/<id>/`.
     pub files: BTreeMap<String, Content>,
 }
 
 /// The key of the deployment's template within a release.
 pub const TEMPLATE: &str = "template.yaml";
-/// The key of the template that customers launch within a release.
+/// The key of the template of the customer's role within a release.
 pub const CUSTOMER_ROLE: &str = "customer-role.yaml";
 
 impl Release {
@@ -41,17 +41,17 @@ impl Release {
     }
 }
 
-/// Builds every function and gathers the release.
+/// Builds every function and collects the files of the release.
 pub fn release(workspace: &Workspace, build: Build, progress: &Progress) -> Result<Release> {
     let binaries = binaries(workspace, &workspace.functions, build, progress)?;
     let mut files = BTreeMap::new();
-    progress.now("zipping the functions");
+    progress.set_status("zipping the functions");
     let zips = std::thread::scope(|scope| {
         let mut zips = Vec::new();
         for (name, binary) in &binaries {
             zips.push((
                 name,
-                scope.spawn(move || zipped(workspace, name, binary, build)),
+                scope.spawn(move || zip_function(workspace, name, binary, build)),
             ));
         }
         zips.into_iter()
@@ -59,20 +59,20 @@ pub fn release(workspace: &Workspace, build: Build, progress: &Progress) -> Resu
             .collect::<Vec<_>>()
     });
     for (name, zip) in zips {
-        let zip = zip.map_err(|_| Error::new(format!("zipping {name} ended unexpectedly")))?;
+        let zip = zip.map_err(|_| Error::new(format!("the thread that zips {name} panicked")))?;
         files.insert(format!("{name}.zip"), zip?);
     }
     for job in jobs(workspace)? {
         let path = workspace.root.join(&job.path);
-        files.insert(format!("jobs/{}.asl.json", job.name), content(path)?);
+        files.insert(format!("jobs/{}.asl.json", job.name), read_content(path)?);
     }
     files.insert(
         TEMPLATE.into(),
-        content(workspace.root.join("infra").join(TEMPLATE))?,
+        read_content(workspace.root.join("infra").join(TEMPLATE))?,
     );
     files.insert(
         CUSTOMER_ROLE.into(),
-        content(workspace.root.join("infra").join(CUSTOMER_ROLE))?,
+        read_content(workspace.root.join("infra").join(CUSTOMER_ROLE))?,
     );
     Ok(Release {
         id: release_id(&files),
@@ -81,22 +81,23 @@ pub fn release(workspace: &Workspace, build: Build, progress: &Progress) -> Resu
     })
 }
 
-/// A job's source.
+/// The source of a job.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Job {
-    /// As operators call it: `fleet/morning-check`.
+    /// The name that operators use: `fleet/morning-check`.
     pub name: String,
-    /// The state machine's definition, in the checkout.
+    /// The path of the state machine's definition in the checkout.
     pub path: PathBuf,
 }
 
-/// The jobs of a checkout, by name.
+/// The jobs of a checkout, sorted by name.
 pub fn jobs(workspace: &Workspace) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
-    let below = workspace.root.join("statemachines/jobs");
-    for group in entries(&below)?.into_iter().filter(|path| path.is_dir()) {
-        for path in entries(&group)? {
-            let name = path.strip_prefix(&below).ok().and_then(Path::to_str);
+    let jobs_dir = workspace.root.join("statemachines/jobs");
+    let groups = sorted_entries(&jobs_dir)?.into_iter();
+    for group in groups.filter(|path| path.is_dir()) {
+        for path in sorted_entries(&group)? {
+            let name = path.strip_prefix(&jobs_dir).ok().and_then(Path::to_str);
             if let Some(name) = name.and_then(|name| name.strip_suffix(".asl.json")) {
                 let path = path
                     .strip_prefix(&workspace.root)
@@ -112,10 +113,10 @@ pub fn jobs(workspace: &Workspace) -> Result<Vec<Job>> {
     Ok(jobs)
 }
 
-/// The same checkout with those functions only that its jobs need: the steps that they call, and
-/// the runner's own.
+/// The same checkout with only the functions that its jobs need: the steps that they call, and the
+/// runner's own functions.
 pub fn for_jobs(workspace: &Workspace) -> Result<Workspace> {
-    let called = called_by(workspace, &jobs(workspace)?)?;
+    let called = functions_called_by(workspace, &jobs(workspace)?)?;
     let is_needed = |function: &&Function| function.is_the_runners() || called.contains(function);
     let functions = workspace
         .functions
@@ -130,36 +131,39 @@ pub fn for_jobs(workspace: &Workspace) -> Result<Workspace> {
 }
 
 /// The functions that jobs call.
-pub(crate) fn called_by<'a>(workspace: &'a Workspace, jobs: &[Job]) -> Result<Vec<&'a Function>> {
+pub(crate) fn functions_called_by<'a>(
+    workspace: &'a Workspace,
+    jobs: &[Job],
+) -> Result<Vec<&'a Function>> {
     let mut sources = String::new();
     for job in jobs {
         let path = workspace.root.join(&job.path);
-        sources += &std::fs::read_to_string(&path).doing(path.display())?;
+        sources += &std::fs::read_to_string(&path).context(path.display())?;
     }
     Ok(workspace
         .functions
         .iter()
-        .filter(|function| calls(&sources, &function.name))
+        .filter(|function| calls_function(&sources, &function.name))
         .collect())
 }
 
-/// Whether a state machine's source calls a function.
-fn calls(source: &str, function: &str) -> bool {
+/// Whether the source of a state machine calls a function.
+fn calls_function(source: &str, function: &str) -> bool {
     source.contains(&format!("\"${{StackName}}-{function}\""))
 }
 
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let read = std::fs::read_dir(dir).doing(dir.display())?;
+fn sorted_entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let read = std::fs::read_dir(dir).context(dir.display())?;
     let mut paths = read
-        .map(|entry| entry.map(|e| e.path()))
+        .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<Vec<_>, _>>()
-        .doing(dir.display())?;
+        .context(dir.display())?;
     paths.sort();
     Ok(paths)
 }
 
-fn content(path: PathBuf) -> Result<Content> {
-    let sha256 = sha256(&path)?;
+fn read_content(path: PathBuf) -> Result<Content> {
+    let sha256 = file_sha256(&path)?;
     Ok(Content { path, sha256 })
 }
 
@@ -188,13 +192,15 @@ mod tests {
     #[test]
     fn a_job_calls_the_functions_that_its_source_names() {
         let source = r#"{ "FunctionName": "${StackName}-ec2-start" }"#;
-        assert!(calls(source, "ec2-start") && !calls(source, "ec2") && !calls(source, "start"));
+        assert!(calls_function(source, "ec2-start"));
+        assert!(!calls_function(source, "ec2") && !calls_function(source, "start"));
     }
 
     #[test]
-    fn the_jobs_need_the_runners_own_functions_and_not_every_step() {
-        let whole = Workspace::at(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()).unwrap();
-        let needed: Vec<_> = for_jobs(&whole)
+    fn jobs_need_the_runners_functions_and_some_steps() {
+        let workspace =
+            Workspace::at(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()).unwrap();
+        let needed: Vec<_> = for_jobs(&workspace)
             .unwrap()
             .functions
             .into_iter()
@@ -206,11 +212,11 @@ mod tests {
                 "{name} is not among {needed:?}"
             );
         }
-        assert!(needed.len() < whole.functions.len());
+        assert!(needed.len() < workspace.functions.len());
     }
 
     #[test]
-    fn a_release_is_named_by_all_of_its_content() {
+    fn the_id_of_a_release_depends_on_all_files() {
         let id = release_id(&files(&[("a.zip", "1"), ("jobs/x/y.asl.json", "2")]));
         assert_eq!(
             id,

@@ -1,63 +1,67 @@
-//! The role that a customer launches, cut to what some steps need.
+//! The CloudFormation template of a role with only the permissions that some steps need.
 
 use serde_json::{Value, json};
 use stepward::model::permissions::Statement;
 use stepward::runtime::manifest::Manifest;
 
 use crate::error::{Error, Result};
+use crate::output::counted;
 use crate::package;
 use crate::steps;
 use crate::workspace::Workspace;
 
-/// The longest managed policy, in characters, white space not counted.
+/// The longest managed policy, in characters without white space.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>
-const POLICY_LIMIT: usize = 6144;
-/// How many of them a role may have.
-const POLICIES: usize = 10;
+const MAX_POLICY_LENGTH: usize = 6144;
+/// How many managed policies a role can have.
+const MAX_POLICIES: usize = 10;
+/// How many bytes of the template's description list the steps. A description has at most 1,024.
+/// <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/template-description-structure.html>
+const MAX_LISTED_BYTES: usize = 700;
 
-/// What these steps, and those that these jobs call, say of themselves.
+/// The manifests of these steps, and of the steps that these jobs call.
 pub fn manifests(names: &[String], jobs: &[String]) -> Result<Vec<Manifest>> {
     let mut wanted = names.to_vec();
     if !jobs.is_empty() {
-        wanted.extend(steps_of(&Workspace::find()?, jobs)?);
+        wanted.extend(steps_of_jobs(&Workspace::find()?, jobs)?);
     }
     wanted.sort();
     wanted.dedup();
     if wanted.is_empty() {
-        return Err(Error::not_asked(format!(
-            "{}: no step is named in the job's definition",
+        return Err(Error::usage_error(format!(
+            "the definition of {} names no step",
             jobs.join(", ")
         ))
-        .next("name the steps that you run with it: --steps STEP,…"));
+        .with_advice("add the steps that you run with it: --steps STEP,…"));
     }
-    wanted.iter().map(|name| steps::find(name)).collect()
+    wanted.iter().map(|name| steps::find_step(name)).collect()
 }
 
-/// The steps that jobs call, by name.
-fn steps_of(workspace: &Workspace, names: &[String]) -> Result<Vec<String>> {
-    let known = package::jobs(workspace)?;
-    let find = |name: &String| {
-        known
+/// The names of the steps that jobs call.
+fn steps_of_jobs(workspace: &Workspace, names: &[String]) -> Result<Vec<String>> {
+    let existing = package::jobs(workspace)?;
+    let find_job = |name: &String| {
+        existing
             .iter()
             .find(|job| job.name == *name)
             .cloned()
             .ok_or_else(|| {
-                let known: Vec<_> = known.iter().map(|job| job.name.as_str()).collect();
-                Error::not_asked(format!("there is no job {name}"))
-                    .next(format!("the jobs here are {}", known.join(", ")))
+                let existing: Vec<_> = existing.iter().map(|job| job.name.as_str()).collect();
+                Error::usage_error(format!("job \"{name}\" does not exist in this checkout"))
+                    .with_advice(format!("choose one of {}", existing.join(", ")))
             })
     };
-    let jobs = names.iter().map(find).collect::<Result<Vec<_>>>()?;
-    let called = package::called_by(workspace, &jobs)?.into_iter();
-    // The runner's own functions work in no customer's account.
+    let jobs = names.iter().map(find_job).collect::<Result<Vec<_>>>()?;
+    let called = package::functions_called_by(workspace, &jobs)?.into_iter();
+    // The runner's own functions need no permissions in customers' accounts.
     Ok(called
         .filter(|function| !function.is_the_runners())
         .map(|function| function.name.clone())
         .collect())
 }
 
-/// A CloudFormation template of a role that may do exactly what these steps declare, whatever their
-/// parameters.
+/// A CloudFormation template of a role with exactly the permissions that these steps declare, for
+/// any parameters.
 pub fn template(steps: &[Manifest]) -> Result<Value> {
     let names: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
     let mut statements: Vec<Statement> = Vec::new();
@@ -65,35 +69,37 @@ pub fn template(steps: &[Manifest]) -> Result<Value> {
         .iter()
         .flat_map(|step| step.permissions.iter().chain(&step.peer_permissions))
     {
-        // Steps share much; what they do on the same resources is said once.
-        let same = |known: &&mut Statement| {
-            known.resources == statement.resources && known.condition == statement.condition
+        // Steps have many permissions in common, so statements for the same resources are merged.
+        let is_mergeable = |merged: &&mut Statement| {
+            merged.resources == statement.resources && merged.condition == statement.condition
         };
-        match statements.iter_mut().find(same) {
-            Some(known) => known.actions.extend(statement.actions.iter().cloned()),
+        match statements.iter_mut().find(is_mergeable) {
+            Some(merged) => merged.actions.extend(statement.actions.iter().cloned()),
             None => statements.push(statement.clone()),
         }
     }
     let mut resources = json!({});
     let mut policies = Vec::new();
-    for part in parts(statements.iter().map(allow).collect()) {
+    for part in split_into_policies(statements.iter().map(policy_statement).collect()) {
         let id = format!("Permissions{}", policies.len() + 1);
         resources[&id] = json!({
             "Type": "AWS::IAM::ManagedPolicy",
             "Properties": {
                 "Description": "What Stepward may do in this account",
-                "PolicyDocument": policy(&part),
+                "PolicyDocument": policy_document(&part),
             },
         });
         policies.push(json!({ "Ref": id }));
     }
-    if policies.len() > POLICIES {
-        return Err(Error::not_asked(format!(
-            "these {} steps need {} policies, and a role has at most {POLICIES}",
-            steps.len(),
-            policies.len()
+    if policies.len() > MAX_POLICIES {
+        return Err(Error::usage_error(format!(
+            "the permissions of {} need {}; a role can have at most {MAX_POLICIES}",
+            counted(steps.len(), "step"),
+            counted(policies.len(), "managed policy")
         ))
-        .next("make two roles, for two accounts on record"));
+        .with_advice(
+            "divide the steps between two roles, and add the AWS account twice, once for each role",
+        ));
     }
     resources["Role"] = json!({
         "Type": "AWS::IAM::Role",
@@ -102,7 +108,7 @@ pub fn template(steps: &[Manifest]) -> Result<Value> {
             "RoleName": { "Ref": "RoleName" },
             "Description": "Assumed by Stepward's broker to run jobs in this account",
             "MaxSessionDuration": 3600,
-            "AssumeRolePolicyDocument": policy(&[json!({
+            "AssumeRolePolicyDocument": policy_document(&[json!({
                 "Effect": "Allow",
                 "Principal": { "AWS": { "Ref": "BrokerRoleArn" } },
                 "Action": ["sts:AssumeRole", "sts:SetSourceIdentity"],
@@ -114,9 +120,10 @@ pub fn template(steps: &[Manifest]) -> Result<Value> {
     Ok(json!({
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": format!(
-            "Lets Stepward run these steps in this account: {}. Makes one role that only the operator's broker role may \
-             assume, and only with the external ID given here. Delete this stack to take the permission back.",
-            shortened(&names.join(", "), 700)
+            "Lets Stepward run these steps in this account: {}. Creates one role that only the \
+             operator's broker role can assume, and only with this external ID. Delete this stack \
+             to revoke the permission.",
+            shortened(&names.join(", "), MAX_LISTED_BYTES)
         ),
         "Parameters": {
             "BrokerRoleArn": {
@@ -127,14 +134,15 @@ pub fn template(steps: &[Manifest]) -> Result<Value> {
             "ExternalId": {
                 "Type": "CommaDelimitedList",
                 "AllowedPattern": "[A-Za-z0-9+=.@:/_-]{20,1224}",
-                "Description": "The external ID that the operator generated for this account; during a rotation the old and \
-                                the new one, with a comma between them.",
+                "Description": "The external ID that the operator generated for this account; \
+                                during a rotation, the old and the new one, separated by a comma.",
             },
             "RoleName": {
                 "Type": "String",
                 "Default": "Stepward",
                 "AllowedPattern": "[A-Za-z0-9+=,.@_-]{1,64}",
-                "Description": "Name of the role. Its path is always /stepward/, the only one that the broker may assume.",
+                "Description": "Name of the role. Its path is always /stepward/: the broker can \
+                                assume no other roles.",
             },
         },
         "Resources": resources,
@@ -145,24 +153,28 @@ pub fn template(steps: &[Manifest]) -> Result<Value> {
     }))
 }
 
-/// A statement as CloudFormation fills it in: for every Region, because an account can have
+/// A statement with CloudFormation's variables. It covers every Region, because an account can have
 /// several.
-fn allow(statement: &Statement) -> Value {
-    let resource = |resource: &String| {
-        let filled = resource
+fn policy_statement(statement: &Statement) -> Value {
+    let resource_with_variables = |resource: &String| {
+        let arn = resource
             .replace("$partition", "${AWS::Partition}")
             .replace("$region", "*")
             .replace("$account", "${AWS::AccountId}");
-        if filled.contains("${AWS::") {
-            json!({ "Fn::Sub": filled })
+        if arn.contains("${AWS::") {
+            json!({ "Fn::Sub": arn })
         } else {
-            json!(filled)
+            json!(arn)
         }
     };
     let mut actions = statement.actions.clone();
     actions.sort();
     actions.dedup();
-    let resources: Vec<_> = statement.resources.iter().map(resource).collect();
+    let resources: Vec<_> = statement
+        .resources
+        .iter()
+        .map(resource_with_variables)
+        .collect();
     let mut allow = json!({ "Effect": "Allow", "Action": actions, "Resource": resources });
     if !statement.condition.is_null() {
         allow["Condition"] = statement.condition.clone();
@@ -171,34 +183,32 @@ fn allow(statement: &Statement) -> Value {
 }
 
 /// Statements in as few policies as their order allows.
-fn parts(statements: Vec<Value>) -> Vec<Vec<Value>> {
-    let mut parts: Vec<Vec<Value>> = Vec::new();
+fn split_into_policies(statements: Vec<Value>) -> Vec<Vec<Value>> {
+    let mut policies: Vec<Vec<Value>> = Vec::new();
     for statement in statements {
-        match parts.last_mut() {
-            Some(part)
-                if length(&[part.as_slice(), std::slice::from_ref(&statement)].concat())
-                    <= POLICY_LIMIT =>
-            {
-                part.push(statement);
-            }
-            _ => parts.push(vec![statement]),
+        let has_space = policies.last().is_some_and(|policy| {
+            let extended = [policy.as_slice(), std::slice::from_ref(&statement)].concat();
+            policy_length(&extended) <= MAX_POLICY_LENGTH
+        });
+        match policies.last_mut().filter(|_| has_space) {
+            Some(policy) => policy.push(statement),
+            None => policies.push(vec![statement]),
         }
     }
-    parts
+    policies
 }
 
-/// More than IAM will count: its own text is without `Fn::Sub`, and an account ID is shorter than
-/// `${AWS::AccountId}`.
-fn length(statements: &[Value]) -> usize {
-    policy(statements).to_string().chars().count()
+/// An upper bound of the length that IAM counts: IAM's text has no `Fn::Sub`, and an account ID is
+/// shorter than `${AWS::AccountId}`.
+fn policy_length(statements: &[Value]) -> usize {
+    policy_document(statements).to_string().chars().count()
 }
 
-fn policy(statements: &[Value]) -> Value {
+fn policy_document(statements: &[Value]) -> Value {
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
-/// A description has at most 1,024 bytes.
-/// <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/template-description-structure.html>
+/// A list of names that is cut off after a name, so that it has about `limit` bytes at most.
 fn shortened(text: &str, limit: usize) -> String {
     if text.len() <= limit {
         return text.to_owned();
@@ -216,17 +226,17 @@ mod tests {
 
     use super::*;
 
-    fn of(names: &[&str]) -> Value {
+    fn template_for(names: &[&str]) -> Value {
         let steps: Vec<_> = names
             .iter()
-            .map(|name| steps::find(name).unwrap())
+            .map(|name| steps::find_step(name).unwrap())
             .collect();
         template(&steps).unwrap()
     }
 
     #[test]
-    fn the_role_may_do_what_the_steps_declare_and_nothing_else() {
-        let template = of(&["ec2-start", "ec2-stop", "s3-list"]);
+    fn the_role_has_exactly_the_declared_permissions() {
+        let template = template_for(&["ec2-start", "ec2-stop", "s3-list"]);
         let statements =
             &template["Resources"]["Permissions1"]["Properties"]["PolicyDocument"]["Statement"];
         let instances =
@@ -256,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn even_all_steps_fit_one_role() {
+    fn the_permissions_of_all_steps_fit_one_role() {
         let template = template(&steps::catalog().unwrap()).unwrap();
         let policies = template["Resources"]
             .as_object()
@@ -265,7 +275,7 @@ mod tests {
             .filter(|(id, _)| id.starts_with("Permissions"));
         for (id, policy) in policies {
             let length = policy["Properties"]["PolicyDocument"].to_string().len();
-            assert!(length <= POLICY_LIMIT, "{id}: {length}");
+            assert!(length <= MAX_POLICY_LENGTH, "{id}: {length}");
         }
         assert!(template["Description"].as_str().unwrap().len() <= 1024);
     }

@@ -1,5 +1,5 @@
-//! The steps' catalog and pages. The catalog is made from the binaries' own manifests by `cargo
-//! xtask generate`.
+//! The catalog of steps, and their documentation pages. `cargo xtask generate` writes the catalog
+//! from the manifests of the functions' binaries.
 
 pub mod page;
 pub mod parameters;
@@ -11,59 +11,69 @@ use stepward::runtime::manifest::Manifest;
 
 use crate::error::{Context, Error, Result};
 
-/// What `build.rs` made of the files below `cli/catalog/`.
+/// The files below `cli/catalog/`, as `build.rs` combines them.
 const CATALOG: &str = include_str!(concat!(env!("OUT_DIR"), "/catalog.json"));
 
-/// How many letters a name may differ in, for it to be proposed instead.
-const TYPING_ERRORS: usize = 3;
-/// How many names are proposed.
-const PROPOSED: usize = 3;
+/// A name is proposed if it differs from the wrong name by at most this many letters.
+const MAX_TYPING_ERRORS: usize = 3;
+/// How many names are proposed at most.
+const MAX_PROPOSED: usize = 3;
 
-/// The manifests of steps by service, which is the folder below `functions/`; each service's by
-/// name.
+/// The manifests of steps by service, which is the folder below `functions/`. The steps of a
+/// service are sorted by name.
 pub type Catalog = BTreeMap<String, Vec<Manifest>>;
 
 /// The manifests of all steps by service.
 pub fn by_service() -> Result<Catalog> {
-    let catalog = serde_json::from_str(CATALOG).doing("cli/catalog/");
-    catalog.map_err(|error| error.next("write it again: `cargo xtask generate`"))
+    let catalog = serde_json::from_str(CATALOG).context("cannot read cli/catalog/");
+    catalog.map_err(|error| error.with_advice("generate it again with `cargo xtask generate`"))
 }
 
-/// The manifests of all steps, by name.
+/// The manifests of all steps, sorted by name.
 pub fn catalog() -> Result<Vec<Manifest>> {
     let mut steps: Vec<_> = by_service()?.into_values().flatten().collect();
-    steps.sort_by(|one, other| one.name.cmp(&other.name));
+    steps.sort_by(|left, right| left.name.cmp(&right.name));
     Ok(steps)
 }
 
 /// The manifest of a step.
-pub fn find(name: &str) -> Result<Manifest> {
+pub fn find_step(name: &str) -> Result<Manifest> {
     let mut steps = catalog()?;
-    if let Some(at) = steps.iter().position(|step| step.name == name) {
-        return Ok(steps.swap_remove(at));
+    if let Some(position) = steps.iter().position(|step| step.name == name) {
+        return Ok(steps.swap_remove(position));
     }
-    let near = nearest(steps.into_iter().map(|step| step.name).collect(), name);
-    let all = "`stepward steps` lists all";
-    let next = if near.is_empty() {
-        all.into()
-    } else {
-        format!("is it {}? {all}", near.join(" or "))
+    let names = steps.into_iter().map(|step| step.name).collect();
+    Err(unknown_step(names, name))
+}
+
+fn unknown_step(existing: Vec<String>, name: &str) -> Error {
+    let list_all = "`stepward steps` lists all steps";
+    let advice = match nearest_names(existing, name).as_slice() {
+        [] => list_all.to_owned(),
+        [nearest] => format!("did you mean \"{nearest}\"? {list_all}"),
+        [nearest, others @ ..] => format!(
+            "did you mean \"{nearest}\"? Other similar names: {}. {list_all}",
+            others.join(", ")
+        ),
     };
-    Err(Error::not_asked(format!("there is no step {name}")).next(next))
+    Error::usage_error(format!("step \"{name}\" does not exist")).with_advice(advice)
 }
 
-/// The known names that were probably meant, the nearest first.
-fn nearest(mut known: Vec<String>, name: &str) -> Vec<String> {
-    let distance = |known: &str| strsim::damerau_levenshtein(known, name);
-    known.retain(|known| shares_word(known, name) || distance(known) <= TYPING_ERRORS);
-    known.sort_by_cached_key(|known| distance(known));
-    known.truncate(PROPOSED);
-    known
+/// The existing names that the operator probably meant, the nearest first.
+fn nearest_names(mut existing: Vec<String>, name: &str) -> Vec<String> {
+    let distance = |candidate: &str| strsim::damerau_levenshtein(candidate, name);
+    existing.retain(|candidate| {
+        shares_word(candidate, name) || distance(candidate) <= MAX_TYPING_ERRORS
+    });
+    existing.sort_by_cached_key(|candidate| distance(candidate));
+    existing.truncate(MAX_PROPOSED);
+    existing
 }
 
-fn shares_word(known: &str, name: &str) -> bool {
-    name.split('-')
-        .any(|word| word.len() > 1 && known.split('-').any(|other| other == word))
+fn shares_word(left: &str, right: &str) -> bool {
+    right
+        .split('-')
+        .any(|word| word.len() > 1 && left.split('-').any(|other| other == word))
 }
 
 #[cfg(test)]
@@ -73,20 +83,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_asks_for_an_unknown_step_gets_the_nearest_names() {
-        for (name, says) in [
-            ("ec2-strat", "is it ec2-start or "),
-            ("ec2start", "is it ec2-start or "),
+    fn an_unknown_step_proposes_the_nearest_names() {
+        let existing = ["athena-query", "ec2-nodes", "ec2-start", "ec2-stop"];
+        for (name, advice) in [
+            (
+                "ec2-strat",
+                "did you mean \"ec2-start\"? Other similar names: ec2-stop, ec2-nodes. `stepward \
+                 steps` lists all steps",
+            ),
+            (
+                "ec2start",
+                "did you mean \"ec2-start\"? `stepward steps` lists all steps",
+            ),
             (
                 "athenaquery",
-                "is it athena-query? `stepward steps` lists all",
+                "did you mean \"athena-query\"? `stepward steps` lists all steps",
             ),
-            ("x", "Next: `stepward steps` lists all"),
+            ("x", "Next: `stepward steps` lists all steps"),
         ] {
-            let said = find(name).unwrap_err().to_string();
+            let existing = existing.map(str::to_owned).to_vec();
+            let text = unknown_step(existing, name).to_string();
             assert!(
-                said.contains(&format!("no step {name}")) && said.contains(says),
-                "{said}"
+                text.starts_with(&format!("step \"{name}\" does not exist\n"))
+                    && text.contains(advice),
+                "{text}"
             );
         }
     }
@@ -96,8 +116,8 @@ mod tests {
 
         #[test]
         fn any_name_of_a_step_is_found_or_refused(name in "[a-z0-9-]{0,12}|\\PC*") {
-            let known = catalog().unwrap().iter().any(|step| step.name == name);
-            prop_assert_eq!(find(&name).is_ok(), known);
+            let exists = catalog().unwrap().iter().any(|step| step.name == name);
+            prop_assert_eq!(find_step(&name).is_ok(), exists);
         }
     }
 }

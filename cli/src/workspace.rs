@@ -1,4 +1,4 @@
-//! The checkout that the command line works from: what it builds, packages and deploys.
+//! The checkout whose functions the command line builds, packages and deploys.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,20 +10,20 @@ use crate::error::{Context, Error, Result};
 /// A checkout of Stepward.
 #[derive(Clone, Debug)]
 pub struct Workspace {
-    /// Where the root `Cargo.toml` is.
+    /// The directory of the root `Cargo.toml`.
     pub root: PathBuf,
-    /// Cargo's target directory: everything that is made goes below it.
+    /// Cargo's target directory, which contains all generated files.
     pub target: PathBuf,
-    /// The functions, in order of their names.
+    /// The functions, sorted by name.
     pub functions: Vec<Function>,
 }
 
 /// A Lambda function: one binary of a crate below `functions/`.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Function {
-    /// The binary's name; the Lambda function's name is this behind the stack's.
+    /// The name of the binary. The name of the Lambda function is the stack's name followed by it.
     pub name: String,
-    /// The crate that it belongs to.
+    /// The crate that contains it.
     pub package: String,
 }
 
@@ -47,18 +47,18 @@ struct Target {
     name: String,
 }
 
-/// The package whose functions are the runner's own. Every other package below `functions/` is a
-/// service with its steps.
-const CONTROL: &str = "stepward-control";
+/// The package with the runner's own functions. Every other package below `functions/` contains the
+/// steps of a service.
+const CONTROL_PACKAGE: &str = "stepward-control";
 
 impl Function {
-    /// Whether it is one of the runner's own; the others are steps.
+    /// Whether it is one of the runner's own functions. All others are steps.
     #[must_use]
     pub fn is_the_runners(&self) -> bool {
-        self.package == CONTROL
+        self.package == CONTROL_PACKAGE
     }
 
-    /// The folder below `functions/`: its package is called after it.
+    /// The folder below `functions/`, which the package is named after.
     #[must_use]
     pub fn service(&self) -> &str {
         self.package
@@ -68,49 +68,52 @@ impl Function {
 }
 
 impl Workspace {
-    /// Finds the checkout around the current directory, else the one that this program was built
-    /// from.
+    /// Finds the checkout that contains the current directory, otherwise the one that this program
+    /// was built from.
     pub fn find() -> Result<Self> {
-        let here = std::env::current_dir().doing("the current directory")?;
+        let current = std::env::current_dir().context("cannot read the current directory")?;
         let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-        let root = here
+        let root = current
             .ancestors()
             .chain(built_from)
             .find(|dir| {
                 dir.join("infra/template.yaml").is_file() && dir.join("Cargo.toml").is_file()
             })
             .ok_or_else(|| {
-                Error::not_asked(
-                    "this command needs a checkout of Stepward, and there is none here",
-                )
-                .next("change into the directory that holds infra/template.yaml")
+                Error::usage_error(format!(
+                    "{} is not in a checkout of Stepward",
+                    current.display()
+                ))
+                .with_advice("change to the directory that contains infra/template.yaml")
             })?;
         Self::at(root)
     }
 
     /// Reads the checkout at a directory with `cargo metadata`.
     pub fn at(root: &Path) -> Result<Self> {
-        let answer = Command::new("cargo")
+        let output = Command::new("cargo")
             .args(["metadata", "--no-deps", "--format-version", "1"])
             .current_dir(root)
             .output()
-            .doing("cargo metadata")
-            .map_err(|e| e.next("install Rust (rustup) and see that `cargo` is on the PATH"))?;
-        if !answer.status.success() {
-            let said = String::from_utf8_lossy(&answer.stderr);
+            .context("cannot run cargo metadata")
+            .map_err(|error| {
+                error.with_advice("install Rust with rustup, and add `cargo` to the PATH")
+            })?;
+        if !output.status.success() {
+            let reason = String::from_utf8_lossy(&output.stderr);
             return Err(Error::new(format!(
-                "cargo metadata in {}: {}",
+                "cargo metadata failed in {}: {}",
                 root.display(),
-                said.trim()
+                reason.trim()
             )));
         }
-        let metadata: Metadata =
-            serde_json::from_slice(&answer.stdout).doing("the answer of cargo metadata")?;
-        let below = metadata.workspace_root.join("functions");
+        let metadata: Metadata = serde_json::from_slice(&output.stdout)
+            .context("cannot read the output of cargo metadata")?;
+        let functions_dir = metadata.workspace_root.join("functions");
         let mut functions: Vec<_> = metadata
             .packages
             .iter()
-            .filter(|package| package.manifest_path.starts_with(&below))
+            .filter(|package| package.manifest_path.starts_with(&functions_dir))
             .flat_map(|package| package.targets.iter().map(move |target| (package, target)))
             .filter(|(_, target)| target.kind.iter().any(|kind| kind == "bin"))
             .map(|(package, target)| Function {
@@ -129,11 +132,11 @@ impl Workspace {
     /// Reads a file of the checkout.
     pub fn read(&self, path: &str) -> Result<Vec<u8>> {
         std::fs::read(self.root.join(path))
-            .doing(path)
-            .map_err(|e| e.next("restore it, as with `git checkout`"))
+            .context(path)
+            .map_err(|error| error.with_advice(format!("restore it with `git checkout {path}`")))
     }
 
-    /// Where the local cloud keeps its files.
+    /// The directory of the local cloud's files.
     #[must_use]
     pub fn local_cloud(&self) -> PathBuf {
         self.target.join("local-cloud")

@@ -1,5 +1,4 @@
-//! What an operator is told when CloudFormation cannot make a stack, and that nothing is done where
-//! nothing has changed.
+//! The errors for stacks that CloudFormation cannot create, and stacks that do not change.
 
 use serde_json::json;
 use stepward_cli::cloud::Cloud;
@@ -9,14 +8,14 @@ use stepward_cli::local::{LocalCloud, OPERATOR};
 use stepward_cli::output::Progress;
 use stepward_cli::workspace::Workspace;
 
-fn local_cloud(name: &str) -> Result<LocalCloud> {
+fn start_local_cloud(name: &str) -> Result<LocalCloud> {
     let dir = Workspace::find()?
         .local_cloud()
         .join(format!("test-{name}-{}", std::process::id()));
     LocalCloud::start_private(&dir)
 }
 
-fn buckets(names: &[&str]) -> Template {
+fn bucket_template(names: &[&str]) -> Template {
     let bucket =
         |name: &&str| json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": name } });
     let resources: serde_json::Map<_, _> = names
@@ -40,48 +39,48 @@ async fn apply(cloud: &Cloud, template: &Template) -> Result<Outcome, String> {
 }
 
 #[tokio::test]
-async fn a_failed_stack_names_the_first_failed_resource_and_what_to_do() {
-    let local = local_cloud("failed-stack").unwrap();
+async fn a_failed_stack_names_the_failed_resource_and_advice() {
+    let local = start_local_cloud("failed-stack").unwrap();
     let other = Cloud::local(local.port, "999999999999", None);
-    apply(&other, &buckets(&["taken-by-somebody-else"]))
+    apply(&other, &bucket_template(&["taken-by-another-account"]))
         .await
         .unwrap();
     let cloud = Cloud::local(local.port, OPERATOR, None);
-    let said = apply(
+    let error = apply(
         &cloud,
-        &buckets(&["free-to-take", "taken-by-somebody-else"]),
+        &bucket_template(&["free-name", "taken-by-another-account"]),
     )
     .await
     .unwrap_err();
     assert!(
-        said.contains("Bucket1 (AWS::S3::Bucket)") && said.contains("ROLLBACK_COMPLETE"),
-        "{said}"
+        error.contains("Bucket1 (AWS::S3::Bucket)") && error.contains("ROLLBACK_COMPLETE"),
+        "{error}"
     );
     assert!(
-        said.contains("delete-stack --stack-name test") && said.contains("the local cloud"),
-        "{said}"
+        error.contains("delete-stack --stack-name test") && error.contains("the local cloud"),
+        "{error}"
     );
-    let said = apply(&cloud, &buckets(&["free-to-take"]))
+    let error = apply(&cloud, &bucket_template(&["free-name"]))
         .await
         .unwrap_err();
-    assert!(said.contains("it was never created"), "{said}");
+    assert!(error.contains("it was never created"), "{error}");
     std::fs::remove_dir_all(&local.dir).unwrap();
 }
 
 #[tokio::test]
-async fn a_template_that_changes_nothing_is_success() {
-    let local = local_cloud("same-stack").unwrap();
+async fn a_template_without_changes_succeeds() {
+    let local = start_local_cloud("same-stack").unwrap();
     let cloud = Cloud::local(local.port, OPERATOR, None);
     assert_eq!(
-        apply(&cloud, &buckets(&["one"])).await,
+        apply(&cloud, &bucket_template(&["one"])).await,
         Ok(Outcome::Changed)
     );
     assert_eq!(
-        apply(&cloud, &buckets(&["one"])).await,
+        apply(&cloud, &bucket_template(&["one"])).await,
         Ok(Outcome::Unchanged)
     );
     assert_eq!(
-        apply(&cloud, &buckets(&["one", "two"])).await,
+        apply(&cloud, &bucket_template(&["one", "two"])).await,
         Ok(Outcome::Changed)
     );
     std::fs::remove_dir_all(&local.dir).unwrap();

@@ -541,7 +541,7 @@ fn a_step_that_is_not_deployed_is_refused_with_the_command_that_deploys_it() {
         let said = String::from_utf8(ran.stderr).unwrap();
         assert_eq!(ran.status.code(), Some(2), "{said}");
         assert!(
-            said.contains("was deployed without the step rds-status"),
+            said.contains("was deployed without the step \"rds-status\""),
             "{said}"
         );
         let deploys = format!(

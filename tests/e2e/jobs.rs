@@ -129,9 +129,9 @@ fn an_unknown_job_is_refused_with_the_names_that_the_list_shows() {
             let ran = world.stepward(&["job", "run", job, "--customer", "acme"], false);
             let said = String::from_utf8(ran.stderr).unwrap();
             assert_eq!(ran.status.code(), Some(2), "{said}");
-            assert!(said.contains(&format!("has no job {job}")), "{said}");
+            assert!(said.contains(&format!("has no job \"{job}\"")), "{said}");
             assert!(
-                said.contains(&format!("it has {};", names.join(", "))),
+                said.contains(&format!("choose one of {};", names.join(", "))),
                 "{said}"
             );
         }

@@ -1,10 +1,10 @@
-//! `--yes` of commands that cannot be undone.
+//! The option `--yes` of commands that cannot be undone.
 
 use clap::Args;
 
 use crate::error::{Error, Result};
 
-/// What cannot be undone is done only when it is confirmed.
+/// The operator's confirmation of a command that cannot be undone.
 #[derive(Args, Debug)]
 pub(crate) struct Confirmation {
     /// Confirm without asking
@@ -13,12 +13,13 @@ pub(crate) struct Confirmation {
 }
 
 impl Confirmation {
-    /// Refuses where `--yes` was not given: `what` says what would be done, `command` what to
-    /// repeat with it.
-    pub(crate) fn require(&self, what: &str, command: &str) -> Result<()> {
+    /// Returns an error without `--yes`. `effect` says what the command would do; `command` is the
+    /// command without `stepward` and its global options.
+    pub(crate) fn require(&self, effect: &str, command: &str) -> Result<()> {
         if self.yes {
             return Ok(());
         }
-        Err(Error::not_asked(what).next(format!("if that is meant: `{command} --yes`")))
+        Err(Error::usage_error(effect)
+            .with_advice(format!("to confirm, run `stepward {command} --yes`")))
     }
 }

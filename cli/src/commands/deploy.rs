@@ -5,51 +5,58 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
-use crate::arguments::pairs;
+use super::help::with_examples;
+use crate::arguments::parse_pairs;
 use crate::deploy::{LOCAL_FOLDER, deploy};
 use crate::error::{Error, Result};
 use crate::global::Global;
 use crate::local::LocalCloud;
-use crate::output::{Progress, span, table};
+use crate::output::{Progress, duration_text, format_table};
 use crate::package::{self, Build};
 use crate::workspace::Workspace;
 
-/// Build, upload and deploy through CloudFormation
+/// Build and upload the functions, and deploy the stack with CloudFormation
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  stepward deploy
-  stepward deploy --arm64 --parameter LogRetentionDays=30
-  stepward deploy --parameter MorningCheckScheduleState=ENABLED --parameter MorningCheckCustomer=acme
-  stepward deploy -p FileSystemAccessPointArn=arn:aws:elasticfilesystem:eu-west-1:111111111111:access-point/fsap-0123456789abcdef0 \\
-    -p VpcSubnetIds=subnet-0a1b2c3d,subnet-4e5f6a7b -p VpcSecurityGroupIds=sg-0a1b2c3d
-  stepward --local deploy
-
-A parameter that is not given keeps the value that the stack has, but for Steps: all, unless --parameter Steps=jobs is given.")]
+#[command(
+    after_help = "Parameters that you omit keep the stack's values. The only exception is Steps, \
+                  whose value is always `all` unless you set `Steps=jobs`.",
+    help_template = with_examples(
+        "stepward deploy
+stepward deploy --arm64 --parameter LogRetentionDays=30
+stepward deploy -p MorningCheckScheduleState=ENABLED \\
+  -p MorningCheckCustomer=acme
+stepward deploy -p VpcSubnetIds=subnet-0a1b2c3d,subnet-4e5f6a7b \\
+  -p VpcSecurityGroupIds=sg-0a1b2c3d \\
+  -p FileSystemAccessPointArn=$ACCESS_POINT_ARN
+stepward --local deploy"
+    )
+)]
 pub(crate) struct Deploy {
-    /// A parameter of infra/template.yaml; may be given several times
+    /// A parameter of infra/template.yaml; can be repeated
     #[arg(long = "parameter", short = 'p', value_name = "KEY=VALUE")]
     parameters: Vec<String>,
-    /// Build for Graviton processors; `x86_64` otherwise
+    /// Build for Graviton processors [default: `x86_64`]
     #[arg(long)]
     arm64: bool,
 }
 
 impl Deploy {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        let mut parameters = pairs("--parameter", &self.parameters)?;
-        let whole = Workspace::find()?;
-        // Always given: the demo leaves a stack that has a part of them, and would keep its value.
+        let mut parameters = parse_pairs("--parameter", &self.parameters)?;
+        let workspace = Workspace::find()?;
+        // Always set: the demo deploys a stack with only the steps of the jobs, and CloudFormation
+        // would keep that value.
         let steps = parameters
             .entry("Steps".into())
             .or_insert_with(|| "all".into());
         let workspace = match steps.as_str() {
-            "all" => whole,
-            "jobs" => package::for_jobs(&whole)?,
+            "all" => workspace,
+            "jobs" => package::for_jobs(&workspace)?,
             other => {
-                return Err(
-                    Error::not_asked(format!("--parameter Steps={other} is not a choice"))
-                        .next("give `all`, or `jobs` for the steps that the jobs here call"),
-                );
+                return Err(Error::usage_error(format!(
+                    "--parameter Steps: expected all or jobs, got \"{other}\""
+                ))
+                .with_advice("set Steps=all, or Steps=jobs for only the steps that jobs call"));
             }
         };
         if global.local
@@ -59,24 +66,28 @@ impl Deploy {
                 .entry(LOCAL_FOLDER.into())
                 .or_insert(local.files()?.display().to_string());
         }
-        // Before anything is built: wrong credentials show at once.
-        let cloud = global.cloud().await?;
+        // Before the build, so that wrong credentials are reported at once.
+        let cloud = global.open_cloud().await?;
         let build = match (global.local, self.arm64) {
             (true, _) => Build::Local,
             (false, true) => Build::Arm64,
             (false, false) => Build::X86,
         };
         let progress = Progress::new();
-        let began = Instant::now();
+        let started = Instant::now();
         let release = package::release(&workspace, build, &progress)?;
         let stack = &global.stack;
         let deployed = deploy(&cloud, stack, &release, &parameters, &progress).await;
         progress.end();
         let deployed = deployed?;
         let json = json!({
-            "stack": stack, "changed": deployed.changed, "release": release.id, "outputs": deployed.outputs });
-        global.format().show(&json, || {
-            let what = if deployed.changed {
+            "stack": stack,
+            "changed": deployed.changed,
+            "release": release.id,
+            "outputs": deployed.outputs,
+        });
+        global.output_format().show(&json, || {
+            let result = if deployed.changed {
                 "is deployed"
             } else {
                 "has not changed"
@@ -85,9 +96,13 @@ impl Deploy {
                 .outputs
                 .iter()
                 .map(|(key, value)| [key.clone(), value.clone()]);
-            let (name, id, took) = (cloud.name(), &release.id, span(began.elapsed()));
-            let head = format!("Stack {stack} on {name} {what} (release {id}, {took}).");
-            format!("{head}\n\n{}", table(&["output", ""], outputs))
+            format!(
+                "Stack {stack} on {} {result} (release {}, {}).\n\n{}",
+                cloud.name(),
+                release.id,
+                duration_text(started.elapsed()),
+                format_table(&["output", "value"], outputs)
+            )
         })?;
         Ok(0)
     }

@@ -3,57 +3,65 @@
 use clap::Subcommand;
 use serde_json::json;
 
+use super::help::with_examples;
 use crate::error::{Error, Result};
 use crate::global::Global;
 use crate::local::{LocalCloud, OPERATOR};
-use crate::output::Format;
 use crate::workspace::Workspace;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Local {
-    /// Start it; one that runs already is as good
-    #[command(after_help = "Examples:
-  stepward local up
-  stepward local up --port 4600
-  AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_ACCESS_KEY_ID=111111111111 AWS_SECRET_ACCESS_KEY=test aws s3 ls")]
+    /// Start the local cloud; no error if it already runs
+    #[command(
+        after_help = "The last example is a call of the AWS CLI to the local cloud.",
+        help_template = with_examples(
+            "stepward local up
+stepward local up --port 4600
+AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_ACCESS_KEY_ID=111111111111 \\
+  AWS_SECRET_ACCESS_KEY=test aws s3 ls"
+        )
+    )]
     Up,
-    /// End it, with everything in it
-    #[command(after_help = "Example:\n  stepward local down")]
+    /// Stop the local cloud and delete everything in it
+    #[command(help_template = with_examples("stepward local down"))]
     Down,
-    /// Say whether it runs
-    #[command(after_help = "Example:\n  stepward local status --json")]
+    /// Show whether the local cloud runs
+    #[command(help_template = with_examples("stepward local status --json"))]
     Status,
-    /// Empty it: all accounts, all services
-    #[command(after_help = "Example:\n  stepward local reset")]
+    /// Delete everything in the local cloud: all accounts, all services
+    #[command(help_template = with_examples("stepward local reset"))]
     Reset,
 }
 
 impl Local {
     pub(crate) fn run(&self, global: &Global) -> Result<u8> {
-        let (workspace, port, format) = (Workspace::find()?, global.port, global.format());
+        let (workspace, port, format) = (Workspace::find()?, global.port, global.output_format());
         match self {
-            Self::Up => show(port, Some(&LocalCloud::up(&workspace, port)?), format)?,
+            Self::Up => {
+                let running = LocalCloud::up(&workspace, port)?;
+                show_status(global, Some(&running))?;
+            }
             Self::Status => {
                 let running = LocalCloud::running(&workspace, port)?;
-                show(port, running.as_ref(), format)?;
+                show_status(global, running.as_ref())?;
                 return Ok(u8::from(running.is_none()));
             }
             Self::Down => {
-                let was = LocalCloud::down(&workspace, port)?;
-                let text = if was {
-                    "The local cloud has ended."
+                let was_running = LocalCloud::down(&workspace, port)?;
+                let text = if was_running {
+                    "The local cloud has stopped."
                 } else {
                     "No local cloud was running."
                 };
-                format.show(&json!({ "was_running": was }), || text.to_owned())?;
+                format.show(&json!({ "was_running": was_running }), || text.to_owned())?;
             }
             Self::Reset => {
-                let none = || {
-                    Error::not_asked(format!("no local cloud runs on port {port}"))
-                        .next("`stepward local up` starts it")
+                let not_running = || {
+                    Error::usage_error(format!("no local cloud runs on port {port}"))
+                        .with_advice("start it with `stepward local up`")
                 };
                 LocalCloud::running(&workspace, port)?
-                    .ok_or_else(none)?
+                    .ok_or_else(not_running)?
                     .reset()?;
                 format.show(&json!({ "reset": true }), || {
                     "The local cloud is empty.".to_owned()
@@ -64,19 +72,32 @@ impl Local {
     }
 }
 
-fn show(port: u16, running: Option<&LocalCloud>, format: Format) -> Result<()> {
+fn show_status(global: &Global, running: Option<&LocalCloud>) -> Result<()> {
+    let port = global.port;
     let endpoint = running.map(LocalCloud::endpoint);
     let log = running.map(|cloud| cloud.dir.join("ministack.log"));
     let files = running.map(LocalCloud::files).transpose()?;
     let json = json!({
-        "running": running.is_some(), "port": port, "endpoint": endpoint, "log": log, "files": files });
-    format.show(&json, || match (&endpoint, &log, &files) {
+        "running": running.is_some(),
+        "port": port,
+        "endpoint": endpoint,
+        "log": log,
+        "files": files,
+    });
+    let text = || match (&endpoint, &log, &files) {
         (Some(endpoint), Some(log), Some(files)) => format!(
-            "The local cloud runs at {endpoint}.\nIts log is {}.\nLocal paths of steps are below {}.\nAn access key is \
-             a 12-digit account ID ({OPERATOR} is the operator's), any secret will do.",
+            "The local cloud runs at {endpoint}.\n\
+             Its log is {}.\n\
+             Local paths of steps begin at {}.\n\
+             Use a 12-digit account ID as the access key ({OPERATOR} is the operator's), and any \
+             secret.",
             log.display(),
             files.display()
         ),
-        _ => format!("No local cloud runs on port {port}; `stepward local up` starts it."),
-    })
+        _ => format!(
+            "No local cloud runs on port {port}; start it with `stepward{} local up`.",
+            global.repeated_options()
+        ),
+    };
+    global.output_format().show(&json, text)
 }

@@ -1,4 +1,4 @@
-//! `stepward nodes …`: a customer's nodes, and commands on them, by the job `nodes/dispatch`.
+//! `stepward nodes …`: a customer's nodes, and commands that the job `nodes/dispatch` runs on them.
 
 mod list;
 mod outcome;

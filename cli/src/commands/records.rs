@@ -1,5 +1,5 @@
-//! What the commands for customers and accounts share: the store that they read and write, and how
-//! a record is shown.
+//! The records of customers and accounts: the store that commands read and write, and the tables
+//! that they print.
 
 use clap::Args;
 use serde::Serialize;
@@ -12,14 +12,14 @@ use crate::deploy::Deployment;
 use crate::error::Result;
 use crate::global::Global;
 use crate::onboarding::{self, Invitation};
-use crate::output::{Format, table};
+use crate::output::{Format, format_table, utc_time};
 
-/// An account, as most of `stepward account …` takes it.
+/// The account that a command is for.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AccountName {
     /// The customer
     pub(crate) customer: String,
-    /// The account's name within the customer, as in prod
+    /// The account's name within the customer, for example prod
     pub(crate) account: String,
 }
 
@@ -33,31 +33,31 @@ pub(crate) struct Records {
 
 impl Records {
     pub(crate) async fn open(global: &Global) -> Result<Self> {
-        let (cloud, deployment) = global.deployed().await?;
+        let (cloud, deployment) = global.open_deployment().await?;
         let store = onboarding::store(&cloud, &deployment)?;
         Ok(Self {
             cloud,
             deployment,
             store,
-            format: global.format(),
+            format: global.output_format(),
         })
     }
 
-    /// What the store answered, or its error as this cloud's operator is told it.
-    pub(crate) fn explained<T>(&self, answer: Result<T, StepError>) -> Result<T> {
-        answer.map_err(|error| self.cloud.explain(&error))
+    /// The result of a call of the store, with the cloud and the advice in its error.
+    pub(crate) fn explain<T>(&self, result: Result<T, StepError>) -> Result<T> {
+        result.map_err(|error| self.cloud.explain(&error))
     }
 
     pub(crate) async fn account(&self, name: &AccountName) -> Result<Account> {
-        self.explained(self.store.account(&name.customer, &name.account).await)
+        self.explain(self.store.account(&name.customer, &name.account).await)
     }
 
     pub(crate) async fn set_status(&self, name: &str, status: Status) -> Result<Customer> {
-        let customer = self.explained(self.store.customer(name).await)?;
+        let customer = self.explain(self.store.customer(name).await)?;
         if customer.status == status {
             return Ok(customer);
         }
-        self.explained(
+        self.explain(
             self.store
                 .set_status(&self.cloud.caller, &customer, status)
                 .await,
@@ -70,7 +70,7 @@ impl Records {
     }
 }
 
-/// An account as everybody may see it: without its external ID.
+/// An account without its external ID, which is safe to print.
 #[derive(Serialize)]
 pub(crate) struct AccountView<'a> {
     customer: &'a str,
@@ -111,16 +111,11 @@ pub(crate) fn customer_table(customers: &[Customer]) -> String {
             .default_region
             .clone()
             .unwrap_or_else(|| "–".into());
-        let since = customer
-            .created_at
-            .split('.')
-            .next()
-            .unwrap_or_default()
-            .replace('T', " ");
-        [customer.name.clone(), status.into(), region, since]
+        let created = utc_time(&customer.created_at);
+        [customer.name.clone(), status.into(), region, created]
     };
-    table(
-        &["customer", "status", "default region", "since"],
+    format_table(
+        &["customer", "status", "default region", "created"],
         customers.iter().map(row),
     )
 }
@@ -151,7 +146,7 @@ pub(crate) fn account_table(accounts: &[AccountView]) -> String {
             role,
         ]
     };
-    table(
+    format_table(
         &[
             "account",
             "account id",
@@ -164,8 +159,8 @@ pub(crate) fn account_table(accounts: &[AccountView]) -> String {
     )
 }
 
-/// The three facts that the owner of an account needs.
-pub(crate) fn facts(invitation: &Invitation) -> String {
+/// The three facts that the owner of an account needs to create the role.
+pub(crate) fn onboarding_facts(invitation: &Invitation) -> String {
     let policy = serde_json::to_string_pretty(&invitation.trust_policy).unwrap_or_default();
     format!(
         "Broker role   {}\nExternal ID   {}\n\nTrust policy of the role:\n{policy}",

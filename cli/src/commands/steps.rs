@@ -3,55 +3,59 @@
 use clap::Args;
 use stepward::runtime::manifest::Manifest;
 
+use super::help::with_examples;
 use crate::error::Result;
 use crate::global::Global;
-use crate::output::{Format, table};
-use crate::steps::{Catalog, by_service, find, page};
+use crate::output::{Format, format_table};
+use crate::steps::{Catalog, by_service, find_step, page};
 use crate::terminal;
 
-/// List the steps, or show the page of one
+/// Show the documentation of the steps: a list of all, or the page of one
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  stepward steps
-  stepward steps ec2-start
-  stepward --json steps ec2-start")]
+#[command(
+    after_help = "`stepward step run STEP` runs a step.",
+    help_template = with_examples(
+        "stepward steps
+stepward steps ec2-start
+stepward --json steps ec2-start"
+    )
+)]
 pub(crate) struct Steps {
-    /// The step whose page to show
-    name: Option<String>,
+    /// The step whose page is shown; all steps are listed if it is absent
+    step: Option<String>,
 }
 
 impl Steps {
     pub(crate) fn run(&self, global: &Global) -> Result<u8> {
-        if let Some(name) = &self.name {
-            let step = find(name)?;
-            match global.format() {
-                Format::Json => global.format().show(&step, String::new)?,
+        if let Some(name) = &self.step {
+            let step = find_step(name)?;
+            match global.output_format() {
+                Format::Json => Format::Json.show(&step, String::new)?,
                 Format::Table => terminal::show_markdown(&page::markdown(&step))?,
             }
         } else {
             let catalog = by_service()?;
-            global.format().show(&catalog, || list(&catalog))?;
+            global
+                .output_format()
+                .show(&catalog, || catalog_text(&catalog))?;
         }
         Ok(0)
     }
 }
 
-fn list(catalog: &Catalog) -> String {
-    let row = |(service, steps): (&String, &Vec<Manifest>)| {
-        let heading = |number| {
-            if number == 0 {
-                service.clone()
-            } else {
-                String::new()
-            }
-        };
+fn catalog_text(catalog: &Catalog) -> String {
+    let service_rows = |(service, steps): (&String, &Vec<Manifest>)| {
         let row = |(number, step): (usize, &Manifest)| {
-            [heading(number), step.name.clone(), step.title.clone()]
+            let service = if number == 0 { service.as_str() } else { "" };
+            [service.to_owned(), step.name.clone(), step.title.clone()]
         };
         steps.iter().enumerate().map(row).collect::<Vec<_>>()
     };
-    let rows = table(&["service", "step", ""], catalog.iter().flat_map(row));
-    format!("{rows}\n\nA step's page: `stepward steps NAME`, or docs/steps/NAME.md.")
+    let rows = format_table(
+        &["service", "step", "description"],
+        catalog.iter().flat_map(service_rows),
+    );
+    format!("{rows}\n\n`stepward steps STEP` shows the page of a step, as does docs/steps/STEP.md.")
 }
 
 #[cfg(test)]
@@ -60,14 +64,14 @@ mod tests {
     use crate::steps::catalog;
 
     #[test]
-    fn the_catalog_is_readable_and_its_list_names_every_step() {
-        let list = list(&by_service().unwrap());
+    fn the_list_of_steps_names_every_step() {
+        let text = catalog_text(&by_service().unwrap());
         assert!(
             catalog()
                 .unwrap()
                 .iter()
-                .all(|step| list.contains(&format!(" {} ", step.name))),
-            "{list}"
+                .all(|step| text.contains(&format!(" {} ", step.name))),
+            "{text}"
         );
     }
 }

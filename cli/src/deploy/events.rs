@@ -1,4 +1,4 @@
-//! What CloudFormation tells while it works on a stack, and why it failed.
+//! The events of a CloudFormation stack, and the reason of a failure.
 
 use std::collections::HashSet;
 
@@ -7,10 +7,10 @@ use aws_sdk_cloudformation::types::{OperationEvent, ResourceStatus, StackEvent, 
 use crate::cloud::Cloud;
 use crate::error::{Error, Result};
 
-/// The reason itself where CloudFormation only says that `DescribeEvents` has it: what it found
-/// wrong before it began.
+/// The detailed reason, if CloudFormation's own reason only refers to `DescribeEvents`. This is so
+/// for errors that it finds before it changes resources.
 /// <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/validate-stack-deployments.html>
-pub(super) async fn reason_of(
+pub(super) async fn detailed_reason(
     cloud: &Cloud,
     name: &str,
     change_set: Option<&str>,
@@ -25,19 +25,19 @@ pub(super) async fn reason_of(
         .stack_name(name)
         .set_change_set_name(change_set.map(str::to_owned));
     let mut events = describe.into_paginator().items().send();
-    let mut found = Vec::new();
-    // A role that may not ask keeps the reason that is known.
+    let mut failures = Vec::new();
+    // If the role must not call DescribeEvents, CloudFormation's own reason stays.
     while let Some(Ok(event)) = events.next().await {
-        found.extend(invalid(&event));
+        failures.extend(validation_failure(&event));
     }
-    if found.is_empty() {
+    if failures.is_empty() {
         reason
     } else {
-        found.join("; ")
+        failures.join("; ")
     }
 }
 
-fn invalid(event: &OperationEvent) -> Option<String> {
+fn validation_failure(event: &OperationEvent) -> Option<String> {
     if event.validation_status() != Some(&ValidationStatus::Failed) {
         return None;
     }
@@ -53,26 +53,27 @@ fn invalid(event: &OperationEvent) -> Option<String> {
     ))
 }
 
-/// How a stack ended that did not become what it should, and what to do.
-pub(super) fn failed(cloud: &Cloud, name: &str, status: &str, reason: &str) -> Error {
-    let next = if status.starts_with("ROLLBACK") || status.starts_with("CREATE") {
+/// The error of a stack that CloudFormation could not create or update.
+pub(super) fn stack_failure(cloud: &Cloud, name: &str, status: &str, reason: &str) -> Error {
+    let advice = if status.starts_with("ROLLBACK") || status.starts_with("CREATE") {
         format!(
-            "mend that, delete the stack (`aws cloudformation delete-stack --stack-name {name}`) and deploy again"
+            "fix the cause, delete the stack with `aws cloudformation delete-stack --stack-name \
+             {name}`, then deploy again"
         )
     } else if status == "UPDATE_ROLLBACK_COMPLETE" {
-        "the stack is as it was before; mend that and deploy again".into()
+        "fix the cause, then deploy again; CloudFormation has restored the previous stack".into()
     } else {
-        format!("see the stack's events in the CloudFormation console; its status is {status}")
+        format!("read the events of stack {name} in the CloudFormation console")
     };
     Error::new(format!(
-        "stack {name} on {} ended as {status}: {reason}",
+        "stack \"{name}\" on {} ended as {status}: {reason}",
         cloud.name()
     ))
-    .next(next)
+    .with_advice(advice)
 }
 
-/// What one event says, as one line.
-pub(super) fn line(event: &StackEvent) -> String {
+/// An event as one line.
+pub(super) fn event_line(event: &StackEvent) -> String {
     let status = event
         .resource_status()
         .map(ResourceStatus::as_str)
@@ -90,8 +91,9 @@ pub(super) fn line(event: &StackEvent) -> String {
     )
 }
 
-/// The reason for a rollback is the first failure; what follows was only cancelled because of it.
-pub(super) fn failure(event: &StackEvent) -> Option<String> {
+/// The reason of a failed event; none if the event only reports a cancellation. The first failure
+/// is the cause of a rollback, and CloudFormation cancels the other resources because of it.
+pub(super) fn failure_reason(event: &StackEvent) -> Option<String> {
     let status = event.resource_status()?.as_str();
     let reason = event
         .resource_status_reason()
@@ -106,23 +108,23 @@ pub(super) fn failure(event: &StackEvent) -> Option<String> {
     })
 }
 
-/// The events of a stack that have not been seen yet.
+/// The new events of a stack.
 pub(super) struct Events {
     seen: HashSet<String>,
 }
 
 impl Events {
-    pub(super) async fn after_those_of_now(cloud: &Cloud, name: &str) -> Result<Self> {
+    pub(super) async fn after_existing(cloud: &Cloud, name: &str) -> Result<Self> {
         let mut events = Self {
             seen: HashSet::new(),
         };
-        events.unseen(cloud, name).await?;
+        events.read_new(cloud, name).await?;
         Ok(events)
     }
 
-    /// Oldest first. CloudFormation answers newest first, so pages are read until one that is
-    /// known.
-    pub(super) async fn unseen(&mut self, cloud: &Cloud, name: &str) -> Result<Vec<StackEvent>> {
+    /// Reads the new events, oldest first. CloudFormation returns the newest first, so reading
+    /// stops at the first known event.
+    pub(super) async fn read_new(&mut self, cloud: &Cloud, name: &str) -> Result<Vec<StackEvent>> {
         let client = cloud.cloudformation();
         let mut pages = client
             .describe_stack_events()
@@ -155,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_only_cancelled_is_not_the_reason() {
+    fn a_cancellation_is_not_the_reason() {
         let event = |reason: &str| {
             let event = StackEvent::builder()
                 .stack_id("s")
@@ -167,7 +169,11 @@ mod tests {
                 .logical_resource_id("Api");
             event.resource_status_reason(reason).build()
         };
-        assert_eq!(failure(&event("Resource creation cancelled")), None);
-        assert!(failure(&event("no such key")).unwrap().contains("Api"));
+        assert_eq!(failure_reason(&event("Resource creation cancelled")), None);
+        assert!(
+            failure_reason(&event("no such key"))
+                .unwrap()
+                .contains("Api")
+        );
     }
 }

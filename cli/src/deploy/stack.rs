@@ -1,4 +1,4 @@
-//! Any CloudFormation stack, made what a template says through a change set.
+//! Creates and updates CloudFormation stacks with change sets.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -9,30 +9,30 @@ use aws_sdk_cloudformation::types::{
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
-use super::events::{Events, failed, failure, line, reason_of};
+use super::events::{Events, detailed_reason, event_line, failure_reason, stack_failure};
 use crate::cloud::Cloud;
 use crate::error::{Error, Result};
 use crate::output::Progress;
 
-/// Template parameters by name.
+/// The parameters of a template by name.
 pub type Parameters = BTreeMap<String, String>;
 
-/// A stack of this size is there in some minutes; CloudFormation itself gives a slow resource an
-/// hour.
-const APPLY: Duration = Duration::from_mins(90);
-const CHANGE_SET: Duration = Duration::from_mins(10);
+/// How long a change of a stack can take. Stepward's stack takes some minutes; CloudFormation gives
+/// a slow resource up to an hour.
+const CHANGE_LIMIT: Duration = Duration::from_mins(90);
+const CHANGE_SET_LIMIT: Duration = Duration::from_mins(10);
 
-/// Where a template is.
+/// A template or its location.
 #[derive(Clone, Debug)]
 pub enum Template {
-    /// Here, up to 51,200 bytes.
+    /// The template itself, at most 51,200 bytes.
     Body(String),
-    /// In a bucket.
+    /// The URL of a template in a bucket.
     Url(String),
 }
 
 impl Template {
-    fn body(&self) -> Option<String> {
+    fn inline_body(&self) -> Option<String> {
         if let Self::Body(text) = self {
             Some(text.clone())
         } else {
@@ -40,7 +40,7 @@ impl Template {
         }
     }
 
-    fn url(&self) -> Option<String> {
+    fn bucket_url(&self) -> Option<String> {
         if let Self::Url(url) = self {
             Some(url.clone())
         } else {
@@ -49,16 +49,16 @@ impl Template {
     }
 }
 
-/// What came of applying a template.
+/// The outcome of applying a template.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// The stack was created or updated.
+    /// CloudFormation has created or updated the stack.
     Changed,
-    /// The stack was already so.
+    /// The stack already matched the template.
     Unchanged,
 }
 
-/// A stack's present state; none when there is no such stack.
+/// The current state of a stack; `None` if the stack does not exist.
 pub async fn describe(cloud: &Cloud, name: &str) -> Result<Option<Stack>> {
     match cloud
         .cloudformation()
@@ -68,12 +68,11 @@ pub async fn describe(cloud: &Cloud, name: &str) -> Result<Option<Stack>> {
         .await
     {
         Ok(answer) => Ok(answer.stacks.unwrap_or_default().into_iter().next()),
-        // CloudFormation has no error code of its own for this.
+        // CloudFormation has no specific error code for a missing stack.
         Err(error)
-            if error.as_service_error().is_some_and(|e| {
-                e.meta()
-                    .message()
-                    .is_some_and(|m| m.contains("does not exist"))
+            if error.as_service_error().is_some_and(|error| {
+                let message = error.meta().message();
+                message.is_some_and(|message| message.contains("does not exist"))
             }) =>
         {
             Ok(None)
@@ -82,7 +81,7 @@ pub async fn describe(cloud: &Cloud, name: &str) -> Result<Option<Stack>> {
     }
 }
 
-/// What a stack puts out.
+/// The outputs of a stack.
 #[must_use]
 pub fn outputs(stack: &Stack) -> BTreeMap<String, String> {
     let pairs = stack
@@ -94,19 +93,19 @@ pub fn outputs(stack: &Stack) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What a stack was last deployed with.
+/// The parameters of a stack.
 #[must_use]
 pub fn parameters(stack: &Stack) -> Parameters {
     let pairs = stack
         .parameters()
         .iter()
-        .filter_map(|p| p.parameter_key().zip(p.parameter_value()));
+        .filter_map(|parameter| parameter.parameter_key().zip(parameter.parameter_value()));
     pairs
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect()
 }
 
-/// Whether the stack's resources are there.
+/// Whether the resources of the stack exist.
 #[must_use]
 pub fn is_usable(stack: &Stack) -> bool {
     use StackStatus as S;
@@ -126,7 +125,7 @@ pub fn is_usable(stack: &Stack) -> bool {
     )
 }
 
-/// Makes a stack what the template says. Parameters that are not given keep their values.
+/// Creates or updates a stack. Parameters that are not given keep their values.
 pub async fn apply(
     cloud: &Cloud,
     name: &str,
@@ -140,16 +139,16 @@ pub async fn apply(
         "stepward-{}",
         OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000
     );
-    let parameters = wanted_parameters(cloud, template, given, stack.as_ref()).await?;
-    progress.now(format!("creating a change set of stack {name}"));
+    let parameters = change_set_parameters(cloud, template, given, stack.as_ref()).await?;
+    progress.set_status(format!("creating a change set of stack {name}"));
     cloud
         .cloudformation()
         .create_change_set()
         .stack_name(name)
         .change_set_name(&change_set)
         .change_set_type(kind.clone())
-        .set_template_body(template.body())
-        .set_template_url(template.url())
+        .set_template_body(template.inline_body())
+        .set_template_url(template.bucket_url())
         .set_parameters(Some(parameters))
         .capabilities(Capability::CapabilityNamedIam)
         .capabilities(Capability::CapabilityAutoExpand)
@@ -158,10 +157,10 @@ pub async fn apply(
         .map_err(|error| {
             cloud
                 .error(error)
-                .next("mend the template or the parameters that the message names")
+                .with_advice("fix the template or the parameters that the message names")
         })?;
-    if !is_ready(cloud, name, &change_set).await? {
-        // What is left of it says nothing more; a stack keeps at most a thousand.
+    if !wait_for_change_set(cloud, name, &change_set).await? {
+        // An empty change set is useless, and a stack keeps at most a thousand.
         let _ = cloud
             .cloudformation()
             .delete_change_set()
@@ -171,7 +170,7 @@ pub async fn apply(
             .await;
         return Ok(Outcome::Unchanged);
     }
-    let mut events = Events::after_those_of_now(cloud, name).await?;
+    let mut events = Events::after_existing(cloud, name).await?;
     cloud
         .cloudformation()
         .execute_change_set()
@@ -180,7 +179,7 @@ pub async fn apply(
         .send()
         .await
         .map_err(|error| cloud.error(error))?;
-    follow(cloud, name, &mut events, progress)
+    wait_for_stack(cloud, name, &mut events, progress)
         .await
         .map(|()| Outcome::Changed)
 }
@@ -192,29 +191,31 @@ fn change_set_type(name: &str, stack: Option<&Stack>) -> Result<ChangeSetType> {
         None | Some(S::ReviewInProgress | S::DeleteComplete) => Ok(ChangeSetType::Create),
         Some(S::RollbackComplete | S::RollbackFailed | S::CreateFailed | S::DeleteFailed) => {
             let status = status.map(StackStatus::as_str).unwrap_or_default();
-            Err(Error::not_asked(format!(
-                "stack {name} is {status}: it was never created, and cannot be updated"
+            Err(Error::usage_error(format!(
+                "stack \"{name}\" is {status}: it was never created and cannot be updated"
             ))
-            .next(format!(
-                "delete it, `aws cloudformation delete-stack --stack-name {name}`, and deploy again"
+            .with_advice(format!(
+                "delete it with `aws cloudformation delete-stack --stack-name {name}`, then deploy \
+                 again"
             )))
         }
-        Some(S::UpdateRollbackFailed) => Err(Error::not_asked(format!(
-            "stack {name} is UPDATE_ROLLBACK_FAILED"
+        Some(S::UpdateRollbackFailed) => Err(Error::usage_error(format!(
+            "stack \"{name}\" is UPDATE_ROLLBACK_FAILED"
         ))
-        .next(format!(
-            "`aws cloudformation continue-update-rollback --stack-name {name}`, then deploy again"
+        .with_advice(format!(
+            "run `aws cloudformation continue-update-rollback --stack-name {name}`, then deploy \
+             again"
         ))),
-        Some(other) if other.as_str().ends_with("_IN_PROGRESS") => Err(Error::not_asked(format!(
-            "stack {name} is {other}: somebody else is deploying it"
-        ))
-        .next("wait until that has ended, and deploy again")),
+        Some(other) if other.as_str().ends_with("_IN_PROGRESS") => Err(Error::usage_error(
+            format!("stack \"{name}\" is {other}: another deployment is running"),
+        )
+        .with_advice("wait until the other deployment has ended, then deploy again")),
         Some(_) => Ok(ChangeSetType::Update),
     }
 }
 
-/// Given values, and for the rest of what the template asks: the value that the stack has.
-async fn wanted_parameters(
+/// The given parameters, and the stack's values of the template's other parameters.
+async fn change_set_parameters(
     cloud: &Cloud,
     template: &Template,
     given: &Parameters,
@@ -223,32 +224,32 @@ async fn wanted_parameters(
     let summary = cloud
         .cloudformation()
         .get_template_summary()
-        .set_template_body(template.body())
-        .set_template_url(template.url())
+        .set_template_body(template.inline_body())
+        .set_template_url(template.bucket_url())
         .send()
         .await
         .map_err(|error| {
             cloud
                 .error(error)
-                .next("mend the template; cfn-lint names the line")
+                .with_advice("fix the template; cfn-lint shows the line")
         })?;
     let declared: HashSet<_> = summary
         .parameters()
         .iter()
-        .filter_map(|p| p.parameter_key())
+        .filter_map(|parameter| parameter.parameter_key())
         .collect();
     if let Some(unknown) = given.keys().find(|key| !declared.contains(key.as_str())) {
-        let mut known: Vec<_> = declared.into_iter().collect();
-        known.sort_unstable();
+        let mut names: Vec<_> = declared.into_iter().collect();
+        names.sort_unstable();
         return Err(
-            Error::not_asked(format!("the template has no parameter {unknown}"))
-                .next(format!("it has {}", known.join(", "))),
+            Error::usage_error(format!("the template has no parameter \"{unknown}\""))
+                .with_advice(format!("choose one of {}", names.join(", "))),
         );
     }
-    let given_ones = given.iter().map(|(k, v)| {
+    let new_values = given.iter().map(|(key, value)| {
         Parameter::builder()
-            .parameter_key(k)
-            .parameter_value(v)
+            .parameter_key(key)
+            .parameter_value(value)
             .build()
     });
     let kept = stack
@@ -263,12 +264,12 @@ async fn wanted_parameters(
             .use_previous_value(true)
             .build()
     });
-    Ok(given_ones.chain(kept).collect())
+    Ok(new_values.chain(kept).collect())
 }
 
-/// Waits for the change set; false when there is nothing to change.
-async fn is_ready(cloud: &Cloud, name: &str, change_set: &str) -> Result<bool> {
-    let end = Instant::now() + CHANGE_SET;
+/// Waits until the change set is ready. Returns false if it contains no changes.
+async fn wait_for_change_set(cloud: &Cloud, name: &str, change_set: &str) -> Result<bool> {
+    let end = Instant::now() + CHANGE_SET_LIMIT;
     loop {
         let set = cloud
             .cloudformation()
@@ -283,8 +284,8 @@ async fn is_ready(cloud: &Cloud, name: &str, change_set: &str) -> Result<bool> {
             .unwrap_or("CloudFormation gave no reason");
         match set.status() {
             Some(ChangeSetStatus::CreateComplete) => return Ok(true),
-            // Two sentences, both undocumented and both old: without and with a transform in the
-            // template.
+            // CloudFormation does not document these two sentences. The second one is for templates
+            // with a transform.
             Some(ChangeSetStatus::Failed)
                 if reason.contains("didn't contain changes")
                     || reason.contains("No updates are to be performed") =>
@@ -292,38 +293,48 @@ async fn is_ready(cloud: &Cloud, name: &str, change_set: &str) -> Result<bool> {
                 return Ok(false);
             }
             Some(ChangeSetStatus::Failed) => {
-                let reason = reason_of(cloud, name, Some(change_set), reason.to_owned()).await;
+                let reason =
+                    detailed_reason(cloud, name, Some(change_set), reason.to_owned()).await;
                 return Err(Error::new(format!(
-                    "{} refused the change of stack {name}: {reason}",
+                    "{} refused the change of stack \"{name}\": {reason}",
                     cloud.name()
                 ))
-                .next("mend the template or the parameters that the message names"));
+                .with_advice("fix the template or the parameters that the message names"));
             }
             _ if Instant::now() >= end => {
-                let limit = CHANGE_SET.as_secs() / 60;
+                let limit = CHANGE_SET_LIMIT.as_secs() / 60;
                 return Err(Error::new(format!(
-                    "change set {change_set} of stack {name} was not ready in {limit} min"
+                    "change set {change_set} of stack \"{name}\" was not ready within {limit} min"
                 ))
-                .next("look at it in the CloudFormation console, and deploy again"));
+                .with_advice(
+                    "read the status of the change set in the CloudFormation console, then deploy \
+                     again",
+                ));
             }
-            _ => sleep(cloud.pause()).await,
+            _ => sleep(cloud.poll_interval()).await,
         }
     }
 }
 
-async fn follow(cloud: &Cloud, name: &str, events: &mut Events, progress: &Progress) -> Result<()> {
-    let end = Instant::now() + APPLY;
+/// Waits until CloudFormation has changed the stack, and shows its events.
+async fn wait_for_stack(
+    cloud: &Cloud,
+    name: &str,
+    events: &mut Events,
+    progress: &Progress,
+) -> Result<()> {
+    let end = Instant::now() + CHANGE_LIMIT;
     let mut first_failure = None;
     loop {
-        // The status is read before the events, so that none is missed at the end.
+        // The status is read before the events, so that the last events are not missed.
         let stack = describe(cloud, name).await?;
         let status = stack.as_ref().and_then(Stack::stack_status).cloned();
-        for event in events.unseen(cloud, name).await? {
-            let line = line(&event);
-            progress.now(format!("stack {name}: {line}"));
-            progress.detail(&line);
+        for event in events.read_new(cloud, name).await? {
+            let line = event_line(&event);
+            progress.set_status(format!("stack {name}: {line}"));
+            progress.print_detail(&line);
             if first_failure.is_none() {
-                first_failure = failure(&event);
+                first_failure = failure_reason(&event);
             }
         }
         match status.as_ref().map(StackStatus::as_str) {
@@ -333,21 +344,24 @@ async fn follow(cloud: &Cloud, name: &str, events: &mut Events, progress: &Progr
             Some(status) if !status.ends_with("_IN_PROGRESS") => {
                 let reason =
                     first_failure.unwrap_or_else(|| "CloudFormation named no resource".into());
-                let reason = reason_of(cloud, name, None, reason).await;
-                return Err(failed(cloud, name, status, &reason));
+                let reason = detailed_reason(cloud, name, None, reason).await;
+                return Err(stack_failure(cloud, name, status, &reason));
             }
-            Some(_) if Instant::now() < end => sleep(cloud.pause()).await,
+            Some(_) if Instant::now() < end => sleep(cloud.poll_interval()).await,
             Some(status) => {
                 return Err(Error::new(format!(
-                    "stack {name} is still {status} after {} min",
-                    APPLY.as_secs() / 60
+                    "stack \"{name}\" is still {status} after {} min",
+                    CHANGE_LIMIT.as_secs() / 60
                 ))
-                .next("it goes on without this command; follow it in the CloudFormation console"));
+                .with_advice(
+                    "watch the stack in the CloudFormation console; the deployment continues there",
+                ));
             }
             None => {
-                return Err(
-                    Error::new(format!("stack {name} was deleted meanwhile")).next("deploy again")
-                );
+                return Err(Error::new(format!(
+                    "stack \"{name}\" was deleted during the deployment"
+                ))
+                .with_advice("deploy again"));
             }
         }
     }
@@ -365,22 +379,22 @@ mod tests {
     }
 
     #[test]
-    fn a_stack_that_was_never_created_is_to_be_deleted() {
-        let said = change_set_type("s", Some(&stack(StackStatus::RollbackComplete)))
+    fn a_stack_that_was_never_created_must_be_deleted() {
+        let text = change_set_type("s", Some(&stack(StackStatus::RollbackComplete)))
             .unwrap_err()
             .to_string();
         assert!(
-            said.contains("ROLLBACK_COMPLETE") && said.contains("delete-stack"),
-            "{said}"
+            text.contains("ROLLBACK_COMPLETE") && text.contains("delete-stack"),
+            "{text}"
         );
         assert_eq!(change_set_type("s", None).unwrap(), ChangeSetType::Create);
         assert_eq!(
             change_set_type("s", Some(&stack(StackStatus::UpdateComplete))).unwrap(),
             ChangeSetType::Update
         );
-        let said = change_set_type("s", Some(&stack(StackStatus::UpdateInProgress)))
+        let text = change_set_type("s", Some(&stack(StackStatus::UpdateInProgress)))
             .unwrap_err()
             .to_string();
-        assert!(said.contains("somebody else"), "{said}");
+        assert!(text.contains("another deployment"), "{text}");
     }
 }

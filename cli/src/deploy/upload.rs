@@ -1,4 +1,4 @@
-//! The bucket that CloudFormation reads code from, and what goes into it.
+//! The bucket that CloudFormation reads code and templates from, and the uploads to it.
 
 use std::collections::HashSet;
 
@@ -16,8 +16,8 @@ use crate::error::{Context, Error, Result};
 use crate::output::Progress;
 use crate::package::Release;
 
-/// The code bucket of an account and Region: private, encrypted, TLS only; made when it is not
-/// there.
+/// The code bucket of an account and Region. It is private, encrypted and TLS only, and is created
+/// if it does not exist.
 pub(super) async fn code_bucket(cloud: &Cloud) -> Result<String> {
     let bucket = format!("stepward-code-{}-{}", cloud.account, cloud.region);
     let s3 = cloud.s3();
@@ -34,36 +34,43 @@ pub(super) async fn code_bucket(cloud: &Cloud) -> Result<String> {
                 .as_service_error()
                 .is_some_and(aws_sdk_s3::operation::head_bucket::HeadBucketError::is_not_found) => {
         }
-        // S3 answers HEAD without a reason.
+        // S3 gives no reason in its answer to HEAD.
         Err(error)
             if error
                 .raw_response()
                 .is_some_and(|answer| answer.status().as_u16() == 403) =>
         {
-            return Err(Error::new(format!("bucket {bucket} cannot be used from {}", cloud.name()))
-                .next("if it belongs to this account, let your role use it; if another account took the name, tell AWS Support"));
+            return Err(Error::new(format!(
+                "S3 refused access to bucket {bucket} from {}",
+                cloud.name()
+            ))
+            .with_advice(format!(
+                "if the bucket belongs to account {}, allow your role to use it; if another \
+                 account owns it, contact AWS Support",
+                cloud.account
+            )));
         }
         Err(error) => return Err(cloud.error(error)),
     }
-    // us-east-1 is the one Region that must not be named: it is where buckets go that name none.
-    let place = (cloud.region != "us-east-1").then(|| {
+    // us-east-1 is the default and the only Region that must not be named.
+    let configuration = (cloud.region != "us-east-1").then(|| {
         CreateBucketConfiguration::builder()
             .location_constraint(BucketLocationConstraint::from(cloud.region.as_str()))
             .build()
     });
     s3.create_bucket()
         .bucket(&bucket)
-        .set_create_bucket_configuration(place)
+        .set_create_bucket_configuration(configuration)
         .send()
         .await
         .map_err(|error| cloud.error(error))?;
-    secure(cloud, &bucket).await?;
+    secure_bucket(cloud, &bucket).await?;
     Ok(bucket)
 }
 
-async fn secure(cloud: &Cloud, bucket: &str) -> Result<()> {
+async fn secure_bucket(cloud: &Cloud, bucket: &str) -> Result<()> {
     let s3 = cloud.s3();
-    let closed = PublicAccessBlockConfiguration::builder()
+    let no_public_access = PublicAccessBlockConfiguration::builder()
         .block_public_acls(true)
         .block_public_policy(true)
         .ignore_public_acls(true)
@@ -71,26 +78,28 @@ async fn secure(cloud: &Cloud, bucket: &str) -> Result<()> {
         .build();
     s3.put_public_access_block()
         .bucket(bucket)
-        .public_access_block_configuration(closed)
+        .public_access_block_configuration(no_public_access)
         .send()
         .await
         .map_err(|error| cloud.error(error))?;
-    let aes = ServerSideEncryptionByDefault::builder()
+    let default_encryption = ServerSideEncryptionByDefault::builder()
         .sse_algorithm(ServerSideEncryption::Aes256)
-        .build();
+        .build()
+        .context("cannot encrypt the code bucket")?;
     let rule = ServerSideEncryptionRule::builder()
-        .apply_server_side_encryption_by_default(aes.doing("the bucket's encryption")?)
+        .apply_server_side_encryption_by_default(default_encryption)
         .build();
     let encryption = ServerSideEncryptionConfiguration::builder()
         .rules(rule)
-        .build();
+        .build()
+        .context("cannot encrypt the code bucket")?;
     s3.put_bucket_encryption()
         .bucket(bucket)
-        .server_side_encryption_configuration(encryption.doing("the bucket's encryption")?)
+        .server_side_encryption_configuration(encryption)
         .send()
         .await
         .map_err(|error| cloud.error(error))?;
-    // The local cloud speaks no TLS.
+    // The local cloud has no TLS.
     if cloud.local.is_none() {
         let arn = format!("arn:{}:s3:::{bucket}", cloud.partition);
         let policy = json!({ "Version": "2012-10-17", "Statement": [{
@@ -108,9 +117,8 @@ async fn secure(cloud: &Cloud, bucket: &str) -> Result<()> {
     Ok(())
 }
 
-/// Uploads the files of a release that are not there yet. A key below a release never changes its
-/// content.
-pub(super) async fn release(
+/// Uploads the missing files of a release. The content of an uploaded key never changes.
+pub(super) async fn upload_release(
     cloud: &Cloud,
     bucket: &str,
     release: &Release,
@@ -118,7 +126,7 @@ pub(super) async fn release(
 ) -> Result<()> {
     let s3 = cloud.s3();
     let prefix = format!("{}/", release.prefix());
-    let mut there = HashSet::new();
+    let mut uploaded = HashSet::new();
     let mut pages = s3
         .list_objects_v2()
         .bucket(bucket)
@@ -127,7 +135,7 @@ pub(super) async fn release(
         .send();
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| cloud.error(error))?;
-        there.extend(
+        uploaded.extend(
             page.contents
                 .unwrap_or_default()
                 .into_iter()
@@ -137,17 +145,17 @@ pub(super) async fn release(
     let missing: Vec<_> = release
         .files
         .iter()
-        .filter(|(key, _)| !there.contains(&format!("{prefix}{key}")))
+        .filter(|(key, _)| !uploaded.contains(&format!("{prefix}{key}")))
         .collect();
     for (number, (key, content)) in missing.iter().enumerate() {
-        progress.now(format!(
+        progress.set_status(format!(
             "uploading {key} ({} of {})",
             number + 1,
             missing.len()
         ));
         let body = ByteStream::from_path(&content.path)
             .await
-            .doing(content.path.display())?;
+            .context(content.path.display())?;
         s3.put_object()
             .bucket(bucket)
             .key(format!("{prefix}{key}"))
@@ -159,8 +167,8 @@ pub(super) async fn release(
     Ok(())
 }
 
-/// An object's address, in the form that CloudFormation takes as a template's.
-pub(super) fn url(cloud: &Cloud, bucket: &str, key: &str) -> String {
+/// The URL of an object, in the form that CloudFormation accepts for templates.
+pub(super) fn object_url(cloud: &Cloud, bucket: &str, key: &str) -> String {
     if let Some(port) = cloud.local {
         return format!("{}/{bucket}/{key}", crate::local::endpoint(port));
     }

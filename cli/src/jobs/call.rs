@@ -1,10 +1,10 @@
-//! Which step a state of a job calls, and for which account.
+//! The step that a state of a job calls, and the account that the call is for.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 
-/// A call of a step, as far as it is known.
+/// The known facts about a call of a step.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Call {
     /// The step's name.
@@ -18,43 +18,45 @@ pub(super) struct Call {
 /// The functions that the states of a job call.
 #[derive(Debug, Default)]
 pub(super) struct Functions {
-    /// What the names of the stack's functions begin with.
+    /// The start of the names of the stack's functions.
     prefix: String,
-    /// By the states' names: a name is given once in a whole state machine.
+    /// The functions by the name of the state. A state machine has each name once.
     by_state: HashMap<String, String>,
 }
 
 impl Functions {
-    /// The functions of a stack's job, by the job's definition: null where that is not known.
-    pub(super) fn of_job(stack: &str, definition: &Value) -> Self {
+    /// The functions that the definition of a stack's job names. The definition is null if it is
+    /// not known.
+    pub(super) fn from_definition(stack: &str, definition: &Value) -> Self {
         let mut functions = Self {
             prefix: format!("{stack}-"),
             by_state: HashMap::new(),
         };
-        functions.collect(definition);
+        functions.add_states(definition);
         functions
     }
 
-    fn collect(&mut self, definition: &Value) {
-        let within: Vec<_> = match definition {
+    fn add_states(&mut self, definition: &Value) {
+        let nested: Vec<_> = match definition {
             Value::Object(members) => {
-                for (name, state) in members
+                for (state_name, state) in members
                     .get("States")
                     .and_then(Value::as_object)
                     .into_iter()
                     .flatten()
                 {
-                    let given = [
+                    let names = [
                         &state["Arguments"]["FunctionName"],
                         &state["Parameters"]["FunctionName"],
                     ];
-                    // What an expression comes to is only known when it runs.
-                    let given = given
+                    // The value of an expression is only known at run time.
+                    let name = names
                         .into_iter()
                         .find_map(Value::as_str)
                         .filter(|name| !name.starts_with("{%"));
-                    if let Some(function) = given {
-                        self.by_state.insert(name.clone(), function.to_owned());
+                    if let Some(function) = name {
+                        self.by_state
+                            .insert(state_name.clone(), function.to_owned());
                     }
                 }
                 members.values().collect()
@@ -62,43 +64,43 @@ impl Functions {
             Value::Array(values) => values.iter().collect(),
             _ => Vec::new(),
         };
-        for value in within {
-            self.collect(value);
+        for value in nested {
+            self.add_states(value);
         }
     }
 
-    /// The call of a state, by the definition.
-    pub(super) fn call_of(&self, state: &str) -> Call {
+    /// The call of a state, according to the definition.
+    pub(super) fn call_of_state(&self, state: &str) -> Call {
         Call {
             step: self
                 .by_state
                 .get(state)
-                .map(|function| self.step_of(function)),
+                .map(|function| self.step_of_function(function)),
             ..Call::default()
         }
     }
 
-    /// The call that the parameters of a task name, and where they do not, what is known of it
-    /// already.
-    pub(super) fn call_with(&self, parameters: &str, known: &Call) -> Call {
+    /// The call that the parameters of a task describe. Facts that the parameters do not contain
+    /// are taken from `known`.
+    pub(super) fn call_with_parameters(&self, parameters: &str, known: &Call) -> Call {
         let parameters: Value = serde_json::from_str(parameters).unwrap_or_default();
         let target = &parameters["Payload"]["target"];
-        let named = |value: &Value, known: &Option<String>| {
+        let text_or = |value: &Value, known: &Option<String>| {
             value.as_str().map(str::to_owned).or_else(|| known.clone())
         };
         Call {
             step: parameters["FunctionName"]
                 .as_str()
-                .map(|name| self.step_of(name))
+                .map(|name| self.step_of_function(name))
                 .or_else(|| known.step.clone()),
-            customer: named(&target["customer"], &known.customer),
-            account: named(&target["account"], &known.account),
+            customer: text_or(&target["customer"], &known.customer),
+            account: text_or(&target["account"], &known.account),
         }
     }
 
-    /// The step whose function this is. A function is given by its name or its ARN, with or without
-    /// a version behind it.
-    fn step_of(&self, function: &str) -> String {
+    /// The step of a function. The function is a name or an ARN, with or without a version at its
+    /// end.
+    fn step_of_function(&self, function: &str) -> String {
         let name = function
             .split_once(":function:")
             .map_or(function, |(_, name)| name);
@@ -112,16 +114,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_function_is_given_by_name_or_arn_with_or_without_a_version() {
-        let functions = Functions::of_job("staging", &Value::Null);
+    fn a_function_is_a_name_or_an_arn() {
+        let functions = Functions::from_definition("staging", &Value::Null);
         for function in [
             "staging-ec2-start",
             "staging-ec2-start:live",
             "arn:aws:lambda:eu-west-1:111111111111:function:staging-ec2-start",
             "arn:aws:lambda:eu-west-1:111111111111:function:staging-ec2-start:7",
         ] {
-            assert_eq!(functions.step_of(function), "ec2-start", "{function}");
+            assert_eq!(
+                functions.step_of_function(function),
+                "ec2-start",
+                "{function}"
+            );
         }
-        assert_eq!(functions.step_of("somebody-elses"), "somebody-elses");
+        assert_eq!(
+            functions.step_of_function("another-function"),
+            "another-function"
+        );
     }
 }

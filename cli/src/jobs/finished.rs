@@ -1,4 +1,4 @@
-//! How an execution ended.
+//! The result of an execution.
 
 use aws_sdk_sfn::types::ExecutionStatus;
 use serde::Serialize;
@@ -7,35 +7,35 @@ use serde_json::Value;
 use crate::cloud::Cloud;
 use crate::error::Result;
 
-/// How an execution ended.
+/// The result of an execution.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finished {
-    /// The execution.
+    /// The ARN of the execution.
     pub execution_arn: String,
     /// The status that Step Functions gave it.
     pub status: String,
-    /// What it comes to.
+    /// The outcome for the job's accounts.
     pub outcome: Outcome,
-    /// Its output; of a failed execution, the summary in its cause.
+    /// Its output; for a failed execution, the summary in its cause.
     #[serde(skip_serializing_if = "Value::is_null")]
     pub output: Value,
-    /// The error's name.
+    /// The name of the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What the error says.
+    /// The message of the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
 }
 
-/// What an execution comes to.
+/// The outcome of an execution.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// All of it succeeded.
+    /// Every account succeeded.
     Succeeded,
     /// Some accounts failed.
     Partial,
-    /// It failed, was stopped, or ran out of time.
+    /// The execution failed, was stopped, or timed out.
     Failed,
 }
 
@@ -51,21 +51,21 @@ impl Outcome {
     }
 }
 
-/// How an execution ended.
-pub async fn result(cloud: &Cloud, execution: &str) -> Result<Finished> {
-    let found = cloud
+/// Reads the result of an execution that has ended.
+pub async fn read_result(cloud: &Cloud, execution: &str) -> Result<Finished> {
+    let described = cloud
         .sfn()
         .describe_execution()
         .execution_arn(execution)
         .send()
         .await;
-    let found = found.map_err(|error| cloud.error(error).nothing_done())?;
-    let succeeded = *found.status() == ExecutionStatus::Succeeded;
-    // A job that failed in every account puts its summary into the cause.
+    let described = described.map_err(|error| cloud.error(error).into_not_started())?;
+    let succeeded = *described.status() == ExecutionStatus::Succeeded;
+    // A job that failed in every account writes its summary to the cause.
     let text = if succeeded {
-        found.output()
+        described.output()
     } else {
-        found.cause()
+        described.cause()
     };
     let output: Value = text
         .and_then(|text| serde_json::from_str(text).ok())
@@ -75,21 +75,21 @@ pub async fn result(cloud: &Cloud, execution: &str) -> Result<Finished> {
         (true, Some("partial")) => Outcome::Partial,
         (true, _) => Outcome::Succeeded,
     };
-    let cause = found
+    let cause = described
         .cause()
         .filter(|_| output.is_null())
         .map(|cause| message_of(cause).unwrap_or(cause.to_owned()));
     Ok(Finished {
         execution_arn: execution.to_owned(),
-        status: found.status().as_str().to_owned(),
+        status: described.status().as_str().to_owned(),
         outcome,
         output,
-        error: found.error().map(str::to_owned),
+        error: described.error().map(str::to_owned),
         cause,
     })
 }
 
-/// The message in what Lambda says of a failed function.
+/// The message in Lambda's description of a failed function.
 pub(crate) fn message_of(cause: &str) -> Option<String> {
     let parsed: Value = serde_json::from_str(cause).ok()?;
     parsed["errorMessage"].as_str().map(str::to_owned)
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outcomes_have_their_exit_codes() {
+    fn each_outcome_has_its_exit_code() {
         assert_eq!(
             [Outcome::Succeeded, Outcome::Failed, Outcome::Partial].map(Outcome::code),
             [0, 1, 3]

@@ -1,31 +1,31 @@
-//! What a step says to the operator: the log lines in its answers.
+//! The log lines for operators in the answers of a step.
 
 use serde_json::Value;
 use stepward::model::artifacts::is_of_execution;
 
-use crate::artifacts;
+use crate::artifacts::read_artifact;
 use crate::cloud::Cloud;
 use crate::deploy::Deployment;
 
 /// The log in one answer of a step.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Log {
-    /// All of its lines.
+    /// The log itself.
     Lines(Vec<String>),
-    /// A log too large for Step Functions, in the artifacts bucket.
+    /// A log in the artifacts bucket, because it is too large for Step Functions.
     Artifact {
         /// The bucket.
         bucket: String,
         /// The object's key.
         key: String,
-        /// How the log begins, as JSON that is cut off.
+        /// The start of the log, as JSON that is cut off.
         preview: String,
     },
 }
 
 impl Log {
-    /// The log in a step's answer; none where it has no lines.
-    pub(super) fn in_answer(answer: &Value) -> Option<Self> {
+    /// The log in a step's answer; none if it has no lines.
+    pub(super) fn from_answer(answer: &Value) -> Option<Self> {
         let log = &answer["log"];
         if let Some(lines) = log.as_array() {
             let lines: Vec<_> = lines
@@ -44,9 +44,9 @@ impl Log {
         })
     }
 
-    /// Its lines. Of one that cannot be read from the artifacts bucket, those of the preview, where
-    /// the others are and why they are not shown.
-    pub(super) async fn lines(
+    /// The lines of the log. If it cannot be read from the artifacts bucket, these are the lines of
+    /// the preview, the log's location, and the reason.
+    pub(super) async fn read_lines(
         self,
         cloud: &Cloud,
         deployment: &Deployment,
@@ -59,40 +59,42 @@ impl Log {
                 key,
                 preview,
             } => {
-                // A step's answer is not trusted to choose what the operator's credentials read.
+                // The answer of a step must not choose which objects the operator's credentials
+                // read.
                 let is_own = deployment
                     .output("ArtifactsBucket")
                     .is_ok_and(|own| own == bucket)
                     && is_of_execution(&key, execution);
                 if !is_own {
-                    return preview_and_place(
+                    return preview_lines(
                         &preview,
                         &bucket,
                         &key,
                         "it is not an artifact of this execution",
                     );
                 }
-                match artifacts::read(cloud, &bucket, &key).await {
+                match read_artifact(cloud, &bucket, &key).await {
                     Ok(lines) => lines,
-                    Err(error) => preview_and_place(&preview, &bucket, &key, &error.to_string()),
+                    Err(error) => preview_lines(&preview, &bucket, &key, &error.to_string()),
                 }
             }
         }
     }
 }
 
-fn preview_and_place(preview: &str, bucket: &str, key: &str, why: &str) -> Vec<String> {
-    // What a step puts here has 1,000 characters; a longer one is not from a step of ours.
+/// The complete lines of a preview, and the location of the log that cannot be shown.
+fn preview_lines(preview: &str, bucket: &str, key: &str, reason: &str) -> Vec<String> {
+    // The previews of Stepward's steps have at most 1,000 characters.
     let preview: String = preview.chars().take(1000).collect();
-    let mut lines = whole_lines(&preview);
+    let mut lines = complete_lines(&preview);
     lines.push(format!(
-        "… the whole log is s3://{bucket}/{key}, which is not shown: {why}"
+        "… the rest of the log, s3://{bucket}/{key}, cannot be shown: {reason}"
     ));
     lines
 }
 
 /// The complete lines of a JSON list that is cut off.
-fn whole_lines(preview: &str) -> Vec<String> {
+fn complete_lines(preview: &str) -> Vec<String> {
     let ends = preview.match_indices('"').map(|(end, _)| end).rev();
     let mut lists = ends.map(|end| serde_json::from_str(&format!("{}]", &preview[..=end])));
     lists.find_map(Result::ok).unwrap_or_default()
@@ -106,38 +108,39 @@ mod tests {
 
     #[test]
     fn a_log_is_a_list_or_a_reference_to_one() {
-        let lines = Log::in_answer(&json!({ "status": "pending", "log": ["one", "two"] }));
+        let lines = Log::from_answer(&json!({ "status": "pending", "log": ["one", "two"] }));
         assert_eq!(lines, Some(Log::Lines(vec!["one".into(), "two".into()])));
-        let reference = json!({ "log": { "artifact": { "bucket": "b", "key": "k", "bytes": 9 }, "preview": "[\"o" } });
+        let reference = json!({ "log": {
+            "artifact": { "bucket": "b", "key": "k", "bytes": 9 }, "preview": "[\"o" } });
         let artifact = Log::Artifact {
             bucket: "b".into(),
             key: "k".into(),
             preview: "[\"o".into(),
         };
-        assert_eq!(Log::in_answer(&reference), Some(artifact));
+        assert_eq!(Log::from_answer(&reference), Some(artifact));
         for without in [
             json!({ "log": [] }),
             json!({ "status": "done" }),
             json!(null),
             json!({ "log": 3 }),
         ] {
-            assert_eq!(Log::in_answer(&without), None, "{without}");
+            assert_eq!(Log::from_answer(&without), None, "{without}");
         }
     }
 
     #[test]
-    fn a_preview_shows_its_complete_lines_and_where_the_others_are() {
-        let said = preview_and_place(r#"["one \"quoted\"","zwei ö","thr"#, "b", "k", "no");
+    fn a_preview_shows_complete_lines_and_the_location() {
+        let lines = preview_lines(r#"["one \"quoted\"","zwei ö","thr"#, "b", "k", "no");
         assert_eq!(
-            said,
+            lines,
             [
                 "one \"quoted\"",
                 "zwei ö",
-                "… the whole log is s3://b/k, which is not shown: no"
+                "… the rest of the log, s3://b/k, cannot be shown: no"
             ]
         );
         for cut in ["", "[", "[\"on", "ö", "[\"\\"] {
-            assert_eq!(whole_lines(cut), Vec::<String>::new(), "{cut}");
+            assert_eq!(complete_lines(cut), Vec::<String>::new(), "{cut}");
         }
     }
 }

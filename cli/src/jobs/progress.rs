@@ -1,8 +1,7 @@
-//! What an execution has come to, from its history: for every account the steps, how long each
-//! took, what it says.
+//! The progress of an execution, from its history: the steps of every account, with their durations
+//! and messages.
 //!
-//! Each event names the one before it on its own branch, so that the branches of a Map can be told
-//! apart.
+//! Each event names the previous event of its own branch, which tells the branches of a Map apart.
 
 use std::collections::HashMap;
 
@@ -16,27 +15,28 @@ use super::call::{Call, Functions};
 use super::finished::message_of;
 use super::log::Log;
 
-/// An execution as far as it has come.
+/// The progress of an execution.
 #[derive(Debug)]
 pub struct JobProgress {
-    /// First the job itself, then the items of its Maps in order of their start.
+    /// The job itself, then the items of its Maps in the order of their start.
     pub rows: Vec<Row>,
-    /// Whose accounts, as the execution's input names it.
+    /// The customer in the execution's input.
     customer: String,
     functions: Functions,
-    places: HashMap<i64, Place>,
-    last: i64,
-    ended: bool,
+    /// The position of every event by its ID.
+    positions: HashMap<i64, Position>,
+    last_event: i64,
+    has_ended: bool,
 }
 
-/// One item of a Map, which is an account; or the job itself.
+/// One item of a Map, which is an account, or the job itself.
 #[derive(Debug)]
 pub struct Row {
     /// The account's name; empty for the job itself.
     pub label: String,
-    /// The steps, in order of their start.
+    /// The steps in the order of their start.
     pub steps: Vec<StepRun>,
-    /// The row whose Map this is an item of.
+    /// The row whose Map contains this item.
     parent: usize,
 }
 
@@ -45,57 +45,58 @@ pub struct Row {
 pub struct StepRun {
     /// The state's name.
     pub name: String,
-    /// How it is.
+    /// Its state.
     pub state: State,
-    /// When it began.
-    pub began: OffsetDateTime,
+    /// When it started.
+    pub started_at: OffsetDateTime,
     /// When it ended, if it has.
-    pub ended: Option<OffsetDateTime>,
-    /// What it last said: the progress of a pending answer, or an error.
-    pub says: Option<String>,
-    /// What it calls, and for which account, where the history or the definition tells.
+    pub ended_at: Option<OffsetDateTime>,
+    /// The progress in its last pending answer, or its error.
+    pub message: Option<String>,
+    /// The called step and its account, if the history or the definition contains them.
     pub(super) call: Call,
 }
 
 impl StepRun {
-    /// One that begins now.
+    /// A step that starts now.
     pub(super) fn new(name: &str, now: OffsetDateTime) -> Self {
         let call = Call::default();
         Self {
             name: name.to_owned(),
             state: State::Running,
-            began: now,
-            ended: None,
-            says: None,
+            started_at: now,
+            ended_at: None,
+            message: None,
             call,
         }
     }
 }
 
-/// How a step is.
+/// The state of a step.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum State {
-    /// It is being called.
+    /// Step Functions calls it.
     Running,
-    /// It answered `pending` and is called again later.
+    /// It answered `pending`; Step Functions calls it again later.
     Pending,
-    /// It is done.
+    /// It has succeeded.
     Done,
     /// It failed.
     Failed,
 }
 
-/// What an event changed.
+/// The change of a step by an event.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// The account's name; empty for the job itself.
     pub label: String,
-    /// The step.
+    /// The step after the change.
     pub step: StepRun,
 }
 
+/// The row and the step that an event belongs to.
 #[derive(Clone, Copy, Debug, Default)]
-struct Place {
+struct Position {
     row: usize,
     step: Option<usize>,
 }
@@ -111,39 +112,40 @@ impl Default for JobProgress {
             rows: vec![job],
             customer: String::new(),
             functions: Functions::default(),
-            places: HashMap::new(),
-            last: 0,
-            ended: false,
+            positions: HashMap::new(),
+            last_event: 0,
+            has_ended: false,
         }
     }
 }
 
 impl JobProgress {
-    /// An execution of a stack's job, by the job's definition: null where that is not known.
-    pub(super) fn of_job(stack: &str, definition: &Value) -> Self {
+    /// An execution of the job with this definition, before its first event. The definition is null
+    /// if it is not known.
+    pub(super) fn from_definition(stack: &str, definition: &Value) -> Self {
         Self {
-            functions: Functions::of_job(stack, definition),
+            functions: Functions::from_definition(stack, definition),
             ..Self::default()
         }
     }
 
-    /// The ID of the last event taken in; 0 before the first.
+    /// The ID of the last applied event; 0 before the first.
     #[must_use]
     pub fn last_event(&self) -> i64 {
-        self.last
+        self.last_event
     }
 
     /// Whether the execution has ended.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.ended
+        self.has_ended
     }
 
-    /// Takes an event in.
-    pub fn apply(&mut self, event: &HistoryEvent) -> Option<Change> {
-        self.last = self.last.max(event.id());
-        let mut place = self
-            .places
+    /// Applies an event and returns the step that it has changed.
+    pub fn apply_event(&mut self, event: &HistoryEvent) -> Option<Change> {
+        self.last_event = self.last_event.max(event.id());
+        let mut position = self
+            .positions
             .get(&event.previous_event_id())
             .copied()
             .unwrap_or_default();
@@ -153,14 +155,10 @@ impl JobProgress {
             E::ExecutionStarted => {
                 let input = event
                     .execution_started_event_details()
-                    .and_then(|about| about.input());
-                let input: Value = input
-                    .and_then(|text| serde_json::from_str(text).ok())
-                    .unwrap_or_default();
-                input["customer"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .clone_into(&mut self.customer);
+                    .and_then(|details| details.input());
+                let input = parse_or_null(input);
+                let customer = input["customer"].as_str().unwrap_or_default();
+                customer.clone_into(&mut self.customer);
             }
             E::MapIterationStarted => {
                 let index = event
@@ -170,96 +168,82 @@ impl JobProgress {
                 self.rows.push(Row {
                     label,
                     steps: Vec::new(),
-                    parent: place.row,
+                    parent: position.row,
                 });
-                place = Place {
+                position = Position {
                     row: self.rows.len() - 1,
                     step: None,
                 };
             }
             E::MapIterationSucceeded | E::MapIterationFailed | E::MapIterationAborted => {
-                place = Place {
-                    row: self.rows[place.row].parent,
+                position = Position {
+                    row: self.rows[position.row].parent,
                     step: None,
                 };
             }
             E::TaskStateEntered => {
-                let about = event.state_entered_event_details()?;
-                self.name_row(place.row, about.input());
-                place.step = Some(self.enter(place.row, about.name(), now));
-                changed = place.step;
+                let details = event.state_entered_event_details()?;
+                self.name_row(position.row, details.input());
+                position.step = Some(self.start_step(position.row, details.name(), now));
+                changed = position.step;
             }
-            // Whichever state comes first has the item as its input.
+            // The input of an item's first state is the item.
             E::PassStateEntered => {
                 self.name_row(
-                    place.row,
+                    position.row,
                     event
                         .state_entered_event_details()
-                        .and_then(|about| about.input()),
+                        .and_then(|details| details.input()),
                 );
             }
             E::TaskScheduled => {
-                // A task's own parameters are more exact than the definition and the names of rows.
+                // The parameters of a task are more exact than the definition and the row labels.
                 let parameters = event
                     .task_scheduled_event_details()
                     .map_or("", TaskScheduledEventDetails::parameters);
-                if let Some(step) = place
+                if let Some(step) = position
                     .step
-                    .and_then(|step| self.rows[place.row].steps.get_mut(step))
+                    .and_then(|step| self.rows[position.row].steps.get_mut(step))
                 {
-                    step.call = self.functions.call_with(parameters, &step.call);
+                    step.call = self.functions.call_with_parameters(parameters, &step.call);
                 }
             }
             E::TaskSucceeded => {
                 let output = event
                     .task_succeeded_event_details()
-                    .and_then(|about| about.output());
-                changed = self.answered(place, output);
+                    .and_then(|details| details.output());
+                changed = self.apply_answer(position, output);
             }
-            E::TaskFailed => {
-                let about = event.task_failed_event_details();
-                changed = self.failed(
-                    place,
-                    about.and_then(|a| a.error()),
-                    about.and_then(|a| a.cause()),
-                    now,
-                );
+            E::TaskFailed | E::TaskTimedOut => {
+                let (error, cause) = error_and_cause(event);
+                changed = self.apply_failure(position, error, cause, now);
             }
-            E::TaskTimedOut => {
-                let about = event.task_timed_out_event_details();
-                changed = self.failed(
-                    place,
-                    about.and_then(|a| a.error()),
-                    about.and_then(|a| a.cause()),
-                    now,
-                );
-            }
-            E::TaskStateExited => changed = self.exit(place, now),
+            E::TaskStateExited => changed = self.end_step(position, now),
             E::ExecutionSucceeded
             | E::ExecutionFailed
             | E::ExecutionAborted
             | E::ExecutionTimedOut => {
-                self.ended = true;
+                self.has_ended = true;
             }
             _ => {}
         }
-        self.places.insert(event.id(), place);
-        let row = &self.rows[place.row];
+        self.positions.insert(event.id(), position);
+        let row = &self.rows[position.row];
         changed.map(|step| Change {
             label: row.label.clone(),
             step: row.steps[step].clone(),
         })
     }
 
-    /// The log in the answer that an event brings, and whose it is, as in `acme/prod ec2-start`.
-    /// The event has been applied.
-    pub(super) fn log(&self, event: &HistoryEvent) -> Option<(String, Log)> {
+    /// The log in the answer of an event that has been applied, and its source, for example
+    /// `acme/prod ec2-start`.
+    pub(super) fn log_of_event(&self, event: &HistoryEvent) -> Option<(String, Log)> {
         let output: Value =
             serde_json::from_str(event.task_succeeded_event_details()?.output()?).ok()?;
-        let log = Log::in_answer(&output["Payload"])?;
-        let place = self.places.get(&event.id())?;
-        let row = self.rows.get(place.row)?;
-        let StepRun { name, call, .. } = row.steps.get(place.step?)?;
+        let log = Log::from_answer(&output["Payload"])?;
+        let position = self.positions.get(&event.id())?;
+        let row = self.rows.get(position.row)?;
+        let StepRun { name, call, .. } = row.steps.get(position.step?)?;
         let customer = call.customer.as_ref().unwrap_or(&self.customer);
         let account = call.account.as_ref().unwrap_or(&row.label);
         let target: Vec<_> = [customer, account]
@@ -276,87 +260,101 @@ impl JobProgress {
         ))
     }
 
-    /// A row is called after the account that its first input names.
+    /// Labels a row with the account in its first input.
     fn name_row(&mut self, row: usize, input: Option<&str>) {
         if row == 0 || !self.rows[row].label.starts_with('#') {
             return;
         }
-        let input: Value = input
-            .and_then(|text| serde_json::from_str(text).ok())
-            .unwrap_or_default();
-        let account = [
+        let input = parse_or_null(input);
+        let candidates = [
             &input["account"],
             &input["target"]["account"],
             &input["item"]["account"],
         ];
-        if let Some(name) = account.into_iter().find_map(Value::as_str) {
+        if let Some(name) = candidates.into_iter().find_map(Value::as_str) {
             name.clone_into(&mut self.rows[row].label);
         }
     }
 
-    /// A step that polls is entered again and again: it is still the same step.
-    fn enter(&mut self, row: usize, name: &str, now: OffsetDateTime) -> usize {
+    /// Starts a step and returns its number. Step Functions enters the state of a polling step for
+    /// every poll; it is still the same step.
+    fn start_step(&mut self, row: usize, name: &str, now: OffsetDateTime) -> usize {
         let steps = &mut self.rows[row].steps;
-        if let Some(known) = steps.iter().position(|step| step.name == name) {
-            steps[known].ended = None;
-            if steps[known].state != State::Pending {
-                steps[known].state = State::Running;
+        if let Some(existing) = steps.iter().position(|step| step.name == name) {
+            steps[existing].ended_at = None;
+            if steps[existing].state != State::Pending {
+                steps[existing].state = State::Running;
             }
-            return known;
+            return existing;
         }
         steps.push(StepRun {
-            call: self.functions.call_of(name),
+            call: self.functions.call_of_state(name),
             ..StepRun::new(name, now)
         });
         steps.len() - 1
     }
 
-    fn answered(&mut self, place: Place, output: Option<&str>) -> Option<usize> {
-        let step = self.rows[place.row].steps.get_mut(place.step?)?;
-        let answer: Value = output
-            .and_then(|text| serde_json::from_str(text).ok())
-            .unwrap_or_default();
+    fn apply_answer(&mut self, position: Position, output: Option<&str>) -> Option<usize> {
+        let step = self.rows[position.row].steps.get_mut(position.step?)?;
+        let answer = parse_or_null(output);
         let answer = &answer["Payload"];
         if answer["status"] == "pending" {
             step.state = State::Pending;
-            step.says = answer["progress"].as_str().map(str::to_owned);
-            return place.step;
+            step.message = answer["progress"].as_str().map(str::to_owned);
+            return position.step;
         }
         step.state = State::Running;
-        step.says = None;
+        step.message = None;
         None
     }
 
-    fn failed(
+    fn apply_failure(
         &mut self,
-        place: Place,
+        position: Position,
         error: Option<&str>,
         cause: Option<&str>,
         now: OffsetDateTime,
     ) -> Option<usize> {
-        let step = self.rows[place.row].steps.get_mut(place.step?)?;
+        let step = self.rows[position.row].steps.get_mut(position.step?)?;
         let cause = cause
             .map(|cause| message_of(cause).unwrap_or_else(|| cause.to_owned()))
             .unwrap_or_default();
         step.state = State::Failed;
-        step.ended = Some(now);
-        step.says = Some(
+        step.ended_at = Some(now);
+        step.message = Some(
             format!("{}: {cause}", error.unwrap_or("failed"))
                 .trim_end_matches([':', ' '])
                 .to_owned(),
         );
-        place.step
+        position.step
     }
 
-    fn exit(&mut self, place: Place, now: OffsetDateTime) -> Option<usize> {
-        let step = self.rows[place.row].steps.get_mut(place.step?)?;
+    fn end_step(&mut self, position: Position, now: OffsetDateTime) -> Option<usize> {
+        let step = self.rows[position.row].steps.get_mut(position.step?)?;
         if step.state != State::Running {
             return None;
         }
         step.state = State::Done;
-        step.ended = Some(now);
-        place.step
+        step.ended_at = Some(now);
+        position.step
     }
+}
+
+/// The error and the cause of a failed task, or of one that timed out.
+fn error_and_cause(event: &HistoryEvent) -> (Option<&str>, Option<&str>) {
+    if let Some(details) = event.task_failed_event_details() {
+        return (details.error(), details.cause());
+    }
+    event
+        .task_timed_out_event_details()
+        .map(|details| (details.error(), details.cause()))
+        .unwrap_or_default()
+}
+
+/// A text as JSON; null if the text is missing or not JSON.
+fn parse_or_null(text: Option<&str>) -> Value {
+    text.and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -380,51 +378,51 @@ mod tests {
     }
 
     fn iteration(id: i64, previous: i64, index: i32) -> HistoryEventBuilder {
-        let about = MapIterationEventDetails::builder()
+        let details = MapIterationEventDetails::builder()
             .name("Check accounts")
             .index(index)
             .build();
-        event(id, previous, E::MapIterationStarted).map_iteration_started_event_details(about)
+        event(id, previous, E::MapIterationStarted).map_iteration_started_event_details(details)
     }
 
     fn entered(id: i64, previous: i64, name: &str, input: &str) -> HistoryEventBuilder {
-        let about = StateEnteredEventDetails::builder()
+        let details = StateEnteredEventDetails::builder()
             .name(name)
             .input(input)
             .build()
             .unwrap();
-        event(id, previous, E::TaskStateEntered).state_entered_event_details(about)
+        event(id, previous, E::TaskStateEntered).state_entered_event_details(details)
     }
 
     fn answered(id: i64, previous: i64, payload: &str) -> HistoryEventBuilder {
-        let about = TaskSucceededEventDetails::builder()
+        let details = TaskSucceededEventDetails::builder()
             .resource_type("lambda")
             .resource("invoke");
-        let about = about
+        let details = details
             .output(format!(r#"{{"Payload":{payload}}}"#))
             .build()
             .unwrap();
-        event(id, previous, E::TaskSucceeded).task_succeeded_event_details(about)
+        event(id, previous, E::TaskSucceeded).task_succeeded_event_details(details)
     }
 
     fn exited(id: i64, previous: i64, name: &str) -> HistoryEventBuilder {
-        let about = StateExitedEventDetails::builder()
+        let details = StateExitedEventDetails::builder()
             .name(name)
             .build()
             .unwrap();
-        event(id, previous, E::TaskStateExited).state_exited_event_details(about)
+        event(id, previous, E::TaskStateExited).state_exited_event_details(details)
     }
 
     fn job(events: Vec<HistoryEventBuilder>) -> JobProgress {
         let mut job = JobProgress::default();
         for event in events {
-            job.apply(&event.build().unwrap());
+            job.apply_event(&event.build().unwrap());
         }
         job
     }
 
     #[test]
-    fn interleaved_accounts_are_told_apart_by_the_event_before() {
+    fn interleaved_accounts_are_separated_by_previous_events() {
         let job = job(vec![
             event(1, 0, E::MapStateEntered),
             iteration(2, 1, 0),
@@ -435,16 +433,19 @@ mod tests {
             exited(7, 6, "Validate"),
             answered(8, 4, r#"{"status":"pending","progress":"1 of 2 running"}"#),
         ]);
-        let said: Vec<_> = job.rows[1..]
+        let states: Vec<_> = job.rows[1..]
             .iter()
-            .map(|r| (r.label.as_str(), r.steps[0].state))
+            .map(|row| (row.label.as_str(), row.steps[0].state))
             .collect();
-        assert_eq!(said, [("prod", State::Pending), ("test", State::Done)]);
-        assert_eq!(job.rows[1].steps[0].says.as_deref(), Some("1 of 2 running"));
+        assert_eq!(states, [("prod", State::Pending), ("test", State::Done)]);
+        assert_eq!(
+            job.rows[1].steps[0].message.as_deref(),
+            Some("1 of 2 running")
+        );
     }
 
     #[test]
-    fn a_step_that_is_called_again_is_one_step_that_began_once() {
+    fn a_polling_step_is_one_step() {
         let job = job(vec![
             entered(1, 0, "Start", "{}"),
             answered(2, 1, r#"{"status":"pending","progress":"waiting"}"#),
@@ -455,28 +456,31 @@ mod tests {
         ]);
         let step = &job.rows[0].steps[0];
         assert_eq!((job.rows[0].steps.len(), step.state), (1, State::Done));
-        assert_eq!(step.ended.unwrap() - step.began, time::Duration::seconds(5));
+        assert_eq!(
+            step.ended_at.unwrap() - step.started_at,
+            time::Duration::seconds(5)
+        );
     }
 
     #[test]
-    fn a_failure_shows_its_name_and_what_the_function_said() {
-        let about = TaskFailedEventDetails::builder()
+    fn a_failure_shows_its_name_and_message() {
+        let details = TaskFailedEventDetails::builder()
             .resource_type("lambda")
             .resource("invoke")
             .error("TrustBroken");
-        let about = about
+        let details = details
             .cause(r#"{"errorType":"TrustBroken","errorMessage":"the role is open"}"#)
             .build()
             .unwrap();
         let job = job(vec![
             entered(1, 0, "Validate", "{}"),
-            event(2, 1, E::TaskFailed).task_failed_event_details(about),
+            event(2, 1, E::TaskFailed).task_failed_event_details(details),
             exited(3, 2, "Validate"),
             event(4, 3, E::ExecutionFailed),
         ]);
         let step = &job.rows[0].steps[0];
         assert_eq!(
-            (step.state, step.says.as_deref()),
+            (step.state, step.message.as_deref()),
             (State::Failed, Some("TrustBroken: the role is open"))
         );
         assert!(job.has_ended());
@@ -484,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_map_belongs_to_the_job_again() {
+    fn states_after_a_map_belong_to_the_job() {
         let job = job(vec![
             event(1, 0, E::MapStateEntered),
             iteration(2, 1, 0),
@@ -498,31 +502,31 @@ mod tests {
 
     fn started(customer: &str) -> HistoryEventBuilder {
         let input = json!({ "customer": customer }).to_string();
-        let about = ExecutionStartedEventDetails::builder().input(input).build();
-        event(1, 0, E::ExecutionStarted).execution_started_event_details(about)
+        let details = ExecutionStartedEventDetails::builder().input(input).build();
+        event(1, 0, E::ExecutionStarted).execution_started_event_details(details)
     }
 
     fn scheduled(id: i64, previous: i64, parameters: &Value) -> HistoryEventBuilder {
-        let about = TaskScheduledEventDetails::builder()
+        let details = TaskScheduledEventDetails::builder()
             .resource_type("lambda")
             .resource("invoke")
             .region("eu-west-1");
-        let about = about.parameters(parameters.to_string()).build().unwrap();
-        event(id, previous, E::TaskScheduled).task_scheduled_event_details(about)
+        let details = details.parameters(parameters.to_string()).build().unwrap();
+        event(id, previous, E::TaskScheduled).task_scheduled_event_details(details)
     }
 
-    /// What is said, line by line, with whose it is.
-    fn said(mut job: JobProgress, events: Vec<HistoryEventBuilder>) -> Vec<String> {
-        let mut said = Vec::new();
+    /// The log lines of the events, each with its source.
+    fn logged(mut job: JobProgress, events: Vec<HistoryEventBuilder>) -> Vec<String> {
+        let mut logged = Vec::new();
         for event in events {
             let event = event.build().unwrap();
-            job.apply(&event);
-            let Some((whose, Log::Lines(lines))) = job.log(&event) else {
+            job.apply_event(&event);
+            let Some((source, Log::Lines(lines))) = job.log_of_event(&event) else {
                 continue;
             };
-            said.extend(lines.into_iter().map(|line| format!("{whose}: {line}")));
+            logged.extend(lines.into_iter().map(|line| format!("{source}: {line}")));
         }
-        said
+        logged
     }
 
     fn definition() -> Value {
@@ -537,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn log_lines_are_told_by_account_and_step() {
+    fn log_lines_name_account_and_step() {
         let events = vec![
             started("acme"),
             event(2, 1, E::MapStateEntered),
@@ -559,21 +563,23 @@ mod tests {
             answered(14, 13, r#"{"status":"done","log":["chosen"]}"#),
         ];
         assert_eq!(
-            said(JobProgress::of_job("staging", &definition()), events),
+            logged(
+                JobProgress::from_definition("staging", &definition()),
+                events
+            ),
             [
                 "acme/test ec2-start: Starting i-2",
                 "acme/prod ec2-start: Starting i-1",
                 "acme/prod ec2-start: still pending",
                 "acme/prod ec2-start: running",
-                // The definition does not tell which function this state calls, and the history has
-                // no parameters.
+                // Neither the definition nor the history names the function that this state calls.
                 "acme/prod Chosen: chosen",
             ]
         );
     }
 
     #[test]
-    fn the_parameters_of_a_call_tell_more_than_the_definition() {
+    fn the_parameters_of_a_call_override_the_definition() {
         let call = json!({
             "FunctionName": "staging-ec2-stop",
             "Payload": { "target": { "customer": "globex", "account": "main" }, "params": {} },
@@ -585,18 +591,18 @@ mod tests {
             event(4, 3, E::TaskStarted),
             answered(5, 4, r#"{"status":"done","log":["Stopping i-1"]}"#),
         ];
-        let job = JobProgress::of_job("staging", &definition());
-        assert_eq!(said(job, events), ["globex/main ec2-stop: Stopping i-1"]);
+        let job = JobProgress::from_definition("staging", &definition());
+        assert_eq!(logged(job, events), ["globex/main ec2-stop: Stopping i-1"]);
     }
 
     #[test]
-    fn a_log_is_told_although_nothing_else_is_known() {
+    fn a_log_needs_no_other_facts() {
         let events = vec![
             entered(1, 0, "Start", "{}"),
             answered(2, 1, r#"{"status":"done","log":["Starting i-1"]}"#),
         ];
         assert_eq!(
-            said(JobProgress::of_job("s", &Value::Null), events),
+            logged(JobProgress::from_definition("s", &Value::Null), events),
             ["Start: Starting i-1"]
         );
     }

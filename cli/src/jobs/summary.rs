@@ -1,31 +1,31 @@
-//! The end of a job, for people.
+//! The result of a job for people.
 
 use serde_json::Value;
 
 use super::finished::{Finished, Outcome};
-use crate::output::table;
+use crate::output::{counted, format_table};
 
-/// A table of the accounts, what queries found, and the error.
+/// A table of the accounts, the rows of queries, and the error.
 #[must_use]
-pub fn summary(finished: &Finished) -> String {
+pub fn summary_text(finished: &Finished) -> String {
     let mut parts = Vec::new();
     if let Some(accounts) = finished.output["accounts"].as_array() {
-        parts.push(table(
+        parts.push(format_table(
             &["account", "outcome", "result"],
-            accounts.iter().map(account),
+            accounts.iter().map(account_row),
         ));
-        parts.extend(accounts.iter().flat_map(rows_of));
+        parts.extend(accounts.iter().flat_map(query_tables));
     } else if let Value::Object(output) = &finished.output {
-        parts.push(table(
-            &["output", ""],
+        parts.push(format_table(
+            &["output", "value"],
             output
                 .iter()
-                .map(|(key, value)| [key.clone(), short(value)]),
+                .map(|(key, value)| [key.clone(), output_text(value)]),
         ));
     }
-    let word = match finished.outcome {
+    let outcome = match finished.outcome {
         Outcome::Succeeded => "succeeded",
-        Outcome::Partial => "succeeded in part: some accounts failed",
+        Outcome::Partial => "succeeded partly: some accounts failed",
         Outcome::Failed => "failed",
     };
     let error = finished
@@ -39,13 +39,13 @@ pub fn summary(finished: &Finished) -> String {
         .map(|cause| format!("\n{cause}"))
         .unwrap_or_default();
     parts.push(format!(
-        "The job {word}{error} ({}).{cause}",
+        "The job {outcome}{error} ({}).{cause}",
         finished.status
     ));
     parts.join("\n\n")
 }
 
-fn account(account: &Value) -> [String; 3] {
+fn account_row(account: &Value) -> [String; 3] {
     let text = |key: &str| account[key].as_str().unwrap_or_default().to_owned();
     let result = if account["error"].is_string() {
         format!(
@@ -61,16 +61,16 @@ fn account(account: &Value) -> [String; 3] {
             .flatten()
             .filter(|(_, value)| value.is_object());
         steps
-            .map(|(key, value)| format!("{}: {}", key.replace('_', " "), short(value)))
+            .map(|(key, value)| format!("{}: {}", key.replace('_', " "), output_text(value)))
             .collect::<Vec<_>>()
             .join("; ")
     };
     [text("account"), text("outcome"), result]
 }
 
-/// A step's output in a few words.
-fn short(output: &Value) -> String {
-    let word = |value: &Value| {
+/// The output of a step in a few words.
+fn output_text(output: &Value) -> String {
+    let value_text = |value: &Value| {
         value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned)
@@ -86,31 +86,27 @@ fn short(output: &Value) -> String {
                 .unwrap_or("?");
             format!(
                 "{name} {} → {}",
-                word(&instance["previous_state"]),
-                word(&instance["state"])
+                value_text(&instance["previous_state"]),
+                value_text(&instance["state"])
             )
         });
         return each.collect::<Vec<_>>().join(", ");
     }
     if let Some(rows) = output["rows"].as_array() {
-        return if rows.len() == 1 {
-            "1 row".into()
-        } else {
-            format!("{} rows", rows.len())
-        };
+        return counted(rows.len(), "row");
     }
     if output.is_object() || output.is_array() {
         output.to_string()
     } else {
-        word(output)
+        value_text(output)
     }
 }
 
-/// What the queries of an account found.
-fn rows_of(account: &Value) -> Vec<String> {
+/// The rows that the queries of an account returned.
+fn query_tables(account: &Value) -> Vec<String> {
     let name = account["account"].as_str().unwrap_or_default();
     let steps = account.as_object().into_iter().flatten();
-    let found = steps.filter_map(|(key, output)| {
+    let tables = steps.filter_map(|(key, output)| {
         let (columns, rows) = (output["columns"].as_array()?, output["rows"].as_array()?);
         let heading: Vec<_> = columns
             .iter()
@@ -126,11 +122,11 @@ fn rows_of(account: &Value) -> Vec<String> {
             format!(
                 "{name}, {}:\n{}",
                 key.replace('_', " "),
-                table(&heading, rows)
+                format_table(&heading, rows)
             )
         })
     });
-    found.collect()
+    tables.collect()
 }
 
 #[cfg(test)]
@@ -140,27 +136,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_summary_names_instances_rows_and_what_failed() {
+    fn a_summary_shows_instances_rows_and_failures() {
         let finished = Finished {
             execution_arn: "arn".into(),
             status: "SUCCEEDED".into(),
             outcome: Outcome::Partial,
             output: json!({ "outcome": "partial", "accounts": [
                 { "account": "prod", "outcome": "succeeded",
-                  "start_instances": { "instances": [{ "instance_id": "i-1", "name": "web", "previous_state": "stopped", "state": "running" }] },
-                  "query": { "columns": [{ "name": "name", "type": "varchar" }], "rows": [["orders"], [null]] } },
-                { "account": "test", "outcome": "failed", "failed_step": "query", "error": "AccessDenied", "message": "no" },
+                  "start_instances": { "instances": [{ "instance_id": "i-1", "name": "web",
+                      "previous_state": "stopped", "state": "running" }] },
+                  "query": { "columns": [{ "name": "name", "type": "varchar" }],
+                      "rows": [["orders"], [null]] } },
+                { "account": "test", "outcome": "failed", "failed_step": "query",
+                  "error": "AccessDenied", "message": "no" },
             ] }),
             error: None,
             cause: None,
         };
-        let text = summary(&finished);
+        let text = summary_text(&finished);
         for part in [
             "web stopped → running",
             "2 rows",
             "orders",
             "AccessDenied at query: no",
-            "in part",
+            "succeeded partly",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }

@@ -1,4 +1,4 @@
-//! How a running job is shown: a line for each account on a terminal, a line for each change
+//! Shows a running job: one line for each account on a terminal, one line for each change
 //! elsewhere.
 
 use std::sync::Mutex;
@@ -8,79 +8,78 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use time::OffsetDateTime;
 
 use super::progress::{Change, JobProgress, Row, State, StepRun};
-use crate::output::{escaped, span};
+use crate::output::{duration_text, escaped, print_error};
 
 /// Shows a job while it runs.
 #[derive(Debug)]
 pub struct View {
-    to: To,
+    destination: Destination,
 }
 
 #[derive(Debug)]
-enum To {
+enum Destination {
     Terminal {
         lines: MultiProgress,
         bars: Mutex<Vec<ProgressBar>>,
     },
     Lines,
-    Nowhere,
+    Hidden,
 }
 
 impl View {
-    /// On standard error.
+    /// A view on standard error.
     #[must_use]
     pub fn new() -> Self {
         let lines = MultiProgress::new();
-        // Hidden where standard error is no terminal, and where TERM is dumb or not set: then the
-        // lines above the bars are too.
+        // indicatif hides bars, and the lines above them, if standard error is no terminal or TERM
+        // is dumb or not set.
+        let destination = if lines.is_hidden() {
+            Destination::Lines
+        } else {
+            Destination::Terminal {
+                lines,
+                bars: Mutex::default(),
+            }
+        };
+        Self { destination }
+    }
+
+    /// A view that shows nothing.
+    #[must_use]
+    pub fn hidden() -> Self {
         Self {
-            to: if lines.is_hidden() {
-                To::Lines
-            } else {
-                To::Terminal {
-                    lines,
-                    bars: Mutex::default(),
-                }
-            },
+            destination: Destination::Hidden,
         }
     }
 
-    /// Shows nothing.
-    #[must_use]
-    pub fn hidden() -> Self {
-        Self { to: To::Nowhere }
-    }
-
     pub(super) fn is_hidden(&self) -> bool {
-        matches!(self.to, To::Nowhere)
+        matches!(self.destination, Destination::Hidden)
     }
 
-    /// Lines of a step's log, which stay.
-    pub(super) fn log(&self, whose: &str, lines: &[String]) {
-        for line in lines.iter().flat_map(|line| log_lines(whose, line)) {
-            match &self.to {
-                // A terminal that has gone is no failure of the job.
-                To::Terminal { lines, .. } => drop(lines.println(line)),
-                To::Lines => eprintln!("{line}"),
-                To::Nowhere => {}
+    /// Prints lines of a step's log, which stay on the screen.
+    pub(super) fn print_log(&self, source: &str, lines: &[String]) {
+        for line in lines.iter().flat_map(|line| log_lines(source, line)) {
+            match &self.destination {
+                // The job continues if the terminal is closed.
+                Destination::Terminal { lines, .. } => drop(lines.println(line)),
+                Destination::Lines => print_error(&line),
+                Destination::Hidden => {}
             }
         }
     }
 
-    pub(super) fn change(&self, change: &Change) {
-        if matches!(self.to, To::Lines) {
-            let label = if change.label.is_empty() {
-                "job"
-            } else {
-                &change.label
-            };
-            let text = step_text(&change.step, change.step.ended.unwrap_or(change.step.began));
-            eprintln!("{}", escaped(&format!("  {label:<16} {text}")));
+    /// Prints a change; a terminal shows it with [`update_rows`](Self::update_rows).
+    pub(super) fn print_change(&self, change: &Change) {
+        if matches!(self.destination, Destination::Lines) {
+            let step = &change.step;
+            let text = step_text(step, step.ended_at.unwrap_or(step.started_at));
+            print_error(&format!("  {:<16} {text}", label_text(&change.label)));
         }
     }
 
-    pub(super) fn show(&self, job: &JobProgress, now: OffsetDateTime) {
-        let To::Terminal { lines, bars } = &self.to else {
+    /// Updates the lines on a terminal.
+    pub(super) fn update_rows(&self, job: &JobProgress, now: OffsetDateTime) {
+        let Destination::Terminal { lines, bars } = &self.destination else {
             return;
         };
         let Ok(mut bars) = bars.lock() else { return };
@@ -103,9 +102,9 @@ impl View {
         }
     }
 
-    /// Leaves on the screen what was last shown.
-    pub(super) fn end(&self) {
-        if let To::Terminal { bars, .. } = &self.to
+    /// Stops the spinners; the lines stay on the screen.
+    pub(super) fn stop_spinners(&self) {
+        if let Destination::Terminal { bars, .. } = &self.destination
             && let Ok(bars) = bars.lock()
         {
             bars.iter().for_each(ProgressBar::abandon);
@@ -119,58 +118,55 @@ impl Default for View {
     }
 }
 
-/// A line of a log as it is shown, or several where there are line ends in it: whoever reads them
-/// sees whose each is.
-fn log_lines(whose: &str, line: &str) -> Vec<String> {
-    let shown = |line: &str| {
-        escaped(&format!(
-            "{whose}  {}",
-            line.strip_suffix('\r').unwrap_or(line)
-        ))
-        .replace('\t', "\\t")
+/// The lines of a log entry, each with its source: an entry can contain line ends.
+fn log_lines(source: &str, line: &str) -> Vec<String> {
+    let escape_line = |line: &str| {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        escaped(&format!("{source}  {line}")).replace('\t', "\\t")
     };
     line.strip_suffix('\n')
         .unwrap_or(line)
         .split('\n')
-        .map(shown)
+        .map(escape_line)
         .collect()
 }
 
+/// The label of a row; the job itself has an empty one.
+fn label_text(label: &str) -> &str {
+    if label.is_empty() { "job" } else { label }
+}
+
 fn row_text(row: &Row, width: usize, now: OffsetDateTime) -> String {
-    let label = if row.label.is_empty() {
-        "job"
-    } else {
-        &row.label
-    };
-    // A terminal is narrow: the step under way is to be seen, and what it says.
+    // Finished steps are short, so that a narrow terminal has space for the current step.
     let text = |step: &StepRun| match step.state {
         State::Done => format!("✔ {}", step.name),
         _ => step_text(step, now),
     };
     let steps: Vec<_> = row.steps.iter().map(text).collect();
     format!(
-        "{label:<width$}  {}",
+        "{:<width$}  {}",
+        label_text(&row.label),
         steps.join(" · "),
         width = width.max(3)
     )
 }
 
 fn step_text(step: &StepRun, now: OffsetDateTime) -> String {
-    let took = step.ended.unwrap_or(now) - step.began;
-    let took = span(Duration::try_from(took).unwrap_or_default());
-    let says = step
-        .says
+    let duration = step.ended_at.unwrap_or(now) - step.started_at;
+    let duration = duration_text(Duration::try_from(duration).unwrap_or_default());
+    let message = step
+        .message
         .as_deref()
         .map(|text| format!(": {text}"))
         .unwrap_or_default();
     let (mark, time) = match step.state {
-        State::Done => ("✔", format!(" {took}")),
-        State::Failed => ("✘", format!(" {took}")),
-        // At its beginning there is nothing to tell of its time.
-        State::Running | State::Pending if step.began == now => ("…", String::new()),
-        State::Running | State::Pending => ("…", format!(" {took}")),
+        State::Done => ("✔", format!(" {duration}")),
+        State::Failed => ("✘", format!(" {duration}")),
+        // A step that starts now has no duration.
+        State::Running | State::Pending if step.started_at == now => ("…", String::new()),
+        State::Running | State::Pending => ("…", format!(" {duration}")),
     };
-    format!("{mark} {}{time}{says}", step.name)
+    format!("{mark} {}{time}{message}", step.name)
 }
 
 #[cfg(test)]
@@ -180,32 +176,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pending_step_says_for_how_long_and_what() {
-        let began = OffsetDateTime::UNIX_EPOCH;
-        let step = StepRun::new("Start", began);
+    fn a_pending_step_shows_its_duration_and_message() {
+        let started_at = OffsetDateTime::UNIX_EPOCH;
+        let step = StepRun::new("Start", started_at);
         let step = StepRun {
             state: State::Pending,
-            says: Some("1 of 2 running".into()),
+            message: Some("1 of 2 running".into()),
             ..step
         };
         assert_eq!(
-            step_text(&step, began + Duration::from_secs(12)),
+            step_text(&step, started_at + Duration::from_secs(12)),
             "… Start 12 s: 1 of 2 running"
         );
         let done = StepRun {
             state: State::Done,
-            ended: Some(began + Duration::from_millis(400)),
-            says: None,
+            ended_at: Some(started_at + Duration::from_millis(400)),
+            message: None,
             ..step
         };
         assert_eq!(
-            step_text(&done, began + Duration::from_secs(99)),
+            step_text(&done, started_at + Duration::from_secs(99)),
             "✔ Start 0.4 s"
         );
     }
 
     #[test]
-    fn a_log_line_says_whose_it_is_and_sends_nothing_to_the_terminal() {
+    fn a_log_line_names_its_source_and_is_escaped() {
         assert_eq!(
             log_lines("acme/prod ec2-start", "Starting i-1"),
             ["acme/prod ec2-start  Starting i-1"]
@@ -220,12 +216,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_log_line_is_shown_whole_and_without_control_characters(line in "(?s:.{0,40})") {
+        fn any_log_line_is_complete_without_control_characters(line in "(?s:.{0,40})") {
             let shown = log_lines("acme/prod ec2-start", &line);
             prop_assert!(shown.iter().all(|line| line.starts_with("acme/prod ec2-start  ")));
             prop_assert!(!shown.concat().contains(char::is_control));
-            let printable = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).count();
-            prop_assert!(printable(&line) <= printable(&shown.concat()));
+            let count_printable =
+                |text: &str| text.chars().filter(|c| c.is_alphanumeric()).count();
+            prop_assert!(count_printable(&line) <= count_printable(&shown.concat()));
         }
     }
 }

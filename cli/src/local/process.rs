@@ -1,4 +1,4 @@
-//! What the local cloud needs of the operating system: locks, ports, signals, one HTTP request.
+//! Operating system functions for the local cloud: locks, ports, process groups, HTTP requests.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
@@ -10,45 +10,47 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Context, Error, Result};
 
-/// How long to sleep between two looks at something that is expected within seconds.
-const LOOK: Duration = Duration::from_millis(30);
+/// How long to sleep between two checks.
+const POLL_INTERVAL: Duration = Duration::from_millis(30);
 
-/// Asks until there is an answer or the time is over.
-pub(crate) fn poll<T>(
+/// Calls a check until it returns a value; `None` if it returns none within the limit.
+pub(crate) fn wait_for<T>(
     limit: Duration,
-    mut ask: impl FnMut() -> Result<Option<T>>,
+    mut check: impl FnMut() -> Result<Option<T>>,
 ) -> Result<Option<T>> {
     let end = Instant::now() + limit;
     loop {
-        if let Some(answer) = ask()? {
-            return Ok(Some(answer));
+        if let Some(value) = check()? {
+            return Ok(Some(value));
         }
         if Instant::now() >= end {
             return Ok(None);
         }
-        sleep(LOOK);
+        sleep(POLL_INTERVAL);
     }
 }
 
-/// Takes a lock file, so that two processes do not make the same thing at once. Given back when
-/// dropped.
-pub(crate) fn lock(path: &Path, limit: Duration) -> Result<File> {
+/// Acquires a lock file, so that two processes do not do the same work at once. Dropping the file
+/// releases the lock.
+pub(crate) fn acquire_lock(path: &Path, limit: Duration) -> Result<File> {
     if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).doing(dir.display())?;
+        std::fs::create_dir_all(dir).context(dir.display())?;
     }
-    let file = File::create(path).doing(path.display())?;
-    let taken = poll(limit, || match file.try_lock() {
+    let file = File::create(path).context(path.display())?;
+    let acquired = wait_for(limit, || match file.try_lock() {
         Ok(()) => Ok(Some(())),
         Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error).doing(path.display()),
+        Err(TryLockError::Error(error)) => Err(error).context(path.display()),
     })?;
-    taken.map(|()| file).ok_or_else(|| {
+    acquired.map(|()| file).ok_or_else(|| {
         Error::new(format!(
-            "{} was held by another process for {} s",
+            "another process has held the lock {} for {} s",
             path.display(),
             limit.as_secs()
         ))
-        .next("wait for the other `stepward` or `cargo test` to end, or end it, and try again")
+        .with_advice(
+            "wait until the other stepward or cargo process ends, then run the command again",
+        )
     })
 }
 
@@ -57,37 +59,36 @@ pub(crate) fn is_locked(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
-/// A port of the loopback interface that nothing listens on.
+/// A port of the loopback interface that no program listens on.
 pub(crate) fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing("a free port")?;
-    Ok(listener.local_addr().doing("a free port")?.port())
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot find a free port")?;
+    let address = listener.local_addr().context("cannot find a free port")?;
+    Ok(address.port())
 }
 
-/// Whether a port of the loopback interface can be listened on.
+/// Whether no program listens on a port of the loopback interface.
 pub(crate) fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// Ends a process group. The standard library has no call for it; the shell's own `kill` is
-/// everywhere.
+/// Kills a process group. The standard library has no function for it, but every shell has `kill`.
 pub(crate) fn kill_group(leader: u32) -> Result<()> {
     let script = "kill -s KILL -- \"-$1\"";
     let status = Command::new("sh")
         .args(["-c", script, "sh", &leader.to_string()])
         .stderr(Stdio::null())
         .status()
-        .doing("sh -c kill")?;
+        .context("cannot run sh -c kill")?;
     if status.success() {
         Ok(())
     } else {
-        Err(Error::new(format!(
-            "process group {leader} could not be ended"
-        )))
+        Err(Error::new(format!("cannot kill process group {leader}")))
     }
 }
 
-/// One request to a server on this machine; the status and the body.
-pub(crate) fn http(
+/// Sends an HTTP request to a server on this machine; returns the status and the body.
+pub(crate) fn send_request(
     port: u16,
     method: &str,
     path: &str,
@@ -117,33 +118,40 @@ pub(crate) fn http(
     ))
 }
 
-/// Runs a program to its end; an error holds the last lines that it printed.
-pub(crate) fn run(command: &mut Command, log: &Path, limit: Duration, doing: &str) -> Result<()> {
-    let file = File::create(log).doing(log.display())?;
-    let errors = file.try_clone().doing(log.display())?;
+/// Runs a program to its end. An error contains the last lines that the program printed.
+pub(crate) fn run_to_end(
+    command: &mut Command,
+    log: &Path,
+    limit: Duration,
+    name: &str,
+) -> Result<()> {
+    let file = File::create(log).context(log.display())?;
+    let errors = file.try_clone().context(log.display())?;
     let mut child = command
         .stdin(Stdio::null())
         .stdout(file)
         .stderr(errors)
         .spawn()
-        .doing(doing)?;
-    let ended = poll(limit, || child.try_wait().doing(doing))?;
+        .context(format!("cannot run {name}"))?;
+    let ended = wait_for(limit, || {
+        child.try_wait().context(format!("cannot wait for {name}"))
+    })?;
     match ended {
         Some(status) if status.success() => Ok(()),
         Some(status) => Err(Error::new(format!(
-            "{doing} ended with {status}:\n{}",
+            "{name} failed with {status}:\n{}",
             last_lines(log, 15)
         ))),
         None => {
-            // It may have ended in this moment; either way it is gone.
+            // Both calls fail if the program has just ended, which is fine.
             let _ = child.kill();
             let _ = child.wait();
             let limit = limit.as_secs();
             Err(Error::new(format!(
-                "{doing} did not end within {limit} s:\n{}",
+                "{name} did not end within {limit} s:\n{}",
                 last_lines(log, 15)
             ))
-            .next("see whether the machine and its network are slow, and try again"))
+            .with_advice("check the network of this machine, then run the command again"))
         }
     }
 }
@@ -165,22 +173,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_that_somebody_holds_is_seen_and_waited_for_in_vain() {
+    fn a_held_lock_is_detected_and_not_acquired() {
         let path = std::env::temp_dir().join(format!("stepward-lock-{}", std::process::id()));
-        let held = lock(&path, Duration::ZERO).unwrap();
+        let held = acquire_lock(&path, Duration::ZERO).unwrap();
         assert!(is_locked(&path));
-        assert!(lock(&path, Duration::from_millis(50)).is_err());
+        assert!(acquire_lock(&path, Duration::from_millis(50)).is_err());
         drop(held);
         assert!(!is_locked(&path));
         std::fs::remove_file(path).unwrap();
     }
 
     #[test]
-    fn a_program_that_fails_is_reported_with_its_last_lines() {
+    fn a_failed_program_is_reported_with_its_last_lines() {
         let log = std::env::temp_dir().join(format!("stepward-run-{}", std::process::id()));
         let mut command = Command::new("sh");
         command.args(["-c", "echo the reason; exit 3"]);
-        let error = run(&mut command, &log, Duration::from_secs(5), "a test")
+        let error = run_to_end(&mut command, &log, Duration::from_secs(5), "a test")
             .unwrap_err()
             .to_string();
         assert!(

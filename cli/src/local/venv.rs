@@ -1,4 +1,4 @@
-//! Python programs of pinned version and content, in virtual environments below Cargo's target
+//! Python programs with pinned versions and hashes, in virtual environments below Cargo's target
 //! directory.
 
 use std::path::{Path, PathBuf};
@@ -7,63 +7,65 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::process::{lock, run};
+use super::process::{acquire_lock, run_to_end};
 use crate::error::{Context, Error, Result};
 use crate::workspace::Workspace;
 use stepward::model::digest::hex;
 
-/// What runs the local cloud.
+/// The requirements of the local cloud.
 pub const LOCAL_CLOUD: &str = "local-cloud/requirements.txt";
-/// What builds the functions for Lambda.
+/// The requirements of the tools that build functions for Lambda.
 pub const TOOLS: &str = "local-cloud/requirements-deploy.txt";
 
-/// Long enough for a slow network; pip itself retries.
-const INSTALL: Duration = Duration::from_mins(10);
+/// How long an installation can take. This is enough for a slow network; pip retries by itself.
+const INSTALL_LIMIT: Duration = Duration::from_mins(10);
 
-/// The virtual environment for a requirements file, made when there is none yet.
+/// The virtual environment for a requirements file. It is created if it does not exist.
 pub fn ensure(workspace: &Workspace, requirements: &str) -> Result<PathBuf> {
-    let wanted = workspace.read(requirements)?;
-    let (python, version) = python()?;
+    let content = workspace.read(requirements)?;
+    let (python, version) = find_python()?;
     let hash = hex(&Sha256::new()
-        .chain_update(&wanted)
+        .chain_update(&content)
         .chain_update(&version)
         .finalize());
     let venv = workspace
         .local_cloud()
         .join(format!("venv-{}", &hash[..12]));
-    // Not made elsewhere and renamed: the scripts of a virtual environment know its path. The mark
-    // is written last.
-    let mark = venv.join("complete");
-    if mark.is_file() {
+    // A virtual environment cannot be renamed, because its scripts contain its path. The marker
+    // file shows that it is complete.
+    let marker = venv.join("complete");
+    if marker.is_file() {
         return Ok(venv);
     }
-    let _held = lock(&venv.with_extension("lock"), INSTALL)?;
-    if !mark.is_file() {
+    let _lock = acquire_lock(&venv.with_extension("lock"), INSTALL_LIMIT)?;
+    if !marker.is_file() {
         if venv.exists() {
-            std::fs::remove_dir_all(&venv).doing(venv.display())?;
+            std::fs::remove_dir_all(&venv).context(venv.display())?;
         }
-        make(&python, &venv, &workspace.root.join(requirements))?;
-        std::fs::write(&mark, version).doing(mark.display())?;
+        create_venv(&python, &venv, &workspace.root.join(requirements))?;
+        std::fs::write(&marker, version).context(marker.display())?;
     }
     Ok(venv)
 }
 
-/// The interpreter of a virtual environment.
+/// The Python interpreter of a virtual environment.
 #[must_use]
 pub fn interpreter(venv: &Path) -> PathBuf {
     venv.join("bin/python")
 }
 
-fn make(python: &str, venv: &Path, requirements: &Path) -> Result<()> {
+fn create_venv(python: &str, venv: &Path, requirements: &Path) -> Result<()> {
     let log = venv.with_extension("log");
-    run(
+    run_to_end(
         Command::new(python).args(["-m", "venv"]).arg(venv),
         &log,
         Duration::from_mins(2),
         "python3 -m venv",
     )
-    .map_err(|e| {
-        e.next("install Python's venv module: on Debian and Ubuntu the package is python3-venv")
+    .map_err(|error| {
+        error.with_advice(
+            "install Python's venv module; on Debian and Ubuntu: apt install python3-venv",
+        )
     })?;
     let mut pip = Command::new(interpreter(venv));
     pip.args([
@@ -77,34 +79,37 @@ fn make(python: &str, venv: &Path, requirements: &Path) -> Result<()> {
     ])
     .args(["--require-hashes", "--requirement"])
     .arg(requirements);
-    run(&mut pip, &log, INSTALL, "pip install").map_err(|e| {
-        e.next("see that this machine reaches its Python package index (pip's own settings and variables apply)")
+    run_to_end(&mut pip, &log, INSTALL_LIMIT, "pip install").map_err(|error| {
+        error.with_advice(
+            "check that pip can reach its package index; pip's own settings and environment \
+             variables apply",
+        )
     })
 }
 
-/// A Python that is new enough, with its version.
-fn python() -> Result<(String, String)> {
+/// Finds a Python that is new enough; returns its name and version.
+fn find_python() -> Result<(String, String)> {
     let script = "import sys; print('%d.%d.%d' % sys.version_info[:3])";
-    let mut found = None;
+    let mut outdated = None;
     for name in ["python3", "python"] {
-        let Ok(answer) = Command::new(name).args(["-c", script]).output() else {
+        let Ok(output) = Command::new(name).args(["-c", script]).output() else {
             continue;
         };
-        let version = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
+        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         if is_new_enough(&version) {
             return Ok((name.to_owned(), version));
         }
-        found = Some(version);
+        outdated = Some(version);
     }
-    Err(match found {
-        Some(version) => Error::not_asked(format!(
-            "the local cloud needs Python 3.10 or newer; found {version}"
+    Err(match outdated {
+        Some(version) => Error::usage_error(format!(
+            "the local cloud requires Python 3.10 or newer, found \"{version}\""
         )),
-        None => Error::not_asked(
-            "the local cloud needs Python 3.10 or newer, and there is none on the PATH",
+        None => Error::usage_error(
+            "the local cloud requires Python 3.10 or newer, but the PATH contains no Python",
         ),
     }
-    .next("install it: on Debian and Ubuntu, apt install python3 python3-venv"))
+    .with_advice("install it; on Debian and Ubuntu: apt install python3 python3-venv"))
 }
 
 fn is_new_enough(version: &str) -> bool {

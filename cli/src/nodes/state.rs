@@ -3,12 +3,13 @@
 use serde::Deserialize;
 use stepward::node::dispatch::{Object, State, Summary};
 
-use crate::artifacts;
+use crate::artifacts::read_artifact;
 use crate::cloud::Cloud;
 use crate::error::Result;
 use crate::jobs::Finished;
 
-/// What the dispatch wrote into the artifacts bucket; `None` where it did not come so far.
+/// Reads the state that a dispatch wrote to the artifacts bucket; `None` if the dispatch ended
+/// before it wrote one.
 pub async fn dispatched(cloud: &Cloud, finished: &Finished) -> Result<Option<State>> {
     let Ok(Summary {
         all: Object { bucket, key },
@@ -17,5 +18,5 @@ pub async fn dispatched(cloud: &Cloud, finished: &Finished) -> Result<Option<Sta
     else {
         return Ok(None);
     };
-    artifacts::read(cloud, &bucket, &key).await.map(Some)
+    read_artifact(cloud, &bucket, &key).await.map(Some)
 }

@@ -1,150 +1,179 @@
-//! Follows a dispatch to its end: what the job does, and what the steps say of each node, as it
-//! happens.
+//! Watches a dispatch to its end, and shows the progress of the job and the log lines of its steps
+//! for each node.
 
 use std::collections::HashMap;
 
-use aws_sdk_sfn::types::{ExecutionStatus, HistoryEvent, HistoryEventType as E};
+use aws_sdk_sfn::types::{ExecutionStatus, HistoryEvent, HistoryEventType as E, MapRunItemCounts};
 use serde::Deserialize;
 use serde_json::Value;
 use stepward::node::NodeResult;
 use stepward::node::dispatch::{ItemInput, NextRound, PlannedItem, State as DispatchState};
 use tokio::time::{Instant, sleep};
 
-use crate::artifacts;
+use crate::artifacts::read_artifact;
 use crate::cloud::Cloud;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::jobs::progress::{JobProgress, State};
-use crate::jobs::{self, Finished, WATCH, events_after};
-use crate::output::Progress;
+use crate::jobs::{self, Finished, WATCH_LIMIT, events_after, still_running};
+use crate::output::{Progress, counted};
 
-/// Items whose histories are read; of more, only how many have ended is shown.
-const FOLLOWED: i64 = 100;
-/// Histories that are read between two pauses: Step Functions lets all who ask read some 20 a
-/// second.
+/// The histories of at most this many items are read. With more items, only the number of ended
+/// items is shown.
+const MAX_WATCHED_ITEMS: i64 = 100;
+/// How many histories are read between two pauses. Step Functions allows some 20 reads a second for
+/// the whole account.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>
-const LOOKS: usize = 10;
-/// Looks that may fail one after the other; the job goes on meanwhile.
-const FAULTS: u32 = 20;
+const HISTORIES_PER_POLL: usize = 10;
+/// How many polls in a row may fail. The job continues meanwhile.
+const MAX_FAILED_POLLS: u32 = 20;
 
-/// The round under way: which nodes there are, and which item is on which.
+/// The current round: the nodes, and the nodes of each item.
 #[derive(Debug, Default)]
 struct Round {
     nodes: Vec<NodeResult>,
     items: Vec<PlannedItem>,
 }
 
-/// A dispatch as far as it has been seen.
+/// The progress of a dispatch.
 #[derive(Debug, Default)]
 struct Dispatch {
     job: JobProgress,
-    /// A round that has been planned, and whose state has not been read yet.
+    /// A planned round whose state has not been read.
     planned: Option<NextRound>,
     round: Round,
     items: Items,
 }
 
-/// The Map under way.
+/// The items of the current Map.
 #[derive(Debug, Default)]
 struct Items {
     map_run: String,
-    children: HashMap<String, Child>,
-    looks: u64,
+    executions: HashMap<String, ItemExecution>,
+    /// How many histories have been read.
+    reads: u64,
 }
 
+/// The execution of one item.
 #[derive(Debug, Default)]
-struct Child {
-    last: i64,
-    /// When it was last looked at, counted in looks.
-    looked: u64,
-    /// The node, where it is only one.
+struct ItemExecution {
+    last_event: i64,
+    /// The number of the last read of its history.
+    last_read: u64,
+    /// The node, if the item has only one.
     node: Option<String>,
-    ended: bool,
+    has_ended: bool,
 }
 
-/// Follows a dispatch to its end. Dropping the future stops the watching, not the job.
-pub(crate) async fn watch(cloud: &Cloud, execution: &str, progress: &Progress) -> Result<Finished> {
-    let end = Instant::now() + WATCH;
-    let (mut dispatch, mut faults) = (Dispatch::default(), 0);
-    progress.now("looking for nodes");
+/// Watches a dispatch to its end. Dropping the future stops watching; the job continues.
+pub(crate) async fn watch_dispatch(
+    cloud: &Cloud,
+    execution: &str,
+    progress: &Progress,
+) -> Result<Finished> {
+    let end = Instant::now() + WATCH_LIMIT;
+    let (mut dispatch, mut failed_polls) = (Dispatch::default(), 0);
+    progress.set_status("searching for nodes");
     while !dispatch.job.has_ended() {
-        match dispatch.look(cloud, execution, progress).await {
-            Ok(()) => faults = 0,
-            Err(error) if faults >= FAULTS => return Err(error),
-            Err(_) => faults += 1,
+        match dispatch.poll(cloud, execution, progress).await {
+            Ok(()) => failed_polls = 0,
+            Err(error) if failed_polls >= MAX_FAILED_POLLS => return Err(error),
+            Err(_) => failed_polls += 1,
         }
         if Instant::now() >= end {
-            return Err(Error::new(format!(
-                "{execution} still runs after {} h",
-                WATCH.as_secs() / 3600
-            ))
-            .next("watch it again with `job watch`, or stop it with `job stop`"));
+            return Err(still_running(execution));
         }
         if !dispatch.job.has_ended() {
-            sleep(cloud.pause()).await;
+            sleep(cloud.poll_interval()).await;
         }
     }
-    jobs::result(cloud, execution).await
+    jobs::read_result(cloud, execution).await
 }
 
 impl Dispatch {
-    /// Says what is new.
-    async fn look(&mut self, cloud: &Cloud, execution: &str, progress: &Progress) -> Result<()> {
+    /// Reads new events and shows them.
+    async fn poll(&mut self, cloud: &Cloud, execution: &str, progress: &Progress) -> Result<()> {
         for event in events_after(cloud, execution, self.job.last_event()).await? {
-            if let Some(change) = self.job.apply(&event)
+            if let Some(change) = self.job.apply_event(&event)
                 && change.step.state == State::Failed
             {
-                let says = change.step.says.unwrap_or_default();
-                progress.say(format!("✘ {} {}: {says}", change.label, change.step.name));
+                let message = change.step.message.unwrap_or_default();
+                progress.say(format!(
+                    "✘ {} {}: {message}",
+                    change.label, change.step.name
+                ));
             }
-            if let Some(planned) =
-                answer(&event).and_then(|answer| NextRound::deserialize(answer).ok())
-            {
+            let answer = function_answer(&event);
+            if let Some(planned) = answer.and_then(|answer| NextRound::deserialize(answer).ok()) {
                 self.planned = Some(planned);
             }
-            if let Some(about) = event.map_run_started_event_details() {
+            if let Some(details) = event.map_run_started_event_details() {
                 self.items = Items {
-                    map_run: about.map_run_arn().unwrap_or_default().into(),
+                    map_run: details.map_run_arn().unwrap_or_default().into(),
                     ..Items::default()
                 };
             }
         }
+
         if let Some(NextRound {
             bucket, state: key, ..
         }) = &self.planned
         {
-            let DispatchState { nodes, round, .. } = artifacts::read(cloud, bucket, key).await?;
-            progress.say(format!("{} nodes", nodes.len()));
+            let DispatchState { nodes, round, .. } = read_artifact(cloud, bucket, key).await?;
+            progress.say(counted(nodes.len(), "node"));
             self.round = Round {
                 nodes,
                 items: round,
             };
             self.planned = None;
         }
+
         if self.items.map_run.is_empty() {
             Ok(())
         } else {
-            self.items.look(cloud, &self.round, progress).await
+            self.items.poll(cloud, &self.round, progress).await
         }
     }
 }
 
 impl Items {
-    /// Says what is new.
-    async fn look(&mut self, cloud: &Cloud, round: &Round, progress: &Progress) -> Result<()> {
-        let about = cloud
+    /// Reads new events of the items and shows them.
+    async fn poll(&mut self, cloud: &Cloud, round: &Round, progress: &Progress) -> Result<()> {
+        let map_run = cloud
             .sfn()
             .describe_map_run()
             .map_run_arn(&self.map_run)
             .send()
-            .await;
-        let about = about.map_err(|error| cloud.error(error).nothing_done())?;
-        let counts = about.item_counts();
-        let total = counts.map_or(0, aws_sdk_sfn::types::MapRunItemCounts::total);
-        if total > FOLLOWED {
+            .await
+            .map_err(|error| cloud.error(error).into_not_started())?;
+        let counts = map_run.item_counts();
+        let total = counts.map_or(0, MapRunItemCounts::total);
+        if total > MAX_WATCHED_ITEMS {
             let ended = counts.map_or(0, |counts| total - counts.pending() - counts.running());
-            progress.now(format!("{ended} of {total} nodes"));
+            progress.set_status(format!("{ended} of {total} nodes"));
             return Ok(());
         }
+
+        for (arn, has_ended) in self.next_executions(cloud).await? {
+            self.reads += 1;
+            let execution = self.executions.entry(arn.clone()).or_default();
+            execution.last_read = self.reads;
+            for event in events_after(cloud, &arn, execution.last_event).await? {
+                execution.last_event = execution.last_event.max(event.id());
+                let answer = function_answer(&event).unwrap_or_default();
+                for line in execution.log_lines(&event, &answer, round) {
+                    progress.say(line);
+                }
+                if let Some(status) = answer["progress"].as_str() {
+                    progress.set_status(status);
+                }
+            }
+            execution.has_ended = has_ended;
+        }
+        Ok(())
+    }
+
+    /// The ARNs of the executions to read next, and whether each has ended.
+    async fn next_executions(&self, cloud: &Cloud) -> Result<Vec<(String, bool)>> {
         let client = cloud.sfn();
         let mut pages = client
             .list_executions()
@@ -152,96 +181,101 @@ impl Items {
             .into_paginator()
             .items()
             .send();
-        let mut children = Vec::new();
-        while let Some(child) = pages.next().await {
-            let child = child.map_err(|error| cloud.error(error).nothing_done())?;
-            children.push((
-                child.execution_arn,
-                child.status != ExecutionStatus::Running,
-            ));
+        let mut executions = Vec::new();
+        while let Some(execution) = pages.next().await {
+            let execution = execution.map_err(|error| cloud.error(error).into_not_started())?;
+            let has_ended = execution.status != ExecutionStatus::Running;
+            executions.push((execution.execution_arn, has_ended));
         }
-        children.retain(|(arn, _)| self.children.get(arn).is_none_or(|child| !child.ended));
-        // Those come first that nobody has looked at for longest, or at all.
-        children.sort_by_key(|(arn, _)| self.children.get(arn).map(|child| child.looked));
-        for (arn, ended) in children.into_iter().take(LOOKS) {
-            self.looks += 1;
-            let child = self.children.entry(arn.clone()).or_default();
-            child.looked = self.looks;
-            for event in events_after(cloud, &arn, child.last).await? {
-                child.last = child.last.max(event.id());
-                let answer = answer(&event).unwrap_or_default();
-                for line in child.says(&event, &answer, round) {
-                    progress.say(line);
-                }
-                if let Some(now) = answer["progress"].as_str() {
-                    progress.now(now);
-                }
-            }
-            child.ended = ended;
-        }
-        Ok(())
+        let tracked = |arn: &str| self.executions.get(arn);
+        executions.retain(|(arn, _)| tracked(arn).is_none_or(|execution| !execution.has_ended));
+        // New executions come first, then those whose last read is longest ago.
+        executions.sort_by_key(|(arn, _)| tracked(arn).map(|execution| execution.last_read));
+        executions.truncate(HISTORIES_PER_POLL);
+        Ok(executions)
     }
 }
 
-impl Child {
-    /// The lines in an answer of a step, each with the node's name.
-    fn says(&mut self, event: &HistoryEvent, answer: &Value, round: &Round) -> Vec<String> {
+impl ItemExecution {
+    /// The log lines in an answer of a step, each with the name of its node.
+    fn log_lines(&mut self, event: &HistoryEvent, answer: &Value, round: &Round) -> Vec<String> {
         if *event.r#type() == E::PassStateEntered && self.node.is_none() {
             let input = event
                 .state_entered_event_details()
-                .and_then(|about| about.input());
+                .and_then(|details| details.input());
             self.node = input.and_then(|input| only_node(input, round));
         }
-        let lines = answer["log"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str);
+        let node = self.node.as_deref();
+        let lines = answer["log"].as_array().into_iter().flatten();
         let mut lines: Vec<_> = lines
-            .map(|line| named(line, self.node.as_deref(), round))
+            .filter_map(Value::as_str)
+            .map(|line| with_node_name(line, node, round))
             .collect();
-        if let Some(about) = event.task_failed_event_details() {
-            let cause = about.cause().unwrap_or_default();
+        if let Some(details) = event.task_failed_event_details() {
+            let cause = details.cause().unwrap_or_default();
             let cause = jobs::message_of(cause).unwrap_or_else(|| cause.to_owned());
-            let line = format!("✘ {}: {cause}", about.error().unwrap_or("failed"));
-            lines.push(named(&line, self.node.as_deref(), round));
+            let line = format!("✘ {}: {cause}", details.error().unwrap_or("failed"));
+            lines.push(with_node_name(&line, node, round));
         }
         lines
     }
 }
 
-/// What a function has answered.
-fn answer(event: &HistoryEvent) -> Option<Value> {
-    let mut output: Value =
-        serde_json::from_str(event.task_succeeded_event_details()?.output()?).ok()?;
+/// The answer of a function in an event.
+fn function_answer(event: &HistoryEvent) -> Option<Value> {
+    let output = event.task_succeeded_event_details()?.output()?;
+    let mut output: Value = serde_json::from_str(output).ok()?;
     Some(output["Payload"].take())
 }
 
-/// The name of the node that an item is about, where it is only one.
+/// The name of an item's node, if the item has only one.
 fn only_node(input: &str, round: &Round) -> Option<String> {
     let input: ItemInput = serde_json::from_str(input).ok()?;
     match round.items.get(input.item.id.place)?.nodes.as_slice() {
         [only] => round
             .nodes
             .get(*only)
-            .map(|entry| entry.node.nodename.clone()),
+            .map(|result| result.node.nodename.clone()),
         _ => None,
     }
 }
 
-/// A line with the node's name before it, or in the place of the instance's ID.
-fn named(line: &str, node: Option<&str>, round: &Round) -> String {
-    let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
-    let is_it = |entry: &&NodeResult| {
-        entry
-            .node
-            .attributes
-            .get("instanceId")
-            .is_some_and(|id| id == first)
+/// A line with the name of its node: in place of the instance's ID, otherwise before the line.
+fn with_node_name(line: &str, node: Option<&str>, round: &Round) -> String {
+    let (first_word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let has_instance_id = |result: &&NodeResult| {
+        let id = result.node.attributes.get("instanceId");
+        id.is_some_and(|id| id == first_word)
     };
-    match (round.nodes.iter().find(is_it), node) {
-        (Some(entry), _) => format!("{} {rest}", entry.node.nodename),
+    match (round.nodes.iter().find(has_instance_id), node) {
+        (Some(result), _) => format!("{} {rest}", result.node.nodename),
         (None, Some(node)) => format!("{node} {line}"),
         (None, None) => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_line_names_its_node() {
+        let node = json!({
+            "node": { "nodename": "web-1", "instanceId": "i-1" },
+            "steps": [],
+        });
+        let round = Round {
+            nodes: vec![serde_json::from_value(node).unwrap()],
+            items: Vec::new(),
+        };
+        for (line, node, expected) in [
+            ("i-1 started", None, "web-1 started"),
+            ("i-2 started", Some("web-2"), "web-2 i-2 started"),
+            ("i-2 started", None, "i-2 started"),
+        ] {
+            assert_eq!(with_node_name(line, node, &round), expected);
+        }
     }
 }

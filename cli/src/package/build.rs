@@ -1,4 +1,4 @@
-//! Builds functions, for this machine with Cargo and for AWS with cargo-lambda.
+//! Builds functions: with Cargo for this machine, with cargo-lambda for AWS.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -9,17 +9,17 @@ use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
 use crate::local::venv;
-use crate::output::Progress;
+use crate::output::{Progress, counted};
 use crate::workspace::{Function, Workspace};
 
-/// What the functions are built for.
+/// The platform that functions are built for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Build {
-    /// This machine, with the profile that `cargo test` uses too: nothing is compiled twice.
+    /// This machine, with the profile of `cargo test`, so that nothing is compiled twice.
     Local,
-    /// AWS Lambda on `x86_64`: optimised, by cargo-lambda.
+    /// AWS Lambda on `x86_64`, optimized, with cargo-lambda.
     X86,
-    /// AWS Lambda on Graviton: optimised, by cargo-lambda.
+    /// AWS Lambda on Graviton, optimized, with cargo-lambda.
     Arm64,
 }
 
@@ -35,7 +35,7 @@ impl Build {
     }
 }
 
-/// Builds functions; where each function's binary is.
+/// Builds functions and returns the path of each function's binary.
 pub fn binaries(
     workspace: &Workspace,
     functions: &[Function],
@@ -55,36 +55,34 @@ pub fn binaries(
         command.args(["--package", &function.package, "--bin", &function.name]);
     }
     command.current_dir(&workspace.root).stdin(Stdio::null());
-    let advice = "mend what the compiler names; `cargo check --workspace` repeats it";
+    let advice = "fix the errors of the compiler; `cargo check --workspace` shows them again";
     if build != Build::Local {
-        progress.now("building functions for AWS");
-        let status = command.status().doing("cargo lambda build")?;
+        progress.set_status("building functions for AWS");
+        let status = command.status().context("cannot run cargo lambda build")?;
         if !status.success() {
-            return Err(Error::new(format!("cargo lambda build ended with {status}")).next(advice));
+            return Err(
+                Error::new(format!("cargo lambda build failed with {status}")).with_advice(advice),
+            );
         }
-        let binary = |f: &Function| {
-            (
-                f.name.clone(),
-                workspace
-                    .target
-                    .join("lambda")
-                    .join(&f.name)
-                    .join("bootstrap"),
-            )
+        let lambda_dir = workspace.target.join("lambda");
+        let binary = |function: &Function| {
+            let path = lambda_dir.join(&function.name).join("bootstrap");
+            (function.name.clone(), path)
         };
         return Ok(functions.iter().map(binary).collect());
     }
-    let made = cargo_build(&mut command, progress).map_err(|e| e.next(advice))?;
+
+    let binaries =
+        run_cargo_build(&mut command, progress).map_err(|error| error.with_advice(advice))?;
     let missing = functions
         .iter()
-        .find(|function| !made.contains_key(&function.name));
-    missing.map_or(Ok(()), |f| {
-        Err(Error::new(format!(
-            "cargo built no binary {} of {}",
-            f.name, f.package
-        )))
-    })?;
-    Ok(made)
+        .find(|function| !binaries.contains_key(&function.name));
+    match missing {
+        None => Ok(binaries),
+        Some(Function { name, package }) => Err(Error::new(format!(
+            "cargo built no binary {name} of package {package}"
+        ))),
+    }
 }
 
 #[derive(Deserialize)]
@@ -103,13 +101,16 @@ struct BuiltTarget {
     name: String,
 }
 
-fn cargo_build(command: &mut Command, progress: &Progress) -> Result<BTreeMap<String, PathBuf>> {
-    // Cargo's own words are shown only when the build fails: until then its progress is ours.
+fn run_cargo_build(
+    command: &mut Command,
+    progress: &Progress,
+) -> Result<BTreeMap<String, PathBuf>> {
+    // Cargo's own output is shown only if the build fails. Until then, the spinner shows progress.
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .doing("cargo build")?;
+        .context("cannot run cargo build")?;
     let errors = child.stderr.take().map(|stderr| {
         std::thread::spawn(move || {
             BufReader::new(stderr)
@@ -127,7 +128,7 @@ fn cargo_build(command: &mut Command, progress: &Progress) -> Result<BTreeMap<St
         .into_iter()
         .flat_map(BufRead::lines)
     {
-        let line = line.doing("cargo build")?;
+        let line = line.context("cannot read the output of cargo build")?;
         let Ok(Message {
             reason,
             executable,
@@ -142,8 +143,9 @@ fn cargo_build(command: &mut Command, progress: &Progress) -> Result<BTreeMap<St
         }
         if !fresh {
             compiled += 1;
-            progress.now(format!(
-                "building functions: {compiled} crates compiled, last {}",
+            progress.set_status(format!(
+                "building functions: {} compiled, last {}",
+                counted(compiled, "crate"),
                 target.name
             ));
         }
@@ -151,36 +153,36 @@ fn cargo_build(command: &mut Command, progress: &Progress) -> Result<BTreeMap<St
             built.insert(target.name, executable);
         }
     }
-    let status = child.wait().doing("cargo build")?;
+    let status = child.wait().context("cannot wait for cargo build")?;
     if status.success() {
         return Ok(built);
     }
-    let said = errors
+    let output = errors
         .and_then(|thread| thread.join().ok())
         .unwrap_or_default();
-    let said = said[said.len().saturating_sub(40)..].join("\n");
+    let last_lines = output[output.len().saturating_sub(40)..].join("\n");
     Err(Error::new(format!(
-        "cargo build ended with {status}:\n{said}"
+        "cargo build failed with {status}:\n{last_lines}"
     )))
 }
 
-/// cargo-lambda from the PATH, else from the pinned Python package, which brings the linker that it
-/// needs.
+/// cargo-lambda from the PATH, otherwise from the pinned Python package, which includes the linker
+/// that cargo-lambda needs.
 fn cargo_lambda(workspace: &Workspace) -> Result<Command> {
-    let there = Command::new("cargo")
+    let is_installed = Command::new("cargo")
         .args(["lambda", "--version"])
         .output()
-        .is_ok_and(|o| o.status.success());
+        .is_ok_and(|output| output.status.success());
     let mut command = Command::new("cargo");
-    if !there {
+    if !is_installed {
         let venv = venv::ensure(workspace, venv::TOOLS)?;
-        let own = std::env::var_os("PATH").unwrap_or_default();
+        let current = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::join_paths(
             [venv.join("bin")]
                 .into_iter()
-                .chain(std::env::split_paths(&own)),
+                .chain(std::env::split_paths(&current)),
         );
-        command.env("PATH", path.doing("PATH")?);
+        command.env("PATH", path.context("cannot set PATH")?);
     }
     Ok(command)
 }

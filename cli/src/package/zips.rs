@@ -1,4 +1,4 @@
-//! Functions as Lambda takes them: a zip with one file, `bootstrap`.
+//! The zip files of functions. Lambda expects one file in them, `bootstrap`.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -15,25 +15,26 @@ use crate::error::{Context, Result};
 use crate::workspace::Workspace;
 use stepward::model::digest::hex;
 
-/// A file of a release, as it is on disk.
+/// A file of a release.
 #[derive(Clone, Debug)]
 pub struct Content {
-    /// Where it is.
+    /// Its path on disk.
     pub path: PathBuf,
-    /// SHA-256 of it, in hex.
+    /// Its SHA-256 in hex.
     pub sha256: String,
 }
 
-/// What a zip was made from, beside it: a binary that has not changed is neither read nor zipped
-/// again.
+/// A description of the binary in a zip file, stored next to it. An unchanged binary is not read or
+/// zipped again.
 #[derive(Deserialize, PartialEq, Serialize)]
-struct Made {
+struct ZipRecord {
     length: u64,
     modified: u128,
     sha256: String,
 }
 
-pub(super) fn zipped(
+/// Zips the binary of a function.
+pub(super) fn zip_function(
     workspace: &Workspace,
     name: &str,
     binary: &Path,
@@ -43,44 +44,46 @@ pub(super) fn zipped(
         .target
         .join("stepward")
         .join(format!("{build:?}").to_lowercase());
-    std::fs::create_dir_all(&dir).doing(dir.display())?;
-    let (path, note) = (
+    std::fs::create_dir_all(&dir).context(dir.display())?;
+    let (path, record_path) = (
         dir.join(format!("{name}.zip")),
         dir.join(format!("{name}.json")),
     );
-    let about = std::fs::metadata(binary).doing(binary.display())?;
-    let modified = about
+    let metadata = std::fs::metadata(binary).context(binary.display())?;
+    let modified = metadata
         .modified()
         .ok()
         .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let modified = modified.unwrap_or_default().as_nanos();
-    let known = std::fs::read(&note)
+    let record = std::fs::read(&record_path)
         .ok()
-        .and_then(|text| serde_json::from_slice::<Made>(&text).ok());
-    if let Some(made) = known
-        .filter(|made| made.length == about.len() && made.modified == modified && path.is_file())
-    {
+        .and_then(|text| serde_json::from_slice::<ZipRecord>(&text).ok());
+    let is_current = |record: &ZipRecord| {
+        record.length == metadata.len() && record.modified == modified && path.is_file()
+    };
+    if let Some(record) = record.filter(is_current) {
         return Ok(Content {
             path,
-            sha256: made.sha256,
+            sha256: record.sha256,
         });
     }
-    // Written aside and renamed, so that a zip that is there is whole.
-    let aside = path.with_extension(format!("zip-{}", std::process::id()));
-    zip_bootstrap(binary, &aside, build).doing(format!("zipping {name}"))?;
-    let sha256 = sha256(&aside)?;
-    std::fs::rename(&aside, &path).doing(path.display())?;
-    let made = serde_json::to_vec(&Made {
-        length: about.len(),
+
+    // The file is renamed when it is complete, so that an existing zip is never partial.
+    let temporary = path.with_extension(format!("zip-{}", std::process::id()));
+    zip_bootstrap(binary, &temporary, build).context(format!("cannot zip {name}"))?;
+    let sha256 = file_sha256(&temporary)?;
+    std::fs::rename(&temporary, &path).context(path.display())?;
+    let record = serde_json::to_vec(&ZipRecord {
+        length: metadata.len(),
         modified,
         sha256: sha256.clone(),
     })
-    .doing("a note")?;
-    std::fs::write(&note, made).doing(note.display())?;
+    .context(record_path.display())?;
+    std::fs::write(&record_path, record).context(record_path.display())?;
     Ok(Content { path, sha256 })
 }
 
-/// The same binary gives the same zip, byte by byte: fixed time, fixed mode.
+/// Writes a zip file. Time and mode are fixed, so that the same binary gives the same bytes.
 fn zip_bootstrap(binary: &Path, zip: &Path, build: Build) -> Result<(), zip::result::ZipError> {
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Deflated)
@@ -94,11 +97,11 @@ fn zip_bootstrap(binary: &Path, zip: &Path, build: Build) -> Result<(), zip::res
     Ok(())
 }
 
-pub(super) fn sha256(path: &Path) -> Result<String> {
-    let mut reader = BufReader::with_capacity(1 << 16, File::open(path).doing(path.display())?);
+pub(super) fn file_sha256(path: &Path) -> Result<String> {
+    let mut reader = BufReader::with_capacity(1 << 16, File::open(path).context(path.display())?);
     let mut hash = Sha256::new();
     loop {
-        let part = reader.fill_buf().doing(path.display())?;
+        let part = reader.fill_buf().context(path.display())?;
         if part.is_empty() {
             return Ok(hex(&hash.finalize()));
         }
@@ -122,8 +125,8 @@ mod tests {
         std::fs::write(&binary, b"one").unwrap();
         zip_bootstrap(&binary, &dir.join("2.zip"), Build::Local).unwrap();
         assert_eq!(
-            sha256(&dir.join("1.zip")).unwrap(),
-            sha256(&dir.join("2.zip")).unwrap()
+            file_sha256(&dir.join("1.zip")).unwrap(),
+            file_sha256(&dir.join("2.zip")).unwrap()
         );
         std::fs::remove_dir_all(dir).unwrap();
     }

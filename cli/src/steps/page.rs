@@ -1,4 +1,4 @@
-//! A step's page in Markdown: `stepward steps NAME` shows it, `cargo xtask generate` writes it
+//! The page of a step in Markdown: `stepward steps NAME` shows it, `cargo xtask generate` writes it
 //! below `docs/steps/`.
 
 use std::collections::BTreeSet;
@@ -11,11 +11,13 @@ use stepward::node::shell::quote_for_display;
 use stepward::runtime::manifest::{Example, Manifest};
 
 use super::schema::{Field, Need, fields};
+use crate::output::counted;
 
-/// The customer and the account of the commands on pages.
+/// The customer and the account in the commands of examples.
 const TARGET: &str = "--customer acme --account prod";
-/// The widest line of a command, in characters.
-const COMMAND_WIDTH: usize = 100;
+/// A longer command is broken into several lines, in characters. A code block of this width fits a
+/// terminal of 80 columns.
+const COMMAND_WIDTH: usize = 76;
 
 /// Headings of a step's documentation, in the order of its page. Each page has those of
 /// [`REQUIRED_HEADINGS`].
@@ -30,10 +32,11 @@ pub const HEADINGS: [&str; 6] = [
 /// Headings that every step's documentation has.
 pub const REQUIRED_HEADINGS: [&str; 3] = ["Behavior", "Cost", "Proof"];
 
-/// A step's page. It ends with the section Proof, to which `cargo xtask generate` adds the tests.
+/// The page of a step. It ends with the section Proof, to which `cargo xtask generate` adds the
+/// tests.
 #[must_use]
 pub fn markdown(step: &Manifest) -> String {
-    let written = |heading: &str| {
+    let documented = |heading: &str| {
         let section = step
             .sections
             .iter()
@@ -47,35 +50,38 @@ pub fn markdown(step: &Manifest) -> String {
         step.title.clone(),
         step.description.clone(),
     ];
-    let mut section = |heading: &str, parts: Vec<String>| {
+    let mut add_section = |heading: &str, parts: Vec<String>| {
         if parts.iter().any(|part| !part.is_empty()) {
             page.push(format!("## {heading}"));
             page.extend(parts);
         }
     };
-    section(
+
+    let examples = step.examples.iter();
+    add_section(
         "Examples",
-        step.examples
-            .iter()
+        examples
             .map(|example| example_text(step, example))
             .collect(),
     );
-    section("Prerequisites", vec![written("Prerequisites")]);
-    section("Behavior", vec![written("Behavior")]);
-    section("Parameters", vec![parameters(step)]);
-    section("Output", vec![output(&step.output)]);
-    section(
+    add_section("Prerequisites", vec![documented("Prerequisites")]);
+    add_section("Behavior", vec![documented("Behavior")]);
+    add_section("Parameters", vec![parameter_table(step)]);
+    add_section("Output", vec![output_text(&step.output)]);
+    add_section(
         "Failures",
-        [vec![written("Failures")], errors(&step.errors)].concat(),
+        [vec![documented("Failures")], error_tables(&step.errors)].concat(),
     );
-    section("Permissions", permissions(step));
-    section("Cost", vec![written("Cost")]);
-    let limit = duration_text(step.timeout_seconds);
-    let limit =
-        format!("If AWS takes longer than {limit}, the step is cancelled and fails as `TimedOut`.");
-    section("Limits", vec![written("Limits"), limit]);
-    section("Rundeck", rundeck(step));
-    section("Proof", vec![written("Proof")]);
+    add_section("Permissions", permission_parts(step));
+    add_section("Cost", vec![documented("Cost")]);
+    let limit = format!(
+        "If AWS takes longer than {}, the step is cancelled and fails as `TimedOut`.",
+        limit_text(step.timeout_seconds)
+    );
+    add_section("Limits", vec![documented("Limits"), limit]);
+    add_section("Rundeck", rundeck_parts(step));
+    add_section("Proof", vec![documented("Proof")]);
+
     page.retain(|part| !part.is_empty());
     page.join("\n\n") + "\n"
 }
@@ -84,13 +90,11 @@ pub fn markdown(step: &Manifest) -> String {
 #[must_use]
 pub fn command(step: &str, parameters: &Value) -> String {
     let option = |(name, value): (&String, &Value)| {
-        let value = value
+        let text = value
             .as_str()
             .map_or_else(|| value.to_string(), str::to_owned);
-        format!(
-            "-p {}",
-            quote_for_display([format!("{name}={value}").as_str()])
-        )
+        let argument = format!("{name}={text}");
+        format!("-p {}", quote_for_display([argument.as_str()]))
     };
     let options = parameters.as_object().into_iter().flatten().map(option);
     let parts: Vec<_> = std::iter::once(format!("stepward step run {step} {TARGET}"))
@@ -110,20 +114,21 @@ fn example_text(step: &Manifest, example: &Example) -> String {
     format!("### {title}\n\n```sh\n{command}\n```\n\nOutput:\n\n```json\n{output:#}\n```")
 }
 
-/// A Markdown table that can be read as it is: all columns but the last have one width.
+/// A Markdown table whose source is readable too: all columns except the last are padded to one
+/// width.
 #[must_use]
 pub fn table<R: IntoIterator<Item = String>>(
     heading: &[&str],
     rows: impl IntoIterator<Item = R>,
 ) -> String {
-    let cell = |text: String| text.replace('|', "\\|").replace('\n', " ");
+    let escape_cell = |text: String| text.replace('|', "\\|").replace('\n', " ");
     let heading = heading.iter().map(ToString::to_string).collect();
     let mut table: Vec<Vec<String>> = vec![heading, Vec::new()];
     table.extend(
         rows.into_iter()
-            .map(|row| row.into_iter().map(cell).collect()),
+            .map(|row| row.into_iter().map(escape_cell).collect()),
     );
-    let width = |column: usize| {
+    let column_width = |column: usize| {
         let cells = table.iter().filter_map(|row| row.get(column));
         cells
             .map(|cell| cell.chars().count())
@@ -133,10 +138,17 @@ pub fn table<R: IntoIterator<Item = String>>(
     };
     let last = table[0].len().saturating_sub(1);
     let widths: Vec<_> = (0..=last)
-        .map(|column| if column == last { 3 } else { width(column) })
+        .map(|column| {
+            if column == last {
+                3
+            } else {
+                column_width(column)
+            }
+        })
         .collect();
     table[1] = widths.iter().map(|width| "-".repeat(*width)).collect();
-    let line = |row: &Vec<String>| {
+
+    let row_line = |row: &Vec<String>| {
         let cells: Vec<_> = row
             .iter()
             .zip(&widths)
@@ -144,41 +156,49 @@ pub fn table<R: IntoIterator<Item = String>>(
             .collect();
         format!("| {} |", cells.join(" | "))
     };
-    table.iter().map(line).collect::<Vec<_>>().join("\n")
+    table.iter().map(row_line).collect::<Vec<_>>().join("\n")
 }
 
-fn parameters(step: &Manifest) -> String {
-    let need = |field: &Field| match (&field.need, &field.default) {
-        (Need::Required, _) => "required".to_owned(),
-        (Need::OneOf(others), _) => format!("either this or {}", names(others)),
-        (_, Value::Null) => "optional".into(),
-        (_, Value::Array(list)) if list.is_empty() => "optional".into(),
-        (_, Value::Object(map)) if map.is_empty() => "optional".into(),
-        (_, default) => format!("default `{default}`"),
-    };
-    let has_fields = step.rundeck.iter().any(|plugin| !plugin.fields.is_empty());
+fn parameter_table(step: &Manifest) -> String {
+    let fields = fields(&step.parameters);
+    if fields.is_empty() {
+        return "This step has no parameters.".into();
+    }
+
+    let has_rundeck_fields = step.rundeck.iter().any(|plugin| !plugin.fields.is_empty());
     let row = |field: Field| {
         let mut row = vec![
             format!("`{}`", field.name),
-            field.kind.clone(),
-            need(&field),
+            field.type_text.clone(),
+            need_text(&field),
         ];
-        if has_fields {
-            row.push(names(&rundeck_keys(step, &field.name)));
+        if has_rundeck_fields {
+            row.push(code_list(&rundeck_keys(step, &field.name)));
         }
-        row.push(field.text);
+        row.push(field.documentation);
         row
     };
-    let rows: Vec<_> = fields(&step.parameters).into_iter().map(row).collect();
-    let heading: &[&str] = if has_fields {
-        &["parameter", "type", "", "in Rundeck", ""]
+    let heading: &[&str] = if has_rundeck_fields {
+        &["parameter", "type", "required", "in Rundeck", "description"]
     } else {
-        &["parameter", "type", "", ""]
+        &["parameter", "type", "required", "description"]
     };
-    if rows.is_empty() {
-        "This step has no parameters.".into()
-    } else {
-        table(heading, rows)
+    table(heading, fields.into_iter().map(row))
+}
+
+/// Whether a parameter is required, and its default.
+fn need_text(field: &Field) -> String {
+    let has_empty_default = match &field.default {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        _ => false,
+    };
+    match &field.need {
+        Need::Required => "yes".to_owned(),
+        Need::OneOf(others) => format!("this or {}", code_list(others)),
+        Need::Optional if has_empty_default => "no".into(),
+        Need::Optional => format!("no, default `{}`", field.default),
     }
 }
 
@@ -186,14 +206,14 @@ fn parameters(step: &Manifest) -> String {
 fn rundeck_keys(step: &Manifest, parameter: &str) -> Vec<String> {
     let fields = step.rundeck.iter().flat_map(|plugin| &plugin.fields);
     let keys: BTreeSet<_> = fields
-        .filter(|(_, ours)| *ours == parameter)
+        .filter(|(_, replacement)| *replacement == parameter)
         .map(|(key, _)| key.clone())
         .collect();
     keys.into_iter().collect()
 }
 
 /// Names as code, with commas between them.
-fn names(names: &[String]) -> String {
+fn code_list(names: &[String]) -> String {
     names
         .iter()
         .map(|name| format!("`{name}`"))
@@ -201,32 +221,33 @@ fn names(names: &[String]) -> String {
         .join(", ")
 }
 
-fn output(schema: &Value) -> String {
+fn output_text(schema: &Value) -> String {
     let row = |field: Field| {
-        let kind = if field.nullable {
-            format!("{} or null", field.kind)
+        let type_text = if field.is_nullable {
+            format!("{} or null", field.type_text)
         } else {
-            field.kind
+            field.type_text
         };
-        [format!("`{}`", field.name), kind, field.text]
+        [format!("`{}`", field.name), type_text, field.documentation]
     };
     let rows: Vec<_> = fields(schema).into_iter().map(row).collect();
-    let about = schema["description"]
+    let description = schema["description"]
         .as_str()
-        .unwrap_or("This step has no output.");
-    let about = about.replace('\n', " ");
+        .unwrap_or("This step has no output.")
+        .replace('\n', " ");
     if rows.is_empty() {
-        about
+        description
     } else {
-        format!("{about}\n\n{}", table(&["field", "type", ""], rows))
+        let table = table(&["field", "type", "description"], rows);
+        format!("{description}\n\n{table}")
     }
 }
 
-fn permissions(step: &Manifest) -> Vec<String> {
-    let about = "The step's role in the customer's account needs these permissions. `*` stands for the \
-                 values of parameters: the session of one run is limited to the resources that its \
-                 parameters name.";
-    let mut parts = vec![about.to_owned(), permission_table(&step.permissions)];
+fn permission_parts(step: &Manifest) -> Vec<String> {
+    let introduction = "The step's role in the customer's account needs these permissions. `*` \
+                        stands for the values of parameters: the session of one run is limited to \
+                        the resources that its parameters name.";
+    let mut parts = vec![introduction.to_owned(), permission_table(&step.permissions)];
     if !step.peer_permissions.is_empty() {
         parts.push("In the second account or Region:".into());
         parts.push(permission_table(&step.peer_permissions));
@@ -237,14 +258,14 @@ fn permissions(step: &Manifest) -> Vec<String> {
 fn permission_table(statements: &[Statement]) -> String {
     let row = |statement: &Statement| {
         let resources = match &statement.condition {
-            Value::Null => names(&statement.resources),
-            condition => format!("{} if `{condition}`", names(&statement.resources)),
+            Value::Null => code_list(&statement.resources),
+            condition => format!("{} if `{condition}`", code_list(&statement.resources)),
         };
         let purpose = match &statement.reason {
             Some(reason) => format!("{}. {reason}", statement.purpose),
             None => statement.purpose.clone(),
         };
-        [names(&statement.actions), resources, purpose]
+        [code_list(&statement.actions), resources, purpose]
     };
     table(
         &["actions", "resources", "used to"],
@@ -252,15 +273,17 @@ fn permission_table(statements: &[Statement]) -> String {
     )
 }
 
-fn errors(own: &[(ErrorName, String)]) -> Vec<String> {
-    let general = schema_for!(ErrorName).to_value();
-    let text = |about: &Value, field: &str| about[field].as_str().unwrap_or_default().to_owned();
-    let general = general["oneOf"].as_array().into_iter().flatten();
-    let general: Vec<_> = general
-        .map(|about| {
+/// The errors with a meaning of their own for this step, and the errors of every step.
+fn error_tables(own: &[(ErrorName, String)]) -> Vec<String> {
+    let schema = schema_for!(ErrorName).to_value();
+    let text_of =
+        |variant: &Value, field: &str| variant[field].as_str().unwrap_or_default().to_owned();
+    let variants = schema["oneOf"].as_array().into_iter().flatten();
+    let general: Vec<_> = variants
+        .map(|variant| {
             [
-                format!("`{}`", text(about, "const")),
-                text(about, "description"),
+                format!("`{}`", text_of(variant, "const")),
+                text_of(variant, "description"),
             ]
         })
         .collect();
@@ -268,15 +291,16 @@ fn errors(own: &[(ErrorName, String)]) -> Vec<String> {
         .iter()
         .map(|(name, text)| [format!("`{name}`"), text.clone()])
         .collect();
-    let mut parts = Vec::new();
+
+    let mut tables = Vec::new();
     if !own.is_empty() {
-        parts.push(table(&["error", "meaning for this step"], own));
+        tables.push(table(&["error", "meaning for this step"], own));
     }
-    parts.push(table(&["error", "meaning for every step"], general));
-    parts
+    tables.push(table(&["error", "meaning for every step"], general));
+    tables
 }
 
-fn rundeck(step: &Manifest) -> Vec<String> {
+fn rundeck_parts(step: &Manifest) -> Vec<String> {
     if step.rundeck.is_empty() {
         return Vec::new();
     }
@@ -285,32 +309,41 @@ fn rundeck(step: &Manifest) -> Vec<String> {
         .iter()
         .map(|plugin| plugin.provider_type.clone())
         .collect();
-    let mut parts = vec![format!("Replaces the provider types {}.", names(&types))];
-    let region = rundeck_keys(step, "region");
-    if !region.is_empty() && step.parameters["properties"].get("region").is_none() {
-        let region = names(&region);
+    let noun = if types.len() == 1 {
+        "provider type"
+    } else {
+        "provider types"
+    };
+    let mut parts = vec![format!("Replaces the {noun} {}.", code_list(&types))];
+    let region_keys = rundeck_keys(step, "region");
+    let has_region_parameter = step.parameters["properties"].get("region").is_some();
+    if !region_keys.is_empty() && !has_region_parameter {
         parts.push(format!(
-            "The field {region} is the Region of the step's target: `--region`."
+            "Instead of Rundeck's {}, use `--region`: the Region that the step works in.",
+            code_list(&region_keys)
         ));
     }
     parts
 }
 
-/// A time limit in the largest unit that it is a whole number of.
-fn duration_text(seconds: u64) -> String {
+/// A time limit in the largest unit that gives a whole number.
+fn limit_text(seconds: u64) -> String {
     let (number, unit) = match seconds {
         _ if seconds.is_multiple_of(3600) => (seconds / 3600, "hour"),
         _ if seconds.is_multiple_of(60) => (seconds / 60, "minute"),
         _ => (seconds, "second"),
     };
-    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
+    counted(usize::try_from(number).unwrap_or(usize::MAX), unit)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::process::Command;
+
+    use serde_json::{Map, json};
 
     use super::*;
+    use crate::steps::{catalog, parameters};
 
     fn step() -> Manifest {
         serde_json::from_value(json!({
@@ -325,7 +358,8 @@ mod tests {
                 { "heading": "Proof", "text": "Proven on the local cloud." },
             ],
             "parameters": { "required": ["ids"], "properties": {
-                "ids": { "type": "array", "items": { "type": "string" }, "description": "Which | all." },
+                "ids": { "type": "array", "items": { "type": "string" },
+                    "description": "Which | all." },
                 "force": { "type": ["boolean", "null"], "default": false } } },
             "output": { "description": "What changed.", "properties": {
                 "name": { "type": ["string", "null"], "description": "Its name." } } },
@@ -335,8 +369,8 @@ mod tests {
             "permissions": [{ "purpose": "unlock volumes", "actions": ["kms:CreateGrant"],
                 "resources": ["*"],
                 "condition": { "Bool": { "kms:GrantIsForAWSResource": "true" } } }],
-            "peer_permissions": [{ "purpose": "look there", "actions": ["ec2:Get"], "resources": ["*"],
-                "reason": "It cannot be narrowed." }],
+            "peer_permissions": [{ "purpose": "copy it", "actions": ["ec2:Get"],
+                "resources": ["*"], "reason": "It cannot be narrowed." }],
             "session_policy_characters": 100,
             "function": { "timeout_seconds": 60, "memory_mib": 512, "local_files": false },
             "timeout_seconds": 900,
@@ -345,21 +379,25 @@ mod tests {
     }
 
     #[test]
-    fn a_page_shows_all_of_the_manifest() {
+    fn a_page_shows_the_whole_manifest() {
         let page = markdown(&step());
         for part in [
-            "# ec2-start\n\nStart instances.\n\nUse it in the morning.\n\n## Examples\n\n### Start one instance",
-            "```sh\nstepward step run ec2-start --customer acme --account prod -p 'ids=[\"i-1\"]'\n```",
+            "# ec2-start\n\nStart instances.\n\nUse it in the morning.\n\n## Examples\n\n### Start \
+             one instance",
+            "```sh\nstepward step run ec2-start --customer acme --account prod -p \
+             'ids=[\"i-1\"]'\n```",
             "Output:\n\n```json\n{\n  \"name\": \"web\"\n}\n```\n\n## Behavior\n\nIt waits.",
-            "| `ids`     | list of strings | required        | `instanceId` | Which \\| all. |",
-            "| `force`   | boolean         | default `false` |",
+            "| `ids`     | list of strings | yes                 | `instanceId` | Which \\| all. |",
+            "| `force`   | boolean         | no, default `false` |",
             "| `name` | string or null | Its name. |",
-            "| `kms:CreateGrant` | `*` if `{\"Bool\":{\"kms:GrantIsForAWSResource\":\"true\"}}` | unlock volumes |",
+            "| `kms:CreateGrant` | `*` if `{\"Bool\":{\"kms:GrantIsForAWSResource\":\"true\"}}` | \
+             unlock volumes |",
             "In the second account or Region:",
-            "| `ec2:Get` | `*`       | look there. It cannot be narrowed. |",
+            "| `ec2:Get` | `*`       | copy it. It cannot be narrowed. |",
             "| `NotFound` | No instance has this ID. |",
             "takes longer than 15 minutes, the step",
-            "Replaces the provider types `aws-vm-start`.\n\nThe field `region` is",
+            "Replaces the provider type `aws-vm-start`.\n\nInstead of Rundeck's `region`, use \
+             `--region`",
         ] {
             assert!(page.contains(part), "{part} is not in:\n{page}");
         }
@@ -370,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_without_parameters_and_own_errors_says_so() {
+    fn a_page_says_that_a_step_has_no_parameters() {
         let page = markdown(&Manifest {
             parameters: json!({}),
             errors: Vec::new(),
@@ -387,14 +425,75 @@ mod tests {
     }
 
     #[test]
-    fn long_commands_have_one_parameter_on_each_line() {
+    fn a_long_command_has_one_parameter_on_each_line() {
         let text = "x".repeat(80);
         assert_eq!(
             command("s3-list", &json!({ "uri": "s3://a", "filter": text })),
             format!(
-                "stepward step run s3-list --customer acme --account prod \\\n  -p uri=s3://a \\\n  \
-                 -p filter={text}"
+                "stepward step run s3-list --customer acme --account prod \\\n  -p uri=s3://a \
+                 \\\n  -p filter={text}"
             )
         );
+    }
+
+    /// The words of a command line, as a shell splits them.
+    fn shell_words(command: &str) -> Vec<String> {
+        let script = format!("set -- {command}\nprintf '%s\\0' \"$@\"");
+        let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
+        assert!(output.status.success(), "{command}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let words = text.split_terminator('\0');
+        words.map(str::to_owned).collect()
+    }
+
+    /// The command of an example sets the example's parameters.
+    fn check_command(step: &Manifest, parameters: &Value) {
+        let command = command(&step.name, parameters);
+        let words = shell_words(&command);
+        let target = TARGET.split(' ').map(str::to_owned);
+        let start: Vec<_> = ["stepward", "step", "run", &step.name]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(target)
+            .collect();
+        let (before, options) = words.split_at(start.len());
+        assert_eq!(before, start, "{command}");
+        let arguments: Vec<_> = options
+            .chunks(2)
+            .map(|option| {
+                assert_eq!(option[0], "-p", "{command}");
+                option[1].clone()
+            })
+            .collect();
+        let read = parameters::read(step, Map::new(), &arguments).unwrap();
+        assert_eq!(&Value::Object(read), parameters, "{command}");
+    }
+
+    #[test]
+    fn the_command_of_an_example_sets_its_parameters() {
+        let any = json!({ "properties": { "text": { "type": "string" }, "any": {}, "list": {
+            "type": ["string", "array"], "items": { "type": "string" } } } });
+        let step = Manifest {
+            parameters: any,
+            ..step()
+        };
+        for parameters in [
+            json!({}),
+            json!({ "text": "it's\n\"$HOME\" `id` $(id) $$ {{a}} \\ * ~ #", "list": ["a b", "'"] }),
+            json!({ "text": "", "any": { "a": [null, 1.5, true] }, "list": "i-1" }),
+            json!({ "text": "12", "any": "x", "list": [] }),
+            json!({ "text": "x".repeat(200), "any": 7 }),
+        ] {
+            check_command(&step, &parameters);
+        }
+    }
+
+    #[test]
+    fn the_command_of_every_example_sets_its_parameters() {
+        for step in catalog().unwrap() {
+            for example in &step.examples {
+                check_command(&step, &example.parameters);
+            }
+        }
     }
 }

@@ -1,151 +1,161 @@
-//! JSON Schemas as rows of a table.
+//! JSON Schemas in words: the rows of a page's tables, and whether a value fits a schema.
 
 use serde_json::{Map, Value};
 
-/// A field of a schema, also one within another: `instances[].state`.
+/// A field of a schema. A field of a nested object has a path as its name: `instances[].state`.
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) name: String,
-    /// Its type, in words.
-    pub(super) kind: String,
+    /// Its type in words.
+    pub(super) type_text: String,
     pub(super) need: Need,
-    pub(super) nullable: bool,
-    /// Its default; null where it has none.
+    pub(super) is_nullable: bool,
+    /// Its default; null if it has none.
     pub(super) default: Value,
-    /// Its documentation on one line, with that of the values it can have.
-    pub(super) text: String,
+    /// Its documentation on one line, followed by that of its allowed values.
+    pub(super) documentation: String,
 }
 
 /// Whether a field must be given.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Need {
     Required,
-    /// Exactly one of this field and these others.
+    /// Exactly one of this field and these other fields is required.
     OneOf(Vec<String>),
     Optional,
 }
 
-/// The fields of a schema in order, each followed by those within it.
+/// The fields of a schema in their order, each followed by the fields of its nested object.
 pub(super) fn fields(schema: &Value) -> Vec<Field> {
-    let mut gathering = Gathering {
+    let mut collector = FieldCollector {
         root: schema,
-        around: Vec::new(),
-        found: Vec::new(),
+        enclosing: Vec::new(),
+        fields: Vec::new(),
     };
-    gathering.gather(schema, "", &[]);
-    gathering.found
+    collector.collect(schema, "", &[]);
+    collector.fields
 }
 
-struct Gathering<'a> {
+struct FieldCollector<'a> {
     root: &'a Value,
-    /// The objects that contain the present one.
-    around: Vec<&'a Value>,
-    found: Vec<Field>,
+    /// The objects that contain the current one.
+    enclosing: Vec<&'a Value>,
+    fields: Vec<Field>,
 }
 
-impl<'a> Gathering<'a> {
+impl<'a> FieldCollector<'a> {
     /// Adds the fields of an object. `others` are the fields that the alternatives of this object
     /// require instead.
-    fn gather(&mut self, object: &'a Value, prefix: &str, others: &[String]) {
-        // A type that contains itself is described once.
-        if self.around.iter().any(|other| std::ptr::eq(*other, object)) {
+    fn collect(&mut self, object: &'a Value, prefix: &str, others: &[String]) {
+        // A recursive type is described once.
+        let is_recursive = self
+            .enclosing
+            .iter()
+            .any(|enclosing| std::ptr::eq(*enclosing, object));
+        if is_recursive {
             return;
         }
-        self.around.push(object);
+        self.enclosing.push(object);
         let root = self.root;
-        let required = required(object);
-        for (name, about) in object["properties"].as_object().into_iter().flatten() {
+        let required = required_fields(object);
+        for (name, schema) in object["properties"].as_object().into_iter().flatten() {
             let path = format!("{prefix}{name}");
             let need = match (required.contains(name), others) {
                 (false, _) => Need::Optional,
                 (true, []) => Need::Required,
                 (true, others) => Need::OneOf(others.to_vec()),
             };
-            self.found.push(Field {
+            self.fields.push(Field {
                 name: path.clone(),
-                kind: kind(root, about),
+                type_text: type_text(root, schema),
                 need,
-                nullable: is_nullable(about),
-                default: about["default"].clone(),
-                // The only field of an enum's variant has its documentation at the variant.
-                text: Some(text(root, about))
+                is_nullable: is_nullable(schema),
+                default: schema["default"].clone(),
+                // schemars documents the only field of an enum's variant at the variant.
+                documentation: Some(documentation(root, schema))
                     .filter(|text| !text.is_empty())
-                    .unwrap_or_else(|| text(root, object)),
+                    .unwrap_or_else(|| documentation(root, object)),
             });
-            let (within, suffix) = innermost(root, about);
-            self.gather(within, &format!("{path}{suffix}."), &[]);
+            let (nested, suffix) = innermost_schema(root, schema);
+            self.collect(nested, &format!("{path}{suffix}."), &[]);
         }
-        let alternatives: Vec<_> = choices(object)
-            .map(|choice| resolved(root, choice))
+
+        let alternatives: Vec<_> = alternatives(object)
+            .map(|alternative| resolve(root, alternative))
             .collect();
         for alternative in &alternatives {
-            let others = alternatives
+            let others: Vec<_> = alternatives
                 .iter()
-                .filter(|other| !std::ptr::eq(**other, *alternative));
-            let others: Vec<_> = others.flat_map(|other| self::required(other)).collect();
-            self.gather(alternative, prefix, &others);
+                .filter(|other| !std::ptr::eq(**other, *alternative))
+                .flat_map(|other| required_fields(other))
+                .collect();
+            self.collect(alternative, prefix, &others);
         }
-        self.around.pop();
+        self.enclosing.pop();
     }
 }
 
 /// The names of an object's required fields.
-fn required(object: &Value) -> Vec<String> {
-    list(&object["required"])
+fn required_fields(object: &Value) -> Vec<String> {
+    array_items(&object["required"])
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect()
 }
 
-/// What a list or a map is of, and how a path says so.
-fn innermost<'a>(root: &'a Value, about: &'a Value) -> (&'a Value, String) {
-    let about = resolved(root, about);
-    let (of, suffix) = match (&about["items"], &about["additionalProperties"]) {
-        (of @ Value::Object(_), _) => (of, "[]"),
-        (_, of @ Value::Object(_)) => (of, ".*"),
-        _ => return (about, String::new()),
+/// The schema of the innermost items of nested lists and maps, and the suffix that a path to them
+/// has.
+fn innermost_schema<'a>(root: &'a Value, schema: &'a Value) -> (&'a Value, String) {
+    let schema = resolve(root, schema);
+    let (item, suffix) = match (&schema["items"], &schema["additionalProperties"]) {
+        (item @ Value::Object(_), _) => (item, "[]"),
+        (_, item @ Value::Object(_)) => (item, ".*"),
+        _ => return (schema, String::new()),
     };
-    let (within, further) = innermost(root, of);
-    (within, format!("{suffix}{further}"))
+    let (innermost, inner_suffix) = innermost_schema(root, item);
+    (innermost, format!("{suffix}{inner_suffix}"))
 }
 
-/// A schema behind its reference; that of an optional value is the value's.
-fn resolved<'a>(root: &'a Value, about: &'a Value) -> &'a Value {
-    if let Some(path) = about["$ref"].as_str() {
+/// The schema that a reference points to. For an optional value, this is the schema of the value.
+fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+    if let Some(path) = schema["$ref"].as_str() {
         let target = path.strip_prefix('#').and_then(|path| root.pointer(path));
-        return target.map_or(about, |target| resolved(root, target));
+        return target.map_or(schema, |target| resolve(root, target));
     }
-    let mut choices = choices(about);
-    match (choices.next(), choices.next()) {
-        (Some(only), None) => resolved(root, only),
-        _ => about,
+    let mut alternatives = alternatives(schema);
+    match (alternatives.next(), alternatives.next()) {
+        (Some(only), None) => resolve(root, only),
+        _ => schema,
     }
 }
 
-/// The type in words: `list of strings`, `"tcp" or "udp"`. That it may be null is told apart.
-pub(super) fn kind(root: &Value, about: &Value) -> String {
-    let about = resolved(root, about);
-    let values = values(about)
+/// The type in words: `list of strings`, `"tcp" or "udp"`. Null is left out; see
+/// [`Field::is_nullable`].
+pub(super) fn type_text(root: &Value, schema: &Value) -> String {
+    let schema = resolve(root, schema);
+    let values = allowed_values(schema)
         .into_iter()
         .map(|(value, _)| format!("`{value}`"));
-    let choices = choices(about)
-        .filter(|choice| self::values(choice).is_empty())
-        .map(|choice| kind(root, choice));
-    let known: Vec<_> = values.chain(choices).collect();
-    if !known.is_empty() {
-        return or(known);
+    let alternatives = alternatives(schema)
+        .filter(|alternative| allowed_values(alternative).is_empty())
+        .map(|alternative| type_text(root, alternative));
+    let choices: Vec<_> = values.chain(alternatives).collect();
+    if !choices.is_empty() {
+        return join_with_or(choices);
     }
-    let types = own_types(about)
+
+    let types = declared_types(schema)
         .into_iter()
-        .filter(|kind| *kind != "null")
-        .map(|kind| match kind {
-            "array" => format!("list of {}", many(root, &about["items"])),
-            "object" if about["additionalProperties"].is_object() => {
-                format!("map of {}", many(root, &about["additionalProperties"]))
+        .filter(|name| *name != "null")
+        .map(|name| match name {
+            "array" => format!("list of {}", plural_type_text(root, &schema["items"])),
+            "object" if schema["additionalProperties"].is_object() => {
+                let items = plural_type_text(root, &schema["additionalProperties"]);
+                format!("map of {items}")
             }
-            kind => kind.to_owned(),
+            name => name.to_owned(),
         });
-    let types = or(types.collect());
+    let types = join_with_or(types.collect());
     if types.is_empty() {
         "any JSON".into()
     } else {
@@ -153,130 +163,135 @@ pub(super) fn kind(root: &Value, about: &Value) -> String {
     }
 }
 
-fn many(root: &Value, about: &Value) -> String {
-    match kind(root, about) {
-        of if of == "any JSON" => "any JSON".into(),
-        of if of.starts_with("list of ") => of.replacen("list", "lists", 1),
-        of if of.starts_with("map of ") => of.replacen("map", "maps", 1),
-        of if of.starts_with('`') => of,
-        of => format!("{of}s"),
+fn plural_type_text(root: &Value, schema: &Value) -> String {
+    match type_text(root, schema) {
+        text if text == "any JSON" => text,
+        text if text.starts_with("list of ") => text.replacen("list", "lists", 1),
+        text if text.starts_with("map of ") => text.replacen("map", "maps", 1),
+        text if text.starts_with('`') => text,
+        text => format!("{text}s"),
     }
 }
 
-/// The types that a schema itself names.
-fn own_types(about: &Value) -> Vec<&str> {
-    match &about["type"] {
+/// The types that a schema itself names, without those of its alternatives.
+fn declared_types(schema: &Value) -> Vec<&str> {
+    match &schema["type"] {
         Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
-        kind => kind.as_str().map(|kind| vec![kind]).unwrap_or_default(),
+        name => name.as_str().map(|name| vec![name]).unwrap_or_default(),
     }
 }
 
-/// The names of the types that a value may have; none where it may have any.
-pub(super) fn types<'a>(root: &'a Value, about: &'a Value) -> Vec<&'a str> {
-    let about = resolved(root, about);
-    let values = values(about).into_iter().map(|(value, _)| type_of(value));
-    let choices = choices(about).flat_map(|choice| types(root, choice));
-    own_types(about)
+/// The names of the types that a value may have; empty if it may have any type.
+pub(super) fn allowed_types<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a str> {
+    let schema = resolve(root, schema);
+    let of_values = allowed_values(schema)
         .into_iter()
-        .chain(values)
-        .chain(choices)
+        .map(|(value, _)| type_name(value));
+    let of_alternatives =
+        alternatives(schema).flat_map(|alternative| allowed_types(root, alternative));
+    declared_types(schema)
+        .into_iter()
+        .chain(of_values)
+        .chain(of_alternatives)
         .collect()
 }
 
-/// The schema of a map's entries, where a value may be a map.
-pub(super) fn entries<'a>(root: &'a Value, about: &'a Value) -> Option<&'a Value> {
-    let about = resolved(root, about);
-    let types = types(root, about);
-    let is_map =
-        types.is_empty() || types.contains(&"object") && about["additionalProperties"] != false;
-    is_map.then_some(&about["additionalProperties"])
+/// The schema of a map's entries, if a value may be a map.
+pub(super) fn entry_schema<'a>(root: &'a Value, schema: &'a Value) -> Option<&'a Value> {
+    let schema = resolve(root, schema);
+    let types = allowed_types(root, schema);
+    let may_be_map =
+        types.is_empty() || types.contains(&"object") && schema["additionalProperties"] != false;
+    may_be_map.then_some(&schema["additionalProperties"])
 }
 
-/// Whether a value has the type that a schema wants, and so do all values within it. Numbers'
-/// limits and texts' patterns are left to the step.
-pub(super) fn fits(root: &Value, about: &Value, value: &Value) -> bool {
-    Match {
+/// Whether a value and all values in it have types that the schema allows. The step itself checks
+/// limits of numbers and patterns of texts.
+pub(super) fn is_of_type(root: &Value, schema: &Value, value: &Value) -> bool {
+    let check = SchemaCheck {
         root,
         is_complete: false,
-    }
-    .fits(about, value)
+    };
+    check.accepts(schema, value)
 }
 
 /// Whether a value fits a schema, has every required field, and has no field that the schema does
 /// not describe.
 #[must_use]
 pub fn is_sample(schema: &Value, value: &Value) -> bool {
-    Match {
+    let check = SchemaCheck {
         root: schema,
         is_complete: true,
-    }
-    .fits(schema, value)
+    };
+    check.accepts(schema, value)
 }
 
-struct Match<'a> {
+struct SchemaCheck<'a> {
     root: &'a Value,
-    /// Whether objects have all required fields, and only fields that the schema describes.
+    /// Whether objects must have all required fields, and no field that the schema does not
+    /// describe.
     is_complete: bool,
 }
 
-impl Match<'_> {
-    fn fits(&self, about: &Value, value: &Value) -> bool {
-        if value.is_null() && is_nullable(about) {
+impl SchemaCheck<'_> {
+    fn accepts(&self, schema: &Value, value: &Value) -> bool {
+        if value.is_null() && is_nullable(schema) {
             return true;
         }
-        let about = resolved(self.root, about);
-        let mut choices = choices(about).peekable();
-        if choices.peek().is_some() && !choices.any(|choice| self.fits(choice, value)) {
+        let schema = resolve(self.root, schema);
+        let mut alternatives = alternatives(schema).peekable();
+        if alternatives.peek().is_some()
+            && !alternatives.any(|alternative| self.accepts(alternative, value))
+        {
             return false;
         }
-        let only: Vec<_> = about
+
+        let allowed: Vec<_> = schema
             .get("const")
             .into_iter()
-            .chain(list(&about["enum"]))
+            .chain(array_items(&schema["enum"]))
             .collect();
-        if !only.is_empty() && !only.contains(&value) {
+        if !allowed.is_empty() && !allowed.contains(&value) {
             return false;
         }
-        let types = own_types(about);
+
+        let types = declared_types(schema);
         let is_number = types.contains(&"number") && value.is_number();
-        if !(types.is_empty() || types.contains(&type_of(value)) || is_number) {
+        if !(types.is_empty() || types.contains(&type_name(value)) || is_number) {
             return false;
         }
+
         match value {
             Value::Array(items) => {
-                let of = &about["items"];
-                of.is_null() || items.iter().all(|item| self.fits(of, item))
+                let item_schema = &schema["items"];
+                item_schema.is_null() || items.iter().all(|item| self.accepts(item_schema, item))
             }
-            Value::Object(members) => self.members_fit(about, members),
+            Value::Object(members) => self.accepts_members(schema, members),
             _ => true,
         }
     }
 
-    fn members_fit(&self, about: &Value, members: &Map<String, Value>) -> bool {
-        let is_described = about["properties"].is_object();
-        if self.is_complete
-            && !required(about)
-                .iter()
-                .all(|name| members.contains_key(name))
-        {
-            return false;
+    fn accepts_members(&self, schema: &Value, members: &Map<String, Value>) -> bool {
+        if self.is_complete {
+            let required = required_fields(schema);
+            if !required.iter().all(|name| members.contains_key(name)) {
+                return false;
+            }
         }
+        let properties = &schema["properties"];
         members.iter().all(|(name, member)| {
-            match (
-                about["properties"].get(name),
-                &about["additionalProperties"],
-            ) {
-                (Some(own), _) => self.fits(own, member),
+            match (properties.get(name), &schema["additionalProperties"]) {
+                (Some(own), _) => self.accepts(own, member),
                 (None, Value::Bool(false)) => false,
-                (None, Value::Null) => !(self.is_complete && is_described),
-                (None, other) => !other.is_object() || self.fits(other, member),
+                (None, Value::Null) => !(self.is_complete && properties.is_object()),
+                (None, other) => !other.is_object() || self.accepts(other, member),
             }
         })
     }
 }
 
-/// What JSON Schema calls the type of a value.
-pub(super) fn type_of(value: &Value) -> &'static str {
+/// The name that JSON Schema has for the type of a value.
+pub(super) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
@@ -288,52 +303,56 @@ pub(super) fn type_of(value: &Value) -> &'static str {
     }
 }
 
-fn is_nullable(about: &Value) -> bool {
+fn is_nullable(schema: &Value) -> bool {
     let null = Value::from("null");
-    about["type"] == null
-        || list(&about["type"]).any(|kind| *kind == null)
-        || list(&about["anyOf"]).any(|choice| choice["type"] == null)
+    schema["type"] == null
+        || array_items(&schema["type"]).any(|name| *name == null)
+        || array_items(&schema["anyOf"]).any(|alternative| alternative["type"] == null)
 }
 
-/// The only values that are taken, each with its documentation.
-fn values(about: &Value) -> Vec<(&Value, &str)> {
-    let text = about["description"].as_str().unwrap_or_default();
-    let only = about.get("const").map(|value| (value, text));
-    let several = list(&about["enum"])
+/// The only values that a schema allows, each with its documentation; empty if it does not list
+/// them.
+fn allowed_values(schema: &Value) -> Vec<(&Value, &str)> {
+    let text = schema["description"].as_str().unwrap_or_default();
+    let constant = schema.get("const").map(|value| (value, text));
+    let listed = array_items(&schema["enum"])
         .filter(|value| !value.is_null())
         .map(|value| (value, ""));
-    only.into_iter()
-        .chain(several)
-        .chain(choices(about).flat_map(values))
+    constant
+        .into_iter()
+        .chain(listed)
+        .chain(alternatives(schema).flat_map(allowed_values))
         .collect()
 }
 
-/// The schemas of which a value fits one.
-fn choices(about: &Value) -> impl Iterator<Item = &Value> {
-    list(&about["anyOf"])
-        .chain(list(&about["oneOf"]))
-        .filter(|choice| choice["type"] != "null")
+/// The schemas of `anyOf` and `oneOf`, without null.
+fn alternatives(schema: &Value) -> impl Iterator<Item = &Value> {
+    array_items(&schema["anyOf"])
+        .chain(array_items(&schema["oneOf"]))
+        .filter(|alternative| alternative["type"] != "null")
 }
 
-fn text(root: &Value, about: &Value) -> String {
-    let resolved = resolved(root, about);
-    let own = about["description"]
+/// The documentation of a schema and of its allowed values, on one line.
+fn documentation(root: &Value, schema: &Value) -> String {
+    let resolved = resolve(root, schema);
+    let own = schema["description"]
         .as_str()
         .or(resolved["description"].as_str())
         .unwrap_or_default();
-    let told = values(resolved)
+    let of_values = allowed_values(resolved)
         .into_iter()
-        .filter(|(_, text)| !text.is_empty());
-    let told = told.map(|(value, text)| format!("`{value}`: {text}"));
-    let all: Vec<_> = [own.to_owned()].into_iter().chain(told).collect();
-    all.join(" ").replace('\n', " ")
+        .filter(|(_, text)| !text.is_empty())
+        .map(|(value, text)| format!("`{value}`: {text}"));
+    let parts: Vec<_> = std::iter::once(own.to_owned()).chain(of_values).collect();
+    parts.join(" ").replace('\n', " ")
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
+fn array_items(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-fn or(mut words: Vec<String>) -> String {
+/// Words as an enumeration: `a, b or c`.
+fn join_with_or(mut words: Vec<String>) -> String {
     words.dedup();
     match words.as_slice() {
         [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
@@ -348,9 +367,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_are_told_in_words() {
+    fn types_are_described_in_words() {
         let root = json!({ "$defs": {
-            "Protocol": { "oneOf": [{ "const": "tcp", "description": "Streams." }, { "const": "udp" }] },
+            "Protocol": { "oneOf": [
+                { "const": "tcp", "description": "Streams." }, { "const": "udp" }] },
             "Port": { "type": "object", "properties": { "number": { "type": "integer" } } } } });
         for (schema, words) in [
             (json!({ "type": "string" }), "string"),
@@ -360,7 +380,8 @@ mod tests {
                 "string or list of strings",
             ),
             (
-                json!({ "type": "array", "items": { "type": "array", "items": { "type": "integer" } } }),
+                json!({ "type": "array", "items": {
+                    "type": "array", "items": { "type": "integer" } } }),
                 "list of lists of integers",
             ),
             (
@@ -389,21 +410,25 @@ mod tests {
             ),
             (json!(true), "any JSON"),
         ] {
-            assert_eq!(kind(&root, &schema), words, "{schema}");
+            assert_eq!(type_text(&root, &schema), words, "{schema}");
         }
     }
 
     #[test]
-    fn fields_within_fields_have_a_path() {
+    fn nested_fields_have_a_path() {
         let schema = json!({
             "required": ["ports"],
             "properties": {
-                "ports": { "type": "array", "items": { "$ref": "#/$defs/Port" }, "description": "Which\nports." },
+                "ports": { "type": "array", "items": { "$ref": "#/$defs/Port" },
+                    "description": "Which\nports." },
                 "by_name": { "type": "object", "additionalProperties": { "$ref": "#/$defs/Port" } },
             },
             "$defs": { "Port": { "type": "object", "properties": {
-                "protocol": { "oneOf": [{ "const": "tcp", "description": "Streams." }], "description": "How." },
-                "state": { "oneOf": [{ "const": "open" }, { "properties": { "unknown": {} }, "description": "Why." }] },
+                "protocol": { "description": "How.",
+                    "oneOf": [{ "const": "tcp", "description": "Streams." }] },
+                "state": { "oneOf": [
+                    { "const": "open" },
+                    { "properties": { "unknown": {} }, "description": "Why." }] },
                 "inner": { "anyOf": [{ "$ref": "#/$defs/Port" }, { "type": "null" }] },
             } } },
         });
@@ -425,10 +450,10 @@ mod tests {
             ]
         );
         assert_eq!(
-            (&fields[0].need, fields[0].text.as_str()),
+            (&fields[0].need, fields[0].documentation.as_str()),
             (&Need::Required, "Which ports.")
         );
-        assert_eq!(fields[1].text, "How. `\"tcp\"`: Streams.");
+        assert_eq!(fields[1].documentation, "How. `\"tcp\"`: Streams.");
     }
 
     #[test]
@@ -453,7 +478,8 @@ mod tests {
     #[test]
     fn a_sample_is_complete_and_has_no_unknown_field() {
         let schema = json!({ "type": "object", "required": ["id"], "properties": {
-            "id": { "type": "string" }, "tags": { "type": "object", "additionalProperties": { "type": "string" } },
+            "id": { "type": "string" },
+            "tags": { "type": "object", "additionalProperties": { "type": "string" } },
         } });
         assert!(is_sample(
             &schema,

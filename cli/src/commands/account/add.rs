@@ -4,37 +4,40 @@ use clap::Args;
 use stepward::access::store::NewAccount;
 use stepward::model::customer::{AccessKey, Provider};
 
-use crate::arguments::provider;
-use crate::commands::records::{AccountName, Records, facts};
+use crate::arguments::parse_provider;
+use crate::commands::help::with_examples;
+use crate::commands::records::{AccountName, Records, onboarding_facts};
 use crate::deploy::LINK_DAYS;
 use crate::error::Result;
 use crate::global::Global;
-use crate::onboarding::{Invitation, invitation};
+use crate::onboarding::{Invitation, create_invitation};
 
-/// Add an account; prints what the customer needs to let Stepward in
+/// Add an account, and print what its owner needs to create the role for Stepward
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  stepward account add acme prod --account-id 222222222222 --regions eu-west-1
-  stepward account add acme prod --account-id 222222222222 --regions eu-west-1,us-east-1 --default-region us-east-1")]
+#[command(help_template = with_examples(
+    "stepward account add acme prod --account-id 222222222222 --regions eu-west-1
+stepward account add acme prod --account-id 222222222222 \\
+  --regions eu-west-1,us-east-1 --default-region us-east-1"
+))]
 pub(crate) struct AddAccount {
     #[command(flatten)]
     name: AccountName,
     /// The 12-digit AWS account ID
     #[arg(long)]
     account_id: String,
-    /// The Regions that steps may work in, with commas between them
+    /// The Regions that steps may work in, separated by commas
     #[arg(long, value_delimiter = ',', required = true, value_name = "REGION,…")]
     regions: Vec<String>,
-    /// The Region for steps that name none: one of --regions
+    /// The Region of steps that name no Region; one of --regions
     #[arg(long)]
     default_region: Option<String>,
-    /// Where credentials come from: assume-role (the default), ec2, ecs, execution-role, access-key
-    #[arg(long, value_parser = provider, value_name = "PROVIDER")]
+    /// The source of credentials: assume-role (the default), ec2, ecs, execution-role, access-key
+    #[arg(long, value_parser = parse_provider, value_name = "PROVIDER")]
     provider: Option<Provider>,
-    /// For access-key: the access key's ID
+    /// With access-key: the ID of the access key
     #[arg(long, requires = "secret_path")]
     access_key_id: Option<String>,
-    /// For access-key: where the secret is stored, as in keys/acme/prod
+    /// With access-key: the path of the stored secret, for example keys/acme/prod
     #[arg(long, requires = "access_key_id")]
     secret_path: Option<String>,
 }
@@ -55,16 +58,16 @@ impl AddAccount {
                 .map(|(id, secret_path)| AccessKey { id, secret_path }),
         };
         let account =
-            records.explained(records.store.add_account(&records.cloud.caller, new).await)?;
-        let invitation = invitation(&records.cloud, &records.deployment, &account).await?;
+            records.explain(records.store.add_account(&records.cloud.caller, new).await)?;
+        let invitation = create_invitation(&records.cloud, &records.deployment, &account).await?;
         records.format.show(&invitation, || {
-            welcome(&invitation, &records.cloud.command())
+            invitation_text(&invitation, &records.cloud.command())
         })?;
         Ok(0)
     }
 }
 
-fn welcome(invitation: &Invitation, command: &str) -> String {
+fn invitation_text(invitation: &Invitation, command: &str) -> String {
     let Invitation {
         customer,
         account,
@@ -73,18 +76,24 @@ fn welcome(invitation: &Invitation, command: &str) -> String {
         ..
     } = invitation;
     let launch = launch_link.as_ref().map_or_else(
-        || "Whoever owns the account deploys infra/customer-role.yaml there with these two values.".to_owned(),
+        || {
+            "The owner of the account deploys infra/customer-role.yaml there with these two values."
+                .to_owned()
+        },
         |link| {
             format!(
-                "Whoever owns the account opens this link while signed in to {account_id}, and creates the stack:\n{link}\n\
-                 (It opens for {LINK_DAYS} days, or until your own credentials end. After that `account show` prints a new \
-                 one; infra/customer-role.yaml can also be sent and uploaded by hand.)"
+                "The owner of the account signs in to {account_id}, opens this link and creates \
+                 the stack:\n{link}\n\
+                 (The link is valid for {LINK_DAYS} days, or until your own credentials expire. \
+                 Then `{command} account show {customer} {account}` prints a new one. You can \
+                 also send infra/customer-role.yaml to the owner.)"
             )
         },
     );
     format!(
-        "Added account {account} of {customer}.\n\n{}\n\n{launch}\n\nThen, with the stack's output RoleArn:\n  \
+        "Added account {account} of {customer}.\n\n{}\n\n{launch}\n\n\
+         Then set the role with the stack's output RoleArn:\n  \
          {command} account set-role {customer} {account} ROLE_ARN",
-        facts(invitation)
+        onboarding_facts(invitation)
     )
 }

@@ -4,15 +4,16 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cloud::Cloud;
+use crate::commands::help::with_examples;
 use crate::commands::records::{AccountName, AccountView, account_table};
 use crate::error::{Error, FAILED, Result};
 use crate::global::Global;
-use crate::onboarding::{Checked, check};
-use crate::output::{Format, print};
+use crate::onboarding::{Checked, check_account};
+use crate::output::{Format, print, print_error};
 
-/// Prove again that the role lets Stepward in, and nobody else; ends a rotation
+/// Prove that the role lets in Stepward and nobody else; ends a rotation
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  stepward account check acme prod")]
+#[command(help_template = with_examples("stepward account check acme prod"))]
 pub(crate) struct CheckAccount {
     #[command(flatten)]
     name: AccountName,
@@ -20,39 +21,146 @@ pub(crate) struct CheckAccount {
 
 impl CheckAccount {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
-        let checked = check(&cloud, &deployment, &self.name.customer, &self.name.account).await?;
-        show_check(&cloud, &checked, global.format())
+        let (cloud, deployment) = global.open_deployment().await?;
+        let checked =
+            check_account(&cloud, &deployment, &self.name.customer, &self.name.account).await?;
+        show_check(&cloud, &checked, global.output_format())
     }
 }
 
-/// Shows what a check found; the exit code.
+/// Shows the result of a check and returns the exit code.
 pub(crate) fn show_check(cloud: &Cloud, checked: &Checked, format: Format) -> Result<u8> {
-    let (account, finished) = (&checked.account, &checked.finished);
-    let name = format!("{} {}", account.customer, account.name);
-    let shown = AccountView::from(account);
-    format.show(&json!({ "account": shown, "passed": checked.passed(), "check": finished }), || {
-        let mut text = account_table(std::slice::from_ref(&shown));
+    let account = &checked.account;
+    let view = AccountView::from(account);
+    let json = json!({ "account": view, "passed": checked.passed(), "check": checked.finished });
+    format.show(&json, || {
+        let mut lines = vec![account_table(std::slice::from_ref(&view))];
         if checked.passed() {
-            text.push_str("\n\nThe role lets Stepward in, and nobody without the external ID.");
+            lines.push("\nThe role lets in Stepward, and nobody without the external ID.".into());
         }
         if checked.rotated {
-            text.push_str("\nThe new external ID is now the only one; the old one can leave the trust policy.");
+            lines.push(
+                "The new external ID is now the only one. The owner of the account can remove the \
+                 old one from the trust policy."
+                    .into(),
+            );
         } else if checked.passed() && account.next_external_id.is_some() {
-            text.push_str("\nThe role does not take the new external ID yet; `account show` prints what to change.");
+            lines.push(format!(
+                "The role does not accept the new external ID yet. `{} account show {} {}` prints \
+                 the trust policy that accepts both.",
+                cloud.command(),
+                account.customer,
+                account.name
+            ));
         }
-        text
+        lines.join("\n")
     })?;
     if checked.passed() {
         return Ok(0);
     }
+
+    print("")?;
+    print_error(&failure(checked).with_options(&cloud.options).to_string());
+    Ok(FAILED)
+}
+
+/// The reason why a check did not pass, and what the operator can do.
+fn failure(checked: &Checked) -> Error {
+    let (account, finished) = (&checked.account, &checked.finished);
+    let name = format!("{} {}", account.customer, account.name);
     let error = finished.error.as_deref().unwrap_or(&finished.status);
     let cause = finished.cause.as_deref().unwrap_or("no reason was given");
-    let advice = format!(
-        "have that mended in the account, then `{} account check {name}`",
-        cloud.command()
-    );
-    print("")?;
-    eprintln!("{}", Error::new(format!("{error}: {cause}")).next(advice));
-    Ok(FAILED)
+    let advice = match finished.error.as_deref() {
+        Some("TrustBroken" | "AccessDenied") if account.role_arn.is_none() => format!(
+            "`stepward account set-role {name} ROLE_ARN` sets the role that the owner of the \
+             account has created"
+        ),
+        Some("TrustBroken" | "AccessDenied") => format!(
+            "ask the owner of the account to replace the role's trust policy by the one that \
+             `stepward account show {name}` prints"
+        ),
+        Some("Throttled" | "TimedOut") => "wait a minute, then check the account again".into(),
+        _ => format!(
+            "read the log of the execution: `stepward job watch {}`",
+            crate::jobs::execution_name(&finished.execution_arn)
+        ),
+    };
+    Error::new(format!("{error}: {}", without_own_command(cause))).with_advice(advice)
+}
+
+/// A cause without the clauses that advise `account check`, which is the command that prints it.
+fn without_own_command(cause: &str) -> String {
+    let is_other = |clause: &&str| !clause.contains("`stepward account check");
+    let clauses: Vec<_> = cause.split("; ").filter(is_other).collect();
+    if clauses.is_empty() {
+        return cause.to_owned();
+    }
+    clauses.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use stepward::model::customer::Account;
+
+    use super::*;
+    use crate::jobs::{Finished, Outcome};
+
+    fn checked(error: &str, cause: &str, role_arn: Option<&str>) -> Checked {
+        let account: Account = serde_json::from_value(json!({
+            "customer": "acme", "name": "prod", "account_id": "222222222222",
+            "external_id": "stepward-0123456789abcdef0123456789abcdef", "role_arn": role_arn,
+            "regions": ["eu-west-1"], "trust": "unproven", "version": 1,
+        }))
+        .unwrap();
+        Checked {
+            account,
+            finished: Finished {
+                execution_arn: "arn:aws:states:eu-west-1:1:execution:check:nightly".into(),
+                status: "FAILED".into(),
+                outcome: Outcome::Failed,
+                output: Value::Null,
+                error: Some(error.into()),
+                cause: Some(cause.into()),
+            },
+            rotated: false,
+        }
+    }
+
+    #[test]
+    fn a_failed_check_never_advises_to_check() {
+        let cause = "the role refuses Stepward; `stepward account check` tells which part is wrong";
+        let role = Some("arn:aws:iam::222222222222:role/stepward/Stepward");
+        for (error, role, advice) in [
+            (
+                "AccessDenied",
+                role,
+                "`stepward --local account show acme prod`",
+            ),
+            (
+                "TrustBroken",
+                role,
+                "`stepward --local account show acme prod`",
+            ),
+            (
+                "TrustBroken",
+                None,
+                "`stepward --local account set-role acme prod",
+            ),
+            ("Throttled", role, "wait a minute"),
+            ("Internal", role, "`stepward --local job watch nightly`"),
+        ] {
+            let text = failure(&checked(error, cause, role))
+                .with_options(" --local")
+                .to_string();
+            assert!(
+                text.starts_with(&format!("{error}: the role refuses Stepward\n")),
+                "{text}"
+            );
+            assert!(
+                text.contains(advice) && !text.contains("account check"),
+                "{text}"
+            );
+        }
+    }
 }

@@ -4,13 +4,14 @@ use clap::Args;
 use stepward::model::customer::Trust;
 
 use crate::commands::confirmation::Confirmation;
+use crate::commands::help::with_examples;
 use crate::commands::records::{AccountName, AccountView, Records, account_table};
 use crate::error::Result;
 use crate::global::Global;
 
-/// Run jobs although the role lets strangers in; kept in the audit trail
+/// Run jobs although the role lets in strangers; the audit trail records it
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  stepward account override-trust acme prod --yes")]
+#[command(help_template = with_examples("stepward account override-trust acme prod --yes"))]
 pub(crate) struct OverrideTrust {
     #[command(flatten)]
     name: AccountName,
@@ -23,22 +24,20 @@ impl OverrideTrust {
         let records = Records::open(global).await?;
         let account = records.account(&self.name).await?;
         let name = format!("{} {}", self.name.customer, self.name.account);
-        let what = format!(
-            "this would run jobs in {name} although its role has not been proven to keep strangers out"
+        let effect = format!(
+            "this would run jobs in {name} although its role is not proven to keep out strangers"
         );
-        self.confirmation.require(
-            &what,
-            &format!("{} account override-trust {name}", records.cloud.command()),
-        )?;
+        self.confirmation
+            .require(&effect, &format!("account override-trust {name}"))?;
         let overridden = records
             .store
             .set_trust(&records.cloud.caller, &account, Trust::Overridden)
             .await;
-        let account = records.explained(overridden)?;
-        let shown = AccountView::from(&account);
+        let account = records.explain(overridden)?;
+        let view = AccountView::from(&account);
         records
             .format
-            .show(&shown, || account_table(std::slice::from_ref(&shown)))?;
+            .show(&view, || account_table(std::slice::from_ref(&view)))?;
         Ok(0)
     }
 }

@@ -4,13 +4,14 @@ use clap::Args;
 use serde_json::json;
 
 use crate::commands::confirmation::Confirmation;
+use crate::commands::help::with_examples;
 use crate::commands::records::{AccountName, AccountView, Records};
 use crate::error::Result;
 use crate::global::Global;
 
-/// Remove an account; the role in it stays
+/// Remove an account from Stepward; the role in the account stays
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  stepward account remove acme prod --yes")]
+#[command(help_template = with_examples("stepward account remove acme prod --yes"))]
 pub(crate) struct RemoveAccount {
     #[command(flatten)]
     name: AccountName,
@@ -23,12 +24,10 @@ impl RemoveAccount {
         let records = Records::open(global).await?;
         let account = records.account(&self.name).await?;
         let name = format!("{} {}", self.name.customer, self.name.account);
-        let what = format!("this would remove account {name} ({})", account.account_id);
-        self.confirmation.require(
-            &what,
-            &format!("{} account remove {name}", records.cloud.command()),
-        )?;
-        records.explained(
+        let effect = format!("this would remove account {name} ({})", account.account_id);
+        self.confirmation
+            .require(&effect, &format!("account remove {name}"))?;
+        records.explain(
             records
                 .store
                 .remove_account(&records.cloud.caller, &account)
@@ -37,7 +36,7 @@ impl RemoveAccount {
         records
             .format
             .show(&json!({ "removed": AccountView::from(&account) }), || {
-                format!("Removed account {name}. The role in it is its owner's to delete.")
+                format!("Removed account {name}. Its owner can delete the role in the account.")
             })?;
         Ok(0)
     }

@@ -2,16 +2,23 @@
 
 use clap::Args;
 
-use crate::commands::records::{AccountName, Records, facts};
+use crate::commands::help::with_examples;
+use crate::commands::records::{AccountName, Records, onboarding_facts};
 use crate::error::Result;
 use crate::global::Global;
-use crate::onboarding::{Invitation, invitation};
+use crate::onboarding::{Invitation, create_invitation};
 
-/// Make the next external ID; both are valid until `account check` has proven the new one
+/// Create the next external ID; the current one stays valid until `stepward account check`
 #[derive(Args, Debug)]
-#[command(after_help = "Example:
-  stepward account rotate acme prod      the customer changes the role's trust policy as printed, then:
-  stepward account check acme prod       the new external ID is now the only one")]
+#[command(
+    after_help = "After the command, the owner of the account changes the role's trust policy as \
+                  printed. Then `stepward account check` ends the rotation: the new external ID is \
+                  the only one.",
+    help_template = with_examples(
+        "stepward account rotate acme prod
+stepward account check acme prod"
+    )
+)]
 pub(crate) struct RotateExternalId {
     #[command(flatten)]
     name: AccountName,
@@ -22,22 +29,25 @@ impl RotateExternalId {
         let records = Records::open(global).await?;
         let account = records.account(&self.name).await?;
         let account =
-            records.explained(records.store.rotate(&records.cloud.caller, &account).await)?;
-        let invitation = invitation(&records.cloud, &records.deployment, &account).await?;
+            records.explain(records.store.rotate(&records.cloud.caller, &account).await)?;
+        let invitation = create_invitation(&records.cloud, &records.deployment, &account).await?;
         records.format.show(&invitation, || {
-            rotation(&invitation, &records.cloud.command())
+            rotation_text(&invitation, &records.cloud.command())
         })?;
         Ok(0)
     }
 }
 
-fn rotation(invitation: &Invitation, command: &str) -> String {
+fn rotation_text(invitation: &Invitation, command: &str) -> String {
     let Invitation {
         customer, account, ..
     } = invitation;
     format!(
-        "The second external ID is the new one; until it has been proven, both are valid.\n\n{}\n\nOnce the trust policy \
-         is changed (or the stack updated with both IDs, a comma between them):\n  {command} account check {customer} {account}",
-        facts(invitation)
+        "The second external ID is the new one. Both are valid until the new one is proven.\n\n\
+         {}\n\n\
+         After the owner has changed the trust policy, or has updated the stack with both IDs \
+         separated by a comma:\n  \
+         {command} account check {customer} {account}",
+        onboarding_facts(invitation)
     )
 }

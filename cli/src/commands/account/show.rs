@@ -3,14 +3,17 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::commands::records::{AccountName, AccountView, Records, account_table, facts};
+use crate::commands::help::with_examples;
+use crate::commands::records::{
+    AccountName, AccountView, Records, account_table, onboarding_facts,
+};
 use crate::error::Result;
 use crate::global::Global;
-use crate::onboarding::invitation;
+use crate::onboarding::create_invitation;
 
-/// Show an account, with the external ID that the customer needs
+/// Show an account, and the external ID and trust policy that its owner needs
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  stepward account show acme prod")]
+#[command(help_template = with_examples("stepward account show acme prod"))]
 pub(crate) struct ShowAccount {
     #[command(flatten)]
     name: AccountName,
@@ -20,15 +23,15 @@ impl ShowAccount {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
         let records = Records::open(global).await?;
         let account = records.account(&self.name).await?;
-        let shown = AccountView::from(&account);
-        let invitation = invitation(&records.cloud, &records.deployment, &account).await?;
+        let view = AccountView::from(&account);
+        let invitation = create_invitation(&records.cloud, &records.deployment, &account).await?;
         records.format.show(
-            &json!({ "account": shown, "onboarding": invitation }),
+            &json!({ "account": view, "onboarding": invitation }),
             || {
                 format!(
                     "{}\n\n{}",
-                    account_table(std::slice::from_ref(&shown)),
-                    facts(&invitation)
+                    account_table(std::slice::from_ref(&view)),
+                    onboarding_facts(&invitation)
                 )
             },
         )?;

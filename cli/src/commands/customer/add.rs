@@ -3,36 +3,42 @@
 use clap::Args;
 use stepward::model::customer::Provider;
 
-use crate::arguments::provider;
+use crate::arguments::parse_provider;
+use crate::commands::help::with_examples;
 use crate::commands::records::Records;
 use crate::error::Result;
 use crate::global::Global;
 
 /// Add a customer
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  stepward customer add acme
-  stepward customer add acme --default-region eu-west-1")]
+#[command(help_template = with_examples(
+    "stepward customer add acme
+stepward customer add acme --default-region eu-west-1"
+))]
 pub(crate) struct AddCustomer {
-    /// Lower-case letters, digits and hyphens
+    /// The customer's name: lower-case letters, digits and hyphens
     name: String,
-    /// The Region for steps that name none
+    /// The Region of steps that name no Region
     #[arg(long)]
     default_region: Option<String>,
-    /// Where credentials for the customer's accounts come from
-    #[arg(long, value_parser = provider, value_name = "PROVIDER")]
+    /// The source of credentials for the customer's accounts
+    #[arg(long, value_parser = parse_provider, value_name = "PROVIDER")]
     provider: Option<Provider>,
 }
 
 impl AddCustomer {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
         let records = Records::open(global).await?;
-        let who = &records.cloud.caller;
         let added = records
             .store
-            .add_customer(who, &self.name, self.default_region, self.provider)
+            .add_customer(
+                &records.cloud.caller,
+                &self.name,
+                self.default_region,
+                self.provider,
+            )
             .await;
-        records.show_customer(&records.explained(added)?)?;
+        records.show_customer(&records.explain(added)?)?;
         Ok(0)
     }
 }

@@ -3,30 +3,32 @@
 use clap::Args;
 use stepward::model::customer::{Defaults, Provider};
 
-use crate::arguments::provider;
+use crate::arguments::parse_provider;
+use crate::commands::help::with_examples;
 use crate::commands::records::Records;
 use crate::error::Result;
 use crate::global::Global;
-use crate::output::table;
+use crate::output::format_table;
 
-/// Show or set what holds for customers that have no defaults of their own
+/// Show or set the defaults of customers that have none of their own
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  stepward customer defaults
-  stepward customer defaults --default-region eu-west-1")]
+#[command(help_template = with_examples(
+    "stepward customer defaults
+stepward customer defaults --default-region eu-west-1"
+))]
 pub(crate) struct SetDefaults {
-    /// The Region for steps that name none, where an account allows it
+    /// The Region of steps that name no Region, if the account allows it
     #[arg(long)]
     default_region: Option<String>,
-    /// Where credentials come from
-    #[arg(long, value_parser = provider, value_name = "PROVIDER")]
+    /// The source of credentials
+    #[arg(long, value_parser = parse_provider, value_name = "PROVIDER")]
     provider: Option<Provider>,
 }
 
 impl SetDefaults {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
         let records = Records::open(global).await?;
-        let mut defaults = records.explained(records.store.defaults().await)?;
+        let mut defaults = records.explain(records.store.defaults().await)?;
         if self.default_region.is_some() || self.provider.is_some() {
             let Defaults {
                 default_region,
@@ -36,7 +38,7 @@ impl SetDefaults {
                 default_region: self.default_region.or(default_region),
                 provider: self.provider.or(provider),
             };
-            records.explained(
+            records.explain(
                 records
                     .store
                     .set_defaults(&records.cloud.caller, &defaults)
@@ -49,7 +51,7 @@ impl SetDefaults {
                 .clone()
                 .unwrap_or_else(|| "the account's first".into());
             let provider = defaults.provider.unwrap_or_default().to_string();
-            table(&["default region", "provider"], [[region, provider]])
+            format_table(&["default region", "provider"], [[region, provider]])
         })?;
         Ok(0)
     }

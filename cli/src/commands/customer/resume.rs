@@ -3,13 +3,14 @@
 use clap::Args;
 use stepward::model::customer::Status;
 
+use crate::commands::help::with_examples;
 use crate::commands::records::Records;
 use crate::error::Result;
 use crate::global::Global;
 
-/// Let jobs run again
+/// Resume a suspended customer, so that jobs run again
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  stepward customer resume acme")]
+#[command(help_template = with_examples("stepward customer resume acme"))]
 pub(crate) struct ResumeCustomer {
     /// The customer
     name: String,

@@ -2,21 +2,26 @@
 
 use clap::Args;
 
+use crate::commands::help::with_examples;
 use crate::error::{Context, Result};
 use crate::output::print;
 use crate::role_template::{manifests, template};
 
-/// Print a CloudFormation template of a role that may do exactly what some steps need
+/// Print a CloudFormation template of a role with only the permissions that some steps need
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  stepward customer role-template --steps ec2-start,rds-status > stepward-role.json
-  stepward customer role-template --jobs fleet/morning-check > stepward-role.json
-
-The customer launches it in the account, with the broker's ARN and the external ID that `stepward account show` prints, as in
-  aws cloudformation deploy --stack-name Stepward --template-file stepward-role.json --capabilities CAPABILITY_NAMED_IAM \\
-    --parameter-overrides BrokerRoleArn=… ExternalId=…")]
+#[command(
+    after_help = "The owner of the account deploys the template, as in the last example, with the \
+                  broker's ARN and the external ID that `stepward account show` prints.",
+    help_template = with_examples(
+        "stepward customer role-template --steps ec2-start,rds-status > role.json
+stepward customer role-template --jobs fleet/morning-check > role.json
+aws cloudformation deploy --stack-name Stepward --template-file role.json \\
+  --capabilities CAPABILITY_NAMED_IAM \\
+  --parameter-overrides BrokerRoleArn=… ExternalId=…"
+    )
+)]
 pub(crate) struct RoleTemplate {
-    /// Steps, with commas between them
+    /// Steps, separated by commas
     #[arg(
         long,
         value_delimiter = ',',
@@ -24,7 +29,7 @@ pub(crate) struct RoleTemplate {
         value_name = "STEP,…"
     )]
     steps: Vec<String>,
-    /// Jobs whose steps are meant, with commas between them
+    /// Jobs whose steps are included, separated by commas
     #[arg(long, value_delimiter = ',', value_name = "JOB,…")]
     jobs: Vec<String>,
 }
@@ -32,7 +37,10 @@ pub(crate) struct RoleTemplate {
 impl RoleTemplate {
     pub(crate) fn run(&self) -> Result<u8> {
         let template = template(&manifests(&self.steps, &self.jobs)?)?;
-        print(&serde_json::to_string_pretty(&template).doing("the template")?)?;
+        print(
+            &serde_json::to_string_pretty(&template)
+                .context("cannot write the template as JSON")?,
+        )?;
         Ok(0)
     }
 }

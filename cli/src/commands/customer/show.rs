@@ -3,13 +3,14 @@
 use clap::Args;
 use serde_json::json;
 
+use crate::commands::help::with_examples;
 use crate::commands::records::{AccountView, Records, account_table, customer_table};
 use crate::error::Result;
 use crate::global::Global;
 
-/// One customer, with its accounts
+/// Show a customer and its accounts
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  stepward customer show acme")]
+#[command(help_template = with_examples("stepward customer show acme"))]
 pub(crate) struct ShowCustomer {
     /// The customer
     name: String,
@@ -18,16 +19,16 @@ pub(crate) struct ShowCustomer {
 impl ShowCustomer {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
         let records = Records::open(global).await?;
-        let customer = records.explained(records.store.customer(&self.name).await)?;
-        let accounts = records.explained(records.store.accounts(&self.name).await)?;
-        let shown: Vec<_> = accounts.iter().map(AccountView::from).collect();
+        let customer = records.explain(records.store.customer(&self.name).await)?;
+        let accounts = records.explain(records.store.accounts(&self.name).await)?;
+        let views: Vec<_> = accounts.iter().map(AccountView::from).collect();
         records
             .format
-            .show(&json!({ "customer": customer, "accounts": shown }), || {
+            .show(&json!({ "customer": customer, "accounts": views }), || {
                 format!(
                     "{}\n\n{}",
                     customer_table(std::slice::from_ref(&customer)),
-                    account_table(&shown)
+                    account_table(&views)
                 )
             })?;
         Ok(0)

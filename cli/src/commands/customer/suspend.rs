@@ -3,13 +3,14 @@
 use clap::Args;
 use stepward::model::customer::Status;
 
+use crate::commands::help::with_examples;
 use crate::commands::records::Records;
 use crate::error::Result;
 use crate::global::Global;
 
-/// Let no job run for a customer
+/// Suspend a customer: no job runs for it until it is resumed
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  stepward customer suspend acme")]
+#[command(help_template = with_examples("stepward customer suspend acme"))]
 pub(crate) struct SuspendCustomer {
     /// The customer
     name: String,

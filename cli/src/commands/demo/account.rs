@@ -1,4 +1,4 @@
-//! The demo's customers: what each has in its account, and how it is onboarded.
+//! The customers of the demo: the resources in their accounts, and how they are onboarded.
 
 use std::time::Duration;
 
@@ -20,28 +20,28 @@ use crate::onboarding;
 use crate::output::Progress;
 use crate::workspace::Workspace;
 
-/// Every demo customer has one account, of this name.
+/// The name of the one account that every customer of the demo has.
 pub(crate) const ACCOUNT: &str = "prod";
 
 const DATA_STACK: &str = "operations";
 const ROLE_STACK: &str = "Stepward";
-const STOP: Duration = Duration::from_mins(1);
-/// What `fleet/morning-check` looks for.
-const TAG: (&str, &str) = ("stepward:morning-check", "start");
+const STOP_LIMIT: Duration = Duration::from_mins(1);
+/// The tag of the instances that `fleet/morning-check` starts.
+const MORNING_CHECK_TAG: (&str, &str) = ("stepward:morning-check", "start");
 
-/// A customer of the demo, with its one account.
+/// A customer of the demo and its account.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DemoAccount {
     /// The customer.
     pub(crate) customer: &'static str,
-    /// The account ID; on the local cloud also its access key.
+    /// The account ID, which is also the access key on the local cloud.
     pub(crate) account_id: &'static str,
-    /// Names of its instances.
+    /// The names of its instances.
     pub(crate) instances: &'static [&'static str],
-    /// What its backups reported.
+    /// The report of its backups.
     pub(crate) backups: &'static str,
-    /// Whether its role asks for the external ID, as it must.
-    pub(crate) asks_for_external_id: bool,
+    /// Whether its role requires the external ID, as it must.
+    pub(crate) requires_external_id: bool,
 }
 
 /// The demo's customers.
@@ -51,32 +51,32 @@ pub(crate) const ACCOUNTS: [DemoAccount; 3] = [
         account_id: "222222222222",
         instances: &["web-1", "web-2"],
         backups: include_str!("acme.csv"),
-        asks_for_external_id: true,
+        requires_external_id: true,
     },
     DemoAccount {
         customer: "globex",
         account_id: "333333333333",
         instances: &["turbine-a", "turbine-b", "turbine-c"],
         backups: include_str!("globex.csv"),
-        asks_for_external_id: true,
+        requires_external_id: true,
     },
     DemoAccount {
         customer: "initech",
         account_id: "444444444444",
         instances: &["printer", "reports"],
         backups: include_str!("initech.csv"),
-        asks_for_external_id: false,
+        requires_external_id: false,
     },
 ];
 
-/// Makes what the customer has before Stepward comes; what is there stays, and its instances are
-/// stopped again.
-pub(crate) async fn make(
+/// Creates the resources that the customer has before it is onboarded. Existing resources stay, and
+/// the instances are stopped again.
+pub(crate) async fn create_resources(
     cloud: &Cloud,
     workspace: &Workspace,
     account: &DemoAccount,
 ) -> Result<()> {
-    let template = text(workspace, "infra/demo/customer-data.yaml")?;
+    let template = read_text(workspace, "infra/demo/customer-data.yaml")?;
     let parameters = Parameters::new();
     stack::apply(
         cloud,
@@ -95,25 +95,22 @@ pub(crate) async fn make(
         .send()
         .await
         .map_err(|error| cloud.error(error))?;
-    let there = instances(cloud).await?;
-    for name in account
-        .instances
-        .iter()
-        .filter(|name| !there.iter().any(|instance| is_called(instance, name)))
-    {
-        launch(cloud, name).await?;
+    let existing = list_instances(cloud).await?;
+    let is_missing = |name: &&&str| !existing.iter().any(|instance| has_name(instance, name));
+    for name in account.instances.iter().filter(is_missing) {
+        launch_instance(cloud, name).await?;
     }
-    stop_all(cloud).await
+    stop_instances(cloud).await
 }
 
-async fn launch(cloud: &Cloud, name: &str) -> Result<()> {
+async fn launch_instance(cloud: &Cloud, name: &str) -> Result<()> {
     let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
     let tags = TagSpecification::builder()
         .resource_type(ResourceType::Instance)
         .tags(tag("Name", name))
-        .tags(tag(TAG.0, TAG.1))
+        .tags(tag(MORNING_CHECK_TAG.0, MORNING_CHECK_TAG.1))
         .build();
-    // With an instance profile an instance is one that SSM can run commands on.
+    // SSM runs commands only on instances with an instance profile.
     let profile = IamInstanceProfileSpecification::builder()
         .name("operations")
         .build();
@@ -132,16 +129,18 @@ async fn launch(cloud: &Cloud, name: &str) -> Result<()> {
         .map_err(|error| cloud.error(error))
 }
 
-/// The morning check shall have something to start.
-async fn stop_all(cloud: &Cloud) -> Result<()> {
-    let end = Instant::now() + STOP;
+/// Stops all instances, so that the morning check can start them.
+async fn stop_instances(cloud: &Cloud) -> Result<()> {
+    let end = Instant::now() + STOP_LIMIT;
     loop {
-        let all = instances(cloud).await?;
-        let in_state = |wanted: &InstanceStateName| {
-            let of = all
-                .iter()
-                .filter(|instance| instance.state().and_then(|state| state.name()) == Some(wanted));
-            of.filter_map(Instance::instance_id)
+        let all = list_instances(cloud).await?;
+        let in_state = |state: &InstanceStateName| {
+            let has_state = |instance: &&Instance| {
+                instance.state().and_then(|current| current.name()) == Some(state)
+            };
+            all.iter()
+                .filter(has_state)
+                .filter_map(Instance::instance_id)
                 .map(str::to_owned)
                 .collect::<Vec<_>>()
         };
@@ -157,52 +156,56 @@ async fn stop_all(cloud: &Cloud) -> Result<()> {
             return Err(Error::new(format!(
                 "the instances on {} did not stop within {} s",
                 cloud.name(),
-                STOP.as_secs()
+                STOP_LIMIT.as_secs()
             ))
-            .next("empty the local cloud, `stepward local reset`, and run the demo again"));
+            .with_advice(
+                "empty the local cloud with `stepward local reset`, then start the demo again",
+            ));
         }
-        sleep(cloud.pause()).await;
+        sleep(cloud.poll_interval()).await;
     }
 }
 
-async fn instances(cloud: &Cloud) -> Result<Vec<Instance>> {
+async fn list_instances(cloud: &Cloud) -> Result<Vec<Instance>> {
     let client = cloud.ec2();
     let with_tag = Filter::builder()
-        .name(format!("tag:{}", TAG.0))
-        .values(TAG.1)
+        .name(format!("tag:{}", MORNING_CHECK_TAG.0))
+        .values(MORNING_CHECK_TAG.1)
         .build();
-    let alive = Filter::builder().name("instance-state-name");
-    let alive = ["pending", "running", "stopping", "stopped"]
+    let not_terminated = ["pending", "running", "stopping", "stopped"]
         .into_iter()
-        .fold(alive, aws_sdk_ec2::types::builders::FilterBuilder::values);
+        .fold(
+            Filter::builder().name("instance-state-name"),
+            aws_sdk_ec2::types::builders::FilterBuilder::values,
+        );
     let mut pages = client
         .describe_instances()
         .filters(with_tag)
-        .filters(alive.build())
+        .filters(not_terminated.build())
         .into_paginator()
         .send();
-    let mut found = Vec::new();
+    let mut instances = Vec::new();
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| cloud.error(error))?;
-        found.extend(
+        instances.extend(
             page.reservations
                 .unwrap_or_default()
                 .into_iter()
-                .flat_map(|r| r.instances.unwrap_or_default()),
+                .flat_map(|reservation| reservation.instances.unwrap_or_default()),
         );
     }
-    Ok(found)
+    Ok(instances)
 }
 
-fn is_called(instance: &Instance, name: &str) -> bool {
+fn has_name(instance: &Instance, name: &str) -> bool {
     instance
         .tags()
         .iter()
         .any(|tag| tag.key() == Some("Name") && tag.value() == Some(name))
 }
 
-/// Onboards as operator and customer would together; what is done already is left. The trust that
-/// was found.
+/// Onboards the account as the operator and the customer would do it together, and returns the
+/// trust that the check found. Existing records and roles stay.
 pub(crate) async fn onboard(
     cloud: &Cloud,
     deployment: &Deployment,
@@ -211,7 +214,7 @@ pub(crate) async fn onboard(
 ) -> Result<Trust> {
     let (store, who) = (onboarding::store(cloud, deployment)?, cloud.caller.as_str());
     // The operator: `customer add`, `account add`.
-    existing_is_as_good(
+    accept_existing(
         cloud,
         store.add_customer(who, account.customer, None, None).await,
     )?;
@@ -224,13 +227,13 @@ pub(crate) async fn onboard(
         default_region: None,
         access_key: None,
     };
-    existing_is_as_good(cloud, store.add_account(who, new).await)?;
+    accept_existing(cloud, store.add_account(who, new).await)?;
     let record = store
         .account(account.customer, ACCOUNT)
         .await
         .map_err(|error| cloud.explain(&error))?;
-    // The customer: launches the role in the account, with what `account add` printed.
-    let role_arn = launch_role(
+    // The customer: creates the role in the account, with the output of `account add`.
+    let role_arn = create_role(
         &cloud.other_account(account.account_id),
         cloud,
         deployment,
@@ -239,39 +242,38 @@ pub(crate) async fn onboard(
         &record,
     )
     .await?;
-    // The operator again: `account set-role`, which proves it.
+    // The operator again: `account set-role`, which also proves the role.
     if record.role_arn.as_deref() == Some(role_arn.as_str()) && record.trust != Trust::Unproven {
         return Ok(record.trust);
     }
     let checked =
         onboarding::set_role(cloud, deployment, account.customer, ACCOUNT, &role_arn).await?;
     if checked.account.trust == Trust::Unproven {
-        let said = checked.finished.cause.unwrap_or(checked.finished.status);
+        let reason = checked.finished.cause.unwrap_or(checked.finished.status);
         return Err(Error::new(format!(
-            "the role of {} could not be proven: {said}",
+            "the role of {} could not be proven: {reason}",
             account.customer
         ))
-        .next(format!(
-            "`{} account check {} {ACCOUNT}`",
-            cloud.command(),
+        .with_advice(format!(
+            "check the role again with `stepward account check {} {ACCOUNT}`",
             account.customer
         )));
     }
     Ok(checked.account.trust)
 }
 
-async fn launch_role(
-    theirs: &Cloud,
-    ours: &Cloud,
+async fn create_role(
+    customer_cloud: &Cloud,
+    operator_cloud: &Cloud,
     deployment: &Deployment,
     workspace: &Workspace,
     account: &DemoAccount,
     record: &Account,
 ) -> Result<String> {
-    let invitation = onboarding::invitation(ours, deployment, record).await?;
+    let invitation = onboarding::create_invitation(operator_cloud, deployment, record).await?;
     let mut parameters =
         Parameters::from([("BrokerRoleArn".to_owned(), invitation.broker_role_arn)]);
-    let template = if account.asks_for_external_id {
+    let template_path = if account.requires_external_id {
         parameters.insert("ExternalId".into(), invitation.external_ids.join(","));
         for allowed in [
             "AllowEc2StartStop",
@@ -285,32 +287,35 @@ async fn launch_role(
     } else {
         "infra/demo/open-role.yaml"
     };
-    let template = Template::Body(text(workspace, template)?);
+    let template = Template::Body(read_text(workspace, template_path)?);
     stack::apply(
-        theirs,
+        customer_cloud,
         ROLE_STACK,
         &template,
         &parameters,
         &Progress::hidden(),
     )
     .await?;
-    let made = stack::describe(theirs, ROLE_STACK).await?;
-    made.and_then(|stack| stack::outputs(&stack).remove("RoleArn"))
+    let role_stack = stack::describe(customer_cloud, ROLE_STACK).await?;
+    role_stack
+        .and_then(|stack| stack::outputs(&stack).remove("RoleArn"))
         .ok_or_else(|| {
             Error::new(format!(
-                "stack {ROLE_STACK} on {} put out no RoleArn",
-                theirs.name()
+                "stack {ROLE_STACK} on {} has no output RoleArn",
+                customer_cloud.name()
             ))
+            .with_advice(format!("restore {template_path} with `git checkout`"))
         })
 }
 
-fn existing_is_as_good<T>(cloud: &Cloud, result: Result<T, StepError>) -> Result<()> {
+/// Ignores that a record exists already.
+fn accept_existing<T>(cloud: &Cloud, result: Result<T, StepError>) -> Result<()> {
     match result {
         Err(error) if error.name != ErrorName::Conflict => Err(cloud.explain(&error)),
         _ => Ok(()),
     }
 }
 
-fn text(workspace: &Workspace, path: &str) -> Result<String> {
-    String::from_utf8(workspace.read(path)?).doing(path)
+fn read_text(workspace: &Workspace, path: &str) -> Result<String> {
+    String::from_utf8(workspace.read(path)?).context(path)
 }

@@ -5,52 +5,58 @@ use serde::Serialize;
 use serde_json::json;
 use stepward::model::job::JobInput;
 
-use super::watch::watch;
-use crate::arguments::options;
+use super::watch::watch_to_end;
+use crate::arguments::parse_options;
 use crate::cloud::Cloud;
+use crate::commands::help::with_examples;
 use crate::deploy::Deployment;
 use crate::error::Result;
 use crate::global::Global;
-use crate::jobs::{id_of, start};
+use crate::jobs::{execution_name, start_job};
 use crate::output::Format;
 
 /// Start a job and watch it to its end
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  stepward job run fleet/morning-check --customer acme
-  stepward job run fleet/morning-check --customer acme --account prod --option database=operations
-  stepward job run fleet/morning-check --customer acme --option 'tags={\"team\":\"web\"}' --no-wait
+#[command(
+    after_help = "Progress and the log lines of the steps go to standard error, the result to \
+                  standard output. Ctrl-C stops watching; the job continues.
 
-Progress and the lines that the steps log go to standard error, the result to standard output.
-Ctrl-C stops the watching, not the job. Exit codes: 0 succeeded; 1 failed, stopped or out of time; 2 could not be asked;
-3 failed in some accounts.")]
+Exit codes: 0 succeeded; 1 failed, stopped or timed out; 2 not started; 3 failed in some accounts.",
+    help_template = with_examples(
+        "stepward job run fleet/morning-check --customer acme
+stepward job run fleet/morning-check --customer acme --account prod \\
+  --option database=operations
+stepward job run fleet/morning-check --customer acme --no-wait \\
+  --option 'tags={\"team\":\"web\"}'"
+    )
+)]
 pub(crate) struct RunJob {
-    /// The job, as in fleet/morning-check
+    /// The job, for example fleet/morning-check
     job: String,
-    /// The customer whose accounts it runs in
+    /// The customer whose accounts the job runs in
     #[arg(long)]
     customer: String,
-    /// One of the customer's accounts; may be given several times; all when absent
+    /// One of the customer's accounts; can be repeated [default: all accounts]
     #[arg(long = "account")]
     accounts: Vec<String>,
-    /// An option of the job, JSON or text; may be given several times
+    /// An option of the job, as JSON or text; can be repeated
     #[arg(long = "option", short = 'o', value_name = "KEY=VALUE")]
     options: Vec<String>,
-    /// Name of the execution; one that has run already is not started twice
+    /// The name of the execution; a name that has been used is not started again
     #[arg(long, value_name = "EXECUTION_NAME")]
     name: Option<String>,
-    /// Print the execution's ID and leave
+    /// Print the execution's name and do not wait for its end
     #[arg(long)]
     no_wait: bool,
 }
 
 impl RunJob {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
+        let (cloud, deployment) = global.open_deployment().await?;
         let input = JobInput {
             customer: self.customer,
             accounts: self.accounts,
-            options: options(&self.options)?,
+            options: parse_options(&self.options)?,
             started_by: cloud.caller.clone(),
         };
         let name = self.name.as_deref();
@@ -61,13 +67,13 @@ impl RunJob {
             &input,
             name,
             self.no_wait,
-            global.format(),
+            global.output_format(),
         )
         .await
     }
 }
 
-/// Starts a job and watches it to its end, or leaves once it has started.
+/// Starts a job and watches it to its end, or returns after the start with `no_wait`.
 pub(crate) async fn start_and_watch(
     cloud: &Cloud,
     deployment: &Deployment,
@@ -77,18 +83,20 @@ pub(crate) async fn start_and_watch(
     no_wait: bool,
     format: Format,
 ) -> Result<u8> {
-    let execution = start(cloud, deployment, job, input, name).await?;
-    if no_wait {
-        let id = id_of(&execution);
-        let json = json!({ "id": id, "execution_arn": execution });
-        let text = || {
-            format!(
-                "Started {id}.\nWatch it: `{} job watch {id}`",
-                cloud.command()
-            )
-        };
-        format.show(&json, text)?;
-        return Ok(0);
+    let execution = start_job(cloud, deployment, job, input, name).await?;
+    let name = execution_name(&execution);
+    let advice = format!(
+        "`stepward job watch {name}` watches it again, `stepward job stop {name}` stops it"
+    );
+    if !no_wait {
+        return watch_to_end(cloud, deployment, &execution, format, &advice).await;
     }
-    watch(cloud, deployment, &execution, format).await
+    let json = json!({ "id": name, "execution_arn": execution });
+    format.show(&json, || {
+        format!(
+            "Started {name}.\nWatch it with `{} job watch {name}`.",
+            cloud.command()
+        )
+    })?;
+    Ok(0)
 }

@@ -3,30 +3,34 @@
 use clap::Args;
 use serde_json::json;
 
+use crate::commands::help::with_examples;
 use crate::error::Result;
 use crate::global::Global;
-use crate::jobs::{self, find, id_of};
+use crate::jobs::{self, execution_name, find_execution};
 
-/// Stop an execution, and what its steps have started
+/// Stop an execution, and the actions that its steps have started
 #[derive(Args, Debug)]
-#[command(after_help = "Example:
-  stepward job stop fleet-morning-check-20250301T060000-5f00ba --cause 'wrong customer'")]
+#[command(help_template = with_examples(
+    "stepward job stop fleet-morning-check-20250301T060000-5f00ba \\
+  --cause 'wrong customer'"
+))]
 pub(crate) struct StopExecution {
-    /// The execution: its name or its ARN
+    /// The name or the ARN of the execution
+    #[arg(value_name = "EXECUTION")]
     id: String,
-    /// Why; kept in the execution's history
+    /// The reason, which the execution's history keeps
     #[arg(long)]
     cause: Option<String>,
 }
 
 impl StopExecution {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
-        let execution = find(&cloud, &deployment, &self.id).await?;
-        jobs::stop(&cloud, &execution, self.cause.as_deref()).await?;
-        let text = || format!("Stopped {}.", id_of(&execution));
+        let (cloud, deployment) = global.open_deployment().await?;
+        let execution = find_execution(&cloud, &deployment, &self.id).await?;
+        jobs::stop_execution(&cloud, &execution, self.cause.as_deref()).await?;
+        let text = || format!("Stopped {}.", execution_name(&execution));
         global
-            .format()
+            .output_format()
             .show(&json!({ "stopped": execution }), text)?;
         Ok(0)
     }

@@ -4,50 +4,74 @@ use clap::Args;
 use tokio::signal::ctrl_c;
 
 use crate::cloud::Cloud;
+use crate::commands::help::with_examples;
 use crate::deploy::Deployment;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, repeat_options};
 use crate::global::Global;
-use crate::jobs::{self, View, find, id_of, summary};
-use crate::output::Format;
+use crate::jobs::{self, View, execution_name, find_execution, summary_text};
+use crate::output::{Format, print_error};
 
 /// Watch an execution to its end
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  stepward job watch fleet-morning-check-20250301T060000-5f00ba
-  stepward job watch arn:aws:states:eu-west-1:111111111111:execution:stepward-fleet-morning-check:nightly")]
+#[command(
+    after_help = "Ctrl-C stops watching; the job continues.",
+    help_template = with_examples(
+        "stepward job watch fleet-morning-check-20250301T060000-5f00ba
+stepward job watch \\
+  arn:aws:states:eu-west-1:111111111111:execution:stepward-fleet-check:nightly"
+    )
+)]
 pub(crate) struct WatchExecution {
-    /// The execution: its name or its ARN
+    /// The name or the ARN of the execution
+    #[arg(value_name = "EXECUTION")]
     id: String,
 }
 
 impl WatchExecution {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
-        let execution = find(&cloud, &deployment, &self.id).await?;
-        watch(&cloud, &deployment, &execution, global.format()).await
+        let (cloud, deployment) = global.open_deployment().await?;
+        let execution = find_execution(&cloud, &deployment, &self.id).await?;
+        let advice = format!(
+            "`stepward job stop {}` stops it",
+            execution_name(&execution)
+        );
+        watch_to_end(
+            &cloud,
+            &deployment,
+            &execution,
+            global.output_format(),
+            &advice,
+        )
+        .await
     }
 }
 
-/// Ctrl-C ends the watching, not the job.
-pub(crate) async fn watch(
+/// Watches an execution and returns the exit code. Ctrl-C stops watching; the job continues, and
+/// `advice` says what the operator can do then.
+pub(crate) async fn watch_to_end(
     cloud: &Cloud,
     deployment: &Deployment,
     execution: &str,
     format: Format,
+    advice: &str,
 ) -> Result<u8> {
-    let (view, id) = (View::new(), id_of(execution));
-    eprintln!("Execution {id}");
+    let view = View::new();
+    print_error(&format!("Execution {}", execution_name(execution)));
     let finished = tokio::select! {
-        // The job has started: no error from here on may say that nothing was done.
-        finished = jobs::watch(cloud, deployment, execution, &view) => finished.map_err(|error| {
-            error.something_done().next(format!("the job goes on; `{} job watch {id}` watches it again", cloud.command()))
-        })?,
+        // The job has started, so an error must not have the exit code for "nothing was changed".
+        finished = jobs::watch_execution(cloud, deployment, execution, &view) => {
+            finished.map_err(|error| {
+                error
+                    .into_started()
+                    .with_advice(format!("the job continues; {advice}"))
+            })?
+        }
         _ = ctrl_c() => {
-            let command = cloud.command();
-            return Err(Error::new("stopped watching; the job goes on")
-                .next(format!("`{command} job watch {id}` watches it again, `{command} job stop {id}` stops it")));
+            return Err(Error::new("stopped watching; the job continues").with_advice(advice));
         }
     };
-    format.show(&finished, || format!("\n{}", summary(&finished)))?;
+    format.show(&finished, || {
+        repeat_options(&format!("\n{}", summary_text(&finished)), &cloud.options)
+    })?;
     Ok(finished.outcome.code())
 }

@@ -2,33 +2,37 @@
 
 use clap::Args;
 
+use crate::commands::help::with_examples;
 use crate::error::Result;
 use crate::global::Global;
-use crate::keys::{self, Key};
-use crate::output::table;
+use crate::keys::{Key, list_keys};
+use crate::output::{format_table, utc_time};
 
-/// The keys there are, never their values
+/// List the stored keys, without their values
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  stepward keys list\n  stepward keys list acme --json")]
+#[command(help_template = with_examples(
+    "stepward keys list
+stepward keys list acme --json"
+))]
 pub(crate) struct ListKeys {
-    /// Only this customer's
+    /// List only the keys of this customer
     customer: Option<String>,
 }
 
 impl ListKeys {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
-        let keys = keys::list(&cloud, &deployment, self.customer.as_deref()).await?;
-        let shown = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (cloud, deployment) = global.open_deployment().await?;
+        let keys = list_keys(&cloud, &deployment, self.customer.as_deref()).await?;
+        let time = |time: &Option<String>| time.as_deref().map(utc_time).unwrap_or_default();
         let row = |key: &Key| {
             [
                 key.path.clone(),
-                shown(&key.changed_at),
-                shown(&key.last_read),
+                time(&key.changed_at),
+                time(&key.last_read),
             ]
         };
-        global.format().show(&keys, || {
-            table(&["key", "changed", "last read"], keys.iter().map(row))
+        global.output_format().show(&keys, || {
+            format_table(&["key", "changed", "last read"], keys.iter().map(row))
         })?;
         Ok(0)
     }

@@ -7,47 +7,49 @@ use secrecy::SecretString;
 use serde_json::json;
 use stepward::access::mask::SHORTEST;
 
+use crate::commands::help::with_examples;
 use crate::error::{Context, Error, Result};
 use crate::global::Global;
-use crate::keys::{parse, set};
+use crate::keys::{parse_path, store_value};
 use crate::onboarding;
+use crate::output::counted;
 
 /// The largest secret, in bytes.
 /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html>
-const LARGEST: u64 = 65_536;
-/// Store a secret; its value is asked for, or read from standard input
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  stepward keys set keys/acme/database-password
-  stepward keys set keys/acme/deploy-token < token.txt
+const MAX_BYTES: u64 = 65_536;
 
-A step for acme takes \"keys/acme/database-password\" in place of any text parameter, and shows *** wherever it would be seen.
-One line break at the end of the value is not part of it.")]
+/// Store a secret; you are asked for the value, or it is read from standard input
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Steps for acme accept \"keys/acme/database-password\" as the value of any text \
+                  parameter, and replace the secret by *** in logs and outputs. A line break at \
+                  the end of the value is removed.",
+    help_template = with_examples(
+        "stepward keys set keys/acme/database-password
+stepward keys set keys/acme/deploy-token < token.txt"
+    )
+)]
 pub(crate) struct SetKey {
-    /// Where: keys/CUSTOMER/NAME
+    /// The path of the key: keys/CUSTOMER/NAME
     path: String,
 }
 
 impl SetKey {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
-        let (path, key) = (&self.path, parse(&self.path)?);
-        // A typing error would make a key that no job can use.
+        let (cloud, deployment) = global.open_deployment().await?;
+        let (path, key) = (&self.path, parse_path(&self.path)?);
+        // Without this check, a typing error would create a key that no job can use.
         let store = onboarding::store(&cloud, &deployment)?;
         store
             .customer(key.customer)
             .await
             .map_err(|error| cloud.explain(&error))?;
-        set(
-            &cloud,
-            &key.secret_name(&deployment.stack),
-            key.customer,
-            &value(path)?,
-        )
-        .await?;
-        global.format().show(&json!({ "set": path }), || {
+        let value = read_value(path)?;
+        let name = key.secret_name(&deployment.stack);
+        store_value(&cloud, &name, key.customer, &value).await?;
+        global.output_format().show(&json!({ "set": path }), || {
             format!(
-                "Stored {path}. Steps for {} take it in place of any text parameter.",
+                "Stored {path}. Steps for {} accept this path as the value of any text parameter.",
                 key.customer
             )
         })?;
@@ -55,41 +57,45 @@ impl SetKey {
     }
 }
 
-/// Asks for the value where somebody types, else reads it from standard input: it is never an
-/// argument, which every process on the machine could see.
-fn value(path: &str) -> Result<SecretString> {
+/// Asks for the value on a terminal, otherwise reads it from standard input. The value is never an
+/// argument, because every process on the machine can see those.
+fn read_value(path: &str) -> Result<SecretString> {
     let text = if std::io::stdin().is_terminal() {
         let terminal = console::Term::stderr();
-        let ask = |prompt: String| {
+        let ask = |prompt: &str| {
             terminal
-                .write_str(&prompt)
+                .write_str(prompt)
                 .and_then(|()| terminal.read_secure_line())
-                .doing("reading the value")
+                .context("cannot read the value")
         };
-        let text = ask(format!("Value of {path}: "))?;
-        if ask("Once more: ".into())? != text {
-            return Err(Error::not_asked(
-                "the two values differ; nothing was stored",
-            ));
+        let text = ask(&format!("Value of {path}: "))?;
+        if ask("Repeat the value: ")? != text {
+            return Err(
+                Error::usage_error("the two values differ; nothing was stored")
+                    .with_advice("run the command again and type the same value twice"),
+            );
         }
         text
     } else {
         let mut text = String::new();
         std::io::stdin()
-            .take(LARGEST + 3)
+            .take(MAX_BYTES + 3)
             .read_to_string(&mut text)
-            .doing("reading the value from standard input")?;
+            .context("cannot read the value from standard input")?;
         text
     };
     let text = text.strip_suffix('\n').map_or(text.as_str(), |text| {
         text.strip_suffix('\r').unwrap_or(text)
     });
-    if text.len() < SHORTEST || text.len() as u64 > LARGEST {
-        let message = format!(
-            "the value has {} bytes, and {SHORTEST} to {LARGEST} are taken: a shorter one could not be masked in logs",
-            text.len()
-        );
-        return Err(Error::not_asked(message));
+    if text.len() < SHORTEST || text.len() as u64 > MAX_BYTES {
+        return Err(Error::usage_error(format!(
+            "the value of {path}: expected {SHORTEST} to {MAX_BYTES} bytes, got {}",
+            counted(text.len(), "byte")
+        ))
+        .with_advice(
+            "use a longer value if it is too short, because a short one cannot be masked in logs; \
+             split a value that is too long",
+        ));
     }
     Ok(text.into())
 }

@@ -5,19 +5,22 @@ use serde_json::json;
 use stepward::node::Node;
 use stepward::node::dispatch::JOB;
 
-use super::outcome::{attribute, show_failures};
+use super::outcome::{attribute, print_source_failures};
 use super::selection::NodeSelection;
-use crate::error::Result;
+use crate::commands::help::with_examples;
+use crate::error::{Result, repeat_options};
 use crate::global::Global;
 use crate::jobs;
 use crate::nodes::dispatched;
-use crate::output::{Progress, table};
+use crate::output::{Progress, counted, format_table};
 
-/// The nodes that a filter selects, in all accounts and Regions
+/// List the nodes that a filter selects, in all accounts and Regions
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  stepward nodes list --customer acme
-  stepward nodes list --customer acme --filter 'tags: web+production osFamily: unix !name: web-9' --json")]
+#[command(help_template = with_examples(
+    "stepward nodes list --customer acme
+stepward nodes list --customer acme --json \\
+  --filter 'tags: web+production osFamily: unix !name: web-9'"
+))]
 pub(crate) struct ListNodes {
     #[command(flatten)]
     selection: NodeSelection,
@@ -25,41 +28,39 @@ pub(crate) struct ListNodes {
 
 impl ListNodes {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
-        let format = global.format();
+        let (cloud, deployment) = global.open_deployment().await?;
+        let format = global.output_format();
         let progress = Progress::new();
-        progress.now("looking for nodes");
+        progress.set_status("searching for nodes");
         let input = self.selection.job_input(cloud.caller.clone());
         let finished = jobs::run(&cloud, &deployment, JOB, &input).await;
         progress.end();
         let finished = finished?;
-        let Some(dispatched) = dispatched(&cloud, &finished).await? else {
-            format.show(&finished, || jobs::summary(&finished))?;
+        let Some(state) = dispatched(&cloud, &finished).await? else {
+            format.show(&finished, || {
+                repeat_options(&jobs::summary_text(&finished), &cloud.options)
+            })?;
             return Ok(finished.outcome.code());
         };
-        let nodes: Vec<_> = dispatched
-            .nodes
-            .into_iter()
-            .map(|entry| entry.node)
-            .collect();
-        show_failures(&dispatched.failures);
-        let json = json!({ "nodes": nodes, "failed_sources": dispatched.failures });
+        let nodes: Vec<_> = state.nodes.into_iter().map(|result| result.node).collect();
+        print_source_failures(&state.failures);
+        let json = json!({ "nodes": nodes, "failed_sources": state.failures });
         format.show(&json, || {
             let heading = [
                 "node", "account", "region", "source", "id", "hostname", "tags",
             ];
             format!(
-                "{}\n\n{} nodes",
-                table(&heading, nodes.iter().map(row)),
-                nodes.len()
+                "{}\n\n{}",
+                format_table(&heading, nodes.iter().map(node_row)),
+                counted(nodes.len(), "node")
             )
         })?;
         Ok(finished.outcome.code())
     }
 }
 
-/// What the node is at AWS.
-fn id_of(node: &Node) -> String {
+/// The node's ID at AWS: the instance's ID, or the task and the container.
+fn aws_id(node: &Node) -> String {
     match attribute(node, "instanceId") {
         "" => format!(
             "{}/{}",
@@ -70,7 +71,7 @@ fn id_of(node: &Node) -> String {
     }
 }
 
-fn row(node: &Node) -> [String; 7] {
+fn node_row(node: &Node) -> [String; 7] {
     let text = |name: &str| attribute(node, name).to_owned();
     let tags = node
         .tags
@@ -83,7 +84,7 @@ fn row(node: &Node) -> [String; 7] {
         text("account"),
         text("region"),
         text("source"),
-        id_of(node),
+        aws_id(node),
         text("hostname"),
         tags,
     ]

@@ -1,4 +1,4 @@
-//! What becomes of a dispatch: watched to its end, and shown node by node.
+//! Starts a dispatch, watches it to its end, and shows the result of each node.
 
 use std::collections::BTreeMap;
 
@@ -10,64 +10,63 @@ use tokio::signal::ctrl_c;
 
 use crate::cloud::Cloud;
 use crate::deploy::Deployment;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, repeat_options};
 use crate::jobs;
-use crate::nodes::{dispatched, watch};
-use crate::output::{Format, Progress, escaped};
+use crate::nodes::{dispatched, watch_dispatch};
+use crate::output::{Format, Progress, counted, print_error};
 
-/// Nodes whose outputs are printed; `--json` has all of them.
-const SHOWN: usize = 20;
+/// How many nodes are printed with their outputs; `--json` prints all of them.
+const MAX_SHOWN: usize = 20;
 
-/// Runs the job, and shows how it ended on each node; the exit code.
+/// Runs a dispatch, shows the result of each node, and returns the exit code.
 pub(crate) async fn dispatch_and_show(
     cloud: &Cloud,
     deployment: &Deployment,
     input: &JobInput<JobOptions>,
     format: Format,
 ) -> Result<u8> {
-    let execution = jobs::start(cloud, deployment, JOB, input, None).await?;
-    let id = jobs::id_of(&execution);
-    eprintln!("Execution {id}");
+    let execution = jobs::start_job(cloud, deployment, JOB, input, None).await?;
+    let name = jobs::execution_name(&execution);
+    print_error(&format!("Execution {name}"));
     let progress = Progress::new();
     let finished = tokio::select! {
-        finished = watch(cloud, &execution, &progress) => finished,
-        _ = ctrl_c() => {
-            let command = cloud.command();
-            Err(Error::new("stopped watching; the command goes on")
-                .next(format!("`{command} job watch {id}` watches it again, `{command} job stop {id}` stops it")))
-        }
+        finished = watch_dispatch(cloud, &execution, &progress) => finished,
+        _ = ctrl_c() => Err(Error::new("stopped watching; the command continues")),
     };
     progress.end();
-    let goes_on = format!(
-        "the command goes on: `{} job watch {id}` watches it again",
-        cloud.command()
-    );
-    let finished = finished.map_err(|error| error.something_done().next(goes_on))?;
-    let Some(dispatched) = dispatched(cloud, &finished)
+    let finished = finished.map_err(|error| {
+        error.into_started().with_advice(format!(
+            "`stepward job watch {name}` watches it again, `stepward job stop {name}` stops it"
+        ))
+    })?;
+
+    let Some(state) = dispatched(cloud, &finished)
         .await
-        .map_err(Error::something_done)?
+        .map_err(Error::into_started)?
     else {
-        format.show(&finished, || jobs::summary(&finished))?;
+        format.show(&finished, || {
+            repeat_options(&jobs::summary_text(&finished), &cloud.options)
+        })?;
         return Ok(finished.outcome.code());
     };
-    show_failures(&dispatched.failures);
+    print_source_failures(&state.failures);
     let State {
         nodes, failures, ..
-    } = &dispatched;
+    } = &state;
     let json = json!({
-        "id": id,
+        "id": name,
         "execution_arn": finished.execution_arn,
         "status": finished.status,
         "outcome": finished.outcome,
         "nodes": nodes,
         "failed_sources": failures,
     });
-    format.show(&json, || summary(cloud, id, nodes))?;
+    format.show(&json, || summary(cloud, name, nodes))?;
     Ok(finished.outcome.code())
 }
 
-/// Names the places that could not be looked into.
-pub(crate) fn show_failures(failures: &[SourceFailure]) {
+/// Prints the accounts, Regions and services whose nodes could not be read.
+pub(crate) fn print_source_failures(failures: &[SourceFailure]) {
     for SourceFailure {
         account,
         source,
@@ -80,59 +79,58 @@ pub(crate) fn show_failures(failures: &[SourceFailure]) {
             .as_ref()
             .map(|region| format!(" in {region}"))
             .unwrap_or_default();
-        eprintln!(
-            "{}",
-            escaped(&format!(
-                "✘ {account}{region}, {source}: {error}: {message}"
-            ))
-        );
+        print_error(&format!(
+            "✘ {account}{region}, {source}: {error}: {message}"
+        ));
     }
 }
 
-/// An attribute of a node, or nothing.
+/// An attribute of a node; empty if the node does not have it.
 pub(crate) fn attribute<'a>(node: &'a Node, name: &str) -> &'a str {
     node.attributes.get(name).map_or("", String::as_str)
 }
 
-/// How it ended, for people: the failed nodes first.
-fn summary(cloud: &Cloud, id: &str, nodes: &[NodeResult]) -> String {
-    let (bad, well): (Vec<_>, Vec<_>) = nodes.iter().partition(|entry| !entry.is_success());
-    let mut parts: Vec<_> = bad
+/// The result of each node for people, the failed nodes first.
+fn summary(cloud: &Cloud, execution: &str, nodes: &[NodeResult]) -> String {
+    let (failed, succeeded): (Vec<_>, Vec<_>) =
+        nodes.iter().partition(|result| !result.is_success());
+    let mut parts: Vec<_> = failed
         .iter()
-        .chain(&well)
-        .take(SHOWN)
-        .map(|entry| block(entry))
+        .chain(&succeeded)
+        .take(MAX_SHOWN)
+        .map(|result| node_text(result))
         .collect();
-    if nodes.len() > SHOWN {
+    if nodes.len() > MAX_SHOWN {
+        let hidden = counted(nodes.len() - MAX_SHOWN, "more node");
+        parts.push(format!("… and {hidden}; `--json` prints all of them"));
+    }
+
+    parts.push(format!(
+        "{} of {} succeeded.",
+        succeeded.len(),
+        counted(nodes.len(), "node")
+    ));
+    if !failed.is_empty() {
         parts.push(format!(
-            "… and {} more; `--json` has all of them",
-            nodes.len() - SHOWN
+            "{} did not: {}.\nRun it again on these nodes with `{} nodes run-again {execution}`.",
+            failed.len(),
+            status_counts(&failed),
+            cloud.command()
         ));
     }
-    let end = format!("{} of {} nodes succeeded.", well.len(), nodes.len());
-    let again = || {
-        format!(
-            " {} did not: {}.\nOnce more on those only: `{} nodes run-again {id}`",
-            bad.len(),
-            counts(&bad),
-            cloud.command()
-        )
-    };
-    let end = if bad.is_empty() { end } else { end + &again() };
-    parts.push(end);
     parts.join("\n")
 }
 
-fn block(entry: &NodeResult) -> String {
-    let mark = if entry.is_success() { "✔" } else { "✘" };
-    let node = &entry.node;
-    let place = format!(
+fn node_text(result: &NodeResult) -> String {
+    let mark = if result.is_success() { "✔" } else { "✘" };
+    let node = &result.node;
+    let location = format!(
         "{} {}",
         attribute(node, "account"),
         attribute(node, "region")
     );
-    let Some(step) = entry.decisive() else {
-        return format!("{mark} {} ({place})", node.nodename);
+    let Some(step) = result.decisive() else {
+        return format!("{mark} {} ({location})", node.nodename);
     };
     let Outcome {
         status,
@@ -150,9 +148,9 @@ fn block(entry: &NodeResult) -> String {
         .map(|text| format!(": {text}"))
         .unwrap_or_default();
     let head = format!(
-        "{mark} {} ({place}) {}{exit}{message}",
+        "{mark} {} ({location}) {}{exit}{message}",
         node.nodename,
-        word(*status)
+        status_text(*status)
     );
     let lines = output
         .lines()
@@ -164,19 +162,20 @@ fn block(entry: &NodeResult) -> String {
         .join("\n")
 }
 
-/// The status as it is written in JSON, with spaces.
-fn word(status: Status) -> String {
+/// The status as in JSON, with spaces.
+fn status_text(status: Status) -> String {
     json!(status).as_str().unwrap_or_default().replace('_', " ")
 }
 
-fn counts(bad: &[&NodeResult]) -> String {
+/// How many nodes have each status.
+fn status_counts(results: &[&NodeResult]) -> String {
     let mut counts = BTreeMap::new();
-    for step in bad.iter().filter_map(|entry| entry.decisive()) {
+    for step in results.iter().filter_map(|result| result.decisive()) {
         *counts.entry(step.outcome.status).or_insert(0) += 1;
     }
     counts
         .into_iter()
-        .map(|(status, count)| format!("{count} {}", word(status)))
+        .map(|(status, count)| format!("{count} {}", status_text(status)))
         .collect::<Vec<_>>()
         .join(", ")
 }
@@ -186,23 +185,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_summary_begins_with_the_failed_nodes_and_says_how_to_run_them_again() {
-        let entry = |name: &str, status: &str, code: i32| -> NodeResult {
+    fn a_summary_starts_with_failed_nodes_and_proposes_another_run() {
+        let node_result = |name: &str, status: &str, code: i32| -> NodeResult {
             serde_json::from_value(json!({
-                "node": { "nodename": name, "account": "prod", "region": "eu-west-1", "instanceId": "i-1" },
-                "steps": [{ "step": "run", "status": status, "exit_code": code, "output": "said\n" }],
+                "node": { "nodename": name, "account": "prod", "region": "eu-west-1",
+                    "instanceId": "i-1" },
+                "steps": [{ "step": "run", "status": status, "exit_code": code,
+                    "output": "text\n" }],
             }))
             .unwrap()
         };
-        let nodes = [entry("web-1", "succeeded", 0), entry("web-2", "failed", 3)];
-        let text = summary(&Cloud::local(4566, "111111111111", None), "e-1", &nodes);
+        let nodes = [
+            node_result("web-1", "succeeded", 0),
+            node_result("web-2", "failed", 3),
+        ];
+        let cloud = Cloud::local(4566, "111111111111", None);
+        let text = summary(&cloud, "e-1", &nodes);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "✘ web-2 (prod eu-west-1) failed, exit 3");
-        assert_eq!(lines[1], "    said");
+        assert_eq!(lines[1], "    text");
         assert!(
-            text.contains("1 of 2 nodes succeeded. 1 did not: 1 failed."),
+            text.contains("1 of 2 nodes succeeded.\n1 did not: 1 failed.\n"),
             "{text}"
         );
-        assert!(text.contains("nodes run-again e-1"), "{text}");
+        assert!(
+            text.contains("`stepward --local nodes run-again e-1`"),
+            "{text}"
+        );
+        let text = summary(&cloud, "e-1", &nodes[..1]);
+        assert!(text.ends_with("\n1 of 1 node succeeded."), "{text}");
     }
 }

@@ -10,42 +10,50 @@ use stepward::node::shell;
 use super::outcome::dispatch_and_show;
 use super::selection::NodeSelection;
 use crate::cloud::Cloud;
+use crate::commands::help::with_examples;
 use crate::deploy::Deployment;
 use crate::error::{Context, Result};
 use crate::global::Global;
 use crate::output::Format;
 
-/// The step's name in the job where there is only one.
-const STEP: &str = "run";
+/// The ID of the only step of the dispatch.
+const STEP_ID: &str = "run";
 
-/// Run a command or a script on them, and watch it to its end
+/// Run a command or a script on nodes, and watch it to its end
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  stepward nodes run --customer acme --filter 'tags: web' -- uptime
-  stepward nodes run --customer acme --threadcount 5 --stop-on-failure -- 'systemctl restart nginx && curl -sf localhost'
-  stepward nodes run --customer acme --filter 'name: db-.*' --script ./vacuum.sh -- --full
+#[command(
+    after_help = "The node's shell runs the command. If the command is one argument, the shell \
+                  reads it as a command line; if it is several arguments, each of them is quoted. \
+                  Ctrl-C stops watching; the command continues.
 
-A command of one word is a line for the node's shell; one of several words is quoted so that each stays a word.
-Ctrl-C stops the watching, not the command. Exit codes: 0 it succeeded on every node; 1 on none; 2 could not be asked; 3 on some.")]
+Exit codes: 0 succeeded on every node; 1 on no node; 2 not started; 3 on some nodes.",
+    help_template = with_examples(
+        "stepward nodes run --customer acme --filter 'tags: web' -- uptime
+stepward nodes run --customer acme --threadcount 5 --stop-on-failure \\
+  -- 'systemctl restart nginx && curl -sf localhost'
+stepward nodes run --customer acme --filter 'name: db-.*' \\
+  --script ./vacuum.sh -- --full"
+    )
+)]
 pub(crate) struct RunOnNodes {
     #[command(flatten)]
     selection: NodeSelection,
-    /// How many nodes at once, over all accounts and Regions; 50 when absent
+    /// How many nodes run it at once, in all accounts and Regions together [default: 50]
     #[arg(long)]
     threadcount: Option<usize>,
-    /// Begin on no further node once one has failed
+    /// Start on no further node after a failure
     #[arg(long)]
     stop_on_failure: bool,
-    /// The attribute that says in which order nodes begin
+    /// The node attribute that sets the order in which nodes start
     #[arg(long, value_name = "ATTRIBUTE")]
     rank_attribute: Option<String>,
-    /// Begin with the highest rank
+    /// Start with the highest rank
     #[arg(long, requires = "rank_attribute")]
     descending: bool,
-    /// Run this script instead of a command; what follows `--` are its arguments
+    /// Run this script instead of a command; the arguments after `--` are the script's
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
-    /// What runs the script; the node's shell when absent
+    /// The program that runs the script [default: the node's shell]
     #[arg(long, requires = "script")]
     interpreter: Option<String>,
     /// The command, or the script's arguments
@@ -55,12 +63,13 @@ pub(crate) struct RunOnNodes {
 
 impl RunOnNodes {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
-        self.run_at(&cloud, &deployment, global.format()).await
+        let (cloud, deployment) = global.open_deployment().await?;
+        self.run_in(&cloud, &deployment, global.output_format())
+            .await
     }
 
-    /// Runs it on the nodes of a deployment.
-    pub(crate) async fn run_at(
+    /// Runs the command or script with a deployment, and returns the exit code.
+    pub(crate) async fn run_in(
         self,
         cloud: &Cloud,
         deployment: &Deployment,
@@ -72,9 +81,10 @@ impl RunOnNodes {
 
     fn job_input(self, started_by: String) -> Result<JobInput<JobOptions>> {
         let work = match &self.script {
-            None => NodeWork::Command(line(&self.command)),
+            None => NodeWork::Command(shell_line(&self.command)),
             Some(path) => {
-                let text = std::fs::read_to_string(path).doing(path.display())?;
+                let text = std::fs::read_to_string(path)
+                    .context(format!("--script {}", path.display()))?;
                 NodeWork::Script {
                     text,
                     args: self.command,
@@ -85,7 +95,7 @@ impl RunOnNodes {
         let mut input = self.selection.job_input(started_by);
         let options = &mut input.options.dispatch;
         options.steps = vec![NodeStep {
-            id: STEP.to_owned(),
+            id: STEP_ID.to_owned(),
             run: work,
         }];
         options.keepgoing = !self.stop_on_failure;
@@ -102,8 +112,9 @@ impl RunOnNodes {
     }
 }
 
-/// One word is a line for the shell; of several each stays a word.
-fn line(words: &[String]) -> String {
+/// The line that the node's shell reads: a single argument unchanged, or each of several arguments
+/// as one word.
+fn shell_line(words: &[String]) -> String {
     match words {
         [line] => line.clone(),
         words => shell::quote_for_display(words.iter().map(String::as_str)),
@@ -115,9 +126,9 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn one_word_is_a_shell_line_and_several_stay_words() {
+    fn one_argument_is_a_shell_line_and_several_are_quoted() {
         let line = |words: &[&str]| {
-            super::line(&words.iter().map(ToString::to_string).collect::<Vec<_>>())
+            super::shell_line(&words.iter().map(ToString::to_string).collect::<Vec<_>>())
         };
         assert_eq!(line(&["uptime | wc -l"]), "uptime | wc -l");
         assert_eq!(
@@ -128,8 +139,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_words_make_a_line(words in prop::collection::vec("(?s:.{0,20})", 0..5)) {
-            prop_assert!(words.len() != 1 || super::line(&words) == words[0]);
+        fn any_words_make_a_shell_line(words in prop::collection::vec("(?s:.{0,20})", 0..5)) {
+            prop_assert!(words.len() != 1 || super::shell_line(&words) == words[0]);
         }
     }
 }

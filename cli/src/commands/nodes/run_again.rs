@@ -7,27 +7,29 @@ use stepward::node::dispatch::{JobOptions, Options};
 
 use super::outcome::dispatch_and_show;
 use crate::cloud::Cloud;
+use crate::commands::help::with_examples;
 use crate::error::{Error, Result};
 use crate::global::Global;
-use crate::jobs::{find, id_of};
+use crate::jobs::{execution_name, find_execution};
 
-/// Run what an execution ran once more, on those nodes only that it did not succeed on
+/// Run the command or script of an execution again, on the nodes where it did not succeed
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Example:\n  stepward nodes run-again nodes-dispatch-20250301T060000-5f00ba"
-)]
+#[command(help_template = with_examples(
+    "stepward nodes run-again nodes-dispatch-20250301T060000-5f00ba"
+))]
 pub(crate) struct RunAgain {
-    /// The execution: its name or its ARN
+    /// The name or the ARN of the execution
+    #[arg(value_name = "EXECUTION")]
     id: String,
 }
 
 impl RunAgain {
     pub(crate) async fn run(&self, global: &Global) -> Result<u8> {
-        let (cloud, deployment) = global.deployed().await?;
-        let earlier = find(&cloud, &deployment, &self.id).await?;
-        let customer = customer_of(&cloud, &earlier).await?;
+        let (cloud, deployment) = global.open_deployment().await?;
+        let earlier = find_execution(&cloud, &deployment, &self.id).await?;
+        let customer = read_customer(&cloud, &earlier).await?;
         let dispatch = Options {
-            failed_of: Some(id_of(&earlier).to_owned()),
+            failed_of: Some(execution_name(&earlier).to_owned()),
             ..Options::default()
         };
         let options = JobOptions {
@@ -40,23 +42,29 @@ impl RunAgain {
             options,
             started_by: cloud.caller.clone(),
         };
-        dispatch_and_show(&cloud, &deployment, &input, global.format()).await
+        dispatch_and_show(&cloud, &deployment, &input, global.output_format()).await
     }
 }
 
-/// The customer of an execution, from its input.
-async fn customer_of(cloud: &Cloud, execution: &str) -> Result<String> {
-    let found = cloud
+/// Reads the customer of an execution from its input.
+async fn read_customer(cloud: &Cloud, execution: &str) -> Result<String> {
+    let described = cloud
         .sfn()
         .describe_execution()
         .execution_arn(execution)
         .send()
         .await;
-    let found = found.map_err(|error| cloud.error(error).nothing_done())?;
-    let input: Value = found
+    let described = described.map_err(|error| cloud.error(error).into_not_started())?;
+    let input: Value = described
         .input()
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default();
     let customer = input["customer"].as_str().map(str::to_owned);
-    customer.ok_or_else(|| Error::not_asked(format!("{execution} was started without a customer")))
+    customer.ok_or_else(|| {
+        Error::usage_error(format!(
+            "execution \"{}\" has no customer in its input",
+            execution_name(execution)
+        ))
+        .with_advice("give an execution that `stepward nodes run` started")
+    })
 }

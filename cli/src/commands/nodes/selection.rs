@@ -1,31 +1,36 @@
-//! Which nodes a command is for.
+//! The options that select nodes.
 
 use clap::Args;
 use stepward::model::job::JobInput;
 use stepward::node::dispatch::{JobOptions, Options};
 
-/// Which nodes are meant.
+/// The nodes that a command uses.
 #[derive(Args, Debug)]
 pub(crate) struct NodeSelection {
-    /// The customer whose nodes are meant
+    /// The customer whose nodes are selected
     #[arg(long)]
     pub(crate) customer: String,
-    /// One of the customer's accounts; may be given several times; all when absent
+    /// One of the customer's accounts; can be repeated [default: all accounts]
     #[arg(long = "account")]
     pub(crate) accounts: Vec<String>,
-    /// Regions, with commas between them; all that the accounts allow when absent
+    /// Regions, separated by commas [default: all Regions that the accounts allow]
     #[arg(long = "regions", value_delimiter = ',', value_name = "REGION,…")]
     pub(crate) regions: Vec<String>,
-    /// Where to look, with commas between them; everywhere when absent
-    #[arg(long = "sources", value_delimiter = ',', value_name = "SOURCE,…", value_parser = ["ec2", "ecs"])]
+    /// Services whose nodes are selected, separated by commas [default: all services]
+    #[arg(
+        long = "sources",
+        value_delimiter = ',',
+        value_name = "SOURCE,…",
+        value_parser = ["ec2", "ecs"]
+    )]
     pub(crate) sources: Vec<String>,
-    /// A node filter, as Rundeck writes it; all nodes when absent
-    #[arg(long, short = 'f', default_value = "")]
+    /// A node filter in Rundeck's syntax [default: all nodes]
+    #[arg(long, short = 'f', default_value = "", hide_default_value = true)]
     pub(crate) filter: String,
 }
 
 impl NodeSelection {
-    /// The job's input that only finds these nodes.
+    /// The input of a job that finds these nodes and runs nothing on them.
     pub(crate) fn job_input(self, started_by: String) -> JobInput<JobOptions> {
         let Self {
             customer,

@@ -6,80 +6,93 @@ use clap::Args;
 use serde_json::{Map, Value};
 use stepward::model::job::{JobInput, StepRunOptions};
 
+use crate::commands::help::with_examples;
 use crate::commands::job::start_and_watch;
 use crate::error::{Context, Error, Result};
-use crate::global::Global;
-use crate::steps::{find, parameters};
+use crate::global::{Global, HEADING};
+use crate::steps::{find_step, parameters};
 
 /// The job that runs one step.
 const JOB: &str = "step/run";
 
 /// Run one step in an account and watch it to its end
 ///
-/// The step runs as in a job of this one step: with the same state machine, waiting, retries, log
-/// and cancellation.
+/// The step runs like a job with only this step: Step Functions waits, retries, logs and cancels in
+/// the same way.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  stepward step run rds-status --customer acme --account prod -p instance=orders
-  stepward step run ec2-stop --customer acme --account prod -p 'instance_ids=[\"i-0a1b\",\"i-2c3d\"]'
-  stepward step run ec2-start --customer acme --account prod --region us-east-1 -p tags.team=web
-  stepward step run ssm-run-script --customer acme --account prod --params script.json -p concurrency=5
+#[command(
+    after_help = "`stepward steps STEP` shows the parameters of a step. Ctrl-C stops watching; the \
+                  step continues.
 
-`stepward steps STEP` shows the step's parameters. Ctrl-C stops the watching, not the step. Exit codes: 0 succeeded;
-1 failed, stopped or out of time; 2 nothing was started.")]
+Exit codes: 0 succeeded; 1 failed, stopped or timed out; 2 not started.",
+    help_template = with_examples(
+        "stepward step run rds-status --customer acme --account prod -p instance=orders
+stepward step run ec2-stop --customer acme --account prod \\
+  -p 'instance_ids=[\"i-0a1b\",\"i-2c3d\"]'
+stepward step run ec2-start --customer acme --account prod \\
+  --region us-east-1 -p tags.team=web
+stepward step run ssm-run-script --customer acme --account prod \\
+  --params script.json -p concurrency=5"
+    )
+)]
 pub(crate) struct RunStep {
-    /// The step, as in ec2-start; `stepward steps` lists all
+    /// The step, for example ec2-start; `stepward steps` lists all steps
     step: String,
     /// The customer
     #[arg(long)]
     customer: String,
-    /// The customer's account that the step works in
+    /// The customer's account that the step runs in
     #[arg(long)]
     account: String,
-    /// The account's Region that the step works in; the account's default Region when absent
-    // Behind this command, --region is about the account: without this ID it would be the option of
-    // all commands.
+    /// The Region that the step works in [default: the account's default Region]
+    // After this command, --region means the account's Region. Without this ID it would be the
+    // global option.
     #[arg(id = "account_region", long = "region", value_name = "REGION")]
     account_region: Option<String>,
-    /// The Region that Stepward is deployed in; also `stepward --region REGION step run …`
-    // By its ID, the value is that of the option of all commands.
-    #[arg(id = "region", long = "stack-region", value_name = "REGION")]
+    /// The Region that Stepward is deployed in, like `stepward --region REGION step run …`
+    // The ID makes the value that of the global option.
+    #[arg(
+        id = "region",
+        long = "stack-region",
+        value_name = "REGION",
+        help_heading = HEADING
+    )]
     stack_region: Option<String>,
-    /// A parameter of the step; may be given several times. Text is taken as it is; other types are
+    /// A parameter of the step; can be repeated. Text needs no quotes of its own, other types are
     /// JSON; KEY.NAME=VALUE sets one entry of a map
     #[arg(long = "param", short = 'p', value_name = "KEY=VALUE")]
     params: Vec<String>,
-    /// A file with the parameters as a JSON object; - is standard input. -p replaces what the file
-    /// has
+    /// A file with the parameters as one JSON object, or - for standard input; -p replaces values
+    /// of the file
     #[arg(long = "params", value_name = "FILE")]
     params_file: Option<String>,
-    /// Name of the execution; one that has run already is not started twice
+    /// The name of the execution; a name that has been used is not started again
     #[arg(long, value_name = "EXECUTION_NAME")]
     name: Option<String>,
-    /// Print the execution's ID and leave
+    /// Print the execution's name and do not wait for its end
     #[arg(long)]
     no_wait: bool,
 }
 
 impl RunStep {
     pub(crate) async fn run(self, global: &Global) -> Result<u8> {
-        let step = find(&self.step)?;
+        let step = find_step(&self.step)?;
         let file = self
             .params_file
             .as_deref()
-            .map(read_object)
+            .map(read_json_object)
             .transpose()?
             .unwrap_or_default();
         let params = parameters::read(&step, file, &self.params)?;
-        let (cloud, deployment) = global.deployed().await?;
+        let (cloud, deployment) = global.open_deployment().await?;
         if !deployment.has_function(&cloud, &step.name).await? {
-            return Err(Error::not_asked(format!(
-                "stack {} on {} was deployed without the step {}",
+            return Err(Error::usage_error(format!(
+                "stack \"{}\" on {} was deployed without the step \"{}\"",
                 deployment.stack,
                 cloud.name(),
                 step.name
             ))
-            .next(format!("`{} deploy` deploys all steps", cloud.command())));
+            .with_advice("`stepward deploy` deploys all steps"));
         }
         let input = JobInput {
             customer: self.customer,
@@ -98,25 +111,25 @@ impl RunStep {
             &input,
             self.name.as_deref(),
             self.no_wait,
-            global.format(),
+            global.output_format(),
         )
         .await
     }
 }
 
 /// Reads a JSON object from a file, or from standard input.
-fn read_object(path: &str) -> Result<Map<String, Value>> {
+fn read_json_object(path: &str) -> Result<Map<String, Value>> {
     let mut text = String::new();
-    let read = match path {
+    let result = match path {
         "-" => std::io::stdin().read_to_string(&mut text).map(|_| text),
         path => std::fs::read_to_string(path),
     };
-    let text = read
-        .doing(format!("--params {path}"))
-        .map_err(Error::nothing_done)?;
+    let text = result
+        .context(format!("--params {path}"))
+        .map_err(Error::into_not_started)?;
     serde_json::from_str(&text).map_err(|error| {
-        Error::not_asked(format!("--params {path}: {error}"))
-            .next("write the parameters as one JSON object")
+        Error::usage_error(format!("--params {path}: {error}"))
+            .with_advice("write the parameters as one JSON object")
     })
 }
 
@@ -127,35 +140,35 @@ mod tests {
 
     use super::*;
 
-    /// A command line with the options of all commands.
+    /// A command line with the global options.
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
         global: Global,
         #[command(subcommand)]
-        noun: Noun,
+        group: Group,
     }
 
     #[derive(Subcommand)]
-    enum Noun {
+    enum Group {
         #[command(subcommand)]
-        Step(Verb),
+        Step(Action),
     }
 
     #[derive(Subcommand)]
-    enum Verb {
+    enum Action {
         Run(RunStep),
     }
 
-    /// The Region of the deployment and that of the account in a command line.
+    /// The deployment's Region and the account's Region in a command line.
     fn regions(line: &str) -> (Option<String>, Option<String>) {
         let line = Line::try_parse_from(line.split(' ')).unwrap();
-        let Noun::Step(Verb::Run(run)) = line.noun;
+        let Group::Step(Action::Run(run)) = line.group;
         (line.global.region, run.account_region)
     }
 
     #[test]
-    fn the_region_behind_the_command_is_the_accounts_and_the_one_before_it_the_deployments() {
+    fn the_region_after_the_command_is_the_accounts() {
         let run = "step run ec2-start --customer acme --account prod";
         let text = |region: &str| Some(region.to_owned());
         assert_eq!(
@@ -179,25 +192,25 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_parameters_is_one_json_object() {
+    fn a_parameter_file_is_one_json_object() {
         let file =
             std::env::temp_dir().join(format!("stepward-params-{}.json", std::process::id()));
         let path = file.to_str().unwrap();
         std::fs::write(&file, r#"{ "instance": "orders" }"#).unwrap();
         assert_eq!(
-            Value::Object(read_object(path).unwrap()),
+            Value::Object(read_json_object(path).unwrap()),
             json!({ "instance": "orders" })
         );
         std::fs::write(&file, "[1]").unwrap();
-        let refused = read_object(path).unwrap_err();
+        let refused = read_json_object(path).unwrap_err();
         assert!(
-            refused.to_string().contains(path) && refused.code() == crate::error::NOT_ASKED,
+            refused.to_string().contains(path) && refused.code() == crate::error::NOT_STARTED,
             "{refused}"
         );
         std::fs::remove_file(&file).unwrap();
         assert_eq!(
-            read_object(path).unwrap_err().code(),
-            crate::error::NOT_ASKED
+            read_json_object(path).unwrap_err().code(),
+            crate::error::NOT_STARTED
         );
     }
 
