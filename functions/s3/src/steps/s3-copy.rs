@@ -13,61 +13,99 @@ use stepward::{
     RundeckPlugin, Step, StepError,
 };
 
-/// Copy objects and files to S3, from S3 or within it, as `aws s3 cp` does.
+/// Copy files and objects to S3, from S3, or between buckets, as `aws s3 cp` does.
 ///
-/// **What goes where** is decided as the AWS CLI does: the one object or file that `source` names,
-/// or with `recursive` all below it; where `destination` ends with a slash or is a directory, the
-/// source's name is kept. What is there already is written anew; `s3-sync` compares first. Empty
-/// objects with a slash at the end, which consoles make as folders, are passed over. `filters` are
-/// relative to the source, and `*` stands for slashes too. Links below the local root are followed,
-/// and one that leaves it is not. `dry_run` tells what would be done.
+/// Use this step to upload files, download objects, or copy objects within or between buckets, also
+/// from a second account of the same customer. It overwrites what the destination already has; use
+/// `s3-sync` to transfer only what differs.
 ///
-/// **What cannot be copied** fails by itself: a key that can be no file's name (with an empty part,
-/// `.` or `..`, more than 255 bytes between slashes, or below `.stepward`) or that needs a
-/// directory where there is a file; a link to nothing, out of the root or in a circle; a device, a
-/// pipe or a socket; what changes while it is read; an archived object that was not restored; what
-/// is below a destination that is itself below the source. All else is done. Each failure is a line
-/// of the log, and the step fails at its end with their number and the first reasons. A new run
-/// copies all of it again.
+/// # Prerequisites
 ///
-/// **Nothing half done.** A file has its name, with the object's time, only when it is whole, and
-/// replaces in one step what was there. Until then it is in `.stepward` below the local root, which
-/// goes at the end. Objects from 8 MiB on travel in parts of 8 MiB, or larger ones where 10,000
-/// would not do. S3 checks the CRC-64/NVME of what is sent, part by part and over the whole; what
-/// comes is compared with the checksum that S3 has, if it has one of the whole object.
+/// - A local path needs a deployment with a file system: its local root is set by the parameters
+///   `FileSystemAccessPointArn` and `FileSystemMountPath` of `infra/template.yaml`.
+/// - To let S3 itself copy objects from a second account, the source bucket's policy must allow the
+///   target's role to read them, and so must the key policy of their KMS key, if they have one.
+///   Otherwise the step reads and writes the objects itself, part by part.
+/// - Give each destination bucket a lifecycle rule that aborts incomplete multipart uploads; see
+///   Failures.
 ///
-/// **Longer than one call.** After 50 s at most the step answers how far it is, and goes on in its
-/// next call behind the last key, and within large objects behind the parts that are there.
-/// Requests that are throttled or break off are sent again. When an answer is lost, the next call
-/// repeats what that one did and no more, and first aborts the uploads that it left: those of the
-/// same execution's role session for the same key. Where that key is not transferred any more its
-/// upload stays, and an account that is entered without a role has no session: give buckets a
-/// lifecycle rule that aborts unfinished uploads. What S3 is silent about is cut off shortly before
-/// the call would be: a large object goes on in the next call, and fails as `TimedOut` when it got
-/// no further in one; a small one fails at once. A large object is also looked at where S3's answer
-/// to its last request is lost, which takes `s3:GetObject` on what is written. When the job is
-/// stopped, what was copied stays; unfinished uploads and files are removed.
+/// # Behavior
 ///
-/// **From bucket to bucket** S3 copies by itself, above 5 GiB in parts. With `source_account` the
-/// source is read with the credentials of that account and the destination written with the
-/// target's. Then S3 can copy by itself only if the source bucket's policy lets the target's role
-/// read it (and its KMS key's, where it has one); otherwise the objects go through the function,
-/// part by part. Nothing is written to a bucket that another account owns than the target's or
-/// `bucket_owner`.
+/// The step copies the object or file that `source` names or, with `recursive`, everything below
+/// it. If `destination` ends with a slash or is a directory, the copy keeps the source's name.
+/// Objects that are empty and whose key ends with a slash are skipped; consoles create these as
+/// folders. Links below the local root are followed as long as they stay inside it. With `dry_run`
+/// the step only logs what it would copy.
 ///
-/// **What is kept** from bucket to bucket: content type, encoding, language and disposition, cache
-/// control, expiry, metadata and tags. Not ACLs, retention under Object Lock, or older versions. An
-/// uploaded file's content type is told by its name; where that tells none, S3 chooses. Versioned
-/// buckets keep what is overwritten as an older version, also under Object Lock.
+/// - **Files** get their name only when they are complete, and the modification time of the object.
+///   They replace an existing file in one operation. Until then they are in the directory
+///   `.stepward` below the local root, which the step removes at the end.
+/// - **Large objects**, from 8 MiB, are transferred in parts of 8 MiB, or of a larger size if the
+///   object would need more than 10,000 parts.
+/// - **Integrity**: S3 checks the CRC-64/NVME checksum of each uploaded part and of the whole
+///   object. The step compares each download with the checksum that S3 has of the whole object, if
+///   it has one.
+/// - **Between buckets** S3 copies the objects itself, in parts above 5 GiB. With `source_account`
+///   the step reads the source with the credentials of that account, and writes with those of the
+///   target.
+/// - **Bucket owner**: the step writes only to a bucket that the target's account owns, or the
+///   account `bucket_owner`.
+/// - **Metadata**: a copy between buckets keeps content type, encoding, language and disposition,
+///   cache control, expiry, user-defined metadata and tags. It does not keep ACLs, Object Lock
+///   retention or older versions. An upload gets its content type from the file's name, or S3's
+///   default. A versioned bucket keeps an overwritten object as an older version, also under Object
+///   Lock.
 ///
-/// S3 charges for one request per object and per 1,000 that are listed; for a large object for one
-/// per part and up to four more; and for data that leaves its Region.
+/// A call works for about 50 seconds. The next call continues after the last key and, within a
+/// large object, after the last complete part. Throttled or interrupted requests are sent again. If
+/// the response of a call is lost, the next call first aborts the uploads that the lost call
+/// started, which it recognizes by key and role session, and then repeats that call only.
 ///
-/// Proven beside the AWS CLI 1.46.3 on trees and buckets made at random (500 seeds; what differs is
-/// meant to, and is in `docs/AWS-CLI.md`); with its process killed at random points, 50 times; in
-/// unit tests of the requests as they are sent, and of what is resumed, refused and left; and on
-/// the local cloud for the permissions. The local cloud checks neither KMS keys, Object Lock nor a
-/// bucket's policy, and copies between accounts only as far as its own rules go.
+/// A request that S3 does not answer is cut off shortly before the call's deadline. A large object
+/// then continues in the next call, and fails as `TimedOut` if a whole call made no progress on it;
+/// a small object fails at once. If S3's response to the last request of an upload is lost, the
+/// step reads the object's checksum to find out whether it is complete.
+///
+/// When the job is stopped, copied objects and files stay. The step aborts unfinished uploads and
+/// removes unfinished files.
+///
+/// # Failures
+///
+/// An object that fails does not stop the others. Each failure is one line of the log. At the end
+/// the step fails with the number of failures and the first reasons; a new run copies everything
+/// again. These cannot be copied:
+///
+/// - a key that cannot be a file name: a part between slashes is empty, `.`, `..` or longer than
+///   255 bytes, or the key is below `.stepward`;
+/// - a key below another key that is already a file;
+/// - a link that is broken, circular or leads out of the local root; a device, a pipe or a socket;
+/// - a file or object that changes while it is read;
+/// - an archived object that was not restored;
+/// - what is below the destination, if the destination is below the source.
+///
+/// An upload that a lost call started stays unfinished, and AWS charges for its parts, if its key
+/// is not transferred again or if the account is accessed without a role. A lifecycle rule removes
+/// it.
+///
+/// # Cost
+///
+/// This step itself has no charge. S3 charges for one request per object and one per 1,000 objects
+/// listed, for one request per part of a large object and up to four more, and for data that leaves
+/// its Region.
+///
+/// # Limits
+///
+/// - At most 64 objects are transferred at the same time, at most 4 of them large, each with 8
+///   parts.
+/// - `filters` takes at most 1,000 rules of at most 4,096 bytes each.
+///
+/// # Proof
+///
+/// Proven against the AWS CLI 1.46.3 with random trees and buckets (500 seeds; `docs/AWS-CLI.md`
+/// lists the intended differences), and with its process killed at 50 random points. Unit tests
+/// show the requests on the wire, and what is resumed, refused and left behind. The local cloud
+/// proves the permissions. The local cloud checks neither KMS keys, Object Lock nor bucket
+/// policies, and copies between accounts only as far as its own rules allow.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct S3Copy(Merged<Places, Transfer>);
 
@@ -89,53 +127,70 @@ impl Step for S3Copy {
     const NAME: &'static str = "s3-copy";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-cli-s3-cp-step",
-        fields: &[],
+        fields: &[
+            ("source", "source"),
+            ("destination", "destination"),
+            ("include", "filters"),
+            ("exclude", "filters"),
+            ("recursive", "recursive"),
+            ("dryrun", "dry_run"),
+            ("default_region", "region"),
+        ],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
-            parameters: r#"{ "source": "reports/today.csv", "destination": "s3://stepward-data-222222222222/reports/" }"#,
-            output: "null",
+            title: "Upload a file",
+            parameters: r#"{ "source": "reports/today.csv",
+            "destination": "s3://stepward-data-222222222222/reports/" }"#,
+            output: r#"{ "transferred": 1, "bytes": 18432, "deleted": 0, "unchanged": 0,
+            "dry_run": false }"#,
         },
         Example {
-            title: "TODO",
+            title: "Download the CSV files below a prefix",
             parameters: r#"{ "source": "s3://stepward-data-222222222222/reports", "destination": "reports", "recursive": true,
             "filters": [{ "exclude": "*" }, { "include": "*.csv" }] }"#,
-            output: "null",
+            output: r#"{ "transferred": 12, "bytes": 4194304, "deleted": 0, "unchanged": 0,
+            "dry_run": false }"#,
         },
         Example {
-            title: "TODO",
+            title: "Copy a prefix from another account of the customer",
             parameters: r#"{ "source": "s3://stepward-data-333333333333/reports", "source_account": "archive",
             "destination": "s3://stepward-data-222222222222/reports", "recursive": true }"#,
-            output: "null",
+            output: r#"{ "transferred": 1840, "bytes": 7516192768, "deleted": 0, "unchanged": 0,
+            "dry_run": false }"#,
         },
         Example {
-            title: "TODO",
+            title: "Copy an object to a cheaper storage class",
             parameters: r#"{ "source": "s3://stepward-data-222222222222/reports/today.csv",
             "destination": "s3://stepward-data-222222222222/latest.csv", "storage_class": "STANDARD_IA" }"#,
-            output: "null",
+            output: r#"{ "transferred": 1, "bytes": 18432, "deleted": 0, "unchanged": 0,
+            "dry_run": false }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The object, file, directory or bucket is not there.",
+            "The source or a bucket does not exist. Check the paths.",
         ),
         (
             ErrorName::InvalidInput,
-            "A path or a link leaves the local root, or this deployment has none.",
+            "A parameter is wrong, a path or link leaves the local root, or this deployment has no local \
+             root. Correct the parameter that the message names.",
         ),
         (
             ErrorName::Conflict,
-            "What was copied changed meanwhile, or is archived; the message says which.",
+            "The source changed while it was copied: run the step again. Or it is archived: restore it \
+             first. The message says which.",
         ),
         (
             ErrorName::AccessDenied,
-            "The role may not, or the bucket belongs to another account than was expected.",
+            "The role lacks the permission that the message names, or another account than expected \
+             owns the bucket. Add the permission, or set `bucket_owner`.",
         ),
         (
             ErrorName::StepFailed,
-            "Some were copied and some were not; the log names each that was not, with the reason.",
+            "Some objects were copied and others failed. The log has the reason for each failure; fix \
+             it and run the step again.",
         ),
     ];
     const TIMEOUT: Duration = task::TIMEOUT;

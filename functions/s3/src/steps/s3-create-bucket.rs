@@ -26,49 +26,61 @@ const BETWEEN: Duration = Duration::from_secs(1);
 
 /// Create a private, encrypted S3 bucket.
 ///
-/// The bucket gets what keeps it private and encrypted, said expressly: all four blocks of public
-/// access, no access control lists (`BucketOwnerEnforced`), and encryption with keys of S3
-/// (SSE-S3). An empty bucket costs nothing.
+/// Use this step to provide a bucket for later steps of a job. Running it again is safe: if the
+/// account already owns the bucket in this Region, the step succeeds and changes nothing.
 ///
-/// A bucket of the account's own in this Region is success and left as it is, whatever its
-/// settings: the step never changes a bucket that was there before. A name that another account has
-/// is a `Conflict`. So is a bucket of the account's own in another Region.
+/// # Behavior
 ///
-/// When a setting cannot be made, the new bucket is removed again, or the error names it. A call
-/// that is repeated after its answer was lost finds the bucket and is success. It may then lack the
-/// settings made expressly, and is private and encrypted all the same: S3 blocks public access to
-/// every new bucket and disables its access control lists since April 2023
-/// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/create-bucket-faq.html>), and encrypts
-/// all new objects since January 2023
+/// The step creates the bucket and sets everything that keeps it private and encrypted: all four
+/// settings of S3 Block Public Access, no access control lists (`BucketOwnerEnforced`), and default
+/// encryption with S3 managed keys (SSE-S3). A bucket whose name ends with `-an` is created in the
+/// account's own regional namespace, as `aws s3 mb` does.
+///
+/// An existing bucket is never changed, regardless of its settings. A bucket name that another
+/// account uses, or that the account itself uses in another Region, is a `Conflict`.
+///
+/// A retry after a lost response finds the bucket and succeeds. If the lost call ended before it
+/// made the settings, they remain at S3's defaults. The bucket is still private and encrypted:
+/// since April 2023 S3 blocks public access to every new bucket and disables its access control
+/// lists (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/create-bucket-faq.html>), and
+/// since January 2023 it encrypts all new objects
 /// (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/default-encryption-faq.html>).
 ///
-/// A name that ends in `-an` is made in the account's own regional namespace, as `aws s3 mb` makes
-/// it.
+/// # Failures
 ///
-/// Proven on the local cloud, which does not ask for `s3:PutBucketOwnershipControls` and knows no
-/// bucket half made; that, other accounts' buckets and buckets in other Regions rest on unit tests
-/// of what is sent.
+/// If a setting fails, the step deletes the new bucket again. If that fails too, the error names
+/// the bucket; delete it or make its settings yourself.
+///
+/// # Cost
+///
+/// This step itself has no charge, and an empty bucket costs nothing.
+///
+/// # Proof
+///
+/// Proven on the local cloud, except that it does not check `s3:PutBucketOwnershipControls` and
+/// never leaves a bucket half created. That, buckets of other accounts, and buckets in other
+/// Regions are shown by unit tests of the requests only.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateBucket {
-    /// The bucket, as in `s3://name`: 3 to 63 lower-case letters, digits, hyphens and dots. No key
-    /// behind it.
+    /// The bucket, as in `s3://name`: 3 to 63 lower-case letters, digits, hyphens and dots, without
+    /// a key.
     uri: String,
-    /// The Region to create it in, as in `eu-west-1`, one of the account's in Stepward. Default:
-    /// the target's.
+    /// The Region to create the bucket in, as in `eu-west-1`; one of the account's Regions in
+    /// Stepward. Default: the target's Region.
     region: Option<String>,
 }
 
-/// The bucket that is there now.
+/// The bucket that exists now.
 #[derive(Debug, JsonSchema, Serialize)]
 pub struct Present {
-    /// Its name.
+    /// The bucket's name.
     bucket: String,
-    /// Its Region.
+    /// The bucket's Region.
     region: String,
-    /// Whether this call made it; false where it was there before.
+    /// Whether this call created the bucket; false if it existed before.
     created: bool,
-    /// Where to see it in the AWS console.
+    /// The bucket in the AWS console.
     console_url: String,
 }
 
@@ -265,18 +277,23 @@ impl Step for CreateBucket {
     const NAME: &'static str = "s3-create-bucket";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-cli-s3-mb-step",
-        fields: &[],
+        fields: &[("S3Uri", "uri")],
     }];
-    // None has a Region: that would be a second place, for which the same account's role needs the
-    // same once more.
+    // No example sets a Region: the Region would be a peer, which needs the same permissions again.
     const EXAMPLES: &'static [Example] = &[Example {
-        title: "TODO",
+        title: "Create a bucket",
         parameters: r#"{ "uri": "s3://acme-reports-222222222222" }"#,
-        output: "null",
+        output: r#"{
+            "bucket": "acme-reports-222222222222",
+            "region": "eu-west-1",
+            "created": true,
+            "console_url": "https://eu-west-1.console.aws.amazon.com/s3/buckets/acme-reports-222222222222?region=eu-west-1#"
+        }"#,
     }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[(
         ErrorName::Conflict,
-        "Another account has the name, the account has it in another Region, or it is being created or deleted now.",
+        "Another account uses the bucket name, the account uses it in another Region, or the bucket \
+         is being created or deleted. Choose another name or Region, or run the step again later.",
     )];
     type Output = Present;
 
@@ -288,17 +305,32 @@ impl Step for CreateBucket {
     }
 
     fn permissions(&self) -> Permissions {
-        let actions = [
-            "s3:CreateBucket",
-            "s3:DeleteBucket",
-            "s3:PutBucketOwnershipControls",
-            "s3:PutBucketPublicAccessBlock",
-            "s3:PutEncryptionConfiguration",
-        ];
-        let bucket = self.bucket().unwrap_or_default();
+        let bucket = s3_arn(&literal(&self.bucket().unwrap_or_default()));
+
         Permissions::default()
-            .allow("TODO", &["s3:ListAllMyBuckets"], ["*"])
-            .allow("TODO", &actions, [s3_arn(&literal(&bucket))])
+            .allow(
+                "find out whether the account already owns the bucket",
+                &["s3:ListAllMyBuckets"],
+                ["*"],
+            )
+            .allow(
+                "create the bucket without access control lists",
+                &["s3:CreateBucket", "s3:PutBucketOwnershipControls"],
+                [bucket.clone()],
+            )
+            .allow(
+                "block public access and encrypt the bucket by default",
+                &[
+                    "s3:PutBucketPublicAccessBlock",
+                    "s3:PutEncryptionConfiguration",
+                ],
+                [bucket.clone()],
+            )
+            .allow(
+                "delete the new bucket, if a setting fails",
+                &["s3:DeleteBucket"],
+                [bucket],
+            )
     }
 
     fn peer(&self) -> Option<Peer> {

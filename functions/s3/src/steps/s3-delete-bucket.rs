@@ -17,48 +17,67 @@ use stepward::{
     Step, StepError,
 };
 
-/// How often the bucket is gone through: what was refused once gets a second chance, and what was
-/// written meanwhile is found.
+/// How often the step goes through the bucket. The second pass retries what was refused once, and
+/// finds what was written during the first.
 const PASSES: u32 = 2;
+
 /// Delete an S3 bucket, with `force` also everything in it.
 ///
-/// This cannot be undone, and the name becomes free for anybody in the world to take. Without
-/// `force` a bucket that is not empty is a `Conflict` and stays as it is. Old versions and delete
-/// markers count, also where `aws s3 ls` shows nothing.
+/// Use this step to remove a bucket that is no longer needed. This cannot be undone, and afterwards
+/// any AWS account can create a bucket with the same name.
 ///
-/// With `force` all versions of all objects, all delete markers and all unfinished multipart
-/// uploads are removed, 1,000 versions a request, and then the bucket. It is gone through twice at
-/// most, so stop what writes into it first. What S3 refuses to delete (Object Lock retention or
-/// legal hold, a bucket policy) is respected: the rest is removed, the bucket stays, and the step
-/// fails with the number and the first keys; each is a line of the log. Objects under governance
-/// retention stay too, whoever runs the step.
+/// # Behavior
 ///
-/// Millions of objects take long; the step goes on from call to call, for 24 hours at most. When
-/// the job is stopped, what is deleted is gone and the rest stays: run it again to go on. A first
-/// look, and 10 seconds later the deletion: only so is a bucket that never was (`NotFound`) told
-/// apart from one that was deleted by a call whose answer was lost.
+/// Without `force` the step deletes an empty bucket only. A bucket with content is a `Conflict` and
+/// stays unchanged. Old versions and delete markers count as content, although `aws s3 ls` does not
+/// show them.
 ///
-/// Proven on the local cloud, with versions, delete markers and unfinished uploads. Locked
-/// versions, keys with control characters, and buckets that take many calls rest on unit tests of
-/// what is sent.
+/// With `force` the step removes all versions of all objects, all delete markers and all unfinished
+/// multipart uploads, 1,000 versions per request, and then the bucket. It goes through the bucket
+/// at most twice, so stop what writes to the bucket first.
+///
+/// The first call only checks that the bucket exists; about 10 seconds later the next call deletes.
+/// So after a lost response the step can distinguish a bucket that it deleted from one that never
+/// existed (`NotFound`).
+///
+/// A bucket with millions of objects takes many calls. When the job is stopped, deleted objects are
+/// gone and the others stay; run the step again to continue.
+///
+/// # Failures
+///
+/// S3 refuses to delete versions that an Object Lock retention, a legal hold or a bucket policy
+/// protects. The step then removes everything else, keeps the bucket, and fails with the number of
+/// refused versions and the first keys. Each refused version is one line of the log. The step never
+/// bypasses governance retention.
+///
+/// # Cost
+///
+/// This step itself has no charge. S3 charges for the listing requests, one per 1,000 versions;
+/// deletions are free. Storage classes with a minimum storage duration charge for the rest of it.
+///
+/// # Proof
+///
+/// Proven on the local cloud with versions, delete markers and unfinished uploads. Locked versions,
+/// keys with control characters, and buckets that take many calls are shown by unit tests of the
+/// requests only.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteBucket {
-    /// The bucket, as in `s3://name`. No key behind it.
+    /// The bucket, as in `s3://name`, without a key.
     uri: String,
-    /// Delete everything in the bucket too. Default: false.
+    /// Delete everything in the bucket, too.
     #[serde(default)]
     force: bool,
 }
 
-/// What is gone.
+/// The bucket that was deleted, and what was in it.
 #[derive(Debug, Eq, JsonSchema, PartialEq, Serialize)]
 pub struct Deleted {
     /// The bucket's name.
     bucket: String,
-    /// Versions of objects and delete markers that were removed before it.
+    /// How many versions of objects and delete markers were removed first.
     versions: u64,
-    /// Unfinished multipart uploads that were aborted before it.
+    /// How many unfinished multipart uploads were aborted first.
     uploads: u64,
 }
 
@@ -221,33 +240,35 @@ impl Step for DeleteBucket {
     const NAME: &'static str = "s3-delete-bucket";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-cli-s3-rb-step",
-        fields: &[],
+        fields: &[("S3Uri", "uri"), ("force", "force")],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
+            title: "Delete an empty bucket",
             parameters: r#"{ "uri": "s3://acme-reports-222222222222" }"#,
-            output: "null",
+            output: r#"{ "bucket": "acme-reports-222222222222", "versions": 0, "uploads": 0 }"#,
         },
         Example {
-            title: "TODO",
+            title: "Delete a bucket with everything in it",
             parameters: r#"{ "uri": "s3://acme-reports-222222222222", "force": true }"#,
-            output: "null",
+            output: r#"{ "bucket": "acme-reports-222222222222", "versions": 48210, "uploads": 3 }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
-        (ErrorName::NotFound, "There is no such bucket."),
+        (ErrorName::NotFound, "The bucket does not exist."),
         (
             ErrorName::AccessDenied,
-            "A permission is missing, or the bucket is another account's.",
+            "The role lacks the permission that the message names, or another account owns the bucket.",
         ),
         (
             ErrorName::Conflict,
-            "It is not empty and `force` is not set, or something writes into it while it is emptied.",
+            "The bucket is not empty and `force` is not set, or something writes to it while the step \
+             empties it. Stop the writers and run the step again.",
         ),
         (
             ErrorName::StepFailed,
-            "S3 refused to delete some versions; all others are gone, and the bucket is left.",
+            "S3 refused to delete some versions; all others are gone, and the bucket stays. Wait for \
+             the end of the retention or change the bucket policy, then run the step again.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_hours(24);
@@ -263,27 +284,35 @@ impl Step for DeleteBucket {
 
     fn permissions(&self) -> Permissions {
         let bucket = literal(&self.bucket().unwrap_or_default());
-        let base = Permissions::default().allow(
-            "TODO",
-            &["s3:ListBucketVersions", "s3:DeleteBucket"],
-            [s3_arn(&bucket)],
-        );
+        let base = Permissions::default()
+            .allow(
+                "find out whether the bucket exists and is empty",
+                &["s3:ListBucketVersions"],
+                [s3_arn(&bucket)],
+            )
+            .allow("delete the bucket", &["s3:DeleteBucket"], [s3_arn(&bucket)]);
         if !self.force {
             return base;
         }
-        // https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html: s3:DeleteObject
-        // also for versions.
-        let inside = [
-            "s3:DeleteObject",
-            "s3:DeleteObjectVersion",
-            "s3:AbortMultipartUpload",
-        ];
+
+        let inside = s3_arn(&format!("{bucket}/*"));
         base.allow(
-            "TODO",
+            "find the unfinished multipart uploads, if force is set",
             &["s3:ListBucketMultipartUploads"],
             [s3_arn(&bucket)],
         )
-        .allow("TODO", &inside, [s3_arn(&format!("{bucket}/*"))])
+        .allow(
+            "abort the unfinished multipart uploads, if force is set",
+            &["s3:AbortMultipartUpload"],
+            [inside.clone()],
+        )
+        // S3 checks s3:DeleteObject for versions, too:
+        // https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
+        .allow(
+            "delete versions and delete markers, if force is set",
+            &["s3:DeleteObject", "s3:DeleteObjectVersion"],
+            [inside],
+        )
     }
 
     async fn run(

@@ -29,38 +29,61 @@ const MAX_LINES: usize = 1_000;
 
 /// List buckets, or the objects below an S3 URI, as `aws s3 ls` does.
 ///
-/// Without `uri` it lists the account's buckets. With one it lists what begins with it: objects
-/// and, unless `recursive`, the "folders" up to the next slash. Times are UTC. A prefix below which
-/// there is nothing is `NotFound`, as `aws s3 ls` ends with an error there; an empty bucket is not.
+/// Use this step to see which objects exist, or to count them and add up their sizes. The log is
+/// made for reading, the output for the steps that follow.
 ///
-/// The log has the first 1,000 lines in the form of `aws s3 ls`, with control characters in keys
-/// escaped (`a\nb`); the output has the keys as they are, up to 100,000 entries. Count and size are
-/// always of all. A listing that takes longer than one call goes on in the next where it was, for
-/// 24 hours at most; its output has the first entries, as many as go into 100 KiB. Objects that
-/// come or go meanwhile are listed or not; no other is listed twice or missed.
+/// # Behavior
 ///
-/// Proven on the local cloud, 317 listings line by line beside `aws s3 ls` (AWS CLI 1.46.3):
-/// buckets, prefixes and whole buckets, recursive and not, sizes for people and not, with and
-/// without the summary, in large and small pages, keys with spaces, percent signs, `//` and letters
-/// of other scripts, folders' own empty objects, an empty bucket, and what does not exist.
-/// Different are the empty line before the CLI's summary, the 1,000 lines, and control characters,
-/// which the CLI writes as they are. Listings over several calls rest on unit tests.
+/// Without `uri` the step lists the account's buckets. With `uri` it lists the objects whose keys
+/// begin with the prefix and, unless `recursive` is set, the prefixes up to the next slash, which
+/// act as folders. Times are in UTC.
+///
+/// The log has the first 1,000 lines in the format of `aws s3 ls`, with control characters in keys
+/// escaped (`a\nb`). The output has the keys unchanged. `object_count` and `total_bytes` always
+/// cover all objects.
+///
+/// A listing that takes longer than one call continues in the next. Objects that appear or
+/// disappear during the listing may be included or not; no other object is listed twice or missed.
+///
+/// # Failures
+///
+/// A prefix without objects is `NotFound`, because `aws s3 ls` ends with an error there. An empty
+/// bucket is not an error. If a page fails, the step fails and returns no partial list.
+///
+/// # Cost
+///
+/// This step itself has no charge. S3 charges for one listing request per `page_size` keys.
+///
+/// # Limits
+///
+/// - The output has at most 100,000 entries or, if the listing took more than one call, the first
+///   entries up to 100 KiB. `truncated` says so.
+/// - The log has at most 1,000 entries.
+///
+/// # Proof
+///
+/// Proven on the local cloud: 317 listings are compared line by line with `aws s3 ls` (AWS CLI
+/// 1.46.3). They cover buckets, prefixes and whole buckets, with and without each option, large and
+/// small pages, keys with spaces, percent signs, `//` and other scripts, folder objects, an empty
+/// bucket, and names that do not exist. Three differences are intended: the CLI's empty line before
+/// the summary, the limit of 1,000 lines, and control characters, which the CLI does not escape.
+/// Only unit tests show listings over several calls.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct S3List {
-    /// What to list, as in `s3://bucket/prefix`; all buckets when absent. The prefix need not end
-    /// at a slash.
+    /// What to list, as in `s3://bucket/prefix`; all buckets if absent. The prefix need not end
+    /// with a slash.
     uri: Option<String>,
-    /// List every object below the prefix, with its whole key.
+    /// List every object below the prefix, with its full key.
     #[serde(default)]
     recursive: bool,
-    /// Show sizes as in `1.2 MiB`.
+    /// Log sizes with units, as in `1.2 MiB`.
     #[serde(default)]
     human_readable: bool,
-    /// End the log with the number of objects and their total size.
+    /// Log the number of objects and their total size at the end.
     #[serde(default)]
     summarize: bool,
-    /// Keys that one request asks for, 1 to 1,000.
+    /// How many keys one request returns, 1 to 1,000.
     #[serde(default = "thousand")]
     page_size: i32,
 }
@@ -69,43 +92,43 @@ fn thousand() -> i32 {
     1000
 }
 
-/// What was found.
+/// The buckets, or the prefixes and objects, that were listed.
 #[derive(Debug, Default, Deserialize, JsonSchema, Serialize)]
 pub struct Listing {
-    /// The account's buckets, where no URI was given.
+    /// The account's buckets, if no URI was given.
     buckets: Vec<Bucket>,
-    /// Prefixes up to the next slash, where not recursive.
+    /// Prefixes up to the next slash, if `recursive` was not set.
     prefixes: Vec<String>,
-    /// Objects, by key.
+    /// Objects in the order of their keys.
     objects: Vec<Object>,
-    /// Number of all objects.
+    /// Number of all objects, also those that the output omits.
     object_count: u64,
     /// Size of all objects, in bytes.
     total_bytes: u64,
-    /// Whether there were more entries than the output holds: 100,000, or 100 KiB where it took
-    /// more than one call.
+    /// Whether the output omits entries: beyond 100,000, or beyond 100 KiB if the listing took more
+    /// than one call.
     truncated: bool,
 }
 
 /// A bucket.
 #[derive(Debug, Deserialize, JsonSchema, Serialize)]
 struct Bucket {
-    /// Its name.
+    /// The bucket's name.
     name: String,
-    /// When it was created, RFC 3339.
+    /// When it was created, in RFC 3339 format.
     created_at: String,
 }
 
 /// An object.
 #[derive(Debug, Deserialize, JsonSchema, Serialize)]
 struct Object {
-    /// Its whole key.
+    /// The full key.
     key: String,
-    /// Its size, in bytes.
+    /// Size, in bytes.
     bytes: u64,
-    /// When it was last written, RFC 3339.
+    /// When it was last written, in RFC 3339 format.
     last_modified: String,
-    /// Its storage class.
+    /// The storage class, if S3 reports one.
     storage_class: Option<String>,
 }
 
@@ -326,23 +349,56 @@ impl Step for S3List {
     const NAME: &'static str = "s3-list";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-cli-s3-ls-step",
-        fields: &[],
+        fields: &[
+            ("S3Uri", "uri"),
+            ("recursive", "recursive"),
+            ("human-readable", "human_readable"),
+            ("summarize", "summarize"),
+            ("page-size", "page_size"),
+        ],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
-            parameters: r#"{ "uri": "s3://stepward-data-222222222222/backups/", "recursive": true }"#,
-            output: "null",
+            title: "List the objects below a prefix",
+            parameters: r#"{ "uri": "s3://stepward-data-222222222222/reports/",
+            "human_readable": true, "summarize": true }"#,
+            output: r#"{
+                "buckets": [],
+                "prefixes": ["reports/2025/"],
+                "objects": [
+                    {
+                        "key": "reports/today.csv",
+                        "bytes": 18432,
+                        "last_modified": "2026-01-31T06:00:00Z",
+                        "storage_class": "STANDARD"
+                    }
+                ],
+                "object_count": 1,
+                "total_bytes": 18432,
+                "truncated": false
+            }"#,
         },
         Example {
-            title: "TODO",
+            title: "List the account's buckets",
             parameters: "{}",
-            output: "null",
+            output: r#"{
+                "buckets": [
+                    {
+                        "name": "stepward-data-222222222222",
+                        "created_at": "2025-03-01T09:30:00Z"
+                    }
+                ],
+                "prefixes": [],
+                "objects": [],
+                "object_count": 0,
+                "total_bytes": 0,
+                "truncated": false
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[(
         ErrorName::NotFound,
-        "There is no such bucket, or nothing below the prefix.",
+        "The bucket does not exist, or no object is below the prefix. Check the URI.",
     )];
     const TIMEOUT: Duration = Duration::from_hours(24);
     const FUNCTION: FunctionConfig = FunctionConfig {
@@ -360,9 +416,13 @@ impl Step for S3List {
 
     fn permissions(&self) -> Permissions {
         match self.place() {
-            Ok(None) => Permissions::default().allow("TODO", &["s3:ListAllMyBuckets"], ["*"]),
+            Ok(None) => Permissions::default().allow(
+                "list the account's buckets, if uri is absent",
+                &["s3:ListAllMyBuckets"],
+                ["*"],
+            ),
             Ok(Some(at)) => Permissions::default().allow(
-                "TODO",
+                "list the objects below the prefix",
                 &["s3:ListBucket"],
                 [s3_arn(&literal(&at.bucket))],
             ),

@@ -13,41 +13,64 @@ use stepward::{
     RundeckPlugin, Step, StepError,
 };
 
-/// Move objects and files to S3, from S3 or within it, as `aws s3 mv` does.
+/// Move files and objects to S3, from S3, or between buckets, as `aws s3 mv` does.
 ///
-/// Everything that `s3-copy` tells holds here too: what goes where, what cannot be transferred,
-/// what is kept, how work goes on over several calls, and what two accounts need; the role then
-/// also deletes in the source's account.
+/// Use this step to archive files to S3, fetch objects and remove them from the bucket, or rename
+/// and relocate objects. It deletes a source only after it has verified the copy.
 ///
-/// **A source is deleted only when its copy is verified.** After an upload S3 is asked for the
-/// object's size and checksum; they are compared with those of what was sent, or of the file, read
-/// again, where it is smaller than 8 MiB. A downloaded file is written through to the disk, read
-/// again and compared with what came, over several calls where it is large. Between buckets the
-/// sizes and the checksums that S3 has of both objects are compared, or equal entity tags; where S3
-/// has nothing to compare both are read, up to 1 GiB. What is larger, without a checksum of the
-/// whole object, stays and fails with a message that says so: its copy is there, so compare them
-/// and delete the source by `s3-delete`.
+/// # Prerequisites
 ///
-/// **And only if it still is what was copied**: an object with the same entity tag, a file with the
-/// same size, time and inode. What was changed meanwhile is kept and fails as `Conflict`; its copy
-/// has the earlier state. Directories that become empty stay. In a versioned bucket a moved object
-/// leaves a delete marker and its versions, also under Object Lock.
+/// Those of `s3-copy`: a local root for local paths, a bucket policy or the longer route for a
+/// second account, and a lifecycle rule for incomplete multipart uploads. The role also needs
+/// permission to delete in the source's account.
 ///
-/// To move something onto itself or below itself within a bucket is `InvalidInput`. When a job is
-/// stopped, each source is either still there or wholly at the destination. A single source is
-/// looked at in a first call and moved in the next, so that a lost answer does not make a source
-/// that was moved one that never was there. A large one that a call has moved, and its answer was
-/// lost, is counted by the next.
+/// # Behavior
 ///
-/// S3 charges as for a copy, and for the verification with one request per upload and two per copy
-/// between buckets, more where objects are read again. Deletions are free, but for what storage
-/// classes ask for objects deleted early.
+/// The step transfers each object or file exactly as `s3-copy` does: the same selection, integrity
+/// checks, metadata, handling of large objects, and continuation over several calls. Then it
+/// verifies the copy and deletes the source:
 ///
-/// Proven beside the AWS CLI 1.46.3 on trees and buckets made at random (500 seeds; what differs is
-/// meant to, and is in `docs/AWS-CLI.md`); with its process killed at random points, 50 times; in
-/// unit tests of the requests as they are sent, of what is verified and of when a source is kept;
-/// and on the local cloud for the permissions. The local cloud checks neither KMS keys, Object Lock
-/// nor a bucket's policy, and copies between accounts only as far as its own rules go.
+/// - **After an upload** the step reads the object's size and checksum from S3 and compares them
+///   with those of the data it sent. For a file below 8 MiB it reads the file again.
+/// - **After a download** the step flushes the file to disk, reads it again, and compares it with
+///   the data it received. A large file takes several calls.
+/// - **Between buckets** the step compares the sizes, and the checksums or entity tags that S3 has
+///   of both objects. If S3 has none in common, it reads both objects, up to 1 GiB.
+/// - **If the source changed** since it was copied, it is kept. An object is compared by entity
+///   tag; a file by size, modification time and inode.
+///
+/// Directories that become empty stay. In a versioned bucket a moved object leaves a delete marker
+/// and its versions, also under Object Lock.
+///
+/// The first call for a single source only checks that the source exists; the next call moves it.
+/// So after a lost response the step can distinguish a source that it moved from one that never
+/// existed. When the job is stopped, each source is either unchanged or completely at the
+/// destination.
+///
+/// # Failures
+///
+/// Failures are reported as by `s3-copy`; the sources of failed moves are kept. In addition:
+///
+/// - A source that changed after it was copied fails as `Conflict`. The destination has the earlier
+///   state; run the move again.
+/// - An object above 1 GiB without a checksum of the whole object cannot be verified and fails as
+///   `StepFailed`. Its copy is complete: compare both, then delete the source with `s3-delete`.
+/// - A move of an object onto itself, or of a prefix to a place below itself, is refused as
+///   `InvalidInput`.
+///
+/// # Cost
+///
+/// This step itself has no charge. S3 charges as for `s3-copy`, plus for the verification one
+/// request per upload and two per copy between buckets, and more if objects are read again.
+/// Deletions are free, except that some storage classes charge for objects deleted early.
+///
+/// # Proof
+///
+/// Proven against the AWS CLI 1.46.3 with random trees and buckets (500 seeds; `docs/AWS-CLI.md`
+/// lists the intended differences), and with its process killed at 50 random points. Unit tests
+/// show the requests on the wire, what is verified, and when a source is kept. The local cloud
+/// proves the permissions. The local cloud checks neither KMS keys, Object Lock nor bucket
+/// policies, and copies between accounts only as far as its own rules allow.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct S3Move(Merged<Places, Transfer>);
 
@@ -69,53 +92,72 @@ impl Step for S3Move {
     const NAME: &'static str = "s3-move";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
         provider_type: "aws-cli-s3-mv-step",
-        fields: &[],
+        fields: &[
+            ("source", "source"),
+            ("destination", "destination"),
+            ("include", "filters"),
+            ("exclude", "filters"),
+            ("recursive", "recursive"),
+            ("dryrun", "dry_run"),
+            ("default_region", "region"),
+        ],
     }];
     const EXAMPLES: &'static [Example] = &[
         Example {
-            title: "TODO",
-            parameters: r#"{ "source": "reports/today.csv", "destination": "s3://stepward-data-222222222222/reports/" }"#,
-            output: "null",
+            title: "Move a file to a bucket",
+            parameters: r#"{ "source": "reports/today.csv",
+            "destination": "s3://stepward-data-222222222222/reports/" }"#,
+            output: r#"{ "transferred": 1, "bytes": 18432, "deleted": 0, "unchanged": 0,
+            "dry_run": false }"#,
         },
         Example {
-            title: "TODO",
+            title: "Fetch the CSV files below a prefix and remove them from the bucket",
             parameters: r#"{ "source": "s3://stepward-data-222222222222/reports", "destination": "reports", "recursive": true,
             "filters": [{ "exclude": "*" }, { "include": "*.csv" }] }"#,
-            output: "null",
+            output: r#"{ "transferred": 12, "bytes": 4194304, "deleted": 0, "unchanged": 0,
+            "dry_run": false }"#,
         },
         Example {
-            title: "TODO",
+            title: "Move a prefix from another account of the customer",
             parameters: r#"{ "source": "s3://stepward-data-333333333333/reports", "source_account": "archive",
             "destination": "s3://stepward-data-222222222222/reports", "recursive": true }"#,
-            output: "null",
+            output: r#"{ "transferred": 1840, "bytes": 7516192768, "deleted": 0, "unchanged": 0,
+            "dry_run": false }"#,
         },
         Example {
-            title: "TODO",
+            title: "Move an object below another prefix",
             parameters: r#"{ "source": "s3://stepward-data-222222222222/reports/today.csv",
             "destination": "s3://stepward-data-222222222222/2026/" }"#,
-            output: "null",
+            output: r#"{ "transferred": 1, "bytes": 18432, "deleted": 0, "unchanged": 0,
+            "dry_run": false }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The object, file, directory or bucket is not there; it may have been moved already.",
+            "The source or a bucket does not exist. An earlier run may have moved the source already; \
+             check the destination.",
         ),
         (
             ErrorName::InvalidInput,
-            "A path or a link leaves the local root, this deployment has none, or it would be moved below itself.",
+            "A parameter is wrong, a path or link leaves the local root, this deployment has no local \
+             root, or the destination is the source or below it. Correct the parameter that the \
+             message names.",
         ),
         (
             ErrorName::Conflict,
-            "What was moved changed meanwhile, or is archived; the source is kept.",
+            "The source changed while it was moved, and was kept: run the step again. Or it is \
+             archived: restore it first.",
         ),
         (
             ErrorName::AccessDenied,
-            "The role may not, or the bucket belongs to another account than was expected.",
+            "The role lacks the permission that the message names, or another account than expected \
+             owns the bucket. Add the permission, or set `bucket_owner`.",
         ),
         (
             ErrorName::StepFailed,
-            "A copy could not be verified, or some were moved and some were not; what was not is still there.",
+            "A copy could not be verified, or some objects were moved and others failed. Failed \
+             sources are kept; the log has the reason for each.",
         ),
     ];
     const TIMEOUT: Duration = task::TIMEOUT;
