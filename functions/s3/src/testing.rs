@@ -32,38 +32,38 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use stepward::{Context, Progress, Resume, Step, StepError};
 
-pub(crate) use self::process::{in_root, with_root};
-pub(crate) use self::sent::Sent;
+pub(crate) use self::process::{run_in_root, run_with_root};
+pub(crate) use self::sent::SentRequest;
 pub(crate) use self::store::{Object, Store, Upload, refusal};
 
 /// The account that the steps work in, and that owns every bucket but `theirs`.
-pub(crate) const OURS: &str = "222222222222";
+pub(crate) const TARGET_ACCOUNT: &str = "222222222222";
 /// The customer's other account, which owns the bucket `theirs`.
-pub(crate) const THEIRS: &str = "333333333333";
+pub(crate) const PEER_ACCOUNT: &str = "333333333333";
 /// When objects were written that a test has put there: 2026-01-31 10:40:00 UTC.
-pub(crate) const WRITTEN: i64 = 1_769_856_000;
+pub(crate) const WRITTEN_AT: i64 = 1_769_856_000;
 const MIB: usize = 1024 * 1024;
 
 /// An answer: status, headers and body.
 pub(crate) type Answer = (u16, Vec<(String, String)>, Bytes);
-type Silence = Box<dyn Fn(&Sent) -> bool + Send>;
-type Hook = Box<dyn FnMut(&Sent, &mut Store) -> Option<Answer> + Send>;
+type Silence = Box<dyn Fn(&SentRequest) -> bool + Send>;
+type Hook = Box<dyn FnMut(&SentRequest, &mut Store) -> Option<Answer> + Send>;
 
 /// The small S3.
 #[derive(Clone, Default)]
-pub(crate) struct S3 {
+pub(crate) struct FakeS3 {
     store: Arc<Mutex<Store>>,
     hooks: Arc<Mutex<Vec<(&'static str, Hook)>>>,
     silences: Arc<Mutex<Vec<(&'static str, Silence)>>>,
 }
 
-impl Debug for S3 {
+impl Debug for FakeS3 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("S3")
     }
 }
 
-impl S3 {
+impl FakeS3 {
     /// Its inside.
     pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
         self.store
@@ -79,7 +79,7 @@ impl S3 {
     /// Puts an object there, as an upload with a checksum would have left it.
     pub(crate) fn put(&self, bucket: &str, key: &str, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
-        let checksum = Some(crc(&bytes));
+        let checksum = Some(crc_base64(&bytes));
         let object = Object {
             size: bytes.len() as u64,
             bytes,
@@ -111,16 +111,16 @@ impl S3 {
 
     /// What all requests of an operation get, where it is not `None`. It is asked first, and may
     /// change what is there.
-    pub(crate) fn on(
+    pub(crate) fn hook_operation(
         &self,
         operation: &'static str,
-        hook: impl FnMut(&Sent, &mut Store) -> Option<Answer> + Send + 'static,
+        hook: impl FnMut(&SentRequest, &mut Store) -> Option<Answer> + Send + 'static,
     ) {
         self.hooks.lock().unwrap().push((operation, Box::new(hook)));
     }
 
     /// Refuses an operation so many times.
-    pub(crate) fn refuse(
+    pub(crate) fn refuse_requests(
         &self,
         operation: &'static str,
         times: usize,
@@ -128,17 +128,17 @@ impl S3 {
         code: &'static str,
     ) {
         let mut left = times;
-        self.on(operation, move |_, _| {
+        self.hook_operation(operation, move |_, _| {
             left = left.checked_sub(1)?;
             Some(refusal(status, code))
         });
     }
 
     /// Leaves requests of an operation without an answer, for ever.
-    pub(crate) fn silence(
+    pub(crate) fn never_answer(
         &self,
         operation: &'static str,
-        which: impl Fn(&Sent) -> bool + Send + 'static,
+        which: impl Fn(&SentRequest) -> bool + Send + 'static,
     ) {
         self.silences
             .lock()
@@ -147,14 +147,14 @@ impl S3 {
     }
 
     /// Answers again.
-    pub(crate) fn speak(&self) {
+    pub(crate) fn answer_again(&self) {
         self.silences.lock().unwrap().clear();
     }
 
     /// Lets the time for a call be over when an operation is asked for the `n`th time.
-    pub(crate) fn is_slow_at(&self, operation: &'static str, n: usize) {
+    pub(crate) fn spend_budget_at(&self, operation: &'static str, n: usize) {
         let mut asked = 0;
-        self.on(operation, move |_, _| {
+        self.hook_operation(operation, move |_, _| {
             asked += 1;
             if asked == n {
                 let _ = tokio::time::advance(Duration::from_secs(31)).now_or_never();
@@ -165,17 +165,17 @@ impl S3 {
 
     /// All requests so far, as in `PutObject data/a.csv` or `UploadPart data/a.csv 2`; forgotten
     /// with that.
-    pub(crate) fn requests(&self) -> Vec<String> {
-        self.take().iter().map(Sent::line).collect()
+    pub(crate) fn take_summaries(&self) -> Vec<String> {
+        self.take_requests().iter().map(SentRequest::line).collect()
     }
 
     /// All requests so far; forgotten with that.
-    pub(crate) fn take(&self) -> Vec<Sent> {
+    pub(crate) fn take_requests(&self) -> Vec<SentRequest> {
         std::mem::take(&mut self.store().sent)
     }
 
     /// The requests of one operation so far.
-    pub(crate) fn sent(&self, operation: &str) -> Vec<Sent> {
+    pub(crate) fn sent_requests(&self, operation: &str) -> Vec<SentRequest> {
         self.store()
             .sent
             .iter()
@@ -198,29 +198,29 @@ impl S3 {
 
     /// A context for one call of a step. Its time is over after half a minute.
     pub(crate) fn context(&self) -> Context {
-        stepward::testing::context(self.client(OURS))
+        stepward::testing::context(self.client(TARGET_ACCOUNT))
     }
 
     /// As [`Self::context`], in a role session of this ARN, which also begins the uploads.
-    pub(crate) fn context_as(&self, session_arn: &str) -> Context {
+    pub(crate) fn context_in_session(&self, session_arn: &str) -> Context {
         self.store().session = session_arn.into();
-        stepward::testing::context_as(self.client(OURS), session_arn)
+        stepward::testing::context_as(self.client(TARGET_ACCOUNT), session_arn)
     }
 
     /// As [`Self::context`], with the other account beside it.
-    pub(crate) fn context_of_two(&self) -> Context {
+    pub(crate) fn context_with_peer(&self) -> Context {
         stepward::testing::with_peer(
             self.context(),
-            stepward::testing::context(self.client(THEIRS)),
+            stepward::testing::context(self.client(PEER_ACCOUNT)),
         )
     }
 }
 
-impl HttpConnector for S3 {
+impl HttpConnector for FakeS3 {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let s3 = self.clone();
         HttpConnectorFuture::new(async move {
-            let sent = Sent::read(request).await;
+            let sent = SentRequest::read(request).await;
             let hooked = {
                 let (mut hooks, mut store) = (s3.hooks.lock().unwrap(), s3.store());
                 store.sent.push(sent.clone());
@@ -255,12 +255,12 @@ impl HttpConnector for S3 {
 }
 
 /// CRC-64/NVME in Base64.
-pub(crate) fn crc(bytes: &[u8]) -> String {
-    Checksum::of(CrcAlgorithm::Crc64Nvme, bytes).text()
+pub(crate) fn crc_base64(bytes: &[u8]) -> String {
+    Checksum::compute(CrcAlgorithm::Crc64Nvme, bytes).text()
 }
 
 /// So many MiB, each of other bytes than the one before.
-pub(crate) fn mib(n: u8) -> Bytes {
+pub(crate) fn mib_bytes(n: u8) -> Bytes {
     (0..n)
         .map(|at| vec![at; MIB])
         .collect::<Vec<_>>()
@@ -284,7 +284,7 @@ pub(crate) fn pending<T: Debug>(answer: Result<Progress<T>, StepError>) -> (Resu
 }
 
 /// What comes of a call before Lambda would end it.
-pub(crate) fn in_time<T>(call: impl Future<Output = T>) -> impl Future<Output = T> {
+pub(crate) fn before_deadline<T>(call: impl Future<Output = T>) -> impl Future<Output = T> {
     let call = Box::pin(tokio::time::timeout(Duration::from_secs(59), call));
     async { call.await.expect("the call outlived its deadline") }
 }

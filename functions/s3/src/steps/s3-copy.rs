@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::params::{Places, Transfer};
-use crate::report::Done;
+use crate::params::{TransferLocations, Transfer};
+use crate::report::TransferSummary;
 use crate::task::{self, Operation, Task};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -107,19 +107,19 @@ use stepward::{
 /// proves the permissions. The local cloud checks neither KMS keys, Object Lock nor bucket
 /// policies, and copies between accounts only as far as its own rules allow.
 #[derive(Debug, Deserialize, JsonSchema)]
-pub struct S3Copy(Merged<Places, Transfer>);
+pub struct S3Copy(Merged<TransferLocations, Transfer>);
 
 impl S3Copy {
     fn task(&self) -> Task<'_> {
         let Merged(
-            Places {
+            TransferLocations {
                 source,
                 destination,
                 recursive,
             },
             transfer,
         ) = &self.0;
-        Task::transfer(Operation::Copy, (source, destination), *recursive, transfer)
+        Task::for_transfer(Operation::Copy, (source, destination), *recursive, transfer)
     }
 }
 
@@ -195,7 +195,7 @@ impl Step for S3Copy {
     ];
     const TIMEOUT: Duration = task::TIMEOUT;
     const FUNCTION: FunctionConfig = FunctionConfig::TRANSFER;
-    type Output = Done;
+    type Output = TransferSummary;
 
     fn validate(&self) -> Result<(), StepError> {
         self.task().validate()
@@ -213,7 +213,7 @@ impl Step for S3Copy {
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Done>, StepError> {
+    ) -> Result<Progress<TransferSummary>, StepError> {
         self.task().run(ctx, resume).await
     }
 
@@ -235,8 +235,8 @@ mod tests {
     use super::*;
     use crate::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
     use crate::testing::{
-        Object, S3, Sent, THEIRS, WRITTEN, crc, in_root, in_time, mib, pending, refusal, scenes,
-        step, with_root,
+        Object, FakeS3, SentRequest, PEER_ACCOUNT, WRITTEN_AT, crc_base64, run_in_root, before_deadline, mib_bytes, pending, refusal, scenes,
+        step, run_with_root,
     };
 
     const SESSION: &str = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
@@ -284,8 +284,8 @@ mod tests {
 
     #[test]
     fn done_sends_a_small_file_with_its_type_its_checksum_and_whom_it_is_for() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::write(root.join("today.csv"), "a,b\n").unwrap();
             let step = copy(json!({
                 "source": "today.csv", "destination": "s3://data/reports/", "storage_class": "STANDARD_IA",
@@ -299,7 +299,7 @@ mod tests {
                 root.display()
             );
             assert_eq!(log(&ctx), [line]);
-            let [sent] = &s3.take()[..] else {
+            let [sent] = &s3.take_requests()[..] else {
                 panic!("one request")
             };
             assert_eq!(
@@ -308,7 +308,7 @@ mod tests {
             );
             for (name, value) in [
                 ("content-type", "text/csv"),
-                ("x-amz-checksum-crc64nvme", &crc(b"a,b\n")),
+                ("x-amz-checksum-crc64nvme", &crc_base64(b"a,b\n")),
                 ("x-amz-storage-class", "STANDARD_IA"),
                 ("x-amz-server-side-encryption", "aws:kms"),
                 ("x-amz-server-side-encryption-aws-kms-key-id", "key-1"),
@@ -321,8 +321,8 @@ mod tests {
 
     #[test]
     fn done_writes_to_a_bucket_of_the_account_that_is_named_and_of_no_other() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::write(root.join("a"), "a").unwrap();
             let theirs = json!({ "source": "a", "destination": "s3://theirs/a" });
             let error = copy(theirs.clone())
@@ -334,7 +334,7 @@ mod tests {
                 (ErrorName::AccessDenied, true)
             );
             let mut params = theirs;
-            params["bucket_owner"] = THEIRS.into();
+            params["bucket_owner"] = PEER_ACCOUNT.into();
             done(copy(params).run(&s3.context(), None).await);
             assert!(s3.object("theirs", "a").is_some());
         });
@@ -342,32 +342,32 @@ mod tests {
 
     #[test]
     fn done_streams_a_file_of_some_mib_with_its_checksum_behind_it() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("object"), mib(3)).unwrap();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("object"), mib_bytes(3)).unwrap();
             done(up("object").run(&s3.context(), None).await);
-            let [sent] = &s3.take()[..] else {
+            let [sent] = &s3.take_requests()[..] else {
                 panic!("one request")
             };
-            assert_eq!((sent.operation, sent.body == mib(3)), ("PutObject", true));
+            assert_eq!((sent.operation, sent.body == mib_bytes(3)), ("PutObject", true));
             assert_eq!(
                 sent.header("x-amz-checksum-crc64nvme"),
-                Some(crc(&mib(3)).as_str())
+                Some(crc_base64(&mib_bytes(3)).as_str())
             );
         });
     }
 
     #[test]
     fn done_sends_a_large_file_in_parts_and_the_checksum_of_all_of_it() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large.tar"), mib(20)).unwrap();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large.tar"), mib_bytes(20)).unwrap();
             let step = copy(
                 json!({ "source": "large.tar", "destination": "s3://data/copy", "sse": "AES256" }),
             );
-            done(step.run(&s3.context_as(SESSION), None).await);
-            let sent = s3.take();
-            let lines: Vec<_> = sent.iter().map(Sent::line).collect();
+            done(step.run(&s3.context_in_session(SESSION), None).await);
+            let sent = s3.take_requests();
+            let lines: Vec<_> = sent.iter().map(SentRequest::line).collect();
             assert_eq!(
                 lines[..2],
                 [
@@ -391,7 +391,7 @@ mod tests {
                 (1, "x-amz-server-side-encryption", "AES256"),
                 (1, "x-amz-checksum-algorithm", "CRC64NVME"),
                 (1, "x-amz-checksum-type", "FULL_OBJECT"),
-                (5, "x-amz-checksum-crc64nvme", &crc(&mib(20))),
+                (5, "x-amz-checksum-crc64nvme", &crc_base64(&mib_bytes(20))),
                 (5, "x-amz-checksum-type", "FULL_OBJECT"),
             ] {
                 assert_eq!(sent[at].header(name), Some(value), "{name}");
@@ -399,24 +399,24 @@ mod tests {
             for part in &sent[2..5] {
                 assert_eq!(
                     part.header("x-amz-checksum-crc64nvme"),
-                    Some(crc(&part.body).as_str())
+                    Some(crc_base64(&part.body).as_str())
                 );
             }
             assert!(
                 sent.iter()
                     .all(|sent| sent.header("x-amz-expected-bucket-owner") == Some("222222222222"))
             );
-            assert!(s3.object("data", "copy").unwrap().bytes == mib(20));
+            assert!(s3.object("data", "copy").unwrap().bytes == mib_bytes(20));
         });
     }
 
     #[test]
     fn done_gives_a_file_its_name_when_it_is_whole_and_the_objects_time() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             s3.put("data", "object", "content");
             let at = root.to_owned();
-            s3.on("GetObject", move |_, _| {
+            s3.hook_operation("GetObject", move |_, _| {
                 assert_eq!(files(&at), [""; 0], "nothing has the name yet");
                 None
             });
@@ -424,7 +424,7 @@ mod tests {
             let ctx = s3.context();
             done(step.run(&ctx, None).await);
             assert_eq!(
-                s3.requests(),
+                s3.take_summaries(),
                 ["HeadObject data/object", "GetObject data/object"]
             );
             let path = root.join("new/folder/object");
@@ -433,7 +433,7 @@ mod tests {
                 [format!("download: s3://data/object to {}", path.display())]
             );
             assert_eq!(fs::read_to_string(&path).unwrap(), "content");
-            let written = SystemTime::UNIX_EPOCH + Duration::from_secs(WRITTEN.unsigned_abs());
+            let written = SystemTime::UNIX_EPOCH + Duration::from_secs(WRITTEN_AT.unsigned_abs());
             assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), written);
             assert!(!root.join(".stepward").exists(), "nothing is left behind");
         });
@@ -441,9 +441,9 @@ mod tests {
 
     #[test]
     fn done_gets_a_large_object_in_ranges_of_one_state_of_it() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            s3.put("data", "object", mib(20));
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            s3.put("data", "object", mib_bytes(20));
             done(down().run(&s3.context(), None).await);
             let etag = s3.object("data", "object").unwrap().etag;
             let mut ranges: Vec<_> = s3
@@ -461,18 +461,18 @@ mod tests {
                 ]
             );
             assert!(
-                s3.sent("GetObject")
+                s3.sent_requests("GetObject")
                     .iter()
                     .all(|sent| sent.header("if-match") == Some(etag.as_str()))
             );
-            assert!(fs::read(root.join("file")).unwrap() == mib(20));
+            assert!(fs::read(root.join("file")).unwrap() == mib_bytes(20));
             assert_eq!(files(root), ["file"]);
         });
     }
 
     #[tokio::test(start_paused = true)]
     async fn done_lets_s3_copy_what_is_in_one_account() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.put("data", "a b/ü", "content");
         let step = copy(json!({
             "source": "s3://data/a b/ü", "destination": "s3://other/", "storage_class": "GLACIER_IR", "sse": "AES256",
@@ -480,9 +480,9 @@ mod tests {
         let ctx = s3.context();
         assert_eq!(done(step.run(&ctx, None).await).bytes, 7);
         assert_eq!(log(&ctx), ["copy: s3://data/a b/ü to s3://other/ü"]);
-        let sent = s3.take();
+        let sent = s3.take_requests();
         assert_eq!(
-            sent.iter().map(Sent::line).collect::<Vec<_>>(),
+            sent.iter().map(SentRequest::line).collect::<Vec<_>>(),
             ["HeadObject data/a b/ü", "CopyObject other/ü"]
         );
         let etag = s3.object("data", "a b/ü").unwrap().etag;
@@ -498,7 +498,7 @@ mod tests {
     }
 
     /// An object of more than 5 GiB, with all that there is to keep.
-    fn put_huge(s3: &S3) {
+    fn put_huge(s3: &FakeS3) {
         s3.put_size("data", "object", 5 * GIB + 1);
         let headers = [
             ("content-type", "application/x-tar"),
@@ -515,13 +515,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn done_lets_s3_copy_more_than_5_gib_in_parts_with_metadata_and_tags() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         put_huge(&s3);
         let step = copy(
             json!({ "source": "s3://data/object", "destination": "s3://data/copy", "storage_class": "STANDARD_IA" }),
         );
         done(step.run(&s3.context(), None).await);
-        let [begun] = &s3.sent("CreateMultipartUpload")[..] else {
+        let [begun] = &s3.sent_requests("CreateMultipartUpload")[..] else {
             panic!("one upload")
         };
         for (name, value) in [
@@ -534,7 +534,7 @@ mod tests {
         ] {
             assert_eq!(begun.header(name), Some(value), "{name}");
         }
-        let parts = s3.sent("UploadPartCopy");
+        let parts = s3.sent_requests("UploadPartCopy");
         let etag = s3.object("data", "object").unwrap().etag;
         assert_eq!(
             (parts.len(), parts[0].header("x-amz-copy-source-range")),
@@ -554,16 +554,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn done_between_two_accounts_is_a_copy_by_s3_where_the_source_lets_it() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.put("theirs", "object", "content");
-        done(across().run(&s3.context_of_two(), None).await);
+        done(across().run(&s3.context_with_peer(), None).await);
         let sent: Vec<_> = s3
-            .take()
+            .take_requests()
             .iter()
             .map(|sent| (sent.line(), sent.account.clone()))
             .collect();
         let expected = [
-            ("HeadObject theirs/object", THEIRS),
+            ("HeadObject theirs/object", PEER_ACCOUNT),
             ("CopyObject data/copy", "222222222222"),
         ];
         assert_eq!(
@@ -574,7 +574,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn done_between_two_accounts_goes_through_here_where_s3_may_not_copy_and_is_asked_once() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         for key in ["in/a", "in/b"] {
             s3.put("theirs", key, "content");
             let headers = [
@@ -591,12 +591,12 @@ mod tests {
                 .unwrap()
                 .headers = headers;
         }
-        s3.put("theirs", "in/large", mib(9));
-        s3.refuse("CopyObject", 1, 403, "AccessDenied");
+        s3.put("theirs", "in/large", mib_bytes(9));
+        s3.refuse_requests("CopyObject", 1, 403, "AccessDenied");
         let step = copy(json!({
             "source": "s3://theirs/in", "source_account": "archive", "destination": "s3://data", "recursive": true,
         }));
-        let ctx = s3.context_of_two();
+        let ctx = s3.context_with_peer();
         // One after the other, so that what the first has learnt is known to the second.
         assert_eq!(done(step.run(&ctx, None).await).transferred, 3);
         let told = log(&ctx)
@@ -604,9 +604,9 @@ mod tests {
             .filter(|line| line.contains("may not copy between these two accounts"))
             .count();
         assert_eq!(told, 1);
-        for sent in s3.take() {
+        for sent in s3.take_requests() {
             let account = if sent.bucket == "theirs" {
-                THEIRS
+                PEER_ACCOUNT
             } else {
                 "222222222222"
             };
@@ -619,21 +619,21 @@ mod tests {
                 assert_eq!(sent.header("x-amz-tagging"), Some("cost=it"));
                 assert_eq!(
                     sent.header("x-amz-checksum-crc64nvme"),
-                    Some(crc(b"content").as_str())
+                    Some(crc_base64(b"content").as_str())
                 );
             }
         }
         let large = s3.object("data", "large").unwrap();
         assert_eq!(
-            (large.bytes == mib(9), large.checksum),
-            (true, Some(crc(&mib(9))))
+            (large.bytes == mib_bytes(9), large.checksum),
+            (true, Some(crc_base64(&mib_bytes(9))))
         );
     }
 
     #[test]
     fn done_recursively_takes_the_names_that_the_filters_mean() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             for key in [
                 "in/a.log",
                 "in/b/c.log",
@@ -650,7 +650,7 @@ mod tests {
             }));
             assert_eq!(done(step.run(&s3.context(), None).await).transferred, 2);
             assert_eq!(files(root), ["out/a.log", "out/b/c.log"]);
-            let lists = s3.sent("ListObjectsV2");
+            let lists = s3.sent_requests("ListObjectsV2");
             assert!(
                 lists.len() > 1
                     && lists
@@ -662,8 +662,8 @@ mod tests {
 
     #[test]
     fn done_with_dry_run_only_tells() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::write(root.join("a"), "abc").unwrap();
             let ctx = s3.context();
             let step = copy(json!({ "source": "a", "destination": "s3://data/", "dry_run": true }));
@@ -679,7 +679,7 @@ mod tests {
                     root.display()
                 )]
             );
-            assert_eq!(s3.requests(), [""; 0]);
+            assert_eq!(s3.take_summaries(), [""; 0]);
         });
     }
 
@@ -688,8 +688,8 @@ mod tests {
 
     #[test]
     fn not_found_is_a_source_or_a_bucket_that_is_not_there() {
-        in_root(async |_| {
-            let s3 = S3::default();
+        run_in_root(async |_| {
+            let s3 = FakeS3::default();
             for (source, destination, recursive, why) in [
                 (
                     "s3://data/none",
@@ -787,8 +787,8 @@ mod tests {
 
     #[test]
     fn invalid_paths_and_kinds_are_refused_before_any_call() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::create_dir(root.join("folder")).unwrap();
             fs::write(root.join("file"), "x").unwrap();
             std::os::unix::fs::symlink("/etc/passwd", root.join("link")).unwrap();
@@ -814,14 +814,14 @@ mod tests {
                 error.name == ErrorName::InvalidInput && error.message.contains("not a directory"),
                 "{error}"
             );
-            assert_eq!(s3.requests(), [""; 0]);
+            assert_eq!(s3.take_summaries(), [""; 0]);
         });
     }
 
     #[tokio::test]
     async fn invalid_are_local_paths_where_the_deployment_has_no_root() {
         let error = up("file")
-            .run(&S3::default().context(), None)
+            .run(&FakeS3::default().context(), None)
             .await
             .unwrap_err();
         assert!(
@@ -832,15 +832,15 @@ mod tests {
 
     #[test]
     fn throttled_requests_are_tried_again() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(9)).unwrap();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(9)).unwrap();
             for operation in [
                 "CreateMultipartUpload",
                 "UploadPart",
                 "CompleteMultipartUpload",
             ] {
-                s3.refuse(operation, 2, 503, "SlowDown");
+                s3.refuse_requests(operation, 2, 503, "SlowDown");
             }
             done(up("large").run(&s3.context(), None).await);
             let counts = [
@@ -848,10 +848,10 @@ mod tests {
                 "UploadPart",
                 "CompleteMultipartUpload",
             ]
-            .map(|one| s3.sent(one).len());
+            .map(|one| s3.sent_requests(one).len());
             assert_eq!(counts, [3, 4, 3]);
             for operation in ["ListObjectsV2", "GetObject", "CopyObject"] {
-                s3.refuse(operation, 2, 503, "SlowDown");
+                s3.refuse_requests(operation, 2, 503, "SlowDown");
             }
             for destination in ["out", "s3://other"] {
                 let step = copy(
@@ -863,24 +863,24 @@ mod tests {
                     "{destination}"
                 );
             }
-            assert!(fs::read(root.join("out/copy")).unwrap() == mib(9));
+            assert!(fs::read(root.join("out/copy")).unwrap() == mib_bytes(9));
         });
     }
 
     #[test]
     fn pending_uploads_go_on_in_another_call_and_no_part_is_sent_twice() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(65)).unwrap();
-            s3.is_slow_at("UploadPart", 1);
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(65)).unwrap();
+            s3.spend_budget_at("UploadPart", 1);
             let (resume, progress) = pending(up("large").run(&s3.context(), None).await);
             assert!(progress.contains("1 large ones under way"), "{progress}");
-            assert_eq!((s3.sent("UploadPart").len(), s3.uploads().len()), (8, 1));
-            s3.take();
+            assert_eq!((s3.sent_requests("UploadPart").len(), s3.uploads().len()), (8, 1));
+            s3.take_requests();
             let output = done(up("large").run(&s3.context(), Some(resume)).await);
             assert_eq!((output.transferred, output.bytes), (1, 65 * MIB));
             assert_eq!(
-                s3.requests(),
+                s3.take_summaries(),
                 [
                     "ListParts data/copy",
                     "UploadPart data/copy 9",
@@ -888,23 +888,23 @@ mod tests {
                 ]
             );
             let copy = s3.object("data", "copy").unwrap();
-            assert_eq!((copy.bytes == mib(65), s3.uploads().len()), (true, 0));
+            assert_eq!((copy.bytes == mib_bytes(65), s3.uploads().len()), (true, 0));
         });
     }
 
     #[test]
     fn pending_downloads_go_on_in_another_call_where_they_stopped() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            s3.put("data", "object", mib(65));
-            s3.is_slow_at("GetObject", 1);
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            s3.put("data", "object", mib_bytes(65));
+            s3.spend_budget_at("GetObject", 1);
             let (resume, _) = pending(down().run(&s3.context(), None).await);
             let [unfinished] = &files(root)[..] else {
                 panic!("one file")
             };
             assert!(unfinished.starts_with(".stepward/"), "{unfinished}");
-            assert_eq!(s3.sent("GetObject").len(), 8);
-            s3.take();
+            assert_eq!(s3.sent_requests("GetObject").len(), 8);
+            s3.take_requests();
             done(down().run(&s3.context(), Some(resume)).await);
             let ranges: Vec<_> = s3
                 .sent("GetObject")
@@ -912,23 +912,23 @@ mod tests {
                 .map(|sent| sent.header("range").unwrap().to_owned())
                 .collect();
             assert_eq!(ranges, ["bytes=67108864-68157439"]);
-            assert!(fs::read(root.join("file")).unwrap() == mib(65));
+            assert!(fs::read(root.join("file")).unwrap() == mib_bytes(65));
             assert_eq!(files(root), ["file"]);
         });
     }
 
     #[test]
     fn pending_downloads_begin_anew_when_the_object_is_another_or_the_file_is_gone() {
-        in_root(async |root| {
+        run_in_root(async |root| {
             for gone in [false, true] {
-                let s3 = S3::default();
-                s3.put("data", "object", mib(65));
-                s3.is_slow_at("GetObject", 1);
+                let s3 = FakeS3::default();
+                s3.put("data", "object", mib_bytes(65));
+                s3.spend_budget_at("GetObject", 1);
                 let (resume, _) = pending(down().run(&s3.context(), None).await);
                 if gone {
                     fs::remove_dir_all(root.join(".stepward")).unwrap();
                 } else {
-                    s3.put("data", "object", mib(10));
+                    s3.put("data", "object", mib_bytes(10));
                 }
                 done(down().run(&s3.context(), Some(resume)).await);
                 assert!(
@@ -942,13 +942,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pending_copies_by_s3_go_on_in_another_call_and_no_part_is_copied_twice() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         put_huge(&s3);
-        s3.is_slow_at("UploadPartCopy", 1);
+        s3.spend_budget_at("UploadPartCopy", 1);
         let step = copy(json!({ "source": "s3://data/object", "destination": "s3://data/copy" }));
         let (resume, _) = pending(step.run(&s3.context(), None).await);
-        assert_eq!(s3.sent("UploadPartCopy").len(), 8);
-        s3.take();
+        assert_eq!(s3.sent_requests("UploadPartCopy").len(), 8);
+        s3.take_requests();
         done(step.run(&s3.context(), Some(resume)).await);
         let copied: Vec<_> = s3
             .sent("UploadPartCopy")
@@ -956,7 +956,7 @@ mod tests {
             .map(|sent| sent.query["partNumber"].clone())
             .collect();
         assert_eq!(
-            (copied, s3.sent("CreateMultipartUpload").len()),
+            (copied, s3.sent_requests("CreateMultipartUpload").len()),
             (vec!["9".into(), "10".into(), "11".into()], 0)
         );
         assert_eq!(s3.object("data", "copy").unwrap().size, 5 * GIB + 1);
@@ -965,10 +965,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn pending_copies_that_go_through_here_go_on_so_in_another_call() {
         for size in [65 * MIB, 5 * GIB + 1] {
-            let s3 = S3::default();
+            let s3 = FakeS3::default();
             s3.put_size("theirs", "object", size);
             // Zeros, as many as are asked for.
-            s3.on("GetObject", |sent, store| {
+            s3.hook_operation("GetObject", |sent, store| {
                 let object = &store.objects[&(sent.bucket.clone(), sent.key.clone())];
                 let range = sent
                     .header("range")
@@ -983,19 +983,19 @@ mod tests {
                 let length = usize::try_from(u64::min(to, object.size - 1) + 1 - from).unwrap();
                 Some((206, Vec::new(), vec![0; length].into()))
             });
-            s3.refuse("CopyObject", usize::MAX, 403, "AccessDenied");
-            s3.refuse("UploadPartCopy", usize::MAX, 403, "AccessDenied");
-            s3.is_slow_at("UploadPart", 1);
-            let (resume, _) = pending(across().run(&s3.context_of_two(), None).await);
+            s3.refuse_requests("CopyObject", usize::MAX, 403, "AccessDenied");
+            s3.refuse_requests("UploadPartCopy", usize::MAX, 403, "AccessDenied");
+            s3.spend_budget_at("UploadPart", 1);
+            let (resume, _) = pending(across().run(&s3.context_with_peer(), None).await);
             let begun = s3.uploads();
             let [(id, upload)] = &begun.iter().collect::<Vec<_>>()[..] else {
                 panic!("one upload")
             };
             assert_eq!(upload.parts.len(), 8, "{size}");
-            s3.take();
-            s3.is_slow_at("UploadPart", 1);
+            s3.take_requests();
+            s3.spend_budget_at("UploadPart", 1);
             let answer = across()
-                .run(&s3.context_of_two(), Some(resume))
+                .run(&s3.context_with_peer(), Some(resume))
                 .await
                 .unwrap();
             assert_eq!(matches!(answer, Progress::Done(_)), size == 65 * MIB);
@@ -1009,12 +1009,12 @@ mod tests {
                 .collect();
             assert_eq!(numbers, expected, "{size}: no part is sent again");
             assert!(
-                s3.sent("UploadPart")
+                s3.sent_requests("UploadPart")
                     .iter()
                     .all(|sent| sent.query["uploadId"] == **id)
             );
             assert_eq!(
-                (s3.sent("CopyObject").len(), s3.sent("UploadPartCopy").len()),
+                (s3.sent_requests("CopyObject").len(), s3.sent_requests("UploadPartCopy").len()),
                 (0, 0),
                 "{size}: S3 is not asked again"
             );
@@ -1023,22 +1023,22 @@ mod tests {
 
     #[test]
     fn pending_uploads_whose_answer_was_lost_are_aborted_and_those_of_others_are_not() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(65)).unwrap();
-            s3.is_slow_at("UploadPart", 1);
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(65)).unwrap();
+            s3.spend_budget_at("UploadPart", 1);
             pending(
                 up("large")
                     .run(
-                        &s3.context_as("arn:aws:sts::222222222222:assumed-role/Stepward/other"),
+                        &s3.context_in_session("arn:aws:sts::222222222222:assumed-role/Stepward/other"),
                         None,
                     )
                     .await,
             );
-            s3.is_slow_at("UploadPart", 1);
-            pending(up("large").run(&s3.context_as(SESSION), None).await);
-            s3.take();
-            done(up("large").run(&s3.context_as(SESSION), None).await);
+            s3.spend_budget_at("UploadPart", 1);
+            pending(up("large").run(&s3.context_in_session(SESSION), None).await);
+            s3.take_requests();
+            done(up("large").run(&s3.context_in_session(SESSION), None).await);
             let aborted: Vec<_> = s3
                 .sent("AbortMultipartUpload")
                 .iter()
@@ -1055,10 +1055,10 @@ mod tests {
 
     #[test]
     fn pending_downloads_whose_answer_was_lost_leave_no_file() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            s3.put("data", "object", mib(65));
-            s3.is_slow_at("GetObject", 1);
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            s3.put("data", "object", mib_bytes(65));
+            s3.spend_budget_at("GetObject", 1);
             pending(down().run(&s3.context(), None).await);
             done(down().run(&s3.context(), None).await);
             assert_eq!(files(root), ["file"]);
@@ -1067,50 +1067,50 @@ mod tests {
 
     #[test]
     fn pending_goes_on_behind_the_last_object_that_was_decided() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             for n in 0..200 {
                 s3.put("data", &format!("in/{n:03}"), "x");
             }
             let step =
                 copy(json!({ "source": "s3://data/in", "destination": "out", "recursive": true }));
-            s3.is_slow_at("GetObject", 1);
+            s3.spend_budget_at("GetObject", 1);
             let (resume, progress) = pending(step.run(&s3.context(), None).await);
-            let got = s3.sent("GetObject").len();
+            let got = s3.sent_requests("GetObject").len();
             assert!(
                 progress.starts_with(&format!("{got} transferred ")) && got < 200,
                 "{progress}"
             );
-            s3.take();
+            s3.take_requests();
             assert_eq!(
                 done(step.run(&s3.context(), Some(resume)).await).transferred,
                 200
             );
             assert_eq!(
-                (s3.sent("GetObject").len(), files(root).len()),
+                (s3.sent_requests("GetObject").len(), files(root).len()),
                 (200 - got, 200)
             );
-            let after = &s3.sent("ListObjectsV2")[0].query["start-after"];
+            let after = &s3.sent_requests("ListObjectsV2")[0].query["start-after"];
             assert_eq!(*after, format!("in/{:03}", got - 1));
         });
     }
 
     #[test]
     fn pending_uploads_that_s3_is_silent_about_are_kept_for_the_next_call_and_then_given_up() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(20)).unwrap();
-            s3.silence("UploadPart", |sent| sent.query["partNumber"] != "1");
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(20)).unwrap();
+            s3.never_answer("UploadPart", |sent| sent.query["partNumber"] != "1");
             let (resume, _) =
-                pending(in_time(up("large").run(&s3.context_as(SESSION), None)).await);
+                pending(before_deadline(up("large").run(&s3.context_in_session(SESSION), None)).await);
             assert_eq!(s3.uploads()["upload-1"].parts.len(), 1);
-            let error = in_time(up("large").run(&s3.context_as(SESSION), Some(resume.clone())))
+            let error = before_deadline(up("large").run(&s3.context_in_session(SESSION), Some(resume.clone())))
                 .await
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::TimedOut, "{error}");
             assert!(s3.uploads().is_empty(), "it got no further in a whole call");
-            s3.speak();
-            done(up("large").run(&s3.context_as(SESSION), Some(resume)).await);
+            s3.answer_again();
+            done(up("large").run(&s3.context_in_session(SESSION), Some(resume)).await);
             assert_eq!(
                 (s3.object("data", "copy").unwrap().size, s3.uploads().len()),
                 (20 << 20, 0)
@@ -1120,21 +1120,21 @@ mod tests {
 
     #[test]
     fn pending_downloads_that_s3_is_silent_about_are_kept_for_the_next_call() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            s3.put("data", "object", mib(20));
-            s3.silence("GetObject", |sent| {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            s3.put("data", "object", mib_bytes(20));
+            s3.never_answer("GetObject", |sent| {
                 sent.header("range")
                     .is_some_and(|range| !range.starts_with("bytes=0-"))
             });
-            let (resume, _) = pending(in_time(down().run(&s3.context(), None)).await);
-            s3.speak();
-            s3.take();
+            let (resume, _) = pending(before_deadline(down().run(&s3.context(), None)).await);
+            s3.answer_again();
+            s3.take_requests();
             done(down().run(&s3.context(), Some(resume)).await);
             assert_eq!(
                 (
-                    s3.sent("GetObject").len(),
-                    fs::read(root.join("file")).unwrap() == mib(20)
+                    s3.sent_requests("GetObject").len(),
+                    fs::read(root.join("file")).unwrap() == mib_bytes(20)
                 ),
                 (2, true)
             );
@@ -1143,24 +1143,24 @@ mod tests {
 
     #[test]
     fn failed_is_the_one_object_that_s3_is_silent_about_and_its_upload_is_not_left() {
-        in_root(async |root| {
+        run_in_root(async |root| {
             fs::create_dir(root.join("up")).unwrap();
             for name in ["a", "b", "c"] {
-                fs::write(root.join("up").join(name), mib(9)).unwrap();
+                fs::write(root.join("up").join(name), mib_bytes(9)).unwrap();
             }
             fs::write(root.join("up/small"), "x").unwrap();
             for silent in ["CreateMultipartUpload", "PutObject"] {
-                let s3 = S3::default();
-                s3.silence(silent, |sent| sent.key == "b" || sent.key == "small");
+                let s3 = FakeS3::default();
+                s3.never_answer(silent, |sent| sent.key == "b" || sent.key == "small");
                 if silent == "CreateMultipartUpload" {
                     // It has begun, and does not say so.
-                    s3.on(silent, |sent, store| {
+                    s3.hook_operation(silent, |sent, store| {
                         (sent.key == "b").then(|| store.answer(sent))
                     });
                 }
                 let step =
                     copy(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
-                let error = in_time(step.run(&s3.context_as(SESSION), None))
+                let error = before_deadline(step.run(&s3.context_in_session(SESSION), None))
                     .await
                     .unwrap_err();
                 assert!(
@@ -1178,12 +1178,12 @@ mod tests {
 
     #[test]
     fn failed_objects_are_named_and_the_others_are_done() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             for key in ["in/a", "in/b//c", "in/d", "in/e"] {
                 s3.put("data", key, "x");
             }
-            s3.on("GetObject", |sent, _| {
+            s3.hook_operation("GetObject", |sent, _| {
                 (sent.key == "in/d").then(|| refusal(403, "InvalidObjectState"))
             });
             let step =
@@ -1212,8 +1212,8 @@ mod tests {
 
     #[test]
     fn failed_names_are_what_no_file_can_have_and_files_that_can_be_no_object() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             for key in [
                 "in/../x",
                 "in/./x",
@@ -1262,7 +1262,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_are_sources_below_a_destination_that_is_below_the_source() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.put("data", "a", "x");
         s3.put("data", "copy/a", "x");
         let step = copy(
@@ -1279,10 +1279,10 @@ mod tests {
 
     #[test]
     fn failed_parts_abort_the_upload() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(20)).unwrap();
-            s3.on("UploadPart", |sent, _| {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(20)).unwrap();
+            s3.hook_operation("UploadPart", |sent, _| {
                 (sent.query["partNumber"] == "2").then(|| refusal(403, "AccessDenied"))
             });
             let error = up("large").run(&s3.context(), None).await.unwrap_err();
@@ -1292,7 +1292,7 @@ mod tests {
                 "{error}"
             );
             assert_eq!(
-                (s3.sent("AbortMultipartUpload").len(), s3.uploads().len()),
+                (s3.sent_requests("AbortMultipartUpload").len(), s3.uploads().len()),
                 (1, 0)
             );
         });
@@ -1300,13 +1300,13 @@ mod tests {
 
     #[test]
     fn failed_aborts_are_told_with_what_failed_before() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(65)).unwrap();
-            s3.is_slow_at("UploadPart", 1);
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(65)).unwrap();
+            s3.spend_budget_at("UploadPart", 1);
             let (resume, _) = pending(up("large").run(&s3.context(), None).await);
-            s3.refuse("UploadPart", 9, 400, "BadDigest");
-            s3.refuse("AbortMultipartUpload", 9, 403, "AccessDenied");
+            s3.refuse_requests("UploadPart", 9, 400, "BadDigest");
+            s3.refuse_requests("AbortMultipartUpload", 9, 403, "AccessDenied");
             let error = up("large")
                 .run(&s3.context(), Some(resume))
                 .await
@@ -1322,18 +1322,18 @@ mod tests {
 
     #[test]
     fn failed_aborts_do_not_hide_why_it_was_given_up() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::create_dir(root.join("up")).unwrap();
-            fs::write(root.join("up/a"), mib(20)).unwrap();
+            fs::write(root.join("up/a"), mib_bytes(20)).unwrap();
             (0..1_000).for_each(|n| fs::write(root.join(format!("up/b{n:03}")), "x").unwrap());
-            s3.refuse("PutObject", usize::MAX, 403, "AccessDenied");
-            s3.refuse("AbortMultipartUpload", 9, 400, "InvalidRequest");
+            s3.refuse_requests("PutObject", usize::MAX, 403, "AccessDenied");
+            s3.refuse_requests("AbortMultipartUpload", 9, 400, "InvalidRequest");
             // So it is under way still when it is given up.
-            s3.silence("UploadPart", |sent| sent.query["partNumber"] != "1");
+            s3.never_answer("UploadPart", |sent| sent.query["partNumber"] != "1");
             let step =
                 copy(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
-            let error = in_time(step.run(&s3.context(), None)).await.unwrap_err();
+            let error = before_deadline(step.run(&s3.context(), None)).await.unwrap_err();
             assert_eq!(error.name, ErrorName::AccessDenied, "{error}");
             for part in [
                 "1000 failed and 0 went well",
@@ -1347,11 +1347,11 @@ mod tests {
 
     #[test]
     fn failed_checksums_leave_no_file() {
-        in_root(async |root| {
+        run_in_root(async |root| {
             for size in [1, 20] {
-                let s3 = S3::default();
-                s3.put("data", "object", mib(size));
-                let wrong = crc(b"something else");
+                let s3 = FakeS3::default();
+                s3.put("data", "object", mib_bytes(size));
+                let wrong = crc_base64(b"something else");
                 s3.store()
                     .objects
                     .values_mut()
@@ -1365,12 +1365,12 @@ mod tests {
 
     #[test]
     fn failed_are_files_that_change_while_they_are_read() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             let path = root.join("object");
-            fs::write(&path, mib(20)).unwrap();
-            s3.on("CreateMultipartUpload", move |_, _| {
-                fs::write(&path, mib(20)).unwrap();
+            fs::write(&path, mib_bytes(20)).unwrap();
+            s3.hook_operation("CreateMultipartUpload", move |_, _| {
+                fs::write(&path, mib_bytes(20)).unwrap();
                 None
             });
             let error = up("object").run(&s3.context(), None).await.unwrap_err();
@@ -1385,11 +1385,11 @@ mod tests {
 
     #[test]
     fn failed_are_objects_that_change_while_they_are_copied() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            s3.put("data", "object", mib(20));
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            s3.put("data", "object", mib_bytes(20));
             let mut gets = 0;
-            s3.on("GetObject", move |_, store| {
+            s3.hook_operation("GetObject", move |_, store| {
                 gets += 1;
                 let object = store.objects.values_mut().next().unwrap();
                 object.etag = format!("\"state-{}\"", gets / 2);
@@ -1409,8 +1409,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_looks_name_the_action_that_is_missing() {
-        let s3 = S3::default();
-        s3.refuse("HeadObject", 1, 403, "AccessDenied");
+        let s3 = FakeS3::default();
+        s3.refuse_requests("HeadObject", 1, 403, "AccessDenied");
         let error = down().run(&s3.context(), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
@@ -1421,9 +1421,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_copies_of_archived_objects_say_what_s3_says() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.put("data", "object", "x");
-        s3.refuse("CopyObject", 1, 403, "InvalidObjectState");
+        s3.refuse_requests("CopyObject", 1, 403, "InvalidObjectState");
         let step = copy(json!({ "source": "s3://data/object", "destination": "s3://data/copy" }));
         let error = step.run(&s3.context(), None).await.unwrap_err();
         assert!(
@@ -1434,11 +1434,11 @@ mod tests {
 
     #[test]
     fn failed_answers_to_the_beginning_of_an_upload_leave_none_behind() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(9)).unwrap();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(9)).unwrap();
             let mut asked = 0;
-            s3.on("CreateMultipartUpload", move |sent, store| {
+            s3.hook_operation("CreateMultipartUpload", move |sent, store| {
                 asked += 1;
                 // S3 has begun it, and the answer does not come.
                 (asked == 1).then(|| {
@@ -1446,13 +1446,13 @@ mod tests {
                     refusal(500, "InternalError")
                 })
             });
-            done(up("large").run(&s3.context_as(SESSION), None).await);
+            done(up("large").run(&s3.context_in_session(SESSION), None).await);
             assert_eq!(
-                (s3.sent("CreateMultipartUpload").len(), s3.uploads().len()),
+                (s3.sent_requests("CreateMultipartUpload").len(), s3.uploads().len()),
                 (2, 0)
             );
             assert_eq!(
-                s3.sent("AbortMultipartUpload")[0].query["uploadId"],
+                s3.sent_requests("AbortMultipartUpload")[0].query["uploadId"],
                 "upload-1"
             );
         });
@@ -1460,19 +1460,19 @@ mod tests {
 
     #[test]
     fn done_where_the_answer_to_the_end_of_an_upload_is_lost_and_its_object_is_there() {
-        in_root(async |root| {
+        run_in_root(async |root| {
             for (is_done, is_other) in [(true, false), (false, false), (true, true)] {
-                let s3 = S3::default();
-                fs::write(root.join("large"), mib(9)).unwrap();
+                let s3 = FakeS3::default();
+                fs::write(root.join("large"), mib_bytes(9)).unwrap();
                 // What an upload that did not end must not be taken for.
-                s3.put("data", "copy", mib(9));
-                s3.on("CompleteMultipartUpload", move |sent, store| {
+                s3.put("data", "copy", mib_bytes(9));
+                s3.hook_operation("CompleteMultipartUpload", move |sent, store| {
                     if is_done && !store.uploads.is_empty() {
                         store.answer(sent);
                     }
                     if is_other {
                         let object = Object {
-                            checksum: Some(crc(b"another")),
+                            checksum: Some(crc_base64(b"another")),
                             ..Object::default()
                         };
                         store.put("data", "copy", object);
@@ -1492,10 +1492,10 @@ mod tests {
 
     #[test]
     fn a_file_that_has_become_small_leaves_no_upload() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(65)).unwrap();
-            s3.is_slow_at("UploadPart", 1);
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(65)).unwrap();
+            s3.spend_budget_at("UploadPart", 1);
             let (resume, _) = pending(up("large").run(&s3.context(), None).await);
             fs::write(root.join("large"), "small").unwrap();
             done(up("large").run(&s3.context(), Some(resume)).await);
@@ -1508,18 +1508,18 @@ mod tests {
 
     #[test]
     fn cancel_aborts_uploads_and_removes_unfinished_files() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("large"), mib(65)).unwrap();
-            s3.put("data", "object", mib(65));
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("large"), mib_bytes(65)).unwrap();
+            s3.put("data", "object", mib_bytes(65));
             for (step, slow, lost) in [
                 (up("large"), "UploadPart", false),
                 (up("large"), "UploadPart", true),
                 (down(), "GetObject", false),
             ] {
-                s3.is_slow_at(slow, 1);
-                let (resume, _) = pending(step.run(&s3.context_as(SESSION), None).await);
-                step.cancel(&s3.context_as(SESSION), (!lost).then_some(resume))
+                s3.spend_budget_at(slow, 1);
+                let (resume, _) = pending(step.run(&s3.context_in_session(SESSION), None).await);
+                step.cancel(&s3.context_in_session(SESSION), (!lost).then_some(resume))
                     .await
                     .unwrap();
                 assert_eq!(
@@ -1538,7 +1538,7 @@ mod tests {
             ("s3:ListBucket", DOWN),
             ("s3:PutObjectTagging", ACROSS),
         ]);
-        with_root(|root| prove::<S3Copy>(&idle, async |scene| scenes::up(scene, root).await));
+        run_with_root(|root| prove::<S3Copy>(&idle, async |scene| scenes::up(scene, root).await));
     }
 
     #[test]
@@ -1549,7 +1549,7 @@ mod tests {
             ("s3:PutObject", UP),
             ("s3:PutObjectTagging", ACROSS),
         ]);
-        with_root(|_| prove::<S3Copy>(&idle, scenes::down));
+        run_with_root(|_| prove::<S3Copy>(&idle, scenes::down));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::place::Uri;
+use crate::location::S3Uri;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::BuildError;
 use aws_sdk_s3::types::{
@@ -20,9 +20,10 @@ use stepward::{
     Step, StepError,
 };
 
-/// How often a new bucket is given a setting while S3 does not know the bucket everywhere yet.
-const TRIES: u32 = 10;
-const BETWEEN: Duration = Duration::from_secs(1);
+/// How many times a setting of a new bucket is requested until S3 knows the bucket everywhere.
+const MAX_ATTEMPTS: u32 = 10;
+/// The delay between two attempts.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Create a private, encrypted S3 bucket.
 ///
@@ -85,35 +86,35 @@ pub struct Present {
 }
 
 impl CreateBucket {
-    fn bucket(&self) -> Result<String, StepError> {
-        let Uri { bucket, key } = Uri::parse("uri", &self.uri)?;
+    fn bucket_name(&self) -> Result<String, StepError> {
+        let S3Uri { bucket, key } = S3Uri::parse("uri", &self.uri)?;
         require(key.is_empty(), || {
             format!(
-                "uri {:?} has a key behind the bucket; only a bucket is created",
+                "parameter \"uri\": expected a bucket without a key, got {:?}; omit the key",
                 self.uri
             )
         })?;
         Ok(bucket)
     }
 
-    /// `there` is where the bucket is made; `ctx` hears of it.
-    async fn create(&self, ctx: &Context, there: &Context) -> Result<Present, StepError> {
-        let (bucket, region) = (self.bucket()?, there.place.region.clone());
-        let s3 = there.client(Client::new);
-        let console_url = there.console(&format!("s3/buckets/{bucket}"), "");
-        let created = match found(&s3, &bucket).await? {
-            Some(at) if at == region => false,
-            Some(at) => return Err(elsewhere(&bucket, &at, &region)),
-            None => make(&s3, &bucket, &region).await?,
+    /// Creates the bucket with `bucket_ctx`, and logs to `ctx`.
+    async fn create(&self, ctx: &Context, bucket_ctx: &Context) -> Result<Present, StepError> {
+        let (bucket, region) = (self.bucket_name()?, bucket_ctx.place.region.clone());
+        let s3 = bucket_ctx.client(Client::new);
+        let console_url = bucket_ctx.console(&format!("s3/buckets/{bucket}"), "");
+        let created = match find_own_bucket(&s3, &bucket).await? {
+            Some(existing) if existing == region => false,
+            Some(existing) => return Err(other_region_error(&bucket, &existing, &region)),
+            None => create_bucket(&s3, &bucket, &region).await?,
         };
         if created {
-            if let Err(error) = protect(&s3, &bucket, &there.place.account_id).await {
-                return Err(undo(&s3, &bucket, &there.place.account_id, error).await);
+            if let Err(error) = make_settings(&s3, &bucket, &bucket_ctx.place.account_id).await {
+                return Err(delete_after_error(&s3, &bucket, &bucket_ctx.place.account_id, error).await);
             }
             ctx.log(format_args!("Created bucket {bucket} in {region}"));
         } else {
             ctx.log(format_args!(
-                "Bucket {bucket} is in {region} already, and is left as it is"
+                "Bucket {bucket} already exists in {region}; it is unchanged"
             ));
         }
         Ok(Present {
@@ -125,9 +126,10 @@ impl CreateBucket {
     }
 }
 
-/// The Region of the account's own bucket of this name. Looking at the bucket itself would not do:
-/// where that is refused S3 does not say whether it is another account's.
-async fn found(s3: &Client, name: &str) -> Result<Option<String>, StepError> {
+/// The Region of the account's own bucket with this name. The step lists buckets instead of reading
+/// the bucket itself, because if S3 refuses that, it does not reveal whether another account owns
+/// the bucket.
+async fn find_own_bucket(s3: &Client, name: &str) -> Result<Option<String>, StepError> {
     let mut pages = s3
         .list_buckets()
         .prefix(name)
@@ -147,10 +149,10 @@ async fn found(s3: &Client, name: &str) -> Result<Option<String>, StepError> {
     Ok(None)
 }
 
-/// Creates it; false where it is there already.
-async fn make(s3: &Client, name: &str, region: &str) -> Result<bool, StepError> {
-    // https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html: us-east-1 is no
-    // constraint.
+/// Creates the bucket. Returns false if the account already owns it in this Region.
+async fn create_bucket(s3: &Client, name: &str, region: &str) -> Result<bool, StepError> {
+    // us-east-1 is not a valid constraint:
+    // https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html
     let constraint = (region != "us-east-1").then(|| {
         CreateBucketConfiguration::builder()
             .location_constraint(BucketLocationConstraint::from(region))
@@ -169,21 +171,22 @@ async fn make(s3: &Client, name: &str, region: &str) -> Result<bool, StepError> 
     match request.send().await.map_err(s3_error) {
         Ok(_) => Ok(true),
         Err(error) if error.has_code("BucketAlreadyOwnedByYou") => {
-            // Made by another call after the look, or so fresh that the list of buckets did not
-            // have it.
-            match found(s3, name).await? {
-                Some(at) if at != region => Err(elsewhere(name, &at, region)),
+            // Another call created it since, or the list of buckets does not contain it yet.
+            match find_own_bucket(s3, name).await? {
+                Some(existing) if existing != region => {
+                    Err(other_region_error(name, &existing, region))
+                }
                 _ => Ok(false),
             }
         }
         Err(mut error) => {
             if error.has_code("BucketAlreadyExists") {
                 error.message =
-                    format!("the bucket name {name} is another account's; choose another name");
+                    format!("another account uses the bucket name \"{name}\"; choose another name");
             } else if error.has_code("OperationAborted") {
                 error.message = format!(
-                    "a bucket {name} is being created or deleted right now; after a deletion S3 can take an hour to \
-                     give the name free: run it again later"
+                    "bucket \"{name}\" is being created or deleted; after a deletion S3 can take an \
+                     hour to release the name; run the step again later"
                 );
             }
             Err(error)
@@ -191,15 +194,15 @@ async fn make(s3: &Client, name: &str, region: &str) -> Result<bool, StepError> 
     }
 }
 
-fn elsewhere(name: &str, at: &str, region: &str) -> StepError {
+fn other_region_error(name: &str, existing: &str, region: &str) -> StepError {
     ErrorName::Conflict.with_message(format!(
-        "the account has a bucket {name} in {at}, not in {region}, and a name is used once; use that Region or another \
-         name"
+        "the account already has bucket \"{name}\" in {existing}, not in {region}; use that Region or \
+         another name"
     ))
 }
 
-/// Says expressly what keeps a new bucket private and encrypted.
-async fn protect(s3: &Client, name: &str, owner: &str) -> Result<(), StepError> {
+/// Makes the settings that keep a new bucket private and encrypted.
+async fn make_settings(s3: &Client, name: &str, owner: &str) -> Result<(), StepError> {
     let blocked = PublicAccessBlockConfiguration::builder()
         .block_public_acls(true)
         .ignore_public_acls(true);
@@ -212,17 +215,17 @@ async fn protect(s3: &Client, name: &str, owner: &str) -> Result<(), StepError> 
         .bucket(name)
         .public_access_block_configuration(blocked);
     let block = block.expected_bucket_owner(owner);
-    settled(|| block.clone().send()).await?;
-    let sse = sse().map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
+    send_until_known(|| block.clone().send()).await?;
+    let sse = sse_configuration().map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
     let encrypt = s3
         .put_bucket_encryption()
         .bucket(name)
         .server_side_encryption_configuration(sse);
     let encrypt = encrypt.expected_bucket_owner(owner);
-    settled(|| encrypt.clone().send()).await
+    send_until_known(|| encrypt.clone().send()).await
 }
 
-fn sse() -> Result<ServerSideEncryptionConfiguration, BuildError> {
+fn sse_configuration() -> Result<ServerSideEncryptionConfiguration, BuildError> {
     let sse = ServerSideEncryptionByDefault::builder()
         .sse_algorithm(ServerSideEncryption::Aes256)
         .build()?;
@@ -234,16 +237,16 @@ fn sse() -> Result<ServerSideEncryptionConfiguration, BuildError> {
         .build()
 }
 
-/// Sends until the new bucket is known where the request arrives, and its making is over there.
+/// Repeats a request until S3 knows the new bucket everywhere:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/Welcome.html#ConsistencyModel> (bucket
 /// configurations)
-async fn settled<T, E: AwsError<aws_sdk_s3::Error>, F: Future<Output = Result<T, E>>>(
+async fn send_until_known<T, E: AwsError<aws_sdk_s3::Error>, F: Future<Output = Result<T, E>>>(
     send: impl Fn() -> F,
 ) -> Result<(), StepError> {
-    for _ in 1..TRIES {
+    for _ in 1..MAX_ATTEMPTS {
         match send().await.map_err(s3_error) {
             Err(error) if error.has_code("NoSuchBucket") || error.has_code("OperationAborted") => {
-                tokio::time::sleep(BETWEEN).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
             answer => return answer.map(drop),
         }
@@ -251,10 +254,9 @@ async fn settled<T, E: AwsError<aws_sdk_s3::Error>, F: Future<Output = Result<T,
     send().await.map(drop).map_err(s3_error)
 }
 
-/// Removes the bucket again that was made a moment ago; S3 refuses that if anything is in it
-/// already.
-async fn undo(s3: &Client, name: &str, owner: &str, mut error: StepError) -> StepError {
-    let left = match s3
+/// Deletes the new bucket again. S3 refuses this if the bucket is not empty.
+async fn delete_after_error(s3: &Client, name: &str, owner: &str, mut error: StepError) -> StepError {
+    let outcome = match s3
         .delete_bucket()
         .bucket(name)
         .expected_bucket_owner(owner)
@@ -262,14 +264,14 @@ async fn undo(s3: &Client, name: &str, owner: &str, mut error: StepError) -> Ste
         .await
         .map_err(s3_error)
     {
-        Ok(_) => "was removed again".to_owned(),
-        Err(left) => format!(
-            "is left, private and encrypted by S3's own defaults, since it could not be removed either ({}): delete \
-             it, or make its settings",
-            left.message
+        Ok(_) => "was deleted again".to_owned(),
+        Err(delete_error) => format!(
+            "could not be deleted ({}) and stays, private and encrypted by S3's defaults; delete it, \
+             or make its settings",
+            delete_error.message
         ),
     };
-    error.message = format!("{}; the new bucket {name} {left}", error.message);
+    error.message = format!("{}; the new bucket \"{name}\" {outcome}", error.message);
     error
 }
 
@@ -298,14 +300,14 @@ impl Step for CreateBucket {
     type Output = Present;
 
     fn validate(&self) -> Result<(), StepError> {
-        self.bucket()?;
+        self.bucket_name()?;
         require(self.region.as_deref() != Some(""), || {
-            "region is empty; leave it out for the target's".into()
+            "parameter \"region\": expected a Region, got \"\"; omit it for the target's Region".into()
         })
     }
 
     fn permissions(&self) -> Permissions {
-        let bucket = s3_arn(&literal(&self.bucket().unwrap_or_default()));
+        let bucket = s3_arn(&literal(&self.bucket_name().unwrap_or_default()));
 
         Permissions::default()
             .allow(
@@ -343,12 +345,12 @@ impl Step for CreateBucket {
     }
 
     async fn run(&self, ctx: &Context, _: Option<Resume>) -> Result<Progress<Present>, StepError> {
-        let there = if self.region.is_some() {
+        let bucket_ctx = if self.region.is_some() {
             ctx.peer()?
         } else {
             ctx
         };
-        self.create(ctx, there).await.map(Progress::Done)
+        self.create(ctx, bucket_ctx).await.map(Progress::Done)
     }
 }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::bucket::Bucket;
-use crate::contents::{Contents, Removal};
-use crate::place::Uri;
-use crate::slice::Slice;
+use crate::contents::{BucketContents, Removal};
+use crate::location::S3Uri;
+use crate::call_budget::CallBudget;
 use aws_sdk_s3::Client;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -82,11 +82,12 @@ pub struct Deleted {
 }
 
 impl DeleteBucket {
-    fn bucket(&self) -> Result<String, StepError> {
-        let Uri { bucket, key } = Uri::parse("uri", &self.uri)?;
+    fn bucket_name(&self) -> Result<String, StepError> {
+        let S3Uri { bucket, key } = S3Uri::parse("uri", &self.uri)?;
         require(key.is_empty(), || {
             format!(
-                "uri {:?} has a key behind the bucket; to delete objects there is s3-delete",
+                "parameter \"uri\": expected a bucket without a key, got {:?}; use s3-delete to \
+                 delete objects",
                 self.uri
             )
         })?;
@@ -94,60 +95,58 @@ impl DeleteBucket {
     }
 }
 
-/// Sees that the bucket is there, and deletes nothing yet.
-async fn look(contents: &Contents<'_>, force: bool) -> Result<Progress<Deleted>, StepError> {
+/// Checks that the bucket exists, and deletes nothing yet.
+async fn check_bucket(contents: &BucketContents<'_>, force: bool) -> Result<Progress<Deleted>, StepError> {
     let bucket = &contents.bucket.name;
-    let any = contents.any().await.map_err(|mut error| {
+    let is_filled = contents.has_versions().await.map_err(|mut error| {
         if error.name == ErrorName::AccessDenied {
             error.message = format!(
-                "{}; S3 says the same where bucket {bucket} is another account's",
+                "{}; or another account owns bucket \"{bucket}\"",
                 error.message
             );
         }
         error
     })?;
-    if any && !force {
-        return Err(not_empty(bucket));
+    if is_filled && !force {
+        return Err(not_empty_error(bucket));
     }
-    // Once the state machine has this answer, a bucket that is gone is one that this step has
-    // deleted.
+    // After the state machine has this answer, this step has deleted a bucket that does not exist.
     Progress::pending(
         &Removal::default(),
         Duration::ZERO,
-        format!("bucket {bucket} is about to be deleted"),
+        format!("bucket \"{bucket}\" exists; deleting it next"),
     )
 }
 
-/// Goes on with emptying the bucket, and deletes it in the end.
-async fn advance(
-    contents: &Contents<'_>,
+/// Continues to empty the bucket, and deletes it at the end.
+async fn empty_and_delete(
+    contents: &BucketContents<'_>,
     mut removal: Removal,
 ) -> Result<Progress<Deleted>, StepError> {
-    let over = match contents
-        .remove(&mut removal, &Slice::of(contents.ctx))
+    let is_pass_complete = match contents
+        .remove_all(&mut removal, &CallBudget::for_call(contents.ctx))
         .await
     {
-        Err(error) if error.has_code("NoSuchBucket") => return Ok(done(contents, &removal)),
+        Err(error) if error.has_code("NoSuchBucket") => return Ok(finish(contents, &removal)),
         removed => removed?,
     };
-    if over && removal.refused == 0 {
-        let deleted = delete(&contents.bucket).await.map_err(|mut error| {
-            let (said, Removal { versions, .. }) = (error.message, &removal);
+    if is_pass_complete && removal.refused == 0 {
+        let is_deleted = delete_bucket(&contents.bucket).await.map_err(|mut error| {
             error.message = format!(
-                "{said}; {versions} versions in bucket {} are gone",
-                contents.bucket.name
+                "{}; {} versions in bucket \"{}\" are already deleted",
+                error.message, removal.versions, contents.bucket.name
             );
             error
         })?;
-        if deleted {
-            return Ok(done(contents, &removal));
+        if is_deleted {
+            return Ok(finish(contents, &removal));
         }
     }
-    if over {
+    if is_pass_complete {
         if removal.pass + 1 == PASSES {
-            return Err(left(&contents.bucket.name, &removal));
+            return Err(remaining_error(&contents.bucket.name, &removal));
         }
-        removal = removal.again();
+        removal = removal.next_pass();
     }
     let Removal {
         versions,
@@ -164,8 +163,8 @@ async fn advance(
     Progress::pending(&removal, Duration::ZERO, progress)
 }
 
-/// Deletes the bucket itself; false where it is not empty.
-async fn delete(
+/// Deletes the bucket itself. Returns false if it is not empty.
+async fn delete_bucket(
     Bucket {
         client,
         name,
@@ -178,13 +177,13 @@ async fn delete(
         .set_expected_bucket_owner(owner.clone());
     match request.send().await.map_err(s3_error) {
         Err(error) if error.has_code("BucketNotEmpty") => Ok(false),
-        // Only a call that knew the bucket comes here: another one has deleted it since.
+        // The bucket existed in an earlier call, so another call or person deleted it since.
         Err(error) if !error.has_code("NoSuchBucket") => Err(error),
         _ => Ok(true),
     }
 }
 
-fn done(Contents { ctx, bucket, .. }: &Contents<'_>, removal: &Removal) -> Progress<Deleted> {
+fn finish(BucketContents { ctx, bucket, .. }: &BucketContents<'_>, removal: &Removal) -> Progress<Deleted> {
     let Removal {
         versions, uploads, ..
     } = *removal;
@@ -201,15 +200,15 @@ fn done(Contents { ctx, bucket, .. }: &Contents<'_>, removal: &Removal) -> Progr
     })
 }
 
-fn not_empty(bucket: &str) -> StepError {
+fn not_empty_error(bucket: &str) -> StepError {
     ErrorName::Conflict.with_message(format!(
-        "bucket {bucket} is not empty, and nothing was deleted: empty it, old versions and delete markers too, or set \
-         force"
+        "bucket \"{bucket}\" is not empty, and nothing was deleted; empty it, including old versions \
+         and delete markers, or set force"
     ))
 }
 
-/// Why the bucket is still there after the last pass.
-fn left(
+/// The error if the bucket still exists after the last pass.
+fn remaining_error(
     bucket: &str,
     Removal {
         versions,
@@ -220,8 +219,8 @@ fn left(
 ) -> StepError {
     if *refused == 0 {
         return ErrorName::Conflict.with_message(format!(
-            "bucket {bucket} was emptied ({versions} versions removed) and is not empty: something writes into it; \
-             stop that, and run it again"
+            "bucket \"{bucket}\" was emptied ({versions} versions removed), but something writes to it; \
+             stop the writers and run the step again"
         ));
     }
     let more = if *refused > named.len() as u64 {
@@ -230,8 +229,9 @@ fn left(
         ""
     };
     ErrorName::StepFailed.with_message(format!(
-        "bucket {bucket} is left with {refused} versions that S3 refused to delete: {}{more}; {versions} were deleted. \
-         Where Object Lock keeps them, wait until it ends; where a policy does, change it; then run it again",
+        "bucket \"{bucket}\" still has {refused} versions that S3 refused to delete: {}{more}; \
+         {versions} were deleted; wait until Object Lock ends or change the bucket policy, then run \
+         the step again",
         named.join(", ")
     ))
 }
@@ -279,11 +279,11 @@ impl Step for DeleteBucket {
     type Output = Deleted;
 
     fn validate(&self) -> Result<(), StepError> {
-        self.bucket().map(drop)
+        self.bucket_name().map(drop)
     }
 
     fn permissions(&self) -> Permissions {
-        let bucket = literal(&self.bucket().unwrap_or_default());
+        let bucket = literal(&self.bucket_name().unwrap_or_default());
         let base = Permissions::default()
             .allow(
                 "find out whether the bucket exists and is empty",
@@ -323,20 +323,20 @@ impl Step for DeleteBucket {
         let owner = Some(ctx.place.account_id.clone());
         let bucket = Bucket {
             client: ctx.client(Client::new),
-            name: self.bucket()?,
+            name: self.bucket_name()?,
             owner,
         };
-        let contents = Contents { ctx, bucket };
+        let contents = BucketContents { ctx, bucket };
         let Some(resume) = resume else {
-            return look(&contents, self.force).await;
+            return check_bucket(&contents, self.force).await;
         };
         let removal: Removal = resume.state()?;
         if self.force {
-            advance(&contents, removal).await
-        } else if delete(&contents.bucket).await? {
-            Ok(done(&contents, &removal))
+            empty_and_delete(&contents, removal).await
+        } else if delete_bucket(&contents.bucket).await? {
+            Ok(finish(&contents, &removal))
         } else {
-            Err(not_empty(&contents.bucket.name))
+            Err(not_empty_error(&contents.bucket.name))
         }
     }
 
@@ -344,8 +344,8 @@ impl Step for DeleteBucket {
         let removal: Option<Removal> = resume.map(|resume| resume.state()).transpose()?;
         let versions = removal.map_or(0, |removal| removal.versions);
         ctx.log(format_args!(
-            "Stopped: {versions} versions in bucket {} are deleted for good, and what was not reached is left",
-            self.bucket()?
+            "Stopped: {versions} versions in bucket {} are deleted permanently, the others stay",
+            self.bucket_name()?
         ));
         Ok(())
     }
@@ -651,9 +651,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_page_after_page_from_the_front_and_behind_what_was_refused() {
-        // The second page is asked for where the first was: its versions are gone. The third begins
-        // behind the refused.
+    async fn done_lists_each_page_after_the_last_refused_version() {
+        // The second request has no marker either, because the first page's versions are deleted. The
+        // third starts after the refused version.
         let first = mock!(Client::list_object_versions)
             .match_requests(|request| request.key_marker().is_none())
             .sequence()
@@ -666,7 +666,7 @@ mod tests {
             removes(&[("a", "1"), ("b", "1")], &[]),
             removes(&[("c", "3"), ("c", "2"), ("c", "1")], &[("c", "2")]),
             removes(&[("d", "1")], &[]),
-            // The second time nothing keeps it any more.
+            // The second pass can delete it.
             removes(&[("c", "2")], &[]),
         ];
         let (uploads, delete) = (no_uploads(), deletes());
@@ -687,7 +687,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn already_deleted_by_a_call_whose_answer_was_lost_is_success() {
+    async fn already_deleted_by_a_lost_call_is_success() {
         let gone = mock!(Client::list_object_versions)
             .then_error(|| ListObjectVersionsError::generic(meta("NoSuchBucket")));
         let ctx = context([&gone, &refuses("NoSuchBucket")]);
@@ -709,7 +709,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn not_found_is_a_bucket_that_never_was() {
+    async fn not_found_is_a_bucket_that_never_existed() {
         let gone = mock!(Client::list_object_versions)
             .then_error(|| ListObjectVersionsError::generic(meta("NoSuchBucket")));
         for force in [false, true] {
@@ -720,7 +720,7 @@ mod tests {
             .then_error(|| ListObjectVersionsError::generic(meta("AccessDenied")));
         let error = step(true).run(&context([&others]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
-        assert!(error.message.contains("another account's"), "{error}");
+        assert!(error.message.contains("another account owns"), "{error}");
     }
 
     #[test]
@@ -740,7 +740,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_deletions_are_tried_again_by_the_sdk() {
+    async fn throttled_deletions_are_repeated_by_the_sdk() {
         let remove = mock!(Client::delete_objects)
             .sequence()
             .error(|| DeleteObjectsError::generic(meta("SlowDown")))
@@ -756,7 +756,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_when_its_time_is_over_it_goes_on_in_the_next_call() {
+    async fn pending_when_the_budget_is_spent_continues_in_the_next_call() {
         let list = mock!(Client::list_object_versions)
             .sequence()
             .output(|| page(&[("a", "1"), ("b", "1")], true))
@@ -801,7 +801,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pending_again_after_a_lost_first_answer_nothing_is_deleted_by_a_look() {
+    async fn pending_first_calls_delete_nothing_even_when_repeated() {
         let ctx = context([&looks(&[("a", "1")])]);
         for _ in 0..2 {
             assert_eq!(
@@ -812,7 +812,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_without_force_a_bucket_with_anything_in_it_is_a_conflict() {
+    async fn failed_without_force_a_filled_bucket_is_a_conflict() {
         let error = step(false)
             .run(&context([&looks(&[("old", "1")])]), None)
             .await
@@ -831,21 +831,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_versions_that_object_lock_keeps_are_named_and_the_bucket_stays() {
+    async fn failed_locked_versions_are_named_and_the_bucket_stays() {
         let list = mock!(Client::list_object_versions)
             .match_requests(|request| request.key_marker().is_none())
             .then_output(|| page(&[("gone", "1"), ("kept", "null"), ("%01", "7")], false));
         let remove = mock!(Client::delete_objects).then_output(|| {
             let error = Error::builder().key("kept").version_id("null").code("AccessDenied");
-            let said = "User: arn:aws:sts::1:assumed-role/x/y is not authorized to perform: s3:DeleteObjectVersion on \
+            let message = "User: arn:aws:sts::1:assumed-role/x/y is not authorized to perform: s3:DeleteObjectVersion on \
                         resource: \"arn:aws:s3:::acme-old/kept\" with an explicit deny in a resource-based policy";
-            DeleteObjectsOutput::builder().errors(error.message(said).build()).build()
+            DeleteObjectsOutput::builder().errors(error.message(message).build()).build()
         });
         let alone = mock!(Client::delete_object)
             .then_error(|| DeleteObjectError::generic(meta("AccessDenied")));
         let ctx = context([&list, &remove, &alone, &no_uploads()]);
         let (resume, _, progress) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
-        // What is refused is counted anew each time.
+        // Refused versions are counted again in each pass.
         assert_eq!(progress, "1 versions and 0 unfinished uploads removed");
         assert!(
             !serde_json::to_string(&resume.clone().unwrap())
@@ -865,7 +865,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_where_something_goes_on_writing() {
+    async fn failed_when_something_keeps_writing() {
         let list = lists(&[(None, &[("a", "1")], false)]);
         let ctx = context([
             &list[0],
@@ -877,13 +877,13 @@ mod tests {
         let error = step(true).run(&ctx, resume).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(
-            error.message.contains("something writes into it"),
+            error.message.contains("something writes to it"),
             "{error}"
         );
     }
 
     #[tokio::test]
-    async fn failed_at_the_bucket_itself_it_says_that_the_content_is_gone() {
+    async fn failed_bucket_deletion_reports_that_the_content_is_deleted() {
         let list = lists(&[(None, &[("a", "1")], false)]);
         let ctx = context([
             &list[0],
@@ -896,13 +896,13 @@ mod tests {
         assert!(
             error
                 .message
-                .ends_with("1 versions in bucket acme-old are gone"),
+                .ends_with("1 versions in bucket \"acme-old\" are already deleted"),
             "{error}"
         );
     }
 
     #[tokio::test]
-    async fn cancelled_it_says_what_is_gone() {
+    async fn cancel_logs_what_is_deleted() {
         let ctx = context([]);
         let state = json!({ "versions": 7, "uploads": 0, "pass": 0, "refused": 0, "named": [] });
         let resume = json!({ "since": 0, "state": state });
@@ -914,7 +914,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_suffice_on_the_local_cloud() {
         prove::<DeleteBucket>(&[], async |scene| {
             let (bucket, s3) = (scene.name("old"), scene.client(Client::new));
             let make = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });
@@ -929,8 +929,7 @@ mod tests {
                     .await
                     .unwrap();
             };
-            // One from before there were versions, two versions, a delete marker, an unfinished
-            // upload.
+            // An unversioned object, two versions, a delete marker, and an unfinished upload.
             put("before").await;
             let versioned = VersioningConfiguration::builder()
                 .status(BucketVersioningStatus::Enabled)
@@ -960,8 +959,8 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_without_force() {
-        let forced = "Only asked for with force; that has a proof of its own.";
+    fn permissions_suffice_on_the_local_cloud_without_force() {
+        let forced = "Only needed with force; another test proves it.";
         let idle = [
             ("s3:AbortMultipartUpload", forced),
             ("s3:DeleteObject", forced),

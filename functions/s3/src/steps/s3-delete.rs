@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::params::Selection;
-use crate::report::Done;
+use crate::report::TransferSummary;
 use crate::task::{self, Task};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -80,7 +80,7 @@ impl S3Delete {
             },
             selection,
         ) = &self.0;
-        Task::deletion(uri, *recursive, selection, bucket_owner.as_deref())
+        Task::for_deletion(uri, *recursive, selection, bucket_owner.as_deref())
     }
 }
 
@@ -132,7 +132,7 @@ impl Step for S3Delete {
         local_files: false,
         ..FunctionConfig::TRANSFER
     };
-    type Output = Done;
+    type Output = TransferSummary;
 
     fn validate(&self) -> Result<(), StepError> {
         self.task().validate()
@@ -146,7 +146,7 @@ impl Step for S3Delete {
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Done>, StepError> {
+    ) -> Result<Progress<TransferSummary>, StepError> {
         self.task().run(ctx, resume).await
     }
 }
@@ -158,7 +158,7 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{Answer, S3, Sent, pending, step};
+    use crate::testing::{Answer, FakeS3, SentRequest, pending, step};
 
     fn delete(params: Value) -> S3Delete {
         step(params)
@@ -169,12 +169,12 @@ mod tests {
         delete(json!({ "uri": "s3://data", "recursive": true }))
     }
 
-    fn put(s3: &S3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
+    fn put(s3: &FakeS3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
         keys.into_iter()
             .for_each(|key| s3.put("data", key.as_ref(), "content"));
     }
 
-    fn left(s3: &S3) -> Vec<String> {
+    fn left(s3: &FakeS3) -> Vec<String> {
         s3.store()
             .objects
             .keys()
@@ -182,7 +182,7 @@ mod tests {
             .collect()
     }
 
-    fn deleted(sent: &Sent) -> Vec<String> {
+    fn deleted(sent: &SentRequest) -> Vec<String> {
         let body = String::from_utf8(sent.body.to_vec()).unwrap();
         body.split("<Key>")
             .skip(1)
@@ -210,7 +210,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn done_deletes_the_object_that_is_named_without_a_listing() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         put(&s3, ["logs/a", "logs/a/b", "logs/ab"]);
         let ctx = s3.context();
         let output = done(
@@ -225,7 +225,7 @@ mod tests {
             (output, log(&ctx)),
             (expected, vec!["delete: s3://data/logs/a".to_owned()])
         );
-        let [request] = &s3.take()[..] else {
+        let [request] = &s3.take_requests()[..] else {
             panic!("one request")
         };
         assert_eq!(
@@ -248,7 +248,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn done_deletes_all_below_a_prefix_with_its_folders_and_nothing_that_only_begins_so() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         put(
             &s3,
             ["logs-2025/a", "logs/a", "logs/b//c", "logs/é <&>", "logs0"],
@@ -258,12 +258,12 @@ mod tests {
         }
         let step = delete(json!({ "uri": "s3://data/logs", "recursive": true }));
         assert_eq!(done(step.run(&s3.context(), None).await).deleted, 5);
-        let list = &s3.sent("ListObjectsV2")[0];
+        let list = &s3.sent_requests("ListObjectsV2")[0];
         assert_eq!(
             (list.key.as_str(), list.query["encoding-type"].as_str()),
             ("logs/", "url")
         );
-        let [request] = &s3.sent("DeleteObjects")[..] else {
+        let [request] = &s3.sent_requests("DeleteObjects")[..] else {
             panic!("one request")
         };
         assert_eq!(
@@ -280,7 +280,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn done_deletes_a_thousand_with_a_request() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         put(&s3, (0..2_001).map(|n| format!("{n:04}")));
         assert_eq!(done(all().run(&s3.context(), None).await).deleted, 2_001);
         let mut sizes: Vec<_> = s3
@@ -294,7 +294,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn done_deletes_what_filters_leave_and_dry_nothing() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         put(&s3, ["a.log", "b.txt", "in/c.log"]);
         let filters = json!([{ "exclude": "*" }, { "include": "*.log" }]);
         let mut params =
@@ -312,7 +312,7 @@ mod tests {
                 "(dryrun) delete: s3://data/in/c.log"
             ]
         );
-        assert_eq!(s3.requests(), ["ListObjectsV2 data/"]);
+        assert_eq!(s3.take_summaries(), ["ListObjectsV2 data/"]);
         params["dry_run"] = false.into();
         done(delete(params).run(&s3.context(), None).await);
         assert_eq!(left(&s3), ["b.txt"]);
@@ -323,15 +323,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn done_sends_keys_that_xml_cannot_carry_by_themselves() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         put(&s3, ["line\nbreak", "plain", "\u{1}"]);
         let ctx = s3.context();
         assert_eq!(done(all().run(&ctx, None).await).deleted, 3);
-        let [together] = &s3.sent("DeleteObjects")[..] else {
+        let [together] = &s3.sent_requests("DeleteObjects")[..] else {
             panic!("one request")
         };
         assert_eq!(deleted(together), ["plain"]);
-        let alone = s3.sent("DeleteObject");
+        let alone = s3.sent_requests("DeleteObject");
         let mut keys: Vec<_> = alone.iter().map(|sent| sent.key.as_str()).collect();
         keys.sort_unstable();
         assert_eq!(keys, ["\u{1}", "line\nbreak"]);
@@ -348,7 +348,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn already_deleted_is_success() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         assert_eq!(
             done(
                 delete(json!({ "uri": "s3://data/gone" }))
@@ -358,17 +358,17 @@ mod tests {
             .deleted,
             1
         );
-        assert_eq!(s3.requests(), ["DeleteObjects data/"]);
+        assert_eq!(s3.take_summaries(), ["DeleteObjects data/"]);
         let below = delete(json!({ "uri": "s3://data/gone", "recursive": true }));
         assert_eq!(done(below.run(&s3.context(), None).await).deleted, 0);
-        assert_eq!(s3.requests(), ["ListObjectsV2 data/gone/"]);
+        assert_eq!(s3.take_summaries(), ["ListObjectsV2 data/gone/"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn not_found_is_a_missing_bucket() {
         for (uri, recursive) in [("s3://gone", true), ("s3://gone/a", false)] {
             let step = delete(json!({ "uri": uri, "recursive": recursive }));
-            let error = step.run(&S3::default().context(), None).await.unwrap_err();
+            let error = step.run(&FakeS3::default().context(), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::NotFound, "{error}");
             assert!(error.message.contains("S3 says no"), "{error}");
         }
@@ -422,22 +422,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn throttled_requests_are_tried_again_by_the_sdk_and_throttled_keys_alone() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         put(&s3, ["a", "b", "c"]);
-        s3.refuse("ListObjectsV2", 1, 503, "SlowDown");
-        s3.refuse("DeleteObjects", 1, 503, "SlowDown");
-        s3.on("DeleteObjects", |_, store| {
+        s3.refuse_requests("ListObjectsV2", 1, 503, "SlowDown");
+        s3.refuse_requests("DeleteObjects", 1, 503, "SlowDown");
+        s3.hook_operation("DeleteObjects", |_, store| {
             store.objects.remove(&("data".into(), "b".into()));
             Some(refused(&[("a", "InternalError"), ("c", "SlowDown")]))
         });
-        s3.refuse("DeleteObject", 1, 503, "SlowDown");
+        s3.refuse_requests("DeleteObject", 1, 503, "SlowDown");
         assert_eq!(done(all().run(&s3.context(), None).await).deleted, 3);
-        let tried = |operation: &str| s3.sent(operation).len();
+        let tried = |operation: &str| s3.sent_requests(operation).len();
         assert_eq!(
             (
-                tried("ListObjectsV2"),
-                tried("DeleteObjects"),
-                tried("DeleteObject")
+                retry_interrupted("ListObjectsV2"),
+                retry_interrupted("DeleteObjects"),
+                retry_interrupted("DeleteObject")
             ),
             (2, 2, 3)
         );
@@ -446,25 +446,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn throttled_to_the_end_is_an_error_of_each_key_and_not_a_thousand_requests_more() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         put(&s3, ["a", "b"]);
-        s3.refuse("DeleteObjects", usize::MAX, 503, "SlowDown");
+        s3.refuse_requests("DeleteObjects", usize::MAX, 503, "SlowDown");
         let error = all().run(&s3.context(), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Throttled);
         assert!(
             error.message.starts_with("2 failed and 0 went well"),
             "{error}"
         );
-        assert!(s3.sent("DeleteObject").is_empty());
+        assert!(s3.sent_requests("DeleteObject").is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn pending_goes_on_behind_the_last_key_and_deletes_each_object_once() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.store().page = Some(100);
         put(&s3, (0..2_000).map(|n| format!("in/{n:04}")));
         for call in 1..4 {
-            s3.is_slow_at("ListObjectsV2", call * 6);
+            s3.spend_budget_at("ListObjectsV2", call * 6);
         }
         let step = delete(json!({ "uri": "s3://data/in/", "recursive": true }));
         let (mut resume, mut calls) = (None, 1);
@@ -482,11 +482,11 @@ mod tests {
                         2_000 - left(&s3).len()
                     )));
                     assert!(state.to_string().len() < 1_000, "{state}");
-                    let lists = s3.sent("ListObjectsV2").len();
-                    let started = move |sent: &Sent| sent.query.get("start-after").cloned();
+                    let lists = s3.sent_requests("ListObjectsV2").len();
+                    let started = move |sent: &SentRequest| sent.query.get("start-after").cloned();
                     resume = Some(next);
                     calls += 1;
-                    s3.on("ListObjectsV2", move |sent, store| {
+                    s3.hook_operation("ListObjectsV2", move |sent, store| {
                         let at = store
                             .sent
                             .iter()
@@ -499,7 +499,7 @@ mod tests {
             }
         };
         assert!(calls >= 3, "{calls}");
-        let mut all: Vec<_> = s3.sent("DeleteObjects").iter().flat_map(deleted).collect();
+        let mut all: Vec<_> = s3.sent_requests("DeleteObjects").iter().flat_map(deleted).collect();
         all.sort();
         assert_eq!(
             all,
@@ -510,16 +510,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pending_whose_answer_was_lost_deletes_what_is_left() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.store().page = Some(100);
         put(&s3, (0..1_000).map(|n| format!("{n:04}")));
-        s3.is_slow_at("ListObjectsV2", 5);
+        s3.spend_budget_at("ListObjectsV2", 5);
         pending(all().run(&s3.context(), None).await);
         let rest = left(&s3).len() as u64;
         assert!(rest > 0 && rest < 1_000);
         assert_eq!(done(all().run(&s3.context(), None).await).deleted, rest);
         assert_eq!(
-            s3.sent("DeleteObjects").iter().flat_map(deleted).count(),
+            s3.sent_requests("DeleteObjects").iter().flat_map(deleted).count(),
             1_000,
             "none twice"
         );
@@ -527,9 +527,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_keys_are_told_and_all_others_are_deleted() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         put(&s3, (0..20).map(|n| format!("{n:02}")));
-        s3.on("DeleteObjects", |sent, store| {
+        s3.hook_operation("DeleteObjects", |sent, store| {
             for key in deleted(sent).into_iter().filter(|key| key.as_str() > "06") {
                 store.objects.remove(&("data".into(), key));
             }
@@ -569,9 +569,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_for_a_key_that_was_not_asked_for_is_no_success() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         put(&s3, ["a"]);
-        s3.on("DeleteObjects", |_, _| {
+        s3.hook_operation("DeleteObjects", |_, _| {
             Some(refused(&[("another", "AccessDenied")]))
         });
         let error = all().run(&s3.context(), None).await.unwrap_err();
@@ -584,9 +584,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_for_all_of_a_thousand_it_is_given_up() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         put(&s3, (0..5_000).map(|n| format!("{n:04}")));
-        s3.refuse("DeleteObjects", usize::MAX, 403, "AccessDenied");
+        s3.refuse_requests("DeleteObjects", usize::MAX, 403, "AccessDenied");
         let error = all().run(&s3.context(), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
@@ -594,19 +594,19 @@ mod tests {
             "{error}"
         );
         assert!(
-            s3.sent("DeleteObjects").len() < 5,
+            s3.sent_requests("DeleteObjects").len() < 5,
             "{}",
-            s3.sent("DeleteObjects").len()
+            s3.sent_requests("DeleteObjects").len()
         );
     }
 
     #[tokio::test(start_paused = true)]
     async fn failed_is_a_listing_that_breaks_off_and_the_next_run_deletes_the_rest() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.store().page = Some(700);
         put(&s3, (0..2_500).map(|n| format!("{n:04}")));
         let mut asked = 0;
-        s3.on("ListObjectsV2", move |_, _| {
+        s3.hook_operation("ListObjectsV2", move |_, _| {
             asked += 1;
             (asked == 3).then(|| crate::testing::refusal(403, "AccessDenied"))
         });
@@ -624,9 +624,9 @@ mod tests {
 
     #[tokio::test]
     async fn cancel_has_nothing_to_stop() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         all().cancel(&s3.context(), None).await.unwrap();
-        assert_eq!(s3.requests(), [""; 0]);
+        assert_eq!(s3.take_summaries(), [""; 0]);
     }
 
     #[test]

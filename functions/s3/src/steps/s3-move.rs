@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::params::{Places, Transfer};
-use crate::report::Done;
+use crate::params::{TransferLocations, Transfer};
+use crate::report::TransferSummary;
 use crate::task::{self, Operation, Task};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -72,19 +72,19 @@ use stepward::{
 /// proves the permissions. The local cloud checks neither KMS keys, Object Lock nor bucket
 /// policies, and copies between accounts only as far as its own rules allow.
 #[derive(Debug, Deserialize, JsonSchema)]
-pub struct S3Move(Merged<Places, Transfer>);
+pub struct S3Move(Merged<TransferLocations, Transfer>);
 
 impl S3Move {
     fn task(&self) -> Task<'_> {
         let Merged(
-            Places {
+            TransferLocations {
                 source,
                 destination,
                 recursive,
             },
             transfer,
         ) = &self.0;
-        Task::transfer(Operation::Move, (source, destination), *recursive, transfer)
+        Task::for_transfer(Operation::Move, (source, destination), *recursive, transfer)
     }
 }
 
@@ -162,7 +162,7 @@ impl Step for S3Move {
     ];
     const TIMEOUT: Duration = task::TIMEOUT;
     const FUNCTION: FunctionConfig = FunctionConfig::TRANSFER;
-    type Output = Done;
+    type Output = TransferSummary;
 
     fn validate(&self) -> Result<(), StepError> {
         self.task().validate()
@@ -180,7 +180,7 @@ impl Step for S3Move {
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Done>, StepError> {
+    ) -> Result<Progress<TransferSummary>, StepError> {
         self.task().run(ctx, resume).await
     }
 
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use crate::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
     use crate::testing::{
-        Object, S3, Sent, THEIRS, crc, in_root, mib, pending, refusal, scenes, step, with_root,
+        Object, FakeS3, SentRequest, PEER_ACCOUNT, crc_base64, run_in_root, mib_bytes, pending, refusal, scenes, step, run_with_root,
     };
 
     const MIB: u64 = 1 << 20;
@@ -224,27 +224,27 @@ mod tests {
     }
 
     /// The first call, which only looks at a single source, and the next, which moves it.
-    async fn go(step: &S3Move, s3: &S3) -> Result<Progress<Done>, StepError> {
+    async fn go(step: &S3Move, s3: &FakeS3) -> Result<Progress<TransferSummary>, StepError> {
         let (resume, progress) = pending(step.run(&s3.context(), None).await);
         assert_eq!(progress, "the source is there and will be moved");
-        s3.take();
+        s3.take_requests();
         step.run(&s3.context(), Some(resume)).await
     }
 
     /// Whether the source of a failed move is there, as it should be.
-    fn kept(s3: &S3) -> bool {
-        s3.sent("DeleteObject").is_empty() && s3.object("data", "object").is_some()
+    fn kept(s3: &FakeS3) -> bool {
+        s3.sent_requests("DeleteObject").is_empty() && s3.object("data", "object").is_some()
     }
 
     #[test]
     fn done_deletes_a_file_when_its_object_is_verified() {
-        in_root(async |root| {
+        run_in_root(async |root| {
             for size in [1, 20] {
-                let s3 = S3::default();
+                let s3 = FakeS3::default();
                 let file = root.join("file");
-                fs::write(&file, mib(size)).unwrap();
+                fs::write(&file, mib_bytes(size)).unwrap();
                 let there = file.clone();
-                s3.on("HeadObject", move |_, store| {
+                s3.hook_operation("HeadObject", move |_, store| {
                     assert!(
                         there.exists() && store.uploads.is_empty(),
                         "it is there until it is verified"
@@ -256,31 +256,31 @@ mod tests {
                     (output.transferred, output.bytes),
                     (1, u64::from(size) * MIB)
                 );
-                let sent = s3.take();
+                let sent = s3.take_requests();
                 let last = sent.last().unwrap();
                 assert_eq!(
                     (last.line().as_str(), last.header("x-amz-checksum-mode")),
                     ("HeadObject data/copy", Some("ENABLED"))
                 );
-                assert!(!file.exists() && s3.object("data", "copy").unwrap().bytes == mib(size));
+                assert!(!file.exists() && s3.object("data", "copy").unwrap().bytes == mib_bytes(size));
             }
         });
     }
 
     #[test]
     fn done_deletes_an_object_when_its_file_is_verified_if_it_is_still_the_same() {
-        in_root(async |root| {
+        run_in_root(async |root| {
             for size in [1, 20] {
-                let s3 = S3::default();
-                s3.put("data", "object", mib(size));
+                let s3 = FakeS3::default();
+                s3.put("data", "object", mib_bytes(size));
                 let etag = s3.object("data", "object").unwrap().etag;
                 let file = root.join("file");
-                s3.on("DeleteObject", move |_, _| {
-                    assert!(fs::read(&file).unwrap() == mib(size), "it is whole before");
+                s3.hook_operation("DeleteObject", move |_, _| {
+                    assert!(fs::read(&file).unwrap() == mib_bytes(size), "it is whole before");
                     None
                 });
                 done(go(&down(), &s3).await);
-                let [deleted] = &s3.sent("DeleteObject")[..] else {
+                let [deleted] = &s3.sent_requests("DeleteObject")[..] else {
                     panic!("one deletion")
                 };
                 assert_eq!(
@@ -294,13 +294,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn done_deletes_an_object_when_both_objects_have_been_compared() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.put("data", "object", "content");
         let etag = s3.object("data", "object").unwrap().etag;
         done(go(&across(), &s3).await);
-        let sent = s3.take();
+        let sent = s3.take_requests();
         assert_eq!(
-            sent.iter().map(Sent::line).collect::<Vec<_>>(),
+            sent.iter().map(SentRequest::line).collect::<Vec<_>>(),
             [
                 "HeadObject data/object",
                 "CopyObject other/copy",
@@ -315,9 +315,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn done_reads_both_where_s3_has_no_checksum_to_compare() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.put("data", "object", "content");
-        s3.on("HeadObject", |sent, store| {
+        s3.hook_operation("HeadObject", |sent, store| {
             // As of an object that was uploaded in parts, long ago.
             let (checksum, etag) = (None, format!("\"{}-2\"", sent.bucket));
             if let Some(object) = store
@@ -333,7 +333,7 @@ mod tests {
             None
         });
         done(go(&across(), &s3).await);
-        let mut read: Vec<_> = s3.sent("GetObject").iter().map(Sent::line).collect();
+        let mut read: Vec<_> = s3.sent_requests("GetObject").iter().map(SentRequest::line).collect();
         read.sort();
         assert_eq!(read, ["GetObject data/object", "GetObject other/copy"]);
         assert!(s3.object("data", "object").is_none());
@@ -342,18 +342,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn done_between_two_accounts_deletes_with_the_sources_credentials() {
         for through_here in [false, true] {
-            let s3 = S3::default();
+            let s3 = FakeS3::default();
             s3.put("theirs", "in/a", "content");
             if through_here {
-                s3.refuse("CopyObject", 1, 403, "AccessDenied");
+                s3.refuse_requests("CopyObject", 1, 403, "AccessDenied");
             }
             let step = mv(json!({
                 "source": "s3://theirs/in", "source_account": "archive", "destination": "s3://data/out", "recursive": true,
             }));
-            done(step.run(&s3.context_of_two(), None).await);
-            assert_eq!(s3.sent("DeleteObject")[0].account, THEIRS);
+            done(step.run(&s3.context_with_peer(), None).await);
+            assert_eq!(s3.sent_requests("DeleteObject")[0].account, PEER_ACCOUNT);
             assert!(
-                s3.sent("HeadObject")
+                s3.sent_requests("HeadObject")
                     .iter()
                     .any(|sent| sent.account == "222222222222" && sent.key == "out/a")
             );
@@ -363,13 +363,13 @@ mod tests {
 
     #[test]
     fn done_with_dry_run_deletes_nothing() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::write(root.join("file"), "x").unwrap();
             let step =
                 mv(json!({ "source": "file", "destination": "s3://data/", "dry_run": true }));
             assert_eq!(done(step.run(&s3.context(), None).await).transferred, 1);
-            assert!(root.join("file").exists() && s3.requests().is_empty());
+            assert!(root.join("file").exists() && s3.take_summaries().is_empty());
         });
     }
 
@@ -378,8 +378,8 @@ mod tests {
 
     #[test]
     fn not_found_is_a_source_or_a_bucket_that_is_not_there() {
-        in_root(async |_| {
-            let s3 = S3::default();
+        run_in_root(async |_| {
+            let s3 = FakeS3::default();
             for (source, destination, recursive) in [
                 ("s3://data/none", "file", false),
                 ("s3://gone/in", "out", true),
@@ -444,12 +444,12 @@ mod tests {
 
     #[test]
     fn invalid_are_links_that_leave_the_root_and_what_they_lead_to_stays() {
-        in_root(async |root| {
+        run_in_root(async |root| {
             let outside = root.with_extension("outside");
             fs::create_dir_all(&outside).unwrap();
             fs::write(outside.join("a"), "x").unwrap();
             std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
-            let s3 = S3::default();
+            let s3 = FakeS3::default();
             s3.put("data", "object", "x");
             for (source, destination) in [
                 ("link/a", "s3://data/"),
@@ -468,17 +468,17 @@ mod tests {
 
     #[test]
     fn throttled_requests_are_tried_again() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::write(root.join("file"), "x").unwrap();
             s3.put("data", "object", "x");
             for operation in ["PutObject", "HeadObject", "DeleteObject", "CopyObject"] {
-                s3.refuse(operation, 2, 503, "SlowDown");
+                s3.refuse_requests(operation, 2, 503, "SlowDown");
             }
             done(go(&up(), &s3).await);
-            let put = s3.sent("PutObject").len();
+            let put = s3.sent_requests("PutObject").len();
             done(go(&across(), &s3).await);
-            let counts = ["CopyObject", "DeleteObject"].map(|one| s3.sent(one).len());
+            let counts = ["CopyObject", "DeleteObject"].map(|one| s3.sent_requests(one).len());
             assert_eq!((put, counts), (3, [3, 3]));
             assert!(!root.join("file").exists() && s3.object("data", "object").is_none());
         });
@@ -486,16 +486,16 @@ mod tests {
 
     #[test]
     fn pending_moves_keep_the_source_until_all_of_it_is_there() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("file"), mib(65)).unwrap();
-            s3.is_slow_at("UploadPart", 1);
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("file"), mib_bytes(65)).unwrap();
+            s3.spend_budget_at("UploadPart", 1);
             let (resume, _) = pending(go(&up(), &s3).await);
             assert!(root.join("file").exists());
-            s3.take();
+            s3.take_requests();
             done(up().run(&s3.context(), Some(resume)).await);
             assert_eq!(
-                s3.requests(),
+                s3.take_summaries(),
                 [
                     "ListParts data/copy",
                     "UploadPart data/copy 9",
@@ -504,35 +504,35 @@ mod tests {
                 ]
             );
             assert!(!root.join("file").exists());
-            s3.put("data", "object", mib(65));
-            s3.is_slow_at("GetObject", 1);
+            s3.put("data", "object", mib_bytes(65));
+            s3.spend_budget_at("GetObject", 1);
             let (resume, _) = pending(go(&down(), &s3).await);
             assert!(kept(&s3) && !root.join("file").exists());
             done(down().run(&s3.context(), Some(resume)).await);
             assert!(
                 s3.object("data", "object").is_none()
-                    && fs::read(root.join("file")).unwrap() == mib(65)
+                    && fs::read(root.join("file")).unwrap() == mib_bytes(65)
             );
         });
     }
 
     #[tokio::test(start_paused = true)]
     async fn pending_moves_called_again_after_a_lost_answer_move_only_what_is_left() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         (0..200).for_each(|n| s3.put("data", &format!("in/{n:03}"), "x"));
         let step = mv(
             json!({ "source": "s3://data/in", "destination": "s3://other/out", "recursive": true }),
         );
-        s3.is_slow_at("CopyObject", 1);
+        s3.spend_budget_at("CopyObject", 1);
         pending(step.run(&s3.context(), None).await);
-        let moved = s3.sent("CopyObject").len();
+        let moved = s3.sent_requests("CopyObject").len();
         assert!((1..200).contains(&moved), "{moved}");
         assert_eq!(
             done(step.run(&s3.context(), None).await).transferred,
             200 - moved as u64
         );
         assert_eq!(
-            (s3.sent("CopyObject").len(), s3.sent("DeleteObject").len()),
+            (s3.sent_requests("CopyObject").len(), s3.sent_requests("DeleteObject").len()),
             (200, 200),
             "none is moved twice"
         );
@@ -547,7 +547,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pending_moves_of_one_object_called_again_after_a_lost_answer_are_done() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.put("data", "object", "content");
         let looked = || async { pending(across().run(&s3.context(), None).await).0 };
         let (resume, again) = (looked().await, looked().await);
@@ -573,17 +573,17 @@ mod tests {
 
     #[test]
     fn done_compares_a_large_file_with_what_was_sent_of_it_and_does_not_read_it_again() {
-        in_root(async |root| {
+        run_in_root(async |root| {
             for lies in [false, true] {
-                let s3 = S3::default();
-                fs::write(root.join("file"), mib(20)).unwrap();
+                let s3 = FakeS3::default();
+                fs::write(root.join("file"), mib_bytes(20)).unwrap();
                 let at = std::sync::Arc::new(std::sync::Mutex::new(0));
                 let noted = at.clone();
-                s3.on("HeadObject", move |_, store| {
+                s3.hook_operation("HeadObject", move |_, store| {
                     *noted.lock().unwrap() = read();
                     let copy = store.objects.get_mut(&("data".into(), "copy".into()))?;
                     copy.checksum = if lies {
-                        Some(crc(b"another"))
+                        Some(crc_base64(b"another"))
                     } else {
                         copy.checksum.take()
                     };
@@ -598,24 +598,24 @@ mod tests {
 
     #[test]
     fn pending_moves_go_on_reading_what_they_have_written_in_another_call() {
-        in_root(async |root| {
+        run_in_root(async |root| {
             for spoilt in [false, true] {
-                let s3 = S3::default();
-                s3.put("data", "object", mib(20));
-                s3.is_slow_at("GetObject", 3);
+                let s3 = FakeS3::default();
+                s3.put("data", "object", mib_bytes(20));
+                s3.spend_budget_at("GetObject", 3);
                 let (resume, _) = pending(go(&down(), &s3).await);
                 assert!(
-                    kept(&s3) && fs::read(root.join("file")).unwrap() == mib(20),
+                    kept(&s3) && fs::read(root.join("file")).unwrap() == mib_bytes(20),
                     "it is whole"
                 );
                 if spoilt {
                     fs::write(
                         root.join("file"),
-                        [mib(19), vec![0; 1 << 20].into()].concat(),
+                        [mib_bytes(19), vec![0; 1 << 20].into()].concat(),
                     )
                     .unwrap();
                 }
-                s3.take();
+                s3.take_requests();
                 let answer = down().run(&s3.context(), Some(resume)).await;
                 if spoilt {
                     assert_eq!(answer.unwrap_err().name, ErrorName::StepFailed);
@@ -623,7 +623,7 @@ mod tests {
                 } else {
                     done(answer);
                     assert_eq!(
-                        s3.requests(),
+                        s3.take_summaries(),
                         ["HeadObject data/object", "DeleteObject data/object"]
                     );
                 }
@@ -633,7 +633,7 @@ mod tests {
 
     #[test]
     fn pending_moves_of_large_ones_called_again_after_a_lost_answer_are_counted() {
-        in_root(async |root| {
+        run_in_root(async |root| {
             let through_here = mv(json!({
                 "source": "s3://theirs/object", "source_account": "archive", "destination": "s3://other/copy",
             }));
@@ -642,15 +642,15 @@ mod tests {
                 (down(), "GetObject"),
                 (through_here, "UploadPart"),
             ] {
-                let s3 = S3::default();
-                fs::write(root.join("file"), mib(65)).unwrap();
+                let s3 = FakeS3::default();
+                fs::write(root.join("file"), mib_bytes(65)).unwrap();
                 for bucket in ["data", "theirs"] {
-                    s3.put(bucket, "object", mib(65));
+                    s3.put(bucket, "object", mib_bytes(65));
                 }
-                s3.refuse("CopyObject", 9, 403, "AccessDenied");
-                let call = async |resume| step.run(&s3.context_of_two(), resume).await;
+                s3.refuse_requests("CopyObject", 9, 403, "AccessDenied");
+                let call = async |resume| step.run(&s3.context_with_peer(), resume).await;
                 let (looked, _) = pending(call(None).await);
-                s3.is_slow_at(slow, 1);
+                s3.spend_budget_at(slow, 1);
                 let (resume, _) = pending(call(Some(looked)).await);
                 for _ in 0..2 {
                     let output = done(call(Some(resume.clone())).await);
@@ -663,14 +663,14 @@ mod tests {
 
     #[test]
     fn not_found_is_the_source_of_an_unfinished_move_although_something_is_at_the_destination() {
-        in_root(async |root| {
+        run_in_root(async |root| {
             for (step, slow) in [(up(), "UploadPart"), (down(), "GetObject")] {
-                let s3 = S3::default();
-                fs::write(root.join("file"), mib(65)).unwrap();
+                let s3 = FakeS3::default();
+                fs::write(root.join("file"), mib_bytes(65)).unwrap();
                 for key in ["object", "copy"] {
-                    s3.put("data", key, mib(65));
+                    s3.put("data", key, mib_bytes(65));
                 }
-                s3.is_slow_at(slow, 1);
+                s3.spend_budget_at(slow, 1);
                 let (resume, _) = pending(go(&step, &s3).await);
                 if slow == "UploadPart" {
                     fs::remove_file(root.join("file")).unwrap();
@@ -686,21 +686,21 @@ mod tests {
 
     #[test]
     fn failed_verifications_keep_the_source() {
-        in_root(async |root| {
+        run_in_root(async |root| {
             for (size, bytes, why) in [
                 (3, "sum", "the copy's checksum is"),
                 (4, "abcd", "the copy has 4 bytes and not 3"),
             ] {
-                let s3 = S3::default();
+                let s3 = FakeS3::default();
                 fs::write(root.join("file"), "abc").unwrap();
                 s3.put("data", "object", "abc");
-                s3.on("HeadObject", move |sent, store| {
+                s3.hook_operation("HeadObject", move |sent, store| {
                     // The copy has become another one meanwhile.
                     if sent.key == "copy" {
                         let object = Object {
                             size,
                             bytes: bytes.into(),
-                            checksum: Some(crc(bytes.as_bytes())),
+                            checksum: Some(crc_base64(bytes.as_bytes())),
                             ..Object::default()
                         };
                         store.put(&sent.bucket, "copy", object);
@@ -723,9 +723,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_is_what_is_too_large_to_be_verified_without_a_checksum() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.put_size("data", "object", GIB + 1);
-        s3.on("HeadObject", |sent, store| {
+        s3.hook_operation("HeadObject", |sent, store| {
             let object = store
                 .objects
                 .get_mut(&(sent.bucket.clone(), sent.key.clone()))?;
@@ -742,10 +742,10 @@ mod tests {
 
     #[test]
     fn failed_are_sources_that_were_changed_after_they_were_copied_and_they_are_kept() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             s3.put("data", "object", "abc");
-            s3.on("DeleteObject", |_, store| {
+            s3.hook_operation("DeleteObject", |_, store| {
                 store
                     .objects
                     .get_mut(&("data".into(), "object".into()))
@@ -763,7 +763,7 @@ mod tests {
             let file = root.join("file");
             fs::write(&file, "abc").unwrap();
             let later = file.clone();
-            s3.on("HeadObject", move |sent, _| {
+            s3.hook_operation("HeadObject", move |sent, _| {
                 if sent.key == "copy" && sent.bucket == "data" {
                     fs::write(&later, "abcd").unwrap();
                 }
@@ -779,13 +779,13 @@ mod tests {
 
     #[test]
     fn failed_copies_delete_nothing_and_the_others_are_moved() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             fs::create_dir(root.join("up")).unwrap();
             for name in ["a", "b", "c"] {
                 fs::write(root.join("up").join(name), name).unwrap();
             }
-            s3.on("PutObject", |sent, _| {
+            s3.hook_operation("PutObject", |sent, _| {
                 (sent.key == "b").then(|| refusal(400, "InvalidRequest"))
             });
             let step = mv(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
@@ -809,20 +809,20 @@ mod tests {
 
     #[test]
     fn failed_parts_and_checksums_keep_the_source_and_leave_nothing() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("file"), mib(20)).unwrap();
-            s3.on("UploadPart", |sent, _| {
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("file"), mib_bytes(20)).unwrap();
+            s3.hook_operation("UploadPart", |sent, _| {
                 (sent.query["partNumber"] == "2").then(|| refusal(400, "BadDigest"))
             });
             go(&up(), &s3).await.unwrap_err();
             assert!(root.join("file").exists() && s3.uploads().is_empty());
             fs::remove_file(root.join("file")).unwrap();
-            s3.put("data", "object", mib(20));
+            s3.put("data", "object", mib_bytes(20));
             s3.store()
                 .objects
                 .values_mut()
-                .for_each(|object| object.checksum = Some(crc(b"another")));
+                .for_each(|object| object.checksum = Some(crc_base64(b"another")));
             go(&down(), &s3).await.unwrap_err();
             assert!(kept(&s3) && fs::read_dir(root).unwrap().count() == 0);
         });
@@ -830,10 +830,10 @@ mod tests {
 
     #[test]
     fn failed_deletions_are_told_and_the_copy_stays() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             s3.put("data", "object", "abc");
-            s3.refuse("DeleteObject", 1, 403, "AccessDenied");
+            s3.refuse_requests("DeleteObject", 1, 403, "AccessDenied");
             let error = go(&down(), &s3).await.unwrap_err();
             assert!(
                 error.name == ErrorName::AccessDenied && error.message.contains("s3:DeleteObject"),
@@ -845,10 +845,10 @@ mod tests {
 
     #[test]
     fn cancel_keeps_the_source_and_leaves_nothing_unfinished() {
-        in_root(async |root| {
-            let s3 = S3::default();
-            fs::write(root.join("file"), mib(65)).unwrap();
-            s3.is_slow_at("UploadPart", 1);
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
+            fs::write(root.join("file"), mib_bytes(65)).unwrap();
+            s3.spend_budget_at("UploadPart", 1);
             let (resume, _) = pending(go(&up(), &s3).await);
             up().cancel(&s3.context(), Some(resume)).await.unwrap();
             assert!(
@@ -867,7 +867,7 @@ mod tests {
             ("s3:ListBucket", DOWN),
             ("s3:PutObjectTagging", ACROSS),
         ]);
-        with_root(|root| prove::<S3Move>(&idle, async |scene| scenes::up(scene, root).await));
+        run_with_root(|root| prove::<S3Move>(&idle, async |scene| scenes::up(scene, root).await));
     }
 
     #[test]
@@ -878,7 +878,7 @@ mod tests {
             ("s3:PutObject", UP),
             ("s3:PutObjectTagging", ACROSS),
         ]);
-        with_root(|_| prove::<S3Move>(&idle, scenes::down));
+        run_with_root(|_| prove::<S3Move>(&idle, scenes::down));
     }
 
     #[test]

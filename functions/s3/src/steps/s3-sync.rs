@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::params::Transfer;
-use crate::report::Done;
+use crate::report::TransferSummary;
 use crate::task::{self, Operation, Task};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -108,7 +108,7 @@ impl S3Sync {
             },
             transfer,
         ) = &self.0;
-        Task::transfer(
+        Task::for_transfer(
             Operation::Sync(*delete),
             (source, destination),
             true,
@@ -178,7 +178,7 @@ impl Step for S3Sync {
     ];
     const TIMEOUT: Duration = task::TIMEOUT;
     const FUNCTION: FunctionConfig = FunctionConfig::TRANSFER;
-    type Output = Done;
+    type Output = TransferSummary;
 
     fn validate(&self) -> Result<(), StepError> {
         self.task().validate()
@@ -196,7 +196,7 @@ impl Step for S3Sync {
         &self,
         ctx: &Context,
         resume: Option<Resume>,
-    ) -> Result<Progress<Done>, StepError> {
+    ) -> Result<Progress<TransferSummary>, StepError> {
         self.task().run(ctx, resume).await
     }
 
@@ -218,7 +218,7 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{Object, S3, Sent, WRITTEN, in_root, in_time, pending, refusal, step};
+    use crate::testing::{Object, FakeS3, SentRequest, WRITTEN_AT, run_in_root, before_deadline, pending, refusal, step};
 
     fn sync(params: Value) -> S3Sync {
         step(params)
@@ -231,18 +231,18 @@ mod tests {
         )
     }
 
-    fn here(s3: &S3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
+    fn here(s3: &FakeS3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
         keys.into_iter()
             .for_each(|key| s3.put("from-here", key.as_ref(), "content"));
     }
 
-    fn there(s3: &S3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
+    fn there(s3: &FakeS3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
         keys.into_iter()
             .for_each(|key| s3.put("to-there", key.as_ref(), "content"));
     }
 
     /// An object of this size that was written so many seconds after the others.
-    fn put(s3: &S3, bucket: &str, key: &str, size: usize, later: i64) {
+    fn put(s3: &FakeS3, bucket: &str, key: &str, size: usize, later: i64) {
         let object = Object {
             bytes: vec![b'x'; size].into(),
             size: size as u64,
@@ -252,13 +252,13 @@ mod tests {
             bucket,
             key,
             Object {
-                modified: WRITTEN + later,
+                modified: WRITTEN_AT + later,
                 ..object
             },
         );
     }
 
-    fn keys(s3: &S3, bucket: &str) -> Vec<String> {
+    fn keys(s3: &FakeS3, bucket: &str) -> Vec<String> {
         let store = s3.store();
         store
             .objects
@@ -272,7 +272,7 @@ mod tests {
     fn file(path: &Path, size: usize, later: i64) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, vec![b'x'; size]).unwrap();
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs((WRITTEN + later).unsigned_abs());
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs((WRITTEN_AT + later).unsigned_abs());
         fs::File::options()
             .write(true)
             .open(path)
@@ -282,13 +282,13 @@ mod tests {
     }
 
     /// The requests of a run, but for the order of what is done at once.
-    fn sorted(s3: &S3) -> Vec<String> {
-        let mut requests = s3.requests();
+    fn sorted(s3: &FakeS3) -> Vec<String> {
+        let mut requests = s3.take_summaries();
         requests.sort();
         requests
     }
 
-    fn deleted(sent: &Sent) -> Vec<String> {
+    fn deleted(sent: &SentRequest) -> Vec<String> {
         let body = String::from_utf8(sent.body.to_vec()).unwrap();
         body.split("<Key>")
             .skip(1)
@@ -298,7 +298,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn done_copies_what_is_missing_larger_smaller_or_newer_and_nothing_else() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         for (key, size, later, there) in [
             ("same", 7, 0, Some((7, 0))),
             ("written later there", 7, 0, Some((7, 60))),
@@ -322,7 +322,7 @@ mod tests {
         let output = serde_json::to_value(done(step.run(&ctx, None).await)).unwrap();
         let expected = json!({ "transferred": 4, "bytes": 22, "deleted": 0, "unchanged": 2, "dry_run": false });
         assert_eq!(output, expected);
-        let copies = s3.sent("CopyObject");
+        let copies = s3.sent_requests("CopyObject");
         let written: BTreeSet<_> = copies.iter().map(|sent| sent.key.as_str()).collect();
         assert_eq!(
             written,
@@ -341,13 +341,13 @@ mod tests {
         assert!(
             log(&ctx).contains(&"copy: s3://from-here/p/newer to s3://to-there/q/newer".to_owned())
         );
-        assert_eq!(s3.requests().len(), 4 + 2, "and two listings");
+        assert_eq!(s3.take_summaries().len(), 4 + 2, "and two listings");
     }
 
     #[tokio::test(start_paused = true)]
     async fn done_deletes_only_where_it_is_asked_to_and_only_what_the_source_lacks() {
         for delete in [false, true] {
-            let s3 = S3::default();
+            let s3 = FakeS3::default();
             here(&s3, ["b", "b/1"]);
             there(&s3, ["a", "b", "b-", "b/1", "c/1"]);
             let ctx = s3.context();
@@ -358,7 +358,7 @@ mod tests {
             );
             let lists = ["ListObjectsV2 from-here/", "ListObjectsV2 to-there/"];
             if delete {
-                let [request] = &s3.sent("DeleteObjects")[..] else {
+                let [request] = &s3.sent_requests("DeleteObjects")[..] else {
                     panic!("one request deletes all")
                 };
                 assert_eq!(deleted(request), ["a", "b-", "c/1"]);
@@ -377,7 +377,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn done_with_an_empty_source_empties_the_destination() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         there(&s3, (0..2_500).map(|n| format!("{n:04}")));
         assert_eq!(
             done(across(true).run(&s3.context(), None).await).deleted,
@@ -394,7 +394,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn done_neither_copies_nor_deletes_what_filters_leave_out() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         here(&s3, ["a.log", "a.tmp", "tmp/b.log"]);
         there(&s3, ["old.log", "old.tmp", "tmp/c.log"]);
         let step = sync(json!({
@@ -407,7 +407,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn done_dry_only_says_what_it_would_do() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         here(&s3, ["a", "b"]);
         there(&s3, ["b", "c"]);
         let step = sync(json!({
@@ -438,8 +438,8 @@ mod tests {
 
     #[test]
     fn done_sends_files_that_are_missing_of_another_size_or_newer_than_their_object() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             for (key, size, later) in [
                 ("same", 7, 0),
                 ("older", 7, -60),
@@ -474,8 +474,8 @@ mod tests {
     #[test]
     fn done_gets_objects_that_are_missing_of_another_size_or_older_than_their_file_and_then_is_up_to_date()
      {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             for (key, size, later) in [
                 ("same", 7, 0),
                 ("older", 7, -60),
@@ -509,8 +509,8 @@ mod tests {
 
     #[test]
     fn done_makes_a_destination_that_is_not_there() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             put(&s3, "data", "a", 7, 0);
             let step =
                 sync(json!({ "source": "s3://data", "destination": "new/folder", "delete": true }));
@@ -521,8 +521,8 @@ mod tests {
 
     #[test]
     fn done_makes_a_directory_where_a_file_is_that_is_to_be_deleted() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             // More than one request would delete come between.
             file(&root.join("out/a"), 7, 0);
             (0..1_100).for_each(|n| file(&root.join(format!("out/a-{n:04}")), 7, 0));
@@ -543,7 +543,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn already_up_to_date_it_sends_nothing_but_listings() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.store().page = Some(4);
         let all: Vec<_> = (0..10).map(|n| format!("{n}")).collect();
         here(&s3, &all);
@@ -570,7 +570,7 @@ mod tests {
             ("s3://gone", "s3://to-there"),
             ("s3://from-here", "s3://gone"),
         ] {
-            let s3 = S3::default();
+            let s3 = FakeS3::default();
             here(&s3, ["a"]);
             there(&s3, ["b"]);
             let step =
@@ -578,7 +578,7 @@ mod tests {
             let error = step.run(&s3.context(), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::NotFound, "{error}");
             assert!(
-                s3.requests()
+                s3.take_summaries()
                     .iter()
                     .all(|request| request.starts_with("ListObjectsV2"))
             );
@@ -587,8 +587,8 @@ mod tests {
 
     #[test]
     fn not_found_is_a_missing_directory_to_read_and_nothing_is_deleted() {
-        in_root(async |_| {
-            let s3 = S3::default();
+        run_in_root(async |_| {
+            let s3 = FakeS3::default();
             put(&s3, "data", "a", 7, 0);
             let step = sync(json!({ "source": "in", "destination": "s3://data", "delete": true }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
@@ -596,7 +596,7 @@ mod tests {
                 (error.name, error.message.as_str()),
                 (ErrorName::NotFound, "there is no directory in")
             );
-            assert_eq!(s3.requests(), [""; 0]);
+            assert_eq!(s3.take_summaries(), [""; 0]);
         });
     }
 
@@ -680,8 +680,8 @@ mod tests {
 
     #[test]
     fn invalid_are_paths_that_leave_the_local_root_or_lead_to_a_file() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             file(&root.join("file"), 1, 0);
             for path in ["../elsewhere", "/etc", ".stepward", "file"] {
                 for (source, destination) in [(path, "s3://data"), ("s3://data", path)] {
@@ -696,26 +696,26 @@ mod tests {
                     );
                 }
             }
-            assert_eq!(s3.requests(), [""; 0]);
+            assert_eq!(s3.take_summaries(), [""; 0]);
         });
     }
 
     #[tokio::test(start_paused = true)]
     async fn throttled_listings_copies_and_deletions_are_tried_again_by_the_sdk() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         here(&s3, ["a"]);
         there(&s3, ["b"]);
         for operation in ["ListObjectsV2", "CopyObject", "DeleteObjects"] {
-            s3.refuse(operation, 1, 503, "SlowDown");
+            s3.refuse_requests(operation, 1, 503, "SlowDown");
         }
         let output = done(across(true).run(&s3.context(), None).await);
         assert_eq!((output.transferred, output.deleted), (1, 1));
-        let tried = |operation: &str| s3.sent(operation).len();
+        let tried = |operation: &str| s3.sent_requests(operation).len();
         assert_eq!(
             (
-                tried("ListObjectsV2"),
-                tried("CopyObject"),
-                tried("DeleteObjects")
+                retry_interrupted("ListObjectsV2"),
+                retry_interrupted("CopyObject"),
+                retry_interrupted("DeleteObjects")
             ),
             (3, 2, 2)
         );
@@ -723,7 +723,7 @@ mod tests {
 
     /// Calls a step until it is done, and lets something happen between its calls; its output and
     /// the number of calls.
-    async fn to_the_end(step: &S3Sync, s3: &S3, mut between: impl FnMut(usize)) -> (Done, usize) {
+    async fn to_the_end(step: &S3Sync, s3: &FakeS3, mut between: impl FnMut(usize)) -> (Done, usize) {
         let mut resume = None;
         for calls in 1..100 {
             match step.run(&s3.context(), resume.take()).await {
@@ -736,22 +736,22 @@ mod tests {
     }
 
     /// Lets the time for a call be over whenever an operation was asked for so many times.
-    fn is_slow_every(s3: &S3, operation: &'static str, times: usize) {
-        (1..50).for_each(|n| s3.is_slow_at(operation, n * times));
+    fn is_slow_every(s3: &FakeS3, operation: &'static str, times: usize) {
+        (1..50).for_each(|n| s3.spend_budget_at(operation, n * times));
     }
 
     #[tokio::test(start_paused = true)]
     async fn pending_goes_on_behind_the_last_key_on_both_sides_with_deletions_done() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.store().page = Some(2);
         here(&s3, ["p/a", "p/c", "p/e", "p/g", "p/i", "p/k"]);
         there(&s3, ["q/b", "q/d", "q/f", "q/h", "q/j", "q/l"]);
-        s3.is_slow_at("CopyObject", 3);
+        s3.spend_budget_at("CopyObject", 3);
         let step = sync(
             json!({ "source": "s3://from-here/p", "destination": "s3://to-there/q", "delete": true }),
         );
         let (resume, progress) = pending(step.run(&s3.context(), None).await);
-        let first = s3.take();
+        let first = s3.take_requests();
         let state: Value = resume.state().unwrap();
         let after = state["after"].as_str().unwrap().to_owned();
         let (copied, gone) = (
@@ -781,7 +781,7 @@ mod tests {
                 .any(|sent| sent.query.contains_key("start-after"))
         );
         let output = done(step.run(&s3.context(), Some(resume)).await);
-        let second = s3.take();
+        let second = s3.take_requests();
         for (bucket, prefix) in [("from-here", "p/"), ("to-there", "q/")] {
             let list = second
                 .iter()
@@ -807,7 +807,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pending_misses_and_repeats_nothing_that_stays_although_objects_come_and_go() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.store().page = Some(5);
         let name = |n: usize| format!("{n:03}");
         here(&s3, (0..100).filter(|n| n % 5 != 4).map(name));
@@ -839,7 +839,7 @@ mod tests {
             .into_iter()
             .map(|sent| sent.key)
             .collect());
-        let gone = of(s3.sent("DeleteObjects").iter().flat_map(deleted).collect());
+        let gone = of(s3.sent_requests("DeleteObjects").iter().flat_map(deleted).collect());
         assert_eq!(
             BTreeSet::from_iter(copied.clone()),
             (0..100).filter(|n| n % 5 < 2).map(name).collect()
@@ -858,10 +858,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pending_also_while_nothing_is_decided_but_to_leave_things_alone() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.store().page = Some(10);
         there(&s3, (0..200).map(|n| format!("{n:03}")));
-        s3.is_slow_at("ListObjectsV2", 8);
+        s3.spend_budget_at("ListObjectsV2", 8);
         let answer = across(false).run(&s3.context(), None).await;
         let (resume, progress) = pending(answer);
         assert_eq!(
@@ -881,9 +881,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn done_also_where_a_listing_takes_longer_than_a_call_is_to_work() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         here(&s3, (0..200).map(|n| format!("{n:03}")));
-        s3.is_slow_at("ListObjectsV2", 1);
+        s3.spend_budget_at("ListObjectsV2", 1);
         assert_eq!(
             done(across(false).run(&s3.context(), None).await).transferred,
             200
@@ -893,21 +893,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn pending_where_s3_is_silent_about_the_rest_of_a_listing_and_failed_where_about_all_of_it()
      {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.store().page = Some(10);
         here(&s3, (0..20).map(|n| format!("{n:02}")));
-        s3.silence("ListObjectsV2", |sent| {
+        s3.never_answer("ListObjectsV2", |sent| {
             sent.query.contains_key("continuation-token")
         });
-        let (resume, progress) = pending(in_time(across(false).run(&s3.context(), None)).await);
+        let (resume, progress) = pending(before_deadline(across(false).run(&s3.context(), None)).await);
         assert!(progress.starts_with("10 transferred"), "{progress}");
-        s3.speak();
-        s3.silence("ListObjectsV2", |_| true);
-        let error = in_time(across(false).run(&s3.context(), Some(resume.clone())))
+        s3.answer_again();
+        s3.never_answer("ListObjectsV2", |_| true);
+        let error = before_deadline(across(false).run(&s3.context(), Some(resume.clone())))
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::TimedOut, "{error}");
-        s3.speak();
+        s3.answer_again();
         assert_eq!(
             done(across(false).run(&s3.context(), Some(resume)).await).transferred,
             20
@@ -916,7 +916,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_is_the_listing_of_a_destination_that_is_another_accounts() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         here(&s3, ["a"]);
         s3.put("theirs", "b", "content");
         let step = sync(
@@ -926,7 +926,7 @@ mod tests {
             step.run(&s3.context(), None).await.unwrap_err().name,
             ErrorName::AccessDenied
         );
-        let requests = s3.take();
+        let requests = s3.take_requests();
         assert!(
             requests
                 .iter()
@@ -946,12 +946,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_are_deletions_that_s3_is_silent_about() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         there(&s3, ["x", "y\u{1}"]);
         for operation in ["DeleteObject", "DeleteObjects"] {
-            s3.silence(operation, |_| true);
+            s3.never_answer(operation, |_| true);
         }
-        let error = in_time(across(true).run(&s3.context(), None))
+        let error = before_deadline(across(true).run(&s3.context(), None))
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::TimedOut, "{error}");
@@ -963,26 +963,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pending_whose_answer_was_lost_finds_what_it_did_unchanged() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         s3.store().page = Some(2);
         here(&s3, (0..20).map(|n| format!("{n:02}")));
-        s3.is_slow_at("CopyObject", 2);
+        s3.spend_budget_at("CopyObject", 2);
         pending(across(true).run(&s3.context(), None).await);
         let first = s3
-            .take()
+            .take_requests()
             .iter()
             .filter(|sent| sent.operation == "CopyObject")
             .count();
         let output = done(across(true).run(&s3.context(), None).await);
-        let copies = s3.sent("CopyObject").len();
+        let copies = s3.sent_requests("CopyObject").len();
         assert!(first > 0 && copies > 0);
         assert_eq!((first + copies, output.unchanged), (20, first as u64));
     }
 
     #[test]
     fn pending_files_go_on_behind_the_last_one() {
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             for n in 0..200 {
                 file(&root.join(format!("in/{:02}/{n:03}", n / 20)), 1, 0);
             }
@@ -993,7 +993,7 @@ mod tests {
             assert_eq!(
                 (
                     output.transferred,
-                    s3.sent("PutObject").len(),
+                    s3.sent_requests("PutObject").len(),
                     keys(&s3, "data").len()
                 ),
                 (200, 200, 200)
@@ -1003,13 +1003,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_objects_are_told_with_their_keys_and_all_others_are_done() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         here(&s3, ["a", "b", "c"]);
         there(&s3, ["x", "y", "z"]);
-        s3.on("CopyObject", |sent, _| {
+        s3.hook_operation("CopyObject", |sent, _| {
             (sent.key == "b").then(|| refusal(403, "AccessDenied"))
         });
-        s3.on("DeleteObjects", |_, store| {
+        s3.hook_operation("DeleteObjects", |_, store| {
             for key in ["x", "z"] {
                 store.objects.remove(&("to-there".into(), key.into()));
             }
@@ -1045,11 +1045,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failed_is_a_listing_that_breaks_off_and_what_was_begun_is_brought_to_its_end() {
         for side in ["from-here", "to-there"] {
-            let s3 = S3::default();
+            let s3 = FakeS3::default();
             s3.store().page = Some(10);
             here(&s3, (0..50).map(|n| format!("{n:02}")));
             there(&s3, (50..100).map(|n| format!("{n:02}")));
-            s3.on("ListObjectsV2", move |sent, _| {
+            s3.hook_operation("ListObjectsV2", move |sent, _| {
                 let later = sent.bucket == side && sent.query.contains_key("continuation-token");
                 later.then(|| refusal(403, "AccessDenied"))
             });
@@ -1057,7 +1057,7 @@ mod tests {
             let error = across(true).run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::AccessDenied, "{error}");
             assert!(error.message.contains("s3:ListObjectsV2"), "{error}");
-            let copied = s3.sent("CopyObject").len();
+            let copied = s3.sent_requests("CopyObject").len();
             assert_eq!(
                 log(&ctx)
                     .iter()
@@ -1076,11 +1076,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_is_a_listing_that_is_not_in_order_as_of_a_directory_bucket() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         there(&s3, ["a"]);
-        s3.on("ListObjectsV2", |sent, _| {
+        s3.hook_operation("ListObjectsV2", |sent, _| {
             let object =
-                |key| format!("<Contents><Key>{key}</Key><LastModified>2026-01-31T06:00:00Z</LastModified></Contents>");
+                |key| format!("<BucketContents><Key>{key}</Key><LastModified>2026-01-31T06:00:00Z</LastModified></BucketContents>");
             let listed = format!("<ListBucketResult>{}{}</ListBucketResult>", object("b"), object("a"));
             (sent.bucket == "from-here").then(|| (200, Vec::new(), listed.into()))
         });
@@ -1092,9 +1092,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_for_a_thousand_objects_without_a_success_it_is_given_up() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         here(&s3, (0..3_000).map(|n| format!("{n:04}")));
-        s3.refuse("CopyObject", usize::MAX, 403, "AccessDenied");
+        s3.refuse_requests("CopyObject", usize::MAX, 403, "AccessDenied");
         let error = across(false).run(&s3.context(), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
@@ -1103,13 +1103,13 @@ mod tests {
                 .contains("was given up and the rest not tried"),
             "{error}"
         );
-        let tried = s3.sent("CopyObject").len();
+        let tried = s3.sent_requests("CopyObject").len();
         assert!((1_000..1_100).contains(&tried), "{tried}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn failed_is_what_lies_below_a_destination_that_is_below_the_source() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         here(&s3, ["a", "copy/b"]);
         let step =
             sync(json!({ "source": "s3://from-here", "destination": "s3://from-here/copy" }));
@@ -1130,8 +1130,8 @@ mod tests {
     #[test]
     fn failed_are_names_that_cannot_be_files_or_keys_and_nothing_is_deleted_for_them() {
         use std::os::unix::ffi::OsStrExt;
-        in_root(async |root| {
-            let s3 = S3::default();
+        run_in_root(async |root| {
+            let s3 = FakeS3::default();
             file(&root.join("in/é"), 7, 0);
             file(
                 &root.join("in").join(std::ffi::OsStr::from_bytes(b"\x80")),
@@ -1147,7 +1147,7 @@ mod tests {
                     .contains("1 failed and 0 went well (1 were there already)"),
                 "{error}"
             );
-            assert_eq!(s3.requests(), ["ListObjectsV2 data/"]);
+            assert_eq!(s3.take_summaries(), ["ListObjectsV2 data/"]);
             put(&s3, "data", "a//b", 7, 0);
             let step = sync(json!({ "source": "s3://data", "destination": "out" }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
@@ -1161,9 +1161,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn cancel_aborts_what_this_session_has_begun_and_no_other() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         let session = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
-        let ctx = s3.context_as(session);
+        let ctx = s3.context_in_session(session);
         for (id, initiator) in [
             ("lost", session),
             ("another", "arn:aws:sts::222222222222:assumed-role/Other/x"),
@@ -1183,9 +1183,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn cancel_aborts_nothing_that_the_execution_has_begun_before_this_step() {
-        let s3 = S3::default();
+        let s3 = FakeS3::default();
         let session = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
-        for (id, initiated) in [("before", WRITTEN - 600), ("since", WRITTEN + 5)] {
+        for (id, initiated) in [("before", WRITTEN_AT - 600), ("since", WRITTEN_AT + 5)] {
             let (bucket, key, initiator) = (
                 "to-there".to_owned(),
                 "large".to_owned(),
@@ -1203,9 +1203,9 @@ mod tests {
         let position =
             json!({ "after": null, "unfinished": [], "report": crate::report::Report::default() });
         let resume =
-            serde_json::from_value(json!({ "since": WRITTEN, "state": position })).unwrap();
+            serde_json::from_value(json!({ "since": WRITTEN_AT, "state": position })).unwrap();
         across(true)
-            .cancel(&s3.context_as(session), Some(resume))
+            .cancel(&s3.context_in_session(session), Some(resume))
             .await
             .unwrap();
         assert_eq!(s3.store().uploads.keys().collect::<Vec<_>>(), ["before"]);

@@ -6,10 +6,10 @@ use aws_sdk_s3::primitives::DateTimeFormat;
 use bytes::Bytes;
 
 use super::store::{between, escaped, kept, time, xml};
-use super::{Answer, Object, Sent, Store, Upload, WRITTEN, crc, refusal};
+use super::{Answer, Object, SentRequest, Store, Upload, WRITTEN_AT, crc_base64, refusal};
 
 impl Store {
-    pub(super) fn multipart(&mut self, sent: &Sent) -> Answer {
+    pub(super) fn multipart(&mut self, sent: &SentRequest) -> Answer {
         let id = sent.query.get("uploadId").cloned().unwrap_or_default();
         if sent.operation == "CreateMultipartUpload" {
             self.begun += 1;
@@ -23,7 +23,7 @@ impl Store {
                 bucket,
                 key,
                 initiator,
-                initiated: WRITTEN,
+                initiated: WRITTEN_AT,
                 headers: kept(sent),
                 parts: BTreeMap::new(),
             };
@@ -73,7 +73,7 @@ impl Store {
                 let part = if sent.operation == "UploadPart" {
                     let (bytes, size) = (sent.body.clone(), sent.body.len() as u64);
                     Ok(Object {
-                        checksum: Some(crc(&bytes)),
+                        checksum: Some(crc_base64(&bytes)),
                         bytes,
                         size,
                         ..Object::default()
@@ -102,7 +102,7 @@ impl Store {
         }
     }
 
-    fn complete(&mut self, id: &str, sent: &Sent) -> Answer {
+    fn complete(&mut self, id: &str, sent: &SentRequest) -> Answer {
         let upload = self.uploads[id].clone();
         let named = between(
             &String::from_utf8_lossy(&sent.body),
@@ -120,7 +120,7 @@ impl Store {
             .collect();
         let bytes = Bytes::from(bytes.concat());
         let size = upload.parts.values().map(|part| part.size).sum();
-        let checksum = (size == bytes.len() as u64).then(|| crc(&bytes));
+        let checksum = (size == bytes.len() as u64).then(|| crc_base64(&bytes));
         if checksum.as_deref().is_some_and(|sum| {
             sent.header("x-amz-checksum-crc64nvme")
                 .is_some_and(|told| told != sum)
@@ -135,7 +135,7 @@ impl Store {
             headers: upload.headers,
             etag,
             checksum,
-            modified: WRITTEN + 60,
+            modified: WRITTEN_AT + 60,
         };
         self.put(&upload.bucket, &upload.key, object);
         xml("<CompleteMultipartUploadResult></CompleteMultipartUploadResult>")

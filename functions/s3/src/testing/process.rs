@@ -11,12 +11,12 @@ const NAME: &str = "stepward-s3-test-";
 
 /// Runs the test that this closure is the whole of again, in a process whose local root is a new,
 /// empty directory.
-pub(crate) fn with_root<F: FnOnce(&Path)>(test: F) {
+pub(crate) fn run_with_root<F: FnOnce(&Path)>(test: F) {
     run::<F>(test);
 }
 
-/// As [`with_root`], for what awaits. The clock stands still, but for what is waited for.
-pub(crate) fn in_root<F: AsyncFnOnce(&Path)>(test: F) {
+/// As [`run_with_root`], for what awaits. The clock stands still, but for what is waited for.
+pub(crate) fn run_in_root<F: AsyncFnOnce(&Path)>(test: F) {
     run::<F>(|root| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -8,7 +8,7 @@ use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use serde_json::{Value, json};
 use stepward_testkit::proof::Scene;
 
-use super::mib;
+use super::mib_bytes;
 
 // Why a permission is not needed in a proof.
 const KMS: &str = "The local cloud encrypts nothing with keys of its own.";
@@ -34,7 +34,7 @@ pub(crate) fn idle(more: &[(&'static str, &'static str)]) -> Vec<(&'static str, 
 /// A file that goes up in parts.
 pub(crate) async fn up(scene: &Scene, root: &Path) -> Value {
     fs::create_dir_all(root.join("up")).unwrap();
-    fs::write(root.join("up/large"), mib(8)).unwrap();
+    fs::write(root.join("up/large"), mib_bytes(8)).unwrap();
     let bucket = made(scene, "data").await;
     json!({ "source": "up", "destination": format!("s3://{bucket}"), "recursive": true })
 }

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 
 /// A request as it was sent.
 #[derive(Clone, Debug)]
-pub(crate) struct Sent {
+pub(crate) struct SentRequest {
     pub(crate) operation: &'static str,
     /// The account whose credentials signed it.
     pub(crate) account: String,
@@ -21,7 +21,7 @@ pub(crate) struct Sent {
     pub(crate) body: Bytes,
 }
 
-impl Sent {
+impl SentRequest {
     pub(super) async fn read(request: HttpRequest) -> Self {
         let uri = request.uri().strip_prefix("https://").unwrap().to_owned();
         let (address, query) = uri.split_once('?').unwrap_or((&uri, ""));

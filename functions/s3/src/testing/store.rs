@@ -8,7 +8,7 @@ use crc_fast::CrcAlgorithm;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::sent::{decoded, pair};
-use super::{Answer, OURS, Sent, THEIRS, WRITTEN, crc};
+use super::{Answer, TARGET_ACCOUNT, SentRequest, PEER_ACCOUNT, WRITTEN_AT, crc_base64};
 
 /// An object.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +41,7 @@ pub(crate) struct Upload {
 pub(crate) struct Store {
     pub(crate) objects: BTreeMap<(String, String), Object>,
     pub(crate) uploads: BTreeMap<String, Upload>,
-    pub(crate) sent: Vec<Sent>,
+    pub(crate) sent: Vec<SentRequest>,
     /// Uploads that were ever begun.
     pub(crate) begun: usize,
     /// Keys on one page of a listing, where not 1,000.
@@ -53,7 +53,7 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn put(&mut self, bucket: &str, key: &str, object: Object) {
         let modified = if object.modified == 0 {
-            WRITTEN
+            WRITTEN_AT
         } else {
             object.modified
         };
@@ -75,11 +75,11 @@ impl Store {
         );
     }
 
-    pub(crate) fn answer(&mut self, sent: &Sent) -> Answer {
+    pub(crate) fn answer(&mut self, sent: &SentRequest) -> Answer {
         let owner = if sent.bucket == "theirs" {
-            THEIRS
+            PEER_ACCOUNT
         } else {
-            OURS
+            TARGET_ACCOUNT
         };
         if sent.headers.contains_key("broken") {
             return refusal(400, "IncompleteBody");
@@ -94,7 +94,7 @@ impl Store {
             return refusal(404, "NoSuchBucket");
         }
         if sent.header("x-amz-checksum-crc64nvme").is_some_and(|told| {
-            matches!(sent.operation, "PutObject" | "UploadPart") && told != crc(&sent.body)
+            matches!(sent.operation, "PutObject" | "UploadPart") && told != crc_base64(&sent.body)
         }) {
             return refusal(400, "BadDigest");
         }
@@ -102,7 +102,7 @@ impl Store {
         match sent.operation {
             "HeadObject" | "GetObject" => self.read(sent),
             "PutObject" => {
-                let checksum = Some(crc(&sent.body));
+                let checksum = Some(crc_base64(&sent.body));
                 let (bytes, size) = (sent.body.clone(), sent.body.len() as u64);
                 self.put(
                     &sent.bucket,
@@ -120,7 +120,7 @@ impl Store {
             "CopyObject" => match self.copied(sent) {
                 Ok(mut object) => {
                     object.headers.extend(kept(sent));
-                    object.modified = WRITTEN + 60;
+                    object.modified = WRITTEN_AT + 60;
                     self.put(&sent.bucket, &sent.key, object);
                     xml("<CopyObjectResult><ETag>\"copy\"</ETag></CopyObjectResult>")
                 }
@@ -169,7 +169,7 @@ impl Store {
         }
     }
 
-    fn read(&self, sent: &Sent) -> Answer {
+    fn read(&self, sent: &SentRequest) -> Answer {
         let Some(object) = self.objects.get(&(sent.bucket.clone(), sent.key.clone())) else {
             return refusal(404, "NoSuchKey");
         };
@@ -217,7 +217,7 @@ impl Store {
     }
 
     /// The source of a copy, or the part of it that is asked for.
-    pub(super) fn copied(&self, sent: &Sent) -> Result<Object, Answer> {
+    pub(super) fn copied(&self, sent: &SentRequest) -> Result<Object, Answer> {
         let source = decoded(sent.header("x-amz-copy-source").unwrap());
         let (bucket, key) = source.split_once('/').unwrap();
         let object = self
@@ -244,13 +244,13 @@ impl Store {
             };
             if !object.bytes.is_empty() {
                 copy.bytes = object.bytes.slice(from..to);
-                copy.checksum = Some(crc(&copy.bytes));
+                copy.checksum = Some(crc_base64(&copy.bytes));
             }
         }
         Ok(copy)
     }
 
-    fn list(&self, sent: &Sent) -> Answer {
+    fn list(&self, sent: &SentRequest) -> Answer {
         let token = sent
             .query
             .get("continuation-token")
@@ -277,8 +277,8 @@ impl Store {
                 let (key, modified) = (escaped(key), time(object.modified, DateTimeFormat::DateTime));
                 let (etag, size) = (&object.etag, object.size);
                 format!(
-                    "<Contents><Key>{key}</Key><LastModified>{modified}</LastModified><ETag>{etag}</ETag>\
-                     <Size>{size}</Size></Contents>"
+                    "<BucketContents><Key>{key}</Key><LastModified>{modified}</LastModified><ETag>{etag}</ETag>\
+                     <Size>{size}</Size></BucketContents>"
                 )
             })
             .collect();
@@ -309,7 +309,7 @@ pub(super) fn xml(text: &str) -> Answer {
 }
 
 /// What an object keeps of the request that wrote it.
-pub(super) fn kept(sent: &Sent) -> BTreeMap<String, String> {
+pub(super) fn kept(sent: &SentRequest) -> BTreeMap<String, String> {
     const KEPT: [&str; 10] = [
         "cache-control",
         "content-disposition",
