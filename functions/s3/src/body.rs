@@ -228,7 +228,8 @@ mod tests {
             let whole = Checksum::compute(algorithm, b"123456789");
             assert_eq!(whole.to_base64(), text);
             assert_eq!(Checksum::parse(algorithm, text, 9), Some(whole));
-            let joined = Checksum::compute(algorithm, b"1234").concat(Checksum::compute(algorithm, b"56789"));
+            let joined = Checksum::compute(algorithm, b"1234")
+                .concat(Checksum::compute(algorithm, b"56789"));
             assert_eq!(Checksum::empty(algorithm).concat(joined), whole);
             assert_eq!(Checksum::parse(algorithm, "AAAA", 9), None);
         }

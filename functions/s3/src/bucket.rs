@@ -184,7 +184,9 @@ impl Bucket {
         Ok(ObjectHead {
             size,
             modified: modified.ok_or_else(|| {
-                ErrorName::Internal.with_message("S3 returned an object without a modification time; report this as a bug")
+                ErrorName::Internal.with_message(
+                    "S3 returned an object without a modification time; report this as a bug",
+                )
             })?,
             etag: response.e_tag.clone(),
             checksums,
@@ -226,7 +228,10 @@ mod tests {
             .bucket("b")
             .key("k")
             .copy_source("b/l");
-        let copy = copy.customize().config_override(long_request_config()).send();
+        let copy = copy
+            .customize()
+            .config_override(long_request_config())
+            .send();
         let copied = tokio::time::timeout(Duration::from_mins(14), copy)
             .await
             .unwrap();
@@ -239,7 +244,7 @@ mod tests {
     #[test]
     fn a_copy_source_is_encoded_except_its_slashes() {
         assert_eq!(
-            copy_source("b", "a b/ü+%?.txt"),
+            copy_source_header("b", "a b/ü+%?.txt"),
             "b/a%20b/%C3%BC%2B%25%3F.txt"
         );
     }

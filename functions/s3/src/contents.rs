@@ -9,10 +9,10 @@ use stepward::model::s3_error::s3_error;
 use stepward::{Context, ErrorName, StepError};
 
 use crate::bucket::Bucket;
+use crate::call_budget::CallBudget;
 use crate::delete::send_deletion;
 use crate::keys::{decode_listed_key, escape_for_log, is_valid_in_xml};
 use crate::multipart::abort_upload;
-use crate::call_budget::CallBudget;
 
 /// How many refused keys an error names.
 const MAX_NAMED: usize = 10;
@@ -87,7 +87,11 @@ impl BucketContents<'_> {
     ///
     /// # Errors
     /// The error of S3. A version that S3 refuses to delete is counted and is not an error.
-    pub async fn remove_all(&self, removal: &mut Removal, budget: &CallBudget) -> Result<bool, StepError> {
+    pub async fn remove_all(
+        &self,
+        removal: &mut Removal,
+        budget: &CallBudget,
+    ) -> Result<bool, StepError> {
         Ok(self.remove_versions(removal, budget).await?
             && self.abort_uploads(removal, budget).await?)
     }
@@ -192,11 +196,17 @@ impl BucketContents<'_> {
             .try_collect()
             .await?;
         refused.extend(single.into_iter().flatten());
-        refused.sort_by_cached_key(|(version, _)| versions.iter().position(|listed| listed == version));
+        refused.sort_by_cached_key(|(version, _)| {
+            versions.iter().position(|listed| listed == version)
+        });
         Ok(refused)
     }
 
-    async fn abort_uploads(&self, removal: &mut Removal, budget: &CallBudget) -> Result<bool, StepError> {
+    async fn abort_uploads(
+        &self,
+        removal: &mut Removal,
+        budget: &CallBudget,
+    ) -> Result<bool, StepError> {
         let Bucket {
             client,
             name,
@@ -262,7 +272,10 @@ fn page_versions(page: ListObjectVersionsOutput) -> Result<Vec<Version>, StepErr
         .chain(markers.map(|marker| (marker.key, marker.last_modified, marker.version_id)))
         .collect();
     for (key, ..) in &mut all {
-        *key = Some(decode_listed_key(encoding.as_ref(), key.take().unwrap_or_default())?);
+        *key = Some(decode_listed_key(
+            encoding.as_ref(),
+            key.take().unwrap_or_default(),
+        )?);
     }
     // S3 lists versions and markers together, the newest of each key first. The SDK separates
     // them.

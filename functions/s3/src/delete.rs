@@ -10,12 +10,12 @@ use stepward::model::error::denied;
 use stepward::model::s3_error::s3_error;
 use stepward::{ErrorName, StepError};
 
+use crate::base_location::BaseLocation;
 use crate::body::run_blocking;
 use crate::bucket::Bucket;
-use crate::base_location::BaseLocation;
+use crate::call_budget::CallBudget;
 use crate::keys::is_valid_in_xml;
 use crate::listing::Entry;
-use crate::call_budget::CallBudget;
 
 /// How many objects one request deletes:
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html>
@@ -75,7 +75,10 @@ pub async fn delete_entries(
 ) -> Vec<(Entry, Result<(), StepError>)> {
     match base {
         BaseLocation::Local { root, .. } => {
-            let paths: Vec<_> = entries.iter().map(|entry| base.path_of(&entry.key)).collect();
+            let paths: Vec<_> = entries
+                .iter()
+                .map(|entry| base.path_of(&entry.key))
+                .collect();
             let root = Arc::clone(root);
             let or_missing = |removed: Result<(), StepError>| match removed {
                 // As in S3, a file that does not exist counts as deleted.
@@ -100,8 +103,14 @@ pub async fn delete_entries(
             let (batched, mut single): (Vec<_>, Vec<_>) = entries
                 .into_iter()
                 .partition(|entry| is_valid_in_xml(&base.path_of(&entry.key)));
-            let keys: Vec<_> = batched.iter().map(|entry| base.path_of(&entry.key)).collect();
-            let mut refused = match budget.run_before_cutoff(delete_objects(bucket, &keys)).await {
+            let keys: Vec<_> = batched
+                .iter()
+                .map(|entry| base.path_of(&entry.key))
+                .collect();
+            let mut refused = match budget
+                .run_before_cutoff(delete_objects(bucket, &keys))
+                .await
+            {
                 Ok(refused) => refused,
                 Err(error) => keys
                     .iter()
@@ -126,8 +135,8 @@ pub async fn delete_entries(
                     .bucket(&bucket.name)
                     .key(base.path_of(&entry.key));
                 let request = request.set_expected_bucket_owner(bucket.owner.clone());
-                let deleted =
-                    budget.run_before_cutoff(async { request.send().await.map(drop).map_err(s3_error) });
+                let deleted = budget
+                    .run_before_cutoff(async { request.send().await.map(drop).map_err(s3_error) });
                 (entry, deleted.await)
             });
             results.extend(
@@ -204,8 +213,9 @@ fn refused_key(error: Error) -> (String, StepError) {
         "InternalError" | "ServiceUnavailable" | "SlowDown" => {
             ErrorName::Throttled.with_message(message)
         }
-        _ => ErrorName::StepFailed
-            .with_message(format!("S3 refused to delete the object: {code}: {message}")),
+        _ => ErrorName::StepFailed.with_message(format!(
+            "S3 refused to delete the object: {code}: {message}"
+        )),
     };
     (error.key.unwrap_or_default(), key_error)
 }

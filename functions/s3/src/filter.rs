@@ -132,9 +132,7 @@ pub fn local_filter_root(local_root: &Path, parameter: &str, recursive: bool) ->
     let directory = if recursive {
         &full_path
     } else {
-        full_path
-            .rsplit_once('/')
-            .map_or("", |(parent, _)| parent)
+        full_path.rsplit_once('/').map_or("", |(parent, _)| parent)
     };
     format!("/{}", clean_path(directory).unwrap_or_default().join("/"))
 }
@@ -201,7 +199,11 @@ mod tests {
             ("a", false, "b/"),
             ("a//b", false, "b/a/"),
         ] {
-            assert_eq!(s3_filter_root("b", key, recursive), root, "{key:?} {recursive}");
+            assert_eq!(
+                s3_filter_root("b", key, recursive),
+                root,
+                "{key:?} {recursive}"
+            );
         }
         for (parameter, recursive, root) in [
             ("in", true, "/mnt/data/in"),

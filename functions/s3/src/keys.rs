@@ -89,7 +89,10 @@ mod tests {
 
     #[test]
     fn a_page_that_is_not_encoded_is_unchanged() {
-        assert_eq!(decode_listed_key(None, "a+b%2Bc".into()).unwrap(), "a+b%2Bc");
+        assert_eq!(
+            decode_listed_key(None, "a+b%2Bc".into()).unwrap(),
+            "a+b%2Bc"
+        );
         assert_eq!(
             decode_listed_key(Some(&EncodingType::Url), "a+b%2Bc".into()).unwrap(),
             "a b+c"
@@ -99,7 +102,10 @@ mod tests {
     #[test]
     fn an_escaped_key_stays_on_one_line() {
         assert_eq!(escape_for_log("a\nb\u{1}\u{9b}\tc"), r"a\nb\u{1}\u{9b}\tc");
-        assert_eq!(escape_for_log("café/🪣 'x' \\ \"y\""), "café/🪣 'x' \\ \"y\"");
+        assert_eq!(
+            escape_for_log("café/🪣 'x' \\ \"y\""),
+            "café/🪣 'x' \\ \"y\""
+        );
     }
 
     #[test]

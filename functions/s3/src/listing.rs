@@ -8,8 +8,8 @@ use stepward::model::s3_error::s3_error;
 use stepward::{ErrorName, StepError};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use crate::bucket::Bucket;
 use crate::base_location::BaseLocation;
+use crate::bucket::Bucket;
 use crate::keys::decode_listed_key;
 use crate::local::{self, Root};
 
@@ -74,7 +74,9 @@ impl Listing {
         match base.clone() {
             BaseLocation::S3 { bucket, prefix } => {
                 tokio::spawn(async move {
-                    if let Err(error) = list_objects(&bucket, &prefix, with_folders, after, &sender).await {
+                    if let Err(error) =
+                        list_objects(&bucket, &prefix, with_folders, after, &sender).await
+                    {
                         let _ = sender.send(Err(error)).await;
                     }
                 });
@@ -178,7 +180,8 @@ async fn list_objects(
         let page = page.map_err(s3_error)?;
         let mut entries = Vec::new();
         for object in page.contents.unwrap_or_default() {
-            let key = decode_listed_key(page.encoding_type.as_ref(), object.key.unwrap_or_default())?;
+            let key =
+                decode_listed_key(page.encoding_type.as_ref(), object.key.unwrap_or_default())?;
             if last.as_ref().is_some_and(|last| *last >= key) {
                 return Err(unordered_listing_error(&bucket.name, &key));
             }
@@ -196,7 +199,9 @@ async fn list_objects(
                 .last_modified
                 .and_then(|time| SystemTime::try_from(time).ok());
             let modified = modified.ok_or_else(|| {
-                ErrorName::Internal.with_message("S3 listed an object without a modification time; report this as a bug")
+                ErrorName::Internal.with_message(
+                    "S3 listed an object without a modification time; report this as a bug",
+                )
             })?;
             let archived = is_archived(
                 object
@@ -282,7 +287,10 @@ mod tests {
             panic!("as a bug would");
         });
         assert!(listing.next_name().await.unwrap().is_some());
-        assert_eq!(listing.next_name().await.unwrap_err().name, ErrorName::Internal);
+        assert_eq!(
+            listing.next_name().await.unwrap_err().name,
+            ErrorName::Internal
+        );
         assert!(Listing::empty().next_name().await.unwrap().is_none());
     }
 }

@@ -20,6 +20,6 @@ mod walk;
 
 pub(crate) use self::failure::open_file_error;
 pub(crate) use self::path::clean_path;
-pub use self::root::{OpenFile, Root, FileStat};
+pub use self::root::{FileStat, OpenFile, Root};
 pub use self::scratch::Scratch;
 pub use self::walk::WalkedEntry;

@@ -22,12 +22,14 @@ use stepward::{ErrorName, StepError};
 use crate::body::Checksum;
 use crate::bucket::{Attributes, Bucket, long_request_config};
 use crate::call_budget::CallBudget;
-use crate::transfer::{PartialTransfer, StartedUpload, TransferProgress};
 use crate::retries::{MAX_ATTEMPTS, random_delay};
+use crate::transfer::{PartialTransfer, StartedUpload, TransferProgress};
 
-use self::abandoned::abort_lost_uploads;
 pub(crate) use self::abandoned::abort_if_exists;
-pub use self::abandoned::{abort_upload, abort_after_error, abort_lost_after_error, is_started_by, list_unfinished};
+use self::abandoned::abort_lost_uploads;
+pub use self::abandoned::{
+    abort_after_error, abort_lost_after_error, abort_upload, is_started_by, list_unfinished,
+};
 
 /// The size of a part, and from which objects are transferred in parts; the same as in the AWS CLI.
 pub const PART_SIZE: u64 = 8 * 1024 * 1024;
@@ -190,9 +192,10 @@ impl Upload<'_> {
             .send()
             .await
             .map_err(s3_error)?;
-        response
-            .upload_id
-            .ok_or_else(|| ErrorName::Internal.with_message("S3 started an upload and returned no ID; report this as a bug"))
+        response.upload_id.ok_or_else(|| {
+            ErrorName::Internal
+                .with_message("S3 started an upload and returned no ID; report this as a bug")
+        })
     }
 
     /// The existing parts of an earlier call's upload; `None` if the upload cannot be used any
@@ -342,7 +345,10 @@ impl Upload<'_> {
     /// Whether the upload was completed and its object exists.
     async fn was_completed(&self, upload_id: &str, whole: Option<Checksum>) -> bool {
         // An upload that can be aborted was not completed, so an existing object is an older one.
-        let is_gone = matches!(abort_if_exists(self.bucket, self.key, upload_id).await, Ok(false));
+        let is_gone = matches!(
+            abort_if_exists(self.bucket, self.key, upload_id).await,
+            Ok(false)
+        );
         is_gone
             && self
                 .bucket

@@ -77,7 +77,10 @@ impl<'a> Plan<'a> {
     /// what only the destination has.
     pub fn sync(
         (source, is_selected): (Listing, impl Fn(&str) -> bool + Send + Sync + 'a),
-        (destination, is_selected_at_destination): (Listing, impl Fn(&str) -> bool + Send + Sync + 'a),
+        (destination, is_selected_at_destination): (
+            Listing,
+            impl Fn(&str) -> bool + Send + Sync + 'a,
+        ),
         direction: Direction,
         delete: bool,
     ) -> Self {
@@ -141,11 +144,13 @@ impl<'a> Plan<'a> {
         self.unreadable
             .retain(|prefix| key.starts_with(prefix) || key < *prefix);
         if let Some(ListedName::Skipped { key, .. }) = &source {
-            self.unreadable.push(format!("{}/", key.trim_end_matches('/')));
+            self.unreadable
+                .push(format!("{}/", key.trim_end_matches('/')));
         }
 
         let source = source.filter(|source| (self.source.is_selected)(source.key()));
-        let destination = destination.filter(|destination| (self.destination.is_selected)(destination.key()));
+        let destination =
+            destination.filter(|destination| (self.destination.is_selected)(destination.key()));
         Ok(Some(match (source, destination) {
             (Some(ListedName::Skipped { key, reason }), _) => {
                 // A listing repeats a directory to continue below it.
@@ -161,7 +166,9 @@ impl<'a> Plan<'a> {
                 Decision::Unchanged(source)
             }
             (Some(ListedName::Entry(source)), _) => Decision::Transfer(source),
-            (None, Some(ListedName::Entry(destination))) if self.delete && !self.may_exist_unread(&destination.key) => {
+            (None, Some(ListedName::Entry(destination)))
+                if self.delete && !self.may_exist_unread(&destination.key) =>
+            {
                 Decision::Delete(destination)
             }
             // Entries that cannot be transferred are not deleted either.
@@ -171,9 +178,7 @@ impl<'a> Plan<'a> {
 
     /// Whether the source may have this key below a directory that cannot be read.
     fn may_exist_unread(&self, key: &str) -> bool {
-        self.unreadable
-            .iter()
-            .any(|prefix| key.starts_with(prefix))
+        self.unreadable.iter().any(|prefix| key.starts_with(prefix))
     }
 
     /// Whether the destination is up to date:
@@ -282,7 +287,8 @@ mod tests {
         let is_listed = |listed: &&ListedName| {
             let key = listed.key();
             after.is_none_or(|after| {
-                key > after || matches!(listed, ListedName::Skipped { .. }) && after.starts_with(key)
+                key > after
+                    || matches!(listed, ListedName::Skipped { .. }) && after.starts_with(key)
             })
         };
         Listing::from_names(all.iter().filter(is_listed).cloned().collect())
@@ -395,7 +401,7 @@ mod tests {
         // A listing has no names below an unreadable directory.
         let unreadable: Vec<_> = all
             .values()
-            .filter(|listed| matches!(one, ListedName::Skipped { .. }))
+            .filter(|listed| matches!(listed, ListedName::Skipped { .. }))
             .cloned()
             .collect();
         let is_below_unreadable = |key: &str| {
@@ -421,14 +427,19 @@ mod tests {
             };
             let delete = random.below(2) == 0;
             let expected = expected_decisions(&source, &destination, direction, delete);
-            let scenario = format!("{source:?} to {destination:?}, {direction:?}, delete: {delete}");
+            let scenario =
+                format!("{source:?} to {destination:?}, {direction:?}, delete: {delete}");
             let whole = sync(
                 listing_after(&source, None),
                 listing_after(&destination, None),
                 direction,
                 delete,
             );
-            assert_eq!(decide_up_to(whole, usize::MAX).await.0, expected, "{scenario}");
+            assert_eq!(
+                decide_up_to(whole, usize::MAX).await.0,
+                expected,
+                "{scenario}"
+            );
             for max in 1..=source.len() + destination.len() {
                 let first = sync(
                     listing_after(&source, None),
@@ -445,7 +456,11 @@ mod tests {
                         direction,
                         delete,
                     );
-                    all.extend(decide_up_to(rest.resume_after(position), usize::MAX).await.0);
+                    all.extend(
+                        decide_up_to(rest.resume_after(position), usize::MAX)
+                            .await
+                            .0,
+                    );
                 }
                 assert_eq!(all, expected, "resumed after {max}: {scenario}");
             }

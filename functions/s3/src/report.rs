@@ -96,7 +96,9 @@ impl Report {
                     | ErrorName::TimedOut
             )
         );
-        shared && self.failed.count >= MAX_FAILURES_WITHOUT_SUCCESS && self.done.transferred + self.done.deleted == 0
+        shared
+            && self.failed.count >= MAX_FAILURES_WITHOUT_SUCCESS
+            && self.done.transferred + self.done.deleted == 0
     }
 
     /// The summary of a run that finished or stopped early.
@@ -180,13 +182,13 @@ mod tests {
         let error = report.into_result().unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(
-            error.message.starts_with("10 failed, 7 succeeded, 0 were unchanged"),
+            error
+                .message
+                .starts_with("10 failed, 7 succeeded, 0 were unchanged"),
             "{error}"
         );
         assert!(
-            error
-                .message
-                .ends_with("3: no; the log has 5 more"),
+            error.message.ends_with("3: no; the log has 5 more"),
             "{error}"
         );
         assert_eq!(testing::log(&ctx).len(), 10, "every failure is in the log");
@@ -196,13 +198,16 @@ mod tests {
     fn a_run_stops_when_every_object_fails() {
         let ctx = context();
         let mut report = Report::default();
-        (0..MAX_FAILURES_WITHOUT_SUCCESS)
-            .for_each(|_| report.log_failure(&ctx, "a", &ErrorName::AccessDenied.with_message("no")));
+        (0..MAX_FAILURES_WITHOUT_SUCCESS).for_each(|_| {
+            report.log_failure(&ctx, "a", &ErrorName::AccessDenied.with_message("no"))
+        });
         assert!(report.should_stop_early());
         let error = report.clone().into_result().unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
-            error.message.contains("so the step stopped before the rest"),
+            error
+                .message
+                .contains("so the step stopped before the rest"),
             "{error}"
         );
         report.done.transferred = 1;
@@ -222,13 +227,10 @@ mod tests {
         });
         assert!(!report.should_stop_early());
         let mut report = Report::default();
-        (1..MAX_FAILURES_WITHOUT_SUCCESS)
-            .for_each(|_| report.log_failure(&ctx, "a", &ErrorName::AccessDenied.with_message("no")));
-        report.log_failure(
-            &ctx,
-            "b",
-            &ErrorName::Conflict.with_message("it changed"),
-        );
+        (1..MAX_FAILURES_WITHOUT_SUCCESS).for_each(|_| {
+            report.log_failure(&ctx, "a", &ErrorName::AccessDenied.with_message("no"))
+        });
+        report.log_failure(&ctx, "b", &ErrorName::Conflict.with_message("it changed"));
         assert!(!report.should_stop_early());
     }
 }

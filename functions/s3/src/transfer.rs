@@ -139,10 +139,7 @@ impl TransferContext<'_> {
                         .path_of(name)
                         .starts_with(source_prefix.as_str());
                 let is_below_destination = prefix.len() > source_prefix.len()
-                    && self
-                        .source
-                        .path_of(&entry.key)
-                        .starts_with(prefix.as_str());
+                    && self.source.path_of(&entry.key).starts_with(prefix.as_str());
 
                 if would_overwrite_source {
                     Err(ErrorName::Conflict.with_message(

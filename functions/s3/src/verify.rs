@@ -38,8 +38,10 @@ pub async fn verify_upload(
         return check_same_checksum(sent, uploaded);
     }
     let file = file.clone();
-    let (local, _) =
-        run_blocking(move || read_file_checksum(&file, Checksum::empty(uploaded.algorithm), u64::MAX)).await?;
+    let (local, _) = run_blocking(move || {
+        read_file_checksum(&file, Checksum::empty(uploaded.algorithm), u64::MAX)
+    })
+    .await?;
     check_same_checksum(local, uploaded)
 }
 
@@ -55,10 +57,9 @@ pub async fn verify_download(
     verified: Checksum,
 ) -> Result<Option<Checksum>, StepError> {
     let (root, path) = (Arc::clone(root), path.to_owned());
-    let (verified, is_complete) = run_blocking(move || {
-        read_file_checksum(&root.open_file(&path)?, verified, READ_STEP)
-    })
-    .await?;
+    let (verified, is_complete) =
+        run_blocking(move || read_file_checksum(&root.open_file(&path)?, verified, READ_STEP))
+            .await?;
     if is_complete {
         check_same_checksum(received, verified).map(|()| None)
     } else {
@@ -74,7 +75,10 @@ pub async fn verify_copy(
     (source_bucket, source_key): (&Bucket, &str),
     (bucket, key): (&Bucket, &str),
 ) -> Result<Option<String>, StepError> {
-    let (source, copy) = futures_util::try_join!(source_bucket.head_object(source_key), bucket.head_object(key))?;
+    let (source, copy) = futures_util::try_join!(
+        source_bucket.head_object(source_key),
+        bucket.head_object(key)
+    )?;
     check_same_size(source.size, copy.size)?;
     let checksums = source.checksums.iter().find_map(|source_checksum| {
         let copy_checksum = copy
@@ -121,7 +125,11 @@ fn check_same_checksum(source: Checksum, copy: Checksum) -> Result<(), StepError
     )))
 }
 
-async fn read_object_checksum(bucket: &Bucket, key: &str, head: &ObjectHead) -> Result<Checksum, StepError> {
+async fn read_object_checksum(
+    bucket: &Bucket,
+    key: &str,
+    head: &ObjectHead,
+) -> Result<Checksum, StepError> {
     if head.size > READ_LIMIT {
         return Err(ErrorName::StepFailed.with_message(
             "the copy is complete, but S3 has no checksum to verify an object of more than 1 GiB, so \
@@ -144,7 +152,9 @@ async fn read_object_checksum(bucket: &Bucket, key: &str, head: &ObjectHead) -> 
     let mut bytes = 0;
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|error| {
-            ErrorName::TimedOut.with_message(format!("the objects could not be read for verification: {error}; run the move again"))
+            ErrorName::TimedOut.with_message(format!(
+                "the objects could not be read for verification: {error}; run the move again"
+            ))
         })?;
         digest.update(&chunk);
         bytes += chunk.len() as u64;
@@ -157,7 +167,11 @@ async fn read_object_checksum(bucket: &Bucket, key: &str, head: &ObjectHead) -> 
 }
 
 /// Extends a checksum by up to `max_bytes` more bytes of a file. Returns whether the file ended.
-fn read_file_checksum(file: &OpenFile, mut checksum: Checksum, max_bytes: u64) -> Result<(Checksum, bool), StepError> {
+fn read_file_checksum(
+    file: &OpenFile,
+    mut checksum: Checksum,
+    max_bytes: u64,
+) -> Result<(Checksum, bool), StepError> {
     let size = file.stat.size;
     let end = size.min(checksum.bytes.saturating_add(max_bytes));
     while checksum.bytes < end {

@@ -135,7 +135,10 @@ mod tests {
             assert!(error.message.contains(reason), "{error}");
         }
         let denied = io::Error::from_raw_os_error(Errno::ACCESS.raw_os_error());
-        assert_eq!(file_error("write", "a", &denied).name, ErrorName::AccessDenied);
+        assert_eq!(
+            file_error("write", "a", &denied).name,
+            ErrorName::AccessDenied
+        );
         assert!(
             file_error("list", "", &denied)
                 .message

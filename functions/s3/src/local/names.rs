@@ -22,7 +22,9 @@ impl Root {
     /// `InvalidInput` with the parameter's name if the path leaves the root or cannot be a path.
     pub fn resolve(&self, parameter: &str, path: &str) -> Result<String, StepError> {
         require(!path.is_empty(), || {
-            format!("parameter \"{parameter}\": expected a path, got \"\"; use \".\" for the local root")
+            format!(
+                "parameter \"{parameter}\": expected a path, got \"\"; use \".\" for the local root"
+            )
         })?;
         let root = self.path.to_string_lossy();
         let above = if path.starts_with('/') {
@@ -30,8 +32,8 @@ impl Root {
         } else {
             Vec::new()
         };
-        let clean =
-            clean_path(path).and_then(|clean| Some(clean.strip_prefix(above.as_slice())?.join("/")));
+        let clean = clean_path(path)
+            .and_then(|clean| Some(clean.strip_prefix(above.as_slice())?.join("/")));
         let clean = clean.ok_or_else(|| {
             ErrorName::InvalidInput.with_message(format!(
                 "parameter \"{parameter}\": {path:?} leaves the local root {root:?}; use a path below it"
@@ -58,8 +60,9 @@ impl Root {
             None => self.unusable_reason(&format!("{directory}/{key}")),
         };
         match reason {
-            Some(reason) => Err(ErrorName::InvalidInput
-                .with_message(format!("key {key:?} cannot be the name of a file: {reason}"))),
+            Some(reason) => Err(ErrorName::InvalidInput.with_message(format!(
+                "key {key:?} cannot be the name of a file: {reason}"
+            ))),
             None => Ok(()),
         }
     }
@@ -126,7 +129,8 @@ mod tests {
             let error = tree.root.resolve("destination", path).unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
             assert!(
-                error.message.starts_with("parameter \"destination\": ") && error.message.contains("leaves"),
+                error.message.starts_with("parameter \"destination\": ")
+                    && error.message.contains("leaves"),
                 "{path:?}: {error}"
             );
         }
@@ -146,7 +150,10 @@ mod tests {
         ] {
             let error = tree.root.resolve("source", path).unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{path:?}");
-            assert!(error.message.starts_with("parameter \"source\": "), "{error}");
+            assert!(
+                error.message.starts_with("parameter \"source\": "),
+                "{error}"
+            );
         }
     }
 

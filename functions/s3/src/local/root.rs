@@ -90,7 +90,9 @@ impl Root {
             .ok_or_else(|| unusable("it is not an absolute path"))?;
         let opened = Dir::open_ambient_dir(path, ambient_authority())
             .map_err(|error| unusable(&error.to_string()))?;
-        let real = path.canonicalize().map_err(|error| unusable(&error.to_string()))?;
+        let real = path
+            .canonicalize()
+            .map_err(|error| unusable(&error.to_string()))?;
         Ok(Arc::new(Self {
             path: format!("/{}", clean.join("/")).into(),
             real,
@@ -191,25 +193,26 @@ impl Root {
                 Some(Component::ParentDir) => {
                     resolved.pop();
                 }
-                Some(Component::Normal(name)) => match self.dir.read_link_contents(resolved.join(name))
-                {
-                    Ok(_) if links == MAX_LINKS => return None,
-                    Ok(target) => {
-                        links += 1;
-                        let inside = [&self.path, &self.real]
-                            .iter()
-                            .find_map(|root| target.strip_prefix(root).ok());
-                        match inside {
-                            Some(inside) => {
-                                resolved = PathBuf::from(".");
-                                remaining.extend(reversed(inside));
+                Some(Component::Normal(name)) => {
+                    match self.dir.read_link_contents(resolved.join(name)) {
+                        Ok(_) if links == MAX_LINKS => return None,
+                        Ok(target) => {
+                            links += 1;
+                            let inside = [&self.path, &self.real]
+                                .iter()
+                                .find_map(|root| target.strip_prefix(root).ok());
+                            match inside {
+                                Some(inside) => {
+                                    resolved = PathBuf::from(".");
+                                    remaining.extend(reversed(inside));
+                                }
+                                None if target.is_absolute() => return None,
+                                None => remaining.extend(reversed(&target)),
                             }
-                            None if target.is_absolute() => return None,
-                            None => remaining.extend(reversed(&target)),
                         }
+                        Err(_) => resolved.push(name),
                     }
-                    Err(_) => resolved.push(name),
-                },
+                }
                 _ => {}
             }
         }

@@ -11,7 +11,7 @@ use stepward::model::error::ErrorName;
 
 use super::failure::file_error;
 use super::path::split_parent;
-use super::root::{Root, FileStat};
+use super::root::{FileStat, Root};
 
 /// The directory below the root for unfinished files. Listings of the root omit it.
 pub(super) const SCRATCH_DIR: &str = ".stepward";
@@ -105,7 +105,8 @@ impl Scratch {
                 Err(error) if error.kind() == ErrorKind::NotFound => self.create_directories(),
                 Err(error) => Err(error),
             };
-            ignore_kind(ErrorKind::NotFound, prepared).map_err(|error| file_error("create", &path, &error))?;
+            ignore_kind(ErrorKind::NotFound, prepared)
+                .map_err(|error| file_error("create", &path, &error))?;
         }
         Err(ErrorName::Conflict.with_message(format!(
             "could not create {path:?} below the local root: other runs keep removing its \
@@ -150,7 +151,8 @@ impl Scratch {
             }
             Ok(())
         };
-        ignore_kind(ErrorKind::NotFound, clear()).map_err(|error| file_error("clear", &self.path, &error))
+        ignore_kind(ErrorKind::NotFound, clear())
+            .map_err(|error| file_error("clear", &self.path, &error))
     }
 
     /// Gives a finished file its name: `destination`, a path from [`Root::resolve`], with the time
@@ -243,8 +245,7 @@ fn check_plain_name(name: &str) -> Result<&str, StepError> {
     if (1..=200).contains(&name.len()) && name.bytes().all(is_allowed) {
         Ok(name)
     } else {
-        Err(ErrorName::Internal
-            .with_message(format!(
+        Err(ErrorName::Internal.with_message(format!(
             "{name:?} cannot be the name of an unfinished file; report this as a bug"
         )))
     }
@@ -302,7 +303,11 @@ mod tests {
         let tree = Tree::new();
         tree.file("other");
         let scratch = tree.root.scratch("run-1").unwrap();
-        scratch.create_file("one").unwrap().write_all(b"new").unwrap();
+        scratch
+            .create_file("one")
+            .unwrap()
+            .write_all(b"new")
+            .unwrap();
         assert_eq!(tree.root.stat("a/b/c").unwrap(), None);
         scratch
             .publish_file("one", "a/b/c", time_at(1_700_000_000, 999_999_999), false)
@@ -392,7 +397,11 @@ mod tests {
         let tree = Tree::new();
         let scratch = tree.root.scratch("run-1").unwrap();
         assert!(scratch.reopen_file("one").unwrap().is_none());
-        scratch.create_file("one").unwrap().write_all(b"half").unwrap();
+        scratch
+            .create_file("one")
+            .unwrap()
+            .write_all(b"half")
+            .unwrap();
         assert_eq!(
             (mode(&tree, ".stepward"), mode(&tree, ".stepward/run-1")),
             (0o700, 0o700)
@@ -405,7 +414,15 @@ mod tests {
             .read_to_string(&mut text)
             .unwrap();
         assert_eq!(text, "half");
-        assert_eq!(scratch.create_file("one").unwrap().metadata().unwrap().len(), 0);
+        assert_eq!(
+            scratch
+                .create_file("one")
+                .unwrap()
+                .metadata()
+                .unwrap()
+                .len(),
+            0
+        );
     }
 
     #[test]
@@ -418,7 +435,10 @@ mod tests {
         }
         scratch.remove_all_except(&["b", "x"]).unwrap();
         assert!(scratch.reopen_file("b").unwrap().is_some());
-        assert!(scratch.reopen_file("a").unwrap().is_none() && scratch.reopen_file("c").unwrap().is_none());
+        assert!(
+            scratch.reopen_file("a").unwrap().is_none()
+                && scratch.reopen_file("c").unwrap().is_none()
+        );
     }
 
     #[test]
@@ -466,7 +486,11 @@ mod tests {
         tree.link(tree.outside().join("f"), ".stepward/run-1/y");
         let scratch = tree.root.scratch("run-1").unwrap();
         for name in ["x", "y"] {
-            scratch.create_file(name).unwrap().write_all(b"new").unwrap();
+            scratch
+                .create_file(name)
+                .unwrap()
+                .write_all(b"new")
+                .unwrap();
         }
         assert_eq!(tree.read("kept"), "kept");
         tree.assert_outside_unchanged();

@@ -15,7 +15,7 @@ use std::time::Duration;
 use stepward::StepError;
 use stepward::model::error::ErrorName;
 
-use super::root::{Root, FileStat};
+use super::root::{FileStat, Root};
 
 /// A root with a directory next to it that no test may change.
 pub(super) struct Tree {
@@ -164,7 +164,10 @@ fn missing_paths_broken_links_and_paths_through_files_are_absent() {
     for path in ["b", "l", "a/b"] {
         assert_eq!(tree.root.stat(path).unwrap(), None, "{path}");
     }
-    assert_eq!(error_name(tree.root.open_file("b")), Some(ErrorName::NotFound));
+    assert_eq!(
+        error_name(tree.root.open_file("b")),
+        Some(ErrorName::NotFound)
+    );
     assert!(tree.root.stat("").unwrap().unwrap().is_dir);
 }
 
@@ -246,7 +249,9 @@ fn only_regular_files_are_opened_without_waiting() {
     let _socket = UnixListener::bind(tree.path("s")).unwrap();
     // On a separate thread: opening a pipe could wait forever for its other end.
     let (root, (results, received)) = (tree.root.clone(), mpsc::channel());
-    thread::spawn(move || ["d", "p", "s", ""].map(|path| results.send(error_name(root.open_file(path)))));
+    thread::spawn(move || {
+        ["d", "p", "s", ""].map(|path| results.send(error_name(root.open_file(path))))
+    });
     for path in ["d", "p", "s", ""] {
         let result = received.recv_timeout(Duration::from_secs(10));
         assert_eq!(result, Ok(Some(ErrorName::Conflict)), "{path:?}");
@@ -263,9 +268,18 @@ fn removing_a_link_keeps_its_target_and_directories_stay() {
     tree.root.remove_file("l").unwrap();
     tree.root.remove_file("o").unwrap();
     assert_eq!(tree.read("d/f"), "d/f");
-    assert_eq!(error_name(tree.root.remove_file("d")), Some(ErrorName::Conflict));
-    assert_eq!(error_name(tree.root.remove_file("")), Some(ErrorName::Conflict));
-    assert_eq!(error_name(tree.root.remove_file("l")), Some(ErrorName::NotFound));
+    assert_eq!(
+        error_name(tree.root.remove_file("d")),
+        Some(ErrorName::Conflict)
+    );
+    assert_eq!(
+        error_name(tree.root.remove_file("")),
+        Some(ErrorName::Conflict)
+    );
+    assert_eq!(
+        error_name(tree.root.remove_file("l")),
+        Some(ErrorName::NotFound)
+    );
     tree.root.remove_file("absolute/f").unwrap();
     assert_eq!(tree.root.stat("d/f").unwrap(), None);
     tree.assert_outside_unchanged();

@@ -10,7 +10,7 @@ use cap_std::fs::{Dir, MetadataExt};
 use stepward::StepError;
 
 use super::failure::{file_error, is_absent, skip_reason};
-use super::root::{Root, FileStat};
+use super::root::{FileStat, Root};
 
 /// How many names a walk holds in memory. A larger directory is read again for the next names.
 const MAX_NAMES: usize = 100_000;
@@ -169,16 +169,21 @@ impl Walk<'_> {
     }
 
     fn visit_file(&mut self, key: String, name: &str) -> Result<Option<WalkedEntry>, StepError> {
-        let stat = match self.current_dir().and_then(|dir| dir.symlink_metadata(name)) {
-            Ok(metadata) if metadata.is_symlink() => match self.root.metadata_at(&self.path_below_root(&key)) {
-                Err(error) if is_absent(&error) => {
-                    return Ok(Some(WalkedEntry::Skipped {
-                        key,
-                        reason: "it is a broken link".into(),
-                    }));
+        let stat = match self
+            .current_dir()
+            .and_then(|dir| dir.symlink_metadata(name))
+        {
+            Ok(metadata) if metadata.is_symlink() => {
+                match self.root.metadata_at(&self.path_below_root(&key)) {
+                    Err(error) if is_absent(&error) => {
+                        return Ok(Some(WalkedEntry::Skipped {
+                            key,
+                            reason: "it is a broken link".into(),
+                        }));
+                    }
+                    stat => stat,
                 }
-                stat => stat,
-            },
+            }
             metadata => metadata.map(|metadata| FileStat::from(&metadata)),
         };
         match stat {
@@ -197,7 +202,11 @@ impl Walk<'_> {
     }
 
     /// Skips an entry that disappeared during the walk, or that alone cannot be read.
-    fn skip_or_fail(&self, key: String, error: &io::Error) -> Result<Option<WalkedEntry>, StepError> {
+    fn skip_or_fail(
+        &self,
+        key: String,
+        error: &io::Error,
+    ) -> Result<Option<WalkedEntry>, StepError> {
         match skip_reason(error) {
             Some(reason) => Ok(Some(WalkedEntry::Skipped {
                 key,
@@ -245,7 +254,13 @@ impl Walk<'_> {
         let (names, has_more) = match read {
             Ok(read) => read,
             Err(error) if is_absent(&error) => (Vec::new(), false),
-            Err(error) => return Err(file_error("list", &self.path_below_root(&level.key), &error)),
+            Err(error) => {
+                return Err(file_error(
+                    "list",
+                    &self.path_below_root(&level.key),
+                    &error,
+                ));
+            }
         };
         if let Some(level) = self.levels.last_mut() {
             (level.names, level.has_more) = (names.into_iter(), has_more);
@@ -264,7 +279,10 @@ impl Walk<'_> {
     ) -> io::Result<(Vec<Vec<u8>>, bool)> {
         // The directories above keep their names, but each directory gets at least a fifth.
         let held: usize = self.levels.iter().map(|level| level.names.len()).sum();
-        let room = self.max_names.saturating_sub(held).max(self.max_names.div_ceil(5));
+        let room = self
+            .max_names
+            .saturating_sub(held)
+            .max(self.max_names.div_ceil(5));
         let at_root = self.directory.is_empty() && key.is_empty();
         let (mut names, mut has_more) = (BinaryHeap::new(), false);
         for entry in dir.entries()? {
@@ -364,7 +382,8 @@ mod tests {
             }
             ControlFlow::Continue(())
         };
-        root.walk_with_limit(max_names, base, after, &mut visit).unwrap();
+        root.walk_with_limit(max_names, base, after, &mut visit)
+            .unwrap();
         (files, skipped)
     }
 
@@ -525,9 +544,15 @@ mod tests {
             assert_eq!(files, ["f", "g"]);
             assert_eq!(
                 skipped,
-                [("d/".to_owned(), "the function's user may not read it".to_owned())]
+                [(
+                    "d/".to_owned(),
+                    "the function's user may not read it".to_owned()
+                )]
             );
-            assert_eq!(error_name(root.open_file("f")), Some(ErrorName::AccessDenied));
+            assert_eq!(
+                error_name(root.open_file("f")),
+                Some(ErrorName::AccessDenied)
+            );
         };
         if let Some(root) = std::env::var_os(ROOT) {
             return check(&Root::open_at(Path::new(&root)).unwrap());
@@ -598,7 +623,9 @@ mod tests {
                 visited.push(key);
                 ControlFlow::Continue(())
             };
-            tree.root.walk_with_limit(max_names, "", None, &mut visit).unwrap();
+            tree.root
+                .walk_with_limit(max_names, "", None, &mut visit)
+                .unwrap();
             assert!(visited.is_sorted(), "{visited:?}");
             for unchanged in [
                 "d1/a", "d1/b/c", "d1/new", "d3/a", "d8/b/c", "e0", "e3", "e8",
@@ -609,7 +636,8 @@ mod tests {
                 );
             }
             assert!(
-                !visited.iter()
+                !visited
+                    .iter()
                     .any(|key| key.starts_with("d2") || key == "e1" || key == "d0/b/c"),
                 "{visited:?}"
             );
@@ -690,7 +718,10 @@ mod tests {
                 for after in all.iter().cloned().chain(between).chain(parents) {
                     let tail: Vec<_> = all.iter().filter(|key| **key > after).cloned().collect();
                     let (files, skipped) = walk(&tree.root, max_names, "", Some(&after));
-                    assert_eq!(files, tail, "seed {seed}, {max_names} at once, after {after:?}");
+                    assert_eq!(
+                        files, tail,
+                        "seed {seed}, {max_names} at once, after {after:?}"
+                    );
                     // A link with an unknown target is reported again as long as keys below it
                     // could follow.
                     let is_expected = |key: &str| {

@@ -70,8 +70,9 @@ pub(super) async fn abort_lost_uploads(
     let Some(session_arn) = session_arn else {
         return Ok(());
     };
-    let is_lost =
-        |upload: &MultipartUpload| upload.key.as_deref() == Some(key) && is_started_by(upload, session_arn);
+    let is_lost = |upload: &MultipartUpload| {
+        upload.key.as_deref() == Some(key) && is_started_by(upload, session_arn)
+    };
     for (_, upload_id) in list_unfinished(bucket, key, is_lost).await? {
         abort_upload(bucket, key, &upload_id).await?;
     }

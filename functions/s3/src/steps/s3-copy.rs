@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::params::{TransferLocations, Transfer};
+use crate::params::{Transfer, TransferLocations};
 use crate::report::TransferSummary;
 use crate::task::{self, Operation, Task};
 use schemars::JsonSchema;
@@ -233,41 +233,43 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
+    use crate::testing::scenes::{
+        COPY_ONLY, LARGE_ONLY, S3_DESTINATION_ONLY, S3_SOURCE_ONLY, unused_permissions,
+    };
     use crate::testing::{
-        Object, FakeS3, SentRequest, PEER_ACCOUNT, WRITTEN_AT, crc_base64, run_in_root, before_deadline, mib_bytes, pending, refusal, scenes,
-        step, run_with_root,
+        FakeS3, Object, PEER_ACCOUNT, SentRequest, WRITTEN_AT, before_deadline, crc_base64,
+        mib_bytes, refusal, run_in_root, run_with_root, scenes, unwrap_pending, valid_step,
     };
 
     const SESSION: &str = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
 
-    fn copy(params: Value) -> S3Copy {
-        step(params)
+    fn copy_step(params: Value) -> S3Copy {
+        valid_step(params)
     }
 
-    fn up(source: &str) -> S3Copy {
-        copy(json!({ "source": source, "destination": "s3://data/copy" }))
+    fn upload(source: &str) -> S3Copy {
+        copy_step(json!({ "source": source, "destination": "s3://data/copy" }))
     }
 
-    fn down() -> S3Copy {
-        copy(json!({ "source": "s3://data/object", "destination": "file" }))
+    fn download() -> S3Copy {
+        copy_step(json!({ "source": "s3://data/object", "destination": "file" }))
     }
 
-    fn across() -> S3Copy {
-        copy(
+    fn copy_between_accounts() -> S3Copy {
+        copy_step(
             json!({ "source": "s3://theirs/object", "source_account": "archive", "destination": "s3://data/copy" }),
         )
     }
 
-    /// All that is below a directory, but for directories.
+    /// All files below a directory.
     fn files(root: &Path) -> Vec<String> {
-        let mut found: Vec<_> = fs::read_dir(root)
+        let mut paths: Vec<_> = fs::read_dir(root)
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .collect();
-        found.sort();
+        paths.sort();
         let below = |path: &Path| -> Vec<String> {
             let name = path.file_name().unwrap().to_str().unwrap();
             if path.is_dir() {
@@ -279,15 +281,15 @@ mod tests {
                 vec![name.into()]
             }
         };
-        found.iter().flat_map(|path| below(path)).collect()
+        paths.iter().flat_map(|path| below(path)).collect()
     }
 
     #[test]
-    fn done_sends_a_small_file_with_its_type_its_checksum_and_whom_it_is_for() {
+    fn done_uploads_a_small_file_with_type_checksum_and_owner() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("today.csv"), "a,b\n").unwrap();
-            let step = copy(json!({
+            let step = copy_step(json!({
                 "source": "today.csv", "destination": "s3://data/reports/", "storage_class": "STANDARD_IA",
                 "sse": "aws:kms", "sse_kms_key_id": "key-1",
             }));
@@ -303,7 +305,7 @@ mod tests {
                 panic!("one request")
             };
             assert_eq!(
-                (sent.line().as_str(), &sent.body[..]),
+                (sent.summary().as_str(), &sent.body[..]),
                 ("PutObject data/reports/today.csv", &b"a,b\n"[..])
             );
             for (name, value) in [
@@ -320,12 +322,12 @@ mod tests {
     }
 
     #[test]
-    fn done_writes_to_a_bucket_of_the_account_that_is_named_and_of_no_other() {
+    fn done_writes_only_to_a_bucket_of_the_expected_owner() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("a"), "a").unwrap();
             let theirs = json!({ "source": "a", "destination": "s3://theirs/a" });
-            let error = copy(theirs.clone())
+            let error = copy_step(theirs.clone())
                 .run(&s3.context(), None)
                 .await
                 .unwrap_err();
@@ -335,21 +337,24 @@ mod tests {
             );
             let mut params = theirs;
             params["bucket_owner"] = PEER_ACCOUNT.into();
-            done(copy(params).run(&s3.context(), None).await);
+            done(copy_step(params).run(&s3.context(), None).await);
             assert!(s3.object("theirs", "a").is_some());
         });
     }
 
     #[test]
-    fn done_streams_a_file_of_some_mib_with_its_checksum_behind_it() {
+    fn done_streams_a_file_with_a_trailing_checksum() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("object"), mib_bytes(3)).unwrap();
-            done(up("object").run(&s3.context(), None).await);
+            done(upload("object").run(&s3.context(), None).await);
             let [sent] = &s3.take_requests()[..] else {
                 panic!("one request")
             };
-            assert_eq!((sent.operation, sent.body == mib_bytes(3)), ("PutObject", true));
+            assert_eq!(
+                (sent.operation, sent.body == mib_bytes(3)),
+                ("PutObject", true)
+            );
             assert_eq!(
                 sent.header("x-amz-checksum-crc64nvme"),
                 Some(crc_base64(&mib_bytes(3)).as_str())
@@ -358,16 +363,16 @@ mod tests {
     }
 
     #[test]
-    fn done_sends_a_large_file_in_parts_and_the_checksum_of_all_of_it() {
+    fn done_uploads_a_large_file_in_parts_with_checksums() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("large.tar"), mib_bytes(20)).unwrap();
-            let step = copy(
+            let step = copy_step(
                 json!({ "source": "large.tar", "destination": "s3://data/copy", "sse": "AES256" }),
             );
             done(step.run(&s3.context_in_session(SESSION), None).await);
             let sent = s3.take_requests();
-            let lines: Vec<_> = sent.iter().map(SentRequest::line).collect();
+            let lines: Vec<_> = sent.iter().map(SentRequest::summary).collect();
             assert_eq!(
                 lines[..2],
                 [
@@ -411,16 +416,17 @@ mod tests {
     }
 
     #[test]
-    fn done_gives_a_file_its_name_when_it_is_whole_and_the_objects_time() {
+    fn done_names_a_complete_file_and_sets_the_objects_time() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             s3.put("data", "object", "content");
             let at = root.to_owned();
             s3.hook_operation("GetObject", move |_, _| {
-                assert_eq!(files(&at), [""; 0], "nothing has the name yet");
+                assert_eq!(files(&at), [""; 0], "the file has no name yet");
                 None
             });
-            let step = copy(json!({ "source": "s3://data/object", "destination": "new/folder/" }));
+            let step =
+                copy_step(json!({ "source": "s3://data/object", "destination": "new/folder/" }));
             let ctx = s3.context();
             done(step.run(&ctx, None).await);
             assert_eq!(
@@ -440,14 +446,14 @@ mod tests {
     }
 
     #[test]
-    fn done_gets_a_large_object_in_ranges_of_one_state_of_it() {
+    fn done_downloads_a_large_object_in_ranges_of_one_version() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             s3.put("data", "object", mib_bytes(20));
-            done(down().run(&s3.context(), None).await);
+            done(download().run(&s3.context(), None).await);
             let etag = s3.object("data", "object").unwrap().etag;
             let mut ranges: Vec<_> = s3
-                .sent("GetObject")
+                .sent_requests("GetObject")
                 .iter()
                 .map(|sent| sent.header("range").unwrap().to_owned())
                 .collect();
@@ -471,10 +477,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_lets_s3_copy_what_is_in_one_account() {
+    async fn done_lets_s3_copy_within_an_account() {
         let s3 = FakeS3::default();
         s3.put("data", "a b/ü", "content");
-        let step = copy(json!({
+        let step = copy_step(json!({
             "source": "s3://data/a b/ü", "destination": "s3://other/", "storage_class": "GLACIER_IR", "sse": "AES256",
         }));
         let ctx = s3.context();
@@ -482,7 +488,7 @@ mod tests {
         assert_eq!(log(&ctx), ["copy: s3://data/a b/ü to s3://other/ü"]);
         let sent = s3.take_requests();
         assert_eq!(
-            sent.iter().map(SentRequest::line).collect::<Vec<_>>(),
+            sent.iter().map(SentRequest::summary).collect::<Vec<_>>(),
             ["HeadObject data/a b/ü", "CopyObject other/ü"]
         );
         let etag = s3.object("data", "a b/ü").unwrap().etag;
@@ -497,7 +503,7 @@ mod tests {
         }
     }
 
-    /// An object of more than 5 GiB, with all that there is to keep.
+    /// An object of more than 5 GiB, with every kind of metadata.
     fn put_huge(s3: &FakeS3) {
         s3.put_size("data", "object", 5 * GIB + 1);
         let headers = [
@@ -514,10 +520,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_lets_s3_copy_more_than_5_gib_in_parts_with_metadata_and_tags() {
+    async fn done_copies_above_5_gib_in_parts_with_metadata() {
         let s3 = FakeS3::default();
         put_huge(&s3);
-        let step = copy(
+        let step = copy_step(
             json!({ "source": "s3://data/object", "destination": "s3://data/copy", "storage_class": "STANDARD_IA" }),
         );
         done(step.run(&s3.context(), None).await);
@@ -553,14 +559,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_between_two_accounts_is_a_copy_by_s3_where_the_source_lets_it() {
+    async fn done_lets_s3_copy_between_accounts_if_it_may() {
         let s3 = FakeS3::default();
         s3.put("theirs", "object", "content");
-        done(across().run(&s3.context_with_peer(), None).await);
+        done(
+            copy_between_accounts()
+                .run(&s3.context_with_peer(), None)
+                .await,
+        );
         let sent: Vec<_> = s3
             .take_requests()
             .iter()
-            .map(|sent| (sent.line(), sent.account.clone()))
+            .map(|sent| (sent.summary(), sent.account.clone()))
             .collect();
         let expected = [
             ("HeadObject theirs/object", PEER_ACCOUNT),
@@ -573,7 +583,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_between_two_accounts_goes_through_here_where_s3_may_not_copy_and_is_asked_once() {
+    async fn done_copies_between_accounts_itself_if_s3_may_not() {
         let s3 = FakeS3::default();
         for key in ["in/a", "in/b"] {
             s3.put("theirs", key, "content");
@@ -593,24 +603,24 @@ mod tests {
         }
         s3.put("theirs", "in/large", mib_bytes(9));
         s3.refuse_requests("CopyObject", 1, 403, "AccessDenied");
-        let step = copy(json!({
+        let step = copy_step(json!({
             "source": "s3://theirs/in", "source_account": "archive", "destination": "s3://data", "recursive": true,
         }));
         let ctx = s3.context_with_peer();
-        // One after the other, so that what the first has learnt is known to the second.
+        // The first refused copy decides for all later objects.
         assert_eq!(done(step.run(&ctx, None).await).transferred, 3);
-        let told = log(&ctx)
+        let notices = log(&ctx)
             .iter()
-            .filter(|line| line.contains("may not copy between these two accounts"))
+            .filter(|line| line.contains("is not allowed to copy between the two accounts"))
             .count();
-        assert_eq!(told, 1);
+        assert_eq!(notices, 1);
         for sent in s3.take_requests() {
             let account = if sent.bucket == "theirs" {
                 PEER_ACCOUNT
             } else {
                 "222222222222"
             };
-            assert_eq!(sent.account, account, "{}", sent.line());
+            assert_eq!(sent.account, account, "{}", sent.summary());
             if sent.operation == "PutObject" {
                 assert_eq!(
                     (sent.header("content-type"), sent.header("x-amz-meta-owner")),
@@ -631,7 +641,7 @@ mod tests {
     }
 
     #[test]
-    fn done_recursively_takes_the_names_that_the_filters_mean() {
+    fn done_recursively_copies_the_selected_names() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             for key in [
@@ -644,7 +654,7 @@ mod tests {
                 s3.put("data", key, if key.ends_with('/') { "" } else { "x" });
             }
             s3.store().page = Some(2);
-            let step = copy(json!({
+            let step = copy_step(json!({
                 "source": "s3://data/in", "destination": "out", "recursive": true,
                 "filters": [{ "exclude": "*" }, { "include": "*.log" }],
             }));
@@ -661,12 +671,13 @@ mod tests {
     }
 
     #[test]
-    fn done_with_dry_run_only_tells() {
+    fn done_with_dry_run_only_logs() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("a"), "abc").unwrap();
             let ctx = s3.context();
-            let step = copy(json!({ "source": "a", "destination": "s3://data/", "dry_run": true }));
+            let step =
+                copy_step(json!({ "source": "a", "destination": "s3://data/", "dry_run": true }));
             let output = done(step.run(&ctx, None).await);
             assert_eq!(
                 (output.transferred, output.bytes, output.dry_run),
@@ -683,30 +694,40 @@ mod tests {
         });
     }
 
-    // no proof of already: it writes what is there already anew, as `aws s3 cp` does; s3-sync is
-    // the step that compares.
+    // no proof of already: the step overwrites existing objects, as `aws s3 cp` does; s3-sync
+    // compares.
 
     #[test]
-    fn not_found_is_a_source_or_a_bucket_that_is_not_there() {
+    fn not_found_is_a_missing_source_or_bucket() {
         run_in_root(async |_| {
             let s3 = FakeS3::default();
-            for (source, destination, recursive, why) in [
+            for (source, destination, recursive, reason) in [
                 (
                     "s3://data/none",
                     "file",
                     false,
-                    "there is no object s3://data/none",
+                    "\"s3://data/none\" does not exist",
                 ),
                 ("s3://gone/in", "out", true, "NoSuchBucket"),
-                ("none", "s3://data/", false, "there is no file none"),
-                ("none", "s3://data/", true, "there is no directory none"),
+                (
+                    "none",
+                    "s3://data/",
+                    false,
+                    "source file \"none\" does not exist",
+                ),
+                (
+                    "none",
+                    "s3://data/",
+                    true,
+                    "source directory \"none\" does not exist",
+                ),
             ] {
-                let step = copy(
+                let step = copy_step(
                     json!({ "source": source, "destination": destination, "recursive": recursive }),
                 );
                 let error = step.run(&s3.context(), None).await.unwrap_err();
                 assert_eq!(error.name, ErrorName::NotFound, "{source}: {error}");
-                assert!(error.to_string().contains(why), "{error}");
+                assert!(error.to_string().contains(reason), "{error}");
             }
         });
     }
@@ -728,20 +749,28 @@ mod tests {
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
         let ok = json!({ "source": "s3://data/a", "destination": "s3://data/b" });
-        copy(ok.clone());
-        for (field, value, why) in [
+        copy_step(ok.clone());
+        for (field, value, reason) in [
             ("source", json!("s3://Data/a"), "source"),
             ("source", json!("s3://data"), "set recursive"),
             ("source", json!("s3://data/in/"), "set recursive"),
-            ("source", json!(""), "source is neither"),
+            (
+                "source",
+                json!(""),
+                "expected a URI such as s3://bucket/key or a path",
+            ),
             ("destination", json!("s3://da"), "destination"),
             (
                 "destination",
                 json!(format!("s3://data/{}", "k".repeat(1025))),
                 "1,024",
             ),
-            ("storage_class", json!("COLD"), "storage_class is none of"),
-            ("sse_kms_key_id", json!("key-1"), "needs sse"),
+            (
+                "storage_class",
+                json!("COLD"),
+                "\"storage_class\": expected one of",
+            ),
+            ("sse_kms_key_id", json!("key-1"), "set sse to"),
             ("bucket_owner", json!("12"), "bucket_owner"),
         ] {
             let mut params = ok.clone();
@@ -751,17 +780,17 @@ mod tests {
                 .validate()
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput, "{field}");
-            assert!(error.message.contains(why), "{error}");
+            assert!(error.message.contains(reason), "{error}");
         }
-        for (params, why) in [
+        for (params, reason) in [
             (json!({ "source": "a", "destination": "b" }), "both local"),
             (
                 json!({ "source": "a", "destination": "s3://data/", "source_account": "archive" }),
-                "this one is local",
+                "the source is local",
             ),
             (
                 json!({ "source": "a", "destination": "s3://data/", "source_region": "eu-west-2" }),
-                "this one is local",
+                "the source is local",
             ),
         ] {
             let error = serde_json::from_value::<S3Copy>(params)
@@ -769,7 +798,7 @@ mod tests {
                 .validate()
                 .unwrap_err();
             assert!(
-                error.name == ErrorName::InvalidInput && error.message.contains(why),
+                error.name == ErrorName::InvalidInput && error.message.contains(reason),
                 "{error}"
             );
         }
@@ -786,29 +815,30 @@ mod tests {
     }
 
     #[test]
-    fn invalid_paths_and_kinds_are_refused_before_any_call() {
+    fn invalid_paths_are_refused_before_any_call() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::create_dir(root.join("folder")).unwrap();
             fs::write(root.join("file"), "x").unwrap();
             std::os::unix::fs::symlink("/etc/passwd", root.join("link")).unwrap();
-            for (source, recursive, why) in [
+            for (source, recursive, reason) in [
                 ("../a", false, "leaves the local root"),
                 ("/etc/passwd", false, "leaves the local root"),
                 (".stepward/a", false, "unfinished files"),
-                ("link", false, "leads out of it"),
+                ("link", false, "leads out of the local root"),
                 ("folder", false, "set recursive"),
-                ("file", true, "leave recursive away"),
+                ("file", true, "omit recursive"),
             ] {
-                let step = copy(
+                let step = copy_step(
                     json!({ "source": source, "destination": "s3://data/", "recursive": recursive }),
                 );
                 let error = step.run(&s3.context(), None).await.unwrap_err();
                 assert_eq!(error.name, ErrorName::InvalidInput, "{source}: {error}");
-                assert!(error.message.contains(why), "{error}");
+                assert!(error.message.contains(reason), "{error}");
             }
-            let step =
-                copy(json!({ "source": "s3://data/in", "destination": "file", "recursive": true }));
+            let step = copy_step(
+                json!({ "source": "s3://data/in", "destination": "file", "recursive": true }),
+            );
             let error = step.run(&s3.context(), None).await.unwrap_err();
             assert!(
                 error.name == ErrorName::InvalidInput && error.message.contains("not a directory"),
@@ -819,8 +849,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn invalid_are_local_paths_where_the_deployment_has_no_root() {
-        let error = up("file")
+    async fn invalid_are_local_paths_without_a_local_root() {
+        let error = upload("file")
             .run(&FakeS3::default().context(), None)
             .await
             .unwrap_err();
@@ -831,7 +861,7 @@ mod tests {
     }
 
     #[test]
-    fn throttled_requests_are_tried_again() {
+    fn throttled_requests_are_repeated() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("large"), mib_bytes(9)).unwrap();
@@ -842,19 +872,19 @@ mod tests {
             ] {
                 s3.refuse_requests(operation, 2, 503, "SlowDown");
             }
-            done(up("large").run(&s3.context(), None).await);
+            done(upload("large").run(&s3.context(), None).await);
             let counts = [
                 "CreateMultipartUpload",
                 "UploadPart",
                 "CompleteMultipartUpload",
             ]
-            .map(|one| s3.sent_requests(one).len());
+            .map(|operation| s3.sent_requests(operation).len());
             assert_eq!(counts, [3, 4, 3]);
             for operation in ["ListObjectsV2", "GetObject", "CopyObject"] {
                 s3.refuse_requests(operation, 2, 503, "SlowDown");
             }
             for destination in ["out", "s3://other"] {
-                let step = copy(
+                let step = copy_step(
                     json!({ "source": "s3://data", "destination": destination, "recursive": true }),
                 );
                 assert_eq!(
@@ -868,16 +898,19 @@ mod tests {
     }
 
     #[test]
-    fn pending_uploads_go_on_in_another_call_and_no_part_is_sent_twice() {
+    fn pending_uploads_continue_and_send_no_part_twice() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("large"), mib_bytes(65)).unwrap();
             s3.spend_budget_at("UploadPart", 1);
-            let (resume, progress) = pending(up("large").run(&s3.context(), None).await);
-            assert!(progress.contains("1 large ones under way"), "{progress}");
-            assert_eq!((s3.sent_requests("UploadPart").len(), s3.uploads().len()), (8, 1));
+            let (resume, progress) = unwrap_pending(upload("large").run(&s3.context(), None).await);
+            assert!(progress.contains("1 large ones running"), "{progress}");
+            assert_eq!(
+                (s3.sent_requests("UploadPart").len(), s3.uploads().len()),
+                (8, 1)
+            );
             s3.take_requests();
-            let output = done(up("large").run(&s3.context(), Some(resume)).await);
+            let output = done(upload("large").run(&s3.context(), Some(resume)).await);
             assert_eq!((output.transferred, output.bytes), (1, 65 * MIB));
             assert_eq!(
                 s3.take_summaries(),
@@ -893,21 +926,21 @@ mod tests {
     }
 
     #[test]
-    fn pending_downloads_go_on_in_another_call_where_they_stopped() {
+    fn pending_downloads_continue_where_they_stopped() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             s3.put("data", "object", mib_bytes(65));
             s3.spend_budget_at("GetObject", 1);
-            let (resume, _) = pending(down().run(&s3.context(), None).await);
+            let (resume, _) = unwrap_pending(download().run(&s3.context(), None).await);
             let [unfinished] = &files(root)[..] else {
                 panic!("one file")
             };
             assert!(unfinished.starts_with(".stepward/"), "{unfinished}");
             assert_eq!(s3.sent_requests("GetObject").len(), 8);
             s3.take_requests();
-            done(down().run(&s3.context(), Some(resume)).await);
+            done(download().run(&s3.context(), Some(resume)).await);
             let ranges: Vec<_> = s3
-                .sent("GetObject")
+                .sent_requests("GetObject")
                 .iter()
                 .map(|sent| sent.header("range").unwrap().to_owned())
                 .collect();
@@ -918,19 +951,19 @@ mod tests {
     }
 
     #[test]
-    fn pending_downloads_begin_anew_when_the_object_is_another_or_the_file_is_gone() {
+    fn pending_downloads_restart_if_object_or_file_changed() {
         run_in_root(async |root| {
-            for gone in [false, true] {
+            for is_file_missing in [false, true] {
                 let s3 = FakeS3::default();
                 s3.put("data", "object", mib_bytes(65));
                 s3.spend_budget_at("GetObject", 1);
-                let (resume, _) = pending(down().run(&s3.context(), None).await);
-                if gone {
+                let (resume, _) = unwrap_pending(download().run(&s3.context(), None).await);
+                if is_file_missing {
                     fs::remove_dir_all(root.join(".stepward")).unwrap();
                 } else {
                     s3.put("data", "object", mib_bytes(10));
                 }
-                done(down().run(&s3.context(), Some(resume)).await);
+                done(download().run(&s3.context(), Some(resume)).await);
                 assert!(
                     fs::read(root.join("file")).unwrap()
                         == s3.object("data", "object").unwrap().bytes
@@ -941,17 +974,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_copies_by_s3_go_on_in_another_call_and_no_part_is_copied_twice() {
+    async fn pending_copies_by_s3_continue_and_copy_no_part_twice() {
         let s3 = FakeS3::default();
         put_huge(&s3);
         s3.spend_budget_at("UploadPartCopy", 1);
-        let step = copy(json!({ "source": "s3://data/object", "destination": "s3://data/copy" }));
-        let (resume, _) = pending(step.run(&s3.context(), None).await);
+        let step =
+            copy_step(json!({ "source": "s3://data/object", "destination": "s3://data/copy" }));
+        let (resume, _) = unwrap_pending(step.run(&s3.context(), None).await);
         assert_eq!(s3.sent_requests("UploadPartCopy").len(), 8);
         s3.take_requests();
         done(step.run(&s3.context(), Some(resume)).await);
         let copied: Vec<_> = s3
-            .sent("UploadPartCopy")
+            .sent_requests("UploadPartCopy")
             .iter()
             .map(|sent| sent.query["partNumber"].clone())
             .collect();
@@ -963,11 +997,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_copies_that_go_through_here_go_on_so_in_another_call() {
+    async fn pending_copies_through_the_function_continue_the_same_way() {
         for size in [65 * MIB, 5 * GIB + 1] {
             let s3 = FakeS3::default();
             s3.put_size("theirs", "object", size);
-            // Zeros, as many as are asked for.
+            // As many zeros as requested.
             s3.hook_operation("GetObject", |sent, store| {
                 let object = &store.objects[&(sent.bucket.clone(), sent.key.clone())];
                 let range = sent
@@ -976,71 +1010,88 @@ mod tests {
                     .strip_prefix("bytes=")
                     .unwrap()
                     .to_owned();
-                let (from, to) = range
+                let (first, last) = range
                     .split_once('-')
-                    .map(|(from, to)| (from.parse::<u64>().unwrap(), to.parse().unwrap()))
+                    .map(|(first, last)| (first.parse::<u64>().unwrap(), last.parse().unwrap()))
                     .unwrap();
-                let length = usize::try_from(u64::min(to, object.size - 1) + 1 - from).unwrap();
+                let length = usize::try_from(u64::min(last, object.size - 1) + 1 - first).unwrap();
                 Some((206, Vec::new(), vec![0; length].into()))
             });
             s3.refuse_requests("CopyObject", usize::MAX, 403, "AccessDenied");
             s3.refuse_requests("UploadPartCopy", usize::MAX, 403, "AccessDenied");
             s3.spend_budget_at("UploadPart", 1);
-            let (resume, _) = pending(across().run(&s3.context_with_peer(), None).await);
-            let begun = s3.uploads();
-            let [(id, upload)] = &begun.iter().collect::<Vec<_>>()[..] else {
+            let (resume, _) = unwrap_pending(
+                copy_between_accounts()
+                    .run(&s3.context_with_peer(), None)
+                    .await,
+            );
+            let uploads = s3.uploads();
+            let [(id, upload)] = &uploads.iter().collect::<Vec<_>>()[..] else {
                 panic!("one upload")
             };
             assert_eq!(upload.parts.len(), 8, "{size}");
             s3.take_requests();
             s3.spend_budget_at("UploadPart", 1);
-            let answer = across()
+            let answer = copy_between_accounts()
                 .run(&s3.context_with_peer(), Some(resume))
                 .await
                 .unwrap();
             assert_eq!(matches!(answer, Progress::Done(_)), size == 65 * MIB);
             let numbers: Vec<_> = s3
-                .sent("UploadPart")
+                .sent_requests("UploadPart")
                 .iter()
                 .map(|sent| sent.query["partNumber"].clone())
                 .collect();
             let expected: Vec<_> = (9..=if size == 65 * MIB { 9 } else { 16 })
                 .map(|n: u32| n.to_string())
                 .collect();
-            assert_eq!(numbers, expected, "{size}: no part is sent again");
+            assert_eq!(numbers, expected, "{size}: no part is sent twice");
             assert!(
                 s3.sent_requests("UploadPart")
                     .iter()
                     .all(|sent| sent.query["uploadId"] == **id)
             );
             assert_eq!(
-                (s3.sent_requests("CopyObject").len(), s3.sent_requests("UploadPartCopy").len()),
+                (
+                    s3.sent_requests("CopyObject").len(),
+                    s3.sent_requests("UploadPartCopy").len()
+                ),
                 (0, 0),
-                "{size}: S3 is not asked again"
+                "{size}: the step does not try a copy by S3 again"
             );
         }
     }
 
     #[test]
-    fn pending_uploads_whose_answer_was_lost_are_aborted_and_those_of_others_are_not() {
+    fn pending_uploads_of_lost_calls_are_aborted() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("large"), mib_bytes(65)).unwrap();
             s3.spend_budget_at("UploadPart", 1);
-            pending(
-                up("large")
+            unwrap_pending(
+                upload("large")
                     .run(
-                        &s3.context_in_session("arn:aws:sts::222222222222:assumed-role/Stepward/other"),
+                        &s3.context_in_session(
+                            "arn:aws:sts::222222222222:assumed-role/Stepward/other",
+                        ),
                         None,
                     )
                     .await,
             );
             s3.spend_budget_at("UploadPart", 1);
-            pending(up("large").run(&s3.context_in_session(SESSION), None).await);
+            unwrap_pending(
+                upload("large")
+                    .run(&s3.context_in_session(SESSION), None)
+                    .await,
+            );
             s3.take_requests();
-            done(up("large").run(&s3.context_in_session(SESSION), None).await);
+            done(
+                upload("large")
+                    .run(&s3.context_in_session(SESSION), None)
+                    .await,
+            );
             let aborted: Vec<_> = s3
-                .sent("AbortMultipartUpload")
+                .sent_requests("AbortMultipartUpload")
                 .iter()
                 .map(|sent| sent.query["uploadId"].clone())
                 .collect();
@@ -1048,34 +1099,35 @@ mod tests {
             assert_eq!(
                 s3.uploads().keys().collect::<Vec<_>>(),
                 ["upload-1"],
-                "somebody else's stays"
+                "the upload of another session stays"
             );
         });
     }
 
     #[test]
-    fn pending_downloads_whose_answer_was_lost_leave_no_file() {
+    fn pending_downloads_of_lost_calls_leave_no_file() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             s3.put("data", "object", mib_bytes(65));
             s3.spend_budget_at("GetObject", 1);
-            pending(down().run(&s3.context(), None).await);
-            done(down().run(&s3.context(), None).await);
+            unwrap_pending(download().run(&s3.context(), None).await);
+            done(download().run(&s3.context(), None).await);
             assert_eq!(files(root), ["file"]);
         });
     }
 
     #[test]
-    fn pending_goes_on_behind_the_last_object_that_was_decided() {
+    fn pending_copies_continue_after_the_last_decided_key() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             for n in 0..200 {
                 s3.put("data", &format!("in/{n:03}"), "x");
             }
-            let step =
-                copy(json!({ "source": "s3://data/in", "destination": "out", "recursive": true }));
+            let step = copy_step(
+                json!({ "source": "s3://data/in", "destination": "out", "recursive": true }),
+            );
             s3.spend_budget_at("GetObject", 1);
-            let (resume, progress) = pending(step.run(&s3.context(), None).await);
+            let (resume, progress) = unwrap_pending(step.run(&s3.context(), None).await);
             let got = s3.sent_requests("GetObject").len();
             assert!(
                 progress.starts_with(&format!("{got} transferred ")) && got < 200,
@@ -1096,21 +1148,28 @@ mod tests {
     }
 
     #[test]
-    fn pending_uploads_that_s3_is_silent_about_are_kept_for_the_next_call_and_then_given_up() {
+    fn pending_uploads_without_answers_get_one_more_call() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("large"), mib_bytes(20)).unwrap();
             s3.never_answer("UploadPart", |sent| sent.query["partNumber"] != "1");
-            let (resume, _) =
-                pending(before_deadline(up("large").run(&s3.context_in_session(SESSION), None)).await);
+            let (resume, _) = unwrap_pending(
+                before_deadline(upload("large").run(&s3.context_in_session(SESSION), None)).await,
+            );
             assert_eq!(s3.uploads()["upload-1"].parts.len(), 1);
-            let error = before_deadline(up("large").run(&s3.context_in_session(SESSION), Some(resume.clone())))
-                .await
-                .unwrap_err();
+            let error = before_deadline(
+                upload("large").run(&s3.context_in_session(SESSION), Some(resume.clone())),
+            )
+            .await
+            .unwrap_err();
             assert_eq!(error.name, ErrorName::TimedOut, "{error}");
-            assert!(s3.uploads().is_empty(), "it got no further in a whole call");
+            assert!(s3.uploads().is_empty(), "a whole call made no progress");
             s3.answer_again();
-            done(up("large").run(&s3.context_in_session(SESSION), Some(resume)).await);
+            done(
+                upload("large")
+                    .run(&s3.context_in_session(SESSION), Some(resume))
+                    .await,
+            );
             assert_eq!(
                 (s3.object("data", "copy").unwrap().size, s3.uploads().len()),
                 (20 << 20, 0)
@@ -1119,7 +1178,7 @@ mod tests {
     }
 
     #[test]
-    fn pending_downloads_that_s3_is_silent_about_are_kept_for_the_next_call() {
+    fn pending_downloads_without_answers_continue_in_the_next_call() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             s3.put("data", "object", mib_bytes(20));
@@ -1127,10 +1186,11 @@ mod tests {
                 sent.header("range")
                     .is_some_and(|range| !range.starts_with("bytes=0-"))
             });
-            let (resume, _) = pending(before_deadline(down().run(&s3.context(), None)).await);
+            let (resume, _) =
+                unwrap_pending(before_deadline(download().run(&s3.context(), None)).await);
             s3.answer_again();
             s3.take_requests();
-            done(down().run(&s3.context(), Some(resume)).await);
+            done(download().run(&s3.context(), Some(resume)).await);
             assert_eq!(
                 (
                     s3.sent_requests("GetObject").len(),
@@ -1142,42 +1202,40 @@ mod tests {
     }
 
     #[test]
-    fn failed_is_the_one_object_that_s3_is_silent_about_and_its_upload_is_not_left() {
+    fn failed_objects_without_answers_leave_no_upload() {
         run_in_root(async |root| {
             fs::create_dir(root.join("up")).unwrap();
             for name in ["a", "b", "c"] {
                 fs::write(root.join("up").join(name), mib_bytes(9)).unwrap();
             }
             fs::write(root.join("up/small"), "x").unwrap();
-            for silent in ["CreateMultipartUpload", "PutObject"] {
+            for operation in ["CreateMultipartUpload", "PutObject"] {
                 let s3 = FakeS3::default();
-                s3.never_answer(silent, |sent| sent.key == "b" || sent.key == "small");
-                if silent == "CreateMultipartUpload" {
-                    // It has begun, and does not say so.
-                    s3.hook_operation(silent, |sent, store| {
+                s3.never_answer(operation, |sent| sent.key == "b" || sent.key == "small");
+                if operation == "CreateMultipartUpload" {
+                    // S3 starts the upload, and the response is lost.
+                    s3.hook_operation(operation, |sent, store| {
                         (sent.key == "b").then(|| store.answer(sent))
                     });
                 }
-                let step =
-                    copy(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
+                let step = copy_step(
+                    json!({ "source": "up", "destination": "s3://data", "recursive": true }),
+                );
                 let error = before_deadline(step.run(&s3.context_in_session(SESSION), None))
                     .await
                     .unwrap_err();
+                assert!(error.message.contains("1 failed, 3 succeeded"), "{error}");
                 assert!(
-                    error.message.contains("1 failed and 3 went well"),
+                    error.message.contains("before the call's time ended"),
                     "{error}"
                 );
-                assert!(
-                    error.message.contains("when this call's time was"),
-                    "{error}"
-                );
-                assert!(s3.uploads().is_empty(), "{silent}");
+                assert!(s3.uploads().is_empty(), "{operation}");
             }
         });
     }
 
     #[test]
-    fn failed_objects_are_named_and_the_others_are_done() {
+    fn failed_objects_are_named_and_others_are_copied() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             for key in ["in/a", "in/b//c", "in/d", "in/e"] {
@@ -1186,13 +1244,14 @@ mod tests {
             s3.hook_operation("GetObject", |sent, _| {
                 (sent.key == "in/d").then(|| refusal(403, "InvalidObjectState"))
             });
-            let step =
-                copy(json!({ "source": "s3://data/in", "destination": "out", "recursive": true }));
+            let step = copy_step(
+                json!({ "source": "s3://data/in", "destination": "out", "recursive": true }),
+            );
             let ctx = s3.context();
             let error = step.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             for part in [
-                "2 failed and 2 went well",
+                "2 failed, 2 succeeded",
                 "s3://data/in/b//c: key \"b//c\" cannot be",
                 "s3://data/in/d: S3 says no",
             ] {
@@ -1211,7 +1270,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_names_are_what_no_file_can_have_and_files_that_can_be_no_object() {
+    fn failed_are_keys_and_files_that_cannot_be_copied() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             for key in [
@@ -1224,11 +1283,12 @@ mod tests {
             ] {
                 s3.put("data", key, "x");
             }
-            let step =
-                copy(json!({ "source": "s3://data/in", "destination": ".", "recursive": true }));
+            let step = copy_step(
+                json!({ "source": "s3://data/in", "destination": ".", "recursive": true }),
+            );
             let error = step.run(&s3.context(), None).await.unwrap_err();
             assert!(
-                error.message.starts_with("6 failed and 0 went well"),
+                error.message.starts_with("6 failed, 0 succeeded"),
                 "{error}"
             );
             assert_eq!(
@@ -1246,12 +1306,13 @@ mod tests {
                     .unwrap()
                     .success()
             );
-            let step =
-                copy(json!({ "source": "up", "destination": "s3://data/up", "recursive": true }));
+            let step = copy_step(
+                json!({ "source": "up", "destination": "s3://data/up", "recursive": true }),
+            );
             let error = step.run(&s3.context(), None).await.unwrap_err();
             for part in [
-                "3 failed and 1 went well",
-                "a link to nothing",
+                "3 failed, 1 succeeded",
+                "a broken link",
                 "leads out of the local root",
                 "a pipe",
             ] {
@@ -1261,16 +1322,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_are_sources_below_a_destination_that_is_below_the_source() {
+    async fn failed_are_objects_below_a_nested_destination() {
         let s3 = FakeS3::default();
         s3.put("data", "a", "x");
         s3.put("data", "copy/a", "x");
-        let step = copy(
+        let step = copy_step(
             json!({ "source": "s3://data", "destination": "s3://data/copy", "recursive": true }),
         );
         let error = step.run(&s3.context(), None).await.unwrap_err();
         assert!(
-            error.message.contains("1 failed and 1 went well")
+            error.message.contains("1 failed, 1 succeeded")
                 && error.message.contains("s3://data/copy/a"),
             "{error}"
         );
@@ -1285,35 +1346,38 @@ mod tests {
             s3.hook_operation("UploadPart", |sent, _| {
                 (sent.query["partNumber"] == "2").then(|| refusal(403, "AccessDenied"))
             });
-            let error = up("large").run(&s3.context(), None).await.unwrap_err();
+            let error = upload("large").run(&s3.context(), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::AccessDenied);
             assert!(
                 error.message.contains("AWS denied s3:UploadPart"),
                 "{error}"
             );
             assert_eq!(
-                (s3.sent_requests("AbortMultipartUpload").len(), s3.uploads().len()),
+                (
+                    s3.sent_requests("AbortMultipartUpload").len(),
+                    s3.uploads().len()
+                ),
                 (1, 0)
             );
         });
     }
 
     #[test]
-    fn failed_aborts_are_told_with_what_failed_before() {
+    fn failed_aborts_are_added_to_the_first_error() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("large"), mib_bytes(65)).unwrap();
             s3.spend_budget_at("UploadPart", 1);
-            let (resume, _) = pending(up("large").run(&s3.context(), None).await);
+            let (resume, _) = unwrap_pending(upload("large").run(&s3.context(), None).await);
             s3.refuse_requests("UploadPart", 9, 400, "BadDigest");
             s3.refuse_requests("AbortMultipartUpload", 9, 403, "AccessDenied");
-            let error = up("large")
+            let error = upload("large")
                 .run(&s3.context(), Some(resume))
                 .await
                 .unwrap_err();
             for part in [
                 "S3 says no; its unfinished multipart upload upload-1 could not be aborted",
-                "is charged for",
+                "AWS charges for it",
             ] {
                 assert_eq!(error.message.matches(part).count(), 1, "{error}");
             }
@@ -1321,7 +1385,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_aborts_do_not_hide_why_it_was_given_up() {
+    fn failed_aborts_do_not_hide_why_the_run_stopped() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::create_dir(root.join("up")).unwrap();
@@ -1329,14 +1393,16 @@ mod tests {
             (0..1_000).for_each(|n| fs::write(root.join(format!("up/b{n:03}")), "x").unwrap());
             s3.refuse_requests("PutObject", usize::MAX, 403, "AccessDenied");
             s3.refuse_requests("AbortMultipartUpload", 9, 400, "InvalidRequest");
-            // So it is under way still when it is given up.
+            // The upload is still running when the run stops.
             s3.never_answer("UploadPart", |sent| sent.query["partNumber"] != "1");
             let step =
-                copy(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
-            let error = before_deadline(step.run(&s3.context(), None)).await.unwrap_err();
+                copy_step(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
+            let error = before_deadline(step.run(&s3.context(), None))
+                .await
+                .unwrap_err();
             assert_eq!(error.name, ErrorName::AccessDenied, "{error}");
             for part in [
-                "1000 failed and 0 went well",
+                "1000 failed, 0 succeeded",
                 "AWS denied s3:PutObject",
                 "; and S3 says no",
             ] {
@@ -1356,7 +1422,7 @@ mod tests {
                     .objects
                     .values_mut()
                     .for_each(|object| object.checksum = Some(wrong.clone()));
-                let error = down().run(&s3.context(), None).await.unwrap_err();
+                let error = download().run(&s3.context(), None).await.unwrap_err();
                 assert!(error.to_string().contains("checksum"), "{size}: {error}");
                 assert_eq!(files(root), [""; 0]);
             }
@@ -1364,7 +1430,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_are_files_that_change_while_they_are_read() {
+    fn failed_are_files_that_change_during_the_upload() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             let path = root.join("object");
@@ -1373,7 +1439,7 @@ mod tests {
                 fs::write(&path, mib_bytes(20)).unwrap();
                 None
             });
-            let error = up("object").run(&s3.context(), None).await.unwrap_err();
+            let error = upload("object").run(&s3.context(), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict, "{error}");
             assert!(
                 error.message.contains("changed while it was read"),
@@ -1384,7 +1450,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_are_objects_that_change_while_they_are_copied() {
+    fn failed_are_objects_that_change_during_the_download() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             s3.put("data", "object", mib_bytes(20));
@@ -1395,12 +1461,12 @@ mod tests {
                 object.etag = format!("\"state-{}\"", gets / 2);
                 None
             });
-            let error = down().run(&s3.context(), None).await.unwrap_err();
+            let error = download().run(&s3.context(), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::Conflict);
             assert!(
                 error
                     .message
-                    .contains("the object was changed while it was copied"),
+                    .contains("the object changed while it was copied"),
                 "{error}"
             );
             assert_eq!(files(root), [""; 0]);
@@ -1408,10 +1474,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_looks_name_the_action_that_is_missing() {
+    async fn failed_head_requests_name_the_missing_action() {
         let s3 = FakeS3::default();
         s3.refuse_requests("HeadObject", 1, 403, "AccessDenied");
-        let error = down().run(&s3.context(), None).await.unwrap_err();
+        let error = download().run(&s3.context(), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
             error.message.contains("AWS denied s3:GetObject: allow it"),
@@ -1420,11 +1486,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_copies_of_archived_objects_say_what_s3_says() {
+    async fn failed_copies_of_archived_objects_contain_s3s_message() {
         let s3 = FakeS3::default();
         s3.put("data", "object", "x");
         s3.refuse_requests("CopyObject", 1, 403, "InvalidObjectState");
-        let step = copy(json!({ "source": "s3://data/object", "destination": "s3://data/copy" }));
+        let step =
+            copy_step(json!({ "source": "s3://data/object", "destination": "s3://data/copy" }));
         let error = step.run(&s3.context(), None).await.unwrap_err();
         assert!(
             error.message.contains("S3 says no") && !error.message.contains("changed"),
@@ -1433,22 +1500,29 @@ mod tests {
     }
 
     #[test]
-    fn failed_answers_to_the_beginning_of_an_upload_leave_none_behind() {
+    fn failed_upload_starts_leave_no_upload_behind() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("large"), mib_bytes(9)).unwrap();
-            let mut asked = 0;
+            let mut count = 0;
             s3.hook_operation("CreateMultipartUpload", move |sent, store| {
-                asked += 1;
-                // S3 has begun it, and the answer does not come.
-                (asked == 1).then(|| {
+                count += 1;
+                // S3 starts the upload, and the response is lost.
+                (count == 1).then(|| {
                     store.answer(sent);
                     refusal(500, "InternalError")
                 })
             });
-            done(up("large").run(&s3.context_in_session(SESSION), None).await);
+            done(
+                upload("large")
+                    .run(&s3.context_in_session(SESSION), None)
+                    .await,
+            );
             assert_eq!(
-                (s3.sent_requests("CreateMultipartUpload").len(), s3.uploads().len()),
+                (
+                    s3.sent_requests("CreateMultipartUpload").len(),
+                    s3.uploads().len()
+                ),
                 (2, 0)
             );
             assert_eq!(
@@ -1459,18 +1533,18 @@ mod tests {
     }
 
     #[test]
-    fn done_where_the_answer_to_the_end_of_an_upload_is_lost_and_its_object_is_there() {
+    fn done_if_the_completion_is_lost_but_the_object_exists() {
         run_in_root(async |root| {
-            for (is_done, is_other) in [(true, false), (false, false), (true, true)] {
+            for (is_completed, is_replaced) in [(true, false), (false, false), (true, true)] {
                 let s3 = FakeS3::default();
                 fs::write(root.join("large"), mib_bytes(9)).unwrap();
-                // What an upload that did not end must not be taken for.
+                // An older object that must not pass for the result of the upload.
                 s3.put("data", "copy", mib_bytes(9));
                 s3.hook_operation("CompleteMultipartUpload", move |sent, store| {
-                    if is_done && !store.uploads.is_empty() {
+                    if is_completed && !store.uploads.is_empty() {
                         store.answer(sent);
                     }
-                    if is_other {
+                    if is_replaced {
                         let object = Object {
                             checksum: Some(crc_base64(b"another")),
                             ..Object::default()
@@ -1479,11 +1553,11 @@ mod tests {
                     }
                     Some(refusal(500, "InternalError"))
                 });
-                let answer = up("large").run(&s3.context(), None).await;
+                let answer = upload("large").run(&s3.context(), None).await;
                 assert_eq!(
                     answer.is_ok(),
-                    is_done && !is_other,
-                    "{is_done} {is_other}: {answer:?}"
+                    is_completed && !is_replaced,
+                    "{is_completed} {is_replaced}: {answer:?}"
                 );
                 assert!(s3.uploads().is_empty());
             }
@@ -1491,14 +1565,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_has_become_small_leaves_no_upload() {
+    fn a_file_that_became_small_leaves_no_upload() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("large"), mib_bytes(65)).unwrap();
             s3.spend_budget_at("UploadPart", 1);
-            let (resume, _) = pending(up("large").run(&s3.context(), None).await);
+            let (resume, _) = unwrap_pending(upload("large").run(&s3.context(), None).await);
             fs::write(root.join("large"), "small").unwrap();
-            done(up("large").run(&s3.context(), Some(resume)).await);
+            done(upload("large").run(&s3.context(), Some(resume)).await);
             assert_eq!(
                 (s3.object("data", "copy").unwrap().size, s3.uploads().len()),
                 (5, 0)
@@ -1512,16 +1586,20 @@ mod tests {
             let s3 = FakeS3::default();
             fs::write(root.join("large"), mib_bytes(65)).unwrap();
             s3.put("data", "object", mib_bytes(65));
-            for (step, slow, lost) in [
-                (up("large"), "UploadPart", false),
-                (up("large"), "UploadPart", true),
-                (down(), "GetObject", false),
+            for (step, slow_operation, is_lost) in [
+                (upload("large"), "UploadPart", false),
+                (upload("large"), "UploadPart", true),
+                (download(), "GetObject", false),
             ] {
-                s3.spend_budget_at(slow, 1);
-                let (resume, _) = pending(step.run(&s3.context_in_session(SESSION), None).await);
-                step.cancel(&s3.context_in_session(SESSION), (!lost).then_some(resume))
-                    .await
-                    .unwrap();
+                s3.spend_budget_at(slow_operation, 1);
+                let (resume, _) =
+                    unwrap_pending(step.run(&s3.context_in_session(SESSION), None).await);
+                step.cancel(
+                    &s3.context_in_session(SESSION),
+                    (!is_lost).then_some(resume),
+                )
+                .await
+                .unwrap();
                 assert_eq!(
                     (s3.uploads().len(), files(root)),
                     (0, vec!["large".to_owned()])
@@ -1531,52 +1609,56 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_uploads() {
-        let idle = idle(&[
-            ("s3:GetObject", DOWN),
-            ("s3:GetObjectTagging", ACROSS),
-            ("s3:ListBucket", DOWN),
-            ("s3:PutObjectTagging", ACROSS),
+    fn permissions_match_the_local_cloud_for_uploads() {
+        let unused = unused_permissions(&[
+            ("s3:GetObject", S3_SOURCE_ONLY),
+            ("s3:GetObjectTagging", COPY_ONLY),
+            ("s3:ListBucket", S3_SOURCE_ONLY),
+            ("s3:PutObjectTagging", COPY_ONLY),
         ]);
-        run_with_root(|root| prove::<S3Copy>(&idle, async |scene| scenes::up(scene, root).await));
+        run_with_root(|root| {
+            prove::<S3Copy>(&unused, async |scene| {
+                scenes::upload_scene(scene, root).await
+            })
+        });
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_downloads() {
-        let idle = idle(&[
-            ("s3:GetObjectTagging", ACROSS),
-            ("s3:ListBucketMultipartUploads", UP),
-            ("s3:PutObject", UP),
-            ("s3:PutObjectTagging", ACROSS),
+    fn permissions_match_the_local_cloud_for_downloads() {
+        let unused = unused_permissions(&[
+            ("s3:GetObjectTagging", COPY_ONLY),
+            ("s3:ListBucketMultipartUploads", S3_DESTINATION_ONLY),
+            ("s3:PutObject", S3_DESTINATION_ONLY),
+            ("s3:PutObjectTagging", COPY_ONLY),
         ]);
-        run_with_root(|_| prove::<S3Copy>(&idle, scenes::down));
+        run_with_root(|_| prove::<S3Copy>(&unused, scenes::download_scene));
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_between_buckets() {
-        const TAGS: &str = "The local cloud copies tags without asking for it.";
-        let idle = idle(&[
+    fn permissions_match_the_local_cloud_between_buckets() {
+        const TAGS: &str = "The local cloud copies tags without checking it.";
+        let unused = unused_permissions(&[
             ("s3:GetObjectTagging", TAGS),
-            ("s3:ListBucketMultipartUploads", LARGE),
+            ("s3:ListBucketMultipartUploads", LARGE_ONLY),
             ("s3:PutObjectTagging", TAGS),
         ]);
-        prove::<S3Copy>(&idle, scenes::between_buckets);
+        prove::<S3Copy>(&unused, scenes::between_buckets);
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_between_accounts() {
-        const THERE: &str = "In the second account it is missed. The local cloud copies nothing between accounts, so that \
-                             nothing of the source is asked of the target's.";
-        let idle = idle(&[
-            ("s3:GetObject", THERE),
-            ("s3:GetObjectTagging", THERE),
-            ("s3:ListBucket", THERE),
-            ("s3:ListBucketMultipartUploads", LARGE),
+    fn permissions_match_the_local_cloud_between_accounts() {
+        const PEER_ONLY: &str = "Only the second account needs it here: the local cloud copies nothing \
+                                 between accounts, so the target's account reads no source.";
+        let unused = unused_permissions(&[
+            ("s3:GetObject", PEER_ONLY),
+            ("s3:GetObjectTagging", PEER_ONLY),
+            ("s3:ListBucket", PEER_ONLY),
+            ("s3:ListBucketMultipartUploads", LARGE_ONLY),
             (
                 "s3:PutObjectTagging",
-                "The local cloud writes tags without asking for it.",
+                "The local cloud writes tags without checking it.",
             ),
         ]);
-        prove::<S3Copy>(&idle, scenes::between_accounts);
+        prove::<S3Copy>(&unused, scenes::between_accounts);
     }
 }

@@ -109,7 +109,9 @@ impl CreateBucket {
         };
         if created {
             if let Err(error) = make_settings(&s3, &bucket, &bucket_ctx.place.account_id).await {
-                return Err(delete_after_error(&s3, &bucket, &bucket_ctx.place.account_id, error).await);
+                return Err(
+                    delete_after_error(&s3, &bucket, &bucket_ctx.place.account_id, error).await,
+                );
             }
             ctx.log(format_args!("Created bucket {bucket} in {region}"));
         } else {
@@ -216,7 +218,8 @@ async fn make_settings(s3: &Client, name: &str, owner: &str) -> Result<(), StepE
         .public_access_block_configuration(blocked);
     let block = block.expected_bucket_owner(owner);
     send_until_known(|| block.clone().send()).await?;
-    let sse = sse_configuration().map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
+    let sse =
+        sse_configuration().map_err(|error| ErrorName::Internal.with_message(error.to_string()))?;
     let encrypt = s3
         .put_bucket_encryption()
         .bucket(name)
@@ -255,7 +258,12 @@ async fn send_until_known<T, E: AwsError<aws_sdk_s3::Error>, F: Future<Output = 
 }
 
 /// Deletes the new bucket again. S3 refuses this if the bucket is not empty.
-async fn delete_after_error(s3: &Client, name: &str, owner: &str, mut error: StepError) -> StepError {
+async fn delete_after_error(
+    s3: &Client,
+    name: &str,
+    owner: &str,
+    mut error: StepError,
+) -> StepError {
     let outcome = match s3
         .delete_bucket()
         .bucket(name)
@@ -302,7 +310,8 @@ impl Step for CreateBucket {
     fn validate(&self) -> Result<(), StepError> {
         self.bucket_name()?;
         require(self.region.as_deref() != Some(""), || {
-            "parameter \"region\": expected a Region, got \"\"; omit it for the target's Region".into()
+            "parameter \"region\": expected a Region, got \"\"; omit it for the target's Region"
+                .into()
         })
     }
 
@@ -382,14 +391,14 @@ mod tests {
         serde_json::from_value(json!({ "uri": "s3://acme-reports" })).unwrap()
     }
 
-    fn meta(code: &str) -> ErrorMetadata {
+    fn error_metadata(code: &str) -> ErrorMetadata {
         ErrorMetadata::builder()
             .code(code)
             .message("said S3")
             .build()
     }
 
-    fn owned(buckets: &'static [(&'static str, &'static str)]) -> Rule {
+    fn owns_buckets(buckets: &'static [(&'static str, &'static str)]) -> Rule {
         mock!(Client::list_buckets)
             .match_requests(|request| request.prefix() == Some(NAME))
             .then_output(|| {
@@ -402,33 +411,33 @@ mod tests {
             })
     }
 
-    /// The request as it makes a private bucket.
-    fn creates(constraint: Option<&'static str>) -> Rule {
+    /// The expected request for a private bucket.
+    fn creates_bucket(constraint: Option<&'static str>) -> Rule {
         mock!(Client::create_bucket)
             .match_requests(move |request| {
-                let asked = request
+                let requested = request
                     .create_bucket_configuration()
-                    .and_then(|it| it.location_constraint());
+                    .and_then(|configuration| configuration.location_constraint());
                 request.bucket() == Some(NAME)
                     && request.object_ownership() == Some(&ObjectOwnership::BucketOwnerEnforced)
-                    && asked.map(BucketLocationConstraint::as_str) == constraint
+                    && requested.map(BucketLocationConstraint::as_str) == constraint
                     && (request.bucket_namespace(), request.acl()) == (None, None)
             })
             .then_output(|| CreateBucketOutput::builder().build())
     }
 
-    fn refuses(error: fn() -> CreateBucketError) -> Rule {
+    fn refuses_creation(error: fn() -> CreateBucketError) -> Rule {
         mock!(Client::create_bucket).then_error(error)
     }
 
-    fn owned_by_you() -> CreateBucketError {
-        let meta = meta("BucketAlreadyOwnedByYou");
+    fn already_owned_error() -> CreateBucketError {
+        let meta = error_metadata("BucketAlreadyOwnedByYou");
         CreateBucketError::BucketAlreadyOwnedByYou(
             BucketAlreadyOwnedByYou::builder().meta(meta).build(),
         )
     }
 
-    fn blocks() -> Rule {
+    fn blocks_public_access() -> Rule {
         mock!(Client::put_public_access_block)
             .match_requests(|request| {
                 let all = PublicAccessBlockConfiguration::builder()
@@ -444,7 +453,7 @@ mod tests {
             .then_output(|| PutPublicAccessBlockOutput::builder().build())
     }
 
-    fn encrypts() -> Rule {
+    fn encrypts_bucket() -> Rule {
         mock!(Client::put_bucket_encryption)
             .match_requests(|request| {
                 let rules = request
@@ -467,23 +476,23 @@ mod tests {
         testing::context(mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules))
     }
 
-    async fn created(ctx: &Context) -> Result<Present, StepError> {
+    async fn run_step(ctx: &Context) -> Result<Present, StepError> {
         match step().run(ctx, None).await? {
             Progress::Done(created) => Ok(created),
-            Progress::Pending { .. } => panic!("a bucket is there at once"),
+            Progress::Pending { .. } => panic!("the step needs one call only"),
         }
     }
 
     #[tokio::test]
-    async fn done_the_bucket_is_private_and_encrypted() {
+    async fn done_creates_a_private_and_encrypted_bucket() {
         let (none, create, block, encrypt) = (
-            owned(&[("acme-reports-old", "eu-west-1")]),
-            creates(Some("eu-west-1")),
-            blocks(),
-            encrypts(),
+            owns_buckets(&[("acme-reports-old", "eu-west-1")]),
+            creates_bucket(Some("eu-west-1")),
+            blocks_public_access(),
+            encrypts_bucket(),
         );
         let ctx = context(&[&none, &create, &block, &encrypt]);
-        let output = created(&ctx).await.unwrap();
+        let output = run_step(&ctx).await.unwrap();
         assert_eq!(
             (
                 output.bucket.as_str(),
@@ -503,12 +512,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_in_the_peers_region_where_us_east_1_is_no_constraint() {
-        let (none, create, block, encrypt) = (owned(&[]), creates(None), blocks(), encrypts());
+    async fn done_in_us_east_1_sends_no_location_constraint() {
+        let (none, create, block, encrypt) = (
+            owns_buckets(&[]),
+            creates_bucket(None),
+            blocks_public_access(),
+            encrypts_bucket(),
+        );
         let ctx = context(&[]);
-        let mut there = context(&[&none, &create, &block, &encrypt]);
-        there.place.region = "us-east-1".into();
-        let output = step().create(&ctx, &there).await.unwrap();
+        let mut peer_ctx = context(&[&none, &create, &block, &encrypt]);
+        peer_ctx.place.region = "us-east-1".into();
+        let output = step().create(&ctx, &peer_ctx).await.unwrap();
         assert_eq!(
             (output.region.as_str(), create.num_calls()),
             ("us-east-1", 1)
@@ -518,10 +532,10 @@ mod tests {
             "{}",
             output.console_url
         );
-        let elsewhere: CreateBucket =
+        let with_region: CreateBucket =
             serde_json::from_value(json!({ "uri": "s3://acme-reports", "region": "us-east-1" }))
                 .unwrap();
-        let peer = elsewhere.peer().unwrap();
+        let peer = with_region.peer().unwrap();
         assert_eq!(
             (peer.account, peer.region.as_deref()),
             (None, Some("us-east-1"))
@@ -531,7 +545,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_in_the_accounts_own_namespace_where_the_name_says_so() {
+    async fn done_uses_the_regional_namespace_for_its_names() {
         let create = mock!(Client::create_bucket)
             .match_requests(|request| {
                 request.bucket_namespace() == Some(&BucketNamespace::AccountRegional)
@@ -539,38 +553,38 @@ mod tests {
             .then_output(|| CreateBucketOutput::builder().build());
         let client = mock_client!(aws_sdk_s3, [&create]);
         assert!(
-            make(&client, "acme-222222222222-eu-west-1-an", "eu-west-1")
+            create_bucket(&client, "acme-222222222222-eu-west-1-an", "eu-west-1")
                 .await
                 .unwrap()
         );
     }
 
     #[tokio::test]
-    async fn already_there_is_success_and_nothing_of_it_is_changed() {
-        let ctx = context(&[&owned(&[
+    async fn already_existing_is_success_and_changes_nothing() {
+        let ctx = context(&[&owns_buckets(&[
             ("acme-reports-old", "eu-west-1"),
             (NAME, "eu-west-1"),
         ])]);
-        assert!(!created(&ctx).await.unwrap().created);
+        assert!(!run_step(&ctx).await.unwrap().created);
         assert_eq!(
             testing::log(&ctx),
-            ["Bucket acme-reports is in eu-west-1 already, and is left as it is"]
+            ["Bucket acme-reports already exists in eu-west-1; it is unchanged"]
         );
     }
 
     #[tokio::test]
-    async fn already_made_meanwhile_is_success_and_nothing_of_it_is_changed() {
-        let ctx = context(&[&owned(&[]), &refuses(owned_by_you)]);
-        assert!(!created(&ctx).await.unwrap().created);
+    async fn already_created_by_another_call_is_success() {
+        let ctx = context(&[&owns_buckets(&[]), &refuses_creation(already_owned_error)]);
+        assert!(!run_step(&ctx).await.unwrap().created);
     }
 
     #[tokio::test]
     async fn already_in_another_region_is_a_conflict() {
-        let look = owned(&[(NAME, "eu-central-1")]);
-        let error = created(&context(&[&look])).await.unwrap_err();
+        let list = owns_buckets(&[(NAME, "eu-central-1")]);
+        let error = run_step(&context(&[&list])).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("eu-central-1"), "{error}");
-        let late = mock!(Client::list_buckets)
+        let delayed_list = mock!(Client::list_buckets)
             .sequence()
             .output(|| ListBucketsOutput::builder().build())
             .output(|| {
@@ -581,13 +595,16 @@ mod tests {
                 ListBucketsOutput::builder().buckets(bucket).build()
             })
             .build();
-        let error = created(&context(&[&late, &refuses(owned_by_you)]))
-            .await
-            .unwrap_err();
+        let error = run_step(&context(&[
+            &delayed_list,
+            &refuses_creation(already_owned_error),
+        ]))
+        .await
+        .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
     }
 
-    // no proof of not_found: what is not there is created. no proof of pending: it answers in one
+    // no proof of not_found: a missing bucket is created. no proof of pending: the step needs one
     // call; `already_` shows the call that is repeated after a lost answer.
 
     #[test]
@@ -611,15 +628,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_at_first_it_creates_one_bucket_all_the_same() {
+    async fn throttled_requests_are_repeated_and_create_one_bucket() {
         let look = mock!(Client::list_buckets)
             .sequence()
-            .error(|| ListBucketsError::generic(meta("SlowDown")))
+            .error(|| ListBucketsError::generic(error_metadata("SlowDown")))
             .output(|| ListBucketsOutput::builder().build())
             .build();
-        let (create, block, encrypt) = (creates(Some("eu-west-1")), blocks(), encrypts());
+        let (create, block, encrypt) = (
+            creates_bucket(Some("eu-west-1")),
+            blocks_public_access(),
+            encrypts_bucket(),
+        );
         assert!(
-            created(&context(&[&look, &create, &block, &encrypt]))
+            run_step(&context(&[&look, &create, &block, &encrypt]))
                 .await
                 .unwrap()
                 .created
@@ -628,16 +649,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_also_where_s3_does_not_know_the_new_bucket_everywhere_at_once() {
+    async fn done_even_if_the_new_bucket_is_not_known_everywhere() {
         let block = mock!(Client::put_public_access_block)
             .sequence()
-            .error(|| PutPublicAccessBlockError::generic(meta("NoSuchBucket")))
-            .error(|| PutPublicAccessBlockError::generic(meta("OperationAborted")))
+            .error(|| PutPublicAccessBlockError::generic(error_metadata("NoSuchBucket")))
+            .error(|| PutPublicAccessBlockError::generic(error_metadata("OperationAborted")))
             .output(|| PutPublicAccessBlockOutput::builder().build())
             .build();
-        let (create, encrypt) = (creates(Some("eu-west-1")), encrypts());
+        let (create, encrypt) = (creates_bucket(Some("eu-west-1")), encrypts_bucket());
         assert!(
-            created(&context(&[&owned(&[]), &create, &block, &encrypt]))
+            run_step(&context(&[&owns_buckets(&[]), &create, &block, &encrypt]))
                 .await
                 .unwrap()
                 .created
@@ -646,19 +667,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_since_another_account_has_the_name() {
-        let taken = refuses(|| {
-            let meta = meta("BucketAlreadyExists");
+    async fn failed_if_another_account_uses_the_name() {
+        let name_taken = refuses_creation(|| {
+            let meta = error_metadata("BucketAlreadyExists");
             CreateBucketError::BucketAlreadyExists(
                 BucketAlreadyExists::builder().meta(meta).build(),
             )
         });
-        let error = created(&context(&[&owned(&[]), &taken])).await.unwrap_err();
+        let error = run_step(&context(&[&owns_buckets(&[]), &name_taken]))
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
-        assert!(error.message.contains("another account's"), "{error}");
-        let busy = refuses(|| CreateBucketError::generic(meta("OperationAborted")));
+        assert!(error.message.contains("another account uses"), "{error}");
+        let busy =
+            refuses_creation(|| CreateBucketError::generic(error_metadata("OperationAborted")));
         assert_eq!(
-            created(&context(&[&owned(&[]), &busy]))
+            run_step(&context(&[&owns_buckets(&[]), &busy]))
                 .await
                 .unwrap_err()
                 .name,
@@ -667,17 +691,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn failed_half_way_the_new_bucket_is_removed_or_named() {
+    async fn failed_settings_delete_the_bucket_or_name_it() {
         let refused = mock!(Client::put_bucket_encryption)
-            .then_error(|| PutBucketEncryptionError::generic(meta("AccessDenied")));
-        let (create, block) = (creates(Some("eu-west-1")), blocks());
+            .then_error(|| PutBucketEncryptionError::generic(error_metadata("AccessDenied")));
+        let (create, block) = (creates_bucket(Some("eu-west-1")), blocks_public_access());
         let remove = mock!(Client::delete_bucket)
             .match_requests(|request| {
                 (request.bucket(), request.expected_bucket_owner()) == (Some(NAME), Some(ACCOUNT))
             })
             .then_output(|| DeleteBucketOutput::builder().build());
-        let ctx = context(&[&owned(&[]), &create, &block, &refused, &remove]);
-        let error = created(&ctx).await.unwrap_err();
+        let ctx = context(&[&owns_buckets(&[]), &create, &block, &refused, &remove]);
+        let error = run_step(&ctx).await.unwrap_err();
         assert_eq!(
             (error.name, remove.num_calls()),
             (ErrorName::AccessDenied, 1)
@@ -685,33 +709,36 @@ mod tests {
         assert!(
             error
                 .message
-                .ends_with("the new bucket acme-reports was removed again"),
+                .ends_with("the new bucket \"acme-reports\" was deleted again"),
             "{error}"
         );
         assert!(testing::log(&ctx).is_empty());
         let kept = mock!(Client::delete_bucket)
-            .then_error(|| DeleteBucketError::generic(meta("AccessDenied")));
-        let error = created(&context(&[&owned(&[]), &create, &block, &refused, &kept]))
-            .await
-            .unwrap_err();
+            .then_error(|| DeleteBucketError::generic(error_metadata("AccessDenied")));
+        let error = run_step(&context(&[
+            &owns_buckets(&[]),
+            &create,
+            &block,
+            &refused,
+            &kept,
+        ]))
+        .await
+        .unwrap_err();
         assert!(
             error
                 .message
-                .contains("the new bucket acme-reports is left"),
+                .contains("the new bucket \"acme-reports\" could not be deleted"),
             "{error}"
         );
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_match_the_local_cloud() {
         let idle = [
-            (
-                "s3:DeleteBucket",
-                "Only used when a new bucket could not be given its settings.",
-            ),
+            ("s3:DeleteBucket", "Only needed if a setting fails."),
             (
                 "s3:PutBucketOwnershipControls",
-                "The local cloud does not ask for it when it comes with the creation.",
+                "The local cloud does not check it when a bucket is created.",
             ),
         ];
         prove::<CreateBucket>(

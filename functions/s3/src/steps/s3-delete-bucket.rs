@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::bucket::Bucket;
+use crate::call_budget::CallBudget;
 use crate::contents::{BucketContents, Removal};
 use crate::location::S3Uri;
-use crate::call_budget::CallBudget;
 use aws_sdk_s3::Client;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -96,7 +96,10 @@ impl DeleteBucket {
 }
 
 /// Checks that the bucket exists, and deletes nothing yet.
-async fn check_bucket(contents: &BucketContents<'_>, force: bool) -> Result<Progress<Deleted>, StepError> {
+async fn check_bucket(
+    contents: &BucketContents<'_>,
+    force: bool,
+) -> Result<Progress<Deleted>, StepError> {
     let bucket = &contents.bucket.name;
     let is_filled = contents.has_versions().await.map_err(|mut error| {
         if error.name == ErrorName::AccessDenied {
@@ -183,7 +186,10 @@ async fn delete_bucket(
     }
 }
 
-fn finish(BucketContents { ctx, bucket, .. }: &BucketContents<'_>, removal: &Removal) -> Progress<Deleted> {
+fn finish(
+    BucketContents { ctx, bucket, .. }: &BucketContents<'_>,
+    removal: &Removal,
+) -> Progress<Deleted> {
     let Removal {
         versions, uploads, ..
     } = *removal;
@@ -386,7 +392,7 @@ mod tests {
         serde_json::from_value(json!({ "uri": "s3://acme-old", "force": force })).unwrap()
     }
 
-    fn meta(code: &str) -> ErrorMetadata {
+    fn error_metadata(code: &str) -> ErrorMetadata {
         ErrorMetadata::builder()
             .code(code)
             .message("said S3")
@@ -409,8 +415,8 @@ mod tests {
             .build()
     }
 
-    /// A page as S3 answers it to whoever asks for encoded keys.
-    fn page(versions: &[(&str, &str)], more: bool) -> ListObjectVersionsOutput {
+    /// A page as S3 returns it for a request with encoded keys.
+    fn versions_page(versions: &[(&str, &str)], more: bool) -> ListObjectVersionsOutput {
         let versions = versions
             .iter()
             .map(|(key, id)| version(key, id, 0))
@@ -421,31 +427,31 @@ mod tests {
         page.encoding_type(EncodingType::Url).build()
     }
 
-    /// Pages as they are asked for: behind which version, and what they have.
-    type Asked = (
+    /// An expected request, by its marker, and the versions and truncation of its response.
+    type ExpectedPage = (
         Option<(&'static str, &'static str)>,
         &'static [(&'static str, &'static str)],
         bool,
     );
 
-    fn lists(pages: &'static [Asked]) -> Vec<Rule> {
-        let rule = |(after, found, more): &'static Asked| {
+    fn lists_versions(pages: &'static [ExpectedPage]) -> Vec<Rule> {
+        let rule = |(after, found, more): &'static ExpectedPage| {
             mock!(Client::list_object_versions)
                 .match_requests(move |request| {
-                    let asked = request.key_marker().zip(request.version_id_marker());
+                    let requested = request.key_marker().zip(request.version_id_marker());
                     assert_eq!(
                         (request.bucket(), request.expected_bucket_owner()),
                         (Some(NAME), ACCOUNT)
                     );
                     assert_eq!(request.encoding_type(), Some(&EncodingType::Url));
-                    request.max_keys() == Some(1000) && asked == *after
+                    request.max_keys() == Some(1000) && requested == *after
                 })
-                .then_output(|| page(found, *more))
+                .then_output(|| versions_page(found, *more))
         };
         pages.iter().map(rule).collect()
     }
 
-    fn removed(request: &DeleteObjectsInput) -> Vec<(&str, &str)> {
+    fn removed_versions(request: &DeleteObjectsInput) -> Vec<(&str, &str)> {
         let delete = request.delete().unwrap();
         assert_eq!(
             (request.bucket(), request.expected_bucket_owner()),
@@ -458,17 +464,17 @@ mod tests {
         delete
             .objects()
             .iter()
-            .map(|one| (one.key(), one.version_id().unwrap()))
+            .map(|object| (object.key(), object.version_id().unwrap()))
             .collect()
     }
 
-    /// A request that deletes just these, of which S3 refuses some.
-    fn removes(
-        these: &'static [(&'static str, &'static str)],
+    /// A request that deletes exactly versions versions, of which S3 refuses some.
+    fn removes_versions(
+        versions: &'static [(&'static str, &'static str)],
         refused: &'static [(&'static str, &'static str)],
     ) -> Rule {
         mock!(Client::delete_objects)
-            .match_requests(move |request| removed(request) == these)
+            .match_requests(move |request| removed_versions(request) == versions)
             .then_output(|| {
                 let error = |(key, id): &(&str, &str)| {
                     Error::builder()
@@ -489,7 +495,7 @@ mod tests {
             .then_output(|| ListMultipartUploadsOutput::builder().build())
     }
 
-    fn deletes() -> Rule {
+    fn deletes_bucket() -> Rule {
         mock!(Client::delete_bucket)
             .match_requests(|request| {
                 (request.bucket(), request.expected_bucket_owner()) == (Some(NAME), ACCOUNT)
@@ -497,17 +503,18 @@ mod tests {
             .then_output(|| DeleteBucketOutput::builder().build())
     }
 
-    fn refuses(code: &'static str) -> Rule {
-        mock!(Client::delete_bucket).then_error(move || DeleteBucketError::generic(meta(code)))
+    fn refuses_deletion(code: &'static str) -> Rule {
+        mock!(Client::delete_bucket)
+            .then_error(move || DeleteBucketError::generic(error_metadata(code)))
     }
 
-    /// The first look: is there anything?
-    fn looks(found: &'static [(&'static str, &'static str)]) -> Rule {
+    /// The request of the first call, which only checks the content.
+    fn checks_content(found: &'static [(&'static str, &'static str)]) -> Rule {
         mock!(Client::list_object_versions)
             .match_requests(|request| {
                 (request.max_keys(), request.expected_bucket_owner()) == (Some(1), ACCOUNT)
             })
-            .then_output(|| page(found, !found.is_empty()))
+            .then_output(|| versions_page(found, !found.is_empty()))
     }
 
     fn context<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> Context {
@@ -515,8 +522,8 @@ mod tests {
         testing::context(mock_client!(aws_sdk_s3, RuleMode::MatchAny, &rules))
     }
 
-    /// What a state machine does with a pending answer: it keeps it as JSON and hands it back.
-    fn pending(answer: Progress<Deleted>) -> (Option<Resume>, Duration, String) {
+    /// Passes a pending answer through JSON, as the state machine does.
+    fn unwrap_pending(answer: Progress<Deleted>) -> (Option<Resume>, Duration, String) {
         let Progress::Pending {
             state,
             retry_after,
@@ -532,11 +539,11 @@ mod tests {
         )
     }
 
-    fn begun() -> Resume {
+    fn resume_after_check() -> Resume {
         serde_json::from_value(json!({ "since": 0, "state": Removal::default() })).unwrap()
     }
 
-    fn done(answer: Progress<Deleted>) -> (u64, u64) {
+    fn unwrap_done(answer: Progress<Deleted>) -> (u64, u64) {
         let Progress::Done(Deleted {
             bucket,
             versions,
@@ -550,16 +557,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_an_empty_bucket_is_deleted() {
-        let delete = deletes();
-        let ctx = context([&looks(&[]), &delete]);
-        let (resume, after, progress) = pending(step(false).run(&ctx, None).await.unwrap());
+    async fn done_deletes_an_empty_bucket() {
+        let delete = deletes_bucket();
+        let ctx = context([&checks_content(&[]), &delete]);
+        let (resume, after, progress) = unwrap_pending(step(false).run(&ctx, None).await.unwrap());
         assert_eq!(
             (after, progress.as_str()),
-            (Duration::ZERO, "bucket acme-old is about to be deleted")
+            (
+                Duration::ZERO,
+                "bucket \"acme-old\" exists; deleting it next"
+            )
         );
         assert_eq!(delete.num_calls(), 0);
-        assert_eq!(done(step(false).run(&ctx, resume).await.unwrap()), (0, 0));
+        assert_eq!(
+            unwrap_done(step(false).run(&ctx, resume).await.unwrap()),
+            (0, 0)
+        );
         assert_eq!(
             (delete.num_calls(), testing::log(&ctx)),
             (1, vec!["Deleted bucket acme-old".to_owned()])
@@ -567,7 +580,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn done_by_force_everything_in_it_is_removed_first() {
+    async fn done_with_force_removes_everything_first() {
         let list = mock!(Client::list_object_versions)
             .match_requests(|r| r.max_keys() == Some(1000))
             .then_output(|| {
@@ -579,26 +592,26 @@ mod tests {
                     .delete_markers(marker("%01", "null", 5))
                     .build()
             });
-        let together = removes(&[("a b/", "2"), ("a b/", "m"), ("a b/", "1")], &[]);
-        let alone = mock!(Client::delete_object)
+        let batch = removes_versions(&[("a b/", "2"), ("a b/", "m"), ("a b/", "1")], &[]);
+        let single = mock!(Client::delete_object)
             .match_requests(|request| {
                 assert_eq!(
                     (request.bucket(), request.expected_bucket_owner()),
                     (Some(NAME), ACCOUNT)
                 );
                 assert_eq!(request.bypass_governance_retention(), None);
-                let asked = request.key().zip(request.version_id());
-                [Some(("line\nbreak", "3")), Some(("\u{1}", "null"))].contains(&asked)
+                let requested = request.key().zip(request.version_id());
+                [Some(("line\nbreak", "3")), Some(("\u{1}", "null"))].contains(&requested)
             })
             .then_output(|| DeleteObjectOutput::builder().build());
         let uploads = mock!(Client::list_multipart_uploads)
             .match_requests(|request| {
-                let asked = (
+                let requested = (
                     request.bucket(),
                     request.expected_bucket_owner(),
                     request.encoding_type(),
                 );
-                asked == (Some(NAME), ACCOUNT, Some(&EncodingType::Url))
+                requested == (Some(NAME), ACCOUNT, Some(&EncodingType::Url))
             })
             .sequence()
             .output(|| {
@@ -627,21 +640,26 @@ mod tests {
                     (request.bucket(), request.expected_bucket_owner()),
                     (Some(NAME), ACCOUNT)
                 );
-                let asked = request.key().zip(request.upload_id());
-                asked == Some(("big file", "u-1")) || asked == Some(("big+file", "u-2"))
+                let requested = request.key().zip(request.upload_id());
+                requested == Some(("big file", "u-1")) || requested == Some(("big+file", "u-2"))
             })
             .sequence()
             .output(|| AbortMultipartUploadOutput::builder().build())
-            .error(|| AbortMultipartUploadError::generic(meta("NoSuchUpload")))
+            .error(|| AbortMultipartUploadError::generic(error_metadata("NoSuchUpload")))
             .build();
-        let delete = deletes();
-        let ctx = context([&list, &together, &alone, &uploads, &aborts, &delete]);
+        let delete = deletes_bucket();
+        let ctx = context([&list, &batch, &single, &uploads, &aborts, &delete]);
         assert_eq!(
-            done(step(true).run(&ctx, Some(begun())).await.unwrap()),
+            unwrap_done(
+                step(true)
+                    .run(&ctx, Some(resume_after_check()))
+                    .await
+                    .unwrap()
+            ),
             (5, 2)
         );
         assert_eq!(
-            (together.num_calls(), alone.num_calls(), delete.num_calls()),
+            (batch.num_calls(), single.num_calls(), delete.num_calls()),
             (1, 2, 1)
         );
         assert_eq!(
@@ -657,29 +675,37 @@ mod tests {
         let first = mock!(Client::list_object_versions)
             .match_requests(|request| request.key_marker().is_none())
             .sequence()
-            .output(|| page(&[("a", "1"), ("b", "1")], true))
-            .output(|| page(&[("c", "3"), ("c", "2"), ("c", "1")], true))
-            .output(|| page(&[("c", "2")], false))
+            .output(|| versions_page(&[("a", "1"), ("b", "1")], true))
+            .output(|| versions_page(&[("c", "3"), ("c", "2"), ("c", "1")], true))
+            .output(|| versions_page(&[("c", "2")], false))
             .build();
-        let rest = lists(&[(Some(("c", "2")), &[("d", "1")], false)]);
+        let rest = lists_versions(&[(Some(("c", "2")), &[("d", "1")], false)]);
         let removals = [
-            removes(&[("a", "1"), ("b", "1")], &[]),
-            removes(&[("c", "3"), ("c", "2"), ("c", "1")], &[("c", "2")]),
-            removes(&[("d", "1")], &[]),
+            removes_versions(&[("a", "1"), ("b", "1")], &[]),
+            removes_versions(&[("c", "3"), ("c", "2"), ("c", "1")], &[("c", "2")]),
+            removes_versions(&[("d", "1")], &[]),
             // The second pass can delete it.
-            removes(&[("c", "2")], &[]),
+            removes_versions(&[("c", "2")], &[]),
         ];
-        let (uploads, delete) = (no_uploads(), deletes());
+        let (uploads, delete) = (no_uploads(), deletes_bucket());
         let ctx = context(
             [&first, &uploads, &delete]
                 .into_iter()
                 .chain(&rest)
                 .chain(&removals),
         );
-        let (resume, after, progress) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
+        let (resume, after, progress) = unwrap_pending(
+            step(true)
+                .run(&ctx, Some(resume_after_check()))
+                .await
+                .unwrap(),
+        );
         assert_eq!(progress, "5 versions and 0 unfinished uploads removed");
         assert_eq!((after, delete.num_calls()), (Duration::ZERO, 0));
-        assert_eq!(done(step(true).run(&ctx, resume).await.unwrap()), (6, 0));
+        assert_eq!(
+            unwrap_done(step(true).run(&ctx, resume).await.unwrap()),
+            (6, 0)
+        );
         assert_eq!(
             testing::log(&ctx)[0],
             format!("Could not delete c version 2 ({LOCKED})")
@@ -689,21 +715,31 @@ mod tests {
     #[tokio::test]
     async fn already_deleted_by_a_lost_call_is_success() {
         let gone = mock!(Client::list_object_versions)
-            .then_error(|| ListObjectVersionsError::generic(meta("NoSuchBucket")));
-        let ctx = context([&gone, &refuses("NoSuchBucket")]);
+            .then_error(|| ListObjectVersionsError::generic(error_metadata("NoSuchBucket")));
+        let ctx = context([&gone, &refuses_deletion("NoSuchBucket")]);
         for force in [false, true] {
             assert_eq!(
-                done(step(force).run(&ctx, Some(begun())).await.unwrap()),
+                unwrap_done(
+                    step(force)
+                        .run(&ctx, Some(resume_after_check()))
+                        .await
+                        .unwrap()
+                ),
                 (0, 0)
             );
         }
         let ctx = context([
-            &lists(&[(None, &[], false)])[0],
+            &lists_versions(&[(None, &[], false)])[0],
             &no_uploads(),
-            &refuses("NoSuchBucket"),
+            &refuses_deletion("NoSuchBucket"),
         ]);
         assert_eq!(
-            done(step(true).run(&ctx, Some(begun())).await.unwrap()),
+            unwrap_done(
+                step(true)
+                    .run(&ctx, Some(resume_after_check()))
+                    .await
+                    .unwrap()
+            ),
             (0, 0)
         );
     }
@@ -711,13 +747,13 @@ mod tests {
     #[tokio::test]
     async fn not_found_is_a_bucket_that_never_existed() {
         let gone = mock!(Client::list_object_versions)
-            .then_error(|| ListObjectVersionsError::generic(meta("NoSuchBucket")));
+            .then_error(|| ListObjectVersionsError::generic(error_metadata("NoSuchBucket")));
         for force in [false, true] {
             let error = step(force).run(&context([&gone]), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::NotFound);
         }
         let others = mock!(Client::list_object_versions)
-            .then_error(|| ListObjectVersionsError::generic(meta("AccessDenied")));
+            .then_error(|| ListObjectVersionsError::generic(error_metadata("AccessDenied")));
         let error = step(true).run(&context([&others]), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(error.message.contains("another account owns"), "{error}");
@@ -743,13 +779,18 @@ mod tests {
     async fn throttled_deletions_are_repeated_by_the_sdk() {
         let remove = mock!(Client::delete_objects)
             .sequence()
-            .error(|| DeleteObjectsError::generic(meta("SlowDown")))
+            .error(|| DeleteObjectsError::generic(error_metadata("SlowDown")))
             .output(|| DeleteObjectsOutput::builder().build())
             .build();
-        let list = &lists(&[(None, &[("a", "1")], false)])[0];
-        let ctx = context([list, &remove, &no_uploads(), &deletes()]);
+        let list = &lists_versions(&[(None, &[("a", "1")], false)])[0];
+        let ctx = context([list, &remove, &no_uploads(), &deletes_bucket()]);
         assert_eq!(
-            done(step(true).run(&ctx, Some(begun())).await.unwrap()),
+            unwrap_done(
+                step(true)
+                    .run(&ctx, Some(resume_after_check()))
+                    .await
+                    .unwrap()
+            ),
             (1, 0)
         );
         assert_eq!(remove.num_calls(), 2);
@@ -759,21 +800,26 @@ mod tests {
     async fn pending_when_the_budget_is_spent_continues_in_the_next_call() {
         let list = mock!(Client::list_object_versions)
             .sequence()
-            .output(|| page(&[("a", "1"), ("b", "1")], true))
+            .output(|| versions_page(&[("a", "1"), ("b", "1")], true))
             .build();
-        let rest = lists(&[
+        let rest = lists_versions(&[
             (Some(("a", "1")), &[("c", "1")], false),
             (None, &[("a", "1")], false),
         ]);
         let removals = [
-            removes(&[("a", "1"), ("b", "1")], &[("a", "1")]),
-            removes(&[("c", "1")], &[]),
-            removes(&[("a", "1")], &[]),
+            removes_versions(&[("a", "1"), ("b", "1")], &[("a", "1")]),
+            removes_versions(&[("c", "1")], &[]),
+            removes_versions(&[("a", "1")], &[]),
         ];
-        let (uploads, delete) = (no_uploads(), deletes());
+        let (uploads, delete) = (no_uploads(), deletes_bucket());
         let ctx = context([&list, &uploads, &delete].into_iter().chain(&removals));
         tokio::time::advance(Duration::from_mins(1)).await;
-        let (resume, after, progress) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
+        let (resume, after, progress) = unwrap_pending(
+            step(true)
+                .run(&ctx, Some(resume_after_check()))
+                .await
+                .unwrap(),
+        );
         assert_eq!(
             (after, progress.as_str()),
             (
@@ -788,8 +834,11 @@ mod tests {
                 .chain(&rest)
                 .chain(&removals),
         );
-        let (resume, ..) = pending(step(true).run(&ctx, resume).await.unwrap());
-        assert_eq!(done(step(true).run(&ctx, resume).await.unwrap()), (3, 0));
+        let (resume, ..) = unwrap_pending(step(true).run(&ctx, resume).await.unwrap());
+        assert_eq!(
+            unwrap_done(step(true).run(&ctx, resume).await.unwrap()),
+            (3, 0)
+        );
         assert_eq!(
             (
                 removals[1].num_calls(),
@@ -802,10 +851,10 @@ mod tests {
 
     #[tokio::test]
     async fn pending_first_calls_delete_nothing_even_when_repeated() {
-        let ctx = context([&looks(&[("a", "1")])]);
+        let ctx = context([&checks_content(&[("a", "1")])]);
         for _ in 0..2 {
             assert_eq!(
-                pending(step(true).run(&ctx, None).await.unwrap()).1,
+                unwrap_pending(step(true).run(&ctx, None).await.unwrap()).1,
                 Duration::ZERO
             );
         }
@@ -814,15 +863,15 @@ mod tests {
     #[tokio::test]
     async fn failed_without_force_a_filled_bucket_is_a_conflict() {
         let error = step(false)
-            .run(&context([&looks(&[("old", "1")])]), None)
+            .run(&context([&checks_content(&[("old", "1")])]), None)
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
         assert!(error.message.contains("set force"), "{error}");
-        let filled = context([&refuses("BucketNotEmpty")]);
+        let filled = context([&refuses_deletion("BucketNotEmpty")]);
         assert_eq!(
             step(false)
-                .run(&filled, Some(begun()))
+                .run(&filled, Some(resume_after_check()))
                 .await
                 .unwrap_err()
                 .name,
@@ -834,17 +883,22 @@ mod tests {
     async fn failed_locked_versions_are_named_and_the_bucket_stays() {
         let list = mock!(Client::list_object_versions)
             .match_requests(|request| request.key_marker().is_none())
-            .then_output(|| page(&[("gone", "1"), ("kept", "null"), ("%01", "7")], false));
+            .then_output(|| versions_page(&[("gone", "1"), ("kept", "null"), ("%01", "7")], false));
         let remove = mock!(Client::delete_objects).then_output(|| {
             let error = Error::builder().key("kept").version_id("null").code("AccessDenied");
             let message = "User: arn:aws:sts::1:assumed-role/x/y is not authorized to perform: s3:DeleteObjectVersion on \
                         resource: \"arn:aws:s3:::acme-old/kept\" with an explicit deny in a resource-based policy";
             DeleteObjectsOutput::builder().errors(error.message(message).build()).build()
         });
-        let alone = mock!(Client::delete_object)
-            .then_error(|| DeleteObjectError::generic(meta("AccessDenied")));
-        let ctx = context([&list, &remove, &alone, &no_uploads()]);
-        let (resume, _, progress) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
+        let single = mock!(Client::delete_object)
+            .then_error(|| DeleteObjectError::generic(error_metadata("AccessDenied")));
+        let ctx = context([&list, &remove, &single, &no_uploads()]);
+        let (resume, _, progress) = unwrap_pending(
+            step(true)
+                .run(&ctx, Some(resume_after_check()))
+                .await
+                .unwrap(),
+        );
         // Refused versions are counted again in each pass.
         assert_eq!(progress, "1 versions and 0 unfinished uploads removed");
         assert!(
@@ -866,32 +920,37 @@ mod tests {
 
     #[tokio::test]
     async fn failed_when_something_keeps_writing() {
-        let list = lists(&[(None, &[("a", "1")], false)]);
+        let list = lists_versions(&[(None, &[("a", "1")], false)]);
         let ctx = context([
             &list[0],
-            &removes(&[("a", "1")], &[]),
+            &removes_versions(&[("a", "1")], &[]),
             &no_uploads(),
-            &refuses("BucketNotEmpty"),
+            &refuses_deletion("BucketNotEmpty"),
         ]);
-        let (resume, ..) = pending(step(true).run(&ctx, Some(begun())).await.unwrap());
+        let (resume, ..) = unwrap_pending(
+            step(true)
+                .run(&ctx, Some(resume_after_check()))
+                .await
+                .unwrap(),
+        );
         let error = step(true).run(&ctx, resume).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Conflict);
-        assert!(
-            error.message.contains("something writes to it"),
-            "{error}"
-        );
+        assert!(error.message.contains("something writes to it"), "{error}");
     }
 
     #[tokio::test]
     async fn failed_bucket_deletion_reports_that_the_content_is_deleted() {
-        let list = lists(&[(None, &[("a", "1")], false)]);
+        let list = lists_versions(&[(None, &[("a", "1")], false)]);
         let ctx = context([
             &list[0],
-            &removes(&[("a", "1")], &[]),
+            &removes_versions(&[("a", "1")], &[]),
             &no_uploads(),
-            &refuses("AccessDenied"),
+            &refuses_deletion("AccessDenied"),
         ]);
-        let error = step(true).run(&ctx, Some(begun())).await.unwrap_err();
+        let error = step(true)
+            .run(&ctx, Some(resume_after_check()))
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
             error
@@ -914,7 +973,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_suffice_on_the_local_cloud() {
+    fn permissions_match_the_local_cloud() {
         prove::<DeleteBucket>(&[], async |scene| {
             let (bucket, s3) = (scene.name("old"), scene.client(Client::new));
             let make = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": bucket } });
@@ -959,7 +1018,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_suffice_on_the_local_cloud_without_force() {
+    fn permissions_match_the_local_cloud_without_force() {
         let forced = "Only needed with force; another test proves it.";
         let idle = [
             ("s3:AbortMultipartUpload", forced),

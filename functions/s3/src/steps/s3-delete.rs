@@ -158,23 +158,23 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{Answer, FakeS3, SentRequest, pending, step};
+    use crate::testing::{Answer, FakeS3, SentRequest, unwrap_pending, valid_step};
 
-    fn delete(params: Value) -> S3Delete {
-        step(params)
+    fn delete_step(params: Value) -> S3Delete {
+        valid_step(params)
     }
 
-    /// All of a bucket.
-    fn all() -> S3Delete {
-        delete(json!({ "uri": "s3://data", "recursive": true }))
+    /// Deletes the whole bucket.
+    fn delete_all() -> S3Delete {
+        delete_step(json!({ "uri": "s3://data", "recursive": true }))
     }
 
-    fn put(s3: &FakeS3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
+    fn put_objects(s3: &FakeS3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
         keys.into_iter()
             .for_each(|key| s3.put("data", key.as_ref(), "content"));
     }
 
-    fn left(s3: &FakeS3) -> Vec<String> {
+    fn remaining_keys(s3: &FakeS3) -> Vec<String> {
         s3.store()
             .objects
             .keys()
@@ -182,7 +182,7 @@ mod tests {
             .collect()
     }
 
-    fn deleted(sent: &SentRequest) -> Vec<String> {
+    fn deleted_keys(sent: &SentRequest) -> Vec<String> {
         let body = String::from_utf8(sent.body.to_vec()).unwrap();
         body.split("<Key>")
             .skip(1)
@@ -190,8 +190,8 @@ mod tests {
             .collect()
     }
 
-    /// What `DeleteObjects` answers that refuses these keys.
-    fn refused(errors: &[(&str, &str)]) -> Answer {
+    /// A response of `DeleteObjects` that refuses these keys.
+    fn refusals(errors: &[(&str, &str)]) -> Answer {
         let errors = errors.iter().map(|(key, code)| {
             format!(
                 "<Error><Key>{key}</Key><Code>{code}</Code><Message>S3 says no</Message></Error>"
@@ -209,12 +209,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_deletes_the_object_that_is_named_without_a_listing() {
+    async fn done_deletes_a_single_object_without_a_listing() {
         let s3 = FakeS3::default();
-        put(&s3, ["logs/a", "logs/a/b", "logs/ab"]);
+        put_objects(&s3, ["logs/a", "logs/a/b", "logs/ab"]);
         let ctx = s3.context();
         let output = done(
-            delete(json!({ "uri": "s3://data/logs/a" }))
+            delete_step(json!({ "uri": "s3://data/logs/a" }))
                 .run(&ctx, None)
                 .await,
         );
@@ -229,7 +229,7 @@ mod tests {
             panic!("one request")
         };
         assert_eq!(
-            (request.line().as_str(), deleted(request)),
+            (request.summary().as_str(), deleted_keys(request)),
             ("DeleteObjects data/", vec!["logs/a".to_owned()])
         );
         assert_eq!(
@@ -241,22 +241,22 @@ mod tests {
                 .body
                 .windows(18)
                 .any(|text| text == b"<Quiet>true</Quiet"),
-            "only failures are answered"
+            "the response contains failures only"
         );
-        assert_eq!(left(&s3), ["logs/a/b", "logs/ab"]);
+        assert_eq!(remaining_keys(&s3), ["logs/a/b", "logs/ab"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_deletes_all_below_a_prefix_with_its_folders_and_nothing_that_only_begins_so() {
+    async fn done_deletes_everything_below_a_prefix_and_nothing_else() {
         let s3 = FakeS3::default();
-        put(
+        put_objects(
             &s3,
             ["logs-2025/a", "logs/a", "logs/b//c", "logs/é <&>", "logs0"],
         );
         for folder in ["logs/", "logs/folder/"] {
             s3.put("data", folder, "");
         }
-        let step = delete(json!({ "uri": "s3://data/logs", "recursive": true }));
+        let step = delete_step(json!({ "uri": "s3://data/logs", "recursive": true }));
         assert_eq!(done(step.run(&s3.context(), None).await).deleted, 5);
         let list = &s3.sent_requests("ListObjectsV2")[0];
         assert_eq!(
@@ -267,7 +267,7 @@ mod tests {
             panic!("one request")
         };
         assert_eq!(
-            deleted(request),
+            deleted_keys(request),
             [
                 "logs/",
                 "logs/a",
@@ -279,30 +279,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_deletes_a_thousand_with_a_request() {
+    async fn done_deletes_a_thousand_objects_per_request() {
         let s3 = FakeS3::default();
-        put(&s3, (0..2_001).map(|n| format!("{n:04}")));
-        assert_eq!(done(all().run(&s3.context(), None).await).deleted, 2_001);
+        put_objects(&s3, (0..2_001).map(|n| format!("{n:04}")));
+        assert_eq!(
+            done(delete_all().run(&s3.context(), None).await).deleted,
+            2_001
+        );
         let mut sizes: Vec<_> = s3
-            .sent("DeleteObjects")
+            .sent_requests("DeleteObjects")
             .iter()
-            .map(|sent| deleted(sent).len())
+            .map(|sent| deleted_keys(sent).len())
             .collect();
         sizes.sort_unstable();
-        assert_eq!((sizes, left(&s3).len()), (vec![1, 1_000, 1_000], 0));
+        assert_eq!(
+            (sizes, remaining_keys(&s3).len()),
+            (vec![1, 1_000, 1_000], 0)
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_deletes_what_filters_leave_and_dry_nothing() {
+    async fn done_deletes_selected_names_and_nothing_in_dry_runs() {
         let s3 = FakeS3::default();
-        put(&s3, ["a.log", "b.txt", "in/c.log"]);
+        put_objects(&s3, ["a.log", "b.txt", "in/c.log"]);
         let filters = json!([{ "exclude": "*" }, { "include": "*.log" }]);
         let mut params =
             json!({ "uri": "s3://data", "recursive": true, "filters": filters, "dry_run": true });
         let ctx = s3.context();
-        let output = done(delete(params.clone()).run(&ctx, None).await);
+        let output = done(delete_step(params.clone()).run(&ctx, None).await);
         assert_eq!(
-            (output.deleted, output.dry_run, left(&s3).len()),
+            (output.deleted, output.dry_run, remaining_keys(&s3).len()),
             (2, true, 3)
         );
         assert_eq!(
@@ -314,35 +320,35 @@ mod tests {
         );
         assert_eq!(s3.take_summaries(), ["ListObjectsV2 data/"]);
         params["dry_run"] = false.into();
-        done(delete(params).run(&s3.context(), None).await);
-        assert_eq!(left(&s3), ["b.txt"]);
-        let step = delete(json!({ "uri": "s3://data/b.txt", "filters": filters }));
+        done(delete_step(params).run(&s3.context(), None).await);
+        assert_eq!(remaining_keys(&s3), ["b.txt"]);
+        let step = delete_step(json!({ "uri": "s3://data/b.txt", "filters": filters }));
         assert_eq!(done(step.run(&s3.context(), None).await).deleted, 0);
-        assert_eq!(left(&s3), ["b.txt"]);
+        assert_eq!(remaining_keys(&s3), ["b.txt"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_sends_keys_that_xml_cannot_carry_by_themselves() {
+    async fn done_deletes_keys_that_xml_cannot_contain_separately() {
         let s3 = FakeS3::default();
-        put(&s3, ["line\nbreak", "plain", "\u{1}"]);
+        put_objects(&s3, ["line\nbreak", "plain", "\u{1}"]);
         let ctx = s3.context();
-        assert_eq!(done(all().run(&ctx, None).await).deleted, 3);
-        let [together] = &s3.sent_requests("DeleteObjects")[..] else {
+        assert_eq!(done(delete_all().run(&ctx, None).await).deleted, 3);
+        let [batch] = &s3.sent_requests("DeleteObjects")[..] else {
             panic!("one request")
         };
-        assert_eq!(deleted(together), ["plain"]);
-        let alone = s3.sent_requests("DeleteObject");
-        let mut keys: Vec<_> = alone.iter().map(|sent| sent.key.as_str()).collect();
+        assert_eq!(deleted_keys(batch), ["plain"]);
+        let single = s3.sent_requests("DeleteObject");
+        let mut keys: Vec<_> = single.iter().map(|sent| sent.key.as_str()).collect();
         keys.sort_unstable();
         assert_eq!(keys, ["\u{1}", "line\nbreak"]);
         assert!(
-            alone
+            single
                 .iter()
                 .all(|sent| sent.header("x-amz-expected-bucket-owner") == Some("222222222222"))
         );
         assert!(
             log(&ctx).contains(&r"delete: s3://data/line\nbreak".to_owned()),
-            "a line of the log stays one"
+            "the key stays on one line"
         );
     }
 
@@ -351,7 +357,7 @@ mod tests {
         let s3 = FakeS3::default();
         assert_eq!(
             done(
-                delete(json!({ "uri": "s3://data/gone" }))
+                delete_step(json!({ "uri": "s3://data/gone" }))
                     .run(&s3.context(), None)
                     .await
             )
@@ -359,16 +365,19 @@ mod tests {
             1
         );
         assert_eq!(s3.take_summaries(), ["DeleteObjects data/"]);
-        let below = delete(json!({ "uri": "s3://data/gone", "recursive": true }));
-        assert_eq!(done(below.run(&s3.context(), None).await).deleted, 0);
+        let prefix = delete_step(json!({ "uri": "s3://data/gone", "recursive": true }));
+        assert_eq!(done(prefix.run(&s3.context(), None).await).deleted, 0);
         assert_eq!(s3.take_summaries(), ["ListObjectsV2 data/gone/"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn not_found_is_a_missing_bucket() {
         for (uri, recursive) in [("s3://gone", true), ("s3://gone/a", false)] {
-            let step = delete(json!({ "uri": uri, "recursive": recursive }));
-            let error = step.run(&FakeS3::default().context(), None).await.unwrap_err();
+            let step = delete_step(json!({ "uri": uri, "recursive": recursive }));
+            let error = step
+                .run(&FakeS3::default().context(), None)
+                .await
+                .unwrap_err();
             assert_eq!(error.name, ErrorName::NotFound, "{error}");
             assert!(error.message.contains("S3 says no"), "{error}");
         }
@@ -381,15 +390,15 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
-        for (params, tells) in [
+        for (params, message) in [
             (
                 json!({ "uri": "reports/today.csv" }),
-                "names no bucket, as in s3://bucket/key",
+                "expected a URI such as s3://bucket/key",
             ),
-            (json!({ "uri": "" }), "names no bucket"),
+            (json!({ "uri": "" }), "expected a URI"),
             (
                 json!({ "uri": "s3://*", "recursive": true }),
-                "names no bucket",
+                "expected a URI",
             ),
             (
                 json!({ "uri": "s3://data" }),
@@ -401,11 +410,11 @@ mod tests {
             ),
             (
                 json!({ "uri": format!("s3://data/{}", "k".repeat(1025)) }),
-                "S3 takes 1,024",
+                "at most 1,024 bytes",
             ),
             (
                 json!({ "uri": "s3://data/a", "bucket_owner": "12345678901x" }),
-                "bucket_owner is not an account ID",
+                "\"bucket_owner\": expected an account ID",
             ),
         ] {
             let error = serde_json::from_value::<S3Delete>(params)
@@ -413,7 +422,7 @@ mod tests {
                 .validate()
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
-            assert!(error.message.contains(tells), "{error}");
+            assert!(error.message.contains(message), "{error}");
         }
         for unknown in [json!({ "uri": "s3://data/a", "delete": true }), json!({})] {
             assert!(serde_json::from_value::<S3Delete>(unknown).is_err());
@@ -421,65 +430,69 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_requests_are_tried_again_by_the_sdk_and_throttled_keys_alone() {
+    async fn throttled_requests_and_keys_are_repeated() {
         let s3 = FakeS3::default();
-        put(&s3, ["a", "b", "c"]);
+        put_objects(&s3, ["a", "b", "c"]);
         s3.refuse_requests("ListObjectsV2", 1, 503, "SlowDown");
         s3.refuse_requests("DeleteObjects", 1, 503, "SlowDown");
         s3.hook_operation("DeleteObjects", |_, store| {
             store.objects.remove(&("data".into(), "b".into()));
-            Some(refused(&[("a", "InternalError"), ("c", "SlowDown")]))
+            Some(refusals(&[("a", "InternalError"), ("c", "SlowDown")]))
         });
         s3.refuse_requests("DeleteObject", 1, 503, "SlowDown");
-        assert_eq!(done(all().run(&s3.context(), None).await).deleted, 3);
-        let tried = |operation: &str| s3.sent_requests(operation).len();
+        assert_eq!(done(delete_all().run(&s3.context(), None).await).deleted, 3);
+        let count_requests = |operation: &str| s3.sent_requests(operation).len();
         assert_eq!(
             (
-                retry_interrupted("ListObjectsV2"),
-                retry_interrupted("DeleteObjects"),
-                retry_interrupted("DeleteObject")
+                count_requests("ListObjectsV2"),
+                count_requests("DeleteObjects"),
+                count_requests("DeleteObject")
             ),
             (2, 2, 3)
         );
-        assert_eq!(left(&s3), [""; 0]);
+        assert_eq!(remaining_keys(&s3), [""; 0]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_to_the_end_is_an_error_of_each_key_and_not_a_thousand_requests_more() {
+    async fn throttled_batches_are_not_repeated_key_by_key() {
         let s3 = FakeS3::default();
-        put(&s3, ["a", "b"]);
+        put_objects(&s3, ["a", "b"]);
         s3.refuse_requests("DeleteObjects", usize::MAX, 503, "SlowDown");
-        let error = all().run(&s3.context(), None).await.unwrap_err();
+        let error = delete_all().run(&s3.context(), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Throttled);
         assert!(
-            error.message.starts_with("2 failed and 0 went well"),
+            error.message.starts_with("2 failed, 0 succeeded"),
             "{error}"
         );
         assert!(s3.sent_requests("DeleteObject").is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_goes_on_behind_the_last_key_and_deletes_each_object_once() {
+    async fn pending_deletions_continue_after_the_last_key() {
         let s3 = FakeS3::default();
         s3.store().page = Some(100);
-        put(&s3, (0..2_000).map(|n| format!("in/{n:04}")));
+        put_objects(&s3, (0..2_000).map(|n| format!("in/{n:04}")));
         for call in 1..4 {
             s3.spend_budget_at("ListObjectsV2", call * 6);
         }
-        let step = delete(json!({ "uri": "s3://data/in/", "recursive": true }));
+        let step = delete_step(json!({ "uri": "s3://data/in/", "recursive": true }));
         let (mut resume, mut calls) = (None, 1);
         let output = loop {
             match step.run(&s3.context(), resume.take()).await {
                 Ok(Progress::Done(output)) => break output,
                 answer => {
-                    let (next, progress) = pending(answer);
+                    let (next, progress) = unwrap_pending(answer);
                     let state: Value = next.state().unwrap();
                     let after = format!("in/{}", state["after"].as_str().unwrap());
-                    // Nothing is collected any more: all up to there is gone, and nothing else.
-                    assert!(left(&s3).first().is_some_and(|first| *first > after));
+                    // No deletion is waiting: everything up to the key is deleted, and nothing else.
+                    assert!(
+                        remaining_keys(&s3)
+                            .first()
+                            .is_some_and(|first| *first > after)
+                    );
                     assert!(progress.ends_with(&format!(
                         " {} deleted, 0 unchanged so far",
-                        2_000 - left(&s3).len()
+                        2_000 - remaining_keys(&s3).len()
                     )));
                     assert!(state.to_string().len() < 1_000, "{state}");
                     let lists = s3.sent_requests("ListObjectsV2").len();
@@ -499,50 +512,63 @@ mod tests {
             }
         };
         assert!(calls >= 3, "{calls}");
-        let mut all: Vec<_> = s3.sent_requests("DeleteObjects").iter().flat_map(deleted).collect();
+        let mut all: Vec<_> = s3
+            .sent_requests("DeleteObjects")
+            .iter()
+            .flat_map(deleted_keys)
+            .collect();
         all.sort();
         assert_eq!(
             all,
             (0..2_000).map(|n| format!("in/{n:04}")).collect::<Vec<_>>()
         );
-        assert_eq!((output.deleted, left(&s3).len()), (2_000, 0));
+        assert_eq!((output.deleted, remaining_keys(&s3).len()), (2_000, 0));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_whose_answer_was_lost_deletes_what_is_left() {
+    async fn pending_deletions_after_a_lost_answer_delete_the_rest() {
         let s3 = FakeS3::default();
         s3.store().page = Some(100);
-        put(&s3, (0..1_000).map(|n| format!("{n:04}")));
+        put_objects(&s3, (0..1_000).map(|n| format!("{n:04}")));
         s3.spend_budget_at("ListObjectsV2", 5);
-        pending(all().run(&s3.context(), None).await);
-        let rest = left(&s3).len() as u64;
+        unwrap_pending(delete_all().run(&s3.context(), None).await);
+        let rest = remaining_keys(&s3).len() as u64;
         assert!(rest > 0 && rest < 1_000);
-        assert_eq!(done(all().run(&s3.context(), None).await).deleted, rest);
         assert_eq!(
-            s3.sent_requests("DeleteObjects").iter().flat_map(deleted).count(),
+            done(delete_all().run(&s3.context(), None).await).deleted,
+            rest
+        );
+        assert_eq!(
+            s3.sent_requests("DeleteObjects")
+                .iter()
+                .flat_map(deleted_keys)
+                .count(),
             1_000,
-            "none twice"
+            "no key is deleted twice"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_keys_are_told_and_all_others_are_deleted() {
+    async fn failed_keys_are_reported_and_others_are_deleted() {
         let s3 = FakeS3::default();
-        put(&s3, (0..20).map(|n| format!("{n:02}")));
+        put_objects(&s3, (0..20).map(|n| format!("{n:02}")));
         s3.hook_operation("DeleteObjects", |sent, store| {
-            for key in deleted(sent).into_iter().filter(|key| key.as_str() > "06") {
+            for key in deleted_keys(sent)
+                .into_iter()
+                .filter(|key| key.as_str() > "06")
+            {
                 store.objects.remove(&("data".into(), key));
             }
             let keys = ["00", "01", "02", "03", "04", "05"].map(|key| (key, "AccessDenied"));
-            Some(refused(
+            Some(refusals(
                 &[&keys[..], &[("06", "InvalidObjectState")]].concat(),
             ))
         });
         let ctx = s3.context();
-        let error = all().run(&ctx, None).await.unwrap_err();
+        let error = delete_all().run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(
-            error.message.starts_with("7 failed and 13 went well"),
+            error.message.starts_with("7 failed, 13 succeeded"),
             "{error}"
         );
         assert!(
@@ -551,10 +577,7 @@ mod tests {
                 .contains("delete failed: s3://data/00: AWS denied s3:DeleteObject: "),
             "{error}"
         );
-        assert!(
-            error.message.ends_with("; and 2 more, which the log names"),
-            "{error}"
-        );
+        assert!(error.message.ends_with("; the log has 2 more"), "{error}");
         let failures: Vec<_> = log(&ctx)
             .into_iter()
             .filter(|line| line.starts_with("delete failed: "))
@@ -562,19 +585,22 @@ mod tests {
         assert_eq!(failures.len(), 7);
         assert_eq!(
             failures[6],
-            "delete failed: s3://data/06: S3 refused to delete it: InvalidObjectState: S3 says no"
+            "delete failed: s3://data/06: S3 refused to delete the object: InvalidObjectState: S3 says no"
         );
-        assert_eq!(left(&s3), ["00", "01", "02", "03", "04", "05", "06"]);
+        assert_eq!(
+            remaining_keys(&s3),
+            ["00", "01", "02", "03", "04", "05", "06"]
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_for_a_key_that_was_not_asked_for_is_no_success() {
+    async fn failed_answers_about_other_keys_are_no_success() {
         let s3 = FakeS3::default();
-        put(&s3, ["a"]);
+        put_objects(&s3, ["a"]);
         s3.hook_operation("DeleteObjects", |_, _| {
-            Some(refused(&[("another", "AccessDenied")]))
+            Some(refusals(&[("another", "AccessDenied")]))
         });
-        let error = all().run(&s3.context(), None).await.unwrap_err();
+        let error = delete_all().run(&s3.context(), None).await.unwrap_err();
         assert!(
             error.message.contains("delete failed: s3://data/a")
                 && error.message.contains("another"),
@@ -583,14 +609,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_for_all_of_a_thousand_it_is_given_up() {
+    async fn failed_runs_stop_after_a_thousand_refusals() {
         let s3 = FakeS3::default();
-        put(&s3, (0..5_000).map(|n| format!("{n:04}")));
+        put_objects(&s3, (0..5_000).map(|n| format!("{n:04}")));
         s3.refuse_requests("DeleteObjects", usize::MAX, 403, "AccessDenied");
-        let error = all().run(&s3.context(), None).await.unwrap_err();
+        let error = delete_all().run(&s3.context(), None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
-            error.message.contains("given up and the rest not tried"),
+            error
+                .message
+                .contains("so the step stopped before the rest"),
             "{error}"
         );
         assert!(
@@ -601,36 +629,39 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_is_a_listing_that_breaks_off_and_the_next_run_deletes_the_rest() {
+    async fn failed_listings_leave_the_rest_to_the_next_run() {
         let s3 = FakeS3::default();
         s3.store().page = Some(700);
-        put(&s3, (0..2_500).map(|n| format!("{n:04}")));
-        let mut asked = 0;
+        put_objects(&s3, (0..2_500).map(|n| format!("{n:04}")));
+        let mut count = 0;
         s3.hook_operation("ListObjectsV2", move |_, _| {
-            asked += 1;
-            (asked == 3).then(|| crate::testing::refusal(403, "AccessDenied"))
+            count += 1;
+            (count == 3).then(|| crate::testing::refusal(403, "AccessDenied"))
         });
         let ctx = s3.context();
-        let error = all().run(&ctx, None).await.unwrap_err();
+        let error = delete_all().run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
-        let gone = 2_500 - left(&s3).len();
+        let deleted = 2_500 - remaining_keys(&s3).len();
         assert!(
-            gone == 1_000 && log(&ctx).len() == gone,
-            "{gone} {}",
+            deleted == 1_000 && log(&ctx).len() == deleted,
+            "{deleted} {}",
             log(&ctx).len()
         );
-        assert_eq!(done(all().run(&s3.context(), None).await).deleted, 1_500);
+        assert_eq!(
+            done(delete_all().run(&s3.context(), None).await).deleted,
+            1_500
+        );
     }
 
     #[tokio::test]
     async fn cancel_has_nothing_to_stop() {
         let s3 = FakeS3::default();
-        all().cancel(&s3.context(), None).await.unwrap();
+        delete_all().cancel(&s3.context(), None).await.unwrap();
         assert_eq!(s3.take_summaries(), [""; 0]);
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for() {
+    fn permissions_match_the_local_cloud() {
         prove::<S3Delete>(&[], async |scene| {
             let name = scene.name("old");
             let bucket = json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": name } });

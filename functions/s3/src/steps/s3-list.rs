@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use crate::call_budget::CallBudget;
 use crate::keys::{decode_listed_key, escape_for_log};
 use crate::location::S3Uri;
 use crate::sizes::human_readable;
-use crate::call_budget::CallBudget;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_s3::types::EncodingType;
@@ -165,8 +165,10 @@ impl S3List {
         let mut state = State::default();
         while let Some(page) = pages.next().await {
             for bucket in page.map_err(s3_error)?.buckets.unwrap_or_default() {
-                let (name, created_at) =
-                    (bucket.name.unwrap_or_default(), format_time(bucket.creation_date)?);
+                let (name, created_at) = (
+                    bucket.name.unwrap_or_default(),
+                    format_time(bucket.creation_date)?,
+                );
                 state.log_line(ctx, format_args!("{} {name}", log_time(&created_at)));
                 if state.listing.has_room() {
                     state.listing.buckets.push(Bucket { name, created_at });
@@ -256,10 +258,9 @@ impl S3List {
         let State { listing, .. } = state;
         self.log_summary(ctx, &listing);
         if listing.object_count == 0 && listing.prefixes.is_empty() && !prefix.is_empty() {
-            return Err(ErrorName::NotFound
-                .with_message(format!(
-                    "no object in bucket \"{bucket}\" begins with {prefix:?}; check the prefix"
-                )));
+            return Err(ErrorName::NotFound.with_message(format!(
+                "no object in bucket \"{bucket}\" begins with {prefix:?}; check the prefix"
+            )));
         }
         Ok(Progress::Done(listing))
     }
@@ -270,8 +271,14 @@ impl S3List {
         } else {
             last_part(&object.key)
         };
-        let (time, size) = (log_time(&object.last_modified), self.format_size(object.bytes));
-        state.log_line(ctx, format_args!("{time} {size:>10} {}", escape_for_log(name)));
+        let (time, size) = (
+            log_time(&object.last_modified),
+            self.format_size(object.bytes),
+        );
+        state.log_line(
+            ctx,
+            format_args!("{time} {size:>10} {}", escape_for_log(name)),
+        );
         state.listing.object_count += 1;
         state.listing.total_bytes += object.bytes;
         if state.listing.has_room() {
@@ -455,7 +462,9 @@ fn format_time(time: Option<DateTime>) -> Result<String, StepError> {
         .map(|time| time.fmt(DateTimeFormat::DateTime))
         .transpose();
     text.map(Option::unwrap_or_default).map_err(|error| {
-        ErrorName::Internal.with_message(format!("S3 returned an invalid time: {error}; report this as a bug"))
+        ErrorName::Internal.with_message(format!(
+            "S3 returned an invalid time: {error}; report this as a bug"
+        ))
     })
 }
 
@@ -867,7 +876,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_suffice_on_the_local_cloud_for_objects() {
+    fn permissions_match_the_local_cloud_for_objects() {
         let idle = [(
             "s3:ListAllMyBuckets",
             "Only a listing without a URI lists buckets; another test proves it.",
@@ -881,7 +890,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_suffice_on_the_local_cloud_for_buckets() {
+    fn permissions_match_the_local_cloud_for_buckets() {
         let idle = [(
             "s3:ListBucket",
             "Only a listing with a URI lists objects; another test proves it.",

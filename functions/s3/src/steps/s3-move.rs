@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::params::{TransferLocations, Transfer};
+use crate::params::{Transfer, TransferLocations};
 use crate::report::TransferSummary;
 use crate::task::{self, Operation, Task};
 use schemars::JsonSchema;
@@ -199,59 +199,65 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::scenes::{ACROSS, DOWN, LARGE, UP, idle};
+    use crate::testing::scenes::{
+        COPY_ONLY, LARGE_ONLY, S3_DESTINATION_ONLY, S3_SOURCE_ONLY, unused_permissions,
+    };
     use crate::testing::{
-        Object, FakeS3, SentRequest, PEER_ACCOUNT, crc_base64, run_in_root, mib_bytes, pending, refusal, scenes, step, run_with_root,
+        FakeS3, Object, PEER_ACCOUNT, SentRequest, crc_base64, mib_bytes, refusal, run_in_root,
+        run_with_root, scenes, unwrap_pending, valid_step,
     };
 
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;
 
-    fn mv(params: Value) -> S3Move {
-        step(params)
+    fn move_step(params: Value) -> S3Move {
+        valid_step(params)
     }
 
-    fn up() -> S3Move {
-        mv(json!({ "source": "file", "destination": "s3://data/copy" }))
+    fn upload() -> S3Move {
+        move_step(json!({ "source": "file", "destination": "s3://data/copy" }))
     }
 
-    fn down() -> S3Move {
-        mv(json!({ "source": "s3://data/object", "destination": "file" }))
+    fn download() -> S3Move {
+        move_step(json!({ "source": "s3://data/object", "destination": "file" }))
     }
 
-    fn across() -> S3Move {
-        mv(json!({ "source": "s3://data/object", "destination": "s3://other/copy" }))
+    fn move_between_buckets() -> S3Move {
+        move_step(json!({ "source": "s3://data/object", "destination": "s3://other/copy" }))
     }
 
-    /// The first call, which only looks at a single source, and the next, which moves it.
-    async fn go(step: &S3Move, s3: &FakeS3) -> Result<Progress<TransferSummary>, StepError> {
-        let (resume, progress) = pending(step.run(&s3.context(), None).await);
-        assert_eq!(progress, "the source is there and will be moved");
+    /// The first call, which only checks a single source, and the next, which moves it.
+    async fn check_then_move(
+        step: &S3Move,
+        s3: &FakeS3,
+    ) -> Result<Progress<TransferSummary>, StepError> {
+        let (resume, progress) = unwrap_pending(step.run(&s3.context(), None).await);
+        assert_eq!(progress, "the source exists; moving it next");
         s3.take_requests();
         step.run(&s3.context(), Some(resume)).await
     }
 
-    /// Whether the source of a failed move is there, as it should be.
-    fn kept(s3: &FakeS3) -> bool {
+    /// Whether the source of a failed move still exists.
+    fn is_source_kept(s3: &FakeS3) -> bool {
         s3.sent_requests("DeleteObject").is_empty() && s3.object("data", "object").is_some()
     }
 
     #[test]
-    fn done_deletes_a_file_when_its_object_is_verified() {
+    fn done_deletes_a_file_after_its_object_is_verified() {
         run_in_root(async |root| {
             for size in [1, 20] {
                 let s3 = FakeS3::default();
                 let file = root.join("file");
                 fs::write(&file, mib_bytes(size)).unwrap();
-                let there = file.clone();
+                let source = file.clone();
                 s3.hook_operation("HeadObject", move |_, store| {
                     assert!(
-                        there.exists() && store.uploads.is_empty(),
-                        "it is there until it is verified"
+                        source.exists() && store.uploads.is_empty(),
+                        "the source exists until the copy is verified"
                     );
                     None
                 });
-                let output = done(go(&up(), &s3).await);
+                let output = done(check_then_move(&upload(), &s3).await);
                 assert_eq!(
                     (output.transferred, output.bytes),
                     (1, u64::from(size) * MIB)
@@ -259,16 +265,18 @@ mod tests {
                 let sent = s3.take_requests();
                 let last = sent.last().unwrap();
                 assert_eq!(
-                    (last.line().as_str(), last.header("x-amz-checksum-mode")),
+                    (last.summary().as_str(), last.header("x-amz-checksum-mode")),
                     ("HeadObject data/copy", Some("ENABLED"))
                 );
-                assert!(!file.exists() && s3.object("data", "copy").unwrap().bytes == mib_bytes(size));
+                assert!(
+                    !file.exists() && s3.object("data", "copy").unwrap().bytes == mib_bytes(size)
+                );
             }
         });
     }
 
     #[test]
-    fn done_deletes_an_object_when_its_file_is_verified_if_it_is_still_the_same() {
+    fn done_deletes_an_unchanged_object_after_its_file_is_verified() {
         run_in_root(async |root| {
             for size in [1, 20] {
                 let s3 = FakeS3::default();
@@ -276,10 +284,13 @@ mod tests {
                 let etag = s3.object("data", "object").unwrap().etag;
                 let file = root.join("file");
                 s3.hook_operation("DeleteObject", move |_, _| {
-                    assert!(fs::read(&file).unwrap() == mib_bytes(size), "it is whole before");
+                    assert!(
+                        fs::read(&file).unwrap() == mib_bytes(size),
+                        "the file is complete before"
+                    );
                     None
                 });
-                done(go(&down(), &s3).await);
+                done(check_then_move(&download(), &s3).await);
                 let [deleted] = &s3.sent_requests("DeleteObject")[..] else {
                     panic!("one deletion")
                 };
@@ -293,14 +304,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_deletes_an_object_when_both_objects_have_been_compared() {
+    async fn done_deletes_an_object_after_both_are_compared() {
         let s3 = FakeS3::default();
         s3.put("data", "object", "content");
         let etag = s3.object("data", "object").unwrap().etag;
-        done(go(&across(), &s3).await);
+        done(check_then_move(&move_between_buckets(), &s3).await);
         let sent = s3.take_requests();
         assert_eq!(
-            sent.iter().map(SentRequest::line).collect::<Vec<_>>(),
+            sent.iter().map(SentRequest::summary).collect::<Vec<_>>(),
             [
                 "HeadObject data/object",
                 "CopyObject other/copy",
@@ -314,11 +325,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_reads_both_where_s3_has_no_checksum_to_compare() {
+    async fn done_reads_both_objects_without_a_common_checksum() {
         let s3 = FakeS3::default();
         s3.put("data", "object", "content");
         s3.hook_operation("HeadObject", |sent, store| {
-            // As of an object that was uploaded in parts, long ago.
+            // Like an old object that was uploaded in parts.
             let (checksum, etag) = (None, format!("\"{}-2\"", sent.bucket));
             if let Some(object) = store
                 .objects
@@ -332,22 +343,26 @@ mod tests {
             }
             None
         });
-        done(go(&across(), &s3).await);
-        let mut read: Vec<_> = s3.sent_requests("GetObject").iter().map(SentRequest::line).collect();
+        done(check_then_move(&move_between_buckets(), &s3).await);
+        let mut read: Vec<_> = s3
+            .sent_requests("GetObject")
+            .iter()
+            .map(SentRequest::summary)
+            .collect();
         read.sort();
         assert_eq!(read, ["GetObject data/object", "GetObject other/copy"]);
         assert!(s3.object("data", "object").is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_between_two_accounts_deletes_with_the_sources_credentials() {
-        for through_here in [false, true] {
+    async fn done_deletes_with_the_source_accounts_credentials() {
+        for copies_itself in [false, true] {
             let s3 = FakeS3::default();
             s3.put("theirs", "in/a", "content");
-            if through_here {
+            if copies_itself {
                 s3.refuse_requests("CopyObject", 1, 403, "AccessDenied");
             }
-            let step = mv(json!({
+            let step = move_step(json!({
                 "source": "s3://theirs/in", "source_account": "archive", "destination": "s3://data/out", "recursive": true,
             }));
             done(step.run(&s3.context_with_peer(), None).await);
@@ -366,18 +381,18 @@ mod tests {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("file"), "x").unwrap();
-            let step =
-                mv(json!({ "source": "file", "destination": "s3://data/", "dry_run": true }));
+            let step = move_step(
+                json!({ "source": "file", "destination": "s3://data/", "dry_run": true }),
+            );
             assert_eq!(done(step.run(&s3.context(), None).await).transferred, 1);
             assert!(root.join("file").exists() && s3.take_summaries().is_empty());
         });
     }
 
-    // no proof of already: what has been moved is no longer at the source, and that is under
-    // not_found.
+    // no proof of already: a moved object is not at the source any more, which not_found shows.
 
     #[test]
-    fn not_found_is_a_source_or_a_bucket_that_is_not_there() {
+    fn not_found_is_a_missing_source_or_bucket() {
         run_in_root(async |_| {
             let s3 = FakeS3::default();
             for (source, destination, recursive) in [
@@ -386,7 +401,7 @@ mod tests {
                 ("none", "s3://data/", false),
                 ("none", "s3://data/", true),
             ] {
-                let step = mv(
+                let step = move_step(
                     json!({ "source": source, "destination": destination, "recursive": recursive }),
                 );
                 let error = step.run(&s3.context(), None).await.unwrap_err();
@@ -401,8 +416,8 @@ mod tests {
     }
 
     #[test]
-    fn invalid_are_moves_onto_or_below_themselves_and_what_a_copy_refuses() {
-        for (source, destination, recursive, fine) in [
+    fn invalid_are_moves_onto_or_below_the_source() {
+        for (source, destination, recursive, is_valid) in [
             ("s3://data/a", "s3://data/a", false, false),
             ("s3://data/in/a", "s3://data/in/", false, false),
             ("s3://data/a", "s3://data", false, false),
@@ -422,7 +437,7 @@ mod tests {
             let name = answer.as_ref().err().map(|error| error.name);
             assert_eq!(
                 name,
-                (!fine).then_some(ErrorName::InvalidInput),
+                (!is_valid).then_some(ErrorName::InvalidInput),
                 "{source} {destination}: {answer:?}"
             );
         }
@@ -443,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_are_links_that_leave_the_root_and_what_they_lead_to_stays() {
+    fn invalid_are_links_that_leave_the_root() {
         run_in_root(async |root| {
             let outside = root.with_extension("outside");
             fs::create_dir_all(&outside).unwrap();
@@ -456,18 +471,18 @@ mod tests {
                 ("../a", "s3://data/"),
                 ("s3://data/object", "link/b"),
             ] {
-                let step = mv(json!({ "source": source, "destination": destination }));
+                let step = move_step(json!({ "source": source, "destination": destination }));
                 let error = step.run(&s3.context(), None).await.unwrap_err();
                 assert_eq!(error.name, ErrorName::InvalidInput, "{source}: {error}");
             }
-            let left = fs::read_dir(&outside).unwrap().count();
+            let count = fs::read_dir(&outside).unwrap().count();
             fs::remove_dir_all(&outside).unwrap();
-            assert!(left == 1 && kept(&s3));
+            assert!(count == 1 && is_source_kept(&s3));
         });
     }
 
     #[test]
-    fn throttled_requests_are_tried_again() {
+    fn throttled_requests_are_repeated() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("file"), "x").unwrap();
@@ -475,25 +490,26 @@ mod tests {
             for operation in ["PutObject", "HeadObject", "DeleteObject", "CopyObject"] {
                 s3.refuse_requests(operation, 2, 503, "SlowDown");
             }
-            done(go(&up(), &s3).await);
+            done(check_then_move(&upload(), &s3).await);
             let put = s3.sent_requests("PutObject").len();
-            done(go(&across(), &s3).await);
-            let counts = ["CopyObject", "DeleteObject"].map(|one| s3.sent_requests(one).len());
+            done(check_then_move(&move_between_buckets(), &s3).await);
+            let counts =
+                ["CopyObject", "DeleteObject"].map(|operation| s3.sent_requests(operation).len());
             assert_eq!((put, counts), (3, [3, 3]));
             assert!(!root.join("file").exists() && s3.object("data", "object").is_none());
         });
     }
 
     #[test]
-    fn pending_moves_keep_the_source_until_all_of_it_is_there() {
+    fn pending_moves_keep_the_source_until_the_copy_is_complete() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             fs::write(root.join("file"), mib_bytes(65)).unwrap();
             s3.spend_budget_at("UploadPart", 1);
-            let (resume, _) = pending(go(&up(), &s3).await);
+            let (resume, _) = unwrap_pending(check_then_move(&upload(), &s3).await);
             assert!(root.join("file").exists());
             s3.take_requests();
-            done(up().run(&s3.context(), Some(resume)).await);
+            done(upload().run(&s3.context(), Some(resume)).await);
             assert_eq!(
                 s3.take_summaries(),
                 [
@@ -506,9 +522,9 @@ mod tests {
             assert!(!root.join("file").exists());
             s3.put("data", "object", mib_bytes(65));
             s3.spend_budget_at("GetObject", 1);
-            let (resume, _) = pending(go(&down(), &s3).await);
-            assert!(kept(&s3) && !root.join("file").exists());
-            done(down().run(&s3.context(), Some(resume)).await);
+            let (resume, _) = unwrap_pending(check_then_move(&download(), &s3).await);
+            assert!(is_source_kept(&s3) && !root.join("file").exists());
+            done(download().run(&s3.context(), Some(resume)).await);
             assert!(
                 s3.object("data", "object").is_none()
                     && fs::read(root.join("file")).unwrap() == mib_bytes(65)
@@ -517,14 +533,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_moves_called_again_after_a_lost_answer_move_only_what_is_left() {
+    async fn pending_moves_after_a_lost_answer_move_the_rest() {
         let s3 = FakeS3::default();
         (0..200).for_each(|n| s3.put("data", &format!("in/{n:03}"), "x"));
-        let step = mv(
+        let step = move_step(
             json!({ "source": "s3://data/in", "destination": "s3://other/out", "recursive": true }),
         );
         s3.spend_budget_at("CopyObject", 1);
-        pending(step.run(&s3.context(), None).await);
+        unwrap_pending(step.run(&s3.context(), None).await);
         let moved = s3.sent_requests("CopyObject").len();
         assert!((1..200).contains(&moved), "{moved}");
         assert_eq!(
@@ -532,9 +548,12 @@ mod tests {
             200 - moved as u64
         );
         assert_eq!(
-            (s3.sent_requests("CopyObject").len(), s3.sent_requests("DeleteObject").len()),
+            (
+                s3.sent_requests("CopyObject").len(),
+                s3.sent_requests("DeleteObject").len()
+            ),
             (200, 200),
-            "none is moved twice"
+            "no object is moved twice"
         );
         let keys: Vec<_> = s3
             .store()
@@ -546,22 +565,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_moves_of_one_object_called_again_after_a_lost_answer_are_done() {
+    async fn pending_moves_of_one_object_succeed_after_lost_answers() {
         let s3 = FakeS3::default();
         s3.put("data", "object", "content");
-        let looked = || async { pending(across().run(&s3.context(), None).await).0 };
-        let (resume, again) = (looked().await, looked().await);
-        assert!(kept(&s3), "a first call only looks");
-        done(across().run(&s3.context(), Some(resume)).await);
+        let first_call =
+            || async { unwrap_pending(move_between_buckets().run(&s3.context(), None).await).0 };
+        let (resume, second_resume) = (first_call().await, first_call().await);
+        assert!(is_source_kept(&s3), "a first call only checks the source");
+        done(
+            move_between_buckets()
+                .run(&s3.context(), Some(resume))
+                .await,
+        );
         assert_eq!(
-            done(across().run(&s3.context(), Some(again)).await).transferred,
+            done(
+                move_between_buckets()
+                    .run(&s3.context(), Some(second_resume))
+                    .await
+            )
+            .transferred,
             0
         );
         assert!(s3.object("data", "object").is_none() && s3.object("other", "copy").is_some());
     }
 
-    /// Bytes that this process has read so far.
-    fn read() -> u64 {
+    /// How many bytes this process has read so far.
+    fn bytes_read() -> u64 {
         let counts = fs::read_to_string("/proc/self/io").unwrap();
         counts
             .lines()
@@ -572,43 +601,43 @@ mod tests {
     }
 
     #[test]
-    fn done_compares_a_large_file_with_what_was_sent_of_it_and_does_not_read_it_again() {
+    fn done_verifies_a_large_upload_without_reading_the_file_again() {
         run_in_root(async |root| {
-            for lies in [false, true] {
+            for is_wrong in [false, true] {
                 let s3 = FakeS3::default();
                 fs::write(root.join("file"), mib_bytes(20)).unwrap();
-                let at = std::sync::Arc::new(std::sync::Mutex::new(0));
-                let noted = at.clone();
+                let before = std::sync::Arc::new(std::sync::Mutex::new(0));
+                let recorded = before.clone();
                 s3.hook_operation("HeadObject", move |_, store| {
-                    *noted.lock().unwrap() = read();
+                    *recorded.lock().unwrap() = bytes_read();
                     let copy = store.objects.get_mut(&("data".into(), "copy".into()))?;
-                    copy.checksum = if lies {
+                    copy.checksum = if is_wrong {
                         Some(crc_base64(b"another"))
                     } else {
                         copy.checksum.take()
                     };
                     None
                 });
-                assert_eq!(go(&up(), &s3).await.is_ok(), !lies);
-                assert!(read() - *at.lock().unwrap() < MIB);
-                assert_eq!(root.join("file").exists(), lies);
+                assert_eq!(check_then_move(&upload(), &s3).await.is_ok(), !is_wrong);
+                assert!(bytes_read() - *before.lock().unwrap() < MIB);
+                assert_eq!(root.join("file").exists(), is_wrong);
             }
         });
     }
 
     #[test]
-    fn pending_moves_go_on_reading_what_they_have_written_in_another_call() {
+    fn pending_verifications_of_files_continue_in_another_call() {
         run_in_root(async |root| {
-            for spoilt in [false, true] {
+            for is_corrupted in [false, true] {
                 let s3 = FakeS3::default();
                 s3.put("data", "object", mib_bytes(20));
                 s3.spend_budget_at("GetObject", 3);
-                let (resume, _) = pending(go(&down(), &s3).await);
+                let (resume, _) = unwrap_pending(check_then_move(&download(), &s3).await);
                 assert!(
-                    kept(&s3) && fs::read(root.join("file")).unwrap() == mib_bytes(20),
-                    "it is whole"
+                    is_source_kept(&s3) && fs::read(root.join("file")).unwrap() == mib_bytes(20),
+                    "the file is complete"
                 );
-                if spoilt {
+                if is_corrupted {
                     fs::write(
                         root.join("file"),
                         [mib_bytes(19), vec![0; 1 << 20].into()].concat(),
@@ -616,10 +645,10 @@ mod tests {
                     .unwrap();
                 }
                 s3.take_requests();
-                let answer = down().run(&s3.context(), Some(resume)).await;
-                if spoilt {
+                let answer = download().run(&s3.context(), Some(resume)).await;
+                if is_corrupted {
                     assert_eq!(answer.unwrap_err().name, ErrorName::StepFailed);
-                    assert!(kept(&s3));
+                    assert!(is_source_kept(&s3));
                 } else {
                     done(answer);
                     assert_eq!(
@@ -632,15 +661,15 @@ mod tests {
     }
 
     #[test]
-    fn pending_moves_of_large_ones_called_again_after_a_lost_answer_are_counted() {
+    fn pending_large_moves_are_counted_after_lost_answers() {
         run_in_root(async |root| {
-            let through_here = mv(json!({
+            let relayed = move_step(json!({
                 "source": "s3://theirs/object", "source_account": "archive", "destination": "s3://other/copy",
             }));
-            for (step, slow) in [
-                (up(), "UploadPart"),
-                (down(), "GetObject"),
-                (through_here, "UploadPart"),
+            for (step, slow_operation) in [
+                (upload(), "UploadPart"),
+                (download(), "GetObject"),
+                (relayed, "UploadPart"),
             ] {
                 let s3 = FakeS3::default();
                 fs::write(root.join("file"), mib_bytes(65)).unwrap();
@@ -649,12 +678,16 @@ mod tests {
                 }
                 s3.refuse_requests("CopyObject", 9, 403, "AccessDenied");
                 let call = async |resume| step.run(&s3.context_with_peer(), resume).await;
-                let (looked, _) = pending(call(None).await);
-                s3.spend_budget_at(slow, 1);
-                let (resume, _) = pending(call(Some(looked)).await);
+                let (first_resume, _) = unwrap_pending(call(None).await);
+                s3.spend_budget_at(slow_operation, 1);
+                let (resume, _) = unwrap_pending(call(Some(first_resume)).await);
                 for _ in 0..2 {
                     let output = done(call(Some(resume.clone())).await);
-                    assert_eq!((output.transferred, output.bytes), (1, 65 * MIB), "{slow}");
+                    assert_eq!(
+                        (output.transferred, output.bytes),
+                        (1, 65 * MIB),
+                        "{slow_operation}"
+                    );
                 }
                 assert!(!root.join(".stepward").exists());
             }
@@ -662,17 +695,17 @@ mod tests {
     }
 
     #[test]
-    fn not_found_is_the_source_of_an_unfinished_move_although_something_is_at_the_destination() {
+    fn not_found_is_a_deleted_source_of_an_unfinished_move() {
         run_in_root(async |root| {
-            for (step, slow) in [(up(), "UploadPart"), (down(), "GetObject")] {
+            for (step, slow_operation) in [(upload(), "UploadPart"), (download(), "GetObject")] {
                 let s3 = FakeS3::default();
                 fs::write(root.join("file"), mib_bytes(65)).unwrap();
                 for key in ["object", "copy"] {
                     s3.put("data", key, mib_bytes(65));
                 }
-                s3.spend_budget_at(slow, 1);
-                let (resume, _) = pending(go(&step, &s3).await);
-                if slow == "UploadPart" {
+                s3.spend_budget_at(slow_operation, 1);
+                let (resume, _) = unwrap_pending(check_then_move(&step, &s3).await);
+                if slow_operation == "UploadPart" {
                     fs::remove_file(root.join("file")).unwrap();
                 } else {
                     s3.store().objects.remove(&("data".into(), "object".into()));
@@ -687,15 +720,15 @@ mod tests {
     #[test]
     fn failed_verifications_keep_the_source() {
         run_in_root(async |root| {
-            for (size, bytes, why) in [
-                (3, "sum", "the copy's checksum is"),
-                (4, "abcd", "the copy has 4 bytes and not 3"),
+            for (size, bytes, reason) in [
+                (3, "sum", "the copy has the checksum"),
+                (4, "abcd", "the copy has 4 bytes, the source 3"),
             ] {
                 let s3 = FakeS3::default();
                 fs::write(root.join("file"), "abc").unwrap();
                 s3.put("data", "object", "abc");
                 s3.hook_operation("HeadObject", move |sent, store| {
-                    // The copy has become another one meanwhile.
+                    // The copy was replaced in the meantime.
                     if sent.key == "copy" {
                         let object = Object {
                             size,
@@ -707,22 +740,22 @@ mod tests {
                     }
                     None
                 });
-                for step in [up(), across()] {
-                    let error = go(&step, &s3).await.unwrap_err();
+                for step in [upload(), move_between_buckets()] {
+                    let error = check_then_move(&step, &s3).await.unwrap_err();
                     assert_eq!(error.name, ErrorName::StepFailed, "{error}");
                     assert!(
-                        error.message.contains(why)
+                        error.message.contains(reason)
                             && error.message.contains("the source was kept"),
                         "{error}"
                     );
                 }
-                assert!(kept(&s3) && root.join("file").exists());
+                assert!(is_source_kept(&s3) && root.join("file").exists());
             }
         });
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_is_what_is_too_large_to_be_verified_without_a_checksum() {
+    async fn failed_are_large_objects_without_a_checksum() {
         let s3 = FakeS3::default();
         s3.put_size("data", "object", GIB + 1);
         s3.hook_operation("HeadObject", |sent, store| {
@@ -732,16 +765,18 @@ mod tests {
             object.etag = format!("\"{}-9\"", sent.bucket);
             None
         });
-        let error = go(&across(), &s3).await.unwrap_err();
+        let error = check_then_move(&move_between_buckets(), &s3)
+            .await
+            .unwrap_err();
         assert!(
-            error.message.contains("the source was kept: compare them"),
+            error.message.contains("the source was kept; compare both"),
             "{error}"
         );
-        assert!(kept(&s3) && s3.object("other", "copy").is_some());
+        assert!(is_source_kept(&s3) && s3.object("other", "copy").is_some());
     }
 
     #[test]
-    fn failed_are_sources_that_were_changed_after_they_were_copied_and_they_are_kept() {
+    fn failed_moves_keep_sources_that_changed_after_the_copy() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             s3.put("data", "object", "abc");
@@ -753,9 +788,9 @@ mod tests {
                     .etag = "\"later\"".into();
                 None
             });
-            for step in [down(), across()] {
+            for step in [download(), move_between_buckets()] {
                 s3.put("data", "object", "abc");
-                let error = go(&step, &s3).await.unwrap_err();
+                let error = check_then_move(&step, &s3).await.unwrap_err();
                 assert_eq!(error.name, ErrorName::Conflict, "{error}");
                 assert!(error.message.contains("so it was kept"), "{error}");
                 assert!(s3.object("data", "object").is_some());
@@ -769,7 +804,7 @@ mod tests {
                 }
                 None
             });
-            let error = go(&up(), &s3).await.unwrap_err();
+            let error = check_then_move(&upload(), &s3).await.unwrap_err();
             assert_eq!(
                 (error.name, fs::read_to_string(file).unwrap().as_str()),
                 (ErrorName::Conflict, "abcd")
@@ -788,13 +823,13 @@ mod tests {
             s3.hook_operation("PutObject", |sent, _| {
                 (sent.key == "b").then(|| refusal(400, "InvalidRequest"))
             });
-            let step = mv(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
+            let step =
+                move_step(json!({ "source": "up", "destination": "s3://data", "recursive": true }));
             let ctx = s3.context();
             let error = step.run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::StepFailed);
             assert!(
-                error.message.contains("1 failed and 2 went well")
-                    && error.message.contains("up/b: "),
+                error.message.contains("1 failed, 2 succeeded") && error.message.contains("up/b: "),
                 "{error}"
             );
             let exists = |name: &str| Path::new(root).join("up").join(name).exists();
@@ -815,7 +850,7 @@ mod tests {
             s3.hook_operation("UploadPart", |sent, _| {
                 (sent.query["partNumber"] == "2").then(|| refusal(400, "BadDigest"))
             });
-            go(&up(), &s3).await.unwrap_err();
+            check_then_move(&upload(), &s3).await.unwrap_err();
             assert!(root.join("file").exists() && s3.uploads().is_empty());
             fs::remove_file(root.join("file")).unwrap();
             s3.put("data", "object", mib_bytes(20));
@@ -823,18 +858,18 @@ mod tests {
                 .objects
                 .values_mut()
                 .for_each(|object| object.checksum = Some(crc_base64(b"another")));
-            go(&down(), &s3).await.unwrap_err();
-            assert!(kept(&s3) && fs::read_dir(root).unwrap().count() == 0);
+            check_then_move(&download(), &s3).await.unwrap_err();
+            assert!(is_source_kept(&s3) && fs::read_dir(root).unwrap().count() == 0);
         });
     }
 
     #[test]
-    fn failed_deletions_are_told_and_the_copy_stays() {
+    fn failed_deletions_are_reported_and_keep_the_copy() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             s3.put("data", "object", "abc");
             s3.refuse_requests("DeleteObject", 1, 403, "AccessDenied");
-            let error = go(&down(), &s3).await.unwrap_err();
+            let error = check_then_move(&download(), &s3).await.unwrap_err();
             assert!(
                 error.name == ErrorName::AccessDenied && error.message.contains("s3:DeleteObject"),
                 "{error}"
@@ -849,8 +884,8 @@ mod tests {
             let s3 = FakeS3::default();
             fs::write(root.join("file"), mib_bytes(65)).unwrap();
             s3.spend_budget_at("UploadPart", 1);
-            let (resume, _) = pending(go(&up(), &s3).await);
-            up().cancel(&s3.context(), Some(resume)).await.unwrap();
+            let (resume, _) = unwrap_pending(check_then_move(&upload(), &s3).await);
+            upload().cancel(&s3.context(), Some(resume)).await.unwrap();
             assert!(
                 root.join("file").exists()
                     && s3.uploads().is_empty()
@@ -860,52 +895,56 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_uploads() {
-        let idle = idle(&[
-            ("s3:DeleteObject", DOWN),
-            ("s3:GetObjectTagging", ACROSS),
-            ("s3:ListBucket", DOWN),
-            ("s3:PutObjectTagging", ACROSS),
+    fn permissions_match_the_local_cloud_for_uploads() {
+        let unused = unused_permissions(&[
+            ("s3:DeleteObject", S3_SOURCE_ONLY),
+            ("s3:GetObjectTagging", COPY_ONLY),
+            ("s3:ListBucket", S3_SOURCE_ONLY),
+            ("s3:PutObjectTagging", COPY_ONLY),
         ]);
-        run_with_root(|root| prove::<S3Move>(&idle, async |scene| scenes::up(scene, root).await));
+        run_with_root(|root| {
+            prove::<S3Move>(&unused, async |scene| {
+                scenes::upload_scene(scene, root).await
+            })
+        });
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_downloads() {
-        let idle = idle(&[
-            ("s3:GetObjectTagging", ACROSS),
-            ("s3:ListBucketMultipartUploads", UP),
-            ("s3:PutObject", UP),
-            ("s3:PutObjectTagging", ACROSS),
+    fn permissions_match_the_local_cloud_for_downloads() {
+        let unused = unused_permissions(&[
+            ("s3:GetObjectTagging", COPY_ONLY),
+            ("s3:ListBucketMultipartUploads", S3_DESTINATION_ONLY),
+            ("s3:PutObject", S3_DESTINATION_ONLY),
+            ("s3:PutObjectTagging", COPY_ONLY),
         ]);
-        run_with_root(|_| prove::<S3Move>(&idle, scenes::down));
+        run_with_root(|_| prove::<S3Move>(&unused, scenes::download_scene));
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_between_buckets() {
-        const TAGS: &str = "The local cloud copies tags without asking for it.";
-        let idle = idle(&[
+    fn permissions_match_the_local_cloud_between_buckets() {
+        const TAGS: &str = "The local cloud copies tags without checking it.";
+        let unused = unused_permissions(&[
             ("s3:GetObjectTagging", TAGS),
-            ("s3:ListBucketMultipartUploads", LARGE),
+            ("s3:ListBucketMultipartUploads", LARGE_ONLY),
             ("s3:PutObjectTagging", TAGS),
         ]);
-        prove::<S3Move>(&idle, scenes::between_buckets);
+        prove::<S3Move>(&unused, scenes::between_buckets);
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_between_accounts() {
-        const THERE: &str = "In the second account it is missed. The local cloud copies nothing between accounts, so that \
-                             nothing of the source is asked of the target's.";
-        let idle = idle(&[
-            ("s3:DeleteObject", THERE),
-            ("s3:GetObjectTagging", THERE),
-            ("s3:ListBucket", THERE),
-            ("s3:ListBucketMultipartUploads", LARGE),
+    fn permissions_match_the_local_cloud_between_accounts() {
+        const PEER_ONLY: &str = "Only the second account needs it here: the local cloud copies nothing \
+                                 between accounts, so the target's account reads no source.";
+        let unused = unused_permissions(&[
+            ("s3:DeleteObject", PEER_ONLY),
+            ("s3:GetObjectTagging", PEER_ONLY),
+            ("s3:ListBucket", PEER_ONLY),
+            ("s3:ListBucketMultipartUploads", LARGE_ONLY),
             (
                 "s3:PutObjectTagging",
-                "The local cloud writes tags without asking for it.",
+                "The local cloud writes tags without checking it.",
             ),
         ]);
-        prove::<S3Move>(&idle, scenes::between_accounts);
+        prove::<S3Move>(&unused, scenes::between_accounts);
     }
 }

@@ -218,31 +218,34 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
-    use crate::testing::{Object, FakeS3, SentRequest, WRITTEN_AT, run_in_root, before_deadline, pending, refusal, step};
+    use crate::testing::{
+        FakeS3, Object, SentRequest, WRITTEN_AT, before_deadline, refusal, run_in_root,
+        unwrap_pending, valid_step,
+    };
 
-    fn sync(params: Value) -> S3Sync {
-        step(params)
+    fn sync_step(params: Value) -> S3Sync {
+        valid_step(params)
     }
 
-    /// From all of one bucket to all of another.
-    fn across(delete: bool) -> S3Sync {
-        sync(
+    /// Syncs one whole bucket to another.
+    fn sync_buckets(delete: bool) -> S3Sync {
+        sync_step(
             json!({ "source": "s3://from-here", "destination": "s3://to-there", "delete": delete }),
         )
     }
 
-    fn here(s3: &FakeS3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
+    fn put_at_source(s3: &FakeS3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
         keys.into_iter()
             .for_each(|key| s3.put("from-here", key.as_ref(), "content"));
     }
 
-    fn there(s3: &FakeS3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
+    fn put_at_destination(s3: &FakeS3, keys: impl IntoIterator<Item = impl AsRef<str>>) {
         keys.into_iter()
             .for_each(|key| s3.put("to-there", key.as_ref(), "content"));
     }
 
-    /// An object of this size that was written so many seconds after the others.
-    fn put(s3: &FakeS3, bucket: &str, key: &str, size: usize, later: i64) {
+    /// An object of this size, written `later` seconds after the others.
+    fn put_object(s3: &FakeS3, bucket: &str, key: &str, size: usize, later: i64) {
         let object = Object {
             bytes: vec![b'x'; size].into(),
             size: size as u64,
@@ -258,7 +261,7 @@ mod tests {
         );
     }
 
-    fn keys(s3: &FakeS3, bucket: &str) -> Vec<String> {
+    fn keys_in(s3: &FakeS3, bucket: &str) -> Vec<String> {
         let store = s3.store();
         store
             .objects
@@ -268,11 +271,12 @@ mod tests {
             .collect()
     }
 
-    /// A file of this size that was written so many seconds after the objects.
-    fn file(path: &Path, size: usize, later: i64) {
+    /// A file of this size, written `later` seconds after the objects.
+    fn write_file(path: &Path, size: usize, later: i64) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, vec![b'x'; size]).unwrap();
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs((WRITTEN_AT + later).unsigned_abs());
+        let time =
+            SystemTime::UNIX_EPOCH + Duration::from_secs((WRITTEN_AT + later).unsigned_abs());
         fs::File::options()
             .write(true)
             .open(path)
@@ -281,14 +285,14 @@ mod tests {
             .unwrap();
     }
 
-    /// The requests of a run, but for the order of what is done at once.
-    fn sorted(s3: &FakeS3) -> Vec<String> {
+    /// The requests of a run, sorted, because concurrent ones have no fixed order.
+    fn sorted_requests(s3: &FakeS3) -> Vec<String> {
         let mut requests = s3.take_summaries();
         requests.sort();
         requests
     }
 
-    fn deleted(sent: &SentRequest) -> Vec<String> {
+    fn deleted_keys(sent: &SentRequest) -> Vec<String> {
         let body = String::from_utf8(sent.body.to_vec()).unwrap();
         body.split("<Key>")
             .skip(1)
@@ -297,9 +301,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_copies_what_is_missing_larger_smaller_or_newer_and_nothing_else() {
+    async fn done_copies_what_is_missing_or_differs_and_nothing_else() {
         let s3 = FakeS3::default();
-        for (key, size, later, there) in [
+        for (key, size, later, existing) in [
             ("same", 7, 0, Some((7, 0))),
             ("written later there", 7, 0, Some((7, 60))),
             ("newer", 7, 61, Some((7, 60))),
@@ -308,14 +312,14 @@ mod tests {
             ("missing/in a folder", 7, 0, None),
             ("folder/", 0, 0, None),
         ] {
-            put(&s3, "from-here", &format!("p/{key}"), size, later);
-            if let Some((size, later)) = there {
-                put(&s3, "to-there", &format!("q/{key}"), size, later);
+            put_object(&s3, "from-here", &format!("p/{key}"), size, later);
+            if let Some((size, later)) = existing {
+                put_object(&s3, "to-there", &format!("q/{key}"), size, later);
             }
         }
-        there(&s3, ["q/only there", "quite another"]);
-        here(&s3, ["pp"]);
-        let step = sync(json!({
+        put_at_destination(&s3, ["q/only there", "quite another"]);
+        put_at_source(&s3, ["pp"]);
+        let step = sync_step(json!({
             "source": "s3://from-here/p", "destination": "s3://to-there/q/", "storage_class": "STANDARD_IA",
         }));
         let ctx = s3.context();
@@ -341,17 +345,21 @@ mod tests {
         assert!(
             log(&ctx).contains(&"copy: s3://from-here/p/newer to s3://to-there/q/newer".to_owned())
         );
-        assert_eq!(s3.take_summaries().len(), 4 + 2, "and two listings");
+        assert_eq!(
+            s3.take_summaries().len(),
+            4 + 2,
+            "four copies and two listings"
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_deletes_only_where_it_is_asked_to_and_only_what_the_source_lacks() {
+    async fn done_with_delete_removes_what_the_source_lacks() {
         for delete in [false, true] {
             let s3 = FakeS3::default();
-            here(&s3, ["b", "b/1"]);
-            there(&s3, ["a", "b", "b-", "b/1", "c/1"]);
+            put_at_source(&s3, ["b", "b/1"]);
+            put_at_destination(&s3, ["a", "b", "b-", "b/1", "c/1"]);
             let ctx = s3.context();
-            let output = done(across(delete).run(&ctx, None).await);
+            let output = done(sync_buckets(delete).run(&ctx, None).await);
             assert_eq!(
                 (output.transferred, output.deleted, output.unchanged),
                 (0, u64::from(delete) * 3, 2)
@@ -359,18 +367,21 @@ mod tests {
             let lists = ["ListObjectsV2 from-here/", "ListObjectsV2 to-there/"];
             if delete {
                 let [request] = &s3.sent_requests("DeleteObjects")[..] else {
-                    panic!("one request deletes all")
+                    panic!("one request deletes everything")
                 };
-                assert_eq!(deleted(request), ["a", "b-", "c/1"]);
+                assert_eq!(deleted_keys(request), ["a", "b-", "c/1"]);
                 assert_eq!(
                     request.header("x-amz-expected-bucket-owner"),
                     Some("222222222222")
                 );
                 assert_eq!(log(&ctx)[0], "delete: s3://to-there/a");
-                assert_eq!(sorted(&s3), ["DeleteObjects to-there/", lists[0], lists[1]]);
-                assert_eq!(keys(&s3, "to-there"), ["b", "b/1"]);
+                assert_eq!(
+                    sorted_requests(&s3),
+                    ["DeleteObjects to-there/", lists[0], lists[1]]
+                );
+                assert_eq!(keys_in(&s3, "to-there"), ["b", "b/1"]);
             } else {
-                assert_eq!(sorted(&s3), lists);
+                assert_eq!(sorted_requests(&s3), lists);
             }
         }
     }
@@ -378,39 +389,39 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn done_with_an_empty_source_empties_the_destination() {
         let s3 = FakeS3::default();
-        there(&s3, (0..2_500).map(|n| format!("{n:04}")));
+        put_at_destination(&s3, (0..2_500).map(|n| format!("{n:04}")));
         assert_eq!(
-            done(across(true).run(&s3.context(), None).await).deleted,
+            done(sync_buckets(true).run(&s3.context(), None).await).deleted,
             2_500
         );
-        assert_eq!(keys(&s3, "to-there"), [""; 0]);
+        assert_eq!(keys_in(&s3, "to-there"), [""; 0]);
         let sizes: Vec<_> = s3
-            .sent("DeleteObjects")
+            .sent_requests("DeleteObjects")
             .iter()
-            .map(|sent| deleted(sent).len())
+            .map(|sent| deleted_keys(sent).len())
             .collect();
         assert_eq!(sizes, [1_000, 1_000, 500]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_neither_copies_nor_deletes_what_filters_leave_out() {
+    async fn done_neither_copies_nor_deletes_excluded_names() {
         let s3 = FakeS3::default();
-        here(&s3, ["a.log", "a.tmp", "tmp/b.log"]);
-        there(&s3, ["old.log", "old.tmp", "tmp/c.log"]);
-        let step = sync(json!({
+        put_at_source(&s3, ["a.log", "a.tmp", "tmp/b.log"]);
+        put_at_destination(&s3, ["old.log", "old.tmp", "tmp/c.log"]);
+        let step = sync_step(json!({
             "source": "s3://from-here", "destination": "s3://to-there", "delete": true,
             "filters": [{ "exclude": "*" }, { "include": "*.log" }, { "exclude": "tmp/*" }],
         }));
         done(step.run(&s3.context(), None).await);
-        assert_eq!(keys(&s3, "to-there"), ["a.log", "old.tmp", "tmp/c.log"]);
+        assert_eq!(keys_in(&s3, "to-there"), ["a.log", "old.tmp", "tmp/c.log"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_dry_only_says_what_it_would_do() {
+    async fn done_with_dry_run_only_logs() {
         let s3 = FakeS3::default();
-        here(&s3, ["a", "b"]);
-        there(&s3, ["b", "c"]);
-        let step = sync(json!({
+        put_at_source(&s3, ["a", "b"]);
+        put_at_destination(&s3, ["b", "c"]);
+        let step = sync_step(json!({
             "source": "s3://from-here", "destination": "s3://to-there", "delete": true, "dry_run": true,
         }));
         let ctx = s3.context();
@@ -425,19 +436,19 @@ mod tests {
             (1, 7, 1, 1)
         );
         assert!(output.dry_run);
-        let says = [
+        let expected = [
             "(dryrun) copy: s3://from-here/a to s3://to-there/a",
             "(dryrun) delete: s3://to-there/c",
         ];
-        assert_eq!(log(&ctx), says);
+        assert_eq!(log(&ctx), expected);
         assert_eq!(
-            sorted(&s3),
+            sorted_requests(&s3),
             ["ListObjectsV2 from-here/", "ListObjectsV2 to-there/"]
         );
     }
 
     #[test]
-    fn done_sends_files_that_are_missing_of_another_size_or_newer_than_their_object() {
+    fn done_uploads_files_that_are_missing_or_differ() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             for (key, size, later) in [
@@ -447,13 +458,14 @@ mod tests {
                 ("larger", 8, -60),
                 ("new", 7, 0),
             ] {
-                file(&root.join("in").join(key), size, later);
+                write_file(&root.join("in").join(key), size, later);
                 if key != "new" {
-                    put(&s3, "data", key, 7, 0);
+                    put_object(&s3, "data", key, 7, 0);
                 }
             }
-            put(&s3, "data", "only/there", 7, 0);
-            let step = sync(json!({ "source": "in", "destination": "s3://data", "delete": true }));
+            put_object(&s3, "data", "only/there", 7, 0);
+            let step =
+                sync_step(json!({ "source": "in", "destination": "s3://data", "delete": true }));
             let output = done(step.run(&s3.context(), None).await);
             assert_eq!(
                 (output.transferred, output.deleted, output.unchanged),
@@ -465,15 +477,14 @@ mod tests {
                 "PutObject data/newer",
             ];
             assert_eq!(
-                sorted(&s3),
+                sorted_requests(&s3),
                 [&["DeleteObjects data/", "ListObjectsV2 data/"][..], &puts].concat()
             );
         });
     }
 
     #[test]
-    fn done_gets_objects_that_are_missing_of_another_size_or_older_than_their_file_and_then_is_up_to_date()
-     {
+    fn done_downloads_objects_that_are_missing_or_differ() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             for (key, size, later) in [
@@ -482,14 +493,15 @@ mod tests {
                 ("newer", 7, 60),
                 ("larger", 8, -60),
             ] {
-                file(&root.join("out").join(key), size, later);
-                put(&s3, "data", key, 7, 0);
+                write_file(&root.join("out").join(key), size, later);
+                put_object(&s3, "data", key, 7, 0);
             }
-            put(&s3, "data", "new/one", 7, 0);
-            file(&root.join("out/only/there"), 7, 0);
-            let step =
-                || sync(json!({ "source": "s3://data", "destination": "out", "delete": true }));
-            let output = done(step().run(&s3.context(), None).await);
+            put_object(&s3, "data", "new/one", 7, 0);
+            write_file(&root.join("out/only/there"), 7, 0);
+            let make_step = || {
+                sync_step(json!({ "source": "s3://data", "destination": "out", "delete": true }))
+            };
+            let output = done(make_step().run(&s3.context(), None).await);
             assert_eq!(
                 (output.transferred, output.deleted, output.unchanged),
                 (3, 1, 2)
@@ -499,38 +511,46 @@ mod tests {
                 "GetObject data/new/one",
                 "GetObject data/newer",
             ];
-            assert_eq!(sorted(&s3), [&gets[..], &["ListObjectsV2 data/"]].concat());
+            assert_eq!(
+                sorted_requests(&s3),
+                [&gets[..], &["ListObjectsV2 data/"]].concat()
+            );
             assert!(root.join("out/only").is_dir() && !root.join("out/only/there").exists());
             assert!(!root.join(".stepward").exists());
-            assert_eq!(done(step().run(&s3.context(), None).await).unchanged, 5);
-            assert_eq!(sorted(&s3), ["ListObjectsV2 data/"]);
+            assert_eq!(
+                done(make_step().run(&s3.context(), None).await).unchanged,
+                5
+            );
+            assert_eq!(sorted_requests(&s3), ["ListObjectsV2 data/"]);
         });
     }
 
     #[test]
-    fn done_makes_a_destination_that_is_not_there() {
+    fn done_creates_a_missing_destination() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
-            put(&s3, "data", "a", 7, 0);
-            let step =
-                sync(json!({ "source": "s3://data", "destination": "new/folder", "delete": true }));
+            put_object(&s3, "data", "a", 7, 0);
+            let step = sync_step(
+                json!({ "source": "s3://data", "destination": "new/folder", "delete": true }),
+            );
             assert_eq!(done(step.run(&s3.context(), None).await).transferred, 1);
             assert_eq!(fs::read(root.join("new/folder/a")).unwrap(), b"xxxxxxx");
         });
     }
 
     #[test]
-    fn done_makes_a_directory_where_a_file_is_that_is_to_be_deleted() {
+    fn done_replaces_a_deleted_file_by_a_directory() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
-            // More than one request would delete come between.
-            file(&root.join("out/a"), 7, 0);
-            (0..1_100).for_each(|n| file(&root.join(format!("out/a-{n:04}")), 7, 0));
-            file(&root.join("out/z"), 7, 0);
+            // The files in between fill more than one batch of deletions.
+            write_file(&root.join("out/a"), 7, 0);
+            (0..1_100).for_each(|n| write_file(&root.join(format!("out/a-{n:04}")), 7, 0));
+            write_file(&root.join("out/z"), 7, 0);
             for key in ["a/b", "a/c", "z/1"] {
-                put(&s3, "data", key, 7, 0);
+                put_object(&s3, "data", key, 7, 0);
             }
-            let step = sync(json!({ "source": "s3://data", "destination": "out", "delete": true }));
+            let step =
+                sync_step(json!({ "source": "s3://data", "destination": "out", "delete": true }));
             let output = done(step.run(&s3.context(), None).await);
             assert_eq!((output.transferred, output.deleted), (3, 1_102));
             assert!(
@@ -542,18 +562,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn already_up_to_date_it_sends_nothing_but_listings() {
+    async fn already_up_to_date_sends_only_listings() {
         let s3 = FakeS3::default();
         s3.store().page = Some(4);
         let all: Vec<_> = (0..10).map(|n| format!("{n}")).collect();
-        here(&s3, &all);
-        there(&s3, &all);
-        let output = done(across(true).run(&s3.context(), None).await);
+        put_at_source(&s3, &all);
+        put_at_destination(&s3, &all);
+        let output = done(sync_buckets(true).run(&s3.context(), None).await);
         assert_eq!(
             (output.transferred, output.deleted, output.unchanged),
             (0, 0, 10)
         );
-        let requests = sorted(&s3);
+        let requests = sorted_requests(&s3);
         assert_eq!(
             requests,
             [
@@ -565,16 +585,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn not_found_is_a_missing_bucket_on_either_side_and_nothing_is_done() {
+    async fn not_found_is_a_missing_bucket_on_either_side() {
         for (source, destination) in [
             ("s3://gone", "s3://to-there"),
             ("s3://from-here", "s3://gone"),
         ] {
             let s3 = FakeS3::default();
-            here(&s3, ["a"]);
-            there(&s3, ["b"]);
+            put_at_source(&s3, ["a"]);
+            put_at_destination(&s3, ["b"]);
             let step =
-                sync(json!({ "source": source, "destination": destination, "delete": true }));
+                sync_step(json!({ "source": source, "destination": destination, "delete": true }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::NotFound, "{error}");
             assert!(
@@ -586,15 +606,19 @@ mod tests {
     }
 
     #[test]
-    fn not_found_is_a_missing_directory_to_read_and_nothing_is_deleted() {
+    fn not_found_is_a_missing_source_directory() {
         run_in_root(async |_| {
             let s3 = FakeS3::default();
-            put(&s3, "data", "a", 7, 0);
-            let step = sync(json!({ "source": "in", "destination": "s3://data", "delete": true }));
+            put_object(&s3, "data", "a", 7, 0);
+            let step =
+                sync_step(json!({ "source": "in", "destination": "s3://data", "delete": true }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
             assert_eq!(
                 (error.name, error.message.as_str()),
-                (ErrorName::NotFound, "there is no directory in")
+                (
+                    ErrorName::NotFound,
+                    "source directory \"in\" does not exist below the local root; check the path"
+                )
             );
             assert_eq!(s3.take_summaries(), [""; 0]);
         });
@@ -607,18 +631,18 @@ mod tests {
 
     #[test]
     fn invalid_parameters_are_refused_before_any_call() {
-        let good = json!({ "source": "s3://from-here/a", "destination": "s3://from-here/b" });
-        sync(good.clone());
-        for (changes, tells) in [
+        let valid = json!({ "source": "s3://from-here/a", "destination": "s3://from-here/b" });
+        sync_step(valid.clone());
+        for (changes, message) in [
             (json!({ "source": "a", "destination": "b" }), "both local"),
-            (json!({ "source": "" }), "source is neither"),
             (
-                json!({ "source": "s3://UPPER/a" }),
-                "source \"s3://UPPER/a\" names no bucket",
+                json!({ "source": "" }),
+                "expected a URI such as s3://bucket/key or a path",
             ),
+            (json!({ "source": "s3://UPPER/a" }), "got \"s3://UPPER/a\""),
             (
                 json!({ "destination": "s3://" }),
-                "destination \"s3://\" names no bucket",
+                "parameter \"destination\": expected a URI",
             ),
             (
                 json!({ "destination": format!("s3://to-there/{}", "k".repeat(1025)) }),
@@ -626,27 +650,24 @@ mod tests {
             ),
             (
                 json!({ "storage_class": "COLD" }),
-                "storage_class is none of",
+                "\"storage_class\": expected one of",
             ),
-            (
-                json!({ "sse_kms_key_id": "key-1" }),
-                "sse_kms_key_id needs sse",
-            ),
+            (json!({ "sse_kms_key_id": "key-1" }), "set sse to"),
             (
                 json!({ "sse": "AES256", "sse_kms_key_id": "key-1" }),
-                "sse_kms_key_id needs sse",
+                "set sse to",
             ),
             (
                 json!({ "bucket_owner": "acme" }),
-                "bucket_owner is not an account ID",
+                "\"bucket_owner\": expected an account ID",
             ),
             (
                 json!({ "source": "in", "source_account": "archive" }),
-                "this one is local",
+                "the source is local",
             ),
             (
                 json!({ "source": "in", "source_region": "eu-central-1" }),
-                "this one is local",
+                "the source is local",
             ),
             (
                 json!({ "source": "s3://from-here/b/c", "delete": true }),
@@ -657,7 +678,7 @@ mod tests {
                 "source is below destination",
             ),
         ] {
-            let mut params = good.clone();
+            let mut params = valid.clone();
             params
                 .as_object_mut()
                 .unwrap()
@@ -667,25 +688,25 @@ mod tests {
                 .validate()
                 .unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
-            assert!(error.message.contains(tells), "{error}");
+            assert!(error.message.contains(message), "{error}");
         }
-        // A part of a name is no directory, and what is left alone is not in danger.
-        sync(
+        // A common beginning of names is not a common directory, and without delete there is no danger.
+        sync_step(
             json!({ "source": "s3://from-here/bc", "destination": "s3://from-here/b", "delete": true }),
         );
-        sync(json!({ "source": "s3://from-here/b/c", "destination": "s3://from-here/b" }));
+        sync_step(json!({ "source": "s3://from-here/b/c", "destination": "s3://from-here/b" }));
         let unknown = json!({ "source": "s3://from-here", "destination": "s3://to-there", "recursive": true });
         assert!(serde_json::from_value::<S3Sync>(unknown).is_err());
     }
 
     #[test]
-    fn invalid_are_paths_that_leave_the_local_root_or_lead_to_a_file() {
+    fn invalid_are_paths_outside_the_root_or_to_files() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
-            file(&root.join("file"), 1, 0);
-            for path in ["../elsewhere", "/etc", ".stepward", "file"] {
+            write_file(&root.join("file"), 1, 0);
+            for path in ["../outside", "/etc", ".stepward", "file"] {
                 for (source, destination) in [(path, "s3://data"), ("s3://data", path)] {
-                    let step = sync(
+                    let step = sync_step(
                         json!({ "source": source, "destination": destination, "delete": true }),
                     );
                     let error = step.run(&s3.context(), None).await.unwrap_err();
@@ -701,72 +722,76 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn throttled_listings_copies_and_deletions_are_tried_again_by_the_sdk() {
+    async fn throttled_requests_are_repeated_by_the_sdk() {
         let s3 = FakeS3::default();
-        here(&s3, ["a"]);
-        there(&s3, ["b"]);
+        put_at_source(&s3, ["a"]);
+        put_at_destination(&s3, ["b"]);
         for operation in ["ListObjectsV2", "CopyObject", "DeleteObjects"] {
             s3.refuse_requests(operation, 1, 503, "SlowDown");
         }
-        let output = done(across(true).run(&s3.context(), None).await);
+        let output = done(sync_buckets(true).run(&s3.context(), None).await);
         assert_eq!((output.transferred, output.deleted), (1, 1));
-        let tried = |operation: &str| s3.sent_requests(operation).len();
+        let count_requests = |operation: &str| s3.sent_requests(operation).len();
         assert_eq!(
             (
-                retry_interrupted("ListObjectsV2"),
-                retry_interrupted("CopyObject"),
-                retry_interrupted("DeleteObjects")
+                count_requests("ListObjectsV2"),
+                count_requests("CopyObject"),
+                count_requests("DeleteObjects")
             ),
             (3, 2, 2)
         );
     }
 
-    /// Calls a step until it is done, and lets something happen between its calls; its output and
+    /// Calls a step until it is done, and calls `between` between the calls. Returns the output and
     /// the number of calls.
-    async fn to_the_end(step: &S3Sync, s3: &FakeS3, mut between: impl FnMut(usize)) -> (Done, usize) {
+    async fn run_to_end(
+        step: &S3Sync,
+        s3: &FakeS3,
+        mut between: impl FnMut(usize),
+    ) -> (TransferSummary, usize) {
         let mut resume = None;
         for calls in 1..100 {
             match step.run(&s3.context(), resume.take()).await {
                 Ok(Progress::Done(output)) => return (output, calls),
-                answer => resume = Some(pending(answer).0),
+                answer => resume = Some(unwrap_pending(answer).0),
             }
             between(calls);
         }
-        panic!("it never ends");
+        panic!("the step never finishes");
     }
 
-    /// Lets the time for a call be over whenever an operation was asked for so many times.
-    fn is_slow_every(s3: &FakeS3, operation: &'static str, times: usize) {
+    /// Spends the call's budget at every n-th request of an operation.
+    fn spend_budget_every(s3: &FakeS3, operation: &'static str, times: usize) {
         (1..50).for_each(|n| s3.spend_budget_at(operation, n * times));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_goes_on_behind_the_last_key_on_both_sides_with_deletions_done() {
+    async fn pending_syncs_continue_after_the_last_key_on_both_sides() {
         let s3 = FakeS3::default();
         s3.store().page = Some(2);
-        here(&s3, ["p/a", "p/c", "p/e", "p/g", "p/i", "p/k"]);
-        there(&s3, ["q/b", "q/d", "q/f", "q/h", "q/j", "q/l"]);
+        put_at_source(&s3, ["p/a", "p/c", "p/e", "p/g", "p/i", "p/k"]);
+        put_at_destination(&s3, ["q/b", "q/d", "q/f", "q/h", "q/j", "q/l"]);
         s3.spend_budget_at("CopyObject", 3);
-        let step = sync(
+        let step = sync_step(
             json!({ "source": "s3://from-here/p", "destination": "s3://to-there/q", "delete": true }),
         );
-        let (resume, progress) = pending(step.run(&s3.context(), None).await);
+        let (resume, progress) = unwrap_pending(step.run(&s3.context(), None).await);
         let first = s3.take_requests();
         let state: Value = resume.state().unwrap();
         let after = state["after"].as_str().unwrap().to_owned();
-        let (copied, gone) = (
+        let (copied, deleted) = (
             state["report"]["done"]["transferred"].clone(),
             state["report"]["done"]["deleted"].clone(),
         );
         assert_eq!(
             progress,
             format!(
-                "{copied} transferred ({} bytes), {gone} deleted, 0 unchanged so far",
+                "{copied} transferred ({} bytes), {deleted} deleted, 0 unchanged so far",
                 copied.as_u64().unwrap() * 7
             )
         );
-        // All that was decided is done, what was collected to be deleted too.
-        let left: Vec<_> = keys(&s3, "to-there")
+        // Everything that was decided is done, including the batched deletions.
+        let remaining: Vec<_> = keys_in(&s3, "to-there")
             .into_iter()
             .filter(|key| *key <= format!("q/{after}"))
             .collect();
@@ -774,7 +799,7 @@ mod tests {
             .into_iter()
             .filter(|key| *key <= format!("q/{after}").as_str())
             .collect();
-        assert_eq!(left, expected);
+        assert_eq!(remaining, expected);
         assert!(
             !first
                 .iter()
@@ -801,23 +826,23 @@ mod tests {
             .chain(&second)
             .filter(|sent| sent.operation == "CopyObject")
             .count();
-        assert_eq!(writes, 6, "none is sent twice");
+        assert_eq!(writes, 6, "no object is copied twice");
         assert!(first.iter().any(|sent| sent.operation == "DeleteObjects"));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_misses_and_repeats_nothing_that_stays_although_objects_come_and_go() {
+    async fn pending_syncs_tolerate_objects_that_appear_and_disappear() {
         let s3 = FakeS3::default();
         s3.store().page = Some(5);
         let name = |n: usize| format!("{n:03}");
-        here(&s3, (0..100).filter(|n| n % 5 != 4).map(name));
-        there(&s3, (0..100).filter(|n| n % 5 >= 2).map(name));
-        is_slow_every(&s3, "CopyObject", 7);
-        let (output, calls) = to_the_end(&across(true), &s3, |calls| {
-            // Some come on either side, before and behind where it is, and go the next time.
+        put_at_source(&s3, (0..100).filter(|n| n % 5 != 4).map(name));
+        put_at_destination(&s3, (0..100).filter(|n| n % 5 >= 2).map(name));
+        spend_budget_every(&s3, "CopyObject", 7);
+        let (output, calls) = run_to_end(&sync_buckets(true), &s3, |calls| {
+            // Objects appear on both sides, before and after the position, and disappear later.
             for n in 0..100 {
                 let at = ["from-here", "to-there"]
-                    .map(|bucket| (bucket.to_owned(), format!("{n:03}-passing")));
+                    .map(|bucket| (bucket.to_owned(), format!("{n:03}-temporary")));
                 for (bucket, key) in at {
                     if (n + calls) % 3 == 0 {
                         s3.put(&bucket, &key, "content");
@@ -829,41 +854,50 @@ mod tests {
         })
         .await;
         assert!(calls >= 3, "{calls}");
-        let of = |keys: Vec<String>| {
+        let without_temporary = |keys: Vec<String>| {
             keys.into_iter()
-                .filter(|key| !key.ends_with("passing"))
+                .filter(|key| !key.ends_with("temporary"))
                 .collect::<Vec<_>>()
         };
-        let copied = of(s3
-            .sent("CopyObject")
-            .into_iter()
-            .map(|sent| sent.key)
-            .collect());
-        let gone = of(s3.sent_requests("DeleteObjects").iter().flat_map(deleted).collect());
+        let copied = without_temporary(
+            s3.sent_requests("CopyObject")
+                .into_iter()
+                .map(|sent| sent.key)
+                .collect(),
+        );
+        let deleted = without_temporary(
+            s3.sent_requests("DeleteObjects")
+                .iter()
+                .flat_map(deleted_keys)
+                .collect(),
+        );
         assert_eq!(
             BTreeSet::from_iter(copied.clone()),
             (0..100).filter(|n| n % 5 < 2).map(name).collect()
         );
         assert_eq!(
-            gone,
+            deleted,
             (0..100)
                 .filter(|n| n % 5 == 4)
                 .map(name)
                 .collect::<Vec<_>>()
         );
-        assert_eq!(copied.len(), 40, "none twice");
+        assert_eq!(copied.len(), 40, "no object is copied twice");
         assert!(output.unchanged >= 40 && output.transferred >= 40 && output.deleted >= 20);
-        assert_eq!(of(keys(&s3, "to-there")), of(keys(&s3, "from-here")));
+        assert_eq!(
+            without_temporary(keys_in(&s3, "to-there")),
+            without_temporary(keys_in(&s3, "from-here"))
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_also_while_nothing_is_decided_but_to_leave_things_alone() {
+    async fn pending_also_while_only_skipping_names() {
         let s3 = FakeS3::default();
         s3.store().page = Some(10);
-        there(&s3, (0..200).map(|n| format!("{n:03}")));
+        put_at_destination(&s3, (0..200).map(|n| format!("{n:03}")));
         s3.spend_budget_at("ListObjectsV2", 8);
-        let answer = across(false).run(&s3.context(), None).await;
-        let (resume, progress) = pending(answer);
+        let answer = sync_buckets(false).run(&s3.context(), None).await;
+        let (resume, progress) = unwrap_pending(answer);
         assert_eq!(
             progress,
             "0 transferred (0 bytes), 0 deleted, 0 unchanged so far"
@@ -874,52 +908,52 @@ mod tests {
             "{state}"
         );
         assert_eq!(
-            done(across(false).run(&s3.context(), Some(resume)).await).unchanged,
+            done(sync_buckets(false).run(&s3.context(), Some(resume)).await).unchanged,
             0
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn done_also_where_a_listing_takes_longer_than_a_call_is_to_work() {
+    async fn done_even_if_a_listing_outlasts_the_budget() {
         let s3 = FakeS3::default();
-        here(&s3, (0..200).map(|n| format!("{n:03}")));
+        put_at_source(&s3, (0..200).map(|n| format!("{n:03}")));
         s3.spend_budget_at("ListObjectsV2", 1);
         assert_eq!(
-            done(across(false).run(&s3.context(), None).await).transferred,
+            done(sync_buckets(false).run(&s3.context(), None).await).transferred,
             200
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_where_s3_is_silent_about_the_rest_of_a_listing_and_failed_where_about_all_of_it()
-     {
+    async fn pending_stalled_listings_continue_and_silent_ones_fail() {
         let s3 = FakeS3::default();
         s3.store().page = Some(10);
-        here(&s3, (0..20).map(|n| format!("{n:02}")));
+        put_at_source(&s3, (0..20).map(|n| format!("{n:02}")));
         s3.never_answer("ListObjectsV2", |sent| {
             sent.query.contains_key("continuation-token")
         });
-        let (resume, progress) = pending(before_deadline(across(false).run(&s3.context(), None)).await);
+        let (resume, progress) =
+            unwrap_pending(before_deadline(sync_buckets(false).run(&s3.context(), None)).await);
         assert!(progress.starts_with("10 transferred"), "{progress}");
         s3.answer_again();
         s3.never_answer("ListObjectsV2", |_| true);
-        let error = before_deadline(across(false).run(&s3.context(), Some(resume.clone())))
+        let error = before_deadline(sync_buckets(false).run(&s3.context(), Some(resume.clone())))
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::TimedOut, "{error}");
         s3.answer_again();
         assert_eq!(
-            done(across(false).run(&s3.context(), Some(resume)).await).transferred,
+            done(sync_buckets(false).run(&s3.context(), Some(resume)).await).transferred,
             20
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_is_the_listing_of_a_destination_that_is_another_accounts() {
+    async fn failed_are_destinations_of_another_account() {
         let s3 = FakeS3::default();
-        here(&s3, ["a"]);
+        put_at_source(&s3, ["a"]);
         s3.put("theirs", "b", "content");
-        let step = sync(
+        let step = sync_step(
             json!({ "source": "s3://from-here", "destination": "s3://theirs", "delete": true }),
         );
         assert_eq!(
@@ -940,61 +974,62 @@ mod tests {
         assert_eq!(
             owners,
             BTreeSet::from([None, Some("222222222222")]),
-            "whose the source is, nobody says"
+            "no owner is expected of the source"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_are_deletions_that_s3_is_silent_about() {
+    async fn failed_are_deletions_without_an_answer() {
         let s3 = FakeS3::default();
-        there(&s3, ["x", "y\u{1}"]);
+        put_at_destination(&s3, ["x", "y\u{1}"]);
         for operation in ["DeleteObject", "DeleteObjects"] {
             s3.never_answer(operation, |_| true);
         }
-        let error = before_deadline(across(true).run(&s3.context(), None))
+        let error = before_deadline(sync_buckets(true).run(&s3.context(), None))
             .await
             .unwrap_err();
         assert_eq!(error.name, ErrorName::TimedOut, "{error}");
         assert!(
-            error.message.starts_with("2 failed and 0 went well"),
+            error.message.starts_with("2 failed, 0 succeeded"),
             "{error}"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_whose_answer_was_lost_finds_what_it_did_unchanged() {
+    async fn pending_syncs_find_their_lost_work_unchanged() {
         let s3 = FakeS3::default();
         s3.store().page = Some(2);
-        here(&s3, (0..20).map(|n| format!("{n:02}")));
+        put_at_source(&s3, (0..20).map(|n| format!("{n:02}")));
         s3.spend_budget_at("CopyObject", 2);
-        pending(across(true).run(&s3.context(), None).await);
+        unwrap_pending(sync_buckets(true).run(&s3.context(), None).await);
         let first = s3
             .take_requests()
             .iter()
             .filter(|sent| sent.operation == "CopyObject")
             .count();
-        let output = done(across(true).run(&s3.context(), None).await);
+        let output = done(sync_buckets(true).run(&s3.context(), None).await);
         let copies = s3.sent_requests("CopyObject").len();
         assert!(first > 0 && copies > 0);
         assert_eq!((first + copies, output.unchanged), (20, first as u64));
     }
 
     #[test]
-    fn pending_files_go_on_behind_the_last_one() {
+    fn pending_uploads_continue_after_the_last_file() {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             for n in 0..200 {
-                file(&root.join(format!("in/{:02}/{n:03}", n / 20)), 1, 0);
+                write_file(&root.join(format!("in/{:02}/{n:03}", n / 20)), 1, 0);
             }
-            is_slow_every(&s3, "PutObject", 30);
-            let step = sync(json!({ "source": "in", "destination": "s3://data", "delete": true }));
-            let (output, calls) = to_the_end(&step, &s3, |_| {}).await;
+            spend_budget_every(&s3, "PutObject", 30);
+            let step =
+                sync_step(json!({ "source": "in", "destination": "s3://data", "delete": true }));
+            let (output, calls) = run_to_end(&step, &s3, |_| {}).await;
             assert!(calls >= 2, "{calls}");
             assert_eq!(
                 (
                     output.transferred,
                     s3.sent_requests("PutObject").len(),
-                    keys(&s3, "data").len()
+                    keys_in(&s3, "data").len()
                 ),
                 (200, 200, 200)
             );
@@ -1002,10 +1037,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_objects_are_told_with_their_keys_and_all_others_are_done() {
+    async fn failed_objects_are_reported_and_others_are_synced() {
         let s3 = FakeS3::default();
-        here(&s3, ["a", "b", "c"]);
-        there(&s3, ["x", "y", "z"]);
+        put_at_source(&s3, ["a", "b", "c"]);
+        put_at_destination(&s3, ["x", "y", "z"]);
         s3.hook_operation("CopyObject", |sent, _| {
             (sent.key == "b").then(|| refusal(403, "AccessDenied"))
         });
@@ -1013,24 +1048,24 @@ mod tests {
             for key in ["x", "z"] {
                 store.objects.remove(&("to-there".into(), key.into()));
             }
-            let said = "<Error><Key>y</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
-            Some((200, Vec::new(), format!("<DeleteResult>{said}</DeleteResult>").into()))
+            let errors = "<Error><Key>y</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
+            Some((200, Vec::new(), format!("<DeleteResult>{errors}</DeleteResult>").into()))
         });
         let ctx = s3.context();
-        let error = across(true).run(&ctx, None).await.unwrap_err();
+        let error = sync_buckets(true).run(&ctx, None).await.unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
         assert!(
             error
                 .message
-                .starts_with("2 failed and 4 went well (0 were there already); run it again"),
+                .starts_with("2 failed, 4 succeeded, 0 were unchanged; run it again"),
             "{error}"
         );
-        for tells in [
+        for message in [
             "copy failed: s3://from-here/b: ",
             "delete failed: s3://to-there/y: ",
             "s3:DeleteObject",
         ] {
-            assert!(error.message.contains(tells), "{error}");
+            assert!(error.message.contains(message), "{error}");
         }
         assert_eq!(
             log(&ctx)
@@ -1039,22 +1074,22 @@ mod tests {
                 .count(),
             2
         );
-        assert_eq!(keys(&s3, "to-there"), ["a", "c", "y"]);
+        assert_eq!(keys_in(&s3, "to-there"), ["a", "c", "y"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_is_a_listing_that_breaks_off_and_what_was_begun_is_brought_to_its_end() {
+    async fn failed_listings_let_running_work_finish() {
         for side in ["from-here", "to-there"] {
             let s3 = FakeS3::default();
             s3.store().page = Some(10);
-            here(&s3, (0..50).map(|n| format!("{n:02}")));
-            there(&s3, (50..100).map(|n| format!("{n:02}")));
+            put_at_source(&s3, (0..50).map(|n| format!("{n:02}")));
+            put_at_destination(&s3, (50..100).map(|n| format!("{n:02}")));
             s3.hook_operation("ListObjectsV2", move |sent, _| {
                 let later = sent.bucket == side && sent.query.contains_key("continuation-token");
                 later.then(|| refusal(403, "AccessDenied"))
             });
             let ctx = s3.context();
-            let error = across(true).run(&ctx, None).await.unwrap_err();
+            let error = sync_buckets(true).run(&ctx, None).await.unwrap_err();
             assert_eq!(error.name, ErrorName::AccessDenied, "{error}");
             assert!(error.message.contains("s3:ListObjectsV2"), "{error}");
             let copied = s3.sent_requests("CopyObject").len();
@@ -1066,41 +1101,47 @@ mod tests {
                 copied
             );
             assert_eq!(
-                keys(&s3, "to-there").len(),
+                keys_in(&s3, "to-there").len(),
                 50 + copied,
-                "and nothing is deleted that may be at the source"
+                "no object is deleted that may exist at the source"
             );
             assert!(side == "to-there" || copied == 10, "{copied}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_is_a_listing_that_is_not_in_order_as_of_a_directory_bucket() {
+    async fn failed_are_listings_that_are_not_in_order() {
         let s3 = FakeS3::default();
-        there(&s3, ["a"]);
+        put_at_destination(&s3, ["a"]);
         s3.hook_operation("ListObjectsV2", |sent, _| {
             let object =
                 |key| format!("<BucketContents><Key>{key}</Key><LastModified>2026-01-31T06:00:00Z</LastModified></BucketContents>");
             let listed = format!("<ListBucketResult>{}{}</ListBucketResult>", object("b"), object("a"));
             (sent.bucket == "from-here").then(|| (200, Vec::new(), listed.into()))
         });
-        let error = across(true).run(&s3.context(), None).await.unwrap_err();
+        let error = sync_buckets(true)
+            .run(&s3.context(), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::StepFailed);
-        assert!(error.message.contains("directory buckets"), "{error}");
-        assert_eq!(keys(&s3, "to-there"), ["a"]);
+        assert!(error.message.contains("not a directory bucket"), "{error}");
+        assert_eq!(keys_in(&s3, "to-there"), ["a"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_for_a_thousand_objects_without_a_success_it_is_given_up() {
+    async fn failed_runs_stop_after_a_thousand_failures() {
         let s3 = FakeS3::default();
-        here(&s3, (0..3_000).map(|n| format!("{n:04}")));
+        put_at_source(&s3, (0..3_000).map(|n| format!("{n:04}")));
         s3.refuse_requests("CopyObject", usize::MAX, 403, "AccessDenied");
-        let error = across(false).run(&s3.context(), None).await.unwrap_err();
+        let error = sync_buckets(false)
+            .run(&s3.context(), None)
+            .await
+            .unwrap_err();
         assert_eq!(error.name, ErrorName::AccessDenied);
         assert!(
             error
                 .message
-                .contains("was given up and the rest not tried"),
+                .contains("so the step stopped before the rest"),
             "{error}"
         );
         let tried = s3.sent_requests("CopyObject").len();
@@ -1108,14 +1149,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failed_is_what_lies_below_a_destination_that_is_below_the_source() {
+    async fn failed_are_objects_below_a_nested_destination() {
         let s3 = FakeS3::default();
-        here(&s3, ["a", "copy/b"]);
+        put_at_source(&s3, ["a", "copy/b"]);
         let step =
-            sync(json!({ "source": "s3://from-here", "destination": "s3://from-here/copy" }));
+            sync_step(json!({ "source": "s3://from-here", "destination": "s3://from-here/copy" }));
         let error = step.run(&s3.context(), None).await.unwrap_err();
         assert!(
-            error.message.starts_with("1 failed and 1 went well"),
+            error.message.starts_with("1 failed, 1 succeeded"),
             "{error}"
         );
         assert!(
@@ -1124,32 +1165,33 @@ mod tests {
                 .contains("copy failed: s3://from-here/copy/b: it is below the destination"),
             "{error}"
         );
-        assert_eq!(keys(&s3, "from-here"), ["a", "copy/a", "copy/b"]);
+        assert_eq!(keys_in(&s3, "from-here"), ["a", "copy/a", "copy/b"]);
     }
 
     #[test]
-    fn failed_are_names_that_cannot_be_files_or_keys_and_nothing_is_deleted_for_them() {
+    fn failed_names_cause_no_deletions() {
         use std::os::unix::ffi::OsStrExt;
         run_in_root(async |root| {
             let s3 = FakeS3::default();
-            file(&root.join("in/é"), 7, 0);
-            file(
+            write_file(&root.join("in/é"), 7, 0);
+            write_file(
                 &root.join("in").join(std::ffi::OsStr::from_bytes(b"\x80")),
                 7,
                 0,
             );
-            put(&s3, "data", "é", 7, 0);
-            let step = sync(json!({ "source": "in", "destination": "s3://data", "delete": true }));
+            put_object(&s3, "data", "é", 7, 0);
+            let step =
+                sync_step(json!({ "source": "in", "destination": "s3://data", "delete": true }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
             assert!(
                 error
                     .message
-                    .contains("1 failed and 0 went well (1 were there already)"),
+                    .contains("1 failed, 0 succeeded, 1 were unchanged"),
                 "{error}"
             );
             assert_eq!(s3.take_summaries(), ["ListObjectsV2 data/"]);
-            put(&s3, "data", "a//b", 7, 0);
-            let step = sync(json!({ "source": "s3://data", "destination": "out" }));
+            put_object(&s3, "data", "a//b", 7, 0);
+            let step = sync_step(json!({ "source": "s3://data", "destination": "out" }));
             let error = step.run(&s3.context(), None).await.unwrap_err();
             assert!(
                 error.message.contains("download failed: s3://data/a//b: "),
@@ -1160,7 +1202,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn cancel_aborts_what_this_session_has_begun_and_no_other() {
+    async fn cancel_aborts_only_the_uploads_of_this_session() {
         let s3 = FakeS3::default();
         let session = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
         let ctx = s3.context_in_session(session);
@@ -1177,12 +1219,12 @@ mod tests {
             };
             s3.store().uploads.insert(id.into(), upload);
         }
-        across(true).cancel(&ctx, None).await.unwrap();
+        sync_buckets(true).cancel(&ctx, None).await.unwrap();
         assert_eq!(s3.store().uploads.keys().collect::<Vec<_>>(), ["another"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn cancel_aborts_nothing_that_the_execution_has_begun_before_this_step() {
+    async fn cancel_aborts_no_uploads_of_earlier_steps() {
         let s3 = FakeS3::default();
         let session = "arn:aws:sts::222222222222:assumed-role/Stepward/acme@execution-1";
         for (id, initiated) in [("before", WRITTEN_AT - 600), ("since", WRITTEN_AT + 5)] {
@@ -1204,7 +1246,7 @@ mod tests {
             json!({ "after": null, "unfinished": [], "report": crate::report::Report::default() });
         let resume =
             serde_json::from_value(json!({ "since": WRITTEN_AT, "state": position })).unwrap();
-        across(true)
+        sync_buckets(true)
             .cancel(&s3.context_in_session(session), Some(resume))
             .await
             .unwrap();
@@ -1212,15 +1254,17 @@ mod tests {
     }
 
     const LARGE: &str =
-        "Only objects of 8 MiB and more are written in parts; s3-copy has the proof.";
-    const KMS: &str = "Nothing is encrypted with KMS on the local cloud.";
+        "Only objects from 8 MiB are written in parts; a test of s3-copy proves it.";
+    const KMS: &str = "The local cloud encrypts nothing with KMS keys.";
 
-    fn bucket(name: &str) -> Value {
+    fn bucket_resource(name: &str) -> Value {
         json!({ "Type": "AWS::S3::Bucket", "Properties": { "BucketName": name } })
     }
 
-    /// What no scene here needs, and what this one does not.
-    fn idle(of_scene: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+    /// The permissions that no scene here uses, and those that this scene does not use.
+    fn unused_permissions(
+        in_scene: &[(&'static str, &'static str)],
+    ) -> Vec<(&'static str, &'static str)> {
         let never = [
             ("s3:ListBucketMultipartUploads", LARGE),
             ("s3:AbortMultipartUpload", LARGE),
@@ -1228,23 +1272,22 @@ mod tests {
             ("kms:Decrypt", KMS),
             ("kms:GenerateDataKey", KMS),
         ];
-        [&never[..], of_scene].concat()
+        [&never[..], in_scene].concat()
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_copies() {
-        const NONE: &str = "Nothing is deleted here; that has a proof of its own.";
-        const TAGS: &str =
-            "The local cloud copies tags without asking; s3-copy proves what it can.";
-        let idle = idle(&[
+    fn permissions_match_the_local_cloud_for_copies() {
+        const NONE: &str = "This scene deletes nothing; another test proves it.";
+        const TAGS: &str = "The local cloud copies tags without checking it.";
+        let unused = unused_permissions(&[
             ("s3:DeleteObject", NONE),
             ("s3:GetObjectTagging", TAGS),
             ("s3:PutObjectTagging", TAGS),
         ]);
-        prove::<S3Sync>(&idle, async |scene| {
+        prove::<S3Sync>(&unused, async |scene| {
             let (from, to) = (scene.name("from"), scene.name("to"));
             scene
-                .make(&json!({ "Resources": { "From": bucket(&from), "To": bucket(&to) } }))
+                .make(&json!({ "Resources": { "From": bucket_resource(&from), "To": bucket_resource(&to) } }))
                 .await;
             let s3 = scene.client(aws_sdk_s3::Client::new);
             s3.put_object()
@@ -1259,18 +1302,18 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_deletions() {
-        const NONE: &str = "Nothing is transferred here; that has proofs of its own.";
-        let idle = idle(&[
+    fn permissions_match_the_local_cloud_for_deletions() {
+        const NONE: &str = "This scene transfers nothing; other tests prove it.";
+        let unused = unused_permissions(&[
             ("s3:GetObject", NONE),
             ("s3:GetObjectTagging", NONE),
             ("s3:PutObject", NONE),
             ("s3:PutObjectTagging", NONE),
         ]);
-        prove::<S3Sync>(&idle, async |scene| {
+        prove::<S3Sync>(&unused, async |scene| {
             let (from, to) = (scene.name("from"), scene.name("to"));
             scene
-                .make(&json!({ "Resources": { "From": bucket(&from), "To": bucket(&to) } }))
+                .make(&json!({ "Resources": { "From": bucket_resource(&from), "To": bucket_resource(&to) } }))
                 .await;
             let s3 = scene.client(aws_sdk_s3::Client::new);
             s3.put_object().bucket(&to).key("old").send().await.unwrap();
@@ -1279,44 +1322,44 @@ mod tests {
     }
 
     #[test]
-    fn permissions_are_those_that_the_local_cloud_asks_for_another_account() {
-        // The bucket's policy does not let the destination's role read it, so that the object goes
-        // through the function.
-        let idle = idle(&[
+    fn permissions_match_the_local_cloud_for_another_account() {
+        // The bucket policy does not allow the target's role to read, so the object passes through the
+        // function.
+        let unused = unused_permissions(&[
             (
                 "s3:DeleteObject",
-                "Nothing is deleted here; that has a proof of its own.",
+                "This scene deletes nothing; another test proves it.",
             ),
             (
                 "s3:GetObject",
-                "In its own account it is not let copy, and reads only in the other one.",
+                "The target's account may not copy the object; the second account reads it.",
             ),
             (
                 "s3:GetObjectTagging",
-                "In its own account it is not let copy, and reads only in the other one.",
+                "The target's account may not copy the object; the second account reads it.",
             ),
             (
                 "s3:PutObjectTagging",
-                "The local cloud writes tags without asking for it.",
+                "The local cloud writes tags without checking it.",
             ),
         ]);
-        prove::<S3Sync>(&idle, async |scene| {
+        prove::<S3Sync>(&unused, async |scene| {
             let (from, to) = (scene.name("from"), scene.name("to"));
             scene
-                .make(&json!({ "Resources": { "To": bucket(&to) } }))
+                .make(&json!({ "Resources": { "To": bucket_resource(&to) } }))
                 .await;
-            let theirs = scene.peer(aws_sdk_s3::Client::new);
+            let peer_client = scene.peer(aws_sdk_s3::Client::new);
             let region = CreateBucketConfiguration::builder()
                 .location_constraint(scene.region().into())
                 .build();
-            theirs
+            peer_client
                 .create_bucket()
                 .bucket(&from)
                 .create_bucket_configuration(region)
                 .send()
                 .await
                 .unwrap();
-            theirs
+            peer_client
                 .put_object()
                 .bucket(&from)
                 .key("new")

@@ -90,11 +90,8 @@ impl Task<'_> {
         let bucket = s3_arn(&literal(&uri.bucket));
         let objects = self.objects_arn(uri);
         if self.operation == Operation::Delete {
-            let delete = Permissions::default().allow(
-                "delete the objects",
-                &["s3:DeleteObject"],
-                [objects],
-            );
+            let delete =
+                Permissions::default().allow("delete the objects", &["s3:DeleteObject"], [objects]);
             return if self.recursive {
                 delete.allow(
                     "list the objects, if recursive is set",
@@ -112,8 +109,7 @@ impl Task<'_> {
             [bucket.clone()],
         );
         if matches!(self.operation, Operation::Sync(_)) {
-            permissions =
-                permissions.allow("list the destination", &["s3:ListBucket"], [bucket]);
+            permissions = permissions.allow("list the destination", &["s3:ListBucket"], [bucket]);
         }
         permissions = allow_kms_keys(permissions)
             .allow("write the objects", &["s3:PutObject"], [objects.clone()])

@@ -6,8 +6,8 @@ use stepward::model::merged::Merged;
 use stepward::{ErrorName, StepError};
 
 use crate::bucket::Encryption;
-use crate::params::{Selection, Transfer, TransferOptions};
 use crate::location::{Location, S3Uri};
+use crate::params::{Selection, Transfer, TransferOptions};
 
 /// The operation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

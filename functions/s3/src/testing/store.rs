@@ -1,4 +1,4 @@
-//! What the small S3 holds, and what it answers.
+//! The fake S3's content and responses.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,19 @@ use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::sent::{decoded, pair};
-use super::{Answer, TARGET_ACCOUNT, SentRequest, PEER_ACCOUNT, WRITTEN_AT, crc_base64};
+use super::sent::{parse_pair, percent_decode};
+use super::{Answer, PEER_ACCOUNT, SentRequest, TARGET_ACCOUNT, WRITTEN_AT, crc_base64};
 
 /// An object.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Object {
     pub(crate) bytes: Bytes,
-    /// Its size: of large ones a test holds no bytes.
+    /// The size. Tests do not hold the content of very large objects.
     pub(crate) size: u64,
     /// What it was written with: content type, metadata, storage class ….
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) etag: String,
-    /// CRC-64/NVME of all of it, in Base64.
+    /// CRC-64/NVME of the whole object, in Base64.
     pub(crate) checksum: Option<String>,
     pub(crate) modified: i64,
 }
@@ -36,15 +36,15 @@ pub(crate) struct Upload {
     pub(crate) parts: BTreeMap<i32, Object>,
 }
 
-/// What is in S3, and what it was asked.
+/// The content of the fake S3, and the requests that it received.
 #[derive(Default)]
 pub(crate) struct Store {
     pub(crate) objects: BTreeMap<(String, String), Object>,
     pub(crate) uploads: BTreeMap<String, Upload>,
     pub(crate) sent: Vec<SentRequest>,
-    /// Uploads that were ever begun.
-    pub(crate) begun: usize,
-    /// Keys on one page of a listing, where not 1,000.
+    /// How many uploads were ever started.
+    pub(crate) started_uploads: usize,
+    /// How many keys a page of a listing has, if not 1,000.
     pub(crate) page: Option<usize>,
     /// The role session that uploads.
     pub(crate) session: String,
@@ -57,8 +57,7 @@ impl Store {
         } else {
             object.modified
         };
-        // Of content and size, so that the same has the same; that of an upload in parts is
-        // another, as at S3.
+        // Objects with equal content have equal entity tags, except multipart uploads, as in S3.
         let etag = if object.etag.is_empty() {
             let sum = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &object.bytes);
             format!("\"{sum:x}-of-{}\"", object.size)
@@ -93,14 +92,18 @@ impl Store {
         if sent.bucket == "gone" {
             return refusal(404, "NoSuchBucket");
         }
-        if sent.header("x-amz-checksum-crc64nvme").is_some_and(|told| {
-            matches!(sent.operation, "PutObject" | "UploadPart") && told != crc_base64(&sent.body)
-        }) {
+        if sent
+            .header("x-amz-checksum-crc64nvme")
+            .is_some_and(|checksum| {
+                matches!(sent.operation, "PutObject" | "UploadPart")
+                    && checksum != crc_base64(&sent.body)
+            })
+        {
             return refusal(400, "BadDigest");
         }
         let at = (sent.bucket.clone(), sent.key.clone());
         match sent.operation {
-            "HeadObject" | "GetObject" => self.read(sent),
+            "HeadObject" | "GetObject" => self.read_object(sent),
             "PutObject" => {
                 let checksum = Some(crc_base64(&sent.body));
                 let (bytes, size) = (sent.body.clone(), sent.body.len() as u64);
@@ -111,18 +114,18 @@ impl Store {
                         bytes,
                         size,
                         checksum,
-                        headers: kept(sent),
+                        headers: kept_headers(sent),
                         ..Object::default()
                     },
                 );
-                xml("")
+                xml_answer("")
             }
-            "CopyObject" => match self.copied(sent) {
+            "CopyObject" => match self.copy_source(sent) {
                 Ok(mut object) => {
-                    object.headers.extend(kept(sent));
+                    object.headers.extend(kept_headers(sent));
                     object.modified = WRITTEN_AT + 60;
                     self.put(&sent.bucket, &sent.key, object);
-                    xml("<CopyObjectResult><ETag>\"copy\"</ETag></CopyObjectResult>")
+                    xml_answer("<CopyObjectResult><ETag>\"copy\"</ETag></CopyObjectResult>")
                 }
                 Err(refused) => refused,
             },
@@ -136,10 +139,10 @@ impl Store {
                 }
             },
             "DeleteObjects" => {
-                for key in between(&String::from_utf8_lossy(&sent.body), "<Key>", "</Key>") {
+                for key in texts_between(&String::from_utf8_lossy(&sent.body), "<Key>", "</Key>") {
                     self.objects.remove(&(sent.bucket.clone(), key));
                 }
-                xml("<DeleteResult></DeleteResult>")
+                xml_answer("<DeleteResult></DeleteResult>")
             }
             "GetObjectTagging" => {
                 let tags = self
@@ -150,7 +153,7 @@ impl Store {
                     .map_or("", String::as_str)
                     .split('&')
                     .filter(|tag| !tag.is_empty())
-                    .map(pair);
+                    .map(parse_pair);
                 let tags: Vec<_> = tags
                     .map(|(key, value)| {
                         format!(
@@ -159,17 +162,17 @@ impl Store {
                         )
                     })
                     .collect();
-                xml(&format!(
+                xml_answer(&format!(
                     "<Tagging><TagSet>{}</TagSet></Tagging>",
                     tags.concat()
                 ))
             }
-            "ListObjectsV2" => self.list(sent),
-            _ => self.multipart(sent),
+            "ListObjectsV2" => self.list_objects(sent),
+            _ => self.answer_multipart(sent),
         }
     }
 
-    fn read(&self, sent: &SentRequest) -> Answer {
+    fn read_object(&self, sent: &SentRequest) -> Answer {
         let Some(object) = self.objects.get(&(sent.bucket.clone(), sent.key.clone())) else {
             return refusal(404, "NoSuchKey");
         };
@@ -179,7 +182,9 @@ impl Store {
         {
             return refusal(412, "PreconditionFailed");
         }
-        let range = sent.header("range").map(|range| bounds(range, object.size));
+        let range = sent
+            .header("range")
+            .map(|range| parse_range(range, object.size));
         let mut headers: Vec<_> = object
             .headers
             .iter()
@@ -197,7 +202,7 @@ impl Store {
             .collect();
         headers.push((
             modified.into(),
-            time(object.modified, DateTimeFormat::HttpDate),
+            format_time(object.modified, DateTimeFormat::HttpDate),
         ));
         if range.is_none() && sent.header("x-amz-checksum-mode").is_some() {
             headers.extend(object.checksum.clone().map(|text| (checksum, text)));
@@ -216,9 +221,9 @@ impl Store {
         (if range.is_some() { 206 } else { 200 }, headers, body)
     }
 
-    /// The source of a copy, or the part of it that is asked for.
-    pub(super) fn copied(&self, sent: &SentRequest) -> Result<Object, Answer> {
-        let source = decoded(sent.header("x-amz-copy-source").unwrap());
+    /// The source of a copy, or the requested part of it.
+    pub(super) fn copy_source(&self, sent: &SentRequest) -> Result<Object, Answer> {
+        let source = percent_decode(sent.header("x-amz-copy-source").unwrap());
         let (bucket, key) = source.split_once('/').unwrap();
         let object = self
             .objects
@@ -236,7 +241,7 @@ impl Store {
         };
         if let Some((from, to)) = sent
             .header("x-amz-copy-source-range")
-            .map(|range| bounds(range, object.size))
+            .map(|range| parse_range(range, object.size))
         {
             copy = Object {
                 size: (to - from) as u64,
@@ -250,31 +255,31 @@ impl Store {
         Ok(copy)
     }
 
-    fn list(&self, sent: &SentRequest) -> Answer {
+    fn list_objects(&self, sent: &SentRequest) -> Answer {
         let token = sent
             .query
             .get("continuation-token")
-            .map(|token| decoded(token));
+            .map(|token| percent_decode(token));
         let after = token
             .or_else(|| sent.query.get("start-after").cloned())
             .unwrap_or_default();
-        let mut found = self.objects.iter().filter(|((bucket, key), _)| {
+        let mut matching = self.objects.iter().filter(|((bucket, key), _)| {
             *bucket == sent.bucket
                 && key.starts_with(&sent.key)
                 && (after.is_empty() || *key > after)
         });
-        let page: Vec<_> = found.by_ref().take(self.page.unwrap_or(1000)).collect();
-        let more = found.next().map(|_| &page.last().unwrap().0.1);
+        let page: Vec<_> = matching.by_ref().take(self.page.unwrap_or(1000)).collect();
+        let more = matching.next().map(|_| &page.last().unwrap().0.1);
         let more = more.map(|key| {
             format!(
                 "<NextContinuationToken>{}</NextContinuationToken>",
-                escaped(key)
+                percent_encode(key)
             )
         });
         let contents: Vec<_> = page
             .iter()
             .map(|((_, key), object)| {
-                let (key, modified) = (escaped(key), time(object.modified, DateTimeFormat::DateTime));
+                let (key, modified) = (percent_encode(key), format_time(object.modified, DateTimeFormat::DateTime));
                 let (etag, size) = (&object.etag, object.size);
                 format!(
                     "<BucketContents><Key>{key}</Key><LastModified>{modified}</LastModified><ETag>{etag}</ETag>\
@@ -282,7 +287,7 @@ impl Store {
                 )
             })
             .collect();
-        xml(&format!(
+        xml_answer(&format!(
             "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{}</IsTruncated>{}{}\
              </ListBucketResult>",
             more.is_some(),
@@ -292,15 +297,15 @@ impl Store {
     }
 }
 
-/// A refusal of S3.
+/// An error response of S3.
 pub(crate) fn refusal(status: u16, code: &str) -> Answer {
-    let (_, headers, body) = xml(&format!(
+    let (_, headers, body) = xml_answer(&format!(
         "<Error><Code>{code}</Code><Message>S3 says no</Message></Error>"
     ));
     (status, headers, body)
 }
 
-pub(super) fn xml(text: &str) -> Answer {
+pub(super) fn xml_answer(text: &str) -> Answer {
     (
         200,
         vec![("content-type".into(), "application/xml".into())],
@@ -308,8 +313,8 @@ pub(super) fn xml(text: &str) -> Answer {
     )
 }
 
-/// What an object keeps of the request that wrote it.
-pub(super) fn kept(sent: &SentRequest) -> BTreeMap<String, String> {
+/// The headers of a request that the written object keeps.
+pub(super) fn kept_headers(sent: &SentRequest) -> BTreeMap<String, String> {
     const KEPT: [&str; 10] = [
         "cache-control",
         "content-disposition",
@@ -330,19 +335,19 @@ pub(super) fn kept(sent: &SentRequest) -> BTreeMap<String, String> {
         .collect()
 }
 
-pub(super) fn escaped(key: &str) -> String {
+pub(super) fn percent_encode(key: &str) -> String {
     utf8_percent_encode(key, NON_ALPHANUMERIC).to_string()
 }
 
-pub(super) fn between(text: &str, begin: &str, end: &str) -> Vec<String> {
+pub(super) fn texts_between(text: &str, begin: &str, end: &str) -> Vec<String> {
     text.split(begin)
         .skip(1)
         .filter_map(|rest| Some(rest.split_once(end)?.0.to_owned()))
         .collect()
 }
 
-/// `bytes=0-9` → 0 and 10, within the object.
-fn bounds(range: &str, size: u64) -> (usize, usize) {
+/// Parses `bytes=0-9` as 0 and 10, limited to the object.
+fn parse_range(range: &str, size: u64) -> (usize, usize) {
     let (from, to) = range
         .strip_prefix("bytes=")
         .and_then(|range| range.split_once('-'))
@@ -351,6 +356,6 @@ fn bounds(range: &str, size: u64) -> (usize, usize) {
     (from.parse().unwrap(), usize::try_from(end).unwrap())
 }
 
-pub(super) fn time(seconds: i64, format: DateTimeFormat) -> String {
+pub(super) fn format_time(seconds: i64, format: DateTimeFormat) -> String {
     DateTime::from_secs(seconds).fmt(format).unwrap()
 }

@@ -13,13 +13,13 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use stepward::model::s3_error::s3_error;
 use stepward::{ErrorName, StepError};
 
-use super::partial::{PartialTransfer, StartedUpload, TransferProgress};
-use super::download::{changed_object_error, check_length, interrupted_error};
 use super::context::TransferContext;
+use super::download::{changed_object_error, check_length, interrupted_error};
+use super::partial::{PartialTransfer, StartedUpload, TransferProgress};
 use crate::body::Checksum;
 use crate::bucket::{Bucket, ObjectHead, copy_source_header, long_request_config};
 use crate::listing::Entry;
-use crate::multipart::{self, PART_SIZE, UploadPart, UploadOutcome};
+use crate::multipart::{self, PART_SIZE, UploadOutcome, UploadPart};
 use crate::retries::retry_interrupted;
 use crate::verify;
 
@@ -42,7 +42,10 @@ impl TransferContext<'_> {
         progress: &TransferProgress,
     ) -> Result<Option<PartialTransfer>, StepError> {
         let started = started.and_then(PartialTransfer::into_upload);
-        let unfinished = match self.copy_by_s3(source, entry, destination, started.clone(), progress).await {
+        let unfinished = match self
+            .copy_by_s3(source, entry, destination, started.clone(), progress)
+            .await
+        {
             Err(error) if error.name == ErrorName::AccessDenied && self.has_peer_source => {
                 if !self.copies_through_function.swap(true, Ordering::Relaxed) {
                     self.ctx.log(
@@ -50,7 +53,8 @@ impl TransferContext<'_> {
                          through the step's function",
                     );
                 }
-                Box::pin(self.copy_through_function(source, entry, destination, started, progress)).await?
+                Box::pin(self.copy_through_function(source, entry, destination, started, progress))
+                    .await?
             }
             response => response?,
         };
@@ -78,8 +82,14 @@ impl TransferContext<'_> {
                 .with_message("S3 is not allowed to copy between the two accounts"));
         }
         if entry.size > COPY_LIMIT {
-            return Box::pin(self.copy_parts_by_s3((source_bucket, source_key), entry, (bucket, key), started, progress))
-                .await;
+            return Box::pin(self.copy_parts_by_s3(
+                (source_bucket, source_key),
+                entry,
+                (bucket, key),
+                started,
+                progress,
+            ))
+            .await;
         }
         let request = bucket
             .client
@@ -148,7 +158,8 @@ impl TransferContext<'_> {
                 .map_err(changed_object_error)?;
             let result = response.copy_part_result;
             let result = result.ok_or_else(|| {
-                ErrorName::Internal.with_message("S3 copied a part and returned no result; report this as a bug")
+                ErrorName::Internal
+                    .with_message("S3 copied a part and returned no result; report this as a bug")
             })?;
             let completed = CompletedPart::builder()
                 .part_number(number)
@@ -157,9 +168,14 @@ impl TransferContext<'_> {
                 .set_checksum_crc64_nvme(result.checksum_crc64_nvme)
                 .build())
         };
-        Box::pin(upload.run(started, progress, self.create_upload_like((source_bucket, source_key), head, bucket), part))
-            .await
-            .map(UploadOutcome::into_unfinished)
+        Box::pin(upload.run(
+            started,
+            progress,
+            self.create_upload_like((source_bucket, source_key), head, bucket),
+            part,
+        ))
+        .await
+        .map(UploadOutcome::into_unfinished)
     }
 
     async fn copy_through_function(
@@ -208,7 +224,10 @@ impl TransferContext<'_> {
                 .map_err(s3_error)?;
             return Ok(None);
         }
-        let source_version = format!("{THROUGH_FUNCTION}{}", head.etag.as_deref().unwrap_or_default());
+        let source_version = format!(
+            "{THROUGH_FUNCTION}{}",
+            head.etag.as_deref().unwrap_or_default()
+        );
         let part_size = multipart::part_size(head.size, PART_SIZE);
         let (upload, head) = (
             self.new_upload((bucket, key), head.size, part_size, &source_version),
@@ -245,9 +264,14 @@ impl TransferContext<'_> {
                 .set_e_tag(response.e_tag);
             Ok(completed.checksum_crc64_nvme(checksum.to_base64()).build())
         };
-        Box::pin(upload.run(started, progress, self.create_upload_like((source_bucket, source_key), head, bucket), part))
-            .await
-            .map(UploadOutcome::into_unfinished)
+        Box::pin(upload.run(
+            started,
+            progress,
+            self.create_upload_like((source_bucket, source_key), head, bucket),
+            part,
+        ))
+        .await
+        .map(UploadOutcome::into_unfinished)
     }
 
     /// The request for an upload with the metadata and tags of another object. S3 copies these
@@ -313,7 +337,11 @@ async fn fetch_bytes(
 
 /// When the object's cached copies expire, if the value is a valid HTTP date.
 fn parse_expires(response: &HeadObjectOutput) -> Option<DateTime> {
-    DateTime::from_str(response.expires_string.as_deref()?, DateTimeFormat::HttpDate).ok()
+    DateTime::from_str(
+        response.expires_string.as_deref()?,
+        DateTimeFormat::HttpDate,
+    )
+    .ok()
 }
 
 /// An object's tags, in the form of the header `x-amz-tagging`.

@@ -15,8 +15,8 @@ use stepward::model::digest::sha256;
 use stepward::model::s3_error::s3_error;
 use stepward::{AwsError, ErrorName, StepError};
 
-use super::partial::{PartialTransfer, PartialDownload, TransferProgress};
 use super::context::TransferContext;
+use super::partial::{PartialDownload, PartialTransfer, TransferProgress};
 use crate::body::{CHUNK_BYTES, Checksum, run_blocking};
 use crate::bucket::{Bucket, ObjectHead};
 use crate::listing::Entry;
@@ -34,10 +34,10 @@ impl TransferContext<'_> {
         partial: Option<PartialTransfer>,
         progress: &TransferProgress,
     ) -> Result<Option<PartialTransfer>, StepError> {
-        let scratch = self
-            .scratch
-            .as_ref()
-            .ok_or_else(|| ErrorName::Internal.with_message("a download has no scratch directory; report this as a bug"))?;
+        let scratch = self.scratch.as_ref().ok_or_else(|| {
+            ErrorName::Internal
+                .with_message("a download has no scratch directory; report this as a bug")
+        })?;
         let name = scratch_file_name(key);
         let partial = match partial {
             Some(PartialTransfer::Download(partial)) => Some(partial),
@@ -52,7 +52,9 @@ impl TransferContext<'_> {
                 .download_parts((bucket, key), scratch, &name, partial, path, progress)
                 .await
             {
-                Ok(Received::Incomplete(partial)) => return Ok(Some(PartialTransfer::Download(partial))),
+                Ok(Received::Incomplete(partial)) => {
+                    return Ok(Some(PartialTransfer::Download(partial)));
+                }
                 Ok(Received::Complete(received)) => Ok(received),
                 Err(error) => Err(error),
             }
@@ -71,8 +73,7 @@ impl TransferContext<'_> {
         };
         if self.is_move {
             let mut verified = verified.unwrap_or(Checksum::empty(checksum.algorithm));
-            while let Some(longer) =
-                verify::verify_download(root, path, checksum, verified).await?
+            while let Some(longer) = verify::verify_download(root, path, checksum, verified).await?
             {
                 verified = longer;
                 let partial = PartialTransfer::Download(PartialDownload {
@@ -118,7 +119,9 @@ impl TransferContext<'_> {
                 .last_modified
                 .and_then(|time| SystemTime::try_from(time).ok());
             let modified = modified.ok_or_else(|| {
-                ErrorName::Internal.with_message("S3 returned an object without a modification time; report this as a bug")
+                ErrorName::Internal.with_message(
+                    "S3 returned an object without a modification time; report this as a bug",
+                )
             })?;
             let (scratch_dir, name, path, durable) = (
                 Arc::clone(scratch),
@@ -143,8 +146,10 @@ impl TransferContext<'_> {
                 .await;
             }
             let (creating_scratch, file_name) = (Arc::clone(scratch), name.clone());
-            let file = Arc::new(run_blocking(move || creating_scratch.create_file(&file_name)).await?);
-            let checksum = write_body(response.body, &file, 0, size, CrcAlgorithm::Crc64Nvme).await?;
+            let file =
+                Arc::new(run_blocking(move || creating_scratch.create_file(&file_name)).await?);
+            let checksum =
+                write_body(response.body, &file, 0, size, CrcAlgorithm::Crc64Nvme).await?;
             run_blocking(move || scratch_dir.publish_file(&name, &path, modified, durable)).await?;
             Ok((etag, checksum))
         })
@@ -197,9 +202,19 @@ impl TransferContext<'_> {
         let mut running = FuturesOrdered::new();
         let mut next = received.bytes;
         loop {
-            while running.len() < MAX_CONCURRENT_PARTS && next < head.size && !self.budget.is_spent() {
+            while running.len() < MAX_CONCURRENT_PARTS
+                && next < head.size
+                && !self.budget.is_spent()
+            {
                 let (at, length) = (next, PART_SIZE.min(head.size - next));
-                running.push_back(download_part((bucket, key), &head, &file, at, length, algorithm));
+                running.push_back(download_part(
+                    (bucket, key),
+                    &head,
+                    &file,
+                    at,
+                    length,
+                    algorithm,
+                ));
                 next += length;
             }
             let Some(part) = running.next().await else {
@@ -212,14 +227,19 @@ impl TransferContext<'_> {
             ))));
         }
         if received.bytes < head.size {
-            return Ok(Received::Incomplete(PartialDownload::new(head.etag.as_ref(), received)));
+            return Ok(Received::Incomplete(PartialDownload::new(
+                head.etag.as_ref(),
+                received,
+            )));
         }
         progress.record(None);
         if expected.is_some_and(|expected| expected != received) {
             return Err(ErrorName::StepFailed.with_message(format!(
                 "the received bytes have the checksum {}, but S3 has {}; run the step again",
                 received.to_base64(),
-                expected.map(|expected| expected.to_base64()).unwrap_or_default()
+                expected
+                    .map(|expected| expected.to_base64())
+                    .unwrap_or_default()
             )));
         }
         let (scratch_dir, name, path, durable) = (
@@ -228,7 +248,8 @@ impl TransferContext<'_> {
             path.to_owned(),
             self.is_move,
         );
-        run_blocking(move || scratch_dir.publish_file(&name, &path, head.modified, durable)).await?;
+        run_blocking(move || scratch_dir.publish_file(&name, &path, head.modified, durable))
+            .await?;
         Ok(Received::Complete((head.etag.clone(), received, None)))
     }
 
@@ -252,8 +273,9 @@ impl TransferContext<'_> {
             .map_err(s3_error)
         {
             Err(error) if error.has_code("PreconditionFailed") => Err(StepError {
-                message: "the source changed after it was copied, so it was kept; run the move again"
-                    .into(),
+                message:
+                    "the source changed after it was copied, so it was kept; run the move again"
+                        .into(),
                 ..error
             }),
             Err(error) if error.name == ErrorName::NotFound => Ok(()),

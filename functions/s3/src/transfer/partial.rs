@@ -36,11 +36,7 @@ pub struct PartialDownload {
     /// Their checksum, as text: a state machine keeps only 53 of a number's 64 bits.
     pub(super) checksum: String,
     /// For a move whose file is complete: how many bytes of it were verified, and their checksum.
-    #[serde(
-        rename = "read",
-        default,
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(rename = "read", default, skip_serializing_if = "Option::is_none")]
     pub(super) verified: Option<(u64, String)>,
 }
 

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use stepward::{ErrorName, StepError};
 
-use super::partial::{PartialTransfer, StartedUpload, TransferProgress};
 use super::context::TransferContext;
+use super::partial::{PartialTransfer, StartedUpload, TransferProgress};
 use crate::body::{CHUNK_BYTES, Checksum, run_blocking};
 use crate::bucket::Bucket;
 use crate::local::{OpenFile, Root};
-use crate::multipart::{self, PART_SIZE, UploadPart, UploadOutcome};
+use crate::multipart::{self, PART_SIZE, UploadOutcome, UploadPart};
 use crate::verify;
 
 impl TransferContext<'_> {
