@@ -55,8 +55,8 @@ struct Rule {
     destination: Pattern,
 }
 
-// A malicious pattern costs its length times the name's length for each name. Lists written by people
-// are far below these limits.
+// A malicious pattern costs its length times the name's length for each name. Lists written by
+// people are far below these limits.
 const MAX_FILTERS: usize = 1_000;
 const MAX_PATTERN_BYTES: usize = 4_096;
 
@@ -73,7 +73,8 @@ impl Filters {
     ) -> Result<Self, StepError> {
         require(filters.len() <= MAX_FILTERS, || {
             format!(
-                "parameter \"filters\": expected at most {MAX_FILTERS} rules, got {}; use wildcards",
+                "parameter \"filters\": expected at most {MAX_FILTERS} rules, got {}; use \
+                 wildcards",
                 filters.len()
             )
         })?;
@@ -83,8 +84,8 @@ impl Filters {
         {
             require(false, || {
                 format!(
-                    "parameter \"filters[{index}]\": expected a pattern of at most {MAX_PATTERN_BYTES} \
-                     bytes; shorten it"
+                    "parameter \"filters[{index}]\": expected a pattern of at most \
+                     {MAX_PATTERN_BYTES} bytes; shorten it"
                 )
             })?;
         }

@@ -13,6 +13,7 @@ pub mod delete;
 pub mod engine;
 pub mod filter;
 pub mod keys;
+pub mod list_output;
 pub mod listing;
 pub mod local;
 pub mod location;

@@ -143,7 +143,8 @@ impl Listing {
             }
             let page = self.pages.recv().await.unwrap_or_else(|| {
                 Err(ErrorName::Internal.with_message(
-                    "a listing was interrupted; run the step again, and report it as a bug if it fails again",
+                    "a listing was interrupted; run the step again, and report it as a bug if it \
+                     fails again",
                 ))
             })?;
             self.is_finished = page.is_empty();
@@ -231,8 +232,8 @@ async fn list_objects(
 /// returned objects")
 fn unordered_listing_error(bucket: &str, key: &str) -> StepError {
     ErrorName::StepFailed.with_message(format!(
-        "bucket \"{bucket}\" does not list its keys in order ({key:?} came too late); use a general \
-         purpose bucket, not a directory bucket or an S3-compatible server"
+        "bucket \"{bucket}\" does not list its keys in order ({key:?} came too late); use a \
+         general purpose bucket, not a directory bucket or an S3-compatible server"
     ))
 }
 

@@ -132,8 +132,8 @@ async fn read_object_checksum(
 ) -> Result<Checksum, StepError> {
     if head.size > READ_LIMIT {
         return Err(ErrorName::StepFailed.with_message(
-            "the copy is complete, but S3 has no checksum to verify an object of more than 1 GiB, so \
-             the source was kept; compare both, then delete the source with s3-delete",
+            "the copy is complete, but S3 has no checksum to verify an object of more than 1 GiB, \
+             so the source was kept; compare both, then delete the source with s3-delete",
         ));
     }
     let request = bucket

@@ -53,7 +53,10 @@ fn error_about(action: &str, subject: &str, error: &io::Error) -> StepError {
             ErrorName::InvalidInput,
             "a link in the path leads out of the local root; use a path inside it".into(),
         ),
-        _ if is_link_circle(error) => (ErrorName::InvalidInput, "its links are circular; fix the links".into()),
+        _ if is_link_circle(error) => (
+            ErrorName::InvalidInput,
+            "its links are circular; fix the links".into(),
+        ),
         // The error of opening a socket.
         _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => (
             ErrorName::Conflict,

@@ -36,7 +36,8 @@ impl Root {
             .and_then(|clean| Some(clean.strip_prefix(above.as_slice())?.join("/")));
         let clean = clean.ok_or_else(|| {
             ErrorName::InvalidInput.with_message(format!(
-                "parameter \"{parameter}\": {path:?} leaves the local root {root:?}; use a path below it"
+                "parameter \"{parameter}\": {path:?} leaves the local root {root:?}; use a path \
+                 below it"
             ))
         })?;
         match self.unusable_reason(&clean) {
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_cannot_be_file_names_are_refused_with_the_reason() {
+    fn keys_that_cannot_be_file_names_are_refused() {
         let tree = Tree::new();
         for (directory, key, reason) in [
             ("d", "a//b", "empty"),

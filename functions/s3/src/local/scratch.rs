@@ -16,7 +16,7 @@ use super::root::{FileStat, Root};
 /// The directory below the root for unfinished files. Listings of the root omit it.
 pub(super) const SCRATCH_DIR: &str = ".stepward";
 
-/// Attempts to create a file. Other runs can remove the directory in between, but hardly this often.
+/// Attempts to create a file. Other runs can remove the directory in between, but hardly so often.
 // Others may take the directory away between two of our calls; that they do so every time is not
 // believed.
 const ATTEMPTS: usize = 16;

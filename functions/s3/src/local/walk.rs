@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_directory_is_not_found_and_a_file_a_conflict() {
+    fn a_missing_directory_is_not_found() {
         let tree = Tree::new();
         tree.file("f");
         let mut visit = |_| ControlFlow::Continue(());
@@ -644,8 +644,8 @@ mod tests {
         }
     }
 
-    /// Every key below a directory, found independently with the paths of `std`: links are followed,
-    /// circles are not.
+    /// Every key below a directory, found independently with the paths of `std`: links are
+    /// followed, circles are not.
     fn collect_keys(dir: &Path, prefix: &str, parents: &mut Vec<PathBuf>, keys: &mut Vec<String>) {
         let real = dir.canonicalize().unwrap();
         if parents.contains(&real) {

@@ -51,8 +51,8 @@ pub async fn abort_after_error(
         Err(_) if error.message.contains(upload_id) => error,
         Err(abort_error) => {
             let message = format!(
-                "{}; its unfinished multipart upload {upload_id} could not be aborted ({abort_error}), \
-                 and AWS charges for it until you abort it",
+                "{}; its unfinished multipart upload {upload_id} could not be aborted \
+                 ({abort_error}), and AWS charges for it until you abort it",
                 error.message
             );
             StepError { message, ..error }
@@ -90,7 +90,8 @@ pub async fn abort_lost_after_error(
         Ok(()) => error,
         Err(abort_error) => {
             let message = format!(
-                "{}; a multipart upload that S3 may have started could not be aborted: {abort_error}",
+                "{}; a multipart upload that S3 may have started could not be aborted: \
+                 {abort_error}",
                 error.message
             );
             StepError { message, ..error }

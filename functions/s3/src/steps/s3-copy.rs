@@ -140,31 +140,64 @@ impl Step for S3Copy {
     const EXAMPLES: &'static [Example] = &[
         Example {
             title: "Upload a file",
-            parameters: r#"{ "source": "reports/today.csv",
-            "destination": "s3://stepward-data-222222222222/reports/" }"#,
-            output: r#"{ "transferred": 1, "bytes": 18432, "deleted": 0, "unchanged": 0,
-            "dry_run": false }"#,
+            parameters: r#"{
+                "source": "reports/today.csv",
+                "destination": "s3://stepward-data-222222222222/reports/"
+            }"#,
+            output: r#"{
+                "transferred": 1,
+                "bytes": 18432,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
         Example {
             title: "Download the CSV files below a prefix",
-            parameters: r#"{ "source": "s3://stepward-data-222222222222/reports", "destination": "reports", "recursive": true,
-            "filters": [{ "exclude": "*" }, { "include": "*.csv" }] }"#,
-            output: r#"{ "transferred": 12, "bytes": 4194304, "deleted": 0, "unchanged": 0,
-            "dry_run": false }"#,
+            parameters: r#"{
+                "source": "s3://stepward-data-222222222222/reports",
+                "destination": "reports",
+                "recursive": true,
+                "filters": [{ "exclude": "*" }, { "include": "*.csv" }]
+            }"#,
+            output: r#"{
+                "transferred": 12,
+                "bytes": 4194304,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
         Example {
             title: "Copy a prefix from another account of the customer",
-            parameters: r#"{ "source": "s3://stepward-data-333333333333/reports", "source_account": "archive",
-            "destination": "s3://stepward-data-222222222222/reports", "recursive": true }"#,
-            output: r#"{ "transferred": 1840, "bytes": 7516192768, "deleted": 0, "unchanged": 0,
-            "dry_run": false }"#,
+            parameters: r#"{
+                "source": "s3://stepward-data-333333333333/reports",
+                "source_account": "archive",
+                "destination": "s3://stepward-data-222222222222/reports",
+                "recursive": true
+            }"#,
+            output: r#"{
+                "transferred": 1840,
+                "bytes": 7516192768,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
         Example {
             title: "Copy an object to a cheaper storage class",
-            parameters: r#"{ "source": "s3://stepward-data-222222222222/reports/today.csv",
-            "destination": "s3://stepward-data-222222222222/latest.csv", "storage_class": "STANDARD_IA" }"#,
-            output: r#"{ "transferred": 1, "bytes": 18432, "deleted": 0, "unchanged": 0,
-            "dry_run": false }"#,
+            parameters: r#"{
+                "source": "s3://stepward-data-222222222222/reports/today.csv",
+                "destination": "s3://stepward-data-222222222222/latest.csv",
+                "storage_class": "STANDARD_IA"
+            }"#,
+            output: r#"{
+                "transferred": 1,
+                "bytes": 18432,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
@@ -174,23 +207,23 @@ impl Step for S3Copy {
         ),
         (
             ErrorName::InvalidInput,
-            "A parameter is wrong, a path or link leaves the local root, or this deployment has no local \
-             root. Correct the parameter that the message names.",
+            "A parameter is wrong, a path or link leaves the local root, or this deployment has no \
+             local root. Correct the parameter that the message names.",
         ),
         (
             ErrorName::Conflict,
-            "The source changed while it was copied: run the step again. Or it is archived: restore it \
-             first. The message says which.",
+            "The source changed while it was copied: run the step again. Or it is archived: \
+             restore it first. The message says which.",
         ),
         (
             ErrorName::AccessDenied,
-            "The role lacks the permission that the message names, or another account than expected \
-             owns the bucket. Add the permission, or set `bucket_owner`.",
+            "The role lacks the permission that the message names, or another account than \
+             expected owns the bucket. Add the permission, or set `bucket_owner`.",
         ),
         (
             ErrorName::StepFailed,
-            "Some objects were copied and others failed. The log has the reason for each failure; fix \
-             it and run the step again.",
+            "Some objects were copied and others failed. The log has the reason for each failure; \
+             fix it and run the step again.",
         ),
     ];
     const TIMEOUT: Duration = task::TIMEOUT;
@@ -259,7 +292,8 @@ mod tests {
 
     fn copy_between_accounts() -> S3Copy {
         copy_step(
-            json!({ "source": "s3://theirs/object", "source_account": "archive", "destination": "s3://data/copy" }),
+            json!({ "source": "s3://theirs/object", "source_account": "archive",
+                "destination": "s3://data/copy" }),
         )
     }
 
@@ -290,7 +324,8 @@ mod tests {
             let s3 = FakeS3::default();
             fs::write(root.join("today.csv"), "a,b\n").unwrap();
             let step = copy_step(json!({
-                "source": "today.csv", "destination": "s3://data/reports/", "storage_class": "STANDARD_IA",
+                "source": "today.csv", "destination": "s3://data/reports/",
+                "storage_class": "STANDARD_IA",
                 "sse": "aws:kms", "sse_kms_key_id": "key-1",
             }));
             let ctx = s3.context();
@@ -481,7 +516,8 @@ mod tests {
         let s3 = FakeS3::default();
         s3.put("data", "a b/ü", "content");
         let step = copy_step(json!({
-            "source": "s3://data/a b/ü", "destination": "s3://other/", "storage_class": "GLACIER_IR", "sse": "AES256",
+            "source": "s3://data/a b/ü", "destination": "s3://other/",
+            "storage_class": "GLACIER_IR", "sse": "AES256",
         }));
         let ctx = s3.context();
         assert_eq!(done(step.run(&ctx, None).await).bytes, 7);
@@ -524,10 +560,11 @@ mod tests {
         let s3 = FakeS3::default();
         put_huge(&s3);
         let step = copy_step(
-            json!({ "source": "s3://data/object", "destination": "s3://data/copy", "storage_class": "STANDARD_IA" }),
+            json!({ "source": "s3://data/object", "destination": "s3://data/copy",
+                "storage_class": "STANDARD_IA" }),
         );
         done(step.run(&s3.context(), None).await);
-        let [begun] = &s3.sent_requests("CreateMultipartUpload")[..] else {
+        let [started] = &s3.sent_requests("CreateMultipartUpload")[..] else {
             panic!("one upload")
         };
         for (name, value) in [
@@ -538,7 +575,7 @@ mod tests {
             ("x-amz-tagging", "cost=it%20%26%20co&x=y"),
             ("x-amz-storage-class", "STANDARD_IA"),
         ] {
-            assert_eq!(begun.header(name), Some(value), "{name}");
+            assert_eq!(started.header(name), Some(value), "{name}");
         }
         let parts = s3.sent_requests("UploadPartCopy");
         let etag = s3.object("data", "object").unwrap().etag;
@@ -604,7 +641,8 @@ mod tests {
         s3.put("theirs", "in/large", mib_bytes(9));
         s3.refuse_requests("CopyObject", 1, 403, "AccessDenied");
         let step = copy_step(json!({
-            "source": "s3://theirs/in", "source_account": "archive", "destination": "s3://data", "recursive": true,
+            "source": "s3://theirs/in", "source_account": "archive", "destination": "s3://data",
+            "recursive": true,
         }));
         let ctx = s3.context_with_peer();
         // The first refused copy decides for all later objects.
@@ -829,9 +867,8 @@ mod tests {
                 ("folder", false, "set recursive"),
                 ("file", true, "omit recursive"),
             ] {
-                let step = copy_step(
-                    json!({ "source": source, "destination": "s3://data/", "recursive": recursive }),
-                );
+                let step = copy_step(json!({ "source": source, "destination": "s3://data/",
+                        "recursive": recursive }));
                 let error = step.run(&s3.context(), None).await.unwrap_err();
                 assert_eq!(error.name, ErrorName::InvalidInput, "{source}: {error}");
                 assert!(error.message.contains(reason), "{error}");
@@ -1647,8 +1684,8 @@ mod tests {
 
     #[test]
     fn permissions_match_the_local_cloud_between_accounts() {
-        const PEER_ONLY: &str = "Only the second account needs it here: the local cloud copies nothing \
-                                 between accounts, so the target's account reads no source.";
+        const PEER_ONLY: &str = "Only the second account needs it here: the local cloud copies \
+            nothing between accounts, so the target's account reads no source.";
         let unused = unused_permissions(&[
             ("s3:GetObject", PEER_ONLY),
             ("s3:GetObjectTagging", PEER_ONLY),

@@ -187,8 +187,8 @@ async fn create_bucket(s3: &Client, name: &str, region: &str) -> Result<bool, St
                     format!("another account uses the bucket name \"{name}\"; choose another name");
             } else if error.has_code("OperationAborted") {
                 error.message = format!(
-                    "bucket \"{name}\" is being created or deleted; after a deletion S3 can take an \
-                     hour to release the name; run the step again later"
+                    "bucket \"{name}\" is being created or deleted; after a deletion S3 can take \
+                     an hour to release the name; run the step again later"
                 );
             }
             Err(error)
@@ -198,8 +198,8 @@ async fn create_bucket(s3: &Client, name: &str, region: &str) -> Result<bool, St
 
 fn other_region_error(name: &str, existing: &str, region: &str) -> StepError {
     ErrorName::Conflict.with_message(format!(
-        "the account already has bucket \"{name}\" in {existing}, not in {region}; use that Region or \
-         another name"
+        "the account already has bucket \"{name}\" in {existing}, not in {region}; use that Region \
+         or another name"
     ))
 }
 
@@ -274,8 +274,8 @@ async fn delete_after_error(
     {
         Ok(_) => "was deleted again".to_owned(),
         Err(delete_error) => format!(
-            "could not be deleted ({}) and stays, private and encrypted by S3's defaults; delete it, \
-             or make its settings",
+            "could not be deleted ({}) and stays, private and encrypted by S3's defaults; delete \
+             it, or make its settings",
             delete_error.message
         ),
     };
@@ -302,8 +302,9 @@ impl Step for CreateBucket {
     }];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[(
         ErrorName::Conflict,
-        "Another account uses the bucket name, the account uses it in another Region, or the bucket \
-         is being created or deleted. Choose another name or Region, or run the step again later.",
+        "Another account uses the bucket name, the account uses it in another Region, or the \
+         bucket is being created or deleted. Choose another name or Region, or run the step again \
+         later.",
     )];
     type Output = Present;
 
@@ -394,7 +395,7 @@ mod tests {
     fn error_metadata(code: &str) -> ErrorMetadata {
         ErrorMetadata::builder()
             .code(code)
-            .message("said S3")
+            .message("S3 says no")
             .build()
     }
 

@@ -208,8 +208,8 @@ fn finish(
 
 fn not_empty_error(bucket: &str) -> StepError {
     ErrorName::Conflict.with_message(format!(
-        "bucket \"{bucket}\" is not empty, and nothing was deleted; empty it, including old versions \
-         and delete markers, or set force"
+        "bucket \"{bucket}\" is not empty, and nothing was deleted; empty it, including old \
+         versions and delete markers, or set force"
     ))
 }
 
@@ -225,8 +225,8 @@ fn remaining_error(
 ) -> StepError {
     if *refused == 0 {
         return ErrorName::Conflict.with_message(format!(
-            "bucket \"{bucket}\" was emptied ({versions} versions removed), but something writes to it; \
-             stop the writers and run the step again"
+            "bucket \"{bucket}\" was emptied ({versions} versions removed), but something writes \
+             to it; stop the writers and run the step again"
         ));
     }
     let more = if *refused > named.len() as u64 {
@@ -236,8 +236,8 @@ fn remaining_error(
     };
     ErrorName::StepFailed.with_message(format!(
         "bucket \"{bucket}\" still has {refused} versions that S3 refused to delete: {}{more}; \
-         {versions} were deleted; wait until Object Lock ends or change the bucket policy, then run \
-         the step again",
+         {versions} were deleted; wait until Object Lock ends or change the bucket policy, then \
+         run the step again",
         named.join(", ")
     ))
 }
@@ -264,17 +264,18 @@ impl Step for DeleteBucket {
         (ErrorName::NotFound, "The bucket does not exist."),
         (
             ErrorName::AccessDenied,
-            "The role lacks the permission that the message names, or another account owns the bucket.",
+            "The role lacks the permission that the message names, or another account owns the \
+             bucket.",
         ),
         (
             ErrorName::Conflict,
-            "The bucket is not empty and `force` is not set, or something writes to it while the step \
-             empties it. Stop the writers and run the step again.",
+            "The bucket is not empty and `force` is not set, or something writes to it while the \
+             step empties it. Stop the writers and run the step again.",
         ),
         (
             ErrorName::StepFailed,
-            "S3 refused to delete some versions; all others are gone, and the bucket stays. Wait for \
-             the end of the retention or change the bucket policy, then run the step again.",
+            "S3 refused to delete some versions; all others are gone, and the bucket stays. Wait \
+             for the end of the retention or change the bucket policy, then run the step again.",
         ),
     ];
     const TIMEOUT: Duration = Duration::from_hours(24);
@@ -395,7 +396,7 @@ mod tests {
     fn error_metadata(code: &str) -> ErrorMetadata {
         ErrorMetadata::builder()
             .code(code)
-            .message("said S3")
+            .message("S3 says no")
             .build()
     }
 
@@ -670,8 +671,8 @@ mod tests {
 
     #[tokio::test]
     async fn done_lists_each_page_after_the_last_refused_version() {
-        // The second request has no marker either, because the first page's versions are deleted. The
-        // third starts after the refused version.
+        // The second request has no marker either, because the first page's versions are deleted.
+        // The third starts after the refused version.
         let first = mock!(Client::list_object_versions)
             .match_requests(|request| request.key_marker().is_none())
             .sequence()
@@ -797,7 +798,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pending_when_the_budget_is_spent_continues_in_the_next_call() {
+    async fn pending_removals_continue_in_the_next_call() {
         let list = mock!(Client::list_object_versions)
             .sequence()
             .output(|| versions_page(&[("a", "1"), ("b", "1")], true))
@@ -885,10 +886,16 @@ mod tests {
             .match_requests(|request| request.key_marker().is_none())
             .then_output(|| versions_page(&[("gone", "1"), ("kept", "null"), ("%01", "7")], false));
         let remove = mock!(Client::delete_objects).then_output(|| {
-            let error = Error::builder().key("kept").version_id("null").code("AccessDenied");
-            let message = "User: arn:aws:sts::1:assumed-role/x/y is not authorized to perform: s3:DeleteObjectVersion on \
-                        resource: \"arn:aws:s3:::acme-old/kept\" with an explicit deny in a resource-based policy";
-            DeleteObjectsOutput::builder().errors(error.message(message).build()).build()
+            let error = Error::builder()
+                .key("kept")
+                .version_id("null")
+                .code("AccessDenied");
+            let message = "User: arn:aws:sts::1:assumed-role/x/y is not authorized to perform: \
+                s3:DeleteObjectVersion on resource: \"arn:aws:s3:::acme-old/kept\" with an \
+                explicit deny in a resource-based policy";
+            DeleteObjectsOutput::builder()
+                .errors(error.message(message).build())
+                .build()
         });
         let single = mock!(Client::delete_object)
             .then_error(|| DeleteObjectError::generic(error_metadata("AccessDenied")));

@@ -99,16 +99,28 @@ impl Step for S3Delete {
     const EXAMPLES: &'static [Example] = &[
         Example {
             title: "Delete everything below a prefix",
-            parameters: r#"{ "uri": "s3://stepward-data-222222222222/reports/2025",
-            "recursive": true }"#,
-            output: r#"{ "transferred": 0, "bytes": 0, "deleted": 1204, "unchanged": 0,
-            "dry_run": false }"#,
+            parameters: r#"{
+                "uri": "s3://stepward-data-222222222222/reports/2025",
+                "recursive": true
+            }"#,
+            output: r#"{
+                "transferred": 0,
+                "bytes": 0,
+                "deleted": 1204,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
         Example {
             title: "Delete an object",
             parameters: r#"{ "uri": "s3://stepward-data-222222222222/reports/today.csv" }"#,
-            output: r#"{ "transferred": 0, "bytes": 0, "deleted": 1, "unchanged": 0,
-            "dry_run": false }"#,
+            output: r#"{
+                "transferred": 0,
+                "bytes": 0,
+                "deleted": 1,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
@@ -118,13 +130,13 @@ impl Step for S3Delete {
         ),
         (
             ErrorName::AccessDenied,
-            "The role may not list the bucket, or S3 refused every object. Add the permission that the \
-             message names.",
+            "The role may not list the bucket, or S3 refused every object. Add the permission that \
+             the message names.",
         ),
         (
             ErrorName::StepFailed,
-            "S3 refused to delete some objects; all others are deleted. The log has every refused key \
-             with the reason.",
+            "S3 refused to delete some objects; all others are deleted. The log has every refused \
+             key with the reason.",
         ),
     ];
     const TIMEOUT: Duration = task::TIMEOUT;
@@ -484,7 +496,8 @@ mod tests {
                     let (next, progress) = unwrap_pending(answer);
                     let state: Value = next.state().unwrap();
                     let after = format!("in/{}", state["after"].as_str().unwrap());
-                    // No deletion is waiting: everything up to the key is deleted, and nothing else.
+                    // No deletion is waiting: everything up to the key is deleted, and nothing
+                    // else.
                     assert!(
                         remaining_keys(&s3)
                             .first()
@@ -585,7 +598,8 @@ mod tests {
         assert_eq!(failures.len(), 7);
         assert_eq!(
             failures[6],
-            "delete failed: s3://data/06: S3 refused to delete the object: InvalidObjectState: S3 says no"
+            "delete failed: s3://data/06: S3 refused to delete the object: InvalidObjectState: S3 \
+             says no"
         );
         assert_eq!(
             remaining_keys(&s3),

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use crate::call_budget::CallBudget;
 use crate::keys::{decode_listed_key, escape_for_log};
+use crate::list_output::{ListedBucket, ListedObject, Listing, ListingState, last_part};
 use crate::location::S3Uri;
 use crate::sizes::human_readable;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_s3::types::EncodingType;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use stepward::model::input::require;
 use stepward::model::permissions::{literal, s3_arn};
 use stepward::model::s3_error::s3_error;
@@ -18,14 +19,6 @@ use stepward::{
     Context, ErrorName, Example, FunctionConfig, Permissions, Progress, Resume, RundeckPlugin,
     Step, StepError,
 };
-
-/// The highest number of entries in the output; further entries are only counted.
-const MAX_ENTRIES: usize = 100_000;
-/// How much of them is kept between two calls, in bytes of JSON. The state machine passes it on, and
-/// its limit is 256 KiB in total.
-const MAX_KEPT: usize = 100 * 1024;
-/// The highest number of entries in the log, one line each.
-const MAX_LINES: usize = 1_000;
 
 /// List buckets, or the objects below an S3 URI, as `aws s3 ls` does.
 ///
@@ -92,56 +85,6 @@ fn default_page_size() -> i32 {
     1000
 }
 
-/// The buckets, or the prefixes and objects, that were listed.
-#[derive(Debug, Default, Deserialize, JsonSchema, Serialize)]
-pub struct Listing {
-    /// The account's buckets, if no URI was given.
-    buckets: Vec<Bucket>,
-    /// Prefixes up to the next slash, if `recursive` was not set.
-    prefixes: Vec<String>,
-    /// Objects in the order of their keys.
-    objects: Vec<Object>,
-    /// Number of all objects, also those that the output omits.
-    object_count: u64,
-    /// Size of all objects, in bytes.
-    total_bytes: u64,
-    /// Whether the output omits entries: beyond 100,000, or beyond 100 KiB if the listing took more
-    /// than one call.
-    truncated: bool,
-}
-
-/// A bucket.
-#[derive(Debug, Deserialize, JsonSchema, Serialize)]
-struct Bucket {
-    /// The bucket's name.
-    name: String,
-    /// When it was created, in RFC 3339 format.
-    created_at: String,
-}
-
-/// An object.
-#[derive(Debug, Deserialize, JsonSchema, Serialize)]
-struct Object {
-    /// The full key.
-    key: String,
-    /// Size, in bytes.
-    bytes: u64,
-    /// When it was last written, in RFC 3339 format.
-    last_modified: String,
-    /// The storage class, if S3 reports one.
-    storage_class: Option<String>,
-}
-
-/// The state of a listing between two calls.
-#[derive(Debug, Default, Deserialize, Serialize)]
-struct State {
-    listing: Listing,
-    /// The last key or prefix that was listed.
-    last: String,
-    /// How many lines of the log were written.
-    lines: usize,
-}
-
 impl S3List {
     /// The bucket and prefix. As in `aws s3 ls`, `s3://` can be omitted.
     fn location(&self) -> Result<Option<S3Uri>, StepError> {
@@ -162,7 +105,7 @@ impl S3List {
             .max_buckets(self.page_size)
             .into_paginator()
             .send();
-        let mut state = State::default();
+        let mut state = ListingState::default();
         while let Some(page) = pages.next().await {
             for bucket in page.map_err(s3_error)?.buckets.unwrap_or_default() {
                 let (name, created_at) = (
@@ -171,7 +114,10 @@ impl S3List {
                 );
                 state.log_line(ctx, format_args!("{} {name}", log_time(&created_at)));
                 if state.listing.has_room() {
-                    state.listing.buckets.push(Bucket { name, created_at });
+                    state
+                        .listing
+                        .buckets
+                        .push(ListedBucket { name, created_at });
                 }
             }
         }
@@ -184,7 +130,7 @@ impl S3List {
         &self,
         ctx: &Context,
         location: &S3Uri,
-        mut state: State,
+        mut state: ListingState,
     ) -> Result<Progress<Listing>, StepError> {
         let budget = CallBudget::for_call(ctx);
         let S3Uri {
@@ -228,7 +174,7 @@ impl S3List {
                 self.add_object(
                     ctx,
                     &mut state,
-                    Object {
+                    ListedObject {
                         key,
                         bytes,
                         last_modified,
@@ -239,7 +185,7 @@ impl S3List {
             if has_more && budget.is_spent() && last > state.last {
                 state.last = last;
                 state.listing.shrink_to_limit();
-                let State {
+                let ListingState {
                     listing:
                         Listing {
                             object_count,
@@ -255,7 +201,7 @@ impl S3List {
                 return Progress::pending(&state, Duration::ZERO, progress);
             }
         }
-        let State { listing, .. } = state;
+        let ListingState { listing, .. } = state;
         self.log_summary(ctx, &listing);
         if listing.object_count == 0 && listing.prefixes.is_empty() && !prefix.is_empty() {
             return Err(ErrorName::NotFound.with_message(format!(
@@ -265,7 +211,7 @@ impl S3List {
         Ok(Progress::Done(listing))
     }
 
-    fn add_object(&self, ctx: &Context, state: &mut State, object: Object) {
+    fn add_object(&self, ctx: &Context, state: &mut ListingState, object: ListedObject) {
         let name = if self.recursive {
             &object.key
         } else {
@@ -305,55 +251,6 @@ impl S3List {
     }
 }
 
-impl State {
-    fn add_prefix(&mut self, ctx: &Context, prefix: String) {
-        let name = last_part(prefix.strip_suffix('/').unwrap_or(&prefix));
-        self.log_line(ctx, format_args!("{:>30} {}/", "PRE", escape_for_log(name)));
-        if self.listing.has_room() {
-            self.listing.prefixes.push(prefix);
-        }
-    }
-
-    fn log_line(&mut self, ctx: &Context, line: std::fmt::Arguments<'_>) {
-        self.lines += 1;
-        match self.lines {
-            ..=MAX_LINES => ctx.log(line),
-            n if n == MAX_LINES + 1 => ctx.log("… the output has the remaining entries"),
-            _ => {}
-        }
-    }
-}
-
-impl Listing {
-    fn has_room(&mut self) -> bool {
-        self.truncated |=
-            self.objects.len() + self.prefixes.len() + self.buckets.len() >= MAX_ENTRIES;
-        !self.truncated
-    }
-
-    /// Keeps as many of the first entries as fit between two calls.
-    fn shrink_to_limit(&mut self) {
-        let (objects, prefixes) = (
-            self.objects.iter().map(json_bytes),
-            self.prefixes.iter().map(json_bytes),
-        );
-        let mut bytes: usize = objects.chain(prefixes).sum();
-        while bytes > MAX_KEPT {
-            self.truncated = true;
-            // Both lists are in order, so the later of their last entries is the last of all.
-            bytes -= if self.objects.last().map(|object| &object.key) > self.prefixes.last() {
-                self.objects.pop().as_ref().map_or(0, json_bytes)
-            } else {
-                self.prefixes.pop().as_ref().map_or(0, json_bytes)
-            };
-        }
-    }
-}
-
-fn json_bytes(entry: &impl Serialize) -> usize {
-    serde_json::to_string(entry).map_or(0, |json| json.len() + 1)
-}
-
 impl Step for S3List {
     const NAME: &'static str = "s3-list";
     const RUNDECK: &'static [RundeckPlugin] = &[RundeckPlugin {
@@ -369,8 +266,11 @@ impl Step for S3List {
     const EXAMPLES: &'static [Example] = &[
         Example {
             title: "List the objects below a prefix",
-            parameters: r#"{ "uri": "s3://stepward-data-222222222222/reports/",
-            "human_readable": true, "summarize": true }"#,
+            parameters: r#"{
+                "uri": "s3://stepward-data-222222222222/reports/",
+                "human_readable": true,
+                "summarize": true
+            }"#,
             output: r#"{
                 "buckets": [],
                 "prefixes": ["reports/2025/"],
@@ -447,14 +347,9 @@ impl Step for S3List {
         let Some(location) = self.location()? else {
             return self.list_buckets(ctx).await.map(Progress::Done);
         };
-        let state = resume.map_or_else(|| Ok(State::default()), |resume| resume.state())?;
+        let state = resume.map_or_else(|| Ok(ListingState::default()), |resume| resume.state())?;
         self.list_objects(ctx, &location, state).await
     }
-}
-
-/// The part after the last slash.
-fn last_part(key: &str) -> &str {
-    key.rsplit('/').next().unwrap_or(key)
 }
 
 fn format_time(time: Option<DateTime>) -> Result<String, StepError> {
@@ -485,6 +380,7 @@ mod tests {
     use stepward_testkit::proof::prove;
 
     use super::*;
+    use crate::list_output::{MAX_KEPT, MAX_LINES};
 
     fn step(params: serde_json::Value) -> S3List {
         let step: S3List = serde_json::from_value(params).unwrap();
@@ -586,7 +482,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn not_found_is_an_empty_prefix_but_not_an_empty_bucket() {
+    async fn not_found_is_a_prefix_without_objects() {
         for (uri, is_found) in [("s3://data", true), ("s3://data/none", false)] {
             let page = mock!(Client::list_objects_v2)
                 .then_output(|| ListObjectsV2Output::builder().build());

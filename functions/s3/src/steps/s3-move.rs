@@ -105,44 +105,76 @@ impl Step for S3Move {
     const EXAMPLES: &'static [Example] = &[
         Example {
             title: "Move a file to a bucket",
-            parameters: r#"{ "source": "reports/today.csv",
-            "destination": "s3://stepward-data-222222222222/reports/" }"#,
-            output: r#"{ "transferred": 1, "bytes": 18432, "deleted": 0, "unchanged": 0,
-            "dry_run": false }"#,
+            parameters: r#"{
+                "source": "reports/today.csv",
+                "destination": "s3://stepward-data-222222222222/reports/"
+            }"#,
+            output: r#"{
+                "transferred": 1,
+                "bytes": 18432,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
         Example {
             title: "Fetch the CSV files below a prefix and remove them from the bucket",
-            parameters: r#"{ "source": "s3://stepward-data-222222222222/reports", "destination": "reports", "recursive": true,
-            "filters": [{ "exclude": "*" }, { "include": "*.csv" }] }"#,
-            output: r#"{ "transferred": 12, "bytes": 4194304, "deleted": 0, "unchanged": 0,
-            "dry_run": false }"#,
+            parameters: r#"{
+                "source": "s3://stepward-data-222222222222/reports",
+                "destination": "reports",
+                "recursive": true,
+                "filters": [{ "exclude": "*" }, { "include": "*.csv" }]
+            }"#,
+            output: r#"{
+                "transferred": 12,
+                "bytes": 4194304,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
         Example {
             title: "Move a prefix from another account of the customer",
-            parameters: r#"{ "source": "s3://stepward-data-333333333333/reports", "source_account": "archive",
-            "destination": "s3://stepward-data-222222222222/reports", "recursive": true }"#,
-            output: r#"{ "transferred": 1840, "bytes": 7516192768, "deleted": 0, "unchanged": 0,
-            "dry_run": false }"#,
+            parameters: r#"{
+                "source": "s3://stepward-data-333333333333/reports",
+                "source_account": "archive",
+                "destination": "s3://stepward-data-222222222222/reports",
+                "recursive": true
+            }"#,
+            output: r#"{
+                "transferred": 1840,
+                "bytes": 7516192768,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
         Example {
             title: "Move an object below another prefix",
-            parameters: r#"{ "source": "s3://stepward-data-222222222222/reports/today.csv",
-            "destination": "s3://stepward-data-222222222222/2026/" }"#,
-            output: r#"{ "transferred": 1, "bytes": 18432, "deleted": 0, "unchanged": 0,
-            "dry_run": false }"#,
+            parameters: r#"{
+                "source": "s3://stepward-data-222222222222/reports/today.csv",
+                "destination": "s3://stepward-data-222222222222/2026/"
+            }"#,
+            output: r#"{
+                "transferred": 1,
+                "bytes": 18432,
+                "deleted": 0,
+                "unchanged": 0,
+                "dry_run": false
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
         (
             ErrorName::NotFound,
-            "The source or a bucket does not exist. An earlier run may have moved the source already; \
-             check the destination.",
+            "The source or a bucket does not exist. An earlier run may have moved the source \
+             already; check the destination.",
         ),
         (
             ErrorName::InvalidInput,
-            "A parameter is wrong, a path or link leaves the local root, this deployment has no local \
-             root, or the destination is the source or below it. Correct the parameter that the \
-             message names.",
+            "A parameter is wrong, a path or link leaves the local root, this deployment has no \
+             local root, or the destination is the source or below it. Correct the parameter that \
+             the message names.",
         ),
         (
             ErrorName::Conflict,
@@ -151,8 +183,8 @@ impl Step for S3Move {
         ),
         (
             ErrorName::AccessDenied,
-            "The role lacks the permission that the message names, or another account than expected \
-             owns the bucket. Add the permission, or set `bucket_owner`.",
+            "The role lacks the permission that the message names, or another account than \
+             expected owns the bucket. Add the permission, or set `bucket_owner`.",
         ),
         (
             ErrorName::StepFailed,
@@ -363,7 +395,8 @@ mod tests {
                 s3.refuse_requests("CopyObject", 1, 403, "AccessDenied");
             }
             let step = move_step(json!({
-                "source": "s3://theirs/in", "source_account": "archive", "destination": "s3://data/out", "recursive": true,
+                "source": "s3://theirs/in", "source_account": "archive",
+                "destination": "s3://data/out", "recursive": true,
             }));
             done(step.run(&s3.context_with_peer(), None).await);
             assert_eq!(s3.sent_requests("DeleteObject")[0].account, PEER_ACCOUNT);
@@ -664,7 +697,8 @@ mod tests {
     fn pending_large_moves_are_counted_after_lost_answers() {
         run_in_root(async |root| {
             let relayed = move_step(json!({
-                "source": "s3://theirs/object", "source_account": "archive", "destination": "s3://other/copy",
+                "source": "s3://theirs/object", "source_account": "archive",
+                "destination": "s3://other/copy",
             }));
             for (step, slow_operation) in [
                 (upload(), "UploadPart"),
@@ -933,8 +967,8 @@ mod tests {
 
     #[test]
     fn permissions_match_the_local_cloud_between_accounts() {
-        const PEER_ONLY: &str = "Only the second account needs it here: the local cloud copies nothing \
-                                 between accounts, so the target's account reads no source.";
+        const PEER_ONLY: &str = "Only the second account needs it here: the local cloud copies \
+            nothing between accounts, so the target's account reads no source.";
         let unused = unused_permissions(&[
             ("s3:DeleteObject", PEER_ONLY),
             ("s3:GetObjectTagging", PEER_ONLY),

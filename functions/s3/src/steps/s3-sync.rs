@@ -134,24 +134,48 @@ impl Step for S3Sync {
     const EXAMPLES: &'static [Example] = &[
         Example {
             title: "Mirror a directory to a bucket",
-            parameters: r#"{ "source": "reports",
-            "destination": "s3://stepward-data-222222222222/reports", "delete": true }"#,
-            output: r#"{ "transferred": 7, "bytes": 1310720, "deleted": 2, "unchanged": 431,
-            "dry_run": false }"#,
+            parameters: r#"{
+                "source": "reports",
+                "destination": "s3://stepward-data-222222222222/reports",
+                "delete": true
+            }"#,
+            output: r#"{
+                "transferred": 7,
+                "bytes": 1310720,
+                "deleted": 2,
+                "unchanged": 431,
+                "dry_run": false
+            }"#,
         },
         Example {
             title: "Download what changed below a prefix",
-            parameters: r#"{ "source": "s3://stepward-data-222222222222/reports",
-            "destination": "reports" }"#,
-            output: r#"{ "transferred": 3, "bytes": 262144, "deleted": 0, "unchanged": 437,
-            "dry_run": false }"#,
+            parameters: r#"{
+                "source": "s3://stepward-data-222222222222/reports",
+                "destination": "reports"
+            }"#,
+            output: r#"{
+                "transferred": 3,
+                "bytes": 262144,
+                "deleted": 0,
+                "unchanged": 437,
+                "dry_run": false
+            }"#,
         },
         Example {
             title: "Mirror a bucket of another account without temporary files",
-            parameters: r#"{ "source": "s3://stepward-data-333333333333", "source_account": "archive",
-            "destination": "s3://stepward-data-222222222222/archive", "filters": [{ "exclude": "tmp/*" }] }"#,
-            output: r#"{ "transferred": 1840, "bytes": 7516192768, "deleted": 0,
-            "unchanged": 12004, "dry_run": false }"#,
+            parameters: r#"{
+                "source": "s3://stepward-data-333333333333",
+                "source_account": "archive",
+                "destination": "s3://stepward-data-222222222222/archive",
+                "filters": [{ "exclude": "tmp/*" }]
+            }"#,
+            output: r#"{
+                "transferred": 1840,
+                "bytes": 7516192768,
+                "deleted": 0,
+                "unchanged": 12004,
+                "dry_run": false
+            }"#,
         },
     ];
     const ERRORS: &'static [(ErrorName, &'static str)] = &[
@@ -167,13 +191,13 @@ impl Step for S3Sync {
         ),
         (
             ErrorName::AccessDenied,
-            "The role may not list a bucket, or S3 refused every object. Add the permission that the \
-             message names.",
+            "The role may not list a bucket, or S3 refused every object. Add the permission that \
+             the message names.",
         ),
         (
             ErrorName::StepFailed,
-            "Some objects failed, all others are up to date. The message has the first reasons, the log \
-             has all of them; fix them and run the step again.",
+            "Some objects failed, all others are up to date. The message has the first reasons, \
+             the log has all of them; fix them and run the step again.",
         ),
     ];
     const TIMEOUT: Duration = task::TIMEOUT;
@@ -320,11 +344,13 @@ mod tests {
         put_at_destination(&s3, ["q/only there", "quite another"]);
         put_at_source(&s3, ["pp"]);
         let step = sync_step(json!({
-            "source": "s3://from-here/p", "destination": "s3://to-there/q/", "storage_class": "STANDARD_IA",
+            "source": "s3://from-here/p", "destination": "s3://to-there/q/",
+            "storage_class": "STANDARD_IA",
         }));
         let ctx = s3.context();
         let output = serde_json::to_value(done(step.run(&ctx, None).await)).unwrap();
-        let expected = json!({ "transferred": 4, "bytes": 22, "deleted": 0, "unchanged": 2, "dry_run": false });
+        let expected = json!({ "transferred": 4, "bytes": 22, "deleted": 0, "unchanged": 2,
+            "dry_run": false });
         assert_eq!(output, expected);
         let copies = s3.sent_requests("CopyObject");
         let written: BTreeSet<_> = copies.iter().map(|sent| sent.key.as_str()).collect();
@@ -422,7 +448,8 @@ mod tests {
         put_at_source(&s3, ["a", "b"]);
         put_at_destination(&s3, ["b", "c"]);
         let step = sync_step(json!({
-            "source": "s3://from-here", "destination": "s3://to-there", "delete": true, "dry_run": true,
+            "source": "s3://from-here", "destination": "s3://to-there", "delete": true,
+            "dry_run": true,
         }));
         let ctx = s3.context();
         let output = done(step.run(&ctx, None).await);
@@ -690,12 +717,15 @@ mod tests {
             assert_eq!(error.name, ErrorName::InvalidInput);
             assert!(error.message.contains(message), "{error}");
         }
-        // A common beginning of names is not a common directory, and without delete there is no danger.
+        // A common beginning of names is not a common directory, and without delete there is no
+        // danger.
         sync_step(
-            json!({ "source": "s3://from-here/bc", "destination": "s3://from-here/b", "delete": true }),
+            json!({ "source": "s3://from-here/bc", "destination": "s3://from-here/b",
+                "delete": true }),
         );
         sync_step(json!({ "source": "s3://from-here/b/c", "destination": "s3://from-here/b" }));
-        let unknown = json!({ "source": "s3://from-here", "destination": "s3://to-there", "recursive": true });
+        let unknown = json!({ "source": "s3://from-here", "destination": "s3://to-there",
+            "recursive": true });
         assert!(serde_json::from_value::<S3Sync>(unknown).is_err());
     }
 
@@ -773,7 +803,8 @@ mod tests {
         put_at_destination(&s3, ["q/b", "q/d", "q/f", "q/h", "q/j", "q/l"]);
         s3.spend_budget_at("CopyObject", 3);
         let step = sync_step(
-            json!({ "source": "s3://from-here/p", "destination": "s3://to-there/q", "delete": true }),
+            json!({ "source": "s3://from-here/p", "destination": "s3://to-there/q",
+                "delete": true }),
         );
         let (resume, progress) = unwrap_pending(step.run(&s3.context(), None).await);
         let first = s3.take_requests();
@@ -1048,8 +1079,13 @@ mod tests {
             for key in ["x", "z"] {
                 store.objects.remove(&("to-there".into(), key.into()));
             }
-            let errors = "<Error><Key>y</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
-            Some((200, Vec::new(), format!("<DeleteResult>{errors}</DeleteResult>").into()))
+            let errors = "<Error><Key>y</Key><Code>AccessDenied</Code><Message>Access \
+                Denied</Message></Error>";
+            Some((
+                200,
+                Vec::new(),
+                format!("<DeleteResult>{errors}</DeleteResult>").into(),
+            ))
         });
         let ctx = s3.context();
         let error = sync_buckets(true).run(&ctx, None).await.unwrap_err();
@@ -1114,9 +1150,17 @@ mod tests {
         let s3 = FakeS3::default();
         put_at_destination(&s3, ["a"]);
         s3.hook_operation("ListObjectsV2", |sent, _| {
-            let object =
-                |key| format!("<BucketContents><Key>{key}</Key><LastModified>2026-01-31T06:00:00Z</LastModified></BucketContents>");
-            let listed = format!("<ListBucketResult>{}{}</ListBucketResult>", object("b"), object("a"));
+            let object = |key| {
+                format!(
+                    "<Contents><Key>{key}</Key>\
+                         <LastModified>2026-01-31T06:00:00Z</LastModified></Contents>"
+                )
+            };
+            let listed = format!(
+                "<ListBucketResult>{}{}</ListBucketResult>",
+                object("b"),
+                object("a")
+            );
             (sent.bucket == "from-here").then(|| (200, Vec::new(), listed.into()))
         });
         let error = sync_buckets(true)
@@ -1287,7 +1331,8 @@ mod tests {
         prove::<S3Sync>(&unused, async |scene| {
             let (from, to) = (scene.name("from"), scene.name("to"));
             scene
-                .make(&json!({ "Resources": { "From": bucket_resource(&from), "To": bucket_resource(&to) } }))
+                .make(&json!({ "Resources": { "From": bucket_resource(&from),
+                    "To": bucket_resource(&to) } }))
                 .await;
             let s3 = scene.client(aws_sdk_s3::Client::new);
             s3.put_object()
@@ -1313,18 +1358,20 @@ mod tests {
         prove::<S3Sync>(&unused, async |scene| {
             let (from, to) = (scene.name("from"), scene.name("to"));
             scene
-                .make(&json!({ "Resources": { "From": bucket_resource(&from), "To": bucket_resource(&to) } }))
+                .make(&json!({ "Resources": { "From": bucket_resource(&from),
+                    "To": bucket_resource(&to) } }))
                 .await;
             let s3 = scene.client(aws_sdk_s3::Client::new);
             s3.put_object().bucket(&to).key("old").send().await.unwrap();
-            json!({ "source": format!("s3://{from}"), "destination": format!("s3://{to}"), "delete": true })
+            json!({ "source": format!("s3://{from}"), "destination": format!("s3://{to}"),
+                "delete": true })
         });
     }
 
     #[test]
     fn permissions_match_the_local_cloud_for_another_account() {
-        // The bucket policy does not allow the target's role to read, so the object passes through the
-        // function.
+        // The bucket policy does not allow the target's role to read, so the object passes through
+        // the function.
         let unused = unused_permissions(&[
             (
                 "s3:DeleteObject",
@@ -1368,7 +1415,8 @@ mod tests {
                 .await
                 .unwrap();
             let source = format!("s3://{from}");
-            json!({ "source": source, "source_account": "peer", "destination": format!("s3://{to}") })
+            json!({ "source": source, "source_account": "peer",
+                "destination": format!("s3://{to}") })
         });
     }
 }

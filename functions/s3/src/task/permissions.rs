@@ -114,7 +114,7 @@ impl Task<'_> {
         permissions = allow_kms_keys(permissions)
             .allow("write the objects", &["s3:PutObject"], [objects.clone()])
             .allow(
-                "verify written objects, if S3's response is lost or before a move deletes a source",
+                "verify written objects, after a lost response and before a move deletes a source",
                 &["s3:GetObject"],
                 [objects.clone()],
             )

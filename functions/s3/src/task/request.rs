@@ -113,7 +113,8 @@ impl Task<'_> {
             let uri = S3Uri::parse("uri", self.destination)?;
             require(self.recursive || !uri.key.is_empty(), || {
                 format!(
-                    "parameter \"uri\": {:?} names a whole bucket; name an object, or set recursive",
+                    "parameter \"uri\": {:?} names a whole bucket; name an object, or set \
+                     recursive",
                     self.destination
                 )
             })?;
@@ -153,40 +154,56 @@ impl Task<'_> {
                 "source and destination are both local; at least one must be a URI such as \
                  s3://bucket/key",
             )),
-            (Location::Local(_), _) if self.has_peer_source() => Err(ErrorName::InvalidInput.with_message(
-                "source_account and source_region require a source in S3, but the source is local; omit \
-                 them",
-            )),
-            (Location::S3(uri), _) if is_single && (uri.key.is_empty() || uri.key.ends_with('/')) => {
+            (Location::Local(_), _) if self.has_peer_source() => Err(ErrorName::InvalidInput
+                .with_message(
+                    "source_account and source_region require a source in S3, but the source is \
+                     local; omit them",
+                )),
+            (Location::S3(uri), _)
+                if is_single && (uri.key.is_empty() || uri.key.ends_with('/')) =>
+            {
                 Err(ErrorName::InvalidInput.with_message(format!(
-                    "source {:?} names a prefix and not an object: set recursive, or name an object",
+                    "source {:?} names a prefix and not an object: set recursive, or name an \
+                     object",
                     self.source
                 )))
             }
-            (Location::S3(source), Location::S3(destination)) if self.operation == Operation::Move => {
-                let (source_prefix, destination_prefix) = (folder_prefix(&source.key), folder_prefix(&destination.key));
+            (Location::S3(source), Location::S3(destination)) => {
+                self.validate_copy(source, destination)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that a move or sync within a bucket does not damage its own source.
+    fn validate_copy(&self, source: &S3Uri, destination: &S3Uri) -> Result<(), StepError> {
+        if source.bucket != destination.bucket {
+            return Ok(());
+        }
+        let source_prefix = folder_prefix(&source.key);
+        let destination_prefix = folder_prefix(&destination.key);
+
+        match self.operation {
+            Operation::Move => {
                 let is_onto_itself = if self.recursive {
                     destination_prefix.starts_with(&source_prefix)
                 } else {
                     is_same_object(&source.key, &destination.key)
                 };
-                require(source.bucket != destination.bucket || !is_onto_itself, || {
+                require(!is_onto_itself, || {
                     "destination is the source itself or below it, where objects would be moved \
                      repeatedly or lost; choose another destination"
                         .into()
                 })
             }
-            (Location::S3(source), Location::S3(destination)) if self.operation == Operation::Sync(true) => {
-                let (source_prefix, destination_prefix) = (folder_prefix(&source.key), folder_prefix(&destination.key));
-                require(
-                    source.bucket != destination.bucket || source_prefix == destination_prefix
-                        || !source_prefix.starts_with(&destination_prefix),
-                    || {
-                        "source is below destination, where delete would delete it; choose another \
-                         destination"
-                            .into()
-                    },
-                )
+            Operation::Sync(true) => {
+                let is_below_destination = source_prefix != destination_prefix
+                    && source_prefix.starts_with(&destination_prefix);
+                require(!is_below_destination, || {
+                    "source is below destination, where delete would delete it; choose another \
+                     destination"
+                        .into()
+                })
             }
             _ => Ok(()),
         }

@@ -29,7 +29,8 @@ impl Store {
             };
             self.uploads.insert(id.clone(), upload);
             return xml_answer(&format!(
-                "<InitiateMultipartUploadResult><UploadId>{id}</UploadId></InitiateMultipartUploadResult>"
+                "<InitiateMultipartUploadResult><UploadId>{id}</UploadId>\
+                 </InitiateMultipartUploadResult>"
             ));
         }
         if sent.operation == "ListMultipartUploads" {
@@ -38,18 +39,31 @@ impl Store {
             };
             let uploads = self.uploads.iter().filter(|(_, upload)| is_listed(upload));
             let uploads: Vec<_> = uploads
-                .map(|(id, Upload { key, initiator, initiated, .. })| {
-                    let (key, initiator) = (percent_encode(key), format!("<Initiator><ID>{initiator}</ID></Initiator>"));
-                    let initiated = format_time(*initiated, DateTimeFormat::DateTime);
-                    format!(
-                        "<Upload><UploadId>{id}</UploadId><Key>{key}</Key><Initiated>{initiated}</Initiated>{initiator}\
+                .map(
+                    |(
+                        id,
+                        Upload {
+                            key,
+                            initiator,
+                            initiated,
+                            ..
+                        },
+                    )| {
+                        let key = percent_encode(key);
+                        let initiator = format!("<Initiator><ID>{initiator}</ID></Initiator>");
+                        let initiated = format_time(*initiated, DateTimeFormat::DateTime);
+                        format!(
+                            "<Upload><UploadId>{id}</UploadId><Key>{key}</Key>\
+                         <Initiated>{initiated}</Initiated>{initiator}\
                          </Upload>"
-                    )
-                })
+                        )
+                    },
+                )
                 .collect();
             let uploads = uploads.concat();
             return xml_answer(&format!(
-                "<ListMultipartUploadsResult><EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>{uploads}\
+                "<ListMultipartUploadsResult><EncodingType>url</EncodingType>\
+                 <IsTruncated>false</IsTruncated>{uploads}\
                  </ListMultipartUploadsResult>"
             ));
         }
@@ -178,7 +192,8 @@ impl Object {
             .map(|sum| format!("<ChecksumCRC64NVME>{sum}</ChecksumCRC64NVME>"));
         let (sum, etag, size) = (sum.collect::<String>(), &self.etag, self.size);
         format!(
-            "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag><Size>{size}</Size>{sum}</Part>"
+            "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag>\
+             <Size>{size}</Size>{sum}</Part>"
         )
     }
 }

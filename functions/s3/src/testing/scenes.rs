@@ -68,7 +68,8 @@ pub(crate) async fn between_buckets(scene: &Scene) -> Value {
         .key("in/a")
         .tagging("cost=it");
     object.send().await.unwrap();
-    json!({ "source": format!("s3://{from}/in"), "destination": format!("s3://{to}"), "recursive": true })
+    json!({ "source": format!("s3://{from}/in"), "destination": format!("s3://{to}"),
+        "recursive": true })
 }
 
 /// An object with a tag that is copied from the second account.
@@ -98,7 +99,8 @@ pub(crate) async fn between_accounts(scene: &Scene) -> Value {
         .await
         .unwrap();
     let source = format!("s3://{from}/in");
-    json!({ "source": source, "source_account": "peer", "destination": format!("s3://{to}"), "recursive": true })
+    json!({ "source": source, "source_account": "peer", "destination": format!("s3://{to}"),
+        "recursive": true })
 }
 
 async fn make_bucket(scene: &Scene, prefix: &str) -> String {

@@ -279,11 +279,13 @@ impl Store {
         let contents: Vec<_> = page
             .iter()
             .map(|((_, key), object)| {
-                let (key, modified) = (percent_encode(key), format_time(object.modified, DateTimeFormat::DateTime));
+                let key = percent_encode(key);
+                let modified = format_time(object.modified, DateTimeFormat::DateTime);
                 let (etag, size) = (&object.etag, object.size);
                 format!(
-                    "<BucketContents><Key>{key}</Key><LastModified>{modified}</LastModified><ETag>{etag}</ETag>\
-                     <Size>{size}</Size></BucketContents>"
+                    "<Contents><Key>{key}</Key><LastModified>{modified}</LastModified>\
+                     <ETag>{etag}</ETag>\
+                     <Size>{size}</Size></Contents>"
                 )
             })
             .collect();
