@@ -217,6 +217,7 @@ impl BucketContents<'_> {
             .bucket(name)
             .set_expected_bucket_owner(owner.clone());
         let list = list.encoding_type(EncodingType::Url);
+
         loop {
             // Each page starts at the front, because aborted uploads are not listed again.
             let page = list.clone().send().await.map_err(s3_error)?;
@@ -277,6 +278,7 @@ fn page_versions(page: ListObjectVersionsOutput) -> Result<Vec<Version>, StepErr
             key.take().unwrap_or_default(),
         )?);
     }
+
     // S3 lists versions and markers together, the newest of each key first. The SDK separates
     // them.
     all.sort_by(|(a, at, _), (b, bt, _)| a.cmp(b).then(bt.cmp(at)));
@@ -284,6 +286,7 @@ fn page_versions(page: ListObjectVersionsOutput) -> Result<Vec<Version>, StepErr
         key: key.unwrap_or_default(),
         id: id.unwrap_or_else(|| "null".into()),
     };
+
     Ok(all.into_iter().map(version).collect())
 }
 

@@ -54,6 +54,7 @@ impl TransferRun<'_> {
             running_large: 0,
         };
         let mut batch = DeletionBatch::default();
+
         // Unfinished transfers are enough work for a call.
         let mut has_started_work = !unfinished.is_empty();
         for UnfinishedTransfer {
@@ -213,6 +214,7 @@ impl TransferRun<'_> {
                 Ok(())
             }
         });
+
         if let Err(error) = failure {
             let cleanup = self
                 .transfers

@@ -89,11 +89,13 @@ impl Filters {
                 )
             })?;
         }
+
         let rule = |filter: &Filter| Rule {
             include: matches!(filter, Filter::Include(_)),
             source: Pattern::parse_below(source_root, filter.pattern()),
             destination: Pattern::parse_below(destination_root, filter.pattern()),
         };
+
         Ok(Self {
             rules: filters.iter().map(rule).collect(),
         })

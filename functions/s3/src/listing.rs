@@ -71,6 +71,7 @@ impl Listing {
     ) -> Self {
         let (sender, pages) = mpsc::channel(PAGES_AHEAD);
         let after = after.map(str::to_owned);
+
         match base.clone() {
             BaseLocation::S3 { bucket, prefix } => {
                 tokio::spawn(async move {
@@ -93,6 +94,7 @@ impl Listing {
                 });
             }
         }
+
         Self {
             pages,
             page: Vec::new().into_iter(),
@@ -177,6 +179,7 @@ async fn list_objects(
     let mut last = after.map(|after| format!("{prefix}{after}"));
     let request = request.set_start_after(last.clone());
     let mut pages = request.into_paginator().send();
+
     while let Some(page) = pages.next().await {
         let page = page.map_err(s3_error)?;
         let mut entries = Vec::new();
@@ -222,6 +225,7 @@ async fn list_objects(
             return Ok(());
         }
     }
+
     let _ = sender.send(Ok(Vec::new())).await;
     Ok(())
 }
@@ -264,6 +268,7 @@ fn list_files(
     if page.is_empty() || sender.blocking_send(Ok(page)).is_ok() {
         let _ = sender.blocking_send(Ok(Vec::new()));
     }
+
     Ok(())
 }
 

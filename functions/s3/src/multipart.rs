@@ -145,6 +145,7 @@ impl Upload<'_> {
         request: &CreateMultipartUploadFluentBuilder,
     ) -> Result<String, StepError> {
         let mut attempts = 0;
+
         loop {
             abort_lost_uploads(self.bucket, self.key, self.session_arn).await?;
             attempts += 1;
@@ -211,6 +212,7 @@ impl Upload<'_> {
             abort_upload(self.bucket, self.key, &started.upload_id).await?;
             return Ok(None);
         }
+
         let request = self
             .bucket
             .client
@@ -221,6 +223,7 @@ impl Upload<'_> {
         let request = request.set_expected_bucket_owner(self.bucket.owner.clone());
         let mut listed = request.into_paginator().items().send();
         let mut parts = BTreeMap::new();
+
         while let Some(part) = listed.next().await {
             let part = match part.map_err(s3_error) {
                 Err(error) if error.has_code("NoSuchUpload") => return Ok(None),
@@ -239,6 +242,7 @@ impl Upload<'_> {
                 );
             }
         }
+
         Ok(Some((started, parts)))
     }
 
@@ -259,6 +263,7 @@ impl Upload<'_> {
             .collect::<Vec<_>>()
             .into_iter();
         let mut running = FuturesUnordered::new();
+
         loop {
             while running.len() < MAX_CONCURRENT_PARTS && !self.budget.is_spent() {
                 let Some(number) = missing.next() else { break };
@@ -332,6 +337,7 @@ impl Upload<'_> {
         else {
             return Ok(whole);
         };
+
         // If a response was lost, the SDK's next attempt found no upload.
         let is_unclear = matches!(error.name, ErrorName::TimedOut | ErrorName::Internal)
             || error.has_code("NoSuchUpload");

@@ -12,8 +12,9 @@ use crate::filter::Filter;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Selection {
-    /// Which names to exclude and include. The last filter that matches a name decides; names that
-    /// no filter matches are included.
+    /// Which names to exclude and include, as in `[{"exclude": "*"}, {"include": "*.log"}]`. The
+    /// last filter that matches a name decides; names that no filter matches are included. Patterns
+    /// are relative to source and destination, and `*` also matches slashes.
     #[serde(default)]
     pub filters: Vec<Filter>,
     /// Change nothing; only log what the step would do.

@@ -140,6 +140,7 @@ impl<'a> Plan<'a> {
             .map(ListedName::key)
             .unwrap_or_default()
             .to_owned();
+
         // An unreadable entry may be a directory or a link to one, even without a final slash.
         self.unreadable
             .retain(|prefix| key.starts_with(prefix) || key < *prefix);

@@ -115,6 +115,7 @@ impl Report {
         if count == 0 {
             return Ok(done);
         }
+
         let succeeded = done.transferred + done.deleted;
         let name = name
             .filter(|_| succeeded + done.unchanged == 0)
@@ -125,6 +126,7 @@ impl Report {
         } else {
             String::new()
         };
+
         Err(name.with_message(if count == 1 && succeeded + done.unchanged == 0 {
             first.concat()
         } else {

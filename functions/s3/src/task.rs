@@ -74,6 +74,7 @@ impl Task<'_> {
         }
 
         let transfers = self.build_context(ctx, (source, destination), budget)?;
+
         if let Some(scratch) = transfers.scratch.clone() {
             let file_name = |unfinished: &UnfinishedTransfer| {
                 scratch_file_name(&transfers.source.path_of(&unfinished.key))
@@ -146,6 +147,7 @@ impl Task<'_> {
         if self.operation == Operation::Delete {
             return Ok(());
         }
+
         let position = engine::position_from(resume.as_ref())?;
         let ResolvedTransfer {
             source,

@@ -168,6 +168,7 @@ impl TransferContext<'_> {
     ) -> Result<Option<PartialTransfer>, StepError> {
         let source_path = self.source.path_of(&entry.key);
         let destination_path = self.destination.path_of(name);
+
         match (&self.source, &self.destination) {
             (BaseLocation::Local { root, .. }, BaseLocation::S3 { bucket, .. }) => {
                 Box::pin(self.upload_file(

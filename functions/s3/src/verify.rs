@@ -87,6 +87,7 @@ pub async fn verify_copy(
             .find(|checksum| checksum.algorithm == source_checksum.algorithm)?;
         Some((*source_checksum, *copy_checksum))
     });
+
     match checksums {
         Some((source_checksum, copy_checksum)) => {
             check_same_checksum(source_checksum, copy_checksum)?;
@@ -102,6 +103,7 @@ pub async fn verify_copy(
             check_same_checksum(source_checksum, copy_checksum)?;
         }
     }
+
     Ok(source.etag)
 }
 
@@ -136,6 +138,7 @@ async fn read_object_checksum(
              so the source was kept; compare both, then delete the source with s3-delete",
         ));
     }
+
     let request = bucket
         .client
         .get_object()
@@ -150,6 +153,7 @@ async fn read_object_checksum(
         .body;
     let mut digest = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
     let mut bytes = 0;
+
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|error| {
             ErrorName::TimedOut.with_message(format!(
@@ -159,6 +163,7 @@ async fn read_object_checksum(
         digest.update(&chunk);
         bytes += chunk.len() as u64;
     }
+
     Ok(Checksum {
         algorithm: CrcAlgorithm::Crc64Nvme,
         value: digest.finalize(),

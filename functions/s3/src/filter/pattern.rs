@@ -41,8 +41,10 @@ impl Pattern {
             tokens.extend(root.chars().map(Token::Char));
             tokens.extend((!root.is_empty() && !root.ends_with('/')).then_some(Token::Char('/')));
         }
+
         let chars: Vec<char> = pattern.chars().collect();
         let mut rest = chars.as_slice();
+
         while let [first, after @ ..] = rest {
             rest = after;
             tokens.push(match first {
@@ -59,6 +61,7 @@ impl Pattern {
                 other => Token::Char(*other),
             });
         }
+
         Self { tokens }
     }
 
@@ -67,6 +70,7 @@ impl Pattern {
     pub(super) fn matches(&self, text: &str) -> bool {
         let (mut at, mut rest) = (0, text.chars());
         let mut last_star = None;
+
         loop {
             if let Some(Token::Star) = self.tokens.get(at) {
                 at += 1;
@@ -120,6 +124,7 @@ fn parse_set(inner: &[char]) -> Token {
         ([], Some(last)) => last.push('-'),
         (rest, _) => chunks.push(rest.to_vec()),
     }
+
     for at in (1..chunks.len()).rev() {
         if chunks[at - 1].last() > chunks[at].first() {
             let after = chunks.remove(at);
@@ -127,10 +132,12 @@ fn parse_set(inner: &[char]) -> Token {
             chunks[at - 1].extend(&after[1..]);
         }
     }
+
     let negated = chunks[0].first() == Some(&'!');
     if negated {
         chunks[0].remove(0);
     }
+
     let ends = chunks
         .windows(2)
         .map(|pair| match (pair[0].last(), pair[1].first()) {

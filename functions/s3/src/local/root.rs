@@ -139,11 +139,13 @@ impl Root {
         if opened.stat.is_file {
             return Ok(opened);
         }
+
         let kind = if opened.stat.is_dir {
             "a directory"
         } else {
             "a device, a pipe or a socket"
         };
+
         Err(ErrorName::Conflict.with_message(format!(
             "could not read {path:?} below the local root: it is {kind}, not a regular file"
         )))
@@ -187,6 +189,7 @@ impl Root {
     fn follow_links(&self, path: &Path) -> Option<PathBuf> {
         let reversed = |path: &Path| path.iter().rev().map(ToOwned::to_owned).collect::<Vec<_>>();
         let (mut remaining, mut resolved, mut links) = (reversed(path), PathBuf::from("."), 0);
+
         while let Some(part) = remaining.pop() {
             match Path::new(&part).components().next() {
                 Some(Component::ParentDir) if resolved.as_os_str() == "." => return None,
@@ -216,6 +219,7 @@ impl Root {
                 _ => {}
             }
         }
+
         Some(resolved)
     }
 }

@@ -94,8 +94,10 @@ impl Scratch {
     pub fn create_file(&self, name: &str) -> Result<File, StepError> {
         let path = self.file_path(name)?;
         let mut options = OpenOptions::new();
+
         // With `create_new` the target of an existing link is never written to.
         options.read(true).write(true).create_new(true);
+
         for _ in 0..ATTEMPTS {
             let prepared = match self.root.dir.open_with(&path, &options) {
                 Ok(file) => return Ok(file.into_std()),
@@ -108,6 +110,7 @@ impl Scratch {
             ignore_kind(ErrorKind::NotFound, prepared)
                 .map_err(|error| file_error("create", &path, &error))?;
         }
+
         Err(ErrorName::Conflict.with_message(format!(
             "could not create {path:?} below the local root: other runs keep removing its \
              directory; run the step again"

@@ -146,6 +146,7 @@ impl Walk<'_> {
         if !name.ends_with('/') {
             return self.visit_file(key, &name);
         }
+
         let after = level
             .after
             .as_deref()
@@ -186,6 +187,7 @@ impl Walk<'_> {
             }
             metadata => metadata.map(|metadata| FileStat::from(&metadata)),
         };
+
         match stat {
             Ok(stat) if stat.is_file => Ok(Some(WalkedEntry::File { key, stat })),
             // It became a directory after its parent was read, so its position has changed.
@@ -265,6 +267,7 @@ impl Walk<'_> {
         if let Some(level) = self.levels.last_mut() {
             (level.names, level.has_more) = (names.into_iter(), has_more);
         }
+
         Ok(())
     }
 
@@ -285,6 +288,7 @@ impl Walk<'_> {
             .max(self.max_names.div_ceil(5));
         let at_root = self.directory.is_empty() && key.is_empty();
         let (mut names, mut has_more) = (BinaryHeap::new(), false);
+
         for entry in dir.entries()? {
             let entry = match entry {
                 Err(error) if error.kind() == ErrorKind::NotFound => break,
@@ -324,6 +328,7 @@ impl Walk<'_> {
                 *largest = name;
             }
         }
+
         Ok((names.into_sorted_vec(), has_more))
     }
 

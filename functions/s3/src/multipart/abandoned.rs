@@ -109,6 +109,7 @@ pub async fn list_unfinished(
     is_selected: impl Fn(&MultipartUpload) -> bool,
 ) -> Result<Vec<(String, String)>, StepError> {
     let (mut uploads, mut key_marker, mut id_marker) = (Vec::new(), None, None);
+
     loop {
         let request = bucket
             .client

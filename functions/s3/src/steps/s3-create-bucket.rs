@@ -107,6 +107,7 @@ impl CreateBucket {
             Some(existing) => return Err(other_region_error(&bucket, &existing, &region)),
             None => create_bucket(&s3, &bucket, &region).await?,
         };
+
         if created {
             if let Err(error) = make_settings(&s3, &bucket, &bucket_ctx.place.account_id).await {
                 return Err(
@@ -119,6 +120,7 @@ impl CreateBucket {
                 "Bucket {bucket} already exists in {region}; it is unchanged"
             ));
         }
+
         Ok(Present {
             bucket,
             region,
@@ -165,11 +167,13 @@ async fn create_bucket(s3: &Client, name: &str, region: &str) -> Result<bool, St
         .bucket(name)
         .object_ownership(ObjectOwnership::BucketOwnerEnforced);
     let request = request.set_create_bucket_configuration(constraint);
+
     // https://docs.aws.amazon.com/AmazonS3/latest/userguide/gpbucketnamespaces.html
     let request = request.set_bucket_namespace(
         name.ends_with("-an")
             .then_some(BucketNamespace::AccountRegional),
     );
+
     match request.send().await.map_err(s3_error) {
         Ok(_) => Ok(true),
         Err(error) if error.has_code("BucketAlreadyOwnedByYou") => {

@@ -113,6 +113,7 @@ async fn check_bucket(
     if is_filled && !force {
         return Err(not_empty_error(bucket));
     }
+
     // After the state machine has this answer, this step has deleted a bucket that does not exist.
     Progress::pending(
         &Removal::default(),
@@ -133,6 +134,7 @@ async fn empty_and_delete(
         Err(error) if error.has_code("NoSuchBucket") => return Ok(finish(contents, &removal)),
         removed => removed?,
     };
+
     if is_pass_complete && removal.refused == 0 {
         let is_deleted = delete_bucket(&contents.bucket).await.map_err(|mut error| {
             error.message = format!(
@@ -151,6 +153,7 @@ async fn empty_and_delete(
         }
         removal = removal.next_pass();
     }
+
     let Removal {
         versions,
         uploads,
@@ -229,6 +232,7 @@ fn remaining_error(
              to it; stop the writers and run the step again"
         ));
     }
+
     let more = if *refused > named.len() as u64 {
         ", …"
     } else {

@@ -106,6 +106,7 @@ impl S3List {
             .into_paginator()
             .send();
         let mut state = ListingState::default();
+
         while let Some(page) = pages.next().await {
             for bucket in page.map_err(s3_error)?.buckets.unwrap_or_default() {
                 let (name, created_at) = (
@@ -151,6 +152,7 @@ impl S3List {
         };
         let after = (!state.last.is_empty()).then(|| state.last.clone());
         let mut pages = request.set_start_after(after).into_paginator().send();
+
         while let Some(page) = pages.next().await {
             let page = page.map_err(s3_error)?;
             let (encoding, has_more) = (page.encoding_type, page.is_truncated == Some(true));
@@ -201,6 +203,7 @@ impl S3List {
                 return Progress::pending(&state, Duration::ZERO, progress);
             }
         }
+
         let ListingState { listing, .. } = state;
         self.log_summary(ctx, &listing);
         if listing.object_count == 0 && listing.prefixes.is_empty() && !prefix.is_empty() {
@@ -208,6 +211,7 @@ impl S3List {
                 "no object in bucket \"{bucket}\" begins with {prefix:?}; check the prefix"
             )));
         }
+
         Ok(Progress::Done(listing))
     }
 

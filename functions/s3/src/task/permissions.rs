@@ -69,6 +69,7 @@ impl Task<'_> {
             &["s3:GetObject"],
             [objects.clone()],
         );
+
         if is_copy {
             permissions = permissions.allow(
                 "copy the tags of the source objects",
@@ -76,6 +77,7 @@ impl Task<'_> {
                 [objects.clone()],
             );
         }
+
         if self.operation == Operation::Move {
             permissions = permissions.allow(
                 "delete the source objects after their copies are verified",
@@ -89,6 +91,7 @@ impl Task<'_> {
     fn destination_permissions(&self, uri: &S3Uri, is_copy: bool) -> Permissions {
         let bucket = s3_arn(&literal(&uri.bucket));
         let objects = self.objects_arn(uri);
+
         if self.operation == Operation::Delete {
             let delete =
                 Permissions::default().allow("delete the objects", &["s3:DeleteObject"], [objects]);
@@ -123,6 +126,7 @@ impl Task<'_> {
                 &["s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
                 [objects.clone()],
             );
+
         if is_copy {
             permissions = permissions.allow(
                 "write the tags of copied objects",
@@ -130,6 +134,7 @@ impl Task<'_> {
                 [objects.clone()],
             );
         }
+
         if self.operation == Operation::Sync(true) {
             permissions = permissions.allow(
                 "delete objects that the source lacks, if delete is set",

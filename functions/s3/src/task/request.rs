@@ -119,6 +119,7 @@ impl Task<'_> {
                 )
             })?;
         }
+
         let (source, destination) = self.locations()?;
         let classes = StorageClass::values();
         require(
@@ -149,6 +150,7 @@ impl Task<'_> {
             },
         )?;
         let is_single = !self.recursive && self.operation != Operation::Delete;
+
         match (&source, &destination) {
             (Location::Local(_), Location::Local(_)) => Err(ErrorName::InvalidInput.with_message(
                 "source and destination are both local; at least one must be a URI such as \
@@ -180,6 +182,7 @@ impl Task<'_> {
         if source.bucket != destination.bucket {
             return Ok(());
         }
+
         let source_prefix = folder_prefix(&source.key);
         let destination_prefix = folder_prefix(&destination.key);
 

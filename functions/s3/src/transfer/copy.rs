@@ -33,15 +33,16 @@ const THROUGH_FUNCTION: &str = "here ";
 const COPY_PART_SIZE: u64 = 512 << 20;
 
 impl TransferContext<'_> {
+    /// Copies an object: by S3 itself, or through this function if S3 is not allowed to.
     pub(super) async fn copy_object(
         &self,
         source: (&Bucket, &str),
         entry: &Entry,
         destination: (&Bucket, &str),
-        started: Option<PartialTransfer>,
+        partial: Option<PartialTransfer>,
         progress: &TransferProgress,
     ) -> Result<Option<PartialTransfer>, StepError> {
-        let started = started.and_then(PartialTransfer::into_upload);
+        let started = partial.and_then(PartialTransfer::into_upload);
         let unfinished = match self
             .copy_by_s3(source, entry, destination, started.clone(), progress)
             .await
@@ -56,16 +57,18 @@ impl TransferContext<'_> {
                 Box::pin(self.copy_through_function(source, entry, destination, started, progress))
                     .await?
             }
-            response => response?,
+            result => result?,
         };
         if unfinished.is_none() && self.is_move {
             let etag = verify::verify_copy(source, destination).await?;
             self.delete_moved_source(source.0, source.1, etag.or_else(|| entry.etag.clone()))
                 .await?;
         }
+
         Ok(unfinished.map(PartialTransfer::Upload))
     }
 
+    /// Lets S3 copy the object; `AccessDenied` if it is not allowed to.
     async fn copy_by_s3(
         &self,
         (source_bucket, source_key): (&Bucket, &str),
@@ -81,6 +84,7 @@ impl TransferContext<'_> {
             return Err(ErrorName::AccessDenied
                 .with_message("S3 is not allowed to copy between the two accounts"));
         }
+
         if entry.size > COPY_LIMIT {
             return Box::pin(self.copy_parts_by_s3(
                 (source_bucket, source_key),
@@ -91,6 +95,7 @@ impl TransferContext<'_> {
             ))
             .await;
         }
+
         let request = bucket
             .client
             .copy_object()
@@ -113,6 +118,7 @@ impl TransferContext<'_> {
         Ok(None)
     }
 
+    /// Lets S3 copy the object in parts.
     async fn copy_parts_by_s3(
         &self,
         (source_bucket, source_key): (&Bucket, &str),
@@ -178,6 +184,7 @@ impl TransferContext<'_> {
         .map(UploadOutcome::into_unfinished)
     }
 
+    /// Reads the object and writes it again.
     async fn copy_through_function(
         &self,
         (source_bucket, source_key): (&Bucket, &str),
@@ -191,6 +198,7 @@ impl TransferContext<'_> {
             return Err(ErrorName::Conflict
                 .with_message("the object changed while it was copied; run the step again"));
         }
+
         if head.size < PART_SIZE {
             let _memory = self.reserve_memory(head.size).await?;
             let bytes = fetch_bytes(source_bucket, source_key, &head, None).await?;
@@ -224,6 +232,7 @@ impl TransferContext<'_> {
                 .map_err(s3_error)?;
             return Ok(None);
         }
+
         let source_version = format!(
             "{THROUGH_FUNCTION}{}",
             head.etag.as_deref().unwrap_or_default()

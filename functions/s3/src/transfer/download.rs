@@ -26,6 +26,7 @@ use crate::retries::retry_interrupted;
 use crate::verify;
 
 impl TransferContext<'_> {
+    /// Downloads an object and, for a move, verifies the file and deletes the object.
     pub(super) async fn download_object(
         &self,
         (bucket, key): (&Bucket, &str),
@@ -52,10 +53,10 @@ impl TransferContext<'_> {
                 .download_parts((bucket, key), scratch, &name, partial, path, progress)
                 .await
             {
-                Ok(Received::Incomplete(partial)) => {
+                Ok(DownloadOutcome::Incomplete(partial)) => {
                     return Ok(Some(PartialTransfer::Download(partial)));
                 }
-                Ok(Received::Complete(received)) => Ok(received),
+                Ok(DownloadOutcome::Complete(received)) => Ok(received),
                 Err(error) => Err(error),
             }
         };
@@ -71,6 +72,7 @@ impl TransferContext<'_> {
                 return Err(error);
             }
         };
+
         if self.is_move {
             let mut verified = verified.unwrap_or(Checksum::empty(checksum.algorithm));
             while let Some(longer) = verify::verify_download(root, path, checksum, verified).await?
@@ -88,6 +90,7 @@ impl TransferContext<'_> {
             progress.record(None);
             self.delete_moved_source(bucket, key, etag).await?;
         }
+
         Ok(None)
     }
 
@@ -165,7 +168,7 @@ impl TransferContext<'_> {
         partial: Option<PartialDownload>,
         path: &str,
         progress: &TransferProgress,
-    ) -> Result<Received, StepError> {
+    ) -> Result<DownloadOutcome, StepError> {
         let head = bucket.head_object(key).await?;
         let expected = head.checksums.first().copied();
         let algorithm = expected.map_or(CrcAlgorithm::Crc64Nvme, |checksum| checksum.algorithm);
@@ -179,8 +182,13 @@ impl TransferContext<'_> {
             .and_then(|partial| partial.verified)
             .and_then(|(bytes, text)| parse(&text, bytes));
         if let (Some(received), Some(verified)) = (earlier, verified) {
-            return Ok(Received::Complete((head.etag, received, Some(verified))));
+            return Ok(DownloadOutcome::Complete((
+                head.etag,
+                received,
+                Some(verified),
+            )));
         }
+
         let has_earlier_bytes = earlier.is_some();
         let (file, is_continued) = run_blocking(move || {
             let existing = if has_earlier_bytes {
@@ -198,9 +206,11 @@ impl TransferContext<'_> {
             .filter(|_| is_continued)
             .unwrap_or(Checksum::empty(algorithm));
         let file = Arc::new(file);
+
         // In order, so that the received bytes are always the start of the object.
         let mut running = FuturesOrdered::new();
         let mut next = received.bytes;
+
         loop {
             while running.len() < MAX_CONCURRENT_PARTS
                 && next < head.size
@@ -227,12 +237,13 @@ impl TransferContext<'_> {
             ))));
         }
         if received.bytes < head.size {
-            return Ok(Received::Incomplete(PartialDownload::new(
+            return Ok(DownloadOutcome::Incomplete(PartialDownload::new(
                 head.etag.as_ref(),
                 received,
             )));
         }
         progress.record(None);
+
         if expected.is_some_and(|expected| expected != received) {
             return Err(ErrorName::StepFailed.with_message(format!(
                 "the received bytes have the checksum {}, but S3 has {}; run the step again",
@@ -242,6 +253,7 @@ impl TransferContext<'_> {
                     .unwrap_or_default()
             )));
         }
+
         let (scratch_dir, name, path, durable) = (
             Arc::clone(scratch),
             name.to_owned(),
@@ -250,7 +262,11 @@ impl TransferContext<'_> {
         );
         run_blocking(move || scratch_dir.publish_file(&name, &path, head.modified, durable))
             .await?;
-        Ok(Received::Complete((head.etag.clone(), received, None)))
+        Ok(DownloadOutcome::Complete((
+            head.etag.clone(),
+            received,
+            None,
+        )))
     }
 
     /// Deletes the source of a move, if it is still the version that was moved.
@@ -279,19 +295,20 @@ impl TransferContext<'_> {
                 ..error
             }),
             Err(error) if error.name == ErrorName::NotFound => Ok(()),
-            response => response.map(drop),
+            result => result.map(drop),
         }
     }
 }
 
 /// The result of a download in parts.
-enum Received {
+enum DownloadOutcome {
     /// The object's entity tag, the checksum of the received bytes, and that of the bytes already
     /// verified.
     Complete((Option<String>, Checksum, Option<Checksum>)),
     Incomplete(PartialDownload),
 }
 
+/// Downloads a part to its position in the file, and returns its checksum.
 async fn download_part(
     (bucket, key): (&Bucket, &str),
     head: &ObjectHead,
@@ -341,6 +358,7 @@ async fn write_body(
 ) -> Result<Checksum, StepError> {
     let mut checksum = Checksum::empty(algorithm);
     let mut chunk = BytesMut::new();
+
     loop {
         let bytes = body
             .next()

@@ -17,14 +17,16 @@ use crate::multipart::{self, PART_SIZE, UploadOutcome, UploadPart};
 use crate::verify;
 
 impl TransferContext<'_> {
+    /// Uploads a file and, for a move, verifies the object and removes the file.
     pub(super) async fn upload_file(
         &self,
         (root, path): (&Arc<Root>, &str),
         (bucket, key): (&Bucket, &str),
-        started: Option<PartialTransfer>,
+        partial: Option<PartialTransfer>,
         progress: &TransferProgress,
     ) -> Result<Option<PartialTransfer>, StepError> {
         let (file_root, file_path) = (Arc::clone(root), path.to_owned());
+
         // A small file is read together with opening it.
         let (opened, bytes) = run_blocking(move || {
             let opened = file_root.open_file(&file_path)?;
@@ -35,7 +37,7 @@ impl TransferContext<'_> {
             Ok((opened, bytes))
         })
         .await?;
-        let started = started.and_then(PartialTransfer::into_upload);
+        let started = partial.and_then(PartialTransfer::into_upload);
         let sent = if opened.stat.size < PART_SIZE {
             // The file was larger when an earlier call started the upload.
             if let Some(started) = &started {
@@ -52,6 +54,7 @@ impl TransferContext<'_> {
                 UploadOutcome::Partial(upload) => return Ok(Some(PartialTransfer::Upload(upload))),
             }
         };
+
         if self.is_move {
             verify::verify_upload(&opened, sent, bucket, key).await?;
             let (file_root, file_path, stat) = (Arc::clone(root), path.to_owned(), opened.stat);
@@ -66,9 +69,11 @@ impl TransferContext<'_> {
             })
             .await?;
         }
+
         Ok(None)
     }
 
+    /// Uploads the file with one request.
     async fn put_file(
         &self,
         opened: &OpenFile,
@@ -97,11 +102,13 @@ impl TransferContext<'_> {
                 .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
                 .body(opened.body_stream(0, opened.stat.size))
         };
+
         // The signature covers the checksum, so the SDK need not hash the body again.
         let sent = request.customize().disable_payload_signing().send().await;
         sent.map(drop).map_err(|error| opened.request_error(error))
     }
 
+    /// Uploads the file in parts.
     async fn upload_file_parts(
         &self,
         opened: &OpenFile,
@@ -111,6 +118,7 @@ impl TransferContext<'_> {
         progress: &TransferProgress,
     ) -> Result<UploadOutcome, StepError> {
         let size = opened.stat.size;
+
         // Not the device, whose number can differ on another machine.
         let source_version = format!("{} {:?} {}", size, opened.stat.modified, opened.stat.inode);
         let part_size = multipart::part_size(size, PART_SIZE);
