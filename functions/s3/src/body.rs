@@ -23,21 +23,21 @@ pub const CHUNK_BYTES: u64 = 128 * 1024;
 /// opened, so that S3 never gets a mixture of two states.
 struct FilePart {
     file: OpenFile,
-    at: u64,
+    offset: u64,
     end: u64,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
 }
 
 impl OpenFile {
-    /// The bytes from `at` as a request's body, which the SDK can send again.
+    /// The bytes from `offset` as a request's body, which the SDK can send again.
     #[must_use]
-    pub fn body_stream(&self, at: u64, length: u64) -> ByteStream {
+    pub fn body_stream(&self, offset: u64, length: u64) -> ByteStream {
         let file = self.clone();
         ByteStream::new(SdkBody::retryable(move || {
             SdkBody::from_body_1_x(FilePart {
                 file: file.clone(),
-                at,
-                end: at + length,
+                offset,
+                end: offset + length,
                 reading: None,
             })
         }))
@@ -47,8 +47,8 @@ impl OpenFile {
     ///
     /// # Errors
     /// `Conflict` if the file changed since it was opened; the error of the file system.
-    pub fn read_range(&self, at: u64, length: u64) -> Result<Bytes, StepError> {
-        read_unchanged(self, at, length).map_err(|error| {
+    pub fn read_range(&self, offset: u64, length: u64) -> Result<Bytes, StepError> {
+        read_unchanged(self, offset, length).map_err(|error| {
             if self.has_changed() {
                 changed_file_error()
             } else {
@@ -77,9 +77,13 @@ fn changed_file_error() -> StepError {
 }
 
 /// Reads a range, and checks that the file did not change since it was opened.
-fn read_unchanged(OpenFile { file, stat }: &OpenFile, at: u64, length: u64) -> io::Result<Bytes> {
+fn read_unchanged(
+    OpenFile { file, stat }: &OpenFile,
+    offset: u64,
+    length: u64,
+) -> io::Result<Bytes> {
     let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    let read = file.read_exact_at(&mut bytes, at);
+    let read = file.read_exact_at(&mut bytes, offset);
     if FileStat::of_open_file(file)? != *stat {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
@@ -97,31 +101,31 @@ impl Body for FilePart {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.at == self.end {
+        if self.offset == self.end {
             return Poll::Ready(None);
         }
-        let (file, at) = (self.file.clone(), self.at);
-        let length = CHUNK_BYTES.min(self.end - at);
+        let (file, offset) = (self.file.clone(), self.offset);
+        let length = CHUNK_BYTES.min(self.end - offset);
         let reading = self
             .reading
-            .get_or_insert_with(|| spawn_blocking(move || read_unchanged(&file, at, length)));
+            .get_or_insert_with(|| spawn_blocking(move || read_unchanged(&file, offset, length)));
         let bytes = ready!(Pin::new(reading).poll(cx))
             .map_err(io::Error::other)
             .flatten();
         self.reading = None;
-        self.at += length;
+        self.offset += length;
         if bytes.is_err() {
-            self.at = self.end;
+            self.offset = self.end;
         }
         Poll::Ready(Some(bytes.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.at == self.end
+        self.offset == self.end
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.end - self.at)
+        SizeHint::with_exact(self.end - self.offset)
     }
 }
 

@@ -86,7 +86,7 @@ pub struct UploadPart {
     /// The part's number, from 1.
     pub number: i32,
     /// The position of its first byte.
-    pub at: u64,
+    pub offset: u64,
     /// Its length, in bytes.
     pub length: u64,
 }
@@ -267,11 +267,11 @@ impl Upload<'_> {
         loop {
             while running.len() < MAX_CONCURRENT_PARTS && !self.budget.is_spent() {
                 let Some(number) = missing.next() else { break };
-                let at = u64::from(number.unsigned_abs() - 1) * self.part_size;
+                let offset = u64::from(number.unsigned_abs() - 1) * self.part_size;
                 running.push(upload_part(UploadPart {
                     upload_id: upload_id.into(),
                     number,
-                    at,
+                    offset,
                     length: self.part_length(number),
                 }));
             }

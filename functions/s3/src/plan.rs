@@ -549,7 +549,7 @@ mod tests {
             skipped("current.old"),
             entry("z", 1, 1),
         ];
-        let there =
+        let destination =
             ["current.old/1", "current/1", "current/2", "d", "z"].map(|key| entry(key, 1, 1));
         for last_key in [
             None,
@@ -565,11 +565,13 @@ mod tests {
                     });
                 last_key.is_none_or(|after| key > after) || may_be_above
             };
-            let here = Listing::from_names(source.iter().filter(is_listed).cloned().collect());
-            let there = Listing::from_names(there.iter().filter(is_listed).cloned().collect());
+            let source_listing =
+                Listing::from_names(source.iter().filter(is_listed).cloned().collect());
+            let destination =
+                Listing::from_names(destination.iter().filter(is_listed).cloned().collect());
             let plan = Plan::sync(
-                (here, |_: &str| true),
-                (there, |_: &str| true),
+                (source_listing, |_: &str| true),
+                (destination, |_: &str| true),
                 Direction::ToS3,
                 true,
             );

@@ -114,11 +114,11 @@ fn find_set_end(chars: &[char]) -> Option<usize> {
 fn parse_set(inner: &[char]) -> Token {
     let mut chunks: Vec<Vec<char>> = Vec::new();
     let mut start = 0;
-    let mut from = if inner.first() == Some(&'!') { 2 } else { 1 };
-    while let Some(hyphen) = (from..inner.len()).find(|&at| inner[at] == '-') {
+    let mut search_start = if inner.first() == Some(&'!') { 2 } else { 1 };
+    while let Some(hyphen) = (search_start..inner.len()).find(|&at| inner[at] == '-') {
         chunks.push(inner[start..hyphen].to_vec());
         start = hyphen + 1;
-        from = hyphen + 3;
+        search_start = hyphen + 3;
     }
     match (&inner[start..], chunks.last_mut()) {
         ([], Some(last)) => last.push('-'),

@@ -17,8 +17,6 @@ use super::root::{FileStat, Root};
 pub(super) const SCRATCH_DIR: &str = ".stepward";
 
 /// Attempts to create a file. Other runs can remove the directory in between, but hardly so often.
-// Others may take the directory away between two of our calls; that they do so every time is not
-// believed.
 const ATTEMPTS: usize = 16;
 
 /// The directory for the unfinished files of one run: `.stepward/<token>` below the root. It is
@@ -447,16 +445,19 @@ mod tests {
     #[test]
     fn the_last_run_removes_the_scratch_directory() {
         let tree = Tree::new();
-        let (one, two) = (
+        let (first, second) = (
             tree.root.scratch("one").unwrap(),
             tree.root.scratch("two").unwrap(),
         );
-        drop((one.create_file("x").unwrap(), two.create_file("x").unwrap()));
-        one.remove_directory().unwrap();
+        drop((
+            first.create_file("x").unwrap(),
+            second.create_file("x").unwrap(),
+        ));
+        first.remove_directory().unwrap();
         assert_eq!(tree.root.stat(".stepward/one").unwrap(), None);
-        assert!(two.reopen_file("x").unwrap().is_some());
-        two.remove_directory().unwrap();
-        two.remove_directory().unwrap();
+        assert!(second.reopen_file("x").unwrap().is_some());
+        second.remove_directory().unwrap();
+        second.remove_directory().unwrap();
         assert_eq!(tree.root.stat(".stepward").unwrap(), None);
     }
 

@@ -304,7 +304,7 @@ mod tests {
             .map(|entry| entry.unwrap().path())
             .collect();
         paths.sort();
-        let below = |path: &Path| -> Vec<String> {
+        let list_path = |path: &Path| -> Vec<String> {
             let name = path.file_name().unwrap().to_str().unwrap();
             if path.is_dir() {
                 files(path)
@@ -315,7 +315,7 @@ mod tests {
                 vec![name.into()]
             }
         };
-        paths.iter().flat_map(|path| below(path)).collect()
+        paths.iter().flat_map(|path| list_path(path)).collect()
     }
 
     #[test]
@@ -426,7 +426,7 @@ mod tests {
                 ]
             );
             assert_eq!(lines[5..], ["CompleteMultipartUpload data/copy"]);
-            for (at, name, value) in [
+            for (index, name, value) in [
                 (1, "content-type", "application/x-tar"),
                 (1, "x-amz-server-side-encryption", "AES256"),
                 (1, "x-amz-checksum-algorithm", "CRC64NVME"),
@@ -434,7 +434,7 @@ mod tests {
                 (5, "x-amz-checksum-crc64nvme", &crc_base64(&mib_bytes(20))),
                 (5, "x-amz-checksum-type", "FULL_OBJECT"),
             ] {
-                assert_eq!(sent[at].header(name), Some(value), "{name}");
+                assert_eq!(sent[index].header(name), Some(value), "{name}");
             }
             for part in &sent[2..5] {
                 assert_eq!(
@@ -455,9 +455,9 @@ mod tests {
         run_in_root(async |root| {
             let s3 = FakeS3::default();
             s3.put("data", "object", "content");
-            let at = root.to_owned();
+            let root_path = root.to_owned();
             s3.hook_operation("GetObject", move |_, _| {
-                assert_eq!(files(&at), [""; 0], "the file has no name yet");
+                assert_eq!(files(&root_path), [""; 0], "the file has no name yet");
                 None
             });
             let step =

@@ -114,7 +114,7 @@ async fn check_bucket(
         return Err(not_empty_error(bucket));
     }
 
-    // After the state machine has this answer, this step has deleted a bucket that does not exist.
+    // The state machine keeps this answer. If a later call finds no bucket, this step deleted it.
     Progress::pending(
         &Removal::default(),
         Duration::ZERO,
@@ -719,9 +719,9 @@ mod tests {
 
     #[tokio::test]
     async fn already_deleted_by_a_lost_call_is_success() {
-        let gone = mock!(Client::list_object_versions)
+        let missing_bucket = mock!(Client::list_object_versions)
             .then_error(|| ListObjectVersionsError::generic(error_metadata("NoSuchBucket")));
-        let ctx = context([&gone, &refuses_deletion("NoSuchBucket")]);
+        let ctx = context([&missing_bucket, &refuses_deletion("NoSuchBucket")]);
         for force in [false, true] {
             assert_eq!(
                 unwrap_done(
@@ -751,10 +751,13 @@ mod tests {
 
     #[tokio::test]
     async fn not_found_is_a_bucket_that_never_existed() {
-        let gone = mock!(Client::list_object_versions)
+        let missing_bucket = mock!(Client::list_object_versions)
             .then_error(|| ListObjectVersionsError::generic(error_metadata("NoSuchBucket")));
         for force in [false, true] {
-            let error = step(force).run(&context([&gone]), None).await.unwrap_err();
+            let error = step(force)
+                .run(&context([&missing_bucket]), None)
+                .await
+                .unwrap_err();
             assert_eq!(error.name, ErrorName::NotFound);
         }
         let others = mock!(Client::list_object_versions)

@@ -513,12 +513,12 @@ mod tests {
                     resume = Some(next);
                     calls += 1;
                     s3.hook_operation("ListObjectsV2", move |sent, store| {
-                        let at = store
+                        let count = store
                             .sent
                             .iter()
                             .filter(|sent| sent.operation == "ListObjectsV2")
                             .count();
-                        assert!(at != lists + 1 || started(sent) == Some(after.clone()));
+                        assert!(count != lists + 1 || started(sent) == Some(after.clone()));
                         None
                     });
                 }

@@ -500,12 +500,12 @@ mod tests {
                 (!is_found).then_some(ErrorName::NotFound)
             );
         }
-        let gone = mock!(Client::list_objects_v2).then_error(|| {
+        let missing_bucket = mock!(Client::list_objects_v2).then_error(|| {
             ListObjectsV2Error::generic(ErrorMetadata::builder().code("NoSuchBucket").build())
         });
         let (listing, _) = run(
             step(json!({ "uri": "s3://gone" })),
-            mock_client!(aws_sdk_s3, [&gone]),
+            mock_client!(aws_sdk_s3, [&missing_bucket]),
         )
         .await;
         assert_eq!(listing.unwrap_err().name, ErrorName::NotFound);

@@ -1329,20 +1329,23 @@ mod tests {
             ("s3:PutObjectTagging", TAGS),
         ]);
         prove::<S3Sync>(&unused, async |scene| {
-            let (from, to) = (scene.name("from"), scene.name("to"));
+            let (source_bucket, target_bucket) = (scene.name("from"), scene.name("to"));
             scene
-                .make(&json!({ "Resources": { "From": bucket_resource(&from),
-                    "To": bucket_resource(&to) } }))
+                .make(
+                    &json!({ "Resources": { "From": bucket_resource(&source_bucket),
+                    "To": bucket_resource(&target_bucket) } }),
+                )
                 .await;
             let s3 = scene.client(aws_sdk_s3::Client::new);
             s3.put_object()
-                .bucket(&from)
+                .bucket(&source_bucket)
                 .key("new")
                 .tagging("cost=it")
                 .send()
                 .await
                 .unwrap();
-            json!({ "source": format!("s3://{from}"), "destination": format!("s3://{to}") })
+            json!({ "source": format!("s3://{source_bucket}"),
+                "destination": format!("s3://{target_bucket}") })
         });
     }
 
@@ -1356,14 +1359,22 @@ mod tests {
             ("s3:PutObjectTagging", NONE),
         ]);
         prove::<S3Sync>(&unused, async |scene| {
-            let (from, to) = (scene.name("from"), scene.name("to"));
+            let (source_bucket, target_bucket) = (scene.name("from"), scene.name("to"));
             scene
-                .make(&json!({ "Resources": { "From": bucket_resource(&from),
-                    "To": bucket_resource(&to) } }))
+                .make(
+                    &json!({ "Resources": { "From": bucket_resource(&source_bucket),
+                    "To": bucket_resource(&target_bucket) } }),
+                )
                 .await;
             let s3 = scene.client(aws_sdk_s3::Client::new);
-            s3.put_object().bucket(&to).key("old").send().await.unwrap();
-            json!({ "source": format!("s3://{from}"), "destination": format!("s3://{to}"),
+            s3.put_object()
+                .bucket(&target_bucket)
+                .key("old")
+                .send()
+                .await
+                .unwrap();
+            json!({ "source": format!("s3://{source_bucket}"),
+                "destination": format!("s3://{target_bucket}"),
                 "delete": true })
         });
     }
@@ -1391,9 +1402,9 @@ mod tests {
             ),
         ]);
         prove::<S3Sync>(&unused, async |scene| {
-            let (from, to) = (scene.name("from"), scene.name("to"));
+            let (source_bucket, target_bucket) = (scene.name("from"), scene.name("to"));
             scene
-                .make(&json!({ "Resources": { "To": bucket_resource(&to) } }))
+                .make(&json!({ "Resources": { "To": bucket_resource(&target_bucket) } }))
                 .await;
             let peer_client = scene.peer(aws_sdk_s3::Client::new);
             let region = CreateBucketConfiguration::builder()
@@ -1401,22 +1412,22 @@ mod tests {
                 .build();
             peer_client
                 .create_bucket()
-                .bucket(&from)
+                .bucket(&source_bucket)
                 .create_bucket_configuration(region)
                 .send()
                 .await
                 .unwrap();
             peer_client
                 .put_object()
-                .bucket(&from)
+                .bucket(&source_bucket)
                 .key("new")
                 .tagging("cost=it")
                 .send()
                 .await
                 .unwrap();
-            let source = format!("s3://{from}");
+            let source = format!("s3://{source_bucket}");
             json!({ "source": source, "source_account": "peer",
-                "destination": format!("s3://{to}") })
+                "destination": format!("s3://{target_bucket}") })
         });
     }
 }

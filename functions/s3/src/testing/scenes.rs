@@ -57,24 +57,24 @@ pub(crate) async fn download_scene(scene: &Scene) -> Value {
 
 /// An object with a tag that is copied to another bucket.
 pub(crate) async fn between_buckets(scene: &Scene) -> Value {
-    let (from, to) = (
+    let (source_bucket, bucket) = (
         make_bucket(scene, "from").await,
         make_bucket(scene, "to").await,
     );
     let object = scene
         .client(Client::new)
         .put_object()
-        .bucket(&from)
+        .bucket(&source_bucket)
         .key("in/a")
         .tagging("cost=it");
     object.send().await.unwrap();
-    json!({ "source": format!("s3://{from}/in"), "destination": format!("s3://{to}"),
+    json!({ "source": format!("s3://{source_bucket}/in"), "destination": format!("s3://{bucket}"),
         "recursive": true })
 }
 
 /// An object with a tag that is copied from the second account.
 pub(crate) async fn between_accounts(scene: &Scene) -> Value {
-    let (from, to, peer_client) = (
+    let (source_bucket, bucket, peer_client) = (
         scene.name("from"),
         make_bucket(scene, "to").await,
         scene.peer(Client::new),
@@ -85,21 +85,21 @@ pub(crate) async fn between_accounts(scene: &Scene) -> Value {
         .build();
     peer_client
         .create_bucket()
-        .bucket(&from)
+        .bucket(&source_bucket)
         .create_bucket_configuration(region)
         .send()
         .await
         .unwrap();
     peer_client
         .put_object()
-        .bucket(&from)
+        .bucket(&source_bucket)
         .key("in/a")
         .tagging("cost=it")
         .send()
         .await
         .unwrap();
-    let source = format!("s3://{from}/in");
-    json!({ "source": source, "source_account": "peer", "destination": format!("s3://{to}"),
+    let source = format!("s3://{source_bucket}/in");
+    json!({ "source": source, "source_account": "peer", "destination": format!("s3://{bucket}"),
         "recursive": true })
 }
 

@@ -101,7 +101,7 @@ impl Store {
         {
             return refusal(400, "BadDigest");
         }
-        let at = (sent.bucket.clone(), sent.key.clone());
+        let object_id = (sent.bucket.clone(), sent.key.clone());
         match sent.operation {
             "HeadObject" | "GetObject" => self.read_object(sent),
             "PutObject" => {
@@ -129,12 +129,12 @@ impl Store {
                 }
                 Err(refused) => refused,
             },
-            "DeleteObject" => match (self.objects.get(&at), sent.header("if-match")) {
+            "DeleteObject" => match (self.objects.get(&object_id), sent.header("if-match")) {
                 (Some(object), Some(etag)) if object.etag != etag => {
                     refusal(412, "PreconditionFailed")
                 }
                 _ => {
-                    self.objects.remove(&at);
+                    self.objects.remove(&object_id);
                     (204, Vec::new(), Bytes::new())
                 }
             },
@@ -147,7 +147,7 @@ impl Store {
             "GetObjectTagging" => {
                 let tags = self
                     .objects
-                    .get(&at)
+                    .get(&object_id)
                     .and_then(|object| object.headers.get("x-amz-tagging"));
                 let tags = tags
                     .map_or("", String::as_str)
@@ -208,10 +208,10 @@ impl Store {
             headers.extend(object.checksum.clone().map(|text| (checksum, text)));
         }
         let bytes = match range {
-            Some((from, to)) if !object.bytes.is_empty() => object.bytes.slice(from..to),
+            Some((start, end)) if !object.bytes.is_empty() => object.bytes.slice(start..end),
             _ => object.bytes.clone(),
         };
-        let length = range.map_or(object.size, |(from, to)| (to - from) as u64);
+        let length = range.map_or(object.size, |(start, end)| (end - start) as u64);
         headers.push(("content-length".into(), length.to_string()));
         let body = if sent.operation == "GetObject" {
             bytes
@@ -239,16 +239,16 @@ impl Store {
             etag: String::new(),
             ..object.clone()
         };
-        if let Some((from, to)) = sent
+        if let Some((start, end)) = sent
             .header("x-amz-copy-source-range")
             .map(|range| parse_range(range, object.size))
         {
             copy = Object {
-                size: (to - from) as u64,
+                size: (end - start) as u64,
                 ..Object::default()
             };
             if !object.bytes.is_empty() {
-                copy.bytes = object.bytes.slice(from..to);
+                copy.bytes = object.bytes.slice(start..end);
                 copy.checksum = Some(crc_base64(&copy.bytes));
             }
         }
@@ -350,12 +350,12 @@ pub(super) fn texts_between(text: &str, begin: &str, end: &str) -> Vec<String> {
 
 /// Parses `bytes=0-9` as 0 and 10, limited to the object.
 fn parse_range(range: &str, size: u64) -> (usize, usize) {
-    let (from, to) = range
+    let (first, last) = range
         .strip_prefix("bytes=")
         .and_then(|range| range.split_once('-'))
         .unwrap();
-    let end = (to.parse::<u64>().unwrap() + 1).min(size);
-    (from.parse().unwrap(), usize::try_from(end).unwrap())
+    let end = (last.parse::<u64>().unwrap() + 1).min(size);
+    (first.parse().unwrap(), usize::try_from(end).unwrap())
 }
 
 pub(super) fn format_time(seconds: i64, format: DateTimeFormat) -> String {

@@ -139,7 +139,7 @@ impl TransferContext<'_> {
         let part = |UploadPart {
                         upload_id,
                         number,
-                        at,
+                        offset,
                         length,
                     }: UploadPart| async move {
             let request = bucket
@@ -151,7 +151,8 @@ impl TransferContext<'_> {
             let request = request
                 .part_number(number)
                 .copy_source(copy_source_header(&source_bucket.name, source_key));
-            let request = request.copy_source_range(format!("bytes={at}-{}", at + length - 1));
+            let request =
+                request.copy_source_range(format!("bytes={offset}-{}", offset + length - 1));
             let request = request
                 .set_copy_source_if_match(entry.etag.clone())
                 .set_expected_bucket_owner(bucket.owner.clone())
@@ -245,11 +246,12 @@ impl TransferContext<'_> {
         let part = |UploadPart {
                         upload_id,
                         number,
-                        at,
+                        offset,
                         length,
                     }: UploadPart| async move {
             let _memory = self.reserve_memory(length).await?;
-            let bytes = fetch_bytes(source_bucket, source_key, head, Some((at, length))).await?;
+            let bytes =
+                fetch_bytes(source_bucket, source_key, head, Some((offset, length))).await?;
             let checksum = Checksum::compute(CrcAlgorithm::Crc64Nvme, &bytes);
             let request = bucket
                 .client
@@ -321,8 +323,9 @@ async fn fetch_bytes(
             .bucket(&bucket.name)
             .key(key)
             .set_if_match(head.etag.clone());
-        let request =
-            request.set_range(range.map(|(at, length)| format!("bytes={at}-{}", at + length - 1)));
+        let request = request.set_range(
+            range.map(|(offset, length)| format!("bytes={offset}-{}", offset + length - 1)),
+        );
         let request = request.set_checksum_mode(range.is_none().then_some(ChecksumMode::Enabled));
         let response = request
             .set_expected_bucket_owner(bucket.owner.clone())

@@ -216,12 +216,12 @@ impl TransferContext<'_> {
                 && next < head.size
                 && !self.budget.is_spent()
             {
-                let (at, length) = (next, PART_SIZE.min(head.size - next));
+                let (offset, length) = (next, PART_SIZE.min(head.size - next));
                 running.push_back(download_part(
                     (bucket, key),
                     &head,
                     &file,
-                    at,
+                    offset,
                     length,
                     algorithm,
                 ));
@@ -313,7 +313,7 @@ async fn download_part(
     (bucket, key): (&Bucket, &str),
     head: &ObjectHead,
     file: &Arc<File>,
-    at: u64,
+    offset: u64,
     length: u64,
     algorithm: CrcAlgorithm,
 ) -> Result<Checksum, StepError> {
@@ -324,13 +324,13 @@ async fn download_part(
             .bucket(&bucket.name)
             .key(key)
             .set_if_match(head.etag.clone());
-        let request = request.range(format!("bytes={at}-{}", at + length - 1));
+        let request = request.range(format!("bytes={offset}-{}", offset + length - 1));
         let response = request
             .set_expected_bucket_owner(bucket.owner.clone())
             .send()
             .await;
         let response = response.map_err(changed_object_error)?;
-        write_body(response.body, file, at, length, algorithm).await
+        write_body(response.body, file, offset, length, algorithm).await
     })
     .await
 }
@@ -352,7 +352,7 @@ pub(super) fn changed_object_error(error: impl AwsError<aws_sdk_s3::Error>) -> S
 async fn write_body(
     mut body: ByteStream,
     file: &Arc<File>,
-    at: u64,
+    offset: u64,
     length: u64,
     algorithm: CrcAlgorithm,
 ) -> Result<Checksum, StepError> {
@@ -371,7 +371,7 @@ async fn write_body(
             let (file, bytes, place) = (
                 Arc::clone(file),
                 chunk.split().freeze(),
-                at + checksum.bytes,
+                offset + checksum.bytes,
             );
             checksum = checksum.concat(
                 run_blocking(move || {
@@ -388,8 +388,8 @@ async fn write_body(
     }
 }
 
-fn write_at(file: &File, bytes: &Bytes, at: u64) -> Result<(), StepError> {
-    file.write_all_at(bytes, at)
+fn write_at(file: &File, bytes: &Bytes, offset: u64) -> Result<(), StepError> {
+    file.write_all_at(bytes, offset)
         .map_err(|error| open_file_error("write", &error))
 }
 

@@ -132,7 +132,7 @@ impl TransferContext<'_> {
         let part = |UploadPart {
                         upload_id,
                         number,
-                        at,
+                        offset,
                         length,
                     }: UploadPart| async move {
             let request = bucket
@@ -145,7 +145,10 @@ impl TransferContext<'_> {
                 .part_number(number)
                 .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme);
             let request = request.set_expected_bucket_owner(bucket.owner.clone());
-            let response = request.body(opened.body_stream(at, length)).send().await;
+            let response = request
+                .body(opened.body_stream(offset, length))
+                .send()
+                .await;
             let response = response.map_err(|error| opened.request_error(error))?;
             let completed = CompletedPart::builder()
                 .part_number(number)
