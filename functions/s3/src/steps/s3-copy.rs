@@ -104,8 +104,8 @@ use stepward::{
 /// Proven against the AWS CLI 1.46.3 with random trees and buckets (500 seeds; `docs/AWS-CLI.md`
 /// lists the intended differences), and with its process killed at 50 random points. Unit tests
 /// show the requests on the wire, and what is resumed, refused and left behind. The local cloud
-/// proves the permissions. The local cloud checks neither KMS keys, Object Lock nor bucket
-/// policies, and copies between accounts only as far as its own rules allow.
+/// proves the permissions. It checks neither KMS keys, Object Lock nor bucket policies, and copies
+/// between accounts only as far as its own rules allow.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct S3Copy(Merged<TransferLocations, Transfer>);
 

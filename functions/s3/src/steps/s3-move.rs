@@ -20,9 +20,9 @@ use stepward::{
 ///
 /// # Prerequisites
 ///
-/// Those of `s3-copy`: a local root for local paths, a bucket policy or the longer route for a
-/// second account, and a lifecycle rule for incomplete multipart uploads. The role also needs
-/// permission to delete in the source's account.
+/// The same as for `s3-copy`: a local root for local paths, a bucket policy if S3 itself is to copy
+/// from a second account, and a lifecycle rule for incomplete multipart uploads. In addition, the
+/// role in the source's account must allow `s3:DeleteObject`.
 ///
 /// # Behavior
 ///
@@ -69,8 +69,8 @@ use stepward::{
 /// Proven against the AWS CLI 1.46.3 with random trees and buckets (500 seeds; `docs/AWS-CLI.md`
 /// lists the intended differences), and with its process killed at 50 random points. Unit tests
 /// show the requests on the wire, what is verified, and when a source is kept. The local cloud
-/// proves the permissions. The local cloud checks neither KMS keys, Object Lock nor bucket
-/// policies, and copies between accounts only as far as its own rules allow.
+/// proves the permissions. It checks neither KMS keys, Object Lock nor bucket policies, and copies
+/// between accounts only as far as its own rules allow.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct S3Move(Merged<TransferLocations, Transfer>);
 

@@ -22,8 +22,8 @@ use stepward::{
 ///
 /// # Prerequisites
 ///
-/// Those of `s3-copy`: a local root for local paths, a bucket policy or the longer route for a
-/// second account, and a lifecycle rule for incomplete multipart uploads.
+/// The same as for `s3-copy`: a local root for local paths, a bucket policy if S3 itself is to copy
+/// from a second account, and a lifecycle rule for incomplete multipart uploads.
 ///
 /// # Behavior
 ///
