@@ -100,7 +100,8 @@ impl CallBudget {
 #[must_use]
 pub fn cut_off_error() -> StepError {
     ErrorName::TimedOut.with_message(
-        "it did not finish before the call's time ended; check S3's status, then run it again",
+        "the request did not finish before the call's time ended; check S3's status, then run the \
+         step again",
     )
 }
 

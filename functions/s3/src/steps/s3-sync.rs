@@ -1093,7 +1093,7 @@ mod tests {
         assert!(
             error
                 .message
-                .starts_with("2 failed, 4 succeeded, 0 were unchanged; run it again"),
+                .starts_with("2 failed, 4 succeeded, 0 were unchanged; fix the reasons"),
             "{error}"
         );
         for message in [
