@@ -123,7 +123,7 @@ pub async fn delete_entries(
                     // The SDK repeats failed requests, but not single keys that failed within a
                     // successful request.
                     Some(error) if error.name == ErrorName::Throttled && error.aws.is_none() => {
-                        single.push(entry)
+                        single.push(entry);
                     }
                     refused => results.push((entry, refused.map_or(Ok(()), Err))),
                 }

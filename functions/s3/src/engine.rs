@@ -30,6 +30,14 @@ const MAX_CONCURRENT: usize = 64;
 /// How many of them may be transferred in parts; each sends several parts at the same time.
 const MAX_CONCURRENT_LARGE: usize = 4;
 
+/// The work of a call.
+struct CallWork<'r> {
+    running: FuturesUnordered<BoxFuture<'r, WorkResult>>,
+    /// Deletions that are not requested yet.
+    batch: DeletionBatch,
+    state: CallState,
+}
+
 impl TransferRun<'_> {
     /// Works until everything is done or the call's budget is spent.
     ///
@@ -43,66 +51,34 @@ impl TransferRun<'_> {
         let Position {
             mut after,
             unfinished,
-            mut report,
-        } = position;
-        report.done.dry_run = self.dry_run;
-
-        let mut running: FuturesUnordered<BoxFuture<'_, WorkResult>> = FuturesUnordered::new();
-        let mut state = CallState {
             report,
-            unfinished: Vec::new(),
-            running_large: 0,
-        };
-        let mut batch = DeletionBatch::default();
-
+        } = position;
         // Unfinished transfers are enough work for a call.
         let mut has_started_work = !unfinished.is_empty();
-        for UnfinishedTransfer {
-            key,
-            size,
-            etag,
-            partial,
-        } in unfinished
-        {
-            state.running_large += 1;
-            let entry = Entry {
-                key,
-                size,
-                modified: SystemTime::UNIX_EPOCH,
-                etag,
-                archived: false,
-            };
-            running.push(self.start_transfer(entry, true, Some(partial)));
-        }
-
-        let TransferContext {
-            budget,
-            destination,
-            ..
-        } = self.transfers;
-        let to_files = matches!(destination, BaseLocation::Local { .. });
+        let mut work = self.resume_work(unfinished, report);
+        let budget = &self.transfers.budget;
         let (mut is_listed, mut has_progress, mut is_stalled) = (false, false, false);
 
         let listing: Result<(), StepError> = loop {
             let has_time = !has_started_work || !budget.is_spent();
             let decides =
-                !is_listed && !is_stalled && has_time && !state.report.should_stop_early();
-            let has_room =
-                running.len() < MAX_CONCURRENT && state.running_large < MAX_CONCURRENT_LARGE;
-            if !decides && batch.is_empty() && running.is_empty() {
+                !is_listed && !is_stalled && has_time && !work.state.report.should_stop_early();
+            let has_room = work.running.len() < MAX_CONCURRENT
+                && work.state.running_large < MAX_CONCURRENT_LARGE;
+            if !decides && work.batch.is_empty() && work.running.is_empty() {
                 break Ok(());
             }
-            if (!decides || batch.is_full())
-                && let Some(work) = self.start_deletion(&mut batch)
+            if (!decides || work.batch.is_full())
+                && let Some(deletion) = self.start_deletion(&mut work.batch)
             {
-                running.push(work);
+                work.running.push(deletion);
                 continue;
             }
 
             let decision = tokio::select! {
                 biased;
-                Some(result) = running.next(), if !running.is_empty() => {
-                    self.record_result(result, &mut state);
+                Some(result) = work.running.next(), if !work.running.is_empty() => {
+                    self.record_result(result, &mut work.state);
                     has_progress = true;
                     continue;
                 }
@@ -119,14 +95,13 @@ impl TransferRun<'_> {
             };
             let decision = match decision {
                 Ok(decision) => decision,
-                // Let running work finish before the step fails.
                 Err(error) => {
-                    while let Some(result) = running.next().await {
-                        self.record_result(result, &mut state);
-                    }
+                    // Let running work finish before the step fails.
+                    self.finish_running(&mut work).await;
                     break Err(error);
                 }
             };
+
             if !std::mem::replace(&mut has_started_work, true) {
                 budget.restart_once();
             }
@@ -140,61 +115,102 @@ impl TransferRun<'_> {
             {
                 after = Some(key.to_owned());
             }
-
-            match decision {
-                Decision::Skip(_) => {}
-                Decision::Unchanged(_) => state.report.done.unchanged += 1,
-                Decision::CannotTransfer { key, reason } => {
-                    let error = ErrorName::StepFailed.with_message(reason);
-                    self.record_failure(&mut state.report, &key, &error);
-                }
-                Decision::Transfer(entry)
-                    if let Err(error) = self
-                        .transfers
-                        .check_transferable(&entry, self.destination_name(&entry.key)) =>
-                {
-                    self.record_failure(&mut state.report, &entry.key, &error);
-                }
-                Decision::Transfer(Entry {
-                    key,
-                    archived: true,
-                    ..
-                }) if self.dry_run => {
-                    let error = ErrorName::Conflict.with_message(
-                        "the object is archived, so it can be read only after it was restored; \
-                         restore it first",
-                    );
-                    self.record_failure(&mut state.report, &key, &error);
-                }
-                Decision::Transfer(entry) if self.dry_run => {
-                    self.record_transfer(&mut state.report, &entry);
-                }
-                Decision::Delete(entry) if self.dry_run => {
-                    self.record_deletion(&mut state.report, &entry);
-                }
-                Decision::Delete(entry) => batch.push(entry),
-                Decision::Transfer(entry) => {
-                    // A file must be deleted before a directory can have its name.
-                    if to_files && batch.has_file_above(&entry.key) {
-                        running.extend(self.start_deletion(&mut batch));
-                        while let Some(result) = running.next().await {
-                            self.record_result(result, &mut state);
-                        }
-                    }
-                    let is_large = self.transfers.is_large(&entry);
-                    state.running_large += usize::from(is_large);
-                    running.push(self.start_transfer(entry, is_large, None));
-                }
-            }
+            self.execute_decision(decision, &mut work).await;
         };
 
-        drop(running);
+        let CallWork { state, .. } = work;
         let position = Position {
             after,
             unfinished: state.unfinished,
             report: state.report,
         };
         self.finish_call(listing, is_listed, position).await
+    }
+
+    /// The work at the start of a call: the unfinished transfers of the earlier one.
+    fn resume_work(&self, unfinished: Vec<UnfinishedTransfer>, mut report: Report) -> CallWork<'_> {
+        report.done.dry_run = self.dry_run;
+        let work = CallWork {
+            running: FuturesUnordered::new(),
+            batch: DeletionBatch::default(),
+            state: CallState {
+                report,
+                unfinished: Vec::new(),
+                running_large: unfinished.len(),
+            },
+        };
+
+        for UnfinishedTransfer {
+            key,
+            size,
+            etag,
+            partial,
+        } in unfinished
+        {
+            let entry = Entry {
+                key,
+                size,
+                modified: SystemTime::UNIX_EPOCH,
+                etag,
+                archived: false,
+            };
+            work.running
+                .push(self.start_transfer(entry, true, Some(partial)));
+        }
+        work
+    }
+
+    /// Waits until no work is running.
+    async fn finish_running(&self, work: &mut CallWork<'_>) {
+        while let Some(result) = work.running.next().await {
+            self.record_result(result, &mut work.state);
+        }
+    }
+
+    /// Starts or records what a decision requires.
+    async fn execute_decision<'r>(&'r self, decision: Decision, work: &mut CallWork<'r>) {
+        let report = &mut work.state.report;
+        match decision {
+            Decision::Skip(_) => {}
+            Decision::Unchanged(_) => report.done.unchanged += 1,
+            Decision::CannotTransfer { key, reason } => {
+                let error = ErrorName::StepFailed.with_message(reason);
+                self.record_failure(report, &key, &error);
+            }
+            Decision::Transfer(entry)
+                if let Err(error) = self
+                    .transfers
+                    .check_transferable(&entry, self.destination_name(&entry.key)) =>
+            {
+                self.record_failure(report, &entry.key, &error);
+            }
+            Decision::Transfer(Entry {
+                key,
+                archived: true,
+                ..
+            }) if self.dry_run => {
+                let error = ErrorName::Conflict.with_message(
+                    "the object is archived, so it can be read only after it was restored; \
+                     restore it first",
+                );
+                self.record_failure(report, &key, &error);
+            }
+            Decision::Transfer(entry) if self.dry_run => self.record_transfer(report, &entry),
+            Decision::Delete(entry) if self.dry_run => self.record_deletion(report, &entry),
+            Decision::Delete(entry) => work.batch.push(entry),
+            Decision::Transfer(entry) => {
+                // A file must be deleted before a directory can have its name.
+                let is_file = matches!(self.transfers.destination, BaseLocation::Local { .. });
+                if is_file && work.batch.has_file_above(&entry.key) {
+                    work.running.extend(self.start_deletion(&mut work.batch));
+                    self.finish_running(work).await;
+                }
+                let is_large = self.transfers.is_large(&entry);
+                work.state.running_large += usize::from(is_large);
+                work.running
+                    .push(self.start_transfer(entry, is_large, None));
+            }
+        }
     }
 
     /// The answer of a call, when no work is running any more.

@@ -201,7 +201,7 @@ mod tests {
         let ctx = context();
         let mut report = Report::default();
         (0..MAX_FAILURES_WITHOUT_SUCCESS).for_each(|_| {
-            report.log_failure(&ctx, "a", &ErrorName::AccessDenied.with_message("no"))
+            report.log_failure(&ctx, "a", &ErrorName::AccessDenied.with_message("no"));
         });
         assert!(report.should_stop_early());
         let error = report.clone().into_result().unwrap_err();
@@ -225,12 +225,12 @@ mod tests {
                 &ctx,
                 "a//b",
                 &ErrorName::InvalidInput.with_message("not a file name"),
-            )
+            );
         });
         assert!(!report.should_stop_early());
         let mut report = Report::default();
         (1..MAX_FAILURES_WITHOUT_SUCCESS).for_each(|_| {
-            report.log_failure(&ctx, "a", &ErrorName::AccessDenied.with_message("no"))
+            report.log_failure(&ctx, "a", &ErrorName::AccessDenied.with_message("no"));
         });
         report.log_failure(&ctx, "b", &ErrorName::Conflict.with_message("it changed"));
         assert!(!report.should_stop_early());

@@ -565,7 +565,7 @@ mod tests {
         let tree = Tree::new();
         tree.files(&["d/x", "f", "g"]);
         let mode = |path: &Path, mode| {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap()
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         };
         for path in ["d", "f"] {
             mode(&tree.path(path), 0);
@@ -662,7 +662,7 @@ mod tests {
             let key = format!("{prefix}{}", entry.file_name().to_str().unwrap());
             match fs::metadata(entry.path()) {
                 Ok(metadata) if metadata.is_dir() => {
-                    collect_keys(&entry.path(), &format!("{key}/"), parents, keys)
+                    collect_keys(&entry.path(), &format!("{key}/"), parents, keys);
                 }
                 Ok(_) => keys.push(key),
                 Err(_) => {}

@@ -1656,7 +1656,7 @@ mod tests {
         run_with_root(|root| {
             prove::<S3Copy>(&unused, async |scene| {
                 scenes::upload_scene(scene, root).await
-            })
+            });
         });
     }
 

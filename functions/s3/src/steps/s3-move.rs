@@ -939,7 +939,7 @@ mod tests {
         run_with_root(|root| {
             prove::<S3Move>(&unused, async |scene| {
                 scenes::upload_scene(scene, root).await
-            })
+            });
         });
     }
 

@@ -11,61 +11,10 @@ use super::{Answer, Object, SentRequest, Store, Upload, WRITTEN_AT, crc_base64, 
 impl Store {
     pub(super) fn answer_multipart(&mut self, sent: &SentRequest) -> Answer {
         let id = sent.query.get("uploadId").cloned().unwrap_or_default();
-        if sent.operation == "CreateMultipartUpload" {
-            self.started_uploads += 1;
-            let (id, bucket, key) = (
-                format!("upload-{}", self.started_uploads),
-                sent.bucket.clone(),
-                sent.key.clone(),
-            );
-            let initiator = self.session.clone();
-            let upload = Upload {
-                bucket,
-                key,
-                initiator,
-                initiated: WRITTEN_AT,
-                headers: kept_headers(sent),
-                parts: BTreeMap::new(),
-            };
-            self.uploads.insert(id.clone(), upload);
-            return xml_answer(&format!(
-                "<InitiateMultipartUploadResult><UploadId>{id}</UploadId>\
-                 </InitiateMultipartUploadResult>"
-            ));
-        }
-        if sent.operation == "ListMultipartUploads" {
-            let is_listed = |upload: &&Upload| {
-                upload.bucket == sent.bucket && upload.key.starts_with(&sent.key)
-            };
-            let uploads = self.uploads.iter().filter(|(_, upload)| is_listed(upload));
-            let uploads: Vec<_> = uploads
-                .map(
-                    |(
-                        id,
-                        Upload {
-                            key,
-                            initiator,
-                            initiated,
-                            ..
-                        },
-                    )| {
-                        let key = percent_encode(key);
-                        let initiator = format!("<Initiator><ID>{initiator}</ID></Initiator>");
-                        let initiated = format_time(*initiated, DateTimeFormat::DateTime);
-                        format!(
-                            "<Upload><UploadId>{id}</UploadId><Key>{key}</Key>\
-                         <Initiated>{initiated}</Initiated>{initiator}\
-                         </Upload>"
-                        )
-                    },
-                )
-                .collect();
-            let uploads = uploads.concat();
-            return xml_answer(&format!(
-                "<ListMultipartUploadsResult><EncodingType>url</EncodingType>\
-                 <IsTruncated>false</IsTruncated>{uploads}\
-                 </ListMultipartUploadsResult>"
-            ));
+        match sent.operation {
+            "CreateMultipartUpload" => return self.create_upload(sent),
+            "ListMultipartUploads" => return self.list_uploads(sent),
+            _ => {}
         }
         let exists = self
             .uploads
@@ -114,6 +63,63 @@ impl Store {
             "CompleteMultipartUpload" => self.complete_upload(&id, sent),
             other => panic!("the fake S3 does not support {other}"),
         }
+    }
+
+    fn create_upload(&mut self, sent: &SentRequest) -> Answer {
+        self.started_uploads += 1;
+        let (id, bucket, key) = (
+            format!("upload-{}", self.started_uploads),
+            sent.bucket.clone(),
+            sent.key.clone(),
+        );
+        let initiator = self.session.clone();
+        let upload = Upload {
+            bucket,
+            key,
+            initiator,
+            initiated: WRITTEN_AT,
+            headers: kept_headers(sent),
+            parts: BTreeMap::new(),
+        };
+        self.uploads.insert(id.clone(), upload);
+        xml_answer(&format!(
+            "<InitiateMultipartUploadResult><UploadId>{id}</UploadId>\
+             </InitiateMultipartUploadResult>"
+        ))
+    }
+
+    fn list_uploads(&self, sent: &SentRequest) -> Answer {
+        let is_listed =
+            |upload: &&Upload| upload.bucket == sent.bucket && upload.key.starts_with(&sent.key);
+        let uploads = self.uploads.iter().filter(|(_, upload)| is_listed(upload));
+        let uploads: Vec<_> = uploads
+            .map(
+                |(
+                    id,
+                    Upload {
+                        key,
+                        initiator,
+                        initiated,
+                        ..
+                    },
+                )| {
+                    let key = percent_encode(key);
+                    let initiator = format!("<Initiator><ID>{initiator}</ID></Initiator>");
+                    let initiated = format_time(*initiated, DateTimeFormat::DateTime);
+                    format!(
+                        "<Upload><UploadId>{id}</UploadId><Key>{key}</Key>\
+                     <Initiated>{initiated}</Initiated>{initiator}\
+                     </Upload>"
+                    )
+                },
+            )
+            .collect();
+        let uploads = uploads.concat();
+        xml_answer(&format!(
+            "<ListMultipartUploadsResult><EncodingType>url</EncodingType>\
+             <IsTruncated>false</IsTruncated>{uploads}\
+             </ListMultipartUploadsResult>"
+        ))
     }
 
     fn complete_upload(&mut self, id: &str, sent: &SentRequest) -> Answer {
