@@ -1,8 +1,8 @@
 //! What the unit tests of the S3 steps share: a fake S3 that records every request, and a process
 //! with a local root.
 //!
-//! The fake replaces the SDK's connection. A test sees the requests as they are sent, with the
-//! checksums that the SDK adds, and the SDK parses and checks the responses as usual.
+//! The fake replaces the SDK's connection. A test sees the requests on the wire, with the checksums
+//! that the SDK adds, and the SDK parses and checks the responses as usual.
 
 mod parts;
 mod process;
