@@ -61,7 +61,7 @@ impl DeletionBatch {
         self.entries.len() >= MAX_BATCH
     }
 
-    /// Takes all entries; `None` if there are none.
+    /// Takes all entries; `None` if the batch is empty.
     pub fn take_entries(&mut self) -> Option<Vec<Entry>> {
         (!self.entries.is_empty()).then(|| std::mem::take(&mut self.entries))
     }
